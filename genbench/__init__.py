@@ -1,0 +1,29 @@
+"""genbench: generative image models, trained, measured with one ruler and compared on one board."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    from genbench.core.module import GenerativeModule
+
+__version__ = "0.1.0"
+
+
+def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> GenerativeModule:
+    """The trained model of a checkpoint, in eval mode with its averaged weights: all it needs is the one file.
+
+    Args:
+        path: The checkpoint
+        raw: The weights as trained, not their moving average
+        device: Where to put it
+
+    Raises:
+        UserError: the file is damaged, or holds a model whose class is not imported.
+    """
+    import genbench.models  # noqa: F401  so that our own classes are known
+    from genbench.core import checkpoint
+
+    return checkpoint.load(path, raw=raw, device=device)

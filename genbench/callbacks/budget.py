@@ -1,0 +1,81 @@
+"""How long to train, and how to stop early without losing anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import Callback
+
+from genbench.callbacks.checkpoint import Checkpoint
+from genbench.core.errors import Interrupted, UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.units import Images
+
+
+class Budget(Callback):
+    """Ends training at the first batch that brings the images seen to `max_images`.
+
+    Args:
+        max_images: Real images to train on, over all devices
+    """
+
+    def __init__(self, max_images: Images) -> None:
+        self.max_images = Images(max_images)
+
+    def on_train_start(self, trainer, module: GenerativeModule) -> None:
+        if module.images_seen >= self.max_images:
+            raise UserError(
+                f"This run has seen {module.images_seen:,} images and its budget is {self.max_images:,}: it is done. "
+                "Give a larger `--max_images` to go on."
+            )
+
+    def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
+        if module.images_seen >= self.max_images:
+            trainer.should_stop = True
+
+
+class StopSafely(Callback):
+    """Ctrl-C and SIGTERM finish the step, save, and end; a second one ends at once.
+
+    On several processes the first to be told tells the others, so that all stop after the same step.
+    """
+
+    def __init__(self) -> None:
+        self._signal = 0
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer, module: GenerativeModule) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._before[signum] = signal.signal(signum, self._told)
+
+    def _told(self, signum: int, frame: Any) -> None:
+        if self._signal:
+            os._exit(128 + signum)
+        self._signal = signum
+        name = signal.Signals(signum).name
+        os.write(2, f"\n{name}: finishing this step and saving; once more to stop at once without saving.\n".encode())
+
+    def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
+        signum = self._signal
+        if trainer.world_size > 1:
+            told = torch.tensor(signum, device=module.device)
+            dist.all_reduce(told, op=dist.ReduceOp.MAX)
+            signum = int(told)
+        if signum:
+            next(c for c in trainer.callbacks if isinstance(c, Checkpoint)).save(trainer, module)
+            raise Interrupted(signum)
+
+    def _restore(self) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def on_train_end(self, trainer, module: GenerativeModule) -> None:
+        self._restore()
+
+    def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
+        self._restore()

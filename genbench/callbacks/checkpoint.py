@@ -1,0 +1,83 @@
+"""`last.ckpt` every so many images and at the end, `best.ckpt` when the validation score is the best so far."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning import Callback
+
+from genbench.callbacks.quality import Quality
+from genbench.core import checkpoint as files
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.strategy import PlayersDDP
+from genbench.core.units import Images
+
+
+class Checkpoint(Callback):
+    """Saves to `<run>/checkpoints/`. A file is replaced only by one that is complete and on disk.
+
+    Args:
+        every_images: How often `last.ckpt` is written
+        monitor: The validation score that decides which checkpoint is `best.ckpt`
+        mode: Whether a small or a large score is good
+    """
+
+    def __init__(
+        self,
+        every_images: Images = Images(100_000),
+        monitor: str = "val/swd",
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
+        self.every_images, self.monitor, self.mode = Images(every_images), monitor, mode
+        self.best = math.inf if mode == "min" else -math.inf
+        self._saved_at = -1
+
+    def folder(self, trainer) -> Path:
+        return Path(trainer.default_root_dir) / "checkpoints"
+
+    def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = files.AtomicCheckpointIO()
+
+    def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
+        # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
+        if module.due(self.every_images) and trainer.val_check_batch != 1:
+            self.save(trainer, module)
+
+    def on_validation_end(self, trainer, module: GenerativeModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        quality = next(c for c in trainer.callbacks if isinstance(c, Quality))
+        if self.monitor not in quality.scores:
+            raise UserError(
+                f"checkpoint.monitor is '{self.monitor}', which validation does not give; it gives "
+                f"{', '.join(quality.scores) or 'nothing'}."
+            )
+        score = quality.scores[self.monitor]
+        if score < self.best if self.mode == "min" else score > self.best:
+            self.best = score
+            self.save(trainer, module)
+            if trainer.is_global_zero:
+                files.copy(self.folder(trainer) / "last.ckpt", self.folder(trainer) / "best.ckpt")
+        elif module.due(self.every_images):
+            self.save(trainer, module)
+
+    def on_train_end(self, trainer, module: GenerativeModule) -> None:
+        if self._saved_at != module.images_seen:
+            self.save(trainer, module)
+
+    def save(self, trainer, module: GenerativeModule) -> None:
+        """Write `last.ckpt`, if the weights are finite; on all processes alike."""
+        module.check_finite()
+        if isinstance(trainer.strategy, PlayersDDP):
+            trainer.strategy.broadcast_state()  # batch norm statistics: all go on from those that are saved
+        trainer.save_checkpoint(self.folder(trainer) / "last.ckpt", weights_only=False)
+        self._saved_at = module.images_seen
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]

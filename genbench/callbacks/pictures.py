@@ -1,0 +1,111 @@
+"""Grids of samples and reconstructions while a model trains, and a film of them at the end."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+from PIL import Image
+from torch import Tensor
+
+from genbench.callbacks.ema import EMA
+from genbench.core.batch import to_uint8
+from genbench.core.capabilities import Reconstructs, Samples
+from genbench.core.checkpoint import replacing
+from genbench.core.module import GenerativeModule
+from genbench.core.units import Images
+
+
+def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
+    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark grey."""
+    images = to_uint8(images).cpu()
+    n, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 40, dtype=torch.uint8)
+    for k, image in enumerate(images):
+        top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    array = sheet.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if channels == 1 else array)
+
+
+def enlarged(picture: Image.Image, side: int = 512) -> Image.Image:
+    """Small pictures magnified by a whole factor, so that a person can see them."""
+    factor = max(1, side // max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+class Pictures(Callback):
+    """Writes grids to `<run>/samples/` and `<run>/reconstructions/`, and to loggers that take images.
+
+    The samples' noise is the same in every grid, the reconstructed images too; the weights are the averaged ones.
+
+    Args:
+        every_images: How often; also at the end
+        n: Samples in a grid
+        film: At the end, join the grids to an animation: gif, webp or none
+    """
+
+    def __init__(self, every_images: Images = Images(50_000), n: int = 64, film: str = "gif") -> None:
+        self.every_images, self.n, self.film = Images(every_images), n, film
+        self._shown_at = -1
+
+    def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
+        if module.due(self.every_images):
+            self._show(trainer, module)
+
+    def on_train_end(self, trainer, module: GenerativeModule) -> None:
+        if self._shown_at != module.images_seen:
+            self._show(trainer, module)
+        if trainer.is_global_zero and self.film != "none":
+            for name in ("samples", "reconstructions"):
+                _film(Path(trainer.default_root_dir) / name, self.film)
+
+    @torch.no_grad()
+    def _show(self, trainer, module: GenerativeModule) -> None:
+        self._shown_at = module.images_seen
+        if not trainer.is_global_zero:
+            return
+        average = next(c for c in trainer.callbacks if isinstance(c, EMA))
+        sheets = {}
+        module.eval()
+        with average.in_place(module), trainer.precision_plugin.forward_context():
+            if isinstance(module, Samples):
+                sheets["samples"] = grid(module.sample(torch.arange(self.n, device=module.device)))
+            if isinstance(module, Reconstructs):
+                real = self._real(trainer).to(module.device, module.dtype)
+                pairs = torch.stack([real, module.reconstruct(real).to(real.dtype)], 1)
+                sheets["reconstructions"] = grid(pairs.flatten(0, 1), columns=8)  # each image left, its copy right
+        module.train()
+        for name, sheet in sheets.items():
+            path = Path(trainer.default_root_dir) / name / f"{module.images_seen:010d}.png"
+            with replacing(path) as file:
+                enlarged(sheet).save(file, "PNG")
+            for logger in trainer.loggers:
+                _log_image(logger, name, sheet, module.images_seen)
+
+    def _real(self, trainer) -> Tensor:
+        """The first images of the validation split."""
+        return next(iter(trainer.datamodule.val_dataloader())).image[:32]
+
+
+def _log_image(logger: Any, name: str, sheet: Image.Image, images_seen: int) -> None:
+    if hasattr(logger, "log_image"):  # Weights & Biases
+        logger.log_image(name, [sheet], step=images_seen)
+    elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
+        from torchvision.transforms.functional import pil_to_tensor
+
+        logger.experiment.add_image(name, pil_to_tensor(sheet), global_step=images_seen)
+
+
+def _film(folder: Path, kind: str) -> None:
+    frames = [Image.open(path).convert("P" if kind == "gif" else "RGB") for path in sorted(folder.glob("*.png"))]
+    if len(frames) < 2:
+        return
+    durations = [150] * (len(frames) - 1) + [2000]  # milliseconds; the last one rests
+    with replacing(folder.with_suffix(f".{kind}")) as file:
+        frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)

@@ -1,0 +1,72 @@
+"""The command line. Nothing heavy is imported until a verb needs it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from genbench import __version__
+from genbench.cli import configs
+
+# verb -> (module with `main(argv)`, what it does)
+VERBS = {
+    "fit": ("fit", "train a model: --config NAME|FILE [--data NAME] [--max_images 1M] [--name NAME] [--ckpt last]"),
+    "validate": ("fit", "score a checkpoint on the validation split: --ckpt PATH"),
+    "test": ("fit", "score a checkpoint on the test split: --ckpt PATH"),
+    "sample": ("sample", "draw images from a checkpoint: --ckpt PATH --n 64 --out grid.png"),
+    "check": ("check", "run the promises that every model must keep: --config NAME|FILE"),
+}
+
+
+def usage() -> str:
+    verbs = "\n".join(f"  {verb:<10}{about}" for verb, (_, about) in VERBS.items())
+    names = "\n".join(f"  {name:<14}{about}" for name, about in configs.listing().items())
+    return (
+        f"genbench {__version__}: generative image models, trained and compared\n\n"
+        f"python -m genbench VERB ...    (VERB --help says more)\n\n{verbs}\n\n"
+        f"Configs at hand, for --config NAME:\n{names}\n\n"
+        "First run, on embedded data:  python -m genbench fit --config quickstart"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] == "--version":
+        print(f"genbench {__version__}")
+        return 0
+    verb, *rest = argv
+    if verb not in VERBS:
+        print(f"error: there is no verb '{verb}'; there are {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    return _run(verb, rest)
+
+
+def _run(verb: str, argv: list[str]) -> int:
+    try:
+        return importlib.import_module(f"genbench.cli.{VERBS[verb][0]}").main(verb, argv) or 0
+    except KeyboardInterrupt:
+        print("\nstopped before training began; nothing was lost.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if not _is_for_the_user(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Errors whose message says all that a person needs; others are our bugs and keep their traceback."""
+    from genbench.core.errors import UserError
+
+    if isinstance(error, UserError):
+        return True
+    lightning = sys.modules.get("lightning.pytorch.utilities.exceptions")
+    return lightning is not None and isinstance(error, lightning.MisconfigurationException)

@@ -1,0 +1,30 @@
+"""The configs that travel with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import genbench
+
+
+def folder() -> Path:
+    """Where they lie: inside the installed package, or beside it in a checkout."""
+    inside = Path(genbench.__file__).parent / "configs"
+    return inside if inside.is_dir() else inside.parent.parent / "configs"
+
+
+def listing() -> dict[str, str]:
+    """Name -> first comment line, of every config; those in sub-folders are parts to add to one."""
+    names = {}
+    for path in sorted(folder().rglob("*.yaml"), key=lambda p: (len(p.parts), p)):
+        first = path.read_text().partition("\n")[0]
+        names[path.relative_to(folder()).with_suffix("").as_posix()] = first.lstrip("# ") if first[:1] == "#" else ""
+    return names
+
+
+def find(name: str) -> Path | None:
+    """The file that `--config NAME` means: a path, or the name of a shipped config; None if there is neither."""
+    for path in (Path(name), folder() / name, folder() / f"{name}.yaml", folder() / Path(name).name):
+        if path.is_file():
+            return path
+    return None

@@ -1,0 +1,80 @@
+"""Run folders and their names, agreed on by all processes before training starts."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from genbench.core.errors import UserError
+
+
+def import_modules(argv: list[str]) -> list[str]:
+    """Import what `--import my.module` names, and return the other arguments."""
+    rest, given = [], iter(argv)
+    for argument in given:
+        name, equals, value = argument.partition("=")
+        if name != "--import":
+            rest.append(argument)
+            continue
+        module = value if equals else next(given, "")
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # as for `python script.py`: modules of the folder that one is in
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"--import {module}: {error}. Give a module that Python finds from {Path.cwd()}.") from error
+    return rest
+
+
+def run_of(ckpt: Path) -> Path | None:
+    """The run folder that a checkpoint lies in, if it lies in one."""
+    folder = ckpt.resolve().parent.parent
+    return folder if ckpt.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
+
+
+def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
+    """What `--ckpt` means: a file, a run folder, or `last` / `best` of the run `name`, else of the newest run.
+
+    Raises:
+        UserError: there is none; says where it was looked for.
+    """
+    path = Path(ckpt)
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    elif ckpt in ("last", "best") and not path.is_file():
+        found = sorted(runs.glob(f"{name or '*'}/checkpoints/{ckpt}.ckpt"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise UserError(f"--ckpt {ckpt}: there is no {runs / (name or '*') / 'checkpoints' / f'{ckpt}.ckpt'} yet.")
+        path = found[-1]
+    if not path.is_file():
+        raise UserError(f"--ckpt {ckpt}: there is no checkpoint at {path}.")
+    return path
+
+
+def new_name(stem: str) -> str:
+    """A name for a run, the same in all its processes: rank 0's, handed on by the launcher.
+
+    Ranks start seconds apart, so a time read in each would differ.
+    """
+    name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        name = f"{stem}-{os.environ['SLURM_JOB_ID']}"
+    elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        import torch.distributed as dist
+
+        store, rank, _ = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore("genbench", store)
+        if rank == 0:
+            store.set("name", name)
+        name = store.get("name").decode()
+    # Lightning starts the other processes of this machine as children of the first
+    return os.environ.setdefault("GENBENCH_RUN", name)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that names the run and makes its folder."""
+    ranks = [os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
+    return all(rank in (None, "0") for rank in ranks)

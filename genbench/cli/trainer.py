@@ -1,0 +1,337 @@
+"""The LightningCLI behind fit, validate and test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse.typing import register_type
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import MixedPrecision
+from rich.console import Console
+from rich.table import Table
+
+import genbench.data
+import genbench.models  # noqa: F401  short class names: --model DCGAN --data MNIST
+from genbench.callbacks import (
+    EMA,
+    Acceleration,
+    Budget,
+    Checkpoint,
+    Monitor,
+    Pictures,
+    Quality,
+    StopSafely,
+)
+from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
+from genbench.core import checkpoint as files
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.strategy import PlayersDDP
+from genbench.core.units import Images
+from genbench.loggers import Curves, Wandb
+
+register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# callbacks that every run has, each with its own group of settings
+SETTINGS = {
+    "acceleration": Acceleration,
+    "ema": EMA,
+    "monitor": Monitor,
+    "pictures": Pictures,
+    "quality": Quality,
+    "checkpoint": Checkpoint,
+}
+
+
+class Run(Callback):
+    """The run's folder: `runs/<name>/` with config.yaml, curves, pictures and checkpoints of this run alone."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], resumed: bool) -> None:
+        self.folder, self.config, self.resumed = folder, config, resumed
+
+    def setup(self, trainer: Trainer, module: GenerativeModule, stage: str) -> None:
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(self.folder / "config.yaml") as file:
+            file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config)
+
+    def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
+        if trainer.is_global_zero:
+            curves = next(x for x in trainer.loggers if isinstance(x, Curves))
+            curves.cut(module.images_seen)
+
+    def on_train_end(self, trainer: Trainer, module: GenerativeModule) -> None:
+        if trainer.is_global_zero:
+            next(x for x in trainer.loggers if isinstance(x, Curves)).plot()
+
+    def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = {"environment": environment(), "wandb": _wandb_id(trainer)}
+
+    def discard_if_empty(self) -> None:
+        """Remove the folder of a run that failed before its first checkpoint and its first curve."""
+        kept = {p.name for p in self.folder.rglob("*") if p.is_file()} - {"config.yaml"}
+        if self.folder.is_dir() and not self.resumed and not kept:
+            shutil.rmtree(self.folder)
+
+
+def environment() -> dict[str, Any]:
+    """What bit-for-bit resumption depends on."""
+    return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+
+
+def _wandb_id(trainer: Trainer) -> str | None:
+    return next((logger.experiment.id for logger in trainer.loggers if isinstance(logger, Wandb)), None)
+
+
+class GenbenchCLI(LightningCLI):
+    """Adds to LightningCLI: runs with names, budgets in images, checkpoints by `--ckpt`, and our callbacks."""
+
+    verb = "fit"
+
+    @classmethod
+    def run(cls, verb: str, command: list[str]) -> None:
+        cls.verb = verb
+        cls(
+            GenerativeModule,
+            LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults={
+                # ours do these, counted in images
+                "enable_progress_bar": False,
+                "enable_checkpointing": False,
+                "enable_model_summary": False,
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,
+                "inference_mode": False,  # data decoded under it could not be changed in place later
+            },
+            parser_kwargs={"prog": "python -m genbench"},
+            args=command,
+        )
+
+    # ---- arguments ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        data = {"dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+        # only the verb that runs: each parser costs time
+        return {GenbenchCLI.verb: {"model", "ckpt_path", "weights_only", "verbose", *data} & _arguments(GenbenchCLI.verb)}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--max_images", type=Images, default=Images(1_000_000), help="Real images to train on: 1e6, 1M")
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the run. Default: model, data and time")
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs")
+        parser.add_argument(
+            "--ckpt", type=str | None, default=None,
+            help="Checkpoint to go on from: a file, a run folder, or last / best of --name or of the newest run",
+        )  # fmt: skip
+        for name, cls in SETTINGS.items():
+            parser.add_lightning_class_args(cls, name)
+        parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
+
+    # ---- before anything is built -------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.ckpt: Path | None = None
+        state: dict[str, Any] = {}
+        if config.ckpt:
+            self.ckpt = find_checkpoint(config.ckpt, Path(config.runs), config.name)
+            checkpoint = files.read(self.ckpt)
+            self._same_model(checkpoint["genbench"]["model"], config.model.class_path)
+            state = checkpoint.get("run", {})
+        if self.subcommand == "fit":
+            self._choose_folder(config)
+            self._warn_if_elsewhere(state)
+        else:
+            self.folder = (self.ckpt and run_of(self.ckpt)) or Path(config.runs)
+        self._write_into_folder(config, state)
+        self._report_kept(config)
+
+    def _choose_folder(self, config: Any) -> None:
+        run = run_of(self.ckpt) if self.ckpt else None
+        if run is not None and config.name in (None, run.name):
+            self.folder, self.resumed = run, True
+        else:
+            stem = f"{config.model.class_path.split('.')[-1]}-{config.data.class_path.split('.')[-1]}".lower()
+            self.folder, self.resumed = Path(config.runs) / (config.name or new_name(stem)), False
+            last = self.folder / "checkpoints" / "last.ckpt"
+            if is_first_process() and self.folder.exists() and any(self.folder.iterdir()):
+                hint = f"Go on with it:  python -m genbench fit --ckpt {last}" if last.exists() else "Remove it"
+                raise UserError(f"{self.folder} exists already. {hint}\nor give this run another `--name`.")
+        config.name = self.folder.name
+
+    def _same_model(self, trained: str, configured: str) -> None:
+        if trained.rpartition(".")[2] != configured.rpartition(".")[2]:
+            raise UserError(
+                f"{self.ckpt} is a checkpoint of {trained}, and the config is of {configured}. Leave `--config` out to "
+                "use the run's own, or name the checkpoint of another run."
+            )
+
+    def _warn_if_elsewhere(self, state: dict[str, Any]) -> None:
+        for what, now in environment().items():
+            before = state.get("environment", {}).get(what, now)
+            if before != now:
+                console.print(
+                    f"note: the checkpoint was made with {what} {before}, this is {now}: the run goes on, but not bit "
+                    "for bit as it would have."
+                )
+
+    def _write_into_folder(self, config: Any, state: dict[str, Any]) -> None:
+        config.trainer.default_root_dir = str(self.folder)
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if not hasattr(logger, "class_path"):
+                continue
+            if logger.init_args.get("save_dir") in (None, "."):
+                logger.init_args.save_dir = str(self.folder)
+            if logger.class_path.endswith("Wandb"):
+                logger.init_args.run_name = logger.init_args.run_name or self.folder.name
+                logger.init_args.run_id = state.get("wandb") or logger.init_args.run_id
+
+    def _report_kept(self, config: Any) -> None:
+        """When a flag puts another data set in place of the config's, say what it takes over from it."""
+        path = config.config[-1] if config.get("config") else None
+        if path is None or not is_first_process():
+            return
+        before = (yaml.safe_load(Path(str(path)).read_text()) or {}).get("data")
+        if not isinstance(before, dict) or "class_path" not in before:
+            return
+        old, new = before["class_path"].split(".")[-1], config.data.class_path.split(".")[-1]
+        if old != new:
+            now = config.data.init_args
+            kept = {k: v for k, v in (before.get("init_args") or {}).items() if k in now and now[k] == v}
+            values = ", ".join(f"{k}={v}" for k, v in kept.items()) or "nothing"
+            console.print(f"data: {new} in place of the config's {old}; kept from the config: {values}")
+
+    # ---- building -----------------------------------------------------------------------------------------------
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = dict(self._get(self.config_init, "trainer"))
+        if config["max_epochs"] not in (-1, None):
+            raise UserError("The budget is counted in images: use `--max_images` in place of `--trainer.max_epochs`.")
+        settings = {name: self._get(self.config_init, name) for name in SETTINGS}
+        own = list(settings.values())
+        if self.subcommand == "fit":
+            dump = yaml.safe_load(self._parser("fit").dump(self.config["fit"], skip_none=False))
+            for key in ("config", "ckpt"):
+                dump.pop(key, None)
+            self.run_folder = Run(self.folder, dump, self.resumed)
+            own = [self.run_folder, *own[:-1], own[-1], Budget(self._get(self.config, "max_images")), StopSafely()]
+        else:
+            own = [settings["acceleration"], settings["quality"]]
+        loggers = config["logger"]
+        loggers = list(loggers) if isinstance(loggers, (list, tuple)) else [loggers] if loggers not in (None, True, False) else []
+        if self.subcommand == "fit":
+            loggers.insert(0, Curves(self.folder))
+        config |= {"logger": loggers, "callbacks": [*(config["callbacks"] or []), *own]}
+        _use_own_strategy(config)
+        _use_real_fp16(config)
+        return Trainer(**config | kwargs)
+
+    # ---- verbs --------------------------------------------------------------------------------------------------
+
+    def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
+        trainer = self.trainer
+        if is_first_process():
+            parameters = sum(p.numel() for p in model.parameters())
+            console.print(
+                f"{type(model).__name__} ({parameters:,} parameters) on {type(datamodule).__name__} "
+                f"{'×'.join(map(str, model.spec.shape))} -> {self.folder}"
+            )
+        try:
+            trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
+        except BaseException as error:
+            if trainer.is_global_zero:
+                self.run_folder.discard_if_empty()
+                self._say_how_to_go_on(error)
+            raise
+        if trainer.is_global_zero:
+            self._say_where()
+
+    def validate(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
+        self._score(self.trainer.validate, model, datamodule)
+
+    def test(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
+        self._score(self.trainer.test, model, datamodule)
+
+    def _score(self, verb: Any, model: GenerativeModule, datamodule: LightningDataModule) -> None:
+        trained = files.load(self.ckpt)  # with averaged weights, as validation during training has them
+        (scores,) = verb(trained, datamodule=datamodule, verbose=False)
+        if self.trainer.is_global_zero:
+            table = Table(title=f"{self.ckpt} at {trained.images_seen:,} images")
+            table.add_column("score")
+            table.add_column(type(datamodule).__name__, justify="right")
+            for name, value in scores.items():
+                table.add_row(name, f"{value:.5g}")
+            Console().print(table)
+
+    # ---- last words ---------------------------------------------------------------------------------------------
+
+    def _say_where(self) -> None:
+        last = self.folder / "checkpoints" / "last.ckpt"
+        console.print(f"\nDone: {self.trainer.lightning_module.images_seen:,} images. Everything lies in {self.folder}/")
+        self._say_wandb()
+        console.print(f"  sample:  python -m genbench sample --ckpt {last} --n 64 --out samples.png")
+        console.print(f"  resume:  python -m genbench fit --ckpt {last} --max_images N")
+
+    def _say_how_to_go_on(self, error: BaseException) -> None:
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if last.exists():
+            console.print(f"\nStopped. Go on from the last checkpoint:  python -m genbench fit --ckpt {last}")
+        self._say_wandb()
+
+    def _say_wandb(self) -> None:
+        for logger in self.trainer.loggers:
+            if isinstance(logger, Wandb):
+                console.print(logger.where())
+
+
+def _arguments(verb: str) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(getattr(Trainer, verb)).parameters)
+
+
+def _use_own_strategy(config: dict[str, Any]) -> None:
+    """Several devices train with our strategy, unless another was named."""
+    devices, accelerator = config["devices"], config["accelerator"]
+    if accelerator in ("auto", "gpu", "cuda") and devices in ("auto", -1, "-1"):
+        count = torch.cuda.device_count()
+    elif isinstance(devices, (list, tuple)):
+        count = len(devices)
+    else:
+        text = str(devices)
+        count = int(text) if text.isdigit() else len([d for d in text.split(",") if d.strip()])
+    if config["strategy"] in ("auto", "ddp") and (count > 1 or config["num_nodes"] > 1):
+        config["strategy"] = PlayersDDP()
+
+
+def _use_real_fp16(config: dict[str, Any]) -> None:
+    """fp16 on a CPU as asked, with a gradient scaler, where Lightning would quietly take bf16."""
+    on_cpu = config["accelerator"] == "cpu" or (config["accelerator"] == "auto" and not torch.cuda.is_available())
+    if on_cpu and str(config["precision"]) in ("16-mixed", "16"):
+        config["precision"] = None
+        config["plugins"] = [*_as_list(config["plugins"]), MixedPrecision("16-mixed", device="cpu")]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,0 +1,117 @@
+"""What flows from a DataModule into a model: the shape of the data, and batches of it.
+
+Images are float32 `[B, C, H, W]` in [-1, 1] everywhere inside; `to_uint8` is the one door out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a data set is, as far as a model must know it.
+
+    shape       (C, H, W) of an image, or (D,) of a point
+    target      what comes with each image: nothing, a class label, a caption, a mask, or another image
+    classes     names of the classes, in the order of the labels
+    vocabulary  words of the captions, in the order of their tokens; token 0 is padding
+    """
+
+    shape: tuple[int, ...]
+    target: Literal["none", "label", "caption", "mask", "image"] = "none"
+    classes: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def size(self) -> int:
+        """Height, which is also the width: data sets are brought to squares."""
+        return self.shape[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and strings, fit for hyperparameters and YAML."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataSpec:
+        return cls(**{k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
+
+
+class _Movable:
+    """Moves, pins and slices every tensor of a batch dataclass."""
+
+    def _map(self, fn):
+        return replace(
+            self, **{f.name: fn(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        )
+
+    def to(self, *args: Any, **kwargs: Any):
+        # int tensors keep their dtype: labels and tokens are not to become floats
+        def move(t: Tensor) -> Tensor:
+            moved = t.to(*args, **kwargs)
+            return moved if t.is_floating_point() else moved.to(t.dtype)
+
+        return self._map(move)
+
+    def pin_memory(self):
+        return self._map(Tensor.pin_memory)
+
+    def __getitem__(self, rows: slice | Tensor):
+        """The same batch with these rows only."""
+        return self._map(lambda t: t[rows])
+
+    def __len__(self) -> int:
+        """Number of real images that the batch holds."""
+        return len(getattr(self, fields(self)[0].name))
+
+
+@dataclass
+class Batch(_Movable):
+    """Images and what is known of each.
+
+    image    [B, C, H, W] float32 in [-1, 1], or [B, D] for points
+    label    [B] int64, index into `DataSpec.classes`
+    caption  [B, L] int64 tokens of `DataSpec.vocabulary`, padded with 0
+    mask     [B, H, W] int64, a class per pixel
+    factors  [B, F] float32, the known factors the image was drawn from
+    """
+
+    image: Tensor
+    label: Tensor | None = None
+    caption: Tensor | None = None
+    mask: Tensor | None = None
+    factors: Tensor | None = None
+
+
+@dataclass
+class PairedBatch(_Movable):
+    """`real_A[i]` and `real_B[i]` show the same thing: [B, C_A, H, W] and [B, C_B, H, W]."""
+
+    real_A: Tensor
+    real_B: Tensor
+
+
+@dataclass
+class UnpairedBatch(_Movable):
+    """Images of two domains, [B, C, H, W] each, that have nothing to do with one another."""
+
+    real_A: Tensor
+    real_B: Tensor
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """[-1, 1] floats to uint8, rounded and clamped: the door through which images leave."""
+    return image.detach().float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def from_uint8(image: Tensor) -> Tensor:
+    """uint8 to float32 in [-1, 1]: the door through which images enter."""
+    return image.to(torch.float32).div_(127.5).sub_(1)

@@ -1,0 +1,20 @@
+"""Errors that are sentences for the person at the keyboard."""
+
+
+class UserError(Exception):
+    """Something the user can mend: the message says what was given, what was expected and what to do.
+
+    The command line prints the message alone, without a traceback, and exits with 2.
+    """
+
+
+class NonFiniteLoss(UserError):
+    """A loss term became NaN or infinite; names player, term and images seen."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop by a signal, and saved before it did."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum

@@ -1,0 +1,365 @@
+"""GenerativeModule: what every model is. Players take turns; how a step is taken is decided here, once.
+
+A model builds its networks, says which of them belong to which player, and describes a training step as turns:
+
+    class GAN(GenerativeModule):
+        players = {"generator": ("generator",), "discriminator": ("discriminator",)}
+        averaged = ("generator",)
+
+        def training_step(self, batch, batch_idx):
+            fake = self.generator(self.draw(torch.randn, len(batch), 100))
+            with self.turn("discriminator") as turn:
+                turn.minimize(real=..., fake=...)
+            with self.turn("generator") as turn:
+                turn.minimize(adversarial=...)
+
+A pass through a network that steps in between cannot be shared: only a detached path, or one through networks that
+have not stepped, may outlive a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genbench.core.batch import DataSpec
+from genbench.core.errors import NonFiniteLoss, UserError
+from genbench.core.noise import Draws, mix
+from genbench.core.optim import advance_schedule, build_optimizer, build_schedule, merge
+
+ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
+
+
+class Turn:
+    """One player's part of a training step; see `GenerativeModule.turn`."""
+
+    def __init__(self, module: GenerativeModule, player: str) -> None:
+        self._module, self._player = module, player
+        self.backwards = 0
+
+    def minimize(self, **terms: Tensor) -> None:
+        """Add up the named loss terms (scalars) and backpropagate them into this player's gradients."""
+        self.log(**terms)
+        loss = sum(terms.values())
+        self._module.manual_backward(loss / self._module.accumulate)
+        self.backwards += 1
+
+    def log(self, **values: Tensor) -> None:
+        """Record scalars under this player's name: averaged until they are read, watched for NaN."""
+        for name, value in values.items():
+            self._module._record(f"{self._player}/{name}", value)
+
+
+class GenerativeModule(LightningModule):
+    """Base of all models.
+
+    Args:
+        spec: What the data is; given by the DataModule when run from a config
+        optimizer: Optimizer of every player: a class path and its arguments
+        optimizers: What differs for single players, by player: `{generator: {init_args: {lr: 0.0001}}}`
+        schedule: Learning-rate schedule of every player (class path and arguments), or none. It counts in kimg: one
+            of its steps is 1,000 images seen
+        schedules: What differs for single players, by player
+        accumulate: Add up the gradients of so many batches before a step. Equal to one large batch for a model of
+            one player without batch normalisation; in a game the small batches meet an opponent that has not moved
+        clip_norm: Clip each player's gradient to this norm
+        clip_value: Clip each gradient's elements to this magnitude
+
+    Class attributes that a model sets:
+        players   player -> names of its networks; one optimizer each
+        averaged  networks that a capability uses: these have moving averages, and no others
+
+    Progress is counted in `images_seen`: real images that training took from its loader, over all processes.
+    """
+
+    players: ClassVar[dict[str, tuple[str, ...]]]
+    averaged: ClassVar[tuple[str, ...]]
+
+    spec: DataSpec
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        *,
+        optimizer: dict[str, Any] | None = None,
+        optimizers: dict[str, dict[str, Any]] | None = None,
+        schedule: dict[str, Any] | None = None,
+        schedules: dict[str, dict[str, Any]] | None = None,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        super().__init__()
+        if spec is None:
+            raise UserError(
+                f"{type(self).__name__} needs to know its data: give `spec=data.spec`, or run it from a config, where "
+                "the DataModule gives it."
+            )
+        self.save_hyperparameters(self._arguments, logger=False)
+        self.automatic_optimization = False
+        self.spec = DataSpec.from_dict(spec) if isinstance(spec, dict) else spec
+        default = merge(ADAM, optimizer)
+        self._optimizers = {name: merge(default, (optimizers or {}).get(name)) for name in self.players}
+        self._schedules = {name: merge(schedule, (schedules or {}).get(name)) for name in self.players}
+        for argument, given in {"optimizers": optimizers, "schedules": schedules}.items():
+            for name in given or {}:
+                if name not in self.players:
+                    raise UserError(f"{argument} names the player '{name}'; the players are {', '.join(self.players)}.")
+        if accumulate < 1:
+            raise UserError(f"accumulate is {accumulate}; it must be at least 1.")
+        self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
+
+        self.images_seen = 0
+        self._last_batch = 0  # images of the last global batch
+        self.updates = dict.fromkeys(self.players, 0)
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        self.draw = Draws()
+        self._micro_batch = 0  # batches added up so far, the current one included
+        self._sums: dict[str, Tensor] = {}  # running sums of what turns logged, on the device
+        self._counts: dict[str, int] = {}
+        self._scalers: dict[str, Any] = {}
+        self._own: dict[str, list[nn.Parameter]] = {}
+        self._schedulers: dict[str, Any] = {}
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> GenerativeModule:
+        """Note every argument that the model is built with, from the CLI or in Python, as plain types."""
+        self = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        with suppress(TypeError):  # wrong arguments: let __init__ say so
+            arguments = signature.bind_partial(self, *args, **kwargs).arguments
+            for name, parameter in signature.parameters.items():
+                if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                    arguments |= arguments.pop(name, {})
+            self.__dict__["_arguments"] = {k: _plain(k, v) for k, v in arguments.items() if v is not self}
+        return self
+
+    # ---- a turn -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def turn(self, player: str) -> Iterator[Turn]:
+        """One player's part of a training step: forward, `minimize`, and at the end its optimizer's step.
+
+        Inside, only this player's parameters take gradient. At the end (every `accumulate` batches) gradients are
+        averaged over processes, unscaled, clipped; the optimizer and its schedule step; gradients are emptied.
+        """
+        index = list(self.players).index(player)
+        optimizer = self._wrapped_optimizers()[index]
+        precision = self.trainer.strategy.precision_plugin
+        if self._scalers:
+            # one gradient scaler each: with one for all, a player's overflow would rescale gradients that another
+            # has already accumulated
+            precision.scaler = self._scalers[player]
+        others = [p for name, own in self._own.items() if name != player for p in own if p.requires_grad]
+        for p in others:
+            p.requires_grad_(False)
+        turn = Turn(self, player)
+        try:
+            yield turn
+        finally:
+            for p in others:
+                p.requires_grad_(True)
+        if turn.backwards and self._micro_batch == self.accumulate:
+            optimizer.step()  # -> strategy averages -> precision unscales -> on_before_optimizer_step clips -> step
+            optimizer.zero_grad(set_to_none=True)
+            self.updates[player] += 1
+            schedule = self._schedulers[player]
+            if schedule is not None:
+                advance_schedule(schedule, self.images_seen)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip: the one place where gradients are complete and unscaled."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.clip_value)
+
+    def parameters_of(self, player: str) -> list[nn.Parameter]:
+        """The parameters that the player's optimizer moves."""
+        return [p for name in self.players[player] for p in getattr(self, name).parameters()]
+
+    def _wrapped_optimizers(self) -> list:
+        wrapped = self.optimizers()
+        return wrapped if isinstance(wrapped, list) else [wrapped]
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[Any]]:
+        fp16 = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self._own = {player: self.parameters_of(player) for player in self.players}
+        optimizers, self._schedulers = [], {}
+        for player, description in self._optimizers.items():
+            optimizer = build_optimizer(self._own[player], description, player, self.device, fused=not fp16)
+            optimizers.append(optimizer)
+            self._schedulers[player] = build_schedule(optimizer, self._schedules[player], player)
+        return optimizers, [s for s in self._schedulers.values() if s is not None]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Scores of each image, [B] by name; the base has none, and what capabilities allow is scored for all."""
+        return {}
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        return self.validation_step(batch, batch_idx)
+
+    # ---- clock and noise ----------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        from genbench.core.strategy import PlayersDDP
+
+        if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, PlayersDDP):
+            raise UserError(
+                f"{type(self.trainer.strategy).__name__} cannot train several players: it expects one backward per "
+                "step. Use `--trainer.strategy auto`, which averages each player's gradients when it steps."
+            )
+        self._place_draws()
+
+    def _place_draws(self) -> None:
+        self.draw = Draws(self.trainer.global_rank, self.trainer.world_size, self.device)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Advance the clock, and key all randomness of the step on it.
+
+        The global generators are seeded per process (dropout and the like differ between processes); `self.draw`
+        gives noise keyed by the image's place in the global batch.
+        """
+        self.draw.seed("train", self.seed, self.images_seen)
+        torch.manual_seed(mix("step", self.seed, self.images_seen, self.trainer.global_rank))
+        self._last_batch = len(batch) * self.trainer.world_size
+        self.images_seen += self._last_batch
+        self._micro_batch = self._micro_batch % self.accumulate + 1
+
+    def on_validation_start(self) -> None:
+        self._place_draws()
+        self.draw.world, self.draw.rank = 1, 0  # blocks of images are dealt to processes whole
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        block = batch_idx * self.trainer.world_size + self.trainer.global_rank
+        self.draw.seed("validation", block)  # not the run's seed: all runs are judged with the same noise
+
+    def on_validation_end(self) -> None:
+        self._place_draws()
+
+    def on_validation_model_zero_grad(self) -> None:
+        pass  # Lightning would empty gradients that are being accumulated
+
+    on_test_start, on_test_batch_start, on_test_end = on_validation_start, on_validation_batch_start, on_validation_end
+
+    def due(self, every: int) -> bool:
+        """Whether the last batch took the clock to or past a multiple of `every` images."""
+        return self.images_seen // every != (self.images_seen - self._last_batch) // every
+
+    # ---- what turns logged --------------------------------------------------------------------------------------
+
+    def _record(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        if name in self._sums:
+            self._sums[name].add_(value)
+        else:
+            self._sums[name] = value.to(torch.float32, copy=True)
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read_terms(self, *, reset: bool = True) -> dict[str, float]:
+        """Means of all terms since the last reset, over all processes; one synchronisation for all.
+
+        A term that was not finite at any time since then makes its sum so.
+
+        Raises:
+            NonFiniteLoss: names the player, the term and the images seen; on all processes alike.
+        """
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values()))
+        sums = self.trainer.strategy.reduce(sums, reduce_op="mean").tolist()
+        means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
+        if reset:
+            self._sums, self._counts = {}, {}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                player, term = name.split("/", 1)
+                raise NonFiniteLoss(
+                    f"The loss is no longer finite: player '{player}', term '{term}' is {mean} "
+                    f"at {self.images_seen:,} images seen. The last checkpoint is from before; try a lower learning "
+                    "rate, `--model.clip_norm 1`, or 32-bit precision."
+                )
+        return means
+
+    def check_finite(self) -> None:
+        """Raise `NonFiniteLoss` if a loss term or a weight is not finite. To be called before a checkpoint."""
+        self.read_terms(reset=False)
+        for player in self.players:
+            norms = torch._foreach_norm([p.detach() for p in self.parameters_of(player)])
+            finite = torch.isfinite(torch.stack([n.float() for n in norms])).all().float()
+            if self.trainer.strategy.reduce(finite, reduce_op="mean").item() < 1:
+                raise NonFiniteLoss(
+                    f"Weights are no longer finite: player '{player}' at {self.images_seen:,} images seen. The last "
+                    "checkpoint is from before; try a lower learning rate or `--model.clip_norm 1`."
+                )
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        scaler = getattr(self.trainer.strategy.precision_plugin, "scaler", None)
+        if stage == "fit" and scaler is not None:
+            self._scalers = {player: copy.deepcopy(scaler) for player in self.players}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning's own counters would only be in the way: position, clock and schedules follow `images_seen`
+        checkpoint.pop("loops", None)
+        checkpoint["genbench"] = {
+            "model": f"{type(self).__module__}.{type(self).__qualname__}",
+            "images_seen": self.images_seen,
+            "updates": dict(self.updates),
+            "seed": self.seed,
+            "scalers": {player: scaler.state_dict() for player, scaler in self._scalers.items()},
+            "terms": {name: [total, self._counts[name]] for name, total in self._sums.items()},
+        }
+        gradients = self._accumulated()
+        if gradients:
+            checkpoint["genbench"] |= {"micro_batch": self._micro_batch, "gradients": gradients}
+
+    def _accumulated(self) -> dict[str, Tensor]:
+        return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["genbench"]
+        self.images_seen, self.updates, self.seed = state["images_seen"], dict(state["updates"]), state["seed"]
+        for player, scaler in state["scalers"].items():
+            if player in self._scalers:
+                self._scalers[player].load_state_dict(scaler)
+        for name, (total, count) in state["terms"].items():
+            self._sums[name], self._counts[name] = total.to(self.device), count
+        self._micro_batch = state.get("micro_batch", 0)
+        for name, p in self.named_parameters():
+            if name in state.get("gradients", {}):
+                p.grad = state["gradients"][name].to(p.device)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value as plain YAML types, which is all that a safe checkpoint can hold."""
+    if isinstance(value, DataSpec):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {str(k): _plain(name, v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(name, v) for v in value]
+    for plain in (bool, int, float, str):
+        if isinstance(value, plain):
+            return plain(value)  # of a subclass only the plain value
+    if value is None:
+        return None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise UserError(
+        f"The argument '{name}' is a {type(value).__name__}; a model's arguments must be plain numbers, strings, lists "
+        "and dicts, so that a checkpoint can be loaded safely."
+    )
+
+

@@ -1,0 +1,106 @@
+"""Optimizers and learning-rate schedules from a class path and its arguments."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from genbench.core.errors import UserError
+
+KIMG = 1000  # images to one step of a schedule
+
+
+def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[str, Any] | None:
+    """`change` over `base`; where the class changes, the arguments of the old one are dropped."""
+    if not base or not change:
+        return change or base
+    if change.get("class_path", base["class_path"]) != base["class_path"]:
+        return change
+    return base | {"init_args": base.get("init_args", {}) | change.get("init_args", {})}
+
+
+def loaded_class(class_path: str, base: type, what: str) -> type:
+    """The class of that path, if its module is loaded: a path in a checkpoint must not cause an import.
+
+    `Adam` alone is looked up in torch.optim.
+    """
+    module, _, name = class_path.rpartition(".")
+    for place in [module] if module else ["torch.optim", "torch.optim.lr_scheduler"]:
+        found = getattr(sys.modules.get(place), name, None)
+        if inspect.isclass(found) and issubclass(found, base):
+            return found
+    raise UserError(
+        f"{what}: no {base.__name__} '{class_path}' is loaded. Those of PyTorch are torch.optim.Adam, "
+        "torch.optim.lr_scheduler.CosineAnnealingLR and so on; name the module of your own with `--import my.module`."
+    )
+
+
+def _call(cls: type, first: Any, arguments: dict[str, Any], what: str) -> Any:
+    known = [p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "params", "optimizer")]
+    for name in arguments:
+        if name not in known:
+            raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.")
+    try:
+        return cls(first, **arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"{what}: {cls.__name__} refused its arguments {arguments}: {error}.") from error
+
+
+def _checked(description: dict[str, Any], what: str) -> tuple[str, dict[str, Any]]:
+    unknown = set(description) - {"class_path", "init_args"}
+    if unknown or not isinstance(description.get("class_path"), str):
+        raise UserError(
+            f"{what}: give `class_path` and `init_args`, such as {{class_path: torch.optim.Adam, init_args: {{lr: "
+            f"0.001}}}}; given was {description}."
+        )
+    return description["class_path"], dict(description.get("init_args") or {})
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter],
+    description: dict[str, Any],
+    player: str,
+    device: torch.device,
+    *,
+    fused: bool,
+) -> Optimizer:
+    """The player's optimizer; on a GPU in its fused form where it has one and `fused` allows it.
+
+    A fused optimizer unscales fp16 gradients inside its step, where they can no longer be clipped.
+    """
+    what = f"The optimizer of player '{player}'"
+    class_path, arguments = _checked(description, what)
+    cls = loaded_class(class_path, Optimizer, what)
+    if not fused and arguments.get("fused"):
+        raise UserError(
+            f"{what}: `fused: true` cannot be used with fp16: it unscales gradients inside its step, after clipping. "
+            "Leave `fused` out, or use bf16-mixed."
+        )
+    has_fused = "fused" in inspect.signature(cls.__init__).parameters
+    if has_fused and fused and device.type == "cuda" and not arguments.keys() & {"fused", "foreach"}:
+        arguments["fused"] = True
+    if isinstance(arguments.get("betas"), list):
+        arguments["betas"] = tuple(arguments["betas"])
+    return _call(cls, list(parameters), arguments, what)
+
+
+def build_schedule(optimizer: Optimizer, description: dict[str, Any] | None, player: str) -> LRScheduler | None:
+    """The player's learning-rate schedule, one step of which is 1,000 images seen; None for a constant rate."""
+    if not description:
+        return None
+    what = f"The schedule of player '{player}'"
+    class_path, arguments = _checked(description, what)
+    return _call(loaded_class(class_path, LRScheduler, what), optimizer, arguments, what)
+
+
+def advance_schedule(schedule: LRScheduler, images_seen: int) -> None:
+    """Bring the schedule to where a run of so many images has it."""
+    while schedule.last_epoch < images_seen // KIMG:
+        schedule.step()

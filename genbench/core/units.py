@@ -1,0 +1,20 @@
+"""Numbers of images as people write them: 50000, 5e4, 50k, 1M."""
+
+from __future__ import annotations
+
+_SUFFIX = {"k": 10**3, "m": 10**6, "g": 10**9}
+
+
+class Images(int):
+    """A whole number of images: `Images("1M") == Images("1e6") == 1_000_000`."""
+
+    def __new__(cls, value: int | float | str) -> Images:
+        text = str(value).strip().lower().replace("_", "").replace(",", "")
+        factor = _SUFFIX.get(text[-1:], 1)
+        try:
+            number = float(text.rstrip("kmg")) * factor
+        except ValueError:
+            number = float("nan")
+        if not number >= 1 or number != int(number):
+            raise ValueError(f"{value!r} is not a number of images: write 1000000, 1e6, 1000k or 1M, at least 1")
+        return super().__new__(cls, number)

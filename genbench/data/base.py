@@ -1,0 +1,342 @@
+"""The DataModule that every image data set shares: splits, sizes, colours, memory, order.
+
+A data set says what it is (`Split`s of pictures) and how it is fetched; everything else happens here, so the same
+argument means the same for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError
+from genbench.data.loader import EvalLoader, MemorySource, Source, TrainLoader
+from genbench.data.pictures import Fit, How
+
+Stage = Literal["train", "val", "test"]
+
+Pictures = np.ndarray | Iterable[Image.Image]
+
+# of what the machine has free, the share that a decoded data set may take
+MEMORY_SHARE = 0.25
+
+# pictures that one thread decodes at a time
+CHUNK = 128
+
+
+@dataclass
+class Split:
+    """The pictures of one split as the data set keeps them, and what is known of each.
+
+    length    number of pictures, N
+    pictures  pictures(rows: int64 [B]) -> uint8 [B, H, W] or [B, H, W, 3], or PIL images (L or RGB) one by one;
+              where there are masks, a pair of these and of masks uint8 [B, H, W] at the wanted size
+    names     what each picture is called in an error
+    label     int64 [N], if it has classes
+    caption   int64 [N, L] tokens, if it has captions
+    factors   float32 [N, F], if it was drawn from known factors
+    """
+
+    length: int
+    pictures: Callable[[np.ndarray], Pictures | tuple[Pictures, np.ndarray]]
+    names: Sequence[str] | None = None
+    label: Tensor | None = None
+    caption: Tensor | None = None
+    factors: Tensor | None = None
+
+    def targets(self, rows: Tensor) -> dict[str, Tensor]:
+        found = {"label": self.label, "caption": self.caption, "factors": self.factors}
+        return {name: values[rows] for name, values in found.items() if values is not None}
+
+    def name(self, row: int) -> str:
+        return self.names[row] if self.names is not None else f"Picture {row}"
+
+
+class StreamSource:
+    """Some rows of a split, decoded when they are asked for: for data that does not fit in memory."""
+
+    def __init__(self, split: Split, rows: Tensor, fit: Fit) -> None:
+        self.split, self.rows, self.fit = split, rows, fit
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Tensor) -> Batch:
+        rows = self.rows[indices]
+        numbers = rows.numpy()
+        found = self.split.pictures(numbers)
+        pictures, mask = found if isinstance(found, tuple) else (found, None)
+        image = self.fit(pictures, lambda k: self.split.name(int(numbers[k])))
+        return Batch(
+            image=torch.from_numpy(image),
+            mask=None if mask is None else torch.from_numpy(mask),
+            **self.split.targets(rows),
+        )
+
+
+def data_root(root: str | None) -> Path:
+    """Where data sets lie: the argument, else `$GENBENCH_DATA`, else `./data`."""
+    return Path(root or os.environ.get("GENBENCH_DATA") or "data").expanduser()
+
+
+class ImageData(LightningDataModule):
+    """Base of all image data sets.
+
+    Args:
+        root: Folder of the data sets. Default: the environment variable GENBENCH_DATA, else ./data
+        size: Side of the square images, in pixels. Default: the data set's own
+        channels: 1 for grey, 3 for RGB. Default: the data set's own
+        fit: How a picture is brought to the size. crop scales its shorter side and cuts the centre out; pad puts the
+            whole of it in the middle of black, scaled down if it is too large; stretch ignores proportions; none
+            scales nothing. Default: the data set's own
+        enlarge: Scale up pictures that are smaller than the size, which are refused otherwise. Default: no (Digits,
+            which are 8×8: yes)
+        flip: Mirror half of the training images. Default: where that changes no meaning
+        batch_size: Images of one training batch, over all devices together
+        eval_batch_size: Images of one block when evaluating
+        val_size: Images cut off the training set for validation, where the data set has no such split. Default: 5000,
+            or a tenth of the training set where that is less
+        subset: Train on so many images only, drawn evenly over the classes
+        per_class: Train on so many images of each class only
+        split_seed: Decides which images the validation split and the subset are; not the run's seed, so that runs
+            with different seeds train on the same images
+        memory: Decode the whole set to memory (auto: if it takes under a quarter of what is free)
+        workers: Processes that decode ahead, for data that is not in memory. Default: a core
+            each but one, up to 8
+        download: Fetch the data set if it is not there
+    """
+
+    # what a data set says of itself
+    classes: tuple[str, ...] = ()
+    own_splits: tuple[Stage, ...] = ("train", "test")  # the others are cut off the training set
+    native_size: int = 32
+    native_channels: int = 3
+    native_fit: How = "crop"
+    native_flip: bool = False
+    native_enlarge: bool = False
+    test_size: int | None = None
+
+    def __init__(
+        self,
+        root: str | None = None,
+        size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        fit: Literal["crop", "pad", "stretch", "none"] | None = None,
+        enlarge: bool | None = None,
+        flip: bool | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        val_size: int | None = None,
+        subset: int | None = None,
+        per_class: int | None = None,
+        split_seed: int = 0,
+        memory: Literal["auto", "yes", "no"] = "auto",
+        workers: int | None = None,
+        download: bool = True,
+    ) -> None:
+        super().__init__()
+        self.root = data_root(root)
+        self.size = self.native_size if size is None else size
+        self.channels = channels or self.native_channels
+        self.fit = fit or self.native_fit
+        self.enlarge = self.native_enlarge if enlarge is None else enlarge
+        self.flip = self.native_flip if flip is None else flip
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
+        self.memory, self.download = memory, download
+        self.workers = workers
+        self._sources: dict[str, Source] = {}
+
+        least = {"size": 1, "batch_size": 1, "eval_batch_size": 1, "val_size": 1, "subset": 1, "per_class": 1}
+        for name, bound in {**least, "workers": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise UserError(f"data.{name} is {value}; it must be at least {bound}.")
+        # padding is the data set's own choice only up to its own size: 28 pixels in the middle of 256 help nobody
+        if fit is None and self.fit == "pad" and self.size > self.native_size and not self.enlarge:
+            raise UserError(
+                f"{self.name} has images of {self.native_size}×{self.native_size}, and data.size is {self.size}. Say "
+                "`--data.enlarge true` to scale them up, or `--data.fit pad` to put them in the middle of black."
+            )
+
+    # ---- what a data set provides -------------------------------------------------------------------------------
+
+    def split(self, stage: Stage) -> Split:
+        """One of the data set's own splits. Read anew at each call; raises UserError if it is not there."""
+        raise NotImplementedError
+
+    @property
+    def spec(self) -> DataSpec:
+        """What a model must know of this data before it is built; known before the data is at hand."""
+        target = "label" if self.classes else "none"
+        return DataSpec((self.channels, self.size, self.size), target, tuple(self.classes))
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    # ---- splits and memory --------------------------------------------------------------------------------------
+
+    def source(self, stage: Stage) -> Source:
+        """The split at the wanted size, decoded to memory where it fits; made once."""
+        if stage not in self._sources:
+            split, rows = self._rows(stage)
+            if not len(rows):
+                raise UserError(f"{self.name} has no images for `{stage}`.")
+            stream = StreamSource(split, rows, Fit(self.size, self.channels, self.fit, self.enlarge))
+            need = len(rows) * self.channels * self.size**2
+            fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
+            self._sources[stage] = self._decode(stream, stage) if fits or self.memory == "yes" else stream
+        return self._sources[stage]
+
+    def _rows(self, stage: Stage) -> tuple[Split, Tensor]:
+        """A split, and which of its pictures the stage has: some of the training set's where it has no own split."""
+        if stage != "train" and stage in self.own_splits:
+            split = self.split(stage)
+            return split, torch.arange(split.length)
+        split = self.split("train")
+        rest = torch.randperm(split.length, generator=torch.Generator().manual_seed(self.split_seed))
+        # the test images first, so that a larger validation split does not change them
+        for name in ("test", "val"):
+            if name not in self.own_splits:
+                size = getattr(self, f"{name}_size")
+                size = min(5000, max(1, split.length // 10)) if size is None else size
+                if size >= len(rest):
+                    raise UserError(
+                        f"data.{name}_size is {size} and {self.name} has {len(rest)} images to take them from: "
+                        "none would be left to train on."
+                    )
+                cut, rest = rest[:size], rest[size:]
+                if stage == name:
+                    return split, cut.sort().values
+        return split, self._limit(split, rest).sort().values
+
+    def _limit(self, split: Split, rows: Tensor) -> Tensor:
+        """The first of `rows`, which are shuffled, as `per_class` and `subset` ask: the same number of each class."""
+        if self.per_class is not None and split.label is None:
+            raise UserError(f"data.per_class needs labels, and {self.name} has none. Use data.subset.")
+        if split.label is not None:
+            labels = split.label[rows]
+            counts = labels.bincount(minlength=len(self.classes))
+            among_class = _number_within(labels, counts)
+            if self.per_class is not None:
+                if self.per_class > counts.min():
+                    raise UserError(
+                        f"data.per_class is {self.per_class}, and of class `{self.classes[counts.argmin()]}` there are "
+                        f"only {counts.min()} training images."
+                    )
+                rows, among_class = rows[among_class < self.per_class], among_class[among_class < self.per_class]
+            rows = rows[among_class.argsort(stable=True)]  # first one of each class, then a second of each, ...
+        if self.subset is not None and self.subset > len(rows):
+            raise UserError(f"data.subset is {self.subset}, and there are only {len(rows)} training images.")
+        return rows[: self.subset]
+
+    def _decode(self, stream: StreamSource, stage: Stage) -> MemorySource:
+        image = torch.empty(len(stream), self.channels, self.size, self.size, dtype=torch.uint8)
+
+        def fill(chunk: Tensor) -> Tensor | None:
+            batch = stream.batch(chunk)
+            image[chunk[0] : chunk[-1] + 1] = batch.image  # in place: joining the parts would take the memory twice
+            return batch.mask
+
+        chunks = torch.arange(len(stream)).split(CHUNK)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            done = pool.map(fill, chunks)
+            try:  # a bar only where it takes long, and only in front of a person
+                masks = list(tqdm(done, f"Decoding {stage}", len(chunks), delay=2, leave=False, disable=None))
+            except BaseException:  # a broken image ends it now, not when all others are decoded
+                pool.shutdown(cancel_futures=True)
+                raise
+        mask = None if masks[0] is None else torch.cat(masks)
+        return MemorySource(Batch(image, mask=mask, **stream.split.targets(stream.rows)))
+
+    # ---- loaders ------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> TrainLoader:
+        """Endless, from the image that the run has come to."""
+        rank, world, device = self._place()
+        if self.batch_size % world:
+            raise UserError(
+                f"data.batch_size is {self.batch_size}, the images of a batch over all devices together, and does not "
+                f"divide by {world} devices. Choose a multiple of {world}."
+            )
+        module = self.trainer.lightning_module if self.trainer else None
+        return TrainLoader(
+            source := self._source_on(device, "train"),
+            self.batch_size,
+            seed=getattr(module, "seed", 0),
+            position=int(getattr(module, "images_seen", 0)),
+            flip=self.flip,
+            rank=rank,
+            world=world,
+            **self._reading(source, device),
+        )
+
+    def val_dataloader(self) -> EvalLoader:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> EvalLoader:
+        return self._eval_loader("test")
+
+    def _eval_loader(self, stage: Stage) -> EvalLoader:
+        rank, world, device = self._place()
+        source = self._source_on(device, stage)
+        return EvalLoader(source, self.eval_batch_size, rank=rank, world=world, **self._reading(source, device))
+
+    def _place(self) -> tuple[int, int, torch.device]:
+        if self.trainer is None:
+            return 0, 1, torch.device("cpu")
+        return self.trainer.global_rank, self.trainer.world_size, self.trainer.strategy.root_device
+
+    @property
+    def _processes(self) -> int:
+        """Processes on this machine, each of which decodes for itself."""
+        return self.trainer.num_devices if self.trainer else 1
+
+    def _source_on(self, device: torch.device, stage: Stage) -> Source:
+        """The split, moved to the device for good if it is in memory and fits there too."""
+        source = self.source(stage)
+        if isinstance(source, MemorySource) and source.device != device:
+            room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+            if source.everything.image.numel() < MEMORY_SHARE * room:
+                source = self._sources[stage] = source.to(device)
+        return source
+
+    def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
+        if isinstance(source, MemorySource):
+            return {}
+        spare = (os.cpu_count() or 1) // self._processes - 1
+        workers = min(8, max(1, spare)) if self.workers is None else self.workers
+        return {"workers": workers, "pin_memory": device.type == "cuda"}
+
+
+def _number_within(labels: Tensor, counts: Tensor) -> Tensor:
+    """How many of the same label stand before each: [3, 5, 3, 3] -> [0, 0, 1, 2]."""
+    order = labels.argsort(stable=True)
+    first = counts.cumsum(0) - counts
+    number = torch.empty_like(order)
+    number[order] = torch.arange(len(labels)) - first[labels[order]]
+    return number
+
+
+def _free_memory() -> int:
+    """Bytes of memory that the machine has free, or its container in all; 8 GiB where the system does not say."""
+    bounds = []
+    meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if meminfo.exists():
+        bounds += [int(line.split()[1]) << 10 for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
+    if container.exists() and (most := container.read_text().strip()).isdigit():
+        bounds.append(int(most))
+    return min(bounds, default=8 << 30)

@@ -1,0 +1,209 @@
+"""One order of images for every loader, resumable at any image and the same on any number of processes.
+
+The training set is read as one endless stream: pass e of it is a permutation keyed on (seed, e), and image p of the
+run is element p mod N of pass p div N. A batch is the next B images of the stream, passes joined without a gap; of
+each batch rank r takes the r-th block. So a loader's position is one number, the images taken so far, and a run that
+goes on at p sees what the uninterrupted run would have seen.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from genbench.core.batch import Batch, from_uint8
+from genbench.core.errors import UserError
+from genbench.core.noise import mix
+
+
+class Source(Protocol):
+    """Pictures of one split: `batch(indices)` has uint8 images [B, C, H, W] and uint8 masks, for `finish`."""
+
+    def __len__(self) -> int: ...
+    def batch(self, indices: Tensor) -> Batch: ...
+
+
+class MemorySource:
+    """The whole split as one uint8 tensor [N, C, H, W], on the device that trains if it fits there."""
+
+    def __init__(self, everything: Batch) -> None:
+        self.everything = everything
+        found = {field.name: getattr(everything, field.name) for field in fields(everything)}
+        self._tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def __len__(self) -> int:
+        return len(self.everything)
+
+    @property
+    def device(self) -> torch.device:
+        return self.everything.image.device
+
+    def to(self, device: torch.device) -> MemorySource:
+        return MemorySource(self.everything.to(device))
+
+    def batch(self, indices: Tensor) -> Batch:
+        indices = indices.to(self.device)
+        # `tensor[indices]` gives the same and takes eight times as long
+        return Batch(**{name: tensor.index_select(0, indices) for name, tensor in self._tensors.items()})
+
+
+class Order:
+    """Indices of the images from `position` on, as whole global batches: an endless iterator of int64 [B]."""
+
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, position: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.position = length, batch_size, seed, position
+        self.device = device
+
+    def _pass(self, number: int) -> Tensor:
+        # drawn on the CPU, so that the order is the same wherever the images lie; moved once a pass, not once a batch
+        generator = torch.Generator().manual_seed(mix("order", self.seed, number))
+        return torch.randperm(self.length, generator=generator).to(self.device)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        number, offset = divmod(self.position, self.length)
+        rest = self._pass(number)[offset:]
+        while True:
+            while len(rest) < self.batch_size:
+                number += 1
+                rest = torch.cat([rest, self._pass(number)])
+            yield rest[: self.batch_size]
+            rest = rest[self.batch_size :]
+
+
+def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """bool [count]: whether images `first`, `first + 1`, ... of the run are mirrored, each with probability 1/2.
+
+    A hash of the image's place in the run (SplitMix64's finaliser), so that it depends neither on the batch that the
+    image is in nor on workers, processes or the device.
+    """
+
+    def shift(x: Tensor, bits: int) -> Tensor:  # int64 shifts copy the sign down: mask it away
+        return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+    x = torch.arange(first, first + count, device=device) + (mix("flip", seed) >> 1)
+    x = (x ^ shift(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
+    x = (x ^ shift(x, 27)) * (0x94D049BB133111EB - (1 << 64))
+    return (x ^ shift(x, 31)) & 1 == 1
+
+
+def finish(batch: Batch, flip: Tensor | None = None) -> Batch:
+    """A source's uint8 batch as models want it: floats in [-1, 1], int64 masks, mirrored where `flip` [B] says so."""
+    image, mask = batch.image, batch.mask
+    if flip is not None:
+        image = torch.where(flip[:, None, None, None], image.flip(-1), image)
+        mask = None if mask is None else torch.where(flip[:, None, None], mask.flip(-1), mask)
+    batch.image, batch.mask = from_uint8(image), None if mask is None else mask.long()
+    return batch
+
+
+class TrainLoader:
+    """Endless batches of the training split.
+
+    batch_size  images of one global batch, over all processes
+    seed        of the order and of the flips
+    position    images of the run taken so far; it advances as batches are taken, and may be set before iterating
+    flip        mirror half of the images
+    workers     processes that decode ahead, for a source that is not in memory
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        *,
+        seed: int,
+        position: int = 0,
+        flip: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.source, self.batch_size, self.seed, self.position = source, batch_size, seed, position
+        self.flip, self.rank, self.world = flip, rank, world
+        self.workers, self.pin_memory = workers, pin_memory
+
+    def __iter__(self) -> Iterator[Batch]:
+        device = getattr(self.source, "device", "cpu")
+        order = Order(len(self.source), self.batch_size, seed=self.seed, position=self.position, device=device)
+        share = self.batch_size // self.world
+        first = self.rank * share  # of this process's block in each batch
+        mine = (indices[first : first + share] for indices in order)
+        for batch in _read(self.source, mine, self.workers, self.pin_memory):
+            place = self.position + first
+            self.position += self.batch_size
+            yield finish(batch, mirrored(self.seed, place, share, batch.image.device) if self.flip else None)
+
+
+class EvalLoader:
+    """One pass in the set's own order, in blocks of `batch_size`; rank r takes blocks r, r + world, ..."""
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.source, self.workers, self.pin_memory = source, workers, pin_memory
+        self.blocks = list(torch.arange(len(source)).split(batch_size))[rank::world]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(finish, _read(self.source, self.blocks, self.workers, self.pin_memory))
+
+
+class _Rows(Dataset):
+    """A source seen by a `DataLoader` whose sampler hands out whole batches of indices."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, indices: list[int]) -> Batch | UserError:
+        try:
+            return self.source.batch(torch.tensor(indices))
+        except UserError as error:  # a value, since the DataLoader wraps what is raised into a worker's traceback
+            return error
+
+
+def _same(batch: Batch | UserError) -> Batch | UserError:
+    return batch
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole group, and training still takes a batch or two while it ends in order."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _read(source: Source, batches: Iterable[Tensor], workers: int, pin_memory: bool) -> Iterator[Batch]:
+    if not workers:
+        yield from map(source.batch, batches)
+        return
+    # one "sample" of the DataLoader is a whole batch, so that the order stays ours and workers only decode
+    for batch in DataLoader(
+        _Rows(source),
+        sampler=(indices.tolist() for indices in batches),
+        batch_size=None,
+        collate_fn=_same,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_alone,
+        generator=torch.Generator(),  # or it would draw from the global one, and a resumed run would not repeat
+    ):
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

@@ -1,0 +1,275 @@
+"""Drawn shapes of which everything is known: label, caption, mask and factors. No download.
+
+`draw` is a pure function from factors to pictures; `Shapes` draws the factors at random and serves the pictures.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from genbench.core.batch import DataSpec
+from genbench.core.errors import UserError
+from genbench.core.noise import mix
+from genbench.data.base import ImageData, Split, Stage
+
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+
+# of well separated lightness, so that grey images can tell them apart too
+COLOURS = {
+    "blue": (40, 75, 225),
+    "red": (228, 38, 48),
+    "purple": (178, 82, 218),
+    "green": (56, 190, 84),
+    "orange": (255, 156, 42),
+    "yellow": (252, 226, 70),
+}
+BACKGROUND = (22, 24, 32)
+BAR = (122, 124, 128)
+
+# what a column of the factors means
+FACTORS = {
+    "shape": "index into SHAPES",
+    "colour": "index into COLOURS",
+    "size": "radius of the circle around the shape, as a fraction of the image's side",
+    "x": "of the centre, as a fraction of the side, from the left",
+    "y": "of the centre, as a fraction of the side, from the top",
+    "rotation": "degrees, clockwise",
+}
+
+# A factor keeps clear of the middle between two words, so that every caption is beyond dispute; and a large shape at
+# an edge still lies inside the image.
+SMALL, LARGE = (0.14, 0.18), (0.24, 0.30)
+NEAR, MIDDLE, FAR = (0.32, 0.36), (0.46, 0.54), (0.64, 0.68)
+# less than half of the smallest symmetry (the star's 72°): the picture shows which way it was turned
+ROTATION = 30.0
+
+_PLACES = ("in", "at", "the", "top", "bottom", "left", "right", "centre")
+VOCABULARY = ("<pad>", "a", "small", "large", *COLOURS, *SHAPES, *_PLACES)
+_TOKEN = {word: token for token, word in enumerate(VOCABULARY)}
+CAPTION_LENGTH = 8  # "a large red circle at the bottom right"
+
+
+def draw_factors(count: int, rng: np.random.Generator) -> np.ndarray:
+    """float32 [count, 6]: each factor uniform over its words, and within the range of each word; see FACTORS."""
+
+    def among(*ranges: tuple[float, float]) -> np.ndarray:
+        low, high = np.array(ranges)[rng.integers(len(ranges), size=count)].T
+        return rng.uniform(low, high)
+
+    columns = (
+        rng.integers(len(SHAPES), size=count),
+        rng.integers(len(COLOURS), size=count),
+        among(SMALL, LARGE),
+        among(NEAR, MIDDLE, FAR),
+        among(NEAR, MIDDLE, FAR),
+        rng.uniform(-ROTATION, ROTATION, size=count),
+    )
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def describe(factors: np.ndarray) -> str:
+    """The caption of one row of factors [6]: "a large red circle at the top left"."""
+    shape, colour, size, x, y, _ = factors.tolist()
+    extent = "small" if size < (SMALL[1] + LARGE[0]) / 2 else "large"
+    low, high = (NEAR[1] + MIDDLE[0]) / 2, (MIDDLE[1] + FAR[0]) / 2
+    vertical = "top" if y < low else "bottom" if y > high else ""
+    horizontal = "left" if x < low else "right" if x > high else ""
+    place = f"at the {vertical} {horizontal}" if vertical or horizontal else "in the centre"
+    return " ".join(f"a {extent} {list(COLOURS)[int(colour)]} {SHAPES[int(shape)]} {place}".split())
+
+
+def tokens(caption: str) -> list[int]:
+    """Tokens of VOCABULARY, padded with 0 to CAPTION_LENGTH. Raises UserError at an unknown word."""
+    words = caption.lower().split()
+    if unknown := [word for word in words if word not in _TOKEN]:
+        raise UserError(f"No caption of Shapes has the word `{unknown[0]}`. Known are: {', '.join(VOCABULARY[1:])}.")
+    if len(words) > CAPTION_LENGTH:
+        raise UserError(f"A caption of Shapes has at most {CAPTION_LENGTH} words, and `{caption}` has {len(words)}.")
+    return [_TOKEN[word] for word in words] + [0] * (CAPTION_LENGTH - len(words))
+
+
+def distances(factors: np.ndarray, size: int) -> np.ndarray:
+    """Signed distance of each pixel's centre to the shape's outline, in pixels, negative inside: float32 [N, H, W]."""
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    radius, x, y, rotation = factors.T[2:, :, None, None]
+    right, down = centres - x, centres[:, None] - y
+    cos, sin = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
+    # the pixel in the shape's own frame, where it stands upright and has radius 1
+    u, v = (cos * right + sin * down) / radius, (cos * down - sin * right) / radius
+    out = np.empty_like(u)
+    for number, outline in enumerate((_circle, _square, _triangle, _star, _cross)):
+        rows = np.flatnonzero(factors[:, 0] == number)
+        out[rows] = outline(u[rows], v[rows])
+    return out * (radius * size)
+
+
+def _circle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sqrt(u * u + v * v) - 1
+
+
+def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(abs(u), abs(v)) - np.float32(0.5**0.5)
+
+
+def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    # equilateral, a corner up (v grows downwards): the base below, and the two sides as one by symmetry
+    return np.maximum(v, np.float32(0.75**0.5) * abs(u) - v / 2) - np.float32(0.5)
+
+
+def _star(u: np.ndarray, v: np.ndarray, inner: float = 0.45) -> np.ndarray:
+    # five tips: fold the plane onto half of a tip, whose edge runs from (1, 0) to the notch at 36° and radius `inner`
+    angle = np.arctan2(u, -v)
+    folded = abs(angle - np.float32(np.pi * 0.4) * np.round(angle / np.float32(np.pi * 0.4)))
+    radius = np.sqrt(u * u + v * v)
+    notch = inner * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)], dtype=np.float32)
+    edge = notch - np.array([1, 0], dtype=np.float32)
+    normal = np.array([edge[1], -edge[0]]) / np.hypot(*edge)
+    return (radius * np.cos(folded) - 1) * normal[0] + radius * np.sin(folded) * normal[1]
+
+
+def _cross(u: np.ndarray, v: np.ndarray, width: float = 0.32) -> np.ndarray:
+    length = np.float32((1 - width**2) ** 0.5)  # its corners lie on the circle
+    long, short = np.maximum(abs(u), abs(v)), np.minimum(abs(u), abs(v))
+    return np.maximum(long - length, short - np.float32(width))
+
+
+def draw(
+    factors: np.ndarray,
+    size: int,
+    *,
+    texture: float = 0.0,
+    noise: float = 0.0,
+    occlusion: float = 0.0,
+    seeds: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw shapes from their factors, with smooth edges.
+
+    Args:
+        factors: float32 [N, 6], the columns named in FACTORS
+        size: Side of the images, in pixels
+        texture: Contrast of the waves in the background, 0 (flat) to 1
+        noise: Standard deviation of the noise on each pixel, as a fraction of white
+        occlusion: Width of a grey bar across the shape, as a fraction of the shape's diameter
+        seeds: int64 [N], of the waves, the noise and the bar's place in each image
+
+    Returns:
+        images uint8 [N, H, W, 3], and masks uint8 [N, H, W]: 0 where the background or the bar is seen, else 1 plus
+        the index into SHAPES
+    """
+    distance = distances(factors, size)
+    mask = (distance < 0) * (1 + factors[:, 0].astype(np.uint8)[:, None, None])
+    cover = np.clip(0.5 - distance, 0, 1)[:, None]  # the share of a pixel that the shape covers: [N, 1, H, W]
+    colour = np.array(list(COLOURS.values()), dtype=np.float32)[factors[:, 1].astype(int), :, None, None]
+    image = np.array(BACKGROUND, dtype=np.float32)[:, None, None]
+    rngs = [np.random.default_rng(int(seed)) for seed in seeds] if texture or noise or occlusion else []
+    if texture:
+        image = image + 150 * texture * _waves(rngs, size)
+    image = image + cover * (colour - image)
+    if occlusion:
+        bar = _bars(rngs, factors, size, occlusion)
+        image += np.clip(0.5 - bar, 0, 1)[:, None] * (np.array(BAR, dtype=np.float32)[:, None, None] - image)
+        mask[bar < 0] = 0
+    if noise:
+        image += 255 * noise * np.stack([rng.standard_normal((3, size, size), dtype=np.float32) for rng in rngs])
+        image = image.clip(0, 255)
+    return (image + 0.5).astype(np.uint8).transpose(0, 2, 3, 1), mask
+
+
+def _waves(rngs: list[np.random.Generator], size: int, count: int = 3) -> np.ndarray:
+    """[N, 3, H, W] in [0, 1]: three plane waves of 1 to 4 periods over the image, each tinted."""
+    draws = np.stack([rng.random((6, count, 1), dtype=np.float32) for rng in rngs], axis=1)  # [6, N, count, 1]
+    turn, periods, phase = 2 * np.pi * draws[0], 1 + 3 * draws[1], 2 * np.pi * draws[2]
+    grid = 2 * np.pi * (np.arange(size, dtype=np.float32) + 0.5) / size
+    across, down = periods * np.cos(turn) * grid + phase, periods * np.sin(turn) * grid  # [N, count, size]
+    # cos(across + down) is a sum of products, and so the whole texture one product of matrices
+    right = np.concatenate([np.cos(across), -np.sin(across)], axis=1)[:, None]  # [N, 1, 2 count, W]
+    left = np.concatenate([np.cos(down), np.sin(down)], axis=1).swapaxes(1, 2)[:, None]  # [N, 1, H, 2 count]
+    tint = np.tile(draws[3:, ..., 0].swapaxes(0, 1), 2)[:, :, None]  # [N, 3, 1, 2 count]
+    return 0.5 + (tint * left) @ right / (2 * count)
+
+
+def _bars(rngs: list[np.random.Generator], factors: np.ndarray, size: int, width: float) -> np.ndarray:
+    """Signed distance in pixels to a bar of any direction that passes near the shape's centre: [N, H, W]."""
+    turn, offset = np.stack([rng.random(2, dtype=np.float32) for rng in rngs], axis=1)[..., None, None]
+    turn, offset = np.pi * turn, 0.8 * (offset - 0.5)
+    radius, x, y = factors.T[2:5, :, None, None]
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    across = np.cos(turn) * (centres - x) + np.sin(turn) * (centres[:, None] - y)
+    return size * (abs(across - offset * radius) - width * radius)
+
+
+class _Drawing:
+    """rows -> images and masks, drawn when they are asked for; a class, so that it can be sent to a worker."""
+
+    def __init__(self, factors: np.ndarray, seeds: np.ndarray, size: int, **difficulty: float) -> None:
+        self.factors, self.seeds, self.size, self.difficulty = factors, seeds, size, difficulty
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return draw(self.factors[rows], self.size, seeds=self.seeds[rows], **self.difficulty)
+
+
+class Shapes(ImageData):
+    """Coloured shapes on a dark ground, each with label, caption, mask and factors; drawn here, no download.
+
+    Args:
+        train_images: Images of the training split
+        val_images: Images of the validation split
+        test_images: Images of the test split
+        texture: Contrast of waves in the background, 0 (flat) to 1
+        noise: Standard deviation of noise on each pixel, as a fraction of white
+        occlusion: Width of a grey bar across each shape, as a fraction of the shape's diameter
+        target: What a conditional model is told: label (the shape), caption, mask or none
+        seed: Other images for another number
+    """
+
+    classes = SHAPES
+    own_splits = ("train", "val", "test")
+
+    def __init__(
+        self,
+        train_images: int = 20_000,
+        val_images: int = 2_000,
+        test_images: int = 10_000,
+        texture: float = 0.0,
+        noise: float = 0.0,
+        occlusion: float = 0.0,
+        target: Literal["label", "caption", "mask", "none"] = "label",
+        seed: int = 0,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.counts: dict[Stage, int] = {"train": train_images, "val": val_images, "test": test_images}
+        self.difficulty = {"texture": texture, "noise": noise, "occlusion": occlusion}
+        self.target, self.seed = target, seed
+        for stage, count in self.counts.items():
+            if count < 1:
+                raise UserError(f"data.{stage}_images is {count}; it must be at least 1.")
+        for name, value in self.difficulty.items():
+            if not 0 <= value <= 1:
+                raise UserError(f"data.{name} is {value}; it must lie between 0 and 1.")
+        if self.flip:
+            raise UserError("data.flip would mirror Shapes against their captions and factors. Leave it out.")
+        if not 16 <= self.size <= 256:
+            raise UserError(f"data.size is {self.size}; Shapes can be told apart from 16 pixels on, and end at 256.")
+
+    @property
+    def spec(self) -> DataSpec:
+        # a mask's classes have the background before them
+        classes = {"label": SHAPES, "mask": ("background", *SHAPES)}.get(self.target, ())
+        vocabulary = VOCABULARY if self.target == "caption" else ()
+        return DataSpec((self.channels, self.size, self.size), self.target, classes, vocabulary)
+
+    def split(self, stage: Stage) -> Split:
+        rng = np.random.default_rng(mix("shapes", self.seed, stage))
+        factors = draw_factors(self.counts[stage], rng)
+        seeds = rng.integers(2**63, size=len(factors))
+        return Split(
+            len(factors),
+            _Drawing(factors, seeds, self.size, **self.difficulty),
+            label=torch.from_numpy(factors[:, 0].astype(np.int64)),
+            caption=torch.tensor([tokens(describe(row)) for row in factors]),
+            factors=torch.from_numpy(factors),
+        )

@@ -1,0 +1,285 @@
+"""The data sets that torchvision reads, in the folder layout that it gives them below the data root.
+
+Each class says what the data is and which arrays of torchvision's object hold it; torchvision fetches, checks and
+parses the official files.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from genbench.core.errors import UserError
+from genbench.data.base import ImageData, Split, Stage
+from genbench.data.folder import FilePictures, Files
+
+_DIGITS = tuple(string.digits)
+
+
+class TorchvisionData(ImageData):
+    """Base of the data sets that torchvision reads."""
+
+    dataset: str  # name of the class in torchvision.datasets
+    source_page: str  # where a person finds the files
+    files: tuple[str, ...]  # what must lie below the root
+
+    def which(self, stage: Stage) -> dict[str, Any]:
+        """The arguments by which torchvision tells the splits apart."""
+        return {"train": stage == "train"}
+
+    def arrays(self, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """uint8 [N, H, W] or [N, H, W, 3] and labels [N] of torchvision's object."""
+        return np.asarray(data.data), data.targets
+
+    def split(self, stage: Stage) -> Split:
+        data = self._open(stage)
+        images, labels = self.arrays(data)
+        label = torch.as_tensor(np.asarray(labels), dtype=torch.int64) if self.classes else None
+        return Split(len(images), images.__getitem__, label=label)
+
+    def prepare_data(self) -> None:
+        """Fetch the files if they are not there; Lightning calls this on one process of each machine."""
+        if self.download and self._missing():
+            for stage in self.own_splits:
+                self._open(stage, download=True)
+
+    def _missing(self) -> list[str]:
+        return [name for name in self.files if not (self.root / name).exists()]
+
+    def _open(self, stage: Stage, download: bool = False) -> Any:
+        import torchvision.datasets
+
+        try:
+            return getattr(torchvision.datasets, self.dataset)(self.root, download=download, **self.which(stage))
+        # a broken pickle, a short file, a refused connection and a missing package raise whatever they like
+        except Exception as error:
+            reason = str(error).strip().split("\n")[-1] or type(error).__name__
+            missing = self._missing()
+            if not missing:
+                raise UserError(
+                    f"{self.name} lies at {self.root.absolute()} but cannot be read ({reason}). Delete "
+                    f"{', '.join(self.files)} there and fetch them anew, from {self.source_page}."
+                ) from error
+            tried = f"could not be fetched ({reason})" if download else "is not fetched, as `data.download` is false"
+            raise UserError(
+                f"{self.name} is not at {self.root.absolute()} and {tried}. Put {', '.join(missing)} there, from "
+                f"{self.source_page}, or name the folder that has them with GENBENCH_DATA or `--data.root`."
+            ) from error
+
+
+def _idx_files(folder: str, train: str = "train-", test: str = "t10k-") -> tuple[str, ...]:
+    return tuple(
+        f"{folder}/raw/{part}{kind}-ubyte" for part in (train, test) for kind in ("images-idx3", "labels-idx1")
+    )
+
+
+class MNIST(TorchvisionData):
+    """Handwritten digits (LeCun et al. 1998): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
+
+    dataset = "MNIST"
+    source_page = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    files = _idx_files("MNIST")
+    classes = _DIGITS
+    native_channels = 1
+    native_fit = "pad"
+
+
+class FashionMNIST(TorchvisionData):
+    """Articles of clothing (Xiao et al. 2017): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
+
+    dataset = "FashionMNIST"
+    source_page = "https://github.com/zalandoresearch/fashion-mnist"
+    files = _idx_files("FashionMNIST")
+    classes = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+    native_channels = 1
+    native_fit = "pad"
+
+
+class KMNIST(TorchvisionData):
+    """Cursive Japanese characters (Clanuwat et al. 2018): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
+
+    dataset = "KMNIST"
+    source_page = "http://codh.rois.ac.jp/kmnist/"
+    files = _idx_files("KMNIST")
+    classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    native_channels = 1
+    native_fit = "pad"
+
+
+# lower-case letters whose capitals look alike, which three of EMNIST's variants count as one class (their table 1)
+_MERGED = set("cijklmopsuvwxyz")
+_EMNIST_CLASSES = {
+    "byclass": tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase),
+    "bymerge": tuple(c for c in string.digits + string.ascii_uppercase + string.ascii_lowercase if c not in _MERGED),
+    "letters": tuple(string.ascii_lowercase),
+    "digits": _DIGITS,
+    "mnist": _DIGITS,
+}
+_EMNIST_CLASSES["balanced"] = _EMNIST_CLASSES["bymerge"]
+
+
+class EMNIST(TorchvisionData):
+    """Handwritten letters and digits (Cohen et al. 2017), 28×28 grey, padded by 2 to 32×32.
+
+    Args:
+        split: Which of the six variants: balanced and bymerge have 47 classes, byclass 62, letters 26, digits and
+            mnist 10
+    """
+
+    dataset = "EMNIST"
+    source_page = "https://www.nist.gov/itl/products-and-services/emnist-dataset"
+    native_channels = 1
+    native_fit = "pad"
+
+    def __init__(
+        self,
+        split: Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"] = "balanced",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        if split not in _EMNIST_CLASSES:
+            raise UserError(f"data.split is {split}; EMNIST has {', '.join(_EMNIST_CLASSES)}.")
+        self.variant = split
+        self.classes = _EMNIST_CLASSES[split]
+        self.files = _idx_files("EMNIST", f"emnist-{split}-train-", f"emnist-{split}-test-")
+
+    def which(self, stage: Stage) -> dict[str, Any]:
+        return {"split": self.variant, "train": stage == "train"}
+
+    def arrays(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
+        # the files hold the characters on their side, and count letters from 1
+        labels = data.targets - 1 if self.variant == "letters" else data.targets
+        return data.data.numpy().transpose(0, 2, 1), labels
+
+
+class CIFAR10(TorchvisionData):
+    """Animals and vehicles (Krizhevsky 2009): 50,000 + 10,000 images, 32×32 RGB, 10 classes."""
+
+    dataset = "CIFAR10"
+    source_page = "https://www.cs.toronto.edu/~kriz/cifar.html"
+    files = tuple(
+        f"cifar-10-batches-py/{name}"
+        for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta")
+    )
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    native_flip = True
+
+
+class CIFAR100(TorchvisionData):
+    """Things of 100 kinds (Krizhevsky 2009): 50,000 + 10,000 images, 32×32 RGB."""
+
+    dataset = "CIFAR100"
+    source_page = "https://www.cs.toronto.edu/~kriz/cifar.html"
+    files = ("cifar-100-python/train", "cifar-100-python/test", "cifar-100-python/meta")
+    classes = tuple(
+        """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+        castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+        elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+        man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+        pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+        skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+        tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()
+    )
+    native_flip = True
+
+
+class SVHN(TorchvisionData):
+    """House numbers, cropped to digits (Netzer et al. 2011): 73,257 + 26,032 images, 32×32 RGB."""
+
+    dataset = "SVHN"
+    source_page = "http://ufldl.stanford.edu/housenumbers/"
+    files = ("train_32x32.mat", "test_32x32.mat")
+    classes = _DIGITS
+
+    def which(self, stage: Stage) -> dict[str, Any]:
+        return {"split": stage}
+
+    def arrays(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
+        return data.data.transpose(0, 2, 3, 1), data.labels
+
+
+class STL10(TorchvisionData):
+    """Animals and vehicles (Coates et al. 2011): 5,000 + 8,000 images, 96×96 RGB, 10 classes.
+
+    Args:
+        unlabeled: Train on the 100,000 images without label as well, and on no labels
+    """
+
+    dataset = "STL10"
+    source_page = "https://cs.stanford.edu/~acoates/stl10/"
+    files = tuple(f"stl10_binary/{name}.bin" for name in ("train_X", "train_y", "unlabeled_X", "test_X", "test_y"))
+    classes = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+    native_size = 96
+    native_flip = True
+
+    def __init__(self, unlabeled: bool = False, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.unlabeled = unlabeled
+        if unlabeled:
+            self.classes = ()
+
+    def which(self, stage: Stage) -> dict[str, Any]:
+        return {"split": "train+unlabeled" if stage == "train" and self.unlabeled else stage}
+
+    def arrays(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
+        return data.data.transpose(0, 2, 3, 1), data.labels
+
+
+class CelebA(TorchvisionData):
+    """Faces (Liu et al. 2015), aligned: 162,770 + 19,867 + 19,962 images, the central 178×178 of 178×218 RGB.
+
+    Args:
+        attribute: One of the 40 attributes (Smiling, Male, Eyeglasses, ...) as a label of two classes. Default:
+            no label
+    """
+
+    dataset = "CelebA"
+    source_page = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+    files = tuple(
+        f"celeba/{name}"
+        for name in (
+            "img_align_celeba",
+            "list_attr_celeba.txt",
+            "identity_CelebA.txt",
+            "list_bbox_celeba.txt",
+            "list_landmarks_align_celeba.txt",
+            "list_eval_partition.txt",
+        )
+    )
+    own_splits = ("train", "val", "test")
+    native_size = 64
+    native_flip = True
+
+    def __init__(self, attribute: str | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.attribute = attribute
+        if attribute is not None:
+            self.classes = (f"not {attribute}", attribute)
+
+    def which(self, stage: Stage) -> dict[str, Any]:
+        return {"split": "valid" if stage == "val" else stage}
+
+    def split(self, stage: Stage) -> Split:
+        data = self._open(stage)
+        folder = self.root / "celeba" / "img_align_celeba"
+        label = None
+        if self.attribute is not None:
+            known = [name for name in data.attr_names if name]
+            if self.attribute not in known:
+                raise UserError(f"data.attribute is {self.attribute}; CelebA has {', '.join(known)}.")
+            label = data.attr[:, known.index(self.attribute)]
+        return Split(len(data.filename), FilePictures(Files(folder), data.filename), data.filename, label=label)

@@ -1,0 +1,185 @@
+"""Where curves go: a CSV file in the run's folder, always; Weights & Biases where asked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import netrc
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from genbench.core.checkpoint import replacing
+
+
+class Curves(Logger):
+    """`<run>/metrics.csv`: a row each time something is logged, the first column the images seen.
+
+    A resumed run goes on in the same file, cut to the images of its checkpoint, so that a run has one curve.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        pass  # they are in config.yaml
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        row = {"images_seen": step} | {name: f"{value:.6g}" for name, value in metrics.items()}
+        header = self._header()
+        if not set(row) <= set(header):
+            header += [name for name in row if name not in header]
+            self._write(self.rows(), header)
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, header).writerow(row)
+
+    def rows(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with open(self.path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _header(self) -> list[str]:
+        if not self.path.is_file():
+            return []
+        with open(self.path, newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _write(self, rows: list[dict[str, str]], header: list[str]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, header)
+        writer.writeheader()
+        writer.writerows(rows)
+        with replacing(self.path) as file:
+            file.write(text.getvalue().encode())
+
+    @rank_zero_only
+    def cut(self, images_seen: int) -> None:
+        """Drop what was logged after so many images."""
+        if self.path.is_file():
+            # a row half written when the process was killed is later than the checkpoint too
+            rows = [r for r in self.rows() if (r["images_seen"] or "").isdigit() and int(r["images_seen"]) <= images_seen]
+            self._write(rows, self._header())
+
+    @rank_zero_only
+    def plot(self) -> Path | None:
+        """`<run>/curves.png`: every column over the images seen; one panel for each group of names."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        series: dict[str, list[tuple[int, float]]] = {}
+        for row in self.rows():
+            for name, value in row.items():
+                if name != "images_seen" and value:
+                    series.setdefault(name, []).append((int(row["images_seen"]), float(value)))
+        series = {name: points for name, points in series.items() if len(points) > 1 and not name.endswith("/lr")}
+        if not series:
+            return None
+        panels = _panels(series)
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        figure, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 3 * rows), squeeze=False)
+        for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
+            for name in names:
+                axis.plot(*zip(*series[name], strict=True), label=name.split("/")[-1], linewidth=1.2)
+            axis.set(title=title, xlabel="images seen")
+            axis.ticklabel_format(axis="x", style="sci", scilimits=(4, 4))
+            axis.grid(alpha=0.3)
+            if len(names) > 1:
+                axis.legend(fontsize=8)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
+        figure.suptitle(self.name)
+        figure.tight_layout()
+        path = self.path.with_name("curves.png")
+        with replacing(path) as file:
+            figure.savefig(file, format="png", dpi=110)
+        plt.close(figure)
+        return path
+
+
+def _panels(series: dict[str, Any]) -> dict[str, list[str]]:
+    """A player's terms share a panel; validation scores differ in unit and stand alone."""
+    panels: dict[str, list[str]] = {}
+    for name in series:
+        group = name if name.startswith("val/") else name.split("/")[0]
+        panels.setdefault(group, []).append(name)
+    return panels
+
+
+class Wandb(WandbLogger):
+    """Weights & Biases, counted in images seen. Without a key it records offline and says how to upload.
+
+    Args:
+        project: Project that the run belongs to
+        entity: User or team; default: that of the key
+        group: Group of runs that belong together
+        tags: Tags of the run
+        save_dir: Where the client writes; default: the run's folder
+        run_name: Name of the run; default: that of its folder
+        run_id: Identity of the run, kept in its checkpoints so that a resumed run goes on in its own curve
+    """
+
+    def __init__(
+        self,
+        project: str = "genbench",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        save_dir: str | None = None,
+        run_name: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        offline = os.environ.get("WANDB_MODE") == "offline" or ("WANDB_MODE" not in os.environ and not _has_key())
+        super().__init__(
+            name=run_name, save_dir=save_dir or ".", project=project, entity=entity, group=group, tags=tags,
+            id=run_id, offline=offline, resume="allow",
+        )  # fmt: skip
+        self._metric_defined = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        if not self._metric_defined:
+            self.experiment.define_metric("images_seen")
+            self.experiment.define_metric("*", step_metric="images_seen")
+            self._metric_defined = True
+        self.experiment.log(metrics | {"images_seen": step})
+
+    def where(self) -> str:
+        """One line for the person at the keyboard: where the run is, and how to upload it if it is not."""
+        if self.experiment.url:
+            return f"Weights & Biases: {self.experiment.url}"
+        folder = Path(self.experiment.dir).parent
+        why = "as WANDB_MODE says" if "WANDB_MODE" in os.environ else "no API key is set"
+        return f"Weights & Biases: recorded offline ({why}). Upload it with: wandb sync {folder}"
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        try:
+            if name and netrc.netrc(os.path.expanduser(name)).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False

@@ -1,0 +1,82 @@
+"""DCGAN: Radford, Metz & Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
+Adversarial Networks", ICLR 2016, https://arxiv.org/abs/1511.06434."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import per_seed
+from genbench.core.optim import merge
+from genbench.networks.conv import DownNet, UpNet, dcgan_init
+from genbench.objectives.adversarial import NonSaturating, r1_penalty
+
+# section 4: Adam with learning rate 0.0002 and beta1 0.5
+ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-4, "betas": [0.5, 0.999]}}
+
+
+class DCGAN(GenerativeModule):
+    """Deep convolutional GAN, for square images of any power of two from 16 to 256 pixels.
+
+    Args:
+        latent_dim: Numbers in the noise vector z; the paper's 100
+        prior: Distribution of z; the paper's uniform on [-1, 1], or a standard normal
+        width: Channels of both networks next to the image; they double at each halving, at most 8 times
+        r1_gamma: Weight of the R1 gradient penalty on the discriminator; 0, as in the paper, for none
+    """
+
+    players = {"generator": ("generator",), "discriminator": ("discriminator",)}
+    averaged = ("generator",)
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        latent_dim: int = 100,
+        prior: Literal["normal", "uniform"] = "normal",
+        width: int = 64,
+        r1_gamma: float = 0.0,
+        optimizer: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        self.latent_dim, self.prior, self.r1_gamma = latent_dim, prior, r1_gamma
+        channels, size = self.spec.channels, self.spec.size
+        self.generator = UpNet(latent_dim, channels, size, width, output=nn.Tanh())
+        self.discriminator = DownNet(channels, size, width, outputs=1)
+        self.game = NonSaturating()
+        dcgan_init(self)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        real = batch.image  # [B, C, H, W]
+        z = self.draw(getattr(torch, self._draw), len(real), self.latent_dim)  # [B, latent_dim]
+        fake = self.generator(self._place(z))  # one pass serves both turns: the generator steps last
+
+        with self.turn("discriminator") as turn:
+            real_logits = self.discriminator(real)  # [B, 1]
+            fake_logits = self.discriminator(fake.detach())
+            terms = self.game.discriminator(real_logits, fake_logits)
+            if self.r1_gamma:
+                terms["r1"] = self.r1_gamma * r1_penalty(self.discriminator, real)
+            turn.minimize(**terms)
+
+        with self.turn("generator") as turn:
+            turn.minimize(**self.game.generator(self.discriminator(fake)))
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""
+        if condition is not None:
+            raise UserError("DCGAN is trained without labels or prompts, so none can be asked of it.")
+        return self.generator(self._place(per_seed(getattr(torch, self._draw), seeds, (self.latent_dim,))))
+
+    @property
+    def _draw(self) -> str:
+        return "randn" if self.prior == "normal" else "rand"
+
+    def _place(self, z: Tensor) -> Tensor:
+        """Uniform draws to [-1, 1], and all to the weights' dtype."""
+        return (z if self.prior == "normal" else 2 * z - 1).to(self.dtype)
