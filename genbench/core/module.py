@@ -60,7 +60,23 @@ class Turn:
             self._module._record(f"{self._player}/{name}", value)
 
 
-class GenerativeModule(LightningModule):
+class _Remembers(type):
+    """Notes every argument that a model is built with, from a config or in Python, as plain types."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> GenerativeModule:
+        self = cls.__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        with suppress(TypeError):  # wrong arguments: let __init__ say so
+            arguments = signature.bind_partial(self, *args, **kwargs).arguments
+            for name, parameter in signature.parameters.items():
+                if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                    arguments |= arguments.pop(name, {})
+            self.__dict__["_arguments"] = {k: _plain(k, v) for k, v in arguments.items() if v is not self}
+        self.__init__(*args, **kwargs)
+        return self
+
+
+class GenerativeModule(LightningModule, metaclass=_Remembers):
     """Base of all models.
 
     Args:
@@ -130,18 +146,6 @@ class GenerativeModule(LightningModule):
         self._scalers: dict[str, Any] = {}
         self._own: dict[str, list[nn.Parameter]] = {}
         self._schedulers: dict[str, Any] = {}
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> GenerativeModule:
-        """Note every argument that the model is built with, from the CLI or in Python, as plain types."""
-        self = super().__new__(cls)
-        signature = inspect.signature(cls.__init__)
-        with suppress(TypeError):  # wrong arguments: let __init__ say so
-            arguments = signature.bind_partial(self, *args, **kwargs).arguments
-            for name, parameter in signature.parameters.items():
-                if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                    arguments |= arguments.pop(name, {})
-            self.__dict__["_arguments"] = {k: _plain(k, v) for k, v in arguments.items() if v is not self}
-        return self
 
     # ---- a turn -------------------------------------------------------------------------------------------------
 
