@@ -13,6 +13,7 @@ from rich.text import Text
 from genbench.callbacks.budget import Budget
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
+from genbench.loggers import Curves
 
 
 class Monitor(Callback):
@@ -25,20 +26,28 @@ class Monitor(Callback):
             is not finite is noticed then at the latest
         refresh_seconds: How often the bar moves
         line_seconds: How often a line is printed where there is no terminal
+        show: Whether anything is shown; the loggers have it in any case
     """
 
     def __init__(
-        self, every_images: Images = Images(2000), refresh_seconds: float = 0.25, line_seconds: float = 15.0
+        self,
+        every_images: Images = Images(2000),
+        refresh_seconds: float = 0.25,
+        line_seconds: float = 15.0,
+        show: bool = True,
     ) -> None:
-        self.every_images = Images(every_images)
+        self.every_images, self.show = Images(every_images), show
         self.refresh_seconds, self.line_seconds = refresh_seconds, line_seconds
         self._bar: Progress | None = None
         self._shown = self._read = (0.0, 0)  # time, images seen
         self._terms: dict[str, float] = {}
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, Curves):  # what a stopped run logged after its last checkpoint is run again
+                logger.cut(module.images_seen)
         self._read = self._shown = (time.monotonic(), module.images_seen)
-        if not trainer.is_global_zero:
+        if not (self.show and trainer.is_global_zero):
             return
         budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), None)
         console = Console(stderr=True)
@@ -98,11 +107,6 @@ class Monitor(Callback):
         else:
             line = f"{images} images  {speed:,.0f} images/s  {left}  {terms}"
             self._bar.console.print(line, highlight=False, soft_wrap=True)
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        console = self._bar.console if self._bar is not None else Console(stderr=True)
-        console.print(text, highlight=False, soft_wrap=True)
 
     def _stop(self) -> None:
         if self._bar is not None:

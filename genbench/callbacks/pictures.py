@@ -33,9 +33,9 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Imag
     return Image.fromarray(array[:, :, 0] if channels == 1 else array)
 
 
-def enlarged(picture: Image.Image, side: int = 512) -> Image.Image:
+def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
     """Small pictures magnified by a whole factor, so that a person can see them."""
-    factor = max(1, side // max(picture.size))
+    factor = max(1, round(side / max(picture.size)))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 from genbench.cli import configs
-from genbench.cli.runs import find_checkpoint, import_modules, run_of
+from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of
 from genbench.core.errors import Interrupted, UserError
 
 
@@ -20,29 +20,11 @@ def main(verb: str, argv: list[str]) -> int:
     command = [verb, *argv]
     try:
         with warnings.catch_warnings():
-            _quiet()
+            quiet()
             GenbenchCLI.run(verb, command)
     except Interrupted as stop:
         return 128 + stop.signum
     return 0
-
-
-def _quiet() -> None:
-    """Silence what Lightning says to people who write their own trainers, and keep what a user can act on."""
-    import logging
-
-    for text in (
-        ".*does not have many workers.*",
-        ".*`max_epochs` was not set.*",
-        ".*tensorboardX.*",
-        ".*LightningCLI's args parameter.*",
-        ".*isinstance\\(treespec, LeafSpec\\).*",
-        ".*LeafSpec.*",
-        ".*Trying to infer the `batch_size`.*",
-    ):
-        warnings.filterwarnings("ignore", text)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
 
 
 def _with_configs(verb: str, argv: list[str]) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
+import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -78,3 +80,19 @@ def is_first_process() -> bool:
     """Whether this is the process that names the run and makes its folder."""
     ranks = [os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
     return all(rank in (None, "0") for rank in ranks)
+
+
+def quiet() -> None:
+    """Silence what Lightning says to people who write their own trainers, and keep what a user can act on."""
+    for text in (
+        ".*does not have many workers.*",
+        ".*`max_epochs` was not set.*",
+        ".*tensorboardX.*",
+        ".*LightningCLI's args parameter.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*LeafSpec.*",
+        ".*Trying to infer the `batch_size`.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)

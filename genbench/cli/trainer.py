@@ -68,11 +68,6 @@ class Run(Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config)
 
-    def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
-        if trainer.is_global_zero:
-            curves = next(x for x in trainer.loggers if isinstance(x, Curves))
-            curves.cut(module.images_seen)
-
     def on_train_end(self, trainer: Trainer, module: GenerativeModule) -> None:
         if trainer.is_global_zero:
             next(x for x in trainer.loggers if isinstance(x, Curves)).plot()

@@ -94,12 +94,14 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
     Class attributes that a model sets:
         players   player -> names of its networks; one optimizer each
         averaged  networks that a capability uses: these have moving averages, and no others
+        conditional  whether `sample` takes a condition
 
     Progress is counted in `images_seen`: real images that training took from its loader, over all processes.
     """
 
     players: ClassVar[dict[str, tuple[str, ...]]]
     averaged: ClassVar[tuple[str, ...]]
+    conditional: ClassVar[bool] = False
 
     spec: DataSpec
 

@@ -19,10 +19,10 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 
 # of well separated lightness, so that grey images can tell them apart too
 COLOURS = {
-    "blue": (40, 75, 225),
+    "blue": (35, 70, 215),
     "red": (228, 38, 48),
-    "purple": (178, 82, 218),
-    "green": (56, 190, 84),
+    "purple": (165, 78, 215),
+    "green": (62, 205, 92),
     "orange": (255, 156, 42),
     "yellow": (252, 226, 70),
 }
@@ -188,7 +188,7 @@ def _waves(rngs: list[np.random.Generator], size: int, count: int = 3) -> np.nda
     right = np.concatenate([np.cos(across), -np.sin(across)], axis=1)[:, None]  # [N, 1, 2 count, W]
     left = np.concatenate([np.cos(down), np.sin(down)], axis=1).swapaxes(1, 2)[:, None]  # [N, 1, H, 2 count]
     tint = np.tile(draws[3:, ..., 0].swapaxes(0, 1), 2)[:, :, None]  # [N, 3, 1, 2 count]
-    return 0.5 + (tint * left) @ right / (2 * count)
+    return np.clip(0.5 + (tint * left) @ right / 3, 0, 1)
 
 
 def _bars(rngs: list[np.random.Generator], factors: np.ndarray, size: int, width: float) -> np.ndarray:

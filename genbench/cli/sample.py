@@ -1,0 +1,138 @@
+"""sample: images from a checkpoint, which is all it needs."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+from typing import Any
+
+from genbench.cli.runs import find_checkpoint, import_modules
+from genbench.core.errors import UserError
+
+FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m genbench sample", description="Draw images from a trained model.")
+    parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
+    parser.add_argument("--n", type=int, default=64, help="number of images (default 64)")
+    parser.add_argument("--seed", type=int, default=0, help="image i is drawn from seed + i (default 0)")
+    parser.add_argument("--out", type=Path, default=Path("samples.png"), help=f"what is written: {FORMATS}")
+    parser.add_argument("--label", help="class to draw, by name or number, for models trained on labels")
+    parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
+    parser.add_argument("--batch-size", type=int, default=64, help="images drawn at once; changes speed alone")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what PATH holds")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
+    parser.add_argument("--name", help="name of the run, for --ckpt last")
+    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
+    parser.epilog = "A model's own sampling options are flags too: a wrong one lists those that the model has."
+    return parser
+
+
+def main(verb: str, argv: list[str]) -> int:
+    argv = import_modules(argv)
+    arguments, own = _parser().parse_known_args(argv)
+    for name in ("n", "batch_size"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least 1.")
+    out = arguments.out
+    if out.suffix not in ("", ".png", ".npy", ".npz"):
+        raise UserError(f"--out {out}: '{out.suffix}' is none of the formats: {FORMATS}.")
+    if not arguments.overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise UserError(f"--out {out} holds something already. Give another path, or `--overwrite`.")
+
+    import torch
+    from rich.progress import track
+
+    import genbench
+    from genbench.core.batch import to_uint8
+    from genbench.core.capabilities import Samples
+
+    ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
+    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model = genbench.load(ckpt, raw=arguments.raw, device=device)
+    except (RuntimeError, AssertionError) as error:
+        if "CUDA" not in str(error) and "device" not in str(error):
+            raise
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    if not isinstance(model, Samples):
+        raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.")
+    options = _options(model, own)
+    condition = _label(model, arguments.label, arguments.n)
+    seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
+    images = []
+    with torch.no_grad():
+        parts = list(torch.arange(arguments.n).split(arguments.batch_size))
+        for part in track(parts, "Sampling", transient=True, disable=len(parts) == 1):
+            asked = None if condition is None else condition[part].to(device)
+            images.append(to_uint8(model.sample(seeds[part].to(device), condition=asked, **options)).cpu())
+    write(torch.cat(images), out)
+    print(f"{arguments.n} images of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
+    return 0
+
+
+def write(images: Any, out: Path) -> None:
+    """uint8 [n, C, H, W] to where and as what the path says."""
+    import numpy as np
+    from PIL import Image
+
+    from genbench.callbacks.pictures import enlarged, grid
+    from genbench.core.batch import from_uint8
+    from genbench.core.checkpoint import replacing
+
+    array = images.permute(0, 2, 3, 1).numpy()
+    if out.suffix == "":
+        out.mkdir(parents=True, exist_ok=True)
+        for k, image in enumerate(array):
+            Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out / f"{k:06d}.png")
+        return
+    with replacing(out) as file:
+        if out.suffix == ".png":
+            enlarged(grid(from_uint8(images))).save(file, "PNG")
+        elif out.suffix == ".npy":
+            np.save(file, array)
+        else:
+            np.savez_compressed(file, images=array)
+
+
+def _options(model: Any, given: list[str]) -> dict[str, Any]:
+    """The model's own sampling options from flags, by the signature of its `sample`."""
+    parameters = inspect.signature(model.sample).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "condition"}
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for name, default in known.items():
+        parser.add_argument(f"--{name}", type=_boolean if isinstance(default, bool) else type(default), default=default)
+    try:
+        options, unknown = parser.parse_known_args(given)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}.") from error
+    if unknown:
+        listed = ", ".join(f"--{name} (default {default})" for name, default in known.items()) or "none"
+        raise UserError(f"{type(model).__name__} has no sampling option {unknown[0]}; its own options: {listed}.")
+    return vars(options)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
+
+
+def _label(model: Any, label: str | None, n: int) -> Any:
+    """[n] int64 of the class asked for."""
+    if label is None:
+        return None
+    import torch
+
+    if not model.conditional:
+        raise UserError(
+            f"{type(model).__name__} was trained without labels, so `--label {label}` cannot be asked of it. Leave it "
+            "out, or train a conditional model."
+        )
+    classes = model.spec.classes
+    if label not in classes and not (label.isdigit() and int(label) < len(classes)):
+        raise UserError(f"There is no class '{label}'; the model knows {', '.join(classes)}.")
+    return torch.full((n,), classes.index(label) if label in classes else int(label))
