@@ -143,6 +143,7 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.draw = Draws()
         self._micro_batch = 0  # batches added up so far, the current one included
+        self._half_made: dict[str, Tensor] = {}  # gradients of a resumed run that stopped while accumulating
         self._sums: dict[str, Tensor] = {}  # running sums of what turns logged, on the device
         self._counts: dict[str, int] = {}
         self._scalers: dict[str, Any] = {}
@@ -226,6 +227,13 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
                 "step. Use `--trainer.strategy auto`, which averages each player's gradients when it steps."
             )
         self._place_draws()
+
+    def on_train_start(self) -> None:
+        # only now: Lightning empties all gradients before it trains
+        for name, gradient in self._half_made.items():
+            p = self.get_parameter(name)
+            p.grad = gradient.to(p.device)
+        self._half_made = {}
 
     def _place_draws(self) -> None:
         self.draw = Draws(self.trainer.global_rank, self.trainer.world_size, self.device)
@@ -343,9 +351,7 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
         for name, (total, count) in state["terms"].items():
             self._sums[name], self._counts[name] = total.to(self.device), count
         self._micro_batch = state.get("micro_batch", 0)
-        for name, p in self.named_parameters():
-            if name in state.get("gradients", {}):
-                p.grad = state["gradients"][name].to(p.device)
+        self._half_made = state.get("gradients", {})
 
 
 def _plain(name: str, value: Any) -> Any:

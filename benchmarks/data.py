@@ -1,0 +1,112 @@
+"""Images per second of our MNIST loader, beside torchvision's data set in a `DataLoader`.
+
+    python benchmarks/data.py --data-root DATA
+
+All loaders give shuffled batches of 64 images, float32 [64, 1, 32, 32] in [-1, 1], with their labels. They take turns,
+so that what else the machine does falls on all of them; the medians are printed and written to
+benchmarks/results/data.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import lightning
+import numpy
+import torch
+import torchvision
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from genbench.data import MNIST
+
+BATCH = 64
+
+
+def ours(root: str) -> Callable[[], Iterator]:
+    data = MNIST(root=root, batch_size=BATCH, download=False)
+    data.source("train")
+    return lambda: ((batch.image, batch.label) for batch in data.train_dataloader())
+
+
+def torchvisions(root: str, workers: int) -> Callable[[], Iterator]:
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Pad(2), transforms.Normalize(0.5, 0.5)])
+    data = torchvision.datasets.MNIST(root, transform=transform)
+    # workers stay alive between the rounds: starting them is not what is measured
+    loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    return lambda: iter(loader)
+
+
+def images_per_second(start: Callable[[], Iterator], images: int) -> float:
+    batches = start()
+    for image, _ in itertools.islice(batches, 5):  # workers have begun by then
+        assert image.shape == (BATCH, 1, 32, 32)
+        assert image.dtype == torch.float32
+    begin = time.perf_counter()
+    for _ in itertools.islice(batches, images // BATCH):
+        pass
+    return images // BATCH * BATCH / (time.perf_counter() - begin)
+
+
+def processor() -> str:
+    try:
+        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"), help="where MNIST/raw lies")
+    parser.add_argument("--rounds", type=int, default=7, help="runs of each loader")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data.json")
+    args = parser.parse_args()
+
+    name = "torchvision + DataLoader"
+    loaders = {
+        "genbench": (ours(args.data_root), 400_000),
+        f"{name}, num_workers=0": (torchvisions(args.data_root, 0), 20_000),
+        f"{name}, num_workers=2": (torchvisions(args.data_root, 2), 20_000),
+    }
+    runs: dict[str, list[float]] = {loader: [] for loader in loaders}
+    for _ in range(args.rounds):
+        for loader, (start, images) in loaders.items():
+            runs[loader].append(images_per_second(start, images))
+
+    medians = {loader: statistics.median(speeds) for loader, speeds in runs.items()}
+    print(f"{'loader':<42}{'images/s':>12}{'genbench is':>14}")
+    for loader, speed in medians.items():
+        print(f"{loader:<42}{speed:>12,.0f}{medians['genbench'] / speed:>12.1f} x")
+
+    result = {
+        "what": "MNIST training images per second, batches of 64 at 32x32; medians of interleaved runs",
+        "date": date.today().isoformat(),
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "load_average": os.getloadavg()[0],  # of the minute before the end: what else the machine was doing, and this
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": numpy.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "lightning": lightning.__version__,
+        },
+        "images_per_second": {loader: round(speed) for loader, speed in medians.items()},
+        "ratio": {loader: round(medians["genbench"] / speed, 1) for loader, speed in medians.items()},
+        "runs": {loader: [round(speed) for speed in speeds] for loader, speeds in runs.items()},
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"Written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Small and repeatable: one thread, no network, no key, a seed of its own for every test."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from genbench.cli.runs import quiet
+
+os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "WANDB_MODE": "offline"}
+sys.path.insert(0, str(Path(__file__).parent))  # `import toy`
+
+
+@pytest.fixture(autouse=True)
+def quiet_and_seeded(monkeypatch):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    for name in ("PL_GLOBAL_SEED", "GENBENCH_RUN"):
+        monkeypatch.delenv(name, raising=False)
+    with warnings.catch_warnings():
+        quiet()
+        warnings.simplefilter("ignore")
+        yield
+    for name in ("PL_GLOBAL_SEED", "GENBENCH_RUN"):
+        os.environ.pop(name, None)

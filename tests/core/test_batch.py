@@ -1,0 +1,29 @@
+"""Doors in and out, and batches that move as one."""
+
+import torch
+
+from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
+
+
+def test_every_byte_survives_both_doors():
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(from_uint8(every)), every)
+    assert from_uint8(every)[[0, 255]].tolist() == [-1, 1]
+
+
+def test_the_door_out_rounds_and_clamps_where_a_cast_would_truncate_and_wrap():
+    x = torch.tensor([-1.5, -1.0, 0.0, 0.9999, 1.0, 2.0])
+    assert to_uint8(x).tolist() == [0, 0, 128, 255, 255, 255]
+
+
+def test_a_batch_moves_slices_and_counts_as_one():
+    batch = Batch(torch.rand(4, 1, 2, 2), label=torch.arange(4))
+    moved = batch.to(torch.float64)
+    assert moved.image.dtype == torch.float64 and moved.label.dtype == torch.int64
+    assert len(batch) == 4 and batch[1:3].label.tolist() == [1, 2] and batch.mask is None
+
+
+def test_a_spec_survives_being_made_plain():
+    spec = DataSpec((3, 32, 32), "label", ("cat", "dog"))
+    assert DataSpec.from_dict(spec.to_dict()) == spec
+    assert spec.to_dict()["shape"] == [3, 32, 32]

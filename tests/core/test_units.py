@@ -1,0 +1,14 @@
+import pytest
+
+from genbench.core.units import Images
+
+
+@pytest.mark.parametrize("text", ["1000000", "1e6", "1M", "1m", "1000k", "1_000_000", "1,000,000", 1e6, 1_000_000])
+def test_images_are_read_as_people_write_them(text):
+    assert Images(text) == 1_000_000
+
+
+@pytest.mark.parametrize("text", ["", "many", "0", "-5", "1.5", "nan", "1e", "inf"])
+def test_what_is_no_number_of_images_is_refused(text):
+    with pytest.raises(ValueError, match="is not a number of images"):
+        Images(text)

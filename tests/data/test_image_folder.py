@@ -1,0 +1,313 @@
+"""Any folder or zip of images."""
+
+import itertools
+import logging
+import os
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genbench.core.errors import UserError
+from genbench.data import ImageFolder
+
+SIZE = 8
+
+
+def picture(number, size=SIZE, mode="RGB"):
+    """A picture whose colour is its number."""
+    return Image.new(mode, (size, size), (number, 0, 0) if mode == "RGB" else number)
+
+
+@pytest.fixture(params=["folder", "zip"])
+def make(request, tmp_path):
+    """make({"cat/1.png": 7, "note.txt": b"..."}) -> path of a folder, or of a zip, with these files."""
+
+    def write(files):
+        folder = tmp_path / "pictures"
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content) if isinstance(content, bytes) else picture(content).save(path)
+        if request.param == "folder":
+            return str(folder)
+        with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+            for path in sorted(folder.rglob("*"), reverse=True):  # in no useful order
+                archive.write(path, path.relative_to(folder))
+        return str(tmp_path / "pictures.zip")
+
+    return write
+
+
+def load(path, **kwargs):
+    return ImageFolder(path=path, **{"size": SIZE, "workers": 0, **kwargs})
+
+
+def numbers(data, stage):
+    source = data.source(stage)
+    return source.batch(torch.arange(len(source))).image[:, 0, 0, 0].tolist()
+
+
+def test_class_folders_are_labels_in_alphabetical_order(make):
+    files = {f"{name}/{k}.png": 40 * c + k for c, name in enumerate(["ant", "bee", "cow"]) for k in range(10)}
+    data = load(make(files))
+    assert data.spec.classes == ("ant", "bee", "cow")
+    assert data.spec.target == "label"
+    for stage, count in {"train": 24, "val": 3, "test": 3}.items():
+        source = data.source(stage)
+        batch = source.batch(torch.arange(count))
+        assert len(source) == count
+        assert (batch.image[:, 0, 0, 0] // 40).tolist() == batch.label.tolist()
+    together = sorted(number for stage in ("train", "val", "test") for number in numbers(data, stage))
+    assert together == sorted(files.values())
+
+
+def test_a_flat_folder_has_no_labels(make):
+    data = load(make({f"{k}.png": k for k in range(20)}))
+    assert data.spec.target == "none"
+    assert len(numbers(data, "train")) == 16
+
+
+def test_labels_can_be_left_out(make):
+    data = load(make({f"{name}/{k}.png": k for name in "ab" for k in range(5)}), labels=False)
+    assert data.spec.target == "none"
+    assert data.source("train").everything.label is None
+
+
+def test_split_folders_are_taken_as_they_are(make):
+    files = {
+        f"{part}/{name}/{k}.png": base + k
+        for base, part in {0: "Train", 50: "valid", 100: "test"}.items()
+        for name in "ab"
+        for k in range(4)
+    }
+    data = load(make(files))
+    assert sorted(set(numbers(data, "train"))) == [0, 1, 2, 3]
+    assert sorted(set(numbers(data, "val"))) == [50, 51, 52, 53]
+    assert sorted(set(numbers(data, "test"))) == [100, 101, 102, 103]
+    assert data.spec.classes == ("a", "b")
+
+
+def test_train_and_test_folders_leave_validation_to_be_cut_off(make):
+    files = {f"train/{name}/{k}.png": k for name in "ab" for k in range(10)} | {"test/9.png": 99}
+    data = load(make(files))
+    assert (len(numbers(data, "train")), len(numbers(data, "val"))) == (18, 2)
+    assert numbers(data, "test") == [99]
+    assert data.source("test").everything.label is None  # test images often come without
+
+
+def test_a_folder_around_everything_is_looked_through(make):
+    data = load(make({f"download/cifar/train/{name}/{k}.png": k for name in "ab" for k in range(10)}))
+    assert data.spec.classes == ("a", "b")
+
+
+def test_a_class_may_be_called_train(make):
+    data = load(make({f"{name}/{k}.png": k for name in ("bus", "train") for k in range(10)}))
+    assert data.spec.classes == ("bus", "train")
+
+
+def test_images_beside_the_split_folders_are_not_guessed_at(make):
+    with pytest.raises(UserError, match=r"folders for train and test, and more/1.png lies in none of them"):
+        load(make({"train/1.png": 1, "test/1.png": 2, "more/1.png": 3}))
+
+
+def test_the_cut_off_test_images_stay_the_same_whatever_else_is_asked_for(make):
+    path = make({f"{k:03d}.png": k for k in range(100)})
+    cuts = [numbers(load(path, **kwargs), "test") for kwargs in ({}, {"val_size": 40}, {"subset": 3})]
+    assert cuts[0] == cuts[1] == cuts[2]
+    assert len(cuts[0]) == 10
+    assert len(numbers(load(path, test_size=25), "test")) == 25
+    data = load(path)
+    assert sorted(number for stage in ("train", "val", "test") for number in numbers(data, stage)) == list(range(100))
+
+
+def test_extensions_count_in_any_case_and_other_files_are_noted(make, caplog):
+    files = {"a.PNG": 1, "b.Jpg": 2, "c.png": 3, "notes.txt": b"hello", "list.csv": b"1,2"}
+    hidden = {".DS_Store": b"x", "__MACOSX/._a.png": b"x", "._c.png": b"x"}
+    with caplog.at_level(logging.INFO):
+        data = load(make(files | hidden))
+    assert len(data.images["train"]) == 3
+    assert "2 files that are no images are ignored" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_large_folders_stream_and_give_what_memory_gives(make, workers):
+    path = make({f"{name}/{k}.png": 10 * k for name in "ab" for k in range(12)})
+    memory, stream = load(path, batch_size=5), load(path, batch_size=5, memory="no", workers=workers)
+    for one, other in itertools.islice(zip(memory.train_dataloader(), stream.train_dataloader(), strict=False), 8):
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.label, other.label)
+    for one, other in zip(memory.val_dataloader(), stream.val_dataloader(), strict=True):
+        assert torch.equal(one.image, other.image)
+
+
+def test_folders_are_found_below_the_data_root_too(tmp_path, monkeypatch):
+    (tmp_path / "cats").mkdir()
+    picture(1).save(tmp_path / "cats" / "1.png")
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path))
+    assert load("cats").path == tmp_path / "cats"
+
+
+def test_links_to_folders_are_followed_but_not_round_in_circles(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "pictures").mkdir()
+    for k in range(4):
+        picture(k).save(tmp_path / "real" / f"{k}.png")
+    os.symlink(tmp_path / "real", tmp_path / "pictures" / "linked")
+    os.symlink(tmp_path / "pictures", tmp_path / "real" / "round")
+    assert len(load(str(tmp_path / "pictures")).images["train"]) == 4
+
+
+# ---- what a picture may be ----------------------------------------------------------------------------------------
+
+
+def read(tmp_path, image, suffix="png", channels=3, **saving):
+    (tmp_path / "one").mkdir(exist_ok=True)
+    for k in range(3):
+        image.save(tmp_path / "one" / f"{k}.{suffix}", **saving)
+    return load(str(tmp_path / "one"), size=min(image.size), channels=channels).source("test").everything.image[0]
+
+
+def test_transparent_pictures_lie_over_white(tmp_path):
+    half = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
+    half.paste((200, 0, 0, 255), (0, 0, 2, 4))
+    for image in (half, half.convert("LA").convert("RGBA"), half.quantize()):
+        found = read(tmp_path, image)
+        assert found[:, :, 3].tolist() == [[255] * 4] * 3
+        assert found[0, 0, 0] < 255
+    assert read(tmp_path, half, channels=1)[0, 0, 3] == 255
+
+
+def test_palettes_are_looked_up(tmp_path):
+    image = Image.new("P", (4, 4), 5)
+    image.putpalette([k for index in range(256) for k in (index, 10, 20)])
+    assert read(tmp_path, image)[:, 0, 0].tolist() == [5, 10, 20]
+
+
+def test_sixteen_bits_of_grey_become_eight_and_are_not_clipped(tmp_path):
+    ramp = (np.arange(16, dtype=np.uint16) * 4369).reshape(4, 4)  # 0 to 65,535
+    expected = (np.arange(16) * 17).reshape(4, 4)  # 0 to 255
+    for suffix in ("png", "tif"):
+        found = read(tmp_path, Image.fromarray(ramp), suffix, channels=1)
+        assert found[0].tolist() == expected.tolist()
+
+
+def test_bitmaps_of_one_bit_are_black_and_white(tmp_path):
+    checks = Image.fromarray(np.array([[0, 255], [255, 0]], dtype=np.uint8)).convert("1")
+    assert read(tmp_path, checks, channels=1)[0].tolist() == [[0, 255], [255, 0]]
+
+
+def test_printers_colours_become_screen_colours(tmp_path):
+    found = read(tmp_path, Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "jpg")[:, 0, 0]
+    assert found[0] > 200 > 60 > found[1]
+
+
+def test_photographs_stand_upright(tmp_path):
+    upright = np.zeros((8, 8, 3), dtype=np.uint8)
+    upright[:4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: turn the picture a quarter clockwise
+    on_its_side = Image.fromarray(np.rot90(upright))
+    found = read(tmp_path, on_its_side, exif=exif)
+    assert torch.equal(found, torch.from_numpy(upright).permute(2, 0, 1))
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------
+
+
+def test_a_broken_picture_is_named(make):
+    path = make({"0.png": 1, "sub/broken.jpg": b"\xff\xd8\xff\xe0 not much of a picture", "2.png": 2})
+    data = load(path, val_size=1, test_size=1)
+    with pytest.raises(UserError, match=r"sub/broken.jpg.* cannot be read as an image .*Replace it or remove it"):
+        for stage in ("train", "val", "test"):
+            data.source(stage)
+
+
+def test_a_picture_cut_short_is_named(make, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))
+    noise.save(tmp_path / "whole.jpg")
+    cut = (tmp_path / "whole.jpg").read_bytes()[:1500]
+    with pytest.raises(UserError, match=r"cut.jpg.* cannot be read as an image"):
+        load(make({"train/cut.jpg": cut, "test/a.png": 1, "val/a.png": 1})).source("train")
+
+
+def test_a_broken_picture_is_named_by_a_worker_too(make):
+    data = load(make({f"train/{k}.png": b"nothing" for k in range(8)}), memory="no", workers=2)
+    with pytest.raises(UserError, match=r"^\S*train/\d.png.* cannot be read as an image"):
+        next(iter(data.train_dataloader()))
+
+
+def test_a_picture_that_claims_to_be_immense_is_named(make):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    with pytest.raises(UserError, match=r"bomb.png.* cannot be read as an image"):
+        load(make({"train/bomb.png": bomb, "test/a.png": 1, "val/a.png": 1})).source("train")
+
+
+def test_small_pictures_are_named_with_their_size(make):
+    data = load(make({f"{k}.png": k for k in range(5)}), size=16)
+    with pytest.raises(UserError, match=r"\d.png is 8×8, smaller than data.size, which is 16"):
+        data.source("train")
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme.txt").write_text("pictures to come")
+    with pytest.raises(UserError, match=r"There is no image in .*empty, which has 1 other files"):
+        load(str(tmp_path / "empty"))
+
+
+def test_a_missing_folder_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(UserError, match=r"There is no folder or zip file `nowhere`: looked at .*nowhere and .*nowhere"):
+        load("nowhere", root=str(tmp_path))
+
+
+def test_a_file_that_is_no_zip_is_refused(make, tmp_path):
+    half = tmp_path / "half.zip"
+    half.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(UserError, match=r"half.zip is neither a folder nor a whole zip file"):
+        load(str(half))
+
+
+def test_a_zip_with_a_damaged_member_names_it(tmp_path):
+    path = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for part in ("train", "val", "test"):
+            picture(1).save(tmp_path / "one.png")
+            archive.write(tmp_path / "one.png", f"{part}/one.png")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"IHDR")
+    content[start + 4 : start + 8] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"one.png in .*damaged.zip cannot be read as an image .*CRC"):
+        data = load(str(path))
+        for stage in ("train", "val", "test"):
+            data.source(stage)
+
+
+def test_a_zip_writes_nothing_to_the_disk_whatever_its_names_say(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    picture(7).save(tmp_path / "one.png")
+    with zipfile.ZipFile(inside / "evil.zip", "w") as archive:
+        for name in ("../escaped.png", "/absolute.png", "plain.png"):
+            archive.write(tmp_path / "one.png", name)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    data = load(str(inside / "evil.zip"), val_size=1, test_size=0)
+    assert set(numbers(data, "train")) == {7}
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_a_test_class_that_training_never_shows_is_refused(make):
+    files = {"train/a/1.png": 1, "train/b/1.png": 2, "train/b/2.png": 2, "test/c/1.png": 3}
+    with pytest.raises(
+        UserError, match=r"Images for `test` in .* lie in the class folder `c`, which no training image"
+    ):
+        load(make(files)).source("test")

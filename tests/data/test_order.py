@@ -1,0 +1,187 @@
+"""The training set is one endless stream, whose position is the number of images taken."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from genbench.core.batch import Batch, from_uint8, to_uint8
+from genbench.core.errors import UserError
+from genbench.data.base import Split, StreamSource
+from genbench.data.loader import EvalLoader, MemorySource, Order, TrainLoader, mirrored
+from genbench.data.pictures import Fit
+
+N, SEED = 11, 7
+# picture i has i at the left and 100 + i at the right, so that a mirrored one can be told
+PICTURES = np.stack([np.tile(np.array([i, 50, 60, 100 + i], dtype=np.uint8), (4, 1)) for i in range(N)])
+MASKS = (PICTURES >= 100).astype(np.uint8)
+
+
+class Pictures:
+    def __call__(self, rows):
+        return PICTURES[rows], MASKS[rows]
+
+
+def in_memory():
+    image, mask = torch.from_numpy(PICTURES)[:, None], torch.from_numpy(MASKS)
+    return MemorySource(Batch(image=image, mask=mask, label=torch.arange(N)))
+
+
+def streamed():
+    return StreamSource(Split(N, Pictures(), label=torch.arange(N)), torch.arange(N), Fit(4, 1))
+
+
+READERS = {"memory": (in_memory, 0), "stream": (streamed, 0), "workers": (streamed, 2)}
+
+
+@pytest.fixture(params=READERS)
+def reader(request):
+    source, workers = READERS[request.param]
+    return lambda batch_size=4, **kwargs: TrainLoader(
+        source(), batch_size, seed=SEED, workers=workers, **{"flip": True, **kwargs}
+    )
+
+
+def take(loader, batches):
+    """The next batches joined: images, labels and masks."""
+    taken = list(itertools.islice(iter(loader), batches))
+    return tuple(torch.cat([getattr(batch, name) for batch in taken]) for name in ("image", "label", "mask"))
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def stream(images):
+    """What an uninterrupted run sees, image by image."""
+    return tuple(part[:images] for part in take(TrainLoader(in_memory(), 1, seed=SEED, flip=True), images))
+
+
+def test_each_pass_is_a_permutation_and_passes_are_joined_without_a_gap(reader):
+    _, labels, _ = take(reader(), 11)  # 44 images, four passes
+    passes = labels.view(4, N)
+    assert all(sorted(one.tolist()) == list(range(N)) for one in passes)
+    assert len({tuple(one.tolist()) for one in passes}) == 4
+
+
+def test_a_batch_larger_than_the_set_joins_passes(reader):
+    _, labels, _ = take(reader(batch_size=25), 1)
+    assert labels.bincount().tolist() == stream(25)[1].bincount().tolist()
+
+
+@pytest.mark.parametrize("position", [0, 1, 4, 9, 10, 11, 12, 22, 1000])
+def test_a_run_that_goes_on_at_any_image_sees_what_the_uninterrupted_run_sees(position):
+    expected = tuple(part[position:] for part in stream(position + 12))
+    for source, workers in [READERS["memory"], READERS["stream"]]:
+        loader = TrainLoader(source(), 4, seed=SEED, position=position, flip=True, workers=workers)
+        assert equal(take(loader, 3), expected)
+
+
+@pytest.mark.parametrize("position", [3, 9])
+def test_workers_resume_at_the_same_image(position):
+    expected = tuple(part[position:] for part in stream(position + 12))
+    assert equal(take(TrainLoader(streamed(), 4, seed=SEED, position=position, flip=True, workers=2), 3), expected)
+
+
+def test_the_position_counts_batches_taken_not_those_decoded_ahead(reader):
+    loader = reader()
+    batches = iter(loader)
+    assert loader.position == 0
+    for count in range(1, 6):
+        next(batches)
+        assert loader.position == 4 * count
+    again = reader(position=loader.position)
+    assert torch.equal(next(batches).image, next(iter(again)).image)
+
+
+def test_two_ranks_together_see_what_one_sees(reader):
+    both = [reader(rank=rank, world=2) for rank in range(2)]
+    for one, *halves in itertools.islice(zip(reader(), *both, strict=False), 6):
+        assert torch.equal(one.image, torch.cat([half.image for half in halves]))
+        assert torch.equal(one.label, torch.cat([half.label for half in halves]))
+
+
+def test_flips_are_keyed_by_the_place_in_the_run_whatever_the_batch():
+    wide, narrow = (take(TrainLoader(in_memory(), size, seed=SEED, flip=True), 60 // size) for size in (6, 4))
+    assert equal(wide, narrow)
+
+
+def test_half_of_the_images_are_mirrored_and_their_masks_with_them():
+    image, label, mask = take(TrainLoader(in_memory(), 50, seed=SEED, flip=True), 20)
+    pixels = to_uint8(image)[:, 0]
+    flipped = pixels[:, 0, 0] == 100 + label
+    assert 400 < flipped.sum() < 600
+    assert torch.equal(torch.where(flipped[:, None, None], pixels.flip(-1), pixels), torch.from_numpy(PICTURES)[label])
+    assert torch.equal(mask == 1, pixels >= 100)
+    assert mask.dtype == torch.int64
+
+
+def test_mirrored_is_the_splitmix_finaliser():
+    from genbench.core.noise import mix
+
+    def by_hand(seed, place):
+        x = (place + (mix("flip", seed) >> 1)) % 2**64
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+        return (x ^ (x >> 31)) % 2 == 1
+
+    assert mirrored(3, 100, 200).tolist() == [by_hand(3, place) for place in range(100, 300)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_an_accelerator_the_batches_are_the_same():
+    loader = TrainLoader(in_memory().to(torch.device("cuda")), 4, seed=SEED, flip=True)
+    image, label, mask = take(loader, 6)
+    assert image.is_cuda
+    expected = take(TrainLoader(in_memory(), 4, seed=SEED, flip=True), 6)
+    assert torch.equal(to_uint8(image).cpu(), to_uint8(expected[0]))
+    assert equal((label.cpu(), mask.cpu()), expected[1:])
+
+
+def test_another_seed_is_another_order_and_other_flips():
+    orders = [next(iter(Order(100, 100, seed=seed))).tolist() for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert mirrored(0, 0, 64).tolist() != mirrored(1, 0, 64).tolist()
+
+
+def test_reading_leaves_the_global_random_state_alone(reader):
+    before = torch.get_rng_state()
+    take(reader(), 3)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_images_arrive_as_floats_from_minus_one_to_one():
+    levels = torch.arange(256).byte().view(256, 1, 1, 1)
+    image = next(iter(EvalLoader(MemorySource(Batch(levels)), 256))).image
+    assert image.dtype == torch.float32
+    assert image.flatten()[[0, 51, 255]].tolist() == pytest.approx([-1.0, -0.6, 1.0])
+    assert torch.equal(image, from_uint8(levels))
+    assert torch.equal(to_uint8(image), levels)
+
+
+@pytest.mark.parametrize("source", [in_memory, streamed])
+def test_evaluation_reads_each_image_once_in_order_and_ranks_take_whole_blocks(source):
+    whole = [batch.label.tolist() for batch in EvalLoader(source(), 3)]
+    assert whole == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10]]
+    ranks = [[batch.label.tolist() for batch in EvalLoader(source(), 3, rank=rank, world=2)] for rank in range(2)]
+    assert ranks == [whole[::2], whole[1::2]]
+    assert len(EvalLoader(source(), 3, rank=1, world=2)) == 2
+
+
+class Broken:
+    def __call__(self, rows):
+        raise UserError("cat.jpg cannot be read as an image. Replace it or remove it.")
+
+
+def test_an_error_in_a_worker_is_the_same_sentence():
+    source = StreamSource(Split(N, Broken()), torch.arange(N), Fit(4, 1))
+    with pytest.raises(UserError, match=r"^cat.jpg cannot be read as an image. Replace it or remove it.$"):
+        next(iter(TrainLoader(source, 4, seed=0, workers=1)))
+
+
+def test_sources_can_be_sent_to_a_process_that_is_not_forked():
+    rows = torch.tensor([3, 1])
+    for source in (in_memory(), streamed()):
+        assert torch.equal(pickle.loads(pickle.dumps(source)).batch(rows).image, source.batch(rows).image)

@@ -1,0 +1,179 @@
+"""Splits, subsets and limits are the same for every data set and depend on `split_seed` alone."""
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import genbench.data
+from genbench.core.errors import UserError
+from genbench.data import Digits, ImageData, Split
+from genbench.data.base import StreamSource
+from genbench.data.loader import MemorySource
+
+COUNTS = {"rare": 20, "some": 80, "many": 300}
+
+
+class Numbered(ImageData):
+    """Each image is its own number, in two pixels; the classes are of different sizes."""
+
+    classes = tuple(COUNTS)
+    native_size, native_channels = 2, 1
+
+    def split(self, stage):
+        number = np.arange(400 if stage == "train" else 50)
+        pictures = np.stack([number // 256, number % 256], -1).astype(np.uint8)[:, None].repeat(2, 1)
+        label = torch.arange(3).repeat_interleave(torch.tensor(list(COUNTS.values()))) if stage == "train" else None
+        return Split(len(number), pictures.__getitem__, label=label)
+
+
+class Unlabeled(Numbered):
+    classes = ()
+
+    def split(self, stage):
+        split = super().split(stage)
+        split.label = None
+        return split
+
+
+def numbers(data, stage="train"):
+    source = data.source(stage)
+    image = source.batch(torch.arange(len(source))).image[:, 0, 0].int()
+    return (256 * image[:, 0] + image[:, 1]).tolist()
+
+
+def test_validation_is_cut_off_training_and_leaves_the_rest():
+    data = Numbered(val_size=70)
+    train, val = numbers(data), numbers(data, "val")
+    assert len(val) == 70
+    assert sorted(train + val) == list(range(400))
+
+
+def test_the_validation_split_has_a_tenth_of_a_small_set_and_five_thousand_of_a_large_one():
+    assert len(numbers(Numbered(), "val")) == 40
+
+    class Large(Numbered):
+        def split(self, stage):
+            return Split(60_000, lambda rows: np.zeros((len(rows), 2, 2), dtype=np.uint8))
+
+    assert len(Large().source("val")) == 5000
+
+
+def test_splits_depend_on_split_seed_alone():
+    one = Numbered(val_size=70)
+    same = Numbered(val_size=70, batch_size=3, memory="no", subset=10)
+    other = Numbered(val_size=70, split_seed=1)
+    torch.manual_seed(123)
+    assert numbers(one, "val") == numbers(same, "val") != numbers(other, "val")
+
+
+def test_a_subset_is_drawn_evenly_over_the_classes_and_grows_by_adding():
+    labels = Numbered(val_size=1).split("train").label
+    small, large = (numbers(Numbered(val_size=70, subset=size)) for size in (30, 60))
+    assert labels[small].bincount().tolist() == [10, 10, 10]
+    assert set(small) < set(large)
+    # once the rare class is used up, the others go on
+    most = numbers(Numbered(val_size=70, subset=200))
+    assert labels[most].bincount()[0] == labels[numbers(Numbered(val_size=70))].bincount()[0]
+    assert not set(small) & set(numbers(Numbered(val_size=70), "val"))
+
+
+def test_per_class_takes_the_same_number_of_each():
+    data = Numbered(val_size=70, per_class=8)
+    assert data.source("train").everything.label.bincount().tolist() == [8, 8, 8]
+    assert len(numbers(Numbered(val_size=70, per_class=8, subset=5))) == 5
+    assert len(numbers(data, "val")) == 70  # limits are for training only
+
+
+def test_a_subset_of_unlabelled_images_is_drawn_at_random():
+    chosen = numbers(Unlabeled(val_size=70, subset=30))
+    assert len(set(chosen)) == 30
+    assert max(chosen) > 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"val_size": 400}, "none would be left to train on"),
+        ({"subset": 361}, "data.subset is 361, and there are only 360 training images"),
+        ({"per_class": 21}, "data.per_class is 21, and of class `rare` there are only"),
+        ({"batch_size": 0}, "data.batch_size is 0; it must be at least 1"),
+        ({"size": 0}, "data.size is 0"),
+        ({"subset": -5}, "data.subset is -5"),
+    ],
+)
+def test_impossible_sizes_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        Numbered(**arguments).source("train")
+
+
+def test_per_class_without_labels_is_refused():
+    with pytest.raises(UserError, match=r"data.per_class needs labels, and Unlabeled has none. Use data.subset"):
+        Unlabeled(per_class=3).source("train")
+
+
+def test_memory_and_stream_hold_the_same_images():
+    memory, stream = Numbered(memory="yes").source("train"), Numbered(memory="no").source("train")
+    assert isinstance(memory, MemorySource)
+    assert isinstance(stream, StreamSource)
+    rows = torch.tensor([5, 0, 300])
+    assert torch.equal(memory.batch(rows).image, stream.batch(rows).image)
+    assert torch.equal(memory.batch(rows).label, stream.batch(rows).label)
+
+
+def test_what_does_not_fit_in_memory_is_streamed(monkeypatch):
+    monkeypatch.setattr("genbench.data.base._free_memory", lambda: 4 * 360 * 4)
+    assert isinstance(Numbered().source("train"), StreamSource)
+    monkeypatch.setattr("genbench.data.base._free_memory", lambda: 4 * 360 * 4 + 4)
+    assert isinstance(Numbered().source("train"), MemorySource)
+
+
+def trainer(**kwargs):
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    default = {"global_rank": 0, "world_size": 1, "num_devices": 1, "strategy": strategy, "lightning_module": None}
+    return SimpleNamespace(**{**default, **kwargs})
+
+
+def test_the_batch_is_shared_by_the_devices_and_must_divide():
+    data = Numbered(batch_size=10)
+    data.trainer = trainer(world_size=3)
+    with pytest.raises(UserError, match=r"data.batch_size is 10.*does not divide by 3 devices. Choose a multiple of 3"):
+        data.train_dataloader()
+    data.trainer = trainer(world_size=2, global_rank=1)
+    assert len(next(iter(data.train_dataloader())).image) == 5
+
+
+def test_training_goes_on_at_the_image_that_the_run_has_come_to():
+    data = Numbered(batch_size=4)
+    data.trainer = trainer(lightning_module=SimpleNamespace(seed=3, images_seen=8))
+    resumed = next(iter(data.train_dataloader()))
+    data.trainer = trainer(lightning_module=SimpleNamespace(seed=3, images_seen=0))
+    batches = iter(data.train_dataloader())
+    for _ in range(2):
+        next(batches)
+    assert torch.equal(next(batches).image, resumed.image)
+
+
+def test_digits_are_enlarged_and_read_right():
+    data = Digits(size=16)
+    sizes = [len(data.source(stage)) for stage in ("train", "val", "test")]
+    assert sizes == [1350, 150, 297]
+    image = next(iter(data.test_dataloader())).image
+    assert image.shape == (256, 1, 16, 16)
+    assert image.min() == -1
+    assert image.max() == 1
+    # scaled by two, the mean brightness stays
+    from sklearn.datasets import load_digits
+
+    assert image[:100].mean() == pytest.approx(load_digits().data[1500:1600].mean() / 8 - 1, abs=0.02)
+
+
+def test_importing_the_data_sets_imports_none_of_the_libraries_that_read_them():
+    for file in Path(genbench.data.__file__).parent.glob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            named += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in named} & {"torchvision", "sklearn", "scipy"}, file

@@ -1,0 +1,58 @@
+"""Imports point one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import genbench
+
+ROOT = Path(genbench.__file__).parent
+
+# room -> rooms of genbench that it may import
+ALLOWED = {
+    "core": {"core"},
+    "networks": {"core", "networks"},
+    "objectives": {"core", "objectives"},
+    "samplers": {"core", "samplers"},
+    "metrics": {"core", "metrics"},
+    "data": {"core", "data"},
+    "models": {"core", "networks", "objectives", "samplers"},
+    "callbacks": {"core", "metrics", "callbacks", "loggers"},
+    "loggers.py": {"core"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_what_lies_below_it(room):
+    files = [ROOT / room] if room.endswith(".py") else sorted((ROOT / room).rglob("*.py"))
+    for path in files:
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "genbench" and len(parts) > 1 and (ROOT / parts[1]).exists():
+                own = room == "models" and path.name == "__init__.py" and parts[1] == "models"
+                assert own or parts[1] in ALLOWED[room], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_networks_objectives_and_metrics_know_nothing_of_lightning():
+    for room in ("networks", "objectives", "samplers", "metrics"):
+        for path in (ROOT / room).rglob("*.py"):
+            assert not any(name.split(".")[0] == "lightning" for name in imported(path)), path
+
+
+def test_nothing_reads_lightnings_step_counter():
+    for path in ROOT.rglob("*.py"):
+        names = {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
+        assert "global_step" not in names, path
