@@ -80,12 +80,13 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and plain values, so it was not loaded: {str(error).splitlines()[0]}"
+            f"{path} is damaged, or holds more than tensors and plain values; it was not loaded, since that could run "
+            "code of a stranger's."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # bytes cut off or overwritten can fail anywhere in the reader
+        why = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]} Use another checkpoint of the run, "
-            "if there is one."
+            f"{path} is damaged or not a checkpoint ({why}). Use another checkpoint of the run, if there is one."
         ) from error
     if not isinstance(checkpoint, dict) or "genbench" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of genbench.")

@@ -23,7 +23,7 @@ def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[st
         return change or base
     if change.get("class_path", base["class_path"]) != base["class_path"]:
         return change
-    return base | {"init_args": base.get("init_args", {}) | change.get("init_args", {})}
+    return base | change | {"init_args": base.get("init_args", {}) | change.get("init_args", {})}
 
 
 def loaded_class(class_path: str, base: type, what: str) -> type:

@@ -15,6 +15,6 @@ class Images(int):
             number = float(text.rstrip("kmg")) * factor
         except ValueError:
             number = float("nan")
-        if not number >= 1 or number != int(number):
+        if not 1 <= number < float("inf") or number != int(number):
             raise ValueError(f"{value!r} is not a number of images: write 1000000, 1e6, 1000k or 1M, at least 1")
         return super().__new__(cls, number)

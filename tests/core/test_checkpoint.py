@@ -77,7 +77,7 @@ def test_a_checkpoint_imports_nothing_by_itself(trained):
 def test_a_truncated_checkpoint_is_named(trained, kept):
     _, path = trained
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UserError, match="toy.ckpt is damaged or not a checkpoint|toy.ckpt holds more"):
+    with pytest.raises(UserError, match="toy.ckpt is damaged"):
         checkpoint.read(path)
 
 

@@ -138,7 +138,7 @@ def test_clip_value_bounds_every_element():
     module = ToyAutoencoder(SPEC, optimizer=SGD, clip_value=1e-4).double()
     before = weights(module)
     fit(module, images=8, precision="64-true")
-    moved = max((p - before[n]).abs().max() for n, p in module.named_parameters())
+    moved = max((p.detach() - before[n]).abs().max() for n, p in module.named_parameters())
     assert moved == pytest.approx(0.1 * 1e-4, rel=1e-9)
 
 
