@@ -148,7 +148,9 @@ class Wandb(WandbLogger):
         run_name: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        offline = os.environ.get("WANDB_MODE") == "offline" or ("WANDB_MODE" not in os.environ and not _has_key())
+        told = os.environ.get("WANDB_MODE")
+        offline = told == "offline" or (told is None and not _has_key())
+        self._why_offline = "as WANDB_MODE says" if told else "no API key is set"
         super().__init__(
             name=run_name, save_dir=save_dir or ".", project=project, entity=entity, group=group, tags=tags,
             id=run_id, offline=offline, resume="allow",
@@ -165,11 +167,10 @@ class Wandb(WandbLogger):
 
     def where(self) -> str:
         """One line for the person at the keyboard: where the run is, and how to upload it if it is not."""
-        if self.experiment.url:
+        if not self._offline:
             return f"Weights & Biases: {self.experiment.url}"
         folder = Path(self.experiment.dir).parent
-        why = "as WANDB_MODE says" if "WANDB_MODE" in os.environ else "no API key is set"
-        return f"Weights & Biases: recorded offline ({why}). Upload it with: wandb sync {folder}"
+        return f"Weights & Biases: recorded offline ({self._why_offline}). Upload it with: wandb sync {folder}"
 
 
 def _has_key() -> bool:

@@ -109,7 +109,7 @@ class Monitor(Callback):
             self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def _stop(self) -> None:
-        if self._bar is not None:
+        if self._bar is not None and self._bar.console.is_terminal:
             self._bar.stop()
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:

@@ -56,17 +56,31 @@ def _run(verb: str, argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if not _is_for_the_user(error):
+        message = _sentence(error)
+        if message is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         return 2
 
 
-def _is_for_the_user(error: Exception) -> bool:
-    """Errors whose message says all that a person needs; others are our bugs and keep their traceback."""
+def _sentence(error: BaseException) -> str | None:
+    """What to tell the user; None for a bug of ours, which keeps its traceback."""
     from genbench.core.errors import UserError
 
-    if isinstance(error, UserError):
-        return True
-    lightning = sys.modules.get("lightning.pytorch.utilities.exceptions")
-    return lightning is not None and isinstance(error, lightning.MisconfigurationException)
+    cause: BaseException | None = error
+    while cause is not None:  # the config parser wraps what a constructor raises
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if type(error).__name__ == "ArgumentError":
+        return _parser_message(str(error))
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's own sentences
+        return str(error)
+    return None
+
+
+def _parser_message(text: str) -> str:
+    """The config parser's message without its account of the types that it tried."""
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>")
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    return "\n  ".join(line for line in lines if line and not line.startswith(tuple(n.removeprefix("- ") for n in noise)))

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def import_modules(argv: list[str]) -> list[str]:
 
 def run_of(ckpt: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
-    folder = ckpt.resolve().parent.parent
+    folder = ckpt.absolute().parent.parent
+    with suppress(ValueError):
+        folder = folder.relative_to(Path.cwd())  # shorter to read and to type
     return folder if ckpt.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 
 

@@ -15,6 +15,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
@@ -118,7 +119,7 @@ class GenbenchCLI(LightningCLI):
                 "use_distributed_sampler": False,
                 "inference_mode": False,  # data decoded under it could not be changed in place later
             },
-            parser_kwargs={"prog": "python -m genbench"},
+            parser_kwargs={"prog": "python -m genbench", "exit_on_error": False, verb: {"exit_on_error": False}},
             args=command,
         )
 
@@ -153,6 +154,12 @@ class GenbenchCLI(LightningCLI):
             checkpoint = files.read(self.ckpt)
             self._same_model(checkpoint["genbench"]["model"], config.model.class_path)
             state = checkpoint.get("run", {})
+            seen = checkpoint["genbench"]["images_seen"]
+            if self.subcommand == "fit" and seen >= config.max_images:
+                raise UserError(
+                    f"{self.ckpt} has seen {seen:,} images and the budget is {config.max_images:,}: it is done. Give a "
+                    "larger `--max_images` to go on."
+                )
         if self.subcommand == "fit":
             self._choose_folder(config)
             self._warn_if_elsewhere(state)
@@ -240,7 +247,13 @@ class GenbenchCLI(LightningCLI):
         config |= {"logger": loggers, "callbacks": [*(config["callbacks"] or []), *own]}
         _use_own_strategy(config)
         _use_real_fp16(config)
-        return Trainer(**config | kwargs)
+        try:
+            return Trainer(**config | kwargs)
+        except MisconfigurationException as error:
+            raise UserError(
+                f"{error} This machine has {torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores: choose with "
+                "`--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
+            ) from error
 
     # ---- verbs --------------------------------------------------------------------------------------------------
 
@@ -272,7 +285,8 @@ class GenbenchCLI(LightningCLI):
         trained = files.load(self.ckpt)  # with averaged weights, as validation during training has them
         (scores,) = verb(trained, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
-            table = Table(title=f"{self.ckpt} at {trained.images_seen:,} images")
+            print(f"{self.ckpt} at {trained.images_seen:,} images seen, averaged weights")
+            table = Table()
             table.add_column("score")
             table.add_column(type(datamodule).__name__, justify="right")
             for name, value in scores.items():

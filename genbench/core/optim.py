@@ -21,9 +21,7 @@ def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[st
     """`change` over `base`; where the class changes, the arguments of the old one are dropped."""
     if not base or not change:
         return change or base
-    if change.get("class_path", base["class_path"]) != base["class_path"]:
-        return change
-    return base | change | {"init_args": base.get("init_args", {}) | change.get("init_args", {})}
+    return change if change.get("class_path", base["class_path"]) != base["class_path"] else base | change
 
 
 def loaded_class(class_path: str, base: type, what: str) -> type:
@@ -54,13 +52,14 @@ def _call(cls: type, first: Any, arguments: dict[str, Any], what: str) -> Any:
 
 
 def _checked(description: dict[str, Any], what: str) -> tuple[str, dict[str, Any]]:
-    unknown = set(description) - {"class_path", "init_args"}
-    if unknown or not isinstance(description.get("class_path"), str):
+    arguments = dict(description)
+    class_path = arguments.pop("class_path", None)
+    if not isinstance(class_path, str):
         raise UserError(
-            f"{what}: give `class_path` and `init_args`, such as {{class_path: torch.optim.Adam, init_args: {{lr: "
-            f"0.001}}}}; given was {description}."
+            f"{what}: give a `class_path` and the class's arguments, such as {{class_path: torch.optim.Adam, lr: "
+            f"0.001}}; given was {description}."
         )
-    return description["class_path"], dict(description.get("init_args") or {})
+    return class_path, arguments
 
 
 def build_optimizer(

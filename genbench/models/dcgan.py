@@ -17,7 +17,7 @@ from genbench.networks.conv import DownNet, UpNet, dcgan_init
 from genbench.objectives.adversarial import NonSaturating, r1_penalty
 
 # section 4: Adam with learning rate 0.0002 and beta1 0.5
-ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-4, "betas": [0.5, 0.999]}}
+ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class DCGAN(GenerativeModule):

@@ -24,7 +24,7 @@ def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """-log p(x) of pixels x in [-1, 1], read as probabilities (x + 1) / 2 of being white; [B, ...] -> [B] nats."""
-    target = (x + 1) / 2
+    target = (full(x) + 1) / 2
     return binary_cross_entropy_with_logits(full(logits), target, reduction="none").flatten(1).sum(1)
 
 

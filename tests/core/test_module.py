@@ -11,7 +11,7 @@ from toy import SPEC, Loader, ToyAutoencoder, ToyGAN, fit
 from genbench.core.batch import DataSpec
 from genbench.core.errors import NonFiniteLoss, UserError
 
-SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+SGD = {"class_path": "torch.optim.SGD", "lr": 0.1}
 
 
 def weights(module):
@@ -170,7 +170,7 @@ def test_fp16_and_fp32_agree_to_half_precision():
 
 
 def test_a_schedule_counts_in_thousands_of_images():
-    schedule = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1, "gamma": 0.5}}
+    schedule = {"class_path": "torch.optim.lr_scheduler.StepLR", "step_size": 1, "gamma": 0.5}
     module = ToyGAN(SPEC, optimizer=SGD, schedules={"generator": schedule})
     rates = Seen(lambda t, m: (m.images_seen, t.optimizers[0].param_groups[0]["lr"]))
     run = fit(module, images=3000, batch_size=40, callbacks=[rates])
@@ -209,11 +209,11 @@ def test_weights_that_are_not_finite_are_not_saved():
 
 
 def test_hyperparameters_are_plain_and_complete_also_from_python():
-    module = ToyGAN(SPEC, 0.5, optimizer={"init_args": {"betas": (0.5, 0.9)}}, accumulate=2)
+    module = ToyGAN(SPEC, 0.5, optimizer={"betas": (0.5, 0.9)}, accumulate=2)
     assert dict(module.hparams) == {
         "spec": {"shape": [1, 4, 4], "target": "none", "classes": [], "vocabulary": []},
         "r1_gamma": 0.5,
-        "optimizer": {"init_args": {"betas": [0.5, 0.9]}},
+        "optimizer": {"betas": [0.5, 0.9]},
         "accumulate": 2,
     }
     again = ToyGAN(**module.hparams)
@@ -239,9 +239,9 @@ def test_wrong_arguments_are_refused_in_a_sentence(arguments, message):
     [
         ({"class_path": "Adamm"}, "no Optimizer 'Adamm' is loaded"),
         ({"class_path": "os.system"}, "no Optimizer 'os.system' is loaded"),
-        ({"init_args": {"learning_rate": 1}}, "Adam has no argument 'learning_rate'; it has lr"),
-        ({"init_args": {"lr": -1}}, "refused its arguments"),
-        ({"lr": 1}, "give `class_path` and `init_args`"),
+        ({"learning_rate": 1}, "Adam has no argument 'learning_rate'; it has lr"),
+        ({"lr": -1}, "refused its arguments"),
+        ({"class_path": 3}, "give a `class_path`"),
     ],
 )
 def test_wrong_optimizers_are_refused_in_a_sentence(optimizer, message):
@@ -250,7 +250,7 @@ def test_wrong_optimizers_are_refused_in_a_sentence(optimizer, message):
 
 
 def test_a_fused_optimizer_under_fp16_is_refused_with_the_reason():
-    optimizer = {"class_path": "Adam", "init_args": {"fused": True}}
+    optimizer = {"class_path": "Adam", "fused": True}
     with pytest.raises(UserError, match="unscales gradients inside its step"):
         fit(ToyGAN(SPEC, optimizer=optimizer), images=8, plugins=[MixedPrecision("16-mixed", "cpu")])
 

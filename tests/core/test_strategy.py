@@ -16,7 +16,7 @@ from genbench.core.strategy import average_gradients
 from genbench.data.loader import MemorySource, TrainLoader
 from genbench.models import VAE
 
-ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}}
+ADAM = {"class_path": "torch.optim.Adam", "lr": 0.01}
 IMAGE = DataSpec((1, 8, 8))
 
 

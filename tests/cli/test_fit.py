@@ -1,0 +1,251 @@
+"""fit: a run can be followed, stopped, killed and gone on with, and what goes wrong is said in a sentence."""
+
+import csv
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import genbench
+from genbench.cli import main
+
+from .conftest import wait
+
+
+def curve(run):
+    with open(Path(run) / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+def saved(path):
+    return torch.load(path, weights_only=True)
+
+
+def same_run(a, b):
+    a_last, b_last = (saved(Path(run) / "checkpoints" / "last.ckpt") for run in (a, b))
+    for part in (lambda c: c["state_dict"], lambda c: c["ema"]["state_dict"]):
+        assert all(torch.equal(part(a_last)[k], part(b_last)[k]) for k in part(a_last))
+    assert a_last["genbench"]["updates"] == b_last["genbench"]["updates"]
+    a_moments, b_moments = (c["optimizer_states"][0]["state"][0]["exp_avg"] for c in (a_last, b_last))
+    assert torch.equal(a_moments, b_moments)
+    assert curve(a) == curve(b)
+
+
+def test_a_run_folder_holds_everything_of_the_run_and_the_last_words_say_so(cli, config, tmp_path):
+    status, _, err = cli("fit", "--config", config("vae"), "--name", "run")
+    assert status == 0
+    found = {str(p.relative_to("runs/run")) for p in Path("runs/run").rglob("*") if p.is_file()}
+    assert found == {
+        "config.yaml", "metrics.csv", "curves.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "samples/0000000160.png", "samples/0000000320.png", "samples.gif",
+        "reconstructions/0000000160.png", "reconstructions/0000000320.png", "reconstructions.gif",
+    }  # fmt: skip
+    assert [p.name for p in tmp_path.joinpath("runs").iterdir()] == ["run"]
+    assert "Everything lies in runs/run/" in err
+    assert "python -m genbench sample --ckpt runs/run/checkpoints/last.ckpt" in err
+    assert "python -m genbench fit --ckpt runs/run/checkpoints/last.ckpt" in err
+    assert Image.open("runs/run/samples.gif").n_frames == 2
+    rows = curve("runs/run")
+    assert [int(r["images_seen"]) for r in rows if r["vae/kl"]] == list(range(32, 321, 32))
+    assert [int(r["images_seen"]) for r in rows if r["val/elbo"]] == [160, 320]
+    assert yaml.safe_load(Path("runs/run/config.yaml").read_text())["model"]["init_args"]["accumulate"] == 1
+
+
+def test_an_existing_run_is_refused_with_the_command_that_resumes_it(cli, config):
+    assert cli("fit", "--config", config(), "--name", "run")[0] == 0
+    before = Path("runs/run/checkpoints/last.ckpt").read_bytes()
+    status, _, err = cli("fit", "--config", config(), "--name", "run")
+    assert status == 2 and "python -m genbench fit --ckpt runs/run/checkpoints/last.ckpt" in err
+    assert Path("runs/run/checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_a_finished_run_goes_on_with_a_larger_budget_and_no_config(cli, config):
+    cli("fit", "--config", config(), "--name", "run", "--max_images", "160")
+    status, _, err = cli("fit", "--ckpt", "last")
+    assert status == 2 and "has seen 160 images and the budget is 160" in err
+    assert cli("fit", "--ckpt", "last", "--max_images", "0.32k")[0] == 0
+    assert genbench.load("runs/run/checkpoints/last.ckpt").images_seen == 320
+
+
+# 80 images a pass, 16 a batch, saved every 80: killed in mid-epoch, on a pass's last batch, between two players
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("dcgan", 208), ("dcgan", 240), ("dcgan", "between"), ("vae", 208), ("vae", 240)],
+)
+def test_killed_and_resumed_equals_uninterrupted(cli, config, child, name, where):
+    assert cli("fit", "--config", config(name), "--name", "whole")[0] == 0
+
+    def killed():
+        from genbench.core.module import GenerativeModule
+
+        original = GenerativeModule._record
+
+        def record(module, term, value):
+            if where == "between":
+                if module.images_seen == 208 and term.startswith("generator"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            elif module.images_seen == where:
+                os.kill(os.getpid(), signal.SIGKILL)
+            original(module, term, value)
+
+        GenerativeModule._record = record
+        return main(["fit", "--config", str(config(name)), "--name", "part"])
+
+    assert wait(child(killed)) == -signal.SIGKILL
+    assert saved("runs/part/checkpoints/last.ckpt")["genbench"]["images_seen"] == 160
+    with open("runs/part/metrics.csv", "a") as file:
+        file.write("192,0.1")  # a row that the kill cut short
+    status, _, err = cli("fit", "--ckpt", "last", "--name", "part")
+    assert status == 0, err
+    same_run("runs/whole", "runs/part")
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(cli, config, child, signum, status, tmp_path):
+    path = config("dcgan")
+    assert cli("fit", "--config", path, "--name", "whole")[0] == 0
+
+    def stopped():
+        from genbench.core.module import GenerativeModule
+
+        original = GenerativeModule._record
+
+        def record(module, term, value):
+            if module.images_seen == 112 and term == "discriminator/real":
+                os.kill(os.getpid(), signum)
+            original(module, term, value)
+
+        GenerativeModule._record = record
+        return main(["fit", "--config", str(path), "--name", "part"])
+
+    assert wait(child(stopped)) == status
+    said = (tmp_path / "child.log").read_text()
+    assert "finishing this step and saving" in said
+    assert "python -m genbench fit --ckpt runs/part/checkpoints/last.ckpt" in said
+    assert "Traceback" not in said
+    assert saved("runs/part/checkpoints/last.ckpt")["genbench"]["images_seen"] == 112
+    assert cli("fit", "--ckpt", "last", "--name", "part")[0] == 0
+    same_run("runs/whole", "runs/part")
+
+
+def test_a_second_ctrl_c_ends_at_once_without_saving(config, child, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def stubborn():
+        from genbench.core.module import GenerativeModule
+
+        def record(module, term, value):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+
+        GenerativeModule._record = record
+        return main(["fit", "--config", str(config()), "--name", "run"])
+
+    number = child(stubborn)
+    for _ in range(1200):
+        if b"SIGINT" in (tmp_path / "child.log").read_bytes() if (tmp_path / "child.log").exists() else False:
+            break
+        time.sleep(0.05)
+    os.kill(number, signal.SIGINT)
+    assert wait(number) == 130
+    assert not Path("runs/run/checkpoints").exists()
+
+
+def test_the_same_seed_gives_the_same_run_and_pictures_change_nothing(cli, config):
+    path = config("dcgan")
+    cli("fit", "--config", path, "--name", "a")
+    cli("fit", "--config", path, "--name", "b", "--pictures.every_images", "32")
+    cli("fit", "--config", path, "--name", "c", "--seed_everything", "1")
+    a, b, c = (saved(f"runs/{n}/checkpoints/last.ckpt")["state_dict"] for n in "abc")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+def test_another_data_set_is_one_flag_and_what_it_keeps_is_said(cli, config):
+    status, _, err = cli("fit", "--config", config(), "--data", "Shapes", "--data.train_images", 64, "--max_images", 32)
+    assert status == 0, err
+    assert "data: Shapes in place of the config's Digits; kept from the config: size=16, batch_size=16" in err
+    (run,) = Path("runs").iterdir()
+    assert run.name.startswith("dcgan-shapes-")
+
+
+def test_a_budget_is_read_as_people_write_it(cli, config):
+    for k, text in enumerate(["32", "3.2e1", "0.032k"]):
+        assert cli("fit", "--config", config(), "--max_images", text, "--name", str(k))[0] == 0
+        assert genbench.load(f"runs/{k}/checkpoints/last.ckpt").images_seen == 32
+
+
+def test_validate_and_test_score_the_averaged_weights(cli, config):
+    cli("fit", "--config", config("vae"), "--name", "run")
+    last = [row for row in curve("runs/run") if row["val/elbo"]][-1]
+    status, out, _ = cli("validate", "--ckpt", "last")
+    assert status == 0 and f"{float(last['val/elbo']):.5g}" in out
+    status, out, _ = cli("test", "--ckpt", "runs/run")
+    assert status == 0 and "test/elbo" in out and "val/" not in out
+    status, _, err = cli("validate")
+    assert status == 2 and "--ckpt PATH" in err
+
+
+def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
+    Path("mine.py").write_text(
+        "from genbench.models.vae import VAE\n\n\nclass Mine(VAE):\n    pass\n"
+    )
+    path = config("vae", model={"class_path": "mine.Mine", "init_args": {"width": 4, "latent_dim": 4}})
+    status, _, err = cli("fit", "--import", "mine", "--config", path, "--name", "run", "--max_images", "32")
+    assert status == 0, err
+    assert cli("sample", "--import", "mine", "--ckpt", "last", "--out", "x.png")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.lattent_dim", "3"], "Option 'lattent_dim' is not accepted"),
+        (["--model.latent_dim", "three"], "Expected a <class 'int'>. Got value: three"),
+        (["--max_images", "lots"], "'lots' is not a number of images"),
+        (["--trainer.max_epochs", "3"], "use `--max_images`"),
+        (["--data.size", "48"], "make images of 16, 32, 64, 128, 256 pixels a side; the data has 48"),
+        (["--trainer.accelerator", "gpu"], "This machine has 0 GPUs"),
+        (["--checkpoint.monitor", "val/foo"], "it gives val/swd"),
+        (["--model.optimizer.lr", "1e15"], "player 'generator', term 'adversarial' is nan at 64 images seen"),
+        (["--data", "FashionMNIST", "--data.root", "nowhere", "--data.download", "false"], "FashionMNIST is not at nowhere"),
+        (["--ckpt", "last"], "there is no runs/run/checkpoints/last.ckpt yet"),
+        (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),
+        (["--ckpt", "vae.ckpt"], "is a checkpoint of genbench.models.vae.VAE, and the config is of genbench.models.DCGAN"),
+        (["--nonsense", "1"], "unrecognized arguments: --nonsense"),
+        (["--import", "no_such_module"], "No module named 'no_such_module'"),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_is_answered_in_a_sentence_and_costs_nothing(cli, config, flags, message):
+    if torch.cuda.is_available() and "gpu" in flags:
+        pytest.skip("there is a GPU")
+    Path("cut.ckpt").write_bytes(b"PK\x03\x04 and no more")
+    if "vae.ckpt" in flags:
+        cli("fit", "--config", config("vae"), "--name", "other", "--max_images", "16")
+        Path("runs/other/checkpoints/last.ckpt").rename("vae.ckpt")
+    status, _, err = cli("fit", "--config", config(), "--name", "run", *flags)
+    assert status == 2
+    assert message in err and "Traceback" not in err
+    assert not list(Path("runs").glob("run/checkpoints/*"))
+
+
+def test_a_broken_config_and_a_missing_one_are_named(cli):
+    Path("broken.yaml").write_text("model: [\n")
+    status, _, err = cli("fit", "--config", "broken.yaml")
+    assert status == 2 and "parsing" in err and "Traceback" not in err
+    status, _, err = cli("fit", "--config", "nosuch")
+    assert status == 2 and "There is no config 'nosuch'" in err and "quickstart" in err
+
+
+def test_a_resume_on_another_version_says_that_it_is_not_bit_for_bit(cli, config):
+    cli("fit", "--config", config(), "--name", "run", "--max_images", "32")
+    path = Path("runs/run/checkpoints/last.ckpt")
+    checkpoint = saved(path)
+    checkpoint["run"]["environment"]["torch"] = "1.0"
+    torch.save(checkpoint, path)
+    status, _, err = cli("fit", "--ckpt", "last", "--max_images", "64")
+    assert status == 0 and "was made with torch 1.0" in err

@@ -1,0 +1,222 @@
+"""The VAE's bound is a bound, tight where theory says so; its codes and samples are what its protocols say."""
+
+import pytest
+import torch
+from scipy.stats import kstest
+from small import Each, run, validate
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from genbench.callbacks import Quality
+from genbench.core.batch import Batch, DataSpec, to_uint8
+from genbench.core.capabilities import Decodes, Encodes, Reconstructs, Samples
+from genbench.core.errors import UserError
+from genbench.core.noise import Draws, per_seed
+from genbench.models import VAE
+
+SPEC = DataSpec((1, 4, 4))
+
+
+def small(**arguments):
+    torch.manual_seed(0)
+    return VAE(**{"spec": SPEC, "latent_dim": 3, "network": "mlp", "hidden": [8]} | arguments)
+
+
+# ---- the bound, on a model whose likelihood is known: x = Wz + b + sigma * noise ------------------------------------
+
+PIXELS, CODES, SIGMA = 5, 2, 0.7
+
+
+class LinearGaussian:
+    """A VAE without hidden layers; W has orthogonal columns, so the true posterior's covariance is diagonal."""
+
+    def __init__(self):
+        self.vae = VAE(
+            DataSpec((1, 1, PIXELS)), latent_dim=CODES, network="mlp", hidden=[], decoder="gaussian", sigma=SIGMA
+        ).double()
+        self.encoder, self.decoder = self.vae.encoder[1][0], self.vae.decoder[0][0]
+        columns = torch.linalg.qr(torch.randn(PIXELS, CODES, dtype=torch.float64)).Q
+        self.w = columns * torch.tensor([2.0, 0.5], dtype=torch.float64)
+        self.b = torch.randn(PIXELS, dtype=torch.float64)
+        self.decoder.weight.data, self.decoder.bias.data = self.w.clone(), self.b.clone()
+        self.x = self.b + torch.randn(6, CODES, dtype=torch.float64) @ self.w.T + SIGMA * torch.randn(6, PIXELS).double()
+        self.images = self.x.view(6, 1, 1, PIXELS)
+
+    def log_likelihood(self):
+        covariance = self.w @ self.w.T + SIGMA**2 * torch.eye(PIXELS, dtype=torch.float64)
+        return MultivariateNormal(self.b, covariance).log_prob(self.x)
+
+    def posterior(self):
+        """Bishop 2006, equation 2.116: covariance (I + W'W/sigma²)^-1, mean covariance W'(x - b)/sigma²."""
+        covariance = torch.linalg.inv(torch.eye(CODES, dtype=torch.float64) + self.w.T @ self.w / SIGMA**2)
+        return MultivariateNormal((self.x - self.b) @ self.w @ covariance / SIGMA**2, covariance)
+
+    def encode_truly(self):
+        covariance = self.posterior().covariance_matrix[0]
+        mean = covariance @ self.w.T / SIGMA**2
+        self.encoder.weight.data = torch.cat([mean, torch.zeros_like(mean)])
+        self.encoder.bias.data = torch.cat([-mean @ self.b, covariance.diagonal().log()])
+
+    def bound(self, eps):
+        """The bound for the given noise [B, D], as validation scores it."""
+        self.vae.draw = lambda draw, rows, columns: eps
+        with torch.no_grad():
+            return self.vae.validation_step(Batch(self.images), 0)["elbo"]
+
+    def expected_bound(self):
+        """Over all noise, exactly: the bound is a quadratic in it, for which 2D points suffice (cubature)."""
+        points = torch.cat([torch.eye(CODES), -torch.eye(CODES)]).double() * CODES**0.5
+        return torch.stack([self.bound(point.expand(6, CODES)) for point in points]).mean(0)
+
+
+def test_the_bound_is_below_the_likelihood_by_the_posteriors_divergence():
+    model = LinearGaussian()
+    mu, logvar = model.vae.posterior(model.images)
+    guess = MultivariateNormal(mu, torch.diag_embed(logvar.exp()))
+    gap = kl_divergence(guess, model.posterior()).detach()
+    assert (gap > 0.01).all()
+    torch.testing.assert_close(model.expected_bound(), model.log_likelihood() - gap, rtol=0, atol=1e-12)
+
+
+def test_the_bound_is_the_likelihood_where_the_posterior_is_the_true_one():
+    model = LinearGaussian()
+    model.encode_truly()
+    torch.testing.assert_close(model.vae.encode(model.images), model.posterior().mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.expected_bound(), model.log_likelihood(), rtol=0, atol=1e-12)
+
+
+def test_the_mean_of_many_drawn_bounds_is_below_the_likelihood():
+    model = LinearGaussian()
+    draws = torch.stack([model.bound(torch.randn(6, CODES, dtype=torch.float64)) for _ in range(2000)])
+    mean, error = draws.mean(0), draws.std(0) / 2000**0.5
+    assert (mean < model.log_likelihood()).all()
+    assert ((mean - model.expected_bound()).abs() < 4 * error).all()
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+def test_the_kl_term_warms_up_in_images():
+    vae = small(beta=4.0, kl_warmup="1k")
+    weights = []
+    for vae.images_seen in (0, 250, 500, 1000, 5000):
+        weights.append(vae.kl_weight())
+    assert weights == [0, 1, 2, 4, 4]
+    assert small(beta=4.0).kl_weight() == 4
+
+
+def test_the_terms_that_are_minimized_are_the_bounds_with_beta_on_the_kl():
+    terms = Each("on_train_batch_end", lambda trainer, module: module.read_terms() | {"weight": module.kl_weight()})
+    run(small(beta=4.0, kl_warmup=32), images=40, callbacks=[terms])
+    assert [t["weight"] for t in terms.values] == [1, 2, 3, 4, 4]
+    for t in terms.values:
+        # the bound itself has no beta
+        assert -t["vae/elbo"] == pytest.approx(t["vae/reconstruction"] + t["vae/kl"] / t["weight"], rel=1e-5)
+
+
+def scores(seed):
+    module = small().eval()
+    module.seed = seed
+    torch.manual_seed(seed)
+    return validate(module, [Quality(samples=10)])
+
+
+def test_validation_noise_depends_neither_on_the_runs_seed_nor_on_the_global_one():
+    assert scores(seed=1) == scores(seed=2)
+
+
+def test_validation_noise_is_another_for_each_block():
+    module = small()
+    noise = Each("on_validation_batch_start", lambda trainer, module: None)
+    seen = []
+    module.draw = Draws()
+    module.decoder.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0][:4]))
+    for parameter in module.encoder.parameters():
+        parameter.data.zero_()  # z is then the noise itself
+    validate(module, [noise])
+    assert len(seen) == 3 and not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
+
+
+# ---- codes and samples ----------------------------------------------------------------------------------------------
+
+KINDS = [
+    {"network": "conv", "spec": DataSpec((3, 16, 16)), "width": 2},
+    {"network": "mlp", "spec": DataSpec((1, 9, 9))},
+    {"network": "mlp", "spec": DataSpec((3, 5, 5)), "hidden": (16, 8)},
+]
+
+
+@pytest.mark.parametrize("decoder", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_become_codes_and_codes_images_in_range(kind, decoder):
+    vae = small(decoder=decoder, **kind).eval()
+    x = torch.rand(4, *vae.spec.shape) * 2 - 1
+    z = vae.encode(x)
+    assert z.shape == (4, *vae.latent_shape) == (4, 3) and str(z.dtype) == f"torch.{vae.latent_dtype}"
+    for images in (vae.decode(100 * z), vae.reconstruct(x), vae.sample(torch.arange(4))):
+        assert images.shape == x.shape and images.dtype == torch.float32
+        assert -1 <= images.min() and images.max() <= 1
+    assert torch.equal(vae.reconstruct(x), vae.decode(vae.encode(x)))
+    assert all(isinstance(vae, protocol) for protocol in (Samples, Reconstructs, Encodes, Decodes))
+
+
+def test_the_fully_connected_decoder_has_the_encoders_widths_reversed():
+    vae = small(hidden=[32, 8])
+    widths = [[(m.in_features, m.out_features) for m in net.modules() if hasattr(m, "in_features")] for net in (vae.encoder, vae.decoder)]
+    assert widths == [[(16, 32), (32, 8), (8, 6)], [(3, 8), (8, 32), (32, 16)]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_is_the_same_image_at_any_batch_size(kind):
+    vae = small(**kind).eval()
+    seeds = torch.tensor([5, 2**40, 0, 9])
+    for mean in (True, False):
+        together = vae.sample(seeds, mean=mean)
+        alone = torch.cat([vae.sample(seeds[k : k + 1], mean=mean) for k in range(4)])
+        assert (to_uint8(together).int() - to_uint8(alone).int()).abs().max() <= 1
+
+
+def test_a_sample_is_the_decoders_mean_at_a_code_from_the_prior():
+    vae, seeds = small(), torch.arange(4)
+    assert torch.equal(vae.sample(seeds), vae.decode(per_seed(torch.randn, seeds, (3,))))
+
+
+def ignoring_z(decoder):
+    """A decoder that gives the same distribution of the 16 pixels for every code."""
+    vae = small(decoder=decoder, hidden=[], sigma=0.2)
+    vae.decoder[0][0].weight.data.zero_()
+    vae.decoder[0][0].bias.data = torch.linspace(-1.5, 1.5, 16) if decoder == "bernoulli" else torch.linspace(-1.2, 0, 16)
+    return vae.eval().requires_grad_(False)
+
+
+def test_pixels_drawn_from_a_bernoulli_decoder_are_white_as_often_as_its_mean_says():
+    vae, n = ignoring_z("bernoulli"), 4000
+    drawn = vae.sample(torch.arange(n), mean=False)
+    assert drawn.unique().tolist() == [-1, 1]
+    share, p = drawn.gt(0).float().mean(0), (vae.sample(torch.tensor([0]))[0] + 1) / 2
+    torch.testing.assert_close(p.flatten(), torch.sigmoid(torch.linspace(-1.5, 1.5, 16)))
+    assert ((share - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
+    between = torch.corrcoef(drawn.flatten(1).T) - torch.eye(16)
+    assert between.abs().max() < 5 / n**0.5  # pixels are independent given the code
+
+
+def test_pixels_drawn_from_a_gaussian_decoder_have_its_mean_and_spread_and_stay_in_range():
+    vae, n = ignoring_z("gaussian"), 2000
+    drawn = vae.sample(torch.arange(n), mean=False).flatten(1)
+    assert drawn.min() == -1
+    mean = torch.linspace(-1.2, 0, 16)
+    for k in range(12, 16):  # far enough from the edge of the range, at -1
+        assert kstest(drawn[:, k].numpy(), "norm", (mean[k].item(), 0.2)).pvalue > 0.001
+
+
+def test_pixel_noise_is_not_the_noise_of_the_code():
+    vae, n = ignoring_z("gaussian"), 3000
+    seeds = torch.arange(n)
+    z = per_seed(torch.randn, seeds, (3,))
+    pixels = vae.sample(seeds, mean=False).flatten(1)[:, -4:]
+    together = torch.corrcoef(torch.cat([z, pixels], 1).T)[:3, 3:]
+    assert together.abs().max() < 4.5 / n**0.5
+
+
+def test_a_condition_is_refused():
+    with pytest.raises(UserError, match="trained without labels"):
+        small().sample(torch.arange(2), condition=torch.arange(2))
