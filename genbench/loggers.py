@@ -74,7 +74,9 @@ class Curves(Logger):
         """Drop what was logged after so many images."""
         if self.path.is_file():
             # a row half written when the process was killed is later than the checkpoint too
-            rows = [r for r in self.rows() if (r["images_seen"] or "").isdigit() and int(r["images_seen"]) <= images_seen]
+            rows = [
+                r for r in self.rows() if (r["images_seen"] or "").isdigit() and int(r["images_seen"]) <= images_seen
+            ]
             self._write(rows, self._header())
 
     @rank_zero_only

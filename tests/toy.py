@@ -27,7 +27,9 @@ class ToyGAN(GenerativeModule):
     def __init__(self, spec: DataSpec | None = None, r1_gamma: float = 0.0, poison: int = -1, **training: Any) -> None:
         super().__init__(spec, **training)
         self.r1_gamma, self.poison = r1_gamma, poison
-        self.generator = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4)))
+        self.generator = nn.Sequential(
+            nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4))
+        )
         self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
         self.game = NonSaturating()
 
@@ -75,7 +77,9 @@ class Loader(TrainLoader):
         super().__init__(source, batch_size, seed=0, position=module.images_seen, rank=rank, world=world)
 
 
-def fit(module: GenerativeModule, images: int, batch_size: int = 8, callbacks: list | None = None, **trainer: Any) -> Trainer:
+def fit(
+    module: GenerativeModule, images: int, batch_size: int = 8, callbacks: list | None = None, **trainer: Any
+) -> Trainer:
     """Train in silence on the CPU."""
     settings = {"accelerator": "cpu", "devices": 1, "logger": False} | trainer
     run = Trainer(

@@ -43,7 +43,8 @@ class Checkpoint(Callback):
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
-        if module.due(self.every_images) and trainer.val_check_batch != 1:
+        validates = trainer.enable_validation and trainer.val_check_batch == 1
+        if module.due(self.every_images) and not validates:
             self.save(trainer, module)
 
     def on_validation_end(self, trainer, module: GenerativeModule) -> None:

@@ -57,7 +57,8 @@ class EMA(Callback):
         }
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
-        if self.enabled and module.due(self.every_images):
+        # each batch at first: a run shorter than the interval would be judged on its first weights
+        if self.enabled and (module.due(self.every_images) or module.images_seen < self.every_images):
             self.update(module)
 
     @torch.no_grad()

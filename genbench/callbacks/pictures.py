@@ -103,7 +103,8 @@ def _log_image(logger: Any, name: str, sheet: Image.Image, images_seen: int) -> 
 
 
 def _film(folder: Path, kind: str) -> None:
-    frames = [Image.open(path).convert("P" if kind == "gif" else "RGB") for path in sorted(folder.glob("*.png"))]
+    # Pillow gives each frame of a GIF 256 colours of its own; `convert("P")` would dither to the web's 216
+    frames = [Image.open(path).copy() for path in sorted(folder.glob("*.png"))]
     if len(frames) < 2:
         return
     durations = [150] * (len(frames) - 1) + [2000]  # milliseconds; the last one rests

@@ -83,4 +83,6 @@ def _parser_message(text: str) -> str:
     """The config parser's message without its account of the types that it tried."""
     noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>")
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    return "\n  ".join(line for line in lines if line and not line.startswith(tuple(n.removeprefix("- ") for n in noise)))
+    return "\n  ".join(
+        line for line in lines if line and not line.startswith(tuple(n.removeprefix("- ") for n in noise))
+    )

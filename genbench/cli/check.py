@@ -29,7 +29,7 @@ from torch.nn.functional import interpolate
 
 import genbench
 import genbench.data
-import genbench.models  # noqa: F401  short class names
+import genbench.models
 from genbench.callbacks import EMA, Budget, Checkpoint, Monitor, Quality
 from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet

@@ -28,7 +28,9 @@ def import_modules(argv: list[str]) -> list[str]:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise UserError(f"--import {module}: {error}. Give a module that Python finds from {Path.cwd()}.") from error
+            raise UserError(
+                f"--import {module}: {error}. Give a module that Python finds from {Path.cwd()}."
+            ) from error
     return rest
 
 

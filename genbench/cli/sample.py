@@ -52,11 +52,10 @@ def main(verb: str, argv: list[str]) -> int:
 
     ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
     device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    model = genbench.load(ckpt, raw=arguments.raw)
     try:
-        model = genbench.load(ckpt, raw=arguments.raw, device=device)
+        model.to(device)
     except (RuntimeError, AssertionError) as error:
-        if "CUDA" not in str(error) and "device" not in str(error):
-            raise
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
     if not isinstance(model, Samples):
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +128,17 @@ class GenbenchCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         data = {"dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
         # only the verb that runs: each parser costs time
-        return {GenbenchCLI.verb: {"model", "ckpt_path", "weights_only", "verbose", *data} & _arguments(GenbenchCLI.verb)}
+        return {
+            GenbenchCLI.verb: {"model", "ckpt_path", "weights_only", "verbose", *data} & _arguments(GenbenchCLI.verb)
+        }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--max_images", type=Images, default=Images(1_000_000), help="Real images to train on: 1e6, 1M")
-        parser.add_argument("--name", type=str | None, default=None, help="Name of the run. Default: model, data and time")
+        parser.add_argument(
+            "--max_images", type=Images, default=Images(1_000_000), help="Real images to train on: 1e6, 1M"
+        )
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="Name of the run. Default: model, data and time"
+        )
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs")
         parser.add_argument(
             "--ckpt", type=str | None, default=None,
@@ -241,7 +246,13 @@ class GenbenchCLI(LightningCLI):
         else:
             own = [settings["acceleration"], settings["quality"]]
         loggers = config["logger"]
-        loggers = list(loggers) if isinstance(loggers, (list, tuple)) else [loggers] if loggers not in (None, True, False) else []
+        loggers = (
+            list(loggers)
+            if isinstance(loggers, (list, tuple))
+            else [loggers]
+            if loggers not in (None, True, False)
+            else []
+        )
         if self.subcommand == "fit":
             loggers.insert(0, Curves(self.folder))
         config |= {"logger": loggers, "callbacks": [*(config["callbacks"] or []), *own]}
@@ -297,7 +308,9 @@ class GenbenchCLI(LightningCLI):
 
     def _say_where(self) -> None:
         last = self.folder / "checkpoints" / "last.ckpt"
-        console.print(f"\nDone: {self.trainer.lightning_module.images_seen:,} images. Everything lies in {self.folder}/")
+        console.print(
+            f"\nDone: {self.trainer.lightning_module.images_seen:,} images. Everything lies in {self.folder}/"
+        )
         self._say_wandb()
         console.print(f"  sample:  python -m genbench sample --ckpt {last} --n 64 --out samples.png")
         console.print(f"  resume:  python -m genbench fit --ckpt {last} --max_images N")

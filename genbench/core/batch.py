@@ -49,9 +49,7 @@ class _Movable:
     """Moves, pins and slices every tensor of a batch dataclass."""
 
     def _map(self, fn):
-        return replace(
-            self, **{f.name: fn(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        )
+        return replace(self, **{f.name: fn(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)})
 
     def to(self, *args: Any, **kwargs: Any):
         # int tensors keep their dtype: labels and tokens are not to become floats

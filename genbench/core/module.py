@@ -373,5 +373,3 @@ def _plain(name: str, value: Any) -> Any:
         f"The argument '{name}' is a {type(value).__name__}; a model's arguments must be plain numbers, strings, lists "
         "and dicts, so that a checkpoint can be loaded safely."
     )
-
-

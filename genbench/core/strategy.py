@@ -51,9 +51,7 @@ class PlayersDDP(DDPStrategy):
     def pre_backward(self, closure_loss: torch.Tensor) -> None:
         pass  # nothing is prepared: no reducer waits for this backward
 
-    def optimizer_step(
-        self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any
-    ) -> Any:
+    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
         # before unscaling and clipping, which the precision plugin does: an inf on one rank is then an inf on all
         average_gradients([p for group in optimizer.param_groups for p in group["params"]])
         return super().optimizer_step(optimizer, closure, model, **kwargs)

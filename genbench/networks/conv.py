@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from torch import nn
 
 from genbench.core.errors import UserError
@@ -48,7 +47,6 @@ class UpNet(nn.Sequential):
         super().__init__(*layers)
 
 
-
 class DownNet(nn.Sequential):
     """[B, channels, size, size] -> [B, outputs] by strided convolutions; no normalisation next to the image."""
 
@@ -66,7 +64,6 @@ class DownNet(nn.Sequential):
             ]
         layers += [nn.Conv2d(inner[-1], outputs, 4), nn.Flatten()]  # 4x4 -> 1x1
         super().__init__(*layers)
-
 
 
 def dcgan_init(net: nn.Module) -> None:

@@ -59,13 +59,15 @@ def child(tmp_path):
         number = os.fork()
         if number == 0:
             log = os.open(tmp_path / "child.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
+            sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)
             os.dup2(log, 2)
             try:
-                os._exit(function() or 0)
+                status = function() or 0
             except BaseException as error:
-                os.write(2, repr(error).encode())
-                os._exit(99)
+                print(repr(error))
+                status = 99
+            sys.stdout.flush()
+            os._exit(status)
         return number
 
     return start

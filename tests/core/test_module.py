@@ -40,7 +40,11 @@ def test_a_game_equals_the_same_loop_written_by_hand():
         by_hand.draw.seed("train", 0, seen)
         fake = by_hand.generator(by_hand.draw(torch.randn, 8, 3))
         d.zero_grad()
-        sum(by_hand.game.discriminator(by_hand.discriminator(batch.image), by_hand.discriminator(fake.detach())).values()).backward()
+        sum(
+            by_hand.game.discriminator(
+                by_hand.discriminator(batch.image), by_hand.discriminator(fake.detach())
+            ).values()
+        ).backward()
         d.step()
         g.zero_grad()
         by_hand.game.generator(by_hand.discriminator(fake))["adversarial"].backward()

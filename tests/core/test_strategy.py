@@ -106,7 +106,10 @@ def test_gradients_are_averaged_in_buckets_of_one_dtype(monkeypatch):
     monkeypatch.setattr(strategy, "BUCKET_BYTES", 32)
     monkeypatch.setattr(strategy.dist, "all_reduce", lambda flat: flat.mul_(3))  # a peer that has twice ours
     monkeypatch.setattr(strategy.dist, "get_world_size", lambda: 2)
-    parameters = [torch.nn.Parameter(torch.zeros(n, dtype=d)) for n, d in [(3, torch.float32), (9, torch.float64), (2, torch.float64), (5, torch.float32)]]
+    parameters = [
+        torch.nn.Parameter(torch.zeros(n, dtype=d))
+        for n, d in [(3, torch.float32), (9, torch.float64), (2, torch.float64), (5, torch.float32)]
+    ]
     parameters.append(torch.nn.Parameter(torch.zeros(4)))  # one without gradient
     for k, p in enumerate(parameters[:-1]):
         p.grad = torch.full_like(p, k + 1.0)
@@ -119,4 +122,7 @@ def test_what_we_override_of_lightning_is_still_there():
     for name in ("configure_ddp", "pre_backward", "optimizer_step"):
         assert callable(getattr(DDPStrategy, name))
     # an unwrapped module is what Lightning calls `training_step` on
-    assert "self.model != self.lightning_module" in Path(sys.modules[DDPStrategy.__mro__[2].__module__].__file__).read_text()
+    assert (
+        "self.model != self.lightning_module"
+        in Path(sys.modules[DDPStrategy.__mro__[2].__module__].__file__).read_text()
+    )

@@ -38,7 +38,9 @@ class LinearGaussian:
         self.w = columns * torch.tensor([2.0, 0.5], dtype=torch.float64)
         self.b = torch.randn(PIXELS, dtype=torch.float64)
         self.decoder.weight.data, self.decoder.bias.data = self.w.clone(), self.b.clone()
-        self.x = self.b + torch.randn(6, CODES, dtype=torch.float64) @ self.w.T + SIGMA * torch.randn(6, PIXELS).double()
+        self.x = (
+            self.b + torch.randn(6, CODES, dtype=torch.float64) @ self.w.T + SIGMA * torch.randn(6, PIXELS).double()
+        )
         self.images = self.x.view(6, 1, 1, PIXELS)
 
     def log_likelihood(self):
@@ -154,14 +156,17 @@ def test_images_become_codes_and_codes_images_in_range(kind, decoder):
     assert z.shape == (4, *vae.latent_shape) == (4, 3) and str(z.dtype) == f"torch.{vae.latent_dtype}"
     for images in (vae.decode(100 * z), vae.reconstruct(x), vae.sample(torch.arange(4))):
         assert images.shape == x.shape and images.dtype == torch.float32
-        assert -1 <= images.min() and images.max() <= 1
+        assert images.min() >= -1 and images.max() <= 1
     assert torch.equal(vae.reconstruct(x), vae.decode(vae.encode(x)))
     assert all(isinstance(vae, protocol) for protocol in (Samples, Reconstructs, Encodes, Decodes))
 
 
 def test_the_fully_connected_decoder_has_the_encoders_widths_reversed():
     vae = small(hidden=[32, 8])
-    widths = [[(m.in_features, m.out_features) for m in net.modules() if hasattr(m, "in_features")] for net in (vae.encoder, vae.decoder)]
+    widths = [
+        [(m.in_features, m.out_features) for m in net.modules() if hasattr(m, "in_features")]
+        for net in (vae.encoder, vae.decoder)
+    ]
     assert widths == [[(16, 32), (32, 8), (8, 6)], [(3, 8), (8, 32), (32, 16)]]
 
 
@@ -184,7 +189,9 @@ def ignoring_z(decoder):
     """A decoder that gives the same distribution of the 16 pixels for every code."""
     vae = small(decoder=decoder, hidden=[], sigma=0.2)
     vae.decoder[0][0].weight.data.zero_()
-    vae.decoder[0][0].bias.data = torch.linspace(-1.5, 1.5, 16) if decoder == "bernoulli" else torch.linspace(-1.2, 0, 16)
+    vae.decoder[0][0].bias.data = (
+        torch.linspace(-1.5, 1.5, 16) if decoder == "bernoulli" else torch.linspace(-1.2, 0, 16)
+    )
     return vae.eval().requires_grad_(False)
 
 

@@ -84,7 +84,9 @@ def test_r1_is_the_mean_over_the_images_of_half_the_squared_gradient():
 
 def critic():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 1))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 1)
+    )
 
 
 def test_r1_leaves_the_images_as_they_were():

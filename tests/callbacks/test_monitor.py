@@ -1,0 +1,91 @@
+"""What is logged and shown is what was computed."""
+
+import pytest
+import torch
+from small import SGD, run
+from toy import SPEC, ToyAutoencoder, ToyGAN
+
+from genbench.callbacks import Monitor
+from genbench.loggers import Curves
+
+
+class Remembering(ToyAutoencoder):
+    """Keeps the loss of every step."""
+
+    def training_step(self, batch, batch_idx):
+        with torch.no_grad():
+            loss = (self.reconstruct(batch.image) - batch.image).square().mean().item()
+        self.__dict__.setdefault("losses", []).append(loss)
+        super().training_step(batch, batch_idx)
+
+
+def test_a_logged_term_is_the_mean_of_the_steps_since_the_last_one(tmp_path):
+    module, curves = Remembering(SPEC), Curves(tmp_path)
+    run(module, images=88, callbacks=[Monitor(every_images=24, show=False)], logger=[curves])
+    rows = curves.rows()
+    assert [row["images_seen"] for row in rows] == ["24", "48", "72", "88"]  # the rest at the end
+    for k, row in enumerate(rows):
+        steps = module.losses[3 * k : 3 * k + 3]
+        assert float(row["autoencoder/mse"]) == pytest.approx(sum(steps) / len(steps), rel=1e-5)
+
+
+def test_every_term_and_rate_of_every_player_is_in_the_curves(tmp_path):
+    curves = Curves(tmp_path)
+    module = ToyGAN(SPEC, r1_gamma=0.1, optimizer=SGD, optimizers={"generator": {"lr": 0.05}})
+    run(module, images=40, callbacks=[Monitor(every_images=40, show=False)], logger=[curves])
+    (row,) = curves.rows()
+    assert row.keys() == {
+        "images_seen", "generator/adversarial", "generator/lr", "discriminator/real", "discriminator/fake",
+        "discriminator/r1", "discriminator/lr", "images_per_second",
+    }  # fmt: skip
+    assert (row["generator/lr"], row["discriminator/lr"]) == ("0.05", "0.1")
+    assert float(row["images_per_second"]) > 0
+
+
+def test_a_run_that_was_stopped_between_two_readings_has_the_curve_of_one_that_was_not(tmp_path):
+    def reading(folder, module, images, ckpt=None):
+        curves = Curves(folder)
+        folder.mkdir(exist_ok=True)
+        callbacks = [Monitor(every_images=40, show=False)]
+        trainer = run(module, images=images, callbacks=callbacks, logger=[curves], ckpt=ckpt)
+        return trainer, [(row["images_seen"], row["autoencoder/mse"]) for row in curves.rows()]
+
+    whole, part, rest = (ToyAutoencoder(SPEC) for _ in range(3))
+    part.load_state_dict(whole.state_dict())
+    _, expected = reading(tmp_path / "whole", whole, 120)
+
+    from genbench.callbacks import Budget
+
+    class Saves(Budget):  # a checkpoint in the middle of the second reading; the run goes on a little
+        def on_train_batch_end(self, trainer, module, *_):
+            if module.images_seen == 64:
+                trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=False)
+
+    curves = Curves(tmp_path)
+    run(part, images=104, callbacks=[Monitor(every_images=40, show=False), Saves(1000)], logger=[curves])
+    assert [row["images_seen"] for row in curves.rows()] == ["40", "80", "104"]
+    _, resumed = reading(tmp_path, rest, 120, tmp_path / "x.ckpt")
+    assert resumed == expected and [n for n, _ in expected] == ["40", "80", "120"]
+
+
+def test_without_a_terminal_it_prints_lines_that_say_how_far_it_is(tmp_path, capsys):
+    run(ToyGAN(SPEC), images=80, callbacks=[Monitor(every_images=8, line_seconds=0)])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "images/s" in line]
+    assert len(lines) == 11  # one each step, and one at the end
+    for k, line in enumerate(lines[:10]):
+        assert line.startswith(f"{8 * (k + 1)}/80 images  ")
+        assert all(term in line for term in ("adversarial ", "real ", "fake "))
+        assert " left " in line
+
+
+def test_in_a_terminal_a_bar_says_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    run(ToyGAN(SPEC), images=80, callbacks=[Monitor(every_images=8, refresh_seconds=0)])
+    shown = capsys.readouterr().err
+    assert "ToyGAN" in shown and "40/80" in shown and "80/80" in shown and "images/s" in shown
+
+
+def test_it_is_silent_where_nothing_is_to_be_shown(capsys):
+    run(ToyGAN(SPEC), images=16, callbacks=[Monitor(every_images=8, line_seconds=0, show=False)])
+    assert "images/s" not in "".join(capsys.readouterr())

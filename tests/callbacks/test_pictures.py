@@ -1,0 +1,155 @@
+"""Grids show what the averaged weights make, where a person looks for them, and leave training alone."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import RandomImages, run, same_weights
+from toy import SPEC, ToyAutoencoder, ToyGAN
+
+import genbench
+from genbench.callbacks import EMA, Checkpoint, Pictures
+from genbench.callbacks.pictures import enlarged, grid
+from genbench.core.batch import DataSpec, to_uint8
+from genbench.models import DCGAN, VAE
+
+
+@pytest.mark.parametrize(("n", "columns", "rows"), [(1, 1, 1), (5, 3, 2), (64, 8, 8), (10, 4, 3)])
+def test_a_grid_is_as_square_as_it_can_be(n, columns, rows):
+    sheet = grid(torch.zeros(n, 1, 3, 4))
+    assert sheet.mode == "L" and sheet.size == (2 + columns * (4 + 2), 2 + rows * (3 + 2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_image_stands_in_its_place_rounded_to_bytes(channels):
+    images = torch.rand(5, channels, 3, 4) * 2.4 - 1.2  # a little out of range, as networks are
+    sheet = np.array(grid(images)).reshape(12, 20, channels)
+    expected = ((images.double() + 1) * 127.5).round().clamp(0, 255).numpy()
+    empty = np.ones((12, 20), dtype=bool)
+    for k in range(5):
+        top, left = 2 + k // 3 * 5, 2 + k % 3 * 6
+        assert np.array_equal(sheet[top : top + 3, left : left + 4].transpose(2, 0, 1), expected[k])
+        empty[top : top + 3, left : left + 4] = False
+    assert (sheet[empty] == 40).all()
+
+
+def test_small_pictures_are_magnified_by_a_whole_factor_and_large_ones_left():
+    small = Image.fromarray(np.arange(100 * 50, dtype=np.uint8).reshape(50, 100))
+    large = enlarged(small, side=700)
+    assert large.size == (700, 350)
+    assert np.array_equal(np.array(large)[3::7, 3::7], np.array(small))
+    assert enlarged(large, side=300).size == (700, 350)
+
+
+def shown(module, folder, images=72, **arguments):
+    callbacks = [EMA(every_images=8), Pictures(**{"every_images": 20, "n": 5} | arguments), Checkpoint()]
+    run(module, images=images, callbacks=callbacks, folder=folder, limit_val_batches=0)
+    return folder
+
+
+def test_grids_are_written_at_the_interval_and_at_the_end_and_named_by_images(tmp_path):
+    shown(ToyGAN(SPEC), tmp_path)
+    names = sorted(p.name for p in (tmp_path / "samples").iterdir())
+    assert names == [f"{n:010d}.png" for n in (24, 40, 64, 72)]
+    assert not (tmp_path / "reconstructions").exists()
+
+
+def test_a_grid_at_the_interval_that_ends_the_run_is_written_once(tmp_path):
+    class Counting(Pictures):
+        shown = 0
+
+        def _show(self, trainer, module):
+            self.shown += 1
+            super()._show(trainer, module)
+
+    pictures = Counting(every_images=20, n=5)
+    run(ToyGAN(SPEC), images=40, callbacks=[EMA(), pictures], folder=tmp_path, limit_val_batches=0)
+    assert pictures.shown == 2
+
+
+def test_the_samples_shown_are_those_of_the_averaged_weights(tmp_path):
+    torch.manual_seed(0)
+    shown(DCGAN(DataSpec((3, 16, 16)), latent_dim=4, width=2, optimizer={"lr": 0.01}), tmp_path)
+    sheets = []
+    for raw in (False, True):
+        model = genbench.load(tmp_path / "checkpoints" / "last.ckpt", raw=raw)
+        sheets.append(np.array(enlarged(grid(model.sample(torch.arange(5))))).astype(int))
+    drawn = np.array(Image.open(tmp_path / "samples" / f"{72:010d}.png")).astype(int)
+    assert np.abs(drawn - sheets[0]).max() <= 1
+    assert np.abs(drawn - sheets[1]).max() > 1
+
+
+def test_reconstructions_stand_beside_their_images(tmp_path):
+    module = ToyAutoencoder(SPEC)
+    shown(module, tmp_path)
+    model, real = genbench.load(tmp_path / "checkpoints" / "last.ckpt"), RandomImages(SPEC).held_out()[:10]
+    sheet = Image.open(tmp_path / "reconstructions" / f"{72:010d}.png")
+    factor = sheet.width // (2 + 8 * 6)
+    small = np.array(sheet)[factor // 2 :: factor, factor // 2 :: factor]
+    assert small.shape == (2 + 3 * 6, 2 + 8 * 6)  # the first block of ten images: twenty tiles, eight in a row
+    copies = to_uint8(model.reconstruct(real))
+    for k, (image, copy) in enumerate(zip(to_uint8(real), copies, strict=True)):
+        for tile, expected in ((2 * k, image), (2 * k + 1, copy)):
+            top, left = 2 + tile // 8 * 6, 2 + tile % 8 * 6
+            assert np.abs(small[top : top + 4, left : left + 4].astype(int) - expected[0].numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_the_film_has_a_frame_for_each_grid(tmp_path, kind):
+    shown(ToyGAN(SPEC, optimizer={"lr": 0.05}), tmp_path, film=kind)
+    film = Image.open(tmp_path / f"samples.{kind}")
+    grids = sorted((tmp_path / "samples").iterdir())
+    assert film.n_frames == len(grids) == 4 and film.info["loop"] == 0
+    lasting = []
+    for k, path in enumerate(grids):
+        film.seek(k)
+        film.load()
+        lasting.append(film.info["duration"])
+        difference = np.array(film.convert("L")).astype(int) - np.array(Image.open(path))
+        assert np.abs(difference).mean() < 2
+    assert lasting == [150, 150, 150, 2000] or kind == "webp"
+
+
+def test_a_film_in_colour_shows_the_grids_colours(tmp_path):
+    shown(DCGAN(DataSpec((3, 16, 16)), latent_dim=4, width=2, optimizer={"lr": 0.01}), tmp_path)
+    film, grids = Image.open(tmp_path / "samples.gif"), sorted((tmp_path / "samples").iterdir())
+    film.seek(3)
+    difference = np.array(film.convert("RGB")).astype(int) - np.array(Image.open(grids[3]))
+    assert np.abs(difference).mean() < 4
+
+
+def test_no_film_is_made_where_none_is_wanted_or_there_is_one_grid_only(tmp_path):
+    shown(ToyGAN(SPEC), tmp_path / "none", film="none")
+    shown(ToyGAN(SPEC), tmp_path / "one", images=8)
+    for name in ("none", "one"):
+        assert not list((tmp_path / name).glob("samples.*")) and (tmp_path / name / "samples").is_dir()
+
+
+def test_training_is_bit_for_bit_the_same_with_and_without_pictures(tmp_path):
+    for build in (
+        lambda: DCGAN(DataSpec((1, 16, 16)), latent_dim=4, width=2),
+        lambda: VAE(DataSpec((1, 16, 16)), latent_dim=2, width=2),
+    ):
+        modules = []
+        for pictures in ([], [Pictures(every_images=16, n=4)]):
+            torch.manual_seed(0)
+            modules.append(build())
+            run(modules[-1], images=80, callbacks=[EMA(), *pictures], folder=tmp_path, limit_val_batches=0)
+        assert same_weights(*modules)
+
+
+def test_loggers_that_take_images_are_given_the_grids(tmp_path):
+    from lightning.pytorch.loggers.logger import DummyLogger
+
+    class Takes(DummyLogger):
+        def __init__(self):
+            super().__init__()
+            self.given = []
+
+        def log_image(self, name, images, step):
+            self.given.append((name, images[0].size, step))
+
+    logger = Takes()
+    callbacks = [EMA(), Pictures(every_images=20, n=4)]
+    run(ToyAutoencoder(SPEC), images=40, callbacks=callbacks, folder=tmp_path, logger=[logger], limit_val_batches=0)
+    assert logger.given == [("reconstructions", (50, 20), 24), ("reconstructions", (50, 20), 40)]

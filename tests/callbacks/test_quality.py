@@ -1,0 +1,90 @@
+"""Validation scores are means over the whole split, of the averaged weights, with noise of their own."""
+
+import pytest
+import torch
+from small import Each, RandomImages, run, validate
+from toy import SPEC, ToyAutoencoder, ToyGAN
+
+import genbench
+from genbench.callbacks import EMA, Checkpoint, Quality
+from genbench.core.batch import DataSpec
+from genbench.core.noise import Draws, mix
+from genbench.loggers import Curves
+from genbench.metrics.sliced_wasserstein import project, sliced_wasserstein
+from genbench.models import DCGAN, VAE
+
+
+def held_out(spec=SPEC):
+    return RandomImages(spec).held_out()
+
+
+def swd(module, samples, images):
+    with torch.no_grad():
+        fake = module.sample(torch.arange(samples) + mix("quality") % 2**32)
+    return sliced_wasserstein(project(fake), project(images)).item()
+
+
+def test_the_reconstruction_error_is_the_mean_over_every_image_of_the_split():
+    module, x = ToyAutoencoder(SPEC).eval(), held_out()
+    assert len(x) == 24  # blocks of 10, 10 and 4: their means may not be averaged as equals
+    expected = (module.reconstruct(x) - x).double().square().mean().item()
+    assert validate(module, [Quality()]) == {"val/mse": pytest.approx(expected, rel=1e-6)}
+
+
+@pytest.mark.parametrize("samples", [10, 24, 100])
+def test_samples_are_compared_with_as_many_images_as_the_split_has(samples):
+    module, x = ToyGAN(SPEC).eval(), held_out()
+    expected = swd(module, samples, x[:samples])
+    assert validate(module, [Quality(samples=samples)]) == {"val/swd": pytest.approx(expected, rel=1e-5)}
+
+
+def test_what_a_model_scores_of_each_image_is_averaged_over_the_split():
+    torch.manual_seed(0)
+    vae, sums = VAE(SPEC, latent_dim=2, network="mlp", hidden=[8]).eval(), torch.zeros(2, dtype=torch.float64)
+    draw = Draws()
+    for block, x in enumerate(held_out().split(10)):
+        draw.seed("validation", block)
+        with torch.no_grad():
+            mu, logvar = vae.posterior(x)
+            logits = vae.decoder(mu + torch.exp(logvar / 2) * draw(torch.randn, len(x), 2))
+            pixel = torch.distributions.Bernoulli(logits=logits)
+            white = (x + 1) / 2
+            expected = white * pixel.log_prob(torch.ones_like(x)) + (1 - white) * pixel.log_prob(torch.zeros_like(x))
+            code = torch.distributions.Normal(mu, torch.exp(logvar / 2))
+            kl = torch.distributions.kl_divergence(code, torch.distributions.Normal(0.0, 1.0))
+        sums += torch.tensor([expected.double().sum(), kl.double().sum()])
+    scores = validate(vae, [Quality(samples=10)])
+    assert scores.keys() == {"val/elbo", "val/reconstruction", "val/kl", "val/mse", "val/swd"}
+    log_probability, divergence = (sums / 24).tolist()
+    assert scores["val/reconstruction"] == pytest.approx(-log_probability, rel=1e-5)
+    assert scores["val/kl"] == pytest.approx(divergence, rel=1e-5)
+    assert scores["val/elbo"] == pytest.approx(log_probability - divergence, rel=1e-5)
+
+
+def test_a_run_is_validated_at_its_interval_and_at_its_end(tmp_path):
+    seen = Each("on_validation_epoch_end", lambda trainer, module: module.images_seen)
+    curves = Curves(tmp_path)
+    run(ToyAutoencoder(SPEC), images=72, callbacks=[EMA(), Quality(every_images=20), seen], logger=[curves])
+    assert seen.values == [24, 40, 64, 72]
+    assert [int(row["images_seen"]) for row in curves.rows() if row["val/mse"]] == seen.values
+
+
+def test_the_scores_of_a_run_are_those_of_its_averaged_weights(tmp_path):
+    quality = Quality(every_images=1000, samples=24)
+    spec = DataSpec((1, 16, 16))
+    module = DCGAN(spec, latent_dim=4, width=2, optimizer={"lr": 0.01})
+    run(module, images=80, callbacks=[EMA(halflife=200, rampup=0), quality, Checkpoint()], folder=tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    averaged, raw = (swd(genbench.load(path, raw=raw), 24, held_out(spec)) for raw in (False, True))
+    assert quality.scores["val/swd"] == pytest.approx(averaged, rel=1e-5)
+    assert abs(raw - averaged) > 1e-3 * averaged
+
+
+def test_scoring_does_not_touch_the_training():
+    weights = []
+    for quality in ([], [Quality(every_images=16, samples=10)]):
+        torch.manual_seed(0)
+        module = VAE(DataSpec((1, 16, 16)), latent_dim=2, width=2)
+        run(module, images=80, callbacks=[EMA(), *quality], limit_val_batches=1.0 if quality else 0)
+        weights.append(module.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -1,0 +1,285 @@
+"""Curves survive a kill and a resume; Weights & Biases records what was logged, by its own client, offline."""
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import run
+from toy import SPEC, ToyGAN
+
+from genbench.callbacks import EMA, Monitor, Pictures, Quality
+from genbench.callbacks.pictures import enlarged, grid
+from genbench.loggers import Curves, Wandb
+
+# ---- CSV ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_is_written_each_time_with_the_images_first(tmp_path):
+    curves = Curves(tmp_path)
+    curves.log_metrics({"loss": 0.5}, step=64)
+    curves.log_metrics({"loss": 1 / 3}, step=128)
+    assert curves.path == tmp_path / "metrics.csv"
+    assert curves.path.read_text().splitlines() == ["images_seen,loss", "64,0.5", "128,0.333333"]
+
+
+def test_columns_may_appear_later(tmp_path):
+    curves = Curves(tmp_path)
+    curves.log_metrics({"loss": 0.5}, step=64)
+    curves.log_metrics({"val/swd": 2.0}, step=64)
+    curves.log_metrics({"loss": 0.25, "r1": 7.0}, step=128)
+    assert curves.path.read_text().splitlines() == ["images_seen,loss,val/swd,r1", "64,0.5,,", "64,,2,", "128,0.25,,7"]
+
+
+def logged(folder, until=5):
+    curves = Curves(folder)
+    for k in range(1, until + 1):
+        curves.log_metrics({"loss": k / 2, "val/swd": 2.0 * k}, step=1000 * k)
+    return curves
+
+
+def test_a_resumed_curve_is_cut_to_its_checkpoint_and_goes_on(tmp_path):
+    logged(tmp_path)
+    curves = Curves(tmp_path)  # in another process
+    curves.cut(3000)
+    curves.log_metrics({"loss": 9.0}, step=3500)
+    assert [row["images_seen"] for row in curves.rows()] == ["1000", "2000", "3000", "3500"]
+    assert curves.rows()[-1] == {"images_seen": "3500", "loss": "9", "val/swd": ""}
+
+
+@pytest.mark.parametrize("torn", ["12", "12000", "12000,", "12000,6", "12000,6,2", ""])
+def test_a_row_half_written_when_the_process_was_killed_is_dropped(tmp_path, torn):
+    curves = logged(tmp_path, until=11)
+    before = curves.path.read_text()
+    with open(curves.path, "a") as file:
+        file.write(torn)
+    # also where what is left of `12000` reads as a number before the checkpoint
+    Curves(tmp_path).cut(20_000)
+    assert curves.path.read_text() == before
+
+
+def test_cutting_where_nothing_was_logged_makes_nothing(tmp_path):
+    Curves(tmp_path).cut(0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plot_is_a_picture_of_every_curve(tmp_path, monkeypatch):
+    from matplotlib import pyplot as plt
+
+    figures = []
+    close = plt.close
+    monkeypatch.setattr(plt, "close", lambda figure: (figures.append(figure), close(figure)))
+    curves = Curves(tmp_path)
+    for k in range(1, 4):
+        curves.log_metrics({"generator/adversarial": k, "discriminator/real": -k, "discriminator/fake": k / 2}, step=1000 * k)
+        curves.log_metrics({"generator/lr": 0.1}, step=1000 * k)
+    curves.log_metrics({"val/swd": 3.0}, step=2000)
+    curves.log_metrics({"val/swd": 2.0, "val/mse": 1.0}, step=3000)  # one point of mse is no curve
+    assert curves.plot() == tmp_path / "curves.png"
+    image = Image.open(tmp_path / "curves.png")
+    assert image.format == "PNG" and np.array(image.convert("L")).std() > 10
+    drawn = {
+        axis.get_title(): {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+        for axis in figures[0].axes
+        if axis.get_visible()
+    }
+    assert drawn == {
+        "generator": {"adversarial": [[1000, 1], [2000, 2], [3000, 3]]},
+        "discriminator": {"real": [[1000, -1], [2000, -2], [3000, -3]], "fake": [[1000, 0.5], [2000, 1], [3000, 1.5]]},
+        "val/swd": {"swd": [[2000, 3], [3000, 2]]},
+    }
+
+
+def test_no_plot_is_made_of_nothing(tmp_path):
+    assert Curves(tmp_path).plot() is None
+    logged(tmp_path, until=1)
+    assert Curves(tmp_path).plot() is None
+
+
+# ---- Weights & Biases -----------------------------------------------------------------------------------------------
+
+KEY = "0123456789abcdef" * 2 + "01234567"  # 40 characters, as the real ones have
+
+
+def records(path):
+    """What the client wrote: LevelDB's log format (blocks of 32 kB, each record with a checksum) of protocol buffers."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, found, joined, at = path.read_bytes(), [], b"", 7
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:  # no header fits: filled with zeros
+            at += left
+            continue
+        checksum, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        assert checksum == zlib.crc32(data[at + 6 : at + 7 + length])
+        part = data[at + 7 : at + 7 + length]
+        joined = part if kind in (1, 2) else joined + part  # whole or first; middle or last
+        if kind in (1, 4):
+            found.append(Record.FromString(joined))
+        at += 7 + length
+    return found
+
+
+class Written:
+    """A run as it was read back."""
+
+    def __init__(self, folder):
+        (self.path,) = folder.glob("run-*.wandb")
+        self.files = folder / "files"
+        self.history, self.config, self.steps = [], {}, {}
+        for record in records(self.path):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                self.run = record.run
+            elif kind == "config":
+                self.config |= {item.key: json.loads(item.value_json) for item in record.config.update}
+            elif kind == "metric":
+                self.steps[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+            elif kind == "history":
+                row = {}
+                for item in record.history.item:
+                    name = item.key or "/".join(item.nested_key)
+                    row[name] = json.loads(item.value_json)
+                self.history.append(row)
+
+    def curve(self, name):
+        return [(row["images_seen"], row[name]) for row in self.history if name in row]
+
+
+@pytest.fixture
+def nobody(tmp_path, monkeypatch):
+    """A person without a key: no variable, no login file."""
+    import wandb
+
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in [n for n in os.environ if n.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_MODE", "to be restored")  # the client's logger sets it for the whole process
+    monkeypatch.delenv("WANDB_MODE")
+    yield tmp_path
+    wandb.finish()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_service_is_left():
+    yield
+    import wandb
+
+    wandb.teardown()
+
+
+def train(logger, curves, images, folder, ckpt=None):
+    torch.manual_seed(0)
+    callbacks = [EMA(every_images=8), Monitor(every_images=16, show=False), Pictures(every_images=32, n=4)]
+    callbacks.append(Quality(every_images=32, samples=10))
+    module = ToyGAN(SPEC)
+    trainer = run(module, images=images, callbacks=callbacks, logger=[curves, logger], folder=folder, ckpt=ckpt)
+    return module, trainer
+
+
+def test_a_run_is_recorded_offline_and_goes_on_under_its_id_when_it_is_resumed(nobody, capfd):
+    import wandb
+
+    folder, config = nobody / "run", {"model": {"lr": 0.1, "betas": [0.5, 0.9]}, "max_images": 64, "name": None}
+    folder.mkdir()
+    curves = Curves(folder)
+    logger = Wandb(save_dir=str(folder), run_name="first steps", tags=["toy"], group="tests")
+    logger.log_hyperparams(config)
+    _, trainer = train(logger, curves, 64, folder)
+    trainer.save_checkpoint(folder / "x.ckpt", weights_only=False)
+    identity, line, at = logger.experiment.id, logger.where(), Path(logger.experiment.dir).parent
+    wandb.finish()
+
+    assert at.parent.parent == folder and line.endswith(f"no API key is set). Upload it with: wandb sync {at}")
+    written = Written(at)
+    assert (written.run.run_id, written.run.project, written.run.display_name) == (identity, "genbench", "first steps")
+    assert list(written.run.tags) == ["toy"] and written.run.run_group == "tests"
+    assert {name: written.config[name] for name in config} == config
+    assert written.steps["*"] == "images_seen"
+
+    # the same curves as in the CSV, at the same images
+    for name in ("generator/adversarial", "discriminator/real", "discriminator/fake", "generator/lr", "val/swd"):
+        expected = [(int(row["images_seen"]), float(row[name])) for row in curves.rows() if row[name]]
+        assert [n for n, _ in written.curve(name)] == [n for n, _ in expected] != []
+        assert [v for _, v in written.curve(name)] == pytest.approx([v for _, v in expected], rel=1e-5)
+
+    # the grids that stand in the run's folder
+    assert [row["images_seen"] for row in written.history if "samples/filenames" in row] == [32, 64]
+    for row in written.history:
+        if "samples/filenames" in row:
+            (name,) = row["samples/filenames"]
+            ours = Image.open(folder / "samples" / f"{row['images_seen']:010d}.png")
+            theirs = Image.open(written.files / name).resize(ours.size, Image.Resampling.NEAREST)
+            assert np.array_equal(np.array(theirs.convert("L")), np.array(ours))
+
+    # resumed: the same identity, and the curve from there on
+    again = Wandb(save_dir=str(folder / "again"), run_id=identity)
+    (folder / "again").mkdir()
+    train(again, curves, 96, folder, folder / "x.ckpt")
+    at = Path(again.experiment.dir).parent
+    wandb.finish()
+    resumed = Written(at)
+    assert resumed.run.run_id == identity and resumed.run.resume
+    assert [n for n, _ in resumed.curve("generator/adversarial")] == [80, 96]
+    assert "WANDB" not in capfd.readouterr().out
+
+
+def test_a_key_stands_in_no_file_and_in_no_output(nobody, monkeypatch, capfd):
+    import wandb
+
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = Wandb(save_dir=str(nobody))
+    logger.log_hyperparams({"max_images": 64})
+    logger.log_metrics({"loss": 1.0}, step=64)
+    line = logger.where()
+    wandb.finish()
+    assert "recorded offline (as WANDB_MODE says)" in line
+    files = [path for path in nobody.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    assert not any(KEY.encode() in path.read_bytes() for path in files)
+    assert KEY not in "".join(capfd.readouterr()) + line
+
+
+@pytest.mark.parametrize("where", ["variable", "netrc", "_netrc", "NETRC", "another server"])
+def test_a_key_is_found_where_the_client_looks_for_it(nobody, monkeypatch, where):
+    assert Wandb(save_dir=str(nobody))._offline
+    entry = f"machine {'wandb.example.org' if where == 'another server' else 'api.wandb.ai'} login user password {KEY}\n"
+    path = nobody / "home" / (".netrc" if where in ("netrc", "another server") else "_netrc")
+    if where == "variable":
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+    elif where == "NETRC":
+        path = nobody / "elsewhere"
+        monkeypatch.setenv("NETRC", str(path))
+    if where != "variable":
+        path.write_text(entry)
+        path.chmod(0o600)
+    if where == "another server":
+        assert Wandb(save_dir=str(nobody))._offline  # a key of that server is none of this one
+        monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not Wandb(save_dir=str(nobody))._offline
+
+
+def test_what_the_logger_does_with_a_grid_loses_no_pixel(nobody):
+    import wandb
+
+    sheet = enlarged(grid(torch.rand(4, 3, 8, 8) * 2 - 1), side=100)
+    logger = Wandb(save_dir=str(nobody))
+    logger.log_image("samples", [sheet], step=64)
+    at = Path(logger.experiment.dir).parent
+    wandb.finish()
+    (row,) = Written(at).history
+    (name,) = row["samples/filenames"]
+    assert row["images_seen"] == 64
+    assert np.array_equal(np.array(Image.open(at / "files" / name).convert("RGB")), np.array(sheet))
