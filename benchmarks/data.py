@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 
-import lightning
-import numpy
 import torch
 import torchvision
+from machine import report
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -57,13 +53,6 @@ def images_per_second(start: Callable[[], Iterator], images: int) -> float:
     return images // BATCH * BATCH / (time.perf_counter() - begin)
 
 
-def processor() -> str:
-    try:
-        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"), help="where MNIST/raw lies")
@@ -83,29 +72,16 @@ def main() -> None:
             runs[loader].append(images_per_second(start, images))
 
     medians = {loader: statistics.median(speeds) for loader, speeds in runs.items()}
-    print(f"{'loader':<42}{'images/s':>12}{'genbench is':>14}")
-    for loader, speed in medians.items():
-        print(f"{loader:<42}{speed:>12,.0f}{medians['genbench'] / speed:>12.1f} x")
-
-    result = {
-        "what": "MNIST training images per second, batches of 64 at 32x32; medians of interleaved runs",
-        "date": date.today().isoformat(),
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "load_average": os.getloadavg()[0],  # of the minute before the end: what else the machine was doing, and this
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": numpy.__version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "lightning": lightning.__version__,
-        },
-        "images_per_second": {loader: round(speed) for loader, speed in medians.items()},
-        "ratio": {loader: round(medians["genbench"] / speed, 1) for loader, speed in medians.items()},
-        "runs": {loader: [round(speed) for speed in speeds] for loader, speeds in runs.items()},
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"Written to {args.out}")
+    rows = [
+        {
+            "loader": loader,
+            "images per second": round(speed),
+            "genbench is faster by": round(medians["genbench"] / speed, 1),
+            "runs": [round(speed) for speed in runs[loader]],
+        }
+        for loader, speed in medians.items()
+    ]
+    report("MNIST training images per second, batches of 64 at 32×32, medians of interleaved runs", rows, args.out)
 
 
 if __name__ == "__main__":

@@ -47,13 +47,14 @@ class Curves(Logger):
             header += [name for name in row if name not in header]
             self._write(self.rows(), header)
         with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, header).writerow(row)
+            csv.DictWriter(file, header, lineterminator="\n").writerow(row)
 
     def rows(self) -> list[dict[str, str]]:
+        """All complete rows: a process that was killed may have left half of one, which must not read as numbers."""
         if not self.path.is_file():
             return []
         with open(self.path, newline="") as file:
-            return list(csv.DictReader(file))
+            return list(csv.DictReader(line for line in file if line.endswith("\n")))
 
     def _header(self) -> list[str]:
         if not self.path.is_file():
@@ -63,7 +64,7 @@ class Curves(Logger):
 
     def _write(self, rows: list[dict[str, str]], header: list[str]) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, header)
+        writer = csv.DictWriter(text, header, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         with replacing(self.path) as file:
@@ -73,10 +74,7 @@ class Curves(Logger):
     def cut(self, images_seen: int) -> None:
         """Drop what was logged after so many images."""
         if self.path.is_file():
-            # a row half written when the process was killed is later than the checkpoint too
-            rows = [
-                r for r in self.rows() if (r["images_seen"] or "").isdigit() and int(r["images_seen"]) <= images_seen
-            ]
+            rows = [row for row in self.rows() if int(row["images_seen"]) <= images_seen]
             self._write(rows, self._header())
 
     @rank_zero_only
@@ -151,12 +149,13 @@ class Wandb(WandbLogger):
         run_id: str | None = None,
     ) -> None:
         told = os.environ.get("WANDB_MODE")
-        offline = told == "offline" or (told is None and not _has_key())
+        offline = told in ("offline", "dryrun") or (told is None and not _has_key())
         self._why_offline = "as WANDB_MODE says" if told else "no API key is set"
         super().__init__(
             name=run_name, save_dir=save_dir or ".", project=project, entity=entity, group=group, tags=tags,
             id=run_id, offline=offline, resume="allow",
         )  # fmt: skip
+        self._wandb_init.pop("anonymous", None)  # Lightning passes it on, and the client warns that it means nothing
         self._metric_defined = False
 
     @rank_zero_only

@@ -76,7 +76,9 @@ def test_the_plot_is_a_picture_of_every_curve(tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "close", lambda figure: (figures.append(figure), close(figure)))
     curves = Curves(tmp_path)
     for k in range(1, 4):
-        curves.log_metrics({"generator/adversarial": k, "discriminator/real": -k, "discriminator/fake": k / 2}, step=1000 * k)
+        curves.log_metrics(
+            {"generator/adversarial": k, "discriminator/real": -k, "discriminator/fake": k / 2}, step=1000 * k
+        )
         curves.log_metrics({"generator/lr": 0.1}, step=1000 * k)
     curves.log_metrics({"val/swd": 3.0}, step=2000)
     curves.log_metrics({"val/swd": 2.0, "val/mse": 1.0}, step=3000)  # one point of mse is no curve
@@ -107,7 +109,7 @@ KEY = "0123456789abcdef" * 2 + "01234567"  # 40 characters, as the real ones hav
 
 
 def records(path):
-    """What the client wrote: LevelDB's log format (blocks of 32 kB, each record with a checksum) of protocol buffers."""
+    """What the client wrote: protocol buffers in LevelDB's log format, blocks of 32 kB and a checksum a record."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, found, joined, at = path.read_bytes(), [], b"", 7
@@ -255,7 +257,8 @@ def test_a_key_stands_in_no_file_and_in_no_output(nobody, monkeypatch, capfd):
 @pytest.mark.parametrize("where", ["variable", "netrc", "_netrc", "NETRC", "another server"])
 def test_a_key_is_found_where_the_client_looks_for_it(nobody, monkeypatch, where):
     assert Wandb(save_dir=str(nobody))._offline
-    entry = f"machine {'wandb.example.org' if where == 'another server' else 'api.wandb.ai'} login user password {KEY}\n"
+    server = "wandb.example.org" if where == "another server" else "api.wandb.ai"
+    entry = f"machine {server} login user password {KEY}\n"
     path = nobody / "home" / (".netrc" if where in ("netrc", "another server") else "_netrc")
     if where == "variable":
         monkeypatch.setenv("WANDB_API_KEY", KEY)

@@ -60,10 +60,11 @@ class Quality(Callback):
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer, module: GenerativeModule) -> None:
         split = "test" if trainer.state.fn == "test" else "val"
-        names = sorted(self._sums)
-        totals = torch.tensor([self._sums[n] for n in names] + [self._count], dtype=torch.float64)
-        totals = trainer.strategy.reduce(totals.to(module.device), reduce_op="sum").tolist()
-        self.scores = {f"{split}/{name}": total / totals[-1] for name, total in zip(names, totals, strict=False)}
+        # as objects: a process that had no block does not know the names
+        parts = gather([(self._sums, self._count)])
+        count = sum(n for _, n in parts)
+        names = sorted({name for sums, _ in parts for name in sums})
+        self.scores = {f"{split}/{name}": sum(sums.get(name, 0.0) for sums, _ in parts) / count for name in names}
         if isinstance(module, Samples):
             real = torch.cat(gather(self._projected))[: self.samples]
             seeds = torch.arange(self.samples, device=module.device) + mix("quality") % 2**32
@@ -80,7 +81,7 @@ class Quality(Callback):
     on_test_epoch_end = on_validation_epoch_end
 
 
-def gather(parts: list[Tensor]) -> list[Tensor]:
+def gather(parts: list[Any]) -> list[Any]:
     """The parts of all processes, in the order of their ranks."""
     if not (dist.is_available() and dist.is_initialized()):
         return parts

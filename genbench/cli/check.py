@@ -184,8 +184,8 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
         return
     steps, before = 200, distance()
     run = Trainer(
-        accelerator="cpu", devices=1, logger=False, callbacks=[Budget(8 * steps)], max_epochs=-1, default_root_dir=folder,
-        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, limit_val_batches=0,
+        accelerator="cpu", devices=1, logger=False, callbacks=[Budget(8 * steps)], max_epochs=-1,
+        default_root_dir=folder, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, limit_val_batches=0,
     )  # fmt: skip
     run.fit(model, datamodule=data)
     after = distance()
@@ -241,7 +241,8 @@ def a_checkpoint_is_enough(recipe: Recipe, folder: Path) -> None:
     model = genbench.load(folder / "checkpoints" / "last.ckpt")
     demand(type(model) is type(run.lightning_module), "the checkpoint gives another class")
     average = next(c for c in run.callbacks if isinstance(c, EMA)).average
-    demand(same({k: v for k, v in model.state_dict().items() if k in average}, average), "averages were not loaded")
+    loaded = {k: v for k, v in model.state_dict().items() if k in average}
+    demand(same(loaded, average), "averages were not loaded")
     if isinstance(model, Samples):
         run.lightning_module.eval().load_state_dict(average, strict=False)
         a, b = (_sample(m, torch.arange(2)) for m in (model, run.lightning_module))
@@ -276,7 +277,8 @@ def two_processes(recipes: list[Recipe], folder: Path, modules: list[str] = ()) 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = f"from genbench.cli.check import _worker; _worker({[str(r.path) for r in recipes]}, {str(folder)!r}, {list(modules)})"
+    paths = [str(r.path) for r in recipes]
+    command = f"from genbench.cli.check import _worker; _worker({paths}, {str(folder)!r}, {list(modules)})"
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", command],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 
@@ -16,7 +15,6 @@ def main(verb: str, argv: list[str]) -> int:
     argv = _with_configs(verb, import_modules(argv))
     from genbench.cli.trainer import GenbenchCLI  # here the wait begins: torch and lightning
 
-    sys.argv = sys.argv[:1]  # LightningCLI warns when it is given arguments and finds others there
     command = [verb, *argv]
     try:
         with warnings.catch_warnings():

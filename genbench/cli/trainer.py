@@ -262,8 +262,8 @@ class GenbenchCLI(LightningCLI):
             return Trainer(**config | kwargs)
         except MisconfigurationException as error:
             raise UserError(
-                f"{error} This machine has {torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores: choose with "
-                "`--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
+                f"{error} This machine has {torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores: choose "
+                "with `--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
             ) from error
 
     # ---- verbs --------------------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
 
     Args:
         spec: What the data is; given by the DataModule when run from a config
-        optimizer: Optimizer of every player: a class path and its arguments, `{class_path: torch.optim.Adam, lr: 0.001}`
+        optimizer: Optimizer of every player: a class path and its arguments, such as
+            `{class_path: torch.optim.Adam, lr: 0.001}`
         optimizers: What differs for single players, by player: `{generator: {lr: 0.0001}}`
         schedule: Learning-rate schedule of every player (class path and arguments), or none. It counts in kimg: one
             of its steps is 1,000 images seen

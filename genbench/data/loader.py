@@ -165,7 +165,10 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """One pass in the set's own order, in blocks of `batch_size`; rank r takes blocks r, r + world, ..."""
+    """One pass in the set's own order, in blocks of `batch_size`; rank r takes blocks r, r + world, ...
+
+    Where there would be fewer blocks than processes they are smaller: each process has one at least.
+    """
 
     def __init__(
         self,
@@ -178,7 +181,8 @@ class EvalLoader:
         pin_memory: bool = False,
     ) -> None:
         self.source, self.workers, self.pin_memory = source, workers, pin_memory
-        self.blocks = list(torch.arange(len(source)).split(batch_size))[rank::world]
+        size = max(1, min(batch_size, len(source) // world))
+        self.blocks = list(torch.arange(len(source)).split(size))[rank::world]
 
     def __len__(self) -> int:
         return len(self.blocks)

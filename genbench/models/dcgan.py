@@ -13,7 +13,7 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
-from genbench.networks.conv import DownNet, UpNet, dcgan_init
+from genbench.networks.conv import dcgan_init, down_net, up_net
 from genbench.objectives.adversarial import NonSaturating, r1_penalty
 
 # section 4: Adam with learning rate 0.0002 and beta1 0.5
@@ -46,8 +46,8 @@ class DCGAN(GenerativeModule):
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         self.latent_dim, self.prior, self.r1_gamma = latent_dim, prior, r1_gamma
         channels, size = self.spec.channels, self.spec.size
-        self.generator = UpNet(latent_dim, channels, size, width, output=nn.Tanh())
-        self.discriminator = DownNet(channels, size, width, outputs=1)
+        self.generator = up_net(latent_dim, channels, size, width, output=nn.Tanh())
+        self.discriminator = down_net(channels, size, width, outputs=1)
         self.game = NonSaturating()
         dcgan_init(self)
 

@@ -15,7 +15,7 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.units import Images
-from genbench.networks.conv import DownNet, UpNet
+from genbench.networks.conv import down_net, up_net
 from genbench.networks.mlp import mlp
 from genbench.objectives.elbo import bernoulli_nll, gaussian_kl, gaussian_nll, reparameterize
 
@@ -56,8 +56,8 @@ class VAE(GenerativeModule):
         self.beta, self.kl_warmup = beta, Images(kl_warmup) if kl_warmup else None
         self.latent_shape = (latent_dim,)
         if network == "conv":
-            self.encoder = DownNet(self.spec.channels, self.spec.size, width, outputs=2 * latent_dim)
-            self.decoder = UpNet(latent_dim, self.spec.channels, self.spec.size, width)
+            self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=2 * latent_dim)
+            self.decoder = up_net(latent_dim, self.spec.channels, self.spec.size, width)
         else:
             pixels = prod(self.spec.shape)
             self.encoder = nn.Sequential(nn.Flatten(), mlp([pixels, *hidden, 2 * latent_dim]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import nn
 
 from genbench.core.errors import UserError
@@ -24,46 +26,42 @@ def widths(size: int, width: int) -> list[int]:
     return [width * min(2**k, 8) for k in range(stages(size))]
 
 
-class UpNet(nn.Sequential):
+def up_net(latent_dim: int, channels: int, size: int, width: int, output: nn.Module | None = None) -> nn.Sequential:
     """z [B, latent_dim] -> [B, channels, size, size] by transposed convolutions (Radford et al. 2016, figure 1)."""
-
-    def __init__(self, latent_dim: int, channels: int, size: int, width: int, output: nn.Module | None = None) -> None:
-        inner = widths(size, width)[::-1]  # from 4x4 outwards
-        layers: list[nn.Module] = [
-            nn.Unflatten(1, (latent_dim, 1, 1)),
-            nn.ConvTranspose2d(latent_dim, inner[0], 4, bias=False),  # [B, inner, 4, 4]
-            nn.BatchNorm2d(inner[0]),
+    inner = widths(size, width)[::-1]  # from 4x4 outwards
+    layers: list[nn.Module] = [
+        nn.Unflatten(1, (latent_dim, 1, 1)),
+        nn.ConvTranspose2d(latent_dim, inner[0], 4, bias=False),  # [B, inner, 4, 4]
+        nn.BatchNorm2d(inner[0]),
+        nn.ReLU(inplace=True),
+    ]
+    for wide, narrow in pairwise(inner):
+        layers += [
+            nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(narrow),
             nn.ReLU(inplace=True),
         ]
-        for wide, narrow in zip(inner, inner[1:], strict=False):
-            layers += [
-                nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(narrow),
-                nn.ReLU(inplace=True),
-            ]
-        layers.append(nn.ConvTranspose2d(inner[-1], channels, 4, stride=2, padding=1))
-        if output is not None:
-            layers.append(output)
-        super().__init__(*layers)
+    layers.append(nn.ConvTranspose2d(inner[-1], channels, 4, stride=2, padding=1))
+    if output is not None:
+        layers.append(output)
+    return nn.Sequential(*layers)
 
 
-class DownNet(nn.Sequential):
+def down_net(channels: int, size: int, width: int, outputs: int) -> nn.Sequential:
     """[B, channels, size, size] -> [B, outputs] by strided convolutions; no normalisation next to the image."""
-
-    def __init__(self, channels: int, size: int, width: int, outputs: int) -> None:
-        inner = widths(size, width)
-        layers: list[nn.Module] = [
-            nn.Conv2d(channels, inner[0], 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2, inplace=True),  # slope of Radford et al. 2016, section 4
+    inner = widths(size, width)
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, inner[0], 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2, inplace=True),  # slope of Radford et al. 2016, section 4
+    ]
+    for narrow, wide in pairwise(inner):
+        layers += [
+            nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.LeakyReLU(0.2, inplace=True),
         ]
-        for narrow, wide in zip(inner, inner[1:], strict=False):
-            layers += [
-                nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-        layers += [nn.Conv2d(inner[-1], outputs, 4), nn.Flatten()]  # 4x4 -> 1x1
-        super().__init__(*layers)
+    layers += [nn.Conv2d(inner[-1], outputs, 4), nn.Flatten()]  # 4x4 -> 1x1
+    return nn.Sequential(*layers)
 
 
 def dcgan_init(net: nn.Module) -> None:

@@ -119,6 +119,7 @@ def test_the_average_is_put_in_place_and_the_weights_back_to_the_bit():
     average = {name: value.clone() for name, value in ema.average.items()}
     with ema.in_place(module):
         assert all(torch.equal(value, average.get(name, raw[name])) for name, value in module.state_dict().items())
+    assert all(torch.equal(value, raw[name]) for name, value in module.state_dict().items())
     with pytest.raises(ZeroDivisionError), ema.in_place(module):
         raise ZeroDivisionError
     assert all(torch.equal(value, raw[name]) for name, value in module.state_dict().items())

@@ -31,7 +31,7 @@ def test_the_reconstruction_error_is_the_mean_over_every_image_of_the_split():
     assert validate(module, [Quality()]) == {"val/mse": pytest.approx(expected, rel=1e-6)}
 
 
-@pytest.mark.parametrize("samples", [10, 24, 100])
+@pytest.mark.parametrize("samples", [10, 15, 24, 100])
 def test_samples_are_compared_with_as_many_images_as_the_split_has(samples):
     module, x = ToyGAN(SPEC).eval(), held_out()
     expected = swd(module, samples, x[:samples])

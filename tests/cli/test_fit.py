@@ -214,7 +214,7 @@ def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
         (["--data", "FashionMNIST", "--data.root", "nowhere", "--data.download", "false"], "FashionMNIST is not at "),
         (["--ckpt", "last"], "there is no runs/run/checkpoints/last.ckpt yet"),
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),
-        (["--ckpt", "vae.ckpt"], "is a checkpoint of genbench.models.vae.VAE, and the config is of genbench.models.DCGAN"),
+        (["--ckpt", "vae.ckpt"], "is a checkpoint of genbench.models.vae.VAE, and the config is of genbench.models."),
         (["--nonsense", "1"], "unrecognized arguments: --nonsense"),
         (["--import", "no_such_module"], "No module named 'no_such_module'"),
     ],

@@ -10,7 +10,7 @@ from genbench.callbacks import Quality
 from genbench.core.batch import Batch, DataSpec, to_uint8
 from genbench.core.capabilities import Decodes, Encodes, Reconstructs, Samples
 from genbench.core.errors import UserError
-from genbench.core.noise import Draws, per_seed
+from genbench.core.noise import per_seed
 from genbench.models import VAE
 
 SPEC = DataSpec((1, 4, 4))
@@ -127,14 +127,11 @@ def test_validation_noise_depends_neither_on_the_runs_seed_nor_on_the_global_one
 
 
 def test_validation_noise_is_another_for_each_block():
-    module = small()
-    noise = Each("on_validation_batch_start", lambda trainer, module: None)
-    seen = []
-    module.draw = Draws()
+    module, seen = small(), []
     module.decoder.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0][:4]))
     for parameter in module.encoder.parameters():
         parameter.data.zero_()  # z is then the noise itself
-    validate(module, [noise])
+    validate(module, [])
     assert len(seen) == 3 and not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
 
 
@@ -185,9 +182,9 @@ def test_a_sample_is_the_decoders_mean_at_a_code_from_the_prior():
     assert torch.equal(vae.sample(seeds), vae.decode(per_seed(torch.randn, seeds, (3,))))
 
 
-def ignoring_z(decoder):
+def ignoring_z(decoder, **arguments):
     """A decoder that gives the same distribution of the 16 pixels for every code."""
-    vae = small(decoder=decoder, hidden=[], sigma=0.2)
+    vae = small(decoder=decoder, hidden=[], sigma=0.2, **arguments)
     vae.decoder[0][0].weight.data.zero_()
     vae.decoder[0][0].bias.data = (
         torch.linspace(-1.5, 1.5, 16) if decoder == "bernoulli" else torch.linspace(-1.2, 0, 16)
@@ -216,12 +213,12 @@ def test_pixels_drawn_from_a_gaussian_decoder_have_its_mean_and_spread_and_stay_
 
 
 def test_pixel_noise_is_not_the_noise_of_the_code():
-    vae, n = ignoring_z("gaussian"), 3000
+    vae, n = ignoring_z("gaussian", latent_dim=16), 2000  # as many numbers as pixels, so that they could be the same
     seeds = torch.arange(n)
-    z = per_seed(torch.randn, seeds, (3,))
-    pixels = vae.sample(seeds, mean=False).flatten(1)[:, -4:]
-    together = torch.corrcoef(torch.cat([z, pixels], 1).T)[:3, 3:]
-    assert together.abs().max() < 4.5 / n**0.5
+    z = per_seed(torch.randn, seeds, (16,))
+    pixels = vae.sample(seeds, mean=False).flatten(1)[:, 4:]  # the first ones are clamped to black more often than not
+    together = torch.corrcoef(torch.cat([z, pixels], 1).T)[:16, 16:]
+    assert together.abs().max() < 5 / n**0.5
 
 
 def test_a_condition_is_refused():

@@ -8,7 +8,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from genbench.core.errors import UserError
-from genbench.networks.conv import DownNet, UpNet, dcgan_init, stages, widths
+from genbench.networks.conv import dcgan_init, down_net, stages, up_net, widths
 
 SIZES = [16, 32, 64, 128, 256]
 
@@ -20,23 +20,23 @@ def parameters(net):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", SIZES)
 def test_vectors_become_images_and_images_vectors_at_every_size(size, channels):
-    image = UpNet(5, channels, size, width=2, output=nn.Tanh())(torch.randn(2, 5))
+    image = up_net(5, channels, size, width=2, output=nn.Tanh())(torch.randn(2, 5))
     assert image.shape == (2, channels, size, size) and image.dtype == torch.float32
     assert image.abs().max() <= 1
-    vector = DownNet(channels, size, width=2, outputs=7)(image)
+    vector = down_net(channels, size, width=2, outputs=7)(image)
     assert vector.shape == (2, 7) and vector.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_numbers_stay_in_the_weights_precision(dtype):
-    up, down = UpNet(5, 1, 16, 2).to(dtype), DownNet(1, 16, 2, 7).to(dtype)
+    up, down = up_net(5, 1, 16, 2).to(dtype), down_net(1, 16, 2, 7).to(dtype)
     image = up(torch.randn(2, 5, dtype=dtype))
     assert image.dtype == dtype and down(image).dtype == dtype
 
 
 @pytest.mark.parametrize("size", [0, 8, 24, 28, 100, 512])
 def test_a_size_that_the_nets_cannot_make_is_refused_with_those_they_can(size):
-    for build in (lambda: UpNet(5, 1, size, 2), lambda: DownNet(1, size, 2, 1)):
+    for build in (lambda: up_net(5, 1, size, 2), lambda: down_net(1, size, 2, 1)):
         with pytest.raises(UserError, match=f"images of 16, 32, 64, 128, 256 pixels a side; the data has {size}"):
             build()
 
@@ -61,7 +61,7 @@ def layers(net):
 
 def test_the_generator_of_64_pixels_is_the_papers():
     # figure 1 at half its width, as in PyTorch's DCGAN tutorial: normalisation everywhere but at the output
-    net = UpNet(100, 3, 64, width=64, output=nn.Tanh())
+    net = up_net(100, 3, 64, width=64, output=nn.Tanh())
     assert layers(net) == [
         "Unflatten",
         (100, 512, 1, 0), 512, "ReLU",
@@ -76,7 +76,7 @@ def test_the_generator_of_64_pixels_is_the_papers():
 
 
 def test_the_discriminator_of_64_pixels_is_the_papers():
-    net = DownNet(3, 64, width=64, outputs=1)
+    net = down_net(3, 64, width=64, outputs=1)
     assert layers(net) == [
         (3, 64, 2, 1), "LeakyReLU",
         (64, 128, 2, 1), 128, "LeakyReLU",
@@ -90,7 +90,7 @@ def test_the_discriminator_of_64_pixels_is_the_papers():
 
 
 def test_no_bias_stands_before_a_normalisation_that_would_remove_it():
-    for net in (UpNet(5, 3, 64, 4), DownNet(3, 64, 4, 1)):
+    for net in (up_net(5, 3, 64, 4), down_net(3, 64, 4, 1)):
         for layer, following in pairwise(net):
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                 assert (layer.bias is None) == isinstance(following, nn.BatchNorm2d)
@@ -98,15 +98,15 @@ def test_no_bias_stands_before_a_normalisation_that_would_remove_it():
 
 def test_every_pixel_reaches_the_output_and_every_number_of_z_every_image():
     image = torch.randn(2, 1, 32, 32, requires_grad=True)
-    DownNet(1, 32, 4, 1).eval()(image).sum().backward()
+    down_net(1, 32, 4, 1).eval()(image).sum().backward()
     assert (image.grad != 0).all()
     z = torch.randn(2, 5, requires_grad=True)
-    UpNet(5, 1, 32, 4).eval()(z).square().sum().backward()
+    up_net(5, 1, 32, 4).eval()(z).square().sum().backward()
     assert (z.grad != 0).all()
 
 
 def test_first_weights_are_normal_with_the_papers_spread():
-    net = nn.Sequential(UpNet(20, 1, 32, 16), DownNet(1, 32, 16, 1))
+    net = nn.Sequential(up_net(20, 1, 32, 16), down_net(1, 32, 16, 1))
     dcgan_init(net)
     convolutions = [m.weight for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
     scales = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -1,0 +1,44 @@
+"""Where and with what a figure was measured, printed and written beside it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+
+def processor() -> str:
+    try:
+        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def conditions() -> dict[str, Any]:
+    return {
+        "date": date.today().isoformat(),
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "load_average": round(os.getloadavg()[0], 2),  # of the last minute: what else the machine did, and this
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in ("numpy", "torch", "torchvision", "lightning")},
+    }
+
+
+def report(title: str, rows: list[dict[str, Any]], out: Path) -> None:
+    """Print the rows as a table and write them, with the conditions, as JSON."""
+    columns = [name for name, value in rows[0].items() if not isinstance(value, list)]
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(f"{row[c]:,}" if isinstance(row[c], (int, float)) else str(row[c]) for c in columns))
+    Console().print(table)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"what": title, **conditions(), "rows": rows}, indent=2) + "\n")
+    print(f"Written to {out}")
