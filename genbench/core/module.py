@@ -43,15 +43,18 @@ ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
 class Turn:
     """One player's part of a training step; see `GenerativeModule.turn`."""
 
-    def __init__(self, module: GenerativeModule, player: str) -> None:
-        self._module, self._player = module, player
+    def __init__(self, module: GenerativeModule, player: str, optimizer: Any) -> None:
+        self._module, self._player, self._optimizer = module, player, optimizer
         self.backwards = 0
 
     def minimize(self, **terms: Tensor) -> None:
         """Add up the named loss terms (scalars) and backpropagate them into this player's gradients."""
         self.log(**terms)
         loss = sum(terms.values())
-        self._module.manual_backward(loss / self._module.accumulate)
+        if not self.backwards and self._module._micro_batch == 1:
+            # here and not after the step: memory given back at the end of a step costs page faults in the next
+            self._optimizer.zero_grad(set_to_none=True)
+        self._module.manual_backward(loss / self._module.accumulate if self._module.accumulate > 1 else loss)
         self.backwards += 1
 
     def log(self, **values: Tensor) -> None:
@@ -158,7 +161,7 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
         """One player's part of a training step: forward, `minimize`, and at the end its optimizer's step.
 
         Inside, only this player's parameters take gradient. At the end (every `accumulate` batches) gradients are
-        averaged over processes, unscaled, clipped; the optimizer and its schedule step; gradients are emptied.
+        averaged over processes, unscaled, clipped; the optimizer and its schedule step. Gradients are emptied before the next backward.
         """
         index = list(self.players).index(player)
         optimizer = self._wrapped_optimizers()[index]
@@ -170,7 +173,7 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
         others = [p for name, own in self._own.items() if name != player for p in own if p.requires_grad]
         for p in others:
             p.requires_grad_(False)
-        turn = Turn(self, player)
+        turn = Turn(self, player, optimizer)
         try:
             yield turn
         finally:
@@ -178,7 +181,6 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
                 p.requires_grad_(True)
         if turn.backwards and self._micro_batch == self.accumulate:
             optimizer.step()  # -> strategy averages -> precision unscales -> on_before_optimizer_step clips -> step
-            optimizer.zero_grad(set_to_none=True)
             self.updates[player] += 1
             schedule = self._schedulers[player]
             if schedule is not None:
@@ -246,7 +248,11 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
         gives noise keyed by the image's place in the global batch.
         """
         self.draw.seed("train", self.seed, self.images_seen)
-        torch.manual_seed(mix("step", self.seed, self.images_seen, self.trainer.global_rank))
+        seed = mix("step", self.seed, self.images_seen, self.trainer.global_rank)
+        # not torch.manual_seed: without a GPU it queues a call, with a stack trace, at every step
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         self._last_batch = len(batch) * self.trainer.world_size
         self.images_seen += self._last_batch
         self._micro_batch = self._micro_batch % self.accumulate + 1
@@ -341,6 +347,8 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
             checkpoint["genbench"] |= {"micro_batch": self._micro_batch, "gradients": gradients}
 
     def _accumulated(self) -> dict[str, Tensor]:
+        if self._micro_batch % self.accumulate == 0:
+            return {}  # what lies there has been stepped on
         return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

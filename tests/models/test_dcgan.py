@@ -90,11 +90,13 @@ def test_a_turn_leaves_the_other_players_gradients_and_weights_untouched():
 
         def __enter__(self):
             self.before = [p.detach().clone() for p in nets[self.other].parameters()]
+            self.gradients = [None if p.grad is None else p.grad.clone() for p in nets[self.other].parameters()]
             return self.turn.__enter__()
 
         def __exit__(self, *error):
             after = list(nets[self.other].parameters())
-            assert all(p.grad is None for p in after)
+            for p, gradient in zip(after, self.gradients, strict=True):
+                assert p.grad is None if gradient is None else torch.equal(p.grad, gradient)
             assert all(torch.equal(p, q) for p, q in zip(self.before, after, strict=True))
             checked.append(self.other)
             return self.turn.__exit__(*error)
