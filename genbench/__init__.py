@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
+    from PIL.Image import Image
+    from torch import Tensor
+
     from genbench.core.module import GenerativeModule
 
 __version__ = "0.1.0"
@@ -27,3 +30,10 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
     from genbench.core import checkpoint
 
     return checkpoint.load(path, raw=raw, device=device)
+
+
+def show(images: Tensor) -> Image:
+    """[N, C, H, W] in [-1, 1] as one picture, which a notebook displays."""
+    from genbench.callbacks.pictures import enlarged, grid
+
+    return enlarged(grid(images))

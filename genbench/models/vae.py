@@ -68,7 +68,7 @@ class VAE(GenerativeModule):
         with self.turn("vae") as turn:
             nll, kl = self._bound(batch.image, eps)  # [B], [B]
             turn.minimize(reconstruction=nll.mean(), kl=self.kl_weight() * kl.mean())
-            turn.log(elbo=-(nll + kl).mean())
+            turn.log(elbo=-(nll.detach() + kl.detach()).mean())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The evidence lower bound [B] in nats, with one draw of z for each image, and its two parts."""

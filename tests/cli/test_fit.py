@@ -3,6 +3,8 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -154,6 +156,17 @@ def test_a_second_ctrl_c_ends_at_once_without_saving(config, child, tmp_path, mo
     os.kill(number, signal.SIGINT)
     assert wait(number) == 130
     assert not Path("runs/run/checkpoints").exists()
+
+
+def test_two_processes_are_one_run_in_one_folder_that_rank_0_named(config, tmp_path):
+    command = [sys.executable, "-m", "genbench", "fit", "--config", str(config("vae"))]
+    devices = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    done = subprocess.run([*command, *devices], cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("vae-digits-")
+    assert [int(row["images_seen"]) for row in curve(run) if row["vae/kl"]] == list(range(32, 321, 32))
+    assert saved(run / "checkpoints" / "last.ckpt")["genbench"]["updates"] == {"vae": 20}
 
 
 def test_the_same_seed_gives_the_same_run_and_pictures_change_nothing(cli, config):
