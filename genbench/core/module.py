@@ -161,7 +161,8 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
         """One player's part of a training step: forward, `minimize`, and at the end its optimizer's step.
 
         Inside, only this player's parameters take gradient. At the end (every `accumulate` batches) gradients are
-        averaged over processes, unscaled, clipped; the optimizer and its schedule step. Gradients are emptied before the next backward.
+        averaged over processes, unscaled, clipped, and the optimizer and its schedule step. Gradients are emptied
+        before the next backward.
         """
         index = list(self.players).index(player)
         optimizer = self._wrapped_optimizers()[index]
