@@ -74,7 +74,7 @@ def _sentence(error: BaseException) -> str | None:
         cause = cause.__cause__ or cause.__context__
     if type(error).__name__ == "ArgumentError":
         return _parser_message(str(error))
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's own sentences
+    if type(error).__name__ in ("MisconfigurationException", "ModuleNotFoundError"):  # Lightning's own sentences
         return str(error)
     return None
 

@@ -43,8 +43,8 @@ ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
 class Turn:
     """One player's part of a training step; see `GenerativeModule.turn`."""
 
-    def __init__(self, module: GenerativeModule, player: str, optimizer: Any) -> None:
-        self._module, self._player, self._optimizer = module, player, optimizer
+    def __init__(self, module: GenerativeModule, player: str) -> None:
+        self._module, self._player = module, player
         self.backwards = 0
 
     def minimize(self, **terms: Tensor) -> None:
@@ -53,7 +53,8 @@ class Turn:
         loss = sum(terms.values())
         if not self.backwards and self._module._micro_batch == 1:
             # here and not after the step: memory given back at the end of a step costs page faults in the next
-            self._optimizer.zero_grad(set_to_none=True)
+            for p in self._module._own[self._player]:
+                p.grad = None
         self._module.manual_backward(loss / self._module.accumulate if self._module.accumulate > 1 else loss)
         self.backwards += 1
 
@@ -174,7 +175,7 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
         others = [p for name, own in self._own.items() if name != player for p in own if p.requires_grad]
         for p in others:
             p.requires_grad_(False)
-        turn = Turn(self, player, optimizer)
+        turn = Turn(self, player)
         try:
             yield turn
         finally:
@@ -241,6 +242,12 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
 
     def _place_draws(self) -> None:
         self.draw = Draws(self.trainer.global_rank, self.trainer.world_size, self.device)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Our loaders give batches on the device already; others are moved."""
+        image = getattr(batch, "image", None)
+        there = image is not None and image.device == device
+        return batch if there else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Advance the clock, and key all randomness of the step on it.
