@@ -216,11 +216,10 @@ class GenbenchCLI(LightningCLI):
 
     def _report_kept(self, config: Any) -> None:
         """When a flag puts another data set in place of the config's, say what it takes over from it."""
-        path = config.config[-1] if config.get("config") else None
-        if path is None or not is_first_process():
-            return
-        before = (yaml.safe_load(Path(str(path)).read_text()) or {}).get("data")
-        if not isinstance(before, dict) or "class_path" not in before:
+        before = None
+        for path in config.get("config") or []:
+            before = (yaml.safe_load(Path(str(path)).read_text()) or {}).get("data", before)
+        if not isinstance(before, dict) or "class_path" not in before or not is_first_process():
             return
         old, new = before["class_path"].split(".")[-1], config.data.class_path.split(".")[-1]
         if old != new:
