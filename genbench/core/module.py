@@ -243,12 +243,6 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
     def _place_draws(self) -> None:
         self.draw = Draws(self.trainer.global_rank, self.trainer.world_size, self.device)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Our loaders give batches on the device already; others are moved."""
-        image = getattr(batch, "image", None)
-        there = image is not None and image.device == device
-        return batch if there else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Advance the clock, and key all randomness of the step on it.
 

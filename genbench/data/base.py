@@ -295,6 +295,9 @@ class ImageData(LightningDataModule):
         source = self._source_on(device, stage)
         return EvalLoader(source, self.eval_batch_size, rank=rank, world=world, **self._reading(source, device))
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch if batch.image.device == device else batch.to(device, non_blocking=True)
+
     def _place(self) -> tuple[int, int, torch.device]:
         if self.trainer is None:
             return 0, 1, torch.device("cpu")
