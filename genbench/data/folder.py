@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from genbench.core.errors import UserError
@@ -60,7 +60,7 @@ class ImageFolder(ImageData):
                 f"{', '.join(EXTENSIONS)}."
             )
         if len(images) < len(files):
-            rank_zero_info(f"{self.path}: {len(files) - len(images)} files that are no images are ignored.")
+            rank_zero_warn(f"{self.path}: {len(files) - len(images)} files that are no images are ignored.")
         self.images = _layout(images, self.path)
         self.own_splits = tuple(self.images)
         folders = sorted({folder for _, folder in self.images["train"]})

@@ -110,6 +110,7 @@ def test_r1_is_computed_in_float32_under_autocast():
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_r1_of_a_compiled_critic_has_the_gradients_of_the_plain_one(backend):
     plain, compiled, x = critic(), critic(), torch.randn(3, 1, 8, 8)
+    torch.compiler.reset()
     compiled.compile(backend=backend)
     for net in (plain, compiled):
         (net(x).mean() + r1_penalty(net, x)).backward()
@@ -120,6 +121,7 @@ def test_r1_of_a_compiled_critic_has_the_gradients_of_the_plain_one(backend):
 def test_a_compiled_forward_still_has_no_second_derivative():
     # the reason why the penalty goes round it; should this pass one day, the detour can go
     net, x = critic(), torch.randn(3, 1, 8, 8, requires_grad=True)
+    torch.compiler.reset()  # after many compilations of one kind of network it would fall back to the plain forward
     net.compile(backend="aot_eager")
     with pytest.raises(RuntimeError, match="double backward"):
         torch.autograd.grad(net(x).sum(), x, create_graph=True)[0].square().sum().backward()
