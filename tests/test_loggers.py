@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -129,14 +130,27 @@ def records(path):
     return found
 
 
+def whole(folder):
+    """All records of a run's file. The client's service writes on after `finish`: wait for its last one."""
+    for _ in range(300):
+        try:
+            (path,) = folder.glob("run-*.wandb")
+            found = list(records(path))
+            if any(record.WhichOneof("record_type") == "exit" for record in found):
+                return found
+        except (ValueError, AssertionError, struct.error, IndexError):
+            pass  # not there yet, or half written
+        time.sleep(0.1)
+    raise TimeoutError(f"the client never finished writing {folder}")
+
+
 class Written:
     """A run as it was read back."""
 
     def __init__(self, folder):
-        (self.path,) = folder.glob("run-*.wandb")
         self.files = folder / "files"
         self.history, self.config, self.steps = [], {}, {}
-        for record in records(self.path):
+        for record in whole(folder):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 self.run = record.run
