@@ -241,17 +241,11 @@ class GenbenchCLI(LightningCLI):
             for key in ("config", "ckpt"):
                 dump.pop(key, None)
             self.run_folder = Run(self.folder, dump, self.resumed)
-            own = [self.run_folder, *own[:-1], own[-1], Budget(self._get(self.config, "max_images")), StopSafely()]
+            own = [self.run_folder, *own, Budget(self._get(self.config, "max_images")), StopSafely()]
         else:
             own = [settings["acceleration"], settings["quality"]]
-        loggers = config["logger"]
-        loggers = (
-            list(loggers)
-            if isinstance(loggers, (list, tuple))
-            else [loggers]
-            if loggers not in (None, True, False)
-            else []
-        )
+        # `true` and `false` are Lightning's words for its own default and for none
+        loggers = [logger for logger in _as_list(config["logger"]) if not isinstance(logger, bool)]
         if self.subcommand == "fit":
             loggers.insert(0, Curves(self.folder))
         config |= {"logger": loggers, "callbacks": [*(config["callbacks"] or []), *own]}
