@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from genbench.core.checkpoint import replacing
+from genbench.core.files import replacing
 
 
 class Curves(Logger):

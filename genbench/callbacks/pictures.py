@@ -14,7 +14,7 @@ from torch import Tensor
 from genbench.callbacks.ema import EMA
 from genbench.core.batch import to_uint8
 from genbench.core.capabilities import Reconstructs, Samples
-from genbench.core.checkpoint import replacing
+from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 

@@ -80,7 +80,7 @@ def write(images: Any, out: Path) -> None:
 
     from genbench.callbacks.pictures import enlarged, grid
     from genbench.core.batch import from_uint8
-    from genbench.core.checkpoint import replacing
+    from genbench.core.files import replacing
 
     array = images.permute(0, 2, 3, 1).numpy()
     if out.suffix == "":

@@ -33,6 +33,7 @@ from genbench.callbacks import (
 from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
 from genbench.core import checkpoint as files
 from genbench.core.errors import UserError
+from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
@@ -63,7 +64,7 @@ class Run(Callback):
         if stage != "fit" or not trainer.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with files.replacing(self.folder / "config.yaml") as file:
+        with replacing(self.folder / "config.yaml") as file:
             file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config)

@@ -20,16 +20,6 @@ def trained(tmp_path):
     return module, tmp_path / "toy.ckpt"
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "x.ckpt"
-    path.write_bytes(b"good")
-    with pytest.raises(ZeroDivisionError), checkpoint.replacing(path) as file:
-        file.write(b"half of a ne")
-        raise ZeroDivisionError
-    assert path.read_bytes() == b"good"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_disk_that_is_full_leaves_the_last_good_checkpoint_and_says_so(tmp_path):
     # a real failing write: no file of this process may grow past 4 kB
     script = f"""
