@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,18 +20,20 @@ class Checkpoint(Callback):
 
     Args:
         every_images: How often `last.ckpt` is written
-        monitor: The validation score that decides which checkpoint is `best.ckpt`
-        mode: Whether a small or a large score is good
+        monitor: The validation score that decides which checkpoint is `best.ckpt`. Default: what the model is for: the
+            Fréchet distance of its samples, else the error of its reconstructions, else its likelihood
+        mode: Whether a small or a large score is good, where `monitor` is given
     """
 
     def __init__(
         self,
         every_images: Images = Images(100_000),
-        monitor: str = "val/swd",
+        monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
         self.every_images, self.monitor, self.mode = Images(every_images), monitor, mode
-        self.best = math.inf if mode == "min" else -math.inf
+        self.best: float | None = None
+        self._best_of: str | None = None  # the score that `best` is of
         self._saved_at = -1
 
     def folder(self, trainer) -> Path:
@@ -51,14 +52,16 @@ class Checkpoint(Callback):
         if trainer.state.fn != "fit":
             return
         quality = next(c for c in trainer.callbacks if isinstance(c, Quality))
-        if self.monitor not in quality.scores:
+        monitor, mode = (self.monitor, self.mode) if self.monitor else quality.deciding(module)
+        if monitor not in quality.scores:
             raise UserError(
-                f"checkpoint.monitor is '{self.monitor}', which validation does not give; it gives "
+                f"checkpoint.monitor is '{monitor}', which validation does not give; it gives "
                 f"{', '.join(quality.scores) or 'nothing'}."
             )
-        score = quality.scores[self.monitor]
-        if score < self.best if self.mode == "min" else score > self.best:
-            self.best = score
+        score = quality.scores[monitor]
+        first = self.best is None or self._best_of != monitor  # another score cannot be compared with
+        if first or (score < self.best if mode == "min" else score > self.best):
+            self.best, self._best_of = score, monitor
             self.save(trainer, module)
             if trainer.is_global_zero:
                 files.copy(self.folder(trainer) / "last.ckpt", self.folder(trainer) / "best.ckpt")
@@ -78,7 +81,7 @@ class Checkpoint(Callback):
         self._saved_at = module.images_seen
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "of": self._best_of}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        self.best, self._best_of = state["best"], state.get("of")

@@ -1,39 +1,83 @@
-"""Cheap scores on the validation split during training: they choose the best checkpoint."""
+"""Scores on the validation split during training, by the same ruler as the final ones: they choose the best checkpoint."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning import Callback
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from genbench.core.capabilities import Reconstructs, Samples
+from genbench.core import ranks
+from genbench.core.batch import to_uint8
+from genbench.core.capabilities import HasLikelihood, Reconstructs, Samples, Segments
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.core.noise import mix
 from genbench.core.units import Images
-from genbench.metrics.sliced_wasserstein import project, sliced_wasserstein
+from genbench.data.base import ImageData
+from genbench.evaluation import extractors
+from genbench.evaluation import protocol as protocols
+from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.extractors import Extractor
+from genbench.evaluation.images import TensorImages
+from genbench.metrics.scales import scale
 
 
 class Quality(Callback):
-    """Validates every so many images and logs the means over the split, with averaged weights:
+    """Validates every so many images and logs, with averaged weights:
 
-    val/<name>  what the model's `validation_step` returns for each image
-    val/mse     squared error of reconstructions, for models that reconstruct
-    val/swd     sliced Wasserstein distance between samples and images, for models that sample
+    val/<name>  means over the split of what the model's `validation_step` returns for each image
+    val/<score> the scores of a protocol, with samples of its own: not those of a test protocol
 
     Args:
         every_images: How often; also at the end
-        samples: Number of samples, and of images that they are compared with
+        protocol: Name of the protocol
+        extractor: Network whose features are compared. Default: the data set's own; where its weights are not at hand,
+            a random VGG16, which says so in the scores' names
     """
 
-    def __init__(self, every_images: Images = Images(100_000), samples: int = 1000) -> None:
-        self.every_images, self.samples = Images(every_images), samples
+    def __init__(
+        self, every_images: Images = Images(100_000), protocol: str = "quick", extractor: str | None = None
+    ) -> None:
+        self.every_images = Images(every_images)
+        self.protocol, self.extractor = protocols.load(protocol).changed(extractor=extractor), extractor
+        self._judge: Extractor | None = None
         self._sums: dict[str, float] = {}
         self._count = 0
-        self._projected: list[Tensor] = []
+        self._images: list[Tensor] = []
         self.scores: dict[str, float] = {}
+
+    def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
+        # before training, so that weights that are lacking are spoken of now; the first process may have to fetch them
+        if trainer.is_global_zero:
+            self._judge = self._build(trainer)
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            self._judge = self._build(trainer)
+
+    def _build(self, trainer) -> Extractor:
+        data = trainer.datamodule
+        try:
+            name = self.extractor or getattr(data, "extractor", "inception")
+            return extractors.build(name, root=getattr(data, "root", None))
+        except UserError as error:
+            if self.extractor:
+                raise
+            rank_zero_info(f"note: {error}\nValidation goes on with the features of a random VGG16.")
+            return extractors.build("vgg-random")
+
+    def deciding(self, module: GenerativeModule) -> tuple[str, str]:
+        """The score that tells which checkpoint is best, and whether `min` or `max` is."""
+        for capability, score in (
+            (Samples, self._judge.score("fid")), (Reconstructs, "mse"), (HasLikelihood, "nats"), (Segments, "mean_iou"),
+        ):  # fmt: skip
+            if isinstance(module, capability):
+                return f"val/{score}", "min" if scale(score).better == "lower" else "max"
+        raise UserError(
+            f"{type(module).__name__} has no ability that validation scores; name one of its own scores with "
+            "`--checkpoint.monitor val/NAME --checkpoint.mode min|max`."
+        )
 
     def on_train_batch_start(self, trainer, module: GenerativeModule, batch: Any, batch_idx: int) -> None:
         # Lightning validates when batch_idx + 1 divides by this: now, or not at all
@@ -42,49 +86,29 @@ class Quality(Callback):
         trainer.val_check_batch = 1 if now else float("inf")
 
     def on_validation_start(self, trainer, module: GenerativeModule) -> None:
-        self._sums, self._count, self._projected, self._images = {}, 0, [], 0
+        self._sums, self._count, self._images = {}, 0, []
 
-    @torch.no_grad()
     def on_validation_batch_end(self, trainer, module: GenerativeModule, outputs: Any, batch: Any, *_: Any) -> None:
-        scores = dict(outputs or {})
-        if isinstance(module, Reconstructs):
-            error = (module.reconstruct(batch.image).float() - batch.image).square()
-            scores["mse"] = error.flatten(1).mean(1)
-        for name, values in scores.items():
+        for name, values in (outputs or {}).items():
             self._sums[name] = self._sums.get(name, 0.0) + values.double().sum().item()
         self._count += len(batch)
-        if isinstance(module, Samples) and self._images < self.samples:
-            self._projected.append(project(batch.image).cpu())
-            self._images += len(batch) * trainer.world_size
+        if not isinstance(trainer.datamodule, ImageData):
+            self._images.append(to_uint8(batch.image).cpu())
 
-    @torch.no_grad()
     def on_validation_epoch_end(self, trainer, module: GenerativeModule) -> None:
-        split = "test" if trainer.state.fn == "test" else "val"
         # as objects: a process that had no block does not know the names
-        parts = gather([(self._sums, self._count)])
+        parts = ranks.gather([(self._sums, self._count)])
         count = sum(n for _, n in parts)
         names = sorted({name for sums, _ in parts for name in sums})
-        self.scores = {f"{split}/{name}": sum(sums.get(name, 0.0) for sums, _ in parts) / count for name in names}
-        if isinstance(module, Samples):
-            real = torch.cat(gather(self._projected))[: self.samples]
-            seeds = torch.arange(self.samples, device=module.device) + mix("quality") % 2**32
-            mine = seeds[trainer.global_rank :: trainer.world_size]
-            fake = [project(module.sample(part)).cpu() for part in mine.split(250)]
-            self.scores[f"{split}/swd"] = sliced_wasserstein(torch.cat(gather(fake)), real).item()
+        scores = {name: sum(sums.get(name, 0.0) for sums, _ in parts) / count for name in names}
+        data: Any = trainer.datamodule
+        if not isinstance(data, ImageData):
+            data = TensorImages("validation images", torch.cat(ranks.gather(self._images)))
+        found = evaluate(module, data, self.protocol, extractor=self._judge, device=module.device)
+        scores |= {name: entry["value"] for name, entry in found.metrics.items() if entry["value"] is not None}
+        self.scores = {f"val/{name}": value for name, value in scores.items()}
         if trainer.state.fn != "fit":
             module.log_dict(self.scores, rank_zero_only=False)
         elif trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics(self.scores, step=module.images_seen)
-
-    on_test_start, on_test_batch_end = on_validation_start, on_validation_batch_end
-    on_test_epoch_end = on_validation_epoch_end
-
-
-def gather(parts: list[Any]) -> list[Any]:
-    """The parts of all processes, in the order of their ranks."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return parts
-    everything: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everything, parts)
-    return [part for rank in everything for part in rank]

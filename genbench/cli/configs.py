@@ -17,6 +17,8 @@ def listing() -> dict[str, str]:
     """Name -> first comment line, of every config; those in sub-folders are parts to add to one."""
     names = {}
     for path in sorted(folder().rglob("*.yaml"), key=lambda p: (len(p.parts), p)):
+        if path.parent.name == "protocols":  # no parts of a run: `evaluate --protocol` lists them
+            continue
         first = path.read_text().partition("\n")[0]
         names[path.relative_to(folder()).with_suffix("").as_posix()] = first.lstrip("# ") if first[:1] == "#" else ""
     return names

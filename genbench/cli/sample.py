@@ -59,7 +59,7 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
     if not isinstance(model, Samples):
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.")
-    options = _options(model, own)
+    options = sampling_options(model, own)
     condition = _label(model, arguments.label, arguments.n)
     seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
     images = []
@@ -97,7 +97,7 @@ def write(images: Any, out: Path) -> None:
             np.savez_compressed(file, images=array)
 
 
-def _options(model: Any, given: list[str]) -> dict[str, Any]:
+def sampling_options(model: Any, given: list[str]) -> dict[str, Any]:
     """The model's own sampling options from flags, by the signature of its `sample`."""
     parameters = inspect.signature(model.sample).parameters.values()
     known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "condition"}

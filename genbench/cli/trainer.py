@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ from genbench.callbacks import (
 )
 from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
 from genbench.core import checkpoint as files
+from genbench.core import machine
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
+from genbench.data.base import ImageData
 from genbench.loggers import Curves, Wandb
 
 register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
@@ -59,6 +62,8 @@ class Run(Callback):
 
     def __init__(self, folder: Path, config: dict[str, Any], resumed: bool) -> None:
         self.folder, self.config, self.resumed = folder, config, resumed
+        self._seconds = self._busy = 0.0  # of the parts before this one: in all, and in training steps
+        self._started = self._batch_started = time.monotonic()
 
     def setup(self, trainer: Trainer, module: GenerativeModule, stage: str) -> None:
         if stage != "fit" or not trainer.is_global_zero:
@@ -74,7 +79,47 @@ class Run(Callback):
             next(x for x in trainer.loggers if isinstance(x, Curves)).plot()
 
     def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run"] = {"environment": environment(), "wandb": _wandb_id(trainer)}
+        config = {name: value for name, value in self.config.items() if name != "config"}
+        checkpoint["run"] = {
+            "environment": environment(),
+            "wandb": _wandb_id(trainer),
+            "name": self.folder.name,
+            "config": config,
+            "training": self._training(trainer, module),
+        }
+        data = trainer.datamodule
+        if isinstance(data, ImageData):
+            cls = type(data)
+            checkpoint["data"] = {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": data.arguments}
+
+    def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
+        before = checkpoint.get("run", {}).get("training") or {}
+        self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
+
+    def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
+        self._started = time.monotonic()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._batch_started = time.monotonic()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        # the first of the callbacks: what the others do in between, such as pictures, is not training
+        self._busy += time.monotonic() - self._batch_started
+
+    def _training(self, trainer: Trainer, module: GenerativeModule) -> dict[str, Any]:
+        """What the training took so far, in all its parts."""
+        seconds = self._seconds + time.monotonic() - self._started
+        device = trainer.strategy.root_device
+        return {
+            "device": machine.device_name(device),
+            "precision": str(trainer.precision),
+            "world_size": trainer.world_size,
+            "seconds": seconds,
+            "busy_seconds": self._busy,
+            "images_per_second": module.images_seen / self._busy if self._busy else None,
+            "peak_memory": machine.peak_memory(device),
+            "device_hours": seconds * trainer.world_size / 3600,
+        }
 
     def discard_if_empty(self) -> None:
         """Remove the folder of a run that failed before its first checkpoint and its first curve."""
@@ -139,6 +184,9 @@ class GenbenchCLI(LightningCLI):
         )
         parser.add_argument(
             "--name", type=str | None, default=None, help="Name of the run. Default: model, data and time"
+        )
+        parser.add_argument(
+            "--protocol", type=str, default="fid10k-test", help="What `test` measures the trained model by"
         )
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs")
         parser.add_argument(
@@ -281,14 +329,8 @@ class GenbenchCLI(LightningCLI):
             self._say_where()
 
     def validate(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
-        self._score(self.trainer.validate, model, datamodule)
-
-    def test(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
-        self._score(self.trainer.test, model, datamodule)
-
-    def _score(self, verb: Any, model: GenerativeModule, datamodule: LightningDataModule) -> None:
         trained = files.load(self.ckpt)  # with averaged weights, as validation during training has them
-        (scores,) = verb(trained, datamodule=datamodule, verbose=False)
+        (scores,) = self.trainer.validate(trained, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
             print(f"{self.ckpt} at {trained.images_seen:,} images seen, averaged weights")
             table = Table()

@@ -20,11 +20,10 @@ have not stepped, may outlive a step.
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +31,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from genbench.core.arguments import Remembers
 from genbench.core.batch import DataSpec
 from genbench.core.errors import NonFiniteLoss, UserError
 from genbench.core.noise import Draws, mix
@@ -64,23 +64,7 @@ class Turn:
             self._module._record(f"{self._player}/{name}", value)
 
 
-class _Remembers(type):
-    """Notes every argument that a model is built with, from a config or in Python, as plain types."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> GenerativeModule:
-        self = cls.__new__(cls)
-        signature = inspect.signature(cls.__init__)
-        with suppress(TypeError):  # wrong arguments: let __init__ say so
-            arguments = signature.bind_partial(self, *args, **kwargs).arguments
-            for name, parameter in signature.parameters.items():
-                if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                    arguments |= arguments.pop(name, {})
-            self.__dict__["_arguments"] = {k: _plain(k, v) for k, v in arguments.items() if v is not self}
-        self.__init__(*args, **kwargs)
-        return self
-
-
-class GenerativeModule(LightningModule, metaclass=_Remembers):
+class GenerativeModule(LightningModule, metaclass=Remembers):
     """Base of all models.
 
     Args:
@@ -218,9 +202,6 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
         """Scores of each image, [B] by name; the base has none, and what capabilities allow is scored for all."""
         return {}
 
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        return self.validation_step(batch, batch_idx)
-
     # ---- clock and noise ----------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -272,8 +253,6 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
 
     def on_validation_model_zero_grad(self) -> None:
         pass  # Lightning would empty gradients that are being accumulated
-
-    on_test_start, on_test_batch_start, on_test_end = on_validation_start, on_validation_batch_start, on_validation_end
 
     def due(self, every: int) -> bool:
         """Whether the last batch took the clock to or past a multiple of `every` images."""
@@ -363,24 +342,3 @@ class GenerativeModule(LightningModule, metaclass=_Remembers):
             self._sums[name], self._counts[name] = total.to(self.device), count
         self._micro_batch = state.get("micro_batch", 0)
         self._half_made = state.get("gradients", {})
-
-
-def _plain(name: str, value: Any) -> Any:
-    """The value as plain YAML types, which is all that a safe checkpoint can hold."""
-    if isinstance(value, DataSpec):
-        return value.to_dict()
-    if isinstance(value, dict):
-        return {str(k): _plain(name, v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(name, v) for v in value]
-    for plain in (bool, int, float, str):
-        if isinstance(value, plain):
-            return plain(value)  # of a subclass only the plain value
-    if value is None:
-        return None
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise UserError(
-        f"The argument '{name}' is a {type(value).__name__}; a model's arguments must be plain numbers, strings, lists "
-        "and dicts, so that a checkpoint can be loaded safely."
-    )

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from genbench.core.arguments import Remembers
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.data.loader import EvalLoader, MemorySource, Source, TrainLoader
@@ -28,6 +29,10 @@ from genbench.data.pictures import Fit, How
 Stage = Literal["train", "val", "test"]
 
 Pictures = np.ndarray | Iterable[Image.Image]
+
+# arguments that change how a model is trained and not what its samples are compared with
+TRAINING_ONLY = ("flip", "batch_size", "eval_batch_size", "subset", "per_class", "memory", "workers", "download")
+PIXELS = ("size", "channels", "fit", "enlarge")
 
 # of what the machine has free, the share that a decoded data set may take
 MEMORY_SHARE = 0.25
@@ -91,7 +96,7 @@ def data_root(root: str | None) -> Path:
     return Path(root or os.environ.get("GENBENCH_DATA") or "data").expanduser()
 
 
-class ImageData(LightningDataModule):
+class ImageData(LightningDataModule, metaclass=Remembers):
     """Base of all image data sets.
 
     Args:
@@ -126,6 +131,8 @@ class ImageData(LightningDataModule):
     native_fit: How = "crop"
     native_flip: bool = False
     native_enlarge: bool = False
+    published_pixels: bool = True  # there is one size and colour in which everyone compares it
+    extractor: str = "inception"  # the network whose features scores are computed from, unless told otherwise
     test_size: int | None = None
 
     def __init__(
@@ -158,6 +165,7 @@ class ImageData(LightningDataModule):
         self.memory, self.download = memory, download
         self.workers = workers
         self._sources: dict[str, Source] = {}
+        self._reference: ImageData | None = None
 
         least = {"size": 1, "batch_size": 1, "eval_batch_size": 1, "val_size": 1, "subset": 1, "per_class": 1}
         for name, bound in {**least, "workers": 0}.items():
@@ -186,6 +194,22 @@ class ImageData(LightningDataModule):
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it was built with, but for where it lies: plain types."""
+        return {name: value for name, value in self._arguments.items() if name != "root" and value is not None}
+
+    def reference(self) -> ImageData:
+        """The data as it is compared with: in its published size and colour where it has such, in full.
+
+        A model may have been trained at another size or on a part: its samples are judged by the same images as all.
+        """
+        if self._reference is None:
+            dropped = TRAINING_ONLY + (PIXELS if self.published_pixels else ())
+            kept = {name: value for name, value in self._arguments.items() if name not in dropped}
+            self._reference = type(self)(**kept | {"root": str(self.root), "download": self.download})
+        return self._reference
 
     # ---- splits and memory --------------------------------------------------------------------------------------
 

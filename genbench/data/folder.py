@@ -45,13 +45,15 @@ class ImageFolder(ImageData):
             tenth of the training set where that is less
     """
 
+    published_pixels = False
+
     def __init__(self, path: str, labels: bool = True, test_size: int | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
         if test_size is not None and test_size < 0:
             raise UserError(f"data.test_size is {test_size}; it must be at least 0.")
         self.test_size = test_size
         self.path = _find(path, self.root)
-        self.reader = _Zip(self.path) if self.path.is_file() else Files(self.path)
+        self.reader = ZipFiles(self.path) if self.path.is_file() else Files(self.path)
         files = self.reader.names()
         images = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
         if not images:
@@ -146,7 +148,7 @@ class Files:
         return read_picture(self.path / name, str(self.path / name))
 
 
-class _Zip:
+class ZipFiles:
     """Reads the files of a zip without unpacking it: names in it are keys and never paths on the disk."""
 
     def __init__(self, path: Path) -> None:
@@ -173,7 +175,7 @@ class _Zip:
 class FilePictures:
     """rows -> images one by one; a class, so that it can be sent to a worker."""
 
-    def __init__(self, reader: Files | _Zip, names: tuple[str, ...]) -> None:
+    def __init__(self, reader: Files | ZipFiles, names: tuple[str, ...]) -> None:
         self.reader, self.names = reader, names
 
     def __call__(self, rows: np.ndarray) -> Iterator[Image.Image]:

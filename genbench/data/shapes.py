@@ -227,6 +227,8 @@ class Shapes(ImageData):
 
     classes = SHAPES
     own_splits = ("train", "val", "test")
+    published_pixels = False
+    extractor = "shapesnet"
 
     def __init__(
         self,

@@ -85,6 +85,7 @@ class MNIST(TorchvisionData):
     classes = _DIGITS
     native_channels = 1
     native_fit = "pad"
+    extractor = "mnistnet"
 
 
 class FashionMNIST(TorchvisionData):
@@ -261,6 +262,7 @@ class CelebA(TorchvisionData):
         )
     )
     own_splits = ("train", "val", "test")
+    published_pixels = False  # compared at 64, 128 and 256 alike
     native_size = 64
     native_flip = True
 

@@ -1,0 +1,254 @@
+"""evaluate and test: one code path from a checkpoint, or from images, to a record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from genbench.cli import configs
+from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of
+from genbench.core.errors import UserError
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        f"python -m genbench {verb}", allow_abbrev=False,
+        description="Measure a trained model, or images in its place, under a protocol, and write a record.",
+    )  # fmt: skip
+    what = parser.add_argument_group("what is measured (one of these)")
+    what.add_argument("--ckpt", help="checkpoint, run folder, or last / best of the newest run")
+    what.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images")
+    what.add_argument("--floor", action="store_true", help="other real images of the data: what a perfect model has")
+    against = parser.add_argument_group("what it is compared with")
+    against.add_argument("--data", metavar="NAME", help="data set, with its arguments as --data.KEY VALUE (default: "
+                         "the one that the model was trained on)")  # fmt: skip
+    against.add_argument("--reference", metavar="PATH", help="folder, zip, .npz or .npy of images")
+    against.add_argument("--config", metavar="FILE", help="take data and protocol from this config")
+    how = parser.add_argument_group("how; what changes a protocol makes another one, with a name that says so")
+    how.add_argument("--protocol", help="protocol (default: that of the run's config, else fid10k-test)")
+    how.add_argument("--extractor", help="network whose features are compared (default: the data set's own)")
+    how.add_argument("--extractor.weights", dest="weights", metavar="PATH", help="its weights")
+    how.add_argument("--generated", type=int, metavar="N", help="number of samples")
+    how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
+    how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of scores")
+    how.add_argument("--seed", type=int, help="seed of the samples")
+    how.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images that the model makes at once: less memory")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="processes that share the work")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the record (default: the run's records/)")
+    parser.add_argument("--json", action="store_true", help="print the record itself")
+    parser.add_argument("--name", help="what the board calls it; with --ckpt last, the run")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
+    parser.epilog = "A model's own sampling options are flags too: a wrong one lists those that the model has."
+    return parser
+
+
+def main(verb: str, argv: list[str]) -> int:
+    argv = import_modules(argv)
+    arguments, more = _parser(verb).parse_known_args(argv)
+    given = [name for name in ("ckpt", "images", "floor") if getattr(arguments, name)]
+    if len(given) != 1:
+        raise UserError(
+            f"{verb} needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--floor`; "
+            f"{'none was given' if not given else 'given were --' + ' and --'.join(given)}."
+        )
+    if arguments.data and arguments.reference:
+        raise UserError("Give either `--data NAME` or `--reference PATH` to compare with, not both.")
+    if arguments.devices < 1:
+        raise UserError(f"--devices is {arguments.devices}; it must be at least 1.")
+    if arguments.config:
+        path = configs.find(arguments.config)
+        if path is None:
+            raise UserError(f"There is no config '{arguments.config}'; there are {', '.join(configs.listing())}.")
+        arguments.config = path
+    if arguments.devices > 1 and "WORLD_SIZE" not in os.environ:
+        return _spawn(arguments, more)
+    return _measure(arguments, more)
+
+
+def _spawn(arguments: argparse.Namespace, more: list[str]) -> int:
+    import torch.multiprocessing as mp
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            mp.start_processes(_child, (arguments, more, folder), arguments.devices, start_method="spawn")
+        except mp.ProcessExitedException as error:
+            return error.exit_code or 1
+    return 0
+
+
+def _child(rank: int, arguments: argparse.Namespace, more: list[str], folder: str) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from genbench.cli import guarded
+
+    cuda = arguments.device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        arguments.device = f"cuda:{rank}"
+        torch.cuda.set_device(rank)
+    torch.set_num_threads(max(1, torch.get_num_threads() // arguments.devices))
+
+    def measure() -> int:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            init_method=f"file://{folder}/meet", rank=rank, world_size=arguments.devices,
+        )  # fmt: skip
+        try:
+            return _measure(arguments, more)
+        finally:
+            dist.destroy_process_group()
+
+    status = guarded(measure, quiet=rank > 0)
+    if status:
+        sys.exit(status)
+
+
+def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
+    warnings.filterwarnings("ignore")
+    quiet()
+    import torch
+
+    import genbench
+    import genbench.data
+    from genbench.cli.sample import sampling_options
+    from genbench.core import checkpoint as files
+    from genbench.core import ranks
+    from genbench.evaluation import protocol as protocols
+    from genbench.evaluation import runs
+    from genbench.evaluation.evaluate import evaluate
+    from genbench.evaluation.images import open_images
+    from genbench.leaderboard import record as records
+
+    data_flags, own = _split(more)
+    config: dict[str, Any] = {}
+    run = training = trained_on = None
+    out = arguments.runs / "records"
+    if arguments.ckpt:
+        path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
+        contents = files.read(path)
+        subject: Any = genbench.load(path, raw=arguments.raw)
+        run, training = runs.facts(contents, path, raw=arguments.raw)
+        config, trained_on = run["config"], contents.get("data")
+        out = (run_of(path) or path.parent) / "records"
+        options = sampling_options(subject, own) if hasattr(subject, "sample") else {}
+    else:
+        if own:
+            raise UserError(f"There is no option {own[0]}; `--help` lists them.")
+        subject = open_images(arguments.images) if arguments.images else None
+        options = {}
+    if arguments.config:
+        import yaml
+
+        config = yaml.safe_load(arguments.config.read_text()) or {}
+        if isinstance(config.get("data"), dict):
+            found = config["data"]
+            trained_on = {"class": found["class_path"], "arguments": found.get("init_args") or {}}
+    protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
+        extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
+        metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
+    )  # fmt: skip
+    data = open_images(arguments.reference) if arguments.reference else _data(arguments.data, data_flags, trained_on)
+    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if arguments.ckpt:
+        try:
+            subject.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    record = evaluate(
+        subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
+        name=None if arguments.ckpt else arguments.name, device=device, batch_size=arguments.batch_size,
+        progress=_bars if ranks.rank() == 0 else lambda items, title: items,
+    )  # fmt: skip
+    if ranks.rank() == 0:
+        written = records.write(record, arguments.out or out)
+        if arguments.json:
+            print(json.dumps(record.to_dict(), indent=1))
+        else:
+            show(record, written)
+    return 0
+
+
+def _split(more: list[str]) -> tuple[list[str], list[str]]:
+    """Flags of the data, and all others."""
+    data: list[str] = []
+    other: list[str] = []
+    into = other
+    for argument in more:
+        if argument.startswith("--"):
+            into = data if argument.startswith("--data.") else other
+        into.append(argument)
+    return data, other
+
+
+def _data(name: str | None, flags: list[str], trained_on: dict[str, Any] | None) -> Any:
+    """The DataModule that was asked for, or the one that the model was trained on with what the flags change."""
+    from jsonargparse import ArgumentParser
+
+    from genbench.data.base import ImageData
+    from genbench.evaluation.runs import data_class
+
+    kept: list[str] = []
+    if name is None:
+        if trained_on is None:
+            raise UserError(
+                "What to compare with is not known: give `--data NAME` (such as MNIST, CIFAR10, ImageFolder with "
+                "--data.path) or `--reference PATH`."
+            )
+        name = trained_on["class"]
+        data_class(name)
+        for key, value in trained_on["arguments"].items():
+            if value is not None and key != "root":
+                kept += [f"--data.{key}={json.dumps(value) if not isinstance(value, str) else value}"]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--data", type=ImageData)
+    return parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data
+
+
+def _bars(items: Iterable, title: str) -> Iterable:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, title, transient=True, console=console, disable=not console.is_terminal)
+
+
+def show(record: Any, path: Path | None = None) -> None:
+    """The record as a table."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    protocol, run = record.protocol, record.run or {}
+    which = f", {run['checkpoint']} at {run['images_seen']:,} images seen, {run['weights']} weights" if run else ""
+    console.print(escape(f"{record.model['name']}{which}"))
+    reference = protocol["reference"]
+    console.print(
+        escape(
+            f"against {reference['images']:,} images of {record.data['name']} ({protocol['split']}) by "
+            f"{protocol['extractor']['name']}, protocol {protocol['name']}"
+        )
+    )
+    table = Table("score", "value", "images", "")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for name, entry in record.metrics.items():
+        arrow = {"lower": "↓", "higher": "↑"}.get(entry["better"], "")
+        value = "—" if entry["value"] is None else f"{entry['value']:.5g}"
+        if entry["value"] is not None and entry["std"] is not None:
+            value += f" ± {entry['std']:.2g}"
+        note = entry["note"] or (entry.get("bound") if entry.get("bound") == "lower bound" else "") or ""
+        table.add_row(f"{name} {arrow}".rstrip(), value, f"{entry['n']:,}", escape(note))
+    console.print(table)
+    if path is not None:
+        console.print(escape(f"Record: {path}"))
+        console.print(escape(f"Board:  python -m genbench leaderboard {path.parent}"))

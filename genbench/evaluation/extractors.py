@@ -1,0 +1,327 @@
+"""Frozen networks whose features scores are computed from, by name and with a hash of their weights.
+
+An extractor is no `nn.Module`: it never lands in a module tree, a checkpoint or an optimizer. It takes uint8 images,
+runs in float32 whatever surrounds it, and gives features and, where it classifies, logits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import socket
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from genbench.core.errors import UserError
+from genbench.networks.classifier import SmallClassifier
+
+SHIPPED = Path(__file__).parent / "weights"
+
+# extractors whose weights come from elsewhere: file, where it is published, and the start of its SHA-256
+PUBLISHED = {
+    "inception": (
+        "weights-inception-2015-12-05-6726825d.pth",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/",
+        "6726825d",
+    ),
+    "dinov2": (
+        "dinov2_vitb14_pretrain.pth",
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/",
+        None,
+    ),
+}
+
+IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 1, 3, 1, 1) * 255
+
+
+@dataclass
+class Extractor:
+    """
+    name     what scores are called after
+    network  frozen, in eval mode
+    read     (network, uint8 images [B, C, H, W]) -> features [B, D], logits [B, K] or None
+    resize   how it brings images to its own size, in words, for the protocol
+    classes  names of the classes, where they are those of a data set of ours
+    """
+
+    name: str
+    network: nn.Module
+    read: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
+    resize: str
+    classes: tuple[str, ...] = ()
+    hash: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
+        self.hash = state_hash(self.network.state_dict())
+        self.network.to(memory_format=torch.channels_last)  # twice as fast on a CPU, features equal to 3e-7
+
+    def to(self, device: torch.device | str) -> Extractor:
+        self.network.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 [B, C, H, W] -> features [B, D] and logits [B, K] or None, float32."""
+        with full_precision(images.device):
+            features, logits = self.read(self.network, images)
+        return features.float(), None if logits is None else logits.float()
+
+    def score(self, metric: str) -> str:
+        """What a score in this feature space is called: only the FID Inception's have the plain names."""
+        return metric if self.name == "inception" else f"{metric}-{self.name}"
+
+
+@contextmanager
+def full_precision(device: torch.device):
+    """Neither autocast nor TF32, whatever training had set."""
+    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolution
+
+
+def state_hash(state: dict[str, Tensor]) -> str:
+    """16 hex digits of all names, types, shapes and values: the same however the file was written."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def names() -> list[str]:
+    return [*sorted(p.stem for p in SHIPPED.glob("*.safetensors")), *PUBLISHED, "vgg-random", "torchvision:NAME"]
+
+
+def build(name: str, weights: str | os.PathLike | None = None, root: Path | None = None) -> Extractor:
+    """The extractor of that name.
+
+    Args:
+        name: One of `names()`
+        weights: File of its weights, for those that do not ship with the package
+        root: Data root, where `fetch` puts weights
+
+    Raises:
+        UserError: there is no such extractor, or its weights are not at hand and cannot be fetched.
+    """
+    if (SHIPPED / f"{name}.safetensors").is_file():
+        return _shipped(name)
+    if name == "inception":
+        return _inception(weights, root)
+    if name == "dinov2":
+        return _dinov2(weights, root)
+    if name == "vgg-random":
+        return _vgg_random()
+    if name.startswith("torchvision:"):
+        return _torchvision(name.partition(":")[2], weights)
+    raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.")
+
+
+# ---- where weights are ----------------------------------------------------------------------------------------------
+
+
+def find_weights(name: str, root: Path | None = None) -> Path | None:
+    """The published weights, if they are at hand: below the data root, or in torch's own cache."""
+    file = PUBLISHED[name][0]
+    places = [Path(torch.hub.get_dir()) / "checkpoints" / file]
+    if root is not None:
+        places.insert(0, root / "extractors" / file)
+    return next((place for place in places if place.is_file()), None)
+
+
+def fetch_weights(name: str, root: Path) -> Path:
+    """Bring published weights to the data root; returns the file.
+
+    Raises:
+        UserError: they cannot be fetched; names file, source and where to put it.
+    """
+    file, source, prefix = PUBLISHED[name]
+    target = root / "extractors" / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)
+    try:
+        torch.hub.download_url_to_file(source + file, str(target), hash_prefix=prefix)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"The weights of the extractor '{name}' are not at hand and could not be fetched ({error}). They are the "
+            f"file {file}, from {source}{file}. Put it at {target}, or name it with `--extractor.weights PATH`; or "
+            "choose another extractor, which makes another protocol: `--extractor vgg-random` needs no weights."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
+    return target
+
+
+def _published(name: str, weights: str | os.PathLike | None, root: Path | None) -> dict[str, Tensor]:
+    path = Path(weights) if weights else find_weights(name, root) or fetch_weights(name, root or Path("data"))
+    return _safe_load(path, name)
+
+
+def _safe_load(path: Path, name: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"--extractor.weights {path}: there is no such file.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail anywhere in the reader
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} does not hold weights of the extractor '{name}' ({why}).") from error
+    return state
+
+
+def _loaded(network: nn.Module, state: dict[str, Tensor], name: str) -> nn.Module:
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = str(error).splitlines()
+        raise UserError(f"The weights given for '{name}' are not its own: {' '.join(lines[:2])[:300]}") from error
+    return network
+
+
+# ---- the extractors -------------------------------------------------------------------------------------------------
+
+
+def in_channels(images: Tensor, channels: int) -> Tensor:
+    """uint8 or float [B, 1 or 3, H, W] -> [B, channels, H, W]: grey repeated, or the luminance of RGB (ITU-R 601)."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
+    grey = (images.float() * weights).sum(1, keepdim=True)
+    return grey if images.is_floating_point() else grey.round().to(torch.uint8)
+
+
+def _nhwc(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _shipped(name: str) -> Extractor:
+    from safetensors import safe_open
+
+    with safe_open(SHIPPED / f"{name}.safetensors", "pt") as file:
+        about = file.metadata()
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
+    classes = tuple(about["classes"].split("\n"))
+    channels = int(about["channels"])
+    network = SmallClassifier(channels, len(classes))
+    network.load_state_dict(state)
+
+    def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = in_channels(images, channels).float() / 127.5 - 1
+        if x.shape[-2:] != (32, 32):
+            x = interpolate(x, (32, 32), mode="bilinear", antialias=True, align_corners=False)
+        return network(_nhwc(x))
+
+    return Extractor(name, network, read, "32, bilinear, antialias", classes)
+
+
+def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
+    """The FID Inception of 2015-12-05 (Heusel et al. 2017) in torch-fidelity's port, TensorFlow's resize included."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    safe = io.BytesIO()  # torch-fidelity would unpickle the file itself; it is given what a safe load has read
+    torch.save(_published("inception", weights, root), safe)
+    safe.seek(0)
+    try:
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], safe)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        first = " ".join(str(error).splitlines()[:2])[:300]
+        raise UserError(f"The weights given for 'inception' are not those of torch-fidelity: {first}") from error
+
+    def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        return network(_nhwc(in_channels(images, 3)))
+
+    return Extractor("inception", network, read, "299, bilinear of TensorFlow 1")
+
+
+def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
+    """ViT-B/14 of DINOv2 (Oquab et al. 2023), a better judge than Inception (Stein et al. 2023), prepared as in
+    torch-fidelity. The network is timm's: torch-fidelity takes no file and would run code from a hub."""
+    try:
+        from timm.models import vision_transformer
+    except ImportError as error:
+        raise UserError("The extractor 'dinov2' needs the package timm: `pip install timm`.") from error
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as resize
+
+    state = dict(_published("dinov2", weights, root))
+    network = vision_transformer.vit_base_patch14_dinov2(pretrained=False, img_size=518, num_classes=0,
+                                                         dynamic_img_size=True)  # fmt: skip
+    state = vision_transformer.checkpoint_filter_fn(state, network)
+    network = _loaded(network, state, "dinov2")
+
+    def read(network: nn.Module, images: Tensor) -> tuple[Tensor, None]:
+        x = resize(in_channels(images, 3).float(), size=(224, 224), align_corners=False)
+        mean, std = IMAGENET.to(x.device)
+        return network(_nhwc((x - mean) / std)), None
+
+    return Extractor("dinov2", network, read, "224, bilinear of TensorFlow 1")
+
+
+def _vgg_random() -> Extractor:
+    """VGG16 as it is initialised, with 64 units in its last hidden layer (R64 of Naeem et al. 2020)."""
+    from torchvision.models import vgg16
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = vgg16(weights=None, dropout=0.0)
+        network.classifier[3] = nn.Linear(4096, 64)
+        nn.init.normal_(network.classifier[3].weight, 0, 0.01)  # as torchvision initialises its neighbours
+        network.classifier = network.classifier[:4]
+
+    def read(network: nn.Module, images: Tensor) -> tuple[Tensor, None]:
+        x = in_channels(images, 3).float()
+        if min(x.shape[-2:]) < 32:  # five halvings need so many
+            x = interpolate(x, (32, 32), mode="bilinear", antialias=True, align_corners=False)
+        mean, std = IMAGENET.to(x.device)
+        return network(_nhwc((x - mean) / std)), None
+
+    return Extractor("vgg-random", network, read, "none, at least 32")
+
+
+def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
+    from torchvision import models
+
+    known = [name for name in models.list_models(module=models) if "quantized" not in name]
+    if model not in known:
+        raise UserError(f"torchvision has no classifier '{model}'; it has {', '.join(known)}.")
+    published = models.get_model_weights(model).DEFAULT
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
+    if weights is None and not cached.is_file():
+        try:
+            published.get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"The weights of torchvision's {model} are not at hand and could not be fetched ({error}). They are "
+                f"{published.url}. Put the file at {cached}, or name it with `--extractor.weights PATH`."
+            ) from error
+    network = models.get_model(model, weights=None)
+    network = _loaded(network, _safe_load(Path(weights) if weights else cached, model), model)
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    size = published.transforms().crop_size[0]
+    kept: list[Tensor] = []
+    last.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0].flatten(1)))
+
+    def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = in_channels(images, 3).float()
+        x = interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        mean, std = IMAGENET.to(x.device)
+        logits = network(_nhwc((x - mean) / std))
+        return kept.pop(), logits
+
+    return Extractor(model, network, read, f"{size}, bilinear, antialias")
+

@@ -1,0 +1,180 @@
+"""Features of a set of images, extracted once for all scores, and kept on disk for references."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from genbench.core import ranks
+from genbench.core.errors import UserError
+from genbench.core.files import replacing
+from genbench.evaluation.extractors import Extractor, state_hash
+from genbench.evaluation.protocol import key_of
+from genbench.metrics.frechet import moments
+
+Progress = Callable[[Iterable, str], Iterable]
+
+
+@dataclass
+class Features:
+    """
+    mu, sigma  mean [D] and covariance [D, D], float64
+    features   [N, D] float32, where scores want them one by one
+    logits     [N, K] float32, where the extractor classifies
+    """
+
+    count: int
+    mu: Tensor
+    sigma: Tensor
+    features: Tensor | None = None
+    logits: Tensor | None = None
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {"mu": self.mu, "sigma": self.sigma, "features": self.features, "logits": self.logits}
+        return {name: value for name, value in parts.items() if value is not None}
+
+
+def blocks(count: int, size: int) -> Iterator[tuple[int, Tensor, int]]:
+    """This process's blocks of `count` images: (number, rows padded to `size` with the last one, how many are real)."""
+    for number, rows in enumerate(torch.arange(count).split(size)):
+        if number % ranks.world() == ranks.rank():
+            yield number, torch.cat([rows, rows[-1:].expand(size - len(rows))]), len(rows)
+
+
+def my_share(count: int, size: int) -> int:
+    """How many blocks this process has."""
+    return len(range(ranks.rank(), -(-count // size), ranks.world()))
+
+
+def in_order(parts: list[tuple[int, Tensor]]) -> Tensor:
+    """What each process computed for its blocks, joined in the order of the blocks."""
+    return torch.cat([value for _, value in sorted(ranks.gather(parts), key=lambda part: part[0])])
+
+
+class Extraction:
+    """Passes blocks through an extractor and adds up what scores need: memory does not grow where `keep` is off."""
+
+    def __init__(self, extractor: Extractor, keep: bool) -> None:
+        self.extractor, self.keep = extractor, keep
+        self._sums: list[Tensor] = []
+        self._features: list[tuple[int, Tensor]] = []
+        self._logits: list[tuple[int, Tensor]] = []
+
+    def add(self, number: int, images: Tensor, count: int) -> None:
+        """Block `number`: uint8 [B, C, H, W], of which the first `count` are real."""
+        features, logits = self.extractor(images)
+        features = features[:count]
+        exact = features.double()
+        sums = [torch.tensor(count, dtype=torch.float64), exact.sum(0).cpu(), (exact.T @ exact).cpu()]
+        self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
+        if self.keep:
+            self._features.append((number, features.cpu()))
+            if logits is not None:
+                self._logits.append((number, logits[:count].cpu()))
+
+    def result(self) -> Features:
+        """All processes' blocks together; whole on each of them."""
+        parts = ranks.gather([self._sums])
+        count, total, outer = (sum(values) for values in zip(*(p for p in parts if p), strict=True))
+        if not torch.isfinite(outer).all():
+            raise UserError(f"The extractor '{self.extractor.name}' gave features that are not finite.")
+        mu, sigma = moments(int(count), total, outer) if count > 1 else (total, torch.zeros_like(outer))
+        if not self.keep:
+            return Features(int(count), mu, sigma)
+        logits = in_order(self._logits) if any(ranks.gather([bool(self._logits)])) else None
+        return Features(int(count), mu, sigma, in_order(self._features), logits)
+
+
+def extract(
+    extractor: Extractor,
+    images: Callable[[Tensor], Tensor],
+    count: int,
+    block: int,
+    *,
+    keep: bool,
+    device: torch.device,
+    progress: Progress,
+    title: str,
+) -> Features:
+    """Features of `count` images, which `images(rows)` gives as uint8 [B, C, H, W]."""
+    extraction = Extraction(extractor, keep)
+    for number, rows, real in progress(Sized(blocks(count, block), my_share(count, block)), title):
+        extraction.add(number, images(rows).to(device), real)
+    return extraction.result()
+
+
+class Sized:
+    """An iterator of known length, for progress bars."""
+
+    def __init__(self, items: Iterator, length: int) -> None:
+        self.items, self.length = items, length
+
+    def __iter__(self) -> Iterator:
+        return self.items
+
+    def __len__(self) -> int:
+        return self.length
+
+
+# ---- on disk --------------------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """`$GENBENCH_CACHE`, else genbench's folder in the user's cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genbench"
+    return Path(os.environ.get("GENBENCH_CACHE") or default)
+
+
+def cached(made_of: dict[str, Any], make: Callable[[], Features]) -> Features:
+    """Features from the cache, else made and kept there under a hash of everything that they are made of.
+
+    A file that is damaged, or not what its name says, is made anew.
+    """
+    path = cache_folder() / f"features-{key_of(made_of)}.safetensors"
+    found = _read(path, made_of) if ranks.rank() == 0 else None
+    hit = ranks.from_first(found is not None)
+    if not hit:
+        found = make()
+        if ranks.rank() == 0:
+            _write(path, made_of, found)
+    elif ranks.several() and ranks.rank() > 0:
+        found = Features(0, torch.empty(0), torch.empty(0))  # scores are computed by the first process alone
+    if ranks.several():
+        dist.barrier()
+    return found
+
+
+def _read(path: Path, made_of: dict[str, Any]) -> Features | None:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        if json.loads(about["made_of"]) != made_of or about["checksum"] != state_hash(state):
+            return None
+        return Features(int(about["count"]), **state)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _write(path: Path, made_of: dict[str, Any], found: Features) -> None:
+    from safetensors.torch import save
+
+    state = {name: value.contiguous() for name, value in found.state().items()}
+    about = {"made_of": json.dumps(made_of), "count": str(found.count), "checksum": state_hash(state)}
+    try:
+        with replacing(path) as file:
+            file.write(save(state, about))
+    except OSError:
+        pass  # a cache that cannot be written costs time and no result

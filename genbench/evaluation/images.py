@@ -1,0 +1,189 @@
+"""Sets of uint8 images that are compared: of a data set's split, or of anybody's folder, zip or array."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from genbench.core.batch import to_uint8
+from genbench.core.errors import UserError
+from genbench.data.base import ImageData
+from genbench.data.folder import EXTENSIONS, Files, ZipFiles
+from genbench.evaluation.extractors import in_channels
+
+
+class ImageSet(Protocol):
+    """
+    name    for messages
+    shape   (C, H, W)
+    label   [N] int64 or None
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    label: Tensor | None
+
+    def __len__(self) -> int: ...
+    def images(self, rows: Tensor) -> Tensor:
+        """uint8 [B, C, H, W]"""
+
+
+class SplitImages:
+    """At most `most` images of a split, a choice that depends on nothing but their number."""
+
+    def __init__(self, data: ImageData, split: str, most: int | None = None) -> None:
+        self.source, self.shape = data.source(split), tuple(data.spec.shape)
+        self.name = f"{data.name} {split}"
+        self.rows = torch.arange(len(self.source))
+        if most is not None and most < len(self.rows):
+            order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(0))
+            self.rows = order[:most].sort().values
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, rows: Tensor) -> Tensor:
+        return self.source.batch(self.rows[rows]).image.cpu()
+
+    def target(self, name: str) -> Tensor | None:
+        """`label`, `caption` or `mask` of all rows, if there are such."""
+        parts = [getattr(self.source.batch(rows), name) for rows in self.rows.split(1000)]
+        return None if parts[0] is None else torch.cat(parts).cpu()
+
+    @property
+    def label(self) -> Tensor | None:
+        return self.target("label")
+
+
+class TensorImages:
+    """uint8 [N, C, H, W] that is in memory already."""
+
+    label = None
+
+    def __init__(self, name: str, images: Tensor) -> None:
+        self.name, self.all, self.shape = name, images, tuple(images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def images(self, rows: Tensor) -> Tensor:
+        return self.all[rows]
+
+
+class ArrayImages:
+    """Images of an .npy or .npz file: uint8 [N, H, W, C] or [N, H, W], or floats in [0, 1] of that shape."""
+
+    label = None
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            if isinstance(found, np.lib.npyio.NpzFile):
+                if not found.files:
+                    raise UserError(f"{path} holds no array.")
+                found = found["images" if "images" in found.files else found.files[0]]
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is not a readable array of numbers ({error}).") from error
+        array = found[..., None] if found.ndim == 3 else found
+        if array.ndim != 4 or array.shape[-1] not in (1, 3):
+            raise UserError(f"{path} has the shape {list(found.shape)}; images are [N, H, W, C] with 1 or 3 channels.")
+        if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+            raise UserError(f"{path} holds {array.dtype}; images are uint8, or floats in [0, 1].")
+        if not len(array):
+            raise UserError(f"{path} holds no image.")
+        self.array, self.shape = array, (array.shape[3], array.shape[1], array.shape[2])
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def images(self, rows: Tensor) -> Tensor:
+        part = np.ascontiguousarray(self.array[rows.numpy()].transpose(0, 3, 1, 2))
+        if part.dtype == np.uint8:
+            return torch.from_numpy(part)
+        part = torch.from_numpy(part).float()
+        if not ((part >= 0) & (part <= 1)).all():  # NaN is neither
+            bad = int(rows[(~((part >= 0) & (part <= 1))).flatten(1).any(1).nonzero()[0, 0]])
+            raise UserError(f"{self.name}: image {bad} has values that are not in [0, 1]. Give uint8, or floats there.")
+        return to_uint8(part * 2 - 1)
+
+
+class FileImages:
+    """Images of a folder or a zip, all of one size and one colour."""
+
+    label = None
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.reader = str(path), ZipFiles(path) if path.is_file() else Files(path)
+        names = self.reader.names()
+        if isinstance(self.reader, ZipFiles):
+            for name in names:
+                if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+                    raise UserError(f"{path} holds a file named {name!r}, which leads out of the archive. It was not read.")
+        self.files: Sequence[str] = sorted(name for name in names if name.lower().endswith(EXTENSIONS))
+        if not self.files:
+            raise UserError(f"There is no image in {path}. The names of images end in {', '.join(EXTENSIONS)}.")
+        self.shape = self._read(0).shape
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def _read(self, row: int) -> np.ndarray:
+        """uint8 [C, H, W]"""
+        array = np.asarray(self.reader.picture(self.files[row]))
+        return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+    def images(self, rows: Tensor) -> Tensor:
+        found = [self._read(row) for row in rows.tolist()]
+        for row, array in zip(rows.tolist(), found, strict=True):
+            if array.shape != tuple(self.shape):
+                raise UserError(
+                    f"{self.name}: {self.files[row]} is {_described(array.shape)}, and {self.files[0]} is "
+                    f"{_described(self.shape)}. All images must have one size and be all grey or all in colour."
+                )
+        return torch.from_numpy(np.stack(found))
+
+
+def _described(shape: Sequence[int]) -> str:
+    return f"{shape[2]}×{shape[1]} {'grey' if shape[0] == 1 else 'RGB'}"
+
+
+def open_images(path: str | Path) -> ImageSet:
+    """The images of a folder, zip, .npz or .npy.
+
+    Raises:
+        UserError: there is nothing of that kind; what is odd is named.
+    """
+    path = Path(path).expanduser()
+    if path.suffix in (".npy", ".npz") and path.is_file():
+        return ArrayImages(path)
+    if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
+        return FileImages(path)
+    raise UserError(f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images.")
+
+
+def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
+    """16 hex digits of all pixels, in order, and of the labels."""
+    digest = hashlib.sha256(str((len(images), *images.shape)).encode())
+    for rows in torch.arange(len(images)).split(1000):
+        digest.update(images.images(rows).contiguous().numpy())
+    if labels is not None:
+        digest.update(labels.contiguous().numpy())
+    return digest.hexdigest()[:16]
+
+
+def bring(images: Tensor, shape: Sequence[int]) -> Tensor:
+    """uint8 [B, C, H, W] to the colour and size of `shape`; untouched where they have it already."""
+    images = in_channels(images, shape[0])
+    if tuple(images.shape[-2:]) == tuple(shape[-2:]):
+        return images
+    scaled = interpolate(images.float(), tuple(shape[-2:]), mode="bicubic", antialias=True, align_corners=False)
+    return scaled.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,138 @@
+"""What a number means: a protocol says everything that a score depends on besides the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from genbench.core.errors import UserError
+
+# groups of scores that a protocol asks for, and the scores that each gives
+GROUPS = {
+    "fid": ("fid",),
+    "kid": ("kid",),
+    "is": ("is",),
+    "neighbours": ("precision", "recall", "density", "coverage"),
+    "classes": ("class_accuracy", "class_fid", "modes", "class_entropy"),
+    "memorization": ("nearest_train", "nearest_train_ratio", "authenticity"),
+    "reconstruction": ("mse", "psnr", "ssim", "reconstruction_fid", "code_bits", "lpips"),
+    "likelihood": ("nats", "bits_per_dim"),
+    "segmentation": ("mean_iou", "pixel_accuracy"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """
+    name               of the protocol; a change of anything below makes another name
+    split              of the data set that is compared with
+    real               images of the split, at most; a fixed random choice where it has more
+    generated          samples
+    extractor          network whose features are compared; `default` is the data set's own
+    weights            averaged (ema) or raw weights of the model
+    seed               of the samples: sample i has seed 2³² · seed + i
+    metrics            groups of scores, see GROUPS
+    block              images that pass through the networks at once, the last block padded: since a network rounds
+                       differently at another batch size, it belongs to the protocol, and batch sizes and numbers of
+                       processes change nothing
+    kid_subsets, kid_subset_size, is_splits, score_seed
+                       as in torch-fidelity
+    neighbours_k       the k of precision, recall, density and coverage
+    neighbours_images  of each set that they are computed from, at most
+    train              training images that samples are searched in for copies, at most
+    pixels             what a likelihood is of: binary pixels, 8-bit pixels, or a density over dequantised ones
+    filter             how samples of another size are brought to the reference's
+    """
+
+    name: str
+    split: Literal["train", "val", "test"] = "test"
+    real: int = 10_000
+    generated: int = 10_000
+    extractor: str = "default"
+    weights: Literal["ema", "raw"] = "ema"
+    seed: int = 0
+    metrics: tuple[str, ...] = tuple(GROUPS)
+    block: int = 64
+    kid_subsets: int = 100
+    kid_subset_size: int = 1000
+    is_splits: int = 10
+    score_seed: int = 2020
+    neighbours_k: int = 5
+    neighbours_images: int = 10_000
+    train: int = 60_000
+    pixels: Literal["binary", "8-bit", "density"] = "8-bit"
+    filter: Literal["bicubic, antialias"] = "bicubic, antialias"
+
+    def __post_init__(self) -> None:
+        for name in ("real", "generated", "block", "kid_subsets", "kid_subset_size", "is_splits", "neighbours_k"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise UserError(f"protocol {self.name}: {name} is {getattr(self, name)}; it must be a whole number "
+                                "of at least 1.")  # fmt: skip
+        if self.split not in ("train", "val", "test"):
+            raise UserError(f"protocol {self.name}: split is '{self.split}'; it must be train, val or test.")
+        for group in self.metrics:
+            if group not in GROUPS:
+                raise UserError(f"protocol {self.name}: there is no group of metrics '{group}'; there are "
+                                f"{', '.join(GROUPS)}.")  # fmt: skip
+
+    def changed(self, **changes: Any) -> Protocol:
+        """With other settings and a name that says so: `fid10k-test+generated=500`."""
+        changes = {name: value for name, value in changes.items() if value is not None and value != self[name]}
+        suffix = "".join(f"+{name}={_short(value)}" for name, value in sorted(changes.items()))
+        return replace(self, name=self.name + suffix, **changes)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def resolved(self, **facts: Any) -> dict[str, Any]:
+        """All settings and what they came to (the extractor's hash, the reference's), with a key of everything."""
+        plain = json.loads(json.dumps(asdict(self) | facts))
+        named = {name: value for name, value in plain.items() if name != "name"}
+        return {"name": self.name, "key": key_of(named)} | named
+
+
+def key_of(value: Any) -> str:
+    """16 hex digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _short(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def folders() -> list[Path]:
+    """Where protocols lie: below the current folder, then those that ship with genbench."""
+    package = Path(__file__).parents[1]
+    return [
+        place for place in (Path("configs/protocols"), package / "configs/protocols", package.parent / "configs/protocols")
+        if place.is_dir()
+    ]  # fmt: skip
+
+
+def names() -> list[str]:
+    return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
+
+
+def load(name: str) -> Protocol:
+    """The protocol of that name, or of that YAML file.
+
+    Raises:
+        UserError: there is none, or it has a setting that there is not.
+    """
+    places = [Path(name)] if name.endswith((".yaml", ".yml")) else [f / f"{name}.yaml" for f in folders()]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise UserError(f"There is no protocol '{name}'; there are {', '.join(names())}, or name a YAML file.")
+    values = yaml.safe_load(path.read_text()) or {}
+    known = [f.name for f in fields(Protocol)]
+    if not isinstance(values, dict) or (unknown := set(values) - set(known)):
+        odd = f"'{sorted(unknown)[0]}'" if isinstance(values, dict) else "no settings"
+        raise UserError(f"{path}: a protocol has no {odd}; it has {', '.join(known)}.")
+    values = {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in values.items()}
+    return Protocol(**{"name": path.stem} | values)

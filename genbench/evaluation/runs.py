@@ -1,0 +1,63 @@
+"""What a checkpoint says of its training, as records have it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from genbench.core.errors import UserError
+from genbench.data.base import ImageData
+from genbench.evaluation.protocol import key_of
+
+# settings of a run that change neither what is trained nor how
+ELSEWHERE = (
+    ("seed_everything",), ("name",), ("runs",), ("ckpt",), ("ckpt_path",), ("protocol",), ("data", "init_args", "root"),
+    ("data", "init_args", "download"), ("data", "init_args", "workers"), ("data", "init_args", "memory"),
+    ("trainer", "logger"), ("trainer", "default_root_dir"), ("pictures",), ("monitor",),
+)  # fmt: skip
+
+
+def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """`run` and `training` of a record, from a checkpoint's contents and its file."""
+    state, about = checkpoint["genbench"], checkpoint.get("run") or {}
+    config = about.get("config") or {}
+    run = {
+        "name": about.get("name"),
+        "config": config,
+        "config_hash": config_hash(config or {"model": checkpoint["hyper_parameters"]}),
+        "seed": state["seed"],
+        "images_seen": state["images_seen"],
+        "updates": dict(state["updates"]),
+        "checkpoint": path.stem if path.suffix == ".ckpt" else path.name,
+        "checkpoint_hash": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        "weights": "raw" if raw or "ema" not in checkpoint else "ema",
+    }
+    return run, about.get("training")
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """16 hex digits of all settings that make another experiment: runs that differ in their seed share it."""
+    kept = copy.deepcopy(config)
+    for *folders, last in ELSEWHERE:
+        place: Any = kept
+        for name in folders:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.pop(last, None)
+    return key_of(kept)
+
+
+def data_class(name: str) -> type[ImageData]:
+    """The loaded DataModule of that full name; a checkpoint causes no import."""
+    waiting: list[type[ImageData]] = [ImageData]
+    while waiting:
+        cls = waiting.pop()
+        if f"{cls.__module__}.{cls.__qualname__}" == name:
+            return cls
+        waiting += cls.__subclasses__()
+    raise UserError(
+        f"The checkpoint was trained on {name}, which is not loaded. Name its module with `--import "
+        f"{name.rpartition('.')[0]}`, or give other data with `--data`."
+    )
