@@ -14,6 +14,11 @@ os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "WANDB_MODE": "of
 sys.path.insert(0, str(Path(__file__).parent))  # `import toy`
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_its_own(tmp_path_factory):
+    os.environ["GENBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def quiet_and_seeded(monkeypatch):
     torch.set_num_threads(1)

@@ -19,6 +19,8 @@ SGD = {"class_path": "torch.optim.SGD", "lr": 0.1}
 class RandomImages(LightningDataModule):
     """40 images to train on, 24 held out in blocks of 10."""
 
+    extractor = "digitsnet"
+
     def __init__(self, spec: DataSpec, batch_size: int = 8) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(7)

@@ -18,8 +18,10 @@ ALLOWED = {
     "metrics": {"core", "metrics"},
     "data": {"core", "data"},
     "models": {"core", "networks", "objectives", "samplers"},
-    "callbacks": {"core", "metrics", "callbacks", "loggers"},
+    "callbacks": {"core", "data", "evaluation", "metrics", "callbacks", "loggers"},
+    "evaluation": {"core", "data", "evaluation", "leaderboard", "metrics", "networks"},  # never models
     "loggers.py": {"core"},
+    "leaderboard": {"core", "leaderboard"},
 }
 
 
@@ -50,6 +52,12 @@ def test_networks_objectives_and_metrics_know_nothing_of_lightning():
     for room in ("networks", "objectives", "samplers", "metrics"):
         for path in (ROOT / room).rglob("*.py"):
             assert not any(name.split(".")[0] == "lightning" for name in imported(path)), path
+
+
+def test_the_leaderboard_needs_errors_and_files_alone():
+    for path in (ROOT / "leaderboard").rglob("*.py"):
+        found = {name for name in imported(path) if name.startswith("genbench.core.")}
+        assert all(name.split(".")[2] in ("errors", "files") for name in found), path
 
 
 def test_nothing_reads_lightnings_step_counter():

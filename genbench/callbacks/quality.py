@@ -33,15 +33,20 @@ class Quality(Callback):
     Args:
         every_images: How often; also at the end
         protocol: Name of the protocol
+        samples: Number of samples. Default: the protocol's
         extractor: Network whose features are compared. Default: the data set's own; where its weights are not at hand,
             a random VGG16, which says so in the scores' names
     """
 
     def __init__(
-        self, every_images: Images = Images(100_000), protocol: str = "quick", extractor: str | None = None
+        self,
+        every_images: Images = Images(100_000),
+        protocol: str = "quick",
+        samples: int | None = None,
+        extractor: str | None = None,
     ) -> None:
-        self.every_images = Images(every_images)
-        self.protocol, self.extractor = protocols.load(protocol).changed(extractor=extractor), extractor
+        self.every_images, self.extractor = Images(every_images), extractor
+        self.protocol = protocols.load(protocol).changed(generated=samples, extractor=extractor)
         self._judge: Extractor | None = None
         self._sums: dict[str, float] = {}
         self._count = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 
 from genbench import __version__
 from genbench.cli import configs
@@ -13,8 +14,10 @@ from genbench.cli import configs
 VERBS = {
     "fit": ("fit", "train a model: --config NAME|FILE [--data NAME] [--max_images 1M] [--name NAME] [--ckpt last]"),
     "validate": ("fit", "score a checkpoint on the validation split: --ckpt PATH"),
-    "test": ("fit", "score a checkpoint on the test split: --ckpt PATH"),
+    "test": ("evaluate", "evaluate a checkpoint under its config's protocol: --ckpt PATH"),
+    "evaluate": ("evaluate", "measure a model or images, write a record: --ckpt PATH | --images PATH | --floor"),
     "sample": ("sample", "draw images from a checkpoint: --ckpt PATH --n 64 --out grid.png"),
+    "leaderboard": ("leaderboard", "rank what was evaluated: [FOLDER ...] --by fid --data NAME --format markdown"),
     "check": ("check", "run the promises that every model must keep: --config NAME|FILE"),
 }
 
@@ -47,10 +50,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(verb: str, argv: list[str]) -> int:
+    return guarded(lambda: importlib.import_module(f"genbench.cli.{VERBS[verb][0]}").main(verb, argv))
+
+
+def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
+    """The exit status of some work, with a user's mistakes told in a sentence (or in silence)."""
     try:
-        return importlib.import_module(f"genbench.cli.{VERBS[verb][0]}").main(verb, argv) or 0
+        return work() or 0
     except KeyboardInterrupt:
-        print("\nstopped before training began; nothing was lost.", file=sys.stderr)
+        print("\nstopped; nothing was lost.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,7 +67,8 @@ def _run(verb: str, argv: list[str]) -> int:
         message = _sentence(error)
         if message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        if not quiet:
+            print(f"error: {message}", file=sys.stderr)
         return 2
 
 

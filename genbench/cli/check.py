@@ -51,6 +51,8 @@ class Broken(AssertionError):
 class MadeUp(LightningDataModule):
     """A few smooth random images with every kind of target, in the shape of `spec`."""
 
+    extractor = "digitsnet"  # at hand everywhere, and small
+
     def __init__(self, spec: DataSpec, batch_size: int = 8, n: int = 36) -> None:
         super().__init__()
         self.spec, self.batch_size = spec, batch_size

@@ -49,6 +49,7 @@ from genbench.metrics.scales import SCALES
 from genbench.metrics.segmentation import confusion, mean_iou, pixel_accuracy
 
 FLOOR = "real images"
+SSIM_WINDOW = 11  # pixels
 
 
 def silent(items: Iterable, title: str) -> Iterable:
@@ -400,12 +401,16 @@ class _Measurement:
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
             images, x = self._for_model(rows)
-            found = to_uint8(_checked(self.model.reconstruct(x), "reconstruct", type(self.model).__name__))
+            found = self.model.reconstruct(x)
+            _refuse_nan(found, "reconstruct", type(self.model).__name__)
+            found = to_uint8(found)  # which clamps: a linear decoder may leave the range
             found = bring(found, self.reference.shape)
             if self.extractor_wanted:
                 extraction.add(number, found, real)
             a, b = from_uint8(images).to(self.device), from_uint8(found)
-            scores = {"mse": mse(b, a), "psnr": psnr(b, a), "ssim": ssim(b, a)}
+            scores = {"mse": mse(b, a), "psnr": psnr(b, a)}
+            if min(b.shape[-2:]) >= SSIM_WINDOW:
+                scores["ssim"] = ssim(b, a)
             if lpips is not None:
                 scores["lpips"] = lpips(b, a)
             return scores
@@ -414,6 +419,8 @@ class _Measurement:
         n = len(self.reference)
         means = {name: value.double().mean().item() for name, value in values.items()}
         self.group("reconstruction", n, lambda: means, featured=False)
+        if "ssim" not in means:
+            self.put("ssim", None, n, featured=False, note=f"needs images of at least {SSIM_WINDOW}×{SSIM_WINDOW}")
         if self.extractor_wanted:
             found = extraction.result()
             real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
@@ -466,18 +473,21 @@ def _frechet(fake: Features, real: Features) -> float:
     return frechet_distance(fake.mu, fake.sigma, real.mu, real.sigma).item()
 
 
+def _refuse_nan(images: Tensor, method: str, model: str) -> None:
+    if not torch.isfinite(images).all():
+        raise UserError(f"`{method}` of {model} gave NaN or infinite pixels. Evaluate an earlier checkpoint.")
+
+
 def _checked(images: Tensor, method: str, model: str) -> Tensor:
-    """Images as a capability must give them.
+    """Samples as the contract has them.
 
     Raises:
         UserError: NaN, or values well outside [-1, 1].
     """
-    low, high = (float(v) for v in torch.aminmax(images.detach().float()))  # NaN wherever there is one
-    if not (low >= -1.01 and high <= 1.01):
-        raise UserError(
-            f"`{method}` of {model} gave values from {low:.3g} to {high:.3g}; images lie in [-1, 1]. If the model has "
-            "diverged, evaluate an earlier checkpoint."
-        )
+    _refuse_nan(images, method, model)
+    low, high = (float(v) for v in torch.aminmax(images.float()))
+    if low < -1.01 or high > 1.01:
+        raise UserError(f"`{method}` of {model} gave values from {low:.3g} to {high:.3g}; images lie in [-1, 1].")
     return images
 
 

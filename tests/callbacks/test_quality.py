@@ -7,10 +7,12 @@ from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, Quality
-from genbench.core.batch import DataSpec
-from genbench.core.noise import Draws, mix
+from genbench.core.batch import DataSpec, from_uint8, to_uint8
+from genbench.core.errors import UserError
+from genbench.core.noise import Draws
+from genbench.evaluation import extractors
 from genbench.loggers import Curves
-from genbench.metrics.sliced_wasserstein import project, sliced_wasserstein
+from genbench.metrics.frechet import FrechetDistance
 from genbench.models import DCGAN, VAE
 
 
@@ -18,24 +20,27 @@ def held_out(spec=SPEC):
     return RandomImages(spec).held_out()
 
 
-def swd(module, samples, images):
+def fid(module, samples, images):
+    """By hand, from the seeds of the quick protocol."""
+    judge, distance = extractors.build("digitsnet"), FrechetDistance()
     with torch.no_grad():
-        fake = module.sample(torch.arange(samples) + mix("quality") % 2**32)
-    return sliced_wasserstein(project(fake), project(images)).item()
+        distance.update(judge(to_uint8(module.sample(torch.arange(samples) + 2**32)))[0], real=False)
+        distance.update(judge(to_uint8(images))[0], real=True)
+    return distance.compute().item()
 
 
 def test_the_reconstruction_error_is_the_mean_over_every_image_of_the_split():
     module, x = ToyAutoencoder(SPEC).eval(), held_out()
     assert len(x) == 24  # blocks of 10, 10 and 4: their means may not be averaged as equals
-    expected = (module.reconstruct(x) - x).double().square().mean().item()
-    assert validate(module, [Quality()]) == {"val/mse": pytest.approx(expected, rel=1e-6)}
+    expected = (from_uint8(to_uint8(module.reconstruct(x))) - x).double().square().mean().item()
+    assert validate(module, [Quality()])["val/mse"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("samples", [10, 15, 24, 100])
-def test_samples_are_compared_with_as_many_images_as_the_split_has(samples):
+def test_samples_are_compared_with_all_images_of_the_split(samples):
     module, x = ToyGAN(SPEC).eval(), held_out()
-    expected = swd(module, samples, x[:samples])
-    assert validate(module, [Quality(samples=samples)]) == {"val/swd": pytest.approx(expected, rel=1e-5)}
+    expected = fid(module, samples, x)
+    assert validate(module, [Quality(samples=samples)]) == {"val/fid-digitsnet": pytest.approx(expected, rel=1e-4)}
 
 
 def test_what_a_model_scores_of_each_image_is_averaged_over_the_split():
@@ -54,7 +59,8 @@ def test_what_a_model_scores_of_each_image_is_averaged_over_the_split():
             kl = torch.distributions.kl_divergence(code, torch.distributions.Normal(0.0, 1.0))
         sums += torch.tensor([expected.double().sum(), kl.double().sum()])
     scores = validate(vae, [Quality(samples=10)])
-    assert scores.keys() == {"val/elbo", "val/reconstruction", "val/kl", "val/mse", "val/swd"}
+    of_the_protocol = {"fid-digitsnet", "mse", "psnr", "reconstruction_fid-digitsnet", "code_bits"}
+    assert scores.keys() == {f"val/{name}" for name in {"elbo", "reconstruction", "kl"} | of_the_protocol}
     log_probability, divergence = (sums / 24).tolist()
     assert scores["val/reconstruction"] == pytest.approx(-log_probability, rel=1e-5)
     assert scores["val/kl"] == pytest.approx(divergence, rel=1e-5)
@@ -75,8 +81,8 @@ def test_the_scores_of_a_run_are_those_of_its_averaged_weights(tmp_path):
     module = DCGAN(spec, latent_dim=4, width=2, optimizer={"lr": 0.01})
     run(module, images=80, callbacks=[EMA(halflife=200, rampup=0), quality, Checkpoint()], folder=tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
-    averaged, raw = (swd(genbench.load(path, raw=raw), 24, held_out(spec)) for raw in (False, True))
-    assert quality.scores["val/swd"] == pytest.approx(averaged, rel=1e-5)
+    averaged, raw = (fid(genbench.load(path, raw=raw), 24, held_out(spec)) for raw in (False, True))
+    assert quality.scores["val/fid-digitsnet"] == pytest.approx(averaged, rel=1e-4)
     assert abs(raw - averaged) > 1e-3 * averaged
 
 
@@ -88,3 +94,18 @@ def test_scoring_does_not_touch_the_training():
         run(module, images=80, callbacks=[EMA(), *quality], limit_val_batches=1.0 if quality else 0)
         weights.append(module.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_where_no_weights_are_at_hand_a_random_network_judges_and_says_so(monkeypatch, caplog):
+    def absent(name, weights=None, root=None, build=extractors.build):
+        if name == "inception":
+            raise UserError("The weights of the extractor 'inception' are not at hand.")
+        return build("digitsnet")  # for the random VGG16, which takes seconds to make
+
+    monkeypatch.setattr(extractors, "build", absent)
+    monkeypatch.setattr(RandomImages, "extractor", "inception")
+    with caplog.at_level("INFO"):
+        assert validate(ToyGAN(SPEC), [Quality(samples=10)]).keys() == {"val/fid-digitsnet"}
+    assert "'inception' are not at hand" in caplog.text and "random VGG16" in caplog.text
+    with pytest.raises(UserError, match="not at hand"):
+        validate(ToyGAN(SPEC), [Quality(samples=10, extractor="inception")])

@@ -1,0 +1,354 @@
+"""Boards: records of one data set and one protocol, ranked on one track, seeds of one config in one row."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from genbench.core.errors import UserError
+from genbench.leaderboard.record import Record
+
+TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmentation")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Score:
+    """mean    over seeds; None where no seed has a value
+    std     sample standard deviation over seeds; None for one seed
+    low     95% interval of the mean by Student's t; None for one seed
+    high
+    seeds   how many have a value
+    within  mean of the deviations that the records themselves give: over splits or subsets of one sample
+    bound   exact or lower bound, for a likelihood
+    note    why there is no value
+    """
+
+    mean: float | None
+    std: float | None
+    low: float | None
+    high: float | None
+    seeds: int
+    within: float | None
+    bound: str | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one config reached, over its seeds: best and last, raw and averaged weights are rows of their own."""
+
+    rank: int | None
+    label: str  # name, with what tells it from other rows of the same name
+    name: str
+    kind: str
+    runs: tuple[str, ...]
+    seeds: tuple[int | None, ...]
+    config_hash: str | None
+    checkpoint: str | None
+    weights: str | None
+    sampling: dict[str, Any]
+    images_seen: int | None
+    parameters: int | None
+    updates: dict[str, float]
+    training_images_per_second: float | None
+    sampling_images_per_second: float | None
+    device_hours: float | None
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Board:
+    """metrics maps each metric to the way that is better; rows stand by rank, then unranked ones, then the floor."""
+
+    data: dict[str, Any]
+    protocol: dict[str, Any]
+    track: str
+    by: str | None
+    metrics: dict[str, str | None]
+    rows: tuple[Row, ...]
+
+
+def rank(records: Sequence[Record], by: str | None = None, track: str = "generation") -> Board:
+    """Rank records of one protocol by a metric; by default the first of the track that has a direction and a value.
+
+    Raises:
+        UserError: the records are of several protocols, or cannot be ranked by this metric.
+    """
+    refuse_mixture(records)
+    records = [record for record in records if any(e["track"] == track for e in record.metrics.values())]
+    if not records:
+        raise UserError(f"None of the records has a score of the track '{track}'.")
+    metrics = _metrics(records, track)
+    rows = [_row(group, metrics) for group in _grouped(records, lambda r: r.identity).values()]
+    if by is None:
+        valued = (m for m, better in metrics.items() if better and any(r.scores[m].mean is not None for r in rows))
+        by = next(valued, None)
+    else:
+        by = _judging(by, metrics)
+    sign = -1 if by and metrics[by] == "higher" else 1
+
+    def place(row: Row) -> tuple[bool, float, str]:
+        mean = row.scores[by].mean if by else None
+        return row.kind == "floor", math.inf if mean is None else sign * mean, row.label
+
+    rows = _ranked(sorted(_labelled(rows), key=place), by)
+    newest = max(records, key=lambda r: r.time)
+    return Board(newest.data, newest.protocol, track, by, metrics, tuple(rows))
+
+
+def boards(
+    records: Sequence[Record],
+    by: str | None = None,
+    data: str | None = None,
+    protocols: Sequence[str] = (),
+    track: str | None = None,
+) -> list[Board]:
+    """A board for each data set, protocol and track that there is, or that was asked for.
+
+    Args:
+        by: Rank by this metric, and leave out boards that do not have it; `fid` finds `fid-mnistnet` where it is alone
+        data: This data set alone
+        protocols: The protocol with this name or key alone; several are refused unless they are one and the same
+        track: This track alone
+
+    Raises:
+        UserError: nothing is there under a name, with a list of what is; or several protocols were asked for.
+    """
+    if data is not None:
+        records = _named(records, [data], "data set", lambda r: (r.data["name"],))
+    if protocols:
+        records = _named(records, protocols, "protocol", lambda r: (r.protocol["name"], r.protocol["key"]))
+        if len(set(protocols)) > 1:
+            refuse_mixture(records)
+    groups = _grouped(records, lambda r: (r.data["name"], r.protocol["name"], r.protocol["key"]))
+    tables = [
+        (group, t, metrics)
+        for _, group in sorted(groups.items())
+        for t in _tracks(group)
+        if (metrics := _metrics(group, t))
+    ]
+    if track is not None:
+        known = _unique(t for _, t, _ in tables)
+        tables = [table for table in tables if table[1] == track]
+        if not tables:
+            raise UserError(f"There is no score of the track '{track}'; there are {_listed(known)}.")
+    if by is not None:
+        known = _unique(m for *_, metrics in tables for m, better in metrics.items() if better)
+        tables = [table for table in tables if _find(by, table[2])]
+        if not tables:
+            raise UserError(f"There is no metric '{by}' to rank by; there are {_listed(known)}.")
+    return [rank(group, by, t) for group, t, _ in tables]
+
+
+def refuse_mixture(records: Iterable[Record]) -> None:
+    """Raise UserError where records are of several data sets or protocols, and say in what they differ."""
+    kinds = {(r.data["name"], r.protocol["key"]): r for r in records}.values()
+    if len(kinds) > 1:
+        names = _listed(_unique(f"{r.protocol['name']} on {r.data['name']}" for r in kinds))
+        raise UserError(
+            f"Rows of different protocols are not ranked together: those of {names} differ in {difference(kinds)}. "
+            "Ask for one of them; without `--protocol` each has a table of its own."
+        )
+
+
+def difference(measured: Iterable[Record | Board]) -> str:
+    """The fields in which the protocols of records or boards differ, their data sets included, each with its values."""
+    flat = [dict(_flat(one.protocol | {"data": one.data})) for one in measured]
+    fields = _unique(field for fields in flat for field in fields)
+    values = {field: [fields.get(field) for fields in flat] for field in fields}
+    different = {field: v for field, v in values.items() if any(x != v[0] for x in v)}
+    own = [field for field in different if field not in ("name", "key")]
+    shown = own or list(different)  # the name and the key follow from the rest
+    return "; ".join(f"{field} ({_listed(_unique(_shown(x) for x in different[field]))})" for field in shown)
+
+
+@functools.cache
+def t_quantile(df: int) -> float:
+    """The 97.5% quantile of Student's t: Abramowitz & Stegun 26.7.3 and 26.7.4, whose series are finite, bisected."""
+
+    def within(t: float) -> float:  # P(|T| < t)
+        theta = math.atan(t / math.sqrt(df))
+        term, total = (math.cos(theta), 0.0) if df % 2 else (1.0, 0.0)
+        for k in range(2 + df % 2, df + 1, 2):
+            total += term
+            term *= math.cos(theta) ** 2 * (k - 1) / k
+        return (theta + math.sin(theta) * total) * 2 / math.pi if df % 2 else math.sin(theta) * total
+
+    low, high = 0.0, 13.0  # 12.71 for one degree of freedom
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) < 0.95 else (low, middle)
+    return high
+
+
+def score(entries: Sequence[dict[str, Any]]) -> Score:
+    """One metric over seeds."""
+    values = [entry["value"] for entry in entries if entry.get("value") is not None]
+    n = len(values)
+    mean = math.fsum(values) / n if n else None
+    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+    half = t_quantile(n - 1) * std / math.sqrt(n) if n > 1 else 0
+    bounds = [entry["bound"] for entry in entries if entry.get("bound")]
+    return Score(
+        mean=mean,
+        std=std,
+        low=mean - half if n > 1 else None,
+        high=mean + half if n > 1 else None,
+        seeds=n,
+        within=_mean(entry.get("std") for entry in entries),
+        bound=next((b for b in bounds if b != "exact"), bounds[0] if bounds else None),
+        note=next((entry["note"] for entry in entries if entry.get("note")), None)
+        if n < len(entries) or not n
+        else None,
+    )
+
+
+def _row(records: Sequence[Record], metrics: Iterable[str]) -> Row:
+    """Records of one identity as one row."""
+    first = records[0]
+    runs = [record.run or {} for record in records]
+    return Row(
+        rank=None,
+        label=first.model["name"],
+        name=first.model["name"],
+        kind=first.kind,
+        runs=tuple(_unique(run["name"] for run in runs if run)),
+        seeds=tuple(run.get("seed") for run in runs if run),
+        config_hash=runs[0].get("config_hash"),
+        checkpoint=runs[0].get("checkpoint"),
+        weights=runs[0].get("weights"),
+        sampling=runs[0].get("sampling") or {},
+        images_seen=runs[0].get("images_seen"),
+        parameters=first.model.get("parameters"),
+        updates=runs[0].get("updates") or {},
+        training_images_per_second=_mean((r.training or {}).get("images_per_second") for r in records),
+        sampling_images_per_second=_mean(r.cost.get("sampling_images_per_second") for r in records),
+        device_hours=_mean((r.training or {}).get("device_hours") for r in records),
+        scores={metric: score([r.metrics[metric] for r in records if metric in r.metrics]) for metric in metrics},
+    )
+
+
+def _labelled(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one name told apart by their runs, and by what differs in how they sample."""
+    labelled = []
+    for same in _grouped(rows, lambda row: (row.kind, row.name)).values():
+        configs = _unique(row.config_hash for row in same)
+        options = _unique(option for row in same for option in row.sampling)
+        varied = [o for o in options if any(row.sampling.get(o) != same[0].sampling.get(o) for row in same)]
+        names = {
+            config: _common([run for row in same if row.config_hash == config for run in row.runs])
+            for config in configs
+        }
+        for row in same:
+            more = [f"{o}={row.sampling[o]}" for o in varied if o in row.sampling]
+            if len(configs) > 1:
+                run = names[row.config_hash]
+                alike = list(names.values()).count(run) > 1
+                more.insert(0, f"{run}, {row.config_hash[:6]}" if alike else run)
+            labelled.append(replace(row, label=f"{row.name} ({', '.join(more)})" if more else row.name))
+    return labelled
+
+
+def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:
+    """Rows in their order with ranks; equal means share theirs, and the floor and rows without a value have none."""
+    done: list[Row] = []
+    for row in rows:
+        place = None
+        if by is not None and row.kind != "floor" and (mean := row.scores[by].mean) is not None:
+            place = done[-1].rank if done and done[-1].scores[by].mean == mean else len(done) + 1
+        done.append(replace(row, rank=place))
+    return done
+
+
+def _metrics(records: Sequence[Record], track: str) -> dict[str, str | None]:
+    """Every metric of a track with its direction, in the order of the fullest record."""
+    found: dict[str, str | None] = {}
+    for record in sorted(records, key=lambda r: (-len(r.metrics), -r.time)):
+        for name, entry in record.metrics.items():
+            if entry["track"] == track:
+                found.setdefault(name, entry.get("better"))
+    return found
+
+
+def _tracks(records: Iterable[Record]) -> list[str]:
+    """The tracks on which records stand, the known ones first."""
+    found = {entry["track"] for record in records for entry in record.metrics.values()}
+    return [t for t in TRACKS if t in found] + sorted(found - set(TRACKS))
+
+
+def _find(by: str, metrics: Iterable[str]) -> str | None:
+    """The metric of this name, or the only one with this stem."""
+    names = list(metrics)
+    stems = [name for name in names if name.partition("-")[0] == by]
+    if by in names or len(stems) < 2:
+        return by if by in names else next(iter(stems), None)
+    raise UserError(f"'{by}' stands for several metrics of one table: {_listed(stems)}. Give one of them in full.")
+
+
+def _judging(by: str, metrics: dict[str, str | None]) -> str:
+    found = _find(by, metrics)
+    known = _listed([name for name, better in metrics.items() if better])
+    if found is None:
+        raise UserError(f"There is no metric '{by}' to rank by; there are {known}.")
+    if metrics[found] is None:
+        raise UserError(f"'{found}' describes and does not judge, so nothing ranks by it; there are {known}.")
+    return found
+
+
+def _named(
+    records: Sequence[Record], asked: Sequence[str], what: str, names: Callable[[Record], Sequence[str]]
+) -> list[Record]:
+    """The records under any of the names asked for."""
+    for name in asked:
+        if not any(name in names(record) for record in records):
+            known = _listed(_unique(names(record)[0] for record in records))
+            raise UserError(f"There is no record of the {what} '{name}'; there are {known}.")
+    return [record for record in records if set(names(record)) & set(asked)]
+
+
+def _common(runs: Sequence[str]) -> str:
+    """What the names of the runs of one config begin with: `wide` for wide-0 and wide-1, or wide-s0 and wide-s1."""
+    if len(runs) == 1:
+        return runs[0]
+    begin = "".join(c[0] for c in itertools.takewhile(lambda c: len(set(c)) == 1, zip(*runs, strict=False)))
+    return re.sub(r"[-_. ]+(seed|s)?[-_. ]*\d*$|\d+$", "", begin) or ", ".join(runs)
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, v in value.items():
+        yield from _flat(v, f"{prefix}{name}.") if isinstance(v, dict) else [(prefix + name, v)]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text[:8] if re.fullmatch("[0-9a-f]{12,}", text) else text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    there = [v for v in values if v is not None]
+    return math.fsum(there) / len(there) if there else None
+
+
+def _unique(items: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(items))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

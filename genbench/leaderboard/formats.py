@@ -1,0 +1,385 @@
+"""Boards as text. What a record says is shown, never interpreted: not as markup, formula, command or control code."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genbench.leaderboard.board import Board, Row, Score, difference
+
+BLANK = "—"
+PLUS_MINUS = " ± "
+GAP = "  "  # between two columns
+HEADER = 2  # lines
+LONGEST = 40  # characters of a name in a terminal
+ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
+
+
+@dataclass(frozen=True)
+class Column:
+    """name      on one line
+    cells     one for each row
+    header    the name, broken into lines where that saves room
+    best      rows whose cell is the best of the column
+    priority  the lower, the later it is left out where a table is too wide; 0 never is
+    """
+
+    name: str
+    cells: list[str]
+    header: str = ""
+    best: frozenset[int] = frozenset()
+    priority: int = 0
+
+    @property
+    def is_text(self) -> bool:
+        return self.name in ("model", "checkpoint")
+
+
+def columns(board: Board) -> list[Column]:
+    """What a table shows of a board, from left to right."""
+    rows = board.rows
+    found = [
+        Column("rank", [BLANK if row.rank is None else str(row.rank) for row in rows]),
+        Column("model", [printable(row.label) for row in rows]),
+        Column("checkpoint", [_checkpoint(row) for row in rows]),
+        Column("seeds", [str(len(row.seeds) or BLANK) for row in rows]),
+    ]
+    others = [metric for metric in board.metrics if metric != board.by]
+    for metric in board.metrics:
+        place = others.index(metric) + 1 if metric in others else 0
+        found.append(_metric(board, metric, place if place <= 2 else place + 10))  # cost comes before the third
+        if metric == board.by and any(row.scores[metric].std is not None for row in rows):
+            found.append(_interval(board, metric, 8))
+    cost = [
+        Column("images seen", [compact(row.images_seen) for row in rows], "images\nseen", priority=4),
+        Column("parameters", [compact(row.parameters) for row in rows], "param-\neters", priority=5),
+        Column("updates", [_updates(row) for row in rows], priority=9),
+        Column("training images/s", _compacts(rows, "training_images_per_second"), "training\nimages/s", priority=7),
+        Column("sampling images/s", _compacts(rows, "sampling_images_per_second"), "sampling\nimages/s", priority=6),
+        Column("device hours", [_rounded(row.device_hours) for row in rows], "device\nhours", priority=10),
+    ]
+    return found + [column for column in cost if set(column.cells) != {BLANK}]
+
+
+def heading(board: Board, namesakes: str = "") -> list[str]:
+    """What a table is, and by what it ranks; `namesakes` says how protocols of one name differ."""
+    name = board.protocol["name"] + (f" [{board.protocol['key']}]" if namesakes else "")
+    title = f"{board.data['name']} · {name} · {board.track}"
+    facts = [f"{board.protocol['split']} split" if isinstance(board.protocol.get("split"), str) else ""]
+    extractor = board.protocol.get("extractor")
+    if isinstance(extractor, dict) and isinstance(extractor.get("name"), str):
+        facts.append(f"features of {extractor['name']}")
+    ranked = f"ranked by {board.by}{ARROWS[board.metrics[board.by]]}" if board.by else "unranked"
+    several = any(len(row.seeds) > 1 for row in board.rows)
+    facts += [ranked, "mean ± standard deviation over seeds" if several else ""]
+    return [printable(line) for line in (title, ", ".join(filter(None, facts)), namesakes) if line]
+
+
+def notes(board: Board) -> list[str]:
+    """Why cells are blank, and what signs mean."""
+    lines: dict[str, list[str]] = {}
+    for row in board.rows:
+        for metric, score in row.scores.items():
+            if score.note:
+                lines.setdefault(f"{metric}: {score.note}", []).append(row.label)
+    found = [f"{BLANK} {text} ({', '.join(dict.fromkeys(rows))})" for text, rows in lines.items()]
+    if any(row.kind == "floor" for row in board.rows):
+        found.append("floor: real images against real images, about what a perfect model reaches.")
+    if any(_bounded(score) for row in board.rows for score in row.scores.values()):
+        found.append("≥ and ≤ stand before bounds: the exact likelihood is at least as good.")
+    if any(0 < s.seeds < len(row.seeds) for row in board.rows for s in row.scores.values()):
+        found.append("(n) after a score: this many of the row's seeds have it.")
+    return [printable(line) for line in found]
+
+
+def print_tables(boards: Sequence[Board], width: int) -> None:
+    """Tables for a terminal; columns that do not fit are left out by priority, and named."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for board, namesakes in _with_namesakes(boards):
+        chosen, left_out = fitting(columns(board), width)
+        laid_out = [_laid_out(column) for column in chosen]
+        title, *about = heading(board, namesakes)
+        text = Text().append(f"{title}\n", style="bold").append("\n".join([*about, "", ""]))
+        rule = GAP.join("─" * len(lines[0]) for lines in laid_out) + "\n"
+        floor = len(board.rows) - sum(row.kind == "floor" for row in board.rows)
+        for k, line in enumerate(zip(*laid_out, strict=True), start=-HEADER):
+            text.append(rule if k in (0, floor) else "")
+            start = len(text)
+            text.append(GAP.join(line) + "\n")
+            for j, column in enumerate(chosen):
+                if k in column.best:
+                    at = start + sum(len(cell) + len(GAP) for cell in line[:j])
+                    text.stylize("bold", at, at + len(line[j]))
+        under = notes(board)
+        if left_out:
+            under.append(f"Too wide for {width} columns: {', '.join(left_out)}. --format markdown and csv have them.")
+        console.print(text.append("\n".join(["", *under, ""]) if under else ""))
+
+
+def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
+    """The columns that fit, the most important first, and the names of those that do not."""
+    taken = set()
+    for k in sorted(range(len(found)), key=lambda k: found[k].priority):
+        size = _width(_laid_out(found[k])[0]) + len(GAP)
+        if found[k].priority == 0 or size <= width + len(GAP):
+            taken.add(k)
+            width -= size
+    return [c for k, c in enumerate(found) if k in taken], [c.name for k, c in enumerate(found) if k not in taken]
+
+
+def as_markdown(boards: Sequence[Board]) -> str:
+    """Tables for a README or an issue."""
+    parts = []
+    for board, namesakes in _with_namesakes(boards):
+        found = columns(board)
+        title, *about = [_markdown(line) for line in heading(board, namesakes)]
+        rules = ["---" if c.is_text else "---:" for c in found]
+        lines = [[_markdown(c.name) for c in found], rules]
+        for k in range(len(board.rows)):
+            cells = [(_markdown(c.cells[k]), k in c.best) for c in found]
+            lines.append([f"**{cell}**" if best else cell for cell, best in cells])
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append("\n\n".join([f"### {title}", *about, table, *map(_markdown, notes(board))]))
+    return "\n\n".join(parts)
+
+
+def as_latex(boards: Sequence[Board]) -> str:
+    """Tables for a paper."""
+    parts = ["% needs \\usepackage{booktabs}"]
+    for board, namesakes in _with_namesakes(boards):
+        found = columns(board)
+        spec = "".join("l" if c.is_text else "r" for c in found)
+        lines = [" & ".join(_latex(c.name) for c in found) + r" \\", r"\midrule"]
+        for k, row in enumerate(board.rows):
+            if row.kind == "floor" and k and board.rows[k - 1].kind != "floor":
+                lines.append(r"\midrule")
+            cells = [(_latex(c.cells[k]), k in c.best) for c in found]
+            lines.append(" & ".join(rf"\textbf{{{cell}}}" if best else cell for cell, best in cells) + r" \\")
+        title, *about = [_latex(line) for line in heading(board, namesakes)]
+        caption = ". ".join([title, *about, *(_latex(line) for line in notes(board))])
+        begin = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{{spec}}}",
+            r"\toprule",
+        ]
+        parts.append("\n".join([*begin, *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
+    return "\n\n".join(parts)
+
+
+def as_json(boards: Sequence[Board]) -> str:
+    """Everything, in full precision."""
+    tables = []
+    for board in boards:
+        rows = []
+        for row in board.rows:
+            found = vars(row) | {"scores": {name: vars(s) for name, s in row.scores.items() if s.seeds or s.note}}
+            rows.append(found)
+        tables.append(vars(board) | {"rows": rows})
+    return json.dumps({"boards": tables}, indent=2, allow_nan=False)
+
+
+def as_csv(boards: Sequence[Board]) -> str:
+    """Everything as one table, in full precision: a line for each row of each board, and blanks for what it has not."""
+    import csv
+    import io
+
+    lines: list[dict[str, Any]] = []
+    for board in boards:
+        for row in board.rows:
+            plain = vars(row) | {"sampling": json.dumps(row.sampling) if row.sampling else None}
+            plain |= {"runs": " ".join(row.runs), "seeds": len(row.seeds), "model": plain.pop("name")}
+            plain |= {"seed_list": " ".join(map(str, row.seeds))}
+            for player, n in plain.pop("updates").items():
+                plain[f"updates_{player}"] = n
+            for name, score in plain.pop("scores").items():
+                plain |= {f"{name}_{field}".removesuffix("_mean"): v for field, v in _statistics(score).items()}
+            place = {
+                "data": board.data["name"],
+                "protocol": board.protocol["name"],
+                "protocol_key": board.protocol["key"],
+            }
+            lines.append(place | {"track": board.track, "ranked_by": board.by} | plain)
+    fields = list(dict.fromkeys(field for line in lines for field in line))
+    with io.StringIO() as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(_cell, fields))
+        writer.writerows([_cell(line.get(field)) for field in fields] for line in lines)
+        return file.getvalue().rstrip("\n")
+
+
+def printable(text: str) -> str:
+    """One line without control codes."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def compact(value: float | None) -> str:
+    """1,234,567 as 1.2M."""
+    if value is None:
+        return BLANK
+    for power, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 0.9995 * 10**power:
+            return f"{value / 10**power:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def _statistics(score: Score) -> dict[str, Any]:
+    found = vars(score).copy()
+    return {"mean": found.pop("mean"), "std": found.pop("std")} | {
+        {"low": "ci95_low", "high": "ci95_high"}.get(name, name): value for name, value in found.items()
+    }
+
+
+def _metric(board: Board, metric: str, priority: int) -> Column:
+    """mean ± std of a metric, the best mean of several models marked."""
+    better, decimals = board.metrics[metric], _decimals(board, metric)
+    cells, means = [], {}
+    for k, row in enumerate(board.rows):
+        score = row.scores[metric]
+        if score.mean is None:
+            cells.append(BLANK)
+            continue
+        sign = {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if _bounded(score) else ""
+        deviation = "" if score.std is None else f"{PLUS_MINUS}{score.std:,.{decimals}f}"
+        some = f" ({score.seeds})" if score.seeds < len(row.seeds) else ""
+        cells.append(f"{sign}{_fixed(score.mean, decimals)}{deviation}{some}")
+        if row.kind != "floor":
+            means[k] = score.mean
+    best = (min if better == "lower" else max)(means.values(), default=0)
+    bold = frozenset(k for k, mean in means.items() if mean == best) if better and len(means) > 1 else frozenset()
+    name = printable(metric) + ARROWS[better]
+    return Column(name, cells, name.replace("-", "-\n", 1), bold, priority)
+
+
+def _interval(board: Board, metric: str, priority: int) -> Column:
+    decimals = _decimals(board, metric)
+    scores = [row.scores[metric] for row in board.rows]
+    cells = [BLANK if s.low is None else f"{_fixed(s.low, decimals)} to {_fixed(s.high, decimals)}" for s in scores]
+    return Column("95% interval of the mean", cells, "95% interval\nof the mean", priority=priority)
+
+
+def _compacts(rows: Sequence[Row], field: str) -> list[str]:
+    return [compact(getattr(row, field)) for row in rows]
+
+
+def _decimals(board: Board, metric: str) -> int:
+    """So many that the smallest mean shows three digits and a common deviation one."""
+    scores = [row.scores[metric] for row in board.rows if row.kind != "floor"]
+    means = [abs(s.mean) for s in scores if s.mean]
+    deviations = sorted(s.std for s in scores if s.std)
+    digits = 2 - math.floor(math.log10(min(means, default=1)))
+    if deviations:
+        digits = max(digits, min(-math.floor(math.log10(deviations[len(deviations) // 2])), digits + 2))
+    whole = all(mean == int(mean) for mean in means) and not deviations  # counts, such as of modes
+    return 0 if whole else min(max(digits, 1), 5)
+
+
+def _fixed(value: float, decimals: int) -> str:
+    text = f"{value:,.{decimals}f}"
+    shows_nothing = value != 0 and not text.strip("-0.")
+    return f"{value:.1e}" if shows_nothing or abs(value) >= 1e7 else text
+
+
+def _rounded(value: float | None) -> str:
+    return BLANK if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _bounded(score: Score) -> bool:
+    return score.bound not in (None, "exact")
+
+
+def _checkpoint(row: Row) -> str:
+    if row.kind != "model":
+        return row.kind
+    return printable(row.checkpoint or BLANK) + (" (raw)" if row.weights == "raw" else "")
+
+
+def _updates(row: Row) -> str:
+    """Of each player: `2 × 16k` where they are equal."""
+    each = {player: compact(n) for player, n in row.updates.items()}
+    if len(set(each.values())) == 1:
+        return f"{len(each)} × {next(iter(each.values()))}" if len(each) > 1 else next(iter(each.values()))
+    return printable(", ".join(f"{player} {n}" for player, n in each.items())) or BLANK
+
+
+def _laid_out(column: Column) -> list[str]:
+    """The lines of a column at one width, those of its header first; means stand in one line."""
+    header = column.header.split("\n") if column.header else [column.name]
+    header = [""] * (HEADER - len(header)) + header
+    if column.is_text:
+        lines = [*header, *(c if _width(c) <= LONGEST else f"{c[:18]}…{c[-21:]}" for c in column.cells)]
+        size = max(map(_width, lines))
+        return [line + " " * (size - _width(line)) for line in lines]
+    split = [cell.partition(PLUS_MINUS) for cell in column.cells]
+    room = max((len(sign + tail) for _, sign, tail in split), default=0)
+    lines = [*header, *(head + (sign + tail).rjust(room) for head, sign, tail in split)]
+    size = max(map(len, lines))
+    return [line.rjust(size) for line in lines]
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # some scripts take two places each
+
+    return cell_len(text)
+
+
+def _with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, str]]:
+    """Each board, and how its protocol differs from others of the same name."""
+    same: dict[tuple[str, str], dict[str, Board]] = {}
+    for board in boards:
+        same.setdefault((board.data["name"], board.protocol["name"]), {})[board.protocol["key"]] = board
+    said = {
+        name: f"{len(found)} protocols have this name; they differ in {difference(found.values())}"
+        for name, found in same.items()
+        if len(found) > 1
+    }
+    return [(board, said.get((board.data["name"], board.protocol["name"]), "")) for board in boards]
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
+
+
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "±": r"$\pm$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    BLANK: "--",
+}
+
+
+def _latex(text: str) -> str:
+    text = "".join(_LATEX.get(c, c) for c in text)
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)  # a minus, not a hyphen
+
+
+def _cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula is marked as text; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    value = printable(value)
+    return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+
+
+TEXTS = {"markdown": as_markdown, "latex": as_latex, "json": as_json, "csv": as_csv}

@@ -1,0 +1,112 @@
+"""Scores of generated images by class: which classes there are, whether they are those asked for, and how good each is.
+
+The logits are those of a classifier on the images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.core.errors import UserError
+from genbench.metrics.frechet import feature_moments, frechet_distance
+from genbench.metrics.score import FeatureScore, Score, require, require_finite
+
+
+def class_statistics(logits: Tensor) -> dict[str, float]:
+    """modes: classes that at least one image falls in; class_entropy: of the classes' shares, in nats. logits [N, K]"""
+    return _statistics(_histogram(logits))
+
+
+def class_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of images that the classifier puts in the class that was asked for; logits [N, K], labels [N]."""
+    require(len(logits), 1, "generated", "A class accuracy")
+    return _hits(logits, labels).double().mean().item()
+
+
+def class_frechet_distance(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor) -> float:
+    """Fréchet distance within a class, mean over the classes; features [N, D] and [M, D], labels [N] and [M].
+
+    Intra-FID of Miyato & Koyama 2018, "cGANs with Projection Discriminator", section 4. With few images per class it is
+    biased upwards: compare at equal numbers only.
+    """
+    require_finite(fake, "generated")
+    require_finite(real, "real")
+    classes = torch.cat([fake_labels, real_labels]).unique().tolist()
+    require(len(classes), 1, "generated and real", "A Fréchet distance by class")
+    distances = []
+    for label in classes:
+        of_fake, of_real = fake[fake_labels == label], real[real_labels == label]
+        if min(len(of_fake), len(of_real)) < 2:
+            raise UserError(
+                f"A Fréchet distance by class needs at least 2 generated and 2 real images of each class; "
+                f"of class {label:g} there are {len(of_fake)} and {len(of_real)}."
+            )
+        distances.append(frechet_distance(*feature_moments(of_fake), *feature_moments(of_real)))
+    return torch.stack(distances).mean().item()
+
+
+def _histogram(logits: Tensor) -> Tensor:
+    require_finite(logits, "generated")
+    return logits.argmax(1).bincount(minlength=logits.shape[1])
+
+
+def _statistics(counts: Tensor) -> dict[str, float]:
+    require(int(counts.sum()), 1, "generated", "A statistic of classes")
+    share = counts.double() / counts.sum()
+    return {
+        "modes": float((counts > 0).sum()),
+        "class_entropy": torch.special.entr(share).sum().item(),
+    }
+
+
+def _hits(logits: Tensor, labels: Tensor) -> Tensor:
+    require_finite(logits, "generated")
+    return logits.argmax(1) == labels
+
+
+class ClassStatistics(Score, scores=["modes", "class_entropy"]):
+    """Computes a dict of the two."""
+
+    def __init__(self, classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("counts", torch.zeros(classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor) -> None:
+        """logits [B, K]"""
+        self.counts += _histogram(logits)
+
+    def compute(self) -> dict[str, float]:
+        return _statistics(self.counts)
+
+
+class ClassAccuracy(Score, scores=["class_accuracy"]):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """logits [B, K], labels [B]"""
+        self.hits += _hits(logits, labels).sum()
+        self.count += len(logits)
+
+    def compute(self) -> float:
+        require(int(self.count), 1, "generated", "A class accuracy")
+        return self.hits.item() / self.count.item()
+
+
+class ClassFrechetDistance(FeatureScore, scores=["class_fid"]):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("fake", "fake_labels", "real", "real_labels", **kwargs)
+
+    def update(self, features: Tensor, labels: Tensor, real: bool) -> None:
+        """features [B, D], labels [B]"""
+        name = "real" if real else "fake"
+        self.keep(name, features)
+        self.keep(f"{name}_labels", labels)
+
+    def compute(self) -> float:
+        return class_frechet_distance(*(self.kept(name) for name in ("fake", "fake_labels", "real", "real_labels")))

@@ -1,0 +1,49 @@
+"""Inception score: exp of the mean divergence of p(class | image) from p(class).
+
+Salimans et al. 2016, "Improved Techniques for Training GANs", section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genbench.metrics.score import FeatureScore, require, require_finite
+
+
+def inception_score(logits: Tensor, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
+    """Mean and standard deviation over the splits of class scores [N, K], in float64; from 1 to K.
+
+    The images are shuffled as torch-fidelity does from the same seed, and so depend on their order.
+    """
+    require(len(logits), splits, "generated", f"An inception score in {splits} splits")
+    require_finite(logits, "generated")
+    n = len(logits)
+    order = torch.from_numpy(np.random.RandomState(seed).permutation(n)).to(logits.device)
+    log_p = logits[order].double().log_softmax(1)
+    scores = torch.stack([_score(log_p[i * n // splits : (i + 1) * n // splits]) for i in range(splits)])
+    return scores.mean().item(), scores.std(correction=0).item()
+
+
+def _score(log_p: Tensor) -> Tensor:
+    log_q = log_p.logsumexp(0) - math.log(len(log_p))  # finite where the mean of p itself would round to zero
+    return (log_p.exp() * (log_p - log_q)).sum(1).mean().exp()
+
+
+class InceptionScore(FeatureScore, scores=["is"]):
+    """Computes mean and standard deviation."""
+
+    def __init__(self, splits: int = 10, seed: int = 2020, **kwargs: Any) -> None:
+        super().__init__("logits", **kwargs)
+        self.splits, self.seed = splits, seed
+
+    def update(self, logits: Tensor) -> None:
+        """logits [B, K]"""
+        self.keep("logits", logits)
+
+    def compute(self) -> tuple[float, float]:
+        return inception_score(self.kept("logits"), self.splits, self.seed)

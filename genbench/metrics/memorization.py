@@ -1,0 +1,87 @@
+"""Whether generated images are copies of training images, by nearest neighbours in feature space.
+
+Authenticity: Alaa et al. 2022, "How Faithful is your Synthetic Data? Sample-level Metrics for Evaluating and Auditing
+Generative Models".
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genbench.core.errors import UserError
+from genbench.metrics.neighbours import Progress, squared_distances
+from genbench.metrics.score import FeatureScore, require, require_finite
+
+
+def memorization(
+    fake: Tensor, train: Tensor, held_out: Tensor | None = None, block: int = 1024, progress: Progress | None = None
+) -> dict[str, float]:
+    """Of features [N, D], [T, D] and [H, D]; `progress` wraps the list of tiles of each pass (two, or three).
+
+    nearest_train        median distance of a fake to the nearest training image
+    nearest_train_ratio  the same over the median distance of held-out images; below 1 speaks for copies
+    authenticity         share of fakes that are farther from the nearest training image than that one is from its own
+                         nearest neighbour in training
+    """
+    require(len(train), 2, "training", "A score of memorization")
+    for features, whose in ((fake, "generated"), (train, "training"), (held_out, "held-out")):
+        if features is not None:
+            require(len(features), 1, whose, "A score of memorization")
+            require_finite(features, whose)
+    match = _nearest(fake, train, block, progress)
+    to_train = _distances(fake, train, match)
+    matched, which = match.unique(return_inverse=True)  # only these need their own neighbours
+    others = _nearest(train[matched], train, block, progress, skip=matched)
+    within_train = _distances(train, train, others, matched)[which]
+    scores = {"nearest_train": to_train.quantile(0.5).item()}
+    if held_out is not None:
+        usual = _distances(held_out, train, _nearest(held_out, train, block, progress)).quantile(0.5).item()
+        if usual == 0:
+            raise UserError("At least half of the held-out images are training images too; hold out others.")
+        scores["nearest_train_ratio"] = scores["nearest_train"] / usual
+    return scores | {"authenticity": (to_train > within_train).double().mean().item()}
+
+
+def _nearest(x: Tensor, y: Tensor, block: int, progress: Progress | None, skip: Tensor | None = None) -> Tensor:
+    """The row of y [M, D] that is nearest to each of x [N, D], other than row skip [N] -> [N]."""
+    best = x.new_full((len(x),), torch.inf, dtype=torch.float64)
+    nearest = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    for i, j in (progress or iter)(list(product(range(0, len(x), block), range(0, len(y), block)))):
+        rows = slice(i, i + block)
+        distances = squared_distances(x[rows], y[j : j + block])
+        if skip is not None:
+            columns = torch.arange(j, j + distances.shape[1], device=x.device)
+            distances.masked_fill_(skip[rows, None] == columns, torch.inf)
+        value, column = distances.min(1)
+        nearest[rows] = torch.where(value < best[rows], column + j, nearest[rows])
+        best[rows] = torch.minimum(value, best[rows])
+    return nearest
+
+
+def _distances(x: Tensor, y: Tensor, match: Tensor, rows: Tensor | None = None) -> Tensor:
+    """From each x, or rows of it, to its match in y -> [N] float64; directly, so that a copy is at 0 exactly."""
+    rows = torch.arange(len(x), device=x.device) if rows is None else rows
+    pairs = zip(rows.split(1024), match.split(1024), strict=True)
+    return torch.cat([(x[i].double() - y[j].double()).norm(dim=1) for i, j in pairs])
+
+
+class Memorization(FeatureScore, scores=["nearest_train", "nearest_train_ratio", "authenticity"]):
+    """Computes a dict of the three; no ratio where no held-out images were seen."""
+
+    def __init__(self, block: int = 1024, **kwargs: Any) -> None:
+        super().__init__("fake", "train", "held_out", **kwargs)
+        self.block = block
+
+    def update(self, features: Tensor, which: Literal["fake", "train", "held_out"]) -> None:
+        """features [B, D]"""
+        self.keep(which, features)
+
+    def compute(self) -> dict[str, float]:
+        held_out = self.kept("held_out")
+        return memorization(
+            self.kept("fake"), self.kept("train"), held_out if len(held_out) else None, block=self.block
+        )

@@ -1,0 +1,90 @@
+"""How close a reconstruction is to its image, pixel by pixel and window by window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from genbench.core.errors import UserError
+from genbench.metrics.score import Score, require
+
+HALF_LEVEL = 1 / 255  # of uint8, for pixels in [-1, 1]
+WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # of SSIM (Wang et al. 2004, section III)
+
+
+def mse(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error of pixels in [-1, 1]; [B, C, H, W] -> [B] float64."""
+    _check(x, y)
+    return (x.double() - y.double()).square().flatten(1).mean(1)
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of pixels in [-1, 1]; [B, C, H, W] -> [B] float64.
+
+    Errors below half a level of uint8, which do not survive rounding, count as half a level: equal images have
+    54.2 dB and not infinity, which no mean over images would outlive.
+    """
+    return _decibels(mse(x, y))
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of pixels in [-1, 1]; [B, C, H, W] -> [B] float64.
+
+    Gaussian windows that lie in the image altogether, mean over them and over channels. Brightness counts from black,
+    as in uint8: on pixels around zero the measure would be another.
+    """
+    _check(x, y)
+    height, width = x.shape[-2:]
+    if min(height, width) < WINDOW:
+        raise UserError(
+            f"SSIM needs images of {WINDOW}×{WINDOW} pixels at least, its window; these are {height}×{width}."
+        )
+    x, y = (x.double() + 1) / 2, (y.double() + 1) / 2
+    mean_x, mean_y, square_x, square_y, both = (_windows(z) for z in (x, y, x * x, y * y, x * y))
+    luminance = (2 * mean_x * mean_y + K1**2) / (mean_x**2 + mean_y**2 + K1**2)
+    variances = square_x - mean_x**2 + square_y - mean_y**2
+    structure = (2 * (both - mean_x * mean_y) + K2**2) / (variances + K2**2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def _windows(x: Tensor) -> Tensor:
+    """Weighted mean of each window, [B, C, H, W] -> [B, C, H - 10, W - 10]."""
+    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
+    weights = weights / weights.sum()
+    means = conv2d(conv2d(x.flatten(0, 1)[:, None], weights.reshape(1, 1, -1, 1)), weights.reshape(1, 1, 1, -1))
+    return means.reshape(*x.shape[:2], *means.shape[-2:])
+
+
+def _decibels(error: Tensor) -> Tensor:
+    return 10 * torch.log10(4 / error.clamp(min=HALF_LEVEL**2))
+
+
+def _check(x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape:
+        raise UserError(f"Images and reconstructions must have one shape; these have {[*x.shape]} and {[*y.shape]}.")
+
+
+class ImageSimilarity(Score, scores=["mse", "psnr", "ssim"]):
+    """Computes a dict of the three, means over images."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        for name in self.scores:
+            self.add_state(f"{name}_total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """x, y [B, C, H, W] in [-1, 1]"""
+        error = mse(x, y)
+        self.count += len(x)
+        self.mse_total += error.sum()
+        self.psnr_total += _decibels(error).sum()
+        self.ssim_total += ssim(x, y).sum()
+
+    def compute(self) -> dict[str, float]:
+        require(int(self.count), 1, "reconstructed", "A similarity")
+        return {name: (getattr(self, f"{name}_total") / self.count).item() for name in self.scores}

@@ -1,0 +1,60 @@
+"""How well predicted masks agree with true ones, by the confusion of pixels.
+
+Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge", section 4.4: the sums run over all pixels of
+all images before a ratio is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.core.errors import UserError
+from genbench.metrics.score import Score
+
+
+def confusion(logits: Tensor, mask: Tensor) -> Tensor:
+    """Pixels of true class (row) and predicted class (column); [B, K, H, W] and [B, H, W] -> [K, K] int64."""
+    classes = logits.shape[1]
+    truth = mask.long().flatten()
+    if len(truth) and not (truth.min() >= 0 and truth.max() < classes):
+        raise UserError(
+            f"A mask for {classes} classes holds 0 to {classes - 1}; this one holds {truth.min()} to {truth.max()}."
+        )
+    pairs = truth * classes + logits.argmax(1).flatten()
+    return pairs.bincount(minlength=classes**2).reshape(classes, classes)
+
+
+def mean_iou(confusion: Tensor) -> float:
+    """Intersection over union, mean over the classes that are in truth or prediction; [K, K]."""
+    hits, union = confusion.diagonal(), confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    _require_pixels(confusion)
+    return (hits[union > 0].double() / union[union > 0]).mean().item()
+
+
+def pixel_accuracy(confusion: Tensor) -> float:
+    """Share of pixels in their true class; [K, K]."""
+    _require_pixels(confusion)
+    return (confusion.trace().double() / confusion.sum()).item()
+
+
+def _require_pixels(confusion: Tensor) -> None:
+    if not confusion.any():
+        raise UserError("A score of segmentation needs at least one image with its mask; none was given.")
+
+
+class Segmentation(Score, scores=["mean_iou", "pixel_accuracy"]):
+    """Computes a dict of the two."""
+
+    def __init__(self, classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, mask: Tensor) -> None:
+        """logits [B, K, H, W], mask [B, H, W]"""
+        self.confusion += confusion(logits, mask)
+
+    def compute(self) -> dict[str, float]:
+        return {"mean_iou": mean_iou(self.confusion), "pixel_accuracy": pixel_accuracy(self.confusion)}

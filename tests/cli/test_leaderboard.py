@@ -1,0 +1,205 @@
+"""leaderboard: records become tables, and text in them stays text."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genbench.leaderboard.record import write
+from tests.leaderboard.records import entry, many, protocol, record
+
+EVIL = "[bold]=1+1|_x_ & 50% \\input \x1b[31m\nnew"
+SHOWN = "[bold]=1+1|_x_ & 50% \\input ?[31m?new"
+
+
+@pytest.fixture
+def board(cli, tmp_path):
+    """Writes records among the runs and runs the verb; returns (exit status, standard output, standard error)."""
+
+    def run(records, *arguments):
+        for made in records:
+            write(made, tmp_path / "runs" / (made.run["name"] if made.run else "none") / "records")
+        return cli("leaderboard", *arguments)
+
+    return run
+
+
+def seeds(name="DCGAN", values=(3.0, 3.5, 4.0), **more):
+    """One config with a seed for each value."""
+    return [record(name, run={"seed": k}, metrics={"fid": entry("fid", v)}, **more) for k, v in enumerate(values)]
+
+
+def floor():
+    return record("real", "floor", metrics={"fid": entry("fid", 0.5)})
+
+
+def test_neither_torch_nor_lightning_nor_numpy_is_imported(board, tmp_path):
+    board(many(3, 2, 1))
+    script = (
+        "import sys; from genbench.cli import main; assert main(['leaderboard', *sys.argv[1:]]) == 0;"
+        "import genbench.leaderboard.record, genbench.leaderboard.board, genbench.leaderboard.formats;"
+        "heavy = {'torch', 'lightning', 'torchvision', 'numpy', 'scipy'} & set(sys.modules);"
+        "assert not heavy, heavy; assert ('rich' in sys.modules) == (len(sys.argv) == 1)"
+    )
+    for flags in ([], ["--format", "csv"]):
+        done = subprocess.run([sys.executable, "-c", script, *flags], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_table_ranks_with_mean_deviation_direction_blank_and_floor(board):
+    note = "needs 1,000 images, got 64"
+    few = record("VAE", metrics={"fid": entry("fid", None, note=note), "is": entry("is", 7.0)})
+    status, out, err = board([*seeds(), floor(), few, record("theirs", "images", metrics={"fid": entry("fid", 1.25)})])
+    assert status == 0 and err == ""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
+    assert lines[6][:5] == ["1", "theirs", "images", "—", "1.25"]
+    assert lines[7][:5] == ["2", "DCGAN", "last", "3", "3.50 ± 0.50"]
+    assert lines[8][:5] == ["—", "VAE", "last", "1", "—"]
+    assert lines[10][:5] == ["—", "real", "floor", "—", "0.50"]
+    assert "MNIST · fid10k-test · generation" in out and "ranked by fid ↓" in out
+    assert f"— fid: {note} (VAE)" in out and "1.23M" in out and "2 × 15.6k" in out
+
+
+@pytest.mark.parametrize("width", [100, 160])
+def test_the_table_keeps_to_the_width_and_names_what_it_left_out(board, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = board(many())[1]
+    rows = [line for line in out.splitlines() if line.startswith(("rank", "────", "   "))]
+    assert len(rows) > 50 and max(map(len, rows)) <= width
+    assert f"Too wide for {width} columns: " in out
+
+
+def test_text_in_a_record_is_neither_markup_nor_control_code(board):
+    status, out, _ = board([record(EVIL, "images")])
+    assert status == 0 and SHOWN in out and "\x1b[31m" not in out
+
+
+def test_best_values_are_bold_and_the_floor_is_not(board):
+    out = board([*seeds(), *seeds("VAE", (1.0, 2.0)), floor()], "--format", "markdown")[1]
+    assert re.findall(r"\*\*(.*?)\*\*", out) == ["1.50 ± 0.71"]
+
+
+def test_markdown_is_one_table_with_escaped_names(board):
+    out = board([*seeds(), record(EVIL, "images", metrics={"fid": entry("fid", 9.0)})], "--format", "markdown")[1]
+    table = [re.split(r"(?<!\\)\|", line)[1:-1] for line in out.splitlines() if line.startswith("|")]
+    header, rule, *rows = [[cell.strip() for cell in line] for line in table]
+    assert len({len(header), len(rule), *map(len, rows)}) == 1 and set("".join(rule)) == {"-", ":"}
+    assert header[:5] == ["rank", "model", "checkpoint", "seeds", "fid ↓"]
+    assert [row[4] for row in rows] == ["**3.50 ± 0.50**", "9.00"]
+    assert re.sub(r"\\(.)", r"\1", rows[1][1]) == SHOWN
+
+
+def test_latex_is_one_tabular_with_escaped_names(board):
+    out = board([*seeds(), record(EVIL, "images", metrics={"fid": entry("fid", 9.0)})], "--format", "latex")[1]
+    spec = re.search(r"\\begin{tabular}{([lr]+)}", out)[1]
+    rows = [line for line in out.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 3 and all(len(re.split(r"(?<!\\)&", row)) == len(spec) for row in rows)
+    assert r"=1+1$|$\_x\_ \& 50\% \textbackslash{}input" in out and r"\textbf{3.50 $\pm$ 0.50}" in out
+    assert r"fid $\downarrow$" in rows[0] and out.count("{") == out.count("}")
+
+
+def test_csv_holds_everything_in_full_precision_and_no_formula(board):
+    values = (3.1, 3.123456789012345, 4.0)
+    records = [*seeds("=cmd()", values), floor(), record("+evil", "images", metrics={"nats": entry("nats", -97.25)})]
+    out = board(records, "--format", "csv")[1]
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [(row["model"], row["track"]) for row in rows] == [
+        ("'=cmd()", "generation"),
+        ("real", "generation"),
+        ("'+evil", "likelihood"),
+    ]
+    first = rows[0]
+    assert float(first["fid"]) == pytest.approx(sum(values) / 3, rel=1e-15) and first["seeds"] == "3"
+    assert float(first["fid_ci95_low"]) < float(first["fid"]) < float(first["fid_ci95_high"])
+    assert first["protocol_key"] == protocol()["key"] and first["updates_discriminator"] == "15625"
+    assert first["parameters"] == "1234567" and first["training_images_per_second"] == "277.25"
+    assert rows[2]["nats"] == "-97.25" and rows[2]["fid"] == ""  # a number stays one
+
+
+def test_json_holds_everything_in_full_precision(board):
+    out = board([*seeds(values=(3.0, 3.123456789012345)), floor()], "--format", "json")[1]
+    (found,) = json.loads(out)["boards"]
+    assert found["protocol"] == protocol() and found["by"] == "fid" and found["metrics"] == {"fid": "lower"}
+    first, last = found["rows"]
+    assert first["scores"]["fid"]["mean"] == (3.0 + 3.123456789012345) / 2 and first["seeds"] == [0, 1]
+    assert first["rank"] == 1 and last["rank"] is None and last["kind"] == "floor"
+
+
+def test_a_bound_is_shown_as_one(board):
+    metrics = {"nats": entry("nats", -97.1, bound="lower bound")}
+    metrics |= {"bits_per_dim": entry("bits_per_dim", 3.25, bound="lower bound")}
+    exact = {"nats": entry("nats", -95.0, bound="exact"), "bits_per_dim": entry("bits_per_dim", 3.5, bound="exact")}
+    out = board([record("VAE", metrics=metrics), record("flow", metrics=exact)])[1]
+    assert "≥ -97.1" in out and "≤ 3.25" in out and "≥ -95.0" not in out and " -95.0" in out
+
+
+def test_small_values_and_single_seeds_keep_their_digits(board):
+    values = {"a": 0.000852, "b": 0.0123, "c": 1.5}
+    records = [record(name, metrics={"kid": entry("kid", v)}) for name, v in values.items()]
+    out = board([*records, record("real", "floor", metrics={"kid": entry("kid", -2e-7)})])[1]
+    assert "0.00085 " in out and "0.01230 " in out and "1.50000 " in out and "-2.0e-07" in out
+
+
+def test_fid_ranks_by_fid_mnistnet_and_the_heading_says_so(board):
+    status, out, _ = board([record()], "--by", "fid", "--data", "MNIST", "--protocol", "fid10k-test")
+    assert status == 0 and "ranked by fid-mnistnet ↓" in out
+
+
+def test_protocols_of_one_name_stand_apart_and_say_how_they_differ(board):
+    other = protocol(extractor={"name": "inception", "hash": "e0" * 8})
+    out = board([record(), record("VAE", protocol=other)])[1]
+    assert out.count("2 protocols have this name; they differ in extractor.name (") == 2
+    assert all(f"fid10k-test [{p['key']}]" in out for p in (protocol(), other))
+
+
+def test_what_is_no_record_is_named_and_the_board_prints(board):
+    folder = Path("runs/mine/records")
+    folder.mkdir(parents=True)
+    (folder / "package.json").write_text("{}")
+    (folder / "cut.json").write_text('{"schema": 1')
+    status, out, err = board([record()])
+    assert status == 0 and "DCGAN" in out
+    assert f"skipped {folder}/package.json: not a record of genbench." in err and f"skipped {folder}/cut.json: " in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--protocol", "fid10k-test", "--protocol", "long"],
+            "not ranked together: those of fid10k-test on MNIST, long",
+        ),
+        (["--protocol", "fid10k-test,long"], "differ in images (10,000, 50,000)"),
+        (["--protocol", "x"], "no record of the protocol 'x'; there are fid10k-test, long."),
+        (["--data", "x"], "no record of the data set 'x'; there are MNIST."),
+        (["--by", "x"], "no metric 'x' to rank by; there are fid-mnistnet."),
+        (["--track", "x"], "no score of the track 'x'; there are generation."),
+        (["--format", "pdf"], "there are table, markdown, csv, json, latex."),
+        (["nowhere"], "There is no folder nowhere."),
+    ],
+)
+def test_a_users_mistake_is_answered_in_a_sentence(board, flags, message):
+    status, out, err = board([record(), record("VAE", protocol=protocol("long", images=50000))], *flags)
+    assert status == 2 and message in err and out == "" and "Traceback" not in err
+
+
+def test_without_records_it_says_how_to_make_one(cli):
+    status, _, err = cli("leaderboard")
+    assert status == 2 and "There is no record in runs. Make one with `python -m genbench evaluate --ckpt last`" in err
+
+
+def test_a_terminal_without_arrows_gets_a_board_all_the_same(board, tmp_path):
+    board([record()])
+    done = subprocess.run(
+        [sys.executable, "-m", "genbench", "leaderboard"],
+        cwd=tmp_path,
+        env={"PYTHONIOENCODING": "ascii", "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "DCGAN" in done.stdout, done.stderr

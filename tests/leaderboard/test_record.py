@@ -1,0 +1,165 @@
+"""Records: written whole, read as written, and what is not one is named and skipped."""
+
+import json
+import math
+import os
+from dataclasses import replace
+
+import pytest
+
+from genbench.core.errors import UserError
+from genbench.leaderboard import record as module
+from genbench.leaderboard.record import Record, collect, read, write
+from tests.leaderboard.records import entry, protocol, record
+
+
+def reasons(folder):
+    return {path.name: reason for path, reason in collect([folder])[1]}
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    for made in (record(), record("samples", "images"), record("real", "floor")):
+        assert read(write(made, tmp_path)) == made
+        assert Record.from_dict(made.to_dict()) == made
+
+
+def test_its_file_name_says_what_it_is_and_leaves_its_folder_never(tmp_path):
+    assert write(record(), tmp_path).name.startswith("DCGAN-MNIST-fid10k-test-last-seed0-")
+    odd = write(record("../../a b/ü", "images"), tmp_path)
+    assert odd.parent == tmp_path and odd.name.startswith("a-b-MNIST-fid10k-test-images-")
+
+
+def test_what_is_not_finite_is_null_and_says_so(tmp_path):
+    values = {"fid": entry("fid", math.nan, high=math.inf), "kid": entry("kid", 0.1, std=math.inf)}
+    path = write(record(metrics=values), tmp_path)
+    json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    found = read(path).metrics
+    assert found["fid"]["value"] is None and found["fid"]["note"] == "the value was nan"
+    assert found["fid"]["high"] is None and found["kid"]["value"] == 0.1 and found["kid"]["std"] is None
+
+
+def test_scalars_of_numpy_and_torch_are_numbers(tmp_path):
+    import numpy as np
+    import torch
+
+    values = {"fid": entry("fid", torch.tensor(1.5)), "kid": entry("kid", np.float32(0.25))}
+    found = read(write(record(metrics=values), tmp_path)).metrics
+    assert found["fid"]["value"] == 1.5 and found["kid"]["value"] == 0.25
+
+
+def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError):
+        write(record(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    with pytest.raises(UserError, match=r"metrics.fid.value is 'good'; a finite number was expected"):
+        write(record(metrics={"fid": entry("fid", "good")}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
+    good = write(record(), tmp_path)
+    found = json.loads(good.read_text())
+    files = {
+        "package.json": '{"name": "x", "version": "1"}',
+        "list.json": "[1, 2]",
+        "cut.json": good.read_text()[:300],
+        "bytes.json": "\x00\x01",
+        "deep.json": "[" * 100_000,
+        "newer.json": json.dumps({"schema": 2, "kind": "model"}),
+        "zero.json": json.dumps(found | {"schema": 0}),
+        "keyless.json": json.dumps({k: v for k, v in found.items() if k != "metrics"}),
+        "text.json": json.dumps(found | {"run": found["run"] | {"images_seen": "many"}}),
+        "huge.json": json.dumps(found | {"run": found["run"] | {"images_seen": 10**400}}),
+        "runless.json": json.dumps(found | {"run": {}}),
+        "kind.json": json.dumps(found | {"kind": "dream"}),
+        "time.json": json.dumps(found | {"created": "yesterday"}),
+        "entry.json": json.dumps(found | {"metrics": {"fid": 3}}),
+        "better.json": json.dumps(found | {"metrics": {"fid": entry("fid", 1, better="up")}}),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "gone.json").symlink_to("nowhere")
+    records, skipped = collect([tmp_path])
+    assert len(records) == 1 and {path.name for path, _ in skipped} == {*files, "gone.json"}
+    said = {path.name: reason for path, reason in skipped}
+    assert said["package.json"] == said["list.json"] == "not a record of genbench"
+    assert "not JSON" in said["cut.json"] and "not JSON" in said["deep.json"]
+    assert said["newer.json"].endswith("update genbench")
+    assert said["keyless.json"] == "a damaged record: metrics is missing"
+    assert said["text.json"] == "a damaged record: run.images_seen is 'many'; a finite number was expected"
+    assert "it is one of model, images, floor" in said["kind.json"]
+    assert "not readable" in said["gone.json"]
+    with pytest.raises(UserError, match=r"newer.json: a record of schema 2, and this genbench reads 1"):
+        read(tmp_path / "newer.json")
+
+
+def test_json_of_other_programs_among_runs_is_no_business_of_the_board(tmp_path):
+    write(record(), tmp_path / "runs/a/records")
+    write(record("VAE"), tmp_path / "runs/b/records/2026")
+    (tmp_path / "runs/a/wandb").mkdir()
+    (tmp_path / "runs/a/wandb/summary.json").write_text("{}")
+    records, skipped = collect([tmp_path / "runs"])
+    assert len(records) == 2 and skipped == []
+    assert len(collect([tmp_path / "runs/a", tmp_path / "runs", tmp_path / "runs/a/records"])[0]) == 2
+    assert len(collect([next((tmp_path / "runs/a/records").iterdir())])[0]) == 1
+
+
+def test_links_are_followed_and_circles_end(tmp_path):
+    write(record("samples", "images"), tmp_path / "elsewhere/records")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/records/up").symlink_to(tmp_path / "runs")
+    records, skipped = collect([tmp_path / "runs"])
+    assert len(records) == 1 and skipped == []
+
+
+def test_a_folder_that_is_not_there_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="There is no folder"):
+        collect([tmp_path / "none"])
+
+
+def test_of_one_checkpoint_measured_twice_the_newer_record_stands(tmp_path):
+    times = ("2026-01-01T12:00:00+00:00", "2026-01-01T12:30:00+01:00", "2025-12-31T00:00:00+00:00")
+    for k, created in enumerate(times):  # the second is half an hour before the first
+        write(record(metrics={"fid": entry("fid", k)}, created=created), tmp_path)
+    records, skipped = collect([tmp_path])
+    assert [r.metrics["fid"]["value"] for r in records] == [0] and skipped == []
+
+
+def test_best_and_last_of_one_file_both_stand(tmp_path):
+    for checkpoint in ("best", "last"):
+        write(record(run={"checkpoint": checkpoint, "checkpoint_hash": "same"}), tmp_path)
+    assert len(collect([tmp_path])[0]) == 2
+
+
+def test_a_seed_trained_again_replaces_the_older_run_and_says_so(tmp_path):
+    write(record(run={"checkpoint_hash": "a"}), tmp_path)
+    write(record(run={"checkpoint_hash": "b"}, created="2026-11-24T12:00:00+00:00"), tmp_path)
+    write(record(run={"checkpoint_hash": "c"}, protocol=protocol("other")), tmp_path)
+    write(record(run={"checkpoint_hash": "d", "seed": 1}), tmp_path)
+    records, skipped = collect([tmp_path])
+    assert sorted(r.run["checkpoint_hash"] for r in records) == ["b", "c", "d"]
+    assert len(skipped) == 1 and "an older record of the same name, config and seed as" in skipped[0][1]
+
+
+def test_a_file_too_large_for_a_record_is_not_read(tmp_path, monkeypatch):
+    path = write(record(), tmp_path)
+    monkeypatch.setattr(module, "MEGABYTES", 0)
+    with pytest.raises(UserError, match="larger than"):
+        read(path)
+
+
+def test_two_seeds_share_an_identity_and_two_samplings_do_not():
+    a, b = record(run={"seed": 0}), record(run={"seed": 1})
+    assert a.identity == b.identity != record(run={"sampling": {"steps": 50}}).identity
+    assert replace(a, metrics={}).identity == a.identity
+
+
+def test_a_model_may_be_recorded_without_its_run(tmp_path):
+    made = replace(record(), run=None)
+    assert read(write(made, tmp_path)) == made and collect([tmp_path])[0] == [made]

@@ -1,0 +1,62 @@
+"""Scores by class against scikit-learn, SciPy, and the Fréchet distance of each class alone."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import entropy
+from sklearn.metrics import accuracy_score
+
+from genbench.core.errors import UserError
+from genbench.metrics.classes import class_accuracy, class_frechet_distance, class_statistics
+from genbench.metrics.frechet import feature_moments, frechet_distance
+
+
+def test_statistics_are_the_number_of_classes_seen_and_the_entropy_of_their_shares():
+    logits = torch.randn(300, 12)
+    logits[:, 4:6] = -100
+    counts = logits.argmax(1).bincount(minlength=12)
+    assert class_statistics(logits) == pytest.approx({"modes": 10, "class_entropy": entropy(counts.numpy())})
+
+
+def test_collapse_has_one_mode_and_no_entropy_and_evenness_has_the_most():
+    assert class_statistics(torch.eye(5)[:1].repeat(9, 1)) == {"modes": 1, "class_entropy": 0}
+    assert class_statistics(torch.eye(5)) == pytest.approx({"modes": 5, "class_entropy": math.log(5)})
+
+
+def test_accuracy_is_scikit_learns():
+    logits, labels = torch.randn(50, 3), torch.randint(3, (50,))
+    assert class_accuracy(logits, labels) == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+
+
+def test_distance_is_the_mean_over_classes():
+    fake, real = torch.randn(90, 4), 2 * torch.randn(120, 4)
+    fake_labels, real_labels = torch.arange(90) % 3 + 5, torch.arange(120) % 3 + 5
+    each = [frechet_distance(*feature_moments(fake[c::3]), *feature_moments(real[c::3])).item() for c in range(3)]
+    assert class_frechet_distance(fake, fake_labels, real, real_labels) == pytest.approx(sum(each) / 3, rel=1e-10)
+
+
+def test_distance_sees_swapped_classes_that_the_whole_set_hides():
+    labels = torch.arange(200) % 2
+    real, fake = (torch.randn(200, 3) + 10 * labels[:, None] for _ in range(2))
+    assert (
+        class_frechet_distance(fake, labels, real, labels)
+        < 1
+        < 100
+        < class_frechet_distance(fake, 1 - labels, real, labels)
+    )
+
+
+def test_a_class_with_too_few_images_is_named():
+    labels = torch.tensor([0, 0, 0, 7, 7])
+    with pytest.raises(UserError, match="of class 7 there are 2 and 0"):
+        class_frechet_distance(torch.randn(5, 2), labels, torch.randn(3, 2), labels[:3])
+
+
+def test_no_images_are_told():
+    for score in (
+        lambda: class_statistics(torch.zeros(0, 3)),
+        lambda: class_accuracy(torch.zeros(0, 3), torch.zeros(0)),
+    ):
+        with pytest.raises(UserError, match="at least 1"):
+            score()
