@@ -54,12 +54,8 @@ class Quality(Callback):
         self.scores: dict[str, float] = {}
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
-        # before training, so that weights that are lacking are spoken of now; the first process may have to fetch them
-        if trainer.is_global_zero:
-            self._judge = self._build(trainer)
-        trainer.strategy.barrier()
-        if not trainer.is_global_zero:
-            self._judge = self._build(trainer)
+        # before training, so that weights that are lacking are spoken of now
+        self._judge = ranks.first_alone(lambda: self._build(trainer))
 
     def _build(self, trainer) -> Extractor:
         data = trainer.datamodule

@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": ("evaluate", "measure a model or images, write a record: --ckpt PATH | --images PATH | --floor"),
     "sample": ("sample", "draw images from a checkpoint: --ckpt PATH --n 64 --out grid.png"),
     "leaderboard": ("leaderboard", "rank what was evaluated: [FOLDER ...] --by fid --data NAME --format markdown"),
+    "fetch": ("fetch", "bring data sets and extractor weights to the data root ahead of time: [NAME ...]"),
     "check": ("check", "run the promises that every model must keep: --config NAME|FILE"),
 }
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 def several() -> bool:
@@ -35,3 +38,14 @@ def from_first(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def first_alone(work: Callable[[], T]) -> T:
+    """Done by the first process, then by the others: what it fetches, they find. An error is raised in all."""
+    if rank() > 0:
+        from_first(None)
+        return work()
+    try:
+        return work()
+    finally:
+        from_first(None)

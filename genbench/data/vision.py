@@ -42,11 +42,12 @@ class TorchvisionData(ImageData):
 
     def prepare_data(self) -> None:
         """Fetch the files if they are not there; Lightning calls this on one process of each machine."""
-        if self.download and self._missing():
+        if self.download and self.missing():
             for stage in self.own_splits:
                 self._open(stage, download=True)
 
-    def _missing(self) -> list[str]:
+    def missing(self) -> list[str]:
+        """The files that are not there, by their paths below the root."""
         return [name for name in self.files if not (self.root / name).exists()]
 
     def _open(self, stage: Stage, download: bool = False) -> Any:
@@ -57,7 +58,7 @@ class TorchvisionData(ImageData):
         # a broken pickle, a short file, a refused connection and a missing package raise whatever they like
         except Exception as error:
             reason = str(error).strip().split("\n")[-1] or type(error).__name__
-            missing = self._missing()
+            missing = self.missing()
             if not missing:
                 raise UserError(
                     f"{self.name} lies at {self.root.absolute()} but cannot be read ({reason}). Delete "

@@ -81,9 +81,13 @@ class Record:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What was measured: the same for two seeds of a config, not for its best and its last checkpoint."""
+        """What was measured: the same for two seeds of a config, not for its best and its last checkpoint.
+
+        The best checkpoints of two seeds were found after different numbers of images; they are of one kind all the same.
+        """
         run = self.run or {}
-        own = tuple(run.get(name) for name in ("config_hash", "checkpoint", "weights", "images_seen"))
+        own = tuple(run.get(name) for name in ("config_hash", "checkpoint", "weights"))
+        own += (None if run.get("checkpoint") == "best" else run.get("images_seen"),)
         name = None if self.kind == "floor" else self.model["name"]
         return self.kind, name, *own, json.dumps(run.get("sampling") or {}, sort_keys=True)
 

@@ -42,8 +42,8 @@ def _trace_of_root(sigma1: Tensor, sigma2: Tensor) -> Tensor:
     """Tr sqrt(sigma1 sigma2): with sigma1 = F Fᵀ the sum of the roots of the eigenvalues of Fᵀ sigma2 F, [r, r].
 
     Where sigma1 is well conditioned, F is its Cholesky factor, and LAPACK's generalised solver uses that it is a
-    triangle. Else F [D, r] spans the eigenvectors that stand out from rounding. Eigenvalues that do not are left out:
-    the root makes 1e-8 of 1e-16, and there may be hundreds.
+    triangle. Else, as with fewer images than dimensions, F [D, r] is the factor of the part that stands out from
+    rounding. Eigenvalues that do not are left out: the root makes 1e-8 of 1e-16, and there may be hundreds.
     """
     noise = len(sigma1) * torch.finfo(torch.float64).eps
     factor, failed = torch.linalg.cholesky_ex(sigma1)
@@ -53,11 +53,20 @@ def _trace_of_root(sigma1: Tensor, sigma2: Tensor) -> Tensor:
             scipy.linalg.eigh(sigma2.numpy(), sigma1.numpy(), type=2, driver="gv", eigvals_only=True)
         )
     else:
-        values, vectors = torch.linalg.eigh(sigma1)
-        stands_out = values > noise * values[-1:]
-        factor = vectors[:, stands_out] * values[stands_out].sqrt()
+        factor = _pivoted_cholesky(sigma1, noise)
         values = torch.linalg.eigvalsh(factor.T @ sigma2 @ factor)
     return values[values > (noise * values[-1:]).clamp(min=0)].sqrt().sum()
+
+
+def _pivoted_cholesky(sigma: Tensor, noise: float) -> Tensor:
+    """[D, D] of rank r -> F [D, r] with F Fᵀ = sigma up to rounding; r follows from the pivots."""
+    largest = sigma.diagonal().max().item()
+    if largest <= 0:
+        return sigma[:, :0]
+    triangle, order, rank, _ = scipy.linalg.lapack.dpstrf(sigma.numpy(), lower=1, tol=noise * largest)
+    factor = torch.zeros(len(sigma), rank, dtype=torch.float64)
+    factor[torch.from_numpy(order.astype("int64")) - 1] = torch.from_numpy(triangle).tril()[:, :rank]
+    return factor
 
 
 class FrechetDistance(Score, scores=["fid"]):

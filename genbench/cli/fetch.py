@@ -1,0 +1,63 @@
+"""fetch: data sets and extractor weights brought to the data root ahead of time, for machines without a network."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from genbench.core.errors import UserError
+
+
+def main(verb: str, argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m genbench fetch",
+        description="Bring data sets and extractor weights to the data root. Without names: say what is there.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets and extractors")
+    parser.add_argument("--root", help="data root (default: $GENBENCH_DATA, else ./data)")
+    arguments = parser.parse_args(argv)
+
+    import genbench.data
+    from genbench.data.base import data_root
+    from genbench.data.vision import TorchvisionData
+    from genbench.evaluation import extractors
+
+    root = data_root(arguments.root)
+    classes = {
+        name: cls for name in genbench.data.__all__
+        if issubclass(cls := getattr(genbench.data, name), TorchvisionData)
+    }  # fmt: skip
+    known = [*classes, *extractors.PUBLISHED]
+    for name in arguments.names:
+        if name not in known:
+            raise UserError(f"There is nothing to fetch called '{name}'; there are {', '.join(known)}.")
+    failed = 0
+    for name in arguments.names:
+        try:
+            if name in classes:
+                classes[name](root=str(root)).prepare_data()
+            elif extractors.find_weights(name, root) is None:
+                extractors.fetch_weights(name, root)
+        except UserError as error:  # the others may still be had
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+    _show(arguments.names or known, {name: cls(root=str(root)) for name, cls in classes.items()}, root)
+    return 2 if failed else 0
+
+
+def _show(names: list[str], sets: dict, root: Path) -> None:
+    from genbench.evaluation import extractors
+
+    print(f"Data root {root.absolute()}")
+    for name in names:
+        if name in sets:
+            missing = sets[name].missing()
+            state = "there" if not missing else f"not there ({missing[0]}{' and others' if missing[1:] else ''})"
+            kind = "data set"
+        else:
+            found = extractors.find_weights(name, root)
+            file, source, _ = extractors.PUBLISHED[name]
+            state = f"there: {found}" if found else f"not there ({source}{file})"
+            kind = "extractor"
+        print(f"  {name:<14}{kind:<11}{state}")

@@ -1,0 +1,57 @@
+"""What is needed later is brought ahead of time, and what is there is told."""
+
+import pytest
+import torch
+
+from genbench.evaluation import extractors
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """No weights in torch's cache, and no network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def refuse(url, target, **more):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+
+
+def test_without_a_name_it_says_what_is_there_and_what_is_not(cli, tmp_path):
+    file = extractors.PUBLISHED["inception"][0]
+    (tmp_path / "root" / "extractors").mkdir(parents=True)
+    (tmp_path / "root" / "extractors" / file).write_bytes(b"weights")
+    status, out, _ = cli("fetch", "--root", tmp_path / "root")
+    assert status == 0
+    rows = {line.split()[0]: line for line in out.splitlines()[1:]}
+    assert "there:" in rows["inception"] and file in rows["inception"]
+    assert "not there" in rows["dinov2"] and "not there" in rows["MNIST"] and "not there" in rows["CelebA"]
+
+
+def test_it_fetches_what_is_not_there_and_leaves_what_is(cli, tmp_path, monkeypatch):
+    asked = []
+
+    def download(url, target, **more):
+        asked.append((url, more["hash_prefix"]))
+        with open(target, "wb") as file:
+            file.write(b"weights")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        status, out, _ = cli("fetch", "inception", "--root", tmp_path / "root")
+        assert status == 0 and "there: " in out
+    file, source, prefix = extractors.PUBLISHED["inception"]
+    assert asked == [(source + file, prefix)]
+
+
+def test_what_cannot_be_had_is_named_with_its_source_and_place_and_the_rest_is_still_tried(cli, tmp_path):
+    status, out, err = cli("fetch", "inception", "dinov2", "--root", tmp_path / "root")
+    assert status == 2 and "Traceback" not in err
+    for name in ("inception", "dinov2"):
+        file, source, _ = extractors.PUBLISHED[name]
+        assert f"{source}{file}" in err and str(tmp_path / "root" / "extractors" / file) in err
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(cli):
+    status, _, err = cli("fetch", "MNITS")
+    assert status == 2 and "'MNITS'" in err and "MNIST" in err and "inception" in err
