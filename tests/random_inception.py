@@ -15,7 +15,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 def write_weights(path: Path, seed: int = 0) -> Path:
     """Weights at random, batch normalisation fitted to noise images, features of the size that trained ones have.
 
-    Normalised values are shifted by one standard deviation. Without the shift half of all units stand at the kink of
+    Normalised values are shifted by 1.5 standard deviations. Without the shift half of all units stand at the kink of
     their ReLU, and such a network magnifies the rounding of float32, in any memory format alike, from 3e-7 to 2e-5.
     """
     empty = io.BytesIO()
@@ -30,10 +30,10 @@ def write_weights(path: Path, seed: int = 0) -> Path:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if isinstance(module, nn.BatchNorm2d):
                 module.train().momentum = None
-                module.bias.fill_(1)
-                if name.startswith("Mixed_7c"):  # the last: features of about 0.5 instead of 1
-                    module.weight.div_(2)
-                    module.bias.div_(2)
+                module.bias.fill_(1.5)
+                if name.startswith("Mixed_7c"):  # the last: features of about 0.5
+                    module.weight.div_(3)
+                    module.bias.div_(3)
         noise = [interpolate(torch.randint(0, 256, (4, 3, n, n)).float(), (96, 96)) for n in (4, 8, 16, 32)]
         network(torch.cat(noise).to(torch.uint8))
         nn.init.normal_(network.fc.weight, 0, 0.3)

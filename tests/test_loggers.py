@@ -225,7 +225,13 @@ def test_a_run_is_recorded_offline_and_goes_on_under_its_id_when_it_is_resumed(n
     assert written.steps["*"] == "images_seen"
 
     # the same curves as in the CSV, at the same images
-    for name in ("generator/adversarial", "discriminator/real", "discriminator/fake", "generator/lr", "val/fid-digitsnet"):
+    for name in (
+        "generator/adversarial",
+        "discriminator/real",
+        "discriminator/fake",
+        "generator/lr",
+        "val/fid-digitsnet",
+    ):
         expected = [(int(row["images_seen"]), float(row[name])) for row in curves.rows() if row[name]]
         assert [n for n, _ in written.curve(name)] == [n for n, _ in expected] != []
         assert [v for _, v in written.curve(name)] == pytest.approx([v for _, v in expected], rel=1e-5)

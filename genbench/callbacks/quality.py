@@ -1,12 +1,12 @@
-"""Scores on the validation split during training, by the same ruler as the final ones: they choose the best checkpoint."""
+"""Scores on the validation split during training, by the ruler of the final ones: they choose the best checkpoint."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from lightning import Callback
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from genbench.core import ranks
@@ -65,7 +65,8 @@ class Quality(Callback):
         except UserError as error:
             if self.extractor:
                 raise
-            rank_zero_info(f"note: {error}\nValidation goes on with the features of a random VGG16.")
+            if trainer.is_global_zero:
+                print(f"note: {error}\nValidation goes on with the features of a random VGG16.", file=sys.stderr)
             return extractors.build("vgg-random")
 
     def deciding(self, module: GenerativeModule) -> tuple[str, str]:

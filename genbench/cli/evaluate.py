@@ -15,6 +15,7 @@ from typing import Any
 from genbench.cli import configs
 from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of
 from genbench.core.errors import UserError
+from genbench.evaluation import protocol as protocols
 
 
 def _parser(verb: str) -> argparse.ArgumentParser:
@@ -32,8 +33,10 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     against.add_argument("--reference", metavar="PATH", help="folder, zip, .npz or .npy of images")
     against.add_argument("--config", metavar="FILE", help="take data and protocol from this config")
     how = parser.add_argument_group("how; what changes a protocol makes another one, with a name that says so")
-    how.add_argument("--protocol", help="protocol (default: that of the run's config, else fid10k-test)")
-    how.add_argument("--extractor", help="network whose features are compared (default: the data set's own)")
+    how.add_argument("--protocol", help=f"one of {', '.join(protocols.names())}, or a YAML file (default: that of the "
+                     "run's config, else fid10k-test)")  # fmt: skip
+    how.add_argument("--extractor", help="network whose features are compared: mnistnet, digitsnet, shapesnet, "
+                     "inception, dinov2, vgg-random, torchvision:NAME (default: the data set's own)")  # fmt: skip
     how.add_argument("--extractor.weights", dest="weights", metavar="PATH", help="its weights")
     how.add_argument("--generated", type=int, metavar="N", help="number of samples")
     how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
@@ -53,7 +56,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 
 def main(verb: str, argv: list[str]) -> int:
-    argv = import_modules(argv)
+    given_in_full, argv = argv, import_modules(argv)
     arguments, more = _parser(verb).parse_known_args(argv)
     given = [name for name in ("ckpt", "images", "floor") if getattr(arguments, name)]
     if len(given) != 1:
@@ -63,30 +66,32 @@ def main(verb: str, argv: list[str]) -> int:
         )
     if arguments.data and arguments.reference:
         raise UserError("Give either `--data NAME` or `--reference PATH` to compare with, not both.")
-    if arguments.devices < 1:
-        raise UserError(f"--devices is {arguments.devices}; it must be at least 1.")
+    for option in ("devices", "batch_size"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1.")
     if arguments.config:
         path = configs.find(arguments.config)
         if path is None:
             raise UserError(f"There is no config '{arguments.config}'; there are {', '.join(configs.listing())}.")
         arguments.config = path
     if arguments.devices > 1 and "WORLD_SIZE" not in os.environ:
-        return _spawn(arguments, more)
+        return _spawn(arguments, more, given_in_full)
     return _measure(arguments, more)
 
 
-def _spawn(arguments: argparse.Namespace, more: list[str]) -> int:
+def _spawn(arguments: argparse.Namespace, more: list[str], argv: list[str]) -> int:
     import torch.multiprocessing as mp
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            mp.start_processes(_child, (arguments, more, folder), arguments.devices, start_method="spawn")
+            mp.start_processes(_child, (arguments, more, argv, folder), arguments.devices, start_method="spawn")
         except mp.ProcessExitedException as error:
             return error.exit_code or 1
     return 0
 
 
-def _child(rank: int, arguments: argparse.Namespace, more: list[str], folder: str) -> None:
+def _child(rank: int, arguments: argparse.Namespace, more: list[str], argv: list[str], folder: str) -> None:
     import torch
     import torch.distributed as dist
 
@@ -99,6 +104,7 @@ def _child(rank: int, arguments: argparse.Namespace, more: list[str], folder: st
     torch.set_num_threads(max(1, torch.get_num_threads() // arguments.devices))
 
     def measure() -> int:
+        import_modules(argv)  # what the first process imported, this one has not
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
             init_method=f"file://{folder}/meet", rank=rank, world_size=arguments.devices,
@@ -123,7 +129,6 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.cli.sample import sampling_options
     from genbench.core import checkpoint as files
     from genbench.core import ranks
-    from genbench.evaluation import protocol as protocols
     from genbench.evaluation import runs
     from genbench.evaluation.evaluate import evaluate
     from genbench.evaluation.images import open_images
@@ -132,6 +137,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     data_flags, own = _split(more)
     config: dict[str, Any] = {}
     run = training = trained_on = None
+    named_by_user = False
     out = arguments.runs / "records"
     if arguments.ckpt:
         path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
@@ -140,6 +146,8 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         run, training = runs.facts(contents, path, raw=arguments.raw)
         config, trained_on = run["config"], contents.get("data")
         out = (run_of(path) or path.parent) / "records"
+        if own and not hasattr(subject, "sample"):
+            raise UserError(f"There is no option {own[0]}, and {type(subject).__name__} does not sample.")
         options = sampling_options(subject, own) if hasattr(subject, "sample") else {}
     else:
         if own:
@@ -153,17 +161,23 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         if isinstance(config.get("data"), dict):
             found = config["data"]
             trained_on = {"class": found["class_path"], "arguments": found.get("init_args") or {}}
+            named_by_user = True
     protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
     )  # fmt: skip
-    data = open_images(arguments.reference) if arguments.reference else _data(arguments.data, data_flags, trained_on)
+    data = (
+        open_images(arguments.reference)
+        if arguments.reference
+        else _data(arguments.data, data_flags, trained_on, named_by_user)
+    )
     device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
     if arguments.ckpt:
-        try:
-            subject.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+        subject.to(device)
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
         name=None if arguments.ckpt else arguments.name, device=device, batch_size=arguments.batch_size,
@@ -190,8 +204,11 @@ def _split(more: list[str]) -> tuple[list[str], list[str]]:
     return data, other
 
 
-def _data(name: str | None, flags: list[str], trained_on: dict[str, Any] | None) -> Any:
-    """The DataModule that was asked for, or the one that the model was trained on with what the flags change."""
+def _data(name: str | None, flags: list[str], trained_on: dict[str, Any] | None, named_by_user: bool = False) -> Any:
+    """The DataModule that was asked for, or the one that the model was trained on with what the flags change.
+
+    named_by_user  whether its class is from a config: a checkpoint's must be loaded already, since it causes no import
+    """
     from jsonargparse import ArgumentParser
 
     from genbench.data.base import ImageData
@@ -205,7 +222,8 @@ def _data(name: str | None, flags: list[str], trained_on: dict[str, Any] | None)
                 "--data.path) or `--reference PATH`."
             )
         name = trained_on["class"]
-        data_class(name)
+        if not named_by_user:
+            data_class(name)
         for key, value in trained_on["arguments"].items():
             if value is not None and key != "root":
                 kept += [f"--data.{key}={json.dumps(value) if not isinstance(value, str) else value}"]

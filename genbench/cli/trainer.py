@@ -349,6 +349,8 @@ class GenbenchCLI(LightningCLI):
         )
         self._say_wandb()
         console.print(f"  sample:  python -m genbench sample --ckpt {last} --n 64 --out samples.png")
+        best = last.with_name("best.ckpt")
+        console.print(f"  measure: python -m genbench test --ckpt {best if best.exists() else last}")
         console.print(f"  resume:  python -m genbench fit --ckpt {last} --max_images N")
 
     def _say_how_to_go_on(self, error: BaseException) -> None:

@@ -32,7 +32,7 @@ class Encodes(Protocol):
     latent_dtype: Literal["float32", "int64"]
 
     def encode(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, *latent_shape]."""
+        """[B, C, H, W] -> [B, *latent_shape]. An int64 latent says in `latent_values` how many values a number has."""
 
 
 @runtime_checkable
@@ -47,6 +47,7 @@ class Decodes(Protocol):
 @runtime_checkable
 class HasLikelihood(Protocol):
     likelihood: Literal["exact", "lower bound"]
+    pixels: Literal["binary", "8-bit", "density"]  # what it is a likelihood of
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B] nats."""

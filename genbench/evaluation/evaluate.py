@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from genbench.core import machine, ranks
 from genbench.core.batch import from_uint8, to_uint8
@@ -34,7 +36,7 @@ from genbench.evaluation.features import (
     in_order,
     my_share,
 )
-from genbench.evaluation.images import ImageSet, SplitImages, bring, pixel_hash
+from genbench.evaluation.images import ImageSet, SplitImages, at_most, bring, choice, pixel_hash
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.leaderboard.record import Record
 from genbench.metrics.classes import class_accuracy, class_frechet_distance, class_statistics
@@ -92,19 +94,21 @@ def evaluate(
     device = torch.device(device or getattr(subject, "device", "cpu"))
     if isinstance(data, ImageData):
         data = data.reference()
-        data.prepare_data()
+        ranks.first_alone(data.prepare_data)
         reference: ImageSet = SplitImages(data, protocol.split, protocol.real)
     else:
-        reference = data
+        reference = at_most(data, protocol.real)
     if extractor is None:
         chosen = protocol.extractor
         chosen = getattr(data, "extractor", "inception") if chosen == "default" else chosen
-        extractor = extractors.build(chosen, weights, getattr(data, "root", None))
+        root = getattr(data, "root", None)
+        extractor = ranks.first_alone(lambda: extractors.build(chosen, weights, root))
     extractor.to(device)
     if isinstance(subject, GenerativeModule) or subject is None:
         generated = protocol.generated
     else:
-        generated = min(len(subject), protocol.generated)
+        subject = at_most(subject, protocol.generated)
+        generated = len(subject)
         protocol = protocol.changed(generated=generated)
     # only what the first process computes is used, so that all have one record
     with _measuring(subject, device):
@@ -119,7 +123,7 @@ def evaluate(
             "shape": list(reference.shape),
             "hash": measurement.reference_hash,
         },
-        data={"name": data.name, "arguments": getattr(data, "arguments", {})},
+        data={"name": data.name, "arguments": _own_arguments(data)},
     )
     record = Record(
         kind="model" if isinstance(subject, GenerativeModule) else "floor" if subject is None else "images",
@@ -149,7 +153,7 @@ def evaluate(
 def _measuring(subject: Any, device: torch.device):
     """Eval mode, full precision, no gradients, and the random state as it was before."""
     model = subject if isinstance(subject, GenerativeModule) else None
-    training = model is not None and model.training
+    flags = {} if model is None else {module: module.training for module in model.modules()}  # some may be frozen
     if model is not None:
         model.eval()
     devices = [device] if device.type == "cuda" else []
@@ -157,8 +161,19 @@ def _measuring(subject: Any, device: torch.device):
         with torch.no_grad(), torch.random.fork_rng(devices), extractors.full_precision(device):
             yield
     finally:
-        if training:
-            model.train()
+        for module, training in flags.items():
+            module.training = training
+
+
+def _own_arguments(data: Any) -> dict[str, Any]:
+    """What makes a data set another one than its plain self: the same from Python, a config and a command line."""
+    usual = {
+        name: parameter.default
+        for cls in reversed(type(data).__mro__)
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+    }
+    given = getattr(data, "arguments", {})
+    return {name: value for name, value in given.items() if name != "download" and value != usual.get(name)}
 
 
 def _describe(subject: Any, name: str | None) -> dict[str, Any]:
@@ -218,8 +233,16 @@ class _Measurement:
         }
         self.scores[self.extractor.score(metric) if featured else metric] = entry | more
 
-    def group(self, group: str, n: int, compute: Callable[[], dict[str, Any]], *, featured: bool = True) -> None:
-        """Enter a group of scores; where one cannot be computed it is left blank, with the reason."""
+    def group(
+        self,
+        group: str,
+        n: int,
+        compute: Callable[[], dict[str, Any]],
+        scores: tuple[str, ...] = (),
+        *,
+        featured: bool = True,
+    ) -> None:
+        """Enter a group of scores, or `scores` of it; what cannot be computed is left blank, with the reason."""
         if group not in self.protocol.metrics or ranks.rank() > 0:
             return
         try:
@@ -227,9 +250,8 @@ class _Measurement:
                 value, std = value if isinstance(value, tuple) else (value, None)
                 self.put(metric, value, n, featured=featured, std=std)
         except UserError as error:
-            for metric in GROUPS[group]:
-                if metric not in ("class_accuracy", "class_fid") or group != "classes":
-                    self.put(metric, None, n, featured=featured, note=str(error))
+            for metric in scores or GROUPS[group]:
+                self.put(metric, None, n, featured=featured, note=str(error))
 
     def take(self, generated: int) -> None:
         if self.subject is None:
@@ -245,7 +267,7 @@ class _Measurement:
                 self.likelihood()
             if isinstance(self.model, Segments) and "segmentation" in self.protocol.metrics:
                 self.segment()
-        if not self.scores and ranks.rank() == 0:
+        if not ranks.from_first(bool(self.scores)):
             raise UserError(
                 f"{type(self.subject).__name__} can do nothing that the protocol {self.protocol.name} scores: it asks "
                 f"for {', '.join(self.protocol.metrics)}."
@@ -324,6 +346,7 @@ class _Measurement:
                 f"{type(self.model).__name__} is conditional on a {target}, and {self.reference.name} has none to ask "
                 "for. Evaluate it on the data that it was trained on."
             )
+        found = found[choice(len(found), count)]  # not the first: data is often sorted by class
         return found[torch.arange(count) % len(found)]
 
     def compare(self, fake: Features, n: int, label: Tensor | None = None) -> None:
@@ -340,27 +363,34 @@ class _Measurement:
         if fake.logits is not None:
             self.group("is", n, lambda: {"is": inception_score(fake.logits, protocol.is_splits, protocol.score_seed)})
         self.group("neighbours", min(n, protocol.neighbours_images), lambda: self._neighbours(real, fake))
-        if self.extractor.classes:
-            self.group("classes", n, lambda: self._classes(real, fake, label))
+        self._classes(real, fake, n, label)
         if "memorization" in protocol.metrics and self.subject is not None:
             self._memorization(real, fake, n)
 
     def _neighbours(self, real: Features, fake: Features) -> dict[str, float]:
         most = self.protocol.neighbours_images
         return neighbour_scores(
-            real.features[:most], fake.features[:most], self.protocol.neighbours_k,
+            *(x.features[choice(x.count, most)] for x in (real, fake)), self.protocol.neighbours_k,
             progress=lambda items: self.progress(items, "Neighbours"),
         )  # fmt: skip
 
-    def _classes(self, real: Features, fake: Features, label: Tensor | None) -> dict[str, float]:
-        found = class_statistics(fake.logits)
+    def _classes(self, real: Features, fake: Features, n: int, label: Tensor | None) -> None:
+        known = self.extractor.classes
+        if known:
+            self.group("classes", n, lambda: class_statistics(fake.logits), ("modes", "class_entropy"))
         if label is None or self.label is None:
-            return found
-        logits = class_logits(fake.logits, self.extractor.classes, self.data.classes)
-        if logits is not None:
-            found["class_accuracy"] = class_accuracy(logits, label)
-        found["class_fid"] = class_frechet_distance(fake.features, label, real.features, self.label)
-        return found
+            return
+        if class_columns(known, self.data.classes) is not None:
+            self.group(
+                "classes", n,
+                lambda: {"class_accuracy": class_accuracy(class_logits(fake.logits, known, self.data.classes), label)},
+                ("class_accuracy",),
+            )  # fmt: skip
+        self.group(
+            "classes", n,
+            lambda: {"class_fid": class_frechet_distance(fake.features, label, real.features, self.label)},
+            ("class_fid",),
+        )  # fmt: skip
 
     def _memorization(self, real: Features, fake: Features, n: int) -> None:
         if not isinstance(self.data, ImageData):
@@ -424,7 +454,9 @@ class _Measurement:
         if self.extractor_wanted:
             found = extraction.result()
             real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
-            self.group("reconstruction", n, lambda: {"reconstruction_fid": _frechet(found, real)})
+            self.group(
+                "reconstruction", n, lambda: {"reconstruction_fid": _frechet(found, real)}, ("reconstruction_fid",)
+            )
         if isinstance(self.model, Encodes):
             numbers = math.prod(self.model.latent_shape)
             each = 32 if self.model.latent_dtype == "float32" else math.log2(self.model.latent_values)
@@ -437,8 +469,10 @@ class _Measurement:
 
     def likelihood(self) -> None:
         model, n = self.model, len(self.reference)
-        if model.pixels != self.protocol.pixels:
-            note = f"the model's likelihood is of {model.pixels} pixels, the protocol's of {self.protocol.pixels}"
+        own = (model.pixels, *model.spec.shape[::-1])
+        wanted = (self.protocol.pixels, *self.reference.shape[::-1])
+        if own != wanted:
+            note = "the model's likelihood is of {} pixels, {}×{}×{}, and here of {}, {}×{}×{}".format(*own, *wanted)
             for metric in GROUPS["likelihood"]:
                 self.put(metric, None, n, featured=False, note=note, bound=model.likelihood)
             return
@@ -457,8 +491,10 @@ class _Measurement:
             return
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
-            logits = self.model.segment(self._for_model(rows)[1])
-            each = [confusion(logits[k : k + 1].float().cpu(), masks[rows[k : k + 1]].long()) for k in range(real)]
+            logits = self.model.segment(self._for_model(rows)[1]).float().cpu()
+            if logits.shape[-2:] != masks.shape[-2:]:
+                logits = interpolate(logits, masks.shape[-2:], mode="bilinear", align_corners=False)
+            each = [confusion(logits[k : k + 1], masks[rows[k : k + 1]].long()) for k in range(real)]
             return {"confusion": torch.stack(each)}
 
         table = self._each_block("Segmenting", compute)["confusion"].sum(0)
@@ -492,14 +528,15 @@ def _checked(images: Tensor, method: str, model: str) -> Tensor:
 
 
 def class_logits(logits: Tensor, classes: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor | None:
-    """[N, K] of an extractor's classes -> [N, len(wanted)], or None where one is lacking; "circle red" is a "circle"."""
-    columns = []
-    for name in wanted:
-        own = [k for k, known in enumerate(classes) if name in (known, known.split()[0])]
-        if not own:
-            return None
-        columns.append(logits[:, own].logsumexp(1))
-    return torch.stack(columns, 1)
+    """[N, K] of an extractor's classes -> [N, len(wanted)], or None where one lacks; "circle red" is a "circle"."""
+    columns = class_columns(classes, wanted)
+    return None if columns is None else torch.stack([logits[:, own].logsumexp(1) for own in columns], 1)
+
+
+def class_columns(classes: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] | None:
+    """For each wanted class those of the extractor's that are it, or None where one is lacking."""
+    columns = [[k for k, known in enumerate(classes) if name in (known, known.split()[0])] for name in wanted]
+    return columns if columns and all(columns) else None
 
 
 def lpips_at_hand(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:

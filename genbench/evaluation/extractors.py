@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -49,6 +49,7 @@ class Extractor:
     read     (network, uint8 images [B, C, H, W]) -> features [B, D], logits [B, K] or None
     resize   how it brings images to its own size, in words, for the protocol
     classes  names of the classes, where they are those of a data set of ours
+    hash     of its weights
     """
 
     name: str
@@ -56,11 +57,11 @@ class Extractor:
     read: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
     resize: str
     classes: tuple[str, ...] = ()
-    hash: str = field(init=False)
+    hash: str = ""
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
-        self.hash = state_hash(self.network.state_dict())
+        self.hash = self.hash or state_hash(self.network.state_dict())
         self.network.to(memory_format=torch.channels_last)  # twice as fast on a CPU, features equal to 3e-7
 
     def to(self, device: torch.device | str) -> Extractor:
@@ -230,9 +231,30 @@ def _shipped(name: str) -> Extractor:
     return Extractor(name, network, read, "32, bilinear, antialias", classes)
 
 
+def tensorflow_resize(images: Tensor, size: int) -> Tensor:
+    """TensorFlow 1's bilinear resize, float [B, C, H, W] -> [B, C, size, size]: corners not aligned, centres ignored.
+
+    Bit for bit as in torch-fidelity, in a tenth of the time: first along rows, then along columns.
+    """
+
+    def steps(length: int) -> tuple[Tensor, Tensor, Tensor]:
+        at = torch.arange(size, dtype=torch.float32) * (torch.tensor(length, dtype=torch.float32) / size)
+        low = at.floor().long()
+        places = low, (low + 1).clamp(max=length - 1), at - low
+        return tuple(p.to(images.device) for p in places)
+
+    low, high, share = steps(images.shape[-1])
+    left = images[..., low]
+    images = left + (images[..., high] - left) * share
+    low, high, share = steps(images.shape[-2])
+    top = images[..., low, :]
+    return top + (images[..., high, :] - top) * share[:, None]
+
+
 def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
     """The FID Inception of 2015-12-05 (Heusel et al. 2017) in torch-fidelity's port, TensorFlow's resize included."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+    from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 
     safe = io.BytesIO()  # torch-fidelity would unpickle the file itself; it is given what a safe load has read
     torch.save(_published("inception", weights, root), safe)
@@ -242,11 +264,23 @@ def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extracto
     except (RuntimeError, TypeError, AttributeError) as error:
         first = " ".join(str(error).splitlines()[:2])[:300]
         raise UserError(f"The weights given for 'inception' are not those of torch-fidelity: {first}") from error
+    identity = state_hash(network.state_dict())
+    for module in network.modules():
+        if isinstance(module, BasicConv2d):  # one pass over memory less for each convolution
+            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+
+    layers = nn.Sequential(*(layer for name, layer in network.named_children() if name != "fc"))
+    network = nn.ModuleDict({"layers": layers, "fc": network.fc})
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        return network(_nhwc(in_channels(images, 3)))
+        parts = []
+        for part in images.split(16):  # activations of more images leave a CPU's caches
+            x = tensorflow_resize(in_channels(part, 3).float(), 299)
+            parts.append(network["layers"](_nhwc((x - 128) / 128)).flatten(1))
+        features = torch.cat(parts)
+        return features, features @ network["fc"].weight.T  # logits without their bias, as the first FID code has them
 
-    return Extractor("inception", network, read, "299, bilinear of TensorFlow 1")
+    return Extractor("inception", network, read, "299, bilinear of TensorFlow 1", hash=identity)
 
 
 def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
@@ -256,8 +290,6 @@ def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
         from timm.models import vision_transformer
     except ImportError as error:
         raise UserError("The extractor 'dinov2' needs the package timm: `pip install timm`.") from error
-    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as resize
-
     state = dict(_published("dinov2", weights, root))
     network = vision_transformer.vit_base_patch14_dinov2(pretrained=False, img_size=518, num_classes=0,
                                                          dynamic_img_size=True)  # fmt: skip
@@ -265,7 +297,7 @@ def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
     network = _loaded(network, state, "dinov2")
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, None]:
-        x = resize(in_channels(images, 3).float(), size=(224, 224), align_corners=False)
+        x = tensorflow_resize(in_channels(images, 3).float(), 224)
         mean, std = IMAGENET.to(x.device)
         return network(_nhwc((x - mean) / std)), None
 
@@ -324,4 +356,3 @@ def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
         return kept.pop(), logits
 
     return Extractor(model, network, read, f"{size}, bilinear, antialias")
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -36,16 +37,20 @@ class ImageSet(Protocol):
         """uint8 [B, C, H, W]"""
 
 
+def choice(count: int, most: int | None) -> Tensor:
+    """At most so many of `count` rows, in order; a random choice, since files and labels are often sorted."""
+    if most is None or most >= count:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
+
+
 class SplitImages:
     """At most `most` images of a split, a choice that depends on nothing but their number."""
 
     def __init__(self, data: ImageData, split: str, most: int | None = None) -> None:
         self.source, self.shape = data.source(split), tuple(data.spec.shape)
         self.name = f"{data.name} {split}"
-        self.rows = torch.arange(len(self.source))
-        if most is not None and most < len(self.rows):
-            order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(0))
-            self.rows = order[:most].sort().values
+        self.rows = choice(len(self.source), most)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,6 +66,26 @@ class SplitImages:
     @property
     def label(self) -> Tensor | None:
         return self.target("label")
+
+
+class SomeImages:
+    """Some rows of a set."""
+
+    label = None
+
+    def __init__(self, whole: ImageSet, rows: Tensor) -> None:
+        self.whole, self.rows, self.name, self.shape = whole, rows, whole.name, whole.shape
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, rows: Tensor) -> Tensor:
+        return self.whole.images(self.rows[rows])
+
+
+def at_most(images: ImageSet, most: int) -> ImageSet:
+    """The set itself, or the choice of its images that `SplitImages` would make."""
+    return images if len(images) <= most else SomeImages(images, choice(len(images), most))
 
 
 class TensorImages:
@@ -91,7 +116,7 @@ class ArrayImages:
                 if not found.files:
                     raise UserError(f"{path} holds no array.")
                 found = found["images" if "images" in found.files else found.files[0]]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is not a readable array of numbers ({error}).") from error
         array = found[..., None] if found.ndim == 3 else found
         if array.ndim != 4 or array.shape[-1] not in (1, 3):
@@ -124,10 +149,14 @@ class FileImages:
     def __init__(self, path: Path) -> None:
         self.name, self.reader = str(path), ZipFiles(path) if path.is_file() else Files(path)
         names = self.reader.names()
-        if isinstance(self.reader, ZipFiles):
-            for name in names:
+        if path.is_file():
+            with zipfile.ZipFile(path) as archive:
+                every = archive.namelist()  # those that are hidden too, as "../x.png" is
+            for name in every:
                 if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-                    raise UserError(f"{path} holds a file named {name!r}, which leads out of the archive. It was not read.")
+                    raise UserError(
+                        f"{path} holds a file named {name!r}, which leads out of the archive. It was not read."
+                    )
         self.files: Sequence[str] = sorted(name for name in names if name.lower().endswith(EXTENSIONS))
         if not self.files:
             raise UserError(f"There is no image in {path}. The names of images end in {', '.join(EXTENSIONS)}.")
@@ -167,7 +196,9 @@ def open_images(path: str | Path) -> ImageSet:
         return ArrayImages(path)
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         return FileImages(path)
-    raise UserError(f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images.")
+    raise UserError(
+        f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images."
+    )
 
 
 def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -70,12 +70,20 @@ class Protocol:
     filter: Literal["bicubic, antialias"] = "bicubic, antialias"
 
     def __post_init__(self) -> None:
-        for name in ("real", "generated", "block", "kid_subsets", "kid_subset_size", "is_splits", "neighbours_k"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise UserError(f"protocol {self.name}: {name} is {getattr(self, name)}; it must be a whole number "
-                                "of at least 1.")  # fmt: skip
-        if self.split not in ("train", "val", "test"):
-            raise UserError(f"protocol {self.name}: split is '{self.split}'; it must be train, val or test.")
+        for name, kind in get_type_hints(type(self)).items():
+            value, least = getattr(self, name), 0 if name in ("seed", "score_seed") else 1
+            if kind is int and (type(value) is not int or value < least):
+                raise UserError(
+                    f"protocol {self.name}: {name} is {value}; it must be a whole number of at least {least}."
+                )
+            choices = get_args(kind) if get_origin(kind) is Literal else (value,)
+            if value not in choices:
+                listed = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+                raise UserError(f"protocol {self.name}: {name} is '{value}'; it must be {listed}.")
+        if isinstance(self.metrics, str):
+            raise UserError(
+                f"protocol {self.name}: metrics is '{self.metrics}'; it must be a list of groups of metrics."
+            )
         for group in self.metrics:
             if group not in GROUPS:
                 raise UserError(f"protocol {self.name}: there is no group of metrics '{group}'; there are "
@@ -109,10 +117,8 @@ def _short(value: Any) -> str:
 def folders() -> list[Path]:
     """Where protocols lie: below the current folder, then those that ship with genbench."""
     package = Path(__file__).parents[1]
-    return [
-        place for place in (Path("configs/protocols"), package / "configs/protocols", package.parent / "configs/protocols")
-        if place.is_dir()
-    ]  # fmt: skip
+    above = (Path(), package, package.parent)
+    return [place for folder in above if (place := folder / "configs" / "protocols").is_dir()]
 
 
 def names() -> list[str]:
@@ -129,10 +135,14 @@ def load(name: str) -> Protocol:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise UserError(f"There is no protocol '{name}'; there are {', '.join(names())}, or name a YAML file.")
-    values = yaml.safe_load(path.read_text()) or {}
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     known = [f.name for f in fields(Protocol)]
-    if not isinstance(values, dict) or (unknown := set(values) - set(known)):
-        odd = f"'{sorted(unknown)[0]}'" if isinstance(values, dict) else "no settings"
-        raise UserError(f"{path}: a protocol has no {odd}; it has {', '.join(known)}.")
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds a {type(values).__name__} where settings were expected: {', '.join(known)}.")
+    if unknown := set(values) - set(known):
+        raise UserError(f"{path}: a protocol has no '{min(map(str, unknown))}'; it has {', '.join(known)}.")
     values = {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in values.items()}
     return Protocol(**{"name": path.stem} | values)

@@ -24,7 +24,7 @@ def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[st
     state, about = checkpoint["genbench"], checkpoint.get("run") or {}
     config = about.get("config") or {}
     run = {
-        "name": about.get("name"),
+        "name": about.get("name") or path.stem,  # trained by a script of one's own, it has none
         "config": config,
         "config_hash": config_hash(config or {"model": checkpoint["hyper_parameters"]}),
         "seed": state["seed"],

@@ -272,20 +272,23 @@ def _compacts(rows: Sequence[Row], field: str) -> list[str]:
 
 def _decimals(board: Board, metric: str) -> int:
     """So many that the smallest mean shows three digits and a common deviation one."""
-    scores = [row.scores[metric] for row in board.rows if row.kind != "floor"]
-    means = [abs(s.mean) for s in scores if s.mean]
+    every = [row.scores[metric] for row in board.rows]
+    scores = [score for score, row in zip(every, board.rows, strict=True) if row.kind != "floor"]
+    means = [abs(s.mean) for s in scores if s.mean] or [abs(s.mean) for s in every if s.mean]
     deviations = sorted(s.std for s in scores if s.std)
     digits = 2 - math.floor(math.log10(min(means, default=1)))
     if deviations:
         digits = max(digits, min(-math.floor(math.log10(deviations[len(deviations) // 2])), digits + 2))
-    whole = all(mean == int(mean) for mean in means) and not deviations  # counts, such as of modes
+    whole = all(s.mean == int(s.mean) for s in every if s.mean) and not deviations  # counts, such as of modes
     return 0 if whole else min(max(digits, 1), 5)
 
 
 def _fixed(value: float, decimals: int) -> str:
     text = f"{value:,.{decimals}f}"
     shows_nothing = value != 0 and not text.strip("-0.")
-    return f"{value:.1e}" if shows_nothing or abs(value) >= 1e7 else text
+    if shows_nothing:
+        return f"{value:.2g}"
+    return f"{value:.1e}" if abs(value) >= 1e7 else text
 
 
 def _rounded(value: float | None) -> str:

@@ -245,7 +245,10 @@ def test_a_users_mistake_is_answered_in_a_sentence_and_costs_nothing(cli, config
 
 def test_a_score_that_validation_does_not_give_is_refused_and_the_last_checkpoint_stays(cli, config):
     status, _, err = cli("fit", "--config", config(), "--name", "run", "--checkpoint.monitor", "val/foo")
-    assert status == 2 and "checkpoint.monitor is 'val/foo', which validation does not give; it gives val/fid-digitsnet" in err
+    assert (
+        status == 2
+        and "checkpoint.monitor is 'val/foo', which validation does not give; it gives val/fid-digitsnet" in err
+    )
     assert genbench.load("runs/run/checkpoints/last.ckpt").images_seen == 80
 
 

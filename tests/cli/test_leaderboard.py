@@ -142,7 +142,7 @@ def test_small_values_and_single_seeds_keep_their_digits(board):
     values = {"a": 0.000852, "b": 0.0123, "c": 1.5}
     records = [record(name, metrics={"kid": entry("kid", v)}) for name, v in values.items()]
     out = board([*records, record("real", "floor", metrics={"kid": entry("kid", -2e-7)})])[1]
-    assert "0.00085 " in out and "0.01230 " in out and "1.50000 " in out and "-2.0e-07" in out
+    assert "0.00085 " in out and "0.01230 " in out and "1.50000 " in out and "-2e-07" in out
 
 
 def test_fid_ranks_by_fid_mnistnet_and_the_heading_says_so(board):

@@ -1,0 +1,262 @@
+"""evaluate and test: from a checkpoint, or from images, to a record that the leaderboard ranks."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from genbench.cli import main
+from genbench.leaderboard.record import read
+from tests.cli.conftest import TINY
+
+MINE = {"split": "test", "real": 60, "generated": 40, "block": 16, "train": 60, "kid_subsets": 4, "kid_subset_size": 20,
+        "is_splits": 2}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a VAE trained on a few digits, and with a config and a protocol of one's own."""
+    folder = tmp_path_factory.mktemp("trained")
+    text = {
+        "max_images": 48, "protocol": "mine", "model": TINY["vae"],
+        "data": {"class_path": "genbench.data.Digits", "init_args": {"size": 16, "batch_size": 16, "subset": 80}},
+        "monitor": {"every_images": 48}, "checkpoint": {"every_images": 48},
+        "quality": {"every_images": 48, "samples": 16}, "pictures": {"every_images": 48, "n": 4},
+    }  # fmt: skip
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        Path("vae.yaml").write_text(yaml.safe_dump(text))
+        Path("configs/protocols").mkdir(parents=True)
+        Path("configs/protocols/mine.yaml").write_text(yaml.safe_dump(MINE))
+        assert main(["fit", "--config", "vae.yaml", "--name", "run"]) == 0
+    finally:
+        os.chdir(before)
+        for name in ("PL_GLOBAL_SEED", "GENBENCH_RUN"):
+            os.environ.pop(name, None)
+    return folder
+
+
+@pytest.fixture
+def here(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), dtype=np.uint8))
+    return tmp_path
+
+
+def only_record(folder):
+    (path,) = folder.glob("*.json")
+    return read(path)
+
+
+def scores(record):
+    return {name: entry["value"] for name, entry in record.metrics.items()}
+
+
+def assert_equal_scores(a, b):
+    a, b = scores(a), scores(b)
+    assert a.keys() == b.keys()
+    assert all(a[name] == pytest.approx(b[name], rel=1e-6, abs=1e-6) for name in a)
+
+
+def test_a_checkpoint_is_measured_and_its_record_lies_in_its_run(cli, here):
+    status, out, err = cli("evaluate", "--ckpt", "last")
+    assert status == 0 and err == ""
+    record = only_record(Path("runs/run/records"))
+    assert (record.kind, record.model["name"], record.data["name"]) == ("model", "VAE", "Digits")
+    assert record.protocol["name"] == "mine"  # of the run's config
+    assert record.run["name"] == "run" and record.run["checkpoint"] == "last" and record.run["images_seen"] == 48
+    assert record.run["weights"] == "ema" and record.run["config"]["max_images"] == 48
+    assert record.model["players"] == {"vae": record.model["parameters"]}
+    assert record.training["images_per_second"] > 0 and record.cost["sampling_images_per_second"] > 0
+    assert "VAE, last at 48 images seen, ema weights" in out
+    assert "against 60 images of Digits (test) by digitsnet, protocol mine" in out
+    lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    for name, entry in record.metrics.items():
+        assert (f"{entry['value']:.5g}" if entry["value"] is not None else "—") in lines[name], name
+    assert "↓" in lines["fid-digitsnet"] and "↑" in lines["psnr"] and "±" in lines["kid-digitsnet"]
+    assert "Record: runs/run/records/" in out and "leaderboard runs/run/records" in out
+
+
+def test_test_is_evaluate(cli, here):
+    assert cli("evaluate", "--ckpt", "runs/run", "--out", "a")[0] == 0
+    assert cli("test", "--ckpt", "last", "--name", "run", "--out", "b")[0] == 0
+    a, b = only_record(Path("a")), only_record(Path("b"))
+    assert_equal_scores(a, b)
+    assert a.protocol == b.protocol and a.run == b.run
+
+
+def test_json_is_the_record_and_nothing_else(cli, here):
+    status, out, _ = cli("evaluate", "--ckpt", "last", "--json")
+    assert status == 0
+    assert json.loads(out) == only_record(Path("runs/run/records")).to_dict()
+
+
+def test_a_checkpoint_alone_is_enough(cli, here):
+    shutil.move("runs/run/checkpoints/last.ckpt", "model.ckpt")
+    shutil.rmtree("runs")
+    assert cli("evaluate", "--ckpt", "model.ckpt", "--protocol", "mine")[0] == 0
+    assert only_record(Path("records")).data["name"] == "Digits"
+
+
+def test_a_changed_setting_is_a_protocol_of_ones_own(cli, here):
+    flags = ("--generated", 24, "--extractor", "mnistnet", "--metrics", "fid", "is", "--seed", 3)
+    status, out, _ = cli("evaluate", "--ckpt", "last", *flags, "--out", "a")
+    record = only_record(Path("a"))
+    assert record.protocol["name"] == "mine+extractor=mnistnet+generated=24+metrics=fid/is+seed=3"
+    assert record.protocol["name"] in out
+    assert record.metrics.keys() == {"fid-mnistnet", "is-mnistnet"} and record.metrics["fid-mnistnet"]["n"] == 24
+    assert status == 0
+
+
+def test_raw_weights_are_another_protocol(cli, here):
+    for flags, out in (((), "a"), (("--raw",), "b")):
+        assert cli("evaluate", "--ckpt", "last", "--metrics", "fid", *flags, "--out", out)[0] == 0
+    a, b = only_record(Path("a")), only_record(Path("b"))
+    assert (a.run["weights"], b.run["weights"]) == ("ema", "raw") and b.protocol["name"].endswith("+weights=raw")
+    assert a.protocol["key"] != b.protocol["key"] and scores(a) != scores(b)
+
+
+def test_sampling_options_of_the_model_are_flags_and_in_the_record(cli, here):
+    for flags, out in (((), "a"), (("--mean", "false"), "b")):
+        assert cli("evaluate", "--ckpt", "last", "--metrics", "fid", *flags, "--out", out)[0] == 0
+    a, b = only_record(Path("a")), only_record(Path("b"))
+    assert (a.run["sampling"], b.run["sampling"]) == ({"mean": True}, {"mean": False})
+    assert scores(a) != scores(b) and a.identity != b.identity
+
+
+def test_the_size_of_batches_changes_nothing(cli, here):
+    for size in (1, 40):
+        assert cli("evaluate", "--ckpt", "last", "--batch-size", size, "--out", str(size))[0] == 0
+    assert_equal_scores(only_record(Path("1")), only_record(Path("40")))
+
+
+def test_two_processes_have_the_record_of_one(cli, here, monkeypatch):
+    monkeypatch.setenv("GENBENCH_CACHE", str(here / "cache"))
+    Path("own.py").write_text("import genbench.models\nclass Own(genbench.models.VAE): pass\n")
+    contents = torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)
+    contents["genbench"]["model"] = "own.Own"  # which the second process has to import too
+    torch.save(contents, "own.ckpt")
+    for devices in (2, 1):
+        flags = ("--device", "cpu", "--devices", devices, "--out", str(devices), "--protocol", "mine")
+        status, out, err = cli("evaluate", "--import", "own", "--ckpt", "own.ckpt", *flags)
+        assert status == 0 and out.count("Record:") == 1, err
+    one, two = only_record(Path("1")), only_record(Path("2"))
+    assert two.environment["world_size"] == 2 and one.protocol == two.protocol and one.model["name"] == "Own"
+    assert_equal_scores(one, two)
+
+
+def test_images_are_measured_in_a_models_place(cli, here):
+    assert (
+        cli("evaluate", "--images", "noise.npy", "--data", "Digits", "--protocol", "mine", "--name", "theirs")[0] == 0
+    )
+    record = only_record(Path("runs/records"))
+    assert (record.kind, record.model, record.run) == ("images", {"name": "theirs"}, None)
+    assert record.protocol["name"] == "mine" and record.metrics["fid-digitsnet"]["n"] == 40
+
+
+def test_images_are_compared_with_images(cli, here):
+    flags = ("--extractor", "digitsnet", "--protocol", "mine", "--metrics", "fid")
+    assert cli("evaluate", "--images", "noise.npy", "--reference", "noise.npy", *flags)[0] == 0
+    record = only_record(Path("runs/records"))
+    assert record.data["name"] == "noise.npy" and record.metrics["fid-digitsnet"]["value"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("against", [("--data", "genbench.data.Digits", "--data.size", "24"), ("--config", "vae.yaml")])
+def test_all_records_of_a_data_set_have_one_key(cli, here, against):
+    from genbench.data import Digits
+    from genbench.evaluation.evaluate import evaluate
+    from genbench.evaluation.images import open_images
+
+    assert cli("evaluate", "--ckpt", "last", "--out", "a")[0] == 0
+    assert cli("evaluate", "--images", "noise.npy", *against, "--protocol", "mine", "--out", "b")[0] == 0
+    keys = {only_record(Path(folder)).protocol["key"] for folder in "ab"}
+    assert keys == {evaluate(open_images("noise.npy"), Digits(), "mine").protocol["key"]}
+
+
+def test_records_become_a_board(cli, here):
+    assert cli("evaluate", "--ckpt", "last")[0] == 0
+    assert cli("evaluate", "--images", "noise.npy", "--data", "Digits", "--protocol", "mine")[0] == 0
+    assert cli("evaluate", "--floor", "--data", "Digits", "--protocol", "mine")[0] == 0
+    status, out, err = cli("leaderboard", "runs", "--by", "fid", "--format", "json")
+    assert status == 0 and err == ""
+    for name in ("VAE", "noise.npy", "real images"):
+        assert name in out
+    status, out, _ = cli("leaderboard")
+    assert status == 0 and "fid-digitsnet" in out and "VAE" in out and "real images" in out
+    assert cli("leaderboard", "--track", "reconstruction")[1].count("VAE") >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "evaluate needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--floor`; none was given"),
+        (("--floor", "--images", "noise.npy"), "given were --images and --floor"),
+        (("--images", "noise.npy"), "What to compare with is not known: give `--data NAME`"),
+        (("--images", "noise.npy", "--data", "Digits", "--reference", "noise.npy"), "not both"),
+        (("--images", "noise.npy", "--data", "Nothing"), "Nothing"),
+        (("--images", "noise.npy", "--data", "Digits", "--data.colour", "3"), "colour"),
+        (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
+        (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
+        (("--floor", "--reference", "noise.npy", "--extractor", "digitsnet"), "A floor needs a data set"),
+        (("--ckpt", "last", "--foo", "1"), "VAE has no sampling option --foo; its own options: --mean"),
+        (("--ckpt", "nowhere.ckpt"), "there is no checkpoint at nowhere.ckpt"),
+        (("--ckpt", "cut.ckpt"), "cut.ckpt is damaged"),
+        (("--ckpt", "bare.ckpt"), "What to compare with is not known: give `--data NAME`"),
+        (("--ckpt", "strange.ckpt"), "trained on own.Cats, which is not loaded. Name its module with `--import own`"),
+        (("--ckpt", "last", "--protocol", "none"), "There is no protocol 'none'; there are fid10k-test"),
+        (("--ckpt", "last", "--extractor", "none"), "There is no extractor 'none'; there are digitsnet"),
+        (("--ckpt", "last", "--metrics", "beauty"), "no group of metrics 'beauty'; there are fid"),
+        (("--ckpt", "last", "--generated", "0"), "generated is 0; it must be a whole number of at least 1"),
+        (("--ckpt", "last", "--config", "nothing"), "There is no config 'nothing'; there are"),
+        (("--ckpt", "last", "--devices", "0"), "--devices is 0; it must be at least 1"),
+        (("--ckpt", "last", "--batch-size", "-1"), "--batch-size is -1; it must be at least 1"),
+        (("--ckpt", "last", "--device", "cuda:99"), "--device cuda:99"),
+        (("--images", "noise.npy", "--data", "Digits", "--device", "tpx"), "--device tpx"),
+    ],
+)
+def test_a_users_mistake_is_answered_in_a_sentence(cli, here, flags, message):
+    last = Path("runs/run/checkpoints/last.ckpt")
+    if "cut.ckpt" in flags:
+        Path("cut.ckpt").write_bytes(last.read_bytes()[:2000])
+    elif "bare.ckpt" in flags or "strange.ckpt" in flags:
+        contents = torch.load(last, weights_only=True)
+        if "bare.ckpt" in flags:
+            contents = {name: value for name, value in contents.items() if name not in ("data", "run")}
+        else:
+            contents["data"]["class"] = "own.Cats"
+        torch.save(contents, flags[1])
+    status, out, err = cli("evaluate", *flags)
+    assert status == 2 and message in err and "Traceback" not in err and out == ""
+    assert not list(Path().rglob("records/*.json"))
+
+
+def test_a_checkpoint_that_names_no_data_takes_it_from_a_flag(cli, here):
+    contents = torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)
+    torch.save({name: value for name, value in contents.items() if name not in ("data", "run")}, "bare.ckpt")
+    assert cli("evaluate", "--ckpt", "bare.ckpt", "--data", "Digits", "--protocol", "mine")[0] == 0
+    record = only_record(Path("records"))
+    assert record.run["images_seen"] == 48 and record.training is None
+
+
+def test_help_names_the_flags(cli, capfd):
+    with pytest.raises(SystemExit) as done:
+        cli("evaluate", "--help")
+    out = capfd.readouterr().out
+    assert done.value.code == 0
+    for flag in (
+        "--ckpt",
+        "--images",
+        "--floor",
+        "--data",
+        "--reference",
+        "--protocol",
+        "--extractor.weights PATH",
+        "--json",
+    ):
+        assert flag in out

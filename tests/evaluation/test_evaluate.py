@@ -1,0 +1,491 @@
+"""One ruler: what a record says depends on model, data and protocol, and on nothing else."""
+
+import math
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from genbench.core.batch import DataSpec, from_uint8
+from genbench.core.errors import UserError
+from genbench.data import Digits, Shapes
+from genbench.evaluation import extractors
+from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.images import SplitImages, TensorImages
+from genbench.leaderboard.record import Record
+from genbench.models import DCGAN, VAE
+from tests.evaluation.abilities import (
+    SMALL,
+    Coder,
+    Density,
+    Giver,
+    Independent,
+    Obedient,
+    Segmenter,
+    Uniform,
+    Untrained,
+    assert_same,
+    untimed,
+    values,
+)
+
+SUBJECTS = ("dcgan", "vae", "images")
+SIZES = (1, 7, 64)
+
+
+def subject(name, size=16):
+    torch.manual_seed(0)
+    spec = DataSpec((1, size, size), "label", tuple("0123456789"))
+    if name == "images":
+        return TensorImages("noise", torch.randint(0, 256, (70, 1, size, size), dtype=torch.uint8))
+    return (DCGAN(spec, latent_dim=4, width=4) if name == "dcgan" else VAE(spec, latent_dim=4, width=4)).eval()
+
+
+def measured(name, size, protocol=SMALL, judge=None):
+    """In batches of `size` wherever there are batches."""
+    data = Digits(size=16, batch_size=size, eval_batch_size=size)
+    judge = judge or extractors.build("digitsnet")
+    return evaluate(subject(name), data, protocol, extractor=judge, batch_size=size, name=name)
+
+
+# ---- batches and processes ------------------------------------------------------------------------------------------
+
+
+def worker(rank, folder):
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    found = {}
+    for name in SUBJECTS:
+        for size in SIZES:
+            os.environ["GENBENCH_CACHE"] = f"{folder}/{name}{size}"
+            record = measured(name, size)
+            found[name, size] = untimed(record), record.environment["world_size"]
+    # one block in all, so that the second process has none; and the cache filled
+    found["short"] = untimed(measured("images", 7, SMALL.changed(real=10, generated=9, train=10, block=16)))
+    found["again"] = untimed(measured("vae", 64))
+    try:
+        evaluate(Untrained(DataSpec((1, 16, 16))), Digits(), SMALL, extractor=extractors.build("digitsnet"))
+    except UserError as error:
+        found["error"] = str(error)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    root = Path(__file__).parents[2]
+    script = "import sys; from tests.evaluation.test_evaluate import worker; worker(int(sys.argv[1]), sys.argv[2])"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script, str(rank), str(folder)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "tests"), str(root), *filter(None, sys.path)])},
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [w.wait(timeout=200) for w in workers] == [0, 0]
+    finally:
+        for w in workers:
+            w.kill()
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return {name: untimed(measured(name, 64)) for name in SUBJECTS}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_the_size_of_batches_changes_nothing(alone, empty_cache, judge, name, size):
+    assert_same(alone[name], untimed(measured(name, size, judge=judge)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_two_processes_have_the_record_of_one(pair, alone, name, size):
+    for found in pair:
+        record, world = found[name, size]
+        assert world == 2
+        assert_same(alone[name], record)
+
+
+def test_a_process_without_a_block_and_one_that_finds_a_cache_agree_too(pair, alone, judge):
+    short = untimed(measured("images", 7, SMALL.changed(real=10, generated=9, train=10, block=16), judge))
+    for found in pair:
+        assert_same(short, found["short"])
+        assert_same(alone["vae"], found["again"])
+
+
+def test_an_error_is_one_in_every_process(pair):
+    assert all("can do nothing that the protocol" in found["error"] for found in pair)
+
+
+def test_what_a_vae_is_scored_by(alone):
+    scores = alone["vae"]["metrics"]
+    names = {"fid", "kid", "is", "precision", "recall", "density", "coverage", "modes", "class_entropy",
+             "nearest_train", "nearest_train_ratio", "authenticity", "reconstruction_fid"}  # fmt: skip
+    assert {f"{name}-digitsnet" for name in names} | {"mse", "psnr", "ssim", "code_bits"} <= scores.keys()
+    assert not {"fid", "kid", "is", "precision"} & scores.keys()
+    assert scores["code_bits"]["value"] == 4 * 32
+    assert scores["fid-digitsnet"]["n"] == 70 and scores["mse"]["n"] == 100 and scores["recall-digitsnet"]["n"] == 64
+    Record.from_dict(alone["vae"] | {"cost": {}, "environment": {}, "created": "2026-01-01"})
+
+
+# ---- known orderings ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ordered(judge):
+    """Scores of 290 images each, against all 297 of the test split."""
+    data = Digits()
+    real = data.source("val").everything.image, data.source("train").everything.image
+    held_out = torch.cat([real[0], SplitImages(data, "train", 2000).images(torch.arange(140))])
+    small = avg_pool2d(held_out.float(), 8)
+    sets = {
+        "held out": held_out,
+        "blurred": interpolate(small, (32, 32), mode="bilinear").to(torch.uint8),
+        "noise": torch.randint(0, 256, held_out.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+        "collapsed": held_out[:3].repeat_interleave(97, 0)[:290],
+        "copies": real[1][100:390],
+    }
+    protocol = SMALL.changed(real=10_000, generated=290, kid_subset_size=200, neighbours_images=290, train=10_000)
+    return {
+        name: values(evaluate(TensorImages(name, images), data, protocol, extractor=judge))
+        for name, images in sets.items()
+    }
+
+
+@pytest.mark.parametrize("score", ["fid-digitsnet", "kid-digitsnet"])
+def test_noise_is_worse_than_blur_and_blur_worse_than_real_images(ordered, score):
+    assert ordered["held out"][score] < ordered["blurred"][score] < ordered["noise"][score]
+
+
+def test_collapsed_samples_lose_recall_and_coverage(ordered):
+    good, bad = ordered["held out"], ordered["collapsed"]
+    for name in ("recall-digitsnet", "coverage-digitsnet"):
+        assert bad[name] < 0.2 < 0.6 < good[name]
+    assert bad["modes-digitsnet"] <= 3 < good["modes-digitsnet"] == 10
+
+
+def test_copied_training_images_are_caught(ordered):
+    copies, good = ordered["copies"], ordered["noise"]
+    assert copies["authenticity-digitsnet"] < 0.02 and copies["nearest_train-digitsnet"] < 1e-4
+    assert copies["nearest_train_ratio-digitsnet"] < 0.01
+    assert good["authenticity-digitsnet"] > 0.5
+
+
+def test_the_floor_is_other_real_images(judge, ordered):
+    protocol = SMALL.changed(real=10_000, generated=290)
+    floor = evaluate(None, Digits(), protocol, extractor=judge)
+    assert floor.kind == "floor" and floor.model == {"name": "real images"}
+    assert values(floor)["fid-digitsnet"] < ordered["blurred"]["fid-digitsnet"]
+    assert not any("authenticity" in name for name in floor.metrics)  # they are the training images
+    assert floor.metrics["class_accuracy-digitsnet"]["value"] > 0.97
+    with pytest.raises(UserError, match="A floor needs a data set with a second split"):
+        evaluate(None, TensorImages("x", torch.zeros(9, 1, 32, 32, dtype=torch.uint8)), protocol, extractor=judge)
+
+
+# ---- precision, and what is left as it was --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dcgan", "vae"])
+def test_a_model_in_bfloat16_is_measured_in_float32(judge, empty_cache, monkeypatch, name):
+    seen, call = [], type(judge).__call__
+
+    def watched(self, images):
+        features, logits = call(self, images)
+        seen.append((images.clone(), features.clone(), features.dtype))
+        return features, logits
+
+    monkeypatch.setattr(type(judge), "__call__", watched)
+    model, records = subject(name).to(torch.bfloat16), []
+    for surrounding in (nullcontext(), torch.autocast("cpu", torch.bfloat16)):
+        with surrounding:
+            records.append(untimed(evaluate(model, Digits(size=16), SMALL, extractor=judge)))
+    assert_same(*records)
+    monkeypatch.undo()
+    for images, features, dtype in seen:
+        assert dtype == torch.float32 and torch.equal(judge(images)[0], features)
+
+
+def test_a_model_under_autocast_is_measured_in_float32(judge):
+    plain = untimed(measured("vae", 64, judge=judge))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(plain, untimed(measured("vae", 64, judge=judge)))
+
+
+def test_model_generators_and_settings_are_as_before(judge):
+    model = subject("vae").train()
+    model.decoder.eval()  # a frozen part
+    flags = {name: module.training for name, module in model.named_modules()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        record = evaluate(model, Digits(size=16), SMALL, extractor=judge)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert {name: module.training for name, module in model.named_modules()} == flags
+    assert torch.is_grad_enabled() and all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert_same(untimed(record), untimed(evaluate(model.eval(), Digits(size=16), SMALL, extractor=judge)))
+
+
+def test_they_are_as_before_after_an_error_too(judge):
+    class Broken(Untrained):
+        def sample(self, seeds, *, condition=None):
+            torch.rand(3)
+            raise ValueError("broken")
+
+    model, random = Broken(DataSpec((1, 16, 16))).train(), torch.get_rng_state()
+    with pytest.raises(ValueError, match="broken"):
+        evaluate(model, Digits(), SMALL, extractor=judge)
+    assert model.training and torch.equal(torch.get_rng_state(), random) and torch.is_grad_enabled()
+
+
+# ---- what is compared -----------------------------------------------------------------------------------------------
+
+
+def test_all_models_of_a_data_set_are_compared_with_the_same_pixels(judge):
+    quick = SMALL.changed(metrics=("fid",))
+    sets = [
+        Digits(),
+        Digits(size=16, subset=40, batch_size=8, flip=True),
+        Digits(size=64, eval_batch_size=3, channels=3),
+        Digits(split_seed=0, download=False, memory="no", workers=0, per_class=3, enlarge=True),
+    ]
+    found = []
+    for data in sets:
+        images = torch.zeros(70, *data.spec.shape, dtype=torch.uint8)
+        record = evaluate(TensorImages("black", images), data, quick, extractor=judge)
+        found.append((record.protocol["reference"], record.protocol["key"], record.data, values(record)))
+    assert all(other == found[0] for other in found[1:])
+    assert found[0][0]["shape"] == [1, 32, 32] and found[0][0]["images"] == 100
+    other = evaluate(TensorImages("black", images), Digits(val_size=7), quick.changed(split="train"), extractor=judge)
+    assert other.protocol["key"] != found[0][1]
+
+
+def test_samples_of_another_size_or_colour_are_brought_to_the_references(judge):
+    images = Digits().source("test").everything.image[:70]
+    quick = SMALL.changed(metrics=("fid",))
+    same = evaluate(TensorImages("x", images), Digits(), quick, extractor=judge)
+    colour = evaluate(TensorImages("x", images.repeat(1, 3, 1, 1)), Digits(), quick, extractor=judge)
+    assert_same(values(same), values(colour))
+    given = Giver(DataSpec((1, 32, 32))).give(from_uint8(images))
+    assert_same(values(same), values(evaluate(given, Digits(), quick, extractor=judge)))
+
+
+def test_a_protocol_chooses_data_sets_extractor_unless_told_otherwise():
+    record = evaluate(subject("images"), Digits(), SMALL.changed(metrics=("fid",)))
+    assert record.protocol["extractor"]["name"] == "digitsnet" and "fid-digitsnet" in record.metrics
+    other = evaluate(subject("images"), Digits(), SMALL.changed(metrics=("fid",), extractor="mnistnet"))
+    assert "fid-mnistnet" in other.metrics and other.protocol["name"].endswith("extractor=mnistnet+metrics=fid")
+    assert other.protocol["key"] != record.protocol["key"]
+
+
+def test_more_images_than_the_protocol_has_are_a_fair_choice_of_them(judge):
+    everything = Digits().source("train").everything
+    images = everything.image[everything.label.argsort(stable=True)]  # as a folder of classes is sorted
+    record = evaluate(TensorImages("x", images), Digits(), SMALL.changed(metrics=("classes",)), extractor=judge)
+    assert record.metrics["modes-digitsnet"]["value"] == 10 and record.metrics["modes-digitsnet"]["n"] == 70
+    few = evaluate(TensorImages("x", images[:70]), TensorImages("y", images), SMALL, extractor=judge)
+    assert few.protocol["reference"]["images"] == 100
+
+
+class Sorted(Digits):
+    """By class, as a folder of classes is."""
+
+    def split(self, stage):
+        split = super().split(stage)
+        order = split.label.argsort(stable=True)
+        pictures, split.label = split.pictures, split.label[order]
+        split.pictures = lambda rows: pictures(order.numpy()[rows])
+        return split
+
+
+def test_data_that_is_sorted_by_class_is_judged_by_all_its_classes(judge):
+    model = Obedient(Digits().spec)
+    protocol = SMALL.changed(real=290, generated=60, neighbours_images=60)
+    found = values(evaluate(model, Sorted(), protocol, extractor=judge))
+    assert len(torch.cat(model.asked)[:60].unique()) == 10
+    assert found["precision-digitsnet"] > 0.5 and found["recall-digitsnet"] > 0.5
+
+
+def test_another_number_of_images_makes_another_protocol(judge):
+    quick = SMALL.changed(metrics=("fid",))
+    all_of_them = evaluate(subject("images"), Digits(), quick, extractor=judge)
+    fewer = evaluate(TensorImages("x", subject("images").all[:50]), Digits(), quick, extractor=judge)
+    assert all_of_them.protocol["name"] == "small+metrics=fid"
+    assert fewer.protocol["name"] == "small+metrics=fid+generated=50"
+    assert fewer.protocol["key"] != all_of_them.protocol["key"]
+
+
+# ---- too little -----------------------------------------------------------------------------------------------------
+
+
+def test_a_score_that_needs_more_images_is_blank_and_says_how_many(judge):
+    images = SplitImages(Digits(), "train", 500).images(torch.arange(500))
+    found = evaluate(TensorImages("x", images), Digits(), "fid10k-test", extractor=judge).metrics
+    assert found["kid-digitsnet"]["value"] is None
+    assert "needs at least 1000 generated images; 500 were given" in found["kid-digitsnet"]["note"]
+    for name in ("fid", "is", "precision", "modes", "authenticity"):
+        assert found[f"{name}-digitsnet"]["value"] is not None, name
+
+
+def test_three_images_have_what_three_can_have(judge):
+    images = SplitImages(Digits(), "train", 3)
+    found = evaluate(images, Digits(), SMALL.changed(is_splits=10), extractor=judge).metrics
+    blank = {name for name, entry in found.items() if entry["value"] is None}
+    assert blank == {f"{n}-digitsnet" for n in ("kid", "is", "precision", "recall", "density", "coverage")}
+    assert all("needs at least" in found[name]["note"] for name in blank)
+
+
+def test_few_images_of_a_class_leave_its_distance_blank_and_nothing_else(judge):
+    found = evaluate(Obedient(Digits().spec), Digits(), SMALL.changed(real=12, generated=12), extractor=judge).metrics
+    assert found["class_fid-digitsnet"]["value"] is None and "of each class" in found["class_fid-digitsnet"]["note"]
+    for name in ("class_accuracy", "modes", "class_entropy"):
+        assert found[f"{name}-digitsnet"]["value"] is not None
+
+
+def test_one_image_on_both_sides_is_no_crash(judge):
+    found = evaluate(Coder(Digits().spec), SplitImages(Digits(), "test", 1), SMALL, extractor=judge).metrics
+    assert found["reconstruction_fid-digitsnet"]["value"] is None and found["mse"]["value"] < 1e-4
+    assert not any(name in found for name in ("mse-digitsnet", "lpips-digitsnet"))
+
+
+# ---- abilities ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amiss", [0, 1])
+def test_a_conditional_model_is_asked_for_the_references_labels(judge, amiss):
+    model = Obedient(Digits().spec, amiss=amiss)
+    record = evaluate(model, Digits(), SMALL.changed(generated=130), extractor=judge)
+    asked = torch.cat(model.asked)[:130]
+    labels = SplitImages(Digits(), "test", 100).label
+    assert torch.equal(asked, torch.cat([labels, labels[:30]]))  # in turn
+    scores = values(record)
+    assert scores["class_accuracy-digitsnet"] == pytest.approx(1 - amiss, abs=0.05)
+    assert scores["class_fid-digitsnet"] > 0
+
+
+def test_what_a_wrong_class_costs(judge):
+    right, wrong = (
+        values(evaluate(Obedient(Digits().spec, amiss=k), Digits(), SMALL.changed(generated=100), extractor=judge))
+        for k in (0, 1)
+    )
+    assert wrong["class_fid-digitsnet"] > 2 * right["class_fid-digitsnet"]
+
+
+def test_a_class_distance_needs_labels_and_no_classes_of_the_extractor(judge):
+    blind = extractors.Extractor("blind", judge.network, lambda net, x: (judge.read(net, x)[0], None), "none")
+    scores = values(evaluate(Obedient(Digits().spec), Digits(), SMALL.changed(generated=100), extractor=blind))
+    assert scores["class_fid-blind"] > 0 and not any("accuracy" in name or "modes" in name for name in scores)
+
+
+def test_an_unconditional_model_has_no_scores_of_labels(alone):
+    assert not any(
+        name.startswith("class_accuracy") or name.startswith("class_fid") for name in alone["vae"]["metrics"]
+    )
+
+
+def test_a_conditional_model_without_labels_to_ask_for_says_so(judge):
+    images = TensorImages("my images", torch.zeros(20, 1, 32, 32, dtype=torch.uint8))
+    with pytest.raises(UserError, match="Obedient is conditional on a label, and my images has none to ask for"):
+        evaluate(Obedient(Digits().spec), images, SMALL, extractor=judge)
+
+
+def test_likelihoods_are_those_of_the_closed_form(judge):
+    data = Digits()
+    levels = SplitImages(data, "test", 100).images(torch.arange(100)).double()
+    exact = torch.log((levels + 1) / (256 * 257 / 2)).flatten(1).sum(1).mean().item()
+    found = evaluate(Independent(data.spec), data, SMALL, extractor=judge).metrics
+    assert found["nats"]["value"] == pytest.approx(exact, rel=1e-6) and found["nats"]["bound"] == "exact"
+    assert found["bits_per_dim"]["value"] == pytest.approx(-exact / 1024 / math.log(2), rel=1e-6)
+    found = evaluate(Uniform(data.spec), data, SMALL, extractor=judge).metrics
+    assert found["bits_per_dim"]["value"] == pytest.approx(8, rel=1e-6)
+    assert found["bits_per_dim"]["bound"] == "lower bound" and found["nats"]["n"] == 100
+    assert found["nats"]["track"] == "likelihood" and found.keys() == {"nats", "bits_per_dim"}
+
+
+def test_a_likelihood_of_other_pixels_than_the_protocols_is_blank(judge):
+    data = Digits()
+    for model, why in ((Density(data.spec), "of density pixels"), (Uniform(DataSpec((1, 16, 16))), "16×16×1")):
+        found = evaluate(model, data, SMALL, extractor=judge).metrics
+        for name in ("nats", "bits_per_dim"):
+            assert found[name]["value"] is None and why in found[name]["note"]
+    found = evaluate(Density(data.spec), data, SMALL.changed(pixels="density"), extractor=judge)
+    assert found.metrics["bits_per_dim"]["value"] == pytest.approx(8, rel=1e-6)
+    assert found.protocol["name"] == "small+pixels=density"
+
+
+def test_segmentation_is_scored_by_the_true_masks(judge):
+    data = Shapes(size=16, train_images=10, val_images=10, test_images=30)
+    found = values(evaluate(Segmenter(data.spec).learn(data.reference()), data, SMALL, extractor=judge))
+    assert found == {"mean_iou": 1.0, "pixel_accuracy": 1.0}
+    wrong = values(evaluate(Segmenter(data.spec).learn(data.reference(), wrong=2), data, SMALL, extractor=judge))
+    masks = data.reference().source("test").everything.mask
+    missed = (masks[::2] > 0).sum().item() / masks.numel()
+    assert wrong["pixel_accuracy"] == pytest.approx(1 - missed) and 0.3 < wrong["mean_iou"] < 0.8
+
+
+def test_a_code_is_counted_in_bits(judge):
+    found = values(evaluate(Coder(Digits().spec), Digits(), SMALL, extractor=judge))
+    assert found["code_bits"] == 4 * 4 * 9
+    assert found["mse"] < 1e-4 and found["ssim"] > 0.999 and found["reconstruction_fid-digitsnet"] < 1e-3
+
+
+def test_images_too_small_for_ssim_leave_it_blank(judge):
+    images = TensorImages("tiny", torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8))
+    found = evaluate(Coder(DataSpec((1, 8, 8))), images, SMALL, extractor=judge).metrics
+    assert found["ssim"]["value"] is None and "11×11" in found["ssim"]["note"] and found["mse"]["value"] < 1e-4
+
+
+# ---- models that break the contract ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pixel", "message"),
+    [
+        (math.nan, "`sample` of Giver gave NaN or infinite pixels"),
+        (math.inf, "`sample` of Giver gave NaN or infinite pixels"),
+        (255.0, r"gave values from 0 to 255; images lie in \[-1, 1\]"),
+        (-1.5, "gave values from -1.5 to 0"),
+    ],
+)
+def test_samples_that_are_no_images_are_refused(judge, pixel, message):
+    images = torch.zeros(8, 1, 16, 16)
+    images[5, 0, 3, 3] = pixel
+    with pytest.raises(UserError, match=message):
+        evaluate(Giver(DataSpec((1, 16, 16))).give(images), Digits(), SMALL, extractor=judge)
+
+
+def test_a_little_rounding_beyond_the_range_is_no_offence(judge):
+    images = torch.full((8, 1, 16, 16), 1.002)
+    evaluate(Giver(DataSpec((1, 16, 16))).give(images), Digits(), SMALL.changed(metrics=("fid",)), extractor=judge)
+
+
+def test_features_that_are_not_finite_are_refused():
+    broken = extractors.Extractor(
+        "broken", nn.Linear(1, 1), lambda net, x: (torch.full((len(x), 2), math.nan), None), ""
+    )
+    with pytest.raises(UserError, match="extractor 'broken' gave features that are not finite"):
+        evaluate(subject("images"), Digits(), SMALL, extractor=broken)
+
+
+def test_a_model_that_can_do_nothing_asked_for_says_so(judge):
+    with pytest.raises(
+        UserError, match="Uniform can do nothing that the protocol small.metrics=fid scores: it asks for fid"
+    ):
+        evaluate(Uniform(Digits().spec), Digits(), SMALL.changed(metrics=("fid",)), extractor=judge)
