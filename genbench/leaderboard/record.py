@@ -83,7 +83,7 @@ class Record:
     def identity(self) -> tuple[Any, ...]:
         """What was measured: the same for two seeds of a config, not for its best and its last checkpoint.
 
-        The best checkpoints of two seeds were found after different numbers of images, and are of one kind all the same.
+        The best checkpoints of two seeds were found after different numbers of images: still one kind of row.
         """
         run = self.run or {}
         own = tuple(run.get(name) for name in ("config_hash", "checkpoint", "weights"))
