@@ -1,0 +1,410 @@
+"""What one evaluation computes: features of both sides, and from them the scores of every ability."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from genbench.core import ranks
+from genbench.core.batch import from_uint8, to_uint8
+from genbench.core.capabilities import Encodes, HasLikelihood, Reconstructs, Samples, Segments
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import mix
+from genbench.data.base import ImageData
+from genbench.evaluation import extractors
+from genbench.evaluation.extractors import Extractor
+from genbench.evaluation.features import (
+    Extraction,
+    Features,
+    Progress,
+    Sized,
+    blocks,
+    cached,
+    extract,
+    in_order,
+    my_share,
+)
+from genbench.evaluation.images import ImageSet, SplitImages, bring, choice, pixel_hash
+from genbench.evaluation.protocol import GROUPS, Protocol
+from genbench.metrics.classes import class_accuracy, class_frechet_distance, class_statistics
+from genbench.metrics.frechet import frechet_distance
+from genbench.metrics.inception_score import inception_score
+from genbench.metrics.kernel import kernel_distance
+from genbench.metrics.likelihood import bits_per_dim
+from genbench.metrics.memorization import memorization
+from genbench.metrics.neighbours import neighbour_scores
+from genbench.metrics.reconstruction import mse, psnr, ssim
+from genbench.metrics.scales import SCALES
+from genbench.metrics.segmentation import confusion, mean_iou, pixel_accuracy
+
+SSIM_WINDOW = 11  # pixels
+
+
+class Measurement:
+    """One evaluation: what is known of the two sides, and the scores so far."""
+
+    def __init__(
+        self,
+        subject: GenerativeModule | ImageSet | None,
+        data: ImageData | ImageSet,
+        reference: ImageSet,
+        protocol: Protocol,
+        extractor: Extractor,
+        device: torch.device,
+        sampling: dict[str, Any],
+        progress: Progress,
+    ) -> None:
+        self.subject, self.data, self.reference, self.protocol = subject, data, reference, protocol
+        self.extractor, self.device, self.sampling, self.progress = extractor, device, sampling, progress
+        self.model = subject if isinstance(subject, GenerativeModule) else None
+        self.label = reference.label
+        self.reference_hash = pixel_hash(reference, self.label)
+        self.scores: dict[str, dict[str, Any]] = {}
+        self.cost: dict[str, Any] = {}
+        # scores that need features one by one
+        self.keep = bool({"kid", "is", "neighbours", "classes", "memorization"} & set(protocol.metrics))
+
+    # ---- scores -----------------------------------------------------------------------------------------------------
+
+    def put(self, metric: str, value: float | None, n: int, *, featured: bool = True, **more: Any) -> None:
+        """Enter a score; `featured` ones are called after their feature space."""
+        scale = SCALES[metric]
+        value = None if value is None else float(value)
+        entry = {
+            "value": value,
+            "std": None,
+            "better": scale.better,
+            "low": scale.low if math.isfinite(scale.low) else None,
+            "high": scale.high if math.isfinite(scale.high) else None,
+            "n": n,
+            "track": scale.track,
+            "note": None,
+        }
+        self.scores[self.extractor.score(metric) if featured else metric] = entry | more
+
+    def group(
+        self,
+        group: str,
+        n: int,
+        compute: Callable[[], dict[str, Any]],
+        scores: tuple[str, ...] = (),
+        *,
+        featured: bool = True,
+    ) -> None:
+        """Enter a group of scores, or `scores` of it; what cannot be computed is left blank, with the reason."""
+        if group not in self.protocol.metrics or ranks.rank() > 0:
+            return
+        try:
+            for metric, value in compute().items():
+                value, std = value if isinstance(value, tuple) else (value, None)
+                self.put(metric, value, n, featured=featured, std=std)
+        except UserError as error:
+            for metric in scores or GROUPS[group]:
+                self.put(metric, None, n, featured=featured, note=str(error))
+
+    def take(self, generated: int) -> None:
+        if self.subject is None:
+            self.floor(generated)
+        elif self.model is None:
+            self.compare(self._extract(self._images_of(self.subject), generated, "Features of the images"), generated)
+        else:
+            if isinstance(self.model, Samples):
+                self.sample(generated)
+            if isinstance(self.model, Reconstructs) and "reconstruction" in self.protocol.metrics:
+                self.reconstruct()
+            if isinstance(self.model, HasLikelihood) and "likelihood" in self.protocol.metrics:
+                self.likelihood()
+            if isinstance(self.model, Segments) and "segmentation" in self.protocol.metrics:
+                self.segment()
+        if not ranks.from_first(bool(self.scores)):
+            raise UserError(
+                f"{type(self.subject).__name__} can do nothing that the protocol {self.protocol.name} scores: it asks "
+                f"for {', '.join(self.protocol.metrics)}."
+            )
+
+    # ---- generation -------------------------------------------------------------------------------------------------
+
+    def _extract(self, images: Callable[[Tensor], Tensor], count: int, title: str) -> Features:
+        return extract(
+            self.extractor, images, count, self.protocol.block, keep=self.keep, device=self.device,
+            progress=self.progress, title=title,
+        )  # fmt: skip
+
+    def _images_of(self, images: ImageSet) -> Callable[[Tensor], Tensor]:
+        return lambda rows: bring(images.images(rows), self.reference.shape)
+
+    def _cached(self, images: ImageSet, pixels: str, title: str) -> Features:
+        """Features of real images, from the cache where they are in it."""
+        made_of = {
+            "pixels": pixels,
+            "images": len(images),
+            "extractor": [self.extractor.name, self.extractor.hash, self.extractor.resize],
+            "block": self.protocol.block,
+            "one by one": self.keep,
+            "device": self.device.type,
+            "torch": str(torch.__version__),
+            "format": 1,
+        }
+        return cached(made_of, lambda: self._extract(self._images_of(images), len(images), title))
+
+    def floor(self, generated: int) -> None:
+        """Real images that are not the reference, in a model's place."""
+        if not isinstance(self.data, ImageData):
+            raise UserError("A floor needs a data set with a second split: give `--data`, not `--reference`.")
+        split = "test" if self.protocol.split == "train" else "train"
+        others = SplitImages(self.data, split, generated)
+        features = self._cached(others, pixel_hash(others), f"Features of {others.name}")
+        self.compare(features, len(others), others.label)
+
+    def sample(self, generated: int) -> None:
+        condition = self._conditions(generated)
+        spent = [0.0]
+
+        def draw(rows: Tensor) -> Tensor:
+            seeds = (rows + self.protocol.seed * 2**32).to(self.device)
+            asked = None if condition is None else condition[rows].to(self.device)
+            before = self._now()
+            found = self.model.sample(seeds, condition=asked, **self.sampling)
+            spent[0] += self._now() - before
+            return to_uint8(_checked(found, "sample", type(self.model).__name__))
+
+        def images(rows: Tensor) -> Tensor:
+            found = torch.cat([draw(part) for part in rows.split(self.batch_size)])
+            return bring(found, self.reference.shape)
+
+        features = self._extract(images, generated, "Sampling")
+        seconds = max(ranks.gather(spent))
+        padded = -(-generated // self.protocol.block) * self.protocol.block
+        self.cost["sampling_images_per_second"] = padded / seconds if seconds else None
+        labelled = condition is not None and condition.ndim == 1
+        self.compare(features, generated, condition if labelled else None)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _conditions(self, count: int) -> Tensor | None:
+        """What a conditional model is asked for: the reference's own labels or captions, in turn."""
+        if not self.model.conditional:
+            return None
+        target = self.model.spec.target
+        found = self.reference.target(target) if isinstance(self.reference, SplitImages) else None
+        if found is None:
+            raise UserError(
+                f"{type(self.model).__name__} is conditional on a {target}, and {self.reference.name} has none to ask "
+                "for. Evaluate it on the data that it was trained on."
+            )
+        found = found[choice(len(found), count)]  # not the first: data is often sorted by class
+        return found[torch.arange(count) % len(found)]
+
+    def compare(self, fake: Features, n: int, label: Tensor | None = None) -> None:
+        """All scores of features against the reference's; `label` [n] is the class that each was asked to be."""
+        protocol = self.protocol
+        if not {"fid", "kid", "is", "neighbours", "classes", "memorization"} & set(protocol.metrics):
+            return
+        real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
+        self.group("fid", n, lambda: {"fid": _frechet(fake, real)})
+        self.group(
+            "kid", n, lambda: {"kid": kernel_distance(
+                fake.features, real.features, protocol.kid_subsets, protocol.kid_subset_size, protocol.score_seed)},
+        )  # fmt: skip
+        if fake.logits is not None:
+            self.group("is", n, lambda: {"is": inception_score(fake.logits, protocol.is_splits, protocol.score_seed)})
+        self.group("neighbours", min(n, protocol.neighbours_images), lambda: self._neighbours(real, fake))
+        self._classes(real, fake, n, label)
+        if "memorization" in protocol.metrics and self.subject is not None:
+            self._memorization(real, fake, n)
+
+    def _neighbours(self, real: Features, fake: Features) -> dict[str, float]:
+        most = self.protocol.neighbours_images
+        return neighbour_scores(
+            *(x.features[choice(x.count, most)] for x in (real, fake)), self.protocol.neighbours_k,
+            progress=lambda items: self.progress(items, "Neighbours"),
+        )  # fmt: skip
+
+    def _classes(self, real: Features, fake: Features, n: int, label: Tensor | None) -> None:
+        known = self.extractor.classes
+        if known:
+            self.group("classes", n, lambda: class_statistics(fake.logits), ("modes", "class_entropy"))
+        if label is None or self.label is None:
+            return
+        if class_columns(known, self.data.classes) is not None:
+            self.group(
+                "classes", n,
+                lambda: {"class_accuracy": class_accuracy(class_logits(fake.logits, known, self.data.classes), label)},
+                ("class_accuracy",),
+            )  # fmt: skip
+        self.group(
+            "classes", n,
+            lambda: {"class_fid": class_frechet_distance(fake.features, label, real.features, self.label)},
+            ("class_fid",),
+        )  # fmt: skip
+
+    def _memorization(self, real: Features, fake: Features, n: int) -> None:
+        if not isinstance(self.data, ImageData):
+            return
+        train = SplitImages(self.data, "train", self.protocol.train)
+        seen = self._cached(train, pixel_hash(train), f"Features of {train.name}")
+        held_out = None if self.protocol.split == "train" else real.features
+        self.group(
+            "memorization", n,
+            lambda: memorization(fake.features, seen.features, held_out,
+                                 progress=lambda items: self.progress(items, "Nearest training images")),
+        )  # fmt: skip
+
+    # ---- what else a model can do -----------------------------------------------------------------------------------
+
+    def _each_block(self, title: str, compute: Callable[[int, Tensor, int], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """compute(number, uint8 reference images, how many are real) -> values [block, ...] by name; all joined.
+
+        A model's own draws from the global generators depend on the block and on nothing else.
+        """
+        parts: dict[str, list[tuple[int, Tensor]]] = {}
+        count, size = len(self.reference), self.protocol.block
+        for number, rows, real in self.progress(Sized(blocks(count, size), my_share(count, size)), title):
+            torch.manual_seed(mix("evaluate", self.protocol.seed, number))
+            for name, values in compute(number, rows, real).items():
+                parts.setdefault(name, []).append((number, values[:real].cpu()))
+        return {name: in_order(parts.get(name, [])) for name in sorted(set(ranks.gather(list(parts))))}
+
+    def _for_model(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Reference images as uint8, and as the model takes them: in its size, colour and type."""
+        images = self.reference.images(rows)
+        x = from_uint8(bring(images, self.model.spec.shape)).to(self.device, self.model.dtype)
+        return images, x
+
+    def reconstruct(self) -> None:
+        extraction = Extraction(self.extractor, keep=False)
+        lpips = lpips_at_hand(self.device)
+
+        def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
+            images, x = self._for_model(rows)
+            found = self.model.reconstruct(x)
+            _refuse_nan(found, "reconstruct", type(self.model).__name__)
+            found = to_uint8(found)  # which clamps: a linear decoder may leave the range
+            found = bring(found, self.reference.shape)
+            if self.extractor_wanted:
+                extraction.add(number, found, real)
+            a, b = from_uint8(images).to(self.device), from_uint8(found)
+            scores = {"mse": mse(b, a), "psnr": psnr(b, a)}
+            if min(b.shape[-2:]) >= SSIM_WINDOW:
+                scores["ssim"] = ssim(b, a)
+            if lpips is not None:
+                scores["lpips"] = lpips(b, a)
+            return scores
+
+        values = self._each_block("Reconstructing", compute)
+        n = len(self.reference)
+        means = {name: value.double().mean().item() for name, value in values.items()}
+        self.group("reconstruction", n, lambda: means, featured=False)
+        if "ssim" not in means:
+            self.put("ssim", None, n, featured=False, note=f"needs images of at least {SSIM_WINDOW}×{SSIM_WINDOW}")
+        if self.extractor_wanted:
+            found = extraction.result()
+            real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
+            self.group(
+                "reconstruction", n, lambda: {"reconstruction_fid": _frechet(found, real)}, ("reconstruction_fid",)
+            )
+        if isinstance(self.model, Encodes):
+            numbers = math.prod(self.model.latent_shape)
+            each = 32 if self.model.latent_dtype == "float32" else math.log2(self.model.latent_values)
+            self.group("reconstruction", n, lambda: {"code_bits": numbers * each}, featured=False)
+
+    @property
+    def extractor_wanted(self) -> bool:
+        """Whether features are compared at all: a quick look at reconstructions alone needs none."""
+        return "fid" in self.protocol.metrics
+
+    def likelihood(self) -> None:
+        model, n = self.model, len(self.reference)
+        own = (model.pixels, *model.spec.shape[::-1])
+        wanted = (self.protocol.pixels, *self.reference.shape[::-1])
+        if own != wanted:
+            note = "the model's likelihood is of {} pixels, {}×{}×{}, and here of {}, {}×{}×{}".format(*own, *wanted)
+            for metric in GROUPS["likelihood"]:
+                self.put(metric, None, n, featured=False, note=note, bound=model.likelihood)
+            return
+
+        def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
+            return {"nats": model.log_likelihood(self._for_model(rows)[1]).double()}
+
+        nats = self._each_block("Likelihood", compute)["nats"].mean().item()
+        self.put("nats", nats, n, featured=False, bound=model.likelihood)
+        bits = float(bits_per_dim(nats, math.prod(model.spec.shape)))
+        self.put("bits_per_dim", bits, n, featured=False, bound=model.likelihood)
+
+    def segment(self) -> None:
+        masks = self.reference.target("mask") if isinstance(self.reference, SplitImages) else None
+        if masks is None:
+            return
+
+        def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
+            logits = self.model.segment(self._for_model(rows)[1]).float().cpu()
+            if logits.shape[-2:] != masks.shape[-2:]:
+                logits = interpolate(logits, masks.shape[-2:], mode="bilinear", align_corners=False)
+            each = [confusion(logits[k : k + 1], masks[rows[k : k + 1]].long()) for k in range(real)]
+            return {"confusion": torch.stack(each)}
+
+        table = self._each_block("Segmenting", compute)["confusion"].sum(0)
+        scores = {"mean_iou": mean_iou(table), "pixel_accuracy": pixel_accuracy(table)}
+        self.group("segmentation", len(self.reference), lambda: scores, featured=False)
+
+
+def _frechet(fake: Features, real: Features) -> float:
+    for features, what in ((fake, "compared images"), (real, "reference images")):
+        if features.count < 2:
+            raise UserError(f"needs at least 2 {what}, got {features.count}")
+    return frechet_distance(fake.mu, fake.sigma, real.mu, real.sigma).item()
+
+
+def _refuse_nan(images: Tensor, method: str, model: str) -> None:
+    if not torch.isfinite(images).all():
+        raise UserError(f"`{method}` of {model} gave NaN or infinite pixels. Evaluate an earlier checkpoint.")
+
+
+def _checked(images: Tensor, method: str, model: str) -> Tensor:
+    """Samples as the contract has them.
+
+    Raises:
+        UserError: NaN, or values well outside [-1, 1].
+    """
+    _refuse_nan(images, method, model)
+    low, high = (float(v) for v in torch.aminmax(images.float()))
+    if low < -1.01 or high > 1.01:
+        raise UserError(f"`{method}` of {model} gave values from {low:.3g} to {high:.3g}; images lie in [-1, 1].")
+    return images
+
+
+def class_logits(logits: Tensor, classes: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor | None:
+    """[N, K] of an extractor's classes -> [N, len(wanted)], or None where one lacks; "circle red" is a "circle"."""
+    columns = class_columns(classes, wanted)
+    return None if columns is None else torch.stack([logits[:, own].logsumexp(1) for own in columns], 1)
+
+
+def class_columns(classes: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] | None:
+    """For each wanted class those of the extractor's that are it, or None where one is lacking."""
+    columns = [[k for k, known in enumerate(classes) if name in (known, known.split()[0])] for name in wanted]
+    return columns if columns and all(columns) else None
+
+
+def lpips_at_hand(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """LPIPS with VGG16 (Zhang et al. 2018) [B, 3, H, W] x 2 -> [B], if torchvision's weights are in torch's cache."""
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth").is_file():
+        return None
+    from torchmetrics.functional.image.lpips import _LPIPS
+
+    network = _LPIPS(pretrained=True, net="vgg").to(device).eval()
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return network(extractors.in_channels(a, 3), extractors.in_channels(b, 3)).flatten()
+
+    return distance
