@@ -60,7 +60,7 @@ def ours(real: Tensor, fake: Tensor, weights: Path, size: int) -> dict[str, floa
     protocol = Protocol("benchmark", generated=len(fake), metrics=("fid", "kid", "is"), kid_subset_size=size)
     judge = extractors.build("inception", weights)
     record = evaluate(TensorImages("fake", fake), TensorImages("real", real), protocol, extractor=judge)
-    return {name: entry["value"] for name, entry in record.metrics.items()}
+    return {name.partition("-")[0]: entry["value"] for name, entry in record.metrics.items()}
 
 
 def main() -> None:

@@ -45,8 +45,15 @@ class Quality(Callback):
         samples: int | None = None,
         extractor: str | None = None,
     ) -> None:
-        self.every_images, self.extractor = Images(every_images), extractor
+        self.every_images = Images(every_images)
+        if samples is not None and samples < 2:
+            raise UserError(f"quality.samples is {samples}; a distance between distributions needs at least 2.")
         self.protocol = protocols.load(protocol).changed(generated=samples, extractor=extractor)
+        if self.protocol.split != "val":
+            raise UserError(
+                f"quality.protocol is {protocol}, which measures on the {self.protocol.split} split: the best "
+                "checkpoint is chosen on images that are neither trained nor tested on. Choose one with `split: val`."
+            )
         self._judge: Extractor | None = None
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -60,10 +67,11 @@ class Quality(Callback):
     def _build(self, trainer) -> Extractor:
         data = trainer.datamodule
         try:
-            name = self.extractor or getattr(data, "extractor", "inception")
+            usual = getattr(data, "extractor", "inception")
+            name = usual if self.protocol.extractor == "default" else self.protocol.extractor
             return extractors.build(name, root=getattr(data, "root", None))
         except UserError as error:
-            if self.extractor:
+            if self.protocol.extractor != "default":
                 raise
             if trainer.is_global_zero:
                 print(f"note: {error}\nValidation goes on with the features of a random VGG16.", file=sys.stderr)

@@ -59,7 +59,8 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
     try:
         return work() or 0
     except KeyboardInterrupt:
-        print("\nstopped; nothing was lost.", file=sys.stderr)
+        if not quiet:
+            print("\nstopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

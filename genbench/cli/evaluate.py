@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
+import signal
 import sys
 import tempfile
 import warnings
@@ -26,7 +28,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     what = parser.add_argument_group("what is measured (one of these)")
     what.add_argument("--ckpt", help="checkpoint, run folder, or last / best of the newest run")
     what.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images")
-    what.add_argument("--floor", action="store_true", help="other real images of the data: what a perfect model has")
+    what.add_argument("--floor", action="store_true", help="real images of another split of the data, as samples")
     against = parser.add_argument_group("what it is compared with")
     against.add_argument("--data", metavar="NAME", help="data set, with its arguments as --data.KEY VALUE (default: "
                          "the one that the model was trained on)")  # fmt: skip
@@ -48,7 +50,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="processes that share the work")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the record (default: the run's records/)")
     parser.add_argument("--json", action="store_true", help="print the record itself")
-    parser.add_argument("--name", help="what the board calls it; with --ckpt last, the run")
+    parser.add_argument("--name", help="what the board calls it; with --ckpt last or best, the run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
     parser.epilog = "A model's own sampling options are flags too: a wrong one lists those that the model has."
@@ -64,6 +66,8 @@ def main(verb: str, argv: list[str]) -> int:
             f"{verb} needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--floor`; "
             f"{'none was given' if not given else 'given were --' + ' and --'.join(given)}."
         )
+    if arguments.reference and any(flag.startswith("--data.") for flag in more):
+        raise UserError("`--data.…` belongs to `--data`, and `--reference` was given.")
     if arguments.data and arguments.reference:
         raise UserError("Give either `--data NAME` or `--reference PATH` to compare with, not both.")
     for option in ("devices", "batch_size"):
@@ -71,18 +75,56 @@ def main(verb: str, argv: list[str]) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1.")
     if arguments.config:
-        path = configs.find(arguments.config)
-        if path is None:
-            raise UserError(f"There is no config '{arguments.config}'; there are {', '.join(configs.listing())}.")
-        arguments.config = path
-    if arguments.devices > 1 and "WORLD_SIZE" not in os.environ:
+        arguments.config = _read_config(arguments.config)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun has started the processes
+        return _join(arguments, more)
+    if arguments.devices > 1:
         return _spawn(arguments, more, given_in_full)
     return _measure(arguments, more)
 
 
+def _read_config(name: str) -> dict[str, Any]:
+    import yaml
+
+    path = configs.find(name)
+    if path is None:
+        raise UserError(f"There is no config '{name}'; there are {', '.join(configs.listing())}.")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    data = config.get("data") if isinstance(config, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("class_path"), str):
+        raise UserError(f"{path} is no config of an experiment: it needs `data` with a `class_path`.")
+    return config
+
+
+def _join(arguments: argparse.Namespace, more: list[str]) -> int:
+    """One of the processes that a launcher has started."""
+    import torch
+    import torch.distributed as dist
+
+    cuda = arguments.device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        arguments.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        torch.cuda.set_device(arguments.device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        return _measure(arguments, more)
+    finally:
+        dist.destroy_process_group()
+
+
 def _spawn(arguments: argparse.Namespace, more: list[str], argv: list[str]) -> int:
+    import torch
     import torch.multiprocessing as mp
 
+    if ":" in arguments.device:
+        raise UserError(f"--device {arguments.device} is one device, and --devices asks for {arguments.devices}.")
+    gpus = torch.cuda.device_count() if arguments.device != "cpu" else 0
+    if gpus and arguments.devices > gpus:
+        raise UserError(f"--devices is {arguments.devices}, and this machine has {gpus} GPUs.")
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # who ended whom helps nobody
     with tempfile.TemporaryDirectory() as folder:
         try:
             mp.start_processes(_child, (arguments, more, argv, folder), arguments.devices, start_method="spawn")
@@ -114,6 +156,7 @@ def _child(rank: int, arguments: argparse.Namespace, more: list[str], argv: list
         finally:
             dist.destroy_process_group()
 
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process speaks for all
     status = guarded(measure, quiet=rank > 0)
     if status:
         sys.exit(status)
@@ -146,6 +189,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         run, training = runs.facts(contents, path, raw=arguments.raw)
         config, trained_on = run["config"], contents.get("data")
         out = (run_of(path) or path.parent) / "records"
+        name = arguments.name if arguments.ckpt not in ("last", "best") else None
         if own and not hasattr(subject, "sample"):
             raise UserError(f"There is no option {own[0]}, and {type(subject).__name__} does not sample.")
         options = sampling_options(subject, own) if hasattr(subject, "sample") else {}
@@ -153,15 +197,12 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         if own:
             raise UserError(f"There is no option {own[0]}; `--help` lists them.")
         subject = open_images(arguments.images) if arguments.images else None
-        options = {}
+        options, name = {}, arguments.name
     if arguments.config:
-        import yaml
-
-        config = yaml.safe_load(arguments.config.read_text()) or {}
-        if isinstance(config.get("data"), dict):
-            found = config["data"]
-            trained_on = {"class": found["class_path"], "arguments": found.get("init_args") or {}}
-            named_by_user = True
+        config, named_by_user = arguments.config, True
+        trained_on = {"class": config["data"]["class_path"], "arguments": config["data"].get("init_args") or {}}
+    out = arguments.out or out
+    _refuse_unwritable(out)
     protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
@@ -169,7 +210,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     data = (
         open_images(arguments.reference)
         if arguments.reference
-        else _data(arguments.data, data_flags, trained_on, named_by_user)
+        else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
     )
     device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -180,15 +221,18 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         subject.to(device)
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
-        name=None if arguments.ckpt else arguments.name, device=device, batch_size=arguments.batch_size,
+        name=name, device=device, batch_size=arguments.batch_size,
         progress=_bars if ranks.rank() == 0 else lambda items, title: items,
     )  # fmt: skip
     if ranks.rank() == 0:
-        written = records.write(record, arguments.out or out)
         if arguments.json:
             print(json.dumps(record.to_dict(), indent=1))
         else:
-            show(record, written)
+            show(record)
+        written = records.write(record, out)
+        if not arguments.json:
+            board = arguments.runs if arguments.runs in written.parents else written.parent
+            print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")
     return 0
 
 
@@ -204,13 +248,37 @@ def _split(more: list[str]) -> tuple[list[str], list[str]]:
     return data, other
 
 
-def _data(name: str | None, flags: list[str], trained_on: dict[str, Any] | None, named_by_user: bool = False) -> Any:
+def _refuse_unwritable(folder: Path) -> None:
+    """Now, and not after an hour's measurement."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"The record cannot be written to {folder}: {error.strerror}. Give another `--out`.") from error
+
+
+def _root_of(config: dict[str, Any]) -> str | None:
+    """Where the run's data lay, if it is still there."""
+    data = config.get("data")
+    root = ((data.get("init_args") or {}) if isinstance(data, dict) else {}).get("root")
+    return root if root and Path(root).expanduser().is_dir() else None
+
+
+def _data(
+    name: str | None,
+    flags: list[str],
+    trained_on: dict[str, Any] | None,
+    root: str | None = None,
+    named_by_user: bool = False,
+) -> Any:
     """The DataModule that was asked for, or the one that the model was trained on with what the flags change.
 
     named_by_user  whether its class is from a config: a checkpoint's must be loaded already, since it causes no import
     """
     from jsonargparse import ArgumentParser
 
+    import genbench.data
     from genbench.data.base import ImageData
     from genbench.evaluation.runs import data_class
 
@@ -227,6 +295,10 @@ def _data(name: str | None, flags: list[str], trained_on: dict[str, Any] | None,
         for key, value in trained_on["arguments"].items():
             if value is not None and key != "root":
                 kept += [f"--data.{key}={json.dumps(value) if not isinstance(value, str) else value}"]
+        if root:
+            kept.append(f"--data.root={root}")
+    elif "." not in name and name not in genbench.data.__all__:
+        raise UserError(f"There is no data set '{name}'; there are {', '.join(sorted(genbench.data.__all__))}.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=ImageData)
     return parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data
@@ -240,7 +312,7 @@ def _bars(items: Iterable, title: str) -> Iterable:
     return track(items, title, transient=True, console=console, disable=not console.is_terminal)
 
 
-def show(record: Any, path: Path | None = None) -> None:
+def show(record: Any) -> None:
     """The record as a table."""
     from rich.console import Console
     from rich.markup import escape
@@ -259,6 +331,8 @@ def show(record: Any, path: Path | None = None) -> None:
     )
     table = Table("score", "value", "images", "")
     table.columns[1].justify = table.columns[2].justify = "right"
+    for column in table.columns[:3]:
+        column.no_wrap = True
     for name, entry in record.metrics.items():
         arrow = {"lower": "↓", "higher": "↑"}.get(entry["better"], "")
         value = "—" if entry["value"] is None else f"{entry['value']:.5g}"
@@ -267,6 +341,3 @@ def show(record: Any, path: Path | None = None) -> None:
         note = entry["note"] or (entry.get("bound") if entry.get("bound") == "lower bound" else "") or ""
         table.add_row(f"{name} {arrow}".rstrip(), value, f"{entry['n']:,}", escape(note))
     console.print(table)
-    if path is not None:
-        console.print(escape(f"Record: {path}"))
-        console.print(escape(f"Board:  python -m genbench leaderboard {path.parent}"))

@@ -94,4 +94,5 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.devi
     if not raw and "ema" in checkpoint:
         model.load_state_dict(checkpoint["ema"]["state_dict"], strict=False)
     model.images_seen = checkpoint["genbench"]["images_seen"]
+    model.origin = (Path(path), "raw" if raw or "ema" not in checkpoint else "ema")
     return model.to(device).eval().requires_grad_(False)

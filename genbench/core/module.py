@@ -24,6 +24,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -126,6 +127,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             raise UserError(f"accumulate is {accumulate}; it must be at least 1.")
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
 
+        self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights
         self.images_seen = 0
         self._last_batch = 0  # images of the last global batch
         self.updates = dict.fromkeys(self.players, 0)
@@ -212,6 +214,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
                 f"{type(self.trainer.strategy).__name__} cannot train several players: it expects one backward per "
                 "step. Use `--trainer.strategy auto`, which averages each player's gradients when it steps."
             )
+        self.origin = None
         self._place_draws()
 
     def on_train_start(self) -> None:

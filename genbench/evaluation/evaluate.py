@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from genbench.core import machine, ranks
 from genbench.core.module import GenerativeModule
 from genbench.data.base import ImageData
-from genbench.evaluation import extractors
+from genbench.evaluation import extractors, runs
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.features import Progress
@@ -23,8 +24,6 @@ from genbench.evaluation.images import ImageSet, SplitImages, at_most
 from genbench.evaluation.measurement import Measurement
 from genbench.evaluation.protocol import Protocol
 from genbench.leaderboard.record import Record
-
-FLOOR = "real images"
 
 
 def silent(items: Iterable, title: str) -> Iterable:
@@ -56,24 +55,33 @@ def evaluate(
         extractor: Ready made; by default the protocol's, else the data's own
         weights: File of the extractor's weights, where they do not ship
         sampling: The model's own sampling options
-        run, training: What the record says of the model's training; see `genbench.evaluation.runs`
-        name: What the subject is called, where it is not a model
-        device: Where features are computed; by default where the model is
+        run, training: What the record says of the model's training. Default: what the checkpoint says that it was
+            loaded from
+        name: What the subject is called. Default: the model's class, or the images' file
+        device: Where it happens; by default where the model is
         batch_size: Images that a model makes at once; by default a block of the protocol. Fewer take less memory
         progress: Wraps an iterable to show a bar with a title
     """
     began = time.perf_counter()
     protocol = protocols.load(protocol) if isinstance(protocol, str) else protocol
     device = torch.device(device or getattr(subject, "device", "cpu"))
+    if isinstance(subject, GenerativeModule):
+        subject.to(device)
+        if run is None:
+            run, training = runs.facts_of(subject, protocol.weights)
+            protocol = protocol.changed(weights=run["weights"])
     if isinstance(data, ImageData):
         data = data.reference()
         ranks.first_alone(data.prepare_data)
         reference: ImageSet = SplitImages(data, protocol.split, protocol.real)
     else:
         reference = at_most(data, protocol.real)
+    usual = getattr(data, "extractor", "inception")
+    if protocol.extractor == usual and weights is None:  # named, and no other than it would have been
+        name_of_it = protocol.name.replace(f"+extractor={usual}", "")
+        protocol = replace(protocol, extractor="default", name=name_of_it)
     if extractor is None:
-        chosen = protocol.extractor
-        chosen = getattr(data, "extractor", "inception") if chosen == "default" else chosen
+        chosen = usual if protocol.extractor == "default" else protocol.extractor
         root = getattr(data, "root", None)
         extractor = ranks.first_alone(lambda: extractors.build(chosen, weights, root))
     extractor.to(device)
@@ -89,19 +97,21 @@ def evaluate(
         measurement.batch_size = min(batch_size or protocol.block, protocol.block)
         measurement.take(generated)
     scores = measurement.scores
+    # what the data is follows from its pixels: however it was named or asked for, one key
     resolved = protocol.resolved(
+        split=protocol.split if isinstance(data, ImageData) else "all",
         extractor={"name": extractor.name, "hash": extractor.hash, "resize": extractor.resize},
         reference={
             "images": len(reference),
             "shape": list(reference.shape),
             "hash": measurement.reference_hash,
         },
-        data={"name": data.name, "arguments": _own_arguments(data)},
+        searched=measurement.train_hash,
     )
     record = Record(
         kind="model" if isinstance(subject, GenerativeModule) else "floor" if subject is None else "images",
-        model=_describe(subject, name),
-        data=resolved.pop("data"),
+        model=_describe(subject, name) | measurement.judged,
+        data={"name": Path(data.name).name, "arguments": _own_arguments(data)},
         run=None if run is None else run | {"sampling": sampling or {}},
         training=training,
         protocol=resolved,
@@ -151,7 +161,7 @@ def _own_arguments(data: Any) -> dict[str, Any]:
 
 def _describe(subject: Any, name: str | None) -> dict[str, Any]:
     if subject is None:
-        return {"name": FLOOR}
+        return {"name": "real images"}
     if not isinstance(subject, GenerativeModule):
         return {"name": name or Path(subject.name).name}
     cls = type(subject)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
+from genbench.data.base import data_root
 from genbench.networks.classifier import SmallClassifier
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -119,6 +120,8 @@ def build(name: str, weights: str | os.PathLike | None = None, root: Path | None
     Raises:
         UserError: there is no such extractor, or its weights are not at hand and cannot be fetched.
     """
+    if weights and ((SHIPPED / f"{name}.safetensors").is_file() or name == "vgg-random"):
+        raise UserError(f"The extractor '{name}' has weights of its own: leave `--extractor.weights {weights}` out.")
     if (SHIPPED / f"{name}.safetensors").is_file():
         return _shipped(name)
     if name == "inception":
@@ -152,10 +155,10 @@ def fetch_weights(name: str, root: Path) -> Path:
     """
     file, source, prefix = PUBLISHED[name]
     target = root / "extractors" / file
-    target.parent.mkdir(parents=True, exist_ok=True)
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(source + file, str(target), hash_prefix=prefix)
     except (OSError, RuntimeError) as error:
         raise UserError(
@@ -168,9 +171,11 @@ def fetch_weights(name: str, root: Path) -> Path:
     return target
 
 
-def _published(name: str, weights: str | os.PathLike | None, root: Path | None) -> dict[str, Tensor]:
-    path = Path(weights) if weights else find_weights(name, root) or fetch_weights(name, root or Path("data"))
-    return _safe_load(path, name)
+def _published(name: str, weights: str | os.PathLike | None, root: Path | None) -> tuple[dict[str, Tensor], bool]:
+    """The weights, and whether their file is the published one, as far as its hash is known."""
+    path = Path(weights) if weights else find_weights(name, root) or fetch_weights(name, root or data_root(None))
+    state = _safe_load(path, name)
+    return state, hashlib.sha256(path.read_bytes()).hexdigest().startswith(PUBLISHED[name][2] or "")
 
 
 def _safe_load(path: Path, name: str) -> dict[str, Tensor]:
@@ -256,8 +261,9 @@ def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extracto
     from torch.nn.utils.fusion import fuse_conv_bn_eval
     from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 
+    state, genuine = _published("inception", weights, root)
     safe = io.BytesIO()  # torch-fidelity would unpickle the file itself; it is given what a safe load has read
-    torch.save(_published("inception", weights, root), safe)
+    torch.save(state, safe)
     safe.seek(0)
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], safe)
@@ -280,7 +286,9 @@ def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extracto
         features = torch.cat(parts)
         return features, features @ network["fc"].weight.T  # logits without their bias, as the first FID code has them
 
-    return Extractor("inception", network, read, "299, bilinear of TensorFlow 1", hash=identity)
+    # plain names are for the one network that published scores are of
+    name = "inception" if genuine else f"inception-{identity[:8]}"
+    return Extractor(name, network, read, "299, bilinear of TensorFlow 1", hash=identity)
 
 
 def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
@@ -290,7 +298,7 @@ def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
         from timm.models import vision_transformer
     except ImportError as error:
         raise UserError("The extractor 'dinov2' needs the package timm: `pip install timm`.") from error
-    state = dict(_published("dinov2", weights, root))
+    state = dict(_published("dinov2", weights, root)[0])
     network = vision_transformer.vit_base_patch14_dinov2(pretrained=False, img_size=518, num_classes=0,
                                                          dynamic_img_size=True)  # fmt: skip
     state = vision_transformer.checkpoint_filter_fn(state, network)
@@ -343,7 +351,10 @@ def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
             ) from error
     network = models.get_model(model, weights=None)
     network = _loaded(network, _safe_load(Path(weights) if weights else cached, model), model)
-    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UserError(f"torchvision's {model} has no linear layer whose input could be its features.")
+    last = linear[-1]
     size = published.transforms().crop_size[0]
     kept: list[Tensor] = []
     last.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0].flatten(1)))

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from genbench.core.batch import to_uint8
 from genbench.core.errors import UserError
-from genbench.data.base import ImageData
+from genbench.data.base import ImageData, StreamSource
 from genbench.data.folder import EXTENSIONS, Files, ZipFiles
 from genbench.evaluation.extractors import in_channels
 
@@ -56,10 +56,13 @@ class SplitImages:
         return len(self.rows)
 
     def images(self, rows: Tensor) -> Tensor:
-        return self.source.batch(self.rows[rows]).image.cpu()
+        rows, places = rows.unique_consecutive(return_inverse=True)  # of a padded block the last one is decoded once
+        return self.source.batch(self.rows[rows]).image.cpu()[places]
 
     def target(self, name: str) -> Tensor | None:
         """`label`, `caption` or `mask` of all rows, if there are such."""
+        if isinstance(self.source, StreamSource) and name != "mask":  # known without the pictures
+            return self.source.split.targets(self.source.rows[self.rows]).get(name)
         parts = [getattr(self.source.batch(rows), name) for rows in self.rows.split(1000)]
         return None if parts[0] is None else torch.cat(parts).cpu()
 
@@ -115,9 +118,13 @@ class ArrayImages:
             if isinstance(found, np.lib.npyio.NpzFile):
                 if not found.files:
                     raise UserError(f"{path} holds no array.")
-                found = found["images" if "images" in found.files else found.files[0]]
+                found = _images_in(found, path)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is not a readable array of numbers ({error}).") from error
+        if found.ndim == 3 and found.shape[-1] in (1, 3):
+            raise UserError(
+                f"{path} has the shape {list(found.shape)}, which may be one image or many. Give [N, H, W, C]."
+            )
         array = found[..., None] if found.ndim == 3 else found
         if array.ndim != 4 or array.shape[-1] not in (1, 3):
             raise UserError(f"{path} has the shape {list(found.shape)}; images are [N, H, W, C] with 1 or 3 channels.")
@@ -139,6 +146,16 @@ class ArrayImages:
             bad = int(rows[(~((part >= 0) & (part <= 1))).flatten(1).any(1).nonzero()[0, 0]])
             raise UserError(f"{self.name}: image {bad} has values that are not in [0, 1]. Give uint8, or floats there.")
         return to_uint8(part * 2 - 1)
+
+
+def _images_in(archive: np.lib.npyio.NpzFile, path: Path) -> np.ndarray:
+    """The array called images, else the only one that may be some."""
+    if "images" in archive.files:
+        return archive["images"]
+    found = {name: array for name in archive.files if (array := archive[name]).ndim in (3, 4)}
+    if len(found) != 1:
+        raise UserError(f"{path} holds {', '.join(archive.files)}; call the array of images `images`.")
+    return next(iter(found.values()))
 
 
 class FileImages:

@@ -46,6 +46,8 @@ from genbench.metrics.scales import SCALES
 from genbench.metrics.segmentation import confusion, mean_iou, pixel_accuracy
 
 SSIM_WINDOW = 11  # pixels
+LPIPS_WEIGHTS = "vgg16-397923af.pth"
+GENERATION = {"fid", "kid", "is", "neighbours", "classes", "memorization"}  # groups that need samples
 
 
 class Measurement:
@@ -67,6 +69,11 @@ class Measurement:
         self.model = subject if isinstance(subject, GenerativeModule) else None
         self.label = reference.label
         self.reference_hash = pixel_hash(reference, self.label)
+        self.train: SplitImages | None = None  # what samples are searched in for copies
+        if isinstance(data, ImageData) and "memorization" in protocol.metrics:
+            self.train = SplitImages(data, "train", protocol.train)
+        self.train_hash = pixel_hash(self.train) if self.train else None
+        self.judged: dict[str, Any] = {}  # of images in a model's place: which ones
         self.scores: dict[str, dict[str, Any]] = {}
         self.cost: dict[str, Any] = {}
         # scores that need features one by one
@@ -114,9 +121,11 @@ class Measurement:
         if self.subject is None:
             self.floor(generated)
         elif self.model is None:
+            images = self.subject
+            self.judged = {"images": len(images), "shape": list(images.shape), "hash": pixel_hash(images)}
             self.compare(self._extract(self._images_of(self.subject), generated, "Features of the images"), generated)
         else:
-            if isinstance(self.model, Samples):
+            if isinstance(self.model, Samples) and GENERATION & set(self.protocol.metrics):
                 self.sample(generated)
             if isinstance(self.model, Reconstructs) and "reconstruction" in self.protocol.metrics:
                 self.reconstruct()
@@ -161,6 +170,8 @@ class Measurement:
             raise UserError("A floor needs a data set with a second split: give `--data`, not `--reference`.")
         split = "test" if self.protocol.split == "train" else "train"
         others = SplitImages(self.data, split, generated)
+        if len(others) < generated:  # a floor of fewer images is higher: the board says so
+            self.judged = {"name": f"{len(others):,} real images"}
         features = self._cached(others, pixel_hash(others), f"Features of {others.name}")
         self.compare(features, len(others), others.label)
 
@@ -209,8 +220,6 @@ class Measurement:
     def compare(self, fake: Features, n: int, label: Tensor | None = None) -> None:
         """All scores of features against the reference's; `label` [n] is the class that each was asked to be."""
         protocol = self.protocol
-        if not {"fid", "kid", "is", "neighbours", "classes", "memorization"} & set(protocol.metrics):
-            return
         real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
         self.group("fid", n, lambda: {"fid": _frechet(fake, real)})
         self.group(
@@ -250,10 +259,9 @@ class Measurement:
         )  # fmt: skip
 
     def _memorization(self, real: Features, fake: Features, n: int) -> None:
-        if not isinstance(self.data, ImageData):
+        if self.train is None:
             return
-        train = SplitImages(self.data, "train", self.protocol.train)
-        seen = self._cached(train, pixel_hash(train), f"Features of {train.name}")
+        seen = self._cached(self.train, self.train_hash, f"Features of {self.train.name}")
         held_out = None if self.protocol.split == "train" else real.features
         self.group(
             "memorization", n,
@@ -292,8 +300,7 @@ class Measurement:
             _refuse_nan(found, "reconstruct", type(self.model).__name__)
             found = to_uint8(found)  # which clamps: a linear decoder may leave the range
             found = bring(found, self.reference.shape)
-            if self.extractor_wanted:
-                extraction.add(number, found, real)
+            extraction.add(number, found.to(self.device), real)
             a, b = from_uint8(images).to(self.device), from_uint8(found)
             scores = {"mse": mse(b, a), "psnr": psnr(b, a)}
             if min(b.shape[-2:]) >= SSIM_WINDOW:
@@ -308,21 +315,17 @@ class Measurement:
         self.group("reconstruction", n, lambda: means, featured=False)
         if "ssim" not in means:
             self.put("ssim", None, n, featured=False, note=f"needs images of at least {SSIM_WINDOW}×{SSIM_WINDOW}")
-        if self.extractor_wanted:
-            found = extraction.result()
-            real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
-            self.group(
-                "reconstruction", n, lambda: {"reconstruction_fid": _frechet(found, real)}, ("reconstruction_fid",)
-            )
+        if lpips is None:
+            note = f"needs torchvision's {LPIPS_WEIGHTS} in torch's cache"
+            self.put("lpips", None, n, featured=False, note=note)
+        found = extraction.result()
+        real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
+        own = ("reconstruction_fid",)
+        self.group("reconstruction", n, lambda: {"reconstruction_fid": _frechet(found, real)}, own)
         if isinstance(self.model, Encodes):
             numbers = math.prod(self.model.latent_shape)
             each = 32 if self.model.latent_dtype == "float32" else math.log2(self.model.latent_values)
             self.group("reconstruction", n, lambda: {"code_bits": numbers * each}, featured=False)
-
-    @property
-    def extractor_wanted(self) -> bool:
-        """Whether features are compared at all: a quick look at reconstructions alone needs none."""
-        return "fid" in self.protocol.metrics
 
     def likelihood(self) -> None:
         model, n = self.model, len(self.reference)
@@ -398,7 +401,7 @@ def class_columns(classes: tuple[str, ...], wanted: tuple[str, ...]) -> list[lis
 
 def lpips_at_hand(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
     """LPIPS with VGG16 (Zhang et al. 2018) [B, 3, H, W] x 2 -> [B], if torchvision's weights are in torch's cache."""
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth").is_file():
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_WEIGHTS).is_file():
         return None
     from torchmetrics.functional.image.lpips import _LPIPS
 

@@ -39,8 +39,8 @@ class Protocol:
     seed               of the samples: sample i has seed 2³² · seed + i
     metrics            groups of scores, see GROUPS
     block              images that pass through the networks at once, the last block padded: since a network rounds
-                       differently at another batch size, it belongs to the protocol, and batch sizes and numbers of
-                       processes change nothing
+                       differently at another batch size, it belongs to the protocol, and how images are read and how
+                       many processes share the work change nothing
     kid_subsets, kid_subset_size, is_splits, score_seed
                        as in torch-fidelity
     neighbours_k       the k of precision, recall, density and coverage
@@ -76,6 +76,8 @@ class Protocol:
                 raise UserError(
                     f"protocol {self.name}: {name} is {value}; it must be a whole number of at least {least}."
                 )
+            if kind is int and value >= 2**31:
+                raise UserError(f"protocol {self.name}: {name} is {value}; it must be below 2³¹.")
             choices = get_args(kind) if get_origin(kind) is Literal else (value,)
             if value not in choices:
                 listed = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))

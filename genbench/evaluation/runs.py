@@ -7,15 +7,19 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from genbench.core import checkpoint as files
 from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
 from genbench.data.base import ImageData
+from genbench.evaluation.extractors import state_hash
 from genbench.evaluation.protocol import key_of
 
 # settings of a run that change neither what is trained nor how
 ELSEWHERE = (
     ("seed_everything",), ("name",), ("runs",), ("ckpt",), ("ckpt_path",), ("protocol",), ("data", "init_args", "root"),
     ("data", "init_args", "download"), ("data", "init_args", "workers"), ("data", "init_args", "memory"),
-    ("trainer", "logger"), ("trainer", "default_root_dir"), ("pictures",), ("monitor",),
+    ("data", "init_args", "eval_batch_size"), ("trainer", "logger"), ("trainer", "default_root_dir"), ("pictures",),
+    ("monitor",), ("checkpoint", "every_images"),
 )  # fmt: skip
 
 
@@ -35,6 +39,26 @@ def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[st
         "weights": "raw" if raw or "ema" not in checkpoint else "ema",
     }
     return run, about.get("training")
+
+
+def facts_of(model: GenerativeModule, weights: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The same for a model at hand: of the checkpoint that it was loaded from, else of itself, with such `weights`."""
+    if model.origin is not None:
+        path, weights = model.origin
+        return facts(files.read(path), path, raw=weights == "raw")
+    arguments = {name: value for name, value in dict(model.hparams).items() if name != "spec"}
+    run = {
+        "name": "in memory",
+        "config": {},
+        "config_hash": key_of({"model": arguments}),
+        "seed": model.seed,
+        "images_seen": model.images_seen,
+        "updates": dict(model.updates),
+        "checkpoint": "in memory",
+        "checkpoint_hash": state_hash(model.state_dict()),
+        "weights": weights,
+    }
+    return run, None
 
 
 def config_hash(config: dict[str, Any]) -> str:

@@ -61,6 +61,7 @@ class Row:
     training_images_per_second: float | None
     sampling_images_per_second: float | None
     device_hours: float | None
+    device: str | None
     scores: dict[str, Score]
 
 
@@ -215,25 +216,36 @@ def _row(records: Sequence[Record], metrics: Iterable[str]) -> Row:
     """Records of one identity as one row."""
     first = records[0]
     runs = [record.run or {} for record in records]
+    # speeds are those of one machine: of another one's seeds they would be a mean of nothing
+    trained = [r.training for r in records if r.training]
+    trained = [t for t in trained if _where(t) == _where(trained[-1])]
+    measured = [r for r in records if _where(r.environment) == _where(records[-1].environment)]
+    seen = [run["images_seen"] for run in runs if run.get("images_seen") is not None]
+    own = first.model.get("hash") if first.kind == "images" else None
     return Row(
         rank=None,
         label=first.model["name"],
         name=first.model["name"],
         kind=first.kind,
-        runs=tuple(_unique(run["name"] for run in runs if run)),
+        runs=(own[:6],) if own else tuple(_unique(run["name"] for run in runs if run)),
         seeds=tuple(run.get("seed") for run in runs if run),
-        config_hash=runs[0].get("config_hash"),
+        config_hash=own or runs[0].get("config_hash"),
         checkpoint=runs[0].get("checkpoint"),
         weights=runs[0].get("weights"),
         sampling=runs[0].get("sampling") or {},
-        images_seen=runs[0].get("images_seen"),
+        images_seen=round(_mean(seen)) if seen else None,  # best checkpoints of several seeds differ
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
-        training_images_per_second=_mean((r.training or {}).get("images_per_second") for r in records),
-        sampling_images_per_second=_mean(r.cost.get("sampling_images_per_second") for r in records),
-        device_hours=_mean((r.training or {}).get("device_hours") for r in records),
+        training_images_per_second=_mean(t.get("images_per_second") for t in trained),
+        sampling_images_per_second=_mean(r.cost.get("sampling_images_per_second") for r in measured),
+        device_hours=_mean(t.get("device_hours") for t in trained),
+        device=(trained[-1] if trained else records[-1].environment).get("device"),
         scores={metric: score([r.metrics[metric] for r in records if metric in r.metrics]) for metric in metrics},
     )
+
+
+def _where(facts: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(facts.get(name) for name in ("device", "world_size", "precision"))
 
 
 def _labelled(rows: Sequence[Row]) -> list[Row]:

@@ -61,6 +61,7 @@ def columns(board: Board) -> list[Column]:
         Column("training images/s", _compacts(rows, "training_images_per_second"), "training\nimages/s", priority=7),
         Column("sampling images/s", _compacts(rows, "sampling_images_per_second"), "sampling\nimages/s", priority=6),
         Column("device hours", [_rounded(row.device_hours) for row in rows], "device\nhours", priority=10),
+        Column("device", [printable(row.device) if row.device else BLANK for row in rows], priority=30),
     ]
     return found + [column for column in cost if set(column.cells) != {BLANK}]
 

@@ -89,6 +89,7 @@ class Record:
         own = tuple(run.get(name) for name in ("config_hash", "checkpoint", "weights"))
         own += (None if run.get("checkpoint") == "best" else run.get("images_seen"),)
         name = None if self.kind == "floor" else self.model["name"]
+        own += (self.model.get("hash"),)  # of images in a model's place
         return self.kind, name, *own, json.dumps(run.get("sampling") or {}, sort_keys=True)
 
 
@@ -159,6 +160,8 @@ def collect(folders: Iterable[str | os.PathLike]) -> tuple[list[Record], list[tu
 
 def _same(a: Record, b: Record) -> bool:
     """Whether one thing was measured twice, so that nothing is lost with the older record."""
+    if a.kind == "images":
+        return a.model.get("hash") is not None  # which is part of what makes them one
     return a.kind == "floor" or bool(a.run and b.run and a.run["checkpoint_hash"] == b.run["checkpoint_hash"])
 
 
@@ -265,6 +268,9 @@ def _faults(found: dict[str, Any]) -> Iterator[str]:
         yield from _fault(f"metrics.{name}", entry, "an object", False)
         for field, kind, optional in _ENTRY:
             yield from _fault(f"metrics.{name}.{field}", entry.get(field), kind, optional)
+        low, high, value = (entry.get(field) for field in ("low", "high", "value"))
+        if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+            yield f"metrics.{name}.value is {value}, outside of its range from {low} to {high}"
         if entry.get("better") not in ("lower", "higher", None):
             yield f"metrics.{name}.better is '{entry['better']}'; it is lower, higher or null"
 

@@ -96,6 +96,13 @@ def test_scoring_does_not_touch_the_training():
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_the_best_checkpoint_is_not_chosen_on_the_test_split():
+    with pytest.raises(UserError, match="fid10k-test, which measures on the test split"):
+        Quality(protocol="fid10k-test")
+    with pytest.raises(UserError, match="samples is 1; a distance between distributions needs at least 2"):
+        Quality(samples=1)
+
+
 def test_where_no_weights_are_at_hand_a_random_network_judges_and_says_so(monkeypatch, capsys):
     def absent(name, weights=None, root=None, build=extractors.build):
         if name == "inception":

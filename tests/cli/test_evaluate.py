@@ -55,7 +55,7 @@ def only_record(folder):
 
 
 def scores(record):
-    return {name: entry["value"] for name, entry in record.metrics.items()}
+    return {name: entry["value"] for name, entry in record.metrics.items() if entry["value"] is not None}
 
 
 def assert_equal_scores(a, b):
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_measured_and_its_record_lies_in_its_run(cli, here):
     for name, entry in record.metrics.items():
         assert (f"{entry['value']:.5g}" if entry["value"] is not None else "—") in lines[name], name
     assert "↓" in lines["fid-digitsnet"] and "↑" in lines["psnr"] and "±" in lines["kid-digitsnet"]
-    assert "Record: runs/run/records/" in out and "leaderboard runs/run/records" in out
+    assert "Record: runs/run/records/" in out and out.endswith("leaderboard runs\n")
 
 
 def test_test_is_evaluate(cli, here):
@@ -156,7 +156,8 @@ def test_images_are_measured_in_a_models_place(cli, here):
         cli("evaluate", "--images", "noise.npy", "--data", "Digits", "--protocol", "mine", "--name", "theirs")[0] == 0
     )
     record = only_record(Path("runs/records"))
-    assert (record.kind, record.model, record.run) == ("images", {"name": "theirs"}, None)
+    assert record.model["name"] == "theirs" and record.model["images"] == 40
+    assert (record.kind, record.run) == ("images", None)
     assert record.protocol["name"] == "mine" and record.metrics["fid-digitsnet"]["n"] == 40
 
 
@@ -199,7 +200,13 @@ def test_records_become_a_board(cli, here):
         (("--floor", "--images", "noise.npy"), "given were --images and --floor"),
         (("--images", "noise.npy"), "What to compare with is not known: give `--data NAME`"),
         (("--images", "noise.npy", "--data", "Digits", "--reference", "noise.npy"), "not both"),
-        (("--images", "noise.npy", "--data", "Nothing"), "Nothing"),
+        (("--images", "noise.npy", "--data", "Nothing"), "There is no data set 'Nothing'; there are CIFAR10"),
+        (("--images", "noise.npy", "--reference", "noise.npy", "--data.size", "64"), "`--data.…` belongs to `--data`"),
+        (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has weights of its own"),
+        (("--ckpt", "last", "--config", "words.yaml"), "words.yaml is no config of an experiment"),
+        (("--ckpt", "last", "--config", "broken.yaml"), "broken.yaml is not YAML"),
+        (("--ckpt", "last", "--out", "vae.yaml"), "The record cannot be written to vae.yaml"),
+        (("--ckpt", "last", "--seed", "4294967296"), "seed is 4294967296; it must be below 2³¹"),
         (("--images", "noise.npy", "--data", "Digits", "--data.colour", "3"), "colour"),
         (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
         (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
@@ -231,9 +238,43 @@ def test_a_users_mistake_is_answered_in_a_sentence(cli, here, flags, message):
         else:
             contents["data"]["class"] = "own.Cats"
         torch.save(contents, flags[1])
+    Path("words.yaml").write_text("some words")
+    Path("broken.yaml").write_text("a: [")
     status, out, err = cli("evaluate", *flags)
     assert status == 2 and message in err and "Traceback" not in err and out == ""
     assert not list(Path().rglob("records/*.json"))
+
+
+def test_naming_what_is_usual_makes_no_other_protocol(cli, here):
+    assert cli("evaluate", "--ckpt", "last", "--out", "a")[0] == 0
+    assert cli("evaluate", "--ckpt", "last", "--extractor", "digitsnet", "--out", "b")[0] == 0
+    assert only_record(Path("a")).protocol == only_record(Path("b")).protocol
+
+
+def test_the_data_is_found_where_the_run_found_it(cli, here):
+    path = Path("runs/run/checkpoints/last.ckpt")
+    contents = torch.load(path, weights_only=True)
+    contents["run"]["config"]["data"]["init_args"]["root"] = str(here)
+    torch.save(contents, path)
+    assert cli("evaluate", "--ckpt", "last")[0] == 0  # Digits needs no files, but takes the flag
+
+
+def test_images_that_bear_a_name_twice_are_told_apart(cli, here):
+    for folder, seed in (("x", 1), ("y", 2), ("z", 2)):
+        Path(folder).mkdir()
+        noise = np.random.default_rng(seed).integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+        np.save(f"{folder}/noise.npy", noise)
+        flags = ("--data", "Digits", "--protocol", "mine", "--extractor", "digitsnet")
+        assert cli("evaluate", "--images", f"{folder}/noise.npy", *flags)[0] == 0
+    status, out, err = cli("leaderboard", "--format", "json")
+    assert status == 0 and err == "" and out.count('"noise.npy"') == 2
+
+
+def test_one_reference_has_one_key_however_it_is_spelt(cli, here):
+    for k, path in enumerate(("noise.npy", "./runs/../noise.npy", here / "noise.npy")):
+        flags = ("--reference", path, "--extractor", "digitsnet", "--protocol", "mine", "--out", f"out{k}")
+        assert cli("evaluate", "--images", "noise.npy", *flags)[0] == 0
+    assert len({only_record(Path(f"out{k}")).protocol["key"] for k in range(3)}) == 1
 
 
 def test_a_checkpoint_that_names_no_data_takes_it_from_a_flag(cli, here):

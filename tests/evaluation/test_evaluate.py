@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import run
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
+import genbench
+from genbench.callbacks import EMA, Checkpoint
 from genbench.core.batch import DataSpec, from_uint8
 from genbench.core.errors import UserError
 from genbench.data import Digits, Shapes
@@ -188,11 +191,29 @@ def test_the_floor_is_other_real_images(judge, ordered):
     protocol = SMALL.changed(real=10_000, generated=290)
     floor = evaluate(None, Digits(), protocol, extractor=judge)
     assert floor.kind == "floor" and floor.model == {"name": "real images"}
+    few = evaluate(None, Digits(), SMALL.changed(generated=10_000, metrics=("fid",)), extractor=judge)
+    assert few.model == {"name": "1,350 real images"}  # all there are, and said so
     assert values(floor)["fid-digitsnet"] < ordered["blurred"]["fid-digitsnet"]
     assert not any("authenticity" in name for name in floor.metrics)  # they are the training images
     assert floor.metrics["class_accuracy-digitsnet"]["value"] > 0.97
     with pytest.raises(UserError, match="A floor needs a data set with a second split"):
         evaluate(None, TensorImages("x", torch.zeros(9, 1, 32, 32, dtype=torch.uint8)), protocol, extractor=judge)
+
+
+def test_a_loaded_model_knows_its_checkpoint_and_which_of_its_weights_it_has(judge, tmp_path):
+    spec = DataSpec((1, 16, 16))
+    trained = DCGAN(spec, latent_dim=4, width=2)
+    run(trained, images=16, callbacks=[EMA(), Checkpoint()], folder=tmp_path, limit_val_batches=0)
+    protocol = SMALL.changed(metrics=("fid",))
+    averaged, raw = (
+        evaluate(genbench.load(tmp_path / "checkpoints/last.ckpt", raw=raw), Digits(), protocol, extractor=judge)
+        for raw in (False, True)
+    )
+    for record, weights in ((averaged, "ema"), (raw, "raw")):
+        assert (record.run["checkpoint"], record.run["images_seen"], record.run["weights"]) == ("last", 16, weights)
+    assert averaged.protocol["key"] != raw.protocol["key"] and raw.protocol["name"].endswith("+weights=raw")
+    inside = evaluate(trained, Digits(), protocol, extractor=judge)
+    assert inside.run["checkpoint"] == "in memory" and inside.identity != averaged.identity
 
 
 # ---- precision, and what is left as it was --------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """FID, KID and IS of image sets are those of torch-fidelity, with one Inception in both."""
 
 import copy
+import hashlib
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -32,7 +34,16 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inception(weights):
-    return extractors.build("inception", weights)
+    """Under the plain name, as if these weights were the published ones."""
+    file, source, _ = extractors.PUBLISHED["inception"]
+    prefix = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+    with patch.dict(extractors.PUBLISHED, inception=(file, source, prefix)):
+        return extractors.build("inception", weights)
+
+
+def test_other_weights_do_not_give_plain_names(weights):
+    judge = extractors.build("inception", weights)
+    assert judge.name == f"inception-{judge.hash[:8]}" and judge.score("fid") == f"fid-{judge.name}"
 
 
 class InColour(Dataset):

@@ -14,15 +14,16 @@ CONFIG = {
     "data": {
         "class_path": "genbench.data.Digits",
         "init_args": {"size": 16, "batch_size": 16, "subset": None, "root": "a", "download": True, "workers": 1,
-                      "memory": "auto"},
+                      "memory": "auto", "eval_batch_size": 256},
     },
     "trainer": {"precision": "32-true", "devices": 1, "logger": True, "default_root_dir": "a"},
     "ema": {"halflife": 100}, "quality": {"every_images": 100}, "pictures": {"n": 4}, "monitor": {"every_images": 10},
+    "checkpoint": {"every_images": 50},
 }  # fmt: skip
 ELSEWHERE = [
     "seed_everything", "name", "runs", "ckpt", "protocol", "pictures", "monitor", "data.init_args.root",
     "data.init_args.download", "data.init_args.workers", "data.init_args.memory", "trainer.logger",
-    "trainer.default_root_dir",
+    "trainer.default_root_dir", "data.init_args.eval_batch_size", "checkpoint.every_images",
 ]  # fmt: skip
 DECISIVE = [
     "max_images", "model.class_path", "model.init_args.width", "data.class_path", "data.init_args.size",
