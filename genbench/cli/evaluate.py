@@ -329,15 +329,21 @@ def show(record: Any) -> None:
             f"{protocol['extractor']['name']}, protocol {protocol['name']}"
         )
     )
-    table = Table("score", "value", "images", "")
-    table.columns[1].justify = table.columns[2].justify = "right"
-    for column in table.columns[:3]:
+    table = Table("score", "value", "images")
+    for column in table.columns:
         column.no_wrap = True
+    table.columns[1].justify = table.columns[2].justify = "right"
+    blank = []
     for name, entry in record.metrics.items():
         arrow = {"lower": "↓", "higher": "↑"}.get(entry["better"], "")
         value = "—" if entry["value"] is None else f"{entry['value']:.5g}"
         if entry["value"] is not None and entry["std"] is not None:
             value += f" ± {entry['std']:.2g}"
-        note = entry["note"] or (entry.get("bound") if entry.get("bound") == "lower bound" else "") or ""
-        table.add_row(f"{name} {arrow}".rstrip(), value, f"{entry['n']:,}", escape(note))
+        if entry.get("bound") == "lower bound":
+            value += " (lower bound)"
+        if entry["note"]:
+            blank.append(f"— {name}: {entry['note']}")
+        table.add_row(f"{name} {arrow}".rstrip(), value, f"{entry['n']:,}")
     console.print(table)
+    for line in blank:
+        console.print(escape(line))
