@@ -14,12 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-
-def processor() -> str:
-    try:
-        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+from genbench.core.machine import processor
 
 
 def conditions() -> dict[str, Any]:

@@ -6,8 +6,6 @@ python benchmarks/neighbours.py [--n 50000] [--dims 2048]
 from __future__ import annotations
 
 import argparse
-import resource
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -16,12 +14,12 @@ import torch
 from machine import report
 from rich.progress import track
 
+from genbench.core.machine import peak_memory
 from genbench.metrics.neighbours import neighbour_scores
 
 
 def peak_mib() -> float:
-    """Most memory that this process ever had: kibibytes on Linux, bytes on macOS."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak_memory(torch.device("cpu")) / 2**20
 
 
 def main() -> None:
