@@ -48,6 +48,11 @@ def _with_configs(verb: str, argv: list[str]) -> list[str]:
         run = run_of(path)
         if run is not None and "--config" not in rest:
             rest = ["--config", str(run / "config.yaml"), *rest]
+        elif run is None and not any(a.startswith(("--config", "--model")) for a in rest):
+            raise UserError(
+                f"{path} lies in no run folder, so the config of its run is not known: give `--config` too. `evaluate` "
+                "and `sample` need the checkpoint alone."
+            )
     elif verb != "fit" and not {"-h", "--help"} & set(rest):
         raise UserError(f"{verb} scores a trained model: give `--ckpt PATH`.")
     return rest

@@ -202,6 +202,10 @@ def test_validate_scores_the_averaged_weights(cli, config):
     assert status == 0 and f"{float(last['val/elbo']):.5g}" in out
     status, _, err = cli("validate")
     assert status == 2 and "--ckpt PATH" in err
+    Path("runs/run/checkpoints/last.ckpt").rename("copied.ckpt")
+    for verb in ("validate", "fit"):
+        status, _, err = cli(verb, "--ckpt", "copied.ckpt")
+        assert status == 2 and "copied.ckpt lies in no run folder" in err and "give `--config` too" in err
 
 
 def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
