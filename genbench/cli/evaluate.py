@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import configs
-from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of
+from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of, usable_device
 from genbench.core.errors import UserError
 from genbench.evaluation import protocol as protocols
 
@@ -77,7 +77,7 @@ def main(verb: str, argv: list[str]) -> int:
     if arguments.config:
         arguments.config = _read_config(arguments.config)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun has started the processes
-        return _join(arguments, more)
+        return _measure_together(arguments, more, int(os.environ.get("LOCAL_RANK", 0)))
     if arguments.devices > 1:
         return _spawn(arguments, more, given_in_full)
     return _measure(arguments, more)
@@ -99,16 +99,16 @@ def _read_config(name: str) -> dict[str, Any]:
     return config
 
 
-def _join(arguments: argparse.Namespace, more: list[str]) -> int:
-    """One of the processes that a launcher has started."""
+def _measure_together(arguments: argparse.Namespace, more: list[str], local_rank: int, **meeting: Any) -> int:
+    """As one of several processes, on a GPU of its own where there are some; `meeting` says where they find another."""
     import torch
     import torch.distributed as dist
 
     cuda = arguments.device != "cpu" and torch.cuda.is_available()
     if cuda:
-        arguments.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        torch.cuda.set_device(arguments.device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+        arguments.device = f"cuda:{local_rank}"
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **meeting)
     try:
         return _measure(arguments, more)
     finally:
@@ -135,26 +135,15 @@ def _spawn(arguments: argparse.Namespace, more: list[str], argv: list[str]) -> i
 
 def _child(rank: int, arguments: argparse.Namespace, more: list[str], argv: list[str], folder: str) -> None:
     import torch
-    import torch.distributed as dist
 
     from genbench.cli import guarded
 
-    cuda = arguments.device != "cpu" and torch.cuda.is_available()
-    if cuda:
-        arguments.device = f"cuda:{rank}"
-        torch.cuda.set_device(rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // arguments.devices))
 
     def measure() -> int:
         import_modules(argv)  # what the first process imported, this one has not
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            init_method=f"file://{folder}/meet", rank=rank, world_size=arguments.devices,
-        )  # fmt: skip
-        try:
-            return _measure(arguments, more)
-        finally:
-            dist.destroy_process_group()
+        meeting = {"init_method": f"file://{folder}/meet", "rank": rank, "world_size": arguments.devices}
+        return _measure_together(arguments, more, rank, **meeting)
 
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process speaks for all
     status = guarded(measure, quiet=rank > 0)
@@ -165,15 +154,13 @@ def _child(rank: int, arguments: argparse.Namespace, more: list[str], argv: list
 def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     warnings.filterwarnings("ignore")
     quiet()
-    import torch
-
-    import genbench
     import genbench.data
+    import genbench.models  # noqa: F401  so that our own classes are known
     from genbench.cli.sample import sampling_options
     from genbench.core import checkpoint as files
     from genbench.core import ranks
     from genbench.evaluation import runs
-    from genbench.evaluation.evaluate import evaluate
+    from genbench.evaluation.evaluate import evaluate, silent
     from genbench.evaluation.images import open_images
     from genbench.leaderboard import record as records
 
@@ -185,7 +172,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     if arguments.ckpt:
         path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
         contents = files.read(path)
-        subject: Any = genbench.load(path, raw=arguments.raw)
+        subject: Any = files.rebuild(contents, path, raw=arguments.raw)
         run, training = runs.facts(contents, path, raw=arguments.raw)
         config, trained_on = run["config"], contents.get("data")
         out = (run_of(path) or path.parent) / "records"
@@ -212,17 +199,10 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         if arguments.reference
         else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
     )
-    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    if arguments.ckpt:
-        subject.to(device)
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
-        name=name, device=device, batch_size=arguments.batch_size,
-        progress=_bars if ranks.rank() == 0 else lambda items, title: items,
+        name=name, device=usable_device(arguments.device), batch_size=arguments.batch_size,
+        progress=_bars if ranks.rank() == 0 else silent,
     )  # fmt: skip
     if ranks.rank() == 0:
         if arguments.json:

@@ -61,6 +61,22 @@ def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
     return path
 
 
+def usable_device(asked: str) -> str:
+    """The device of `--device`, where `auto` is a GPU if there is one.
+
+    Raises:
+        UserError: this machine does not have it.
+    """
+    import torch
+
+    device = asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return device
+
+
 def new_name(stem: str) -> str:
     """A name for a run, the same in all its processes: rank 0's, handed on by the launcher.
 

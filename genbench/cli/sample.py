@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.runs import find_checkpoint, import_modules
+from genbench.cli.runs import find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError
 
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
@@ -51,12 +51,8 @@ def main(verb: str, argv: list[str]) -> int:
     from genbench.core.capabilities import Samples
 
     ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
-    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    model = genbench.load(ckpt, raw=arguments.raw)
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    device = usable_device(arguments.device)
+    model = genbench.load(ckpt, raw=arguments.raw, device=device)
     if not isinstance(model, Samples):
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.")
     options = sampling_options(model, own)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from genbench.core.arguments import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
@@ -60,16 +61,6 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     return checkpoint
 
 
-def known_models() -> dict[str, type[GenerativeModule]]:
-    """Every model class that is loaded, by its full name."""
-    found, waiting = {}, [GenerativeModule]
-    while waiting:
-        cls = waiting.pop()
-        found[f"{cls.__module__}.{cls.__qualname__}"] = cls
-        waiting += cls.__subclasses__()
-    return found
-
-
 def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu") -> GenerativeModule:
     """The model of a checkpoint, ready to use: in eval mode, with its averaged weights.
 
@@ -81,9 +72,15 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.devi
     Raises:
         UserError: the file is damaged, or its class is not loaded (a checkpoint never imports anything by itself).
     """
-    checkpoint = read(path)
+    return rebuild(read(path), path, raw=raw, device=device)
+
+
+def rebuild(
+    checkpoint: dict[str, Any], path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu"
+) -> GenerativeModule:
+    """The same from contents that were read already."""
     name = checkpoint["genbench"]["model"]
-    cls = known_models().get(name)
+    cls = loaded_classes(GenerativeModule).get(name)
     if cls is None:
         raise UserError(
             f"{path} holds a model of class {name}, which is not loaded. A checkpoint imports nothing by itself: "

@@ -78,6 +78,12 @@ class StreamSource:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def target(self, name: str, indices: Tensor) -> Tensor | None:
+        if name == "mask":  # comes with the pictures
+            masks = [self.batch(part).mask for part in indices.split(CHUNK)]
+            return None if masks[0] is None else torch.cat(masks)
+        return self.split.targets(self.rows[indices]).get(name)
+
     def batch(self, indices: Tensor) -> Batch:
         rows = self.rows[indices]
         numbers = rows.numpy()

@@ -27,6 +27,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
     def batch(self, indices: Tensor) -> Batch: ...
+    def target(self, name: str, indices: Tensor) -> Tensor | None:
+        """`label`, `caption`, `mask` or `factors` of these pictures, if they have such."""
 
 
 class MemorySource:
@@ -44,6 +46,10 @@ class MemorySource:
 
     def to(self, device: torch.device) -> MemorySource:
         return MemorySource(self.everything.to(device))
+
+    def target(self, name: str, indices: Tensor) -> Tensor | None:
+        values = getattr(self.everything, name)
+        return None if values is None else values[indices.to(self.device)]
 
     def batch(self, indices: Tensor) -> Batch:
         rows = indices.to(self.device)

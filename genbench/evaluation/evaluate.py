@@ -93,8 +93,10 @@ def evaluate(
         protocol = protocol.changed(generated=generated)
     # only what the first process computes is used, so that all have one record
     with _measuring(subject, device):
-        measurement = Measurement(subject, data, reference, protocol, extractor, device, sampling or {}, progress)
-        measurement.batch_size = min(batch_size or protocol.block, protocol.block)
+        at_once = min(batch_size or protocol.block, protocol.block)
+        measurement = Measurement(
+            subject, data, reference, protocol, extractor, device, sampling or {}, at_once, progress
+        )
         measurement.take(generated)
     scores = measurement.scores
     # what the data is follows from its pixels: however it was named or asked for, one key

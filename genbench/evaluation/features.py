@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +42,13 @@ class Features:
         return {name: value for name, value in parts.items() if value is not None}
 
 
-def blocks(count: int, size: int) -> Iterator[tuple[int, Tensor, int]]:
+def blocks(count: int, size: int) -> list[tuple[int, Tensor, int]]:
     """This process's blocks of `count` images: (number, rows padded to `size` with the last one, how many are real)."""
-    for number, rows in enumerate(torch.arange(count).split(size)):
-        if number % ranks.world() == ranks.rank():
-            yield number, torch.cat([rows, rows[-1:].expand(size - len(rows))]), len(rows)
-
-
-def my_share(count: int, size: int) -> int:
-    """How many blocks this process has."""
-    return len(range(ranks.rank(), -(-count // size), ranks.world()))
+    return [
+        (number, torch.cat([rows, rows[-1:].expand(size - len(rows))]), len(rows))
+        for number, rows in enumerate(torch.arange(count).split(size))
+        if number % ranks.world() == ranks.rank()
+    ]
 
 
 def in_order(parts: list[tuple[int, Tensor]]) -> Tensor:
@@ -106,22 +103,9 @@ def extract(
 ) -> Features:
     """Features of `count` images, which `images(rows)` gives as uint8 [B, C, H, W]."""
     extraction = Extraction(extractor, keep)
-    for number, rows, real in progress(Sized(blocks(count, block), my_share(count, block)), title):
+    for number, rows, real in progress(blocks(count, block), title):
         extraction.add(number, images(rows).to(device), real)
     return extraction.result()
-
-
-class Sized:
-    """An iterator of known length, for progress bars."""
-
-    def __init__(self, items: Iterator, length: int) -> None:
-        self.items, self.length = items, length
-
-    def __iter__(self) -> Iterator:
-        return self.items
-
-    def __len__(self) -> int:
-        return self.length
 
 
 # ---- on disk --------------------------------------------------------------------------------------------------------

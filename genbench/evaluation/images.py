@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from genbench.core.batch import to_uint8
 from genbench.core.errors import UserError
-from genbench.data.base import ImageData, StreamSource
+from genbench.data.base import ImageData
 from genbench.data.folder import EXTENSIONS, Files, ZipFiles
 from genbench.evaluation.extractors import in_channels
 
@@ -61,10 +61,8 @@ class SplitImages:
 
     def target(self, name: str) -> Tensor | None:
         """`label`, `caption` or `mask` of all rows, if there are such."""
-        if isinstance(self.source, StreamSource) and name != "mask":  # known without the pictures
-            return self.source.split.targets(self.source.rows[self.rows]).get(name)
-        parts = [getattr(self.source.batch(rows), name) for rows in self.rows.split(1000)]
-        return None if parts[0] is None else torch.cat(parts).cpu()
+        found = self.source.target(name, self.rows)
+        return None if found is None else found.cpu()
 
     @property
     def label(self) -> Tensor | None:

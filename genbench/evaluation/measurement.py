@@ -25,12 +25,10 @@ from genbench.evaluation.features import (
     Extraction,
     Features,
     Progress,
-    Sized,
     blocks,
     cached,
     extract,
     in_order,
-    my_share,
 )
 from genbench.evaluation.images import ImageSet, SplitImages, bring, choice, pixel_hash
 from genbench.evaluation.protocol import GROUPS, Protocol
@@ -41,11 +39,10 @@ from genbench.metrics.kernel import kernel_distance
 from genbench.metrics.likelihood import bits_per_dim
 from genbench.metrics.memorization import memorization
 from genbench.metrics.neighbours import neighbour_scores
-from genbench.metrics.reconstruction import mse, psnr, ssim
+from genbench.metrics.reconstruction import WINDOW, mse, psnr, ssim
 from genbench.metrics.scales import SCALES
 from genbench.metrics.segmentation import confusion, mean_iou, pixel_accuracy
 
-SSIM_WINDOW = 11  # pixels
 LPIPS_WEIGHTS = "vgg16-397923af.pth"
 GENERATION = {"fid", "kid", "is", "neighbours", "classes", "memorization"}  # groups that need samples
 
@@ -62,10 +59,12 @@ class Measurement:
         extractor: Extractor,
         device: torch.device,
         sampling: dict[str, Any],
+        batch_size: int,
         progress: Progress,
     ) -> None:
         self.subject, self.data, self.reference, self.protocol = subject, data, reference, protocol
-        self.extractor, self.device, self.sampling, self.progress = extractor, device, sampling, progress
+        self.extractor, self.device, self.progress = extractor, device, progress
+        self.sampling, self.batch_size = sampling, batch_size
         self.model = subject if isinstance(subject, GenerativeModule) else None
         self.label = reference.label
         self.reference_hash = pixel_hash(reference, self.label)
@@ -246,10 +245,11 @@ class Measurement:
             self.group("classes", n, lambda: class_statistics(fake.logits), ("modes", "class_entropy"))
         if label is None or self.label is None:
             return
-        if class_columns(known, self.data.classes) is not None:
+        columns = class_columns(known, self.data.classes)
+        if columns is not None:
             self.group(
                 "classes", n,
-                lambda: {"class_accuracy": class_accuracy(class_logits(fake.logits, known, self.data.classes), label)},
+                lambda: {"class_accuracy": class_accuracy(class_logits(fake.logits, columns), label)},
                 ("class_accuracy",),
             )  # fmt: skip
         self.group(
@@ -277,8 +277,7 @@ class Measurement:
         A model's own draws from the global generators depend on the block and on nothing else.
         """
         parts: dict[str, list[tuple[int, Tensor]]] = {}
-        count, size = len(self.reference), self.protocol.block
-        for number, rows, real in self.progress(Sized(blocks(count, size), my_share(count, size)), title):
+        for number, rows, real in self.progress(blocks(len(self.reference), self.protocol.block), title):
             torch.manual_seed(mix("evaluate", self.protocol.seed, number))
             for name, values in compute(number, rows, real).items():
                 parts.setdefault(name, []).append((number, values[:real].cpu()))
@@ -303,7 +302,7 @@ class Measurement:
             extraction.add(number, found.to(self.device), real)
             a, b = from_uint8(images).to(self.device), from_uint8(found)
             scores = {"mse": mse(b, a), "psnr": psnr(b, a)}
-            if min(b.shape[-2:]) >= SSIM_WINDOW:
+            if min(b.shape[-2:]) >= WINDOW:
                 scores["ssim"] = ssim(b, a)
             if lpips is not None:
                 scores["lpips"] = lpips(b, a)
@@ -314,7 +313,7 @@ class Measurement:
         means = {name: value.double().mean().item() for name, value in values.items()}
         self.group("reconstruction", n, lambda: means, featured=False)
         if "ssim" not in means:
-            self.put("ssim", None, n, featured=False, note=f"needs images of at least {SSIM_WINDOW}×{SSIM_WINDOW}")
+            self.put("ssim", None, n, featured=False, note=f"needs images of at least {WINDOW}×{WINDOW}")
         if lpips is None:
             note = f"needs torchvision's {LPIPS_WEIGHTS} in torch's cache"
             self.put("lpips", None, n, featured=False, note=note)
@@ -387,14 +386,13 @@ def _checked(images: Tensor, method: str, model: str) -> Tensor:
     return images
 
 
-def class_logits(logits: Tensor, classes: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor | None:
-    """[N, K] of an extractor's classes -> [N, len(wanted)], or None where one lacks; "circle red" is a "circle"."""
-    columns = class_columns(classes, wanted)
-    return None if columns is None else torch.stack([logits[:, own].logsumexp(1) for own in columns], 1)
+def class_logits(logits: Tensor, columns: list[list[int]]) -> Tensor:
+    """[N, K] of an extractor's classes -> [N, len(columns)]: each column's classes count as one."""
+    return torch.stack([logits[:, own].logsumexp(1) for own in columns], 1)
 
 
 def class_columns(classes: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] | None:
-    """For each wanted class those of the extractor's that are it, or None where one is lacking."""
+    """For each wanted class those of the extractor's that are it, "circle red" a "circle"; None where one lacks."""
     columns = [[k for k, known in enumerate(classes) if name in (known, known.split()[0])] for name in wanted]
     return columns if columns and all(columns) else None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core import checkpoint as files
+from genbench.core.arguments import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data.base import ImageData
@@ -75,13 +76,10 @@ def config_hash(config: dict[str, Any]) -> str:
 
 def data_class(name: str) -> type[ImageData]:
     """The loaded DataModule of that full name; a checkpoint causes no import."""
-    waiting: list[type[ImageData]] = [ImageData]
-    while waiting:
-        cls = waiting.pop()
-        if f"{cls.__module__}.{cls.__qualname__}" == name:
-            return cls
-        waiting += cls.__subclasses__()
-    raise UserError(
-        f"The checkpoint was trained on {name}, which is not loaded. Name its module with `--import "
-        f"{name.rpartition('.')[0]}`, or give other data with `--data`."
-    )
+    cls = loaded_classes(ImageData).get(name)
+    if cls is None:
+        raise UserError(
+            f"The checkpoint was trained on {name}, which is not loaded. Name its module with `--import "
+            f"{name.rpartition('.')[0]}`, or give other data with `--data`."
+        )
+    return cls

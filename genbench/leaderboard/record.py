@@ -242,6 +242,8 @@ _FIELDS: tuple[tuple[str, str, bool], ...] = (
 _ENTRY: tuple[tuple[str, str, bool], ...] = (
     ("value", "a finite number", True),
     ("std", "a finite number", True),
+    ("low", "a finite number", True),
+    ("high", "a finite number", True),
     ("better", "text", True),
     ("track", "text", False),
     ("note", "text", True),

@@ -79,6 +79,8 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
         "time.json": json.dumps(found | {"created": "yesterday"}),
         "entry.json": json.dumps(found | {"metrics": {"fid": 3}}),
         "better.json": json.dumps(found | {"metrics": {"fid": entry("fid", 1, better="up")}}),
+        "range.json": json.dumps(found | {"metrics": {"fid": entry("fid", 1) | {"low": "none"}}}),
+        "beyond.json": json.dumps(found | {"metrics": {"fid": entry("fid", -5) | {"low": 0}}}),
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -92,6 +94,8 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
     assert said["keyless.json"] == "a damaged record: metrics is missing"
     assert said["text.json"] == "a damaged record: run.images_seen is 'many'; a finite number was expected"
     assert "it is one of model, images, floor" in said["kind.json"]
+    assert said["beyond.json"].startswith("a damaged record: metrics.fid.value is -5, outside of its range from 0")
+    assert said["range.json"] == "a damaged record: metrics.fid.low is 'none'; a finite number was expected"
     assert "not readable" in said["gone.json"]
     with pytest.raises(UserError, match=r"newer.json: a record of schema 2, and this genbench reads 1"):
         read(tmp_path / "newer.json")
