@@ -162,7 +162,9 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.evaluation import runs
     from genbench.evaluation.evaluate import evaluate, silent
     from genbench.evaluation.images import open_images
+    from genbench.evaluation.pictures import Pictures
     from genbench.leaderboard import record as records
+    from genbench.suites.folder import about
 
     data_flags, own = _split(more)
     config: dict[str, Any] = {}
@@ -174,6 +176,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         contents = files.read(path)
         subject: Any = files.rebuild(contents, path, raw=arguments.raw)
         run, training = runs.facts(contents, path, raw=arguments.raw)
+        run |= about(run_of(path))
         config, trained_on = run["config"], contents.get("data")
         out = (run_of(path) or path.parent) / "records"
         name = arguments.name if arguments.ckpt not in ("last", "best") else None
@@ -199,10 +202,11 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         if arguments.reference
         else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
     )
+    pictures = Pictures()
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
         name=name, device=usable_device(arguments.device), batch_size=arguments.batch_size,
-        progress=_bars if ranks.rank() == 0 else silent,
+        progress=_bars if ranks.rank() == 0 else silent, pictures=pictures,
     )  # fmt: skip
     if ranks.rank() == 0:
         if arguments.json:
@@ -210,6 +214,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         else:
             show(record)
         written = records.write(record, out)
+        pictures.write(written.with_suffix(""))  # beside it, under its name
         if not arguments.json:
             board = arguments.runs if arguments.runs in written.parents else written.parent
             print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")

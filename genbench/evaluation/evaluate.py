@@ -22,6 +22,7 @@ from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.features import Progress
 from genbench.evaluation.images import ImageSet, SplitImages, at_most
 from genbench.evaluation.measurement import Measurement
+from genbench.evaluation.pictures import Pictures
 from genbench.evaluation.protocol import Protocol
 from genbench.leaderboard.record import Record
 
@@ -44,6 +45,7 @@ def evaluate(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     progress: Progress = silent,
+    pictures: Pictures | None = None,
 ) -> Record:
     """Measure a model, or images in its place, and say exactly how; the same record on every process.
 
@@ -61,6 +63,7 @@ def evaluate(
         device: Where it happens; by default where the model is
         batch_size: Images that a model makes at once; by default a block of the protocol. Fewer take less memory
         progress: Wraps an iterable to show a bar with a title
+        pictures: Fills with images that the evaluation comes by; where one process has it, all must
     """
     began = time.perf_counter()
     protocol = protocols.load(protocol) if isinstance(protocol, str) else protocol
@@ -95,8 +98,9 @@ def evaluate(
     with _measuring(subject, device):
         at_once = min(batch_size or protocol.block, protocol.block)
         measurement = Measurement(
-            subject, data, reference, protocol, extractor, device, sampling or {}, at_once, progress
-        )
+            subject, data, reference, protocol, extractor, device, sampling or {}, at_once, progress,
+            pictures or Pictures(samples=0, searched=0, reconstructions=0),
+        )  # fmt: skip
         measurement.take(generated)
     scores = measurement.scores
     # what the data is follows from its pixels: however it was named or asked for, one key

@@ -31,6 +31,7 @@ from genbench.evaluation.features import (
     in_order,
 )
 from genbench.evaluation.images import ImageSet, SplitImages, bring, choice, pixel_hash
+from genbench.evaluation.pictures import COLUMNS, Pictures, nearest
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.metrics.classes import class_accuracy, class_frechet_distance, class_statistics
 from genbench.metrics.frechet import frechet_distance
@@ -61,10 +62,11 @@ class Measurement:
         sampling: dict[str, Any],
         batch_size: int,
         progress: Progress,
+        pictures: Pictures,
     ) -> None:
         self.subject, self.data, self.reference, self.protocol = subject, data, reference, protocol
         self.extractor, self.device, self.progress = extractor, device, progress
-        self.sampling, self.batch_size = sampling, batch_size
+        self.sampling, self.batch_size, self.pictures = sampling, batch_size, pictures
         self.model = subject if isinstance(subject, GenerativeModule) else None
         self.label = reference.label
         self.reference_hash = pixel_hash(reference, self.label)
@@ -122,6 +124,7 @@ class Measurement:
         elif self.model is None:
             images = self.subject
             self.judged = {"images": len(images), "shape": list(images.shape), "hash": pixel_hash(images)}
+            self._look_at(images)
             self.compare(self._extract(self._images_of(self.subject), generated, "Features of the images"), generated)
         else:
             if isinstance(self.model, Samples) and GENERATION & set(self.protocol.metrics):
@@ -171,8 +174,14 @@ class Measurement:
         others = SplitImages(self.data, split, generated)
         if len(others) < generated:  # a floor of fewer images is higher: the board says so
             self.judged = {"name": f"{len(others):,} real images"}
+        self._look_at(others)
         features = self._cached(others, pixel_hash(others), f"Features of {others.name}")
         self.compare(features, len(others), others.label)
+
+    def _look_at(self, images: ImageSet) -> None:
+        if self.pictures.samples:
+            rows = choice(len(images), self.pictures.samples)
+            self.pictures.keep("samples", rows, self._images_of(images)(rows), rows)
 
     def sample(self, generated: int) -> None:
         condition = self._conditions(generated)
@@ -188,7 +197,9 @@ class Measurement:
 
         def images(rows: Tensor) -> Tensor:
             found = torch.cat([draw(part) for part in rows.split(self.batch_size)])
-            return bring(found, self.reference.shape)
+            found = bring(found, self.reference.shape)
+            self.pictures.keep("samples", rows, found, torch.arange(self.pictures.samples))
+            return found
 
         features = self._extract(images, generated, "Sampling")
         seconds = max(ranks.gather(spent))
@@ -219,6 +230,7 @@ class Measurement:
     def compare(self, fake: Features, n: int, label: Tensor | None = None) -> None:
         """All scores of features against the reference's; `label` [n] is the class that each was asked to be."""
         protocol = self.protocol
+        self.pictures.gather("samples")
         real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
         self.group("fid", n, lambda: {"fid": _frechet(fake, real)})
         self.group(
@@ -268,6 +280,15 @@ class Measurement:
             lambda: memorization(fake.features, seen.features, held_out,
                                  progress=lambda items: self.progress(items, "Nearest training images")),
         )  # fmt: skip
+        if self.pictures.searched and ranks.rank() == 0:
+            self._show_neighbours(fake, seen)
+
+    def _show_neighbours(self, fake: Features, seen: Features) -> None:
+        rows = torch.tensor(self.pictures.rows("samples")[: self.pictures.searched])
+        samples = self.pictures.found["samples"][: len(rows)]
+        found = nearest(fake.features[rows], seen.features, COLUMNS["neighbours"] - 1)
+        beside = self._images_of(self.train)(found.flatten()).unflatten(0, found.shape)
+        self.pictures.keep("neighbours", rows, torch.cat([samples[:, None], beside], 1), rows)
 
     # ---- what else a model can do -----------------------------------------------------------------------------------
 
@@ -292,6 +313,7 @@ class Measurement:
     def reconstruct(self) -> None:
         extraction = Extraction(self.extractor, keep=False)
         lpips = lpips_at_hand(self.device)
+        shown = choice(len(self.reference), self.pictures.reconstructions)
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
             images, x = self._for_model(rows)
@@ -300,6 +322,7 @@ class Measurement:
             found = to_uint8(found)  # which clamps: a linear decoder may leave the range
             found = bring(found, self.reference.shape)
             extraction.add(number, found.to(self.device), real)
+            self.pictures.keep("reconstructions", rows, torch.stack([images, found.cpu()], 1), shown)
             a, b = from_uint8(images).to(self.device), from_uint8(found)
             scores = {"mse": mse(b, a), "psnr": psnr(b, a)}
             if min(b.shape[-2:]) >= WINDOW:
@@ -309,6 +332,7 @@ class Measurement:
             return scores
 
         values = self._each_block("Reconstructing", compute)
+        self.pictures.gather("reconstructions")
         n = len(self.reference)
         means = {name: value.double().mean().item() for name, value in values.items()}
         self.group("reconstruction", n, lambda: means, featured=False)

@@ -83,6 +83,14 @@ def test_a_checkpoint_is_measured_and_its_record_lies_in_its_run(cli, here):
     assert "Record: runs/run/records/" in out and out.endswith("leaderboard runs\n")
 
 
+def test_pictures_lie_beside_the_record_under_its_name(cli, here):
+    status, _, err = cli("evaluate", "--ckpt", "last")
+    (path,) = Path("runs/run/records").glob("*.json")
+    assert status == 0 and err == ""
+    names = {p.name for p in path.with_suffix("").iterdir()}
+    assert names == {"samples.png", "neighbours.png", "reconstructions.png"}
+
+
 def test_test_is_evaluate(cli, here):
     assert cli("evaluate", "--ckpt", "runs/run", "--out", "a")[0] == 0
     assert cli("test", "--ckpt", "last", "--name", "run", "--out", "b")[0] == 0
