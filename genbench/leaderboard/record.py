@@ -130,7 +130,13 @@ def read(path: str | os.PathLike) -> Record:
 
 
 def collect(folders: Iterable[str | os.PathLike]) -> tuple[list[Record], list[tuple[Path, str]]]:
-    """All records of some folders, oldest first, and the files that were skipped with the reason.
+    """As `located`, without the paths of the records."""
+    found, skipped = located(folders)
+    return [record for record, _ in found], skipped
+
+
+def located(folders: Iterable[str | os.PathLike]) -> tuple[list[tuple[Record, Path]], list[tuple[Path, str]]]:
+    """All records of some folders with their files, oldest first, and the files that were skipped with the reason.
 
     Of a folder its own `*.json` are read and those of every folder called `records` in it, at any depth: other JSON in
     runs is nobody's record. A file may stand in a folder's place. Of two records of one measurement the newer stands.
@@ -155,7 +161,7 @@ def collect(folders: Iterable[str | os.PathLike]) -> tuple[list[Record], list[tu
             if not _same(older[0], pair[0]):
                 skipped.append((older[1], f"an older record of the same name, config and seed as {pair[1]}"))
         latest[key] = pair
-    return sorted((record for record, _ in latest.values()), key=lambda r: r.time), skipped
+    return sorted(latest.values(), key=lambda pair: pair[0].time), skipped
 
 
 def _same(a: Record, b: Record) -> bool:

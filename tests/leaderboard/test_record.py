@@ -9,7 +9,7 @@ import pytest
 
 from genbench.core.errors import UserError
 from genbench.leaderboard import record as module
-from genbench.leaderboard.record import Record, collect, read, write
+from genbench.leaderboard.record import Record, collect, located, read, write
 from tests.leaderboard.records import entry, protocol, record
 
 
@@ -110,6 +110,12 @@ def test_json_of_other_programs_among_runs_is_no_business_of_the_board(tmp_path)
     assert len(records) == 2 and skipped == []
     assert len(collect([tmp_path / "runs/a", tmp_path / "runs", tmp_path / "runs/a/records"])[0]) == 2
     assert len(collect([next((tmp_path / "runs/a/records").iterdir())])[0]) == 1
+
+
+def test_each_record_is_known_with_its_file(tmp_path):
+    paths = {write(record(name), tmp_path / name / "records") for name in ("a", "b")}
+    found, _ = located([tmp_path])
+    assert {path for _, path in found} == paths and all(read(path) == record for record, path in found)
 
 
 def test_links_are_followed_and_circles_end(tmp_path):
