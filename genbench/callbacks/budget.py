@@ -39,7 +39,8 @@ class Budget(Callback):
 
 
 class StopSafely(Callback):
-    """Ctrl-C and SIGTERM finish the step, save, and end; a second one ends at once.
+    """Ctrl-C, SIGTERM and SIGUSR2 (which Slurm sends before a time limit) finish the step, save, and end; a second one
+    ends at once.
 
     On several processes the first to be told tells the others, so that all stop after the same step.
     """
@@ -49,7 +50,7 @@ class StopSafely(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             self._before[signum] = signal.signal(signum, self._told)
 
     def _told(self, signum: int, frame: Any) -> None:

@@ -23,6 +23,7 @@ class Checkpoint(Callback):
         monitor: The validation score that decides which checkpoint is `best.ckpt`. Default: what the model is for: the
             Fréchet distance of its samples, else the error of its reconstructions, else its likelihood
         mode: Whether a small or a large score is good, where `monitor` is given
+        keep_every: Also keep `<images seen>.ckpt` every so many images. Default: the last and the best alone
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class Checkpoint(Callback):
         every_images: Images = Images(100_000),
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
+        keep_every: Images | None = None,
     ) -> None:
         self.every_images, self.monitor, self.mode = Images(every_images), monitor, mode
+        self.keep_every = None if keep_every is None else Images(keep_every)
         self.best: float | None = None
         self._best_of: str | None = None  # the score that `best` is of
         self._saved_at = -1
@@ -45,8 +48,11 @@ class Checkpoint(Callback):
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
         validates = trainer.enable_validation and trainer.val_check_batch == 1
-        if module.due(self.every_images) and not validates:
+        if self._due(module) and not validates:
             self.save(trainer, module)
+
+    def _due(self, module: GenerativeModule) -> bool:
+        return module.due(self.every_images) or (self.keep_every is not None and module.due(self.keep_every))
 
     def on_validation_end(self, trainer, module: GenerativeModule) -> None:
         if trainer.state.fn != "fit":
@@ -65,7 +71,7 @@ class Checkpoint(Callback):
             self.save(trainer, module)
             if trainer.is_global_zero:
                 files.copy(self.folder(trainer) / "last.ckpt", self.folder(trainer) / "best.ckpt")
-        elif module.due(self.every_images):
+        elif self._due(module):
             self.save(trainer, module)
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
@@ -79,6 +85,8 @@ class Checkpoint(Callback):
             trainer.strategy.broadcast_state()  # batch norm statistics: all go on from those that are saved
         trainer.save_checkpoint(self.folder(trainer) / "last.ckpt", weights_only=False)
         self._saved_at = module.images_seen
+        if self.keep_every is not None and module.due(self.keep_every) and trainer.is_global_zero:
+            files.copy(self.folder(trainer) / "last.ckpt", self.folder(trainer) / f"{module.images_seen:010d}.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "of": self._best_of}

@@ -17,7 +17,9 @@ VERBS = {
     "test": ("evaluate", "evaluate a checkpoint under its config's protocol: --ckpt PATH"),
     "evaluate": ("evaluate", "measure a model or images, write a record: --ckpt PATH | --images PATH | --floor"),
     "sample": ("sample", "draw images from a checkpoint: --ckpt PATH --n 64 --out grid.png"),
+    "suite": ("suite", "train and measure many models and seeds: run SUITE [--dry-run] | status SUITE"),
     "leaderboard": ("leaderboard", "rank what was evaluated: [FOLDER ...] --by fid --data NAME --format markdown"),
+    "report": ("report", "write boards, curves, pictures and configs into one page: [FOLDER ...] --out report.html"),
     "fetch": ("fetch", "bring data sets and extractor weights to the data root ahead of time: [NAME ...]"),
     "check": ("check", "run the promises that every model must keep: --config NAME|FILE"),
 }
@@ -66,7 +68,7 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        message = _sentence(error)
+        message = sentence(error)
         if message is None:
             raise
         if not quiet:
@@ -74,7 +76,7 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         return 2
 
 
-def _sentence(error: BaseException) -> str | None:
+def sentence(error: BaseException) -> str | None:
     """What to tell the user; None for a bug of ours, which keeps its traceback."""
     from genbench.core.errors import UserError
 

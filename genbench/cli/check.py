@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule, Trainer, seed_everything
@@ -116,8 +117,28 @@ class Crash(Callback):
             raise KeyError("crash")
 
 
+class Drift(Callback):
+    """Names the state that differs from the first process's after a batch, before a save makes it the same again."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, module: GenerativeModule, *_: Any) -> None:
+        for name, value in (*module.named_parameters(), *module.named_buffers()):
+            first = value.detach().clone()
+            dist.broadcast(first, src=0)
+            if not torch.equal(first, value):
+                self.names.add(name)
+
+
 def train(
-    recipe: Recipe, folder: Path, images: int, ckpt: Path | None = None, crash_at: int | None = None, **trainer: Any
+    recipe: Recipe,
+    folder: Path,
+    images: int,
+    ckpt: Path | None = None,
+    crash_at: int | None = None,
+    first: Callback | None = None,
+    **trainer: Any,
 ) -> Trainer:
     """A short run of the config's model, with averages, scores, curves and checkpoints, on the CPU."""
     settings = {"accelerator": "cpu", "devices": 1} | trainer
@@ -125,6 +146,7 @@ def train(
         default_root_dir=folder,
         logger=[Curves(folder)],
         callbacks=[
+            *([first] if first else []),
             EMA(every_images=Images(16)),
             Monitor(every_images=Images(16), show=False),
             Quality(every_images=Images(32), samples=16),
@@ -316,11 +338,17 @@ def _worker(paths: list[str], folder: str, modules: list[str]) -> None:
     rank = int(os.environ["LOCAL_RANK"])
     for path in paths:
         recipe = Recipe(Path(path))
-        strategy = PlayersDDP(process_group_backend="gloo")
-        run = train(recipe, Path(folder) / recipe.name, images=48, devices=2, strategy=strategy)
+        strategy, drift = PlayersDDP(process_group_backend="gloo"), Drift()
+        run = train(recipe, Path(folder) / recipe.name, images=48, first=drift, devices=2, strategy=strategy)
         module = run.lightning_module
         noise = module.draw(torch.randn, 4, 3)
-        state = {"weights": module.state_dict(), "noise": noise, "images": module.images_seen}
+        buffers = {name for name, _ in module.named_buffers()} & drift.names
+        state = {
+            "weights": sorted(drift.names - buffers),
+            "buffers": sorted(buffers - module.kept_by_each_process()),
+            "noise": noise,
+            "images": module.images_seen,
+        }
         torch.save(state, Path(folder) / f"{recipe.name}.{rank}.pt")
 
 
@@ -330,11 +358,23 @@ def _compare(recipe: Recipe, folder: Path) -> str | None:
         last = (folder / "rank0.log").read_text(errors="replace").strip().splitlines()[-1:]
         return f"two processes did not finish: {' '.join(last) or 'they hung'}"
     a, b = (torch.load(p, weights_only=True) for p in paths)
-    if not same(a["weights"], b["weights"]):
-        return "weights differ between two processes: was a loss backpropagated outside `turn.minimize`?"
+    if b["weights"]:
+        return (
+            f"the weights {_some(b['weights'])} differ between two processes: was a loss backpropagated outside "
+            "`turn.minimize`, or a step taken outside a turn?"
+        )
+    if b["buffers"]:
+        return (
+            f"the buffers {_some(b['buffers'])} differ between two processes: what is taken from the batch wants "
+            "`ranks.mean` or `ranks.total`; what each process may have for itself is named in `per_process`"
+        )
     if torch.equal(a["noise"], b["noise"]):
         return "two processes draw the same noise"
     return None if a["images"] == 48 else f"{a['images']} images seen in place of 48"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 PROMISES: list[Callable[[Recipe, Path], None]] = [

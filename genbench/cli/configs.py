@@ -17,7 +17,7 @@ def listing() -> dict[str, str]:
     """Name -> first comment line, of every config; those in sub-folders are parts to add to one."""
     names = {}
     for path in sorted(folder().rglob("*.yaml"), key=lambda p: (len(p.parts), p)):
-        if path.parent.name == "protocols":  # no parts of a run: `evaluate --protocol` lists them
+        if path.parent.name in ("protocols", "suites"):  # no parts of a run: `evaluate` and `suite` list them
             continue
         first = path.read_text().partition("\n")[0]
         names[path.relative_to(folder()).with_suffix("").as_posix()] = first.lstrip("# ") if first[:1] == "#" else ""

@@ -12,20 +12,20 @@ from genbench.core.errors import Interrupted, UserError
 
 def main(verb: str, argv: list[str]) -> int:
     """Run the verb; returns the exit status."""
-    argv = _with_configs(verb, import_modules(argv))
+    typed, argv = argv, with_configs(verb, import_modules(argv))
     from genbench.cli.trainer import GenbenchCLI  # here the wait begins: torch and lightning
 
     command = [verb, *argv]
     try:
         with warnings.catch_warnings():
             quiet()
-            GenbenchCLI.run(verb, command)
+            GenbenchCLI.run(verb, command, typed)
     except Interrupted as stop:
         return 128 + stop.signum
     return 0
 
 
-def _with_configs(verb: str, argv: list[str]) -> list[str]:
+def with_configs(verb: str, argv: list[str]) -> list[str]:
     """Config names become paths; a checkpoint in a run folder brings that run's config, if no other is given."""
     rest: list[str] = []
     given = iter(argv)

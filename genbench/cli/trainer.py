@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +38,7 @@ from genbench.callbacks import (
 from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
 from genbench.core import checkpoint as files
 from genbench.core import machine
-from genbench.core.errors import UserError
+from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
@@ -60,8 +64,8 @@ SETTINGS = {
 class Run(Callback):
     """The run's folder: `runs/<name>/` with config.yaml, curves, pictures and checkpoints of this run alone."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], resumed: bool) -> None:
-        self.folder, self.config, self.resumed = folder, config, resumed
+    def __init__(self, folder: Path, config: dict[str, Any], resumed: bool, command: str | None) -> None:
+        self.folder, self.config, self.resumed, self.command = folder, config, resumed, command
         self._seconds = self._busy = 0.0  # of the parts before this one: in all, and in training steps
         self._started = self._batch_started = time.monotonic()
 
@@ -84,6 +88,7 @@ class Run(Callback):
             "environment": environment(),
             "wandb": _wandb_id(trainer),
             "name": self.folder.name,
+            "command": self.command,
             "config": config,
             "training": self._training(trainer, module),
         }
@@ -94,6 +99,7 @@ class Run(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         before = checkpoint.get("run", {}).get("training") or {}
+        self.command = checkpoint.get("run", {}).get("command") or self.command  # that began the run
         self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
 
     def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
@@ -141,11 +147,12 @@ class GenbenchCLI(LightningCLI):
     """Adds to LightningCLI: runs with names, budgets in images, checkpoints by `--ckpt`, and our callbacks."""
 
     verb = "fit"
+    typed: list[str] = []  # what the person typed after the verb
 
     @classmethod
-    def run(cls, verb: str, command: list[str]) -> None:
-        cls.verb = verb
-        cls(
+    def run(cls, verb: str, command: list[str], typed: list[str] = ()) -> GenbenchCLI:
+        cls.verb, cls.typed = verb, list(typed)
+        return cls(
             GenerativeModule,
             LightningDataModule,
             save_config_callback=None,
@@ -201,6 +208,7 @@ class GenbenchCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        _refuse_what_players_cannot(config.trainer)
         self.ckpt: Path | None = None
         state: dict[str, Any] = {}
         if config.ckpt:
@@ -286,10 +294,9 @@ class GenbenchCLI(LightningCLI):
         settings = {name: self._get(self.config_init, name) for name in SETTINGS}
         own = list(settings.values())
         if self.subcommand == "fit":
-            dump = yaml.safe_load(self._parser("fit").dump(self.config["fit"], skip_none=False))
-            for key in ("config", "ckpt"):
-                dump.pop(key, None)
-            self.run_folder = Run(self.folder, dump, self.resumed)
+            dump = self.dump(self.config)
+            command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
+            self.run_folder = Run(self.folder, dump, self.resumed, command)
             own = [self.run_folder, *own, Budget(self._get(self.config, "max_images")), StopSafely()]
         else:
             own = [settings["acceleration"], settings["quality"]]
@@ -308,6 +315,11 @@ class GenbenchCLI(LightningCLI):
                 "with `--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
             ) from error
 
+    def dump(self, config: Any) -> dict[str, Any]:
+        """The config of `fit` with everything that was set, as plain types."""
+        dump = yaml.safe_load(self._parser("fit").dump(config["fit"], skip_none=False))
+        return {key: value for key, value in dump.items() if key not in ("config", "ckpt")}
+
     # ---- verbs --------------------------------------------------------------------------------------------------
 
     def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
@@ -323,7 +335,8 @@ class GenbenchCLI(LightningCLI):
         except BaseException as error:
             if trainer.is_global_zero:
                 self.run_folder.discard_if_empty()
-                self._say_how_to_go_on(error)
+                if not isinstance(error, LostProcess):  # which says it itself, whichever process is left
+                    self._say_how_to_go_on(error)
             raise
         if trainer.is_global_zero:
             self._say_where()
@@ -365,15 +378,80 @@ class GenbenchCLI(LightningCLI):
                 console.print(logger.where())
 
 
+class Parser(GenbenchCLI):
+    """`fit`'s parser alone: flags to a config, and a config to a model and its data."""
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+    def parse(self, flags: list[str]) -> Any:
+        return self.parser.parse_args(["fit", *flags])
+
+    def build(self, config: Any) -> tuple[GenerativeModule, LightningDataModule]:
+        built = self.parser.instantiate_classes(config)["fit"]
+        return built.model, built.data
+
+
 def _arguments(verb: str) -> set[str]:
     import inspect
 
     return set(inspect.signature(getattr(Trainer, verb)).parameters)
 
 
+def _refuse_what_players_cannot(config: Any) -> None:
+    """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
+    strategy = config.strategy
+    if not isinstance(strategy, str):
+        strategy = strategy.class_path
+        module, _, name = strategy.rpartition(".")
+        known = issubclass(getattr(sys.modules[module], name), (PlayersDDP, SingleDeviceStrategy))
+    else:
+        known = strategy in ("auto", "ddp")
+    if not known:
+        raise UserError(
+            f"--trainer.strategy {strategy} cannot train players: strategies other than `auto` wrap or shard one "
+            "module for one backward per step. Players step in turns, each on gradients of its own, and every model here "
+            "fits on one device. Leave it out: several devices then average each player's gradients when it steps."
+        )
+    if config.sync_batchnorm and _on_cpu(config):
+        raise UserError(
+            "--trainer.sync_batchnorm: PyTorch synchronises batch normalisation on GPUs only, and this run is on a "
+            "CPU. Leave it out, or train on GPUs with `--trainer.accelerator gpu`."
+        )
+
+
+def _on_cpu(config: Any) -> bool:
+    return config["accelerator"] == "cpu" or (config["accelerator"] == "auto" and not torch.cuda.is_available())
+
+
+def _launched() -> tuple[int, int] | None:
+    """Processes on each machine and machines, where torchrun or Slurm has started more than one process."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    elif SLURMEnvironment.detect():
+        world, here = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NTASKS_PER_NODE", 0))
+    else:
+        return None
+    if world == 1:
+        return None
+    if not here:
+        raise UserError(f"Slurm has started {world} processes: say how many on each machine, with `--ntasks-per-node`.")
+    return here, world // here
+
+
 def _use_own_strategy(config: dict[str, Any]) -> None:
-    """Several devices train with our strategy, unless another was named."""
+    """Several devices train with our strategy: as many as were asked for, or as processes were started already."""
     devices, accelerator = config["devices"], config["accelerator"]
+    launched = _launched()
+    if launched and devices == "auto":
+        devices, config["num_nodes"] = launched
+        config["devices"] = devices
     if accelerator in ("auto", "gpu", "cuda") and devices in ("auto", -1, "-1"):
         count = torch.cuda.device_count()
     elif isinstance(devices, (list, tuple)):
@@ -381,14 +459,20 @@ def _use_own_strategy(config: dict[str, Any]) -> None:
     else:
         text = str(devices)
         count = int(text) if text.isdigit() else len([d for d in text.split(",") if d.strip()])
+    if launched and (count, config["num_nodes"]) != launched:
+        raise UserError(
+            f"{launched[0]} processes were started on each of {launched[1]} machines, and the config asks for {count} "
+            f"devices on {config['num_nodes']}: leave `--trainer.devices` and `--trainer.num_nodes` out."
+        )
     if config["strategy"] in ("auto", "ddp") and (count > 1 or config["num_nodes"] > 1):
         config["strategy"] = PlayersDDP()
+    elif config["strategy"] == "ddp":
+        config["strategy"] = "auto"
 
 
 def _use_real_fp16(config: dict[str, Any]) -> None:
     """fp16 on a CPU as asked, with a gradient scaler, where Lightning would quietly take bf16."""
-    on_cpu = config["accelerator"] == "cpu" or (config["accelerator"] == "auto" and not torch.cuda.is_available())
-    if on_cpu and str(config["precision"]) in ("16-mixed", "16"):
+    if _on_cpu(config) and str(config["precision"]) in ("16-mixed", "16"):
         config["precision"] = None
         config["plugins"] = [*_as_list(config["plugins"]), MixedPrecision("16-mixed", device="cpu")]
 

@@ -12,6 +12,10 @@ class NonFiniteLoss(UserError):
     """A loss term became NaN or infinite; names player, term and images seen."""
 
 
+class LostProcess(UserError):
+    """A process of a run on several devices has ended, and the others cannot go on without it."""
+
+
 class Interrupted(Exception):
     """Training was asked to stop by a signal, and saved before it did."""
 

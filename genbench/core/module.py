@@ -32,6 +32,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from genbench.core import ranks
 from genbench.core.arguments import Remembers
 from genbench.core.batch import DataSpec
 from genbench.core.errors import NonFiniteLoss, UserError
@@ -85,6 +86,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         players   player -> names of its networks; one optimizer each
         averaged  networks that a capability uses: these have moving averages, and no others
         conditional  whether `sample` takes a condition
+        per_process  names of buffers that on several devices each process makes from its own share of the batch, such
+                     as a pool of images. A checkpoint has the first one's, and all go on from those. All other state is
+                     made from the whole batch, with `ranks.mean` or `ranks.total`; `check` finds what is not
 
     Progress is counted in `images_seen`: real images that training took from its loader, over all processes.
     """
@@ -92,6 +96,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     players: ClassVar[dict[str, tuple[str, ...]]]
     averaged: ClassVar[tuple[str, ...]]
     conditional: ClassVar[bool] = False
+    per_process: ClassVar[tuple[str, ...]] = ()
 
     spec: DataSpec
 
@@ -268,7 +273,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         if name in self._sums:
             self._sums[name].add_(value)
         else:
-            self._sums[name] = value.to(torch.float32, copy=True)
+            self._sums[name] = value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def read_terms(self, *, reset: bool = True) -> dict[str, float]:
@@ -281,8 +286,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         """
         if not self._sums:
             return {}
-        sums = torch.stack(list(self._sums.values()))
-        sums = self.trainer.strategy.reduce(sums, reduce_op="mean").tolist()
+        sums = ranks.mean(torch.stack(list(self._sums.values()))).tolist()
         means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
         if reset:
             self._sums, self._counts = {}, {}
@@ -302,7 +306,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         for player in self.players:
             norms = torch._foreach_norm([p.detach() for p in self.parameters_of(player)])
             finite = torch.isfinite(torch.stack([n.float() for n in norms])).all().float()
-            if self.trainer.strategy.reduce(finite, reduce_op="mean").item() < 1:
+            if ranks.mean(finite).item() < 1:
                 raise NonFiniteLoss(
                     f"Weights are no longer finite: player '{player}' at {self.images_seen:,} images seen. The last "
                     "checkpoint is from before; try a lower learning rate or `--model.clip_norm 1`."
@@ -318,6 +322,10 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning's own counters would only be in the way: position, clock and schedules follow `images_seen`
         checkpoint.pop("loops", None)
+        gradients = self._accumulated()
+        # A checkpoint has one of each, and any number of devices may go on with it: what the processes, which are all
+        # here, have made of their shares becomes the mean, which changes neither the next step nor the next reading.
+        ranks.average_([*gradients.values(), *self._sums.values()])
         checkpoint["genbench"] = {
             "model": f"{type(self).__module__}.{type(self).__qualname__}",
             "images_seen": self.images_seen,
@@ -326,9 +334,14 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             "scalers": {player: scaler.state_dict() for player, scaler in self._scalers.items()},
             "terms": {name: [total, self._counts[name]] for name, total in self._sums.items()},
         }
-        gradients = self._accumulated()
         if gradients:
             checkpoint["genbench"] |= {"micro_batch": self._micro_batch, "gradients": gradients}
+
+    def kept_by_each_process(self) -> set[str]:
+        """Names of the buffers that may differ between processes: `per_process`, and running statistics of norms."""
+        norms = {name for name, m in self.named_modules() if isinstance(m, nn.modules.batchnorm._NormBase)}
+        buffers = [name for name, _ in self.named_buffers()]
+        return {name for name in buffers if name.rpartition(".")[0] in norms or name in self.per_process}
 
     def _accumulated(self) -> dict[str, Tensor]:
         if self._micro_batch % self.accumulate == 0:
@@ -336,6 +349,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning does this only after it has copied the weights: those of a run in float64 would be rounded
+        self.trainer.strategy.precision_plugin.convert_module(self)
         state = checkpoint["genbench"]
         self.images_seen, self.updates, self.seed = state["images_seen"], dict(state["updates"]), state["seed"]
         for player, scaler in state["scalers"].items():

@@ -7,6 +7,7 @@ argument means the same for all of them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         eval_batch_size: Images of one block when evaluating
         val_size: Images cut off the training set for validation, where the data set has no such split. Default: 5000,
             or a tenth of the training set where that is less
-        subset: Train on so many images only, drawn evenly over the classes
+        subset: Train on so many images only, or on such a share as 10%, drawn evenly over the classes
         per_class: Train on so many images of each class only
         split_seed: Decides which images the validation split and the subset are; not the run's seed, so that runs
             with different seeds train on the same images
@@ -152,7 +153,7 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         batch_size: int = 64,
         eval_batch_size: int = 256,
         val_size: int | None = None,
-        subset: int | None = None,
+        subset: int | str | None = None,
         per_class: int | None = None,
         split_seed: int = 0,
         memory: Literal["auto", "yes", "no"] = "auto",
@@ -173,7 +174,12 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         self._sources: dict[str, Source] = {}
         self._reference: ImageData | None = None
 
-        least = {"size": 1, "batch_size": 1, "eval_batch_size": 1, "val_size": 1, "subset": 1, "per_class": 1}
+        least = {"size": 1, "batch_size": 1, "eval_batch_size": 1, "val_size": 1, "per_class": 1}
+        if isinstance(subset, str):
+            if not re.fullmatch(r"\d+(\.\d+)?%", subset) or not 0 < float(subset[:-1]) <= 100:
+                raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
+        else:
+            least["subset"] = 1
         for name, bound in {**least, "workers": 0}.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -269,9 +275,12 @@ class ImageData(LightningDataModule, metaclass=Remembers):
                     )
                 rows, among_class = rows[among_class < self.per_class], among_class[among_class < self.per_class]
             rows = rows[among_class.argsort(stable=True)]  # first one of each class, then a second of each, ...
-        if self.subset is not None and self.subset > len(rows):
-            raise UserError(f"data.subset is {self.subset}, and there are only {len(rows)} training images.")
-        return rows[: self.subset]
+        subset = self.subset
+        if isinstance(subset, str):
+            subset = max(1, round(len(rows) * float(subset[:-1]) / 100))
+        if subset is not None and subset > len(rows):
+            raise UserError(f"data.subset is {subset}, and there are only {len(rows)} training images.")
+        return rows[:subset]
 
     def _decode(self, stream: StreamSource, stage: Stage) -> MemorySource:
         image = torch.empty(len(stream), self.channels, self.size, self.size, dtype=torch.uint8)

@@ -31,6 +31,7 @@ def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[st
     run = {
         "name": about.get("name") or path.stem,  # trained by a script of one's own, it has none
         "config": config,
+        "command": about.get("command"),
         "config_hash": config_hash(config or {"model": checkpoint["hyper_parameters"]}),
         "seed": state["seed"],
         "images_seen": state["images_seen"],

@@ -1,0 +1,55 @@
+"""How fast a config trains on this machine, from its first steps."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from lightning import Callback
+
+from genbench.core import machine
+from genbench.core.errors import Interrupted
+from genbench.core.files import replacing
+from genbench.core.module import GenerativeModule
+
+
+class Stopwatch(Callback):
+    """Ends a run by `Interrupted(0)` once its speed is known, and writes it to a JSON file.
+
+    Args:
+        out: The file: images per second over all devices, and on what it was measured
+        seconds: How long to measure
+        warmup: How long to train before: first steps compile, allocate and fill caches. At least 5 steps too
+    """
+
+    def __init__(self, out: str, seconds: float = 10.0, warmup: float = 4.0) -> None:
+        self.out, self.seconds, self.warmup = out, seconds, warmup
+        self.found: dict[str, Any] = {}
+        self._steps, self._began = 0, 0.0
+        self._from: tuple[float, int] | None = None  # time and images at which measuring began
+
+    def on_train_start(self, trainer, module: GenerativeModule) -> None:
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
+        self._steps += 1
+        now = time.monotonic()
+        if self._from is None:
+            over = self._steps >= 5 and now - self._began >= self.warmup
+        else:
+            over = now - self._from[0] >= self.seconds
+        if not trainer.strategy.broadcast(over):  # the first process's clock decides for all
+            return
+        if self._from is None:
+            self._from = (now, module.images_seen)
+            return
+        self.found = {
+            "images_per_second": (module.images_seen - self._from[1]) / (now - self._from[0]),
+            "device": machine.device_name(trainer.strategy.root_device),
+            "world_size": trainer.world_size,
+        }
+        if trainer.is_global_zero:
+            with replacing(self.out) as file:
+                file.write(json.dumps(self.found).encode())
+        raise Interrupted(0)

@@ -1,0 +1,566 @@
+"""suite run and suite status: a table of models × data × seeds, trained, measured, ranked and reported."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from genbench.cli import configs
+from genbench.cli.runs import import_modules, quiet
+from genbench.core.errors import UserError
+from genbench.suites import claims
+from genbench.suites.folder import Folder, State, seconds_left
+from genbench.suites.suite import Experiment, Suite, load, told
+
+POLL = 0.5  # seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m genbench suite", allow_abbrev=False,
+        description="Train and measure many models, data sets and seeds; what is done already is not done again.",
+    )  # fmt: skip
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="run|status")
+    run = verbs.add_parser(
+        "run", allow_abbrev=False, help="do what is not done yet, and end with the board and a report"
+    )
+    run.add_argument("suite", metavar="SUITE", help=f"one of {', '.join(_names())}, or a YAML file")
+    run.add_argument("--only", metavar="PATTERN", nargs="+", help="these runs alone: dcgan-*, *-seed0")
+    run.add_argument("--dry-run", action="store_true", help="say what would be done: runs, time and disk")
+    run.add_argument("--retry-failed", action="store_true", help="go on with runs that have failed, too")
+    run.add_argument(
+        "--at-once", type=int, metavar="N", help="runs at the same time (default: see launch in the suite)"
+    )
+    run.add_argument("--slurm", action="store_true", help="submit to Slurm, as launch: {where: slurm} does")
+    run.add_argument("--wait", action="store_true", help="on Slurm: stay until all is done")
+    run.add_argument("--import", metavar="MODULE", help="import a module with your own models first")
+    status = verbs.add_parser("status", allow_abbrev=False, help="what is done, running, failed, and how long is left")
+    status.add_argument("suite", metavar="SUITE", help="a suite, or its folder")
+    for verb in (run, status):
+        verb.add_argument("--folder", type=Path, help="where the suite keeps everything (default: runs/<its name>)")
+    return parser
+
+
+def main(verb: str, argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    if arguments.what == "status":
+        folder = arguments.folder or _folder_of(arguments.suite)
+        return _status(Folder(folder))
+    if arguments.at_once is not None and arguments.at_once < 1:
+        raise UserError(f"--at-once is {arguments.at_once}; it must be at least 1.")
+    return _run(arguments, _modules(argv))
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in (configs.folder() / "suites").glob("*.yaml"))
+
+
+def _find(name: str) -> Path:
+    for path in (Path(name), configs.folder() / "suites" / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise UserError(f"There is no suite '{name}'; there are {', '.join(_names())}, or name a YAML file.")
+
+
+def _folder_of(name: str) -> Path:
+    path = Path(name)
+    return path if (path / "suite.json").is_file() else Path("runs") / _find(name).stem
+
+
+def _modules(argv: list[str]) -> list[str]:
+    """The modules that `--import` names."""
+    rest = import_modules(argv)
+    return [a.partition("=")[2] or argv[k + 1] for k, a in enumerate(argv) if a.partition("=")[0] == "--import"] if (
+        rest != argv
+    ) else []  # fmt: skip
+
+
+# ---- run ----------------------------------------------------------------------------------------------------------
+
+
+def _run(arguments: argparse.Namespace, modules: list[str]) -> int:
+    path = _find(arguments.suite)
+    suite = load(path, configs.find)
+    kept = Folder(arguments.folder or Path("runs") / suite.name)
+    warnings.filterwarnings("ignore")
+    quiet()
+    resolved, facts, built = _resolved(suite, path)
+    wanted = _chosen([run for run, *_ in suite.runs()], arguments.only)
+    if arguments.dry_run:
+        return _dry_run(suite, kept, facts, built, wanted)
+    for data in {id(data): data for _, data in built.values()}.values():
+        _fetch(data)
+    del built
+    try:
+        kept.begin(suite, resolved, facts)
+        if arguments.slurm or suite.launch.where == "slurm":
+            status = _on_cluster(suite, kept, facts, wanted, arguments, modules)
+        else:
+            status = _run_here(suite, kept, facts, wanted, arguments, modules)
+    except OSError as error:
+        from genbench.cli.work import full
+
+        if not full(error):
+            raise
+        raise UserError(
+            f"The disk of {kept.path} is full ({error}). Nothing that was finished is lost: free some of it, and call "
+            "`suite run` again."
+        ) from error
+    if status is None:
+        return 0
+    _conclude(kept)
+    return status
+
+
+def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Of each experiment: its config with everything that was set, what is kept of it, and its model and data.
+
+    Raises:
+        UserError: with all that `fit` would refuse in any of them.
+    """
+    from genbench.cli import sentence
+    from genbench.cli.fit import with_configs
+    from genbench.cli.trainer import Parser
+    from genbench.evaluation import protocol as protocols
+    from genbench.metrics.scales import SCALES
+
+    faults: list[str] = []
+    resolved, facts, built = {}, {}, {}
+    parser: Any = None
+    for experiment in suite.experiments:
+        try:
+            flags = with_configs("fit", list(experiment.flags))
+            if parser is None:
+                parser = Parser.run("fit", ["fit", *flags])
+            config = parser.parse([*flags, "--seed_everything=0"])
+            dump = {
+                key: value
+                for key, value in parser.dump(config).items()
+                if key not in ("seed_everything", "name", "runs", "max_images")
+            }
+            facts[experiment.name] = _machines(dump["trainer"], suite)
+            protocols.load(dump["protocol"])
+            built[experiment.name] = parser.build(config)
+            model = built[experiment.name][0]
+            facts[experiment.name]["parameters"] = sum(p.numel() for p in model.parameters())
+            resolved[experiment.name] = dump
+        except Exception as error:
+            said = sentence(error)
+            if said is None:
+                raise
+            faults.append(f"{experiment.name}: {said}")
+    if suite.by is not None and suite.by.partition("-")[0] not in SCALES:
+        faults.append(f"by is '{suite.by}': there is no such metric; there are {', '.join(SCALES)}.")
+    if faults:
+        raise UserError(told(path, list(dict.fromkeys(faults))))
+    return resolved, facts, built
+
+
+def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
+    """Devices of a run on each node, and nodes: those of its config, else of the suite; the config then has them."""
+    asked = trainer["devices"]
+    if asked in ("auto", None):
+        asked = suite.launch.devices
+    devices = len(asked) if isinstance(asked, list) else int(asked) if str(asked).isdigit() else 0
+    if devices < 1:
+        raise UserError(f"trainer.devices is {asked}; in a suite it is a number of devices.")
+    nodes = trainer["num_nodes"] if trainer["num_nodes"] > 1 else suite.launch.nodes
+    if nodes > 1 and suite.launch.where == "local":
+        raise UserError(
+            f"trainer.num_nodes is {nodes}, and on this machine a run has one: use `launch: {{where: slurm}}`."
+        )
+    trainer |= {"devices": devices, "num_nodes": nodes}
+    return {"devices": devices, "nodes": nodes}
+
+
+def _fetch(data: Any) -> None:
+    """Now and once: several runs that fetch one data set would be in each other's way."""
+    data.prepare_data()
+
+
+def _chosen(runs: list[str], patterns: list[str] | None) -> list[str]:
+    if not patterns:
+        return runs
+    for pattern in patterns:
+        if not fnmatch.filter(runs, pattern):
+            raise UserError(f"--only {pattern}: no run is called so; there are {', '.join(runs)}.")
+    return [run for run in runs if any(fnmatch.fnmatch(run, pattern) for pattern in patterns)]
+
+
+def _run_here(
+    suite: Suite,
+    kept: Folder,
+    facts: dict[str, Any],
+    wanted: list[str],
+    arguments: argparse.Namespace,
+    modules: list[str],
+) -> int:
+    """Do the runs on this machine; the exit status."""
+    import dataclasses
+
+    import torch
+
+    from genbench.cli.work import work
+    from genbench.suites.launch import Here
+
+    launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
+    most = max(each["devices"] for each in facts.values())
+    here = Here(kept.path, launch, torch.cuda.device_count(), most)
+    show = _Lines(kept, here, {name: _minutes(suite, each) for name, each in facts.items()})
+    begun: set[str] = set()  # by us: what has ended once is not begun again, however it ended
+    told: list[int] = []  # signals
+
+    def stop(signum: int, frame: Any) -> None:
+        told.append(signum)
+        os.write(2, b"\nstopping: what runs saves and ends; once more to end at once.\n" if len(told) == 1 else b"")
+        here.stop(signal.SIGTERM if len(told) < 3 else signal.SIGKILL)
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while True:
+            for run, for_memory in here.ended():
+                _bury(kept, run, for_memory)
+                show.ended(run)
+            states = {state.run: state for state in kept.states(wanted)}
+            show.refresh(states.values())
+            todo = [run for run in wanted if _is_open(states[run], arguments.retry_failed) and run not in begun]
+            elsewhere = [run for run in wanted if states[run].state == "running" and run not in here.running()]
+            if told and not here.running():
+                print(f"\nStopped. Go on with:  python -m genbench suite run {arguments.suite}", file=sys.stderr)
+                return 128 + told[0]
+            if not (todo or elsewhere or here.running()):
+                break
+            while todo and here.room() and not told:
+                run = todo.pop(0)
+                begun.add(run)
+                show.begins(states[run])
+                here.start(run, work, str(kept.path), run, arguments.retry_failed, modules)
+            time.sleep(POLL)
+    finally:
+        show.close()
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    return 1 if any(state.state != "done" for state in kept.states(wanted)) else 0
+
+
+def _is_open(state: State, retry_failed: bool) -> bool:
+    return state.state in ("waiting", "stopped") or (retry_failed and state.state == "failed")
+
+
+def _bury(kept: Folder, run: str, for_memory: bool) -> None:
+    """Say of a run whose process has ended without a word how it ended."""
+    attempt = claims.latest(kept.claims, run)
+    if attempt is None or attempt.outcome is not None or attempt.alive:
+        return  # it has said so; or another process works on it
+    if for_memory:
+        reason = (
+            "killed for memory: the machine had none left. Smaller batches, or fewer runs at once (--at-once), help"
+        )
+    else:
+        reason = "it ended without a word, as a process does that is killed"
+    claims.close(kept.claims, run, attempt, "failed", reason)
+
+
+def _minutes(suite: Suite, facts: dict[str, Any]) -> float | None:
+    """Wall-clock minutes of training of one run, where the budget is a time."""
+    return suite.budget.minutes and suite.budget.minutes / (facts["devices"] * facts["nodes"])
+
+
+def _on_cluster(
+    suite: Suite,
+    kept: Folder,
+    facts: dict[str, Any],
+    wanted: list[str],
+    arguments: argparse.Namespace,
+    modules: list[str],
+) -> int | None:
+    """Submit the runs to Slurm; None where we do not wait for them."""
+    import dataclasses
+    import json
+
+    from genbench.cli.work import work
+    from genbench.core.files import replacing
+    from genbench.suites.launch import Cluster, slurm_states
+
+    launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
+    cluster = Cluster(kept.path.absolute(), launch)
+    submitted = _submitted(kept)
+    waiting = slurm_states(list(submitted.values()))
+    states = {state.run: state for state in kept.states(wanted)}
+    todo = [
+        run for run in wanted
+        if _is_open(states[run], arguments.retry_failed)
+        and waiting.get(submitted.get(run, "")) not in ("PENDING", "RUNNING", "CONFIGURING", "REQUEUED")
+    ]  # fmt: skip
+    of = {run: experiment for run, (experiment, _) in kept.runs().items()}
+    gpus = {name: kept.config(name)["trainer"]["accelerator"] not in ("cpu", "auto") for name in facts}
+    kinds = {(facts[of[run]]["devices"], facts[of[run]]["nodes"], gpus[of[run]]) for run in todo}
+    for devices, nodes, gpu in sorted(kinds):
+        same = [
+            run
+            for run in todo
+            if (facts[of[run]]["devices"], facts[of[run]]["nodes"], gpus[of[run]]) == (devices, nodes, gpu)
+        ]
+        given = {run: (str(kept.path.absolute()), run, arguments.retry_failed, modules) for run in same}
+        submitted |= cluster.submit(given, work, devices, nodes, gpu)
+    with replacing(kept.path / "jobs" / "submitted.json") as file:
+        file.write(json.dumps(submitted).encode())
+    jobs = sorted({submitted[run].partition("_")[0] for run in todo})
+    print(f"{len(todo)} runs submitted to Slurm" + (f" as {', '.join(jobs)}" if jobs else ""))
+    if not arguments.wait:
+        print(f"How far they are:  python -m genbench suite status {kept.path}")
+        return None
+    while True:
+        states = {state.run: state for state in _with_jobs(kept, kept.states(wanted))}
+        if all(state.state not in ("queued", "running") for state in states.values()):
+            return 1 if any(state.state != "done" for state in states.values()) else 0
+        time.sleep(4 * POLL)
+
+
+def _submitted(kept: Folder) -> dict[str, str]:
+    import json
+
+    try:
+        return json.loads((kept.path / "jobs" / "submitted.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _with_jobs(kept: Folder, states: list[State]) -> list[State]:
+    """States with what Slurm knows of their jobs: queued, and why one died without a word."""
+    import dataclasses
+
+    from genbench.suites.launch import slurm_states
+
+    submitted = _submitted(kept)
+    if not submitted or shutil.which("scontrol") is None:
+        return states
+    known = slurm_states(list(submitted.values()))
+    found = []
+    for state in states:
+        job = known.get(submitted.get(state.run, ""))
+        if state.state in ("waiting", "stopped") and job in ("PENDING", "CONFIGURING", "REQUEUED", "RUNNING"):
+            state = dataclasses.replace(state, state="queued")
+        elif state.state == "stopped" and job in ("OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT", "CANCELLED", "FAILED"):
+            words = {"OUT_OF_MEMORY": "killed for memory: give `launch.memory` more", "CANCELLED": "cancelled"}
+            reason = words.get(job, f"Slurm says {job}")
+            attempt = claims.latest(kept.claims, state.run)
+            if job == "OUT_OF_MEMORY" and attempt is not None:
+                claims.close(kept.claims, state.run, attempt, "failed", reason)
+                state = dataclasses.replace(state, state="failed")
+            state = dataclasses.replace(state, reason=reason)
+        found.append(state)
+    return found
+
+
+# ---- what it says -------------------------------------------------------------------------------------------------
+
+
+class _Lines:
+    """A line when a run begins and when it ends, and in a terminal one that counts."""
+
+    def __init__(self, kept: Folder, here: Any, minutes: dict[str, float | None]) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        self.kept, self.here, self.minutes = kept, here, minutes
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live: Any = Status("", console=self.console) if self.console.is_terminal else None
+        self._next = 0.0
+        if self._live:
+            self._live.start()
+
+    def begins(self, state: State) -> None:
+        self._say(f"{state.run}  {'goes on' if state.state != 'waiting' else 'begins'}")
+
+    def ended(self, run: str) -> None:
+        (state,) = self.kept.states([run])
+        if state.state == "failed":
+            self._say(f"{run}  failed: {state.reason}. Its log: {self.kept.log(run)}")
+        elif state.state == "done":
+            self._say(f"{run}  done, {state.images:,} images{_took(state.seconds)}")
+        elif state.state == "stopped":
+            self._say(f"{run}  stopped, to be gone on with")
+
+    def _say(self, text: str) -> None:
+        from rich.markup import escape
+
+        self.console.print(escape(f"{time.strftime('%H:%M:%S')}  {text}"))
+
+    def refresh(self, states: Iterable[State]) -> None:
+        if self._live is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 2
+        self._live.update(summary(list(states), self.minutes, self.here.at_once))
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+
+
+def _took(seconds: float | None) -> str:
+    return f" in {duration(seconds)}" if seconds else ""
+
+
+def summary(states: list[State], minutes: dict[str, float | None], at_once: int) -> str:
+    """`5 of 12 done, 2 running, 1 failed; about 17 min left`"""
+    count = {kind: sum(state.state == kind for state in states) for kind in ("running", "queued", "failed", "stopped")}
+    parts = [f"{sum(s.state == 'done' for s in states)} of {len(states)} done"]
+    parts += [f"{n} {kind}" for kind, n in count.items() if n]
+    text = ", ".join(parts)
+    if all(state.state in ("done", "failed") for state in states):
+        return text
+    left = seconds_left(states, minutes, at_once)
+    return text + ("; how long the rest takes is not known yet" if left is None else f"; about {duration(left)} left")
+
+
+def duration(seconds: float) -> str:
+    """17 s, 4 min, 2.5 h"""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _status(kept: Folder) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    plan = kept.plan()
+    states = _with_jobs(kept, kept.states())
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for name, side in {"run": "left", "state": "left", "images": "right", "of": "right", "images/s": "right",
+                       "took": "right", "tries": "right"}.items():  # fmt: skip
+        table.add_column(name, justify=side, no_wrap=True)
+    colours = {"done": "green", "running": "cyan", "failed": "red"}
+    for state in states:
+        table.add_row(
+            escape(state.run),
+            f"[{colours.get(state.state, 'default')}]{state.state}[/]",
+            f"{state.images:,}" if state.images else "",
+            f"{state.budget:,}" if state.budget else "",
+            f"{state.speed:,.0f}" if state.speed else "",
+            duration(state.seconds) if state.seconds else "",
+            str(state.attempts or ""),
+        )
+    console.print(table)
+    for state in states:
+        if state.reason and state.state in ("failed", "stopped") and not state.reason.startswith("SIG"):
+            console.print(escape(f"\n{state.run} {state.state}: {state.reason}\n  log: {kept.log(state.run)}"))
+    minutes = {
+        name: each["budget"]["minutes"] and each["budget"]["minutes"] / (each["devices"] * each["nodes"])
+        for name, each in plan["experiments"].items()
+    }
+    running = sum(state.state == "running" for state in states)
+    console.print(escape(f"\n{plan['suite']}: {summary(states, minutes, running)}"))
+    if any(state.state == "failed" for state in states):
+        console.print("Try those that have failed again:  python -m genbench suite run … --retry-failed")
+    return 0
+
+
+def _dry_run(suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str, Any], wanted: list[str]) -> int:
+    """Runs, time and disk that are to be expected, measured with a few steps of each experiment where that is needed."""
+    import torch
+
+    from genbench.suites.launch import Here
+
+    states = {}
+    if (kept.path / "suite.json").is_file():
+        states = {state.run: state for state in kept.states()}
+    here = Here(kept.path, suite.launch, torch.cuda.device_count(), max(f["devices"] for f in facts.values()))
+    of = {run: experiment for run, experiment, _ in suite.runs()}
+    todo = [run for run in wanted if run not in states or states[run].state != "done"]
+    total = 0.0
+    needed = {of[run].name for run in todo}
+    speeds = {} if suite.budget.minutes else {
+        name: _a_few_steps(*built[name]) for name in sorted(needed)
+    }  # fmt: skip
+    print(f"{suite.name}: {len(wanted)} runs of {suite.budget}, {len(wanted) - len(todo)} of them done already\n")
+    for run in wanted:
+        name = of[run].name
+        if run not in todo:
+            print(f"  {run}  done")
+            continue
+        minutes = _minutes(suite, facts[name])
+        seconds = 60 * minutes if minutes else suite.budget.images / speeds[name]
+        total += seconds
+        print(f"  {run}  about {duration(seconds)} of training")
+    disk = sum(_bytes(facts[of[run].name]["parameters"]) for run in todo)
+    free = shutil.disk_usage(_there(kept.path)).free
+    measured = "" if suite.budget.minutes else ", by a few steps of each on this machine"
+    print(
+        f"\nTraining: about {duration(total / here.at_once)} with {here.at_once} at once{measured}; starting, "
+        f"validating and measuring come on top.\nDisk: about {disk / 1e6:,.0f} MB in {kept.path} "
+        f"({free / 1e9:,.0f} GB free)."
+    )
+    return 0
+
+
+def _a_few_steps(model: Any, data: Any) -> float:
+    """Images per second of a model on this machine's default device, over two seconds."""
+    import tempfile
+
+    from lightning import Trainer
+
+    from genbench.callbacks.stopwatch import Stopwatch
+    from genbench.core.errors import Interrupted
+
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Stopwatch(os.path.join(folder, "speed.json"), seconds=2, warmup=1)
+        trainer = Trainer(
+            devices=1, logger=False, callbacks=[watch], max_epochs=-1, default_root_dir=folder, limit_val_batches=0,
+            enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=False,
+        )  # fmt: skip
+        try:
+            trainer.fit(model, datamodule=data)
+        except Interrupted:
+            pass
+        return watch.found["images_per_second"]
+
+
+def _bytes(parameters: int) -> float:
+    """Of a run: two checkpoints of weights, averages and Adam's two moments, and a few pictures."""
+    return 2 * 4 * 4 * parameters + 3e6
+
+
+def _there(path: Path) -> Path:
+    return path if path.exists() else _there(path.absolute().parent)
+
+
+def _conclude(kept: Folder) -> None:
+    """The board, the report, and the table in Weights & Biases, of what there is."""
+    from genbench.leaderboard import formats
+    from genbench.leaderboard.board import boards
+    from genbench.leaderboard.record import collect
+
+    records, skipped = collect([kept.path])
+    for path, reason in skipped:
+        print(formats.printable(f"skipped {path}: {reason}."), file=sys.stderr)
+    if not records:
+        return
+    plan = kept.plan()
+    try:
+        found = boards(records, plan["by"])
+    except UserError as error:  # no run has that score
+        print(f"note: {error}", file=sys.stderr)
+        found = boards(records)
+    formats.print_tables(found, shutil.get_terminal_size((160, 0)).columns)
+    if plan["wandb"] is not None:
+        from genbench.loggers import log_records
+
+        print(log_records(records, plan["suite"], plan["wandb"], kept.path), file=sys.stderr)
+    from genbench.cli import report
+
+    report.main("report", [str(kept.path), "--out", str(kept.path / "report.html")])

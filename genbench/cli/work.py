@@ -1,0 +1,248 @@
+"""One run of a suite, in a process of its own: train it, measure its best and its last checkpoint, write records.
+
+It is what a person would do with `fit` and `test`, and can be killed and begun again at any point.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from genbench.core.errors import UserError
+from genbench.core.files import replacing
+from genbench.suites import claims
+from genbench.suites.folder import Folder
+
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2)
+CHECKPOINTS = ("best", "last")
+WAIT = 1800.0  # seconds that a process waits for what the first one decides
+
+
+class Failed(Exception):
+    """A command ended with an error that it has told itself."""
+
+
+def work(folder: str, run: str, again: bool, modules: list[str]) -> None:
+    """Do a run, unless somebody else does or has done it.
+
+    Args:
+        folder: The suite's
+        run: Which
+        again: Also if it has failed before
+        modules: What the models come from, besides genbench
+    """
+    with suppress(OSError):
+        os.setsid()  # a terminal's Ctrl-C is not for us: who started us tells us to save
+    signal.signal(signal.SIGTERM, _stop)
+    kept, first = Folder(Path(folder)), _rank() == 0
+    if not first:
+        if _agreed(kept, "begun", None):
+            _train(kept, run, modules)
+        return
+    claim = claims.take(kept.claims, run, again=again, job=_job())
+    _agreed(kept, "begun", lambda: claim is not None)
+    if claim is None:
+        return
+    _print_to(kept.log(run))
+    print(f"==== {claim.attempt.begun} attempt {claim.attempt.number} at {run}", flush=True)
+    with claim:
+        try:
+            outcome, reason = _attempt(kept, run, modules)
+        except BaseException:  # Slurm takes us off: it begins us again
+            claim.end("stopped")
+            raise
+        claim.end(outcome, reason)
+    if outcome == "failed" and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        sys.exit(1)  # and Slurm ends the others, which may be waiting for us
+    if outcome == "stopped" and reason == "SIGUSR2":
+        signal.getsignal(signal.SIGUSR2)(signal.SIGUSR2, None)  # submitit's, which has us queued again
+
+
+def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | None]:
+    """How it ended: done, failed or stopped, and why."""
+    try:
+        status = _train(kept, run, modules)
+        if status in STOPPED:
+            return "stopped", signal.Signals(status - 128).name
+        _measure(kept.path / run)
+        return "done", None
+    except KeyboardInterrupt:
+        return "stopped", "SIGTERM"
+    except Failed as error:
+        return "failed", str(error)
+    except Exception as error:
+        return "failed", _reason(error)
+
+
+def _train(kept: Folder, run: str, modules: list[str]) -> int:
+    """The exit status of `fit`, by all processes of the run; 0 if it has been trained already."""
+    from genbench.cli.runs import import_modules
+
+    import_modules([f"--import={module}" for module in modules])
+    experiment, seed = kept.runs()[run]
+    facts = kept.plan()["experiments"][experiment]
+    config = [f"--import={module}" for module in modules] + [f"--config={kept.path / 'configs' / experiment}.yaml"]
+    images = _agreed(kept, "images", lambda: kept.images(experiment))
+    if images is None:
+        found = _speed(config, facts)
+        images = _agreed(kept, "measured", lambda: _keep(kept, experiment, facts, found))
+    checkpoint = kept.path / run / "checkpoints" / "last.ckpt"
+    begun = _agreed(kept, "checkpoint", lambda: _images_seen(checkpoint))
+    if begun is not None and begun >= images:
+        return 0
+    if begun is None:
+        if _rank() == 0 and checkpoint.parents[1].exists():
+            shutil.rmtree(checkpoint.parents[1])  # it was killed before it had saved anything
+        _agreed(kept, "empty", lambda: True)
+        argv = [*config, f"--seed_everything={seed}", f"--name={run}", f"--runs={kept.path}"]
+    else:
+        argv = [*config, f"--ckpt={checkpoint}", f"--seed_everything={seed}", f"--name={run}", f"--runs={kept.path}"]
+    return _fit([*argv, f"--max_images={images}"], facts)
+
+
+def _images_seen(checkpoint: Path) -> int | None:
+    if not checkpoint.is_file():
+        return None
+    from genbench.core import checkpoint as files
+
+    return files.read(checkpoint)["genbench"]["images_seen"]
+
+
+def _fit(argv: list[str], facts: dict[str, Any]) -> int:
+    """`fit` in this process; but on several devices of this machine in those that Lightning starts from a command."""
+    from genbench.cli import fit
+
+    if facts["devices"] == 1 or "SLURM_PROCID" in os.environ:
+        status = fit.main("fit", argv)
+        _leave_the_others()
+        return status
+    child = subprocess.Popen([sys.executable, "-m", "genbench", "fit", *argv])
+    before = signal.signal(signal.SIGTERM, lambda signum, _: child.send_signal(signum))
+    try:
+        status = child.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status not in (0, 128, *STOPPED):
+        raise Failed(f"`fit` ended with {status}; its log says why")
+    return status
+
+
+def _leave_the_others() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()  # what follows is the first process's own
+
+
+def _speed(config: list[str], facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Images per second of a config on its devices, from a short training that leaves nothing behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "speed.json"
+        watch = ["--trainer.callbacks+=genbench.callbacks.stopwatch.Stopwatch", f"--trainer.callbacks.out={out}"]
+        quiet = ["--trainer.logger=false", "--max_images=1e12", "--name=speed", f"--runs={folder}"]
+        status = _fit([*config, *quiet, *watch], facts)
+        if status in STOPPED:
+            raise KeyboardInterrupt
+        return json.loads(out.read_text()) if out.exists() else None
+
+
+def _keep(kept: Folder, experiment: str, facts: dict[str, Any], found: dict[str, Any]) -> int:
+    """Minutes of a device as images, the same for all seeds."""
+    devices = facts["devices"] * facts["nodes"]
+    images = found["images_per_second"] * 60 * facts["budget"]["minutes"] / devices
+    images = round(images, -3) if images >= 20_000 else max(1, images)
+    return kept.keep_images(experiment, {"images": int(images), "minutes": facts["budget"]["minutes"]} | found)
+
+
+def _measure(run: Path) -> None:
+    """Records of the best and the last checkpoint, where there are none yet."""
+    from genbench.cli import evaluate
+    from genbench.leaderboard.record import collect
+
+    there = {record.run["checkpoint"] for record in collect([run / "records"])[0]} if (run / "records").is_dir() else ()
+    for name in CHECKPOINTS:
+        path = run / "checkpoints" / f"{name}.ckpt"
+        if path.is_file() and name not in there:
+            evaluate.main("test", [f"--ckpt={path}"])
+
+
+def _agreed(kept: Folder, what: str, decide: Callable[[], Any] | None) -> Any:
+    """What the first process of a run decides, in all those that Slurm has started for it; they meet in a file."""
+    if int(os.environ.get("SLURM_NTASKS", 1)) == 1:
+        return decide()
+    path = kept.path / "jobs" / f"{_job()}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.{what}.json"
+    if _rank() == 0:
+        value = decide()
+        with replacing(path) as file:
+            file.write(json.dumps(value).encode())
+        return value
+    until = time.monotonic() + WAIT
+    while not path.exists():
+        if time.monotonic() > until:
+            raise UserError("The first process of this run has decided nothing for half an hour.")
+        time.sleep(0.2)
+        with suppress(OSError):
+            os.listdir(path.parent)  # NFS looks anew
+    return json.loads(path.read_text())
+
+
+def _rank() -> int:
+    return int(os.environ.get("SLURM_PROCID", 0))
+
+
+def _job() -> str | None:
+    """What Slurm calls this process's job; the same after it was queued again."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def _stop(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_to(path: Path) -> None:
+    """What this process and its children print goes on at the end of a file."""
+    path.parent.mkdir(exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+
+
+def _reason(error: Exception) -> str:
+    """An error in a sentence; what is no user's mistake has its traceback in the log."""
+    from genbench.cli import sentence
+
+    told = sentence(error)
+    if told is None:
+        traceback.print_exc()
+        told = f"{type(error).__name__}: {error}"
+    else:
+        print(f"error: {told}", file=sys.stderr, flush=True)
+    if full(error):
+        return f"the disk is full: {told}"
+    out = isinstance(error, MemoryError) or "out of memory" in told.lower() or "can't allocate memory" in told
+    return f"out of memory: {told}" if out else told
+
+
+def full(error: BaseException | None) -> bool:
+    """Whether an error comes from a disk with no room left."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,319 @@
+"""What a suite asks for: a YAML file of models × data sets × seeds × a grid, and the runs that follow from it.
+
+models: [dcgan, vae]                  # configs, by name or file; or {config: dcgan, name: wide, set: {...}, grid: {...}}
+data: [MNIST]                         # data sets, by name or {class_path: ..., init_args: {...}}; default: the config's own
+seeds: [0, 1, 2]
+budget: {minutes: 5}                  # of one device, turned into images once; or {images: 1M}
+protocol: fid10k-test                 # what best and last checkpoints are measured by; default: the config's own
+by: fid                               # what the board at the end ranks by; default: the first score of a track
+parts: [trainer/bf16]                 # configs merged into all
+set: {quality.every_images: 100k}     # any key of a config, for all runs
+grid: {model.optimizer.lr: [1e-4, 2e-4]}   # any key of a config, and the values that it takes in turn
+keep_every: 500k                      # checkpoints kept beside the last and the best
+wandb: {project: genbench}            # one group of runs, and a table of records
+launch: {at_once: 2, threads: 1}      # see `Launch`
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genbench.core.errors import UserError
+from genbench.core.units import Images
+
+
+@dataclass(frozen=True)
+class Launch:
+    """where     local, or slurm
+    at_once      runs at the same time. Default: one for each GPU, without any one for each core of `threads`; on Slurm
+                 as many as it gives
+    threads      CPU threads of a run. Default: the cores shared out
+    devices      devices of one run on each of its nodes
+    nodes        machines of one run, on Slurm
+    minutes      time limit of a job on Slurm, after which it saves, is queued again and goes on
+    memory       GB of memory of a job on Slurm
+    partition, account, qos, gres
+                 as sbatch has them
+    sbatch       any other option of sbatch: {constraint: a100}
+    setup        lines of shell before a job on Slurm, such as `module load cuda`
+    """
+
+    where: str = "local"
+    at_once: int | None = None
+    threads: int | None = None
+    devices: int = 1
+    nodes: int = 1
+    minutes: int | None = None
+    memory: float | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gres: str | None = None
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Real images of a run, or minutes of one device: then the images follow from a measured speed."""
+
+    images: int | None = None
+    minutes: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.images:,} images" if self.images else f"{self.minutes:g} minutes of one device"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What differs between two rows of the board: a config with all that is set, which its seeds share.
+
+    name    of the experiment: `dcgan-MNIST-lr=0.0001`
+    flags   of `fit`, without seed, budget, name and folder
+    grid    key -> value, of the grid
+    tried   configurations that the suite tries of this model on this data
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    grid: dict[str, Any]
+    tried: int
+
+    def run(self, seed: int) -> str:
+        return f"{self.name}-seed{seed}"
+
+    def command(self, seed: int, images: int) -> str:
+        """What a person would type for the same training."""
+        return shlex.join(
+            ["python", "-m", "genbench", "fit", *self.flags, f"--seed_everything={seed}", f"--max_images={images}"]
+        )
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    experiments: tuple[Experiment, ...]
+    seeds: tuple[int, ...]
+    budget: Budget
+    protocol: str | None
+    by: str | None
+    wandb: dict[str, Any] | None
+    launch: Launch
+
+    def runs(self) -> Iterator[tuple[str, Experiment, int]]:
+        """Name, experiment and seed of every run: all experiments with their first seed, then with the next."""
+        for seed in self.seeds:
+            for experiment in self.experiments:
+                yield experiment.run(seed), experiment, seed
+
+
+KEYS = (
+    "models", "data", "seeds", "budget", "protocol", "by", "parts", "set", "grid", "keep_every", "wandb", "launch"
+)  # fmt: skip
+ENTRY = ("config", "name", "set", "grid")
+
+
+def load(path: Path, find: Callable[[str], Path | None]) -> Suite:
+    """The suite of a YAML file; `find` gives the file of a config's name.
+
+    Raises:
+        UserError: with everything that is wrong with the file itself. Whether its settings fit the models and data, the
+            parser of `fit` knows.
+    """
+    text = _read(path)
+    faults: list[str] = []
+    for key in text:
+        if key not in KEYS:
+            faults.append(f"a suite has no '{key}'; it has {', '.join(KEYS)}.")
+    seeds = text.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds):
+        faults.append(f"seeds is {seeds}; a list of whole numbers was expected, such as [0, 1, 2].")
+        seeds = [0]
+    elif len(set(seeds)) < len(seeds):
+        faults.append(f"seeds is {seeds}; each may stand there once.")
+    budget = _budget(text.get("budget"), faults)
+    launch = _launch(text.get("launch") or {}, faults)
+    wandb = text.get("wandb")
+    if wandb is not None and not isinstance(wandb, dict):
+        faults.append(f"wandb is {wandb}; settings were expected, such as {{project: genbench}}.")
+        wandb = None
+    experiments = list(_experiments(text, path, find, faults))
+    names = [experiment.name for experiment in experiments]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        faults.append(f"two experiments are called '{name}': give the models names, as {{config: ..., name: ...}}.")
+    if faults:
+        raise UserError(told(path, faults))
+    return Suite(
+        path.stem, tuple(experiments), tuple(seeds), budget, text.get("protocol"), text.get("by"), wandb, launch
+    )
+
+
+def told(path: Path, faults: list[str]) -> str:
+    """All that is wrong with a suite, as one message."""
+    if len(faults) == 1:
+        return f"{path}: {faults[0]}"
+    return f"{path}: {len(faults)} things are wrong.\n" + "\n".join(f"- {fault}" for fault in faults)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(text, dict) or "models" not in text:
+        raise UserError(f"{path} is no suite: it needs `models` and a `budget`, and may have {', '.join(KEYS)}.")
+    return text
+
+
+def _budget(given: Any, faults: list[str]) -> Budget:
+    try:
+        if isinstance(given, dict) and list(given) == ["images"]:
+            return Budget(images=int(Images(given["images"])))
+        if isinstance(given, dict) and list(given) == ["minutes"] and float(given["minutes"]) > 0:
+            return Budget(minutes=float(given["minutes"]))
+    except (TypeError, ValueError):
+        pass
+    faults.append(f"budget is {given}; expected was {{images: 1M}}, or {{minutes: 5}} of one device for each run.")
+    return Budget(images=1)
+
+
+def _launch(given: Any, faults: list[str]) -> Launch:
+    known = {f.name: f for f in fields(Launch)}
+    if not isinstance(given, dict):
+        faults.append(f"launch is {given}; settings were expected, of {', '.join(known)}.")
+        return Launch()
+    for key in given:
+        if key not in known:
+            faults.append(f"launch has no '{key}'; it has {', '.join(known)}. Others of sbatch go into launch.sbatch.")
+    given = {key: value for key, value in given.items() if key in known}
+    for key, value in given.items():
+        kind = known[key].type
+        whole = kind.startswith("int")
+        if (whole or key == "memory") and value is not None:
+            right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and value > 0
+            if not right:
+                faults.append(f"launch.{key} is {value}; a {'whole ' if whole else ''}number above 0 was expected.")
+        if key in ("sbatch", "setup") and not isinstance(value, dict if key == "sbatch" else list):
+            faults.append(f"launch.{key} is {value}; a {'mapping' if key == 'sbatch' else 'list'} was expected.")
+    if given.get("where", "local") not in ("local", "slurm"):
+        faults.append(f"launch.where is '{given['where']}'; it is local or slurm.")
+    elif given.get("where", "local") == "local" and given.get("nodes", 1) not in (1, None):
+        faults.append("launch.nodes is for Slurm: on this machine a run has one node.")
+    return Launch(**given)
+
+
+def _experiments(
+    text: dict[str, Any], path: Path, find: Callable[[str], Path | None], faults: list[str]
+) -> Iterator[Experiment]:
+    common = [
+        *(f"--config={part}" for part in _configs(text.get("parts") or [], "parts", path, find, faults)),
+        *_flags(text.get("set") or {}, "set", faults),
+        *([f"--protocol={text['protocol']}"] if text.get("protocol") else []),
+        *([f"--checkpoint.keep_every={text['keep_every']}"] if text.get("keep_every") else []),
+        *(_wandb_flags(text["wandb"], path.stem) if isinstance(text.get("wandb"), dict) else []),
+    ]
+    models = text["models"] if isinstance(text["models"], list) else [text["models"]]
+    data = text.get("data")
+    for entry in models:
+        entry = {"config": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict) or not isinstance(entry.get("config"), str) or set(entry) - set(ENTRY):
+            faults.append(f"models has {entry}; a config's name was expected, or a mapping of {', '.join(ENTRY)}.")
+            continue
+        found = list(_configs([entry["config"]], "models", path, find, faults))
+        own = _flags(entry.get("set") or {}, "models.set", faults)
+        grid = _grid(text.get("grid"), faults) | _grid(entry.get("grid"), faults)
+        points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        name = str(entry.get("name") or Path(entry["config"]).stem)
+        for one in data if isinstance(data, list) else [data]:
+            named, flags = _data(one, faults)
+            for point in points:
+                at = [f"{key.rpartition('.')[2]}={_short(value)}" for key, value in point.items()]
+                label = "-".join(filter(None, [name, named or _own_data(find(found[0]) if found else None), *at]))
+                yield Experiment(
+                    name=re.sub(r"[^A-Za-z0-9._=+-]+", "-", label).strip("-."),
+                    flags=(
+                        *(f"--config={config}" for config in found), *flags, *common, *own,
+                        *_flags(point, "grid", faults),
+                    ),
+                    grid=point,
+                    tried=len(points),
+                )  # fmt: skip
+
+
+def _configs(names: Any, what: str, path: Path, find: Callable[[str], Path | None], faults: list[str]) -> Iterator[str]:
+    for name in map(str, names if isinstance(names, list) else [names]):
+        beside = path.parent / name  # a path is meant from the suite's folder, or from where one is
+        if beside.is_file():
+            yield str(beside)
+        elif find(name) is not None:
+            yield name
+        else:
+            faults.append(f"{what} names the config '{name}': there is neither a file of that path nor one at hand.")
+
+
+def _own_data(config: Path | None) -> str:
+    """The data set that a config names."""
+    try:
+        return yaml.safe_load(config.read_text())["data"]["class_path"].rpartition(".")[2]
+    except (LookupError, TypeError, AttributeError, yaml.YAMLError, UnicodeDecodeError):
+        return ""  # the parser says what is wrong with it
+
+
+def _data(entry: Any, faults: list[str]) -> tuple[str, list[str]]:
+    """A name for the data set, and its flags."""
+    if entry is None:
+        return "", []
+    entry = {"class_path": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, dict) or not isinstance(entry.get("class_path"), str):
+        faults.append(f"data has {entry}; a data set's name was expected, or {{class_path: ..., init_args: {{...}}}}.")
+        return "", []
+    arguments = entry.get("init_args") or {}
+    name = entry.get("name") or "-".join(
+        [entry["class_path"].rpartition(".")[2], *(f"{k}={_short(v)}" for k, v in arguments.items())]
+    )
+    return name, [
+        f"--data={entry['class_path']}",
+        *_flags({f"data.{k}": v for k, v in arguments.items()}, "data", faults),
+    ]
+
+
+def _grid(given: Any, faults: list[str]) -> dict[str, list[Any]]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not all(isinstance(v, list) and v for v in given.values()):
+        faults.append(f"grid is {given}; keys of a config were expected, each with a list of values.")
+        return {}
+    return {str(key): values for key, values in given.items()}
+
+
+def _flags(given: Any, what: str, faults: list[str]) -> list[str]:
+    """Flags of `fit` from dotted keys of a config."""
+    if not isinstance(given, dict):
+        faults.append(f"{what} is {given}; keys of a config with values were expected: {{model.width: 32}}.")
+        return []
+    reserved = {"seed_everything": "seeds", "max_images": "budget", "name": "models", "runs": "--folder", "ckpt": None}
+    for key in given:
+        if key in reserved:
+            faults.append(
+                f"{what} has '{key}', which a suite decides" + (f" by `{reserved[key]}`." if reserved[key] else ".")
+            )
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items()]
+
+
+def _wandb_flags(given: dict[str, Any], group: str) -> list[str]:
+    logger = {"project": "genbench", "group": group} | given
+    return ["--trainer.logger=genbench.loggers.Wandb", *(f"--trainer.logger.{k}={v}" for k, v in logger.items())]
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    return text.rpartition(".")[2] if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", text) else text
