@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import math
 import os
 import shutil
 import signal
@@ -12,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from genbench.cli.runs import import_modules, quiet
 from genbench.core.errors import UserError
 from genbench.suites import claims
 from genbench.suites.folder import Folder, State, seconds_left
-from genbench.suites.suite import Experiment, Suite, load, told
+from genbench.suites.suite import Suite, load, told
 
 POLL = 0.5  # seconds
 
@@ -305,15 +304,13 @@ def _on_cluster(
     ]  # fmt: skip
     of = {run: experiment for run, (experiment, _) in kept.runs().items()}
     gpus = {name: kept.config(name)["trainer"]["accelerator"] not in ("cpu", "auto") for name in facts}
-    kinds = {(facts[of[run]]["devices"], facts[of[run]]["nodes"], gpus[of[run]]) for run in todo}
-    for devices, nodes, gpu in sorted(kinds):
-        same = [
-            run
-            for run in todo
-            if (facts[of[run]]["devices"], facts[of[run]]["nodes"], gpus[of[run]]) == (devices, nodes, gpu)
-        ]
-        given = {run: (str(kept.path.absolute()), run, arguments.retry_failed, modules) for run in same}
-        submitted |= cluster.submit(given, work, devices, nodes, gpu)
+    kinds: dict[tuple[int, int, bool], dict[str, tuple[Any, ...]]] = {}  # an array of jobs has one size
+    for run in todo:
+        each = facts[of[run]]
+        kind = each["devices"], each["nodes"], gpus[of[run]]
+        kinds.setdefault(kind, {})[run] = (str(kept.path.absolute()), run, arguments.retry_failed, modules)
+    for kind, given in kinds.items():
+        submitted |= cluster.submit(given, work, *kind)
     with replacing(kept.path / "jobs" / "submitted.json") as file:
         file.write(json.dumps(submitted).encode())
     jobs = sorted({submitted[run].partition("_")[0] for run in todo})
@@ -471,7 +468,7 @@ def _status(kept: Folder) -> int:
 
 
 def _dry_run(suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str, Any], wanted: list[str]) -> int:
-    """Runs, time and disk that are to be expected, measured with a few steps of each experiment where that is needed."""
+    """Runs, time and disk to be expected, by a few steps of each experiment where that is needed."""
     import torch
 
     from genbench.suites.launch import Here
@@ -523,10 +520,8 @@ def _a_few_steps(model: Any, data: Any) -> float:
             devices=1, logger=False, callbacks=[watch], max_epochs=-1, default_root_dir=folder, limit_val_batches=0,
             enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=False,
         )  # fmt: skip
-        try:
+        with suppress(Interrupted):
             trainer.fit(model, datamodule=data)
-        except Interrupted:
-            pass
         return watch.found["images_per_second"]
 
 

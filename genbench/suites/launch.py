@@ -33,10 +33,7 @@ class Here:
     def __init__(self, folder: Path, launch: Launch, gpus: int, devices: int) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.folder, self.devices, self.gpus = folder, devices, gpus
-        if gpus:
-            slots = max(1, gpus // devices)
-        else:
-            slots = max(1, cores // (devices * (launch.threads or 1)))
+        slots = max(1, gpus // devices if gpus else cores // (devices * (launch.threads or 1)))
         self.at_once = min(launch.at_once, slots) if launch.at_once and gpus else launch.at_once or slots
         self.threads = launch.threads or max(1, cores // (self.at_once * devices))
         self._free = list(range(self.at_once))
@@ -59,7 +56,7 @@ class Here:
             self._jobs[run] = slot, executor.submit(work, *arguments)
 
     def ended(self) -> Iterator[tuple[str, bool]]:
-        """Runs whose jobs have ended since the last call, and whether the kernel ended processes for memory meanwhile."""
+        """Runs whose jobs have ended, and whether the kernel has ended processes for memory since they began."""
         for run, (slot, job) in list(self._jobs.items()):
             if job.done():
                 del self._jobs[run]

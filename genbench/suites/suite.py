@@ -1,7 +1,7 @@
 """What a suite asks for: a YAML file of models × data sets × seeds × a grid, and the runs that follow from it.
 
-models: [dcgan, vae]                  # configs, by name or file; or {config: dcgan, name: wide, set: {...}, grid: {...}}
-data: [MNIST]                         # data sets, by name or {class_path: ..., init_args: {...}}; default: the config's own
+models: [dcgan, vae]                  # configs, by name or file; or {config, name, set, grid}
+data: [MNIST]                         # data sets, by name or {class_path, init_args}; default: the config's own
 seeds: [0, 1, 2]
 budget: {minutes: 5}                  # of one device, turned into images once; or {images: 1M}
 protocol: fid10k-test                 # what best and last checkpoints are measured by; default: the config's own
