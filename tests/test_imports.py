@@ -22,6 +22,7 @@ ALLOWED = {
     "evaluation": {"core", "data", "evaluation", "leaderboard", "metrics", "networks"},  # never models
     "loggers.py": {"core"},
     "leaderboard": {"core", "leaderboard"},
+    "report": {"core", "leaderboard", "report"},
 }
 
 

@@ -1,0 +1,54 @@
+"""What the charts of a page are drawn from."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench.leaderboard import formats
+from genbench.leaderboard.board import Board
+from genbench.report import curves
+from genbench.report.rows import words
+
+
+def quality(board: Board) -> dict[str, Any]:
+    """What the charts of quality need of a board."""
+    metrics = {
+        m: better for m, better in board.metrics.items() if any(r.scores[m].mean is not None for r in board.rows)
+    }
+    points = [
+        {
+            "label": row.label,
+            "model": row.name,
+            "kind": row.kind,
+            "checkpoint": row.checkpoint,
+            "find": words(board, row),
+            "hours": row.device_hours,
+            "parameters": row.parameters,
+            "scores": {m: [row.scores[m].mean, row.scores[m].std] for m in metrics if row.scores[m].mean is not None},
+        }
+        for row in board.rows
+    ]
+    title = formats.heading(board)[0]
+    by = board.by if board.by in metrics else next(iter(metrics), None)
+    return {"title": title, "by": by, "metrics": metrics, "points": points}
+
+
+def learning(runs: Sequence[dict[str, Any]], skipped: list[tuple[Path, str]]) -> list[dict[str, Any]]:
+    found = []
+    for run in runs:
+        folder = curves.folder_of(run["paths"][0]) if run["trained"] else None
+        series: dict[str, list[tuple[str, str]]] = {}
+        if folder is not None:
+            try:
+                series = curves.read(folder / "metrics.csv")
+            except (OSError, csv.Error) as error:
+                skipped.append((folder / "metrics.csv", f"not readable ({error})"))
+        found.append(series)
+    return [
+        {"name": run["name"], "label": run["label"], "model": run["model"], "data": run["data"], "find": run["find"]}
+        | thin
+        for run, thin in zip(runs, curves.thinned(found), strict=True)
+    ]

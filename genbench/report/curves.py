@@ -1,0 +1,82 @@
+"""Learning curves of a run, from the `metrics.csv` in its folder, thinned for a page."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+VALUES = 300_000  # in all of a page: about 2.5 MB
+MOST, LEAST = 300, 20  # of one curve
+
+
+def folder_of(path: Path) -> Path | None:
+    """The run folder of a record: the one that its `records` lies in."""
+    return next((folder.parent for folder in path.parents if folder.name == "records"), None)
+
+
+def read(path: Path) -> dict[str, list[tuple[str, str]]]:
+    """Loss terms and validation scores as (images seen, value); what is cut off or no number is left out.
+
+    Raises:
+        OSError, csv.Error: there is such a file, and it cannot be read.
+    """
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        # a process that was killed may have left half of a row, which must not read as numbers
+        lines = csv.reader(line for line in file if line.endswith("\n"))
+        header = next(lines, [])
+        rows = [row for row in lines if len(row) == len(header)]
+    if "images_seen" not in header:
+        return {}
+    seen = [row[header.index("images_seen")] for row in rows]
+    found = {}
+    for k, name in enumerate(header):
+        if "/" in name and not name.endswith("/lr"):
+            points = [(x, row[k]) for x, row in zip(seen, rows, strict=True) if row[k]]
+            if points:
+                found[name] = points
+    return found
+
+
+def thinned(runs: Iterable[dict[str, list[tuple[str, str]]]]) -> list[dict[str, Any]]:
+    """For each run {"at": lists of images seen, "series": name -> [which of these lists, values]}, for a page.
+
+    Curves of many points are shown by some of them, evenly spread and none of them changed, the last included.
+    """
+    runs = list(runs)
+    curves = sum(len(run) for run in runs)
+    most = min(MOST, max(LEAST, VALUES // max(curves, 1)))
+    return [_plain({name: _spread(points, most) for name, points in run.items()}) for run in runs]
+
+
+def _spread(points: list[tuple[str, str]], most: int) -> list[tuple[float, float]]:
+    if len(points) > most:
+        points = [points[round(k * (len(points) - 1) / (most - 1))] for k in range(most)]
+    found = [(_number(x), _number(y)) for x, y in points]
+    return [(x, y) for x, y in found if x is not None and y is not None]
+
+
+def _plain(series: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+    """Terms that are logged together share their images seen."""
+    places: dict[tuple[float, ...], int] = {}
+    found = {}
+    for name, points in series.items():
+        if points:
+            at, values = zip(*points, strict=True)
+            found[name] = [places.setdefault(at, len(places)), values]
+    return {"at": list(places), "series": found}
+
+
+def _number(text: str) -> float | None:
+    """To four digits, which is more than a screen shows."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) and abs(value) < 1e15 else float(f"{value:.4g}")

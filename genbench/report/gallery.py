@@ -1,0 +1,103 @@
+"""Pictures of all rows side by side, by kind and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from genbench.leaderboard.board import Board, Row
+from genbench.report import pictures
+from genbench.report.pictures import Picture, Shown
+from genbench.report.rows import Rows, words
+
+LARGE = 400  # pixels: a sheet that is wider is shown smaller
+BESIDE = {"neighbours": ("nearest_train_ratio", "authenticity"), "reconstructions": ("mse",)}  # scores by kind
+TITLES = {
+    "samples": ("Samples", "The first samples of each model; under one protocol all models are given the same noise."),
+    "neighbours": (
+        "Nearest training images",
+        "Each row begins with a sample; the training images nearest to it in the extractor's features follow.",
+    ),
+    "reconstructions": ("Reconstructions", "Each image of the reference stands before its reconstruction."),
+}
+
+
+def galleries(rows: Rows, skipped: list[tuple[Path, str]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Of each kind the pictures of all rows, by protocol; and what was left out of them."""
+    tiles = _tiles(rows)
+    wanted: list[tuple[str, dict[str, Any], Picture]] = []
+    for kind in TITLES:
+        for tile in tiles:
+            path = tile["folder"] / f"{kind}.png"
+            try:
+                if (picture := pictures.read(path)) is not None:
+                    wanted.append((kind, tile, picture))
+            except OSError as error:
+                skipped.append((path, str(error)))
+    shown = pictures.fitted([picture for *_, picture in wanted])
+    found = []
+    for kind in TITLES:
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for (of, tile, _), picture in zip(wanted, shown, strict=True):
+            if of == kind and picture is not None:
+                scale = min(1, LARGE / picture.width)
+                more = {"picture": picture, "width": round(picture.width * scale), "small": scale == 1}
+                more["score"] = _score(tile, BESIDE.get(kind, ()))
+                groups.setdefault(tile["protocol"], []).append(tile | more)
+        if groups:
+            title, about = TITLES[kind]
+            found.append({"kind": kind, "title": title, "about": about, "groups": groups})
+    return found, list(_left_out(tiles, {tile["path"] for _, tile, _ in wanted}, shown))
+
+
+def _tiles(rows: Rows) -> list[dict[str, Any]]:
+    """A row of each data set and protocol once, in the order of the first board that it is on."""
+    tiles: dict[Path, dict[str, Any]] = {}
+    for board in rows.boards:
+        both = _with_best_and_last(board)
+        for row in board.rows:
+            record, path = rows.of(board, row)[0]
+            if path in tiles:
+                tiles[path]["scores"] |= row.scores
+                continue
+            facts = [row.checkpoint, None if (record.run or {}).get("seed") is None else f"seed {record.run['seed']}"]
+            tiles[path] = {
+                "path": path,
+                "folder": path.with_suffix(""),
+                "protocol": f"{board.data['name']} · {board.protocol['name']}",
+                "label": row.label,
+                "facts": " · ".join(fact for fact in facts if fact),
+                "by": board.by,
+                "scores": dict(row.scores),
+                "checkpoint": row.checkpoint if _but_for_the_checkpoint(row) in both else None,
+                "find": words(board, row),
+            }
+    return list(tiles.values())
+
+
+def _score(tile: dict[str, Any], stems: Sequence[str]) -> str:
+    """The scores that belong to a picture, else the one that its board ranks by."""
+    means = {name: score.mean for name, score in tile["scores"].items() if score.mean is not None}
+    named = [name for stem in stems for name in means if name.partition("-")[0] == stem] or [tile["by"]]
+    return ", ".join(f"{name} {means[name]:.3g}" for name in named if name in means)
+
+
+def _with_best_and_last(board: Board) -> set[tuple[Any, ...]]:
+    best, last = ({_but_for_the_checkpoint(r) for r in board.rows if r.checkpoint == c} for c in ("best", "last"))
+    return best & last
+
+
+def _but_for_the_checkpoint(row: Row) -> tuple[Any, ...]:
+    return row.kind, row.name, row.config_hash, row.weights, tuple(sorted(map(repr, row.sampling.items())))
+
+
+def _left_out(tiles: Sequence[dict[str, Any]], pictured: set[Path], shown: Sequence[Shown | None]) -> Iterator[str]:
+    if without := sum(tile["path"] not in pictured for tile in tiles):
+        yield f"{without} of {len(tiles)} rows have no pictures beside their records; evaluating them again makes some."
+    if cut := [p for p in shown if p is not None and p.rows < p.of_rows]:
+        yield f"To keep this file small, {len(cut)} pictures show the first {cut[0].rows} of {cut[0].of_rows} rows."
+    if any(p is not None and p.uri.startswith("data:image/webp") for p in shown):
+        yield "They are compressed as WebP; the files beside the records are exact."
+    if none := sum(p is None for p in shown):
+        yield f"{none} pictures were left out."

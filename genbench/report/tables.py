@@ -1,0 +1,84 @@
+"""Boards as tables of a page: what stands in each cell, and what it is sorted by."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from genbench.leaderboard import formats
+from genbench.leaderboard.board import Board, Row, Score
+from genbench.report.rows import Rows, words
+from genbench.report.text import as_yaml
+
+
+def table(board: Board, namesakes: str, rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
+    """A board as the page has it: what stands in each cell, and what it is sorted by."""
+    metrics = {formats.printable(m) + formats.ARROWS[better]: m for m, better in board.metrics.items()}
+    columns, cells = [], [[] for _ in board.rows]
+    for column in formats.columns(board):
+        metric = metrics.get(column.name)
+        numbers = [
+            row.scores[metric].mean if metric else _number(text)
+            for text, row in zip(column.cells, board.rows, strict=True)
+        ]
+        blank = set(column.cells) <= {formats.BLANK}
+        text = column.is_text or column.name == "device" or not (metric or blank or any(n is not None for n in numbers))
+        tail = max(len(cell.partition(formats.PLUS_MINUS)[2]) for cell in column.cells)
+        better = board.metrics[metric] if metric else "lower" if column.name == "rank" else None
+        columns.append(
+            {
+                "name": column.name,
+                "header": column.header or column.name,
+                "text": text,
+                "better": better,
+                "tail": tail + 3 if tail else 0,
+                "by": metric is not None and metric == board.by,
+            }
+        )
+        for k, (cell, number, row) in enumerate(zip(column.cells, numbers, board.rows, strict=True)):
+            head, sign, deviation = cell.partition(formats.PLUS_MINUS)
+            cells[k].append(
+                {
+                    "head": head,
+                    "tail": sign + deviation,
+                    "best": k in column.best,
+                    "sort": cell if text else "" if number is None else repr(number),
+                    "title": _exactly(row.scores[metric]) if metric else "",
+                }
+            )
+    title, *about = formats.heading(board, namesakes)
+    return {
+        "title": title,
+        "about": about,
+        "columns": columns,
+        "rows": [_line(board, row, cells[k], rows, anchors) for k, row in enumerate(board.rows)],
+        "notes": formats.notes(board),
+        "protocol": as_yaml(board.protocol),
+    }
+
+
+def _line(board: Board, row: Row, cells: list[dict[str, Any]], rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
+    _, path = rows.of(board, row)[0]
+    return {"floor": row.kind == "floor", "cells": cells, "find": words(board, row), "anchor": anchors[path]}
+
+
+def _exactly(score: Score) -> str:
+    """What a cell rounds."""
+    if score.mean is None:
+        return score.note or ""
+    parts = [f"{score.mean:.8g}"]
+    if score.std is not None:
+        parts.append(f"standard deviation {score.std:.4g} over {score.seeds} seeds")
+        parts.append(f"95% interval of the mean {score.low:.6g} to {score.high:.6g}")
+    if score.within is not None:
+        parts.append(f"standard deviation within one sample {score.within:.4g}")
+    return ", ".join(parts)
+
+
+def _number(cell: str) -> float | None:
+    """15.6k as 15600, also in `2 × 15.6k` and `15.6k to 17k`."""
+    match = re.match(r"(?:\d+ × )?[≤≥]? ?(-?[\d,]*\.?\d+(?:e[+-]?\d+)?)([kMGT]?)(?= |$)", cell)
+    if match is None:
+        return None
+    return float(match[1].replace(",", "")) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[match[2]]
