@@ -174,6 +174,27 @@ class Wandb(WandbLogger):
         return f"Weights & Biases: recorded offline ({self._why_offline}). Upload it with: wandb sync {folder}"
 
 
+def log_table(
+    name: str, columns: list[str], rows: list[list[Any]], folder: Path, *, group: str, project: str = "genbench",
+    entity: str | None = None, tags: list[str] | None = None,
+) -> str:  # fmt: skip
+    """A table as a run of its own in a group, the same run each time that it is logged; returns where it is."""
+    import wandb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "table.id"
+    logger = Wandb(
+        project, entity, group, tags, save_dir=str(folder), run_name=f"{group}-{name}",
+        run_id=kept.read_text() if kept.is_file() else None,
+    )  # fmt: skip
+    run = logger.experiment
+    kept.write_text(run.id)
+    run.log({name: wandb.Table(columns, rows, allow_mixed_types=True)})
+    where = logger.where()
+    run.finish()
+    return where
+
+
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True

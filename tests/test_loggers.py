@@ -16,7 +16,7 @@ from toy import SPEC, ToyGAN
 
 from genbench.callbacks import EMA, Monitor, Pictures, Quality
 from genbench.callbacks.pictures import enlarged, grid
-from genbench.loggers import Curves, Wandb
+from genbench.loggers import Curves, Wandb, log_table
 
 # ---- CSV ------------------------------------------------------------------------------------------------------------
 
@@ -306,3 +306,15 @@ def test_what_the_logger_does_with_a_grid_loses_no_pixel(nobody):
     (name,) = row["samples/filenames"]
     assert row["images_seen"] == 64
     assert np.array_equal(np.array(Image.open(at / "files" / name).convert("RGB")), np.array(sheet))
+
+
+def test_a_suites_records_are_a_table_in_its_group_and_the_same_run_each_time(nobody):
+    for value in (3.5, 2.5):
+        rows = [["DCGAN", value], ["VAE", None]]
+        where = log_table("records", ["model", "fid"], rows, Path("suite"), group="mnist")
+    assert "recorded offline" in where
+    runs = list(Path("suite").glob("wandb/offline-run-*"))
+    assert len({run.name.split("-")[3] for run in runs}) == 1  # one identity
+    tables = [json.loads(path.read_text()) for run in runs for path in run.glob("files/media/table/*.json")]
+    assert sorted(table["data"][0][1] for table in tables) == [2.5, 3.5]
+    assert all(table["columns"] == ["model", "fid"] and table["data"][1] == ["VAE", None] for table in tables)

@@ -43,7 +43,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """What one config reached, over its seeds: best and last, raw and averaged weights are rows of their own."""
+    """What one config reached, over its seeds: best and last, raw and averaged weights are rows of their own.
+
+    grid   what a suite varied to come to this config
+    tried  configurations that it tried of this model on this data: the best of many is worth less than the only one
+    """
 
     rank: int | None
     label: str  # name, with what tells it from other rows of the same name
@@ -55,6 +59,8 @@ class Row:
     checkpoint: str | None
     weights: str | None
     sampling: dict[str, Any]
+    grid: dict[str, Any]
+    tried: int | None
     images_seen: int | None
     parameters: int | None
     updates: dict[str, float]
@@ -233,6 +239,8 @@ def _row(records: Sequence[Record], metrics: Iterable[str]) -> Row:
         checkpoint=runs[0].get("checkpoint"),
         weights=runs[0].get("weights"),
         sampling=runs[0].get("sampling") or {},
+        grid=runs[0].get("grid") or {},
+        tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
         images_seen=round(_mean(seen)) if seen else None,  # best checkpoints of several seeds differ
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
@@ -259,6 +267,9 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
             config: _common([run for row in same if row.config_hash == config for run in row.runs])
             for config in configs
         }
+        points = {row.config_hash: _point(row, same) for row in same}
+        if all(points.values()) and len(set(points.values())) == len(configs):
+            names = points
         for row in same:
             more = [f"{o}={row.sampling[o]}" for o in varied if o in row.sampling]
             if len(configs) > 1:
@@ -267,6 +278,12 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
                 more.insert(0, f"{run}, {row.config_hash[:6]}" if alike else run)
             labelled.append(replace(row, label=f"{row.name} ({', '.join(more)})" if more else row.name))
     return labelled
+
+
+def _point(row: Row, same: Sequence[Row]) -> str:
+    """What tells a row from others in the grid of a suite: `lr=0.0001`."""
+    varied = [key for key in row.grid if any(other.grid.get(key) != row.grid[key] for other in same)]
+    return ", ".join(f"{key.rpartition('.')[2]}={_shown(row.grid[key])}" for key in varied)
 
 
 def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:

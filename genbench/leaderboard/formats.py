@@ -57,6 +57,7 @@ def columns(board: Board) -> list[Column]:
     cost = [
         Column("images seen", [compact(row.images_seen) for row in rows], "images\nseen", priority=4),
         Column("parameters", [compact(row.parameters) for row in rows], "param-\neters", priority=5),
+        Column("tried", [BLANK if row.tried is None else str(row.tried) for row in rows], "configs\ntried", priority=8),
         Column("updates", [_updates(row) for row in rows], priority=9),
         Column("training images/s", _compacts(rows, "training_images_per_second"), "training\nimages/s", priority=7),
         Column("sampling images/s", _compacts(rows, "sampling_images_per_second"), "sampling\nimages/s", priority=6),

@@ -234,6 +234,8 @@ _FIELDS: tuple[tuple[str, str, bool], ...] = (
     ("run.checkpoint_hash", "text", False),
     ("run.weights", "text", False),
     ("run.sampling", "an object", True),
+    ("run.grid", "an object", True),
+    ("run.tried", "a finite number", True),
     ("training", "an object", True),
     ("training.images_per_second", "a finite number", True),
     ("training.device_hours", "a finite number", True),

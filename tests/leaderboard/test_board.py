@@ -8,6 +8,7 @@ import scipy.stats
 
 from genbench.core.errors import UserError
 from genbench.leaderboard.board import boards, difference, rank, t_quantile
+from genbench.leaderboard.formats import columns
 from tests.leaderboard.records import entry, many, protocol, record
 
 
@@ -175,3 +176,18 @@ def test_realistic_records_make_boards_of_every_track():
         for track in ("generation", "reconstruction", "likelihood")
     ]
     assert all(len(row.seeds) == 3 for board in found for row in board.rows if row.kind == "model")
+
+
+def test_rows_of_a_grid_are_told_apart_by_what_was_varied_and_say_how_many_were_tried():
+    def at(lr, seed):
+        grid = {"model.optimizer.lr": lr, "model.width": 32}
+        return {"seed": seed, "config_hash": f"{lr}", "grid": grid, "tried": 2, "name": f"dcgan-{lr}-seed{seed}"}
+
+    records = [record(run=at(lr, seed), metrics=fid(lr * 1e4)) for lr in (1e-4, 2e-4) for seed in (0, 1)]
+    board = rank(records)
+    assert [(row.label, row.tried, row.seeds) for row in board.rows] == [
+        ("DCGAN (lr=0.0001)", 2, (0, 1)),
+        ("DCGAN (lr=0.0002)", 2, (0, 1)),
+    ]
+    tried = next(column for column in columns(board) if column.name == "tried")
+    assert tried.cells == ["2", "2"]
