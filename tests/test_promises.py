@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import shared  # noqa: F401  the recipes below name its classes
 
 from genbench.cli import configs
 from genbench.cli.check import PROMISES, Recipe, two_processes
@@ -19,13 +20,25 @@ def test_every_model_keeps_its_promises(promise, path, tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """All configs on one pair of processes: a start costs more than the runs."""
-    return two_processes([Recipe(path) for path in EXPERIMENTS], tmp_path_factory.mktemp("pair"))
+    """All configs on one pair of processes, and models with shared state: a start costs more than the runs."""
+    folder, paths = tmp_path_factory.mktemp("pair"), list(EXPERIMENTS)
+    for name in ("Reduced", "Drifting", "Exempted", "Astray"):
+        paths.append(folder / f"{name}.yaml")
+        digits = {"class_path": "genbench.data.Digits", "init_args": {"size": 16}}
+        paths[-1].write_text(json.dumps({"model": {"class_path": f"shared.{name}"}, "data": digits}))
+    return two_processes([Recipe(path) for path in paths], folder, ["shared"])
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
 def test_two_processes_have_equal_weights_and_different_noise(pair, path):
     assert pair[path.stem] is None
+
+
+def test_state_that_a_batch_shares_is_reduced_over_processes_or_exempted_by_name(pair):
+    assert pair["Reduced"] is None and pair["Exempted"] is None
+    assert "the buffers brightness differ between two processes" in pair["Drifting"]
+    assert "`ranks.mean`" in pair["Drifting"] and "`per_process`" in pair["Drifting"]
+    assert "the weights encoder.0.bias differ between two processes" in pair["Astray"]
 
 
 def test_check_runs_them_on_a_config_of_ones_own_and_names_what_is_broken(tmp_path, capsys, monkeypatch):

@@ -416,8 +416,8 @@ def _refuse_what_players_cannot(config: Any) -> None:
     if not known:
         raise UserError(
             f"--trainer.strategy {strategy} cannot train players: strategies other than `auto` wrap or shard one "
-            "module for one backward per step. Players step in turns, each on gradients of its own, and every model here "
-            "fits on one device. Leave it out: several devices then average each player's gradients when it steps."
+            "module for one backward per step. Players step in turns, each on gradients of its own, and every model "
+            "here fits on one device. Leave it out: several devices then average each player's gradients when it steps."
         )
     if config.sync_batchnorm and _on_cpu(config):
         raise UserError(
