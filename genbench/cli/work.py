@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from genbench.core.files import replacing
 from genbench.suites import claims
 from genbench.suites.folder import Folder
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the second before a time limit
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2)
 CHECKPOINTS = ("best", "last")
 WAIT = 1800.0  # seconds that a process waits for what the first one decides
@@ -45,11 +46,13 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> None:
     """
     with suppress(OSError):
         os.setsid()  # a terminal's Ctrl-C is not for us: who started us tells us to save
-    signal.signal(signal.SIGTERM, _stop)
+    for signum in SIGNALS:
+        signal.signal(signum, _stop)
     kept, first = Folder(Path(folder)), _rank() == 0
     if not first:
-        if _agreed(kept, "begun", None):
-            _train(kept, run, modules)
+        with _until_told():
+            if _agreed(kept, "begun", None):
+                _train(kept, run, modules)
         return
     claim = claims.take(kept.claims, run, again=again, job=_job())
     _agreed(kept, "begun", lambda: claim is not None)
@@ -57,29 +60,32 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> None:
         return
     _print_to(kept.log(run))
     print(f"==== {claim.attempt.begun} attempt {claim.attempt.number} at {run}", flush=True)
+    saved = _saved(kept, run)
     with claim:
-        try:
-            outcome, reason = _attempt(kept, run, modules)
-        except BaseException:  # Slurm takes us off: it begins us again
-            claim.end("stopped")
-            raise
+        outcome, reason = _attempt(kept, run, modules)
+        for signum in SIGNALS:  # it has been told, or is over
+            signal.signal(signum, signal.SIG_IGN)
+        limit = outcome == "stopped" and reason == "SIGUSR2" and _job() is not None
+        if limit and _saved(kept, run) == saved:
+            outcome, limit = "failed", False
+            reason = "its time limit was over before anything new was saved: give `launch.minutes` more"
         claim.end(outcome, reason)
+    if limit:
+        _queue_again()
     if outcome == "failed" and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
         sys.exit(1)  # and Slurm ends the others, which may be waiting for us
-    if outcome == "stopped" and reason == "SIGUSR2":
-        signal.getsignal(signal.SIGUSR2)(signal.SIGUSR2, None)  # submitit's, which has us queued again
 
 
 def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | None]:
     """How it ended: done, failed or stopped, and why."""
     try:
-        status = _train(kept, run, modules)
-        if status in STOPPED:
-            return "stopped", signal.Signals(status - 128).name
-        _measure(kept.path / run)
-        return "done", None
-    except KeyboardInterrupt:
-        return "stopped", "SIGTERM"
+        with _until_told():
+            status = _train(kept, run, modules)
+            if status in STOPPED:
+                return "stopped", signal.Signals(status - 128).name
+            _measure(kept.path / run)
+            return "done", None
+        return "stopped", signal.Signals(_told[0]).name
     except Failed as error:
         return "failed", str(error)
     except Exception as error:
@@ -154,7 +160,7 @@ def _speed(config: list[str], facts: dict[str, Any]) -> dict[str, Any] | None:
         quiet = ["--trainer.logger=false", "--max_images=1e12", "--name=speed", f"--runs={folder}"]
         status = _fit([*config, *quiet, *watch], facts)
         if status in STOPPED:
-            raise KeyboardInterrupt
+            _stop(status - 128, None)
         return json.loads(out.read_text()) if out.exists() else None
 
 
@@ -208,8 +214,36 @@ def _job() -> str | None:
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
 
 
-def _stop(signum: int, frame: Any) -> None:
+def _saved(kept: Folder, run: str) -> set[tuple[Path, int]]:
+    """What there is of a run, to see whether an attempt has come any further."""
+    folder = kept.path / run
+    found = [folder / "checkpoints" / "last.ckpt", *(folder / "records").glob("*"), *(kept.path / "budgets").glob("*")]
+    return {(path, path.stat().st_mtime_ns) for path in found if path.exists()}
+
+
+def _queue_again() -> None:
+    """Our job's time is over: Slurm ends it, and begins it anew when its turn comes."""
+    said = subprocess.run(["scontrol", "requeue", _job()], capture_output=True, text=True)
+    if said.returncode:
+        print(f"Slurm has not queued this job again: {said.stderr.strip()}. `suite run` goes on with it.", flush=True)
+
+
+_told: list[int] = []  # signals
+
+
+def _stop(signum: int, _: Any) -> None:
+    _told.append(signum)
     raise KeyboardInterrupt
+
+
+@contextmanager
+def _until_told() -> Iterator[None]:
+    """Leave what is inside when a signal tells us to stop."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
+        if not _told:
+            raise
 
 
 def _print_to(path: Path) -> None:

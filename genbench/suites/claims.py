@@ -64,15 +64,17 @@ def take(folder: Path, run: str, *, again: bool = False, job: str | None = None)
 
     Args:
         again: Also after it has failed
-        job: What a scheduler calls the process
+        job: What a scheduler calls the process; an attempt by the same job is over, since it was queued again
 
     Returns:
         None if somebody works on it, it is done, or it has failed and is not to be tried again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = latest(folder, run)
-    if before is not None and (before.alive or before.outcome == "done" or (before.outcome == "failed" and not again)):
-        return None
+    if before is not None:
+        ours = job is not None and before.holder.get("job") == job
+        if (before.alive and not ours) or before.outcome == "done" or (before.outcome == "failed" and not again):
+            return None
     number = 1 if before is None else before.number + 1
     attempt = Attempt(number, holder(job), datetime.now(UTC).isoformat(timespec="seconds"))
     try:
