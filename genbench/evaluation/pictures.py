@@ -55,11 +55,12 @@ class Pictures:
         return list(self._kept.get(name, {}))
 
     def write(self, folder: Path) -> None:
-        """`<folder>/<name>.png`, each a sheet at the images' own size that says how many rows it has."""
+        """`<folder>/<name>.png`, each a sheet at the images' own size that says how to cut it into rows."""
         for name, images in self.found.items():
             picture, rows = sheet(images, COLUMNS[name])
             about = PngInfo()
             about.add_text("rows", str(rows))
+            about.add_text("gap", str(GAP))
             with replacing(folder / f"{name}.png") as file:
                 picture.save(file, "PNG", pnginfo=about)
 

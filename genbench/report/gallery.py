@@ -95,9 +95,11 @@ def _but_for_the_checkpoint(row: Row) -> tuple[Any, ...]:
 def _left_out(tiles: Sequence[dict[str, Any]], pictured: set[Path], shown: Sequence[Shown | None]) -> Iterator[str]:
     if without := sum(tile["path"] not in pictured for tile in tiles):
         yield f"{without} of {len(tiles)} rows have no pictures beside their records; evaluating them again makes some."
-    if cut := [p for p in shown if p is not None and p.rows < p.of_rows]:
-        yield f"To keep this file small, {len(cut)} pictures show the first {cut[0].rows} of {cut[0].of_rows} rows."
-    if any(p is not None and p.uri.startswith("data:image/webp") for p in shown):
-        yield "They are compressed as WebP; the files beside the records are exact."
+    if compressed := [p for p in shown if p is not None and p.uri.startswith("data:image/webp")]:
+        cut = next((f", and show the first {p.rows} of {p.of_rows} rows" for p in compressed if p.rows < p.of_rows), "")
+        yield (
+            f"To keep this file small, {len(compressed)} pictures are compressed as WebP{cut}; the files beside the "
+            "records are exact and whole."
+        )
     if none := sum(p is None for p in shown):
         yield f"{none} pictures were left out."

@@ -47,8 +47,11 @@ const matches = (text) => words.every((word) => text.includes(word));
 $("filter").addEventListener("input", (event) => {
   words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const element of all("[data-find]")) element.hidden = !matches(element.dataset.find);
-  for (const group of all(".gallery h3")) group.hidden = !all("figure:not([hidden])", group.nextElementSibling).length;
-  const rows = all("tbody tr");
+  const rows = all("tbody tr[data-find]"); // a floor is there as long as its board is
+  const emptied = (element, found) => (element.hidden = words.length > 0 && !element.querySelector(found));
+  for (const board of all(".board")) emptied(board, "tr[data-find]:not([hidden])");
+  for (const gallery of all(".gallery")) emptied(gallery, "figure:not([hidden])");
+  for (const title of all(".gallery h3")) title.hidden = emptied(title.nextElementSibling, "figure:not([hidden])");
   const shown = rows.filter((row) => !row.hidden).length;
   $("count").textContent = words.length ? `${shown} of ${rows.length} rows` : "";
   redraw();

@@ -8,21 +8,23 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 BUDGET = 9_000_000  # characters of all pictures in a page
-SHARES = (1, 1 / 2, 1 / 4, 1 / 8)  # of the rows of a sheet
+SHARES = (1, 3 / 4, 1 / 2, 1 / 4, 1 / 8)  # of the rows of a sheet
 QUALITY = 80  # of WebP, where PNG does not fit
 PROBED = 24  # pictures that are encoded to see how large all will be
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file as it lies on disk: its bytes, and how many rows of images it says that it has."""
+    """A file as it lies on disk; rows of images that it says that it has, and pixels between two."""
 
     data: bytes
     rows: int
+    gap: int
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,22 @@ def read(path: Path) -> Picture | None:
     """A sheet; None where there is none.
 
     Raises:
-        OSError: it is no PNG, or a damaged one.
+        OSError: it is not readable, or no PNG, or a damaged one.
     """
     if not path.is_file():
         return None
     data = path.read_bytes()
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            rows = str(picture.info.get("rows", 1))
+            rows, gap = (_whole(picture.info.get(name)) for name in ("rows", "gap"))
             picture.verify()
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"no readable PNG ({error})") from error
-    return Picture(data, int(rows) if rows.isdecimal() and int(rows) else 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError("no PNG, or a damaged one") from error
+    return Picture(data, max(rows, 1), gap)
+
+
+def _whole(text: Any) -> int:
+    return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 4 else 0
 
 
 def fitted(pictures: Sequence[Picture], budget: int = BUDGET) -> list[Shown | None]:
@@ -84,7 +90,7 @@ def _as_webp(picture: Picture, share: float) -> Shown:
     """The first rows of a sheet."""
     rows = max(1, round(picture.rows * share))
     with Image.open(io.BytesIO(picture.data)) as image:
-        height = -(-image.height * rows // picture.rows)
+        height = picture.gap + rows * (image.height - picture.gap) // picture.rows
         image = image.crop((0, 0, image.width, height)).convert("RGB")
     with io.BytesIO() as file:
         image.save(file, "WEBP", quality=QUALITY, method=2)

@@ -66,8 +66,11 @@ def _run(group: Sequence[tuple[Record, Path]], rows: Rows) -> dict[str, Any]:
 
 def _named(record: Record, path: Path) -> str:
     run = record.run
-    which = f", {run['checkpoint']} at {run['images_seen']:,} images, {run['weights']} weights" if run else ""
-    return f"{record.protocol['name']}{which}: {path.name}"
+    facts = [record.protocol["name"]]
+    if run:
+        facts += [f"{run['checkpoint']} at {run['images_seen']:,} images", f"{run['weights']} weights"]
+        facts += [f"{option}={value}" for option, value in (run.get("sampling") or {}).items()]
+    return f"{', '.join(facts)}: {path.name}"
 
 
 def _fact(name: str, value: Any) -> str:

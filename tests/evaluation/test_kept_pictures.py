@@ -127,7 +127,7 @@ def worker(rank, folder):
 
 def test_two_processes_show_what_one_does(vae, tmp_path):
     root = Path(__file__).parents[2]
-    script = "import sys; from tests.evaluation.test_pictures import worker; worker(int(sys.argv[1]), sys.argv[2])"
+    script = "import sys; from tests.evaluation.test_kept_pictures import worker; worker(int(sys.argv[1]), sys.argv[2])"
     path = os.pathsep.join([str(root / "tests"), str(root), *filter(None, sys.path)])
     command = [sys.executable, "-W", "ignore", "-c", script]
     environment = os.environ | {"PYTHONPATH": path, "GENBENCH_CACHE": str(tmp_path)}
@@ -162,4 +162,5 @@ def test_files_are_named_after_what_they_show_and_say_how_many_rows_they_have(va
         "neighbours.png": "3",
         "reconstructions.png": "2",
     }
+    assert {picture.text["gap"] for picture in files.values()} == {str(GAP)}
     assert files["samples.png"].size == (8 * (32 + GAP) + GAP, 3 * (32 + GAP) + GAP)  # as compared

@@ -1,0 +1,100 @@
+"""report: a page from folders of runs, and a sentence where there can be none."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genbench.leaderboard.record import write
+from tests.leaderboard.records import many, record
+from tests.report.folders import leave
+
+
+def test_a_page_is_written_and_its_size_told(cli):
+    for made in many(3, 2, 1):
+        leave(made, Path("runs"), curve=20, kinds=("samples",), size=8)
+    status, out, err = cli("report")
+    page = Path("report.html")
+    assert (status, err) == (0, "")
+    assert out == f"Report: report.html ({page.stat().st_size / 1e6:.1f} MB, 13 records)\n"
+    assert cli("report", "runs", "--out", "again.html")[0] == 0
+    assert Path("again.html").read_bytes() == page.read_bytes()
+    assert page.read_text().startswith("<!doctype html>") and sorted(os.listdir()) == [
+        "again.html",
+        "report.html",
+        "runs",
+    ]
+
+
+def test_neither_torch_nor_lightning_nor_numpy_is_imported(cli, tmp_path):
+    leave(record(), Path("runs"), curve=5, kinds=("samples",), size=8)
+    script = (
+        "import sys; from genbench.cli import main; assert main(['report']) == 0;"
+        "heavy = {'torch', 'lightning', 'torchvision', 'numpy', 'scipy', 'pandas'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_read_is_named_and_the_page_is_written(cli):
+    path = leave(record(), Path("runs"), kinds=("samples",), size=8)
+    (path.parent / "cut.json").write_text('{"schema": 1')
+    (path.with_suffix("") / "samples.png").write_text("no picture")
+    status, out, err = cli("report", "runs")
+    assert status == 0 and "1 record)" in out and len(err.splitlines()) == 2
+    assert f"skipped {path.parent}/cut.json: " in err
+    assert f"skipped {path.with_suffix('')}/samples.png: no PNG, or a damaged one." in err
+
+
+def test_a_page_is_replaced_whole_or_not_at_all(cli, monkeypatch):
+    write(record(), "runs/a/records")
+    Path("report.html").write_text("before")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError):
+        cli("report")
+    assert Path("report.html").read_text() == "before" and sorted(os.listdir()) == ["report.html", "runs"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "There is no record in runs. Make one with `python -m genbench evaluate --ckpt last`"),
+        (("empty",), "There is no record in empty."),
+        (("nowhere",), "There is no folder nowhere."),
+        (("filled", "--out", "nowhere/report.html"), "--out nowhere/report.html: there is no folder nowhere."),
+        (("filled", "--out", "empty"), "--out empty is a folder; give the name of a file, such as empty/report.html."),
+        (("filled", "--out", "filled/file/x.html"), "there is no folder filled/file."),
+        (("scoreless",), "The records hold no scores."),
+    ],
+)
+def test_a_users_mistake_is_answered_in_a_sentence(cli, flags, message):
+    Path("empty").mkdir()
+    write(record(), "filled/records")
+    write(record(metrics={}), "scoreless/records")
+    Path("filled/file").write_text("")
+    status, out, err = cli("report", *flags)
+    assert status == 2 and message in err and out == "" and "Traceback" not in err
+    assert not list(Path().rglob("*.html"))
+
+
+def test_an_unwritable_folder_is_answered_in_a_sentence(cli, monkeypatch):
+    write(record(), "runs/a/records")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    status, _, err = cli("report", "--out", "runs/report.html")
+    assert status == 2 and "the folder runs is not writable" in err
+
+
+def test_an_unknown_flag_is_refused(cli, capfd):
+    with pytest.raises(SystemExit) as done:
+        cli("report", "--format=pdf")
+    assert done.value.code == 2 and "unrecognized arguments: --format=pdf" in capfd.readouterr().err
+
+
+def test_help_names_the_flags(cli, capfd):
+    with pytest.raises(SystemExit) as done:
+        cli("report", "--help")
+    out = capfd.readouterr().out
+    assert done.value.code == 0 and "--out FILE" in out and "FOLDER" in out

@@ -1,0 +1,231 @@
+"""The page in a browser, opened from disk: it works, and nothing that a record says runs."""
+
+import io
+import json
+import time
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from genbench.leaderboard.record import located
+from genbench.report.report import report
+from tests.leaderboard.records import entry, many, record
+from tests.report.browser import lacking, opened
+from tests.report.folders import SHEETS, leave
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(lacking()), reason=f"needs {lacking()} (apt-get install chromium chromium-driver)"),
+]
+EVIL = '</script><script>window.ran = 1</script><img src=x onerror="window.ran = 2"><a href="javascript:ran=3">x</a>'
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    records = many(10, 2, 1)
+    for k, made in enumerate(records):
+        kinds = tuple(SHEETS) if "mse" in made.metrics else ("samples", "neighbours")
+        leave(made, folder / "runs", curve=40, kinds=kinds if made.run else (), size=16, channels=1 + 2 * (k % 2))
+    text = {"name": EVIL, "config": {EVIL: EVIL}, "command": EVIL}
+    metrics = {"fid-mnistnet": entry("fid", 5.0, note=EVIL), "kid-mnistnet": entry("kid", None, note=EVIL)}
+    bad = record(EVIL, run=text, metrics=metrics, protocol=records[0].protocol)
+    bad = replace(bad, environment={"device": EVIL}, cost={EVIL: EVIL})
+    path = leave(bad, folder / "runs", kinds=("samples",), size=16)
+    (path.parents[1] / "metrics.csv").write_text(
+        "images_seen,val/fid-mnistnet,a/<img src=x onerror=ran=4>\n1,2,3\n2,3,4\n"
+    )
+    (folder / "report.html").write_text(report(located([folder / "runs"])[0]).html)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def driver(page):
+    with opened(page) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def silent(driver, page):
+    """Loaded anew; no error on the console, no request beyond the file, and no script of a record's."""
+    driver.get(page.as_uri())
+    yield
+    messages = [line for line in driver.get_log("browser") if line["level"] in ("SEVERE", "WARNING")]
+    assert not messages
+    events = [json.loads(line["message"])["message"] for line in driver.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert all(url.startswith(("file://", "data:", "blob:", "chrome:", "about:")) for url in asked), asked
+    assert driver.execute_script("return window.ran") is None
+
+
+def column(driver, name, table=0):
+    script = """const table = document.querySelectorAll('table')[arguments[0]];
+    const at = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent.replace('\\n', '') === arguments[1]);
+    return [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[at].dataset.sort);"""
+    return driver.execute_script(script, table, name)
+
+
+def click(driver, name, table=0):
+    script = """const cells = [...document.querySelectorAll('table')[arguments[0]].tHead.rows[0].cells];
+    const cell = cells.find((cell) => cell.textContent.replace('\\n', '') === arguments[1]);
+    cell.firstElementChild.click(); return cell.getAttribute('aria-sort');"""
+    return driver.execute_script(script, table, name)
+
+
+def drawn(driver, name):
+    """The traces of a chart, once it is scrolled to and drawn."""
+    driver.execute_script("document.getElementById(arguments[0]).scrollIntoView()", name)
+    for _ in range(100):
+        script = """const chart = document.getElementById(arguments[0]);
+        return chart.data && [chart.data.length, chart.layout.yaxis.title.text]"""
+        if found := driver.execute_script(script, name):
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"{name} was not drawn")
+
+
+def choose(driver, name, value):
+    script = (
+        "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
+    )
+    driver.execute_script(script, name, value)
+
+
+def test_a_header_sorts_by_number_best_first_and_then_the_other_way(driver):
+    assert click(driver, "fid-mnistnet ↓") == "ascending"
+    found = [float(v) for v in column(driver, "fid-mnistnet ↓")]
+    assert found == sorted(found) and len(found) == 21
+    assert click(driver, "fid-mnistnet ↓") == "descending"
+    assert [float(v) for v in column(driver, "fid-mnistnet ↓")] == found[::-1]
+    assert click(driver, "is-mnistnet ↑") == "descending"
+    found = column(driver, "is-mnistnet ↑")
+    assert found[-1] == "" and [float(v) for v in found[:-1]] == sorted(map(float, found[:-1]), reverse=True)
+    assert click(driver, "model") == "ascending"
+    assert column(driver, "model") == sorted(column(driver, "model"), key=str.lower)
+    floor = driver.execute_script("return document.querySelector('tbody.floor').previousElementSibling.rows.length")
+    assert floor == 21  # which stays below
+
+
+def test_a_header_is_reached_and_pressed_by_key(driver):
+    from selenium.webdriver.common.keys import Keys
+
+    button = driver.find_element("css selector", "thead button")
+    button.send_keys(Keys.ENTER)
+    assert button.find_element("xpath", "..").get_attribute("aria-sort") in ("ascending", "descending")
+
+
+def test_the_filter_leaves_what_it_names_everywhere(driver):
+    from selenium.webdriver.common.keys import Keys
+
+    box, count = (driver.find_element("id", name) for name in ("filter", "count"))
+    box.send_keys("beta-vae BEST")
+    assert column(driver, "model") == ["beta-VAE"] and count.text.startswith("3 of")  # on three tracks
+    shown = "return [...document.querySelectorAll(arguments[0])].filter((e) => !e.hidden).map((e) => e.dataset.find)"
+    for kind in (".gallery figure", "#boards tr[data-find]"):
+        found = driver.execute_script(shown, kind)
+        assert len(found) == 3 and all("beta-vae" in text and "best" in text for text in found)
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys("nothing like this")
+    assert driver.execute_script("return [...document.querySelectorAll('.board')].every((e) => e.hidden)")
+    box.send_keys(Keys.CONTROL, "a", Keys.DELETE)
+    assert len(column(driver, "model")) == 21 and count.text == ""
+
+
+def test_charts_are_drawn_where_they_are_looked_at_and_follow_their_selectors(driver):
+    assert drawn(driver, "by-time")[1] == "fid-mnistnet ↓" and drawn(driver, "by-size")[0] == 11
+    choose(driver, "quality-metric", "is-mnistnet")
+    assert drawn(driver, "by-time") == [10, "is-mnistnet ↑"]  # one model has no such score
+    choose(driver, "quality-board", "1")
+    assert drawn(driver, "by-size")[1] == "mse ↓"
+    assert drawn(driver, "curves-chart") == [21, "val/fid-mnistnet"]
+    choose(driver, "curves-metric", "generator/adversarial")
+    assert drawn(driver, "curves-chart") == [20, "generator/adversarial"]
+    choose(driver, "curves-metric", "a/<img src=x onerror=ran=4>")
+    assert drawn(driver, "curves-chart") == [1, "a/&lt;img src=x onerror=ran=4&gt;"]
+    text = driver.find_element("id", "curves-chart").text
+    assert "a/<img src=x onerror=ran=4>" in text and "</script><script>window.ran = 1" in text
+    driver.execute_script("document.getElementById('quality-log').click()")
+    assert driver.execute_script("return document.getElementById('by-time').layout.yaxis.type") == "log"
+
+
+def test_pictures_are_of_best_or_last_checkpoints_at_a_chosen_size(driver):
+    shown = "return [...document.querySelectorAll('#samples figure')].filter((e) => e.offsetParent)"
+    shown += ".map((e) => e.dataset.of)"
+    button = "document.querySelector('#samples button[data-{}=\"{}\"]').click()"
+    assert {of for of in driver.execute_script(shown) if of} == {"best"}
+    for checkpoint, expected in (("last", {"last"}), ("", {"best", "last"}), ("best", {"best"})):
+        driver.execute_script(button.format("checkpoint", checkpoint))
+        assert {of for of in driver.execute_script(shown) if of} == expected
+    image = "const i = [...document.querySelectorAll('#samples img')].find((e) => e.offsetParent);"
+    size = f"{image} return i.getBoundingClientRect().width"
+    assert driver.execute_script(size) == 8 * 18 + 2
+    driver.execute_script(button.format("zoom", 2))
+    assert driver.execute_script(size) == 2 * (8 * 18 + 2)
+    driver.execute_script(f"{image} i.scrollIntoView()")
+    for _ in range(100):
+        decoded = driver.execute_script(f"{image} return [i.naturalWidth, getComputedStyle(i).imageRendering]")
+        if decoded[0]:
+            break
+        time.sleep(0.1)
+    assert decoded == [8 * 18 + 2, "pixelated"]
+
+
+def test_the_button_switches_between_light_and_dark_with_the_charts(driver):
+    drawn(driver, "curves-chart")
+    colours = """const paper = getComputedStyle(document.body).backgroundColor;
+    return [paper, document.getElementById('curves-chart').layout.xaxis.gridcolor]"""
+    light = driver.execute_script(colours)
+    driver.find_element("id", "theme").click()
+    dark = driver.execute_script(colours)
+    driver.find_element("id", "theme").click()
+    assert light == driver.execute_script(colours) and all(a != b for a, b in zip(light, dark, strict=True))
+    assert sum(map(int, dark[0][4:-1].split(", "))) < 150 < 600 < sum(map(int, light[0][4:-1].split(", ")))
+
+
+def test_the_system_that_prefers_dark_gets_dark(driver):
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    light = driver.execute_script(paper)
+    for value in ("dark", "light"):
+        features = [{"name": "prefers-color-scheme", "value": value}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        assert (driver.execute_script(paper) == light) == (value == "light")
+
+
+def test_a_model_leads_to_its_run_which_opens(driver):
+    link = driver.find_element("css selector", "tbody th a")
+    driver.execute_script("arguments[0].click()", link)
+    time.sleep(0.2)
+    name = link.get_attribute("href").partition("#")[2]
+    assert driver.execute_script("return document.getElementById(arguments[0]).open", name)
+    assert "class_path: genbench.models." in driver.find_element("id", name).text
+
+
+def test_a_phone_scrolls_tables_and_never_the_page(driver):
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        widths = driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+        assert widths == [390, 390]
+        assert driver.execute_script(
+            "const s = document.querySelector('.scroll'); return s.scrollWidth > s.clientWidth"
+        )
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_without_scripts_everything_but_the_charts_is_there(page, driver):
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        driver.get(page.as_uri())
+        text = driver.find_element("tag name", "body").text
+        assert "StyleGAN2" in text and "95% interval" in text and "logarithmic" not in text
+    finally:
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_a_screenshot_is_no_blank(driver):
+    driver.execute_script("scrollTo(0, 0)")
+    picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("L")
+    dark, light = picture.getextrema()
+    assert picture.size[0] >= 1200 and dark < 60 and light > 220

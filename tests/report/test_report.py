@@ -1,0 +1,233 @@
+"""The page: one file, the same for the same records, that shows every text as text."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from genbench.core.errors import UserError
+from genbench.leaderboard.record import located, write
+from genbench.report.report import report
+from tests.leaderboard.records import entry, many, protocol, record
+from tests.report.folders import SHEETS, leave
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`&amp;{{7*7}}\u2028<!--"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, scripts, and all text that is shown."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.scripts, self.text, self._inside = [], [], [], ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text.append(data)
+
+    @property
+    def shown(self):
+        return " ".join(self.text)
+
+    @property
+    def data(self):
+        return json.loads(self.scripts[0])
+
+
+def page(*records, folder=None, **more):
+    """The page of records that lie nowhere, or in a folder with what `leave` makes beside them."""
+    if folder is None:
+        return report([(made, Path(f"runs/{k}/records/{k}.json")) for k, made in enumerate(records)]).html
+    for made in records:
+        leave(made, folder, **more)
+    return report(located([folder])[0]).html
+
+
+def cells(html, column):
+    """Of the first board what a column sorts by, floor included."""
+    found = Page(html)
+    columns = [a["title"].removeprefix("Sort by ") for t, a in found.elements if t == "button" and "title" in a]
+    values = [a["data-sort"] for t, a in found.elements if "data-sort" in a]
+    return values[columns.index(column) :: len(columns)]
+
+
+def test_every_board_is_there_with_its_heading_notes_and_floor():
+    found = Page(page(*many(10, 2, 2)))
+    headings = [text for text in found.text if " · fid" in text and text.count("·") == 2]
+    for name in ("fid10k-test", "fid1k-val"):
+        for track in ("generation", "reconstruction", "likelihood"):
+            assert f"MNIST · {name} · {track}" in headings
+    assert "— fid-mnistnet: needs 2,048 images, got 1,000" in found.shown
+    assert [a for t, a in found.elements if t == "tbody" and a.get("class") == "floor"]
+    assert "10 models, 20 runs" in found.shown
+
+
+def test_cells_are_sorted_by_the_numbers_that_they_round():
+    records = [record(run={"seed": k}, metrics={"fid": entry("fid", v)}) for k, v in enumerate((3.0, 3.123456789))]
+    html = page(*records, record("real", "floor", metrics={"fid": entry("fid", 0.5)}))
+    assert cells(html, "fid ↓") == [repr((3.0 + 3.123456789) / 2), "0.5"]
+    assert cells(html, "parameters") == ["1230000.0", ""] and cells(html, "updates") == ["15600.0", ""]
+    assert cells(html, "model") == ["DCGAN", "real"] and cells(html, "rank") == ["1.0", ""]
+    assert "95% interval of the mean" in html and "standard deviation 0.0873 over 2 seeds" in html
+
+
+def test_best_values_are_marked_and_the_floor_never_is():
+    html = page(record("a", metrics={"fid": entry("fid", 1.0)}), record("b", metrics={"fid": entry("fid", 2.0)}),
+                record("real", "floor", metrics={"fid": entry("fid", 0.1)}))  # fmt: skip
+    marked = [a["data-sort"] for _, a in Page(html).elements if "best" in a.get("class", "").split()]
+    assert marked == ["1.0"]
+
+
+def evil(where):
+    """A record with that text in one place."""
+    made = record(metrics={"fid": entry("fid", 3.0)})
+    if where == "metric":
+        return replace(made, metrics={EVIL: entry("fid", 3.0)})
+    if where == "note":
+        return replace(made, metrics={"fid": entry("fid", None, note=EVIL), "is": entry("is", 2.0)})
+    if where == "track":
+        return replace(made, metrics={"fid": entry("fid", 3.0) | {"track": EVIL}})
+    if where == "protocol":
+        return replace(made, protocol=protocol(EVIL, **{EVIL: EVIL}))
+    if where == "extractor":
+        return replace(made, protocol=protocol(extractor={"name": EVIL}))
+    place = {
+        "model": ("model", {"name": EVIL}), "data": ("data", {"name": EVIL}), "run": ("run", {"name": EVIL}),
+        "checkpoint": ("run", {"checkpoint": EVIL}), "weights": ("run", {"weights": EVIL}),
+        "command": ("run", {"command": EVIL}), "config": ("run", {"config": {EVIL: {"value": [EVIL]}}}),
+        "sampling": ("run", {"sampling": {EVIL: EVIL}}), "players": ("run", {"updates": {EVIL: 3, "b": 4}}),
+        "training": ("training", {"device": EVIL, EVIL: EVIL}), "cost": ("cost", {EVIL: EVIL}),
+        "environment": ("environment", {"device": EVIL, EVIL: EVIL}),
+    }  # fmt: skip
+    name, values = place[where]
+    return replace(made, **{name: getattr(made, name) | values})
+
+
+PLACES = ("metric", "note", "track", "protocol", "extractor", "model", "data", "run", "checkpoint", "weights",
+          "command", "config", "sampling", "players", "training", "cost", "environment")  # fmt: skip
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_text_that_is_html_is_shown_as_text(where):
+    other = record("other", run={"sampling": {}}, metrics={"fid": entry("fid", 4.0)})
+    harmless, found = Page(page(record(metrics={"fid": entry("fid", 3.0)}), other)), Page(page(evil(where), other))
+    assert len(found.scripts) == len(harmless.scripts) == 3
+    assert found.scripts[1:] == harmless.scripts[1:] and found.data
+    kinds = [{tag for tag, _ in p.elements} - {"h3", "option"} for p in (found, harmless)]
+    assert kinds[0] <= kinds[1] | {"pre"} and not [a for _, a in found.elements if any(n.startswith("on") for n in a)]
+    assert "alert(1)" in found.shown and "{{7*7}}" in found.shown
+
+
+def test_a_curve_and_a_file_named_like_html_are_text_too(tmp_path):
+    run = {"name": "<b>bold<"}
+    path = leave(record(run=run), tmp_path / "runs")
+    (path.parents[1] / "metrics.csv").write_text("images_seen,a/</script><script>\n1,2\n2,3\n")
+    found = Page(report(located([tmp_path])[0]).html)
+    assert len(found.scripts) == 3 and found.data["runs"][0]["series"] == {"a/</script><script>": [0, [2, 3]]}
+
+
+def test_nothing_is_asked_of_the_network(tmp_path):
+    html = page(*many(4, 2, 1), folder=tmp_path, curve=20, kinds=tuple(SHEETS))
+    for tag, attributes in Page(html).elements:
+        assert tag not in ("iframe", "object", "embed", "base", "audio", "video", "form"), tag
+        for name in ("src", "href", "srcset", "poster", "data", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    style = re.search(r"<style>(.*?)</style>", html, re.S)[1]
+    assert "url(" not in style and "@import" not in style
+    (policy,) = [a["content"] for _, a in Page(html).elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and "http" not in policy
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    first = page(*many(4, 2, 1), folder=tmp_path, curve=20, kinds=tuple(SHEETS))
+    assert report(located([tmp_path])[0]).html == first
+
+
+def test_every_run_stands_once_with_command_config_costs_and_versions():
+    records = [
+        record(run={"checkpoint": c, "command": "python -m genbench fit --name 'a b'"}) for c in ("best", "last")
+    ]
+    html = page(*records, record("VAE"), record("real", "floor"))
+    found = Page(html)
+    ids = [a["id"] for t, a in found.elements if a.get("class") == "run"]
+    assert ids == ["run-0", "run-1", "run-2"]
+    assert {a["href"] for t, a in found.elements if t == "a"} >= {f"#{name}" for name in ids}
+    assert "python -m genbench fit --name 'a b'" in found.shown and "class_path: genbench.models.DCGAN" in found.shown
+    for text in ("277.2", "python", "3.11.7", "device_hours", "evaluation_seconds", "fid10k-test, best at 1,000,000"):
+        assert text in found.shown, text
+
+
+def test_curves_come_from_the_runs_and_are_missed_by_nothing(tmp_path):
+    leave(record(run={"name": "a"}), tmp_path, curve=30)
+    leave(record("VAE", run={"name": "b"}), tmp_path)
+    leave(record("theirs", "images"), tmp_path)
+    made = report(located([tmp_path])[0])
+    runs = {run["name"]: run for run in Page(made.html).data["runs"]}
+    assert {name for name, run in runs.items() if run["series"]} == {"a"} and made.skipped == []
+    assert {"generator/adversarial", "val/fid-mnistnet"} < runs["a"]["series"].keys()
+    at, values = runs["a"]["series"]["val/fid-mnistnet"]
+    assert runs["a"]["at"][at] == [20000, 40000, 60000] and len(values) == 3
+
+
+def test_pictures_of_the_first_seed_stand_side_by_side_by_protocol(tmp_path):
+    for name in ("DCGAN", "VAE"):
+        for seed in (1, 0):
+            for checkpoint in ("best", "last"):
+                run = {"seed": seed, "checkpoint": checkpoint, "name": f"{name}-{seed}"}
+                leave(record(name, run=run), tmp_path, kinds=("samples",) if name == "DCGAN" else tuple(SHEETS), size=8)
+    found = Page(report(located([tmp_path])[0]).html)
+    pictures = [a["alt"] for t, a in found.elements if t == "img"]
+    assert sorted(pictures[:4]) == [f"Samples of {n}, {c} · seed 0" for n in ("DCGAN", "VAE") for c in ("best", "last")]
+    assert pictures[4:] == [
+        f"{kind} of VAE, {c} · seed 0"
+        for kind in ("Nearest training images", "Reconstructions") for c in ("best", "last")
+    ]  # fmt: skip
+    assert [a.get("data-of") for t, a in found.elements if t == "figure" and "data-find" in a] == ["best", "last"] * 4
+
+
+def test_a_picture_or_curve_that_cannot_be_read_is_named_and_the_page_is_made(tmp_path):
+    path = leave(record(), tmp_path, kinds=("samples", "neighbours"), size=8)
+    picture = path.with_suffix("") / "samples.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    (path.with_suffix("") / "neighbours.png").write_text("<svg onload=alert(1)>")
+    (path.parents[1] / "metrics.csv").write_text('images_seen,a/b\n1,"' + "x" * 200_000 + "\n")
+    made = report(located([tmp_path])[0])
+    assert {p.name for p, _ in made.skipped} == {"samples.png", "neighbours.png", "metrics.csv"}
+    assert "<img" not in made.html and "1 of 1 rows have no pictures" in made.html
+
+
+def test_records_of_one_name_and_protocols_of_one_name_stand_apart():
+    config = {"config_hash": "b" * 16}
+    found = Page(page(record(), record(run=config | {"name": "wide"}), record(protocol=protocol(seed=1))))
+    assert "DCGAN (wide)" in found.text and "DCGAN (dcgan-mnist)" in found.text
+    assert "2 protocols have this name; they differ in seed (0, 1)" in found.shown
+
+
+def test_odd_records_have_their_place(tmp_path):
+    found = page(replace(record(), run=None, training=None), record("theirs", "images"),
+                 record("VAE", metrics={"fid": entry("fid", None, note="too few")}))  # fmt: skip
+    assert "theirs" in found and "too few" in found
+    half = json.loads(json.dumps("half of a character \ud800"))
+    write(record(run={"config": {"name": half}}), tmp_path / "records")
+    report(located([tmp_path])[0]).html.encode("utf-8", "replace")
+
+
+def test_records_without_scores_are_a_sentence():
+    with pytest.raises(UserError, match="The records hold no scores"):
+        page(replace(record(), metrics={}))
