@@ -157,11 +157,13 @@ function layout(x, y, more = {}) {
     hoverlabel: { bgcolor: style.getPropertyValue("--paper").trim(), bordercolor: line, font: { color: ink }, align: "left" },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: soft },
     margin: { l: 60, r: 12, t: 12, b: 44 },
-    legend: { orientation: "h", y: -0.18, yanchor: "top", x: 0, font: { color: ink } },
+    legend: { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom", font: { color: ink } },
     xaxis: { ...axis, ...x }, yaxis: { ...axis, ...y }, ...more,
   };
 }
 
+const named = (models) => models <= (innerWidth < 640 ? 6 : 15); // in a legend; of more, the pointer tells
+const short = (name) => plain(name.length > 24 ? `${name.slice(0, 23)}…` : name);
 const title = (text) => ({ text: plain(text), standoff: 8 });
 const logarithmic = (values) => values.length > 1 && Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
 
@@ -183,7 +185,7 @@ function scatter(field, name) {
     const own = points.filter((p) => p.model === model);
     const [means, deviations] = [0, 1].map((k) => own.map((p) => p.scores[metric][k]));
     return {
-      type: "scatter", mode: "markers", name: plain(model), x: own.map((p) => p[field]), y: means,
+      type: "scatter", mode: "markers", name: short(model), x: own.map((p) => p[field]), y: means,
       error_y: { type: "data", array: deviations.map((d) => d ?? 0), visible: deviations.some((d) => d), thickness: 1, width: 3 },
       marker: { color: colour(model), size: 10, line: { width: 1.5, color: colour(model) },
         symbol: own.map((p) => (p.checkpoint === "last" ? "circle-open" : "circle")) },
@@ -199,9 +201,9 @@ function scatter(field, name) {
   }] : [];
   const xs = points.map((p) => p[field]);
   return [traces, layout(
-    { title: title(name), type: logarithmic(xs) ? "log" : "linear", ...(logarithmic(xs) ? { dtick: 1 } : { rangemode: "tozero" }), tickformat: field === "hours" ? "~g" : "~s" },
+    { title: title(name), type: logarithmic(xs) ? "log" : "linear", ...(logarithmic(xs) ? { dtick: "D2" } : { rangemode: "tozero" }), tickformat: field === "hours" ? "~g" : "~s" },
     { title: title(metric + (ARROW[board.metrics[metric]] ?? "")), type: log ? "log" : "linear" },
-    { shapes, showlegend: true },
+    { shapes, showlegend: named(traces.length) },
   )];
 }
 
@@ -226,13 +228,13 @@ if ($("quality")) {
 function learning() {
   const [set, metric] = [$("curves-data").value, $("curves-metric").value];
   const runs = data.runs.filter((run) => run.data === set && run.series[metric] && matches(run.find));
-  const named = new Set();
+  const known = new Set();
   const traces = runs.map((run) => {
     const [at, values] = run.series[metric];
-    const first = !named.has(run.model);
-    named.add(run.model);
+    const first = !known.has(run.model);
+    known.add(run.model);
     return {
-      type: "scatter", mode: values.length < 40 ? "lines+markers" : "lines", name: plain(run.model), legendgroup: run.model, showlegend: first,
+      type: "scatter", mode: values.length < 40 ? "lines+markers" : "lines", name: short(run.model), legendgroup: run.model, showlegend: first,
       x: run.at[at], y: values, line: { color: colour(run.model), width: 1.5, dash: dash(run.model) }, marker: { size: 4 },
       hovertext: values.map((value, k) => plain(`${run.name}: ${value.toPrecision(4)} after ${run.at[at][k].toLocaleString("en")} images`)), hoverinfo: "text",
     };
@@ -240,7 +242,7 @@ function learning() {
   return [traces, layout(
     { title: title("images seen"), tickformat: "~s", rangemode: "tozero" },
     { title: title(metric), type: $("curves-log").checked ? "log" : "linear" },
-    { showlegend: true },
+    { showlegend: named(known.size) },
   )];
 }
 

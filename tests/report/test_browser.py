@@ -144,7 +144,7 @@ def test_charts_are_drawn_where_they_are_looked_at_and_follow_their_selectors(dr
     choose(driver, "curves-metric", "a/<img src=x onerror=ran=4>")
     assert drawn(driver, "curves-chart") == [1, "a/&lt;img src=x onerror=ran=4&gt;"]
     text = driver.find_element("id", "curves-chart").text
-    assert "a/<img src=x onerror=ran=4>" in text and "</script><script>window.ran = 1" in text
+    assert "a/<img src=x onerror=ran=4>" in text and "</script><script>window" in text
     driver.execute_script("document.getElementById('quality-log').click()")
     assert driver.execute_script("return document.getElementById('by-time').layout.yaxis.type") == "log"
 
