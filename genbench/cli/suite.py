@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fnmatch
 import os
 import shutil
@@ -23,6 +24,8 @@ from genbench.suites.folder import Folder, State, seconds_left
 from genbench.suites.suite import Suite, load, told
 
 POLL = 0.5  # seconds
+SLURM_POLL = 5.0  # its controller has others to answer
+UNDER_WAY = ("queued", "running")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +77,7 @@ def _find(name: str) -> Path:
 
 def _folder_of(name: str) -> Path:
     path = Path(name)
-    return path if (path / "suite.json").is_file() else Path("runs") / _find(name).stem
+    return path if (path / "suite.yaml").is_file() else Path("runs") / _find(name).stem
 
 
 def _modules(argv: list[str]) -> list[str]:
@@ -107,18 +110,18 @@ def _run(arguments: argparse.Namespace, modules: list[str]) -> int:
             status = _on_cluster(suite, kept, facts, wanted, arguments, modules)
         else:
             status = _run_here(suite, kept, facts, wanted, arguments, modules)
+        if status is None:
+            return 0
+        _conclude(kept)
     except OSError as error:
         from genbench.cli.work import full
 
         if not full(error):
             raise
         raise UserError(
-            f"The disk of {kept.path} is full ({error}). Nothing that was finished is lost: free some of it, and call "
+            f"The disk of {kept.path} is full. Nothing that was finished is lost: free some of it, and call "
             "`suite run` again."
         ) from error
-    if status is None:
-        return 0
-    _conclude(kept)
     return status
 
 
@@ -210,15 +213,16 @@ def _run_here(
 
     import torch
 
-    from genbench.cli.work import work
+    from genbench.cli import work
     from genbench.suites.launch import Here
 
     launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
     most = max(each["devices"] for each in facts.values())
     here = Here(kept.path, launch, torch.cuda.device_count(), most)
     show = _Lines(kept, here, {name: _minutes(suite, each) for name, each in facts.items()})
-    begun: set[str] = set()  # by us: what has ended once is not begun again, however it ended
+    begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
     told: list[int] = []  # signals
+    full = False  # the disk
 
     def stop(signum: int, frame: Any) -> None:
         told.append(signum)
@@ -228,23 +232,29 @@ def _run_here(
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         while True:
-            for run, for_memory in here.ended():
-                _bury(kept, run, for_memory)
+            for run, took, why in here.ended():
+                if not took and why is None and kept.states([run])[0].state == "running":
+                    del begun[run]  # somebody else was faster, and may yet leave it to us
+                    continue
+                _bury(kept, run, begun[run], why, bool(told))
                 show.ended(run)
+                full |= work.FULL in (kept.states([run])[0].reason or "") or "No space left" in (why or "")
             states = {state.run: state for state in kept.states(wanted)}
             show.refresh(states.values())
             todo = [run for run in wanted if _is_open(states[run], arguments.retry_failed) and run not in begun]
             elsewhere = [run for run in wanted if states[run].state == "running" and run not in here.running()]
+            if full and not here.running():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if told and not here.running():
                 print(f"\nStopped. Go on with:  python -m genbench suite run {arguments.suite}", file=sys.stderr)
                 return 128 + told[0]
             if not (todo or elsewhere or here.running()):
                 break
-            while todo and here.room() and not told:
+            while todo and here.room() and not (told or full):
                 run = todo.pop(0)
-                begun.add(run)
+                begun[run] = states[run].attempts
                 show.begins(states[run])
-                here.start(run, work, str(kept.path), run, arguments.retry_failed, modules)
+                here.start(run, work.work, str(kept.path), run, arguments.retry_failed, modules)
             time.sleep(POLL)
     finally:
         show.close()
@@ -257,18 +267,19 @@ def _is_open(state: State, retry_failed: bool) -> bool:
     return state.state in ("waiting", "stopped") or (retry_failed and state.state == "failed")
 
 
-def _bury(kept: Folder, run: str, for_memory: bool) -> None:
-    """Say of a run whose process has ended without a word how it ended."""
+def _bury(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool) -> None:
+    """Say of a run whose process died how it ended: nobody else does.
+
+    attempts  at this run, before the process was started
+    """
     attempt = claims.latest(kept.claims, run)
-    if attempt is None or attempt.outcome is not None or attempt.alive:
-        return  # it has said so; or another process works on it
-    if for_memory:
-        reason = (
-            "killed for memory: the machine had none left. Smaller batches, or fewer runs at once (--at-once), help"
-        )
-    else:
-        reason = "it ended without a word, as a process does that is killed"
-    claims.close(kept.claims, run, attempt, "failed", reason)
+    if why is None or (attempt is not None and (attempt.alive or attempt.number > attempts + 1)):
+        return  # it has said so itself; or another process works on it
+    if attempt is None or attempt.number == attempts:  # it died before it took the run
+        if not stopping and (claim := claims.take(kept.claims, run, again=True)) is not None:
+            claim.end("failed", why)
+    elif attempt.outcome is None:
+        claims.close(kept.claims, run, attempt, "stopped" if stopping else "failed", why)
 
 
 def _minutes(suite: Suite, facts: dict[str, Any]) -> float | None:
@@ -286,79 +297,149 @@ def _on_cluster(
 ) -> int | None:
     """Submit the runs to Slurm; None where we do not wait for them."""
     import dataclasses
+
+    from genbench.suites.launch import Cluster
+
+    launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
+    cluster = Cluster(kept.path.absolute(), launch)
+    show = _Lines(kept, cluster, {name: _minutes(suite, each) for name, each in facts.items()})
+    try:
+        states = _with_jobs(kept, kept.states(wanted))
+        todo = [state.run for state in states if _is_open(state, arguments.retry_failed)]
+        if todo:
+            numbers = sorted(_submit(cluster, kept, facts, todo, arguments.retry_failed, modules))
+            show.say(f"{len(todo)} run{'s' * (len(todo) > 1)} submitted to Slurm as {', '.join(numbers)}")
+        if arguments.wait or not (todo or any(state.state in UNDER_WAY for state in states)):
+            return _wait(kept, wanted, show)
+    except KeyboardInterrupt:
+        show.say("Not waiting any longer; the jobs go on.")
+    finally:
+        show.close()
+    print(f"How far they are:  python -m genbench suite status {kept.path}", file=sys.stderr)
+    return None
+
+
+def _wait(kept: Folder, wanted: list[str], show: _Lines) -> int:
+    """Stay until no job waits or runs; the exit status."""
+    before: dict[str, State] = {}
+    silent = False
+    while True:
+        try:
+            states = {state.run: state for state in _with_jobs(kept, kept.states(wanted))}
+        except UserError as error:  # its controller is restarted, or has too much to do
+            if not silent:
+                show.say(str(error))
+            silent = True
+            time.sleep(SLURM_POLL)
+            continue
+        silent = False
+        for run, state in states.items():
+            if run in before and state.state != before[run].state:
+                if state.state == "running":
+                    show.begins(before[run])
+                else:
+                    show.ended(run)
+        if not any(state.state in UNDER_WAY for state in states.values()):
+            return 1 if any(state.state != "done" for state in states.values()) else 0
+        before = states
+        show.refresh(states.values())
+        time.sleep(SLURM_POLL)
+
+
+def _submit(
+    cluster: Any, kept: Folder, facts: dict[str, Any], todo: list[str], again: bool, modules: list[str]
+) -> set[str]:
+    """Submit runs: one array for all of the same devices, nodes and kind of device; the ids of the arrays."""
     import json
 
     from genbench.cli.work import work
     from genbench.core.files import replacing
-    from genbench.suites.launch import Cluster, slurm_states
+    from genbench.suites.launch import jobs_of
 
-    launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
-    cluster = Cluster(kept.path.absolute(), launch)
-    submitted = _submitted(kept)
-    waiting = slurm_states(list(submitted.values()))
-    states = {state.run: state for state in kept.states(wanted)}
-    todo = [
-        run for run in wanted
-        if _is_open(states[run], arguments.retry_failed)
-        and waiting.get(submitted.get(run, "")) not in ("PENDING", "RUNNING", "CONFIGURING", "REQUEUED")
-    ]  # fmt: skip
-    of = {run: experiment for run, (experiment, _) in kept.runs().items()}
-    gpus = {name: kept.config(name)["trainer"]["accelerator"] not in ("cpu", "auto") for name in facts}
-    kinds: dict[tuple[int, int, bool], dict[str, tuple[Any, ...]]] = {}  # an array of jobs has one size
+    known = kept.runs()
+    kinds: dict[tuple[int, int, bool], list[str]] = {}
     for run in todo:
-        each = facts[of[run]]
-        kind = each["devices"], each["nodes"], gpus[of[run]]
-        kinds.setdefault(kind, {})[run] = (str(kept.path.absolute()), run, arguments.retry_failed, modules)
-    for kind, given in kinds.items():
-        submitted |= cluster.submit(given, work, *kind)
-    with replacing(kept.path / "jobs" / "submitted.json") as file:
-        file.write(json.dumps(submitted).encode())
-    jobs = sorted({submitted[run].partition("_")[0] for run in todo})
-    print(f"{len(todo)} runs submitted to Slurm" + (f" as {', '.join(jobs)}" if jobs else ""))
-    if not arguments.wait:
-        print(f"How far they are:  python -m genbench suite status {kept.path}")
-        return None
-    while True:
-        states = {state.run: state for state in _with_jobs(kept, kept.states(wanted))}
-        if all(state.state not in ("queued", "running") for state in states.values()):
-            return 1 if any(state.state != "done" for state in states.values()) else 0
-        time.sleep(4 * POLL)
+        name, _ = known[run]
+        accelerator = kept.config(name)["trainer"]["accelerator"]
+        gpus = cluster.has_gpus() if accelerator == "auto" else accelerator != "cpu"
+        kinds.setdefault((facts[name]["devices"], facts[name]["nodes"], gpus), []).append(run)
+    jobs: dict[str, str] = {}
+    try:
+        for kind, runs in kinds.items():
+            given = {run: (str(kept.path.absolute()), run, again, modules) for run in runs}
+            jobs |= zip(runs, cluster.submit(given, work, *kind), strict=True)
+        if hopeless := {job.reason for job in jobs_of(jobs.values()).values() if job.hopeless}:
+            raise UserError(
+                f"Slurm would never start the jobs: it says {', '.join(sorted(hopeless))}. Nothing was begun; see "
+                "`launch` in the suite."
+            )
+    except UserError:
+        cluster.cancel(jobs.values())  # all or nothing
+        raise
+    with replacing(_jobs_path(kept)) as file:
+        file.write(json.dumps(_submitted(kept) | jobs, indent=1).encode())
+    return {job.partition("_")[0] for job in jobs.values()}
 
 
 def _submitted(kept: Folder) -> dict[str, str]:
+    """The last job of every run that was submitted to Slurm."""
     import json
 
     try:
-        return json.loads((kept.path / "jobs" / "submitted.json").read_text())
+        return json.loads(_jobs_path(kept).read_text())
     except (OSError, ValueError):
         return {}
 
 
-def _with_jobs(kept: Folder, states: list[State]) -> list[State]:
-    """States with what Slurm knows of their jobs: queued, and why one died without a word."""
-    import dataclasses
+def _jobs_path(kept: Folder) -> Path:
+    return kept.path / "jobs" / "submitted.json"
 
-    from genbench.suites.launch import slurm_states
+
+def _with_jobs(kept: Folder, states: list[State]) -> list[State]:
+    """States with what Slurm knows of their jobs: queued, and why one died without a word.
+
+    Raises:
+        UserError: Slurm does not answer.
+    """
+    from genbench.suites.launch import jobs_of
 
     submitted = _submitted(kept)
-    if not submitted or shutil.which("scontrol") is None:
+    left = [state.run for state in states if state.state != "done" and state.run in submitted]
+    if not left or shutil.which("scontrol") is None:
         return states
-    known = slurm_states(list(submitted.values()))
-    found = []
-    for state in states:
-        job = known.get(submitted.get(state.run, ""))
-        if state.state in ("waiting", "stopped") and job in ("PENDING", "CONFIGURING", "REQUEUED", "RUNNING"):
-            state = dataclasses.replace(state, state="queued")
-        elif state.state == "stopped" and job in ("OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT", "CANCELLED", "FAILED"):
-            words = {"OUT_OF_MEMORY": "killed for memory: give `launch.memory` more", "CANCELLED": "cancelled"}
-            reason = words.get(job, f"Slurm says {job}")
-            attempt = claims.latest(kept.claims, state.run)
-            if job == "OUT_OF_MEMORY" and attempt is not None:
-                claims.close(kept.claims, state.run, attempt, "failed", reason)
-                state = dataclasses.replace(state, state="failed")
-            state = dataclasses.replace(state, reason=reason)
-        found.append(state)
-    return found
+    jobs = jobs_of(submitted[run] for run in left)
+    return [
+        _with_job(kept, state, submitted[state.run], jobs.get(submitted[state.run])) if state.run in left else state
+        for state in states
+    ]
+
+
+def _with_job(kept: Folder, state: State, number: str, job: Any) -> State:
+    """A run's state with its job, which has died if it is over and its attempt is not; None for a forgotten one."""
+    import dataclasses
+
+    from genbench.suites.launch import how_it_died
+
+    attempt = claims.latest(kept.claims, state.run)
+    its_own = attempt is not None and attempt.holder.get("job") == number
+    if job is None:
+        if state.state not in ("waiting", "stopped") or not (attempt is None or its_own):
+            return state
+        reason = f"Slurm no longer knows its job {number}: it was cancelled, or ended some time ago"
+        return dataclasses.replace(state, state="stopped", reason=reason)
+    if not job.over:
+        waits = state.state in ("waiting", "stopped") or (state.state == "failed" and not its_own)
+        return dataclasses.replace(state, state="queued", reason=job.reason) if waits else state
+    outcome, reason = how_it_died(job, kept.path / "jobs" / f"{number}_0_log.err")
+    if its_own and attempt.outcome is None:
+        claims.close(kept.claims, state.run, attempt, outcome, reason)
+        return kept.states([state.run])[0]
+    if state.state not in ("waiting", "stopped") or job.state == "COMPLETED":
+        return state  # it has said so itself, or found somebody else at work
+    if outcome == "failed" and (claim := claims.take(kept.claims, state.run)) is not None:
+        claim.end(outcome, reason)  # before it took the run
+        return kept.states([state.run])[0]
+    return dataclasses.replace(state, state="stopped", reason=reason)
 
 
 # ---- what it says -------------------------------------------------------------------------------------------------
@@ -379,18 +460,18 @@ class _Lines:
             self._live.start()
 
     def begins(self, state: State) -> None:
-        self._say(f"{state.run}  {'goes on' if state.state != 'waiting' else 'begins'}")
+        self.say(f"{state.run}  {'goes on' if state.attempts else 'begins'}")
 
     def ended(self, run: str) -> None:
         (state,) = self.kept.states([run])
         if state.state == "failed":
-            self._say(f"{run}  failed: {state.reason}. Its log: {self.kept.log(run)}")
+            self.say(f"{run}  failed: {state.reason.rstrip('.')}. Its log: {self.kept.log(run)}")
         elif state.state == "done":
-            self._say(f"{run}  done, {state.images:,} images{_took(state.seconds)}")
+            self.say(f"{run}  done, {state.images:,} images{_took(state.seconds)}")
         elif state.state == "stopped":
-            self._say(f"{run}  stopped, to be gone on with")
+            self.say(f"{run}  stopped, to be gone on with" + (f": {state.reason}" if state.reason else ""))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         from rich.markup import escape
 
         self.console.print(escape(f"{time.strftime('%H:%M:%S')}  {text}"))
@@ -404,6 +485,11 @@ class _Lines:
     def close(self) -> None:
         if self._live:
             self._live.stop()
+
+
+def _in_words(state: State) -> str:
+    """Why a job waits, in Slurm's word."""
+    return f" ({state.reason})" if state.state == "queued" and state.reason else ""
 
 
 def _took(seconds: float | None) -> str:
@@ -435,7 +521,11 @@ def _status(kept: Folder) -> int:
     from rich.table import Table
 
     plan = kept.plan()
-    states = _with_jobs(kept, kept.states())
+    states = kept.states()
+    try:
+        states = _with_jobs(kept, states)
+    except UserError as error:
+        print(f"note: {error}", file=sys.stderr)
     console = Console(highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for name, side in {"run": "left", "state": "left", "images": "right", "of": "right", "images/s": "right",
@@ -445,7 +535,7 @@ def _status(kept: Folder) -> int:
     for state in states:
         table.add_row(
             escape(state.run),
-            f"[{colours.get(state.state, 'default')}]{state.state}[/]",
+            f"[{colours.get(state.state, 'default')}]{state.state}[/]" + _in_words(state),
             f"{state.images:,}" if state.images else "",
             f"{state.budget:,}" if state.budget else "",
             f"{state.speed:,.0f}" if state.speed else "",
@@ -474,7 +564,7 @@ def _dry_run(suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str,
     from genbench.suites.launch import Here
 
     states = {}
-    if (kept.path / "suite.json").is_file():
+    if (kept.path / "suite.yaml").is_file():
         states = {state.run: state for state in kept.states()}
     here = Here(kept.path, suite.launch, torch.cuda.device_count(), max(f["devices"] for f in facts.values()))
     of = {run: experiment for run, experiment, _ in suite.runs()}

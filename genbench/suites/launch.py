@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.core.utils import UncompletedJobError
+from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from genbench.core.errors import UserError
 from genbench.suites.suite import Launch
 
 FOREVER = 60 * 24 * 365  # minutes: submitit ends jobs of this machine after a time
 SECONDS_TO_SAVE = 120  # before a time limit on Slurm
-TIMEOUTS = 1000  # a run goes on where it stopped, as often as its time limit asks
+# options of sbatch that follow from the suite, or that its work relies on
+OURS = ("array", "output", "error", "open-mode", "signal", "nodes", "ntasks", "ntasks-per-node", "wrap", "parsable")
+OVER = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"
+)  # fmt: skip
+# why jobs wait in vain: some clusters refuse them, and others let them
+NEVER = ("BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionConfig", "PartitionTimeLimit")
 
-Work = Callable[..., None]  # (folder, run, again, modules): one run
+Work = Callable[..., bool]  # (folder, run, again, modules): one run; False if it was somebody else's
 
 
 class Here:
@@ -55,16 +64,19 @@ class Here:
         with _environment(OMP_NUM_THREADS=self.threads), _not_interrupted():
             self._jobs[run] = slot, executor.submit(work, *arguments)
 
-    def ended(self) -> Iterator[tuple[str, bool]]:
-        """Runs whose jobs have ended, and whether the kernel has ended processes for memory since they began."""
+    def ended(self) -> Iterator[tuple[str, bool, str | None]]:
+        """Runs whose jobs have ended: what their work returned, and a guess at why where one died without a word."""
         for run, (slot, job) in list(self._jobs.items()):
             if job.done():
                 del self._jobs[run]
                 self._free.append(slot)
+                for_memory = killed_for_memory() > self._killed_before.pop(run)
+                spoke = job.paths.result_pickle.exists()
+                took, why = (job.results()[0], None) if spoke else (False, _why(job, for_memory))
                 for path in (job.paths.submitted_pickle, job.paths.result_pickle, job.paths.stdout, job.paths.stderr):
                     with suppress(OSError):  # what the run printed is in its own log
                         path.unlink()
-                yield run, killed_for_memory() > self._killed_before.pop(run)
+                yield run, took, why
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
         """Ask all jobs to save and end."""
@@ -74,82 +86,170 @@ class Here:
 
 
 class Cluster:
-    """Runs as jobs of Slurm: one array for all that ask for the same machines."""
+    """Runs as jobs of Slurm: one array for all that ask for the same machines.
+
+    Raises:
+        UserError: this machine has no Slurm.
+    """
 
     def __init__(self, folder: Path, launch: Launch) -> None:
-        self.folder, self.launch = folder, launch
-
-    def submit(
-        self, runs: dict[str, tuple[Any, ...]], work: Work, devices: int, nodes: int, gpus: bool
-    ) -> dict[str, str]:
-        """Submit runs with the arguments of their work; run -> id of its job.
-
-        Raises:
-            UserError: Slurm is not there, or refuses, with its own words.
-        """
-        launch = self.launch
-        try:
-            executor = submitit.SlurmExecutor(self.folder / "jobs", max_num_timeout=TIMEOUTS)
-        except RuntimeError as error:
+        if shutil.which("srun") is None or shutil.which("sbatch") is None:
             raise UserError(
                 "This machine has no Slurm (there is no `srun`): leave `launch.where` out to train here, or run this "
                 "where jobs are submitted."
-            ) from error
-        named = {"partition": launch.partition, "account": launch.account, "qos": launch.qos, "gres": launch.gres}
-        more = {"requeue": True} | {name.replace("_", "-"): value for name, value in launch.sbatch.items()}
+            )
+        self.folder, self.launch = folder, launch
+        self.at_once = launch.at_once or 1  # known to be: how many Slurm gives is not
+
+    def has_gpus(self) -> bool:
+        """Whether the partition of the jobs has GPUs, which the machine that submits them need not have."""
+        asked = self.launch.partition
+        said = _said(["sinfo", "--noheader", "--format=%P %G", *([f"--partition={asked}"] if asked else [])])
+        lines = [line.split() for line in said.stdout.splitlines() if asked or "*" in line.split()[0]]
+        return any("gpu" in line[-1] for line in lines)
+
+    def submit(self, runs: dict[str, tuple[Any, ...]], work: Work, devices: int, nodes: int, gpus: bool) -> list[str]:
+        """Submit runs with the arguments of their work; the id of each one's job.
+
+        Args:
+            devices: Of one run on each of its nodes: so many processes
+            gpus: Whether the devices are GPUs
+
+        Raises:
+            UserError: Slurm refuses, with its own words.
+        """
+        launch = self.launch
+        options = {name.replace("_", "-").lstrip("-"): value for name, value in launch.sbatch.items()}
+        if taken := [name for name in options if name in OURS]:
+            raise UserError(f"launch.sbatch has {', '.join(taken)}, which the suite decides: see `launch`.")
+        if options.get("requeue") is False:
+            options["no-requeue"] = True
+        options = {name: True if value is None else value for name, value in options.items() if value is not False}
+        said_by_hand = launch.gres or any(name.startswith(("gpus", "gres")) for name in options)
+        # Slurm tells a job how many cores it has, and only some clusters hold it to them
+        threads = launch.threads or f"$(( (SLURM_CPUS_ON_NODE + {devices - 1}) / {devices} ))"
         parameters = {
             "job_name": re.sub(r"\W+", "-", f"genbench-{self.folder.name}"),
             "nodes": nodes,
             "ntasks_per_node": devices,
             "cpus_per_task": launch.threads,
-            "gpus_per_node": devices if gpus and not launch.gres else None,
+            "gpus_per_node": devices if gpus and not said_by_hand else None,
             "mem": None if launch.memory is None else f"{round(launch.memory * 1024)}M",
-            "time": launch.minutes or 24 * 60,
-            "signal_delay_s": SECONDS_TO_SAVE,
+            "partition": launch.partition,
+            "account": launch.account,
+            "qos": launch.qos,
+            "gres": launch.gres,
+            "time": launch.minutes,
+            "signal_delay_s": min(SECONDS_TO_SAVE, 12 * launch.minutes) if launch.minutes else SECONDS_TO_SAVE,
             "array_parallelism": launch.at_once or len(runs),
-            "setup": launch.setup or None,
-            "srun_args": ["--kill-on-bad-exit=1"],  # a run's other processes would wait for one that is gone
-            "additional_parameters": more | {"account": named.pop("account")} if launch.account else more,
-        } | {name: value for name, value in named.items() if name != "account"}
-        executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
+            "wckey": None,  # submitit has one, and a cluster that accounts by them refuses those that it does not know
+            "setup": [f"export OMP_NUM_THREADS={threads}", *launch.setup],
+            "srun_args": [
+                "--kill-on-bad-exit=1",  # a run's other processes would wait for one that is gone
+                "--wait=0",  # and the first one measures when the others have ended
+                *([f"--cpus-per-task={launch.threads}"] if launch.threads else []),  # srun no longer asks sbatch
+            ],
+            "additional_parameters": ({} if "no-requeue" in options else {"requeue": True}) | options,
+        }
+        executor = submitit.SlurmExecutor(self.folder / "jobs")
+        executor.update_parameters(**parameters)
         try:
-            with executor.batch(allow_implicit_submissions=True):
-                jobs = {run: executor.submit(work, *arguments) for run, arguments in runs.items()}
-            return {run: job.job_id for run, job in jobs.items()}
-        except (UncompletedJobError, subprocess.CalledProcessError, OSError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            said = said.decode(errors="replace") if isinstance(said, bytes) else said
-            lines = [line.removeprefix("sbatch: error: ").strip() for line in said.splitlines()]
-            told = [line for line in lines if line and not line.startswith(("Traceback", "File "))]
-            raise UserError(
-                f"Slurm refused the jobs: {' '.join(told[-2:])}. Nothing was begun; see `launch` in the suite."
-            ) from error
+            # submitit prints what sbatch said, and we say it
+            with _environment(), redirect_stderr(io.StringIO()), executor.batch(allow_implicit_submissions=True):
+                jobs = [executor.submit(work, *arguments) for arguments in runs.values()]
+            return [job.job_id for job in jobs]
+        except (UncompletedJobError, subprocess.CalledProcessError, FailedSubmissionError) as error:
+            lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in str(error).splitlines()]
+            told = ". ".join(line.strip().rstrip(".") for line in lines if line.strip())
+            raise UserError(f"Slurm refused the jobs: {told}. Nothing was begun; see `launch` in the suite.") from error
+
+    @staticmethod
+    def cancel(jobs: Iterable[str]) -> None:
+        if jobs := sorted(jobs):
+            _said(["scancel", *jobs])
 
 
-def slurm_states(jobs: list[str]) -> dict[str, str]:
-    """State of jobs as Slurm says: PENDING, RUNNING, OUT_OF_MEMORY, ...; jobs that it has forgotten are left out."""
+@dataclass(frozen=True)
+class Job:
+    """A job as Slurm knows it.
+
+    state   PENDING, RUNNING, OUT_OF_MEMORY, ...
+    reason  why it is not in another one, in Slurm's word: Resources, Priority, ...
+    """
+
+    state: str
+    reason: str = ""
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
+
+    @property
+    def hopeless(self) -> bool:
+        return self.state == "PENDING" and self.reason in NEVER
+
+
+def jobs_of(wanted: Iterable[str]) -> dict[str, Job]:
+    """Jobs as Slurm knows them; those that it has forgotten are left out.
+
+    Raises:
+        UserError: Slurm does not answer.
+    """
+    wanted = set(wanted)
     found = {}
-    for number in sorted({job.partition("_")[0] for job in jobs}):
-        with suppress(OSError, subprocess.TimeoutExpired):
-            said = subprocess.run(
-                ["scontrol", "show", "job", number, "--oneliner"], capture_output=True, text=True, timeout=30
-            )
-            for line in said.stdout.splitlines():
-                facts = dict(word.split("=", 1) for word in line.split() if "=" in word)
-                task = facts.get("ArrayTaskId")
-                if task is None:
-                    found[number] = facts.get("JobState", "")
-                for one in _tasks(task or ""):
-                    found[f"{number}_{one}"] = facts.get("JobState", "")
-    return {job: state for job, state in found.items() if job in set(jobs)}
+    for number in sorted({job.partition("_")[0] for job in wanted}):
+        said = _said(["scontrol", "show", "job", number, "--oneliner"])
+        if said.returncode and "Invalid job id" not in said.stderr:
+            raise UserError(f"Slurm does not answer: {' '.join(said.stderr.split()) or said.returncode}.")
+        for line in said.stdout.splitlines():
+            facts = dict(word.split("=", 1) for word in line.split() if "=" in word)
+            job = Job(facts.get("JobState", ""), facts.get("Reason", "").replace("None", ""))
+            tasks = _tasks(facts["ArrayTaskId"]) if "ArrayTaskId" in facts else [None]
+            found |= {number if task is None else f"{number}_{task}": job for task in tasks}
+    if missing := sorted(wanted - set(found)):  # it forgets after some minutes, where its accounts do not
+        said = _said(["sacct", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={','.join(missing)}"])
+        for line in said.stdout.splitlines():
+            number, _, state = line.partition("|")
+            found[number] = Job(state.split()[0] if state else "")  # `CANCELLED by 1000`
+    return {job: found[job] for job in wanted if job in found}
+
+
+def how_it_died(job: Job, errors: Path) -> tuple[str, str]:
+    """Outcome and reason of a run whose job is over without its having said so; `errors` is what the job printed."""
+    said = ""
+    with suppress(OSError):
+        said = errors.read_text(errors="replace")[-10_000:]
+    if job.state == "OUT_OF_MEMORY" or re.search(r"oom.kill|exceeded (job |step )?memory limit", said, re.IGNORECASE):
+        return (
+            "failed",
+            "killed for memory: its job had no more. A larger `launch.memory` or smaller batches help",
+        )
+    if job.state in ("FAILED", "COMPLETED"):
+        return "failed", f"it ended without a word, as a process does that is killed. What its job printed: {errors}"
+    words = {
+        "CANCELLED": "its job was cancelled",
+        "TIMEOUT": "its job's time limit was over",
+        "PREEMPTED": "its job had to make room for another",
+        "NODE_FAIL": "its machine failed",
+    }
+    return "stopped", words.get(job.state, f"Slurm says of its job: {job.state}")
 
 
 def _tasks(text: str) -> Iterator[int]:
-    """`0-2,5%1` -> 0, 1, 2, 5"""
+    """`0-2,5,8-12:2%1` -> 0, 1, 2, 5, 8, 10, 12"""
     for part in filter(None, text.partition("%")[0].split(",")):
+        part, _, step = part.partition(":")
         first, _, last = part.partition("-")
-        if first.isdigit():
-            yield from range(int(first), int(last or first) + 1)
+        yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _said(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """What a command of Slurm's says; one that is not there, or hangs, has failed."""
+    environment = os.environ | {"SLURM_BITSTR_LEN": "0"}  # all tasks of an array, not the first of them and dots
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
 def killed_for_memory() -> int:
@@ -161,12 +261,23 @@ def killed_for_memory() -> int:
     return 0
 
 
+def _why(job: submitit.Job, for_memory: bool) -> str:
+    """A guess at why a job's process died without a word."""
+    if for_memory:
+        return "killed for memory: the machine had none left. Smaller batches, or fewer runs at once (--at-once), help"
+    said = ""
+    with suppress(OSError):
+        said = job.paths.stderr.read_text(errors="replace").strip().rpartition("\n")[2]
+    return "it ended without a word, as a process does that is killed" + (f"; its last one was: {said}" if said else "")
+
+
 @contextmanager
 def _environment(**changes: Any) -> Iterator[None]:
     """Other variables for processes started inside; and none of an allocation of Slurm's that we may be in."""
     before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
-        del os.environ[name]
+    for name in before:
+        if name.startswith(("SLURM_", "TORCHELASTIC_")) and name != "SLURM_CONF":
+            del os.environ[name]
     os.environ.update({name: str(value) for name, value in changes.items()})
     try:
         yield

@@ -1,0 +1,20 @@
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import cli  # noqa: F401  a fixture
+from tests.slurm import cluster
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A Slurm of two cores that all its commands find."""
+    if reason := cluster.missing():
+        pytest.skip(reason)
+    folder = Path(tempfile.gettempdir()) / "genbench-slurm"  # one place, so that what a killed test has left is found
+    os.environ["SLURM_CONF"] = str(cluster.start(folder))
+    yield folder
+    del os.environ["SLURM_CONF"]
+    cluster.stop(folder)
