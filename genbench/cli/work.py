@@ -28,6 +28,7 @@ from genbench.suites.folder import Folder
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the second before a time limit
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2)
 CHECKPOINTS = ("best", "last")
+FULL = "the disk is full"
 WAIT = 1800.0  # seconds that a process waits for what the first one decides
 
 
@@ -35,8 +36,8 @@ class Failed(Exception):
     """A command ended with an error that it has told itself."""
 
 
-def work(folder: str, run: str, again: bool, modules: list[str]) -> None:
-    """Do a run, unless somebody else does or has done it.
+def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
+    """Do a run; False if somebody else does or has done it.
 
     Args:
         folder: The suite's
@@ -53,11 +54,11 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> None:
         with _until_told():
             if _agreed(kept, "begun", None):
                 _train(kept, run, modules)
-        return
+        return True
     claim = claims.take(kept.claims, run, again=again, job=_job())
     _agreed(kept, "begun", lambda: claim is not None)
     if claim is None:
-        return
+        return False
     _print_to(kept.log(run))
     print(f"==== {claim.attempt.begun} attempt {claim.attempt.number} at {run}", flush=True)
     saved = _saved(kept, run)
@@ -74,6 +75,7 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> None:
         _queue_again()
     if outcome == "failed" and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
         sys.exit(1)  # and Slurm ends the others, which may be waiting for us
+    return True
 
 
 def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | None]:
@@ -89,7 +91,7 @@ def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | Non
     except Failed as error:
         return "failed", str(error)
     except Exception as error:
-        return "failed", _reason(error)
+        return "stopped" if full(error) else "failed", _reason(error)
 
 
 def _train(kept: Folder, run: str, modules: list[str]) -> int:
@@ -268,7 +270,7 @@ def _reason(error: Exception) -> str:
     else:
         print(f"error: {told}", file=sys.stderr, flush=True)
     if full(error):
-        return f"the disk is full: {told}"
+        return f"{FULL}: {told}"
     out = isinstance(error, MemoryError) or "out of memory" in told.lower() or "can't allocate memory" in told
     return f"out of memory: {told}" if out else told
 

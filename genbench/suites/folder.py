@@ -1,6 +1,6 @@
 """What a suite keeps: its plan, its budgets in images, who works on what, and how far each run has come.
 
-<folder>/suite.json             experiments and seeds
+<folder>/suite.yaml             experiments and seeds
 <folder>/configs/<name>.yaml    an experiment's config, with everything that was set
 <folder>/budgets/<name>.json    its budget in images, where that was measured
 <folder>/claims/                attempts at runs, see `claims`
@@ -66,13 +66,16 @@ class Folder:
         Raises:
             UserError: it is no suite's folder.
         """
-        path = self.path / "suite.json"
+        path = self.path / "suite.yaml"
         try:
-            return json.loads(path.read_text())
+            found = _yaml(path)
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is no suite's folder: there is no {path}.") from error
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}). Remove it: `suite run` writes it anew.") from error
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): put back what it was.") from error
+        if not isinstance(found, dict) or not {"suite", "experiments", "order"} <= found.keys():
+            raise UserError(f"{path} is no plan of a suite that has begun.")
+        return found
 
     def begin(self, suite: Suite, resolved: dict[str, dict[str, Any]], facts: dict[str, dict[str, Any]]) -> None:
         """Write the plan, or add to the one that is there what the suite has gained since.
@@ -85,7 +88,7 @@ class Folder:
             UserError: the folder belongs to another suite, or to this one as it was before a change.
         """
         before: dict[str, Any] = {}
-        if (self.path / "suite.json").exists():
+        if (self.path / "suite.yaml").exists():
             before = self.plan()
             if before["suite"] != suite.name:
                 raise UserError(
@@ -129,12 +132,12 @@ class Folder:
         plan = {"suite": suite.name, "by": suite.by, "wandb": suite.wandb, "experiments": experiments}
         plan["order"] = [run for run, *_ in suite.runs()]
         if plan != before:
-            with replacing(self.path / "suite.json") as file:
-                file.write((json.dumps(plan, indent=1) + "\n").encode())
+            with replacing(self.path / "suite.yaml") as file:
+                file.write(yaml.safe_dump(plan, sort_keys=False).encode())
 
     def config(self, experiment: str) -> dict[str, Any]:
         """The experiment's config, with everything that was set."""
-        return yaml.load(self._config_path(experiment).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return _yaml(self._config_path(experiment))
 
     def _config_path(self, experiment: str) -> Path:
         return self.path / "configs" / f"{experiment}.yaml"
@@ -209,6 +212,10 @@ class Folder:
         )  # fmt: skip
 
 
+def _yaml(path: Path) -> Any:
+    return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # of these the faster
+
+
 def progress(run: Path) -> tuple[int, float | None]:
     """Images seen and images per second, from the end of a run's curve."""
     try:
@@ -262,7 +269,7 @@ def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_o
 
 def about(run: Path | None) -> dict[str, Any]:
     """What a record says of the suite that a run belongs to; nothing where it belongs to none."""
-    if run is None or not (run.parent / "suite.json").is_file():
+    if run is None or not (run.parent / "suite.yaml").is_file():
         return {}
     folder = Folder(run.parent)
     plan, (name, seed) = folder.plan(), folder.runs().get(run.name, (None, 0))

@@ -1,0 +1,122 @@
+"""One holder at a time, whoever tries, and whatever dies."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from genbench.suites import claims
+
+
+def test_the_first_who_takes_a_run_holds_it(tmp_path):
+    claim = claims.take(tmp_path, "a")
+    assert claim.attempt.number == 1
+    assert claims.take(tmp_path, "a") is None
+    assert claims.latest(tmp_path, "a").alive and claims.latest(tmp_path, "b") is None
+
+
+def take(folder, start, found):
+    start.wait()
+    found.put(claims.take(folder, "a") is not None)
+
+
+def test_of_many_who_try_at_the_same_moment_one_wins(tmp_path):
+    context = multiprocessing.get_context("fork")
+    for number in range(1, 4):
+        start, found = context.Barrier(8), context.Queue()
+        tries = [context.Process(target=take, args=(tmp_path, start, found)) for _ in range(8)]
+        for process in tries:
+            process.start()
+        won = [found.get(timeout=30) for _ in tries]
+        for process in tries:
+            process.join()
+        assert sum(won) == 1
+        assert len(claims.history(tmp_path, "a")) == number  # the winner has died: its successors compete again
+
+
+@pytest.mark.parametrize(("outcome", "again", "open_"), [
+    ("done", False, False), ("done", True, False),
+    ("failed", False, False), ("failed", True, True),
+    ("stopped", False, True),
+])  # fmt: skip
+def test_how_an_attempt_ended_decides_whether_there_is_another(tmp_path, outcome, again, open_):
+    claims.take(tmp_path, "a").end(outcome, "why")
+    after = claims.take(tmp_path, "a", again=again)
+    assert (after is not None) == open_
+    assert claims.history(tmp_path, "a")[0].reason == "why"
+
+
+def test_a_killed_holder_of_this_machine_is_seen_at_once(tmp_path):
+    number = os.fork()
+    if number == 0:
+        claims.take(tmp_path, "a")
+        signal.pause()
+    while claims.latest(tmp_path, "a") is None:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert claims.latest(tmp_path, "a").alive
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+    assert not claims.latest(tmp_path, "a").alive
+    assert claims.take(tmp_path, "a").attempt.number == 2
+
+
+def elsewhere(tmp_path, silent):
+    """A claim of another machine that gave its last sign of life so many seconds ago."""
+    claims.take(tmp_path, "a")
+    path = tmp_path / "a.1.json"
+    found = json.loads(path.read_text())
+    found["holder"]["host"] = "elsewhere"
+    path.write_text(json.dumps(found))
+    os.utime(path, (time.time() - silent,) * 2)
+
+
+def test_a_holder_elsewhere_is_given_up_when_it_was_silent_for_long(tmp_path):
+    elsewhere(tmp_path, claims.STALE - 20)
+    assert claims.take(tmp_path, "a") is None
+    elsewhere_path = tmp_path / "a.1.json"
+    os.utime(elsewhere_path, (time.time() - claims.STALE - 1,) * 2)
+    assert claims.take(tmp_path, "a").attempt.number == 2
+
+
+def test_signs_of_life_keep_a_claim(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.05)
+    claim = claims.take(tmp_path, "a")
+    os.utime(tmp_path / "a.1.json", (0, 0))
+    with claim:
+        for _ in range(100):
+            if claims.latest(tmp_path, "a").alive:
+                break
+            time.sleep(0.05)
+    assert claims.latest(tmp_path, "a").alive
+
+
+def test_a_holder_that_slept_through_its_succession_stops(tmp_path):
+    number = os.fork()
+    if number == 0:
+        claims.HEARTBEAT = 0.05
+        with claims.take(tmp_path, "a"):
+            time.sleep(60)
+        os._exit(0)
+    while not (tmp_path / "a.1.json").exists():
+        time.sleep(0.01)
+    (tmp_path / "a.2.json").write_text("{}")
+    assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 1
+
+
+def test_a_holder_that_died_before_it_had_written_a_word_is_given_up(tmp_path):
+    (tmp_path / "a.1.json").write_text("")
+    assert claims.latest(tmp_path, "a").alive  # it may be about to
+    os.utime(tmp_path / "a.1.json", (0, 0))
+    assert claims.take(tmp_path, "a").attempt.number == 2
+
+
+def test_a_job_that_was_queued_again_goes_on_at_once(tmp_path):
+    claims.take(tmp_path, "a", job="7_1")
+    path = tmp_path / "a.1.json"
+    path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 1').replace('"host": "', '"host": "x'))
+    assert claims.take(tmp_path, "a", job="7_2") is None
+    assert claims.take(tmp_path, "a", job="7_1").attempt.number == 2
