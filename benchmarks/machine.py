@@ -27,13 +27,15 @@ def conditions() -> dict[str, Any]:
     }
 
 
-def report(title: str, rows: list[dict[str, Any]], out: Path) -> None:
+def report(title: str, rows: list[dict[str, Any]], out: Path | None, **more: Any) -> None:
     """Print the rows as a table and write them, with the conditions, as JSON."""
     columns = [name for name, value in rows[0].items() if not isinstance(value, list)]
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*(f"{row[c]:,}" if isinstance(row[c], (int, float)) else str(row[c]) for c in columns))
     Console().print(table)
+    if out is None:
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"what": title, **conditions(), "rows": rows}, indent=2) + "\n")
+    out.write_text(json.dumps({"what": title, **conditions(), **more, "rows": rows}, indent=2) + "\n")
     print(f"Written to {out}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -49,9 +48,9 @@ def _trace_of_root(sigma1: Tensor, sigma2: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(sigma1)
     pivots = factor.diagonal().square()
     if not failed and pivots.min() > noise * pivots.max():
-        values = torch.from_numpy(
-            scipy.linalg.eigh(sigma2.numpy(), sigma1.numpy(), type=2, driver="gv", eigvals_only=True)
-        )
+        from scipy import linalg  # here, as below: training does not need it
+
+        values = torch.from_numpy(linalg.eigh(sigma2.numpy(), sigma1.numpy(), type=2, driver="gv", eigvals_only=True))
     else:
         factor = _pivoted_cholesky(sigma1, noise)
         values = torch.linalg.eigvalsh(factor.T @ sigma2 @ factor)
@@ -63,7 +62,9 @@ def _pivoted_cholesky(sigma: Tensor, noise: float) -> Tensor:
     largest = sigma.diagonal().max().item()
     if largest <= 0:
         return sigma[:, :0]
-    triangle, order, rank, _ = scipy.linalg.lapack.dpstrf(sigma.numpy(), lower=1, tol=noise * largest)
+    from scipy.linalg import lapack
+
+    triangle, order, rank, _ = lapack.dpstrf(sigma.numpy(), lower=1, tol=noise * largest)
     factor = torch.zeros(len(sigma), rank, dtype=torch.float64)
     factor[torch.from_numpy(order.astype("int64")) - 1] = torch.from_numpy(triangle).tril()[:, :rank]
     return factor
