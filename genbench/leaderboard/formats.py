@@ -104,7 +104,7 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    for board, namesakes in _with_namesakes(boards):
+    for board, namesakes in with_namesakes(boards):
         chosen, left_out = fitting(columns(board), width)
         laid_out = [_laid_out(column) for column in chosen]
         title, *about = heading(board, namesakes)
@@ -139,7 +139,7 @@ def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str
 def as_markdown(boards: Sequence[Board]) -> str:
     """Tables for a README or an issue."""
     parts = []
-    for board, namesakes in _with_namesakes(boards):
+    for board, namesakes in with_namesakes(boards):
         found = columns(board)
         title, *about = [_markdown(line) for line in heading(board, namesakes)]
         rules = ["---" if c.is_text else "---:" for c in found]
@@ -155,7 +155,7 @@ def as_markdown(boards: Sequence[Board]) -> str:
 def as_latex(boards: Sequence[Board]) -> str:
     """Tables for a paper."""
     parts = ["% needs \\usepackage{booktabs}"]
-    for board, namesakes in _with_namesakes(boards):
+    for board, namesakes in with_namesakes(boards):
         found = columns(board)
         spec = "".join("l" if c.is_text else "r" for c in found)
         lines = [" & ".join(_latex(c.name) for c in found) + r" \\", r"\midrule"]
@@ -338,7 +338,7 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, str]]:
+def with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, str]]:
     """Each board, and how its protocol differs from others of the same name."""
     same: dict[tuple[str, str], dict[str, Board]] = {}
     for board in boards:

@@ -43,7 +43,7 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
         UserError: there is no score in them.
     """
     records = [record for record, _ in found]
-    tables = formats._with_namesakes(boards(records))
+    tables = formats.with_namesakes(boards(records))
     if not tables:
         raise UserError("The records hold no scores. Evaluate with a protocol that measures some.")
     skipped: list[tuple[Path, str]] = []
