@@ -1,7 +1,7 @@
 """What a suite costs besides training and measuring: starting, claiming, timing the first steps, the board, the report.
 
-python benchmarks/suite.py mnist shapes [--at-once 1]
-python benchmarks/suite.py runs/mnist runs/shapes --wall 2210 2250    # suites that have run in one go, and their seconds
+python benchmarks/suite.py mnist shapes
+python benchmarks/suite.py runs/mnist runs/shapes --wall 2210 2250    # of suites that have run in one go, seconds
 
 The records say how long a run trained (with its validation and pictures) and was measured; all else is overhead.
 """
