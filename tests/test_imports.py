@@ -23,6 +23,7 @@ ALLOWED = {
     "loggers.py": {"core"},
     "leaderboard": {"core", "leaderboard"},
     "report": {"core", "leaderboard", "report"},
+    "suites": {"core", "suites"},
 }
 
 

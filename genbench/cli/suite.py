@@ -217,8 +217,8 @@ def _run_here(
     from genbench.suites.launch import Here
 
     launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
-    most = max(each["devices"] for each in facts.values())
-    here = Here(kept.path, launch, torch.cuda.device_count(), most)
+    here = Here(kept.path, launch, torch.cuda.device_count())
+    devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
     show = _Lines(kept, here, {name: _minutes(suite, each) for name, each in facts.items()})
     begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
     told: list[int] = []  # signals
@@ -250,11 +250,11 @@ def _run_here(
                 return 128 + told[0]
             if not (todo or elsewhere or here.running()):
                 break
-            while todo and here.room() and not (told or full):
+            while todo and here.room(devices[todo[0]]) and not (told or full):
                 run = todo.pop(0)
                 begun[run] = states[run].attempts
                 show.begins(states[run])
-                here.start(run, work.work, str(kept.path), run, arguments.retry_failed, modules)
+                here.start(run, devices[run], work.work, str(kept.path), run, arguments.retry_failed, modules)
             time.sleep(POLL)
     finally:
         show.close()
@@ -334,11 +334,10 @@ def _wait(kept: Folder, wanted: list[str], show: _Lines) -> int:
             continue
         silent = False
         for run, state in states.items():
-            if run in before and state.state != before[run].state:
-                if state.state == "running":
-                    show.begins(before[run])
-                else:
-                    show.ended(run)
+            if run in before and state.state == "running" != before[run].state:
+                show.begins(before[run])
+            elif state.state != (before[run].state if run in before else "done"):
+                show.ended(run)
         if not any(state.state in UNDER_WAY for state in states.values()):
             return 1 if any(state.state != "done" for state in states.values()) else 0
         before = states
@@ -566,7 +565,7 @@ def _dry_run(suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str,
     states = {}
     if (kept.path / "suite.yaml").is_file():
         states = {state.run: state for state in kept.states()}
-    here = Here(kept.path, suite.launch, torch.cuda.device_count(), max(f["devices"] for f in facts.values()))
+    here = Here(kept.path, suite.launch, torch.cuda.device_count())
     of = {run: experiment for run, experiment, _ in suite.runs()}
     todo = [run for run in wanted if run not in states or states[run].state != "done"]
     total = 0.0

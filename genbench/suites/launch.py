@@ -39,37 +39,42 @@ class Here:
     Jobs outlive this process, should it be killed: what they do is said in their claims.
     """
 
-    def __init__(self, folder: Path, launch: Launch, gpus: int, devices: int) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.folder, self.devices, self.gpus = folder, devices, gpus
-        slots = max(1, gpus // devices if gpus else cores // (devices * (launch.threads or 1)))
-        self.at_once = min(launch.at_once, slots) if launch.at_once and gpus else launch.at_once or slots
-        self.threads = launch.threads or max(1, cores // (self.at_once * devices))
-        self._free = list(range(self.at_once))
-        self._jobs: dict[str, tuple[int, submitit.Job]] = {}
+    def __init__(self, folder: Path, launch: Launch, gpus: int) -> None:
+        """gpus  that this machine has"""
+        self.folder = folder
+        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._gpus = list(range(gpus))  # that no run has
+        self._on_gpus = gpus > 0
+        self.threads = launch.threads or (max(1, self._cores // launch.at_once) if launch.at_once else 1)
+        self.at_once = launch.at_once or gpus or max(1, self._cores // self.threads)
+        self._jobs: dict[str, tuple[list[int], int, submitit.Job]] = {}
         self._killed_before: dict[str, int] = {}
 
-    def room(self) -> bool:
-        return bool(self._free)
+    def room(self, devices: int) -> bool:
+        """Whether a run on so many devices can begin now."""
+        if not self._jobs:
+            return True  # one that is too large for this machine says so itself
+        if self._on_gpus:
+            return len(self._jobs) < self.at_once and len(self._gpus) >= devices
+        return sum(count for _, count, _ in self._jobs.values()) + devices <= self.at_once
 
     def running(self) -> list[str]:
         return list(self._jobs)
 
-    def start(self, run: str, work: Work, *arguments: Any) -> None:
-        slot = self._free.pop(0)
-        gpus = list(range(slot * self.devices, (slot + 1) * self.devices)) if self.gpus else []
+    def start(self, run: str, devices: int, work: Work, *arguments: Any) -> None:
+        gpus, self._gpus = self._gpus[:devices], self._gpus[devices:]
         executor = submitit.LocalExecutor(self.folder / "jobs")
         executor.update_parameters(timeout_min=FOREVER, visible_gpus=gpus, gpus_per_node=len(gpus))
         self._killed_before[run] = killed_for_memory()
         with _environment(OMP_NUM_THREADS=self.threads), _not_interrupted():
-            self._jobs[run] = slot, executor.submit(work, *arguments)
+            self._jobs[run] = gpus, devices, executor.submit(work, *arguments)
 
     def ended(self) -> Iterator[tuple[str, bool, str | None]]:
         """Runs whose jobs have ended: what their work returned, and a guess at why where one died without a word."""
-        for run, (slot, job) in list(self._jobs.items()):
+        for run, (gpus, _, job) in list(self._jobs.items()):
             if job.done():
                 del self._jobs[run]
-                self._free.append(slot)
+                self._gpus = sorted(self._gpus + gpus)
                 for_memory = killed_for_memory() > self._killed_before.pop(run)
                 spoke = job.paths.result_pickle.exists()
                 took, why = (job.results()[0], None) if spoke else (False, _why(job, for_memory))
@@ -80,7 +85,7 @@ class Here:
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
         """Ask all jobs to save and end."""
-        for _, job in self._jobs.values():
+        for *_, job in self._jobs.values():
             with suppress(OSError):
                 os.kill(int(job.job_id), signum)
 

@@ -34,9 +34,9 @@ from genbench.core.units import Images
 @dataclass(frozen=True)
 class Launch:
     """where     local, or slurm
-    at_once      runs at the same time. Default: one for each GPU, without any one for each core of `threads`; on Slurm
-                 as many as it gives
-    threads      CPU threads of a run. Default: the cores shared out
+    at_once      devices at work at the same time, which for runs of one device are runs. Default: every GPU; without
+                 any as many CPUs as `threads` leave; on Slurm as many jobs as it gives
+    threads      CPU threads of a device. Default: the cores shared out
     devices      devices of one run on each of its nodes
     nodes        machines of one run, on Slurm
     minutes      time limit of a job on Slurm, after which it saves, is queued again and goes on

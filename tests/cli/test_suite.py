@@ -157,9 +157,10 @@ def test_two_launchers_share_the_work_and_do_nothing_twice(undisturbed, tmp_path
     assert scores(tmp_path) == scores(undisturbed[0])
 
 
-def test_one_that_fails_does_not_stop_the_others_and_can_be_tried_again(tmp_path):
+def test_one_that_fails_does_not_stop_the_others_and_can_be_tried_again(tmp_path, monkeypatch):
     one = {"config": "vae.yaml", "name": "greedy", "set": {"data.per_class": 1000}}
-    path = write(tmp_path, models=[one, "vae.yaml"], budget={"images": 640})
+    path = write(tmp_path, models=[one, "vae.yaml"], budget={"images": 640}, wandb={"project": "theirs"})
+    monkeypatch.setenv("WANDB_MODE", "offline")
     status, out, err = run("run", path, "--at-once", 1, cwd=tmp_path)
     assert status == 1 and "greedy-Digits-seed0  failed: data.per_class is 1000" in err
     assert "vae-Digits-seed0  done" in err and "Digits · few · generation" in out and "Traceback" not in err
@@ -168,6 +169,14 @@ def test_one_that_fails_does_not_stop_the_others_and_can_be_tried_again(tmp_path
     assert "tiny: 1 of 2 done, 1 failed" in out
     assert "error: data.per_class is 1000" in (tmp_path / "runs/tiny/logs/greedy-Digits-seed0.log").read_text()
     kept = Folder(tmp_path / "runs" / "tiny")
+    # one group in Weights & Biases: a run each, and a table of records
+    assert len(list(kept.path.glob("vae-Digits-seed0/wandb/offline-run-*"))) == 1
+    (table,) = kept.path.glob("wandb/wandb/offline-run-*/files/media/table/*.json")
+    assert [row[3:5] for row in json.loads(table.read_text())["data"]] == [
+        ["vae-Digits-seed0", c] for c in ("best", "last")
+    ]
+    config = yaml.safe_load((kept.path / "vae-Digits-seed0" / "config.yaml").read_text())
+    assert config["trainer"]["logger"]["init_args"]["group"] == "tiny"
     assert run("run", path, cwd=tmp_path)[0] == 1 and len(claims.history(kept.claims, "greedy-Digits-seed0")) == 1
     run("run", path, "--retry-failed", "--only", "greedy-*", cwd=tmp_path)
     assert len(claims.history(kept.claims, "greedy-Digits-seed0")) == 2
@@ -254,16 +263,16 @@ def test_one_killed_for_memory_is_named_so_and_the_others_go_on(tmp_path, monkey
         return True
 
     kept = Folder(tmp_path / "kept")
-    here = launch.Here(kept.path, Launch(at_once=1), 0, 1)
-    here.start("a", dies, kept.claims, "a")
+    here = launch.Here(kept.path, Launch(at_once=1), 0)
+    here.start("a", 1, dies, kept.claims, "a")
     for name, (took, why) in finish(here).items():
         assert not took
         _bury(kept, name, 0, why, False)
-    here.start("b", lives, kept.claims, "b")
+    here.start("b", 1, lives, kept.claims, "b")
     assert finish(here) == {"b": [True, None]}
     first, second = (claims.latest(kept.claims, name) for name in "ab")
     assert (first.outcome, second.outcome) == ("failed", "done") and "killed for memory" in first.reason
-    assert here.room()
+    assert here.room(1)
 
 
 def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path):
@@ -275,8 +284,8 @@ def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path)
         __import__("os")._exit(3)
 
     kept = Folder(tmp_path / "kept")
-    here = launch.Here(kept.path, Launch(at_once=1), 0, 1)
-    here.start("a", dies)
+    here = launch.Here(kept.path, Launch(at_once=1), 0)
+    here.start("a", 1, dies)
     _bury(kept, "a", 0, finish(here)["a"][1], False)
     attempt = claims.latest(kept.claims, "a")
     assert attempt.outcome == "failed" and attempt.reason.endswith("no such module")
@@ -293,14 +302,21 @@ def test_each_run_has_gpus_and_threads_of_its_own(tmp_path, monkeypatch):
         names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURM_JOB_ID")
         File(name).write_text(text.dumps([system.environ.get(n) for n in names]))
 
-    here = launch.Here(tmp_path / "kept", Launch(threads=3), 4, 2)
-    assert here.at_once == 2
-    for name in "ab":
-        here.start(name, look, str(tmp_path / name))
-    assert not here.room()
+    here = launch.Here(tmp_path / "kept", Launch(threads=3), 4)
+    for name, devices in {"a": 2, "b": 1}.items():
+        here.start(name, devices, look, str(tmp_path / name))
+    assert here.room(1) and not here.room(2)
     finish(here)
-    found = sorted(json.loads((tmp_path / name).read_text()) for name in "ab")
-    assert found == [["0,1", "3", None], ["2,3", "3", None]]
+    found = [json.loads((tmp_path / name).read_text()) for name in "ab"]
+    assert found == [["0,1", "3", None], ["2", "3", None]]
+    assert here.room(4)
+
+
+def test_cpus_are_shared_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    shares = [Launch(), Launch(at_once=2), Launch(threads=4), Launch(at_once=3, threads=1)]
+    found = [launch.Here(tmp_path, share, 0) for share in shares]
+    assert [(here.at_once, here.threads) for here in found] == [(8, 1), (2, 4), (2, 4), (3, 1)]
 
 
 @pytest.mark.parametrize(

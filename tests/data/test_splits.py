@@ -81,6 +81,13 @@ def test_a_subset_is_drawn_evenly_over_the_classes_and_grows_by_adding():
     assert not set(small) & set(numbers(Numbered(val_size=70), "val"))
 
 
+def test_a_subset_may_be_a_share_of_the_training_images():
+    every, tenth = numbers(Numbered(val_size=70)), numbers(Numbered(val_size=70, subset="10%"))
+    assert tenth == numbers(Numbered(val_size=70, subset=round(len(every) / 10)))
+    assert numbers(Numbered(val_size=70, subset="100%")) == every
+    assert len(numbers(Numbered(val_size=70, subset="0.01%"))) == 1
+
+
 def test_per_class_takes_the_same_number_of_each():
     data = Numbered(val_size=70, per_class=8)
     assert data.source("train").everything.label.bincount().tolist() == [8, 8, 8]
@@ -103,6 +110,9 @@ def test_a_subset_of_unlabelled_images_is_drawn_at_random():
         ({"batch_size": 0}, "data.batch_size is 0; it must be at least 1"),
         ({"size": 0}, "data.size is 0"),
         ({"subset": -5}, "data.subset is -5"),
+        ({"subset": "0%"}, "data.subset is '0%'; a number of images or a share such as 10% was expected"),
+        ({"subset": "110%"}, "data.subset is '110%'"),
+        ({"subset": "few"}, "data.subset is 'few'"),
     ],
 )
 def test_impossible_sizes_are_refused(arguments, message):
