@@ -73,7 +73,8 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
         claim.end(outcome, reason)
     if limit:
         _queue_again()
-    if outcome == "failed" and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+    told = (reason or "").startswith("SIG")  # as the others are
+    if outcome != "done" and not told and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
         sys.exit(1)  # and Slurm ends the others, which may be waiting for us
     return True
 

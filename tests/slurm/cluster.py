@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 DAEMONS = ("slurmd", "slurmctld", "munged")  # in the order in which they are stopped
-MEGABYTES = 4000  # of the node
+MEGABYTES = 16_000  # of the node; what it really has is not asked
 
 CONF = """
 ClusterName=genbench
@@ -48,12 +48,13 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 AccountingStorageType=accounting_storage/none
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0,bf_interval=1
+SlurmdParameters=config_overrides
 ReturnToService=2
 MailProg=/bin/true
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory={memory} State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=1500 State=UP
-PartitionName=short Nodes={host} MaxTime=10 DefaultTime=5 DefMemPerCPU=1500 State=UP
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=4000 State=UP
+PartitionName=short Nodes={host} MaxTime=10 DefaultTime=5 DefMemPerCPU=4000 State=UP
 """
 
 

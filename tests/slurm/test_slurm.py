@@ -32,9 +32,15 @@ class Slow(Callback):
             time.sleep(0.4)
 
 
+class Asleep(Callback):
+    def __init__(self):
+        if Path("asleep").exists():
+            time.sleep(30)
+
+
 class Hungry(Callback):
     def on_train_batch_end(self, *_):
-        self.eaten = b"x" * 2_000_000_000
+        self.eaten = b"x" * 3_500_000_000
         time.sleep(20)  # Slurm looks each second
 """
 VAE = {
@@ -44,10 +50,10 @@ VAE = {
     "monitor": {"every_images": 32},
     "ema": {"every_images": 32},
     "checkpoint": {"every_images": 48},
-    "quality": {"every_images": 160, "samples": 32},
-    "pictures": {"every_images": 160, "n": 4},
+    "quality": {"every_images": 320, "samples": 16},
+    "pictures": {"every_images": 320, "n": 4},
 }
-PROTOCOL = {"real": 60, "generated": 48, "metrics": ["fid", "reconstruction"], "block": 16}
+PROTOCOL = {"real": 60, "generated": 48, "metrics": ["fid"], "block": 16}
 
 
 def write(folder, models=({"config": "vae.yaml"},), **more):
@@ -55,17 +61,18 @@ def write(folder, models=({"config": "vae.yaml"},), **more):
     (folder / "configs" / "protocols").mkdir(parents=True, exist_ok=True)
     (folder / "configs" / "protocols" / "mine.yaml").write_text(yaml.safe_dump(PROTOCOL))
     (folder / "vae.yaml").write_text(yaml.safe_dump(VAE))
-    (folder / "hungry.yaml").write_text(
-        yaml.safe_dump(VAE | {"trainer": {"callbacks": [{"class_path": "mine.Hungry"}]}})
-    )
+    for name in ("Hungry", "Asleep"):
+        text = VAE | {"trainer": {"callbacks": [{"class_path": f"mine.{name}"}]}}
+        (folder / f"{name.lower()}.yaml").write_text(yaml.safe_dump(text))
     (folder / "mine.py").write_text(MINE)
     text = {"models": list(models), "budget": {"images": 320}, "protocol": "mine", "launch": {"threads": 1}} | more
     (folder / "tiny.yaml").write_text(yaml.safe_dump(text))
 
 
 @pytest.fixture
-def suite(tmp_path, cli):
+def suite(tmp_path, cli, monkeypatch):
     """Writes a suite and runs a verb of it; returns (exit status, standard output, standard error)."""
+    monkeypatch.setattr("genbench.cli.suite.SLURM_POLL", 1.0)
 
     def run(what, *arguments, **more):
         if more:
@@ -89,15 +96,20 @@ def no_jobs_are_left(slurm):
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """The folder of two runs that were trained on this machine, without Slurm."""
+    """Gives the folder of two runs that are trained on this machine, without Slurm, in the meantime."""
     folder = tmp_path_factory.mktemp("here")
-    write(folder, seeds=[0, 1], launch={"threads": 1, "at_once": 2})
-    said = subprocess.run(
-        [sys.executable, "-m", "genbench", "suite", "run", "tiny.yaml", "--import", "mine"],
-        cwd=folder, capture_output=True, text=True,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    return folder / "runs" / "tiny"
+    write(folder, seeds=[0, 1], launch={"threads": 1, "at_once": 1})
+    command = [sys.executable, "-m", "genbench", "suite", "run", "tiny.yaml", "--import", "mine"]
+    with open(folder / "said", "w") as said:
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
+
+    def trained():
+        assert process.wait(timeout=120) == 0, (folder / "said").read_text()
+        return folder / "runs" / "tiny"
+
+    yield trained
+    process.terminate()
+    process.wait()
 
 
 def states(kept):
@@ -170,7 +182,7 @@ def test_an_array_gives_what_the_suite_gives_here(suite, kept, here):
     assert status == 0 and "VAE" in out and (kept.path / "report.html").exists()
     assert re.search(r"2 of 2 done", suite("status")[1])
     for run in states(kept):
-        assert_same_results(kept.path / run, here / run)
+        assert_same_results(kept.path / run, here() / run)
 
 
 def test_queued_again_it_goes_on_from_its_checkpoint(suite, kept, here, tmp_path):
@@ -193,7 +205,26 @@ def test_queued_again_it_goes_on_from_its_checkpoint(suite, kept, here, tmp_path
         assert first.holder["job"] == second.holder["job"] == jobs(kept)[run]
         log = kept.log(run).read_text()
         assert log.count("====") == 2 and f"{signal}: finishing this step" in log
-        assert_same_results(kept.path / run, here / run)
+        assert_same_results(kept.path / run, here() / run)
+
+
+def test_killed_hard_or_stopped_before_it_began(suite, kept, here, tmp_path):
+    (tmp_path / "slow").touch()
+    models = ["vae.yaml", "asleep.yaml"]
+    assert suite("run", "--slurm", "--import", "mine", models=models)[0] == 0
+    (tmp_path / "asleep").touch()
+    killed, early = list(states(kept))
+    until(lambda: states(kept)[early] == "running")
+    until(lambda: (kept.path / killed / "checkpoints" / "last.ckpt").exists())
+    os.kill(claims.latest(kept.claims, killed).holder["pid"], 9)  # as with its machine
+    slurm_says("scancel", "--signal=USR2", jobs(kept)[early])
+    (tmp_path / "slow").unlink()
+    slurm_says("scontrol", "requeue", jobs(kept)[killed])
+    status, _, err = suite("run", "--slurm", "--wait", "--import", "mine")
+    assert status == 1 and f"{early}  failed: its time limit was over before anything new was saved" in err, err
+    first, second = claims.history(kept.claims, killed)
+    assert first.outcome is None and second.outcome == "done"
+    assert_same_results(kept.path / killed, here() / killed)
 
 
 def test_two_tasks_train_as_two_ranks(suite, kept):
@@ -211,7 +242,7 @@ def test_two_tasks_train_as_two_ranks(suite, kept):
 
 def test_a_run_killed_for_memory_is_named_and_the_other_goes_on(suite, kept):
     models = [{"config": "hungry.yaml", "name": "hungry"}, {"config": "vae.yaml", "name": "vae"}]
-    launch = {"threads": 1, "memory": 1.5}
+    launch = {"threads": 1, "memory": 3}
     status, out, err = suite("run", "--slurm", "--wait", "--import", "mine", models=models, launch=launch)
     assert status == 1 and "VAE" in out
     assert re.search(r"hungry-Digits-seed0  failed: killed for memory", err)
@@ -242,7 +273,7 @@ def test_a_cancelled_job_is_told_and_submitted_anew(suite, kept):
         ({"partition": "nowhere"}, "invalid partition specified: nowhere. Batch job submission failed: Invalid"),
         ({"threads": 64}, "Slurm would never start the jobs: it says PartitionConfig."),
         ({"partition": "short", "minutes": 60}, "Slurm would never start the jobs: it says Partition"),
-        ({"memory": 9000}, "Memory specification can not be satisfied"),
+        ({"memory": 90}, "Memory specification can not be satisfied"),
         ({"gres": "gpu:1"}, "Requested node configuration is not available"),
         ({"sbatch": {"output": "x"}}, "launch.sbatch has output, which the suite decides"),
     ],
