@@ -113,6 +113,7 @@ def quiet() -> None:
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*LeafSpec.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*`srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", text)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

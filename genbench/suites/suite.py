@@ -36,13 +36,15 @@ class Launch:
     """where     local, or slurm
     at_once      devices at work at the same time, which for runs of one device are runs. Default: every GPU; without
                  any as many CPUs as `threads` leave; on Slurm as many jobs as it gives
-    threads      CPU threads of a device. Default: the cores shared out
+    threads      CPU threads of a device. Default: the cores shared out; on Slurm those that it gives
     devices      devices of one run on each of its nodes
     nodes        machines of one run, on Slurm
-    minutes      time limit of a job on Slurm, after which it saves, is queued again and goes on
-    memory       GB of memory of a job on Slurm
+    minutes      time limit of a job on Slurm, before which it saves, is queued again and goes on. Default: the
+                 partition's
+    memory       GB of memory of a job on Slurm, on each of its nodes. Default: the partition's
     partition, account, qos, gres
-                 as sbatch has them
+                 as sbatch has them. Without gres a GPU is asked for each device, where the partition has any and the
+                 config's `trainer.accelerator` is not cpu
     sbatch       any other option of sbatch: {constraint: a100}
     setup        lines of shell before a job on Slurm, such as `module load cuda`
     """

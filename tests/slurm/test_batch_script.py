@@ -113,6 +113,12 @@ def test_from_inside_of_an_allocation_a_job_is_submitted_as_from_outside(scripts
     assert len(scripts(launch={})) == 1
 
 
+def test_a_machine_that_has_slurm_trains_without_it_and_says_nothing_of_it(scripts, cli, tmp_path, recwarn):
+    write(tmp_path)
+    assert cli("fit", "--config", "vae.yaml", "--import", "mine", "--max_images", "16")[0] == 0
+    assert not [warning for warning in recwarn if "srun" in str(warning.message)]
+
+
 def test_a_machine_without_slurm_says_so(cli, tmp_path, monkeypatch):
     write(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
