@@ -43,6 +43,13 @@ def test_the_last_checkpoint_is_written_at_its_interval_and_at_the_end(tmp_path)
     assert same_weights(genbench.load(tmp_path / "checkpoints" / "last.ckpt"), module)
 
 
+def test_more_checkpoints_are_kept_where_they_are_asked_for(tmp_path):
+    keep = Checkpoint(every_images=1000, keep_every=30)
+    run(ToyGAN(SPEC), images=80, callbacks=[keep], folder=tmp_path, limit_val_batches=0)
+    kept = {p.name: seen(p) for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"0000000032.ckpt": 32, "0000000064.ckpt": 64, "last.ckpt": 80}
+
+
 def test_a_run_that_ends_between_two_intervals_is_saved_at_its_end(tmp_path):
     written = saves()
     run(ToyGAN(SPEC), images=56, callbacks=[Checkpoint(every_images=40), written], folder=tmp_path, limit_val_batches=0)
