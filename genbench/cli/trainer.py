@@ -324,6 +324,8 @@ class GenbenchCLI(LightningCLI):
 
     def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         trainer = self.trainer
+        if isinstance(datamodule, ImageData):
+            datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
         if is_first_process():
             parameters = sum(p.numel() for p in model.parameters())
             console.print(

@@ -306,11 +306,7 @@ class ImageData(LightningDataModule, metaclass=Remembers):
     def train_dataloader(self) -> TrainLoader:
         """Endless, from the image that the run has come to."""
         rank, world, device = self._place()
-        if self.batch_size % world:
-            raise UserError(
-                f"data.batch_size is {self.batch_size}, the images of a batch over all devices together, and does not "
-                f"divide by {world} devices. Choose a multiple of {world}."
-            )
+        self.check_share(world)
         module = self.trainer.lightning_module if self.trainer else None
         return TrainLoader(
             source := self._source_on(device, "train"),
@@ -322,6 +318,14 @@ class ImageData(LightningDataModule, metaclass=Remembers):
             world=world,
             **self._reading(source, device),
         )
+
+    def check_share(self, world: int) -> None:
+        """Raise UserError where a batch does not divide by so many devices."""
+        if self.batch_size % world:
+            raise UserError(
+                f"data.batch_size is {self.batch_size}, the images of a batch over all devices together, and does not "
+                f"divide by {world} devices. Choose a multiple of {world}."
+            )
 
     def val_dataloader(self) -> EvalLoader:
         return self._eval_loader("val")

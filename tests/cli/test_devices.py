@@ -57,6 +57,17 @@ def test_one_device_trains_under_the_strategy_of_several(cli, config, child):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_a_batch_that_the_devices_do_not_divide_is_refused_once_before_processes_are_started(cli, config, monkeypatch):
+    monkeypatch.setattr(
+        "genbench.core.strategy.Launcher.launch", lambda *_, **__: pytest.fail("processes were started")
+    )
+    status, _, err = cli("fit", "--config", config(), "--name", "run", *CPU, "--trainer.devices", 3)
+    assert (
+        status == 2 and "data.batch_size is 16" in err and "does not divide by 3 devices. Choose a multiple of 3" in err
+    )
+    assert not Path("runs").exists()
+
+
 def slurm(rank, port):
     return {
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
