@@ -349,8 +349,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Lightning does this only after it has copied the weights: those of a run in float64 would be rounded
-        self.trainer.strategy.precision_plugin.convert_module(self)
+        if self._trainer is not None:
+            # Lightning does this only after it has copied the weights: those of a run in float64 would be rounded
+            self.trainer.strategy.precision_plugin.convert_module(self)
         state = checkpoint["genbench"]
         self.images_seen, self.updates, self.seed = state["images_seen"], dict(state["updates"]), state["seed"]
         for player, scaler in state["scalers"].items():
