@@ -428,6 +428,7 @@ def _with_job(kept: Folder, state: State, number: str, job: Any) -> State:
         return dataclasses.replace(state, state="stopped", reason=reason)
     if not job.over:
         waits = state.state in ("waiting", "stopped") or (state.state == "failed" and not its_own)
+        waits |= state.state == "running" and its_own and job.state == "PENDING"  # its machine was lost a moment ago
         return dataclasses.replace(state, state="queued", reason=job.reason) if waits else state
     outcome, reason = how_it_died(job, kept.path / "jobs" / f"{number}_0_log.err")
     if its_own and attempt.outcome is None:

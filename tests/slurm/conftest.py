@@ -1,3 +1,4 @@
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -14,7 +15,9 @@ def slurm():
     if reason := cluster.missing():
         pytest.skip(reason)
     folder = Path(tempfile.gettempdir()) / "genbench-slurm"  # one place, so that what a killed test has left is found
-    os.environ["SLURM_CONF"] = str(cluster.start(folder))
-    yield folder
-    del os.environ["SLURM_CONF"]
-    cluster.stop(folder)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test run has it to itself
+        os.environ["SLURM_CONF"] = str(cluster.start(folder))
+        yield folder
+        del os.environ["SLURM_CONF"]
+        cluster.stop(folder)
