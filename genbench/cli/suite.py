@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
 from genbench.core.errors import UserError
 from genbench.suites import claims
-from genbench.suites.folder import Folder, State, seconds_left
+from genbench.suites.folder import Folder, State
 from genbench.suites.suite import Suite, load, told
 
 POLL = 0.5  # seconds
@@ -81,11 +80,10 @@ def _folder_of(name: str) -> Path:
 
 
 def _modules(argv: list[str]) -> list[str]:
-    """The modules that `--import` names."""
-    rest = import_modules(argv)
-    return [a.partition("=")[2] or argv[k + 1] for k, a in enumerate(argv) if a.partition("=")[0] == "--import"] if (
-        rest != argv
-    ) else []  # fmt: skip
+    """Import the modules that `--import` names; their names."""
+    import_modules(argv)
+    flags = [(argument.partition("="), k) for k, argument in enumerate(argv)]
+    return [value or argv[k + 1] for (flag, _, value), k in flags if flag == "--import"]
 
 
 # ---- run ----------------------------------------------------------------------------------------------------------
@@ -215,11 +213,12 @@ def _run_here(
 
     from genbench.cli import work
     from genbench.suites.launch import Here
+    from genbench.suites.show import Lines
 
     launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
     here = Here(kept.path, launch, torch.cuda.device_count())
     devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
-    show = _Lines(kept, here, {name: _minutes(suite, each) for name, each in facts.items()})
+    show = Lines(kept, here, {name: _minutes(suite, each) for name, each in facts.items()})
     begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
     told: list[int] = []  # signals
     full = False  # the disk
@@ -298,16 +297,18 @@ def _on_cluster(
     """Submit the runs to Slurm; None where we do not wait for them."""
     import dataclasses
 
-    from genbench.suites.launch import Cluster
+    from genbench.cli.work import work
+    from genbench.suites.show import Lines
+    from genbench.suites.slurm import Cluster, submit, with_jobs
 
     launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
     cluster = Cluster(kept.path.absolute(), launch)
-    show = _Lines(kept, cluster, {name: _minutes(suite, each) for name, each in facts.items()})
+    show = Lines(kept, cluster, {name: _minutes(suite, each) for name, each in facts.items()})
     try:
-        states = _with_jobs(kept, kept.states(wanted))
+        states = with_jobs(kept, kept.states(wanted))
         todo = [state.run for state in states if _is_open(state, arguments.retry_failed)]
         if todo:
-            numbers = sorted(_submit(cluster, kept, facts, todo, arguments.retry_failed, modules))
+            numbers = sorted(submit(cluster, kept, facts, todo, work, arguments.retry_failed, modules))
             show.say(f"{len(todo)} run{'s' * (len(todo) > 1)} submitted to Slurm as {', '.join(numbers)}")
         if arguments.wait or not (todo or any(state.state in UNDER_WAY for state in states)):
             return _wait(kept, wanted, show)
@@ -319,13 +320,15 @@ def _on_cluster(
     return None
 
 
-def _wait(kept: Folder, wanted: list[str], show: _Lines) -> int:
+def _wait(kept: Folder, wanted: list[str], show: Any) -> int:
     """Stay until no job waits or runs; the exit status."""
+    from genbench.suites.slurm import with_jobs
+
     before: dict[str, State] = {}
     silent = False
     while True:
         try:
-            states = {state.run: state for state in _with_jobs(kept, kept.states(wanted))}
+            states = {state.run: state for state in with_jobs(kept, kept.states(wanted))}
         except UserError as error:  # its controller is restarted, or has too much to do
             if not silent:
                 show.say(str(error))
@@ -345,146 +348,7 @@ def _wait(kept: Folder, wanted: list[str], show: _Lines) -> int:
         time.sleep(SLURM_POLL)
 
 
-def _submit(
-    cluster: Any, kept: Folder, facts: dict[str, Any], todo: list[str], again: bool, modules: list[str]
-) -> set[str]:
-    """Submit runs: one array for all of the same devices, nodes and kind of device; the ids of the arrays."""
-    import json
-
-    from genbench.cli.work import work
-    from genbench.core.files import replacing
-    from genbench.suites.launch import jobs_of
-
-    known = kept.runs()
-    kinds: dict[tuple[int, int, bool], list[str]] = {}
-    for run in todo:
-        name, _ = known[run]
-        accelerator = kept.config(name)["trainer"]["accelerator"]
-        gpus = cluster.has_gpus() if accelerator == "auto" else accelerator != "cpu"
-        kinds.setdefault((facts[name]["devices"], facts[name]["nodes"], gpus), []).append(run)
-    jobs: dict[str, str] = {}
-    try:
-        for kind, runs in kinds.items():
-            given = {run: (str(kept.path.absolute()), run, again, modules) for run in runs}
-            jobs |= zip(runs, cluster.submit(given, work, *kind), strict=True)
-        if hopeless := {job.reason for job in jobs_of(jobs.values()).values() if job.hopeless}:
-            raise UserError(
-                f"Slurm would never start the jobs: it says {', '.join(sorted(hopeless))}. Nothing was begun; see "
-                "`launch` in the suite."
-            )
-    except UserError:
-        cluster.cancel(jobs.values())  # all or nothing
-        raise
-    with replacing(_jobs_path(kept)) as file:
-        file.write(json.dumps(_submitted(kept) | jobs, indent=1).encode())
-    return {job.partition("_")[0] for job in jobs.values()}
-
-
-def _submitted(kept: Folder) -> dict[str, str]:
-    """The last job of every run that was submitted to Slurm."""
-    import json
-
-    try:
-        return json.loads(_jobs_path(kept).read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _jobs_path(kept: Folder) -> Path:
-    return kept.path / "jobs" / "submitted.json"
-
-
-def _with_jobs(kept: Folder, states: list[State]) -> list[State]:
-    """States with what Slurm knows of their jobs: queued, and why one died without a word.
-
-    Raises:
-        UserError: Slurm does not answer.
-    """
-    from genbench.suites.launch import jobs_of
-
-    submitted = _submitted(kept)
-    left = [state.run for state in states if state.state != "done" and state.run in submitted]
-    if not left or shutil.which("scontrol") is None:
-        return states
-    jobs = jobs_of(submitted[run] for run in left)
-    return [
-        _with_job(kept, state, submitted[state.run], jobs.get(submitted[state.run])) if state.run in left else state
-        for state in states
-    ]
-
-
-def _with_job(kept: Folder, state: State, number: str, job: Any) -> State:
-    """A run's state with its job, which has died if it is over and its attempt is not; None for a forgotten one."""
-    import dataclasses
-
-    from genbench.suites.launch import how_it_died
-
-    attempt = claims.latest(kept.claims, state.run)
-    its_own = attempt is not None and attempt.holder.get("job") == number
-    if job is None:
-        if state.state not in ("waiting", "stopped") or not (attempt is None or its_own):
-            return state
-        reason = f"Slurm no longer knows its job {number}: it was cancelled, or ended some time ago"
-        return dataclasses.replace(state, state="stopped", reason=reason)
-    if not job.over:
-        waits = state.state in ("waiting", "stopped") or (state.state == "failed" and not its_own)
-        waits |= state.state == "running" and its_own and job.state == "PENDING"  # its machine was lost a moment ago
-        return dataclasses.replace(state, state="queued", reason=job.reason) if waits else state
-    outcome, reason = how_it_died(job, kept.path / "jobs" / f"{number}_0_log.err")
-    if its_own and attempt.outcome is None:
-        claims.close(kept.claims, state.run, attempt, outcome, reason)
-        return kept.states([state.run])[0]
-    if state.state not in ("waiting", "stopped") or job.state == "COMPLETED":
-        return state  # it has said so itself, or found somebody else at work
-    if outcome == "failed" and (claim := claims.take(kept.claims, state.run)) is not None:
-        claim.end(outcome, reason)  # before it took the run
-        return kept.states([state.run])[0]
-    return dataclasses.replace(state, state="stopped", reason=reason)
-
-
 # ---- what it says -------------------------------------------------------------------------------------------------
-
-
-class _Lines:
-    """A line when a run begins and when it ends, and in a terminal one that counts."""
-
-    def __init__(self, kept: Folder, here: Any, minutes: dict[str, float | None]) -> None:
-        from rich.console import Console
-        from rich.status import Status
-
-        self.kept, self.here, self.minutes = kept, here, minutes
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._live: Any = Status("", console=self.console) if self.console.is_terminal else None
-        self._next = 0.0
-        if self._live:
-            self._live.start()
-
-    def begins(self, state: State) -> None:
-        self.say(f"{state.run}  {'goes on' if state.attempts else 'begins'}")
-
-    def ended(self, run: str) -> None:
-        (state,) = self.kept.states([run])
-        if state.state == "failed":
-            self.say(f"{run}  failed: {state.reason.rstrip('.')}. Its log: {self.kept.log(run)}")
-        elif state.state == "done":
-            self.say(f"{run}  done, {state.images:,} images{_took(state.seconds)}")
-        elif state.state == "stopped":
-            self.say(f"{run}  stopped, to be gone on with" + (f": {state.reason}" if state.reason else ""))
-
-    def say(self, text: str) -> None:
-        from rich.markup import escape
-
-        self.console.print(escape(f"{time.strftime('%H:%M:%S')}  {text}"))
-
-    def refresh(self, states: Iterable[State]) -> None:
-        if self._live is None or time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + 2
-        self._live.update(summary(list(states), self.minutes, self.here.at_once))
-
-    def close(self) -> None:
-        if self._live:
-            self._live.stop()
 
 
 def _in_words(state: State) -> str:
@@ -492,38 +356,18 @@ def _in_words(state: State) -> str:
     return f" ({state.reason})" if state.state == "queued" and state.reason else ""
 
 
-def _took(seconds: float | None) -> str:
-    return f" in {duration(seconds)}" if seconds else ""
-
-
-def summary(states: list[State], minutes: dict[str, float | None], at_once: int) -> str:
-    """`5 of 12 done, 2 running, 1 failed; about 17 min left`"""
-    count = {kind: sum(state.state == kind for state in states) for kind in ("running", "queued", "failed", "stopped")}
-    parts = [f"{sum(s.state == 'done' for s in states)} of {len(states)} done"]
-    parts += [f"{n} {kind}" for kind, n in count.items() if n]
-    text = ", ".join(parts)
-    if all(state.state in ("done", "failed") for state in states):
-        return text
-    left = seconds_left(states, minutes, at_once)
-    return text + ("; how long the rest takes is not known yet" if left is None else f"; about {duration(left)} left")
-
-
-def duration(seconds: float) -> str:
-    """17 s, 4 min, 2.5 h"""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
-
-
 def _status(kept: Folder) -> int:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from genbench.suites.show import duration, summary
+    from genbench.suites.slurm import with_jobs
+
     plan = kept.plan()
     states = kept.states()
     try:
-        states = _with_jobs(kept, states)
+        states = with_jobs(kept, states)
     except UserError as error:
         print(f"note: {error}", file=sys.stderr)
     console = Console(highlight=False, soft_wrap=True)
@@ -562,6 +406,7 @@ def _dry_run(suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str,
     import torch
 
     from genbench.suites.launch import Here
+    from genbench.suites.show import duration
 
     states = {}
     if (kept.path / "suite.yaml").is_file():

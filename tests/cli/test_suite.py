@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from genbench.cli import work
-from genbench.cli.suite import _bury, duration, summary
+from genbench.cli.suite import _bury
 from genbench.leaderboard.record import collect
 from genbench.suites import claims, launch
 from genbench.suites.folder import Folder, State
+from genbench.suites.show import duration, summary
 from genbench.suites.suite import Launch
 
 from .conftest import TINY
@@ -275,10 +276,13 @@ def test_one_killed_for_memory_is_named_so_and_the_others_go_on(tmp_path, monkey
     assert here.room(1)
 
 
-def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path):
+@pytest.mark.parametrize("how", ["dies", "raises"])
+def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path, how):
     def dies():
         import sys as system
 
+        if how == "raises":
+            raise OSError("no such module")
         print("no such module", file=system.stderr)
         system.stderr.flush()
         __import__("os")._exit(3)
