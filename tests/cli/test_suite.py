@@ -183,22 +183,18 @@ def test_one_that_fails_does_not_stop_the_others_and_can_be_tried_again(tmp_path
     assert len(claims.history(kept.claims, "greedy-Digits-seed0")) == 2
 
 
-def test_minutes_of_a_device_become_images_once_for_all_seeds(tmp_path, monkeypatch):
-    path = write(
-        tmp_path, models=["vae.yaml"], budget={"minutes": 0.02}, seeds=[0, 1], launch={"devices": 2, "threads": 1}
-    )
-    status, _, err = run("run", path, "--at-once", 1, cwd=tmp_path)
+def test_minutes_of_a_device_become_images_on_several_too(tmp_path):
+    launch = {"devices": 2, "threads": 1}
+    path = write(tmp_path, models=["vae.yaml"], budget={"minutes": 0.02}, launch=launch)
+    status, _, err = run("run", path, cwd=tmp_path)
     kept = Folder(tmp_path / "runs" / "tiny")
     assert status == 0, err + "".join(file.read_text() for file in kept.path.glob("logs/*"))
     budget = json.loads((kept.path / "budgets" / "vae-Digits.json").read_text())
-    assert budget["images"] == pytest.approx(budget["images_per_second"] * 0.02 * 60 / 2, rel=0.5, abs=1)
-    assert {state.budget for state in kept.states()} == {budget["images"]}
-    records = collect([kept.path])[0]
-    assert len(records) == 4 and {record.training["world_size"] for record in records} == {2}
-    # whole batches, the same number for both seeds
-    assert {record.run["images_seen"] for record in records if record.run["checkpoint"] == "last"} == {
-        -(-budget["images"] // 16) * 16
-    }
+    assert budget["images"] == pytest.approx(budget["images_per_second"] * 0.02 * 60 / 2, abs=1)
+    assert kept.states()[0].budget == budget["images"]
+    best, last = collect([kept.path])[0]
+    assert best.training["world_size"] == last.training["world_size"] == 2
+    assert last.run["images_seen"] == -(-budget["images"] // 16) * 16  # whole batches
 
 
 def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
@@ -340,12 +336,12 @@ def test_what_ran_out_is_named(error, reason, capfd):
 def test_a_full_disk_ends_the_suite_with_a_sentence_and_nothing_is_lost(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        path = write(tmp_path)
-        status, out, err = run("run", path, "--folder", disk / "tiny", "--at-once", "1", cwd=tmp_path)
+        path = write(tmp_path, models=["vae.yaml"], budget={"images": 1280})
+        status, out, err = run("run", path, "--folder", disk / "tiny", cwd=tmp_path)
         assert status == 2 and "The disk" in err and "is full" in err and "Traceback" not in err, err
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         status, out, err = run("run", path, "--folder", disk / "tiny", cwd=tmp_path)
