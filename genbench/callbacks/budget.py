@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning import Callback
 
-from genbench.callbacks.checkpoint import Checkpoint
+from genbench.callbacks.checkpoint import Checkpoint, validation_follows
 from genbench.core.errors import Interrupted, UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
@@ -66,9 +66,17 @@ class StopSafely(Callback):
             told = torch.tensor(signum, device=module.device)
             dist.all_reduce(told, op=dist.ReduceOp.MAX)
             signum = int(told)
-        if signum:
-            next(c for c in trainer.callbacks if isinstance(c, Checkpoint)).save(trainer, module)
-            raise Interrupted(signum)
+        if signum and not validation_follows(trainer):  # a resumed run would go on behind it
+            self._end(trainer, module, signum)
+        self._signal = signum
+
+    def on_validation_end(self, trainer, module: GenerativeModule) -> None:
+        if self._signal and trainer.state.fn == "fit" and not trainer.should_stop:  # else it is over anyway
+            self._end(trainer, module, self._signal)
+
+    def _end(self, trainer, module: GenerativeModule, signum: int) -> None:
+        next(c for c in trainer.callbacks if isinstance(c, Checkpoint)).save(trainer, module)
+        raise Interrupted(signum)
 
     def _restore(self) -> None:
         for signum, handler in self._before.items():

@@ -15,6 +15,11 @@ from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
 
 
+def validation_follows(trainer) -> bool:
+    """Whether validation runs after the batch that has just ended: it is due, or the batch was the last."""
+    return trainer.enable_validation and (trainer.val_check_batch == 1 or trainer.should_stop)
+
+
 class Checkpoint(Callback):
     """Saves to `<run>/checkpoints/`. A file is replaced only by one that is complete and on disk.
 
@@ -47,8 +52,7 @@ class Checkpoint(Callback):
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
-        validates = trainer.enable_validation and trainer.val_check_batch == 1
-        if self._due(module) and not validates:
+        if self._due(module) and not validation_follows(trainer):
             self.save(trainer, module)
 
     def _due(self, module: GenerativeModule) -> bool:
@@ -68,9 +72,7 @@ class Checkpoint(Callback):
         first = self.best is None or self._best_of != monitor  # another score cannot be compared with
         if first or (score < self.best if mode == "min" else score > self.best):
             self.best, self._best_of = score, monitor
-            self.save(trainer, module)
-            if trainer.is_global_zero:
-                files.copy(self.folder(trainer) / "last.ckpt", self.folder(trainer) / "best.ckpt")
+            self.save(trainer, module, best=True)
         elif self._due(module):
             self.save(trainer, module)
 
@@ -78,15 +80,24 @@ class Checkpoint(Callback):
         if self._saved_at != module.images_seen:
             self.save(trainer, module)
 
-    def save(self, trainer, module: GenerativeModule) -> None:
-        """Write `last.ckpt`, if the weights are finite; on all processes alike."""
+    def save(self, trainer, module: GenerativeModule, *, best: bool = False) -> None:
+        """Write `last.ckpt`, if the weights are finite; on all processes alike.
+
+        best  whether it is `best.ckpt`, too
+        """
         module.check_finite()
         if isinstance(trainer.strategy, PlayersDDP):
             trainer.strategy.broadcast_state()  # batch norm statistics: all go on from those that are saved
-        trainer.save_checkpoint(self.folder(trainer) / "last.ckpt", weights_only=False)
+        names = ["best.ckpt"] if best else []
+        if self.keep_every is not None and module.due(self.keep_every):
+            names.append(f"{module.images_seen:010d}.ckpt")
+        # `last.ckpt` last of all: who is killed in between goes on from the one before, and makes the others again
+        first, *others = (self.folder(trainer) / name for name in [*names, "last.ckpt"])
+        trainer.save_checkpoint(first, weights_only=False)
+        if trainer.is_global_zero:
+            for path in others:
+                files.copy(first, path)
         self._saved_at = module.images_seen
-        if self.keep_every is not None and module.due(self.keep_every) and trainer.is_global_zero:
-            files.copy(self.folder(trainer) / "last.ckpt", self.folder(trainer) / f"{module.images_seen:010d}.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "of": self._best_of}

@@ -213,8 +213,9 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
             print(json.dumps(record.to_dict(), indent=1))
         else:
             show(record)
-        written = records.write(record, out)
-        pictures.write(written.with_suffix(""))  # beside it, under its name
+        written = records.path_of(record, out)
+        pictures.write(written.with_suffix(""))  # beside it, under its name: before a record says that all is there
+        records.write(record, out)
         if not arguments.json:
             board = arguments.runs if arguments.runs in written.parents else written.parent
             print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")

@@ -91,20 +91,20 @@ def _modules(argv: list[str]) -> list[str]:
 
 def _run(arguments: argparse.Namespace, modules: list[str]) -> int:
     path = _find(arguments.suite)
-    suite = load(path, configs.find)
+    suite = load(path, configs.find, where="slurm" if arguments.slurm else None, at_once=arguments.at_once)
     kept = Folder(arguments.folder or Path("runs") / suite.name)
     warnings.filterwarnings("ignore")
     quiet()
     resolved, facts, built = _resolved(suite, path)
     wanted = _chosen([run for run, *_ in suite.runs()], arguments.only)
     if arguments.dry_run:
-        return _dry_run(suite, kept, facts, built, wanted)
+        return _dry_run(suite, kept, facts, built, wanted, arguments.retry_failed)
     for data in {id(data): data for _, data in built.values()}.values():
         _fetch(data)
     del built
     try:
         kept.begin(suite, resolved, facts)
-        if arguments.slurm or suite.launch.where == "slurm":
+        if suite.launch.where == "slurm":
             status = _on_cluster(suite, kept, facts, wanted, arguments, modules)
         else:
             status = _run_here(suite, kept, facts, wanted, arguments, modules)
@@ -131,7 +131,7 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
     """
     from genbench.cli import sentence
     from genbench.cli.fit import with_configs
-    from genbench.cli.trainer import Parser
+    from genbench.cli.trainer import Parser, refuse_what_players_cannot
     from genbench.evaluation import protocol as protocols
     from genbench.metrics.scales import SCALES
 
@@ -149,11 +149,14 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
                 for key, value in parser.dump(config).items()
                 if key not in ("seed_everything", "name", "runs", "max_images")
             }
-            facts[experiment.name] = _machines(dump["trainer"], suite)
-            protocols.load(dump["protocol"])
-            built[experiment.name] = parser.build(config)
-            model = built[experiment.name][0]
-            facts[experiment.name]["parameters"] = sum(p.numel() for p in model.parameters())
+            refuse_what_players_cannot(config.fit.trainer)
+            facts[experiment.name] = each = _machines(dump["trainer"], suite)
+            built[experiment.name] = model, data = parser.build(config)
+            data.check_share(each["devices"] * each["nodes"])
+            _judge(protocols.load(dump["protocol"]), data)
+            each["parameters"] = sum(p.numel() for p in model.parameters())
+            kept, images = dump["checkpoint"]["keep_every"], suite.budget.images
+            each["checkpoints"] = 2 + (images // kept if kept and images else 0)
             resolved[experiment.name] = dump
         except Exception as error:
             said = sentence(error)
@@ -184,6 +187,14 @@ def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
     return {"devices": devices, "nodes": nodes}
 
 
+def _judge(protocol: Any, data: Any) -> None:
+    """Raise UserError where the network that judges samples is not at hand: now, and not after hours of training."""
+    from genbench.evaluation import extractors
+
+    name = data.extractor if protocol.extractor == "default" else protocol.extractor
+    extractors.build(name, root=data.root)
+
+
 def _fetch(data: Any) -> None:
     """Now and once: several runs that fetch one data set would be in each other's way."""
     data.prepare_data()
@@ -207,16 +218,13 @@ def _run_here(
     modules: list[str],
 ) -> int:
     """Do the runs on this machine; the exit status."""
-    import dataclasses
-
     import torch
 
     from genbench.cli import work
     from genbench.suites.launch import Here
     from genbench.suites.show import Lines
 
-    launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
-    here = Here(kept.path, launch, torch.cuda.device_count())
+    here = Here(kept.path, suite.launch, torch.cuda.device_count())
     devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
     show = Lines(kept, here, {name: _minutes(suite, each) for name, each in facts.items()})
     begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
@@ -226,7 +234,11 @@ def _run_here(
     def stop(signum: int, frame: Any) -> None:
         told.append(signum)
         os.write(2, b"\nstopping: what runs saves and ends; once more to end at once.\n" if len(told) == 1 else b"")
-        here.stop(signal.SIGTERM if len(told) < 3 else signal.SIGKILL)
+        here.stop()
+        for run in here.running() if len(told) > 2 else ():  # those that do not listen
+            attempt = claims.latest(kept.claims, run)
+            if attempt is not None and attempt.alive:
+                os.killpg(attempt.holder["pid"], signal.SIGKILL)
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -235,7 +247,10 @@ def _run_here(
                 if not took and why is None and kept.states([run])[0].state == "running":
                     del begun[run]  # somebody else was faster, and may yet leave it to us
                     continue
-                _bury(kept, run, begun[run], why, bool(told))
+                try:
+                    _bury(kept, run, begun[run], why, bool(told))
+                except OSError as error:
+                    full |= work.full(error)
                 show.ended(run)
                 full |= work.FULL in (kept.states([run])[0].reason or "") or "No space left" in (why or "")
             states = {state.run: state for state in kept.states(wanted)}
@@ -245,7 +260,10 @@ def _run_here(
             if full and not here.running():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if told and not here.running():
-                print(f"\nStopped. Go on with:  python -m genbench suite run {arguments.suite}", file=sys.stderr)
+                folder = f" --folder {arguments.folder}" if arguments.folder else ""
+                print(
+                    f"\nStopped. Go on with:  python -m genbench suite run {arguments.suite}{folder}", file=sys.stderr
+                )
                 return 128 + told[0]
             if not (todo or elsewhere or here.running()):
                 break
@@ -254,9 +272,12 @@ def _run_here(
                 begun[run] = states[run].attempts
                 show.begins(states[run])
                 here.start(run, devices[run], work.work, str(kept.path), run, arguments.retry_failed, modules)
+                if told:
+                    here.stop()  # it was not there yet
             time.sleep(POLL)
     finally:
         show.close()
+        here.close()
         for signum, handler in before.items():
             signal.signal(signum, handler)
     return 1 if any(state.state != "done" for state in kept.states(wanted)) else 0
@@ -271,6 +292,8 @@ def _bury(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool
 
     attempts  at this run, before the process was started
     """
+    from genbench.suites.launch import KILLED
+
     attempt = claims.latest(kept.claims, run)
     if why is None or (attempt is not None and (attempt.alive or attempt.number > attempts + 1)):
         return  # it has said so itself; or another process works on it
@@ -278,7 +301,8 @@ def _bury(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool
         if not stopping and (claim := claims.take(kept.claims, run, again=True)) is not None:
             claim.end("failed", why)
     elif attempt.outcome is None:
-        claims.close(kept.claims, run, attempt, "stopped" if stopping else "failed", why)
+        # by whom it was killed is not known: it goes on the next time
+        claims.close(kept.claims, run, attempt, "stopped" if stopping or why == KILLED else "failed", why)
 
 
 def _minutes(suite: Suite, facts: dict[str, Any]) -> float | None:
@@ -295,14 +319,11 @@ def _on_cluster(
     modules: list[str],
 ) -> int | None:
     """Submit the runs to Slurm; None where we do not wait for them."""
-    import dataclasses
-
     from genbench.cli.work import work
     from genbench.suites.show import Lines
     from genbench.suites.slurm import Cluster, submit, with_jobs
 
-    launch = dataclasses.replace(suite.launch, at_once=arguments.at_once or suite.launch.at_once)
-    cluster = Cluster(kept.path.absolute(), launch)
+    cluster = Cluster(kept.path.absolute(), suite.launch)
     show = Lines(kept, cluster, {name: _minutes(suite, each) for name, each in facts.items()})
     try:
         states = with_jobs(kept, kept.states(wanted))
@@ -401,7 +422,14 @@ def _status(kept: Folder) -> int:
     return 0
 
 
-def _dry_run(suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str, Any], wanted: list[str]) -> int:
+def _dry_run(
+    suite: Suite,
+    kept: Folder,
+    facts: dict[str, Any],
+    built: dict[str, Any],
+    wanted: list[str],
+    retry_failed: bool,
+) -> int:
     """Runs, time and disk to be expected, by a few steps of each experiment where that is needed."""
     import torch
 
@@ -413,23 +441,24 @@ def _dry_run(suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str,
         states = {state.run: state for state in kept.states()}
     here = Here(kept.path, suite.launch, torch.cuda.device_count())
     of = {run: experiment for run, experiment, _ in suite.runs()}
-    todo = [run for run in wanted if run not in states or states[run].state != "done"]
+    todo = [run for run in wanted if run not in states or _is_open(states[run], retry_failed)]
+    done = sum(run in states and states[run].state == "done" for run in wanted)
     total = 0.0
     needed = {of[run].name for run in todo}
     speeds = {} if suite.budget.minutes else {
         name: _a_few_steps(*built[name]) for name in sorted(needed)
     }  # fmt: skip
-    print(f"{suite.name}: {len(wanted)} runs of {suite.budget}, {len(wanted) - len(todo)} of them done already\n")
+    print(f"{suite.name}: {len(wanted)} runs of {suite.budget}, {done} of them done already\n")
     for run in wanted:
         name = of[run].name
         if run not in todo:
-            print(f"  {run}  done")
+            print(f"  {run}  {states[run].state}")
             continue
         minutes = _minutes(suite, facts[name])
         seconds = 60 * minutes if minutes else suite.budget.images / speeds[name]
         total += seconds
         print(f"  {run}  about {duration(seconds)} of training")
-    disk = sum(_bytes(facts[of[run].name]["parameters"]) for run in todo)
+    disk = sum(_bytes(facts[of[run].name]) for run in todo)
     free = shutil.disk_usage(_there(kept.path)).free
     measured = "" if suite.budget.minutes else ", by a few steps of each on this machine"
     print(
@@ -460,9 +489,9 @@ def _a_few_steps(model: Any, data: Any) -> float:
         return watch.found["images_per_second"]
 
 
-def _bytes(parameters: int) -> float:
-    """Of a run: two checkpoints of weights, averages and Adam's two moments, and a few pictures."""
-    return 2 * 4 * 4 * parameters + 3e6
+def _bytes(facts: dict[str, Any]) -> float:
+    """Of a run: checkpoints of weights, averages and Adam's two moments, and a few pictures."""
+    return facts["checkpoints"] * 4 * 4 * facts["parameters"] + 3e6
 
 
 def _there(path: Path) -> Path:
@@ -500,11 +529,11 @@ def _conclude(kept: Folder) -> None:
         print(f"note: {error}", file=sys.stderr)
         found = boards(records)
     formats.print_tables(found, shutil.get_terminal_size((160, 0)).columns)
+    from genbench.cli import report
+
+    report.main("report", [str(kept.path), "--out", str(kept.path / "report.html")])
     if plan["wandb"] is not None:
         from genbench.loggers import log_table
 
         where = log_table("records", *_table(records), kept.path / "wandb", **{"group": plan["suite"]} | plan["wandb"])
         print(where, file=sys.stderr)
-    from genbench.cli import report
-
-    report.main("report", [str(kept.path), "--out", str(kept.path / "report.html")])

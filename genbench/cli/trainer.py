@@ -208,7 +208,7 @@ class GenbenchCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        _refuse_what_players_cannot(config.trainer)
+        refuse_what_players_cannot(config.trainer)
         self.ckpt: Path | None = None
         state: dict[str, Any] = {}
         if config.ckpt:
@@ -297,7 +297,8 @@ class GenbenchCLI(LightningCLI):
             dump = self.dump(self.config)
             command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
             self.run_folder = Run(self.folder, dump, self.resumed, command)
-            own = [self.run_folder, *own, Budget(self._get(self.config, "max_images")), StopSafely()]
+            # the budget before what asks whether this was the last batch
+            own = [self.run_folder, Budget(self._get(self.config, "max_images")), *own, StopSafely()]
         else:
             own = [settings["acceleration"], settings["quality"]]
         # `true` and `false` are Lightning's words for its own default and for none
@@ -406,7 +407,7 @@ def _arguments(verb: str) -> set[str]:
     return set(inspect.signature(getattr(Trainer, verb)).parameters)
 
 
-def _refuse_what_players_cannot(config: Any) -> None:
+def refuse_what_players_cannot(config: Any) -> None:
     """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
     strategy = config.strategy
     if not isinstance(strategy, str):

@@ -5,6 +5,7 @@ It is what a person would do with `fit` and `test`, and can be killed and begun 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -86,11 +87,11 @@ def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | Non
             status = _train(kept, run, modules)
             if status in STOPPED:
                 return "stopped", signal.Signals(status - 128).name
-            _measure(kept.path / run)
+            _measure(kept, run)
             return "done", None
         return "stopped", signal.Signals(_told[0]).name
     except Failed as error:
-        return "failed", str(error)
+        return "stopped" if str(error).startswith(FULL) else "failed", str(error)
     except Exception as error:
         return "stopped" if full(error) else "failed", _reason(error)
 
@@ -137,15 +138,40 @@ def _fit(argv: list[str], facts: dict[str, Any]) -> int:
         status = fit.main("fit", argv)
         _leave_the_others()
         return status
-    child = subprocess.Popen([sys.executable, "-m", "genbench", "fit", *argv])
-    before = signal.signal(signal.SIGTERM, lambda signum, _: child.send_signal(signum))
+    child = None
+
+    def hand_on(signum: int, frame: Any) -> None:
+        _told.append(signum)
+        if child is not None:
+            child.send_signal(signum)
+
+    before = signal.signal(signal.SIGTERM, hand_on)
     try:
+        child = subprocess.Popen([sys.executable, "-m", "genbench", "fit", *argv], preexec_fn=_die_with_us)
+        if _told:
+            child.send_signal(_told[0])
         status = child.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
-    if status not in (0, 128, *STOPPED):
-        raise Failed(f"`fit` ended with {status}; its log says why")
-    return status
+    if status in (0, 128, *STOPPED):
+        return status
+    if _told or status == -signal.SIGTERM:  # before it could save
+        return 128 + signal.SIGTERM
+    raise Failed(_what_ran_out(_last_error() or f"`fit` ended with {status}; its log says why"))
+
+
+def _die_with_us() -> None:
+    """Linux ends this process with the one that has started it: or it would train on beside its successor."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _last_error() -> str:
+    """What a command that prints where we print has said last."""
+    with suppress(OSError), open("/proc/self/fd/1", errors="replace") as log:
+        lines = [line.removeprefix("error: ").strip() for line in log if line.startswith("error: ")]
+        return lines[-1] if lines else ""
+    return ""
 
 
 def _leave_the_others() -> None:
@@ -175,14 +201,17 @@ def _keep(kept: Folder, experiment: str, facts: dict[str, Any], found: dict[str,
     return kept.keep_images(experiment, {"images": int(images), "minutes": facts["budget"]["minutes"]} | found)
 
 
-def _measure(run: Path) -> None:
-    """Records of the best and the last checkpoint, where there are none yet."""
+def _measure(kept: Folder, run: str) -> None:
+    """Records of the best and the last checkpoint under the suite's protocol, where there are none yet."""
     from genbench.cli import evaluate
+    from genbench.evaluation import protocol as protocols
     from genbench.leaderboard.record import collect
 
-    there = {record.run["checkpoint"] for record in collect([run / "records"])[0]} if (run / "records").is_dir() else ()
+    folder, protocol = kept.path / run, protocols.load(kept.config(kept.runs()[run][0])["protocol"]).name
+    found = collect([folder / "records"])[0] if (folder / "records").is_dir() else []
+    there = {record.run["checkpoint"] for record in found if record.protocol["name"] == protocol}
     for name in CHECKPOINTS:
-        path = run / "checkpoints" / f"{name}.ckpt"
+        path = folder / "checkpoints" / f"{name}.ckpt"
         if path.is_file() and name not in there:
             evaluate.main("test", [f"--ckpt={path}"])
 
@@ -272,7 +301,14 @@ def _reason(error: Exception) -> str:
         print(f"error: {told}", file=sys.stderr, flush=True)
     if full(error):
         return f"{FULL}: {told}"
-    out = isinstance(error, MemoryError) or "out of memory" in told.lower() or "can't allocate memory" in told
+    return f"out of memory: {told}" if isinstance(error, MemoryError) else _what_ran_out(told)
+
+
+def _what_ran_out(told: str) -> str:
+    """An error's words, after those of what there was too little of."""
+    if "No space left on device" in told:
+        return f"{FULL}: {told}"
+    out = "out of memory" in told.lower() or "can't allocate memory" in told
     return f"out of memory: {told}" if out else told
 
 

@@ -197,7 +197,9 @@ def as_csv(boards: Sequence[Board]) -> str:
     lines: list[dict[str, Any]] = []
     for board in boards:
         for row in board.rows:
-            plain = vars(row) | {"sampling": json.dumps(row.sampling) if row.sampling else None}
+            plain = vars(row) | {
+                n: json.dumps(v) if v else None for n, v in (("sampling", row.sampling), ("grid", row.grid))
+            }
             plain |= {"runs": " ".join(row.runs), "seeds": len(row.seeds), "model": plain.pop("name")}
             plain |= {"seed_list": " ".join(map(str, row.seeds))}
             for player, n in plain.pop("updates").items():

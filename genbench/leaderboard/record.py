@@ -93,20 +93,27 @@ class Record:
         return self.kind, name, *own, json.dumps(run.get("sampling") or {}, sort_keys=True)
 
 
-def write(record: Record, folder: str | os.PathLike) -> Path:
-    """Write a record into a folder, whole or not at all; returns its path, which the contents decide."""
-    found = record.to_dict()
-    Record.from_dict(found)
-    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+def path_of(record: Record, folder: str | os.PathLike) -> Path:
+    """Where a record is written to in a folder: its contents decide."""
     run = record.run or {}
     parts = [record.model["name"], record.data["name"], record.protocol["name"], run.get("checkpoint", record.kind)]
     if run.get("seed") is not None:
         parts.append(f"seed{run['seed']}")
     parts = [re.sub(r"[^A-Za-z0-9._+]+", "-", str(part))[:40].strip("-.") or "x" for part in parts]
-    path = Path(folder) / f"{'-'.join(parts)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    return Path(folder) / f"{'-'.join(parts)}-{hashlib.sha256(_text(record)).hexdigest()[:8]}.json"
+
+
+def write(record: Record, folder: str | os.PathLike) -> Path:
+    """Write a record into a folder, whole or not at all; returns its path."""
+    Record.from_dict(record.to_dict())
+    path = path_of(record, folder)
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(_text(record))
     return path
+
+
+def _text(record: Record) -> bytes:
+    return (json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n").encode()
 
 
 def read(path: str | os.PathLike) -> Record:

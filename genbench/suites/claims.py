@@ -159,8 +159,10 @@ def _read(folder: Path, run: str, number: int) -> Attempt:
         found = Attempt(number, {}, "")
     if found.outcome is not None:
         return found
-    silent = _now(folder) - path.stat().st_mtime
-    return Attempt(**asdict(found) | {"alive": silent < STALE and not _gone(found.holder)})
+    lives = _lives(found.holder)
+    if lives is None:
+        lives = _now(folder) - path.stat().st_mtime < STALE
+    return Attempt(**asdict(found) | {"alive": lives})
 
 
 def _now(folder: Path) -> float:
@@ -174,11 +176,11 @@ def _now(folder: Path) -> float:
         return time.time()
 
 
-def _gone(one: dict[str, Any]) -> bool:
-    """Whether that process has certainly ended; False where it cannot be seen from here."""
+def _lives(one: dict[str, Any]) -> bool | None:
+    """Whether that process lives, be it that it sleeps; None where it cannot be seen from here."""
     if not one or one["host"] != socket.gethostname() or one["boot"] != _boot() or one["started"] is None:
-        return False
-    return _started(one["pid"]) != one["started"]
+        return None
+    return _started(one["pid"]) == one["started"]
 
 
 def _boot() -> str | None:

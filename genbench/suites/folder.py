@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._plan: tuple[int, dict[str, Any]] = (0, {})  # as it was read, and from which file
 
     # ---- the plan -----------------------------------------------------------------------------------------------
 
@@ -68,6 +70,9 @@ class Folder:
         """
         path = self.path / "suite.yaml"
         try:
+            written = path.stat().st_mtime_ns
+            if self._plan[0] == written:
+                return self._plan[1]
             found = _yaml(path)
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is no suite's folder: there is no {path}.") from error
@@ -75,6 +80,7 @@ class Folder:
             raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): put back what it was.") from error
         if not isinstance(found, dict) or not {"suite", "experiments", "order"} <= found.keys():
             raise UserError(f"{path} is no plan of a suite that has begun.")
+        self._plan = (written, found)
         return found
 
     def begin(self, suite: Suite, resolved: dict[str, dict[str, Any]], facts: dict[str, dict[str, Any]]) -> None:
@@ -95,7 +101,7 @@ class Folder:
                     f"{self.path} belongs to the suite '{before['suite']}', and this is '{suite.name}'. Give another "
                     "`--folder`."
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(p.name not in OWN and p.name[0] != "." for p in self.path.iterdir()):
             raise UserError(f"{self.path} holds something else than a suite. Give another `--folder`.")
         budget = {"images": suite.budget.images, "minutes": suite.budget.minutes}
         changed = []
@@ -116,7 +122,7 @@ class Folder:
             )  # fmt: skip
         for name, config in resolved.items():
             path = self._config_path(name)
-            if not path.exists():
+            if name not in before.get("experiments", {}) or not path.exists():  # one that was killed had an older file
                 with replacing(path) as file:
                     file.write(yaml.safe_dump(config, sort_keys=False).encode())
         experiments = dict(before.get("experiments", {}))
@@ -168,11 +174,16 @@ class Folder:
         """Keep a budget that was measured, unless another run of the experiment was faster; what is kept."""
         path = self._budget_path(experiment)
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
-        with suppress(FileExistsError):
-            os.link(temporary, path)  # whole, and only where there is none yet
-        temporary.unlink()
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(json.dumps(found, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(temporary, path)  # whole, and only where there is none yet
+        finally:
+            os.unlink(temporary)
         return json.loads(path.read_text())["images"]
 
     def _budget_path(self, experiment: str) -> Path:
@@ -252,19 +263,20 @@ def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_o
             speeds.setdefault(state.experiment, []).append(state.speed)
         if state.state == "done" and state.seconds and state.speed and state.attempts == 1:
             around.append(state.seconds - state.images / state.speed)
-    left = 0.0
+    left = []
     for state in states:
         if state.state in ("done", "failed"):
             continue
-        left += max(0.0, sum(around) / len(around)) if around else 0.0
+        seconds = max(0.0, sum(around) / len(around)) if around else 0.0
         known = speeds.get(state.experiment)
         if state.budget is not None and known:
-            left += max(0, state.budget - state.images) * len(known) / sum(known)
+            seconds += max(0, state.budget - state.images) * len(known) / sum(known)
         elif minutes.get(state.experiment):
-            left += 60 * minutes[state.experiment]
+            seconds += 60 * minutes[state.experiment]
         else:
             return None
-    return left / max(1, at_once)
+        left.append(seconds)
+    return max(sum(left) / max(1, at_once), max(left, default=0.0))  # no run is shared out
 
 
 def about(run: Path | None) -> dict[str, Any]:
@@ -276,7 +288,10 @@ def about(run: Path | None) -> dict[str, Any]:
     if name is None:
         return {}
     found = plan["experiments"][name]
-    command = Experiment(name, found["flags"], found["grid"], found["tried"]).command(seed, folder.images(name))
+    flags = list(found["flags"])
+    flags += [f"--trainer.devices={found['devices']}"] if found["devices"] > 1 else []
+    flags += [f"--trainer.num_nodes={found['nodes']}"] if found["nodes"] > 1 else []
+    command = Experiment(name, tuple(flags), found["grid"], found["tried"]).command(seed, folder.images(name))
     return {"suite": plan["suite"], "grid": found["grid"], "tried": found["tried"], "command": command}
 
 

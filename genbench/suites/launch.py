@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +17,7 @@ import submitit
 
 from genbench.suites.suite import Launch
 
+KILLED = "it ended without a word, as a process does that is killed"
 FOREVER = 60 * 24 * 365  # minutes: submitit ends jobs of this machine after a time
 
 Work = Callable[..., bool]  # (folder, run, again, modules): one run; False if it was somebody else's
@@ -29,19 +33,22 @@ class Here:
         """gpus  that this machine has"""
         self.folder = folder
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._gpus = list(range(gpus))  # that no run has
+        names = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self._gpus = names.split(",")[:gpus] if names else [str(k) for k in range(gpus)]  # that no run has
         self._on_gpus = gpus > 0
         self.threads = launch.threads or (max(1, self._cores // launch.at_once) if launch.at_once else 1)
         self.at_once = launch.at_once or gpus or max(1, self._cores // self.threads)
-        self._jobs: dict[str, tuple[list[int], int, submitit.Job]] = {}
-        self._killed_before: dict[str, int] = {}
+        self._jobs: dict[str, tuple[list[str], int, submitit.Job]] = {}
+        self._killed = [killed_for_memory()] * 2  # now, and at the last look
+        # submitit calls files by the number of a process, which others on other machines may have too
+        self._own = folder / "jobs" / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
 
     def room(self, devices: int) -> bool:
         """Whether a run on so many devices can begin now."""
         if not self._jobs:
             return True  # one that is too large for this machine says so itself
-        if self._on_gpus:
-            return len(self._jobs) < self.at_once and len(self._gpus) >= devices
+        if self._on_gpus and len(self._gpus) < devices:
+            return False
         return sum(count for _, count, _ in self._jobs.values()) + devices <= self.at_once
 
     def running(self) -> list[str]:
@@ -49,30 +56,34 @@ class Here:
 
     def start(self, run: str, devices: int, work: Work, *arguments: Any) -> None:
         gpus, self._gpus = self._gpus[:devices], self._gpus[devices:]
-        executor = submitit.LocalExecutor(self.folder / "jobs")
-        executor.update_parameters(timeout_min=FOREVER, visible_gpus=gpus, gpus_per_node=len(gpus))
-        self._killed_before[run] = killed_for_memory()
+        executor = submitit.LocalExecutor(self._own)
+        executor.update_parameters(timeout_min=FOREVER, gpus_per_node=len(gpus))
+        executor.parameters["visible_gpus"] = gpus  # which `update_parameters` takes as numbers alone
         with environment(OMP_NUM_THREADS=self.threads), _not_interrupted():
             self._jobs[run] = gpus, devices, executor.submit(work, *arguments)
 
     def ended(self) -> Iterator[tuple[str, bool, str | None]]:
         """Runs whose jobs have ended: what their work returned, and a guess at why where one died without a word."""
+        self._killed = [*self._killed[1:], killed_for_memory()]
         for run, (gpus, _, job) in list(self._jobs.items()):
             if job.done():
                 del self._jobs[run]
-                self._gpus = sorted(self._gpus + gpus)
-                for_memory = killed_for_memory() > self._killed_before.pop(run)
-                took, why = _outcome(job, for_memory)
+                self._gpus += gpus
+                took, why = _outcome(job, for_memory=self._killed[1] > self._killed[0])
                 for path in (job.paths.submitted_pickle, job.paths.result_pickle, job.paths.stdout, job.paths.stderr):
                     with suppress(OSError):  # what the run printed is in its own log
                         path.unlink()
                 yield run, took, why
 
-    def stop(self, signum: int = signal.SIGTERM) -> None:
-        """Ask all jobs to save and end."""
+    def stop(self) -> None:
+        """Ask all jobs to save and end; asked twice, they end at once."""
         for *_, job in self._jobs.values():
             with suppress(OSError):
-                os.kill(int(job.job_id), signum)
+                os.kill(int(job.job_id), signal.SIGTERM)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self._own, ignore_errors=True)
 
 
 def killed_for_memory() -> int:
@@ -91,15 +102,14 @@ def _outcome(job: submitit.Job, for_memory: bool) -> tuple[bool, str | None]:
         if error is None:
             return job.result(), None
         trace = [line for line in str(error).splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt): ", line)]
-        return False, trace[-1] if trace else f"its process ended with an error: {job.paths.stderr}"
+        return False, trace[-1] if trace else "its process ended with an error"
     if for_memory:
         reason = "killed for memory: the machine had none left. Smaller batches, or fewer runs at once, help"
         return False, reason
     said = ""
     with suppress(OSError):
         said = job.paths.stderr.read_text(errors="replace").strip().rpartition("\n")[2]
-    last = f"; its last one was: {said}" if said else ""
-    return False, f"it ended without a word, as a process does that is killed{last}"
+    return False, f"its process ended before it began: {said}" if said and "INFO" not in said else KILLED
 
 
 @contextmanager

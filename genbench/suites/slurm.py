@@ -130,10 +130,11 @@ def submit(
     """Submit runs: one array for all of the same devices, nodes and kind of device; the ids of the arrays."""
     known = kept.runs()
     kinds: dict[tuple[int, int, bool], list[str]] = {}
+    there = cluster.has_gpus()
     for run in todo:
         name, _ = known[run]
         accelerator = kept.config(name)["trainer"]["accelerator"]
-        gpus = cluster.has_gpus() if accelerator == "auto" else accelerator != "cpu"
+        gpus = there if accelerator == "auto" else accelerator != "cpu"
         kinds.setdefault((facts[name]["devices"], facts[name]["nodes"], gpus), []).append(run)
     jobs: dict[str, str] = {}
     try:
@@ -262,7 +263,7 @@ def _with_job(kept: Folder, state: State, number: str, job: Job | None) -> State
         waits |= state.state == "running" and its_own and job.state == "PENDING"  # its machine was lost a moment ago
         return replace(state, state="queued", reason=job.reason) if waits else state
     outcome, reason = how_it_died(job, kept.path / "jobs" / f"{number}_0_log.err")
-    if its_own and attempt.outcome is None:
+    if its_own and attempt.outcome is None and not attempt.alive:
         claims.close(kept.claims, state.run, attempt, outcome, reason)
         return kept.states([state.run])[0]
     if state.state not in ("waiting", "stopped") or job.state == "COMPLETED":

@@ -21,7 +21,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Experiment:
     name: str
     flags: tuple[str, ...]
     grid: dict[str, Any]
-    tried: int
+    tried: int = 1
 
     def run(self, seed: int) -> str:
         return f"{self.name}-seed{seed}"
@@ -121,11 +121,12 @@ class Suite:
 KEYS = (
     "models", "data", "seeds", "budget", "protocol", "by", "parts", "set", "grid", "keep_every", "wandb", "launch"
 )  # fmt: skip
+WANDB = ("project", "entity", "group", "tags")
 ENTRY = ("config", "name", "set", "grid")
 
 
-def load(path: Path, find: Callable[[str], Path | None]) -> Suite:
-    """The suite of a YAML file; `find` gives the file of a config's name.
+def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Suite:
+    """The suite of a YAML file; `find` gives the file of a config's name, `launching` replaces what its `launch` says.
 
     Raises:
         UserError: with everything that is wrong with the file itself. Whether its settings fit the models and data, the
@@ -143,12 +144,16 @@ def load(path: Path, find: Callable[[str], Path | None]) -> Suite:
     elif len(set(seeds)) < len(seeds):
         faults.append(f"seeds is {seeds}; each may stand there once.")
     budget = _budget(text.get("budget"), faults)
-    launch = _launch(text.get("launch") or {}, faults)
+    launch = text.get("launch") or {}
+    given = {key: value for key, value in launching.items() if value is not None}
+    launch = _launch(launch | given if isinstance(launch, dict) else launch, faults)
     wandb = text.get("wandb")
     if wandb is not None and not isinstance(wandb, dict):
         faults.append(f"wandb is {wandb}; settings were expected, such as {{project: genbench}}.")
         wandb = None
-    experiments = list(_experiments(text, path, find, faults))
+    elif unknown := set(wandb or {}) - set(WANDB):
+        faults.append(f"wandb has no '{min(unknown)}'; in a suite it has {', '.join(WANDB)}.")
+    experiments = _counted(_experiments(text, path, find, faults))
     names = [experiment.name for experiment in experiments]
     for name in sorted({name for name in names if names.count(name) > 1}):
         faults.append(f"two experiments are called '{name}': give the models names, as {{config: ..., name: ...}}.")
@@ -247,8 +252,14 @@ def _experiments(
                         *_flags(point, "grid", faults),
                     ),
                     grid=point,
-                    tried=len(points),
                 )  # fmt: skip
+
+
+def _counted(experiments: Iterator[Experiment]) -> list[Experiment]:
+    """With how many of them are of one config on one data set, be they of a grid or of several entries."""
+    found = list(experiments)
+    same = [tuple(f for f in e.flags if f.startswith(("--config=", "--data="))) for e in found]
+    return [replace(e, tried=same.count(key)) for e, key in zip(found, same, strict=True)]
 
 
 def _configs(names: Any, what: str, path: Path, find: Callable[[str], Path | None], faults: list[str]) -> Iterator[str]:

@@ -267,6 +267,8 @@ def test_one_killed_for_memory_is_named_so_and_the_others_go_on(tmp_path, monkey
         _bury(kept, name, 0, why, False)
     here.start("b", 1, lives, kept.claims, "b")
     assert finish(here) == {"b": [True, None]}
+    here.close()
+    assert not list((kept.path / "jobs").iterdir())
     first, second = (claims.latest(kept.claims, name) for name in "ab")
     assert (first.outcome, second.outcome) == ("failed", "done") and "killed for memory" in first.reason
     assert here.room(1)

@@ -50,6 +50,13 @@ def test_a_folder_of_another_suite_or_of_other_settings_is_refused(tmp_path, cha
         begin(tmp_path, **change)
 
 
+def test_a_folder_that_was_killed_while_it_began_is_begun_anew(tmp_path):
+    kept = begin(tmp_path)
+    (kept.path / "suite.yaml").unlink()
+    kept = begin(tmp_path, config={"model": {"width": 99}})
+    assert kept.config("dcgan-MNIST") == {"model": {"width": 99}}
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "thesis.tex").write_text("")
@@ -96,7 +103,7 @@ def test_the_time_left_is_what_is_left_to_train_at_the_speed_seen_and_what_goes_
     done = state("done", 1000, speed=10, seconds=120)  # 100 s of training, 20 s around
     left = [state("running", 400, speed=10), state("waiting", 0)]
     assert seconds_left([done, *left], {}, 1) == pytest.approx(60 + 100 + 2 * 20)
-    assert seconds_left([done, *left], {}, 2) == pytest.approx(100)
+    assert seconds_left([done, *left], {}, 2) == pytest.approx(120)  # the longest
     assert seconds_left(left[1:], {}, 1) is None
     assert seconds_left([state("waiting", 0, budget=None)], {"e": 5.0}, 1) == 300
 

@@ -53,6 +53,11 @@ def test_a_grid_is_tried_in_full_and_counted_for_each_model(suite):
     assert "--model.optimizer.lr=0.0002" in found.experiments[1].flags
 
 
+def test_entries_of_one_config_on_one_data_set_count_together(suite):
+    found = suite(models=["dcgan", {"config": "dcgan", "name": "wide", "set": {"model.width": 64}}, "vae"])
+    assert [(e.name, e.tried) for e in found.experiments] == [("dcgan-MNIST", 2), ("wide-MNIST", 2), ("vae-MNIST", 1)]
+
+
 def test_what_is_set_for_all_comes_before_what_is_set_for_one(suite):
     found = suite(
         models=[{"config": "dcgan", "set": {"model.width": 8}}],
@@ -100,6 +105,7 @@ def test_wandb_is_one_group(suite):
         ({"set": ["a"]}, "keys of a config with values were expected"),
         ({"set": {"seed_everything": 3}}, "set has 'seed_everything', which a suite decides by `seeds`"),
         ({"data": [{"name": "x"}]}, "a data set's name was expected"),
+        ({"wandb": {"save_dir": "x"}}, "wandb has no 'save_dir'; in a suite it has project, entity"),
         ({"wandb": "yes"}, "wandb is yes; settings were expected"),
         ({"launch": {"where": "moon"}}, "launch.where is 'moon'; it is local or slurm"),
         ({"launch": {"at_once": 0}}, "launch.at_once is 0; a whole number above 0"),
