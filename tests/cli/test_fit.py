@@ -107,8 +107,11 @@ def test_killed_and_resumed_equals_uninterrupted(cli, config, child, name, where
     same_run("runs/whole", "runs/part")
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(cli, config, child, signum, status, tmp_path):
+# in mid-run, and where validation is due: it runs before the end, or the resumed run would never have its score
+@pytest.mark.parametrize(
+    ("signum", "status", "where"), [(signal.SIGINT, 130, 112), (signal.SIGTERM, 143, 112), (signal.SIGUSR2, 140, 160)]
+)
+def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(cli, config, child, signum, status, where, tmp_path):
     path = config("dcgan")
     assert cli("fit", "--config", path, "--name", "whole")[0] == 0
 
@@ -118,7 +121,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(cli, config, ch
         original = GenerativeModule._record
 
         def record(module, term, value):
-            if module.images_seen == 112 and term == "discriminator/real":
+            if module.images_seen == where and term == "discriminator/real":
                 os.kill(os.getpid(), signum)
             original(module, term, value)
 
@@ -130,8 +133,29 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(cli, config, ch
     assert "finishing this step and saving" in said
     assert "python -m genbench fit --ckpt runs/part/checkpoints/last.ckpt" in said
     assert "Traceback" not in said
-    assert saved("runs/part/checkpoints/last.ckpt")["genbench"]["images_seen"] == 112
+    assert saved("runs/part/checkpoints/last.ckpt")["genbench"]["images_seen"] == where
     assert cli("fit", "--ckpt", "last", "--name", "part")[0] == 0
+    same_run("runs/whole", "runs/part")
+
+
+def test_a_run_that_is_told_to_stop_at_its_last_step_ends_as_it_would_have(cli, config, child):
+    path = config("vae")
+    assert cli("fit", "--config", path, "--name", "whole")[0] == 0
+
+    def stopped():
+        from genbench.core.module import GenerativeModule
+
+        original = GenerativeModule._record
+
+        def record(module, term, value):
+            if module.images_seen == 320 and term == "vae/kl":
+                os.kill(os.getpid(), signal.SIGTERM)
+            original(module, term, value)
+
+        GenerativeModule._record = record
+        return main(["fit", "--config", str(path), "--name", "part"])
+
+    assert wait(child(stopped)) == 0
     same_run("runs/whole", "runs/part")
 
 
