@@ -132,10 +132,11 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
     from genbench.cli import sentence
     from genbench.cli.fit import with_configs
     from genbench.cli.trainer import Parser, refuse_what_players_cannot
+    from genbench.data.base import ImageData
     from genbench.evaluation import protocol as protocols
     from genbench.metrics.scales import SCALES
 
-    faults: list[str] = []
+    faults: dict[str, list[str]] = {}  # what is wrong -> in which experiments
     resolved, facts, built = {}, {}, {}
     parser: Any = None
     for experiment in suite.experiments:
@@ -152,8 +153,10 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
             refuse_what_players_cannot(config.fit.trainer)
             facts[experiment.name] = each = _machines(dump["trainer"], suite)
             built[experiment.name] = model, data = parser.build(config)
-            data.check_share(each["devices"] * each["nodes"])
-            _judge(protocols.load(dump["protocol"]), data)
+            protocol = protocols.load(dump["protocol"])
+            if isinstance(data, ImageData):
+                data.check_share(each["devices"] * each["nodes"])
+                _judge(protocol, data)
             each["parameters"] = sum(p.numel() for p in model.parameters())
             kept, images = dump["checkpoint"]["keep_every"], suite.budget.images
             each["checkpoints"] = 2 + (images // kept if kept and images else 0)
@@ -162,11 +165,12 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
             said = sentence(error)
             if said is None:
                 raise
-            faults.append(f"{experiment.name}: {said}")
+            faults.setdefault(said, []).append(experiment.name)
+    wrong = [f"{', '.join(names)}: {said}" for said, names in faults.items()]
     if suite.by is not None and suite.by.partition("-")[0] not in SCALES:
-        faults.append(f"by is '{suite.by}': there is no such metric; there are {', '.join(SCALES)}.")
-    if faults:
-        raise UserError(told(path, list(dict.fromkeys(faults))))
+        wrong.append(f"by is '{suite.by}': there is no such metric; there are {', '.join(SCALES)}.")
+    if wrong:
+        raise UserError(told(path, wrong))
     return resolved, facts, built
 
 
