@@ -18,6 +18,7 @@ import submitit
 from genbench.suites.suite import Launch
 
 KILLED = "it ended without a word, as a process does that is killed"
+AFTER = 10.0  # seconds in which the death of a process is seen
 FOREVER = 60 * 24 * 365  # minutes: submitit ends jobs of this machine after a time
 
 Work = Callable[..., bool]  # (folder, run, again, modules): one run; False if it was somebody else's
@@ -39,7 +40,7 @@ class Here:
         self.threads = launch.threads or (max(1, self._cores // launch.at_once) if launch.at_once else 1)
         self.at_once = launch.at_once or gpus or max(1, self._cores // self.threads)
         self._jobs: dict[str, tuple[list[str], int, submitit.Job]] = {}
-        self._killed = [killed_for_memory()] * 2  # now, and at the last look
+        self._killed, self._killed_at = killed_for_memory(), -AFTER  # so many, the last of them then
         # submitit calls files by the number of a process, which others on other machines may have too
         self._own = folder / "jobs" / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
 
@@ -64,12 +65,13 @@ class Here:
 
     def ended(self) -> Iterator[tuple[str, bool, str | None]]:
         """Runs whose jobs have ended: what their work returned, and a guess at why where one died without a word."""
-        self._killed = [*self._killed[1:], killed_for_memory()]
+        if (killed := killed_for_memory()) > self._killed:
+            self._killed, self._killed_at = killed, time.monotonic()
         for run, (gpus, _, job) in list(self._jobs.items()):
             if job.done():
                 del self._jobs[run]
                 self._gpus += gpus
-                took, why = _outcome(job, for_memory=self._killed[1] > self._killed[0])
+                took, why = _outcome(job, for_memory=time.monotonic() - self._killed_at < AFTER)
                 for path in (job.paths.submitted_pickle, job.paths.result_pickle, job.paths.stdout, job.paths.stderr):
                     with suppress(OSError):  # what the run printed is in its own log
                         path.unlink()

@@ -32,7 +32,7 @@ def scripts(cli, tmp_path, monkeypatch):
 
     def submit(*arguments, **more):
         write(tmp_path, **more)
-        status, out, err = cli("suite", "run", "tiny.yaml", "--slurm", "--import", "mine", *arguments)
+        status, out, err = cli("suite", "run", "tiny.yaml", "--slurm", "--import", "slowed", *arguments)
         assert status == 0, err
         return [path.read_text() for path in sorted((tmp_path / "scripts").iterdir())]
 
@@ -115,14 +115,14 @@ def test_from_inside_of_an_allocation_a_job_is_submitted_as_from_outside(scripts
 
 def test_a_machine_that_has_slurm_trains_without_it_and_says_nothing_of_it(scripts, cli, tmp_path, recwarn):
     write(tmp_path)
-    assert cli("fit", "--config", "vae.yaml", "--import", "mine", "--max_images", "16")[0] == 0
+    assert cli("fit", "--config", "vae.yaml", "--import", "slowed", "--max_images", "16")[0] == 0
     assert not [warning for warning in recwarn if "srun" in str(warning.message)]
 
 
 def test_a_machine_without_slurm_says_so(cli, tmp_path, monkeypatch):
     write(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    status, _, err = cli("suite", "run", "tiny.yaml", "--slurm", "--import", "mine")
+    status, _, err = cli("suite", "run", "tiny.yaml", "--slurm", "--import", "slowed")
     assert status == 2 and err == (
         "error: This machine has no Slurm (there is no `srun`): leave `launch.where` out to train here, or run this "
         "where jobs are submitted.\n"

@@ -46,7 +46,7 @@ class Hungry(Callback):
 VAE = {
     "model": TINY["vae"],
     "data": {"class_path": "genbench.data.Digits", "init_args": {"size": 16, "batch_size": 16, "subset": 80}},
-    "trainer": {"callbacks": [{"class_path": "mine.Slow"}]},
+    "trainer": {"callbacks": [{"class_path": "slowed.Slow"}]},
     "monitor": {"every_images": 32},
     "ema": {"every_images": 32},
     "checkpoint": {"every_images": 48},
@@ -62,9 +62,9 @@ def write(folder, models=({"config": "vae.yaml"},), **more):
     (folder / "configs" / "protocols" / "mine.yaml").write_text(yaml.safe_dump(PROTOCOL))
     (folder / "vae.yaml").write_text(yaml.safe_dump(VAE))
     for name in ("Hungry", "Asleep"):
-        text = VAE | {"trainer": {"callbacks": [{"class_path": f"mine.{name}"}]}}
+        text = VAE | {"trainer": {"callbacks": [{"class_path": f"slowed.{name}"}]}}
         (folder / f"{name.lower()}.yaml").write_text(yaml.safe_dump(text))
-    (folder / "mine.py").write_text(MINE)
+    (folder / "slowed.py").write_text(MINE)
     text = {"models": list(models), "budget": {"images": 320}, "protocol": "mine", "launch": {"threads": 1}} | more
     (folder / "tiny.yaml").write_text(yaml.safe_dump(text))
 
@@ -99,7 +99,7 @@ def here(tmp_path_factory):
     """Gives the folder of two runs that are trained on this machine, without Slurm, in the meantime."""
     folder = tmp_path_factory.mktemp("here")
     write(folder, seeds=[0, 1], launch={"threads": 1, "at_once": 1})
-    command = [sys.executable, "-m", "genbench", "suite", "run", "tiny.yaml", "--import", "mine"]
+    command = [sys.executable, "-m", "genbench", "suite", "run", "tiny.yaml", "--import", "slowed"]
     with open(folder / "said", "w") as said:
         process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
 
@@ -158,7 +158,7 @@ def assert_same_results(one, other):
 
 
 def test_an_array_gives_what_the_suite_gives_here(suite, kept, here):
-    status, out, err = suite("run", "--slurm", "--import", "mine", "--at-once", "1", seeds=[0, 1])
+    status, out, err = suite("run", "--slurm", "--import", "slowed", "--at-once", "1", seeds=[0, 1])
     assert status == 0 and "2 runs submitted to Slurm" in err
     (number,) = {job.partition("_")[0] for job in jobs(kept).values()}
 
@@ -170,7 +170,7 @@ def test_an_array_gives_what_the_suite_gives_here(suite, kept, here):
         if "PENDING" in found and "running" in states(kept).values() and not seen:
             _, out, _ = suite("status")
             seen |= set(re.findall(r"seed\d +(\w+)(?: \(JobArrayTaskLimit\))?", out))
-            status, _, err = suite("run", "--slurm", "--import", "mine")
+            status, _, err = suite("run", "--slurm", "--import", "slowed")
             assert status == 0 and "submitted" not in err  # none is submitted twice
         if not found:
             break
@@ -178,7 +178,7 @@ def test_an_array_gives_what_the_suite_gives_here(suite, kept, here):
     assert most == 1 and seen == {"running", "queued"}
     assert {job.partition("_")[0] for job in jobs(kept).values()} == {number}
 
-    status, out, err = suite("run", "--slurm", "--wait", "--import", "mine")  # all is done: the board and the report
+    status, out, err = suite("run", "--slurm", "--wait", "--import", "slowed")  # all is done: the board and the report
     assert status == 0 and "VAE" in out and (kept.path / "report.html").exists()
     assert re.search(r"2 of 2 done", suite("status")[1])
     for run in states(kept):
@@ -187,7 +187,7 @@ def test_an_array_gives_what_the_suite_gives_here(suite, kept, here):
 
 def test_queued_again_it_goes_on_from_its_checkpoint(suite, kept, here, tmp_path):
     (tmp_path / "slow").touch()
-    assert suite("run", "--slurm", "--import", "mine", seeds=[0, 1])[0] == 0
+    assert suite("run", "--slurm", "--import", "slowed", seeds=[0, 1])[0] == 0
     preempted, limited = list(states(kept))
     for run in (preempted, limited):
         until(lambda run=run: (kept.path / run / "checkpoints" / "last.ckpt").exists())
@@ -198,7 +198,7 @@ def test_queued_again_it_goes_on_from_its_checkpoint(suite, kept, here, tmp_path
     _, out, _ = suite("status")
     assert re.findall(r"seed\d +(\w+)", out) == ["queued", "queued"]
 
-    assert suite("run", "--slurm", "--wait", "--import", "mine")[0] == 0
+    assert suite("run", "--slurm", "--wait", "--import", "slowed")[0] == 0
     for run, signal in ((preempted, "SIGTERM"), (limited, "SIGUSR2")):
         first, second = claims.history(kept.claims, run)
         assert (first.outcome, first.reason, second.outcome) == ("stopped", signal, "done")
@@ -211,7 +211,7 @@ def test_queued_again_it_goes_on_from_its_checkpoint(suite, kept, here, tmp_path
 def test_killed_hard_or_stopped_before_it_began(suite, kept, here, tmp_path):
     (tmp_path / "slow").touch()
     models = ["vae.yaml", "asleep.yaml"]
-    assert suite("run", "--slurm", "--import", "mine", models=models)[0] == 0
+    assert suite("run", "--slurm", "--import", "slowed", models=models)[0] == 0
     (tmp_path / "asleep").touch()
     killed, early = list(states(kept))
     until(lambda: states(kept)[early] == "running")
@@ -220,7 +220,7 @@ def test_killed_hard_or_stopped_before_it_began(suite, kept, here, tmp_path):
     slurm_says("scancel", "--signal=USR2", jobs(kept)[early])
     (tmp_path / "slow").unlink()
     slurm_says("scontrol", "requeue", jobs(kept)[killed])
-    status, _, err = suite("run", "--slurm", "--wait", "--import", "mine")
+    status, _, err = suite("run", "--slurm", "--wait", "--import", "slowed")
     assert status == 1 and f"{early}  failed: its time limit was over before anything new was saved" in err, err
     first, second = claims.history(kept.claims, killed)
     assert first.outcome is None and second.outcome == "done"
@@ -229,7 +229,7 @@ def test_killed_hard_or_stopped_before_it_began(suite, kept, here, tmp_path):
 
 def test_two_tasks_train_as_two_ranks(suite, kept):
     status, out, err = suite(
-        "run", "--slurm", "--wait", "--import", "mine", seeds=[0], launch={"threads": 1, "devices": 2}
+        "run", "--slurm", "--wait", "--import", "slowed", seeds=[0], launch={"threads": 1, "devices": 2}
     )
     assert status == 0, err
     (run,) = states(kept)
@@ -243,17 +243,17 @@ def test_two_tasks_train_as_two_ranks(suite, kept):
 def test_a_run_killed_for_memory_is_named_and_the_other_goes_on(suite, kept):
     models = [{"config": "hungry.yaml", "name": "hungry"}, {"config": "vae.yaml", "name": "vae"}]
     launch = {"threads": 1, "memory": 3}
-    status, out, err = suite("run", "--slurm", "--wait", "--import", "mine", models=models, launch=launch)
+    status, out, err = suite("run", "--slurm", "--wait", "--import", "slowed", models=models, launch=launch)
     assert status == 1 and "VAE" in out
     assert re.search(r"hungry-Digits-seed0  failed: killed for memory", err)
     assert states(kept) == {"hungry-Digits-seed0": "failed", "vae-Digits-seed0": "done"}
     assert "hungry-Digits-seed0 failed: killed for memory" in suite("status")[1]
-    assert "submitted" not in suite("run", "--slurm", "--wait", "--import", "mine")[2]  # not tried again unasked
+    assert "submitted" not in suite("run", "--slurm", "--wait", "--import", "slowed")[2]  # not tried again unasked
 
 
 def test_a_cancelled_job_is_told_and_submitted_anew(suite, kept):
     launch = {"sbatch": {"hold": True}}
-    assert suite("run", "--slurm", "--import", "mine", seeds=[0, 1], launch=launch)[0] == 0
+    assert suite("run", "--slurm", "--import", "slowed", seeds=[0, 1], launch=launch)[0] == 0
     before = jobs(kept)
     assert re.findall(r"seed\d +(queued \(JobHeldUser\))", suite("status")[1]) == ["queued (JobHeldUser)"] * 2
     one, other = before
@@ -261,7 +261,7 @@ def test_a_cancelled_job_is_told_and_submitted_anew(suite, kept):
     until(lambda: f"{one} stopped: " in suite("status")[1])  # Slurm forgets a task of an array that never ran
     out = suite("status")[1]
     assert re.search(f"{one} stopped: .* it was cancelled", out) and re.search(f"{other} +queued", out)
-    assert "1 run submitted" in suite("run", "--slurm", "--import", "mine")[2]
+    assert "1 run submitted" in suite("run", "--slurm", "--import", "slowed")[2]
     assert jobs(kept)[other] == before[other] and jobs(kept)[one] != before[one]
     slurm_says("scancel", jobs(kept)[one])
     until(lambda: f"{one} stopped: its job was cancelled" in suite("status")[1])
@@ -279,14 +279,14 @@ def test_a_cancelled_job_is_told_and_submitted_anew(suite, kept):
     ],
 )
 def test_what_slurm_refuses_is_told_in_its_words(suite, kept, launch, words):
-    status, out, err = suite("run", "--slurm", "--import", "mine", seeds=[0, 1], launch=launch)
+    status, out, err = suite("run", "--slurm", "--import", "slowed", seeds=[0, 1], launch=launch)
     assert status == 2 and words in err and len(err.strip().splitlines()) == 1
     assert set(states(kept).values()) == {"waiting"}
     until(lambda: not slurm_says("squeue", "--noheader"), seconds=10)
 
 
 def test_where_slurm_does_not_answer_nothing_is_submitted_twice(suite, kept, monkeypatch, tmp_path):
-    assert suite("run", "--slurm", "--import", "mine", seeds=[0], launch={"sbatch": {"hold": True}})[0] == 0
+    assert suite("run", "--slurm", "--import", "slowed", seeds=[0], launch={"sbatch": {"hold": True}})[0] == 0
     before = jobs(kept)
     conf = tmp_path / "slurm.conf"
     conf.write_text(
@@ -295,7 +295,7 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_twice(suite, kept, mon
     )
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("SLURM_CONF", str(conf))
-        status, _, err = suite("run", "--slurm", "--import", "mine")
+        status, _, err = suite("run", "--slurm", "--import", "slowed")
         assert status == 2 and "Slurm does not answer" in err
         status, out, err = suite("status")
         assert status == 0 and "Slurm does not answer" in err and "waiting" in out
