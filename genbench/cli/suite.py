@@ -8,6 +8,7 @@ import fnmatch
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 import warnings
@@ -100,7 +101,7 @@ def _run(arguments: argparse.Namespace, modules: list[str]) -> int:
     if arguments.dry_run:
         return _dry_run(suite, kept, facts, built, wanted, arguments.retry_failed)
     for data in {id(data): data for _, data in built.values()}.values():
-        _fetch(data)
+        data.prepare_data()  # now and once: several runs that fetch one data set would be in each other's way
     del built
     try:
         kept.begin(suite, resolved, facts)
@@ -199,11 +200,6 @@ def _judge(protocol: Any, data: Any) -> None:
     extractors.build(name, root=data.root)
 
 
-def _fetch(data: Any) -> None:
-    """Now and once: several runs that fetch one data set would be in each other's way."""
-    data.prepare_data()
-
-
 def _chosen(runs: list[str], patterns: list[str] | None) -> list[str]:
     if not patterns:
         return runs
@@ -241,7 +237,7 @@ def _run_here(
         here.stop()
         for run in here.running() if len(told) > 2 else ():  # those that do not listen
             attempt = claims.latest(kept.claims, run)
-            if attempt is not None and attempt.alive:
+            if attempt is not None and attempt.alive and attempt.holder["host"] == socket.gethostname():
                 os.killpg(attempt.holder["pid"], signal.SIGKILL)
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
