@@ -2,9 +2,9 @@
 
 A run is worked on in attempts. Attempt n of run R is the file `R.n.json`, and whoever creates it holds R until it
 says how it ended. The file is created exclusively, so that of two who try one wins; its holder alone rewrites it (a
-rename) and touches it as a sign of life. Attempt n + 1 may be created once attempt n has ended, or has shown no sign
-of life for STALE seconds. Files are never removed, so nothing can be held by two: a holder that slept through its own
-succession sees the next file and stops.
+rename) and touches it as a sign of life. Attempt n + 1 may be created once attempt n has ended; or once its process is
+gone, where that can be seen, and elsewhere once it has shown no sign of life for STALE seconds. Files are never
+removed, so nothing can be held by two: a holder that slept through its own succession sees the next file and stops.
 """
 
 from __future__ import annotations
