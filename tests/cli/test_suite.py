@@ -123,6 +123,8 @@ def kill_all(launcher, kept):
         if attempt and attempt.alive:
             os.kill(attempt.holder["pid"], signal.SIGKILL)
     launcher.wait()
+    # a process takes a moment to die, and would be taken for one of the next launcher's
+    wait_until(lambda: not any(state.state == "running" for state in kept.states()))
 
 
 def test_killed_and_interrupted_a_suite_ends_as_if_it_had_not_been(undisturbed, tmp_path):
