@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningDataModule, Trainer
-from machine import report
+from machine import SILENT, report
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -195,13 +195,8 @@ def measure(
                 StopSafely(),
                 turns,
             ],
-            max_epochs=-1,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
             limit_val_batches=0,
-            inference_mode=False,
+            **SILENT,
         )
         trainer.fit(build(spec), datamodule=data)
     images = arguments.batch * arguments.steps

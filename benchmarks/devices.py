@@ -33,6 +33,7 @@ def work(rank: int, world: int, cores: list[int], port: int, root: str, words: C
         os.environ |= meeting
     import torch
     from lightning import Callback, Trainer
+    from machine import SILENT
 
     import genbench.models
     from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
@@ -81,13 +82,8 @@ def work(rank: int, world: int, cores: list[int], port: int, root: str, words: C
                     StopSafely(),
                     TakeTurns(),
                 ],
-                max_epochs=-1,
-                enable_progress_bar=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
                 limit_val_batches=0,
-                inference_mode=False,
+                **SILENT,
                 strategy=PlayersDDP(process_group_backend="gloo") if world > 1 else "auto",
             )
             trainer.fit(module, datamodule=data)

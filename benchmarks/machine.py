@@ -16,6 +16,16 @@ from rich.table import Table
 
 from genbench.core.machine import processor
 
+# settings of a Lightning trainer that leaves to genbench's callbacks what they do
+SILENT: dict[str, Any] = {
+    "max_epochs": -1,
+    "enable_progress_bar": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "inference_mode": False,
+}
+
 
 def conditions() -> dict[str, Any]:
     return {

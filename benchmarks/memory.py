@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from lightning import Callback, Trainer
-from machine import report
+from machine import SILENT, report
 
 from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
 from genbench.cli.runs import quiet
@@ -65,12 +65,7 @@ def main() -> None:
                 StopSafely(),
                 watch,
             ],
-            max_epochs=-1,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            inference_mode=False,
+            **SILENT,
         )
         trainer.fit(VAE(data.spec, network="mlp", hidden=[32], latent_dim=8), datamodule=data)
     (first, start), (_, end) = watch.readings[1], watch.readings[-1]

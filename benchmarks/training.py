@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from lightning import Callback, Trainer
-from machine import report
+from machine import SILENT, report
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
@@ -70,13 +70,8 @@ def run(build: Callable, data: MNIST, blocks: int) -> TakeTurns:
                 StopSafely(),
                 turns,
             ],
-            max_epochs=-1,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
             limit_val_batches=0,
-            inference_mode=False,
+            **SILENT,
         )
         trainer.fit(build(data.spec), datamodule=data)
     return turns

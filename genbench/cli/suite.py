@@ -20,7 +20,7 @@ from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
 from genbench.core.errors import UserError
 from genbench.suites import claims
-from genbench.suites.folder import Folder, State
+from genbench.suites.folder import Folder, State, side_by_side
 from genbench.suites.suite import Suite, load, told
 
 POLL = 0.5  # seconds
@@ -226,7 +226,7 @@ def _run_here(
 
     here = Here(kept.path, suite.launch, torch.cuda.device_count())
     devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
-    show = Lines(kept, here, {name: _minutes(suite, each) for name, each in facts.items()})
+    show = Lines(kept, here, {name: _minutes(suite.budget.minutes, each) for name, each in facts.items()})
     begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
     told: list[int] = []  # signals
     full = False  # the disk
@@ -305,9 +305,9 @@ def _bury(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool
         claims.close(kept.claims, run, attempt, "stopped" if stopping or why == KILLED else "failed", why)
 
 
-def _minutes(suite: Suite, facts: dict[str, Any]) -> float | None:
-    """Wall-clock minutes of training of one run, where the budget is a time."""
-    return suite.budget.minutes and suite.budget.minutes / (facts["devices"] * facts["nodes"])
+def _minutes(minutes: float | None, facts: dict[str, Any]) -> float | None:
+    """Wall-clock minutes of one run's training from those of a device, where the budget is a time."""
+    return minutes and minutes / (facts["devices"] * facts["nodes"])
 
 
 def _on_cluster(
@@ -324,7 +324,7 @@ def _on_cluster(
     from genbench.suites.slurm import Cluster, submit, with_jobs
 
     cluster = Cluster(kept.path.absolute(), suite.launch)
-    show = Lines(kept, cluster, {name: _minutes(suite, each) for name, each in facts.items()})
+    show = Lines(kept, cluster, {name: _minutes(suite.budget.minutes, each) for name, each in facts.items()})
     try:
         states = with_jobs(kept, kept.states(wanted))
         todo = [state.run for state in states if _is_open(state, arguments.retry_failed)]
@@ -411,10 +411,7 @@ def _status(kept: Folder) -> int:
     for state in states:
         if state.reason and state.state in ("failed", "stopped") and not state.reason.startswith("SIG"):
             console.print(escape(f"\n{state.run} {state.state}: {state.reason}\n  log: {kept.log(state.run)}"))
-    minutes = {
-        name: each["budget"]["minutes"] and each["budget"]["minutes"] / (each["devices"] * each["nodes"])
-        for name, each in plan["experiments"].items()
-    }
+    minutes = {name: _minutes(each["budget"]["minutes"], each) for name, each in plan["experiments"].items()}
     running = sum(state.state == "running" for state in states)
     console.print(escape(f"\n{plan['suite']}: {summary(states, minutes, running)}"))
     if any(state.state == "failed" for state in states):
@@ -443,7 +440,7 @@ def _dry_run(
     of = {run: experiment for run, experiment, _ in suite.runs()}
     todo = [run for run in wanted if run not in states or _is_open(states[run], retry_failed)]
     done = sum(run in states and states[run].state == "done" for run in wanted)
-    total = 0.0
+    left: list[float] = []
     needed = {of[run].name for run in todo}
     speeds = {} if suite.budget.minutes else {
         name: _a_few_steps(*built[name]) for name in sorted(needed)
@@ -454,15 +451,16 @@ def _dry_run(
         if run not in todo:
             print(f"  {run}  {states[run].state}")
             continue
-        minutes = _minutes(suite, facts[name])
+        minutes = _minutes(suite.budget.minutes, facts[name])
         seconds = 60 * minutes if minutes else suite.budget.images / speeds[name]
-        total += seconds
+        left.append(seconds)
         print(f"  {run}  about {duration(seconds)} of training")
     disk = sum(_bytes(facts[of[run].name]) for run in todo)
     free = shutil.disk_usage(_there(kept.path)).free
     measured = "" if suite.budget.minutes else ", by a few steps of each on this machine"
+    total = duration(side_by_side(left, here.at_once))
     print(
-        f"\nTraining: about {duration(total / here.at_once)} with {here.at_once} at once{measured}; starting, "
+        f"\nTraining: about {total} with {here.at_once} at once{measured}; starting, "
         f"validating and measuring come on top.\nDisk: about {disk / 1e6:,.0f} MB in {kept.path} "
         f"({free / 1e9:,.0f} GB free)."
     )

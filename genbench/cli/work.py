@@ -30,6 +30,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the second before a ti
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2)
 CHECKPOINTS = ("best", "last")
 FULL = "the disk is full"
+HEADER = "==== "  # of an attempt in a run's log
 WAIT = 1800.0  # seconds that a process waits for what the first one decides
 
 
@@ -61,7 +62,7 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
     if claim is None:
         return False
     _print_to(kept.log(run))
-    print(f"==== {claim.attempt.begun} attempt {claim.attempt.number} at {run}", flush=True)
+    print(f"{HEADER}{claim.attempt.begun} attempt {claim.attempt.number} at {run}", flush=True)
     saved = _saved(kept, run)
     with claim:
         outcome, reason = _attempt(kept, run, modules)
@@ -167,11 +168,13 @@ def _die_with_us() -> None:
 
 
 def _last_error() -> str:
-    """What a command that prints where we print has said last."""
+    """What a command that prints where we print has said last, in this attempt."""
+    said = ""
     with suppress(OSError), open("/proc/self/fd/1", errors="replace") as log:
-        lines = [line.removeprefix("error: ").strip() for line in log if line.startswith("error: ")]
-        return lines[-1] if lines else ""
-    return ""
+        for line in log:
+            if line.startswith(("error: ", HEADER)):
+                said = line.removeprefix("error: ").strip() if line.startswith("error: ") else ""
+    return said
 
 
 def _leave_the_others() -> None:

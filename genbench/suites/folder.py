@@ -276,7 +276,12 @@ def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_o
         else:
             return None
         left.append(seconds)
-    return max(sum(left) / max(1, at_once), max(left, default=0.0))  # no run is shared out
+    return side_by_side(left, at_once)
+
+
+def side_by_side(seconds: list[float], at_once: int) -> float:
+    """How long runs of such lengths take, so many at a time: no run is shared out."""
+    return max(sum(seconds) / max(1, at_once), max(seconds, default=0.0))
 
 
 def about(run: Path | None) -> dict[str, Any]:

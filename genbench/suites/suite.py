@@ -106,7 +106,6 @@ class Suite:
     experiments: tuple[Experiment, ...]
     seeds: tuple[int, ...]
     budget: Budget
-    protocol: str | None
     by: str | None
     wandb: dict[str, Any] | None
     launch: Launch
@@ -159,9 +158,7 @@ def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Su
         faults.append(f"two experiments are called '{name}': give the models names, as {{config: ..., name: ...}}.")
     if faults:
         raise UserError(told(path, faults))
-    return Suite(
-        path.stem, tuple(experiments), tuple(seeds), budget, text.get("protocol"), text.get("by"), wandb, launch
-    )
+    return Suite(path.stem, tuple(experiments), tuple(seeds), budget, text.get("by"), wandb, launch)
 
 
 def told(path: Path, faults: list[str]) -> str:
