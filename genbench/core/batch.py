@@ -76,10 +76,15 @@ class Batch(_Movable):
     """Images and what is known of each.
 
     image    [B, C, H, W] float32 in [-1, 1], or [B, D] for points
-    label    [B] int64, index into `DataSpec.classes`
+    label    [B] int64, index into `DataSpec.classes`; -1 where it is not given (`data.labelled`)
     caption  [B, L] int64 tokens of `DataSpec.vocabulary`, padded with 0
     mask     [B, H, W] int64, a class per pixel
     factors  [B, F] float32, the known factors the image was drawn from
+
+    Where only some training images have a label, as many of these again, in an order of their own:
+
+    known_image  [B, C, H, W] float32 in [-1, 1]
+    known_label  [B] int64
     """
 
     image: Tensor
@@ -87,6 +92,8 @@ class Batch(_Movable):
     caption: Tensor | None = None
     mask: Tensor | None = None
     factors: Tensor | None = None
+    known_image: Tensor | None = None
+    known_label: Tensor | None = None
 
 
 @dataclass

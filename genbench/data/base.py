@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,9 @@ Stage = Literal["train", "val", "test"]
 Pictures = np.ndarray | Iterable[Image.Image]
 
 # arguments that change how a model is trained and not what its samples are compared with
-TRAINING_ONLY = ("flip", "batch_size", "eval_batch_size", "subset", "per_class", "memory", "workers", "download")
+TRAINING_ONLY = (
+    "flip", "batch_size", "eval_batch_size", "subset", "per_class", "labelled", "memory", "workers", "download",
+)  # fmt: skip
 PIXELS = ("size", "channels", "fit", "enlarge")
 
 # of what the machine has free, the share that a decoded data set may take
@@ -122,8 +124,10 @@ class ImageData(LightningDataModule, metaclass=Remembers):
             or a tenth of the training set where that is less
         subset: Train on so many images only, or on such a share as 10%, drawn evenly over the classes
         per_class: Train on so many images of each class only
-        split_seed: Decides which images the validation split and the subset are; not the run's seed, so that runs
-            with different seeds train on the same images
+        labelled: Tell the label of so many training images only, the same number of each class, and train on the
+            others without. A batch then has as many of the labelled ones beside its own images
+        split_seed: Decides which images the validation split, the subset and the labelled ones are; not the run's
+            seed, so that runs with different seeds train on the same images
         memory: Decode the whole set to memory (auto: if it takes under a quarter of what is free)
         workers: Processes that decode ahead, for data that is not in memory. Default: a core
             each but one, up to 8
@@ -155,6 +159,7 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         val_size: int | None = None,
         subset: int | str | None = None,
         per_class: int | None = None,
+        labelled: int | None = None,
         split_seed: int = 0,
         memory: Literal["auto", "yes", "no"] = "auto",
         workers: int | None = None,
@@ -169,12 +174,13 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         self.flip = self.native_flip if flip is None else flip
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
+        self.labelled = labelled
         self.memory, self.download = memory, download
         self.workers = workers
         self._sources: dict[str, Source] = {}
         self._reference: ImageData | None = None
 
-        least = {"size": 1, "batch_size": 1, "eval_batch_size": 1, "val_size": 1, "per_class": 1}
+        least = {"size": 1, "batch_size": 1, "eval_batch_size": 1, "val_size": 1, "per_class": 1, "labelled": 1}
         if isinstance(subset, str):
             if not re.fullmatch(r"\d+(\.\d+)?%", subset) or not 0 < float(subset[:-1]) <= 100:
                 raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
@@ -257,23 +263,19 @@ class ImageData(LightningDataModule, metaclass=Remembers):
                 cut, rest = rest[:size], rest[size:]
                 if stage == name:
                     return split, cut.sort().values
-        return split, self._limit(split, rest).sort().values
+        rows = self._limit(split, rest)
+        if self.labelled is not None:
+            split = replace(split, label=self._told(split, rows))
+        return split, rows.sort().values
 
     def _limit(self, split: Split, rows: Tensor) -> Tensor:
         """The first of `rows`, which are shuffled, as `per_class` and `subset` ask: the same number of each class."""
         if self.per_class is not None and split.label is None:
             raise UserError(f"data.per_class needs labels, and {self.name} has none. Use data.subset.")
         if split.label is not None:
-            labels = split.label[rows]
-            counts = labels.bincount(minlength=len(self.classes))
-            among_class = _number_within(labels, counts)
             if self.per_class is not None:
-                if self.per_class > counts.min():
-                    raise UserError(
-                        f"data.per_class is {self.per_class}, and of class `{self.classes[counts.argmin()]}` there are "
-                        f"only {counts.min()} training images."
-                    )
-                rows, among_class = rows[among_class < self.per_class], among_class[among_class < self.per_class]
+                rows = self._of_each_class(split, rows, self.per_class, f"data.per_class is {self.per_class}")
+            among_class = _number_within(split.label[rows])
             rows = rows[among_class.argsort(stable=True)]  # first one of each class, then a second of each, ...
         subset = self.subset
         if isinstance(subset, str):
@@ -281,6 +283,32 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         if subset is not None and subset > len(rows):
             raise UserError(f"data.subset is {subset}, and there are only {len(rows)} training images.")
         return rows[:subset]
+
+    def _told(self, split: Split, rows: Tensor) -> Tensor:
+        """The split's labels [N], but -1 for all except the first of `rows`, which are shuffled, of each class."""
+        if split.label is None:
+            raise UserError(f"data.labelled needs classes, and {self.name} has none. Leave it out.")
+        each, rest = divmod(self.labelled, len(self.classes))
+        if rest:
+            raise UserError(
+                f"data.labelled is {self.labelled}, which does not divide by the {len(self.classes)} classes of "
+                f"{self.name}. Choose a multiple of {len(self.classes)}."
+            )
+        said = f"data.labelled is {self.labelled}, {each} of each class"
+        told = torch.full_like(split.label, -1)
+        known = self._of_each_class(split, rows, each, said)
+        told[known] = split.label[known]
+        return told
+
+    def _of_each_class(self, split: Split, rows: Tensor, count: int, said: str) -> Tensor:
+        """The first `count` of each class among `rows`; `said` is how so many were asked for."""
+        labels = split.label[rows]
+        counts = labels.bincount(minlength=len(self.classes))
+        if count > counts.min():
+            raise UserError(
+                f"{said}, and of class `{self.classes[counts.argmin()]}` there are only {counts.min()} training images."
+            )
+        return rows[_number_within(labels) < count]
 
     def _decode(self, stream: StreamSource, stage: Stage) -> MemorySource:
         image = torch.empty(len(stream), self.channels, self.size, self.size, dtype=torch.uint8)
@@ -308,7 +336,7 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         rank, world, device = self._place()
         self.check_share(world)
         module = self.trainer.lightning_module if self.trainer else None
-        return TrainLoader(
+        loader = TrainLoader(
             source := self._source_on(device, "train"),
             self.batch_size,
             seed=getattr(module, "seed", 0),
@@ -318,6 +346,10 @@ class ImageData(LightningDataModule, metaclass=Remembers):
             world=world,
             **self._reading(source, device),
         )
+        if self.labelled is not None:
+            label = source.target("label", torch.arange(len(source)))
+            loader.known = (label >= 0).nonzero()[:, 0]
+        return loader
 
     def check_share(self, world: int) -> None:
         """Raise UserError where a batch does not divide by so many devices."""
@@ -368,9 +400,9 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         return {"workers": workers, "pin_memory": device.type == "cuda"}
 
 
-def _number_within(labels: Tensor, counts: Tensor) -> Tensor:
+def _number_within(labels: Tensor) -> Tensor:
     """How many of the same label stand before each: [3, 5, 3, 3] -> [0, 0, 1, 2]."""
-    order = labels.argsort(stable=True)
+    order, counts = labels.argsort(stable=True), labels.bincount()
     first = counts.cumsum(0) - counts
     number = torch.empty_like(order)
     number[order] = torch.arange(len(labels)) - first[labels[order]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -138,6 +139,8 @@ class TrainLoader:
     seed        of the order and of the flips
     position    images of the run taken so far; it advances as batches are taken, and may be set before iterating
     flip        mirror half of the images
+    known       indices [M] of the images that have a label, where not all have: each batch then carries as many of
+                these, in an order of their own that is as long, and goes over them again and again
     workers     processes that decode ahead, for a source that is not in memory
     """
 
@@ -149,25 +152,39 @@ class TrainLoader:
         seed: int,
         position: int = 0,
         flip: bool = False,
+        known: Tensor | None = None,
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         self.source, self.batch_size, self.seed, self.position = source, batch_size, seed, position
-        self.flip, self.rank, self.world = flip, rank, world
+        self.flip, self.known, self.rank, self.world = flip, known, rank, world
         self.workers, self.pin_memory = workers, pin_memory
 
     def __iter__(self) -> Iterator[Batch]:
         device = getattr(self.source, "device", "cpu")
-        order = Order(len(self.source), self.batch_size, seed=self.seed, position=self.position, device=device)
         share = self.batch_size // self.world
         first = self.rank * share  # of this process's block in each batch
-        mine = (indices[first : first + share] for indices in order)
+
+        def block(length: int, seed: int) -> Iterator[Tensor]:
+            order = Order(length, self.batch_size, seed=seed, position=self.position, device=device)
+            return (indices[first : first + share] for indices in order)
+
+        seeds, mine = [self.seed], block(len(self.source), self.seed)
+        if self.known is not None:  # read in one go with the others, so that they too are decoded ahead
+            seeds.append(mix("known", self.seed))
+            known, again = self.known.to(device), block(len(self.known), seeds[1])
+            mine = (torch.cat([rows, known[more]]) for rows, more in zip(mine, again, strict=False))
         for batch in _read(self.source, mine, self.workers, self.pin_memory):
             place = self.position + first
             self.position += self.batch_size
-            yield finish(batch, mirrored(self.seed, place, share, batch.image.device) if self.flip else None)
+            flips = [mirrored(seed, place, share, batch.image.device) for seed in seeds] if self.flip else []
+            batch = finish(batch, torch.cat(flips) if flips else None)
+            if self.known is not None:
+                more = batch[share:]
+                batch = replace(batch[:share], known_image=more.image, known_label=more.label)
+            yield batch
 
 
 class EvalLoader:
