@@ -170,6 +170,48 @@ def test_evaluation_reads_each_image_once_in_order_and_ranks_take_whole_blocks(s
     assert len(EvalLoader(source(), 3, rank=1, world=2)) == 2
 
 
+KNOWN = torch.tensor([2, 3, 7])
+OF_A_BATCH = ("image", "label", "mask", "known_image", "known_label")
+
+
+def known_stream(images):
+    """What an uninterrupted run sees beside the labelled images, image by image."""
+    batches = itertools.islice(TrainLoader(in_memory(), 1, seed=SEED, flip=True, known=KNOWN), images)
+    return [torch.cat(parts) for parts in zip(*([getattr(b, f) for f in OF_A_BATCH] for b in batches), strict=True)]
+
+
+def test_labelled_images_come_again_and_again_in_an_order_of_their_own(reader):
+    batches = list(itertools.islice(reader(batch_size=6, known=KNOWN), 5))
+    labels = torch.cat([batch.known_label for batch in batches]).view(-1, 3)  # a batch is two passes over the three
+    assert all(sorted(one.tolist()) == KNOWN.tolist() for one in labels)
+    assert len({tuple(one.tolist()) for one in labels}) > 1
+    plain = list(itertools.islice(reader(batch_size=6), 5))
+    for one, other in zip(batches, plain, strict=True):
+        assert torch.equal(one.image, other.image) and torch.equal(one.mask, other.mask)
+    pixels = to_uint8(torch.cat([batch.known_image for batch in batches]))[:, 0]
+    flipped = pixels[:, 0, 0] >= 100
+    assert 0 < flipped.sum() < 30
+    expected = torch.from_numpy(PICTURES)[labels.flatten()]
+    assert torch.equal(torch.where(flipped[:, None, None], pixels.flip(-1), pixels), expected)
+
+
+@pytest.mark.parametrize("position", [0, 1, 9, 11, 100])
+@pytest.mark.parametrize("kind", READERS)
+def test_a_run_that_goes_on_sees_the_labelled_images_of_the_uninterrupted_run(kind, position):
+    source, workers = READERS[kind]
+    loader = TrainLoader(source(), 4, seed=SEED, position=position, flip=True, known=KNOWN, workers=workers)
+    found = list(itertools.islice(loader, 3))
+    for name, expected in zip(OF_A_BATCH, known_stream(position + 12), strict=True):
+        assert torch.equal(torch.cat([getattr(batch, name) for batch in found]), expected[position:])
+
+
+def test_two_ranks_together_see_the_labelled_images_of_one(reader):
+    both = [reader(rank=rank, world=2, known=KNOWN) for rank in range(2)]
+    for one, *halves in itertools.islice(zip(reader(known=KNOWN), *both, strict=False), 6):
+        for name in OF_A_BATCH:
+            assert torch.equal(getattr(one, name), torch.cat([getattr(half, name) for half in halves]))
+
+
 class Broken:
     def __call__(self, rows):
         raise UserError("cat.jpg cannot be read as an image. Replace it or remove it.")

@@ -101,12 +101,63 @@ def test_a_subset_of_unlabelled_images_is_drawn_at_random():
     assert max(chosen) > 200
 
 
+def told(data):
+    """The numbers of the training images whose label is given, and these labels."""
+    label = data.source("train").target("label", torch.arange(len(data.source("train"))))
+    known = (label >= 0).nonzero()[:, 0]
+    return torch.tensor(numbers(data))[known].tolist(), label[known]
+
+
+@pytest.mark.parametrize("memory", ["yes", "no"])
+def test_so_many_labels_are_told_the_same_number_of_each_class_and_all_images_kept(memory):
+    data = Numbered(val_size=70, labelled=30, memory=memory)
+    images, labels = told(data)
+    assert labels.bincount().tolist() == [10, 10, 10]
+    assert torch.equal(labels, Numbered().split("train").label[images])
+    assert numbers(data) == numbers(Numbered(val_size=70))
+    assert (data.source("val").target("label", torch.arange(70)) >= 0).all()  # for training only
+    assert data.reference().labelled is None
+
+
+def test_the_labels_told_depend_on_split_seed_alone_and_grow_by_adding():
+    some, more = (told(Numbered(val_size=70, labelled=count))[0] for count in (15, 30))
+    assert set(some) < set(more)
+    torch.manual_seed(123)
+    assert told(Numbered(val_size=70, labelled=15, batch_size=3))[0] == some
+    assert told(Numbered(val_size=70, labelled=15, split_seed=1))[0] != some
+    assert set(told(Numbered(val_size=70, labelled=15, subset=200))[0]) == set(some)
+
+
+@pytest.mark.parametrize("memory", ["yes", "no"])
+def test_a_batch_carries_as_many_labelled_images_beside_its_own(memory):
+    data = Numbered(val_size=70, labelled=6, batch_size=32, memory=memory, workers=0)
+    plain = next(iter(Numbered(val_size=70, batch_size=32).train_dataloader()))
+    assert plain.known_image is None and plain.known_label is None
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(batch.image, plain.image) and len(batch) == 32  # the same images in the same order
+    assert torch.equal(batch.label[batch.label >= 0], plain.label[batch.label >= 0])
+    assert batch.known_image.shape == batch.image.shape and batch.known_image.dtype == torch.float32
+    number = (batch.known_image[:, 0, 0] * 127.5 + 127.5).round().long()
+    number = (256 * number[:, 0] + number[:, 1]).tolist()
+    images, labels = told(data)
+    assert set(number) == set(images)
+    assert batch.known_label.tolist() == [dict(zip(images, labels.tolist(), strict=True))[k] for k in number]
+
+
+def test_data_without_classes_has_no_labels_to_tell():
+    with pytest.raises(UserError, match=r"data.labelled needs classes, and Unlabeled has none. Leave it out"):
+        Unlabeled(labelled=3).source("train")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"val_size": 400}, "none would be left to train on"),
         ({"subset": 361}, "data.subset is 361, and there are only 360 training images"),
         ({"per_class": 21}, "data.per_class is 21, and of class `rare` there are only"),
+        ({"labelled": 63}, "data.labelled is 63, 21 of each class, and of class `rare` there are only"),
+        ({"labelled": 31}, "data.labelled is 31, which does not divide by the 3 classes of Numbered. Choose a multip"),
+        ({"labelled": 0}, "data.labelled is 0; it must be at least 1"),
         ({"batch_size": 0}, "data.batch_size is 0; it must be at least 1"),
         ({"size": 0}, "data.size is 0"),
         ({"subset": -5}, "data.subset is -5"),
