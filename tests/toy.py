@@ -13,7 +13,8 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.data.loader import MemorySource, TrainLoader
-from genbench.objectives.adversarial import NonSaturating, r1_penalty
+from genbench.objectives.adversarial import r1_penalty
+from genbench.objectives.game import Game
 
 SPEC = DataSpec((1, 4, 4))
 
@@ -31,7 +32,7 @@ class ToyGAN(GenerativeModule):
             nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4))
         )
         self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
-        self.game = NonSaturating()
+        self.game = Game()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         fake = self.generator(self.draw(torch.randn, len(batch), 3).to(self.dtype))

@@ -1,5 +1,8 @@
 """DCGAN: Radford, Metz & Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
-Adversarial Networks", ICLR 2016, https://arxiv.org/abs/1511.06434."""
+Adversarial Networks", ICLR 2016, https://arxiv.org/abs/1511.06434.
+
+With another game it is the WGAN of Arjovsky et al. 2017 (configs/wgan.yaml) and, without batch normalisation in the
+critic, the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
-from genbench.networks.conv import dcgan_init, down_net, up_net
-from genbench.objectives.adversarial import NonSaturating, r1_penalty
+from genbench.networks.conv import Norm, dcgan_init, down_net, up_net
+from genbench.objectives.game import Game
 
 # section 4: Adam with learning rate 0.0002 and beta1 0.5
 ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
@@ -27,7 +30,8 @@ class DCGAN(GenerativeModule):
         latent_dim: Numbers in the noise vector z; the paper's 100
         prior: Distribution of z; the paper's uniform on [-1, 1], or a standard normal
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
-        r1_gamma: Weight of the R1 gradient penalty on the discriminator; 0, as in the paper, for none
+        norm: Normalisation in the discriminator: over the batch as in the paper, over each image (layer), or none
+        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -39,33 +43,26 @@ class DCGAN(GenerativeModule):
         latent_dim: int = 100,
         prior: Literal["normal", "uniform"] = "normal",
         width: int = 64,
-        r1_gamma: float = 0.0,
+        norm: Norm = "batch",
+        game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.prior, self.r1_gamma = latent_dim, prior, r1_gamma
+        self.latent_dim, self.prior, self.game = latent_dim, prior, Game.of(game)
         channels, size = self.spec.channels, self.spec.size
         self.generator = up_net(latent_dim, channels, size, width, output=nn.Tanh())
-        self.discriminator = down_net(channels, size, width, outputs=1)
-        self.game = NonSaturating()
+        self.discriminator = down_net(channels, size, width, outputs=1, norm=norm)
         dcgan_init(self)
+        self.game.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W]
-        z = self.draw(getattr(torch, self._draw), len(real), self.latent_dim)  # [B, latent_dim]
-        fake = self.generator(self._place(z))  # one pass serves both turns: the generator steps last
 
-        with self.turn("discriminator") as turn:
-            real_logits = self.discriminator(real)  # [B, 1]
-            fake_logits = self.discriminator(fake.detach())
-            terms = self.game.discriminator(real_logits, fake_logits)
-            if self.r1_gamma:
-                terms["r1"] = self.r1_gamma * r1_penalty(self.discriminator, real)
-            turn.minimize(**terms)
+        def generate() -> Tensor:
+            return self.generator(self._place(self.draw(getattr(torch, self._draw), len(real), self.latent_dim)))
 
-        with self.turn("generator") as turn:
-            turn.minimize(**self.game.generator(self.discriminator(fake)))
+        self.game.play(self, real, generate, self.discriminator)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from torch import nn
 
 from genbench.core.errors import UserError
+
+Norm = Literal["batch", "layer", "none"]
 
 
 def stages(size: int, smallest: int = 16, largest: int = 256) -> int:
@@ -47,8 +50,12 @@ def up_net(latent_dim: int, channels: int, size: int, width: int, output: nn.Mod
     return nn.Sequential(*layers)
 
 
-def down_net(channels: int, size: int, width: int, outputs: int) -> nn.Sequential:
-    """[B, channels, size, size] -> [B, outputs] by strided convolutions; no normalisation next to the image."""
+def down_body(channels: int, size: int, width: int, norm: Norm = "batch") -> nn.Sequential:
+    """[B, channels, size, size] -> [B, widths(size, width)[-1], 4, 4] by strided convolutions.
+
+    No normalisation next to the image. A critic under a gradient penalty has none between the images of a batch, so
+    `layer` or `none` (Gulrajani et al. 2017, section 4).
+    """
     inner = widths(size, width)
     layers: list[nn.Module] = [
         nn.Conv2d(channels, inner[0], 4, stride=2, padding=1),
@@ -56,12 +63,23 @@ def down_net(channels: int, size: int, width: int, outputs: int) -> nn.Sequentia
     ]
     for narrow, wide in pairwise(inner):
         layers += [
-            nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(wide),
+            nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=norm == "none"),
+            *_norm(norm, wide),
             nn.LeakyReLU(0.2, inplace=True),
         ]
-    layers += [nn.Conv2d(inner[-1], outputs, 4), nn.Flatten()]  # 4x4 -> 1x1
     return nn.Sequential(*layers)
+
+
+def down_net(channels: int, size: int, width: int, outputs: int, norm: Norm = "batch") -> nn.Sequential:
+    """[B, channels, size, size] -> [B, outputs]: `down_body`, and a convolution over the 4×4 that is left."""
+    body = down_body(channels, size, width, norm)
+    return nn.Sequential(*body, nn.Conv2d(widths(size, width)[-1], outputs, 4), nn.Flatten())
+
+
+def _norm(norm: Norm, channels: int) -> list[nn.Module]:
+    if norm == "none":
+        return []
+    return [nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels)]
 
 
 def dcgan_init(net: nn.Module) -> None:

@@ -8,9 +8,12 @@ from itertools import pairwise
 from torch import nn
 
 
-def mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers of these widths with ReLU between them: [B, widths[0]] -> [B, widths[-1]]."""
+def mlp(widths: Sequence[int], slope: float = 0.0) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them: [B, widths[0]] -> [B, widths[-1]].
+
+    slope  of the negative side: LeakyReLU where it is not 0
+    """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])

@@ -1,10 +1,16 @@
-"""Adversarial games and penalties: logits in, named loss terms out."""
+"""Adversarial objectives and penalties: logits in, loss terms out.
+
+An objective has two sides. The discriminator's cost is `real` on logits of real images and `fake` on those of generated
+ones; the generator's is `generator`. Logits are whatever the discriminator's last layer gives, with no sigmoid.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 from genbench.core.precision import full
 
@@ -15,21 +21,136 @@ class NonSaturating:
     On logits l = logit D: -log D = softplus(-l) and -log(1 - D) = softplus(l).
     """
 
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-        """[B], [B] -> scalars; at D = 1/2 each is log 2."""
-        return {"real": softplus(-full(real_logits)).mean(), "fake": softplus(full(fake_logits)).mean()}
+    smooths = True  # whether the target of real images may be less than 1
+    bounded = True  # whether the discriminator's cost has a minimum without a penalty
 
-    def generator(self, fake_logits: Tensor) -> dict[str, Tensor]:
-        """[B] -> scalar; at D = 1/2 it is log 2."""
-        return {"adversarial": softplus(-full(fake_logits)).mean()}
+    def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
+        """[B] -> scalar: -target log D - (1 - target) log(1 - D); log 2 at D = 1/2."""
+        logits = full(logits)
+        return softplus(-logits).mean() if target == 1 else (softplus(-logits) + (1 - target) * logits).mean()
+
+    def fake(self, logits: Tensor) -> Tensor:
+        """[B] -> scalar: -log(1 - D); log 2 at D = 1/2."""
+        return softplus(full(logits)).mean()
+
+    def generator(self, logits: Tensor) -> Tensor:
+        """[B] -> scalar: -log D."""
+        return softplus(-full(logits)).mean()
+
+    def probability(self, logits: Tensor) -> Tensor | None:
+        """D(x) [B], the probability of being real; None where there is no such."""
+        return full(logits).sigmoid()
 
 
-def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """½ E‖∇D(x)‖² on real images [B, ...] (Mescheder et al. 2018, equation 9); times gamma it joins D's loss.
+class Minimax(NonSaturating):
+    """The game as equation 1 of Goodfellow et al. 2014 has it: the generator minimises log(1 - D(G(z))).
+
+    Its gradient vanishes where the discriminator is sure, and is there to see that.
+    """
+
+    def generator(self, logits: Tensor) -> Tensor:
+        """[B] -> scalar: log(1 - D)."""
+        return -softplus(full(logits)).mean()
+
+
+class LeastSquares:
+    """Mao et al. 2017, "Least Squares Generative Adversarial Networks", equation 9: targets 1 and 0, no sigmoid."""
+
+    smooths = True
+    bounded = True
+
+    def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
+        return (full(logits) - target).square().mean() / 2
+
+    def fake(self, logits: Tensor) -> Tensor:
+        return full(logits).square().mean() / 2
+
+    def generator(self, logits: Tensor) -> Tensor:
+        return (full(logits) - 1).square().mean() / 2
+
+    def probability(self, logits: Tensor) -> Tensor | None:
+        """The output itself: at the optimum it is p(real | x)."""
+        return full(logits).clamp(0, 1)
+
+
+class Hinge:
+    """Lim & Ye 2017, "Geometric GAN", as in Miyato et al. 2018, equations 16 and 17."""
+
+    smooths = False
+    bounded = True
+
+    def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
+        return relu(1 - full(logits)).mean()
+
+    def fake(self, logits: Tensor) -> Tensor:
+        return relu(1 + full(logits)).mean()
+
+    def generator(self, logits: Tensor) -> Tensor:
+        return -full(logits).mean()
+
+    def probability(self, logits: Tensor) -> Tensor | None:
+        """The sigmoid, for a look beside other games: this cost does not make it a probability."""
+        return full(logits).sigmoid()
+
+
+class Wasserstein:
+    """Arjovsky et al. 2017, "Wasserstein GAN", equation 2: a critic's means, which only a Lipschitz bound holds."""
+
+    smooths = False
+    bounded = False
+
+    def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
+        return -full(logits).mean()
+
+    def fake(self, logits: Tensor) -> Tensor:
+        return full(logits).mean()
+
+    def generator(self, logits: Tensor) -> Tensor:
+        return -full(logits).mean()
+
+    def probability(self, logits: Tensor) -> Tensor | None:
+        return None
+
+
+# as a config names them
+OBJECTIVES = {
+    "minimax": Minimax,
+    "non_saturating": NonSaturating,
+    "least_squares": LeastSquares,
+    "hinge": Hinge,
+    "wasserstein": Wasserstein,
+}
+
+
+def _slope(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """∇D(x) [B, ...], to be differentiated once more.
 
     In float32 with autocast off, and through the uncompiled forward: a compiled one has no second derivative.
     """
-    with torch.autocast(real.device.type, enabled=False):
-        real = real.detach().to(next(discriminator.parameters()).dtype).requires_grad_(True)
-        (gradient,) = torch.autograd.grad(discriminator.forward(real).sum(), real, create_graph=True)
-    return gradient.square().flatten(1).sum(1).mean() / 2
+    forward = getattr(discriminator, "forward", discriminator)
+    with torch.autocast(x.device.type, enabled=False):
+        x = full(x.detach()).requires_grad_(True)
+        (gradient,) = torch.autograd.grad(forward(x).sum(), x, create_graph=True)
+    return gradient
+
+
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """½ E‖∇D(x)‖² on real images [B, ...] (Mescheder et al. 2018, equation 9); times gamma it joins D's loss."""
+    return _slope(discriminator, real).square().flatten(1).sum(1).mean() / 2
+
+
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """E(‖∇D(x̂)‖ - 1)² between real and fake, x̂ = share · real + (1 - share) · fake (Gulrajani et al. 2017, equation 3).
+
+    real, fake [B, ...] and share [B], uniform in [0, 1]
+    """
+    share = share.view(-1, *[1] * (real.ndim - 1))
+    between = share * full(real.detach()) + (1 - share) * full(fake.detach())
+    return (_slope(discriminator, between).flatten(1).norm(dim=1) - 1).square().mean()
+
+
+@torch.no_grad()
+def clip_weights_(parameters: Iterable[nn.Parameter], bound: float) -> None:
+    """Each weight to [-bound, bound], after every step of the critic (Arjovsky et al. 2017, algorithm 1, line 7)."""
+    for p in parameters:
+        p.clamp_(-bound, bound)

@@ -1,4 +1,4 @@
-"""The game of Goodfellow et al. on logits, and the R1 penalty with its second derivatives."""
+"""Objectives on logits, and penalties with their second derivatives, against closed forms."""
 
 import math
 
@@ -7,9 +7,19 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from genbench.objectives.adversarial import NonSaturating, r1_penalty
+from genbench.objectives.adversarial import (
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Wasserstein,
+    clip_weights_,
+    gradient_penalty,
+    r1_penalty,
+)
+from genbench.objectives.game import Game
 
-GAME = NonSaturating()
+GAME = Game()
 
 
 def test_where_the_discriminator_cannot_tell_every_term_is_log_2():
@@ -54,6 +64,97 @@ def test_terms_of_half_precision_logits_are_computed_in_float32(half):
     for term in (*GAME.discriminator(logits, logits).values(), *GAME.generator(logits).values()):
         assert term.dtype == torch.float32
     assert GAME.generator(logits)["adversarial"] == GAME.generator(logits.float())["adversarial"]
+
+
+def test_the_minimax_value_where_the_discriminator_cannot_tell_is_minus_log_4():
+    undecided = torch.zeros(5, 1, dtype=torch.float64)
+    game = Minimax()
+    value = -(game.real(undecided) + game.fake(undecided))  # E log D(x) + E log(1 - D(G(z))): equation 1
+    assert value.item() == pytest.approx(-math.log(4), rel=1e-15)
+
+
+def test_the_saturating_gradient_vanishes_where_the_non_saturating_does_not():
+    logits = torch.full((4, 1), -30.0, requires_grad=True)
+    (saturating,) = torch.autograd.grad(Minimax().generator(logits), logits)
+    (ours,) = torch.autograd.grad(NonSaturating().generator(logits), logits)
+    assert saturating.abs().max() < 1e-13 and torch.equal(ours, torch.full((4, 1), -1 / 4))
+
+
+def test_the_generators_minimax_cost_is_minus_the_discriminators():
+    logits = torch.randn(9, 1, dtype=torch.float64)
+    assert Minimax().generator(logits) == -Minimax().fake(logits)
+
+
+def test_smoothed_labels_are_cross_entropy_with_that_target():
+    logits = 4 * torch.randn(9, 1, dtype=torch.float64)
+    expected = cross_entropy(logits, torch.full_like(logits, 0.9))
+    torch.testing.assert_close(NonSaturating().real(logits, 0.9), expected, rtol=1e-14, atol=0)
+    # the best output is then D = 0.9
+    logit = torch.tensor([[math.log(0.9 / 0.1)]], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(NonSaturating().real(logit, 0.9), logit)
+    assert slope.abs().item() < 1e-15
+
+
+def test_the_optimal_discriminator_of_known_densities_has_the_gradient_zero():
+    # D* = p / (p + q) (Goodfellow et al. 2014, proposition 1), and least squares' D* is the same (Mao et al., equation 5)
+    p, q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
+    best = p / (p + q)
+    for game, output in ((NonSaturating(), best.logit()), (LeastSquares(), best.clone())):
+        output.requires_grad_(True)
+        cost = sum(p[k] * game.real(output[k : k + 1]) + q[k] * game.fake(output[k : k + 1]) for k in range(3))
+        (slope,) = torch.autograd.grad(cost, output)
+        assert slope.abs().max() < 1e-15
+
+
+def test_the_hinge_is_flat_beyond_its_margins():
+    logits = torch.tensor([[-2.0], [-0.5], [0.5], [2.0]], dtype=torch.float64)
+    assert Hinge().real(logits).item() == (3 + 1.5 + 0.5 + 0) / 4
+    assert Hinge().fake(logits).item() == (0 + 0.5 + 1.5 + 3) / 4
+    assert Hinge().generator(logits).item() == 0
+
+
+def test_the_wasserstein_cost_is_the_difference_of_the_means():
+    real, fake = torch.randn(2, 9, 1, dtype=torch.float64)
+    game = Wasserstein()
+    torch.testing.assert_close(game.real(real) + game.fake(fake), fake.mean() - real.mean())
+    assert game.generator(fake) == -fake.mean() and game.probability(fake) is None
+
+
+def test_least_squares_is_half_the_squared_distance_from_its_targets():
+    logits = torch.randn(9, 1, dtype=torch.float64)
+    game = LeastSquares()
+    for cost, target in ((game.real(logits), 1), (game.fake(logits), 0), (game.generator(logits), 1)):
+        torch.testing.assert_close(cost, (logits - target).pow(2).mean() / 2)
+
+
+def test_the_gradient_penalty_of_a_linear_critic_is_known():
+    # the gradient is the weight wherever it is taken: (‖w‖ - 1)²
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(12, 1)).double()
+    real, fake = torch.randn(2, 5, 3, 2, 2, dtype=torch.float64)
+    norm = critic[1].weight.norm()
+    penalty = gradient_penalty(critic, real, fake, torch.rand(5, dtype=torch.float64))
+    torch.testing.assert_close(penalty, (norm - 1) ** 2, rtol=1e-13, atol=0)
+    penalty.backward()
+    expected = 2 * (norm - 1) * critic[1].weight / norm
+    torch.testing.assert_close(critic[1].weight.grad, expected, rtol=1e-12, atol=0)
+
+
+def test_the_gradient_penalty_is_taken_between_real_and_fake():
+    # of D(x) = ‖x‖²/2 the gradient is x itself
+    real, fake = torch.randn(2, 7, 6, dtype=torch.float64)
+    share = torch.rand(7, dtype=torch.float64)
+    between = share[:, None] * real + (1 - share[:, None]) * fake
+    found = gradient_penalty(lambda x: x.square().sum(1) / 2, real, fake, share)
+    torch.testing.assert_close(found, (between.norm(dim=1) - 1).square().mean())
+
+
+def test_clipped_weights_lie_within_the_bound_and_others_stay():
+    net = nn.Linear(5, 5)
+    before = net.weight.detach().clone()
+    clip_weights_(net.parameters(), 0.1)
+    assert net.weight.abs().max() <= 0.1
+    inside = before.abs() < 0.1
+    assert torch.equal(net.weight[inside], before[inside]) and not inside.all()
 
 
 def test_r1_of_a_linear_critic_is_half_its_squared_weights():

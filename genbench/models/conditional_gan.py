@@ -1,0 +1,152 @@
+"""ConditionalGAN: three ways to tell a GAN what to draw, on DCGAN's networks.
+
+concat      Mirza & Osindero, "Conditional Generative Adversarial Nets", 2014, https://arxiv.org/abs/1411.1784: the
+            discriminator sees the label as further channels of the image
+projection  Miyato & Koyama, "cGANs with Projection Discriminator", ICLR 2018, https://arxiv.org/abs/1802.05637
+auxiliary   Odena et al., "Conditional Image Synthesis with Auxiliary Classifier GANs", ICML 2017,
+            https://arxiv.org/abs/1610.09585: the discriminator does not see the label, and names it
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import per_seed
+from genbench.core.optim import merge
+from genbench.core.precision import full
+from genbench.networks.conv import Norm, dcgan_init, down_body, down_net, up_net, widths
+from genbench.objectives.game import Game
+
+ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
+
+
+class ConditionalGAN(GenerativeModule):
+    """GAN of labelled square images of any power of two from 16 to 256 pixels.
+
+    Args:
+        conditioning: How the discriminator meets the label: concat, projection or auxiliary
+        latent_dim: Numbers in the noise vector z, from a standard normal; the label joins it as a one-hot vector
+        width: Channels of both networks next to the image; they double at each halving, at most 8 times
+        norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
+        class_weight: Weight of the class terms, where conditioning is auxiliary
+        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+    """
+
+    players = {"generator": ("generator",), "discriminator": ("discriminator",)}
+    averaged = ("generator",)
+    conditional = True
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        conditioning: Literal["concat", "projection", "auxiliary"] = "projection",
+        latent_dim: int = 100,
+        width: int = 64,
+        norm: Norm = "batch",
+        class_weight: float = 1.0,
+        game: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        self.latent_dim, self.class_weight, self.game = latent_dim, class_weight, Game.of(game)
+        if self.spec.target != "label":
+            raise UserError(
+                "ConditionalGAN learns from labels, and this data has none. Choose data with classes (for Shapes "
+                "`--data.target label`), or train a DCGAN."
+            )
+        channels, size, self.classes = self.spec.channels, self.spec.size, len(self.spec.classes)
+        self.generator = up_net(latent_dim + self.classes, channels, size, width, output=nn.Tanh())
+        discriminator = {"concat": Concatenation, "projection": Projection, "auxiliary": Auxiliary}[conditioning]
+        self.discriminator = discriminator(channels, size, width, self.classes, norm)
+        dcgan_init(self)
+        self.game.constrain(self.discriminator)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        real, label, game = batch.image, batch.label, self.game  # [B, C, H, W], [B]
+        turns, view = game.generator_turns(self), game.view(self.draw, self.images_seen)
+        with torch.set_grad_enabled(turns > 0):
+            fake = self._generate(label)
+
+        with self.turn("discriminator") as turn:
+            real_logits, named = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
+            fake_logits, _ = self.discriminator(view(fake.detach()), label)
+            terms = game.discriminator(real_logits, fake_logits)
+            if named is not None:
+                terms["class"] = self.class_weight * cross_entropy(full(named), label)
+            terms |= game.penalties(lambda x: self.discriminator.forward(x, label)[0], real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**game.balance(real_logits, fake_logits))
+        game.clip_(self.discriminator)
+
+        for again in range(turns):
+            with self.turn("generator") as turn:
+                fake = self._generate(label) if again else fake
+                fake_logits, named = self.discriminator(view(fake), label)
+                terms = game.generator(fake_logits)
+                if named is not None:
+                    terms["class"] = self.class_weight * cross_entropy(full(named), label)
+                turn.minimize(**terms)
+
+    def _generate(self, label: Tensor) -> Tensor:
+        """Images of these classes [B], the noise keyed by their place in the run."""
+        return self.generator(self._joined(self.draw(torch.randn, len(label), self.latent_dim), label))
+
+    def _joined(self, z: Tensor, label: Tensor) -> Tensor:
+        """[B, latent_dim], [B] -> [B, latent_dim + K]."""
+        return torch.cat([z, one_hot(label, self.classes)], 1).to(self.dtype)
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1]."""
+        if condition is None:
+            raise UserError("ConditionalGAN draws images of a class: give a label for each.")
+        return self.generator(self._joined(per_seed(torch.randn, seeds, (self.latent_dim,)), condition))
+
+
+class Concatenation(nn.Module):
+    """Image [B, C, H, W] and label [B] -> logits [B, 1]: each class is a channel, 1 where it is the label's."""
+
+    def __init__(self, channels: int, size: int, width: int, classes: int, norm: Norm) -> None:
+        super().__init__()
+        self.classes = classes
+        self.net = down_net(channels + classes, size, width, outputs=1, norm=norm)
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, None]:
+        maps = one_hot(label, self.classes).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[-2:])
+        return self.net(torch.cat([x, maps], 1)), None
+
+
+class Projection(nn.Module):
+    """Image and label [B] -> logits [B, 1]: ψ(φ(x)) + ⟨embedding of the label, φ(x)⟩ (equation 3, figure 1d)."""
+
+    def __init__(self, channels: int, size: int, width: int, classes: int, norm: Norm) -> None:
+        super().__init__()
+        features = widths(size, width)[-1]
+        self.body = down_body(channels, size, width, norm)
+        self.squeeze = nn.Sequential(nn.Conv2d(features, features, 4), nn.LeakyReLU(0.2), nn.Flatten())  # 4x4 -> 1x1
+        self.output = nn.Linear(features, 1)
+        self.embedding = nn.Embedding(classes, features)
+        nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)  # so that the product starts near 1
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, None]:
+        phi = self.squeeze(self.body(x))  # [B, F]
+        return self.output(phi) + (self.embedding(label) * phi).sum(1, keepdim=True), None
+
+
+class Auxiliary(nn.Module):
+    """Image -> logits [B, 1] of being real, and logits [B, K] of its class; the label is not looked at."""
+
+    def __init__(self, channels: int, size: int, width: int, classes: int, norm: Norm) -> None:
+        super().__init__()
+        self.net = down_net(channels, size, width, outputs=1 + classes, norm=norm)
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.net(x)
+        return outputs[:, :1], outputs[:, 1:]

@@ -1,0 +1,68 @@
+"""GAN: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, https://arxiv.org/abs/1406.2661: the fully
+connected one. It makes images of any size, and points of the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import per_seed
+from genbench.core.optim import merge
+from genbench.networks.mlp import mlp
+from genbench.objectives.game import Game
+
+# as DCGAN's: the 2014 paper's momentum SGD with its schedules is nowhere used any more
+ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
+
+
+class GAN(GenerativeModule):
+    """Two fully connected networks.
+
+    Args:
+        latent_dim: Numbers in the noise vector z, from a standard normal
+        hidden: Widths of the generator between z and the image; the discriminator has them reversed
+        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+    """
+
+    players = {"generator": ("generator",), "discriminator": ("discriminator",)}
+    averaged = ("generator",)
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        latent_dim: int = 64,
+        hidden: Sequence[int] = (256, 512, 1024),
+        game: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        self.latent_dim, self.game = latent_dim, Game.of(game)
+        shape, numbers = self.spec.shape, prod(self.spec.shape)
+        is_image = len(shape) == 3  # a point may lie anywhere, a pixel in [-1, 1]
+        self.generator = nn.Sequential(
+            mlp([latent_dim, *hidden, numbers]), nn.Tanh() if is_image else nn.Identity(), nn.Unflatten(1, shape)
+        )
+        self.discriminator = nn.Sequential(nn.Flatten(), mlp([numbers, *hidden[::-1], 1], slope=0.2))
+        self.game.constrain(self.discriminator)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        real = batch.image  # [B, C, H, W] or [B, D]
+
+        def generate() -> Tensor:
+            return self.generator(self.draw(torch.randn, len(real), self.latent_dim).to(self.dtype))
+
+        self.game.play(self, real, generate, self.discriminator)
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """int64 seeds [n] -> images [n, C, H, W] in [-1, 1], or points [n, D]."""
+        if condition is not None:
+            raise UserError("GAN is trained without labels or prompts, so none can be asked of it.")
+        return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))

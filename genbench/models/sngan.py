@@ -1,0 +1,69 @@
+"""SNGAN: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018,
+https://arxiv.org/abs/1802.05957, with its residual networks for 32×32 images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import per_seed
+from genbench.core.optim import merge
+from genbench.networks.resnet import ResidualDiscriminator, ResidualGenerator, residual_init
+from genbench.objectives.game import Game
+
+# section 4.1 and table 4: Adam with learning rate 0.0002 and betas 0 and 0.9, five critic steps, the hinge
+ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.0, 0.9]}
+GAME = {"objective": "hinge", "spectral_norm": True, "discriminator_steps": 5}
+
+
+class SNGAN(GenerativeModule):
+    """Residual GAN under spectral normalisation, for 32×32 images.
+
+    Args:
+        latent_dim: Numbers in the noise vector z, from a standard normal
+        width: Channels of the generator; the paper's 256
+        discriminator_width: Channels of the discriminator; the paper's 128
+        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+    """
+
+    players = {"generator": ("generator",), "discriminator": ("discriminator",)}
+    averaged = ("generator",)
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        latent_dim: int = 128,
+        width: int = 256,
+        discriminator_width: int = 128,
+        game: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        self.latent_dim, self.game = latent_dim, Game.of(GAME, game)
+        channels, size = self.spec.channels, self.spec.size
+        if size != 32:
+            raise UserError(f"SNGAN makes images of 32 pixels a side, and the data has {size}. Set `--data.size 32`.")
+        self.generator = ResidualGenerator(latent_dim, channels, width)
+        self.discriminator = ResidualDiscriminator(channels, discriminator_width)
+        residual_init(self)
+        self.game.constrain(self.discriminator)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        real = batch.image  # [B, C, 32, 32]
+
+        def generate() -> Tensor:
+            return self.generator(self.draw(torch.randn, len(real), self.latent_dim).to(self.dtype))
+
+        self.game.play(self, real, generate, self.discriminator)
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """int64 seeds [n] -> images [n, C, 32, 32] in [-1, 1]."""
+        if condition is not None:
+            raise UserError("SNGAN is trained without labels or prompts, so none can be asked of it.")
+        return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))

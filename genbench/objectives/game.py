@@ -1,0 +1,199 @@
+"""A game between a generator and a discriminator, as a config describes it: objective, penalties, and what keeps the
+two in balance. One for all models of the family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import Draws
+from genbench.core.units import Images
+from genbench.objectives.adversarial import OBJECTIVES, clip_weights_, gradient_penalty, r1_penalty
+from genbench.objectives.augment import AUGMENTATIONS
+
+
+class Game:
+    """Rules of an adversarial game; a model's `game` argument holds these.
+
+    Args:
+        objective: minimax (saturating, as written in 2014), non_saturating, least_squares, hinge or wasserstein
+        gradient_penalty: Weight of (‖∇D‖ - 1)² between real and fake (WGAN-GP); the paper's is 10
+        r1: Weight gamma of the R1 penalty, half the squared gradient on real images
+        clip: Bound that the discriminator's weights are cut to after each of its steps (WGAN); the paper's is 0.01
+        spectral_norm: Divide each of the discriminator's weights by its largest singular value (Miyato et al. 2018)
+        smoothing: What the discriminator is told of real images: 0.9 for one-sided label smoothing (Salimans et al.
+            2016, section 3.4)
+        instance_noise: Standard deviation of noise on all that the discriminator sees (Sønderby et al. 2017, section 4)
+        noise_images: Let that noise fall to none over so many images; by default it stays
+        augment: What the discriminator sees is changed by these, and the gradient passes (DiffAugment): any of colour,
+            translation, cutout
+        discriminator_steps: Steps of the discriminator, each on a batch of its own, for one of the generator
+        generator_steps: Steps of the generator for one of the discriminator
+    """
+
+    def __init__(
+        self,
+        objective: str = "non_saturating",
+        gradient_penalty: float = 0.0,
+        r1: float = 0.0,
+        clip: float = 0.0,
+        spectral_norm: bool = False,
+        smoothing: float = 1.0,
+        instance_noise: float = 0.0,
+        noise_images: int | None = None,
+        augment: Sequence[str] = (),
+        discriminator_steps: int = 1,
+        generator_steps: int = 1,
+    ) -> None:
+        if objective not in OBJECTIVES:
+            raise UserError(f"game.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.")
+        self.objective = OBJECTIVES[objective]()
+        self.gradient_penalty, self.r1, self.clip = gradient_penalty, r1, clip
+        self.spectral_norm, self.smoothing = spectral_norm, smoothing
+        self.instance_noise, self.noise_images = instance_noise, Images(noise_images) if noise_images else None
+        self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
+        if isinstance(augment, str) or set(augment) - set(AUGMENTATIONS):
+            raise UserError(f"game.augment is {augment}; it is a list of any of {', '.join(AUGMENTATIONS)}.")
+        self.augment = [AUGMENTATIONS[name] for name in augment]
+        for name in ("gradient_penalty", "r1", "clip", "instance_noise"):
+            if getattr(self, name) < 0:
+                raise UserError(f"game.{name} is {getattr(self, name)}; it cannot be negative.")
+        for name in ("discriminator_steps", "generator_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"game.{name} is {getattr(self, name)}; it must be at least 1.")
+        if min(discriminator_steps, generator_steps) > 1:
+            raise UserError(
+                f"game.discriminator_steps is {discriminator_steps} and game.generator_steps is {generator_steps}: one "
+                "player may step more often than the other, and one of the two is 1."
+            )
+        if not 0.5 < smoothing <= 1:
+            raise UserError(f"game.smoothing is {smoothing}; what real images are told to be lies in (0.5, 1].")
+        if smoothing < 1 and not self.objective.smooths:
+            raise UserError(f"game.smoothing is {smoothing}, and the {objective} objective has no label to smooth.")
+        if not (self.objective.bounded or gradient_penalty or r1 or clip or spectral_norm):
+            raise UserError(
+                "The wasserstein objective is unbounded by itself: give the game `gradient_penalty: 10`, `clip: 0.01`, "
+                "`spectral_norm: true` or `r1: 1`."
+            )
+
+    @classmethod
+    def of(cls, *settings: dict[str, Any] | None) -> Game:
+        """From what a model sets by itself and what its user changes, the later over the earlier."""
+        merged: dict[str, Any] = {}
+        for part in settings:
+            merged |= part or {}
+        known = Game.__init__.__annotations__
+        for name in merged:
+            if name not in known or name == "return":
+                listed = ", ".join(k for k in known if k != "return")
+                raise UserError(f"A game has no `{name}`; it has {listed}.")
+        return cls(**merged)
+
+    def constrain(self, discriminator: nn.Module) -> nn.Module:
+        """Put spectral normalisation on all its weight matrices, where asked for; called once the weights are drawn."""
+        if self.spectral_norm:
+            for layer in discriminator.modules():
+                if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)):
+                    spectral_norm(layer)
+        return discriminator
+
+    # ---- one training step --------------------------------------------------------------------------------------
+
+    def generator_turns(self, module: GenerativeModule) -> int:
+        """How many turns the generator has in this training step; asked before the discriminator's turn."""
+        due = (module.updates["discriminator"] + 1) % self.discriminator_steps == 0
+        return self.generator_steps if due else 0
+
+    def view(self, draw: Draws, images_seen: int) -> Callable[[Tensor], Tensor]:
+        """What the discriminator is shown of an image: augmented, and under the instance noise of this moment."""
+        left = max(0.0, 1 - images_seen / self.noise_images) if self.noise_images else 1.0
+
+        def seen(x: Tensor) -> Tensor:
+            for change in self.augment:
+                if x.ndim != 4:
+                    raise UserError("game.augment changes images, and the data has points. Leave it out.")
+                x = change(x, draw)
+            if self.instance_noise and left:
+                x = x + self.instance_noise * left * draw(torch.randn, *x.shape).to(x.dtype)
+            return x
+
+        return seen
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """[B], [B] -> the discriminator's cost, scalar terms by name."""
+        return {"real": self.objective.real(real_logits, self.smoothing), "fake": self.objective.fake(fake_logits)}
+
+    def generator(self, fake_logits: Tensor) -> dict[str, Tensor]:
+        """[B] -> the generator's cost."""
+        return {"adversarial": self.objective.generator(fake_logits)}
+
+    def penalties(
+        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draw: Draws
+    ) -> dict[str, Tensor]:
+        """Those that are asked for, weighted: scalars by name. real and fake [B, ...]"""
+        terms = {}
+        if (self.gradient_penalty or self.r1) and real.dtype in (torch.float16, torch.bfloat16):
+            raise UserError(
+                f"A gradient penalty is a second derivative, and here the weights themselves are {real.dtype}, with "
+                "too few digits for it. Use `--trainer.precision bf16-mixed`, `16-mixed` or `32-true`."
+            )
+        if self.gradient_penalty:
+            share = draw(torch.rand, len(real)).to(real.dtype)
+            terms["gradient_penalty"] = self.gradient_penalty * gradient_penalty(discriminator, real, fake, share)
+        if self.r1:
+            terms["r1"] = self.r1 * r1_penalty(discriminator, real)
+        return terms
+
+    def balance(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """Mean D(x) and D(G(z)), and the shares of both that are told right; none where D is no probability."""
+        real, fake = (self.objective.probability(x.detach()) for x in (real_logits, fake_logits))
+        if real is None:
+            return {}
+        return {
+            "d_real": real.mean(),
+            "d_fake": fake.mean(),
+            "real_accuracy": (real > 0.5).float().mean(),
+            "fake_accuracy": (fake < 0.5).float().mean(),
+        }
+
+    def clip_(self, discriminator: nn.Module) -> None:
+        """Cut its weights, where asked for; called after its turn."""
+        if self.clip:
+            clip_weights_(discriminator.parameters(), self.clip)
+
+    def play(
+        self,
+        module: GenerativeModule,
+        real: Tensor,
+        generate: Callable[[], Tensor],
+        discriminator: nn.Module,
+        *condition: Tensor,
+    ) -> None:
+        """The two turns of a training step, for a discriminator of images (and a condition) to logits.
+
+        generate() -> [B, ...] draws as many images as `real` has, with the condition
+        """
+        turns, view = self.generator_turns(module), self.view(module.draw, module.images_seen)
+        with torch.set_grad_enabled(turns > 0):
+            fake = generate()  # one pass serves both turns: the generator steps last
+
+        with module.turn("discriminator") as turn:
+            real_logits = discriminator(view(real), *condition)
+            fake_logits = discriminator(view(fake.detach()), *condition)
+            turn.minimize(
+                **self.discriminator(real_logits, fake_logits),
+                **self.penalties(lambda x: discriminator.forward(x, *condition), real, fake, module.draw),
+            )
+            turn.log(**self.balance(real_logits, fake_logits))
+        self.clip_(discriminator)
+
+        for again in range(turns):
+            with module.turn("generator") as turn:
+                fake = generate() if again else fake
+                turn.minimize(**self.generator(discriminator(view(fake), *condition)))

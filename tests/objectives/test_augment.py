@@ -1,0 +1,57 @@
+"""What DiffAugment does to an image, and that gradients pass."""
+
+import pytest
+import torch
+
+from genbench.core.noise import Draws
+from genbench.objectives.augment import AUGMENTATIONS, colour, cutout, translation
+
+
+def draws() -> Draws:
+    draw = Draws()
+    draw.seed("test")
+    return draw
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_shape_stays_gradients_pass_and_images_differ(name):
+    x = torch.rand(16, 3, 8, 8, dtype=torch.float64).requires_grad_(True)
+    y = AUGMENTATIONS[name](x, draws())
+    assert y.shape == x.shape and y.dtype == x.dtype
+    (gradient,) = torch.autograd.grad(y.square().sum(), x)
+    assert gradient.abs().sum() > 0
+    same = torch.rand(1, 3, 8, 8).expand(16, -1, -1, -1)
+    found = AUGMENTATIONS[name](same, draws()).flatten(1)
+    assert len(found.unique(dim=0)) > 3  # each image is changed in its own way
+
+
+def test_colour_moves_brightness_scales_saturation_and_contrast_and_nothing_else():
+    x = torch.rand(200, 3, 4, 4, dtype=torch.float64)
+    y = colour(x, draws())
+    # about its own mean an image is scaled by the contrast, of grey parts exactly
+    grey, found = (v.mean(1) for v in (x, y))
+    centred, moved = (v - v.mean((1, 2), keepdim=True) for v in (grey, found))
+    contrast = (moved * centred).sum((1, 2)) / centred.square().sum((1, 2))
+    torch.testing.assert_close(moved, contrast[:, None, None] * centred)
+    assert 0.5 <= contrast.min() < 0.6 and 1.4 < contrast.max() <= 1.5
+    brightness = found.mean((1, 2)) - grey.mean((1, 2))
+    assert -0.5 <= brightness.min() < -0.4 and 0.4 < brightness.max() <= 0.5
+
+
+def test_translation_moves_by_up_to_an_eighth_either_way_and_fills_with_zeros():
+    x = torch.zeros(500, 1, 16, 16)
+    x[:, 0, 8, 8] = 1
+    y = translation(x, draws())[:, 0]
+    places = y.flatten(1).argmax(1)
+    down, right = places // 16 - 8, places % 16 - 8
+    assert sorted(down.unique().tolist()) == sorted(right.unique().tolist()) == [-2, -1, 0, 1, 2]
+    assert torch.equal(y.sum((1, 2)), torch.ones(500))
+    assert torch.equal(translation(torch.ones(9, 1, 16, 16), draws()).amin(), torch.zeros(()))  # what came in is zero
+
+
+def test_cutout_leaves_a_square_of_half_the_side_empty_at_most():
+    y = cutout(torch.ones(500, 2, 8, 8), draws())
+    assert torch.equal(y[:, 0], y[:, 1]) and set(y.unique().tolist()) == {0.0, 1.0}
+    empty = (y[:, 0] == 0).sum((1, 2))
+    assert empty.max() == 16 and empty.min() >= 4  # 4×4 inside, a quarter of it at a corner
+    assert (y == 0).any(0).all()  # every pixel is cut in some image

@@ -1,0 +1,103 @@
+"""A game as a config describes it: what it adds up, whose turn it is, and what it refuses."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from genbench.core.errors import UserError
+from genbench.core.noise import Draws
+from genbench.objectives.game import Game
+
+
+def draws() -> Draws:
+    draw = Draws()
+    draw.seed("test")
+    return draw
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"objective": "wgan"}, "minimax, non_saturating, least_squares, hinge, wasserstein"),
+        ({"r2": 1}, "A game has no `r2`; it has objective"),
+        ({"objective": "wasserstein"}, "unbounded by itself"),
+        ({"objective": "hinge", "smoothing": 0.9}, "no label to smooth"),
+        ({"smoothing": 1.1}, r"lies in \(0.5, 1\]"),
+        ({"r1": -1}, "cannot be negative"),
+        ({"augment": ["rotation"]}, "any of colour, translation, cutout"),
+        ({"discriminator_steps": 0}, "at least 1"),
+        ({"discriminator_steps": 2, "generator_steps": 2}, "one of the two is 1"),
+    ],
+)
+def test_settings_that_make_no_game_are_refused(settings, says):
+    with pytest.raises(UserError, match=says):
+        Game.of(settings)
+
+
+def test_what_a_user_sets_goes_over_what_a_model_sets():
+    game = Game.of({"objective": "hinge", "discriminator_steps": 5}, {"discriminator_steps": 2})
+    assert type(game.objective).__name__ == "Hinge" and game.discriminator_steps == 2
+
+
+def test_the_generator_is_due_after_so_many_discriminator_steps():
+    class Module:
+        updates = {"discriminator": 0}
+
+    module, game = Module(), Game(discriminator_steps=3)
+    turns = []
+    for _ in range(7):
+        turns.append(game.generator_turns(module))
+        module.updates["discriminator"] += 1
+    assert turns == [0, 0, 1, 0, 0, 1, 0]
+    assert Game(generator_steps=2).generator_turns(module) == 2
+
+
+def test_spectral_norm_makes_each_weight_a_matrix_of_norm_one():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Flatten(), nn.Linear(96, 4), nn.Embedding(5, 4))
+    Game(spectral_norm=True).constrain(net)
+    for _ in range(50):  # one power iteration each
+        net[2](net[1](net[0](torch.randn(2, 2, 6, 6))))
+    for layer in (net[0], net[2]):
+        norm = torch.linalg.svdvals(layer.weight.flatten(1))[0].item()
+        assert norm == pytest.approx(1, abs=1e-3)
+    plain = nn.Linear(3, 3)
+    assert Game().constrain(plain) is plain and type(plain) is nn.Linear
+
+
+def test_instance_noise_has_its_spread_and_falls_to_none():
+    game, x = Game(instance_noise=0.5, noise_images=1000), torch.zeros(2000, 1, 2, 2)
+    for seen, sigma in ((0, 0.5), (500, 0.25), (1000, 0.0), (3000, 0.0)):
+        assert game.view(draws(), seen)(x).std().item() == pytest.approx(sigma, abs=0.01)
+    assert Game(instance_noise=0.5).view(draws(), 10**9)(x).std().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_plain_game_shows_the_images_themselves():
+    x = torch.randn(3, 1, 4, 4)
+    assert Game().view(draws(), 0)(x) is x
+
+
+def test_balance_tells_probabilities_and_shares_that_are_right():
+    logits = torch.tensor([math.log(3), -math.log(3)])  # D = 3/4 and 1/4
+    found = Game().balance(logits, logits - 100)
+    assert found["d_real"].item() == pytest.approx(0.5) and found["d_fake"].item() == pytest.approx(0, abs=1e-20)
+    assert found["real_accuracy"].item() == 0.5 and found["fake_accuracy"].item() == 1
+    assert Game("wasserstein", clip=0.01).balance(logits, logits) == {}
+    assert Game("least_squares").balance(torch.tensor([0.8]), torch.tensor([0.4]))["fake_accuracy"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_penalties_refuse_weights_of_half_precision(dtype):
+    x, game = torch.randn(2, 1, 4, 4, dtype=dtype), Game(r1=1)
+    with pytest.raises(UserError, match="bf16-mixed"):
+        game.penalties(nn.Flatten(), x, x, draws())
+
+
+def test_penalties_are_weighted_and_named():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)).double()
+    x, norm = torch.randn(3, 1, 2, 2, dtype=torch.float64), net[1].weight.norm()
+    terms = Game("wasserstein", gradient_penalty=10, r1=3).penalties(net, x, -x, draws())
+    torch.testing.assert_close(terms["gradient_penalty"], 10 * (norm - 1) ** 2)
+    torch.testing.assert_close(terms["r1"], 1.5 * norm**2)
