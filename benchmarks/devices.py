@@ -36,7 +36,17 @@ def work(rank: int, world: int, cores: list[int], port: int, root: str, words: C
     from machine import SILENT
 
     import genbench.models
-    from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
+    from genbench.callbacks import (
+        EMA,
+        Acceleration,
+        Balance,
+        Budget,
+        Checkpoint,
+        Monitor,
+        Pictures,
+        Quality,
+        StopSafely,
+    )
     from genbench.cli.runs import quiet
     from genbench.core.strategy import PlayersDDP
     from genbench.data import MNIST
@@ -75,6 +85,7 @@ def work(rank: int, world: int, cores: list[int], port: int, root: str, words: C
                     Acceleration(),
                     EMA(),
                     Monitor(show=False),
+                    Balance(),
                     Pictures(n=1),
                     Quality(),
                     Checkpoint(),

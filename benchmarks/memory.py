@@ -13,7 +13,7 @@ from pathlib import Path
 from lightning import Callback, Trainer
 from machine import SILENT, report
 
-from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
+from genbench.callbacks import EMA, Acceleration, Balance, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
 from genbench.cli.runs import quiet
 from genbench.data import MNIST
 from genbench.loggers import Curves
@@ -58,6 +58,7 @@ def main() -> None:
                 Acceleration(),
                 EMA(),
                 Monitor(show=False),
+                Balance(),
                 Pictures(every_images=64 * watch.every),
                 Quality(every_images=64 * watch.every),
                 Checkpoint(every_images=64 * watch.every),

@@ -21,7 +21,7 @@ from lightning import Callback, Trainer
 from machine import SILENT, report
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
+from genbench.callbacks import EMA, Acceleration, Balance, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
 from genbench.cli.runs import quiet
 from genbench.data import MNIST
 from genbench.data.loader import TrainLoader
@@ -63,6 +63,7 @@ def run(build: Callable, data: MNIST, blocks: int) -> TakeTurns:
                 Acceleration(),
                 EMA(),
                 Monitor(),
+                Balance(),
                 Pictures(n=1),
                 Quality(),
                 Checkpoint(),

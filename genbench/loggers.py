@@ -16,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from genbench.core.files import replacing
 
+NORMS = "grad_norm"
+
 
 class Curves(Logger):
     """`<run>/metrics.csv`: a row each time something is logged, the first column the images seen.
@@ -99,7 +101,8 @@ class Curves(Logger):
         figure, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 3 * rows), squeeze=False)
         for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
             for name in names:
-                axis.plot(*zip(*series[name], strict=True), label=name.split("/")[-1], linewidth=1.2)
+                label = name.split("/")[0 if title == NORMS else -1]
+                axis.plot(*zip(*series[name], strict=True), label=label, linewidth=1.2)
             axis.set(title=title, xlabel="images seen")
             axis.ticklabel_format(axis="x", style="sci", scilimits=(4, 4))
             axis.grid(alpha=0.3)
@@ -117,10 +120,12 @@ class Curves(Logger):
 
 
 def _panels(series: dict[str, Any]) -> dict[str, list[str]]:
-    """A player's terms share a panel; validation scores differ in unit and stand alone."""
+    """A player's terms share a panel, and so do all players' gradients; validation scores differ in unit and stand
+    alone."""
     panels: dict[str, list[str]] = {}
     for name in series:
-        group = name if name.startswith("val/") else name.split("/")[0]
+        player, _, term = name.partition("/")
+        group = name if player == "val" else term if term == NORMS else player
         panels.setdefault(group, []).append(name)
     return panels
 

@@ -5,21 +5,29 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from lightning import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
 from genbench.callbacks.budget import Budget
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 from genbench.loggers import Curves
 
+UNSHOWN = ("grad_norm", "real_accuracy", "fake_accuracy")  # they are in the curves; a line of all would be a wall
+LAST = ("d_real", "d_fake")  # after the losses
+
 
 class Monitor(Callback):
     """Reads the loss terms every so many images, logs them, and shows a progress bar.
 
-    Without a terminal it prints a line now and then instead.
+    Without a terminal it prints a line now and then instead. With the terms it logs `<player>/grad_norm`, the norm of
+    the player's gradient at its first step after each reading: over all its networks, averaged over processes, unscaled
+    and before clipping. What was read last is in `terms`, and at how many images seen in `read_at`.
 
     Args:
         every_images: How often the terms are read: their means since the last time, over all processes. A loss that
@@ -40,7 +48,8 @@ class Monitor(Callback):
         self.refresh_seconds, self.line_seconds = refresh_seconds, line_seconds
         self._bar: Progress | None = None
         self._shown = self._read = (0.0, 0)  # time, images seen
-        self._terms: dict[str, float] = {}
+        self.terms: dict[str, float] = {}
+        self.read_at = 0
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
         for logger in trainer.loggers:
@@ -69,6 +78,13 @@ class Monitor(Callback):
         if console.is_terminal:
             self._bar.start()
 
+    @torch.no_grad()
+    def on_before_optimizer_step(self, trainer, module: GenerativeModule, optimizer: Optimizer) -> None:
+        player = list(module.players)[trainer.optimizers.index(optimizer)]
+        gradients = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+        # not at each step: a pass over all gradients would cost several percent of a small model's
+        module.record_once(f"{player}/grad_norm", lambda: get_total_norm(gradients))
+
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.due(self.every_images):
             self._log(trainer, module)
@@ -78,7 +94,7 @@ class Monitor(Callback):
                 self._show(module)
 
     def _log(self, trainer, module: GenerativeModule) -> None:
-        self._terms = module.read_terms()
+        self.terms, self.read_at = module.read_terms(), module.images_seen
         now = (time.monotonic(), module.images_seen)
         speed = (now[1] - self._read[1]) / (now[0] - self._read[0])
         self._read = now
@@ -89,7 +105,7 @@ class Monitor(Callback):
             for player, optimizer in zip(module.players, trainer.optimizers, strict=True)
         }
         for logger in trainer.loggers:
-            logger.log_metrics(self._terms | rates | {"images_per_second": speed}, step=module.images_seen)
+            logger.log_metrics(self.terms | rates | {"images_per_second": speed}, step=module.images_seen)
 
     def _show(self, module: GenerativeModule) -> None:
         task: Task = self._bar.tasks[0]
@@ -100,13 +116,23 @@ class Monitor(Callback):
         self._shown = now
         left = f"{_clock((task.total - now[1]) / speed)} left" if task.total and speed else ""
         images = f"{now[1]:,}/{task.total:,}" if task.total else f"{now[1]:,}"
-        terms = "  ".join(f"{name.split('/')[-1]} {value:.3g}" for name, value in self._terms.items())
+        terms = "  ".join(f"{name} {value:.3g}" for name, value in self._chosen())
         self._bar.update(task.id, completed=now[1], images=images, left=left, terms=terms, speed=speed)
         if self._bar.console.is_terminal:
             self._bar.refresh()
         else:
             line = f"{images} images  {speed:,.0f} images/s  {left}  {terms}"
             self._bar.console.print(line, highlight=False, soft_wrap=True)
+
+    def _chosen(self) -> list[tuple[str, float]]:
+        """The terms that a line has room for, by their short names, losses first."""
+        short = [(name.split("/")[-1], value) for name, value in self.terms.items()]
+        return sorted(((n, v) for n, v in short if n not in UNSHOWN), key=lambda term: term[0] in LAST)
+
+    def say(self, text: str) -> None:
+        """A line for the person who watches, above the bar; nothing where nothing is shown."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _stop(self) -> None:
         if self._bar is not None and self._bar.console.is_terminal:

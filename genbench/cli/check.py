@@ -31,7 +31,7 @@ from torch.nn.functional import interpolate
 import genbench
 import genbench.data
 import genbench.models
-from genbench.callbacks import EMA, Budget, Checkpoint, Monitor, Quality
+from genbench.callbacks import EMA, Balance, Budget, Checkpoint, Monitor, Quality
 from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
 from genbench.core.batch import Batch, DataSpec, to_uint8
@@ -149,6 +149,7 @@ def train(
             *([first] if first else []),
             EMA(every_images=Images(16)),
             Monitor(every_images=Images(16), show=False),
+            Balance(every_images=Images(32)),
             Quality(every_images=Images(32), samples=16),
             Checkpoint(every_images=Images(24)),
             Budget(images),

@@ -28,6 +28,7 @@ import genbench.models  # noqa: F401  short class names: --model DCGAN --data MN
 from genbench.callbacks import (
     EMA,
     Acceleration,
+    Balance,
     Budget,
     Checkpoint,
     Monitor,
@@ -55,6 +56,7 @@ SETTINGS = {
     "acceleration": Acceleration,
     "ema": EMA,
     "monitor": Monitor,
+    "balance": Balance,
     "pictures": Pictures,
     "quality": Quality,
     "checkpoint": Checkpoint,

@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -275,6 +275,16 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         else:
             self._sums[name] = value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
         self._counts[name] = self._counts.get(name, 0) + 1
+
+    def record_once(self, name: str, measure: Callable[[], Tensor]) -> None:
+        """Record what is costly to measure at its first chance after each reading, and not again until the next.
+
+        A value that is not finite is left out and the next chance taken: a gradient scaler tries scales that overflow.
+        """
+        if name not in self._counts:
+            value = measure()
+            if torch.isfinite(value):
+                self._record(name, value)
 
     def read_terms(self, *, reset: bool = True) -> dict[str, float]:
         """Means of all terms since the last reset, over all processes; one synchronisation for all.

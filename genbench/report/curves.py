@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, list[tuple[str, str]]]:
     seen = [row[header.index("images_seen")] for row in rows]
     found = {}
     for k, name in enumerate(header):
-        if "/" in name and not name.endswith("/lr"):
+        if ("/" in name or name == "diversity") and not name.endswith("/lr"):
             points = [(x, row[k]) for x, row in zip(seen, rows, strict=True) if row[k]]
             if points:
                 found[name] = points

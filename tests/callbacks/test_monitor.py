@@ -35,8 +35,8 @@ def test_every_term_and_rate_of_every_player_is_in_the_curves(tmp_path):
     run(module, images=40, callbacks=[Monitor(every_images=40, show=False)], logger=[curves])
     (row,) = curves.rows()
     assert row.keys() == {
-        "images_seen", "generator/adversarial", "generator/lr", "discriminator/real", "discriminator/fake",
-        "discriminator/r1", "discriminator/lr", "images_per_second",
+        "images_seen", "generator/adversarial", "generator/lr", "generator/grad_norm", "discriminator/real",
+        "discriminator/fake", "discriminator/r1", "discriminator/lr", "discriminator/grad_norm", "images_per_second",
     }  # fmt: skip
     assert (row["generator/lr"], row["discriminator/lr"]) == ("0.05", "0.1")
     assert float(row["images_per_second"]) > 0

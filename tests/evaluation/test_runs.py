@@ -18,10 +18,10 @@ CONFIG = {
     },
     "trainer": {"precision": "32-true", "devices": 1, "logger": True, "default_root_dir": "a"},
     "ema": {"halflife": 100}, "quality": {"every_images": 100}, "pictures": {"n": 4}, "monitor": {"every_images": 10},
-    "checkpoint": {"every_images": 50},
+    "balance": {"every_images": 20}, "checkpoint": {"every_images": 50},
 }  # fmt: skip
 ELSEWHERE = [
-    "seed_everything", "name", "runs", "ckpt", "protocol", "pictures", "monitor", "data.init_args.root",
+    "seed_everything", "name", "runs", "ckpt", "protocol", "pictures", "monitor", "balance", "data.init_args.root",
     "data.init_args.download", "data.init_args.workers", "data.init_args.memory", "trainer.logger",
     "trainer.default_root_dir", "data.init_args.eval_batch_size", "checkpoint.every_images",
 ]  # fmt: skip
