@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genbench.core import ranks
 from genbench.core.batch import to_uint8
-from genbench.core.capabilities import HasLikelihood, Reconstructs, Samples, Segments
+from genbench.core.capabilities import Classifies, HasLikelihood, Reconstructs, Samples, Segments
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
@@ -28,7 +28,8 @@ class Quality(Callback):
     """Validates every so many images and logs, with averaged weights:
 
     val/<name>  means over the split of what the model's `validation_step` returns for each image
-    val/<score> the scores of a protocol, with samples of its own: not those of a test protocol
+    val/<score> the scores of a protocol, with samples of its own: not those of a test protocol; and of a model that
+                classifies its accuracy, where the split has labels
 
     Args:
         every_images: How often; also at the end
@@ -81,6 +82,7 @@ class Quality(Callback):
         """The score that tells which checkpoint is best, and whether `min` or `max` is."""
         for capability, score in (
             (Samples, self._judge.score("fid")), (Reconstructs, "mse"), (HasLikelihood, "nats"), (Segments, "mean_iou"),
+            (Classifies, "accuracy"),
         ):  # fmt: skip
             if isinstance(module, capability):
                 return f"val/{score}", "min" if scale(score).better == "lower" else "max"
@@ -99,7 +101,10 @@ class Quality(Callback):
         self._sums, self._count, self._images = {}, 0, []
 
     def on_validation_batch_end(self, trainer, module: GenerativeModule, outputs: Any, batch: Any, *_: Any) -> None:
-        for name, values in (outputs or {}).items():
+        each = dict(outputs or {})
+        if isinstance(module, Classifies) and getattr(batch, "label", None) is not None:
+            each["accuracy"] = module.classify(batch.image).argmax(1) == batch.label
+        for name, values in each.items():
             self._sums[name] = self._sums.get(name, 0.0) + values.double().sum().item()
         self._count += len(batch)
         if not isinstance(trainer.datamodule, ImageData):

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from genbench.core import ranks
 from genbench.core.batch import from_uint8, to_uint8
-from genbench.core.capabilities import Encodes, HasLikelihood, Reconstructs, Samples, Segments
+from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Segments
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
@@ -33,7 +33,7 @@ from genbench.evaluation.features import (
 from genbench.evaluation.images import ImageSet, SplitImages, bring, choice, pixel_hash
 from genbench.evaluation.pictures import COLUMNS, Pictures, nearest
 from genbench.evaluation.protocol import GROUPS, Protocol
-from genbench.metrics.classes import class_accuracy, class_frechet_distance, class_statistics
+from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
 from genbench.metrics.frechet import frechet_distance
 from genbench.metrics.inception_score import inception_score
 from genbench.metrics.kernel import kernel_distance
@@ -135,6 +135,8 @@ class Measurement:
                 self.likelihood()
             if isinstance(self.model, Segments) and "segmentation" in self.protocol.metrics:
                 self.segment()
+            if isinstance(self.model, Classifies) and "classes" in self.protocol.metrics:
+                self.classify()
         if not ranks.from_first(bool(self.scores)):
             raise UserError(
                 f"{type(self.subject).__name__} can do nothing that the protocol {self.protocol.name} scores: it asks "
@@ -205,8 +207,8 @@ class Measurement:
         seconds = max(ranks.gather(spent))
         padded = -(-generated // self.protocol.block) * self.protocol.block
         self.cost["sampling_images_per_second"] = padded / seconds if seconds else None
-        labelled = condition is not None and condition.ndim == 1
-        self.compare(features, generated, condition if labelled else None)
+        asked = {} if condition is None else {"label" if condition.ndim == 1 else "caption": condition}
+        self.compare(features, generated, **asked)
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -227,8 +229,8 @@ class Measurement:
         found = found[choice(len(found), count)]  # not the first: data is often sorted by class
         return found[torch.arange(count) % len(found)]
 
-    def compare(self, fake: Features, n: int, label: Tensor | None = None) -> None:
-        """All scores of features against the reference's; `label` [n] is the class that each was asked to be."""
+    def compare(self, fake: Features, n: int, label: Tensor | None = None, caption: Tensor | None = None) -> None:
+        """All scores of features against the reference's; each was asked to be of `label` [n] or `caption` [n, L]."""
         protocol = self.protocol
         self.pictures.gather("samples")
         real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
@@ -241,6 +243,8 @@ class Measurement:
             self.group("is", n, lambda: {"is": inception_score(fake.logits, protocol.is_splits, protocol.score_seed)})
         self.group("neighbours", min(n, protocol.neighbours_images), lambda: self._neighbours(real, fake))
         self._classes(real, fake, n, label)
+        if caption is not None:
+            self._captions(fake, n, caption)
         if "memorization" in protocol.metrics and self.subject is not None:
             self._memorization(real, fake, n)
 
@@ -268,6 +272,14 @@ class Measurement:
             "classes", n,
             lambda: {"class_fid": class_frechet_distance(fake.features, label, real.features, self.label)},
             ("class_fid",),
+        )  # fmt: skip
+
+    def _captions(self, fake: Features, n: int, caption: Tensor) -> None:
+        words, known = self.model.spec.vocabulary, self.extractor.classes
+        self.group(
+            "classes", n,
+            lambda: {"caption_accuracy": class_accuracy(fake.logits, caption_classes(caption, words, known))},
+            ("caption_accuracy",),
         )  # fmt: skip
 
     def _memorization(self, real: Features, fake: Features, n: int) -> None:
@@ -383,6 +395,27 @@ class Measurement:
         table = self._each_block("Segmenting", compute)["confusion"].sum(0)
         scores = {"mean_iou": mean_iou(table), "pixel_accuracy": pixel_accuracy(table)}
         self.group("segmentation", len(self.reference), lambda: scores, featured=False)
+
+    def classify(self) -> None:
+        given = torch.zeros(0, dtype=torch.bool) if self.label is None else self.label >= 0
+        own, theirs = len(self.model.spec.classes), len(getattr(self.data, "classes", ()))
+        note = None
+        if not given.any():
+            note = f"{self.reference.name} has no labels"
+        elif own != theirs:
+            note = f"the model knows {own} classes, and {self.reference.name} has {theirs}"
+        if note is not None:
+            self.put("accuracy", None, 0, featured=False, note=note)
+            return
+
+        def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
+            logits = self.model.classify(self._for_model(rows)[1])
+            _refuse_nan(logits, "classify", type(self.model).__name__)
+            return {"logits": logits}
+
+        logits = self._each_block("Classifying", compute)["logits"][given]
+        accuracy = class_accuracy(logits, self.label[given])
+        self.group("classes", len(logits), lambda: {"accuracy": accuracy}, featured=False)
 
 
 def _frechet(fake: Features, real: Features) -> float:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from genbench.core.errors import UserError
 from genbench.leaderboard.record import Record
 
-TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmentation")
+TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmentation", "classification")
 
 T = TypeVar("T")
 

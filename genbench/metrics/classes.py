@@ -5,6 +5,7 @@ The logits are those of a classifier on the images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,26 @@ def class_accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of images that the classifier puts in the class that was asked for; logits [N, K], labels [N]."""
     require(len(logits), 1, "generated", "A class accuracy")
     return _hits(logits, labels).double().mean().item()
+
+
+def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """The class that each caption names: the one all of whose words it has. Tokens [N, L] -> int64 [N].
+
+    Raises:
+        UserError: a caption names none of the classes, or several.
+    """
+    token = {word: number for number, word in enumerate(vocabulary)}
+    has = torch.zeros(len(captions), len(vocabulary), dtype=torch.bool).scatter(1, captions, True)  # [N, V]
+    named = torch.zeros(len(captions), len(classes), dtype=torch.bool)
+    for k, words in enumerate(name.split() for name in classes):
+        if all(word in token for word in words):
+            named[:, k] = has[:, [token[word] for word in words]].all(1)
+    if not (unclear := named.sum(1) != 1).any():
+        return named.int().argmax(1)
+    first = int(unclear.nonzero()[0])
+    caption = " ".join(vocabulary[number] for number in captions[first] if number)
+    found = " and ".join(f"`{classes[k]}`" for k in named[first].nonzero()[:, 0]) or "none"
+    raise UserError(f"A caption must name one class of the extractor's, and `{caption}` names {found}.")
 
 
 def class_frechet_distance(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor) -> float:

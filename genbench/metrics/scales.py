@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Track = Literal["generation", "reconstruction", "likelihood", "translation", "segmentation"]
+Track = Literal["generation", "reconstruction", "likelihood", "translation", "segmentation", "classification"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ SCALES: dict[str, Scale] = {
     "coverage": Scale("higher", 0, 1, "generation"),
     "class_fid": Scale("lower", 0, math.inf, "generation"),
     "class_accuracy": Scale("higher", 0, 1, "generation"),
+    "caption_accuracy": Scale("higher", 0, 1, "generation"),
     "modes": Scale("higher", 0, math.inf, "generation"),
     "class_entropy": Scale("higher", 0, math.inf, "generation"),  # nats
     "nearest_train": Scale(None, 0, math.inf, "generation"),  # distance in feature space
@@ -51,6 +52,7 @@ SCALES: dict[str, Scale] = {
     "bits_per_dim": Scale("lower", -math.inf, math.inf, "likelihood"),
     "mean_iou": Scale("higher", 0, 1, "segmentation"),
     "pixel_accuracy": Scale("higher", 0, 1, "segmentation"),
+    "accuracy": Scale("higher", 0, 1, "classification"),
 }
 
 

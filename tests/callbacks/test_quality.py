@@ -67,6 +67,21 @@ def test_what_a_model_scores_of_each_image_is_averaged_over_the_split():
     assert scores["val/elbo"] == pytest.approx(log_probability - divergence, rel=1e-5)
 
 
+def test_a_classifier_is_scored_by_its_accuracy_on_the_labels_of_the_split(monkeypatch):
+    class Guesser(ToyAutoencoder):
+        def classify(self, x):
+            return self.encoder(x)
+
+    torch.manual_seed(0)
+    module, labels = Guesser(SPEC).eval(), torch.arange(64) % 4
+    assert "val/accuracy" not in validate(module, [Quality()])  # no labels
+    monkeypatch.setattr(RandomImages, "labels", labels)
+    with torch.no_grad():
+        right = (module.encoder(held_out()).argmax(1) == labels[40:]).double().mean().item()
+    assert 0 < right < 1
+    assert validate(module, [Quality()])["val/accuracy"] == pytest.approx(right)
+
+
 def test_a_run_is_validated_at_its_interval_and_at_its_end(tmp_path):
     seen = Each("on_validation_epoch_end", lambda trainer, module: module.images_seen)
     curves = Curves(tmp_path)

@@ -29,7 +29,9 @@ from tests.evaluation.abilities import (
     Density,
     Giver,
     Independent,
+    Namer,
     Obedient,
+    Painter,
     Segmenter,
     Uniform,
     Untrained,
@@ -449,6 +451,48 @@ def test_a_likelihood_of_other_pixels_than_the_protocols_is_blank(judge):
     found = evaluate(Density(data.spec), data, SMALL.changed(pixels="density"), extractor=judge)
     assert found.metrics["bits_per_dim"]["value"] == pytest.approx(8, rel=1e-6)
     assert found.protocol["name"] == "small+pixels=density"
+
+
+def test_the_accuracy_of_a_classifier_is_the_share_of_images_that_it_names_right(judge):
+    data = Digits()
+    for wrong, right in ((0, 1.0), (3, 1 - len(range(0, 297, 3)) / 297)):
+        record = evaluate(Namer(data.spec).learn(data, wrong), data, SMALL.changed(real=297), extractor=judge)
+        entry = record.metrics["accuracy"]  # of the model's own answers, and so called after no extractor
+        assert entry["value"] == pytest.approx(right) and entry["n"] == 297
+        assert entry["track"] == "classification" and entry["better"] == "higher"
+
+
+def test_an_accuracy_needs_labels_of_as_many_classes(judge):
+    def note(spec, data):
+        entry = evaluate(Namer(spec), data, SMALL, extractor=judge).metrics["accuracy"]
+        assert entry["value"] is None
+        return entry["note"]
+
+    images = TensorImages("my images", torch.zeros(20, 1, 32, 32, dtype=torch.uint8))
+    assert note(Digits().spec, images) == "my images has no labels"
+    few = DataSpec((1, 32, 32), "label", ("zero", "one"))
+    assert note(few, Digits()) == "the model knows 2 classes, and Digits test has 10"
+
+
+def test_samples_of_captions_are_judged_by_the_shape_and_colour_that_was_asked_for(empty_cache):
+    data = Shapes(target="caption", train_images=10, val_images=10, test_images=60)
+    judge = extractors.build("shapesnet")
+    protocol = SMALL.changed(real=60, generated=60, metrics=("classes",))
+    for amiss in (0, 1):
+        record = evaluate(Painter(data.spec).learn(data, amiss), data, protocol, extractor=judge)
+        label, colour = data.source("test").everything.factors[:, :2].int().T
+        right = ((label == label.roll(-amiss)) & (colour == colour.roll(-amiss))).double().mean().item()
+        entry = record.metrics["caption_accuracy-shapesnet"]
+        assert entry["value"] == pytest.approx(right, abs=0.05) and entry["n"] == 60
+        assert entry["track"] == "generation" and not any("class_accuracy" in name for name in record.metrics)
+
+
+def test_captions_that_name_no_class_of_the_extractor_leave_the_score_blank(judge):
+    data = Shapes(target="caption", train_images=10, val_images=10, test_images=30)
+    protocol = SMALL.changed(real=30, generated=30, metrics=("classes",))
+    entry = evaluate(Painter(data.spec).learn(data), data, protocol, extractor=judge).metrics
+    assert entry["caption_accuracy-digitsnet"]["value"] is None
+    assert "names none" in entry["caption_accuracy-digitsnet"]["note"]
 
 
 def test_segmentation_is_scored_by_the_true_masks(judge):

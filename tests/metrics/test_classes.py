@@ -8,7 +8,7 @@ from scipy.stats import entropy
 from sklearn.metrics import accuracy_score
 
 from genbench.core.errors import UserError
-from genbench.metrics.classes import class_accuracy, class_frechet_distance, class_statistics
+from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
 from genbench.metrics.frechet import feature_moments, frechet_distance
 
 
@@ -51,6 +51,24 @@ def test_a_class_with_too_few_images_is_named():
     labels = torch.tensor([0, 0, 0, 7, 7])
     with pytest.raises(UserError, match="of class 7 there are 2 and 0"):
         class_frechet_distance(torch.randn(5, 2), labels, torch.randn(3, 2), labels[:3])
+
+
+WORDS = ("<pad>", "a", "red", "blue", "circle", "star")
+
+
+def test_a_caption_names_the_class_all_of_whose_words_it_has_in_any_order():
+    classes = ("circle red", "circle blue", "star red", "moon red")
+    captions = torch.tensor([[1, 2, 4, 0], [3, 4, 0, 0], [5, 1, 2, 2]])  # the second: "blue circle"
+    assert caption_classes(captions, WORDS, classes).tolist() == [0, 1, 2]
+
+
+def test_a_caption_that_names_no_class_or_two_is_quoted():
+    classes = ("circle red", "star red")
+    for caption, said in (([1, 3, 4], "`a blue circle` names none"), ([2, 4, 5], "names `circle red` and `star red`")):
+        with pytest.raises(UserError, match=said):
+            caption_classes(torch.tensor([[1, 2, 4], caption]), WORDS, classes)
+    with pytest.raises(UserError, match="names none"):
+        caption_classes(torch.tensor([[1, 2, 4]]), WORDS, ())
 
 
 def test_no_images_are_told():
