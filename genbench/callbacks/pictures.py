@@ -17,6 +17,7 @@ from genbench.core.capabilities import Reconstructs, Samples
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
+from genbench.evaluation.pictures import POINTS, scatter
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
@@ -33,6 +34,11 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Imag
     return Image.fromarray(array[:, :, 0] if channels == 1 else array)
 
 
+def picture(samples: Tensor, real: Tensor | None = None) -> Image.Image:
+    """A grid of images [N, C, H, W], or a plot of points [N, D] before real ones."""
+    return scatter(samples.detach(), real) if samples.ndim == 2 else grid(samples)
+
+
 def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
     """Small pictures magnified by a whole factor, so that a person can see them."""
     factor = max(1, round(side / max(picture.size)))
@@ -46,7 +52,7 @@ class Pictures(Callback):
 
     Args:
         every_images: How often; also at the end
-        n: Samples in a grid
+        n: Samples in a grid; of points as many as a plot holds
         film: At the end, join the grids to an animation: gif, webp or none
     """
 
@@ -75,11 +81,16 @@ class Pictures(Callback):
         module.eval()
         with average.in_place(module), trainer.precision_plugin.forward_context():
             if isinstance(module, Samples):
-                sheets["samples"] = grid(module.sample(torch.arange(self.n, device=module.device)))
+                points = len(module.spec.shape) == 1
+                seeds = torch.arange(POINTS if points else self.n, device=module.device)
+                sheets["samples"] = picture(module.sample(seeds), self._real(trainer) if points else None)
             if isinstance(module, Reconstructs):
                 real = self._real(trainer).to(module.device, module.dtype)
-                pairs = torch.stack([real, module.reconstruct(real).to(real.dtype)], 1)
-                sheets["reconstructions"] = grid(pairs.flatten(0, 1), columns=8)  # each image left, its copy right
+                copies = module.reconstruct(real).to(real.dtype)
+                if real.ndim == 2:
+                    sheets["reconstructions"] = scatter(copies, real)
+                else:  # each image left, its copy right
+                    sheets["reconstructions"] = grid(torch.stack([real, copies], 1).flatten(0, 1), columns=8)
         module.train()
         for name, sheet in sheets.items():
             path = Path(trainer.default_root_dir) / name / f"{module.images_seen:010d}.png"
@@ -89,8 +100,9 @@ class Pictures(Callback):
                 _log_image(logger, name, sheet, module.images_seen)
 
     def _real(self, trainer) -> Tensor:
-        """The first images of the validation split."""
-        return next(iter(trainer.datamodule.val_dataloader())).image[:32]
+        """The first images of the validation split, or as many points as one of its blocks has."""
+        found = next(iter(trainer.datamodule.val_dataloader())).image
+        return found if found.ndim == 2 else found[:32]
 
 
 def _log_image(logger: Any, name: str, sheet: Image.Image, images_seen: int) -> None:

@@ -10,12 +10,12 @@ from lightning import Callback
 from torch import Tensor
 
 from genbench.core import ranks
-from genbench.core.batch import to_uint8
+from genbench.core.batch import to_stored
 from genbench.core.capabilities import Classifies, HasLikelihood, Reconstructs, Samples, Segments
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
-from genbench.data.base import ImageData
+from genbench.data.module import DataModule
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.evaluate import evaluate
@@ -107,8 +107,8 @@ class Quality(Callback):
         for name, values in each.items():
             self._sums[name] = self._sums.get(name, 0.0) + values.double().sum().item()
         self._count += len(batch)
-        if not isinstance(trainer.datamodule, ImageData):
-            self._images.append(to_uint8(batch.image).cpu())
+        if not isinstance(trainer.datamodule, DataModule):
+            self._images.append(to_stored(batch.image).cpu())
 
     def on_validation_epoch_end(self, trainer, module: GenerativeModule) -> None:
         # as objects: a process that had no block does not know the names
@@ -117,7 +117,7 @@ class Quality(Callback):
         names = sorted({name for sums, _ in parts for name in sums})
         scores = {name: sum(sums.get(name, 0.0) for sums, _ in parts) / count for name in names}
         data: Any = trainer.datamodule
-        if not isinstance(data, ImageData):
+        if not isinstance(data, DataModule):
             data = TensorImages("validation images", torch.cat(ranks.gather(self._images)))
         found = evaluate(module, data, self.protocol, extractor=self._judge, device=module.device)
         scores |= {name: entry["value"] for name, entry in found.metrics.items() if entry["value"] is not None}

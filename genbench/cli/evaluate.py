@@ -265,7 +265,7 @@ def _data(
     from jsonargparse import ArgumentParser
 
     import genbench.data
-    from genbench.data.base import ImageData
+    from genbench.data.module import DataModule
     from genbench.evaluation.runs import data_class
 
     kept: list[str] = []
@@ -286,7 +286,7 @@ def _data(
     elif "." not in name and name not in genbench.data.__all__:
         raise UserError(f"There is no data set '{name}'; there are {', '.join(sorted(genbench.data.__all__))}.")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--data", type=ImageData)
+    parser.add_argument("--data", type=DataModule)
     return parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data
 
 

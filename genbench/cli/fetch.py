@@ -19,7 +19,7 @@ def main(verb: str, argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
 
     import genbench.data
-    from genbench.data.base import data_root
+    from genbench.data.module import data_root
     from genbench.data.vision import TorchvisionData
     from genbench.evaluation import extractors
 

@@ -133,7 +133,7 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
     from genbench.cli import sentence
     from genbench.cli.fit import with_configs
     from genbench.cli.trainer import Parser, refuse_what_players_cannot
-    from genbench.data.base import ImageData
+    from genbench.data.module import DataModule
     from genbench.evaluation import protocol as protocols
     from genbench.metrics.scales import SCALES
 
@@ -155,7 +155,7 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
             facts[experiment.name] = each = _machines(dump["trainer"], suite)
             built[experiment.name] = model, data = parser.build(config)
             protocol = protocols.load(dump["protocol"])
-            if isinstance(data, ImageData):
+            if isinstance(data, DataModule):
                 data.check_share(each["devices"] * each["nodes"])
                 _judge(protocol, data)
             each["parameters"] = sum(p.numel() for p in model.parameters())

@@ -44,7 +44,7 @@ from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
-from genbench.data.base import ImageData
+from genbench.data.module import DataModule
 from genbench.loggers import Curves, Wandb
 
 register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
@@ -95,7 +95,7 @@ class Run(Callback):
             "training": self._training(trainer, module),
         }
         data = trainer.datamodule
-        if isinstance(data, ImageData):
+        if isinstance(data, DataModule):
             cls = type(data)
             checkpoint["data"] = {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": data.arguments}
 
@@ -327,7 +327,7 @@ class GenbenchCLI(LightningCLI):
 
     def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         trainer = self.trainer
-        if isinstance(datamodule, ImageData):
+        if isinstance(datamodule, DataModule):
             datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
         if is_first_process():
             parameters = sum(p.numel() for p in model.parameters())

@@ -120,3 +120,13 @@ def to_uint8(image: Tensor) -> Tensor:
 def from_uint8(image: Tensor) -> Tensor:
     """uint8 to float32 in [-1, 1]: the door through which images enter."""
     return image.to(torch.float32).div_(127.5).sub_(1)
+
+
+def to_stored(x: Tensor) -> Tensor:
+    """What a model gives, as it is kept and compared: images [B, C, H, W] as uint8, points [B, D] as float32."""
+    return x.detach().float() if x.ndim == 2 else to_uint8(x)
+
+
+def from_stored(x: Tensor) -> Tensor:
+    """What is kept, as models see it: float32, images in [-1, 1] and points as they are."""
+    return x if x.is_floating_point() else from_uint8(x)

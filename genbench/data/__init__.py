@@ -1,8 +1,10 @@
-"""DataModules of images, which publish a `DataSpec`."""
+"""DataModules of images and points, which publish a `DataSpec`."""
 
 from genbench.data.base import ImageData, Split
 from genbench.data.digits import Digits
 from genbench.data.folder import ImageFolder
+from genbench.data.module import DataModule
+from genbench.data.points import Grid, Ring
 from genbench.data.shapes import Shapes
 from genbench.data.vision import CIFAR10, CIFAR100, EMNIST, KMNIST, MNIST, STL10, SVHN, CelebA, FashionMNIST
 
@@ -15,10 +17,13 @@ __all__ = [
     "STL10",
     "SVHN",
     "CelebA",
+    "DataModule",
     "Digits",
     "FashionMNIST",
+    "Grid",
     "ImageData",
     "ImageFolder",
+    "Ring",
     "Shapes",
     "Split",
 ]

@@ -16,18 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from genbench.core.arguments import Remembers
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
-from genbench.data.loader import EvalLoader, MemorySource, Source, TrainLoader
+from genbench.data.loader import MemorySource, Source, TrainLoader
+from genbench.data.module import MEMORY_SHARE, DataModule, Stage
 from genbench.data.pictures import Fit, How
-
-Stage = Literal["train", "val", "test"]
 
 Pictures = np.ndarray | Iterable[Image.Image]
 
@@ -36,9 +33,6 @@ TRAINING_ONLY = (
     "flip", "batch_size", "eval_batch_size", "subset", "per_class", "labelled", "memory", "workers", "download",
 )  # fmt: skip
 PIXELS = ("size", "channels", "fit", "enlarge")
-
-# of what the machine has free, the share that a decoded data set may take
-MEMORY_SHARE = 0.25
 
 # pictures that one thread decodes at a time
 CHUNK = 128
@@ -100,12 +94,7 @@ class StreamSource:
         )
 
 
-def data_root(root: str | None) -> Path:
-    """Where data sets lie: the argument, else `$GENBENCH_DATA`, else `./data`."""
-    return Path(root or os.environ.get("GENBENCH_DATA") or "data").expanduser()
-
-
-class ImageData(LightningDataModule, metaclass=Remembers):
+class ImageData(DataModule):
     """Base of all image data sets.
 
     Args:
@@ -135,7 +124,6 @@ class ImageData(LightningDataModule, metaclass=Remembers):
     """
 
     # what a data set says of itself
-    classes: tuple[str, ...] = ()
     own_splits: tuple[Stage, ...] = ("train", "test")  # the others are cut off the training set
     native_size: int = 32
     native_channels: int = 3
@@ -143,7 +131,6 @@ class ImageData(LightningDataModule, metaclass=Remembers):
     native_flip: bool = False
     native_enlarge: bool = False
     published_pixels: bool = True  # there is one size and colour in which everyone compares it
-    extractor: str = "inception"  # the network whose features scores are computed from, unless told otherwise
     test_size: int | None = None
 
     def __init__(
@@ -165,31 +152,24 @@ class ImageData(LightningDataModule, metaclass=Remembers):
         workers: int | None = None,
         download: bool = True,
     ) -> None:
-        super().__init__()
-        self.root = data_root(root)
+        super().__init__(root, batch_size, eval_batch_size)
         self.size = self.native_size if size is None else size
         self.channels = channels or self.native_channels
         self.fit = fit or self.native_fit
         self.enlarge = self.native_enlarge if enlarge is None else enlarge
         self.flip = self.native_flip if flip is None else flip
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
         self.labelled = labelled
         self.memory, self.download = memory, download
         self.workers = workers
-        self._sources: dict[str, Source] = {}
-        self._reference: ImageData | None = None
 
-        least = {"size": 1, "batch_size": 1, "eval_batch_size": 1, "val_size": 1, "per_class": 1, "labelled": 1}
+        least = {"size": 1, "val_size": 1, "per_class": 1, "labelled": 1}
         if isinstance(subset, str):
             if not re.fullmatch(r"\d+(\.\d+)?%", subset) or not 0 < float(subset[:-1]) <= 100:
                 raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
         else:
             least["subset"] = 1
-        for name, bound in {**least, "workers": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise UserError(f"data.{name} is {value}; it must be at least {bound}.")
+        self.refuse_less(**least, workers=0)
         # padding is the data set's own choice only up to its own size: 28 pixels in the middle of 256 help nobody
         if fit is None and self.fit == "pad" and self.size > self.native_size and not self.enlarge:
             raise UserError(
@@ -205,29 +185,13 @@ class ImageData(LightningDataModule, metaclass=Remembers):
 
     @property
     def spec(self) -> DataSpec:
-        """What a model must know of this data before it is built; known before the data is at hand."""
         target = "label" if self.classes else "none"
         return DataSpec((self.channels, self.size, self.size), target, tuple(self.classes))
 
-    @property
-    def name(self) -> str:
-        return type(self).__name__
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What it was built with, but for where it lies: plain types."""
-        return {name: value for name, value in self._arguments.items() if name != "root" and value is not None}
-
-    def reference(self) -> ImageData:
-        """The data as it is compared with: in its published size and colour where it has such, in full.
-
-        A model may have been trained at another size or on a part: its samples are judged by the same images as all.
-        """
-        if self._reference is None:
-            dropped = TRAINING_ONLY + (PIXELS if self.published_pixels else ())
-            kept = {name: value for name, value in self._arguments.items() if name not in dropped}
-            self._reference = type(self)(**kept | {"root": str(self.root), "download": self.download})
-        return self._reference
+    def compared(self) -> dict[str, Any]:
+        dropped = TRAINING_ONLY + (PIXELS if self.published_pixels else ())
+        kept = {name: value for name, value in self._arguments.items() if name not in dropped}
+        return kept | {"root": str(self.root), "download": self.download}
 
     # ---- splits and memory --------------------------------------------------------------------------------------
 
@@ -332,65 +296,11 @@ class ImageData(LightningDataModule, metaclass=Remembers):
     # ---- loaders ------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainLoader:
-        """Endless, from the image that the run has come to."""
-        rank, world, device = self._place()
-        self.check_share(world)
-        module = self.trainer.lightning_module if self.trainer else None
-        loader = TrainLoader(
-            source := self._source_on(device, "train"),
-            self.batch_size,
-            seed=getattr(module, "seed", 0),
-            position=int(getattr(module, "images_seen", 0)),
-            flip=self.flip,
-            rank=rank,
-            world=world,
-            **self._reading(source, device),
-        )
+        loader = super().train_dataloader()
         if self.labelled is not None:
-            label = source.target("label", torch.arange(len(source)))
+            label = loader.source.target("label", torch.arange(len(loader.source)))
             loader.known = (label >= 0).nonzero()[:, 0]
         return loader
-
-    def check_share(self, world: int) -> None:
-        """Raise UserError where a batch does not divide by so many devices."""
-        if self.batch_size % world:
-            raise UserError(
-                f"data.batch_size is {self.batch_size}, the images of a batch over all devices together, and does not "
-                f"divide by {world} devices. Choose a multiple of {world}."
-            )
-
-    def val_dataloader(self) -> EvalLoader:
-        return self._eval_loader("val")
-
-    def test_dataloader(self) -> EvalLoader:
-        return self._eval_loader("test")
-
-    def _eval_loader(self, stage: Stage) -> EvalLoader:
-        rank, world, device = self._place()
-        source = self._source_on(device, stage)
-        return EvalLoader(source, self.eval_batch_size, rank=rank, world=world, **self._reading(source, device))
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch if batch.image.device == device else batch.to(device, non_blocking=True)
-
-    def _place(self) -> tuple[int, int, torch.device]:
-        if self.trainer is None:
-            return 0, 1, torch.device("cpu")
-        return self.trainer.global_rank, self.trainer.world_size, self.trainer.strategy.root_device
-
-    @property
-    def _processes(self) -> int:
-        """Processes on this machine, each of which decodes for itself."""
-        return self.trainer.num_devices if self.trainer else 1
-
-    def _source_on(self, device: torch.device, stage: Stage) -> Source:
-        """The split, moved to the device for good if it is in memory and fits there too."""
-        source = self.source(stage)
-        if isinstance(source, MemorySource) and source.device != device:
-            room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
-            if source.everything.image.numel() < MEMORY_SHARE * room:
-                source = self._sources[stage] = source.to(device)
-        return source
 
     def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
         if isinstance(source, MemorySource):

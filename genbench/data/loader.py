@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from genbench.core.batch import Batch, from_uint8
+from genbench.core.batch import Batch, from_stored
 from genbench.core.errors import UserError
 from genbench.core.noise import mix
 
 
 class Source(Protocol):
-    """Pictures of one split: `batch(indices)` has uint8 images [B, C, H, W] and uint8 masks, for `finish`."""
+    """One split: `batch(indices)` has uint8 images [B, C, H, W] and uint8 masks, or float32 points [B, D]."""
 
     def __len__(self) -> int: ...
     def batch(self, indices: Tensor) -> Batch: ...
@@ -33,7 +33,7 @@ class Source(Protocol):
 
 
 class MemorySource:
-    """The whole split as one uint8 tensor [N, C, H, W], on the device that trains if it fits there."""
+    """The whole split as one tensor, uint8 [N, C, H, W] or points [N, D], on the device that trains if it fits."""
 
     def __init__(self, everything: Batch) -> None:
         self.everything = everything
@@ -109,17 +109,17 @@ def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cp
 
 
 def finish(batch: Batch, flip: Tensor | None = None) -> Batch:
-    """A source's uint8 batch as models want it: floats in [-1, 1], int64 masks, mirrored where `flip` [B] says so."""
+    """A source's batch as models want it: floats, of images in [-1, 1], int64 masks, mirrored where `flip` [B] is."""
     if flip is not None:
         batch.image = _mirror(batch.image, flip)
         batch.mask = None if batch.mask is None else _mirror(batch.mask, flip)
     batch.mask = None if batch.mask is None else batch.mask.long()
-    if batch.image.device.type == "cpu":
+    if batch.image.device.type == "cpu" and batch.image.dtype == torch.uint8:
         image = np.divide(batch.image.numpy(), np.float32(127.5), dtype=np.float32)  # `from_uint8`, to the bit
         image -= 1
         batch.image = torch.from_numpy(image)
     else:
-        batch.image = from_uint8(batch.image)
+        batch.image = from_stored(batch.image)
     return batch
 
 

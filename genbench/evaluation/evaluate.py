@@ -15,7 +15,7 @@ import torch
 
 from genbench.core import machine, ranks
 from genbench.core.module import GenerativeModule
-from genbench.data.base import ImageData
+from genbench.data.module import DataModule
 from genbench.evaluation import extractors, runs
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.extractors import Extractor
@@ -33,7 +33,7 @@ def silent(items: Iterable, title: str) -> Iterable:
 
 def evaluate(
     subject: GenerativeModule | ImageSet | None,
-    data: ImageData | ImageSet,
+    data: DataModule | ImageSet,
     protocol: str | Protocol,
     *,
     extractor: Extractor | None = None,
@@ -73,7 +73,7 @@ def evaluate(
         if run is None:
             run, training = runs.facts_of(subject, protocol.weights)
             protocol = protocol.changed(weights=run["weights"])
-    if isinstance(data, ImageData):
+    if isinstance(data, DataModule):
         data = data.reference()
         ranks.first_alone(data.prepare_data)
         reference: ImageSet = SplitImages(data, protocol.split, protocol.real)
@@ -105,7 +105,7 @@ def evaluate(
     scores = measurement.scores
     # what the data is follows from its pixels: however it was named or asked for, one key
     resolved = protocol.resolved(
-        split=protocol.split if isinstance(data, ImageData) else "all",
+        split=protocol.split if isinstance(data, DataModule) else "all",
         extractor={"name": extractor.name, "hash": extractor.hash, "resize": extractor.resize},
         reference={
             "images": len(reference),

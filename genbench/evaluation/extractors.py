@@ -1,7 +1,7 @@
 """Frozen networks whose features scores are computed from, by name and with a hash of their weights.
 
 An extractor is no `nn.Module`: it never lands in a module tree, a checkpoint or an optimizer. It takes uint8 images,
-runs in float32 whatever surrounds it, and gives features and, where it classifies, logits.
+or points, runs in float32 whatever surrounds it, and gives features and, where it classifies, logits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
-from genbench.data.base import data_root
+from genbench.data.module import data_root
+from genbench.data.points import Gaussians, Grid, Ring
 from genbench.networks.classifier import SmallClassifier
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -51,6 +52,8 @@ class Extractor:
     resize   how it brings images to its own size, in words, for the protocol
     classes  names of the classes, where they are those of a data set of ours
     hash     of its weights
+    points   it takes points, float32 [B, D], and no images
+    mixture  modes [K, D] and standard deviation of the Gaussians that these points are drawn from, where known
     """
 
     name: str
@@ -59,6 +62,8 @@ class Extractor:
     resize: str
     classes: tuple[str, ...] = ()
     hash: str = ""
+    points: bool = False
+    mixture: tuple[Tensor, float] | None = None
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -71,7 +76,17 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """uint8 [B, C, H, W] -> features [B, D] and logits [B, K] or None, float32."""
+        """uint8 [B, C, H, W] or points [B, D] -> features [B, D] and logits [B, K] or None, float32.
+
+        Raises:
+            UserError: it looks at images and was given points, or the other way round.
+        """
+        if (images.ndim == 2) != self.points:
+            what = ("points", "images") if self.points else ("images", "points")
+            raise UserError(
+                f"The extractor '{self.name}' looks at {what[0]}, and here are {what[1]}. Leave it out: the data set "
+                "has one of its own."
+            )
         with full_precision(images.device):
             features, logits = self.read(self.network, images)
         return features.float(), None if logits is None else logits.float()
@@ -106,7 +121,7 @@ def state_hash(state: dict[str, Tensor]) -> str:
 
 
 def names() -> list[str]:
-    return [*sorted(p.stem for p in SHIPPED.glob("*.safetensors")), *PUBLISHED, "vgg-random", "torchvision:NAME"]
+    return [*sorted(p.stem for p in SHIPPED.glob("*.safetensors")), *PUBLISHED, *READY, "torchvision:NAME"]
 
 
 def build(name: str, weights: str | os.PathLike | None = None, root: Path | None = None) -> Extractor:
@@ -120,7 +135,7 @@ def build(name: str, weights: str | os.PathLike | None = None, root: Path | None
     Raises:
         UserError: there is no such extractor, or its weights are not at hand and cannot be fetched.
     """
-    if weights and ((SHIPPED / f"{name}.safetensors").is_file() or name == "vgg-random"):
+    if weights and ((SHIPPED / f"{name}.safetensors").is_file() or name in READY):
         raise UserError(f"The extractor '{name}' has weights of its own: leave `--extractor.weights {weights}` out.")
     if (SHIPPED / f"{name}.safetensors").is_file():
         return _shipped(name)
@@ -128,8 +143,8 @@ def build(name: str, weights: str | os.PathLike | None = None, root: Path | None
         return _inception(weights, root)
     if name == "dinov2":
         return _dinov2(weights, root)
-    if name == "vgg-random":
-        return _vgg_random()
+    if name in READY:
+        return READY[name]()
     if name.startswith("torchvision:"):
         return _torchvision(name.partition(":")[2], weights)
     raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.")
@@ -367,3 +382,46 @@ def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
         return kept.pop(), logits
 
     return Extractor(model, network, read, f"{size}, bilinear, antialias")
+
+
+class _Points(nn.Module):
+    """Points as their own features; their logits are the log-densities of the modes, up to a constant."""
+
+    def __init__(self, modes: Tensor, std: float) -> None:
+        super().__init__()
+        self.register_buffer("modes", modes)
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, D] -> the same, and logits [B, K]"""
+        squared = torch.stack([(points - mode).square().sum(1) for mode in self.modes], 1)
+        return points, -squared / (2 * self.std**2)
+
+
+def _points() -> Extractor:
+    return Extractor("points", nn.Identity(), lambda network, points: (network(points), None), "none", points=True)
+
+
+def _mixture(data: type[Gaussians]) -> Extractor:
+    modes = torch.tensor(data.modes)
+
+    def read(network: nn.Module, points: Tensor) -> tuple[Tensor, Tensor]:
+        if points.shape[1] != modes.shape[1]:
+            raise UserError(
+                f"{data.__name__} has points of {modes.shape[1]} numbers, and here are some of {points.shape[1]}."
+            )
+        return network(points)
+
+    return Extractor(
+        data.extractor, _Points(modes, data.std), read, "none", tuple(map(str, range(len(modes)))), points=True,
+        mixture=(modes, data.std),
+    )  # fmt: skip
+
+
+# extractors that need no file
+READY: dict[str, Callable[[], Extractor]] = {
+    "vgg-random": _vgg_random,
+    "points": _points,
+    "ring": lambda: _mixture(Ring),
+    "grid": lambda: _mixture(Grid),
+}

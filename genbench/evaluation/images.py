@@ -1,4 +1,4 @@
-"""Sets of uint8 images that are compared: of a data set's split, or of anybody's folder, zip or array."""
+"""Sets of uint8 images, or of points, that are compared: a data set's split, or anybody's folder, zip or array."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch.nn.functional import interpolate
 
 from genbench.core.batch import to_uint8
 from genbench.core.errors import UserError
-from genbench.data.base import ImageData
 from genbench.data.folder import EXTENSIONS, Files, ZipFiles
+from genbench.data.module import DataModule
 from genbench.evaluation.extractors import in_channels
 
 
 class ImageSet(Protocol):
     """
     name    for messages
-    shape   (C, H, W)
+    shape   (C, H, W), or (D,) of points
     label   [N] int64 or None
     """
 
@@ -34,7 +34,7 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int: ...
     def images(self, rows: Tensor) -> Tensor:
-        """uint8 [B, C, H, W]"""
+        """uint8 [B, C, H, W], or float32 [B, D]"""
 
 
 def choice(count: int, most: int | None) -> Tensor:
@@ -47,7 +47,7 @@ def choice(count: int, most: int | None) -> Tensor:
 class SplitImages:
     """At most `most` images of a split, a choice that depends on nothing but their number."""
 
-    def __init__(self, data: ImageData, split: str, most: int | None = None) -> None:
+    def __init__(self, data: DataModule, split: str, most: int | None = None) -> None:
         self.source, self.shape = data.source(split), tuple(data.spec.shape)
         self.name = f"{data.name} {split}"
         self.rows = choice(len(self.source), most)
@@ -90,7 +90,7 @@ def at_most(images: ImageSet, most: int) -> ImageSet:
 
 
 class TensorImages:
-    """uint8 [N, C, H, W] that is in memory already."""
+    """uint8 [N, C, H, W], or points [N, D], in memory already."""
 
     label = None
 
@@ -227,9 +227,21 @@ def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
 
 
 def bring(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """uint8 [B, C, H, W] to the colour and size of `shape`; untouched where they have it already."""
+    """uint8 [B, C, H, W] to the colour and size of `shape`; untouched where they have it already, as points must.
+
+    Raises:
+        UserError: one is an image and the other a point, or points have another number of coordinates.
+    """
+    if images.ndim != 1 + len(shape) or (len(shape) == 1 and images.shape[1] != shape[0]):
+        raise UserError(f"Here are {_kind(images.shape[1:])}, and they are compared with {_kind(shape)}.")
+    if len(shape) == 1:
+        return images
     images = in_channels(images, shape[0])
     if tuple(images.shape[-2:]) == tuple(shape[-2:]):
         return images
     scaled = interpolate(images.float(), tuple(shape[-2:]), mode="bicubic", antialias=True, align_corners=False)
     return scaled.round().clamp(0, 255).to(torch.uint8)
+
+
+def _kind(shape: Sequence[int]) -> str:
+    return f"points of {shape[0]} numbers" if len(shape) == 1 else "images"

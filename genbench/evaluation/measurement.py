@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from genbench.core import ranks
-from genbench.core.batch import from_uint8, to_uint8
+from genbench.core.batch import from_stored, to_stored
 from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Segments
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
-from genbench.data.base import ImageData
+from genbench.data.module import DataModule
 from genbench.evaluation import extractors
 from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.features import (
@@ -39,12 +39,15 @@ from genbench.metrics.inception_score import inception_score
 from genbench.metrics.kernel import kernel_distance
 from genbench.metrics.likelihood import bits_per_dim
 from genbench.metrics.memorization import memorization
+from genbench.metrics.mixture import mixture_statistics
 from genbench.metrics.neighbours import neighbour_scores
 from genbench.metrics.reconstruction import WINDOW, mse, psnr, ssim
 from genbench.metrics.scales import SCALES
 from genbench.metrics.segmentation import confusion, mean_iou, pixel_accuracy
 
 LPIPS_WEIGHTS = "vgg16-397923af.pth"
+CLASSES = ("modes", "class_entropy", "mode_kl")  # scores that need a classifier
+MIXTURE = (*CLASSES, "good_samples")  # scores that need to know the density
 GENERATION = {"fid", "kid", "is", "neighbours", "classes", "memorization"}  # groups that need samples
 
 
@@ -54,7 +57,7 @@ class Measurement:
     def __init__(
         self,
         subject: GenerativeModule | ImageSet | None,
-        data: ImageData | ImageSet,
+        data: DataModule | ImageSet,
         reference: ImageSet,
         protocol: Protocol,
         extractor: Extractor,
@@ -71,7 +74,7 @@ class Measurement:
         self.label = reference.label
         self.reference_hash = pixel_hash(reference, self.label)
         self.train: SplitImages | None = None  # what samples are searched in for copies
-        if isinstance(data, ImageData) and "memorization" in protocol.metrics:
+        if isinstance(data, DataModule) and "memorization" in protocol.metrics:
             self.train = SplitImages(data, "train", protocol.train)
         self.train_hash = pixel_hash(self.train) if self.train else None
         self.judged: dict[str, Any] = {}  # of images in a model's place: which ones
@@ -170,7 +173,7 @@ class Measurement:
 
     def floor(self, generated: int) -> None:
         """Real images that are not the reference, in a model's place."""
-        if not isinstance(self.data, ImageData):
+        if not isinstance(self.data, DataModule):
             raise UserError("A floor needs a data set with a second split: give `--data`, not `--reference`.")
         split = "test" if self.protocol.split == "train" else "train"
         others = SplitImages(self.data, split, generated)
@@ -182,7 +185,7 @@ class Measurement:
 
     def _look_at(self, images: ImageSet) -> None:
         if self.pictures.samples:
-            rows = choice(len(images), self.pictures.samples)
+            rows = choice(len(images), self.pictures.shown(self.reference.shape))
             self.pictures.keep("samples", rows, self._images_of(images)(rows), rows)
 
     def sample(self, generated: int) -> None:
@@ -195,12 +198,12 @@ class Measurement:
             before = self._now()
             found = self.model.sample(seeds, condition=asked, **self.sampling)
             spent[0] += self._now() - before
-            return to_uint8(_checked(found, "sample", type(self.model).__name__))
+            return to_stored(_checked(found, "sample", type(self.model).__name__))
 
         def images(rows: Tensor) -> Tensor:
             found = torch.cat([draw(part) for part in rows.split(self.batch_size)])
             found = bring(found, self.reference.shape)
-            self.pictures.keep("samples", rows, found, torch.arange(self.pictures.samples))
+            self.pictures.keep("samples", rows, found, torch.arange(self.pictures.shown(self.reference.shape)))
             return found
 
         features = self._extract(images, generated, "Sampling")
@@ -233,6 +236,7 @@ class Measurement:
         """All scores of features against the reference's; each was asked to be of `label` [n] or `caption` [n, L]."""
         protocol = self.protocol
         self.pictures.gather("samples")
+        self._show_real()
         real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
         self.group("fid", n, lambda: {"fid": _frechet(fake, real)})
         self.group(
@@ -257,8 +261,10 @@ class Measurement:
 
     def _classes(self, real: Features, fake: Features, n: int, label: Tensor | None) -> None:
         known = self.extractor.classes
-        if known:
-            self.group("classes", n, lambda: class_statistics(fake.logits), ("modes", "class_entropy"))
+        if self.extractor.mixture:
+            self.group("classes", n, lambda: mixture_statistics(fake.features, *self.extractor.mixture), MIXTURE)
+        elif known:
+            self.group("classes", n, lambda: class_statistics(fake.logits), CLASSES)
         if label is None or self.label is None:
             return
         columns = class_columns(known, self.data.classes)
@@ -292,8 +298,16 @@ class Measurement:
             lambda: memorization(fake.features, seen.features, held_out,
                                  progress=lambda items: self.progress(items, "Nearest training images")),
         )  # fmt: skip
-        if self.pictures.searched and ranks.rank() == 0:
+        images = len(self.reference.shape) == 3  # a point beside its neighbours shows nothing
+        if self.pictures.searched and images and ranks.rank() == 0:
             self._show_neighbours(fake, seen)
+
+    def _show_real(self) -> None:
+        """Points of the reference lie behind the samples."""
+        if len(self.reference.shape) == 1:
+            self.pictures.real = self.reference.images(
+                choice(len(self.reference), self.pictures.shown(self.reference.shape))
+            )
 
     def _show_neighbours(self, fake: Features, seen: Features) -> None:
         rows = torch.tensor(self.pictures.rows("samples")[: self.pictures.searched])
@@ -319,23 +333,26 @@ class Measurement:
     def _for_model(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Reference images as uint8, and as the model takes them: in its size, colour and type."""
         images = self.reference.images(rows)
-        x = from_uint8(bring(images, self.model.spec.shape)).to(self.device, self.model.dtype)
+        x = from_stored(bring(images, self.model.spec.shape)).to(self.device, self.model.dtype)
         return images, x
 
     def reconstruct(self) -> None:
         extraction = Extraction(self.extractor, keep=False)
-        lpips = lpips_at_hand(self.device)
+        points = len(self.reference.shape) == 1
+        lpips = None if points else lpips_at_hand(self.device)
         shown = choice(len(self.reference), self.pictures.reconstructions)
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
             images, x = self._for_model(rows)
             found = self.model.reconstruct(x)
             _refuse_nan(found, "reconstruct", type(self.model).__name__)
-            found = to_uint8(found)  # which clamps: a linear decoder may leave the range
+            found = to_stored(found)  # which clamps: a linear decoder may leave the range
             found = bring(found, self.reference.shape)
             extraction.add(number, found.to(self.device), real)
             self.pictures.keep("reconstructions", rows, torch.stack([images, found.cpu()], 1), shown)
-            a, b = from_uint8(images).to(self.device), from_uint8(found)
+            a, b = from_stored(images).to(self.device), from_stored(found)
+            if points:
+                return {"mse": mse(b, a)}
             scores = {"mse": mse(b, a), "psnr": psnr(b, a)}
             if min(b.shape[-2:]) >= WINDOW:
                 scores["ssim"] = ssim(b, a)
@@ -348,9 +365,9 @@ class Measurement:
         n = len(self.reference)
         means = {name: value.double().mean().item() for name, value in values.items()}
         self.group("reconstruction", n, lambda: means, featured=False)
-        if "ssim" not in means:
+        if "ssim" not in means and not points:
             self.put("ssim", None, n, featured=False, note=f"needs images of at least {WINDOW}×{WINDOW}")
-        if lpips is None:
+        if lpips is None and not points:
             note = f"needs torchvision's {LPIPS_WEIGHTS} in torch's cache"
             self.put("lpips", None, n, featured=False, note=note)
         found = extraction.result()
@@ -364,10 +381,12 @@ class Measurement:
 
     def likelihood(self) -> None:
         model, n = self.model, len(self.reference)
+        points = len(self.reference.shape) == 1  # which have a density, whatever the pixels of a protocol are
         own = (model.pixels, *model.spec.shape[::-1])
-        wanted = (self.protocol.pixels, *self.reference.shape[::-1])
+        wanted = ("density" if points else self.protocol.pixels, *self.reference.shape[::-1])
         if own != wanted:
-            note = "the model's likelihood is of {} pixels, {}×{}×{}, and here of {}, {}×{}×{}".format(*own, *wanted)
+            own, wanted = (f"{kind} pixels, {'×'.join(map(str, shape))}" for kind, *shape in (own, wanted))
+            note = f"the model's likelihood is of {own}, and here of {wanted}"
             for metric in GROUPS["likelihood"]:
                 self.put(metric, None, n, featured=False, note=note, bound=model.likelihood)
             return
@@ -427,16 +446,19 @@ def _frechet(fake: Features, real: Features) -> float:
 
 def _refuse_nan(images: Tensor, method: str, model: str) -> None:
     if not torch.isfinite(images).all():
-        raise UserError(f"`{method}` of {model} gave NaN or infinite pixels. Evaluate an earlier checkpoint.")
+        what = "numbers" if images.ndim == 2 else "pixels"
+        raise UserError(f"`{method}` of {model} gave NaN or infinite {what}. Evaluate an earlier checkpoint.")
 
 
 def _checked(images: Tensor, method: str, model: str) -> Tensor:
     """Samples as the contract has them.
 
     Raises:
-        UserError: NaN, or values well outside [-1, 1].
+        UserError: NaN, or values of images well outside [-1, 1].
     """
     _refuse_nan(images, method, model)
+    if images.ndim == 2:  # points may lie anywhere
+        return images
     low, high = (float(v) for v in torch.aminmax(images.float()))
     if low < -1.01 or high > 1.01:
         raise UserError(f"`{method}` of {model} gave values from {low:.3g} to {high:.3g}; images lie in [-1, 1].")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -14,6 +16,7 @@ from genbench.core.files import replacing
 from genbench.metrics.neighbours import squared_distances
 
 GAP = 2  # pixels between two images
+POINTS = 2000  # in a plot: a mode that is never hit shows
 COLUMNS = {"samples": 8, "neighbours": 6, "reconstructions": 8}
 
 
@@ -24,6 +27,8 @@ class Pictures:
     neighbours       the first samples, each followed by the training images nearest to it in the extractor's features
     reconstructions  reference images, each followed by its reconstruction
 
+    Points become plots: many more samples, before real points; reconstructions before what they are of.
+
     Args:
         samples: How many are kept
         searched: How many of these are shown beside their neighbours
@@ -33,9 +38,14 @@ class Pictures:
     def __init__(self, samples: int = 64, searched: int = 8, reconstructions: int = 32) -> None:
         self.samples, self.searched, self.reconstructions = samples, searched, reconstructions
         self._kept: dict[str, dict[int, Tensor]] = {}
+        self.real: Tensor | None = None  # points [N, D] to stand behind samples
+
+    def shown(self, shape: Sequence[int]) -> int:
+        """How many samples of that shape are kept."""
+        return POINTS if self.samples and len(shape) == 1 else self.samples
 
     def keep(self, name: str, rows: Tensor, images: Tensor, wanted: Tensor) -> None:
-        """Of images [B, ..., C, H, W] those whose rows are wanted, each once: padding repeats a row."""
+        """Of images [B, ..., C, H, W] or points [B, ..., D] the wanted rows, each once: padding repeats a row."""
         here = torch.isin(rows, wanted)
         self._kept.setdefault(name, {}).update(zip(rows[here].tolist(), images[here].cpu(), strict=True))
 
@@ -46,9 +56,9 @@ class Pictures:
 
     @property
     def found(self) -> dict[str, Tensor]:
-        """uint8 [n, C, H, W] by name, row by row of a sheet."""
+        """uint8 [n, C, H, W] by name, row by row of a sheet, or points [n, D]."""
         kept = {name: torch.stack(list(images.values())) for name, images in self._kept.items() if images}
-        return {name: images.reshape(-1, *images.shape[-3:]) for name, images in kept.items()}
+        return {name: x.reshape(-1, *x.shape[-1 if x.is_floating_point() else -3 :]) for name, x in kept.items()}
 
     def rows(self, name: str) -> list[int]:
         """Which of their set they are."""
@@ -57,10 +67,14 @@ class Pictures:
     def write(self, folder: Path) -> None:
         """`<folder>/<name>.png`, each a sheet at the images' own size that says how to cut it into rows."""
         for name, images in self.found.items():
-            picture, rows = sheet(images, COLUMNS[name])
             about = PngInfo()
-            about.add_text("rows", str(rows))
-            about.add_text("gap", str(GAP))
+            if images.ndim == 2:
+                pairs = name == "reconstructions"
+                picture = scatter(images[1::2], images[::2]) if pairs else scatter(images, self.real)
+            else:
+                picture, rows = sheet(images, COLUMNS[name])
+                about.add_text("rows", str(rows))
+                about.add_text("gap", str(GAP))
             with replacing(folder / f"{name}.png") as file:
                 picture.save(file, "PNG", pnginfo=about)
 
@@ -76,6 +90,30 @@ def sheet(images: Tensor, columns: int) -> tuple[Image.Image, int]:
         paper[:, top : top + height, left : left + width] = image
     array = paper.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if channels == 1 else array), rows
+
+
+def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Image.Image:
+    """The first two coordinates of points [N, D], before those of real ones [M, D], on a square of `side` pixels.
+
+    Always of -1.5 to 1.5, so that plots can be compared; how many points lie outside is written below.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(side / 100, side / 100), dpi=100)
+    axes = figure.add_axes((0.08, 0.07, 0.9, 0.9), aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
+    axes.tick_params(labelsize=7)
+    axes.grid(color="0.93", linewidth=0.5)
+    axes.set_axisbelow(True)
+    for which, style in ((real, {"c": "0.75", "s": 6}), (points, {"c": "tab:blue", "s": 3, "alpha": 0.5})):
+        if which is not None:
+            x, y = (which[:, k].float().cpu() if k < which.shape[1] else torch.zeros(len(which)) for k in (0, 1))
+            axes.scatter(x, y, linewidths=0, **style)
+    if outside := int((points[:, :2].abs() > 1.5).any(1).sum()):
+        axes.text(-1.45, -1.45, f"{outside:,} of {len(points):,} outside", fontsize=8, color="tab:red")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
 
 
 def nearest(x: Tensor, y: Tensor, k: int, block: int = 1024) -> Tensor:

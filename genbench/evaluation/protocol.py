@@ -25,6 +25,8 @@ GROUPS = {
         "class_fid",
         "modes",
         "class_entropy",
+        "mode_kl",
+        "good_samples",
         "accuracy",
     ),
     "memorization": ("nearest_train", "nearest_train_ratio", "authenticity"),

@@ -11,7 +11,7 @@ from genbench.core import checkpoint as files
 from genbench.core.arguments import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.data.base import ImageData
+from genbench.data.module import DataModule
 from genbench.evaluation.extractors import state_hash
 from genbench.evaluation.protocol import key_of
 
@@ -75,9 +75,9 @@ def config_hash(config: dict[str, Any]) -> str:
     return key_of(kept)
 
 
-def data_class(name: str) -> type[ImageData]:
+def data_class(name: str) -> type[DataModule]:
     """The loaded DataModule of that full name; a checkpoint causes no import."""
-    cls = loaded_classes(ImageData).get(name)
+    cls = loaded_classes(DataModule).get(name)
     if cls is None:
         raise UserError(
             f"The checkpoint was trained on {name}, which is not loaded. Name its module with `--import "

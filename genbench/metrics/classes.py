@@ -5,6 +5,7 @@ The logits are those of a classifier on the images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,12 @@ from genbench.metrics.score import FeatureScore, Score, require, require_finite
 
 
 def class_statistics(logits: Tensor) -> dict[str, float]:
-    """modes: classes that at least one image falls in; class_entropy: of the classes' shares, in nats. logits [N, K]"""
+    """Of logits [N, K]:
+
+    modes          classes that at least one image falls in
+    class_entropy  of the classes' shares, in nats
+    mode_kl        divergence KL(shares || uniform), in nats: log K - class_entropy (the "reverse KL" of VEEGAN)
+    """
     return _statistics(_histogram(logits))
 
 
@@ -76,10 +82,16 @@ def _histogram(logits: Tensor) -> Tensor:
 
 def _statistics(counts: Tensor) -> dict[str, float]:
     require(int(counts.sum()), 1, "generated", "A statistic of classes")
-    share = counts.double() / counts.sum()
+    return shares(counts)
+
+
+def shares(counts: Tensor) -> dict[str, float | None]:
+    """modes, class_entropy and mode_kl of how many images fall in each class, int64 [K]; None where none do."""
+    entropy = torch.special.entr(counts.double() / counts.sum()).sum().item() if counts.any() else None
     return {
         "modes": float((counts > 0).sum()),
-        "class_entropy": torch.special.entr(share).sum().item(),
+        "class_entropy": entropy,
+        "mode_kl": None if entropy is None else max(0.0, math.log(len(counts)) - entropy),  # not -1e-16
     }
 
 
@@ -88,8 +100,8 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.argmax(1) == labels
 
 
-class ClassStatistics(Score, scores=["modes", "class_entropy"]):
-    """Computes a dict of the two."""
+class ClassStatistics(Score, scores=["modes", "class_entropy", "mode_kl"]):
+    """Computes a dict of the three."""
 
     def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

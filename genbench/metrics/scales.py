@@ -39,6 +39,8 @@ SCALES: dict[str, Scale] = {
     "caption_accuracy": Scale("higher", 0, 1, "generation"),
     "modes": Scale("higher", 0, math.inf, "generation"),
     "class_entropy": Scale("higher", 0, math.inf, "generation"),  # nats
+    "mode_kl": Scale("lower", 0, math.inf, "generation"),  # nats
+    "good_samples": Scale("higher", 0, 1, "generation"),
     "nearest_train": Scale(None, 0, math.inf, "generation"),  # distance in feature space
     "nearest_train_ratio": Scale(None, 0, math.inf, "generation"),  # beside that of held-out images
     "authenticity": Scale("higher", 0, 1, "generation"),

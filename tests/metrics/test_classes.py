@@ -16,12 +16,15 @@ def test_statistics_are_the_number_of_classes_seen_and_the_entropy_of_their_shar
     logits = torch.randn(300, 12)
     logits[:, 4:6] = -100
     counts = logits.argmax(1).bincount(minlength=12)
-    assert class_statistics(logits) == pytest.approx({"modes": 10, "class_entropy": entropy(counts.numpy())})
+    assert class_statistics(logits) == pytest.approx(
+        {"modes": 10, "class_entropy": entropy(counts.numpy()), "mode_kl": entropy(counts.numpy(), torch.ones(12))}
+    )
 
 
 def test_collapse_has_one_mode_and_no_entropy_and_evenness_has_the_most():
-    assert class_statistics(torch.eye(5)[:1].repeat(9, 1)) == {"modes": 1, "class_entropy": 0}
-    assert class_statistics(torch.eye(5)) == pytest.approx({"modes": 5, "class_entropy": math.log(5)})
+    collapsed = {"modes": 1, "class_entropy": 0, "mode_kl": math.log(5)}
+    assert class_statistics(torch.eye(5)[:1].repeat(9, 1)) == collapsed
+    assert class_statistics(torch.eye(5)) == pytest.approx({"modes": 5, "class_entropy": math.log(5), "mode_kl": 0})
 
 
 def test_accuracy_is_scikit_learns():
