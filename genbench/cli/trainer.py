@@ -195,6 +195,9 @@ class GenbenchCLI(LightningCLI):
             "--name", type=str | None, default=None, help="Name of the run. Default: model, data and time"
         )
         parser.add_argument(
+            "--title", type=str | None, default=None, help="What boards call the model. Default: its class"
+        )
+        parser.add_argument(
             "--protocol", type=str, default="fid10k-test", help="What `test` measures the trained model by"
         )
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs")

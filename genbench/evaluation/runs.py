@@ -17,10 +17,10 @@ from genbench.evaluation.protocol import key_of
 
 # settings of a run that change neither what is trained nor how
 ELSEWHERE = (
-    ("seed_everything",), ("name",), ("runs",), ("ckpt",), ("ckpt_path",), ("protocol",), ("data", "init_args", "root"),
-    ("data", "init_args", "download"), ("data", "init_args", "workers"), ("data", "init_args", "memory"),
-    ("data", "init_args", "eval_batch_size"), ("trainer", "logger"), ("trainer", "default_root_dir"), ("pictures",),
-    ("monitor",), ("balance",), ("checkpoint", "every_images"), ("checkpoint", "keep_every"),
+    ("seed_everything",), ("name",), ("title",), ("runs",), ("ckpt",), ("ckpt_path",), ("protocol",),
+    ("data", "init_args", "root"), ("data", "init_args", "download"), ("data", "init_args", "workers"),
+    ("data", "init_args", "memory"), ("data", "init_args", "eval_batch_size"), ("trainer", "logger"),
+    ("trainer", "default_root_dir"), ("pictures",), ("monitor",), ("balance",), ("checkpoint", "every_images"), ("checkpoint", "keep_every"),
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
 from genbench.core.precision import full
-from genbench.networks.conv import dcgan_init, down_body, up_net, widths
+from genbench.networks.conv import Norm, dcgan_init, down_body, up_net, widths
 from genbench.objectives.game import Game
 
 ADAM = {"class_path": "torch.optim.Adam", "lr": 3e-4, "betas": [0.5, 0.999]}
@@ -36,7 +36,9 @@ class SemiSupervisedGAN(GenerativeModule):
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected discriminator
         noise: Standard deviation of the noise on the discriminator's layers, while it trains; on its input 0.6 of it
-        supervised: Weight of the labelled images' term
+        norm: Normalisation in the convolutional discriminator: over the batch, over each image (layer), or none. Over
+            the batch, labelled, real and generated images are each normalised by themselves
+        unsupervised: Weight of the game's terms in the discriminator; 0 leaves a classifier alone with its labels
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
 
@@ -52,14 +54,15 @@ class SemiSupervisedGAN(GenerativeModule):
         width: int = 32,
         hidden: Sequence[int] = (1000, 500, 250, 250, 250),
         noise: float = 0.5,
-        supervised: float = 1.0,
+        norm: Norm = "layer",
+        unsupervised: float = 1.0,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.matches, self.supervised = latent_dim, generator == "feature_matching", supervised
-        self.game = Game.of(game)
+        self.latent_dim, self.game = latent_dim, Game.of(game)
+        self.matches, self.unsupervised = generator == "feature_matching", unsupervised
         if self.spec.target != "label":
             raise UserError(
                 "SemiSupervisedGAN learns classes, and this data has none. Choose data with classes (for Shapes "
@@ -68,7 +71,7 @@ class SemiSupervisedGAN(GenerativeModule):
         shape, classes = self.spec.shape, len(self.spec.classes)
         if network == "conv":
             self.generator = up_net(latent_dim, shape[0], self.spec.size, width, output=nn.Tanh())
-            body, features = down_body(shape[0], self.spec.size, width, norm="batch"), widths(self.spec.size, width)[-1]
+            body, features = down_body(shape[0], self.spec.size, width, norm), widths(self.spec.size, width)[-1]
             body = nn.Sequential(Noise(0.6 * noise), body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         else:
             self.generator = nn.Sequential(*_softplus_net([latent_dim, 500, 500, prod(shape)]), nn.Unflatten(1, shape))
@@ -86,12 +89,12 @@ class SemiSupervisedGAN(GenerativeModule):
             fake = self._generate(len(real))
 
         with self.turn("discriminator") as turn:
-            named, _ = self.discriminator(known)  # [B, K], the logits of the K classes
+            named, _ = self.discriminator(view(known))  # [B, K], the logits of the K classes
             real_logits, fake_logits = (is_real(self.discriminator(view(x))[0]) for x in (real, fake.detach()))
-            terms = {"class": self.supervised * cross_entropy(full(named), label)}
-            terms |= game.discriminator(real_logits, fake_logits)
+            terms = game.discriminator(real_logits, fake_logits)
             terms |= game.penalties(lambda x: is_real(self.discriminator.forward(x)[0]), real, fake, self.draw)
-            turn.minimize(**terms)
+            terms = {name: self.unsupervised * term for name, term in terms.items()}
+            turn.minimize(**{"class": cross_entropy(full(named), label)}, **terms)
             turn.log(**game.balance(real_logits, fake_logits))
         game.clip_(self.discriminator)
 

@@ -96,7 +96,7 @@ def test_smoothed_labels_are_cross_entropy_with_that_target():
 
 
 def test_the_optimal_discriminator_of_known_densities_has_the_gradient_zero():
-    # D* = p / (p + q) (Goodfellow et al. 2014, proposition 1), and least squares' D* is the same (Mao et al., equation 5)
+    # D* = p / (p + q) (Goodfellow et al. 2014, proposition 1), for least squares too (Mao et al. 2017, equation 5)
     p, q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     best = p / (p + q)
     for game, output in ((NonSaturating(), best.logit()), (LeastSquares(), best.clone())):

@@ -1,0 +1,156 @@
+"""What each GAN of the family promises beside what every model must do."""
+
+import pytest
+import torch
+from small import run
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+from genbench.core.batch import DataSpec
+from genbench.core.capabilities import Classifies, Samples
+from genbench.core.errors import UserError
+from genbench.models import DCGAN, GAN, SNGAN, ConditionalGAN, SemiSupervisedGAN, TextConditionalGAN
+from genbench.models.conditional_gan import Auxiliary, Concatenation, Projection
+from genbench.models.semi_supervised_gan import is_real
+from genbench.models.text_conditional_gan import Judge, TextEncoder
+
+LABELS = DataSpec((1, 16, 16), "label", ("zero", "one", "two"))
+CAPTIONS = DataSpec((3, 16, 16), "caption", (), ("<pad>", "a", "red", "blue", "circle"))
+
+
+@pytest.mark.parametrize("model", [ConditionalGAN, SemiSupervisedGAN])
+def test_labels_asked_of_an_unlabelled_set_are_refused(model):
+    with pytest.raises(UserError, match=r"this data has none.*--data.target label"):
+        model(DataSpec((3, 16, 16), "caption", (), ("<pad>", "a")))
+
+
+def test_captions_asked_of_a_set_without_are_refused():
+    with pytest.raises(UserError, match=r"this data has none.*--data.target caption"):
+        TextConditionalGAN(LABELS)
+
+
+@pytest.mark.parametrize("model", [DCGAN, ConditionalGAN, SemiSupervisedGAN])
+def test_a_size_that_the_networks_cannot_make_is_refused_with_those_that_they_can(model):
+    with pytest.raises(UserError, match="16, 32, 64, 128, 256 pixels a side; the data has 28"):
+        model(DataSpec((1, 28, 28), "label", ("zero", "one")))
+
+
+def test_sngan_makes_32_pixels_alone():
+    with pytest.raises(UserError, match=r"32 pixels a side, and the data has 64. Set `--data.size 32`"):
+        SNGAN(DataSpec((3, 64, 64)))
+
+
+@pytest.mark.parametrize("model", [GAN, DCGAN, SNGAN, SemiSupervisedGAN])
+def test_an_unconditional_model_refuses_a_condition(model):
+    module = model(DataSpec((1, 32, 32), "label", ("zero", "one")), **({} if model is GAN else {"width": 4}))
+    with pytest.raises(UserError):
+        module.sample(torch.arange(2), condition=torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize(("model", "spec"), [(ConditionalGAN, LABELS), (TextConditionalGAN, CAPTIONS)])
+def test_a_conditional_model_asks_for_its_condition(model, spec):
+    with pytest.raises(UserError, match="give"):
+        model(spec, width=4).sample(torch.arange(2))
+
+
+def test_a_point_may_lie_anywhere_and_a_pixel_within_one():
+    points, images = GAN(DataSpec((2,)), hidden=[8]), GAN(DataSpec((1, 6, 6)), hidden=[8])
+    for module in (points, images):
+        nn.init.constant_(module.generator[0][-1].bias, 5.0)
+    assert points.sample(torch.arange(4)).min() > 3
+    assert images.sample(torch.arange(4)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("kind", [Concatenation, Projection])
+def test_the_label_changes_the_verdict(kind):
+    net = kind(1, 16, 4, 3, "batch").eval()
+    x = torch.randn(5, 1, 16, 16)
+    a, b = (net(x, torch.full((5,), k))[0] for k in (0, 1))
+    assert a.shape == (5, 1) and not torch.allclose(a, b)
+
+
+def test_the_auxiliary_discriminator_does_not_look_at_the_label_and_names_it():
+    net = Auxiliary(1, 16, 4, 3, "batch").eval()
+    x = torch.randn(5, 1, 16, 16)
+    (a, named), (b, _) = (net(x, torch.full((5,), k)) for k in (0, 1))
+    assert torch.equal(a, b) and named.shape == (5, 3)
+
+
+def test_projection_is_the_papers_sum_of_a_linear_head_and_an_inner_product():
+    net = Projection(1, 16, 4, 3, "none").eval()
+    x, label = torch.randn(5, 1, 16, 16), torch.tensor([0, 2, 1, 1, 0])
+    phi = net.squeeze(net.body(x))
+    expected = phi @ net.output.weight.T + net.output.bias + (phi * net.embedding.weight[label]).sum(1, keepdim=True)
+    torch.testing.assert_close(net(x, label)[0], expected)
+
+
+def test_conditional_samples_of_one_seed_differ_by_label():
+    module = ConditionalGAN(LABELS, width=4, latent_dim=4).eval()
+    seeds = torch.tensor([7, 7, 7])
+    images = module.sample(seeds, condition=torch.arange(3))
+    assert len(images.flatten(1).unique(dim=0)) == 3
+
+
+def test_k_plus_one_classes_are_a_discriminator_of_their_normaliser():
+    # with a logit of 0 for class K + 1 the softmax gives 1 - p(K + 1 | x) = Z / (Z + 1)
+    logits = 3 * torch.randn(9, 4, dtype=torch.float64)
+    softmax = torch.cat([logits, torch.zeros(9, 1, dtype=torch.float64)], 1).softmax(1)
+    torch.testing.assert_close(is_real(logits).sigmoid(), 1 - softmax[:, -1])
+    # and the game's terms are the cross-entropies of section 5
+    expected = cross_entropy(is_real(logits), torch.ones(9, dtype=torch.float64))
+    torch.testing.assert_close(-(1 - softmax[:, -1]).log().mean(), expected)
+
+
+def test_a_semi_supervised_gan_classifies_and_samples():
+    module = SemiSupervisedGAN(LABELS, width=4, latent_dim=4).eval()
+    assert isinstance(module, Classifies) and isinstance(module, Samples)
+    assert module.classify(torch.randn(5, 1, 16, 16)).shape == (5, 3)
+
+
+def test_padding_says_nothing_and_the_order_of_words_something():
+    encoder = TextEncoder(5, 16).eval()
+    short = encoder(torch.tensor([[1, 2, 4]]))
+    torch.testing.assert_close(encoder(torch.tensor([[1, 2, 4, 0, 0]])), short)
+    assert not torch.allclose(encoder(torch.tensor([[2, 1, 4]])), short)
+
+
+def test_several_captions_share_the_images_part():
+    judge = Judge(3, 16, 4, 5, 8, "none").eval()
+    x, a, b = torch.randn(6, 3, 16, 16), torch.randint(1, 5, (6, 4)), torch.randint(1, 5, (6, 4))
+    for found, caption in zip(judge(x, a, b), (a, b), strict=True):
+        torch.testing.assert_close(found, judge(x, caption)[0])
+
+
+def test_five_critic_steps_to_one_of_the_generator():
+    game = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
+    module = DCGAN(DataSpec((1, 16, 16)), width=4, latent_dim=4, game=game)
+    run(module, images=8 * 11)
+    assert module.updates == {"generator": 2, "discriminator": 11}
+    assert all(p.abs().max() <= 0.01 for p in module.discriminator.parameters())
+
+
+def test_two_generator_steps_to_one_of_the_discriminator():
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game={"generator_steps": 2})
+    run(module, images=8 * 3)
+    assert module.updates == {"generator": 6, "discriminator": 3}
+
+
+@pytest.mark.parametrize(
+    "game",
+    [
+        {"objective": "minimax", "smoothing": 0.9},
+        {"objective": "least_squares", "instance_noise": 0.1},
+        {"objective": "hinge", "spectral_norm": True},
+        {"objective": "wasserstein", "gradient_penalty": 10},
+        {"objective": "non_saturating", "r1": 1, "augment": ["colour", "translation", "cutout"]},
+    ],
+    ids=lambda game: game["objective"],
+)
+def test_every_objective_and_penalty_trains_a_model(game):
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game=game)
+    # of a linear cost the output's bias has no gradient: real and fake images pull it alike
+    weights = [p for p in module.parameters() if p.numel() > 1]
+    before = [p.clone() for p in weights]
+    run(module, images=16)
+    assert all(not torch.equal(a, b) for a, b in zip(before, weights, strict=True))
+    assert all(torch.isfinite(p).all() for p in weights)
