@@ -144,3 +144,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
             if source.everything.image.nbytes < MEMORY_SHARE * room:
                 source = self._sources[stage] = source.to(device)
         return source
+
+    def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
+        """How a loader reads a source that is not in memory: its `workers` and `pin_memory`."""
+        return {}
