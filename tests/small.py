@@ -20,14 +20,14 @@ class RandomImages(LightningDataModule):
     """40 images to train on, 24 held out in blocks of 10."""
 
     extractor = "digitsnet"
-    labels: torch.Tensor | None = None  # [64] int64, where a test gives some
+    targets: dict[str, torch.Tensor] = {}  # of all 64, where a test gives some
 
     def __init__(self, spec: DataSpec, batch_size: int = 8) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(7)
         images = torch.randint(0, 256, (64, *spec.shape), dtype=torch.uint8, generator=draw)
         self.batch_size = batch_size
-        everything = Batch(images, self.labels)
+        everything = Batch(images, **self.targets)
         self.train, self.val = MemorySource(everything[:40]), MemorySource(everything[40:])
 
     def train_dataloader(self) -> TrainLoader:

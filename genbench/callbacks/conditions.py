@@ -9,7 +9,7 @@ from genbench.core.batch import Batch
 from genbench.core.module import GenerativeModule
 
 
-def in_turn(module: GenerativeModule, n: int, real: Batch) -> Tensor | None:
+def in_turn(module: GenerativeModule, n: int, real: Batch | None = None) -> Tensor | None:
     """Labels 0, 1, ..., K - 1, 0, ... int64 [n], or the captions [n, L] of real images, over and over; None for a model
     that takes no condition."""
     if not module.conditional:
@@ -18,3 +18,9 @@ def in_turn(module: GenerativeModule, n: int, real: Batch) -> Tensor | None:
     if module.spec.target == "caption":
         return real.caption.to(module.device)[place % len(real)]
     return place % len(module.spec.classes)
+
+
+def columns(module: GenerativeModule) -> int | None:
+    """Of a grid of classes in turn: one for each class, if they are few; None where it is as any other grid."""
+    by_class = module.conditional and module.spec.target == "label" and len(module.spec.classes) <= 16
+    return len(module.spec.classes) if by_class else None

@@ -11,8 +11,9 @@ from lightning import Callback
 from PIL import Image
 from torch import Tensor
 
+from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
-from genbench.core.batch import to_uint8
+from genbench.core.batch import to_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
@@ -34,9 +35,9 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Imag
     return Image.fromarray(array[:, :, 0] if channels == 1 else array)
 
 
-def picture(samples: Tensor, real: Tensor | None = None) -> Image.Image:
+def picture(samples: Tensor, real: Tensor | None = None, columns: int | None = None) -> Image.Image:
     """A grid of images [N, C, H, W], or a plot of points [N, D] before real ones."""
-    return scatter(samples.detach(), real) if samples.ndim == 2 else grid(samples)
+    return scatter(samples.detach(), real) if samples.ndim == 2 else grid(samples, columns)
 
 
 def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
@@ -48,7 +49,9 @@ def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
 class Pictures(Callback):
     """Writes grids to `<run>/samples/` and `<run>/reconstructions/`, and to loggers that take images.
 
-    The samples' noise is the same in every grid, the reconstructed images too; the weights are the averaged ones.
+    The samples' noise is the same in every grid, the reconstructed images too; the weights are the averaged ones. A
+    model trained on labels is asked for its classes in turn, each a column if they are few; one trained on captions for
+    the first of the validation split, which stand in `<run>/samples/captions.txt`, row by row of the grid.
 
     Args:
         every_images: How often; also at the end
@@ -83,7 +86,8 @@ class Pictures(Callback):
             if isinstance(module, Samples):
                 points = len(module.spec.shape) == 1
                 seeds = torch.arange(POINTS if points else self.n, device=module.device)
-                sheets["samples"] = picture(module.sample(seeds), self._real(trainer) if points else None)
+                samples = module.sample(seeds, condition=self._asked(trainer, module, len(seeds)))
+                sheets["samples"] = picture(samples, self._real(trainer) if points else None, columns(module))
             if isinstance(module, Reconstructs):
                 real = self._real(trainer).to(module.device, module.dtype)
                 copies = module.reconstruct(real).to(real.dtype)
@@ -98,6 +102,15 @@ class Pictures(Callback):
                 enlarged(sheet).save(file, "PNG")
             for logger in trainer.loggers:
                 _log_image(logger, name, sheet, module.images_seen)
+
+    def _asked(self, trainer, module: GenerativeModule, n: int) -> Tensor | None:
+        """Classes in turn, or the first captions of the validation split, which are written beside the grids."""
+        if not module.conditional or module.spec.target != "caption":
+            return in_turn(module, n)
+        condition = in_turn(module, n, next(iter(trainer.datamodule.val_dataloader())))
+        with replacing(Path(trainer.default_root_dir) / "samples" / "captions.txt") as file:
+            file.writelines(f"{to_words(caption, module.spec.vocabulary)}\n".encode() for caption in condition.tolist())
+        return condition
 
     def _real(self, trainer) -> Tensor:
         """The first images of the validation split, or as many points as one of its blocks has."""

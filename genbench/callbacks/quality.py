@@ -58,7 +58,7 @@ class Quality(Callback):
         self._judge: Extractor | None = None
         self._sums: dict[str, float] = {}
         self._count = 0
-        self._images: list[Tensor] = []
+        self._blocks: list[dict[str, Tensor]] = []  # of data that can be read here only
         self.scores: dict[str, float] = {}
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
@@ -98,7 +98,7 @@ class Quality(Callback):
         trainer.val_check_batch = 1 if now else float("inf")
 
     def on_validation_start(self, trainer, module: GenerativeModule) -> None:
-        self._sums, self._count, self._images = {}, 0, []
+        self._sums, self._count, self._blocks = {}, 0, []
 
     def on_validation_batch_end(self, trainer, module: GenerativeModule, outputs: Any, batch: Any, *_: Any) -> None:
         each = dict(outputs or {})
@@ -108,7 +108,8 @@ class Quality(Callback):
             self._sums[name] = self._sums.get(name, 0.0) + values.double().sum().item()
         self._count += len(batch)
         if not isinstance(trainer.datamodule, DataModule):
-            self._images.append(to_stored(batch.image).cpu())
+            found = {"images": to_stored(batch.image), "label": batch.label, "caption": batch.caption}
+            self._blocks.append({name: x.cpu() for name, x in found.items() if x is not None})
 
     def on_validation_epoch_end(self, trainer, module: GenerativeModule) -> None:
         # as objects: a process that had no block does not know the names
@@ -118,7 +119,9 @@ class Quality(Callback):
         scores = {name: sum(sums.get(name, 0.0) for sums, _ in parts) / count for name in names}
         data: Any = trainer.datamodule
         if not isinstance(data, DataModule):
-            data = TensorImages("validation images", torch.cat(ranks.gather(self._images)))
+            blocks = ranks.gather(self._blocks)
+            joined = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+            data = TensorImages("validation images", **joined)
         found = evaluate(module, data, self.protocol, extractor=self._judge, device=module.device)
         scores |= {name: entry["value"] for name, entry in found.metrics.items() if entry["value"] is not None}
         self.scores = {f"val/{name}": value for name, value in scores.items()}

@@ -61,7 +61,8 @@ class MadeUp(LightningDataModule):
         coarse = torch.rand(n, spec.channels, 4, 4, generator=draw)
         image = interpolate(coarse, spec.shape[1:], mode="bilinear").mul(255).to(torch.uint8)
         label = torch.arange(n) % len(spec.classes) if spec.classes else None
-        caption = torch.randint(len(spec.vocabulary), (n, 4), generator=draw) if spec.vocabulary else None
+        words, length = len(spec.vocabulary), spec.caption_length or 4
+        caption = torch.randint(1, words, (n, length), generator=draw) if words else None
         mask = image[:, 0].gt(127).long() if spec.target == "mask" else None
         self.everything = MemorySource(Batch(image, label, caption, mask))
 
@@ -203,7 +204,7 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
     def distance() -> float:
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
-        return sliced_wasserstein(project(model.sample(torch.arange(64))), project(real)).item()
+        return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
 
     if not isinstance(model, (Samples, Reconstructs)):
         return
@@ -291,8 +292,12 @@ def half_precision_stays_finite(recipe: Recipe, folder: Path) -> None:
         demand(finite, f"weights are not finite in {precision}")
 
 
-def _sample(model: Any, seeds: Tensor, first: int = 0) -> Tensor:
-    condition = (torch.arange(len(seeds)) + first) % len(model.spec.classes) if model.conditional else None
+def _sample(model: Any, seeds: Tensor, first: int = 0, data: MadeUp | None = None) -> Tensor:
+    """Asked for the labels or captions of the data's images from `first` on, in turn."""
+    condition = None
+    if model.conditional:
+        known = getattr((data or MadeUp(model.spec)).everything.everything, model.spec.target)
+        condition = known[(torch.arange(len(seeds)) + first) % len(known)]
     with torch.no_grad():
         return model.sample(seeds, condition=condition)
 

@@ -19,7 +19,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n", type=int, default=64, help="number of images (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="image i is drawn from seed + i (default 0)")
     parser.add_argument("--out", type=Path, default=Path("samples.png"), help=f"what is written: {FORMATS}")
-    parser.add_argument("--label", help="class to draw, by name or number, for models trained on labels")
+    parser.add_argument("--label", help="class to draw, by name or number, for models trained on labels (default: all)")
+    parser.add_argument("--prompt", help='what to draw, "in words", for models trained on captions')
     parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
     parser.add_argument("--batch-size", type=int, default=64, help="images drawn at once; changes speed alone")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
@@ -47,6 +48,7 @@ def main(verb: str, argv: list[str]) -> int:
     from rich.progress import track
 
     import genbench
+    from genbench.callbacks.conditions import columns
     from genbench.core.batch import to_uint8
     from genbench.core.capabilities import Samples
 
@@ -56,7 +58,7 @@ def main(verb: str, argv: list[str]) -> int:
     if not isinstance(model, Samples):
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.")
     options = sampling_options(model, own)
-    condition = _label(model, arguments.label, arguments.n)
+    condition = asked_for(model, arguments.n, arguments.label, arguments.prompt)
     seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
     images = []
     with torch.no_grad():
@@ -64,12 +66,12 @@ def main(verb: str, argv: list[str]) -> int:
         for part in track(parts, "Sampling", transient=True, disable=len(parts) == 1):
             asked = None if condition is None else condition[part].to(device)
             images.append(to_uint8(model.sample(seeds[part].to(device), condition=asked, **options)).cpu())
-    write(torch.cat(images), out)
+    write(torch.cat(images), out, columns(model) if arguments.label is None else None)
     print(f"{arguments.n} images of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
     return 0
 
 
-def write(images: Any, out: Path) -> None:
+def write(images: Any, out: Path, columns: int | None = None) -> None:
     """uint8 [n, C, H, W] to where and as what the path says."""
     import numpy as np
     from PIL import Image
@@ -86,7 +88,7 @@ def write(images: Any, out: Path) -> None:
         return
     with replacing(out) as file:
         if out.suffix == ".png":
-            enlarged(grid(from_uint8(images))).save(file, "PNG")
+            enlarged(grid(from_uint8(images), columns)).save(file, "PNG")
         elif out.suffix == ".npy":
             np.save(file, array)
         else:
@@ -116,18 +118,35 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _label(model: Any, label: str | None, n: int) -> Any:
-    """[n] int64 of the class asked for."""
-    if label is None:
-        return None
+def asked_for(model: Any, n: int, label: str | None = None, prompt: str | None = None) -> Any:
+    """What a conditional model is asked for: the class or the prompt n times, int64 [n] or [n, L]; else every class in
+    turn. None for a model that takes no condition."""
     import torch
 
+    from genbench.callbacks.conditions import in_turn
+    from genbench.core.batch import to_tokens
+
+    name, spec = type(model).__name__, model.spec
+    if label is not None and prompt is not None:
+        raise UserError("--label and --prompt were given; a model is trained on one of them. Leave the other out.")
     if not model.conditional:
+        if label is None and prompt is None:
+            return None
+        target, flag = ("labels", f"--label {label}") if prompt is None else ("captions", f"--prompt '{prompt}'")
         raise UserError(
-            f"{type(model).__name__} was trained without labels, so `--label {label}` cannot be asked of it. Leave it "
-            "out, or train a conditional model."
+            f"{name} was trained without {target}, so `{flag}` cannot be asked of it. Leave it out, or train a "
+            "conditional model."
         )
-    classes = model.spec.classes
-    if label not in classes and not (label.isdigit() and int(label) < len(classes)):
-        raise UserError(f"There is no class '{label}'; the model knows {', '.join(classes)}.")
-    return torch.full((n,), classes.index(label) if label in classes else int(label))
+    if spec.target == "caption":
+        if label is not None or not (prompt or "").split():
+            words = ", ".join(spec.vocabulary[1:])
+            raise UserError(f"{name} draws what a caption says: give it `--prompt '...'`, made of the words {words}.")
+        return torch.tensor(to_tokens(prompt, spec.vocabulary, spec.caption_length)).expand(n, -1)
+    known = ", ".join(spec.classes)
+    if prompt is not None:
+        raise UserError(f"{name} was trained on labels and reads no --prompt. Its --label is one of {known}.")
+    if label is None:
+        return in_turn(model, n).cpu()
+    if label not in spec.classes and not (label.isdigit() and int(label) < len(spec.classes)):
+        raise UserError(f"There is no class '{label}'; the model knows {known}.")
+    return torch.full((n,), spec.classes.index(label) if label in spec.classes else int(label))

@@ -5,11 +5,14 @@ Images are float32 `[B, C, H, W]` in [-1, 1] everywhere inside; `to_uint8` is th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from genbench.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,15 @@ class DataSpec:
     target      what comes with each image: nothing, a class label, a caption, a mask, or another image
     classes     names of the classes, in the order of the labels
     vocabulary  words of the captions, in the order of their tokens; token 0 is padding
+    caption_length
+                tokens of a caption, L; 0 where they are not known to have a common length
     """
 
     shape: tuple[int, ...]
     target: Literal["none", "label", "caption", "mask", "image"] = "none"
     classes: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
+    caption_length: int = 0
 
     @property
     def channels(self) -> int:
@@ -43,6 +49,25 @@ class DataSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
         return cls(**{k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
+
+
+def to_tokens(caption: str, vocabulary: Sequence[str], length: int = 0) -> list[int]:
+    """The words of a caption as tokens of the vocabulary, padded with 0 to `length`.
+
+    Raises:
+        UserError: the vocabulary lacks a word, or the caption has more than `length` words where that is not 0.
+    """
+    token, words = {word: number for number, word in enumerate(vocabulary) if number}, caption.lower().split()
+    if unknown := [word for word in words if word not in token]:
+        raise UserError(f"No caption here has the word `{unknown[0]}`. Known are: {', '.join(token)}.")
+    if length and len(words) > length:
+        raise UserError(f"A caption here has at most {length} words, and `{caption}` has {len(words)}.")
+    return [token[word] for word in words] + [0] * (length - len(words))
+
+
+def to_words(tokens: Tensor | Sequence[int], vocabulary: Sequence[str]) -> str:
+    """Tokens [L] as the words of a caption, without padding."""
+    return " ".join(vocabulary[token] for token in tokens if token)
 
 
 class _Movable:

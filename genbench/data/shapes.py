@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from genbench.core.batch import DataSpec
+from genbench.core.batch import DataSpec, to_tokens
 from genbench.core.errors import UserError
 from genbench.core.noise import mix
 from genbench.data.base import ImageData, Split, Stage
@@ -48,7 +48,6 @@ ROTATION = 30.0
 
 _PLACES = ("in", "at", "the", "top", "bottom", "left", "right", "centre")
 VOCABULARY = ("<pad>", "a", "small", "large", *COLOURS, *SHAPES, *_PLACES)
-_TOKEN = {word: token for token, word in enumerate(VOCABULARY)}
 CAPTION_LENGTH = 8  # "a large red circle at the bottom right"
 
 
@@ -82,13 +81,8 @@ def describe(factors: np.ndarray) -> str:
 
 
 def tokens(caption: str) -> list[int]:
-    """Tokens of VOCABULARY, padded with 0 to CAPTION_LENGTH. Raises UserError at an unknown word."""
-    words = caption.lower().split()
-    if unknown := [word for word in words if word not in _TOKEN]:
-        raise UserError(f"No caption of Shapes has the word `{unknown[0]}`. Known are: {', '.join(VOCABULARY[1:])}.")
-    if len(words) > CAPTION_LENGTH:
-        raise UserError(f"A caption of Shapes has at most {CAPTION_LENGTH} words, and `{caption}` has {len(words)}.")
-    return [_TOKEN[word] for word in words] + [0] * (CAPTION_LENGTH - len(words))
+    """Tokens of VOCABULARY, padded with 0 to CAPTION_LENGTH. Raises UserError at an unknown word or one too many."""
+    return to_tokens(caption, VOCABULARY, CAPTION_LENGTH)
 
 
 def distances(factors: np.ndarray, size: int) -> np.ndarray:
@@ -261,8 +255,8 @@ class Shapes(ImageData):
     def spec(self) -> DataSpec:
         # a mask's classes have the background before them
         classes = {"label": SHAPES, "mask": ("background", *SHAPES)}.get(self.target, ())
-        vocabulary = VOCABULARY if self.target == "caption" else ()
-        return DataSpec((self.channels, self.size, self.size), self.target, classes, vocabulary)
+        captions = (VOCABULARY, CAPTION_LENGTH) if self.target == "caption" else ()
+        return DataSpec((self.channels, self.size, self.size), self.target, classes, *captions)
 
     def split(self, stage: Stage) -> Split:
         rng = np.random.default_rng(mix("shapes", self.seed, stage))

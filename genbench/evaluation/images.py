@@ -94,14 +94,18 @@ class TensorImages:
 
     label = None
 
-    def __init__(self, name: str, images: Tensor) -> None:
-        self.name, self.all, self.shape = name, images, tuple(images.shape[1:])
+    def __init__(self, name: str, images: Tensor, **targets: Tensor) -> None:
+        """`targets`: `label` or `caption` of all, that a conditional model may be asked for."""
+        self.name, self.all, self.shape, self.targets = name, images, tuple(images.shape[1:]), targets
 
     def __len__(self) -> int:
         return len(self.all)
 
     def images(self, rows: Tensor) -> Tensor:
         return self.all[rows]
+
+    def target(self, name: str) -> Tensor | None:
+        return self.targets.get(name)
 
 
 class ArrayImages:

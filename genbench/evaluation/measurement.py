@@ -30,7 +30,7 @@ from genbench.evaluation.features import (
     extract,
     in_order,
 )
-from genbench.evaluation.images import ImageSet, SplitImages, bring, choice, pixel_hash
+from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
 from genbench.evaluation.pictures import COLUMNS, Pictures, nearest
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
@@ -223,7 +223,7 @@ class Measurement:
         if not self.model.conditional:
             return None
         target = self.model.spec.target
-        found = self.reference.target(target) if isinstance(self.reference, SplitImages) else None
+        found = self.reference.target(target) if isinstance(self.reference, (SplitImages, TensorImages)) else None
         if found is None:
             raise UserError(
                 f"{type(self.model).__name__} is conditional on a {target}, and {self.reference.name} has none to ask "

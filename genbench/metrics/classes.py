@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genbench.core.batch import to_words
 from genbench.core.errors import UserError
 from genbench.metrics.frechet import feature_moments, frechet_distance
 from genbench.metrics.score import FeatureScore, Score, require, require_finite
@@ -48,7 +49,7 @@ def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequen
     if not (unclear := named.sum(1) != 1).any():
         return named.int().argmax(1)
     first = int(unclear.nonzero()[0])
-    caption = " ".join(vocabulary[number] for number in captions[first] if number)
+    caption = to_words(captions[first], vocabulary)
     found = " and ".join(f"`{classes[k]}`" for k in named[first].nonzero()[:, 0]) or "none"
     raise UserError(f"A caption must name one class of the extractor's, and `{caption}` names {found}.")
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conditional import CAPTIONS, LABELS, Toned, tones
 from PIL import Image
 from small import RandomImages, run, same_weights
 from toy import SPEC, ToyAutoencoder, ToyGAN
@@ -77,6 +78,22 @@ def test_the_samples_shown_are_those_of_the_averaged_weights(tmp_path):
     drawn = np.array(Image.open(tmp_path / "samples" / f"{72:010d}.png")).astype(int)
     assert np.abs(drawn - sheets[0]).max() <= 1
     assert np.abs(drawn - sheets[1]).max() > 1
+
+
+def test_classes_come_in_turn_each_a_column(tmp_path):
+    shown(Toned(LABELS), tmp_path, n=7)
+    sheet = Image.open(tmp_path / "samples" / f"{72:010d}.png")
+    assert tones(sheet) == [[0, 10, 20], [0, 10, 20], [0, 40, 40]]
+    assert not (tmp_path / "samples" / "captions.txt").exists()
+
+
+def test_captions_are_the_first_of_the_validation_split_and_written_beside(tmp_path, monkeypatch):
+    captions = torch.tensor([[1, 2, 4], [3, 4, 0]]).repeat(32, 1)
+    monkeypatch.setattr(RandomImages, "targets", {"caption": captions})
+    shown(Toned(CAPTIONS), tmp_path, n=4)
+    assert tones(Image.open(tmp_path / "samples" / f"{72:010d}.png")) == [[70, 70], [70, 70]]
+    lines = (tmp_path / "samples" / "captions.txt").read_text().splitlines()
+    assert lines == ["a red star", "blue star"] * 2
 
 
 def test_reconstructions_stand_beside_their_images(tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conditional import LABELS, Toned
 from small import Each, RandomImages, run, validate
 from toy import SPEC, ToyAutoencoder, ToyGAN
 
@@ -75,11 +76,25 @@ def test_a_classifier_is_scored_by_its_accuracy_on_the_labels_of_the_split(monke
     torch.manual_seed(0)
     module, labels = Guesser(SPEC).eval(), torch.arange(64) % 4
     assert "val/accuracy" not in validate(module, [Quality()])  # no labels
-    monkeypatch.setattr(RandomImages, "labels", labels)
+    monkeypatch.setattr(RandomImages, "targets", {"label": labels})
     with torch.no_grad():
         right = (module.encoder(held_out()).argmax(1) == labels[40:]).double().mean().item()
     assert 0 < right < 1
     assert validate(module, [Quality()])["val/accuracy"] == pytest.approx(right)
+
+
+def test_a_conditional_model_is_asked_for_the_labels_of_the_split(monkeypatch):
+    asked = []
+
+    class Asked(Toned):
+        def sample(self, seeds, *, condition=None):
+            asked.append(condition)
+            return super().sample(seeds, condition=condition)
+
+    labels = torch.arange(64) % 3
+    monkeypatch.setattr(RandomImages, "targets", {"label": labels})
+    assert "val/fid-digitsnet" in validate(Asked(LABELS), [Quality(samples=24)])
+    assert torch.equal(torch.cat(asked)[:24], labels[40:])
 
 
 def test_a_run_is_validated_at_its_interval_and_at_its_end(tmp_path):

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conditional import CAPTIONS, LABELS, Toned, tones
 from PIL import Image
+from small import run
 
 import genbench
+from genbench.callbacks import EMA, Checkpoint
 
 
 @pytest.fixture
@@ -59,10 +62,58 @@ def test_four_lines_of_python_give_the_same_images(cli, trained):
     assert genbench.show(images).size[0] >= 2 * 16
 
 
+@pytest.fixture
+def conditional(cli, tmp_path):
+    """Writes a checkpoint of a model of that data; returns its path."""
+
+    def write(spec):
+        run(Toned(spec), images=8, callbacks=[EMA(), Checkpoint()], folder=tmp_path / "toned", limit_val_batches=0)
+        return tmp_path / "toned" / "checkpoints" / "last.ckpt"
+
+    return write
+
+
+def test_a_model_of_labels_draws_its_classes_in_turn_each_a_column_of_the_grid(cli, conditional):
+    ckpt = conditional(LABELS)
+    assert cli("sample", "--ckpt", ckpt, "--n", 7, "--batch-size", 2, "--out", "a.npy")[0] == 0
+    assert np.load("a.npy")[:, 0, 0, 0].tolist() == [0, 10, 20, 0, 10, 20, 0]
+    cli("sample", "--ckpt", ckpt, "--n", 7, "--out", "grid.png")
+    assert tones(Image.open("grid.png")) == [[0, 10, 20], [0, 10, 20], [0, 40, 40]]
+    for label in ("two", "2"):
+        cli("sample", "--ckpt", ckpt, "--n", 4, "--label", label, "--out", f"{label}.png")
+        assert tones(Image.open(f"{label}.png")) == [[20, 20], [20, 20]]
+
+
+def test_a_model_of_captions_draws_what_the_prompt_says(cli, conditional):
+    ckpt = conditional(CAPTIONS)
+    assert cli("sample", "--ckpt", ckpt, "--n", 3, "--prompt", "Blue star", "--out", "a.npy")[0] == 0
+    assert (np.load("a.npy") == 70).all() and len(np.load("a.npy")) == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "flags", "message"),
+    [
+        (LABELS, ["--prompt", "a star"], "Its --label is one of zero, one, two"),
+        (LABELS, ["--label", "three"], "There is no class 'three'; the model knows zero, one, two"),
+        (LABELS, ["--label", "3"], "There is no class '3'"),
+        (LABELS, ["--label", "1", "--prompt", "a star"], "--label and --prompt were given"),
+        (CAPTIONS, [], "Toned draws what a caption says: give it `--prompt '...'`, made of the words a, red, blue"),
+        (CAPTIONS, ["--prompt", " "], "made of the words a, red, blue, star"),
+        (CAPTIONS, ["--label", "1"], "draws what a caption says"),
+        (CAPTIONS, ["--prompt", "a pink star"], "has the word `pink`. Known are: a, red, blue, star"),
+        (CAPTIONS, ["--prompt", "a red red star"], "at most 3 words, and `a red red star` has 4"),
+    ],
+)
+def test_what_a_conditional_model_cannot_be_asked_for_is_answered_in_a_sentence(cli, conditional, spec, flags, message):
+    status, _, err = cli("sample", "--ckpt", conditional(spec), *flags)
+    assert status == 2 and " ".join(message.split()) in " ".join(err.split()) and "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--label", "3"], "was trained without labels"),
+        (["--prompt", "a star"], "was trained without captions, so `--prompt 'a star'` cannot be asked of it"),
         (["--foo", "1"], "has no sampling option --foo; its own options: --mean (default True)"),
         (["--mean", "maybe"], "'maybe' is neither true nor false"),
         (["--out", "x.jpg"], "'.jpg' is none of the formats"),

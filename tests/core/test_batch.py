@@ -1,8 +1,10 @@
 """Doors in and out, and batches that move as one."""
 
+import pytest
 import torch
 
-from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
+from genbench.core.batch import Batch, DataSpec, from_uint8, to_tokens, to_uint8, to_words
+from genbench.core.errors import UserError
 
 
 def test_every_byte_survives_both_doors():
@@ -27,3 +29,16 @@ def test_a_spec_survives_being_made_plain():
     spec = DataSpec((3, 32, 32), "label", ("cat", "dog"))
     assert DataSpec.from_dict(spec.to_dict()) == spec
     assert spec.to_dict()["shape"] == [3, 32, 32]
+
+
+def test_words_become_tokens_and_tokens_words():
+    words = ("<pad>", "a", "red", "star")
+    assert to_tokens("A red  star", words) == [1, 2, 3]
+    assert to_tokens("red star", words, 4) == [2, 3, 0, 0]
+    assert to_words(torch.tensor([2, 3, 0, 0]), words) == "red star"
+    with pytest.raises(UserError, match=r"the word `pink`. Known are: a, red, star"):
+        to_tokens("a pink star", words)
+    with pytest.raises(UserError, match="the word `<pad>`"):
+        to_tokens("<pad>", words)
+    with pytest.raises(UserError, match="at most 2 words, and `a red star` has 3"):
+        to_tokens("a red star", words, 2)

@@ -1,0 +1,41 @@
+"""A model that draws what it is asked for in a way that a test can read off the picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.module import GenerativeModule
+
+LABELS = DataSpec((1, 4, 4), "label", ("zero", "one", "two"))
+CAPTIONS = DataSpec((1, 4, 4), "caption", (), ("<pad>", "a", "red", "blue", "star"), 3)
+
+
+class Toned(GenerativeModule):
+    """Pixels of level 10 k for class k, or 10 times the tokens' sum for a caption."""
+
+    players = {"model": ("net",)}
+    averaged = ("net",)
+    conditional = True
+
+    def __init__(self, spec: DataSpec | None = None, **training: Any) -> None:
+        super().__init__(spec, **training)
+        self.net = nn.Linear(1, 1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        with self.turn("model") as turn:
+            turn.minimize(loss=self.net(batch.image.mean((2, 3))).square().mean())
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        level = 10.0 * (condition if condition.ndim == 1 else condition.sum(1))
+        return (level / 127.5 - 1).view(-1, 1, 1, 1).expand(-1, *self.spec.shape)
+
+
+def tones(sheet: Any) -> list[list[int]]:
+    """Levels of the tiles of a grid of such pictures, row by row, 40 where there is none."""
+    array = torch.tensor(list(sheet.tobytes())).view(sheet.height, sheet.width)
+    factor = int((array == 40).all(1).int().argmin()) // 2  # the first gap is of two pixels, magnified
+    return array[2 * factor :: 6 * factor, 2 * factor :: 6 * factor].tolist()
