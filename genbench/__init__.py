@@ -33,7 +33,7 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
 
 
 def show(images: Tensor) -> Image:
-    """[N, C, H, W] in [-1, 1] as one picture, which a notebook displays."""
-    from genbench.callbacks.pictures import enlarged, grid
+    """[N, C, H, W] in [-1, 1], or points [N, D], as one picture, which a notebook displays."""
+    from genbench.callbacks.pictures import enlarged, picture
 
-    return enlarged(grid(images))
+    return enlarged(picture(images))

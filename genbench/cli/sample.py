@@ -11,6 +11,7 @@ from genbench.cli.runs import find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError
 
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
+# of points: .png is a plot, .npy and .npz hold float32 [n, D]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +50,7 @@ def main(verb: str, argv: list[str]) -> int:
 
     import genbench
     from genbench.callbacks.conditions import columns
-    from genbench.core.batch import to_uint8
+    from genbench.core.batch import to_stored
     from genbench.core.capabilities import Samples
 
     ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
@@ -57,6 +58,8 @@ def main(verb: str, argv: list[str]) -> int:
     model = genbench.load(ckpt, raw=arguments.raw, device=device)
     if not isinstance(model, Samples):
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.")
+    if len(model.spec.shape) == 1 and out.suffix == "":
+        raise UserError(f"--out {out}: points make no folder of images. End it in .png (a plot), .npy or .npz.")
     options = sampling_options(model, own)
     condition = asked_for(model, arguments.n, arguments.label, arguments.prompt)
     seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
@@ -65,22 +68,22 @@ def main(verb: str, argv: list[str]) -> int:
         parts = list(torch.arange(arguments.n).split(arguments.batch_size))
         for part in track(parts, "Sampling", transient=True, disable=len(parts) == 1):
             asked = None if condition is None else condition[part].to(device)
-            images.append(to_uint8(model.sample(seeds[part].to(device), condition=asked, **options)).cpu())
+            images.append(to_stored(model.sample(seeds[part].to(device), condition=asked, **options)).cpu())
     write(torch.cat(images), out, columns(model) if arguments.label is None else None)
     print(f"{arguments.n} images of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
     return 0
 
 
 def write(images: Any, out: Path, columns: int | None = None) -> None:
-    """uint8 [n, C, H, W] to where and as what the path says."""
+    """uint8 [n, C, H, W], or points [n, D], to where and as what the path says."""
     import numpy as np
     from PIL import Image
 
-    from genbench.callbacks.pictures import enlarged, grid
-    from genbench.core.batch import from_uint8
+    from genbench.callbacks.pictures import enlarged, picture
+    from genbench.core.batch import from_stored
     from genbench.core.files import replacing
 
-    array = images.permute(0, 2, 3, 1).numpy()
+    array = images.numpy() if images.ndim == 2 else images.permute(0, 2, 3, 1).numpy()
     if out.suffix == "":
         out.mkdir(parents=True, exist_ok=True)
         for k, image in enumerate(array):
@@ -88,7 +91,7 @@ def write(images: Any, out: Path, columns: int | None = None) -> None:
         return
     with replacing(out) as file:
         if out.suffix == ".png":
-            enlarged(grid(from_uint8(images), columns)).save(file, "PNG")
+            enlarged(picture(from_stored(images), columns=columns)).save(file, "PNG")
         elif out.suffix == ".npy":
             np.save(file, array)
         else:

@@ -35,12 +35,20 @@ class DataSpec:
 
     @property
     def channels(self) -> int:
-        return self.shape[0]
+        return self._of_images()[0]
 
     @property
     def size(self) -> int:
         """Height, which is also the width: data sets are brought to squares."""
-        return self.shape[-1]
+        return self._of_images()[-1]
+
+    def _of_images(self) -> tuple[int, ...]:
+        if len(self.shape) == 1:  # asked by a network of images
+            raise UserError(
+                f"This model is one of images, and the data has points of {self.shape[0]} numbers. Choose a model that "
+                "takes any shape, such as GAN, or data of images."
+            )
+        return self.shape
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, fit for hyperparameters and YAML."""

@@ -6,6 +6,7 @@ from genbench.data.folder import ImageFolder
 from genbench.data.module import DataModule
 from genbench.data.points import Grid, Ring
 from genbench.data.shapes import Shapes
+from genbench.data.stacked import StackedMNIST
 from genbench.data.vision import CIFAR10, CIFAR100, EMNIST, KMNIST, MNIST, STL10, SVHN, CelebA, FashionMNIST
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "Ring",
     "Shapes",
     "Split",
+    "StackedMNIST",
 ]

@@ -384,6 +384,24 @@ def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
     return Extractor(model, network, read, f"{size}, bilinear, antialias")
 
 
+def _stacked() -> Extractor:
+    """`mnistnet` on each channel: three times its features, and the log-probabilities of all triples of digits.
+
+    Scores of Stacked MNIST are of such a classifier in the literature too (Metz et al. 2017, section 3.3.1).
+    """
+    digit = _shipped("mnistnet")
+
+    def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        single = in_channels(images, 3).flatten(0, 1)[:, None]  # [3B, 1, H, W]
+        features, logits = (values.unflatten(0, (-1, 3)) for values in digit.read(network, single))
+        a, b, c = logits.log_softmax(2).unbind(1)  # [B, 10] each
+        triples = a[:, :, None, None] + b[:, None, :, None] + c[:, None, None, :]
+        return features.flatten(1), triples.flatten(1)
+
+    classes = tuple(a + b + c for a in digit.classes for b in digit.classes for c in digit.classes)
+    return Extractor("stackedmnistnet", digit.network, read, f"{digit.resize}, by channel", classes, digit.hash)
+
+
 class _Points(nn.Module):
     """Points as their own features; their logits are the log-densities of the modes, up to a constant."""
 
@@ -421,6 +439,7 @@ def _mixture(data: type[Gaussians]) -> Extractor:
 # extractors that need no file
 READY: dict[str, Callable[[], Extractor]] = {
     "vgg-random": _vgg_random,
+    "stackedmnistnet": _stacked,
     "points": _points,
     "ring": lambda: _mixture(Ring),
     "grid": lambda: _mixture(Grid),

@@ -109,7 +109,10 @@ class TensorImages:
 
 
 class ArrayImages:
-    """Images of an .npy or .npz file: uint8 [N, H, W, C] or [N, H, W], or floats in [0, 1] of that shape."""
+    """Images of an .npy or .npz file: uint8 [N, H, W, C] or [N, H, W], or floats in [0, 1] of that shape.
+
+    Floats [N, D] are points.
+    """
 
     label = None
 
@@ -123,6 +126,9 @@ class ArrayImages:
                 found = _images_in(found, path)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is not a readable array of numbers ({error}).") from error
+        if found.ndim == 2 and len(found) and np.issubdtype(found.dtype, np.floating):
+            self.array, self.shape = found, (found.shape[1],)
+            return
         if found.ndim == 3 and found.shape[-1] in (1, 3):
             raise UserError(
                 f"{path} has the shape {list(found.shape)}, which may be one image or many. Give [N, H, W, C]."
@@ -140,6 +146,8 @@ class ArrayImages:
         return len(self.array)
 
     def images(self, rows: Tensor) -> Tensor:
+        if len(self.shape) == 1:
+            return torch.from_numpy(self.array[rows.numpy()]).float()
         part = np.ascontiguousarray(self.array[rows.numpy()].transpose(0, 3, 1, 2))
         if part.dtype == np.uint8:
             return torch.from_numpy(part)
@@ -154,7 +162,7 @@ def _images_in(archive: np.lib.npyio.NpzFile, path: Path) -> np.ndarray:
     """The array called images, else the only one that may be some."""
     if "images" in archive.files:
         return archive["images"]
-    found = {name: array for name in archive.files if (array := archive[name]).ndim in (3, 4)}
+    found = {name: array for name in archive.files if (array := archive[name]).ndim in (2, 3, 4)}
     if len(found) != 1:
         raise UserError(f"{path} holds {', '.join(archive.files)}; call the array of images `images`.")
     return next(iter(found.values()))

@@ -24,6 +24,8 @@ def class_statistics(logits: Tensor) -> dict[str, float]:
     modes          classes that at least one image falls in
     class_entropy  of the classes' shares, in nats
     mode_kl        divergence KL(shares || uniform), in nats: log K - class_entropy (the "reverse KL" of VEEGAN)
+
+    Even perfect samples have a divergence of about (K - 1) / 2N: compare at equal numbers only.
     """
     return _statistics(_histogram(logits))
 

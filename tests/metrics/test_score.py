@@ -20,6 +20,7 @@ from genbench.metrics.inception_score import InceptionScore, inception_score
 from genbench.metrics.kernel import KernelDistance, kernel_distance
 from genbench.metrics.likelihood import BitsPerDim, bits_per_dim
 from genbench.metrics.memorization import Memorization, memorization
+from genbench.metrics.mixture import MixtureStatistics, mixture_statistics
 from genbench.metrics.neighbours import NeighbourScores, neighbour_scores
 from genbench.metrics.reconstruction import ImageSimilarity, mse, psnr, ssim
 from genbench.metrics.scales import SCALES
@@ -60,6 +61,9 @@ def case(name: str) -> Case:
             return Case(Memorization, sets, memorization(fake, real, other))
         case "class statistics":
             return Case(ClassStatistics, [((logits,), {})], class_statistics(logits), {"classes": K})
+        case "mixture statistics":
+            value = mixture_statistics(fake, real[:K], 1.0)
+            return Case(MixtureStatistics, [((fake,), {})], value, {"modes": real[:K], "std": 1.0})
         case "class accuracy":
             return Case(ClassAccuracy, [((logits, fake_labels), {})], class_accuracy(logits, fake_labels))
         case "class fid":
@@ -83,6 +87,7 @@ NAMES = [
     "neighbours",
     "memorization",
     "class statistics",
+    "mixture statistics",
     "class accuracy",
     "class fid",
     "similarity",
