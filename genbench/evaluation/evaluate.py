@@ -59,7 +59,7 @@ def evaluate(
         sampling: The model's own sampling options
         run, training: What the record says of the model's training. Default: what the checkpoint says that it was
             loaded from
-        name: What the subject is called. Default: the model's class, or the images' file
+        name: What the subject is called. Default: the title in its config, else the model's class, or the images' file
         device: Where it happens; by default where the model is
         batch_size: Images that a model makes at once; by default a block of the protocol. Fewer take less memory
         progress: Wraps an iterable to show a bar with a title
@@ -116,7 +116,7 @@ def evaluate(
     )
     record = Record(
         kind="model" if isinstance(subject, GenerativeModule) else "floor" if subject is None else "images",
-        model=_describe(subject, name) | measurement.judged,
+        model=_describe(subject, name or ((run or {}).get("config") or {}).get("title")) | measurement.judged,
         data={"name": Path(data.name).name, "arguments": _own_arguments(data)},
         run=None if run is None else run | {"sampling": sampling or {}},
         training=training,
