@@ -121,7 +121,7 @@ KEYS = (
     "models", "data", "seeds", "budget", "protocol", "by", "parts", "set", "grid", "keep_every", "wandb", "launch"
 )  # fmt: skip
 WANDB = ("project", "entity", "group", "tags")
-ENTRY = ("config", "name", "set", "grid")
+ENTRY = ("config", "name", "data", "set", "grid")
 
 
 def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Suite:
@@ -237,7 +237,8 @@ def _experiments(
         grid = _grid(text.get("grid"), faults) | _grid(entry.get("grid"), faults)
         points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         name = str(entry.get("name") or Path(entry["config"]).stem)
-        for one in data if isinstance(data, list) else [data]:
+        own_data = entry.get("data", data)  # a model may want other data than the rest; null is its config's own
+        for one in own_data if isinstance(own_data, list) else [own_data]:
             named, flags = _data(one, faults)
             for point in points:
                 at = [f"{key.rpartition('.')[2]}={_short(value)}" for key, value in point.items()]
