@@ -139,6 +139,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.draw = Draws()
         self._micro_batch = 0  # batches added up so far, the current one included
+        self._turned: set[str] = set()  # players that had a turn on this batch
         self._half_made: dict[str, Tensor] = {}  # gradients of a resumed run that stopped while accumulating
         self._sums: dict[str, Tensor] = {}  # running sums of what turns logged, on the device
         self._counts: dict[str, int] = {}
@@ -157,6 +158,13 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         before the next backward.
         """
         index = list(self.players).index(player)
+        if self.accumulate > 1 and player in self._turned:
+            raise UserError(
+                f"accumulate is {self.accumulate}, and the {player} takes several turns on one batch: the gradients of "
+                "its turns would be added up. Leave `model.accumulate` out, or give each player one turn "
+                "(`game.generator_steps`)."
+            )
+        self._turned.add(player)
         optimizer = self._wrapped_optimizers()[index]
         precision = self.trainer.strategy.precision_plugin
         if self._scalers:
@@ -247,6 +255,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self._last_batch = len(batch) * self.trainer.world_size
         self.images_seen += self._last_batch
         self._micro_batch = self._micro_batch % self.accumulate + 1
+        self._turned.clear()
 
     def on_validation_start(self) -> None:
         self._place_draws()

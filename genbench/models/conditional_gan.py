@@ -71,6 +71,8 @@ class ConditionalGAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real, label, game = batch.image, batch.label, self.game  # [B, C, H, W], [B]
+        if batch.known_label is not None:
+            raise UserError("ConditionalGAN wants the label of every image: leave `data.labelled` out.")
         turns, view = game.generator_turns(self), game.view(self.draw, self.images_seen)
         with torch.set_grad_enabled(turns > 0):
             fake = self._generate(label)

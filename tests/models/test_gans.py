@@ -135,6 +135,12 @@ def test_two_generator_steps_to_one_of_the_discriminator():
     assert module.updates == {"generator": 6, "discriminator": 3}
 
 
+def test_accumulation_refuses_several_turns_of_one_player_on_a_batch():
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game={"generator_steps": 2}, accumulate=2)
+    with pytest.raises(UserError, match=r"the generator takes several turns on one batch.*game.generator_steps"):
+        run(module, images=16)
+
+
 @pytest.mark.parametrize(
     "game",
     [
