@@ -55,7 +55,7 @@ class Pictures(Callback):
 
     Args:
         every_images: How often; also at the end
-        n: Samples in a grid; of points as many as a plot holds
+        n: Samples in a grid, of classes only whole rows; of points as many as a plot holds
         film: At the end, join the grids to an animation: gif, webp or none
     """
 
@@ -85,8 +85,10 @@ class Pictures(Callback):
         with average.in_place(module), trainer.precision_plugin.forward_context():
             if isinstance(module, Samples):
                 points = len(module.spec.shape) == 1
-                seeds = torch.arange(POINTS if points else self.n, device=module.device)
-                samples = module.sample(seeds, condition=self._asked(trainer, module, len(seeds)))
+                by_class = columns(module) or 1
+                n = POINTS if points else max(self.n // by_class, 1) * by_class  # of each class the same number
+                seeds = torch.arange(n, device=module.device)
+                samples = module.sample(seeds, condition=self._asked(trainer, module, n))
                 sheets["samples"] = picture(samples, self._real(trainer) if points else None, columns(module))
             if isinstance(module, Reconstructs):
                 real = self._real(trainer).to(module.device, module.dtype)
