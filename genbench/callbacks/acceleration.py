@@ -43,3 +43,5 @@ class Acceleration(Callback):
     def on_train_batch_start(self, trainer, module: GenerativeModule, batch: Any, batch_idx: int) -> None:
         if self.channels_last and batch.image.ndim == 4:
             batch.image = batch.image.contiguous(memory_format=torch.channels_last)
+            if getattr(batch, "known_image", None) is not None:
+                batch.known_image = batch.known_image.contiguous(memory_format=torch.channels_last)

@@ -13,6 +13,7 @@ from genbench.callbacks.conditions import in_turn
 from genbench.callbacks.monitor import Monitor
 from genbench.core.batch import Batch
 from genbench.core.capabilities import Samples
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
@@ -80,7 +81,9 @@ class Balance(Callback):
         player = next((name for name in PLAYERS if name in module.players), None)
         if player is None or not trainer.is_global_zero:
             return
-        monitor = next(c for c in trainer.callbacks if isinstance(c, Monitor))
+        monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
+        if monitor is None:  # a StopIteration would end Lightning's epoch in silence
+            raise UserError("Balance reads what Monitor has read: give the Trainer a Monitor, too.")
         said = []
         if monitor.read_at != self._read_at:
             self._read_at = monitor.read_at
@@ -176,8 +179,23 @@ def _half_the_rate(module: GenerativeModule, player: str) -> str:
 
 
 def _advice(module: GenerativeModule, *remedies: tuple[str, str]) -> str:
-    """What to try, each with its flag where the model has such an argument."""
-    named = [
-        f"{what} (`--model.{flag}`)" if flag.partition(".")[0] in module.hparams else what for what, flag in remedies
-    ]
-    return f"{', '.join(named[:-1])} or {named[-1]}."
+    """What to try, each with its flag where the model has such an argument; not what its game has or refuses."""
+    game = getattr(module, "game", None)
+    named = []
+    for what, flag in remedies:
+        setting = flag.partition(" ")[0].rpartition("game.")[2]
+        if game is not None and _pointless(game, setting):
+            continue
+        if game is not None and setting == "discriminator_steps":
+            flag = f"game.discriminator_steps {2 * game.discriminator_steps}"
+            if game.generator_steps > 1:
+                what, flag = "fewer steps of its own", "game.generator_steps 1"
+        named.append(f"{what} (`--model.{flag}`)" if flag.partition(".")[0] in module.hparams else what)
+    return " or ".join(filter(None, [", ".join(named[:-1]), named[-1] if named else "other networks"])) + "."
+
+
+def _pointless(game: Any, setting: str) -> bool:
+    """Whether a game has this already, or refuses it."""
+    if setting == "smoothing":
+        return game.smoothing < 1 or not game.objective.smooths
+    return setting in ("instance_noise", "r1", "gradient_penalty", "augment") and bool(getattr(game, setting))

@@ -52,7 +52,7 @@ class Broken(AssertionError):
 class MadeUp(LightningDataModule):
     """A few smooth random images, or points, with every kind of target, in the shape of `spec`."""
 
-    def __init__(self, spec: DataSpec, batch_size: int = 8, n: int = 36) -> None:
+    def __init__(self, spec: DataSpec, batch_size: int = 8, n: int = 36, labelled: bool = False) -> None:
         super().__init__()
         self.spec, self.batch_size = spec, batch_size
         draw = torch.Generator().manual_seed(0)
@@ -68,13 +68,16 @@ class MadeUp(LightningDataModule):
         words, length = len(spec.vocabulary), spec.caption_length or 4
         caption = torch.randint(1, words, (n, length), generator=draw) if words else None
         mask = image[:, 0].gt(127).long() if spec.target == "mask" else None
+        self.known = None
+        if labelled and label is not None:  # every third, of all classes if there are so many
+            self.known = torch.arange(0, n, 3)
         self.everything = MemorySource(Batch(image, label, caption, mask))
 
     def train_dataloader(self) -> TrainLoader:
         t = self.trainer
         return TrainLoader(
             self.everything, self.batch_size, seed=t.lightning_module.seed, position=t.lightning_module.images_seen,
-            rank=t.global_rank, world=t.world_size,
+            rank=t.global_rank, world=t.world_size, known=self.known,
         )  # fmt: skip
 
     def val_dataloader(self) -> EvalLoader:
@@ -89,6 +92,8 @@ class Recipe:
         if not isinstance(text, dict) or not {"model", "data"} <= text.keys():
             raise UserError(f"{path} is no config of an experiment: it needs `model` and `data`.")
         self.path, self.name = path, path.stem
+        data = text["data"] if isinstance(text["data"], dict) else {}
+        self.labelled = bool((data.get("init_args") or {}).get("labelled"))
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(LightningDataModule, "data")
         parser.add_subclass_arguments(GenerativeModule, "model", skip={"spec"})
@@ -108,7 +113,7 @@ class Recipe:
         return getattr(sys.modules[module], name)(self.spec, **description.init_args.as_dict())
 
     def data(self) -> MadeUp:
-        return MadeUp(self.spec)
+        return MadeUp(self.spec, labelled=self.labelled)
 
 
 class Crash(Callback):
@@ -206,6 +211,7 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
 
     @torch.no_grad()
     def distance() -> float:
+        model.eval()
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
         return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
@@ -263,7 +269,11 @@ def a_sample_depends_on_its_seed_alone(recipe: Recipe, folder: Path) -> None:
         demand(off <= 1e-4, f"the same seed gives points {off:.2g} apart at batch sizes 5 and 1")
     else:
         demand(off <= 1, f"the same seed gives pixels {off:g} levels apart at batch sizes 5 and 1")
-    demand(bool((together[0] != together[1]).any()), "two seeds give the same image")
+    two = to_stored(torch.cat([_sample(model, seeds[k : k + 1]) for k in (0, 1)]))  # of one condition
+    demand(bool((two[0] != two[1]).any()), "two seeds give the same image")
+    if model.conditional:
+        one = torch.cat([_sample(model, seeds[:1], first) for first in (0, 1)])
+        demand(bool((one[0] != one[1]).any()), "two conditions give the same image of one seed")
 
 
 def interrupted_equals_uninterrupted(recipe: Recipe, folder: Path) -> None:

@@ -162,7 +162,10 @@ def _images_in(archive: np.lib.npyio.NpzFile, path: Path) -> np.ndarray:
     """The array called images, else the only one that may be some."""
     if "images" in archive.files:
         return archive["images"]
-    found = {name: array for name in archive.files if (array := archive[name]).ndim in (2, 3, 4)}
+    arrays = {name: archive[name] for name in archive.files}
+    # points only where there are no images: one-hot labels and features lie beside images, too
+    images = {name: array for name, array in arrays.items() if array.ndim in (3, 4)}
+    found = images or {name: array for name, array in arrays.items() if array.ndim == 2}
     if len(found) != 1:
         raise UserError(f"{path} holds {', '.join(archive.files)}; call the array of images `images`.")
     return next(iter(found.values()))

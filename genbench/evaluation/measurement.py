@@ -229,6 +229,12 @@ class Measurement:
                 f"{type(self.model).__name__} is conditional on a {target}, and {self.reference.name} has none to ask "
                 "for. Evaluate it on the data that it was trained on."
             )
+        own, theirs = self.model.spec.classes, getattr(self.data, "classes", ())
+        if target == "label" and len(own) != len(theirs):
+            raise UserError(
+                f"{type(self.model).__name__} draws {len(own)} classes ({', '.join(own[:3])}, ...), and "
+                f"{self.reference.name} has {len(theirs)}. Evaluate it on the data that it was trained on."
+            )
         found = found[choice(len(found), count)]  # not the first: data is often sorted by class
         return found[torch.arange(count) % len(found)]
 

@@ -78,12 +78,13 @@ class ConditionalGAN(GenerativeModule):
             fake = self._generate(label)
 
         with self.turn("discriminator") as turn:
-            real_logits, named = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
-            fake_logits, _ = self.discriminator(view(fake.detach()), label)
+            real_logits, real_named = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
+            fake_logits, fake_named = self.discriminator(view(fake.detach()), label)
             terms = game.discriminator(real_logits, fake_logits)
-            if named is not None:
-                terms["class"] = self.class_weight * cross_entropy(full(named), label)
-            terms |= game.penalties(lambda x: self.discriminator.forward(x, label)[0], real, fake, self.draw)
+            if real_named is not None:  # Odena et al. 2017, equation 3: of real and of generated images
+                terms["real_class"] = self.class_weight * cross_entropy(full(real_named), label)
+                terms["fake_class"] = self.class_weight * cross_entropy(full(fake_named), label)
+            terms |= game.penalties(lambda x: self.discriminator.forward(view(x), label)[0], real, fake, self.draw)
             turn.minimize(**terms)
             turn.log(**game.balance(real_logits, fake_logits))
         game.clip_(self.discriminator)

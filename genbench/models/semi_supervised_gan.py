@@ -4,7 +4,8 @@ learns from a few labels and from all images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal
@@ -74,7 +75,9 @@ class SemiSupervisedGAN(GenerativeModule):
             body, features = down_body(shape[0], self.spec.size, width, norm), widths(self.spec.size, width)[-1]
             body = nn.Sequential(Noise(0.6 * noise), body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         else:
-            self.generator = nn.Sequential(*_softplus_net([latent_dim, 500, 500, prod(shape)]), nn.Unflatten(1, shape))
+            output = nn.Tanh() if len(shape) == 3 else nn.Identity()  # a point may lie anywhere
+            layers = _softplus_net([latent_dim, 500, 500, prod(shape)])
+            self.generator = nn.Sequential(*layers, output, nn.Unflatten(1, shape))
             body, features = _noisy_net([prod(shape), *hidden], noise), hidden[-1]
         self.discriminator = Classifier(body, features, classes)
         if network == "conv":
@@ -90,22 +93,24 @@ class SemiSupervisedGAN(GenerativeModule):
 
         with self.turn("discriminator") as turn:
             named, _ = self.discriminator(view(known))  # [B, K], the logits of the K classes
-            real_logits, fake_logits = (is_real(self.discriminator(view(x))[0]) for x in (real, fake.detach()))
+            real_logits = is_real(self.discriminator(view(real))[0])
+            with running_statistics_kept(self.discriminator):
+                fake_logits = is_real(self.discriminator(view(fake.detach()))[0])
             terms = game.discriminator(real_logits, fake_logits)
-            terms |= game.penalties(lambda x: is_real(self.discriminator.forward(x)[0]), real, fake, self.draw)
+            terms |= game.penalties(lambda x: is_real(self.discriminator.forward(view(x))[0]), real, fake, self.draw)
             terms = {name: self.unsupervised * term for name, term in terms.items()}
             turn.minimize(**{"class": cross_entropy(full(named), label)}, **terms)
             turn.log(**game.balance(real_logits, fake_logits))
         game.clip_(self.discriminator)
 
         for again in range(turns):
-            with self.turn("generator") as turn:
+            with self.turn("generator") as turn, running_statistics_kept(self.discriminator):
                 fake = self._generate(len(real)) if again else fake
                 logits, features = self.discriminator(view(fake))  # [B, K], [B, F]
                 if self.matches:
                     with torch.no_grad():
                         _, wanted = self.discriminator(view(real))
-                    turn.minimize(features=(full(wanted).mean(0) - full(features).mean(0)).square().mean())
+                    turn.minimize(features=(full(wanted).mean(0) - full(features).mean(0)).square().sum())
                 else:
                     turn.minimize(**game.generator(is_real(logits)))
 
@@ -126,6 +131,20 @@ class SemiSupervisedGAN(GenerativeModule):
 def is_real(logits: Tensor) -> Tensor:
     """[B, K] -> [B]: logit of not being class K + 1, whose own is 0: D = Z/(Z + 1), Z = Σ exp l (section 5)."""
     return full(logits).logsumexp(1)
+
+
+@contextmanager
+def running_statistics_kept(net: nn.Module) -> Iterator[None]:
+    """Passes that leave the running statistics of batch normalisation alone: `classify` meets real images only."""
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 class Classifier(nn.Module):
@@ -167,4 +186,4 @@ def _softplus_net(sizes: Sequence[int]) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes[:-1]):
         layers += [nn.Linear(inputs, outputs, bias=False), nn.Softplus(), nn.BatchNorm1d(outputs)]
-    return [*layers, nn.Linear(sizes[-2], sizes[-1]), nn.Tanh()]
+    return [*layers, nn.Linear(sizes[-2], sizes[-1])]

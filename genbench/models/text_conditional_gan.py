@@ -65,6 +65,8 @@ class TextConditionalGAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real, caption, game = batch.image, batch.caption, self.game  # [B, C, H, W], [B, L]
+        if len(real) < 2:
+            raise UserError("TextConditionalGAN takes mismatched captions from its batch: give each device 2 images.")
         turns, view = game.generator_turns(self), game.view(self.draw, self.images_seen)
         with torch.set_grad_enabled(turns > 0):
             fake = self._generate(caption)
@@ -75,7 +77,7 @@ class TextConditionalGAN(GenerativeModule):
             (fake_logits,) = self.discriminator(view(fake.detach()), caption)
             terms = game.discriminator(matched, fake_logits)
             terms |= {"fake": terms["fake"] / 2, "mismatched": game.objective.fake(mismatched) / 2}
-            terms |= game.penalties(lambda x: self.discriminator.forward(x, caption)[0], real, fake, self.draw)
+            terms |= game.penalties(lambda x: self.discriminator.forward(view(x), caption)[0], real, fake, self.draw)
             turn.minimize(**terms)
             turn.log(**game.balance(matched, fake_logits))
         game.clip_(self.discriminator)

@@ -50,8 +50,9 @@ def cutout(x: Tensor, draw: Draw, ratio: float = 0.5) -> Tensor:
 def _outside(centre: Tensor, side: int, ratio: float) -> Tensor:
     """bool [B, side]: which rows a band around the centre (in [0, 1)) leaves alone."""
     place = torch.arange(side, device=centre.device)
-    first = (centre * (side + 1)).long()[:, None] - int(side * ratio + 0.5) // 2
-    return (place < first) | (place >= first + int(side * ratio + 0.5))
+    band = int(side * ratio + 0.5)
+    first = (centre * (side + 1 - band % 2)).long()[:, None] - band // 2
+    return (place < first) | (place >= first + band)
 
 
 AUGMENTATIONS = {"colour": colour, "translation": translation, "cutout": cutout}

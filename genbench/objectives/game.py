@@ -46,7 +46,7 @@ class Game:
         spectral_norm: bool = False,
         smoothing: float = 1.0,
         instance_noise: float = 0.0,
-        noise_images: int | None = None,
+        noise_images: int | str | None = None,
         augment: Sequence[str] = (),
         discriminator_steps: int = 1,
         generator_steps: int = 1,
@@ -56,7 +56,11 @@ class Game:
         self.objective = OBJECTIVES[objective]()
         self.gradient_penalty, self.r1, self.clip = gradient_penalty, r1, clip
         self.spectral_norm, self.smoothing = spectral_norm, smoothing
-        self.instance_noise, self.noise_images = instance_noise, Images(noise_images) if noise_images else None
+        try:
+            self.instance_noise = instance_noise
+            self.noise_images = None if noise_images is None else Images(noise_images)
+        except ValueError as error:
+            raise UserError(f"game.noise_images: {error}.") from error
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
         if isinstance(augment, str) or set(augment) - set(AUGMENTATIONS):
             raise UserError(f"game.augment is {augment}; it is a list of any of {', '.join(AUGMENTATIONS)}.")
@@ -89,18 +93,38 @@ class Game:
         for part in settings:
             merged |= part or {}
         known = Game.__init__.__annotations__
-        for name in merged:
+        for name, value in merged.items():
             if name not in known or name == "return":
                 listed = ", ".join(k for k in known if k != "return")
                 raise UserError(f"A game has no `{name}`; it has {listed}.")
+            kind = str(known[name])
+            wanted, right = {
+                "str": ("a word", isinstance(value, str)),
+                "float": ("a number", isinstance(value, (int, float)) and not isinstance(value, bool)),
+                "int": ("a whole number", isinstance(value, int) and not isinstance(value, bool)),
+                "bool": ("true or false", isinstance(value, bool)),
+                "Sequence[str]": ("a list of words", isinstance(value, (list, tuple))),
+            }.get(kind, ("", True))
+            if not right:
+                raise UserError(f"game.{name} is {value!r}; it must be {wanted}.")
         return cls(**merged)
 
     def constrain(self, discriminator: nn.Module) -> nn.Module:
-        """Put spectral normalisation on all its weight matrices, where asked for; called once the weights are drawn."""
-        if self.spectral_norm:
-            for layer in discriminator.modules():
-                if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)):
-                    spectral_norm(layer)
+        """Put spectral normalisation on all its weight matrices, where asked for; called once the weights are drawn.
+
+        Raises:
+            UserError: it normalises over the batch, under a gradient penalty, which is one of each image by itself.
+        """
+        layers = list(discriminator.modules())
+        if self.gradient_penalty and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
+            raise UserError(
+                "game.gradient_penalty bounds the gradient of each image, and batch normalisation in the discriminator "
+                "mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: layer` or "
+                "`norm: none`."
+            )
+        for layer in layers if self.spectral_norm else []:
+            if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)):
+                spectral_norm(layer)
         return discriminator
 
     # ---- one training step --------------------------------------------------------------------------------------
@@ -173,22 +197,21 @@ class Game:
         real: Tensor,
         generate: Callable[[], Tensor],
         discriminator: nn.Module,
-        *condition: Tensor,
     ) -> None:
-        """The two turns of a training step, for a discriminator of images (and a condition) to logits.
+        """The two turns of a training step, for a discriminator of images to logits.
 
-        generate() -> [B, ...] draws as many images as `real` has, with the condition
+        generate() -> [B, ...] draws as many images as `real` has
         """
         turns, view = self.generator_turns(module), self.view(module.draw, module.images_seen)
         with torch.set_grad_enabled(turns > 0):
             fake = generate()  # one pass serves both turns: the generator steps last
 
         with module.turn("discriminator") as turn:
-            real_logits = discriminator(view(real), *condition)
-            fake_logits = discriminator(view(fake.detach()), *condition)
+            real_logits = discriminator(view(real))
+            fake_logits = discriminator(view(fake.detach()))
             turn.minimize(
                 **self.discriminator(real_logits, fake_logits),
-                **self.penalties(lambda x: discriminator.forward(x, *condition), real, fake, module.draw),
+                **self.penalties(lambda x: discriminator.forward(view(x)), real, fake, module.draw),
             )
             turn.log(**self.balance(real_logits, fake_logits))
         self.clip_(discriminator)
@@ -196,4 +219,4 @@ class Game:
         for again in range(turns):
             with module.turn("generator") as turn:
                 fake = generate() if again else fake
-                turn.minimize(**self.generator(discriminator(view(fake), *condition)))
+                turn.minimize(**self.generator(discriminator(view(fake))))

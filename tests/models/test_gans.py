@@ -6,12 +6,12 @@ from small import run
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from genbench.core.batch import DataSpec
+from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Classifies, Samples
 from genbench.core.errors import UserError
 from genbench.models import DCGAN, GAN, SNGAN, ConditionalGAN, SemiSupervisedGAN, TextConditionalGAN
 from genbench.models.conditional_gan import Auxiliary, Concatenation, Projection
-from genbench.models.semi_supervised_gan import is_real
+from genbench.models.semi_supervised_gan import is_real, running_statistics_kept
 from genbench.models.text_conditional_gan import Judge, TextEncoder
 
 LABELS = DataSpec((1, 16, 16), "label", ("zero", "one", "two"))
@@ -119,6 +119,26 @@ def test_several_captions_share_the_images_part():
     x, a, b = torch.randn(6, 3, 16, 16), torch.randint(1, 5, (6, 4)), torch.randint(1, 5, (6, 4))
     for found, caption in zip(judge(x, a, b), (a, b), strict=True):
         torch.testing.assert_close(found, judge(x, caption)[0])
+
+
+def test_generated_images_leave_the_statistics_that_classify_uses_alone():
+    torch.manual_seed(0)
+    module = SemiSupervisedGAN(LABELS, width=4, latent_dim=4, norm="batch")
+    net = module.discriminator.train()
+    norm = next(layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))
+    before = norm.running_mean.clone()
+    with running_statistics_kept(net):
+        net(torch.randn(8, 1, 16, 16) + 5)
+    assert torch.equal(norm.running_mean, before) and norm.momentum == 0.1
+    net(torch.randn(8, 1, 16, 16) + 5)
+    assert not torch.equal(norm.running_mean, before)
+
+
+def test_a_caption_has_a_mismatch_in_its_batch():
+    module = TextConditionalGAN(CAPTIONS, width=4)
+    one = Batch(torch.zeros(1, 3, 16, 16), caption=torch.ones(1, 4, dtype=torch.long))
+    with pytest.raises(UserError, match="2 images"):
+        module.training_step(one, 0)
 
 
 def test_five_critic_steps_to_one_of_the_generator():

@@ -34,6 +34,12 @@ def test_colour_moves_brightness_scales_saturation_and_contrast_and_nothing_else
     contrast = (moved * centred).sum((1, 2)) / centred.square().sum((1, 2))
     torch.testing.assert_close(moved, contrast[:, None, None] * centred)
     assert 0.5 <= contrast.min() < 0.6 and 1.4 < contrast.max() <= 1.5
+    # what is not grey is scaled by the contrast and by the saturation, from 0 to 2
+    tint, seen = ((v - v.mean(1, keepdim=True)).flatten(1) for v in (x, y))
+    scale = (seen * tint).sum(1) / tint.square().sum(1)
+    torch.testing.assert_close(seen, scale[:, None] * tint)
+    saturation = scale / contrast
+    assert 0 <= saturation.min() < 0.1 and 1.9 < saturation.max() <= 2
     brightness = found.mean((1, 2)) - grey.mean((1, 2))
     assert -0.5 <= brightness.min() < -0.4 and 0.4 < brightness.max() <= 0.5
 

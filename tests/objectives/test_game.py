@@ -28,6 +28,12 @@ def draws() -> Draws:
         ({"r1": -1}, "cannot be negative"),
         ({"augment": ["rotation"]}, "any of colour, translation, cutout"),
         ({"discriminator_steps": 0}, "at least 1"),
+        ({"discriminator_steps": 2.5}, "game.discriminator_steps is 2.5; it must be a whole number"),
+        ({"r1": "1"}, "game.r1 is '1'; it must be a number"),
+        ({"spectral_norm": "false"}, "must be true or false"),
+        ({"objective": ["hinge"]}, "must be a word"),
+        ({"augment": "colour"}, "must be a list of words"),
+        ({"noise_images": 0}, "not a number of images"),
         ({"discriminator_steps": 2, "generator_steps": 2}, "one of the two is 1"),
     ],
 )
@@ -65,6 +71,45 @@ def test_spectral_norm_makes_each_weight_a_matrix_of_norm_one():
         assert norm == pytest.approx(1, abs=1e-3)
     plain = nn.Linear(3, 3)
     assert Game().constrain(plain) is plain and type(plain) is nn.Linear
+
+
+def test_a_gradient_penalty_refuses_a_discriminator_that_mixes_images():
+    mixing = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    with pytest.raises(UserError, match="norm: layer"):
+        Game("wasserstein", gradient_penalty=10).constrain(mixing)
+    assert Game(r1=1).constrain(mixing) is mixing
+
+
+def test_a_penalty_is_of_what_the_discriminator_sees():
+    # instance noise of a deviation that is known shifts the place at which the gradient is taken
+    seen = []
+
+    class Module:
+        updates, images_seen, draw = {"discriminator": 0}, 0, draws()
+
+        def turn(self, player):
+            return self
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def minimize(self, **terms):
+            pass
+
+        def log(self, **terms):
+            pass
+
+    class Net(nn.Module):
+        def forward(self, x):
+            seen.append(x.detach())
+            return x.square().flatten(1).sum(1)
+
+    x = torch.zeros(4, 1, 2, 2)
+    Game(r1=1, instance_noise=1.0).play(Module(), x, lambda: x.clone(), Net())
+    assert all(part.abs().sum() > 0 for part in seen) and len(seen) == 4  # real, fake, penalty, generator
 
 
 def test_instance_noise_has_its_spread_and_falls_to_none():
