@@ -230,7 +230,7 @@ class Measurement:
                 "for. Evaluate it on the data that it was trained on."
             )
         own, theirs = self.model.spec.classes, getattr(self.data, "classes", ())
-        if target == "label" and len(own) != len(theirs):
+        if target == "label" and theirs and len(own) != len(theirs):
             raise UserError(
                 f"{type(self.model).__name__} draws {len(own)} classes ({', '.join(own[:3])}, ...), and "
                 f"{self.reference.name} has {len(theirs)}. Evaluate it on the data that it was trained on."
