@@ -197,10 +197,11 @@ def players_own_every_parameter_once(recipe: Recipe, folder: Path) -> None:
 
 
 def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) -> None:
-    before = {n: p.clone() for n, p in recipe.model().named_parameters() if p.requires_grad}
-    run = train(recipe, folder, images=32)
+    # not a single number: the output's bias of a critic with a linear cost has no gradient
+    before = {n: p.clone() for n, p in recipe.model().named_parameters() if p.requires_grad and p.numel() > 1}
+    run = train(recipe, folder, images=96)  # a generator may step at every fifth batch
     still = [n for n, p in run.lightning_module.named_parameters() if n in before and torch.equal(p, before[n])]
-    demand(not still, f"these parameters did not move in four steps: {', '.join(still)}")
+    demand(not still, f"these parameters did not move in twelve steps: {', '.join(still)}")
     demand(all(run.lightning_module.updates.values()), "a player took no step")
 
 
@@ -211,7 +212,6 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
 
     @torch.no_grad()
     def distance() -> float:
-        model.eval()
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
         return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
@@ -269,7 +269,7 @@ def a_sample_depends_on_its_seed_alone(recipe: Recipe, folder: Path) -> None:
         demand(off <= 1e-4, f"the same seed gives points {off:.2g} apart at batch sizes 5 and 1")
     else:
         demand(off <= 1, f"the same seed gives pixels {off:g} levels apart at batch sizes 5 and 1")
-    two = to_stored(torch.cat([_sample(model, seeds[k : k + 1]) for k in (0, 1)]))  # of one condition
+    two = torch.cat([_sample(model, seeds[k : k + 1]) for k in (0, 1)])  # of one condition
     demand(bool((two[0] != two[1]).any()), "two seeds give the same image")
     if model.conditional:
         one = torch.cat([_sample(model, seeds[:1], first) for first in (0, 1)])
