@@ -28,7 +28,6 @@ class GAN(GenerativeModule):
     Args:
         latent_dim: Numbers in the noise vector z, from a standard normal
         hidden: Widths of the generator between z and the image; the discriminator has them reversed
-        batch_norm: Normalise the generator's layers over the batch
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
 
@@ -40,7 +39,6 @@ class GAN(GenerativeModule):
         spec: DataSpec | None = None,
         latent_dim: int = 64,
         hidden: Sequence[int] = (256, 512, 1024),
-        batch_norm: bool = False,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
@@ -50,9 +48,7 @@ class GAN(GenerativeModule):
         shape, numbers = self.spec.shape, prod(self.spec.shape)
         is_image = len(shape) == 3  # a point may lie anywhere, a pixel in [-1, 1]
         self.generator = nn.Sequential(
-            mlp([latent_dim, *hidden, numbers], norm=batch_norm),
-            nn.Tanh() if is_image else nn.Identity(),
-            nn.Unflatten(1, shape),
+            mlp([latent_dim, *hidden, numbers]), nn.Tanh() if is_image else nn.Identity(), nn.Unflatten(1, shape)
         )
         self.discriminator = nn.Sequential(nn.Flatten(), mlp([numbers, *hidden[::-1], 1], slope=0.2))
         self.game.constrain(self.discriminator)

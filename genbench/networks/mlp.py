@@ -8,15 +8,12 @@ from itertools import pairwise
 from torch import nn
 
 
-def mlp(widths: Sequence[int], slope: float = 0.0, norm: bool = False) -> nn.Sequential:
+def mlp(widths: Sequence[int], slope: float = 0.0) -> nn.Sequential:
     """Linear layers of these widths with ReLU between them: [B, widths[0]] -> [B, widths[-1]].
 
     slope  of the negative side: LeakyReLU where it is not 0
-    norm   batch normalisation before each of these
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers.append(nn.Linear(inputs, outputs))
-        layers += [nn.BatchNorm1d(outputs)] if norm else []
-        layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
-    return nn.Sequential(*layers[: -2 if norm else -1])
+        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
