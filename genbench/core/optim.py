@@ -70,7 +70,7 @@ def build_optimizer(
     *,
     fused: bool,
 ) -> Optimizer:
-    """The player's optimizer; on a GPU in its fused form where it has one and `fused` allows it.
+    """The player's optimizer; in its fused form where it has one and `fused` allows it.
 
     A fused optimizer unscales fp16 gradients inside its step, where they can no longer be clipped.
     """
@@ -83,7 +83,7 @@ def build_optimizer(
             "Leave `fused` out, or use bf16-mixed."
         )
     has_fused = "fused" in inspect.signature(cls.__init__).parameters
-    if has_fused and fused and device.type == "cuda" and not arguments.keys() & {"fused", "foreach"}:
+    if has_fused and fused and device.type in ("cpu", "cuda") and not arguments.keys() & {"fused", "foreach"}:
         arguments["fused"] = True
     if isinstance(arguments.get("betas"), list):
         arguments["betas"] = tuple(arguments["betas"])

@@ -22,7 +22,7 @@ from genbench.core.noise import per_seed
 from genbench.core.optim import merge
 from genbench.core.precision import full
 from genbench.networks.conv import Norm, dcgan_init, down_body, down_net, up_net, widths
-from genbench.objectives.game import Game
+from genbench.objectives.game import Game, Terms, View
 
 ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
@@ -73,30 +73,25 @@ class ConditionalGAN(GenerativeModule):
         real, label, game = batch.image, batch.label, self.game  # [B, C, H, W], [B]
         if batch.known_label is not None:
             raise UserError("ConditionalGAN wants the label of every image: leave `data.labelled` out.")
-        turns, view = game.generator_turns(self), game.view(self.draw, self.images_seen)
-        with torch.set_grad_enabled(turns > 0):
-            fake = self._generate(label)
 
-        with self.turn("discriminator") as turn:
+        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
             real_logits, real_named = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
-            fake_logits, fake_named = self.discriminator(view(fake.detach()), label)
+            fake_logits, fake_named = self.discriminator(view(fake), label)
             terms = game.discriminator(real_logits, fake_logits)
             if real_named is not None:  # Odena et al. 2017, equation 3: of real and of generated images
                 terms["real_class"] = self.class_weight * cross_entropy(full(real_named), label)
                 terms["fake_class"] = self.class_weight * cross_entropy(full(fake_named), label)
             terms |= game.penalties(lambda x: self.discriminator.forward(view(x), label)[0], real, fake, self.draw)
-            turn.minimize(**terms)
-            turn.log(**game.balance(real_logits, fake_logits))
-        game.clip_(self.discriminator)
+            return terms, real_logits, fake_logits
 
-        for again in range(turns):
-            with self.turn("generator") as turn:
-                fake = self._generate(label) if again else fake
-                fake_logits, named = self.discriminator(view(fake), label)
-                terms = game.generator(fake_logits)
-                if named is not None:
-                    terms["class"] = self.class_weight * cross_entropy(full(named), label)
-                turn.minimize(**terms)
+        def fool(view: View, fake: Tensor) -> Terms:
+            fake_logits, named = self.discriminator(view(fake), label)
+            terms = game.generator(fake_logits)
+            if named is not None:
+                terms["class"] = self.class_weight * cross_entropy(full(named), label)
+            return terms
+
+        game.play(self, lambda: self._generate(label), judge, fool)
 
     def _generate(self, label: Tensor) -> Tensor:
         """Images of these classes [B], the noise keyed by their place in the run."""

@@ -62,7 +62,7 @@ class DCGAN(GenerativeModule):
         def generate() -> Tensor:
             return self.generator(self._place(self.draw(getattr(torch, self._draw), len(real), self.latent_dim)))
 
-        self.game.play(self, real, generate, self.discriminator)
+        self.game.duel(self, real, generate)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""

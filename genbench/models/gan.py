@@ -59,7 +59,7 @@ class GAN(GenerativeModule):
         def generate() -> Tensor:
             return self.generator(self.draw(torch.randn, len(real), self.latent_dim).to(self.dtype))
 
-        self.game.play(self, real, generate, self.discriminator)
+        self.game.duel(self, real, generate)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1], or points [n, D]."""

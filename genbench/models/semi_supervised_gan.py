@@ -4,15 +4,14 @@ learns from a few labels and from all images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear, normalize
 
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
@@ -20,8 +19,9 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
 from genbench.core.precision import full
-from genbench.networks.conv import Norm, dcgan_init, down_body, up_net, widths
-from genbench.objectives.game import Game
+from genbench.networks.conv import dcgan_init, down_body, up_net, widths
+from genbench.objectives.augment import augmentations, augmented
+from genbench.objectives.game import Game, Terms, View
 
 ADAM = {"class_path": "torch.optim.Adam", "lr": 3e-4, "betas": [0.5, 0.999]}
 
@@ -37,9 +37,11 @@ class SemiSupervisedGAN(GenerativeModule):
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected discriminator
         noise: Standard deviation of the noise on the discriminator's layers, while it trains; on its input 0.6 of it
-        norm: Normalisation in the convolutional discriminator: over the batch, over each image (layer), or none. Over
-            the batch, labelled, real and generated images are each normalised by themselves
-        unsupervised: Weight of the game's terms in the discriminator; 0 leaves a classifier alone with its labels
+        norm: Normalisation in the convolutional discriminator: over each image (layer), or none
+        unsupervised: Weight of the game's terms in the discriminator; at 0 there is no game, and the classifier is
+            alone with its labels
+        augment_labelled: The labelled images are changed by these, none other is: any of colour, translation, cutout,
+            affine
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
 
@@ -55,8 +57,9 @@ class SemiSupervisedGAN(GenerativeModule):
         width: int = 32,
         hidden: Sequence[int] = (1000, 500, 250, 250, 250),
         noise: float = 0.5,
-        norm: Norm = "layer",
+        norm: Literal["layer", "none"] = "layer",
         unsupervised: float = 1.0,
+        augment_labelled: Sequence[str] = (),
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
@@ -64,6 +67,7 @@ class SemiSupervisedGAN(GenerativeModule):
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         self.latent_dim, self.game = latent_dim, Game.of(game)
         self.matches, self.unsupervised = generator == "feature_matching", unsupervised
+        self.augment_labelled = augmentations(augment_labelled, "model.augment_labelled")
         if self.spec.target != "label":
             raise UserError(
                 "SemiSupervisedGAN learns classes, and this data has none. Choose data with classes (for Shapes "
@@ -78,7 +82,8 @@ class SemiSupervisedGAN(GenerativeModule):
             output = nn.Tanh() if len(shape) == 3 else nn.Identity()  # a point may lie anywhere
             layers = _softplus_net([latent_dim, 500, 500, prod(shape)])
             self.generator = nn.Sequential(*layers, output, nn.Unflatten(1, shape))
-            body, features = _noisy_net([prod(shape), *hidden], noise), hidden[-1]
+            entry = Brightness() if len(shape) == 3 else nn.Identity()
+            body, features = nn.Sequential(entry, *_noisy_net([prod(shape), *hidden], noise)), hidden[-1]
         self.discriminator = Classifier(body, features, classes)
         if network == "conv":
             dcgan_init(self)
@@ -87,32 +92,34 @@ class SemiSupervisedGAN(GenerativeModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         game, real = self.game, batch.image  # [B, C, H, W]
         known, label = (real, batch.label) if batch.known_image is None else (batch.known_image, batch.known_label)
-        turns, view = game.generator_turns(self), game.view(self.draw, self.images_seen)
-        with torch.set_grad_enabled(turns > 0):
-            fake = self._generate(len(real))
 
-        with self.turn("discriminator") as turn:
-            named, _ = self.discriminator(view(known))  # [B, K], the logits of the K classes
-            real_logits = is_real(self.discriminator(view(real))[0])
-            with running_statistics_kept(self.discriminator):
-                fake_logits = is_real(self.discriminator(view(fake.detach()))[0])
+        if not self.unsupervised:
+            view = game.view(self.draw, self.images_seen)
+            with self.turn("discriminator") as turn:
+                named, _ = self.discriminator(view(augmented(known, self.augment_labelled, self.draw)))  # [B, K]
+                turn.minimize(**{"class": cross_entropy(full(named), label)})
+            return
+
+        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
+            named = augmented(known, self.augment_labelled, self.draw)
+            # nothing in the discriminator mixes the images of a batch, so that one pass serves all three kinds
+            logits, _ = self.discriminator(torch.cat([view(named), view(real), view(fake)]))
+            named, of_real, of_fake = logits.tensor_split([len(known), len(known) + len(real)])  # [B, K] each
+            real_logits, fake_logits = is_real(of_real), is_real(of_fake)
             terms = game.discriminator(real_logits, fake_logits)
             terms |= game.penalties(lambda x: is_real(self.discriminator.forward(view(x))[0]), real, fake, self.draw)
             terms = {name: self.unsupervised * term for name, term in terms.items()}
-            turn.minimize(**{"class": cross_entropy(full(named), label)}, **terms)
-            turn.log(**game.balance(real_logits, fake_logits))
-        game.clip_(self.discriminator)
+            return {"class": cross_entropy(full(named), label)} | terms, real_logits, fake_logits
 
-        for again in range(turns):
-            with self.turn("generator") as turn, running_statistics_kept(self.discriminator):
-                fake = self._generate(len(real)) if again else fake
-                logits, features = self.discriminator(view(fake))  # [B, K], [B, F]
-                if self.matches:
-                    with torch.no_grad():
-                        _, wanted = self.discriminator(view(real))
-                    turn.minimize(features=(full(wanted).mean(0) - full(features).mean(0)).square().sum())
-                else:
-                    turn.minimize(**game.generator(is_real(logits)))
+        def fool(view: View, fake: Tensor) -> Terms:
+            logits, features = self.discriminator(view(fake))  # [B, K], [B, F]
+            if not self.matches:
+                return game.generator(is_real(logits))
+            with torch.no_grad():
+                _, wanted = self.discriminator(view(real))
+            return {"features": (full(wanted).mean(0) - full(features).mean(0)).square().sum()}
+
+        game.play(self, lambda: self._generate(len(real)), judge, fool)
 
     def _generate(self, count: int) -> Tensor:
         return self.generator(self.draw(torch.randn, count, self.latent_dim).to(self.dtype))
@@ -133,20 +140,6 @@ def is_real(logits: Tensor) -> Tensor:
     return full(logits).logsumexp(1)
 
 
-@contextmanager
-def running_statistics_kept(net: nn.Module) -> Iterator[None]:
-    """Passes that leave the running statistics of batch normalisation alone: `classify` meets real images only."""
-    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-
 class Classifier(nn.Module):
     """[B, C, H, W] -> logits [B, K], and the features [B, F] that they are made of."""
 
@@ -157,6 +150,21 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.body(x)
         return self.head(features), features
+
+
+class Brightness(nn.Module):
+    """[-1, 1] -> [0, 1], which the authors' noise and weights are meant for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 1) / 2
+
+
+class UnitRows(nn.Linear):
+    """Linear layer whose rows are of length √2, whatever their weights: the authors' weight normalisation, whose
+    lengths are not trained; √2 keeps the outputs of ReLU layers of one size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, 2**0.5 * normalize(self.weight, dim=1), self.bias)
 
 
 class Noise(nn.Module):
@@ -174,11 +182,10 @@ def _noisy_net(sizes: Sequence[int], noise: float) -> nn.Sequential:
     """The authors' network for MNIST: ReLU layers with noise before each."""
     layers: list[nn.Module] = [nn.Flatten(), Noise(0.6 * noise)]
     for inputs, outputs in pairwise(sizes):
-        linear = nn.Linear(inputs, outputs)
-        # so that each layer's outputs are of size 1, which is what the noise is measured by
-        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-        nn.init.zeros_(linear.bias)
-        layers += [nn.utils.parametrizations.weight_norm(linear), nn.ReLU(), Noise(noise)]
+        layer = UnitRows(inputs, outputs)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU(), Noise(noise)]
     return nn.Sequential(*layers)
 
 

@@ -1,7 +1,10 @@
 """TextConditionalGAN: Reed et al., "Generative Adversarial Text to Image Synthesis", ICML 2016,
 https://arxiv.org/abs/1605.05396: GAN-CLS, whose discriminator sees matched, mismatched and generated pairs.
 
-The paper's text encoder was trained beforehand on captions and images; here each player learns a small one of its own.
+Two things differ. The paper's text encoder was trained beforehand on captions and images; here each player learns a
+small one of its own. And the paper's discriminator has the text as further channels at 4×4; here its verdict is an
+inner product with the text (Miyato & Koyama 2018, "cGANs with Projection Discriminator"), which learns what a word
+means in a fraction of the images.
 """
 
 from __future__ import annotations
@@ -15,10 +18,10 @@ from torch.nn.functional import relu
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.core.noise import per_seed
+from genbench.core.noise import Draws, per_seed
 from genbench.core.optim import merge
 from genbench.networks.conv import Norm, dcgan_init, down_body, up_net, widths
-from genbench.objectives.game import Game
+from genbench.objectives.game import Game, Terms, View
 
 # section 5: Adam with learning rate 0.0002 and momentum 0.5
 ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
@@ -32,6 +35,7 @@ class TextConditionalGAN(GenerativeModule):
         text_dim: Numbers that a caption becomes; the paper's 128
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
         norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
+        mismatches: Wrong captions that the discriminator is shown for each real image; the paper's 1
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
 
@@ -46,12 +50,15 @@ class TextConditionalGAN(GenerativeModule):
         text_dim: int = 128,
         width: int = 64,
         norm: Norm = "batch",
+        mismatches: int = 1,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, Game.of(game)
+        self.latent_dim, self.mismatches, self.game = latent_dim, mismatches, Game.of(game)
+        if mismatches < 1:
+            raise UserError(f"model.mismatches is {mismatches}; it must be at least 1.")
         if self.spec.target != "caption":
             raise UserError(
                 "TextConditionalGAN learns from captions, and this data has none. Choose captioned data, such as "
@@ -67,26 +74,21 @@ class TextConditionalGAN(GenerativeModule):
         real, caption, game = batch.image, batch.caption, self.game  # [B, C, H, W], [B, L]
         if len(real) < 2:
             raise UserError("TextConditionalGAN takes mismatched captions from its batch: give each device 2 images.")
-        turns, view = game.generator_turns(self), game.view(self.draw, self.images_seen)
-        with torch.set_grad_enabled(turns > 0):
-            fake = self._generate(caption)
+        wrong = [_mismatched(caption, self.draw, 1 + k % (len(caption) - 1)) for k in range(self.mismatches)]
 
-        with self.turn("discriminator") as turn:
-            # algorithm 1: s_r of right pairs, s_w of real images with another's caption, s_f of generated images
-            matched, mismatched = self.discriminator(view(real), caption, caption.roll(1, 0))  # [B, 1] each
-            (fake_logits,) = self.discriminator(view(fake.detach()), caption)
+        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
+            # algorithm 1: s_r of right pairs, s_w of real images with wrong captions, s_f of generated images
+            matched, *mismatched = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
+            (fake_logits,) = self.discriminator(view(fake), caption)
             terms = game.discriminator(matched, fake_logits)
-            terms |= {"fake": terms["fake"] / 2, "mismatched": game.objective.fake(mismatched) / 2}
+            terms |= {"fake": terms["fake"] / 2, "mismatched": game.objective.fake(torch.cat(mismatched)) / 2}
             terms |= game.penalties(lambda x: self.discriminator.forward(view(x), caption)[0], real, fake, self.draw)
-            turn.minimize(**terms)
-            turn.log(**game.balance(matched, fake_logits))
-        game.clip_(self.discriminator)
+            return terms, matched, fake_logits
 
-        for again in range(turns):
-            with self.turn("generator") as turn:
-                fake = self._generate(caption) if again else fake
-                (fake_logits,) = self.discriminator(view(fake), caption)
-                turn.minimize(**game.generator(fake_logits))
+        def fool(view: View, fake: Tensor) -> Terms:
+            return game.generator(self.discriminator(view(fake), caption)[0])
+
+        game.play(self, lambda: self._generate(caption), judge, fool)
 
     def _generate(self, caption: Tensor) -> Tensor:
         z = self.draw(torch.randn, len(caption), self.latent_dim).to(self.dtype)
@@ -133,18 +135,29 @@ class Drawer(nn.Module):
 class Judge(nn.Module):
     """Images [B, C, H, W] and captions [B, L] -> logits [B, 1] of each pair; several captions share the image's part.
 
-    The text joins the features where they are 4×4 (section 4.1).
+    The logit is ψ(φ) + ⟨text, φ⟩: the second term is a sum over what the caption says, as the logarithm of how likely
+    a picture shows several things is.
     """
 
     def __init__(self, channels: int, size: int, width: int, words: int, text_dim: int, norm: Norm) -> None:
         super().__init__()
         features = widths(size, width)[-1]
-        self.text = TextEncoder(words, text_dim)
         self.body = down_body(channels, size, width, norm)
-        self.join = nn.Sequential(nn.Conv2d(features + text_dim, features, 1), nn.LeakyReLU(0.2))
-        self.output = nn.Sequential(nn.Conv2d(features, 1, 4), nn.Flatten())
+        self.squeeze = nn.Sequential(nn.Conv2d(features, features, 4), nn.LeakyReLU(0.2), nn.Flatten())  # 4x4 -> 1x1
+        self.output = nn.Linear(features, 1)
+        self.text = nn.Sequential(TextEncoder(words, text_dim), nn.Linear(text_dim, features))
 
     def forward(self, x: Tensor, *captions: Tensor) -> list[Tensor]:
-        h = self.body(x)  # [B, F, 4, 4]
-        texts = (self.text(caption)[:, :, None, None].expand(-1, -1, 4, 4) for caption in captions)
-        return [self.output(self.join(torch.cat([h, text.to(h.dtype)], 1))) for text in texts]
+        phi = self.squeeze(self.body(x))  # [B, F]
+        plain = self.output(phi)
+        return [plain + (self.text(caption) * phi).sum(1, keepdim=True) for caption in captions]
+
+
+def _mismatched(caption: Tensor, draw: Draws, roll: int) -> Tensor:
+    """Captions [B, L] with one word each from another's, so that each word has to be looked at: [B, L].
+
+    The other is the one `roll` places before in the batch. Where the two are the same, so is what comes of them.
+    """
+    other = caption.roll(roll, 0)
+    place = (draw(torch.rand, *caption.shape) * (caption != other)).argmax(1, keepdim=True)  # [B, 1]
+    return caption.scatter(1, place, other.gather(1, place))

@@ -1,5 +1,6 @@
 """Differentiable augmentation of what a discriminator sees: Zhao et al. 2020, "Differentiable Augmentation for
-Data-Efficient GAN Training", https://arxiv.org/abs/2006.10738, with the strengths of its appendix.
+Data-Efficient GAN Training", https://arxiv.org/abs/2006.10738, with the strengths of its appendix; and `affine`, for
+images whose class stays under a small turn.
 
 Real and generated images are treated alike, and the gradient passes to the generator. All are [B, C, H, W] -> the same.
 `draw(torch.rand, B, *shape)` gives the noise.
@@ -7,11 +8,14 @@ Real and generated images are treated alike, and the gradient passes to the gene
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample, pad
+
+from genbench.core.errors import UserError
 
 Draw = Callable[..., Tensor]
 
@@ -55,4 +59,32 @@ def _outside(centre: Tensor, side: int, ratio: float) -> Tensor:
     return (place < first) | (place >= first + band)
 
 
-AUGMENTATIONS = {"colour": colour, "translation": translation, "cutout": cutout}
+def affine(x: Tensor, draw: Draw) -> Tensor:
+    """Turned by up to 22.5°, scaled by e^±0.15, sheared by up to 0.15 and moved by up to a fourteenth of the side; what
+    comes in at an edge is the edge again. Bilinear."""
+    turn, scale, shear, right, down = (2 * draw(torch.rand, len(x), 5).to(x.dtype) - 1).unbind(1)
+    turn, scale, shear = math.pi / 8 * turn, (0.15 * scale).exp(), 0.15 * shear
+    cos, sin = scale * turn.cos(), scale * turn.sin()
+    # where a pixel of the result comes from, the image being [-1, 1] wide
+    rows = ((cos, shear * cos - sin, right / 7), (sin, shear * sin + cos, down / 7))
+    grid = affine_grid(torch.stack([torch.stack(row, 1) for row in rows], 1), list(x.shape), align_corners=False)
+    return grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+AUGMENTATIONS = {"colour": colour, "translation": translation, "cutout": cutout, "affine": affine}
+
+
+def augmentations(names: Sequence[str], argument: str) -> list[Callable[[Tensor, Draw], Tensor]]:
+    """Those of these names. Raises UserError, which calls the argument by its name, where one is not known."""
+    if isinstance(names, str) or set(names) - set(AUGMENTATIONS):
+        raise UserError(f"{argument} is {names}; it is a list of any of {', '.join(AUGMENTATIONS)}.")
+    return [AUGMENTATIONS[name] for name in names]
+
+
+def augmented(x: Tensor, changes: Sequence[Callable[[Tensor, Draw], Tensor]], draw: Draw) -> Tensor:
+    """Images [B, C, H, W] changed one way after the other. Raises UserError for points [B, D]."""
+    if changes and x.ndim != 4:
+        raise UserError("Augmentations change images, and the data has points. Leave `augment` out.")
+    for change in changes:
+        x = change(x, draw)
+    return x

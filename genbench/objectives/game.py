@@ -15,7 +15,10 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws
 from genbench.core.units import Images
 from genbench.objectives.adversarial import OBJECTIVES, clip_weights_, gradient_penalty, r1_penalty
-from genbench.objectives.augment import AUGMENTATIONS
+from genbench.objectives.augment import augmentations, augmented
+
+Terms = dict[str, Tensor]  # scalars by name
+View = Callable[[Tensor], Tensor]  # what the discriminator is shown of an image
 
 
 class Game:
@@ -32,7 +35,7 @@ class Game:
         instance_noise: Standard deviation of noise on all that the discriminator sees (Sønderby et al. 2017, section 4)
         noise_images: Let that noise fall to none over so many images; by default it stays
         augment: What the discriminator sees is changed by these, and the gradient passes (DiffAugment): any of colour,
-            translation, cutout
+            translation, cutout, affine
         discriminator_steps: Steps of the discriminator, each on a batch of its own, for one of the generator
         generator_steps: Steps of the generator for one of the discriminator
     """
@@ -62,9 +65,7 @@ class Game:
         except ValueError as error:
             raise UserError(f"game.noise_images: {error}.") from error
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
-        if isinstance(augment, str) or set(augment) - set(AUGMENTATIONS):
-            raise UserError(f"game.augment is {augment}; it is a list of any of {', '.join(AUGMENTATIONS)}.")
-        self.augment = [AUGMENTATIONS[name] for name in augment]
+        self.augment = augmentations(augment, "game.augment")
         for name in ("gradient_penalty", "r1", "clip", "instance_noise"):
             if getattr(self, name) < 0:
                 raise UserError(f"game.{name} is {getattr(self, name)}; it cannot be negative.")
@@ -134,32 +135,29 @@ class Game:
         due = (module.updates["discriminator"] + 1) % self.discriminator_steps == 0
         return self.generator_steps if due else 0
 
-    def view(self, draw: Draws, images_seen: int) -> Callable[[Tensor], Tensor]:
+    def view(self, draw: Draws, images_seen: int) -> View:
         """What the discriminator is shown of an image: augmented, and under the instance noise of this moment."""
         left = max(0.0, 1 - images_seen / self.noise_images) if self.noise_images else 1.0
 
         def seen(x: Tensor) -> Tensor:
-            for change in self.augment:
-                if x.ndim != 4:
-                    raise UserError("game.augment changes images, and the data has points. Leave it out.")
-                x = change(x, draw)
+            x = augmented(x, self.augment, draw)
             if self.instance_noise and left:
                 x = x + self.instance_noise * left * draw(torch.randn, *x.shape).to(x.dtype)
             return x
 
         return seen
 
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
         """[B], [B] -> the discriminator's cost, scalar terms by name."""
         return {"real": self.objective.real(real_logits, self.smoothing), "fake": self.objective.fake(fake_logits)}
 
-    def generator(self, fake_logits: Tensor) -> dict[str, Tensor]:
+    def generator(self, fake_logits: Tensor) -> Terms:
         """[B] -> the generator's cost."""
         return {"adversarial": self.objective.generator(fake_logits)}
 
     def penalties(
         self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draw: Draws
-    ) -> dict[str, Tensor]:
+    ) -> Terms:
         """Those that are asked for, weighted: scalars by name. real and fake [B, ...]"""
         terms = {}
         if (self.gradient_penalty or self.r1) and real.dtype in (torch.float16, torch.bfloat16):
@@ -174,7 +172,7 @@ class Game:
             terms["r1"] = self.r1 * r1_penalty(discriminator, real)
         return terms
 
-    def balance(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+    def balance(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
         """Mean D(x) and D(G(z)), and the shares of both that are told right; none where D is no probability."""
         real, fake = (self.objective.probability(x.detach()) for x in (real_logits, fake_logits))
         if real is None:
@@ -194,29 +192,38 @@ class Game:
     def play(
         self,
         module: GenerativeModule,
-        real: Tensor,
         generate: Callable[[], Tensor],
-        discriminator: nn.Module,
+        judge: Callable[[View, Tensor], tuple[Terms, Tensor, Tensor]],
+        fool: Callable[[View, Tensor], Terms],
     ) -> None:
-        """The two turns of a training step, for a discriminator of images to logits.
+        """The two turns of a training step.
 
-        generate() -> [B, ...] draws as many images as `real` has
+        generate() -> [B, ...] draws images
+        judge(view, fake) -> the discriminator's terms, and its logits of real and of generated images
+        fool(view, fake) -> the generator's terms
         """
         turns, view = self.generator_turns(module), self.view(module.draw, module.images_seen)
         with torch.set_grad_enabled(turns > 0):
             fake = generate()  # one pass serves both turns: the generator steps last
 
         with module.turn("discriminator") as turn:
-            real_logits = discriminator(view(real))
-            fake_logits = discriminator(view(fake.detach()))
-            turn.minimize(
-                **self.discriminator(real_logits, fake_logits),
-                **self.penalties(lambda x: discriminator.forward(view(x)), real, fake, module.draw),
-            )
+            terms, real_logits, fake_logits = judge(view, fake.detach())
+            turn.minimize(**terms)
             turn.log(**self.balance(real_logits, fake_logits))
-        self.clip_(discriminator)
+        self.clip_(module.discriminator)
 
         for again in range(turns):
             with module.turn("generator") as turn:
-                fake = generate() if again else fake
-                turn.minimize(**self.generator(discriminator(view(fake))))
+                turn.minimize(**fool(view, generate() if again else fake))
+
+    def duel(self, module: GenerativeModule, real: Tensor, generate: Callable[[], Tensor]) -> None:
+        """`play` where the discriminator is one of images to logits; generate() -> as many as `real` has."""
+        discriminator = module.discriminator
+
+        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
+            real_logits, fake_logits = discriminator(view(real)), discriminator(view(fake))
+            terms = self.discriminator(real_logits, fake_logits)
+            terms |= self.penalties(lambda x: discriminator.forward(view(x)), real, fake, module.draw)
+            return terms, real_logits, fake_logits
+
+        self.play(module, generate, judge, lambda view, fake: self.generator(discriminator(view(fake))))

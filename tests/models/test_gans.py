@@ -2,17 +2,19 @@
 
 import pytest
 import torch
-from small import run
+from small import RandomImages, run
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Classifies, Samples
 from genbench.core.errors import UserError
+from genbench.core.noise import Draws
 from genbench.models import DCGAN, GAN, SNGAN, ConditionalGAN, SemiSupervisedGAN, TextConditionalGAN
 from genbench.models.conditional_gan import Auxiliary, Concatenation, Projection
-from genbench.models.semi_supervised_gan import is_real, running_statistics_kept
-from genbench.models.text_conditional_gan import Judge, TextEncoder
+from genbench.models.semi_supervised_gan import UnitRows, is_real
+from genbench.models.text_conditional_gan import Judge, TextEncoder, _mismatched
+from genbench.objectives.augment import AUGMENTATIONS
 
 LABELS = DataSpec((1, 16, 16), "label", ("zero", "one", "two"))
 CAPTIONS = DataSpec((3, 16, 16), "caption", (), ("<pad>", "a", "red", "blue", "circle"))
@@ -121,17 +123,39 @@ def test_several_captions_share_the_images_part():
         torch.testing.assert_close(found, judge(x, caption)[0])
 
 
-def test_generated_images_leave_the_statistics_that_classify_uses_alone():
-    torch.manual_seed(0)
-    module = SemiSupervisedGAN(LABELS, width=4, latent_dim=4, norm="batch")
-    net = module.discriminator.train()
-    norm = next(layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))
-    before = norm.running_mean.clone()
-    with running_statistics_kept(net):
-        net(torch.randn(8, 1, 16, 16) + 5)
-    assert torch.equal(norm.running_mean, before) and norm.momentum == 0.1
-    net(torch.randn(8, 1, 16, 16) + 5)
-    assert not torch.equal(norm.running_mean, before)
+def test_weights_of_any_length_make_the_same_layer_of_the_papers_network():
+    layer, x = UnitRows(6, 4), torch.randn(9, 6)
+    before = layer(x)
+    with torch.no_grad():
+        layer.weight *= torch.tensor([[0.1], [1.0], [3.0], [10.0]])
+    torch.testing.assert_close(layer(x), before)
+    torch.testing.assert_close(
+        before, 2**0.5 * x @ (layer.weight / layer.weight.norm(dim=1, keepdim=True)).T + layer.bias
+    )
+
+
+@pytest.fixture
+def labelled(monkeypatch):
+    monkeypatch.setattr(RandomImages, "targets", {"label": torch.arange(64) % 3})
+
+
+def test_labels_alone_leave_the_generator_where_it_is(labelled):
+    module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, unsupervised=0)
+    before = [p.clone() for p in module.generator.parameters()]
+    run(module, images=16)
+    assert module.updates == {"generator": 0, "discriminator": 2}
+    assert all(torch.equal(a, b) for a, b in zip(before, module.generator.parameters(), strict=True))
+
+
+def test_only_labelled_images_are_augmented_where_only_they_are_asked_to_be(labelled, monkeypatch):
+    # an augmentation that paints them black, seen by what the network is given
+    monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: torch.full_like(x, -1))
+    module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, augment_labelled=["cutout"])
+    shown = []
+    module.discriminator.register_forward_pre_hook(lambda _, args: shown.append(args[0].detach()))
+    run(module, images=8)
+    known, real, fake = shown[0].split(8)
+    assert (known == -1).all() and not (real == -1).all() and not (fake == -1).all()
 
 
 def test_a_caption_has_a_mismatch_in_its_batch():
@@ -139,6 +163,25 @@ def test_a_caption_has_a_mismatch_in_its_batch():
     one = Batch(torch.zeros(1, 3, 16, 16), caption=torch.ones(1, 4, dtype=torch.long))
     with pytest.raises(UserError, match="2 images"):
         module.training_step(one, 0)
+
+
+def test_a_mismatched_caption_differs_in_one_word_which_is_anothers():
+    caption, draw = torch.randint(1, 9, (32, 5)), Draws()
+    caption[1] = caption[0]
+    draw.seed("test")
+    wrong = _mismatched(caption, draw, 1)
+    changed = wrong != caption
+    assert torch.equal(changed.sum(1), (caption != caption.roll(1, 0)).any(1).long())  # none where the two are the same
+    assert torch.equal(wrong[changed], caption.roll(1, 0)[changed])
+    assert (changed.sum(0) > 0).all()  # each place's turn comes
+
+
+def test_the_verdict_on_a_pair_is_a_sum_over_features_of_text_and_image():
+    judge = Judge(3, 16, 4, 5, 8, "none").eval()
+    x, caption = torch.randn(6, 3, 16, 16), torch.randint(1, 5, (6, 4))
+    phi = judge.squeeze(judge.body(x))
+    expected = judge.output(phi)[:, 0] + (judge.text(caption) * phi).sum(1)
+    torch.testing.assert_close(judge(x, caption)[0][:, 0], expected)
 
 
 def test_five_critic_steps_to_one_of_the_generator():

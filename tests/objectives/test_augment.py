@@ -1,10 +1,13 @@
 """What DiffAugment does to an image, and that gradients pass."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import affine_transform
 
+from genbench.core.errors import UserError
 from genbench.core.noise import Draws
-from genbench.objectives.augment import AUGMENTATIONS, colour, cutout, translation
+from genbench.objectives.augment import AUGMENTATIONS, affine, augmentations, augmented, colour, cutout, translation
 
 
 def draws() -> Draws:
@@ -61,3 +64,34 @@ def test_cutout_leaves_a_square_of_half_the_side_empty_at_most():
     empty = (y[:, 0] == 0).sum((1, 2))
     assert empty.max() == 16 and empty.min() >= 4  # 4×4 inside, a quarter of it at a corner
     assert (y == 0).any(0).all()  # every pixel is cut in some image
+
+
+def test_affine_is_scipys_of_the_same_matrix():
+    # a smooth picture in the middle, so that what lies beyond the edges is alike everywhere
+    x = torch.zeros(1, 1, 20, 20, dtype=torch.float64)
+    x[0, 0, 6:13, 8:12] = torch.rand(7, 4, dtype=torch.float64)
+    noise = torch.tensor([[1.0, 0.2, 0.9, 0.7, 0.1]], dtype=torch.float64)
+    turn, scale, shear, right, down = (2 * noise[0] - 1).tolist()
+    turn, scale, shear = turn * np.pi / 8, np.exp(0.15 * scale), 0.15 * shear
+    rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = (rotation @ [[1, shear], [0, 1]])[::-1, ::-1]  # SciPy counts rows first
+    middle, moved = np.array([9.5, 9.5]), np.array([down, right]) / 7 * 10
+    expected = affine_transform(x[0, 0].numpy(), matrix, middle + moved - matrix @ middle, order=1)
+    found = affine(x, lambda *_: noise)[0, 0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_affine_keeps_a_plain_image_and_most_of_the_ink():
+    plain = torch.full((50, 1, 16, 16), -1.0)
+    torch.testing.assert_close(affine(plain, draws()), plain)  # what comes in is the edge again
+    blob = torch.zeros(200, 1, 32, 32)
+    blob[:, :, 12:20, 12:20] = 1
+    ink = affine(blob, draws()).sum((1, 2, 3)) / 64
+    assert 0.7 < ink.min() < 0.85 and 1.15 < ink.max() < 1.4  # areas of e^±0.3
+
+
+def test_names_that_are_not_known_and_points_are_refused():
+    with pytest.raises(UserError, match="model.augment_labelled is .*any of colour, translation, cutout, affine"):
+        augmentations(["turn"], "model.augment_labelled")
+    with pytest.raises(UserError, match="the data has points"):
+        augmented(torch.zeros(3, 2), [affine], draws())

@@ -26,7 +26,7 @@ def draws() -> Draws:
         ({"objective": "hinge", "smoothing": 0.9}, "no label to smooth"),
         ({"smoothing": 1.1}, r"lies in \(0.5, 1\]"),
         ({"r1": -1}, "cannot be negative"),
-        ({"augment": ["rotation"]}, "any of colour, translation, cutout"),
+        ({"augment": ["rotation"]}, "any of colour, translation, cutout, affine"),
         ({"discriminator_steps": 0}, "at least 1"),
         ({"discriminator_steps": 2.5}, "game.discriminator_steps is 2.5; it must be a whole number"),
         ({"r1": "1"}, "game.r1 is '1'; it must be a number"),
@@ -108,7 +108,9 @@ def test_a_penalty_is_of_what_the_discriminator_sees():
             return x.square().flatten(1).sum(1)
 
     x = torch.zeros(4, 1, 2, 2)
-    Game(r1=1, instance_noise=1.0).play(Module(), x, lambda: x.clone(), Net())
+    module = Module()
+    module.discriminator = Net()
+    Game(r1=1, instance_noise=1.0).duel(module, x, lambda: x.clone())
     assert all(part.abs().sum() > 0 for part in seen) and len(seen) == 4  # real, fake, penalty, generator
 
 
