@@ -26,7 +26,7 @@ from lightning import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import cross_entropy, interpolate
 
 import genbench
 import genbench.data
@@ -35,7 +35,7 @@ from genbench.callbacks import EMA, Balance, Budget, Checkpoint, Monitor, Qualit
 from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
 from genbench.core.batch import Batch, DataSpec, from_stored, to_stored
-from genbench.core.capabilities import Encodes, Reconstructs, Samples
+from genbench.core.capabilities import Classifies, Encodes, Reconstructs, Samples
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
@@ -212,11 +212,15 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
 
     @torch.no_grad()
     def distance() -> float:
+        if isinstance(model, Classifies):
+            cost = cross_entropy(model.eval().classify(real), data.everything.everything.label).item()
+            model.train()
+            return cost
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
         return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
 
-    if not isinstance(model, (Samples, Reconstructs)):
+    if not isinstance(model, (Samples, Reconstructs, Classifies)):
         return
     before = distance()
     for steps in (200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more

@@ -36,6 +36,8 @@ class TextConditionalGAN(GenerativeModule):
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
         norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
         mismatches: Wrong captions that the discriminator is shown for each real image; the paper's 1
+        mismatch_weight: Weight of their mean in the discriminator's cost; the paper's is a half, as is that of
+            generated images
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
 
@@ -51,12 +53,14 @@ class TextConditionalGAN(GenerativeModule):
         width: int = 64,
         norm: Norm = "batch",
         mismatches: int = 1,
+        mismatch_weight: float = 0.5,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.mismatches, self.game = latent_dim, mismatches, Game.of(game)
+        self.latent_dim, self.game = latent_dim, Game.of(game)
+        self.mismatches, self.mismatch_weight = mismatches, mismatch_weight
         if mismatches < 1:
             raise UserError(f"model.mismatches is {mismatches}; it must be at least 1.")
         if self.spec.target != "caption":
@@ -81,7 +85,8 @@ class TextConditionalGAN(GenerativeModule):
             matched, *mismatched = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
             (fake_logits,) = self.discriminator(view(fake), caption)
             terms = game.discriminator(matched, fake_logits)
-            terms |= {"fake": terms["fake"] / 2, "mismatched": game.objective.fake(torch.cat(mismatched)) / 2}
+            terms["fake"] = terms["fake"] / 2
+            terms["mismatched"] = self.mismatch_weight * game.objective.fake(torch.cat(mismatched))
             terms |= game.penalties(lambda x: self.discriminator.forward(view(x), caption)[0], real, fake, self.draw)
             return terms, matched, fake_logits
 

@@ -155,9 +155,7 @@ class Game:
         """[B] -> the generator's cost."""
         return {"adversarial": self.objective.generator(fake_logits)}
 
-    def penalties(
-        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draw: Draws
-    ) -> Terms:
+    def penalties(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draw: Draws) -> Terms:
         """Those that are asked for, weighted: scalars by name. real and fake [B, ...]"""
         terms = {}
         if (self.gradient_penalty or self.r1) and real.dtype in (torch.float16, torch.bfloat16):

@@ -139,7 +139,7 @@ def test_shipped_suites_are_suites_with_a_line_about_them(path):
 
 
 def test_the_shipped_suites_are_those_that_are_promised():
-    assert {path.stem for path in SHIPPED} == {"quick", "mnist", "shapes", "cifar10", "ring"}
+    assert {path.stem for path in SHIPPED} == {"quick", "mnist", "shapes", "cifar10", "ring", "semi", "text"}
 
 
 def test_quick_has_every_model_there_is(tmp_path):
