@@ -40,8 +40,11 @@ class SemiSupervisedGAN(GenerativeModule):
         norm: Normalisation in the convolutional discriminator: over each image (layer), or none
         unsupervised: Weight of the game's terms in the discriminator; at 0 there is no game, and the classifier is
             alone with its labels
-        augment_labelled: The labelled images are changed by these, none other is: any of colour, translation, cutout,
-            affine
+        transforms: Changes that leave an image of its class, which labelled images are trained under: any of colour,
+            translation, cutout, affine
+        consistency: Weight of the cross-entropy between the classes of a real image and those of the same image under
+            the transforms (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; with a GAN, Kumar
+            et al. 2017)
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
 
@@ -59,7 +62,8 @@ class SemiSupervisedGAN(GenerativeModule):
         noise: float = 0.5,
         norm: Literal["layer", "none"] = "layer",
         unsupervised: float = 1.0,
-        augment_labelled: Sequence[str] = (),
+        transforms: Sequence[str] = (),
+        consistency: float = 0.0,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
@@ -67,7 +71,7 @@ class SemiSupervisedGAN(GenerativeModule):
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         self.latent_dim, self.game = latent_dim, Game.of(game)
         self.matches, self.unsupervised = generator == "feature_matching", unsupervised
-        self.augment_labelled = augmentations(augment_labelled, "model.augment_labelled")
+        self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency
         if self.spec.target != "label":
             raise UserError(
                 "SemiSupervisedGAN learns classes, and this data has none. Choose data with classes (for Shapes "
@@ -96,20 +100,26 @@ class SemiSupervisedGAN(GenerativeModule):
         if not self.unsupervised:
             view = game.view(self.draw, self.images_seen)
             with self.turn("discriminator") as turn:
-                named, _ = self.discriminator(view(augmented(known, self.augment_labelled, self.draw)))  # [B, K]
+                named, _ = self.discriminator(view(augmented(known, self.transforms, self.draw)))  # [B, K]
                 turn.minimize(**{"class": cross_entropy(full(named), label)})
             return
 
         def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
-            named = augmented(known, self.augment_labelled, self.draw)
-            # nothing in the discriminator mixes the images of a batch, so that one pass serves all three kinds
-            logits, _ = self.discriminator(torch.cat([view(named), view(real), view(fake)]))
-            named, of_real, of_fake = logits.tensor_split([len(known), len(known) + len(real)])  # [B, K] each
+            shown = [augmented(known, self.transforms, self.draw), real, fake]
+            if self.consistency:
+                shown.append(augmented(real, self.transforms, self.draw))
+            # nothing in the discriminator mixes the images of a batch, so that one pass serves them all
+            logits, _ = self.discriminator(torch.cat([view(x) for x in shown]))
+            named, of_real, of_fake, *changed = logits.split([len(x) for x in shown])  # [B, K] each
             real_logits, fake_logits = is_real(of_real), is_real(of_fake)
             terms = game.discriminator(real_logits, fake_logits)
             terms |= game.penalties(lambda x: is_real(self.discriminator.forward(view(x))[0]), real, fake, self.draw)
             terms = {name: self.unsupervised * term for name, term in terms.items()}
-            return {"class": cross_entropy(full(named), label)} | terms, real_logits, fake_logits
+            terms["class"] = cross_entropy(full(named), label)
+            if changed:  # the image as it is teaches, the changed one learns
+                wanted = full(of_real).detach().softmax(1)
+                terms["consistency"] = self.consistency * cross_entropy(full(changed[0]), wanted)
+            return terms, real_logits, fake_logits
 
         def fool(view: View, fake: Tensor) -> Terms:
             logits, features = self.discriminator(view(fake))  # [B, K], [B, F]

@@ -147,15 +147,31 @@ def test_labels_alone_leave_the_generator_where_it_is(labelled):
     assert all(torch.equal(a, b) for a, b in zip(before, module.generator.parameters(), strict=True))
 
 
-def test_only_labelled_images_are_augmented_where_only_they_are_asked_to_be(labelled, monkeypatch):
-    # an augmentation that paints them black, seen by what the network is given
+@pytest.mark.parametrize("consistency", [0.0, 1.0])
+def test_labelled_images_are_transformed_and_real_ones_once_more_for_consistency(consistency, labelled, monkeypatch):
+    # a transform that paints them black, seen by what the network is given
     monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: torch.full_like(x, -1))
-    module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, augment_labelled=["cutout"])
+    settings = {"network": "mlp", "hidden": [8], "latent_dim": 4, "transforms": ["cutout"], "consistency": consistency}
+    module = SemiSupervisedGAN(LABELS, **settings)
     shown = []
     module.discriminator.register_forward_pre_hook(lambda _, args: shown.append(args[0].detach()))
     run(module, images=8)
-    known, real, fake = shown[0].split(8)
-    assert (known == -1).all() and not (real == -1).all() and not (fake == -1).all()
+    black = [bool((part == -1).all()) for part in shown[0].split(8)]  # labelled, real, generated, and transformed
+    assert black == [True, False, False, True][: 4 if consistency else 3]
+
+
+def test_consistency_leaves_alone_what_an_image_is_called_as_it_is(labelled, monkeypatch):
+    monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: x.flip(3))
+    module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, transforms=["cutout"], consistency=1.0)
+    given = []
+    monkeypatch.setattr(
+        module.game, "play", lambda _, generate, judge, fool: given.append(judge(lambda x: x, generate()))
+    )
+    x = torch.randn(8, 1, 16, 16)
+    module.eval()
+    module.training_step(Batch(x, label=torch.arange(8) % 3), 0)
+    wanted, found = module.classify(x).softmax(1), module.classify(x.flip(3)).log_softmax(1)
+    torch.testing.assert_close(given[0][0]["consistency"], -(wanted * found).sum(1).mean())
 
 
 def test_a_caption_has_a_mismatch_in_its_batch():

@@ -91,7 +91,7 @@ def test_affine_keeps_a_plain_image_and_most_of_the_ink():
 
 
 def test_names_that_are_not_known_and_points_are_refused():
-    with pytest.raises(UserError, match="model.augment_labelled is .*any of colour, translation, cutout, affine"):
-        augmentations(["turn"], "model.augment_labelled")
+    with pytest.raises(UserError, match="model.transforms is .*any of colour, translation, cutout, affine"):
+        augmentations(["turn"], "model.transforms")
     with pytest.raises(UserError, match="the data has points"):
         augmented(torch.zeros(3, 2), [affine], draws())
