@@ -155,7 +155,8 @@ class Judge(nn.Module):
     def forward(self, x: Tensor, *captions: Tensor) -> list[Tensor]:
         phi = self.squeeze(self.body(x))  # [B, F]
         plain = self.output(phi)
-        return [plain + (self.text(caption) * phi).sum(1, keepdim=True) for caption in captions]
+        texts = self.text(torch.cat(captions)).split(len(x))  # [B, F] each
+        return [plain + (text * phi).sum(1, keepdim=True) for text in texts]
 
 
 def _mismatched(caption: Tensor, draw: Draws, roll: int) -> Tensor:

@@ -84,7 +84,9 @@ def augmentations(names: Sequence[str], argument: str) -> list[Callable[[Tensor,
 def augmented(x: Tensor, changes: Sequence[Callable[[Tensor, Draw], Tensor]], draw: Draw) -> Tensor:
     """Images [B, C, H, W] changed one way after the other. Raises UserError for points [B, D]."""
     if changes and x.ndim != 4:
-        raise UserError("Augmentations change images, and the data has points. Leave them out.")
+        raise UserError(
+            "Augmentations (`game.augment`, `model.transforms`) change images, and the data has points. Leave them out."
+        )
     for change in changes:
         x = change(x, draw)
     return x

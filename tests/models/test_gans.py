@@ -160,7 +160,7 @@ def test_labelled_images_are_transformed_and_real_ones_once_more_for_consistency
     assert black == [True, False, False, True][: 4 if consistency else 3]
 
 
-def test_consistency_leaves_alone_what_an_image_is_called_as_it_is(labelled, monkeypatch):
+def test_consistency_is_the_cross_entropy_from_an_images_classes_to_those_of_its_transform(monkeypatch):
     monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: x.flip(3))
     module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, transforms=["cutout"], consistency=1.0)
     given = []
