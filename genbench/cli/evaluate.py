@@ -16,7 +16,7 @@ from typing import Any
 
 from genbench.cli import configs
 from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of, usable_device
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.evaluation import protocol as protocols
 
 
@@ -70,10 +70,7 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError("`--data.…` belongs to `--data`, and `--reference` was given.")
     if arguments.data and arguments.reference:
         raise UserError("Give either `--data NAME` or `--reference PATH` to compare with, not both.")
-    for option in ("devices", "batch_size"):
-        value = getattr(arguments, option)
-        if value is not None and value < 1:
-            raise UserError(f"--{option.replace('_', '-')} is {value}; it must be at least 1.")
+    refuse_below(1, {"--devices": arguments.devices, "--batch-size": arguments.batch_size})
     if arguments.config:
         arguments.config = _read_config(arguments.config)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun has started the processes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli.runs import find_checkpoint, import_modules, usable_device
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
 # of points: .png is a plot, .npy and .npz hold float32 [n, D]
@@ -36,9 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
     arguments, own = _parser().parse_known_args(argv)
-    for name in ("n", "batch_size"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be at least 1.")
+    refuse_below(1, {"--n": arguments.n, "--batch-size": arguments.batch_size})
     out = arguments.out
     if out.suffix not in ("", ".png", ".npy", ".npz"):
         raise UserError(f"--out {out}: '{out.suffix}' is none of the formats: {FORMATS}.")

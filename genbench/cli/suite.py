@@ -18,7 +18,7 @@ from typing import Any
 
 from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.suites import claims
 from genbench.suites.folder import Folder, State, side_by_side
 from genbench.suites.suite import Suite, load, told
@@ -59,8 +59,7 @@ def main(verb: str, argv: list[str]) -> int:
     if arguments.what == "status":
         folder = arguments.folder or _folder_of(arguments.suite)
         return _status(Folder(folder))
-    if arguments.at_once is not None and arguments.at_once < 1:
-        raise UserError(f"--at-once is {arguments.at_once}; it must be at least 1.")
+    refuse_below(1, {"--at-once": arguments.at_once})
     return _run(arguments, _modules(argv))
 
 

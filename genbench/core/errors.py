@@ -1,5 +1,9 @@
 """Errors that are sentences for the person at the keyboard."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class UserError(Exception):
     """Something the user can mend: the message says what was given, what was expected and what to do.
@@ -22,3 +26,10 @@ class Interrupted(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
         self.signum = signum
+
+
+def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:
+    """Raise UserError for a setting, called as the user wrote it, that is less than it may be; None is not set."""
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise UserError(f"{name} is {value}; it must be at least {least}.")

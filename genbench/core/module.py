@@ -35,7 +35,7 @@ from torch.optim import Optimizer
 from genbench.core import ranks
 from genbench.core.arguments import Remembers
 from genbench.core.batch import DataSpec
-from genbench.core.errors import NonFiniteLoss, UserError
+from genbench.core.errors import NonFiniteLoss, UserError, refuse_below
 from genbench.core.noise import Draws, mix
 from genbench.core.optim import advance_schedule, build_optimizer, build_schedule, merge
 
@@ -128,8 +128,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             for name in given or {}:
                 if name not in self.players:
                     raise UserError(f"{argument} names the player '{name}'; the players are {', '.join(self.players)}.")
-        if accumulate < 1:
-            raise UserError(f"accumulate is {accumulate}; it must be at least 1.")
+        refuse_below(1, {"accumulate": accumulate})
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
 
         self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights

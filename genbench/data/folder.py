@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.data.base import ImageData, Split, Stage
 from genbench.data.pictures import read_picture
 
@@ -49,8 +49,7 @@ class ImageFolder(ImageData):
 
     def __init__(self, path: str, labels: bool = True, test_size: int | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        if test_size is not None and test_size < 0:
-            raise UserError(f"data.test_size is {test_size}; it must be at least 0.")
+        refuse_below(0, {"data.test_size": test_size})
         self.test_size = test_size
         self.path = _find(path, self.root)
         self.reader = ZipFiles(self.path) if self.path.is_file() else Files(self.path)

@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 
 from genbench.core.arguments import Remembers
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.data.loader import EvalLoader, MemorySource, Source, TrainLoader
 
 Stage = Literal["train", "val", "test"]
@@ -49,9 +49,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     def refuse_less(self, **least: int) -> None:
         """Raise UserError where an argument is below its least value."""
         for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise UserError(f"data.{name} is {value}; it must be at least {bound}.")
+            refuse_below(bound, {f"data.{name}": getattr(self, name)})
 
     # ---- what a data set provides -------------------------------------------------------------------------------
 

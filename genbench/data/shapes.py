@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from genbench.core.batch import DataSpec, to_tokens
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.core.noise import mix
 from genbench.data.base import ImageData, Split, Stage
 
@@ -240,9 +240,7 @@ class Shapes(ImageData):
         self.counts: dict[Stage, int] = {"train": train_images, "val": val_images, "test": test_images}
         self.difficulty = {"texture": texture, "noise": noise, "occlusion": occlusion}
         self.target, self.seed = target, seed
-        for stage, count in self.counts.items():
-            if count < 1:
-                raise UserError(f"data.{stage}_images is {count}; it must be at least 1.")
+        refuse_below(1, {f"data.{stage}_images": count for stage, count in self.counts.items()})
         for name, value in self.difficulty.items():
             if not 0 <= value <= 1:
                 raise UserError(f"data.{name} is {value}; it must lie between 0 and 1.")

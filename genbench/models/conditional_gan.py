@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
@@ -57,6 +57,7 @@ class ConditionalGAN(GenerativeModule):
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         self.latent_dim, self.class_weight, self.game = latent_dim, class_weight, Game.of(game)
+        refuse_below(0, {"model.class_weight": class_weight})
         if self.spec.target != "label":
             raise UserError(
                 "ConditionalGAN learns from labels, and this data has none. Choose data with classes (for Shapes "

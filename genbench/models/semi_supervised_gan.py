@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
@@ -72,6 +72,7 @@ class SemiSupervisedGAN(GenerativeModule):
         self.latent_dim, self.game = latent_dim, Game.of(game)
         self.matches, self.unsupervised = generator == "feature_matching", unsupervised
         self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency
+        refuse_below(0, {"model.unsupervised": unsupervised, "model.consistency": consistency, "model.noise": noise})
         if self.spec.target != "label":
             raise UserError(
                 "SemiSupervisedGAN learns classes, and this data has none. Choose data with classes (for Shapes "

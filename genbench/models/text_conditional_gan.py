@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws, per_seed
 from genbench.core.optim import merge
@@ -61,8 +61,8 @@ class TextConditionalGAN(GenerativeModule):
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         self.latent_dim, self.game = latent_dim, Game.of(game)
         self.mismatches, self.mismatch_weight = mismatches, mismatch_weight
-        if mismatches < 1:
-            raise UserError(f"model.mismatches is {mismatches}; it must be at least 1.")
+        refuse_below(1, {"model.mismatches": mismatches})
+        refuse_below(0, {"model.mismatch_weight": mismatch_weight})
         if self.spec.target != "caption":
             raise UserError(
                 "TextConditionalGAN learns from captions, and this data has none. Choose captioned data, such as "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws
 from genbench.core.units import Images
@@ -66,12 +66,10 @@ class Game:
             raise UserError(f"game.noise_images: {error}.") from error
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
         self.augment = augmentations(augment, "game.augment")
-        for name in ("gradient_penalty", "r1", "clip", "instance_noise"):
-            if getattr(self, name) < 0:
-                raise UserError(f"game.{name} is {getattr(self, name)}; it cannot be negative.")
-        for name in ("discriminator_steps", "generator_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"game.{name} is {getattr(self, name)}; it must be at least 1.")
+        weights = {"gradient_penalty": gradient_penalty, "r1": r1, "clip": clip, "instance_noise": instance_noise}
+        steps = {"discriminator_steps": discriminator_steps, "generator_steps": generator_steps}
+        for least, settings in ((0, weights), (1, steps)):
+            refuse_below(least, {f"game.{name}": value for name, value in settings.items()})
         if min(discriminator_steps, generator_steps) > 1:
             raise UserError(
                 f"game.discriminator_steps is {discriminator_steps} and game.generator_steps is {generator_steps}: one "

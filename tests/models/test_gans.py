@@ -55,6 +55,23 @@ def test_a_conditional_model_asks_for_its_condition(model, spec):
         model(spec, width=4).sample(torch.arange(2))
 
 
+@pytest.mark.parametrize(
+    ("model", "spec", "setting"),
+    [
+        (ConditionalGAN, LABELS, {"class_weight": -1}),
+        (SemiSupervisedGAN, LABELS, {"unsupervised": -1}),
+        (SemiSupervisedGAN, LABELS, {"consistency": -0.5}),
+        (SemiSupervisedGAN, LABELS, {"noise": -0.5}),
+        (TextConditionalGAN, CAPTIONS, {"mismatches": 0}),
+        (TextConditionalGAN, CAPTIONS, {"mismatch_weight": -1}),
+    ],
+)
+def test_a_setting_below_its_least_is_refused_by_name(model, spec, setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(UserError, match=f"model.{name} is {value}; it must be at least [01]"):
+        model(spec, **setting)
+
+
 def test_a_point_may_lie_anywhere_and_a_pixel_within_one():
     points, images = GAN(DataSpec((2,)), hidden=[8]), GAN(DataSpec((1, 6, 6)), hidden=[8])
     for module in (points, images):

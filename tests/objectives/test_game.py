@@ -25,7 +25,7 @@ def draws() -> Draws:
         ({"objective": "wasserstein"}, "unbounded by itself"),
         ({"objective": "hinge", "smoothing": 0.9}, "no label to smooth"),
         ({"smoothing": 1.1}, r"lies in \(0.5, 1\]"),
-        ({"r1": -1}, "cannot be negative"),
+        ({"r1": -1}, "game.r1 is -1; it must be at least 0"),
         ({"augment": ["rotation"]}, "any of colour, translation, cutout, affine"),
         ({"discriminator_steps": 0}, "at least 1"),
         ({"discriminator_steps": 2.5}, "game.discriminator_steps is 2.5; it must be a whole number"),
