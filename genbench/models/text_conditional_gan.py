@@ -21,6 +21,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws, per_seed
 from genbench.core.optim import merge
 from genbench.networks.conv import Norm, dcgan_init, down_body, up_net, widths
+from genbench.objectives.adversarial import alikeness
 from genbench.objectives.game import Game, Terms, View
 
 # section 5: Adam with learning rate 0.0002 and momentum 0.5
@@ -38,6 +39,8 @@ class TextConditionalGAN(GenerativeModule):
         mismatches: Wrong captions that the discriminator is shown for each real image; the paper's 1
         mismatch_weight: Weight of their mean in the discriminator's cost; the paper's is a half, as is that of
             generated images
+        diversity: Weight of what two images of one caption cost by being alike, `alikeness`; the paper has no such
+            cost, and without it the noise soon changes nothing
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
 
@@ -54,15 +57,16 @@ class TextConditionalGAN(GenerativeModule):
         norm: Norm = "batch",
         mismatches: int = 1,
         mismatch_weight: float = 0.5,
+        diversity: float = 0.0,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         self.latent_dim, self.game = latent_dim, Game.of(game)
-        self.mismatches, self.mismatch_weight = mismatches, mismatch_weight
+        self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
         refuse_below(1, {"model.mismatches": mismatches})
-        refuse_below(0, {"model.mismatch_weight": mismatch_weight})
+        refuse_below(0, {"model.mismatch_weight": mismatch_weight, "model.diversity": diversity})
         if self.spec.target != "caption":
             raise UserError(
                 "TextConditionalGAN learns from captions, and this data has none. Choose captioned data, such as "
@@ -79,11 +83,14 @@ class TextConditionalGAN(GenerativeModule):
         if len(real) < 2:
             raise UserError("TextConditionalGAN takes mismatched captions from its batch: give each device 2 images.")
         wrong = [_mismatched(caption, self.draw, 1 + k % (len(caption) - 1)) for k in range(self.mismatches)]
+        half = len(real) // 2
+        # two images of each caption of the first half; an odd one is the last caption's
+        asked = torch.cat([caption[:half], caption[:half], caption[2 * half :]]) if self.diversity else caption
 
         def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
             # algorithm 1: s_r of right pairs, s_w of real images with wrong captions, s_f of generated images
             matched, *mismatched = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
-            (fake_logits,) = self.discriminator(view(fake), caption)
+            (fake_logits,) = self.discriminator(view(fake), asked)
             terms = game.discriminator(matched, fake_logits)
             terms["fake"] = terms["fake"] / 2
             terms["mismatched"] = self.mismatch_weight * game.objective.fake(torch.cat(mismatched))
@@ -91,9 +98,12 @@ class TextConditionalGAN(GenerativeModule):
             return terms, matched, fake_logits
 
         def fool(view: View, fake: Tensor) -> Terms:
-            return game.generator(self.discriminator(view(fake), caption)[0])
+            terms = game.generator(self.discriminator(view(fake), asked)[0])
+            if self.diversity:
+                terms["alikeness"] = self.diversity * alikeness(fake[:half], fake[half : 2 * half])
+            return terms
 
-        game.play(self, lambda: self._generate(caption), judge, fool)
+        game.play(self, lambda: self._generate(asked), judge, fool)
 
     def _generate(self, caption: Tensor) -> Tensor:
         z = self.draw(torch.randn, len(caption), self.latent_dim).to(self.dtype)

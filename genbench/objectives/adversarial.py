@@ -154,3 +154,14 @@ def clip_weights_(parameters: Iterable[nn.Parameter], bound: float) -> None:
     """Each weight to [-bound, bound], after every step of the critic (Arjovsky et al. 2017, algorithm 1, line 7)."""
     for p in parameters:
         p.clamp_(-bound, bound)
+
+
+def alikeness(a: Tensor, b: Tensor) -> Tensor:
+    """-log of how far two images of one condition are apart, in their mean absolute difference: [B, ...] x 2 -> scalar.
+
+    After Mao et al. 2019, "Mode Seeking Generative Adversarial Networks for Diverse Image Synthesis", equation 2, whose
+    ratio also has the distance of both noise vectors, which in many dimensions is about the same for all. The logarithm
+    pushes a collapsed pair no harder, in proportion, than a diverse one.
+    """
+    distance = (full(a) - full(b)).abs().flatten(1).mean(1)
+    return -(distance + 1e-4).log().mean()

@@ -64,6 +64,7 @@ def test_a_conditional_model_asks_for_its_condition(model, spec):
         (SemiSupervisedGAN, LABELS, {"noise": -0.5}),
         (TextConditionalGAN, CAPTIONS, {"mismatches": 0}),
         (TextConditionalGAN, CAPTIONS, {"mismatch_weight": -1}),
+        (TextConditionalGAN, CAPTIONS, {"diversity": -1}),
     ],
 )
 def test_a_setting_below_its_least_is_refused_by_name(model, spec, setting):
@@ -196,6 +197,23 @@ def test_a_caption_has_a_mismatch_in_its_batch():
     one = Batch(torch.zeros(1, 3, 16, 16), caption=torch.ones(1, 4, dtype=torch.long))
     with pytest.raises(UserError, match="2 images"):
         module.training_step(one, 0)
+
+
+@pytest.mark.parametrize("n", [2, 6, 7])
+def test_with_diversity_two_images_of_each_caption_are_drawn_and_told_apart(n, monkeypatch):
+    module = TextConditionalGAN(CAPTIONS, width=4, diversity=0.5)
+    asked, pairs = [], []
+    generate = module._generate
+    monkeypatch.setattr(module, "_generate", lambda caption: asked.append(caption) or generate(caption))
+    monkeypatch.setattr(
+        "genbench.models.text_conditional_gan.alikeness", lambda a, b: pairs.append((a, b)) or (a - b).mean()
+    )
+    batch = Batch(torch.zeros(n, 3, 16, 16), caption=torch.randint(1, 5, (n, 4)))
+    step(module, batch)
+    half = n // 2
+    assert len(asked[0]) == n and torch.equal(asked[0][:half], asked[0][half : 2 * half])
+    assert torch.equal(asked[0][2 * half :], batch.caption[2 * half :])
+    assert [len(images) for images in pairs[0]] == [half, half]
 
 
 def test_a_mismatched_caption_differs_in_one_word_which_is_anothers():

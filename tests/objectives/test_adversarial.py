@@ -13,6 +13,7 @@ from genbench.objectives.adversarial import (
     Minimax,
     NonSaturating,
     Wasserstein,
+    alikeness,
     clip_weights_,
     gradient_penalty,
     r1_penalty,
@@ -226,3 +227,12 @@ def test_a_compiled_forward_still_has_no_second_derivative():
     net.compile(backend="aot_eager")
     with pytest.raises(RuntimeError, match="double backward"):
         torch.autograd.grad(net(x).sum(), x, create_graph=True)[0].square().sum().backward()
+
+
+def test_alikeness_is_minus_the_log_of_the_distance_and_pushes_both_apart():
+    a, b = torch.zeros(3, 1, 2, 2, requires_grad=True), torch.full((3, 1, 2, 2), 0.25, requires_grad=True)
+    cost = alikeness(a, b)
+    assert cost.item() == pytest.approx(-math.log(0.2501), rel=1e-5)
+    cost.backward()
+    assert (a.grad > 0).all() and (b.grad < 0).all()  # down against the gradient: apart
+    assert alikeness(torch.ones(2, 3), torch.ones(2, 3)).isfinite()
