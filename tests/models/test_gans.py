@@ -208,11 +208,11 @@ def test_with_diversity_two_images_of_each_caption_are_drawn_and_told_apart(n, m
     monkeypatch.setattr(
         "genbench.models.text_conditional_gan.alikeness", lambda a, b: pairs.append((a, b)) or (a - b).mean()
     )
-    batch = Batch(torch.zeros(n, 3, 16, 16), caption=torch.randint(1, 5, (n, 4)))
-    step(module, batch)
+    captions = torch.randint(1, 5, (64, 4))
+    monkeypatch.setattr(RandomImages, "targets", {"caption": captions})
+    run(module, images=n, batch_size=n)
     half = n // 2
     assert len(asked[0]) == n and torch.equal(asked[0][:half], asked[0][half : 2 * half])
-    assert torch.equal(asked[0][2 * half :], batch.caption[2 * half :])
     assert [len(images) for images in pairs[0]] == [half, half]
 
 
