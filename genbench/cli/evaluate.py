@@ -153,7 +153,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     quiet()
     import genbench.data
     import genbench.models  # noqa: F401  so that our own classes are known
-    from genbench.cli.sample import sampling_options
+    from genbench.cli.sample import own_options
     from genbench.core import checkpoint as files
     from genbench.core import ranks
     from genbench.evaluation import runs
@@ -177,9 +177,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         config, trained_on = run["config"], contents.get("data")
         out = (run_of(path) or path.parent) / "records"
         name = arguments.name if arguments.ckpt not in ("last", "best") else None
-        if own and not hasattr(subject, "sample"):
-            raise UserError(f"There is no option {own[0]}, and {type(subject).__name__} does not sample.")
-        options = sampling_options(subject, own) if hasattr(subject, "sample") else {}
+        options = own_options(subject, own, "sample", "log_likelihood")
     else:
         if own:
             raise UserError(f"There is no option {own[0]}; `--help` lists them.")

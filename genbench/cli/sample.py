@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.")
     if len(model.spec.shape) == 1 and out.suffix == "":
         raise UserError(f"--out {out}: points make no folder of images. End it in .png (a plot), .npy or .npz.")
-    options = sampling_options(model, own)
+    options = own_options(model, own, "sample")
     condition = asked_for(model, arguments.n, arguments.label, arguments.prompt)
     seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
     images = []
@@ -96,20 +95,24 @@ def write(images: Any, out: Path, columns: int | None = None) -> None:
             np.savez_compressed(file, images=array)
 
 
-def sampling_options(model: Any, given: list[str]) -> dict[str, Any]:
-    """The model's own sampling options from flags, by the signature of its `sample`."""
-    parameters = inspect.signature(model.sample).parameters.values()
-    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "condition"}
+def own_options(model: Any, given: list[str], *methods: str) -> dict[str, Any]:
+    """The model's own options of these capabilities, such as `sample`, from flags."""
+    from genbench.core.capabilities import options as options_of
+
+    known: dict[str, Any] = {}
+    for method in methods:
+        known |= options_of(getattr(model, method)) if hasattr(model, method) else {}
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for name, default in known.items():
-        parser.add_argument(f"--{name}", type=_boolean if isinstance(default, bool) else type(default), default=default)
+        flags = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        parser.add_argument(*flags, type=_boolean if isinstance(default, bool) else type(default), default=default)
     try:
         options, unknown = parser.parse_known_args(given)
     except argparse.ArgumentError as error:
         raise UserError(f"{error}.") from error
     if unknown:
         listed = ", ".join(f"--{name} (default {default})" for name, default in known.items()) or "none"
-        raise UserError(f"{type(model).__name__} has no sampling option {unknown[0]}; its own options: {listed}.")
+        raise UserError(f"{type(model).__name__} has no option {unknown[0]}; its own options: {listed}.")
     return vars(options)
 
 

@@ -25,6 +25,7 @@ class DataSpec:
     vocabulary  words of the captions, in the order of their tokens; token 0 is padding
     caption_length
                 tokens of a caption, L; 0 where they are not known to have a common length
+    binary      whether a pixel is black or white, and nothing between
     """
 
     shape: tuple[int, ...]
@@ -32,6 +33,7 @@ class DataSpec:
     classes: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     caption_length: int = 0
+    binary: bool = False
 
     @property
     def channels(self) -> int:

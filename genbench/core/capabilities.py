@@ -5,7 +5,9 @@ A model has the methods that it can honour and no others.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -50,7 +52,7 @@ class HasLikelihood(Protocol):
     pixels: Literal["binary", "8-bit", "density"]  # what it is a likelihood of
 
     def log_likelihood(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B] nats."""
+        """[B, C, H, W] -> [B] nats. Keyword arguments with defaults are options of its own, as those of `sample`."""
 
 
 @runtime_checkable
@@ -69,3 +71,9 @@ class Segments(Protocol):
 class Classifies(Protocol):
     def classify(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> logits [B, K]."""
+
+
+def options(method: Callable[..., Tensor]) -> dict[str, Any]:
+    """The options of a capability that are the model's own, with their defaults: by the method's signature."""
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("condition", "to")}

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
+from genbench.core.noise import mix
 from genbench.data.loader import MemorySource, Source, TrainLoader
 from genbench.data.module import MEMORY_SHARE, DataModule, Stage
 from genbench.data.pictures import Fit, How
@@ -67,10 +68,13 @@ class Split:
 
 
 class StreamSource:
-    """Some rows of a split, decoded when they are asked for: for data that does not fit in memory."""
+    """Some rows of a split, decoded when they are asked for: for data that does not fit in memory.
 
-    def __init__(self, split: Split, rows: Tensor, fit: Fit) -> None:
-        self.split, self.rows, self.fit = split, rows, fit
+    binarize  draw each pixel of a picture black or white, once for ever; the name of the split that rows are of
+    """
+
+    def __init__(self, split: Split, rows: Tensor, fit: Fit, binarize: str | None = None) -> None:
+        self.split, self.rows, self.fit, self.binarize = split, rows, fit, binarize
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,6 +91,8 @@ class StreamSource:
         found = self.split.pictures(numbers)
         pictures, mask = found if isinstance(found, tuple) else (found, None)
         image = self.fit(pictures, lambda k: self.split.name(int(numbers[k])))
+        if self.binarize:
+            image = np.stack([_binary(picture, self.binarize, int(row)) for picture, row in zip(image, numbers, strict=True)])
         return Batch(
             image=torch.from_numpy(image),
             mask=None if mask is None else torch.from_numpy(mask),
@@ -107,6 +113,9 @@ class ImageData(DataModule):
         enlarge: Scale up pictures that are smaller than the size, which are refused otherwise. Default: no (Digits,
             which are 8×8: yes)
         flip: Mirror half of the training images. Default: where that changes no meaning
+        binarize: Make each pixel white with its grey level as the probability, else black (Salakhutdinov & Murray
+            2008): static draws every picture once for ever, dynamic draws a training picture anew each time that it
+            is shown (Burda et al. 2016), and validates and tests on the static ones
         batch_size: Images of one training batch, over all devices together
         eval_batch_size: Images of one block when evaluating
         val_size: Images cut off the training set for validation, where the data set has no such split. Default: 5000,
@@ -141,6 +150,7 @@ class ImageData(DataModule):
         fit: Literal["crop", "pad", "stretch", "none"] | None = None,
         enlarge: bool | None = None,
         flip: bool | None = None,
+        binarize: Literal["none", "static", "dynamic"] = "none",
         batch_size: int = 64,
         eval_batch_size: int = 256,
         val_size: int | None = None,
@@ -158,6 +168,7 @@ class ImageData(DataModule):
         self.fit = fit or self.native_fit
         self.enlarge = self.native_enlarge if enlarge is None else enlarge
         self.flip = self.native_flip if flip is None else flip
+        self.binarize = binarize
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
         self.labelled = labelled
         self.memory, self.download = memory, download
@@ -186,11 +197,15 @@ class ImageData(DataModule):
     @property
     def spec(self) -> DataSpec:
         target = "label" if self.classes else "none"
-        return DataSpec((self.channels, self.size, self.size), target, tuple(self.classes))
+        shape = (self.channels, self.size, self.size)
+        return DataSpec(shape, target, tuple(self.classes), binary=self.binarize != "none")
 
     def compared(self) -> dict[str, Any]:
-        dropped = TRAINING_ONLY + (PIXELS if self.published_pixels else ())
+        published = self.published_pixels and self.binarize == "none"  # nats of binary pixels are those of one size
+        dropped = TRAINING_ONLY + (PIXELS if published else ())
         kept = {name: value for name, value in self._arguments.items() if name not in dropped}
+        if self.binarize == "dynamic":
+            kept["binarize"] = "static"
         return kept | {"root": str(self.root), "download": self.download}
 
     # ---- splits and memory --------------------------------------------------------------------------------------
@@ -201,7 +216,9 @@ class ImageData(DataModule):
             split, rows = self._rows(stage)
             if not len(rows):
                 raise UserError(f"{self.name} has no images for `{stage}`.")
-            stream = StreamSource(split, rows, Fit(self.size, self.channels, self.fit, self.enlarge))
+            anew = self.binarize == "dynamic" and stage == "train"
+            once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
+            stream = StreamSource(split, rows, Fit(self.size, self.channels, self.fit, self.enlarge), once)
             need = len(rows) * self.channels * self.size**2
             fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
             self._sources[stage] = self._decode(stream, stage) if fits or self.memory == "yes" else stream
@@ -297,6 +314,7 @@ class ImageData(DataModule):
 
     def train_dataloader(self) -> TrainLoader:
         loader = super().train_dataloader()
+        loader.binarize = self.binarize == "dynamic"
         if self.labelled is not None:
             label = loader.source.target("label", torch.arange(len(loader.source)))
             loader.known = (label >= 0).nonzero()[:, 0]
@@ -308,6 +326,12 @@ class ImageData(DataModule):
         spare = (os.cpu_count() or 1) // self._processes - 1
         workers = min(8, max(1, spare)) if self.workers is None else self.workers
         return {"workers": workers, "pin_memory": device.type == "cuda"}
+
+
+def _binary(image: np.ndarray, split: str, row: int) -> np.ndarray:
+    """uint8 [...] -> 0 and 255, 255 as often as the level says; a function of the picture and its place in its split."""
+    white = np.random.default_rng(mix("binarize", split, row)).random(image.shape, dtype=np.float32) * 255 < image
+    return white * np.uint8(255)
 
 
 def _number_within(labels: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from genbench.core.batch import Batch, from_stored
 from genbench.core.errors import UserError
-from genbench.core.noise import mix
+from genbench.core.noise import Draws, mix
 
 
 class Source(Protocol):
@@ -139,6 +139,7 @@ class TrainLoader:
     seed        of the order and of the flips
     position    images of the run taken so far; it advances as batches are taken, and may be set before iterating
     flip        mirror half of the images
+    binarize    draw each pixel black or white, anew each time that the image is shown
     known       indices [M] of the images that have a label, where not all have: each batch then carries as many of
                 these, in an order of their own that is as long, and goes over them again and again
     workers     processes that decode ahead, for a source that is not in memory
@@ -152,6 +153,7 @@ class TrainLoader:
         seed: int,
         position: int = 0,
         flip: bool = False,
+        binarize: bool = False,
         known: Tensor | None = None,
         rank: int = 0,
         world: int = 1,
@@ -159,7 +161,8 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         self.source, self.batch_size, self.seed, self.position = source, batch_size, seed, position
-        self.flip, self.known, self.rank, self.world = flip, known, rank, world
+        self.flip, self.binarize, self.known = flip, binarize, known
+        self.rank, self.world = rank, world
         self.workers, self.pin_memory = workers, pin_memory
 
     def __iter__(self) -> Iterator[Batch]:
@@ -181,6 +184,11 @@ class TrainLoader:
             self.position += self.batch_size
             flips = [mirrored(seed, place, share, batch.image.device) for seed in seeds] if self.flip else []
             batch = finish(batch, torch.cat(flips) if flips else None)
+            if self.binarize:
+                draw = Draws(self.rank, self.world, batch.image.device)
+                draw.seed("binarize", self.seed, place - first)
+                white = draw(torch.rand, *batch.image.shape) * 2 - 1 < batch.image
+                batch.image = white.to(batch.image.dtype) * 2 - 1
             if self.known is not None:
                 more = batch[share:]
                 batch = replace(batch[:share], known_image=more.image, known_label=more.label)

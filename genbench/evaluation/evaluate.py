@@ -113,6 +113,7 @@ def evaluate(
             "hash": measurement.reference_hash,
         },
         searched=measurement.train_hash,
+        pixels=measurement.pixels,
     )
     record = Record(
         kind="model" if isinstance(subject, GenerativeModule) else "floor" if subject is None else "images",

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from genbench.core import ranks
 from genbench.core.batch import from_stored, to_stored
-from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Segments
+from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Segments, options
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
@@ -77,6 +77,13 @@ class Measurement:
         if isinstance(data, DataModule) and "memorization" in protocol.metrics:
             self.train = SplitImages(data, "train", protocol.train)
         self.train_hash = pixel_hash(self.train) if self.train else None
+        binary = isinstance(data, DataModule) and data.spec.binary
+        if protocol.pixels == "binary" and not binary and isinstance(subject, HasLikelihood):
+            raise UserError(
+                f"The protocol {protocol.name} is of binary pixels, and {reference.name} has grey ones. Evaluate on "
+                "binary images (`--data.binarize static`), or by another protocol."
+            )
+        self.pixels = "binary" if binary else protocol.pixels  # what a likelihood is of
         self.judged: dict[str, Any] = {}  # of images in a model's place: which ones
         self.scores: dict[str, dict[str, Any]] = {}
         self.cost: dict[str, Any] = {}
@@ -190,13 +197,14 @@ class Measurement:
 
     def sample(self, generated: int) -> None:
         condition = self._conditions(generated)
+        own_options = {k: v for k, v in self.sampling.items() if k in options(self.model.sample)}
         spent = [0.0]
 
         def draw(rows: Tensor) -> Tensor:
             seeds = (rows + self.protocol.seed * 2**32).to(self.device)
             asked = None if condition is None else condition[rows].to(self.device)
             before = self._now()
-            found = self.model.sample(seeds, condition=asked, **self.sampling)
+            found = self.model.sample(seeds, condition=asked, **own_options)
             spent[0] += self._now() - before
             return to_stored(_checked(found, "sample", type(self.model).__name__))
 
@@ -389,16 +397,17 @@ class Measurement:
         model, n = self.model, len(self.reference)
         points = len(self.reference.shape) == 1  # which have a density, whatever the pixels of a protocol are
         own = (model.pixels, *model.spec.shape[::-1])
-        wanted = ("density" if points else self.protocol.pixels, *self.reference.shape[::-1])
+        wanted = ("density" if points else self.pixels, *self.reference.shape[::-1])
         if own != wanted:
             own, wanted = (f"{kind} pixels, {'×'.join(map(str, shape))}" for kind, *shape in (own, wanted))
             note = f"the model's likelihood is of {own}, and here of {wanted}"
             for metric in GROUPS["likelihood"]:
                 self.put(metric, None, n, featured=False, note=note, bound=model.likelihood)
             return
+        own_options = {k: v for k, v in self.sampling.items() if k in options(model.log_likelihood)}
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
-            return {"nats": model.log_likelihood(self._for_model(rows)[1]).double()}
+            return {"nats": model.log_likelihood(self._for_model(rows)[1], **own_options).double()}
 
         nats = self._each_block("Likelihood", compute)["nats"].mean().item()
         self.put("nats", nats, n, featured=False, bound=model.likelihood)

@@ -1,5 +1,7 @@
 """VAE: Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014, https://arxiv.org/abs/1312.6114.
-beta: Higgins et al., "beta-VAE", ICLR 2017. KL warm-up: Sønderby et al., "Ladder VAE", NeurIPS 2016."""
+beta: Higgins et al., "beta-VAE", ICLR 2017. KL warm-up: Sønderby et al., "Ladder VAE", NeurIPS 2016. Several
+importance samples: Burda et al., "Importance Weighted Autoencoders", ICLR 2016. Free bits: Kingma et al., "Improved
+Variational Inference with Inverse Autoregressive Flow", NeurIPS 2016."""
 
 from __future__ import annotations
 
@@ -11,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.units import Images
 from genbench.networks.conv import down_net, up_net
 from genbench.networks.mlp import mlp
-from genbench.objectives.elbo import bernoulli_nll, gaussian_kl, gaussian_nll, reparameterize
+from genbench.objectives.elbo import gaussian_kl, importance_bound, log_prior_ratio, reparameterize, with_free_bits
+from genbench.objectives.pixels import dequantised, pixels_of
+
+AT_ONCE = 1 << 25  # numbers that a decoder gives in one pass of `log_likelihood`
 
 
 class VAE(GenerativeModule):
@@ -28,15 +33,19 @@ class VAE(GenerativeModule):
         network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected encoder; the decoder has them reversed
-        decoder: Distribution of a pixel: Bernoulli (the pixel as the probability of white), or Gaussian
-        sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]
+        decoder: Distribution of a pixel: Bernoulli (a grey pixel as the probability of white), Gaussian, or logistic
+            (of 256 levels, with a scale of each pixel's own)
+        sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one for all pixels
         beta: Weight of the KL term
         kl_warmup: Let the weight grow from 0 to beta over so many images; none by default
+        free_bits: Nats of each number of the code that cost nothing
+        importance_samples: Codes of each image that training takes its bound from; at 1 the KL term is exact
     """
 
-    players = {"vae": ("encoder", "decoder")}
-    averaged = ("encoder", "decoder")
+    players = {"vae": ("encoder", "decoder", "pixel")}
+    averaged = ("encoder", "decoder", "pixel")
     latent_dtype = "float32"
+    likelihood = "lower bound"
 
     def __init__(
         self,
@@ -45,44 +54,87 @@ class VAE(GenerativeModule):
         network: Literal["conv", "mlp"] = "conv",
         width: int = 32,
         hidden: Sequence[int] = (512, 256),
-        decoder: Literal["bernoulli", "gaussian"] = "bernoulli",
-        sigma: float = 0.1,
+        decoder: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli",
+        sigma: float | Literal["learned"] = 0.1,
         beta: float = 1.0,
         kl_warmup: Images | None = None,
+        free_bits: float = 0.0,
+        importance_samples: int = 1,
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        self.latent_dim, self.likelihood_of_pixel, self.sigma = latent_dim, decoder, sigma
+        refuse_below(1, {"model.latent_dim": latent_dim, "model.importance_samples": importance_samples})
+        refuse_below(0, {"model.beta": beta, "model.free_bits": free_bits})
+        if importance_samples > 1 and free_bits:
+            raise UserError(
+                f"model.free_bits is {free_bits} and model.importance_samples is {importance_samples}: free bits are "
+                "of the KL term, which a bound of several samples does not have. Leave one of them out."
+            )
+        self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
         self.beta, self.kl_warmup = beta, Images(kl_warmup) if kl_warmup else None
-        self.latent_shape = (latent_dim,)
+        self.free_bits, self.importance_samples = free_bits, importance_samples
+        self.pixel = pixels_of(decoder, sigma)
+        shape = self.spec.shape
+        outputs = (self.pixel.outputs(shape[0]), *shape[1:])
         if network == "conv":
             self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=2 * latent_dim)
-            self.decoder = up_net(latent_dim, self.spec.channels, self.spec.size, width)
+            self.decoder = up_net(latent_dim, outputs[0], self.spec.size, width)
         else:
-            pixels = prod(self.spec.shape)
-            self.encoder = nn.Sequential(nn.Flatten(), mlp([pixels, *hidden, 2 * latent_dim]))
-            self.decoder = nn.Sequential(mlp([latent_dim, *hidden[::-1], pixels]), nn.Unflatten(1, self.spec.shape))
+            self.encoder = nn.Sequential(nn.Flatten(), mlp([prod(shape), *hidden, 2 * latent_dim]))
+            self.decoder = nn.Sequential(mlp([latent_dim, *hidden[::-1], prod(outputs)]), nn.Unflatten(1, outputs))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        eps = self.draw(torch.randn, len(batch), self.latent_dim).to(self.dtype)  # [B, D]
+        x, k = batch.image, self.importance_samples  # [B, C, H, W]
+        eps = self.draw(torch.randn, len(x), k, self.latent_dim).to(self.dtype)  # [B, K, D]
+        target = x
+        if self.pixel.density and x.ndim == 4:  # on the levels alone, a density would rise without bound
+            target = dequantised(x, self.draw(torch.rand, *x.shape))
         with self.turn("vae") as turn:
-            nll, kl = self._bound(batch.image, eps)  # [B], [B]
-            turn.minimize(reconstruction=nll.mean(), kl=self.kl_weight() * kl.mean())
-            turn.log(elbo=-(nll.detach() + kl.detach()).mean())
+            if k > 1:
+                targets = target[:, None].expand(-1, k, *x.shape[1:])
+                bound = importance_bound(self._log_weights(x, targets, eps, self.kl_weight()))
+                turn.minimize(bound=-bound.mean())
+                return
+            nll, kl = self._bound(x, eps[:, 0], target)  # [B], [B, D]
+            cost = with_free_bits(kl, self.free_bits).sum() if self.free_bits else kl.sum(1).mean()
+            turn.minimize(reconstruction=nll.mean(), kl=self.kl_weight() * cost)
+            turn.log(elbo=-(nll.detach() + kl.detach().sum(1)).mean())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The evidence lower bound [B] in nats, with one draw of z for each image, and its two parts."""
         eps = self.draw(torch.randn, len(batch), self.latent_dim).to(self.dtype)
-        nll, kl = self._bound(batch.image, eps)
+        nll, kl = self._bound(batch.image, eps, batch.image)
+        kl = kl.sum(1)
         return {"elbo": -(nll + kl), "reconstruction": nll, "kl": kl}
 
-    def _bound(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms of equation 10, as costs: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B], in nats."""
+    def _bound(self, x: Tensor, eps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The two terms of equation 10, as costs: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B, D], in nats."""
         mu, logvar = self.posterior(x)
         output = self.decoder(reparameterize(mu, logvar, eps))  # [B, C, H, W]
-        if self.likelihood_of_pixel == "bernoulli":
-            return bernoulli_nll(output, x), gaussian_kl(mu, logvar)
-        return gaussian_nll(output, x, self.sigma), gaussian_kl(mu, logvar)
+        return self.pixel.nll(output, target), gaussian_kl(mu, logvar)
+
+    def _log_weights(self, x: Tensor, targets: Tensor, eps: Tensor, kl_weight: float = 1.0) -> Tensor:
+        """log p(x|z_k) p(z_k) / q(z_k|x) of x [B, ...] as each of its `targets` [B, K, ...]: [B, K] nats."""
+        mu, logvar = self.posterior(x)  # [B, D]
+        z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
+        nll = self.pixel.nll(self.decoder(z.flatten(0, 1)), targets.flatten(0, 1)).view(len(x), -1)
+        return kl_weight * log_prior_ratio(eps, z, logvar) - nll
+
+    def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
+        """[B, C, H, W] -> [B] nats: a lower bound of log p(x), the closer the more samples (Burda et al. 2016)."""
+        refuse_below(1, {"importance_samples": importance_samples})
+        each = max(1, AT_ONCE // (len(x) * prod(x.shape[1:])))
+        parts, constant = [], 0.0
+        for k in torch.arange(importance_samples).split(each):
+            targets, constant = self.pixel.scored(x, len(k))
+            eps = torch.randn(len(x), len(k), self.latent_dim, dtype=x.dtype, device=x.device)
+            parts.append(self._log_weights(x, targets, eps))
+        return importance_bound(torch.cat(parts, 1)) + constant
+
+    @property
+    def pixels(self) -> str:
+        """What the likelihood is one of."""
+        return self.pixel.pixels if len(self.spec.shape) == 3 else "density"
 
     def kl_weight(self) -> float:
         """beta, or its share while the KL term warms up."""
@@ -98,8 +150,7 @@ class VAE(GenerativeModule):
 
     def decode(self, z: Tensor) -> Tensor:
         """[B, D] -> mean images [B, C, H, W] in [-1, 1]."""
-        output = self.decoder(z)
-        return torch.sigmoid(output) * 2 - 1 if self.likelihood_of_pixel == "bernoulli" else output.clamp(-1, 1)
+        return self.pixel.mean(self.decoder(z))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> mean images of the mean codes."""
@@ -112,10 +163,6 @@ class VAE(GenerativeModule):
         """
         if condition is not None:
             raise UserError("VAE is trained without labels or prompts, so none can be asked of it.")
-        images = self.decode(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
-        if mean:
-            return images
-        if self.likelihood_of_pixel == "bernoulli":
-            # seeds of their own for the pixels: z has used the first draws of each
-            return (per_seed(torch.rand, ~seeds, self.spec.shape) < (images + 1) / 2).to(self.dtype) * 2 - 1
-        return (images + self.sigma * per_seed(torch.randn, ~seeds, self.spec.shape).to(self.dtype)).clamp(-1, 1)
+        output = self.decoder(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
+        # seeds of their own for the pixels: z has used the first draws of each
+        return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)

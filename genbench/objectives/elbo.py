@@ -6,15 +6,16 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
+from genbench.core import ranks
 from genbench.core.precision import full
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, diag exp logvar) ‖ N(0, 1)), [B, D] -> [B] (Kingma & Welling 2014, appendix B)."""
+    """KL(N(mu, diag exp logvar) ‖ N(0, 1)) of each number, [B, D] -> [B, D] (Kingma & Welling 2014, appendix B)."""
     mu, logvar = full(mu), full(logvar)
-    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1)
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
 
 def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
@@ -28,7 +29,51 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(full(logits), target, reduction="none").flatten(1).sum(1)
 
 
-def gaussian_nll(mean: Tensor, x: Tensor, sigma: float) -> Tensor:
+def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
     """-log N(x; mean, sigma²) of pixels in [-1, 1], a density; [B, ...] -> [B] nats."""
+    log_sigma = sigma.log() if isinstance(sigma, Tensor) else math.log(sigma)
     error = (full(mean) - full(x)).square() / (2 * sigma**2)
-    return (error + math.log(sigma) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+    return (error + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+def logistic_nll(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int = 256) -> Tensor:
+    """-log P(x) of pixels that have `levels` values evenly over [-1, 1]; all [B, ...] -> [B] nats.
+
+    The logistic distribution's mass in the bin around each value; the outermost bins reach to infinity (Salimans et
+    al. 2017, "PixelCNN++", equation 2).
+    """
+    mean, log_scale, x = full(mean), full(log_scale), full(x)
+    half = 1 / (levels - 1)
+    above, below = ((x - mean + side) * torch.exp(-log_scale) for side in (half, -half))
+    # log(σ(above) - σ(below)), with nothing that rounds to zero inside the logarithm
+    within = logsigmoid(above) + logsigmoid(-below) + torch.log(-torch.expm1(below - above))
+    log_p = torch.where(x < -1 + half, logsigmoid(above), torch.where(x > 1 - half, -softplus(below), within))
+    return -log_p.flatten(1).sum(1)
+
+
+def importance_bound(log_weights: Tensor) -> Tensor:
+    """log 1/K Σ p(x, z_k) / q(z_k|x), from the logarithms of K ratios: [B, K] -> [B] nats.
+
+    In the mean a lower bound of log p(x) that rises with K (Burda et al. 2016, "Importance Weighted Autoencoders",
+    equation 8 and theorem 1).
+    """
+    return log_weights.logsumexp(1) - math.log(log_weights.shape[1])
+
+
+def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
+    """log p(z) - log q(z|x) of z = mu + sigma * eps, under the standard normal and N(mu, diag exp logvar).
+
+    eps, z: [B, K, D]; logvar: [B, D] -> [B, K]
+    """
+    eps, z, logvar = full(eps), full(z), full(logvar)
+    return 0.5 * (eps.square() - z.square()).sum(2) + 0.5 * logvar.sum(1, keepdim=True)
+
+
+def with_free_bits(kl: Tensor, least: float) -> Tensor:
+    """KL terms [B, D] of each latent number -> [D]: their means over the whole batch, of which `least` nats are free.
+
+    Where a number's mean is below it has no gradient (Kingma et al. 2016, "Improved Variational Inference with
+    Inverse Autoregressive Flow", equation 15).
+    """
+    mean = kl.mean(0)
+    return torch.where(ranks.mean(mean.detach()) > least, mean, least)

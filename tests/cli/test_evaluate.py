@@ -219,7 +219,7 @@ def test_records_become_a_board(cli, here):
         (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
         (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
         (("--floor", "--reference", "noise.npy", "--extractor", "digitsnet"), "A floor needs a data set"),
-        (("--ckpt", "last", "--foo", "1"), "VAE has no sampling option --foo; its own options: --mean"),
+        (("--ckpt", "last", "--foo", "1"), "VAE has no option --foo; its own options: --mean"),
         (("--ckpt", "nowhere.ckpt"), "there is no checkpoint at nowhere.ckpt"),
         (("--ckpt", "cut.ckpt"), "cut.ckpt is damaged"),
         (("--ckpt", "bare.ckpt"), "What to compare with is not known: give `--data NAME`"),

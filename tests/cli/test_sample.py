@@ -114,7 +114,7 @@ def test_what_a_conditional_model_cannot_be_asked_for_is_answered_in_a_sentence(
     [
         (["--label", "3"], "was trained without labels"),
         (["--prompt", "a star"], "was trained without captions, so `--prompt 'a star'` cannot be asked of it"),
-        (["--foo", "1"], "has no sampling option --foo; its own options: --mean (default True)"),
+        (["--foo", "1"], "has no option --foo; its own options: --mean (default True)"),
         (["--mean", "maybe"], "'maybe' is neither true nor false"),
         (["--out", "x.jpg"], "'.jpg' is none of the formats"),
         (["--out", "full"], "full holds something already"),

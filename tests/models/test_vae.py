@@ -4,14 +4,15 @@ import pytest
 import torch
 from scipy.stats import kstest
 from small import Each, run, validate
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from genbench.callbacks import Quality
 from genbench.core.batch import Batch, DataSpec, to_uint8
-from genbench.core.capabilities import Decodes, Encodes, Reconstructs, Samples
+from genbench.core.capabilities import Decodes, Encodes, HasLikelihood, Reconstructs, Samples
 from genbench.core.errors import UserError
 from genbench.core.noise import per_seed
 from genbench.models import VAE
+from genbench.objectives.elbo import importance_bound
 
 SPEC = DataSpec((1, 4, 4))
 
@@ -94,6 +95,94 @@ def test_the_mean_of_many_drawn_bounds_is_below_the_likelihood():
     assert ((mean - model.expected_bound()).abs() < 4 * error).all()
 
 
+def test_the_importance_weighted_bound_lies_between_and_rises_to_the_likelihood_with_more_samples():
+    model, exact = LinearGaussian(), LinearGaussian.log_likelihood
+    bounds = []
+    for k in (1, 16, 256, 65536):
+        eps, many = torch.randn(65536 // k * 6, k, CODES).double(), model.images.repeat(65536 // k, 1, 1, 1)
+        targets = many[:, None].expand(-1, k, 1, 1, PIXELS)
+        with torch.no_grad():
+            each = importance_bound(model.vae._log_weights(many, targets, eps)).view(-1, 6)
+        bounds.append(each.mean(0))
+    gaps = [(exact(model) - bound) for bound in bounds]
+    assert (gaps[0] > gaps[1]).all() and gaps[1].mean() > gaps[2].mean() > gaps[3].mean()
+    assert gaps[3].abs().max() < 0.1 < gaps[0].min()
+
+
+def test_with_the_true_posterior_one_sample_gives_the_likelihood():
+    model = LinearGaussian()
+    model.encode_truly()
+    targets = model.images[:, None].expand(-1, 3, 1, 1, PIXELS)
+    weights = model.vae._log_weights(model.images, targets, torch.randn(6, 3, CODES, dtype=torch.float64))
+    expected = model.log_likelihood()[:, None].expand(-1, 3)
+    torch.testing.assert_close(weights.detach(), expected, rtol=0, atol=1e-12)
+
+
+# ---- likelihood -----------------------------------------------------------------------------------------------------
+
+
+def all_images(levels):
+    """Every image of two pixels that have so many levels: [levels², 1, 1, 2]."""
+    line = torch.linspace(-1, 1, levels)
+    return torch.cartesian_prod(line, line).view(-1, 1, 1, 2)
+
+
+@pytest.mark.parametrize(("decoder", "levels"), [("bernoulli", 2), ("logistic", 256)])
+def test_probabilities_of_all_images_sum_to_one(decoder, levels):
+    vae = small(spec=DataSpec((1, 1, 2), binary=levels == 2), decoder=decoder, latent_dim=1).eval().double()
+    for parameter in vae.encoder.parameters():
+        parameter.data.zero_()  # the posterior is the prior, so that few samples tell much
+    if decoder == "logistic":
+        vae.decoder[0][-1].bias.data[2:] -= 3  # scales that leave little to the outermost levels
+    x, samples = all_images(levels).double(), {2: 10_000, 256: 64}[levels]
+    with torch.no_grad():
+        parts = [vae.log_likelihood(part, importance_samples=samples) for part in x.split(8192)]
+    total = torch.cat(parts).exp().sum()
+    assert total.item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_dequantised_gaussian_gives_the_levels_a_probability():
+    vae = ignoring_z("gaussian", spec=DataSpec((1, 1, 2)), latent_dim=1).double()
+    vae.encoder[1][0].weight.data.zero_(), vae.encoder[1][0].bias.data.zero_()  # the posterior is the prior
+    vae.decoder[0][0].bias.data = torch.tensor([0.1, -0.3]).double()
+    x = all_images(256)[:: 4001].double()
+    with torch.no_grad():
+        found = vae.log_likelihood(x, importance_samples=4000).flatten()
+    law = Normal(torch.tensor([0.1, -0.3]).double(), 0.2)
+    expected = (law.cdf(x + 1 / 255) - law.cdf(x - 1 / 255)).log().flatten(1).sum(1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-2)
+
+
+def test_grey_pixels_have_no_likelihood_under_a_bernoulli_decoder():
+    with pytest.raises(UserError, match=r"grey ones.*--data.binarize static.*--model.decoder logistic"):
+        small().log_likelihood(torch.zeros(2, 1, 4, 4))
+
+
+def test_a_likelihood_is_of_binary_or_of_8_bit_pixels_by_the_decoder():
+    assert [small(decoder=d).pixels for d in ("bernoulli", "gaussian", "logistic")] == ["binary", "8-bit", "8-bit"]
+    assert isinstance(small(), HasLikelihood) and small().likelihood == "lower bound"
+
+
+def test_a_learned_scale_moves_to_the_spread_of_what_is_left():
+    vae = small(decoder="gaussian", sigma="learned", optimizer={"lr": 0.02})
+    run(vae, images=4000)
+    assert 0.2 < vae.pixel.sigma.item() < 0.8 < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"latent_dim": 0}, "model.latent_dim is 0; it must be at least 1"),
+        ({"sigma": 0.0, "decoder": "gaussian"}, "model.sigma is 0.0; a standard deviation is above 0"),
+        ({"importance_samples": 0}, "model.importance_samples is 0; it must be at least 1"),
+        ({"free_bits": 0.1, "importance_samples": 2}, "Leave one of them out"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(arguments, said):
+    with pytest.raises(UserError, match=said):
+        small(**arguments)
+
+
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +233,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("decoder", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("decoder", ["bernoulli", "gaussian", "logistic"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_become_codes_and_codes_images_in_range(kind, decoder):
     vae = small(decoder=decoder, **kind).eval()

@@ -2,12 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import kstest, logistic
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from genbench.objectives.elbo import bernoulli_nll, gaussian_kl, gaussian_nll, reparameterize
+from genbench.objectives.elbo import (
+    bernoulli_nll,
+    gaussian_kl,
+    gaussian_nll,
+    importance_bound,
+    log_prior_ratio,
+    logistic_nll,
+    reparameterize,
+    with_free_bits,
+)
 
 HALF = [torch.float16, torch.bfloat16]
 
@@ -19,14 +29,14 @@ def normal(mu, logvar):
 def test_gaussian_kl_is_the_divergence_from_the_standard_normal():
     mu, logvar = 2 * torch.randn(7, 5, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
     expected = kl_divergence(normal(mu, logvar), normal(torch.zeros_like(mu), torch.zeros_like(mu)))
-    torch.testing.assert_close(gaussian_kl(mu, logvar), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(gaussian_kl(mu, logvar).sum(1), expected, rtol=1e-13, atol=0)
 
 
 def test_gaussian_kl_is_zero_at_the_prior_and_so_is_its_gradient():
     mu, logvar = (torch.zeros(3, 4, requires_grad=True) for _ in range(2))
     kl = gaussian_kl(mu, logvar)
     kl.sum().backward()
-    assert kl.tolist() == [0, 0, 0]
+    assert kl.sum(1).tolist() == [0, 0, 0]
     assert not mu.grad.any() and not logvar.grad.any()
 
 
@@ -62,6 +72,54 @@ def test_gaussian_nll_is_lowest_where_the_mean_is_the_image():
     assert gaussian_nll(x, x, 0.1).tolist() == pytest.approx([lowest] * 2, rel=1e-6)
 
 
+def levels(n=256):
+    return torch.linspace(-1, 1, n, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("log_scale", [-7.0, -3.0, 0.0, 2.0])
+@pytest.mark.parametrize("mean", [-1.3, -1.0, 0.001, 0.9])
+def test_logistic_probabilities_of_all_levels_sum_to_one_and_are_those_of_scipy(mean, log_scale):
+    x = levels().view(256, 1)
+    log_p = -logistic_nll(torch.full_like(x, mean), torch.full_like(x, log_scale), x)
+    edges = np.concatenate([[-np.inf], levels().numpy()[:-1] + 1 / 255, [np.inf]])
+    # on the side of the mean where the tail is small, so that no difference of two numbers near 1 is taken
+    law = logistic(mean, math.exp(log_scale))
+    below, above = edges[:-1], edges[1:]
+    expected = np.where(below > mean, law.sf(below) - law.sf(above), law.cdf(above) - law.cdf(below))
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    seen = expected > 1e-200
+    np.testing.assert_allclose(log_p.numpy()[seen], np.log(expected[seen]), rtol=1e-8, atol=1e-8)
+
+
+def test_logistic_nll_is_finite_far_from_the_mean_and_has_a_gradient():
+    mean, log_scale = torch.tensor([[-1.0], [0.9]], requires_grad=True), torch.full((2, 1), -6.5, requires_grad=True)
+    nll = logistic_nll(mean, log_scale, torch.tensor([[0.5], [-0.2]]))
+    nll.sum().backward()
+    assert nll.isfinite().all() and mean.grad.isfinite().all() and log_scale.grad.isfinite().all()
+    assert mean.grad[0] < 0 < mean.grad[1]  # towards the pixel
+
+
+def test_the_importance_bound_of_one_sample_is_its_ratio_and_of_equal_ratios_any_of_them():
+    w = torch.randn(5, 1)
+    assert torch.equal(importance_bound(w), w[:, 0])
+    torch.testing.assert_close(importance_bound(w.expand(5, 7)), w[:, 0])
+
+
+def test_the_ratio_of_prior_and_posterior_is_that_of_their_densities():
+    mu, logvar, eps = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.randn(4, 6, 3).double()
+    z = reparameterize(mu[:, None], logvar[:, None], eps)
+    prior, posterior = normal(torch.zeros(3).double(), torch.zeros(3).double()), normal(mu[:, None], logvar[:, None])
+    torch.testing.assert_close(log_prior_ratio(eps, z, logvar), prior.log_prob(z) - posterior.log_prob(z))
+
+
+def test_free_bits_cost_their_least_and_leave_numbers_below_it_alone():
+    kl = torch.tensor([[0.1, 2.0], [0.3, 4.0]], requires_grad=True)
+    cost = with_free_bits(kl, 0.5)
+    assert cost.tolist() == [0.5, 3.0]
+    cost.sum().backward()
+    assert kl.grad.tolist() == [[0, 0.5], [0, 0.5]]
+
+
 def test_reparameterized_draws_have_the_posteriors_mean_and_variance():
     mu, logvar = torch.tensor([-2.0, 0.5]), torch.tensor([-3.0, 1.0])
     z = reparameterize(mu, logvar, torch.randn(20_000, 2))
@@ -81,6 +139,7 @@ TERMS = {
     "kl": lambda a, b: gaussian_kl(a, b),
     "bernoulli": lambda a, b: bernoulli_nll(a, b),
     "gaussian": lambda a, b: gaussian_nll(a, b, 0.1),
+    "logistic": lambda a, b: logistic_nll(a, a, b),
 }
 
 

@@ -1,0 +1,143 @@
+"""Distributions of pixels around what a decoder puts out. Each says what its likelihood is one of."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from genbench.core.errors import UserError
+from genbench.core.noise import per_seed
+from genbench.objectives.elbo import bernoulli_nll, gaussian_nll, logistic_nll
+
+LEVELS = 255 / 2  # levels of an 8-bit pixel in one unit of [-1, 1]
+
+
+class Bernoulli(nn.Module):
+    """Black or white; the output is the logit of white. A grey pixel counts as the probability of being white."""
+
+    pixels: Literal["binary"] = "binary"
+    density = False
+
+    def outputs(self, channels: int) -> int:
+        """Numbers that the decoder gives for a pixel."""
+        return channels
+
+    def nll(self, output: Tensor, x: Tensor) -> Tensor:
+        """-log p(x), [B, C, H, W] -> [B] nats."""
+        return bernoulli_nll(output, x)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """-> [B, C, H, W] in [-1, 1]."""
+        return torch.sigmoid(output) * 2 - 1
+
+    def draw(self, output: Tensor, seeds: Tensor) -> Tensor:
+        """Pixels drawn with a seed for each image, [B] -> [B, C, H, W]."""
+        white = per_seed(torch.rand, seeds, output.shape[1:]) < torch.sigmoid(output)
+        return white.to(output.dtype) * 2 - 1
+
+    def scored(self, x: Tensor, draws: int) -> tuple[Tensor, float]:
+        """[B, ...] -> what `nll` is taken of for each of `draws` estimates, [B, draws, ...], and a constant in nats.
+
+        Raises:
+            UserError: the distribution gives these pixels no probability.
+        """
+        if bool((x.abs() < 0.999).any()):
+            raise UserError(
+                "A Bernoulli decoder has a likelihood of black and white pixels, and these images have grey ones. "
+                "Train and evaluate on binary images (`--data.binarize static` or `dynamic`), or choose a decoder of "
+                "8-bit pixels (`--model.decoder logistic` or `gaussian`)."
+            )
+        return x[:, None].expand(-1, draws, *x.shape[1:]), 0.0
+
+
+class Gaussian(nn.Module):
+    """A density, whose mean is the output.
+
+    Args:
+        sigma: Standard deviation of pixels in [-1, 1], or `learned`: one for all pixels (Rybkin et al. 2021, "Simple
+            and Effective VAE Training with Calibrated Decoders", without their closed form)
+    """
+
+    pixels: Literal["8-bit"] = "8-bit"
+    density = True
+
+    def __init__(self, sigma: float | Literal["learned"]) -> None:
+        super().__init__()
+        self.learned = sigma == "learned"
+        if not self.learned and not sigma > 0:
+            raise UserError(f"model.sigma is {sigma}; a standard deviation is above 0, or `learned`.")
+        if self.learned:
+            self.log_sigma = nn.Parameter(torch.zeros(()))
+        self._sigma = sigma
+
+    @property
+    def sigma(self) -> float | Tensor:
+        return self.log_sigma.exp() if self.learned else self._sigma
+
+    def outputs(self, channels: int) -> int:
+        return channels
+
+    def nll(self, output: Tensor, x: Tensor) -> Tensor:
+        return gaussian_nll(output, x, self.sigma)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output.clamp(-1, 1)
+
+    def draw(self, output: Tensor, seeds: Tensor) -> Tensor:
+        noise = per_seed(torch.randn, seeds, output.shape[1:]).to(output.dtype)
+        return (output + self.sigma * noise).clamp(-1, 1)
+
+    def scored(self, x: Tensor, draws: int) -> tuple[Tensor, float]:
+        """Dequantised: each level spread evenly over its bin, which makes the density a bound of the levels'
+        probability (Theis et al. 2016, "A note on the evaluation of generative models", section 3.1); points are
+        left as they are."""
+        spread = x[:, None].expand(-1, draws, *x.shape[1:])
+        if x.ndim == 2:
+            return spread, 0.0
+        return dequantised(spread, torch.rand_like(spread)), -math.log(LEVELS) * x[0].numel()
+
+
+class Logistic(nn.Module):
+    """The 256 levels of a pixel, by a logistic distribution of its own mean and scale (Salimans et al. 2017)."""
+
+    pixels: Literal["8-bit"] = "8-bit"
+    density = False
+
+    def outputs(self, channels: int) -> int:
+        return 2 * channels
+
+    def nll(self, output: Tensor, x: Tensor) -> Tensor:
+        return logistic_nll(*self._parts(output), x)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return self._parts(output)[0].clamp(-1, 1)
+
+    def draw(self, output: Tensor, seeds: Tensor) -> Tensor:
+        mean, log_scale = self._parts(output)
+        u = per_seed(torch.rand, seeds, mean.shape[1:]).to(mean.dtype).clamp(1e-5, 1 - 1e-5)
+        return (mean + log_scale.exp() * torch.logit(u)).clamp(-1, 1)
+
+    def scored(self, x: Tensor, draws: int) -> tuple[Tensor, float]:
+        return x[:, None].expand(-1, draws, *x.shape[1:]), 0.0
+
+    @staticmethod
+    def _parts(output: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 2C, ...] -> mean and log scale, [B, C, ...] each; no scale is below a fifth of a level."""
+        mean, log_scale = output.chunk(2, 1)
+        return mean, log_scale.clamp(min=-6.5)
+
+
+Pixels = Bernoulli | Gaussian | Logistic
+
+
+def pixels_of(decoder: Literal["bernoulli", "gaussian", "logistic"], sigma: float | Literal["learned"]) -> Pixels:
+    """The distribution of that name."""
+    return {"bernoulli": Bernoulli, "gaussian": lambda: Gaussian(sigma), "logistic": Logistic}[decoder]()
+
+
+def dequantised(x: Tensor, u: Tensor) -> Tensor:
+    """Pixels of 256 levels in [-1, 1], each moved within its bin by u in [0, 1) (Uria et al. 2013, "RNADE")."""
+    return x + (u - 0.5) / LEVELS
