@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 import genbench
+import genbench.cli.trainer  # noqa: F401  so that arguments may be numbers of images
 import genbench.data
 import genbench.models
 from genbench.callbacks import EMA, Balance, Budget, Checkpoint, Monitor, Quality
@@ -63,7 +65,8 @@ class MadeUp(LightningDataModule):
         else:
             self.extractor = "digitsnet"  # at hand everywhere, and small
             coarse = torch.rand(n, spec.channels, 4, 4, generator=draw)
-            image = interpolate(coarse, spec.shape[1:], mode="bilinear").mul(255).to(torch.uint8)
+            image = interpolate(coarse, spec.shape[1:], mode="bilinear")
+            image = (image.round() if spec.binary else image).mul(255).to(torch.uint8)
         label = torch.arange(n) % len(spec.classes) if spec.classes else None
         words, length = len(spec.vocabulary), spec.caption_length or 4
         caption = torch.randint(1, words, (n, length), generator=draw) if words else None
@@ -110,10 +113,24 @@ class Recipe:
         seed_everything(0, verbose=False)
         description = self._config.model
         module, _, name = description.class_path.rpartition(".")
-        return getattr(sys.modules[module], name)(self.spec, **description.init_args.as_dict())
+        arguments = description.init_args.as_dict()
+        parts = {argument: _untrained(value, self.path.parent) for argument, value in arguments.items()}
+        return getattr(sys.modules[module], name)(self.spec, **arguments | {a: p for a, p in parts.items() if p})
 
     def data(self) -> MadeUp:
         return MadeUp(self.spec, labelled=self.labelled)
+
+
+def _untrained(value: Any, folder: Path) -> dict[str, Any] | None:
+    """Where `value` is a checkpoint that is not there, `runs/NAME/checkpoints/...`: an untrained model of config NAME,
+    to build on in its place."""
+    if not isinstance(value, str) or not value.endswith(".ckpt") or Path(value).is_file():
+        return None
+    other = folder / f"{Path(value).parts[-3]}.yaml"
+    if not other.is_file():
+        raise UserError(f"There is no checkpoint at {value}.")
+    part = Recipe(other).model()
+    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": dict(part.hparams)}
 
 
 class Crash(Callback):
@@ -210,8 +227,14 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
     real = from_stored(data.everything.everything.image)
     model = recipe.model()
 
+    built_on_another = any(not p.requires_grad for p in model.parameters())
+
     @torch.no_grad()
     def distance() -> float:
+        if built_on_another:  # and its images are what the frozen part makes of them
+            scores = model.eval().validation_step(replace(data.everything.everything, image=real), 0)
+            model.train()
+            return sum(values.mean().item() for values in scores.values())
         if isinstance(model, Classifies):
             cost = cross_entropy(model.eval().classify(real), data.everything.everything.label).item()
             model.train()

@@ -1,11 +1,33 @@
 """One file per system of the literature."""
 
+from genbench.models.autoencoder import Autoencoder
 from genbench.models.conditional_gan import ConditionalGAN
+from genbench.models.conditional_vae import ConditionalVAE
+from genbench.models.conv_autoencoder import ConvAutoencoder
 from genbench.models.dcgan import DCGAN
+from genbench.models.denoising_autoencoder import DenoisingAutoencoder
 from genbench.models.gan import GAN
+from genbench.models.pixelcnn import PixelCNN
 from genbench.models.semi_supervised_gan import SemiSupervisedGAN
 from genbench.models.sngan import SNGAN
 from genbench.models.text_conditional_gan import TextConditionalGAN
 from genbench.models.vae import VAE
+from genbench.models.vq_prior import VQPrior
+from genbench.models.vqvae import VQVAE
 
-__all__ = ["DCGAN", "GAN", "SNGAN", "VAE", "ConditionalGAN", "SemiSupervisedGAN", "TextConditionalGAN"]
+__all__ = [
+    "DCGAN",
+    "GAN",
+    "SNGAN",
+    "VAE",
+    "VQVAE",
+    "Autoencoder",
+    "ConditionalGAN",
+    "ConditionalVAE",
+    "ConvAutoencoder",
+    "DenoisingAutoencoder",
+    "PixelCNN",
+    "SemiSupervisedGAN",
+    "TextConditionalGAN",
+    "VQPrior",
+]

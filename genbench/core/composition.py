@@ -1,0 +1,38 @@
+"""A model built on another: it takes the other's checkpoint once, and its own then holds all of it.
+
+The part's class name and plain arguments become an argument of the whole, its weights a network of the whole, so that
+the whole's checkpoint works with the first file deleted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genbench.core import checkpoint
+from genbench.core.arguments import loaded_classes
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+
+Part = str | dict[str, Any]
+
+
+def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModule, dict[str, Any]]:
+    """The frozen part, in eval mode, and the description that builds it again.
+
+    Args:
+        part: The path of its checkpoint; or that description, which is what a checkpoint of the whole has
+        argument: What the argument is called, and `wanted` what it is to be, for errors
+
+    Raises:
+        UserError: nothing is given, there is no such checkpoint, or its class is not loaded.
+    """
+    if part is None:
+        raise UserError(f"Give the checkpoint of {wanted} to build on: `--{argument} PATH`.")
+    if isinstance(part, str):
+        module = checkpoint.load(part)
+        cls = type(module)
+        return module, {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": dict(module.hparams)}
+    cls = loaded_classes(GenerativeModule).get(part["class"])
+    if cls is None:
+        raise UserError(f"This model is built on one of class {part['class']}, which is not loaded: import it first.")
+    return cls(**part["arguments"]).eval().requires_grad_(False), part

@@ -1,0 +1,61 @@
+"""Autoencoder: Rumelhart, Hinton & Williams, "Learning Internal Representations by Error Propagation", 1986; stacked
+as in Hinton & Salakhutdinov, "Reducing the Dimensionality of Data with Neural Networks", Science 2006.
+
+With no hidden layer both ways are linear, and the code spans what principal component analysis finds (Baldi & Hornik
+1989, "Neural Networks and Principal Component Analysis").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.core.precision import full
+from genbench.networks.mlp import mlp
+
+
+class Autoencoder(GenerativeModule):
+    """Fully connected autoencoder of images of any size, or of points. It has no prior, and so nothing to sample.
+
+    Args:
+        latent_dim: Numbers in the code
+        hidden: Widths of the layers between image and code; the decoder has them reversed. None: one layer each way
+    """
+
+    players = {"autoencoder": ("encoder", "decoder")}
+    averaged = ("encoder", "decoder")
+    latent_dtype = "float32"
+
+    def __init__(
+        self, spec: DataSpec | None = None, latent_dim: int = 32, hidden: Sequence[int] = (), **training: Any
+    ) -> None:
+        super().__init__(spec, **training)
+        refuse_below(1, {"model.latent_dim": latent_dim})
+        self.latent_shape = (latent_dim,)
+        shape = self.spec.shape
+        self.encoder = nn.Sequential(nn.Flatten(), mlp([prod(shape), *hidden, latent_dim]))
+        self.decoder = nn.Sequential(mlp([latent_dim, *hidden[::-1], prod(shape)]), nn.Unflatten(1, shape))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        x = batch.image  # [B, C, H, W]
+        with self.turn("autoencoder") as turn:
+            turn.minimize(reconstruction=mse_loss(full(self.decoder(self.encoder(x))), full(x)))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> codes [B, latent_dim]."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[B, latent_dim] -> images [B, C, H, W] in [-1, 1]."""
+        x = self.decoder(z)
+        return x.clamp(-1, 1) if x.ndim == 4 else x  # a point may lie anywhere
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))

@@ -1,0 +1,124 @@
+"""ConditionalVAE: Sohn, Lee & Yan, "Learning Structured Output Representation using Deep Conditional Generative
+Models", NeurIPS 2015; with labels, as M2 of Kingma et al., "Semi-supervised Learning with Deep Generative Models",
+NeurIPS 2014, whose labels are all known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError, refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import per_seed
+from genbench.networks.conv import down_net, up_net
+from genbench.networks.mlp import mlp
+from genbench.objectives.elbo import gaussian_kl, importance_bound, log_prior_ratio, reparameterize
+from genbench.objectives.pixels import dequantised, pixels_of
+
+
+class ConditionalVAE(GenerativeModule):
+    """VAE of p(x|y): encoder and decoder see the label, and the code holds what the label does not say.
+
+    Args:
+        latent_dim: Numbers in the code z
+        network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
+        width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
+        hidden: Widths of the fully connected encoder; the decoder has them reversed
+        decoder: Distribution of a pixel: Bernoulli (a grey pixel as the probability of white), Gaussian, or logistic
+            (of 256 levels, with a scale of each pixel's own)
+        sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one for all pixels
+        beta: Weight of the KL term
+    """
+
+    players = {"vae": ("encoder", "decoder", "pixel")}
+    averaged = ("encoder", "decoder", "pixel")
+    conditional = True
+    likelihood = "lower bound"
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        latent_dim: int = 32,
+        network: Literal["conv", "mlp"] = "conv",
+        width: int = 32,
+        hidden: Sequence[int] = (512, 256),
+        decoder: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli",
+        sigma: float | Literal["learned"] = 0.1,
+        beta: float = 1.0,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, **training)
+        refuse_below(1, {"model.latent_dim": latent_dim})
+        refuse_below(0, {"model.beta": beta})
+        if self.spec.target != "label":
+            raise UserError(
+                "ConditionalVAE draws images of a class, and this data has none. Choose data with classes (for Shapes "
+                "`--data.target label`), or train a VAE."
+            )
+        self.latent_dim, self.beta, self.classes = latent_dim, beta, len(self.spec.classes)
+        self.pixel = pixels_of(decoder, sigma)
+        self.pixels = self.pixel.pixels
+        channels, size = self.spec.channels, self.spec.size
+        seen, outputs = channels + self.classes, self.pixel.outputs(channels)
+        if network == "conv":
+            self.encoder = down_net(seen, size, width, outputs=2 * latent_dim)
+            self.decoder = up_net(latent_dim + self.classes, outputs, size, width)
+        else:
+            shape = (outputs, size, size)
+            self.encoder = nn.Sequential(nn.Flatten(), mlp([seen * size**2, *hidden, 2 * latent_dim]))
+            layers = mlp([latent_dim + self.classes, *hidden[::-1], prod(shape)])
+            self.decoder = nn.Sequential(layers, nn.Unflatten(1, shape))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        x = batch.image  # [B, C, H, W]
+        if (batch.label < 0).any():
+            raise UserError("ConditionalVAE wants the label of every image: leave `data.labelled` out.")
+        eps = self.draw(torch.randn, len(x), self.latent_dim).to(self.dtype)  # [B, D]
+        target = dequantised(x, self.draw(torch.rand, *x.shape)) if self.pixel.density else x
+        with self.turn("vae") as turn:
+            mu, logvar = self.posterior(x, batch.label)
+            nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), batch.label), target)  # [B]
+            kl = gaussian_kl(mu, logvar).sum(1)  # [B]
+            turn.minimize(reconstruction=nll.mean(), kl=self.beta * kl.mean())  # equation 4 of Sohn et al.
+            turn.log(elbo=-(nll.detach() + kl.detach()).mean())
+
+    def posterior(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, H, W] and labels [B] -> mean and log variance of q(z|x, y), [B, D] each."""
+        y = one_hot(label, self.classes).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        return self.encoder(torch.cat([x, y], 1)).chunk(2, dim=1)
+
+    def _decode(self, z: Tensor, label: Tensor) -> Tensor:
+        return self.decoder(torch.cat([z, one_hot(label, self.classes).to(z.dtype)], 1))
+
+    def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
+        """[B, C, H, W] -> [B] nats: a lower bound of log p(x) = log Σ p(x|y) / K, all K classes being as likely."""
+        refuse_below(1, {"importance_samples": importance_samples})
+        targets, constant = self.pixel.scored(x, importance_samples)
+        bounds = []
+        for k in range(self.classes):
+            label = torch.full((len(x),), k, device=x.device)
+            mu, logvar = self.posterior(x, label)
+            eps = torch.randn(len(x), importance_samples, self.latent_dim, dtype=x.dtype, device=x.device)
+            z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
+            output = self._decode(z.flatten(0, 1), label.repeat_interleave(importance_samples))
+            nll = self.pixel.nll(output, targets.flatten(0, 1)).view(len(x), -1)
+            bounds.append(importance_bound(log_prior_ratio(eps, z, logvar) - nll))
+        return torch.stack(bounds).logsumexp(0) - math.log(self.classes) + constant
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None, mean: bool = True) -> Tensor:
+        """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1].
+
+        mean  the decoder's mean; else pixels are drawn from its distribution
+        """
+        if condition is None:
+            raise UserError("ConditionalVAE draws images of a class: give a label for each.")
+        output = self._decode(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype), condition)
+        # seeds of their own for the pixels: z has used the first draws of each
+        return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)

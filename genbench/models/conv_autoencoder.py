@@ -1,0 +1,53 @@
+"""ConvAutoencoder: Masci et al., "Stacked Convolutional Auto-Encoders for Hierarchical Feature Extraction", ICANN
+2011, with strided and transposed convolutions in place of pooling (Radford et al. 2016, section 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.core.precision import full
+from genbench.networks.conv import down_net, up_net
+
+
+class ConvAutoencoder(GenerativeModule):
+    """Convolutional autoencoder of images of any power of two from 16 to 256. It has no prior, and so nothing to sample.
+
+    Args:
+        latent_dim: Numbers in the code
+        width: Channels next to the image; they double at each halving, at most 8 times
+    """
+
+    players = {"autoencoder": ("encoder", "decoder")}
+    averaged = ("encoder", "decoder")
+    latent_dtype = "float32"
+
+    def __init__(
+        self, spec: DataSpec | None = None, latent_dim: int = 32, width: int = 32, **training: Any
+    ) -> None:
+        super().__init__(spec, **training)
+        refuse_below(1, {"model.latent_dim": latent_dim})
+        self.latent_shape = (latent_dim,)
+        self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=latent_dim)
+        self.decoder = up_net(latent_dim, self.spec.channels, self.spec.size, width, output=nn.Tanh())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        x = batch.image  # [B, C, H, W]
+        with self.turn("autoencoder") as turn:
+            turn.minimize(reconstruction=mse_loss(full(self.reconstruct(x)), full(x)))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> codes [B, latent_dim]."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[B, latent_dim] -> images [B, C, H, W] in [-1, 1]."""
+        return self.decoder(z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))

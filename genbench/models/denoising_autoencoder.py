@@ -1,0 +1,87 @@
+"""DenoisingAutoencoder: Vincent et al., "Stacked Denoising Autoencoders: Learning Useful Representations in a Deep
+Network with a Local Denoising Criterion", JMLR 2010, https://www.jmlr.org/papers/v11/vincent10a.html."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError, refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.core.precision import full
+from genbench.networks.conv import down_net, up_net
+from genbench.networks.mlp import mlp
+from genbench.objectives.corruption import corrupt
+
+
+class DenoisingAutoencoder(GenerativeModule):
+    """Autoencoder that is shown spoilt images and taught the whole ones. It has no prior, and so nothing to sample.
+
+    Args:
+        corruption: gaussian noise, masking (pixels become black), or salt_and_pepper (black or white)
+        amount: Standard deviation of the noise, for pixels in [-1, 1]; or the share of pixels that are spoilt
+        latent_dim: Numbers in the code
+        network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
+        width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
+        hidden: Widths of the fully connected encoder; the decoder has them reversed
+    """
+
+    players = {"autoencoder": ("encoder", "decoder")}
+    averaged = ("encoder", "decoder")
+    latent_dtype = "float32"
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        corruption: Literal["gaussian", "masking", "salt_and_pepper"] = "gaussian",
+        amount: float = 0.5,
+        latent_dim: int = 64,
+        network: Literal["conv", "mlp"] = "conv",
+        width: int = 32,
+        hidden: Sequence[int] = (512, 256),
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, **training)
+        refuse_below(1, {"model.latent_dim": latent_dim})
+        refuse_below(0, {"model.amount": amount})
+        if corruption != "gaussian" and amount > 1:
+            raise UserError(f"model.amount is {amount}, a share of the pixels, and at most 1.")
+        self.corruption, self.amount, self.latent_shape = corruption, amount, (latent_dim,)
+        channels, pixels = self.spec.channels, prod(self.spec.shape)
+        if network == "conv":
+            self.encoder = down_net(channels, self.spec.size, width, outputs=latent_dim)
+            self.decoder = up_net(latent_dim, channels, self.spec.size, width, output=nn.Tanh())
+        else:
+            self.encoder = nn.Sequential(nn.Flatten(), mlp([pixels, *hidden, latent_dim]))
+            layers = [mlp([latent_dim, *hidden[::-1], pixels]), nn.Tanh(), nn.Unflatten(1, self.spec.shape)]
+            self.decoder = nn.Sequential(*layers)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        x = batch.image  # [B, C, H, W]
+        spoilt = corrupt(x, self.corruption, self.amount, self.draw)
+        with self.turn("autoencoder") as turn:
+            turn.minimize(reconstruction=mse_loss(full(self.reconstruct(spoilt)), full(x)))  # equation 4
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Squared error per pixel of spoilt images made whole, [B], and of the spoilt ones as they are."""
+        x = batch.image
+        spoilt = corrupt(x, self.corruption, self.amount, self.draw)
+        found = {"denoised_mse": self.reconstruct(spoilt), "spoilt_mse": spoilt}
+        return {name: (full(y) - full(x)).square().flatten(1).mean(1) for name, y in found.items()}
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> codes [B, latent_dim]."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[B, latent_dim] -> images [B, C, H, W] in [-1, 1]."""
+        return self.decoder(z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same without its noise."""
+        return self.decode(self.encode(x))

@@ -1,0 +1,109 @@
+"""PixelCNN: van den Oord et al., "Pixel Recurrent Neural Networks", ICML 2016, https://arxiv.org/abs/1601.06759, with
+the gated layers of "Conditional Image Generation with PixelCNN Decoders", NeurIPS 2016."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError, refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import per_seed
+from genbench.core.precision import full
+from genbench.networks.pixelcnn import GatedPixelCNN
+from genbench.samplers.pixelcnn import draw
+
+
+class PixelCNN(GenerativeModule):
+    """The exact probability of an image, pixel by pixel: of black and white ones where the data is binary
+    (`data.binarize`), else of 256 levels.
+
+    Args:
+        width: Features of a layer's stacks; a multiple of the data's channels
+        layers: Gated layers
+        kernel: Side of the area that a layer sees
+        by_class: Let everything depend on the label
+    """
+
+    players = {"pixelcnn": ("net",)}
+    averaged = ("net",)
+    likelihood = "exact"
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        width: int = 48,
+        layers: int = 8,
+        kernel: int = 5,
+        by_class: bool = False,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, **training)
+        refuse_below(1, {"model.width": width, "model.layers": layers, "model.kernel": kernel})
+        channels = self.spec.channels
+        if width % channels:
+            raise UserError(f"model.width is {width}; it must be a multiple of the data's {channels} channels.")
+        if kernel % 2 == 0:
+            raise UserError(f"model.kernel is {kernel}; the area around a pixel has an odd side.")
+        if by_class and self.spec.target != "label":
+            raise UserError(
+                "model.by_class is true, and this data has no classes. Choose data with classes (for Shapes "
+                "`--data.target label`), or leave it out."
+            )
+        self.conditional = by_class
+        self.values = 2 if self.spec.binary else 256
+        self.pixels = "binary" if self.spec.binary else "8-bit"
+        classes = len(self.spec.classes) if by_class else 0
+        self.net = GatedPixelCNN(self.values, channels, width, layers, kernel, classes)
+
+    def levels(self, x: Tensor) -> Tensor:
+        """[-1, 1] -> int64 in [0, values)."""
+        return ((x.float() + 1) / 2 * (self.values - 1)).round().long()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        levels = self.levels(batch.image)  # [B, C, H, W]
+        if self.conditional and (batch.label < 0).any():
+            raise UserError("PixelCNN by class wants the label of every image: leave `data.labelled` out.")
+        with self.turn("pixelcnn") as turn:
+            logits = self.net(levels, batch.label if self.conditional else None)  # [B, values, C, H, W]
+            turn.minimize(nll=cross_entropy(full(logits), levels))  # nats of one number
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Nats [B] and bits per number [B]."""
+        nats = self.log_likelihood(batch.image)
+        return {"nats": nats, "bits_per_dim": -nats / (math.log(2) * batch.image[0].numel())}
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> log p(x), [B] nats; of a model by class log Σ p(x|y) / K, all K classes being as likely.
+
+        Raises:
+            UserError: the model is of black and white pixels, and these are grey.
+        """
+        if self.values == 2 and bool((x.abs() < 0.999).any()):
+            raise UserError(
+                "This PixelCNN is one of black and white pixels, and these images have grey ones. Give it binary images "
+                "(`--data.binarize static` or `dynamic`), or train it on grey ones without `data.binarize`."
+            )
+        levels = self.levels(x)
+        if not self.conditional:
+            return self._log_p(levels, None)
+        classes = len(self.spec.classes)
+        each = [self._log_p(levels, torch.full((len(x),), k, device=x.device)) for k in range(classes)]
+        return torch.stack(each).logsumexp(0) - math.log(classes)
+
+    def _log_p(self, levels: Tensor, label: Tensor | None) -> Tensor:
+        return -cross_entropy(full(self.net(levels, label)), levels, reduction="none").flatten(1).sum(1)
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """int64 seeds [n], and labels [n] of a model by class -> images [n, C, H, W] in [-1, 1]."""
+        if self.conditional and condition is None:
+            raise UserError("This PixelCNN draws images of a class: give a label for each.")
+        if not self.conditional and condition is not None:
+            raise UserError("This PixelCNN is trained without labels or prompts, so none can be asked of it.")
+        levels = draw(self.net, per_seed(torch.rand, seeds, self.spec.shape), condition)
+        return (levels * (2 / (self.values - 1)) - 1).to(self.dtype)

@@ -1,0 +1,108 @@
+"""VQPrior: the second stage of van den Oord et al., "Neural Discrete Representation Learning", NeurIPS 2017, section
+3.3: a PixelCNN over the codes of a VQ-VAE, which makes it able to sample."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from genbench.core import composition
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.capabilities import Decodes, Encodes
+from genbench.core.errors import UserError, refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import per_seed
+from genbench.core.precision import full
+from genbench.networks.pixelcnn import GatedPixelCNN
+from genbench.samplers.pixelcnn import draw
+
+
+class VQPrior(GenerativeModule):
+    """A gated PixelCNN over the codes of a frozen autoencoder, and that autoencoder's decoder behind it.
+
+    Args:
+        autoencoder: Checkpoint of a trained VQVAE; this model's own checkpoints hold all of it
+        width: Features of a layer's stacks
+        layers: Gated layers
+        kernel: Side of the area that a layer sees
+        by_class: Let everything depend on the label
+    """
+
+    players = {"prior": ("net",)}
+    averaged = ("net",)
+    latent_dtype = "int64"
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        autoencoder: str | dict[str, Any] | None = None,
+        width: int = 64,
+        layers: int = 8,
+        kernel: int = 5,
+        by_class: bool = False,
+        **training: Any,
+    ) -> None:
+        part, self._arguments["autoencoder"] = composition.take(autoencoder, "model.autoencoder", "a VQVAE")
+        super().__init__(spec, **training)
+        refuse_below(1, {"model.width": width, "model.layers": layers, "model.kernel": kernel})
+        name = type(part).__name__
+        if not (isinstance(part, Encodes) and isinstance(part, Decodes) and part.latent_dtype == "int64"):
+            raise UserError(
+                f"VQPrior is a prior over grids of codes, and {name} has none. Give the checkpoint of a VQVAE."
+            )
+        if part.spec.shape != self.spec.shape:
+            of = ["×".join(map(str, spec.shape[::-1])) for spec in (part.spec, self.spec)]
+            raise UserError(f"This {name} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`.")
+        if kernel % 2 == 0:
+            raise UserError(f"model.kernel is {kernel}; the area around a code has an odd side.")
+        if by_class and self.spec.target != "label":
+            raise UserError("model.by_class is true, and this data has no classes. Leave it out.")
+        self.autoencoder = part
+        self.conditional = by_class
+        self.latent_shape, self.latent_values = part.latent_shape, part.latent_values
+        classes = len(self.spec.classes) if by_class else 0
+        self.net = GatedPixelCNN(part.latent_values, 1, width, layers, kernel, classes, ordinal=False)
+
+    def train(self, mode: bool = True) -> VQPrior:
+        """The frozen part stays in eval mode."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        with torch.no_grad():
+            code = self.encode(batch.image)[:, None]  # [B, 1, h, w]
+        with self.turn("prior") as turn:
+            logits = self.net(code, batch.label if self.conditional else None)  # [B, values, 1, h, w]
+            turn.minimize(nll=cross_entropy(full(logits), code))  # nats of a code
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Bits that the prior needs for an image's codes, [B]; without it they are `code_bits`."""
+        code = self.encode(batch.image)[:, None]
+        logits = self.net(code, batch.label if self.conditional else None)
+        nats = cross_entropy(full(logits), code, reduction="none").flatten(1).sum(1)
+        return {"prior_bits": nats / math.log(2)}
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> codes int64 [B, h, w]."""
+        return self.autoencoder.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes int64 [B, h, w] -> images [B, C, H, W] in [-1, 1]."""
+        return self.autoencoder.decode(z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """int64 seeds [n], and labels [n] of a prior by class -> images [n, C, H, W] in [-1, 1]."""
+        if self.conditional and condition is None:
+            raise UserError("This VQPrior draws images of a class: give a label for each.")
+        if not self.conditional and condition is not None:
+            raise UserError("This VQPrior is trained without labels or prompts, so none can be asked of it.")
+        u = per_seed(torch.rand, seeds, (1, *self.latent_shape))
+        return self.decode(draw(self.net, u, condition)[:, 0])

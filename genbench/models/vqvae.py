@@ -1,0 +1,119 @@
+"""VQVAE: van den Oord, Vinyals & Kavukcuoglu, "Neural Discrete Representation Learning", NeurIPS 2017,
+https://arxiv.org/abs/1711.00937. Revival of codes that nothing uses: Williams et al., "Hierarchical Quantized
+Autoencoders", NeurIPS 2020, section 3.1; Dhariwal et al., "Jukebox", 2020, section 3.1."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, relu
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError, refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.core.precision import full
+from genbench.core.units import Images
+from genbench.networks.quantizer import Quantizer
+
+
+class VQVAE(GenerativeModule):
+    """Autoencoder whose code is a grid of names of vectors, a quarter of the image's side. What draws new codes is a
+    prior of its own: `VQPrior`, which takes this one's checkpoint.
+
+    Args:
+        codes: Vectors of the codebook; the paper's 512
+        dim: Numbers of a vector; the paper's 64
+        width: Channels of encoder and decoder; the paper's 256
+        blocks: Residual blocks of each; the paper's 2
+        codebook: Taught by a moving average, or by gradient
+        decay: Of the moving average, for each batch
+        commitment: Weight of the term that keeps the encoder at its codes
+        revive_every: Put codes that are used less than a tenth of an even share where the encoder's outputs are, after
+            so many images each; none by default
+    """
+
+    players = {"autoencoder": ("encoder", "decoder", "quantizer")}
+    averaged = ("encoder", "decoder", "quantizer")
+    latent_dtype = "int64"
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        codes: int = 512,
+        dim: int = 64,
+        width: int = 128,
+        blocks: int = 2,
+        codebook: Literal["ema", "gradient"] = "ema",
+        decay: float = 0.99,
+        commitment: float = 0.25,
+        revive_every: Images | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, **training)
+        refuse_below(1, {"model.codes": codes, "model.dim": dim, "model.width": width})
+        refuse_below(0, {"model.blocks": blocks, "model.commitment": commitment})
+        if not 0 <= decay < 1:
+            raise UserError(f"model.decay is {decay}; a moving average's decay lies in [0, 1).")
+        channels, size = self.spec.channels, self.spec.size
+        if size % 4:
+            raise UserError(f"VQVAE halves images twice, and the data has {size} pixels a side. Set `--data.size`.")
+        self.commitment = commitment
+        self.revive_every = Images(revive_every) if revive_every else None
+        self.latent_shape, self.latent_values = (size // 4, size // 4), codes
+        self.encoder = nn.Sequential(
+            nn.Conv2d(channels, width // 2, 4, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width // 2, width, 4, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1),
+            *(Residual(width) for _ in range(blocks)),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, dim, 1),
+        )
+        self.quantizer = Quantizer(codes, dim, codebook, decay)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(dim, width, 3, padding=1),
+            *(Residual(width) for _ in range(blocks)),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(width // 2, channels, 4, stride=2, padding=1),
+            nn.Tanh(),
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        x = batch.image  # [B, C, H, W]
+        with self.turn("autoencoder") as turn:
+            z = self.encoder(x)  # [B, D, H/4, W/4]
+            quantized, code, terms = self.quantizer(z)
+            terms["commitment"] = self.commitment * terms["commitment"]
+            turn.minimize(reconstruction=mse_loss(full(self.decoder(quantized)), full(x)), **terms)  # equation 3
+            self.quantizer.learn(z.detach(), code)
+            turn.log(perplexity=self.quantizer.perplexity, used=(self.quantizer.usage > 0.1 / len(self.quantizer.usage)).sum())
+        if self.revive_every and self.due(self.revive_every):
+            which = self.draw(torch.rand, self.latent_values)
+            self.quantizer.revive(z.detach(), which, least=0.1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> codes int64 [B, H/4, W/4]."""
+        return self.quantizer.nearest(self.encoder(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes int64 [B, H/4, W/4] -> images [B, C, H, W] in [-1, 1]."""
+        return self.decoder(self.quantizer.look_up(z).to(self.dtype))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+
+class Residual(nn.Module):
+    """[B, width, H, W] -> the same: ReLU, 3×3, ReLU, 1×1, and the way around (section 4.1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(relu(self.conv1(relu(x))))

@@ -1,0 +1,129 @@
+"""The gated PixelCNN: van den Oord et al., "Conditional Image Generation with PixelCNN Decoders", NeurIPS 2016,
+https://arxiv.org/abs/1606.05328, figure 2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, one_hot, pad, relu
+
+
+class GatedPixelCNN(nn.Module):
+    """Values [B, C, H, W] -> logits of each value given those before it: row by row, in a row from the left, in a pixel
+    from the first channel.
+
+    Args:
+        values: How many values a number has
+        channels: Numbers of a pixel
+        width: Features of each stack; a multiple of `channels`
+        layers: Gated layers
+        kernel: Side of the area that a layer sees, odd
+        classes: Of labels that everything depends on, or 0
+        ordinal: Whether values are levels of one quantity; else they are names, and enter one-hot
+    """
+
+    def __init__(
+        self, values: int, channels: int, width: int, layers: int, kernel: int = 5, classes: int = 0,
+        ordinal: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.values, self.channels, self.classes, self.ordinal = values, channels, classes, ordinal
+        inputs = channels if ordinal else channels * values
+        widths = [inputs, *[width] * layers]
+        self.layers = nn.ModuleList(
+            GatedLayer(widths[k], width, kernel, channels, classes, first=k == 0) for k in range(layers)
+        )
+        self.hidden = MaskedConv2d(width, width, 1, channels)
+        self.output = MaskedConv2d(width, values * channels, 1, channels)
+
+    def enter(self, x: Tensor) -> Tensor:
+        """int64 [B, C, H, W] -> what the first layer sees, [B, inputs, H, W]; channel by channel."""
+        if self.ordinal:
+            return x.to(self.output.weight.dtype) * (2 / (self.values - 1)) - 1
+        return one_hot(x, self.values).movedim(-1, 2).flatten(1, 2).to(self.output.weight.dtype)
+
+    def leave(self, skips: Tensor) -> Tensor:
+        """Sum of the layers' skips [B, width, H, W] -> logits [B, values, C, H, W]."""
+        logits = self.output(relu(self.hidden(relu(skips))))
+        return logits.unflatten(1, (self.channels, self.values)).movedim(2, 1)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """int64 [B, C, H, W], labels [B] -> logits [B, values, C, H, W]."""
+        v = h = self.enter(x)
+        skips: Tensor | float = 0.0
+        for layer in self.layers:
+            v, h, skip = layer(v, h, label)
+            skips = skips + skip
+        return self.leave(skips)
+
+
+class GatedLayer(nn.Module):
+    """Two stacks. The vertical one at row i has seen rows up to i, and is shown to the horizontal one a row further
+    down, which has seen the row so far."""
+
+    def __init__(
+        self, inputs: int, width: int, kernel: int, channels: int, classes: int, first: bool
+    ) -> None:
+        super().__init__()
+        self.reach, self.first = kernel // 2, first
+        self.vertical = nn.Conv2d(inputs, 2 * width, (self.reach + 1, kernel))
+        self.across = nn.Conv2d(2 * width, 2 * width, 1)
+        self.horizontal = MaskedConv2d(inputs, 2 * width, (1, self.reach + 1), channels, itself=not first, halves=2)
+        self.out, self.skip = (MaskedConv2d(width, width, 1, channels) for _ in range(2))
+        self.label = nn.Embedding(classes, 4 * width) if classes else None
+
+    def biases(self, label: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+        """Labels [B] -> what they add to both stacks, [B, 2 width, 1, 1] each (equation 4)."""
+        if self.label is None:
+            return 0.0, 0.0
+        return self.label(label)[:, :, None, None].chunk(2, 1)
+
+    def forward(self, v: Tensor, h: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Both stacks [B, inputs, H, W] -> both stacks and the skip, [B, width, H, W] each."""
+        to_v, to_h = self.biases(label)
+        k = self.reach
+        below = self.vertical(pad(v, (k, k, k, 0)))  # [B, 2 width, H, W], has seen rows up to its own
+        above = pad(below, (0, 0, 1, 0))[:, :, :-1]  # of the row before
+        h2 = self.horizontal(pad(h, (k, 0, 0, 0))) + self.across(above)
+        h, skip = self.turn(h2 + to_h, h)
+        return gate(below + to_v), h, skip
+
+    def turn(self, h2: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 2 width, ...] and what the layer was given -> the horizontal stack further on, and the skip."""
+        gated = gate(h2)
+        out = self.out(gated)
+        return out if self.first else out + h, self.skip(gated)
+
+
+def gate(x: Tensor) -> Tensor:
+    """tanh of one half times the sigmoid of the other (equation 2): [B, 2 width, ...] -> [B, width, ...]."""
+    a, b = x.chunk(2, 1)
+    return torch.tanh(a) * torch.sigmoid(b)
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution in whose last column, the pixel itself, a channel's features see the channels before its own, and
+    its own where `itself` (van den Oord et al. 2016, "Pixel Recurrent Neural Networks", section 3.4: masks A and B).
+
+    Features are dealt to the channels in equal blocks; where the outputs are the two `halves` of a gate, in each.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int], channels: int, itself: bool = True,
+        halves: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__(inputs, outputs, kernel)
+        of_input = torch.arange(inputs) * channels // inputs
+        block = outputs // halves
+        of_output = (torch.arange(block) * channels // block).repeat(halves)
+        seen = of_input <= of_output[:, None] if itself else of_input < of_output[:, None]
+        mask = torch.ones_like(self.weight)
+        mask[..., -1] = seen[..., None].to(mask)
+        self.register_buffer("mask", mask, persistent=False)
+
+    @property
+    def masked(self) -> Tensor:
+        return self.weight * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv2d(x, self.masked, self.bias)

@@ -1,0 +1,92 @@
+"""The codebook of a VQ-VAE: van den Oord et al., "Neural Discrete Representation Learning", NeurIPS 2017,
+https://arxiv.org/abs/1711.00937."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, one_hot
+
+from genbench.core import ranks
+from genbench.core.precision import full
+
+
+class Quantizer(nn.Module):
+    """K vectors of D numbers; a vector is replaced by the nearest of them.
+
+    Args:
+        codes: K
+        dim: D
+        codebook: How the vectors are taught: by the gradient of their distance to what they stand for (equation 3), or
+            by its moving average (ema; appendix A.1)
+        decay: Of the moving average, for each batch
+    """
+
+    def __init__(self, codes: int, dim: int, codebook: Literal["ema", "gradient"] = "ema", decay: float = 0.99) -> None:
+        super().__init__()
+        self.codes, self.decay, self.averages = codes, decay, codebook == "ema"
+        vectors = torch.empty(codes, dim).uniform_(-1 / codes, 1 / codes)
+        if self.averages:
+            self.register_buffer("vectors", vectors)
+            self.register_buffer("count", torch.ones(codes))  # N of equation 6
+            self.register_buffer("sum", vectors.clone())  # m of equation 7
+        else:
+            self.vectors = nn.Parameter(vectors)
+        # how often each code was used of late, as a share; the same decay, whatever the codebook
+        self.register_buffer("usage", torch.full((codes,), 1 / codes))
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """[B, D, H, W] -> int64 [B, H, W], which vector is nearest (equation 1)."""
+        flat = full(z).movedim(1, -1)
+        # |z - e|² without |z|², which is the same for all e
+        distance = full(self.vectors).square().sum(1) - 2 * flat @ full(self.vectors).T
+        return distance.argmin(-1)
+
+    def look_up(self, code: Tensor) -> Tensor:
+        """int64 [B, H, W] -> [B, D, H, W]."""
+        return self.vectors[code].movedim(-1, 1)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """[B, D, H, W] -> vectors of the codebook [B, D, H, W], through which the gradient passes as if they were z; the
+        codes int64 [B, H, W]; and the terms of equation 3 that teach codebook and encoder, without their weights."""
+        code = self.nearest(z)
+        found = self.look_up(code)
+        terms = {"commitment": mse_loss(full(z), full(found.detach()))}
+        if not self.averages:
+            terms["codebook"] = mse_loss(full(found), full(z.detach()))
+        return z + (found - z).detach(), code, terms
+
+    @torch.no_grad()
+    def learn(self, z: Tensor, code: Tensor) -> None:
+        """Take a batch [B, D, H, W] and its codes into the averages; over all processes."""
+        flat = full(z).movedim(1, -1).flatten(0, -2)  # [N, D]
+        chosen = one_hot(code.flatten(), self.codes).to(flat.dtype)  # [N, K]
+        count = ranks.total(chosen.sum(0))
+        self.usage.lerp_(count / count.sum(), 1 - self.decay)
+        if self.averages:
+            self.count.lerp_(count, 1 - self.decay)  # equation 6
+            self.sum.lerp_(ranks.total(chosen.T @ flat), 1 - self.decay)  # equation 7
+            self.vectors.copy_(self.sum / self.count.clamp(min=1e-5)[:, None])  # equation 8
+
+    @torch.no_grad()
+    def revive(self, z: Tensor, which: Tensor, least: float) -> Tensor:
+        """Put codes that are used less than `least` times as often as an even share where the batch is; how many.
+
+        z [B, D, H, W] and `which` [K], uniform in [0, 1), choose a vector for each; the first process's count.
+        """
+        dead = self.usage < least / self.codes
+        flat = full(z).movedim(1, -1).flatten(0, -2)
+        fresh = flat[(which * len(flat)).long()]
+        fresh = ranks.total(fresh if ranks.rank() == 0 else torch.zeros_like(fresh))
+        self.vectors[dead] = fresh[dead].to(self.vectors.dtype)
+        self.usage[dead] = 1 / self.codes
+        if self.averages:
+            self.count[dead], self.sum[dead] = 1.0, fresh[dead]
+        return dead.sum()
+
+    @property
+    def perplexity(self) -> Tensor:
+        """exp of the entropy of the codes' use: K where all are used as often, 1 where one alone is."""
+        return torch.exp(-torch.special.xlogy(self.usage, self.usage).sum() / self.usage.sum())

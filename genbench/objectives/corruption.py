@@ -1,0 +1,27 @@
+"""Ways to spoil an image that a denoiser is to undo (Vincent et al. 2010, section 3.3)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genbench.core.noise import Draws
+
+Corruption = Literal["gaussian", "masking", "salt_and_pepper"]
+
+
+def corrupt(x: Tensor, corruption: Corruption, amount: float, draw: Draws) -> Tensor:
+    """[B, ...] -> the same shape.
+
+    gaussian         noise of standard deviation `amount` is added to each number
+    masking          a share `amount` of the pixels becomes black, -1, in all of its channels
+    salt_and_pepper  a share `amount` of the pixels becomes black or white, with probability 1/2 each
+    """
+    if corruption == "gaussian":
+        return x + amount * draw(torch.randn, *x.shape).to(x.dtype)
+    u = draw(torch.rand, len(x), 1, *x.shape[2:])  # [B, 1, H, W]
+    if corruption == "masking":
+        return torch.where(u < amount, -1.0, x)
+    return torch.where(u < amount / 2, -1.0, torch.where(u < amount, 1.0, x))
