@@ -30,14 +30,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 import genbench
-import genbench.cli.trainer  # noqa: F401  so that arguments may be numbers of images
+import genbench.cli.trainer
 import genbench.data
 import genbench.models
 from genbench.callbacks import EMA, Balance, Budget, Checkpoint, Monitor, Quality
 from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
 from genbench.core.batch import Batch, DataSpec, from_stored, to_stored
-from genbench.core.capabilities import Classifies, Encodes, Reconstructs, Samples
+from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
@@ -239,6 +239,8 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
             cost = cross_entropy(model.eval().classify(real), data.everything.everything.label).item()
             model.train()
             return cost
+        if isinstance(model, HasLikelihood) and model.likelihood == "exact":
+            return -model.log_likelihood(real).mean().item()
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
         return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
@@ -246,7 +248,7 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
     if not isinstance(model, (Samples, Reconstructs, Classifies)):
         return
     before = distance()
-    for steps in (200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more
+    for steps in (50, 100, 200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more
         run = Trainer(
             accelerator="cpu",
             devices=1,

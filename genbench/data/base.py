@@ -92,7 +92,9 @@ class StreamSource:
         pictures, mask = found if isinstance(found, tuple) else (found, None)
         image = self.fit(pictures, lambda k: self.split.name(int(numbers[k])))
         if self.binarize:
-            image = np.stack([_binary(picture, self.binarize, int(row)) for picture, row in zip(image, numbers, strict=True)])
+            image = np.stack(
+                [_binary(picture, self.binarize, int(row)) for picture, row in zip(image, numbers, strict=True)]
+            )
         return Batch(
             image=torch.from_numpy(image),
             mask=None if mask is None else torch.from_numpy(mask),
@@ -329,7 +331,7 @@ class ImageData(DataModule):
 
 
 def _binary(image: np.ndarray, split: str, row: int) -> np.ndarray:
-    """uint8 [...] -> 0 and 255, 255 as often as the level says; a function of the picture and its place in its split."""
+    """uint8 [...] -> 0 and 255, 255 as often as the level says; a function of the picture and its place in a split."""
     white = np.random.default_rng(mix("binarize", split, row)).random(image.shape, dtype=np.float32) * 255 < image
     return white * np.uint8(255)
 

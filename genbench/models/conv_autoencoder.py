@@ -16,7 +16,7 @@ from genbench.networks.conv import down_net, up_net
 
 
 class ConvAutoencoder(GenerativeModule):
-    """Convolutional autoencoder of images of any power of two from 16 to 256. It has no prior, and so nothing to sample.
+    """Convolutional autoencoder of images of 16 to 256 pixels, a power of two. Without a prior it has nothing to sample.
 
     Args:
         latent_dim: Numbers in the code
@@ -27,9 +27,7 @@ class ConvAutoencoder(GenerativeModule):
     averaged = ("encoder", "decoder")
     latent_dtype = "float32"
 
-    def __init__(
-        self, spec: DataSpec | None = None, latent_dim: int = 32, width: int = 32, **training: Any
-    ) -> None:
+    def __init__(self, spec: DataSpec | None = None, latent_dim: int = 32, width: int = 32, **training: Any) -> None:
         super().__init__(spec, **training)
         refuse_below(1, {"model.latent_dim": latent_dim})
         self.latent_shape = (latent_dim,)

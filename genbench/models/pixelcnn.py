@@ -86,8 +86,8 @@ class PixelCNN(GenerativeModule):
         """
         if self.values == 2 and bool((x.abs() < 0.999).any()):
             raise UserError(
-                "This PixelCNN is one of black and white pixels, and these images have grey ones. Give it binary images "
-                "(`--data.binarize static` or `dynamic`), or train it on grey ones without `data.binarize`."
+                "This PixelCNN is one of black and white pixels, and these images have grey ones. Give it binary "
+                "images (`--data.binarize static` or `dynamic`), or train it on grey ones without `data.binarize`."
             )
         levels = self.levels(x)
         if not self.conditional:

@@ -56,7 +56,9 @@ class VQPrior(GenerativeModule):
             )
         if part.spec.shape != self.spec.shape:
             of = ["×".join(map(str, spec.shape[::-1])) for spec in (part.spec, self.spec)]
-            raise UserError(f"This {name} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`.")
+            raise UserError(
+                f"This {name} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`."
+            )
         if kernel % 2 == 0:
             raise UserError(f"model.kernel is {kernel}; the area around a code has an odd side.")
         if by_class and self.spec.target != "label":

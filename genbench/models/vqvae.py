@@ -91,7 +91,7 @@ class VQVAE(GenerativeModule):
             terms["commitment"] = self.commitment * terms["commitment"]
             turn.minimize(reconstruction=mse_loss(full(self.decoder(quantized)), full(x)), **terms)  # equation 3
             self.quantizer.learn(z.detach(), code)
-            turn.log(perplexity=self.quantizer.perplexity, used=(self.quantizer.usage > 0.1 / len(self.quantizer.usage)).sum())
+            turn.log(perplexity=self.quantizer.perplexity, used=self.quantizer.used)
         if self.revive_every and self.due(self.revive_every):
             which = self.draw(torch.rand, self.latent_values)
             self.quantizer.revive(z.detach(), which, least=0.1)

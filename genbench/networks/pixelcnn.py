@@ -31,7 +31,8 @@ class GatedPixelCNN(nn.Module):
         inputs = channels if ordinal else channels * values
         widths = [inputs, *[width] * layers]
         self.layers = nn.ModuleList(
-            GatedLayer(widths[k], width, kernel, channels, classes, first=k == 0) for k in range(layers)
+            GatedLayer(widths[k], width, kernel, channels, classes, first=k == 0, last=k == layers - 1)
+            for k in range(layers)
         )
         self.hidden = MaskedConv2d(width, width, 1, channels)
         self.output = MaskedConv2d(width, values * channels, 1, channels)
@@ -59,17 +60,18 @@ class GatedPixelCNN(nn.Module):
 
 class GatedLayer(nn.Module):
     """Two stacks. The vertical one at row i has seen rows up to i, and is shown to the horizontal one a row further
-    down, which has seen the row so far."""
+    down, which has seen the row so far. Of the last layer the skip alone is used."""
 
     def __init__(
-        self, inputs: int, width: int, kernel: int, channels: int, classes: int, first: bool
+        self, inputs: int, width: int, kernel: int, channels: int, classes: int, first: bool, last: bool
     ) -> None:
         super().__init__()
         self.reach, self.first = kernel // 2, first
         self.vertical = nn.Conv2d(inputs, 2 * width, (self.reach + 1, kernel))
         self.across = nn.Conv2d(2 * width, 2 * width, 1)
         self.horizontal = MaskedConv2d(inputs, 2 * width, (1, self.reach + 1), channels, itself=not first, halves=2)
-        self.out, self.skip = (MaskedConv2d(width, width, 1, channels) for _ in range(2))
+        self.skip = MaskedConv2d(width, width, 1, channels)
+        self.out = None if last else MaskedConv2d(width, width, 1, channels)
         self.label = nn.Embedding(classes, 4 * width) if classes else None
 
     def biases(self, label: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
@@ -86,13 +88,14 @@ class GatedLayer(nn.Module):
         above = pad(below, (0, 0, 1, 0))[:, :, :-1]  # of the row before
         h2 = self.horizontal(pad(h, (k, 0, 0, 0))) + self.across(above)
         h, skip = self.turn(h2 + to_h, h)
-        return gate(below + to_v), h, skip
+        return v if self.out is None else gate(below + to_v), h, skip
 
     def turn(self, h2: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 2 width, ...] and what the layer was given -> the horizontal stack further on, and the skip."""
         gated = gate(h2)
-        out = self.out(gated)
-        return out if self.first else out + h, self.skip(gated)
+        if self.out is not None:
+            h = self.out(gated) if self.first else self.out(gated) + h
+        return h, self.skip(gated)
 
 
 def gate(x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Quantizer(nn.Module):
         return self.vectors[code].movedim(-1, 1)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """[B, D, H, W] -> vectors of the codebook [B, D, H, W], through which the gradient passes as if they were z; the
+        """[B, D, H, W] -> vectors of the codebook, of the same shape, that the gradient passes as if they were z; the
         codes int64 [B, H, W]; and the terms of equation 3 that teach codebook and encoder, without their weights."""
         code = self.nearest(z)
         found = self.look_up(code)
@@ -85,6 +85,11 @@ class Quantizer(nn.Module):
         if self.averages:
             self.count[dead], self.sum[dead] = 1.0, fresh[dead]
         return dead.sum()
+
+    @property
+    def used(self) -> Tensor:
+        """The share of codes that are used at least a tenth as often as an even share."""
+        return (self.usage >= 0.1 / self.codes).float().mean()
 
     @property
     def perplexity(self) -> Tensor:

@@ -93,4 +93,4 @@ class _Stacks:
         below = self.layer.vertical(self.rows)
         self.above = self.layer.across(below)
         self.line.zero_()
-        return gate(below + self.to_v)
+        return v if self.layer.out is None else gate(below + self.to_v)

@@ -134,7 +134,9 @@ def test_sampling_options_of_the_model_are_flags_and_in_the_record(cli, here):
     for flags, out in (((), "a"), (("--mean", "false"), "b")):
         assert cli("evaluate", "--ckpt", "last", "--metrics", "fid", *flags, "--out", out)[0] == 0
     a, b = only_record(Path("a")), only_record(Path("b"))
-    assert (a.run["sampling"], b.run["sampling"]) == ({"mean": True}, {"mean": False})
+    assert (a.run["sampling"], b.run["sampling"]) == (
+        {"mean": True, "importance_samples": 16}, {"mean": False, "importance_samples": 16},
+    )  # fmt: skip
     assert scores(a) != scores(b) and a.identity != b.identity
 
 

@@ -1,12 +1,10 @@
 """Black and white images are drawn from grey ones, once for ever or anew each time, the same wherever they are read."""
 
-import numpy as np
 import pytest
 import torch
 
 from genbench.core.batch import DataSpec
 from genbench.data import Digits, Shapes
-from genbench.data.loader import MemorySource, TrainLoader
 from genbench.evaluation.images import SplitImages
 
 

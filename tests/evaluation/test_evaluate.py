@@ -453,6 +453,33 @@ def test_a_likelihood_of_other_pixels_than_the_protocols_is_blank(judge):
     assert found.protocol["name"] == "small+pixels=density"
 
 
+class Coin(Uniform):
+    """Black or white, with equal probability; by as many samples as are asked for."""
+
+    pixels = "binary"
+
+    def log_likelihood(self, x, *, importance_samples: int = 16):
+        self.asked = importance_samples
+        return torch.full((len(x),), -math.prod(x.shape[1:]) * math.log(2))
+
+
+def test_a_likelihood_of_binary_images_is_called_so_and_takes_its_samples(judge):
+    data = Digits(binarize="static")
+    model = Coin(data.spec)
+    found = evaluate(model, data, SMALL, extractor=judge, sampling={"importance_samples": 5})
+    assert found.metrics["bits_per_dim"]["value"] == pytest.approx(1, rel=1e-6) and model.asked == 5
+    assert found.protocol["pixels"] == "binary" and found.run["sampling"] == {"importance_samples": 5}
+    grey = evaluate(Uniform(Digits().spec), Digits(), SMALL, extractor=judge)
+    assert grey.protocol["pixels"] == "8-bit" and grey.protocol["key"] != found.protocol["key"]
+
+
+def test_a_likelihood_of_binary_pixels_is_not_taken_of_grey_ones(judge):
+    found = evaluate(Coin(Digits().spec), Digits(), SMALL, extractor=judge).metrics["nats"]
+    assert found["value"] is None and "of binary pixels" in found["note"] and "of 8-bit pixels" in found["note"]
+    with pytest.raises(UserError, match=r"is of binary pixels.*--data.binarize static"):
+        evaluate(Coin(Digits().spec), Digits(), SMALL.changed(pixels="binary"), extractor=judge)
+
+
 def test_the_accuracy_of_a_classifier_is_the_share_of_images_that_it_names_right(judge):
     data = Digits()
     for wrong, right in ((0, 1.0), (3, 1 - len(range(0, 297, 3)) / 297)):

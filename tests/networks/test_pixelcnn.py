@@ -10,7 +10,7 @@ from genbench.samplers.pixelcnn import choose, draw, draw_naively
 
 KINDS = {
     "grey": {"values": 4, "channels": 1, "width": 6, "layers": 3},
-    "colour": {"values": 5, "channels": 3, "width": 12, "layers": 3},
+    "colour": {"values": 5, "channels": 3, "width": 48, "layers": 3},
     "one layer": {"values": 4, "channels": 2, "width": 16, "layers": 1},
     "codes": {"values": 7, "channels": 1, "width": 6, "layers": 2, "ordinal": False},
     "by class": {"values": 4, "channels": 2, "width": 24, "layers": 3, "classes": 3},
