@@ -26,6 +26,8 @@ class RandomImages(LightningDataModule):
         super().__init__()
         draw = torch.Generator().manual_seed(7)
         images = torch.randint(0, 256, (64, *spec.shape), dtype=torch.uint8, generator=draw)
+        if spec.binary:
+            images = (images > 127) * torch.tensor(255, dtype=torch.uint8)
         self.batch_size = batch_size
         everything = Batch(images, **self.targets)
         self.train, self.val = MemorySource(everything[:40]), MemorySource(everything[40:])

@@ -16,7 +16,7 @@ from genbench.networks.conv import down_net, up_net
 
 
 class ConvAutoencoder(GenerativeModule):
-    """Convolutional autoencoder of images of 16 to 256 pixels, a power of two. Without a prior it has nothing to sample.
+    """Convolutional autoencoder of images of 16 to 256 pixels, a power of two. It has no prior to sample from.
 
     Args:
         latent_dim: Numbers in the code

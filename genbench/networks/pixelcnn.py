@@ -87,15 +87,10 @@ class GatedLayer(nn.Module):
         below = self.vertical(pad(v, (k, k, k, 0)))  # [B, 2 width, H, W], has seen rows up to its own
         above = pad(below, (0, 0, 1, 0))[:, :, :-1]  # of the row before
         h2 = self.horizontal(pad(h, (k, 0, 0, 0))) + self.across(above)
-        h, skip = self.turn(h2 + to_h, h)
-        return v if self.out is None else gate(below + to_v), h, skip
-
-    def turn(self, h2: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 2 width, ...] and what the layer was given -> the horizontal stack further on, and the skip."""
-        gated = gate(h2)
+        gated = gate(h2 + to_h)
         if self.out is not None:
-            h = self.out(gated) if self.first else self.out(gated) + h
-        return h, self.skip(gated)
+            v, h = gate(below + to_v), self.out(gated) if self.first else self.out(gated) + h
+        return v, h, self.skip(gated)
 
 
 def gate(x: Tensor) -> Tensor:
