@@ -40,9 +40,9 @@ class Quantizer(nn.Module):
     def nearest(self, z: Tensor) -> Tensor:
         """[B, D, H, W] -> int64 [B, H, W], which vector is nearest (equation 1)."""
         flat = full(z).movedim(1, -1)
-        # |z - e|² without |z|², which is the same for all e
-        distance = full(self.vectors).square().sum(1) - 2 * flat @ full(self.vectors).T
-        return distance.argmin(-1)
+        with torch.autocast(z.device.type, enabled=False):
+            # |z - e|² without |z|², which is the same for all e
+            return (full(self.vectors).square().sum(1) - 2 * flat @ full(self.vectors).T).argmin(-1)
 
     def look_up(self, code: Tensor) -> Tensor:
         """int64 [B, H, W] -> [B, D, H, W]."""
@@ -66,8 +66,10 @@ class Quantizer(nn.Module):
         count = ranks.total(chosen.sum(0))
         self.usage.lerp_(count / count.sum(), 1 - self.decay)
         if self.averages:
+            with torch.autocast(z.device.type, enabled=False):
+                total = ranks.total(chosen.T @ flat)
             self.count.lerp_(count, 1 - self.decay)  # equation 6
-            self.sum.lerp_(ranks.total(chosen.T @ flat), 1 - self.decay)  # equation 7
+            self.sum.lerp_(total, 1 - self.decay)  # equation 7
             self.vectors.copy_(self.sum / self.count.clamp(min=1e-5)[:, None])  # equation 8
 
     @torch.no_grad()

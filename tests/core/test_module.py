@@ -216,7 +216,14 @@ def test_weights_that_are_not_finite_are_not_saved():
 def test_hyperparameters_are_plain_and_complete_also_from_python():
     module = ToyGAN(SPEC, 0.5, optimizer={"betas": (0.5, 0.9)}, accumulate=2)
     assert dict(module.hparams) == {
-        "spec": {"shape": [1, 4, 4], "target": "none", "classes": [], "vocabulary": [], "caption_length": 0},
+        "spec": {
+            "shape": [1, 4, 4],
+            "target": "none",
+            "classes": [],
+            "vocabulary": [],
+            "caption_length": 0,
+            "binary": False,
+        },
         "r1_gamma": 0.5,
         "optimizer": {"betas": [0.5, 0.9]},
         "accumulate": 2,

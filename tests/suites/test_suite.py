@@ -148,4 +148,4 @@ def test_quick_has_every_model_there_is(tmp_path):
     suite = load(configs.folder() / "suites" / "quick.yaml", configs.find)
     files = {configs.find(flag.partition("=")[2]) for e in suite.experiments for flag in e.flags if "--config" in flag}
     used = {yaml.safe_load(path.read_text())["model"]["class_path"].rpartition(".")[2] for path in files}
-    assert used == set(genbench.models.__all__)
+    assert used == set(genbench.models.__all__) - {"VQPrior"}  # which takes the checkpoint of another run
