@@ -6,6 +6,7 @@ the whole's checkpoint works with the first file deleted.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from genbench.core import checkpoint
@@ -29,6 +30,10 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
     if part is None:
         raise UserError(f"Give the checkpoint of {wanted} to build on: `--{argument} PATH`.")
     if isinstance(part, str):
+        if not Path(part).is_file():
+            raise UserError(
+                f"There is no checkpoint at {part}. Train {wanted} first, or name its checkpoint: `--{argument} PATH`."
+            )
         module = checkpoint.load(part)
         cls = type(module)
         return module, {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": dict(module.hparams)}
