@@ -27,7 +27,7 @@ class Quantizer(nn.Module):
     def __init__(self, codes: int, dim: int, codebook: Literal["ema", "gradient"] = "ema", decay: float = 0.99) -> None:
         super().__init__()
         self.codes, self.decay, self.averages = codes, decay, codebook == "ema"
-        vectors = torch.empty(codes, dim).uniform_(-1 / codes, 1 / codes)
+        vectors = torch.randn(codes, dim)
         if self.averages:
             self.register_buffer("vectors", vectors)
             self.register_buffer("count", torch.ones(codes))  # N of equation 6
