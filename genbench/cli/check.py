@@ -36,6 +36,7 @@ import genbench.models
 from genbench.callbacks import EMA, Balance, Budget, Checkpoint, Monitor, Quality
 from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
+from genbench.core import composition
 from genbench.core.batch import Batch, DataSpec, from_stored, to_stored
 from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples
 from genbench.core.errors import UserError
@@ -130,7 +131,7 @@ def _untrained(value: Any, folder: Path) -> dict[str, Any] | None:
     if not other.is_file():
         raise UserError(f"There is no checkpoint at {value}.")
     part = Recipe(other).model()
-    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": dict(part.hparams)}
+    return composition.described(part)
 
 
 class Crash(Callback):
@@ -248,7 +249,7 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
     if not isinstance(model, (Samples, Reconstructs, Classifies)):
         return
     before = distance()
-    for steps in (50, 100, 200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more
+    for steps in (200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more
         run = Trainer(
             accelerator="cpu",
             devices=1,

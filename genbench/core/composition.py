@@ -35,9 +35,14 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
                 f"There is no checkpoint at {part}. Train {wanted} first, or name its checkpoint: `--{argument} PATH`."
             )
         module = checkpoint.load(part)
-        cls = type(module)
-        return module, {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": dict(module.hparams)}
+        return module, described(module)
     cls = loaded_classes(GenerativeModule).get(part["class"])
     if cls is None:
         raise UserError(f"This model is built on one of class {part['class']}, which is not loaded: import it first.")
     return cls(**part["arguments"]).eval().requires_grad_(False), part
+
+
+def described(module: GenerativeModule) -> dict[str, Any]:
+    """What builds an equal one, without its weights: plain types."""
+    cls = type(module)
+    return {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": dict(module.hparams)}

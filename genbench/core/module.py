@@ -34,7 +34,7 @@ from torch.optim import Optimizer
 
 from genbench.core import ranks
 from genbench.core.arguments import Remembers
-from genbench.core.batch import DataSpec
+from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import NonFiniteLoss, UserError, refuse_below
 from genbench.core.noise import Draws, mix
 from genbench.core.optim import advance_schedule, build_optimizer, build_schedule, merge
@@ -211,6 +211,22 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             optimizers.append(optimizer)
             self._schedulers[player] = build_schedule(optimizer, self._schedules[player], player)
         return optimizers, [s for s in self._schedulers.values() if s is not None]
+
+    def check_condition(self, condition: Tensor | None) -> None:
+        """Raise UserError where `sample` is asked for what the model was not trained on, or not told what it needs."""
+        name = type(self).__name__
+        if condition is not None and not self.conditional:
+            raise UserError(f"{name} is trained without labels or prompts, so none can be asked of it.")
+        if condition is None and self.conditional:
+            if self.spec.target == "caption":
+                raise UserError(f"{name} draws what a caption says: give one for each image.")
+            raise UserError(f"{name} draws images of a class: give a label for each.")
+
+    def labels_of_all(self, batch: Batch) -> Tensor:
+        """The batch's labels [B]. Raises UserError where some images have none (`data.labelled`)."""
+        if batch.known_label is not None:
+            raise UserError(f"{type(self).__name__} wants the label of every image: leave `data.labelled` out.")
+        return batch.label
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Scores of each image, [B] by name; the base has none, and what capabilities allow is scored for all."""

@@ -71,9 +71,7 @@ class ConditionalGAN(GenerativeModule):
         self.game.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        real, label, game = batch.image, batch.label, self.game  # [B, C, H, W], [B]
-        if batch.known_label is not None:
-            raise UserError("ConditionalGAN wants the label of every image: leave `data.labelled` out.")
+        real, label, game = batch.image, self.labels_of_all(batch), self.game  # [B, C, H, W], [B]
 
         def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
             real_logits, real_named = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
@@ -104,8 +102,7 @@ class ConditionalGAN(GenerativeModule):
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1]."""
-        if condition is None:
-            raise UserError("ConditionalGAN draws images of a class: give a label for each.")
+        self.check_condition(condition)
         return self.generator(self._joined(per_seed(torch.randn, seeds, (self.latent_dim,)), condition))
 
 

@@ -78,13 +78,12 @@ class ConditionalVAE(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         x = batch.image  # [B, C, H, W]
-        if (batch.label < 0).any():
-            raise UserError("ConditionalVAE wants the label of every image: leave `data.labelled` out.")
+        label = self.labels_of_all(batch)  # [B]
         eps = self.draw(torch.randn, len(x), self.latent_dim).to(self.dtype)  # [B, D]
         target = dequantised(x, self.draw(torch.rand, *x.shape)) if self.pixel.density else x
         with self.turn("vae") as turn:
-            mu, logvar = self.posterior(x, batch.label)
-            nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), batch.label), target)  # [B]
+            mu, logvar = self.posterior(x, label)
+            nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), label), target)  # [B]
             kl = gaussian_kl(mu, logvar).sum(1)  # [B]
             turn.minimize(reconstruction=nll.mean(), kl=self.beta * kl.mean())  # equation 4 of Sohn et al.
             turn.log(elbo=-(nll.detach() + kl.detach()).mean())
@@ -117,8 +116,7 @@ class ConditionalVAE(GenerativeModule):
 
         mean  the decoder's mean; else pixels are drawn from its distribution
         """
-        if condition is None:
-            raise UserError("ConditionalVAE draws images of a class: give a label for each.")
+        self.check_condition(condition)
         output = self._decode(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype), condition)
         # seeds of their own for the pixels: z has used the first draws of each
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)

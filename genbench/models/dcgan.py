@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
@@ -66,8 +65,7 @@ class DCGAN(GenerativeModule):
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""
-        if condition is not None:
-            raise UserError("DCGAN is trained without labels or prompts, so none can be asked of it.")
+        self.check_condition(condition)
         return self.generator(self._place(per_seed(getattr(torch, self._draw), seeds, (self.latent_dim,))))
 
     @property

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
@@ -63,6 +62,5 @@ class GAN(GenerativeModule):
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1], or points [n, D]."""
-        if condition is not None:
-            raise UserError("GAN is trained without labels or prompts, so none can be asked of it.")
+        self.check_condition(condition)
         return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))

@@ -46,10 +46,6 @@ class PixelCNN(GenerativeModule):
         super().__init__(spec, **training)
         refuse_below(1, {"model.width": width, "model.layers": layers, "model.kernel": kernel})
         channels = self.spec.channels
-        if width % channels:
-            raise UserError(f"model.width is {width}; it must be a multiple of the data's {channels} channels.")
-        if kernel % 2 == 0:
-            raise UserError(f"model.kernel is {kernel}; the area around a pixel has an odd side.")
         if by_class and self.spec.target != "label":
             raise UserError(
                 "model.by_class is true, and this data has no classes. Choose data with classes (for Shapes "
@@ -67,10 +63,9 @@ class PixelCNN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         levels = self.levels(batch.image)  # [B, C, H, W]
-        if self.conditional and (batch.label < 0).any():
-            raise UserError("PixelCNN by class wants the label of every image: leave `data.labelled` out.")
+        label = self.labels_of_all(batch) if self.conditional else None
         with self.turn("pixelcnn") as turn:
-            logits = self.net(levels, batch.label if self.conditional else None)  # [B, values, C, H, W]
+            logits = self.net(levels, label)  # [B, values, C, H, W]
             turn.minimize(nll=cross_entropy(full(logits), levels))  # nats of one number
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -101,9 +96,6 @@ class PixelCNN(GenerativeModule):
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n], and labels [n] of a model by class -> images [n, C, H, W] in [-1, 1]."""
-        if self.conditional and condition is None:
-            raise UserError("This PixelCNN draws images of a class: give a label for each.")
-        if not self.conditional and condition is not None:
-            raise UserError("This PixelCNN is trained without labels or prompts, so none can be asked of it.")
+        self.check_condition(condition)
         levels = draw(self.net, per_seed(torch.rand, seeds, self.spec.shape), condition)
         return (levels * (2 / (self.values - 1)) - 1).to(self.dtype)

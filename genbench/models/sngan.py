@@ -64,6 +64,5 @@ class SNGAN(GenerativeModule):
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, 32, 32] in [-1, 1]."""
-        if condition is not None:
-            raise UserError("SNGAN is trained without labels or prompts, so none can be asked of it.")
+        self.check_condition(condition)
         return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))

@@ -111,8 +111,7 @@ class TextConditionalGAN(GenerativeModule):
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] and captions [n, L] (tokens of the data's vocabulary) -> images [n, C, H, W] in [-1, 1]."""
-        if condition is None:
-            raise UserError("TextConditionalGAN draws what a caption says: give one for each image.")
+        self.check_condition(condition)
         return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype), condition)
 
 

@@ -161,8 +161,7 @@ class VAE(GenerativeModule):
 
         mean  the decoder's mean; else pixels are drawn from its distribution
         """
-        if condition is not None:
-            raise UserError("VAE is trained without labels or prompts, so none can be asked of it.")
+        self.check_condition(condition)
         output = self.decoder(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
         # seeds of their own for the pixels: z has used the first draws of each
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)

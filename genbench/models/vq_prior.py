@@ -59,8 +59,6 @@ class VQPrior(GenerativeModule):
             raise UserError(
                 f"This {name} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`."
             )
-        if kernel % 2 == 0:
-            raise UserError(f"model.kernel is {kernel}; the area around a code has an odd side.")
         if by_class and self.spec.target != "label":
             raise UserError("model.by_class is true, and this data has no classes. Leave it out.")
         self.autoencoder = part
@@ -78,8 +76,9 @@ class VQPrior(GenerativeModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         with torch.no_grad():
             code = self.encode(batch.image)[:, None]  # [B, 1, h, w]
+        label = self.labels_of_all(batch) if self.conditional else None
         with self.turn("prior") as turn:
-            logits = self.net(code, batch.label if self.conditional else None)  # [B, values, 1, h, w]
+            logits = self.net(code, label)  # [B, values, 1, h, w]
             turn.minimize(nll=cross_entropy(full(logits), code))  # nats of a code
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -102,9 +101,6 @@ class VQPrior(GenerativeModule):
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n], and labels [n] of a prior by class -> images [n, C, H, W] in [-1, 1]."""
-        if self.conditional and condition is None:
-            raise UserError("This VQPrior draws images of a class: give a label for each.")
-        if not self.conditional and condition is not None:
-            raise UserError("This VQPrior is trained without labels or prompts, so none can be asked of it.")
+        self.check_condition(condition)
         u = per_seed(torch.rand, seeds, (1, *self.latent_shape))
         return self.decode(draw(self.net, u, condition)[:, 0])

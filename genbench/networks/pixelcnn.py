@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, one_hot, pad, relu
 
+from genbench.core.errors import UserError
+
 
 class GatedPixelCNN(nn.Module):
     """Values [B, C, H, W] -> logits of each value given those before it: row by row, in a row from the left, in a pixel
@@ -27,6 +29,10 @@ class GatedPixelCNN(nn.Module):
         ordinal: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        if width % channels:
+            raise UserError(f"model.width is {width}; it must be a multiple of the data's {channels} channels.")
+        if kernel % 2 == 0:
+            raise UserError(f"model.kernel is {kernel}; the area around a pixel has an odd side.")
         self.values, self.channels, self.classes, self.ordinal = values, channels, classes, ordinal
         inputs = channels if ordinal else channels * values
         widths = [inputs, *[width] * layers]
