@@ -158,7 +158,7 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
                 data.check_share(each["devices"] * each["nodes"])
                 _judge(protocol, data)
             each["parameters"] = sum(p.numel() for p in model.parameters())
-            kept, images = dump["checkpoint"]["keep_every"], suite.budget.images
+            kept, images = dump["checkpoint"]["keep_every"], experiment.budget.images
             each["checkpoints"] = 2 + (images // kept if kept and images else 0)
             resolved[experiment.name] = dump
         except Exception as error:
@@ -225,7 +225,7 @@ def _run_here(
 
     here = Here(kept.path, suite.launch, torch.cuda.device_count())
     devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
-    show = Lines(kept, here, {name: _minutes(suite.budget.minutes, each) for name, each in facts.items()})
+    show = Lines(kept, here, _all_minutes(suite, facts))
     begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
     told: list[int] = []  # signals
     full = False  # the disk
@@ -309,6 +309,10 @@ def _minutes(minutes: float | None, facts: dict[str, Any]) -> float | None:
     return minutes and minutes / (facts["devices"] * facts["nodes"])
 
 
+def _all_minutes(suite: Suite, facts: dict[str, Any]) -> dict[str, float | None]:
+    return {each.name: _minutes(each.budget.minutes, facts[each.name]) for each in suite.experiments}
+
+
 def _on_cluster(
     suite: Suite,
     kept: Folder,
@@ -323,7 +327,7 @@ def _on_cluster(
     from genbench.suites.slurm import Cluster, submit, with_jobs
 
     cluster = Cluster(kept.path.absolute(), suite.launch)
-    show = Lines(kept, cluster, {name: _minutes(suite.budget.minutes, each) for name, each in facts.items()})
+    show = Lines(kept, cluster, _all_minutes(suite, facts))
     try:
         states = with_jobs(kept, kept.states(wanted))
         todo = [state.run for state in states if _is_open(state, arguments.retry_failed)]
@@ -440,23 +444,22 @@ def _dry_run(
     todo = [run for run in wanted if run not in states or _is_open(states[run], retry_failed)]
     done = sum(run in states and states[run].state == "done" for run in wanted)
     left: list[float] = []
-    needed = {of[run].name for run in todo}
-    speeds = {} if suite.budget.minutes else {
-        name: _a_few_steps(*built[name]) for name in sorted(needed)
-    }  # fmt: skip
-    print(f"{suite.name}: {len(wanted)} runs of {suite.budget}, {done} of them done already\n")
+    needed = {of[run].name for run in todo if not of[run].budget.minutes}
+    speeds = {name: _a_few_steps(*built[name]) for name in sorted(needed)}
+    budgets = dict.fromkeys(str(of[run].budget) for run in wanted)
+    print(f"{suite.name}: {len(wanted)} runs of {' or '.join(budgets)}, {done} of them done already\n")
     for run in wanted:
         name = of[run].name
         if run not in todo:
             print(f"  {run}  {states[run].state}")
             continue
-        minutes = _minutes(suite.budget.minutes, facts[name])
-        seconds = 60 * minutes if minutes else suite.budget.images / speeds[name]
+        minutes = _minutes(of[run].budget.minutes, facts[name])
+        seconds = 60 * minutes if minutes else of[run].budget.images / speeds[name]
         left.append(seconds)
         print(f"  {run}  about {duration(seconds)} of training")
     disk = sum(_bytes(facts[of[run].name]) for run in todo)
     free = shutil.disk_usage(_there(kept.path)).free
-    measured = "" if suite.budget.minutes else ", by a few steps of each on this machine"
+    measured = ", by a few steps of each on this machine" if speeds else ""
     total = duration(side_by_side(left, here.at_once))
     print(
         f"\nTraining: about {total} with {here.at_once} at once{measured}; starting, "

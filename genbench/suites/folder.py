@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,13 @@ class Folder:
                 )
         elif self.path.is_dir() and any(p.name not in OWN and p.name[0] != "." for p in self.path.iterdir()):
             raise UserError(f"{self.path} holds something else than a suite. Give another `--folder`.")
-        budget = {"images": suite.budget.images, "minutes": suite.budget.minutes}
         changed = []
         for experiment in suite.experiments:
             old = before.get("experiments", {}).get(experiment.name)
             if old is None:
                 continue
-            if old["budget"] != budget:
-                changed.append(f"{experiment.name}: budget ({Budget(**old['budget'])} before, {suite.budget} now)")
+            if (budget := Budget(**old["budget"])) != experiment.budget:
+                changed.append(f"{experiment.name}: budget ({budget} before, {experiment.budget} now)")
             changed += [
                 f"{experiment.name}: {key} ({was} before, {now} now)"
                 for key, was, now in _differences(self.config(experiment.name), resolved[experiment.name])
@@ -132,7 +131,7 @@ class Folder:
                 "flags": list(experiment.flags),
                 "grid": experiment.grid,
                 "tried": experiment.tried,
-                "budget": budget,
+                "budget": asdict(experiment.budget),
                 "seeds": seeds + [seed for seed in suite.seeds if seed not in seeds],
             }
         plan = {"suite": suite.name, "by": suite.by, "wandb": suite.wandb, "experiments": experiments}

@@ -1,9 +1,9 @@
 """What a suite asks for: a YAML file of models × data sets × seeds × a grid, and the runs that follow from it.
 
-models: [dcgan, vae]                  # configs, by name or file; or {config, name, set, grid}
+models: [dcgan, vae]                  # configs, by name or file; or {config, name, data, set, grid, budget}
 data: [MNIST]                         # data sets, by name or {class_path, init_args}; default: the config's own
 seeds: [0, 1, 2]
-budget: {minutes: 5}                  # of one device, turned into images once; or {images: 1M}
+budget: {minutes: 5}                  # of a run: of one device, turned into images once; or {images: 1M}
 protocol: fid10k-test                 # what best and last checkpoints are measured by; default: the config's own
 by: fid                               # what the board at the end ranks by; default: the first score of a track
 parts: [trainer/bf16]                 # configs merged into all
@@ -82,12 +82,14 @@ class Experiment:
     name    of the experiment: `dcgan-MNIST-lr=0.0001`
     flags   of `fit`, without seed, budget, name and folder
     grid    key -> value, of the grid
+    budget  of each run
     tried   configurations that the suite tries of this model on this data
     """
 
     name: str
     flags: tuple[str, ...]
     grid: dict[str, Any]
+    budget: Budget
     tried: int = 1
 
     def run(self, seed: int) -> str:
@@ -105,7 +107,6 @@ class Suite:
     name: str
     experiments: tuple[Experiment, ...]
     seeds: tuple[int, ...]
-    budget: Budget
     by: str | None
     wandb: dict[str, Any] | None
     launch: Launch
@@ -121,7 +122,7 @@ KEYS = (
     "models", "data", "seeds", "budget", "protocol", "by", "parts", "set", "grid", "keep_every", "wandb", "launch"
 )  # fmt: skip
 WANDB = ("project", "entity", "group", "tags")
-ENTRY = ("config", "name", "data", "set", "grid")
+ENTRY = ("config", "name", "data", "set", "grid", "budget")
 
 
 def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Suite:
@@ -142,7 +143,6 @@ def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Su
         seeds = [0]
     elif len(set(seeds)) < len(seeds):
         faults.append(f"seeds is {seeds}; each may stand there once.")
-    budget = _budget(text.get("budget"), faults)
     launch = text.get("launch") or {}
     given = {key: value for key, value in launching.items() if value is not None}
     launch = _launch(launch | given if isinstance(launch, dict) else launch, faults)
@@ -158,7 +158,7 @@ def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Su
         faults.append(f"two experiments are called '{name}': give the models names, as {{config: ..., name: ...}}.")
     if faults:
         raise UserError(told(path, faults))
-    return Suite(path.stem, tuple(experiments), tuple(seeds), budget, text.get("by"), wandb, launch)
+    return Suite(path.stem, tuple(experiments), tuple(seeds), text.get("by"), wandb, launch)
 
 
 def told(path: Path, faults: list[str]) -> str:
@@ -226,6 +226,8 @@ def _experiments(
         *(_wandb_flags(text["wandb"], path.stem) if isinstance(text.get("wandb"), dict) else []),
     ]
     models = text["models"] if isinstance(text["models"], list) else [text["models"]]
+    lacking = not all(isinstance(entry, dict) and "budget" in entry for entry in models)
+    common_budget = _budget(text.get("budget"), faults) if lacking or "budget" in text else None
     data = text.get("data")
     for entry in models:
         entry = {"config": entry} if isinstance(entry, str) else entry
@@ -234,6 +236,7 @@ def _experiments(
             continue
         found = list(_configs([entry["config"]], "models", path, find, faults))
         own = _flags(entry.get("set") or {}, "models.set", faults)
+        budget = _budget(entry["budget"], faults) if "budget" in entry else common_budget
         grid = _grid(text.get("grid"), faults) | _grid(entry.get("grid"), faults)
         points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         name = str(entry.get("name") or Path(entry["config"]).stem)
@@ -250,6 +253,7 @@ def _experiments(
                         *_flags(point, "grid", faults),
                     ),
                     grid=point,
+                    budget=budget,
                 )  # fmt: skip
 
 

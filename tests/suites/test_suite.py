@@ -31,7 +31,7 @@ def test_runs_are_models_times_data_times_seeds_and_every_experiment_comes_befor
     assert names(found) == [
         f"{model}-{data}-seed{seed}" for seed in (0, 7) for model in ("dcgan", "vae") for data in ("MNIST", "Shapes")
     ]
-    assert found.name == "mine" and found.budget.images == 10_000
+    assert found.name == "mine" and {e.budget.images for e in found.experiments} == {10_000}
 
 
 def test_without_data_a_config_keeps_its_own(suite):
@@ -118,6 +118,14 @@ def test_a_mistake_is_answered_in_a_sentence(suite, more, message):
     with pytest.raises(UserError) as error:
         suite(**more)
     assert message in str(error.value) and "mine.yaml" in str(error.value)
+
+
+def test_a_model_may_have_a_budget_of_its_own(suite):
+    own = {"config": "vae", "budget": {"minutes": 5}}
+    budgets = [e.budget for e in suite(models=["dcgan", own]).experiments]
+    assert budgets[0].images == 10_000 and budgets[1].minutes == 5
+    with pytest.raises(UserError, match="budget is 3"):
+        suite(models=[{"config": "vae", "budget": 3}])
 
 
 def test_all_mistakes_are_said_at_once(suite):
