@@ -11,6 +11,7 @@ from typing import Any
 
 from genbench.core import checkpoint
 from genbench.core.arguments import loaded_classes
+from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 
@@ -40,6 +41,15 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
     if cls is None:
         raise UserError(f"This model is built on one of class {part['class']}, which is not loaded: import it first.")
     return cls(**part["arguments"]).eval().requires_grad_(False), part
+
+
+def refuse_other_shape(part: GenerativeModule, spec: DataSpec) -> None:
+    """Raise UserError where the part was trained on images of another shape than the data has."""
+    if part.spec.shape != spec.shape:
+        of = ["×".join(map(str, each.shape[::-1])) for each in (part.spec, spec)]
+        raise UserError(
+            f"This {type(part).__name__} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`."
+        )
 
 
 def described(module: GenerativeModule) -> dict[str, Any]:

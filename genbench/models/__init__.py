@@ -7,6 +7,7 @@ from genbench.models.conv_autoencoder import ConvAutoencoder
 from genbench.models.dcgan import DCGAN
 from genbench.models.denoising_autoencoder import DenoisingAutoencoder
 from genbench.models.gan import GAN
+from genbench.models.latent_mixture import LatentMixture
 from genbench.models.pixelcnn import PixelCNN
 from genbench.models.semi_supervised_gan import SemiSupervisedGAN
 from genbench.models.sngan import SNGAN
@@ -26,6 +27,7 @@ __all__ = [
     "ConditionalVAE",
     "ConvAutoencoder",
     "DenoisingAutoencoder",
+    "LatentMixture",
     "PixelCNN",
     "SemiSupervisedGAN",
     "TextConditionalGAN",

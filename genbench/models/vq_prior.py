@@ -49,16 +49,12 @@ class VQPrior(GenerativeModule):
         part, self._arguments["autoencoder"] = composition.take(autoencoder, "model.autoencoder", "a VQVAE")
         super().__init__(spec, **training)
         refuse_below(1, {"model.width": width, "model.layers": layers, "model.kernel": kernel})
-        name = type(part).__name__
         if not (isinstance(part, Encodes) and isinstance(part, Decodes) and part.latent_dtype == "int64"):
             raise UserError(
-                f"VQPrior is a prior over grids of codes, and {name} has none. Give the checkpoint of a VQVAE."
+                f"VQPrior is a prior over grids of codes, and {type(part).__name__} has none. Give the checkpoint of a "
+                "VQVAE."
             )
-        if part.spec.shape != self.spec.shape:
-            of = ["×".join(map(str, spec.shape[::-1])) for spec in (part.spec, self.spec)]
-            raise UserError(
-                f"This {name} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`."
-            )
+        composition.refuse_other_shape(part, self.spec)
         if by_class and self.spec.target != "label":
             raise UserError("model.by_class is true, and this data has no classes. Leave it out.")
         self.autoencoder = part

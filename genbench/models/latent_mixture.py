@@ -1,0 +1,84 @@
+"""LatentMixture: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020,
+https://arxiv.org/abs/1903.12436, section 4: a density fitted to the codes of a trained autoencoder, which makes it able
+to sample. Theirs is fitted by expectation maximisation, ours by gradient, batch by batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.core import composition
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.capabilities import Decodes, Encodes
+from genbench.core.errors import UserError, refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.networks.mixture import GaussianMixture
+
+
+class LatentMixture(GenerativeModule):
+    """A mixture of Gaussians over the codes of a frozen autoencoder, and that autoencoder's decoder behind it.
+
+    Args:
+        autoencoder: Checkpoint of a model whose code is a vector (Autoencoder, ConvAutoencoder, DenoisingAutoencoder,
+            VAE); this model's own checkpoints hold all of it
+        components: Gaussians of the mixture; the paper's 10
+    """
+
+    players = {"mixture": ("mixture",)}
+    averaged = ("mixture",)
+    latent_dtype = "float32"
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        autoencoder: str | dict[str, Any] | None = None,
+        components: int = 10,
+        **training: Any,
+    ) -> None:
+        part, self._arguments["autoencoder"] = composition.take(autoencoder, "model.autoencoder", "an autoencoder")
+        super().__init__(spec, **training)
+        refuse_below(1, {"model.components": components})
+        able = isinstance(part, Encodes) and isinstance(part, Decodes)
+        if not (able and part.latent_dtype == "float32" and len(part.latent_shape) == 1):
+            raise UserError(
+                f"LatentMixture is a density of codes that are vectors, and {type(part).__name__} has none. Give the "
+                "checkpoint of an autoencoder or a VAE; of a VQVAE's codes `VQPrior` is a density."
+            )
+        composition.refuse_other_shape(part, self.spec)
+        self.autoencoder, self.latent_shape = part, part.latent_shape
+        self.mixture = GaussianMixture(components, *part.latent_shape)
+
+    def train(self, mode: bool = True) -> LatentMixture:
+        """The frozen part stays in eval mode."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        with torch.no_grad():
+            z = self.encode(batch.image)  # [B, D]
+        self.mixture.begin(z)
+        with self.turn("mixture") as turn:
+            turn.minimize(nll=-self.mixture.log_prob(z).mean())
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """-log density of the codes, [B] nats; that of the images it is not."""
+        return {"code_nll": -self.mixture.log_prob(self.encode(batch.image))}
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> codes [B, D]."""
+        return self.autoencoder.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[B, D] -> images [B, C, H, W] in [-1, 1]."""
+        return self.autoencoder.decode(z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""
+        self.check_condition(condition)
+        return self.decode(self.mixture.draw(seeds).to(self.dtype))

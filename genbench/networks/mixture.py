@@ -1,0 +1,63 @@
+"""A mixture of Gaussians of full covariance, taught by gradient."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genbench.core import ranks
+from genbench.core.noise import per_seed
+from genbench.core.precision import full
+
+
+class GaussianMixture(nn.Module):
+    """Density of [B, D] vectors. Of each covariance it has the Cholesky factor of the inverse, so that its likelihood
+    needs no decomposition.
+
+    Args:
+        components: Gaussians of the mixture, K
+        dim: D
+    """
+
+    def __init__(self, components: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(components))  # logits
+        self.mean = nn.Parameter(torch.randn(components, dim))
+        self.below = nn.Parameter(torch.zeros(components, dim, dim))  # of the factor, below the diagonal
+        self.log_diagonal = nn.Parameter(torch.zeros(components, dim))
+        # where all vectors lie, so that the components begin among them
+        self.register_buffer("shift", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("begun", torch.tensor(False))
+
+    @torch.no_grad()
+    def begin(self, z: Tensor) -> None:
+        """Take the place and the spread of [B, D] vectors, of all processes; once."""
+        if not self.begun:
+            self.shift.copy_(ranks.mean(full(z).mean(0)))
+            variance = ranks.mean((full(z) - self.shift).square().mean(0))
+            self.scale.copy_(variance.sqrt().clamp(min=1e-6))
+            self.begun.fill_(True)
+
+    def factors(self) -> Tensor:
+        """Lower triangular L with L Lᵀ the inverse covariance, [K, D, D]."""
+        return self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """[B, D] -> log p(z) [B] nats."""
+        with torch.autocast(z.device.type, enabled=False):
+            u = (full(z) - self.shift) / self.scale
+            y = torch.einsum("kde,bkd->bke", full(self.factors()), u[:, None] - full(self.mean))  # [B, K, D]
+            each = self.log_diagonal.sum(1) - 0.5 * (y.square() + math.log(2 * math.pi)).sum(2)
+            return (each + self.weight.log_softmax(0)).logsumexp(1) - self.scale.log().sum()
+
+    def draw(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> [n, D]."""
+        u = per_seed(torch.rand, seeds, (1,))  # [n, 1]
+        k = (u >= full(self.weight).softmax(0).cumsum(0)[:-1]).sum(1)
+        eps = per_seed(torch.randn, ~seeds, (self.mean.shape[1], 1))  # seeds of their own: u has used the first draws
+        with torch.autocast(seeds.device.type, enabled=False):
+            spread = torch.linalg.solve_triangular(full(self.factors()[k]).mT, eps, upper=True)[:, :, 0]
+            return self.shift + self.scale * (full(self.mean[k]) + spread)
