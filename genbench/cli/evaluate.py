@@ -320,8 +320,8 @@ def show(record: Any) -> None:
         value = "—" if entry["value"] is None else f"{entry['value']:.5g}"
         if entry["value"] is not None and entry["std"] is not None:
             value += f" ± {entry['std']:.2g}"
-        if entry.get("bound") == "lower bound":
-            value += " (lower bound)"
+        if entry["value"] is not None and entry.get("bound") not in (None, "exact"):
+            value += f" ({entry['bound']})"
         if entry["note"]:
             blank.append(f"— {name}: {entry['note']}")
         table.add_row(f"{name} {arrow}".rstrip(), value, f"{entry['n']:,}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,13 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"--out {out} holds something already. Give another path, or `--overwrite`.")
 
     import torch
-    from rich.progress import track
+    from rich.progress import Progress
 
     import genbench
     from genbench.callbacks.conditions import columns
     from genbench.core.batch import to_stored
     from genbench.core.capabilities import Samples
+    from genbench.core.progress import watched
 
     ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
     device = usable_device(arguments.device)
@@ -61,14 +63,23 @@ def main(verb: str, argv: list[str]) -> int:
     condition = asked_for(model, arguments.n, arguments.label, arguments.prompt)
     seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
     images = []
-    with torch.no_grad():
-        parts = list(torch.arange(arguments.n).split(arguments.batch_size))
-        for part in track(parts, "Sampling", transient=True, disable=len(parts) == 1):
+    with torch.no_grad(), Progress(transient=True) as bar:
+        task = bar.add_task("Sampling", total=arguments.n)
+        for part in torch.arange(arguments.n).split(arguments.batch_size):
             asked = None if condition is None else condition[part].to(device)
-            images.append(to_stored(model.sample(seeds[part].to(device), condition=asked, **options)).cpu())
+            with watched(lambda items, size=len(part): _advancing(bar, task, list(items), size)):
+                images.append(to_stored(model.sample(seeds[part].to(device), condition=asked, **options)).cpu())
+            bar.update(task, completed=int(part[-1]) + 1)
     write(torch.cat(images), out, columns(model) if arguments.label is None else None)
     print(f"{arguments.n} images of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
     return 0
+
+
+def _advancing(bar: Any, task: Any, items: list[Any], images: int) -> Iterator[Any]:
+    """The steps of so many images, of which each moves the bar."""
+    for item in items:
+        yield item
+        bar.advance(task, images / len(items))
 
 
 def write(images: Any, out: Path, columns: int | None = None) -> None:

@@ -395,6 +395,8 @@ class Measurement:
 
     def likelihood(self) -> None:
         model, n = self.model, len(self.reference)
+        own_options = {k: self.sampling.get(k, v) for k, v in options(model.log_likelihood).items()}
+        bound = ", ".join([model.likelihood, *(f"{v} {k.replace('_', ' ')}" for k, v in own_options.items())])
         points = len(self.reference.shape) == 1  # which have a density, whatever the pixels of a protocol are
         own = (model.pixels, *model.spec.shape[::-1])
         wanted = ("density" if points else self.pixels, *self.reference.shape[::-1])
@@ -402,17 +404,16 @@ class Measurement:
             own, wanted = (f"{kind} pixels, {'×'.join(map(str, shape))}" for kind, *shape in (own, wanted))
             note = f"the model's likelihood is of {own}, and here of {wanted}"
             for metric in GROUPS["likelihood"]:
-                self.put(metric, None, n, featured=False, note=note, bound=model.likelihood)
+                self.put(metric, None, n, featured=False, note=note, bound=bound)
             return
-        own_options = {k: v for k, v in self.sampling.items() if k in options(model.log_likelihood)}
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
             return {"nats": model.log_likelihood(self._for_model(rows)[1], **own_options).double()}
 
         nats = self._each_block("Likelihood", compute)["nats"].mean().item()
-        self.put("nats", nats, n, featured=False, bound=model.likelihood)
+        self.put("nats", nats, n, featured=False, bound=bound)
         bits = float(bits_per_dim(nats, math.prod(model.spec.shape)))
-        self.put("bits_per_dim", bits, n, featured=False, bound=model.likelihood)
+        self.put("bits_per_dim", bits, n, featured=False, bound=bound)
 
     def segment(self) -> None:
         masks = self.reference.target("mask") if isinstance(self.reference, SplitImages) else None

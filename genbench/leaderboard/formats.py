@@ -91,8 +91,13 @@ def notes(board: Board) -> list[str]:
     found = [f"{BLANK} {text} ({', '.join(dict.fromkeys(rows))})" for text, rows in lines.items()]
     if any(row.kind == "floor" for row in board.rows):
         found.append("floor: real images against real images, about what a perfect model reaches.")
-    if any(_bounded(score) for row in board.rows for score in row.scores.values()):
-        found.append("≥ and ≤ stand before bounds: the exact likelihood is at least as good.")
+    bounds: dict[str, list[str]] = {}
+    for row in board.rows:
+        for bound in {score.bound for score in row.scores.values() if _bounded(score)}:
+            bounds.setdefault(bound, []).append(row.label)
+    if bounds:
+        each = "; ".join(f"{bound} ({', '.join(dict.fromkeys(rows))})" for bound, rows in bounds.items())
+        found.append(f"≥ and ≤ stand before bounds, the exact likelihood being at least as good: {each}.")
     if any(0 < s.seeds < len(row.seeds) for row in board.rows for s in row.scores.values()):
         found.append("(n) after a score: this many of the row's seeds have it.")
     return [printable(line) for line in found]

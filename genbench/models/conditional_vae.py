@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.networks.conv import down_net, up_net
 from genbench.networks.mlp import mlp
-from genbench.objectives.elbo import gaussian_kl, importance_bound, log_prior_ratio, reparameterize
+from genbench.objectives.elbo import gaussian_kl, log_likelihood, log_prior_ratio, reparameterize
 from genbench.objectives.pixels import dequantised, pixels_of
 
 
@@ -98,18 +99,19 @@ class ConditionalVAE(GenerativeModule):
 
     def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
         """[B, C, H, W] -> [B] nats: a lower bound of log p(x) = log Σ p(x|y) / K, all K classes being as likely."""
-        refuse_below(1, {"importance_samples": importance_samples})
-        targets, constant = self.pixel.scored(x, importance_samples)
-        bounds = []
+        each = []
         for k in range(self.classes):
-            label = torch.full((len(x),), k, device=x.device)
-            mu, logvar = self.posterior(x, label)
-            eps = torch.randn(len(x), importance_samples, self.latent_dim, dtype=x.dtype, device=x.device)
-            z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
-            output = self._decode(z.flatten(0, 1), label.repeat_interleave(importance_samples))
-            nll = self.pixel.nll(output, targets.flatten(0, 1)).view(len(x), -1)
-            bounds.append(importance_bound(log_prior_ratio(eps, z, logvar) - nll))
-        return torch.stack(bounds).logsumexp(0) - math.log(self.classes) + constant
+            weights = partial(self._log_weights, torch.full((len(x),), k, device=x.device))
+            each.append(log_likelihood(weights, self.pixel, x, self.latent_dim, importance_samples))
+        return torch.stack(each).logsumexp(0) - math.log(self.classes)
+
+    def _log_weights(self, label: Tensor, x: Tensor, targets: Tensor, eps: Tensor) -> Tensor:
+        """log p(x|z_k, y) p(z_k) / q(z_k|x, y) of x [B, ...] as each of its `targets` [B, K, ...]: [B, K] nats."""
+        mu, logvar = self.posterior(x, label)  # [B, D]
+        z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
+        output = self._decode(z.flatten(0, 1), label.repeat_interleave(eps.shape[1]))
+        nll = self.pixel.nll(output, targets.flatten(0, 1)).view(len(x), -1)
+        return log_prior_ratio(eps, z, logvar) - nll
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None, mean: bool = True) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1].

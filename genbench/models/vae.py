@@ -19,10 +19,15 @@ from genbench.core.noise import per_seed
 from genbench.core.units import Images
 from genbench.networks.conv import down_net, up_net
 from genbench.networks.mlp import mlp
-from genbench.objectives.elbo import gaussian_kl, importance_bound, log_prior_ratio, reparameterize, with_free_bits
+from genbench.objectives.elbo import (
+    gaussian_kl,
+    importance_bound,
+    log_likelihood,
+    log_prior_ratio,
+    reparameterize,
+    with_free_bits,
+)
 from genbench.objectives.pixels import dequantised, pixels_of
-
-AT_ONCE = 1 << 25  # numbers that a decoder gives in one pass of `log_likelihood`
 
 
 class VAE(GenerativeModule):
@@ -122,14 +127,7 @@ class VAE(GenerativeModule):
 
     def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
         """[B, C, H, W] -> [B] nats: a lower bound of log p(x), the closer the more samples (Burda et al. 2016)."""
-        refuse_below(1, {"importance_samples": importance_samples})
-        each = max(1, AT_ONCE // (len(x) * prod(x.shape[1:])))
-        parts, constant = [], 0.0
-        for k in torch.arange(importance_samples).split(each):
-            targets, constant = self.pixel.scored(x, len(k))
-            eps = torch.randn(len(x), len(k), self.latent_dim, dtype=x.dtype, device=x.device)
-            parts.append(self._log_weights(x, targets, eps))
-        return importance_bound(torch.cat(parts, 1)) + constant
+        return log_likelihood(self._log_weights, self.pixel, x, self.latent_dim, importance_samples)
 
     @property
     def pixels(self) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from genbench.core import ranks
+from genbench.core.errors import refuse_below
 from genbench.core.precision import full
+
+if TYPE_CHECKING:
+    from genbench.objectives.pixels import Pixels
+
+AT_ONCE = 1 << 25  # numbers that a decoder gives in one pass of `log_likelihood`
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -58,6 +66,23 @@ def importance_bound(log_weights: Tensor) -> Tensor:
     equation 8 and theorem 1).
     """
     return log_weights.logsumexp(1) - math.log(log_weights.shape[1])
+
+
+def log_likelihood(
+    log_weights: Callable[[Tensor, Tensor, Tensor], Tensor], pixel: Pixels, x: Tensor, latent_dim: int, samples: int
+) -> Tensor:
+    """A lower bound of log p(x), [B, ...] -> [B] nats, by so many codes of each image, some at once.
+
+    log_weights  log p(x, z_k) / q(z_k|x) of x as each of its targets [B, K, ...], with the noise [B, K, D] of z_k
+    """
+    refuse_below(1, {"importance_samples": samples})
+    at_once = max(1, AT_ONCE // x.numel())
+    parts, constant = [], 0.0
+    for k in torch.arange(samples).split(at_once):
+        targets, constant = pixel.scored(x, len(k))
+        eps = torch.randn(len(x), len(k), latent_dim, dtype=x.dtype, device=x.device)
+        parts.append(log_weights(x, targets, eps))
+    return importance_bound(torch.cat(parts, 1)) + constant
 
 
 def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:

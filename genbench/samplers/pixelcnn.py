@@ -7,10 +7,10 @@ the network for each number, and is what the other is tested against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import torch
 from torch import Tensor, nn
+
+from genbench.core.progress import steps
 
 
 def choose(logits: Tensor, u: Tensor) -> Tensor:
@@ -32,21 +32,15 @@ def draw_naively(net: nn.Module, u: Tensor, label: Tensor | None = None) -> Tens
 
 
 @torch.no_grad()
-def draw(
-    net: nn.Module,
-    u: Tensor,
-    label: Tensor | None = None,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Tensor:
+def draw(net: nn.Module, u: Tensor, label: Tensor | None = None) -> Tensor:
     """The same values, each layer's features being computed once for each number.
 
-    net       has a `cache`, as `genbench.networks.pixelcnn.GatedPixelCNN`
-    progress  wraps the rows, to show a bar
+    `net` has a `cache`, as `genbench.networks.pixelcnn.GatedPixelCNN`.
     """
     x = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
     channels, height, width = u.shape[1:]
     cache = net.cache(len(u), width, label)
-    for i in progress(range(height)):
+    for i in steps(range(height)):
         for j in range(width):
             for c in range(channels):
                 logits = cache.logits(x[:, :, i : i + 1, j : j + 1], j)  # [B, C, values]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 from torch import nn
+from torch.nn.functional import conv2d
 
 from genbench.core.errors import UserError
 from genbench.networks.conv import dcgan_init, down_net, stages, up_net, widths
@@ -116,3 +117,26 @@ def test_first_weights_are_normal_with_the_papers_spread():
     together = torch.cat([m.weight.detach() for m in scales])
     assert kstest(together.numpy(), "norm", (1, 0.02)).pvalue > 0.01
     assert not any(m.bias.any() for m in scales)
+
+
+# ---- worked examples of textbooks ----------------------------------------------------------------------------------
+
+
+def test_a_transposed_convolution_is_a_convolution_of_its_input_with_zeros_between():
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
+    kernel = torch.tensor([[1.0, -1.0], [2.0, 1.0]])[None, None]
+    expected = [[1, 2, 2, 4], [-1, 1, -2, 2], [3, 6, 4, 8], [-3, 3, -4, 4]]
+    spread = torch.zeros(1, 1, 5, 5)
+    spread[..., 1::2, 1::2] = x  # zeros between the numbers, and around them
+    assert conv2d(spread, kernel)[0, 0].tolist() == expected
+    layer = nn.ConvTranspose2d(1, 1, 2, stride=2, bias=False)
+    layer.weight.data = kernel.rot90(2, (2, 3))  # its filter is laid down, not slid over: turned by 180 degrees
+    assert layer(x)[0, 0].tolist() == expected
+
+
+def test_a_convolution_is_the_sum_of_products_under_its_filter():
+    x = torch.arange(1.0, 17.0).view(1, 1, 4, 4)
+    layer = nn.Conv2d(1, 1, 3)
+    layer.weight.data = torch.tensor([[[[1.0, 1.0, 1.0], [2.0, 0.0, 1.0], [-1.0, -1.0, 0.0]]]])
+    layer.bias.data = torch.tensor([3.0])
+    assert layer(x)[0, 0].tolist() == [[7, 11], [23, 27]]
