@@ -4,9 +4,21 @@ from genbench.callbacks.acceleration import Acceleration
 from genbench.callbacks.balance import Balance
 from genbench.callbacks.budget import Budget, StopSafely
 from genbench.callbacks.checkpoint import Checkpoint
+from genbench.callbacks.codebook import Codebook
 from genbench.callbacks.ema import EMA
 from genbench.callbacks.monitor import Monitor
 from genbench.callbacks.pictures import Pictures
 from genbench.callbacks.quality import Quality
 
-__all__ = ["EMA", "Acceleration", "Balance", "Budget", "Checkpoint", "Monitor", "Pictures", "Quality", "StopSafely"]
+__all__ = [
+    "EMA",
+    "Acceleration",
+    "Balance",
+    "Budget",
+    "Checkpoint",
+    "Codebook",
+    "Monitor",
+    "Pictures",
+    "Quality",
+    "StopSafely",
+]

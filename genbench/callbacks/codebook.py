@@ -1,0 +1,50 @@
+"""Whether the vectors of a codebook are in use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import Callback
+
+from genbench.callbacks.balance import Spell
+from genbench.callbacks.monitor import Monitor
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.units import Images
+
+
+class Codebook(Callback):
+    """Says when most of a codebook has died, from what the model logs: `used`, the share of codes that are used at
+    least a tenth as often as an even share, and `perplexity`. Models without a codebook are left alone.
+
+    Args:
+        patience_images: How long it must last before it is said; and again only after it has been away for as long
+        dead: Share of codes in use below which the codebook has died
+    """
+
+    def __init__(self, patience_images: Images = Images(20_000), dead: float = 0.1) -> None:
+        self.patience_images, self.dead = Images(patience_images), dead
+        self._spell = Spell(self.patience_images)
+        self._read_at = -1
+
+    def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
+        codes = getattr(module, "latent_values", None)
+        if codes is None or not trainer.is_global_zero:
+            return
+        monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
+        if monitor is None:
+            raise UserError("Codebook reads what Monitor has read: give the Trainer a Monitor, too.")
+        if monitor.read_at == self._read_at:
+            return
+        self._read_at = monitor.read_at
+        terms = {name.rpartition("/")[2]: value for name, value in monitor.terms.items()}
+        if "used" not in terms or not self._spell.lasted(terms["used"] < self.dead, module.images_seen):
+            return
+        remedies = [f"fewer codes (`--model.codes {max(2, codes // 4)}`)"]
+        if getattr(module, "revive_every", 0) is None:
+            remedies.insert(0, "revival of those that are not (`--model.revive_every 10k`)")
+        monitor.say(
+            f"warning: the codebook has died at {module.images_seen:,} images seen: {terms['used']:.2%} of its {codes} "
+            f"codes are in use (perplexity {terms['perplexity']:.3g}), and reconstructions are no better than so few "
+            f"allow. What may help: {' or '.join(remedies)}."
+        )

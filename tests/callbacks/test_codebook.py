@@ -1,0 +1,47 @@
+"""A codebook that nothing uses is spoken of, once, with its usage."""
+
+import pytest
+import torch
+from small import run
+
+from genbench.callbacks import Codebook, Monitor
+from genbench.core.batch import DataSpec
+from genbench.core.errors import UserError
+from genbench.models import VQVAE
+
+
+def small(**arguments):
+    torch.manual_seed(0)
+    return VQVAE(DataSpec((1, 8, 8)), **{"codes": 40, "dim": 3, "width": 8, "blocks": 1, "decay": 0.5} | arguments)
+
+
+def watched(module, **settings):
+    monitor = Monitor(every_images=8, line_seconds=1e9)
+    run(module, images=320, callbacks=[monitor, Codebook(**{"patience_images": 32} | settings)])
+
+
+def said(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the codebook")]
+
+
+def test_a_dead_codebook_is_said_once_with_its_usage_and_what_may_help(capsys, monkeypatch):
+    module = small()
+    monkeypatch.setattr(module.quantizer, "nearest", lambda z: torch.zeros(len(z), 2, 2, dtype=torch.int64))
+    watched(module)
+    (line,) = said(capsys)
+    assert "2.50% of its 40 codes are in use (perplexity 1" in line
+    assert "`--model.revive_every 10k`" in line and "`--model.codes 10`" in line
+
+
+def test_one_that_is_used_or_is_being_revived_is_left_in_peace(capsys, monkeypatch):
+    watched(small(revive_every=16), dead=0.05)
+    assert not said(capsys)
+    module = small(revive_every=1000)
+    monkeypatch.setattr(module.quantizer, "nearest", lambda z: torch.zeros(len(z), 2, 2, dtype=torch.int64))
+    watched(module)
+    assert "revive_every" not in said(capsys)[0]
+
+
+def test_it_needs_a_monitor():
+    with pytest.raises(UserError, match="give the Trainer a Monitor"):
+        run(small(), images=8, callbacks=[Codebook()])
