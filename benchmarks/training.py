@@ -21,7 +21,18 @@ from lightning import Callback, Trainer
 from machine import SILENT, report
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from genbench.callbacks import EMA, Acceleration, Balance, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
+from genbench.callbacks import (
+    EMA,
+    Acceleration,
+    Balance,
+    Budget,
+    Checkpoint,
+    Codebook,
+    Monitor,
+    Pictures,
+    Quality,
+    StopSafely,
+)
 from genbench.cli.runs import quiet
 from genbench.data import MNIST
 from genbench.data.loader import TrainLoader
@@ -64,6 +75,7 @@ def run(build: Callable, data: MNIST, blocks: int) -> TakeTurns:
                 EMA(),
                 Monitor(),
                 Balance(),
+                Codebook(),
                 Pictures(n=1),
                 Quality(),
                 Checkpoint(),
@@ -80,7 +92,7 @@ def run(build: Callable, data: MNIST, blocks: int) -> TakeTurns:
 
 def bare_gan(module: DCGAN) -> Callable[[torch.Tensor], None]:
     g, d = module.generator, module.discriminator
-    g_opt, d_opt = (torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999)) for net in (g, d))
+    g_opt, d_opt = (torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999), fused=True) for net in (g, d))
 
     def step(real: torch.Tensor) -> None:
         fake = g(torch.randn(len(real), module.latent_dim))
@@ -95,7 +107,7 @@ def bare_gan(module: DCGAN) -> Callable[[torch.Tensor], None]:
 
 
 def bare_vae(module: VAE) -> Callable[[torch.Tensor], None]:
-    optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3, fused=True)
 
     def step(x: torch.Tensor) -> None:
         mu, logvar = module.encoder(x).chunk(2, 1)
