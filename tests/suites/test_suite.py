@@ -156,6 +156,8 @@ def test_the_shipped_suites_are_those_that_are_promised():
         "semi",
         "text",
         "likelihood",
+        "likelihood_8bit",
+        "reconstruction",
     }
 
 

@@ -1,0 +1,28 @@
+"""A loop inside a model shows how far it is to whoever called, and to nobody else."""
+
+import pytest
+import torch
+
+from genbench.core.progress import steps, watched
+from genbench.networks.pixelcnn import GatedPixelCNN
+from genbench.samplers.pixelcnn import draw
+
+
+def test_a_pixelcnns_rows_are_seen_by_who_watches():
+    seen = []
+
+    def wrap(items):
+        for item in items:
+            yield item
+            seen.append(item)
+
+    net, u = GatedPixelCNN(2, 1, width=2, layers=1, kernel=3), torch.rand(2, 1, 3, 4)
+    with watched(wrap):
+        found = draw(net, u)
+    assert seen == [0, 1, 2] and torch.equal(found, draw(net, u)) and len(seen) == 3
+
+
+def test_an_error_inside_ends_the_watch():
+    with pytest.raises(KeyError), watched(lambda items: []):
+        raise KeyError
+    assert list(steps([1, 2])) == [1, 2]
