@@ -8,7 +8,7 @@ plane; an image that jumps has a large change in few steps. `on paths` is the sa
 images. How like a digit what the plane shows is, the classifier of genbench says by its probability of the likeliest
 class.
 
-    python benchmarks/plane.py [--images 600000] [--work runs] [--data-root DATA]
+    python benchmarks/plane.py [--images 400000] [--work runs] [--data-root DATA]
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def beside(pictures: dict[str, Image.Image]) -> Image.Image:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=600_000)
+    parser.add_argument("--images", type=int, default=400_000)
     parser.add_argument("--work", type=Path, default=Path("runs"))
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "plane.json")

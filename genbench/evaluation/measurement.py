@@ -43,7 +43,7 @@ from genbench.metrics.mixture import mixture_statistics
 from genbench.metrics.neighbours import neighbour_scores
 from genbench.metrics.reconstruction import WINDOW, mse, psnr, ssim
 from genbench.metrics.scales import SCALES
-from genbench.metrics.segmentation import confusion, mean_iou, pixel_accuracy
+from genbench.metrics.segmentation import confusion, dice, mean_iou, pixel_accuracy
 
 LPIPS_WEIGHTS = "vgg16-397923af.pth"
 CLASSES = ("modes", "class_entropy", "mode_kl")  # scores that need a classifier
@@ -428,7 +428,7 @@ class Measurement:
             return {"confusion": torch.stack(each)}
 
         table = self._each_block("Segmenting", compute)["confusion"].sum(0)
-        scores = {"mean_iou": mean_iou(table), "pixel_accuracy": pixel_accuracy(table)}
+        scores = {"mean_iou": mean_iou(table), "dice": dice(table), "pixel_accuracy": pixel_accuracy(table)}
         self.group("segmentation", len(self.reference), lambda: scores, featured=False)
 
     def classify(self) -> None:

@@ -32,7 +32,7 @@ GROUPS = {
     "memorization": ("nearest_train", "nearest_train_ratio", "authenticity"),
     "reconstruction": ("mse", "psnr", "ssim", "reconstruction_fid", "code_bits", "lpips"),
     "likelihood": ("nats", "bits_per_dim"),
-    "segmentation": ("mean_iou", "pixel_accuracy"),
+    "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
 }
 
 

@@ -53,6 +53,7 @@ SCALES: dict[str, Scale] = {
     "nats": Scale("higher", -math.inf, math.inf, "likelihood"),  # log p(x) per image
     "bits_per_dim": Scale("lower", -math.inf, math.inf, "likelihood"),
     "mean_iou": Scale("higher", 0, 1, "segmentation"),
+    "dice": Scale("higher", 0, 1, "segmentation"),
     "pixel_accuracy": Scale("higher", 0, 1, "segmentation"),
     "accuracy": Scale("higher", 0, 1, "classification"),
 }

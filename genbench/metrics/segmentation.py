@@ -34,6 +34,16 @@ def mean_iou(confusion: Tensor) -> float:
     return (hits[union > 0].double() / union[union > 0]).mean().item()
 
 
+def dice(confusion: Tensor) -> float:
+    """Twice the intersection over the sum of both areas, mean over the classes that are in truth or prediction; [K, K].
+
+    Dice 1945, "Measures of the Amount of Ecologic Association Between Species": the F1 score of a class's pixels.
+    """
+    hits, areas = confusion.diagonal(), confusion.sum(0) + confusion.sum(1)
+    _require_pixels(confusion)
+    return (2 * hits[areas > 0].double() / areas[areas > 0]).mean().item()
+
+
 def pixel_accuracy(confusion: Tensor) -> float:
     """Share of pixels in their true class; [K, K]."""
     _require_pixels(confusion)
@@ -45,8 +55,8 @@ def _require_pixels(confusion: Tensor) -> None:
         raise UserError("A score of segmentation needs at least one image with its mask; none was given.")
 
 
-class Segmentation(Score, scores=["mean_iou", "pixel_accuracy"]):
-    """Computes a dict of the two."""
+class Segmentation(Score, scores=["mean_iou", "dice", "pixel_accuracy"]):
+    """Computes a dict of the three."""
 
     def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -57,4 +67,5 @@ class Segmentation(Score, scores=["mean_iou", "pixel_accuracy"]):
         self.confusion += confusion(logits, mask)
 
     def compute(self) -> dict[str, float]:
-        return {"mean_iou": mean_iou(self.confusion), "pixel_accuracy": pixel_accuracy(self.confusion)}
+        table = self.confusion
+        return {"mean_iou": mean_iou(table), "dice": dice(table), "pixel_accuracy": pixel_accuracy(table)}

@@ -9,6 +9,7 @@ from genbench.models.denoising_autoencoder import DenoisingAutoencoder
 from genbench.models.gan import GAN
 from genbench.models.latent_mixture import LatentMixture
 from genbench.models.pixelcnn import PixelCNN
+from genbench.models.segmentation_unet import SegmentationUNet
 from genbench.models.semi_supervised_gan import SemiSupervisedGAN
 from genbench.models.sngan import SNGAN
 from genbench.models.text_conditional_gan import TextConditionalGAN
@@ -29,6 +30,7 @@ __all__ = [
     "DenoisingAutoencoder",
     "LatentMixture",
     "PixelCNN",
+    "SegmentationUNet",
     "SemiSupervisedGAN",
     "TextConditionalGAN",
     "VQPrior",

@@ -1,0 +1,64 @@
+"""SegmentationUNet: Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+MICCAI 2015, https://arxiv.org/abs/1505.04597; Dice: Milletari et al., "V-Net", 3DV 2016."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.precision import full
+from genbench.networks.unet import UNet, refuse_stride
+from genbench.objectives.segmentation import dice_loss
+
+
+class SegmentationUNet(GenerativeModule):
+    """The class of each pixel.
+
+    Args:
+        width: Channels at full resolution; they double at each halving, at most 8 times
+        depth: Halvings; an image's side is a multiple of 2 to this power
+        skips: Show each resolution of the way up what the way down had there
+        loss: Cross-entropy of pixels, the Dice coefficient of classes, or the sum of both
+    """
+
+    players = {"unet": ("net",)}
+    averaged = ("net",)
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        width: int = 32,
+        depth: int = 4,
+        skips: bool = True,
+        loss: Literal["cross_entropy", "dice", "both"] = "cross_entropy",
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, **training)
+        if self.spec.target != "mask":
+            raise UserError(
+                "SegmentationUNet learns masks, and this data has none. Choose data with masks, such as "
+                "`--data Shapes --data.target mask`."
+            )
+        self.loss = loss
+        self.net = UNet(self.spec.channels, len(self.spec.classes), width, depth, skips)
+        refuse_stride(self.spec.size, self.net.stride, "SegmentationUNet")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self.segment(batch.image)  # [B, K, H, W]
+        with self.turn("unet") as turn:
+            terms = {"cross_entropy": cross_entropy(full(logits), batch.mask), "dice": dice_loss(logits, batch.mask)}
+            turn.minimize(**{name: term for name, term in terms.items() if self.loss in (name, "both")})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Cross-entropy of each image's pixels, [B] nats."""
+        each = cross_entropy(full(self.segment(batch.image)), batch.mask, reduction="none")
+        return {"cross_entropy": each.mean((1, 2))}
+
+    def segment(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> logits [B, K, H, W]."""
+        return self.net(x)
