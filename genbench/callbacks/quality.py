@@ -108,7 +108,8 @@ class Quality(Callback):
             self._sums[name] = self._sums.get(name, 0.0) + values.double().sum().item()
         self._count += len(batch)
         if not isinstance(trainer.datamodule, DataModule):
-            found = {"images": to_stored(batch.image), "label": batch.label, "caption": batch.caption}
+            found = {name: getattr(batch, name) for name in ("label", "caption", "mask")}
+            found["images"] = to_stored(batch.image)
             self._blocks.append({name: x.cpu() for name, x in found.items() if x is not None})
 
     def on_validation_epoch_end(self, trainer, module: GenerativeModule) -> None:

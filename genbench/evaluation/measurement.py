@@ -226,12 +226,16 @@ class Measurement:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
+    def _target(self, name: str) -> Tensor | None:
+        """What comes with each image of the reference, where it has such."""
+        return self.reference.target(name) if isinstance(self.reference, (SplitImages, TensorImages)) else None
+
     def _conditions(self, count: int) -> Tensor | None:
         """What a conditional model is asked for: the reference's own labels or captions, in turn."""
         if not self.model.conditional:
             return None
         target = self.model.spec.target
-        found = self.reference.target(target) if isinstance(self.reference, (SplitImages, TensorImages)) else None
+        found = self._target(target)
         if found is None:
             raise UserError(
                 f"{type(self.model).__name__} is conditional on a {target}, and {self.reference.name} has none to ask "
@@ -416,7 +420,7 @@ class Measurement:
         self.put("bits_per_dim", bits, n, featured=False, bound=bound)
 
     def segment(self) -> None:
-        masks = self.reference.target("mask") if isinstance(self.reference, SplitImages) else None
+        masks = self._target("mask")
         if masks is None:
             return
 
