@@ -26,6 +26,7 @@ class DataSpec:
     caption_length
                 tokens of a caption, L; 0 where they are not known to have a common length
     binary      whether a pixel is black or white, and nothing between
+    source      (C, H, W) of the image that each is made from, where the target is another image
     """
 
     shape: tuple[int, ...]
@@ -34,6 +35,7 @@ class DataSpec:
     vocabulary: tuple[str, ...] = ()
     caption_length: int = 0
     binary: bool = False
+    source: tuple[int, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -115,6 +117,7 @@ class Batch(_Movable):
     caption  [B, L] int64 tokens of `DataSpec.vocabulary`, padded with 0
     mask     [B, H, W] int64, a class per pixel
     factors  [B, F] float32, the known factors the image was drawn from
+    source   [B, C', H, W] float32 in [-1, 1], what a model is shown that is to make the image
 
     Where only some training images have a label, as many of these again, in an order of their own:
 
@@ -127,24 +130,9 @@ class Batch(_Movable):
     caption: Tensor | None = None
     mask: Tensor | None = None
     factors: Tensor | None = None
+    source: Tensor | None = None
     known_image: Tensor | None = None
     known_label: Tensor | None = None
-
-
-@dataclass
-class PairedBatch(_Movable):
-    """`real_A[i]` and `real_B[i]` show the same thing: [B, C_A, H, W] and [B, C_B, H, W]."""
-
-    real_A: Tensor
-    real_B: Tensor
-
-
-@dataclass
-class UnpairedBatch(_Movable):
-    """Images of two domains, [B, C, H, W] each, that have nothing to do with one another."""
-
-    real_A: Tensor
-    real_B: Tensor
 
 
 def to_uint8(image: Tensor) -> Tensor:

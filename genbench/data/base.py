@@ -20,12 +20,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from genbench.core.batch import Batch, DataSpec
+from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
-from genbench.core.noise import mix
+from genbench.core.noise import mix, per_seed
+from genbench.data import tasks
 from genbench.data.loader import MemorySource, Source, TrainLoader
 from genbench.data.module import MEMORY_SHARE, DataModule, Stage
 from genbench.data.pictures import Fit, How
+from genbench.data.tasks import Task
 
 Pictures = np.ndarray | Iterable[Image.Image]
 
@@ -71,18 +73,19 @@ class StreamSource:
     """Some rows of a split, decoded when they are asked for: for data that does not fit in memory.
 
     binarize  draw each pixel of a picture black or white, once for ever; the name of the split that rows are of
+    task      what a model is shown of each picture
     """
 
-    def __init__(self, split: Split, rows: Tensor, fit: Fit, binarize: str | None = None) -> None:
-        self.split, self.rows, self.fit, self.binarize = split, rows, fit, binarize
+    def __init__(self, split: Split, rows: Tensor, fit: Fit, binarize: str | None = None, task: Task = "none") -> None:
+        self.split, self.rows, self.fit, self.binarize, self.task = split, rows, fit, binarize, task
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def target(self, name: str, indices: Tensor) -> Tensor | None:
-        if name == "mask":  # comes with the pictures
-            masks = [self.batch(part).mask for part in indices.split(CHUNK)]
-            return None if masks[0] is None else torch.cat(masks)
+        if name in ("mask", "source"):  # come with the pictures
+            found = [getattr(self.batch(part), name) for part in indices.split(CHUNK)]
+            return None if found[0] is None else torch.cat(found)
         return self.split.targets(self.rows[indices]).get(name)
 
     def batch(self, indices: Tensor) -> Batch:
@@ -95,8 +98,14 @@ class StreamSource:
             image = np.stack(
                 [_binary(picture, self.binarize, int(row)) for picture, row in zip(image, numbers, strict=True)]
             )
+        image, source = torch.from_numpy(image), None
+        if self.task != "none":
+            source = to_uint8(
+                tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))
+            )
         return Batch(
-            image=torch.from_numpy(image),
+            image=image,
+            source=source,
             mask=None if mask is None else torch.from_numpy(mask),
             **self.split.targets(rows),
         )
@@ -118,6 +127,9 @@ class ImageData(DataModule):
         binarize: Make each pixel white with its grey level as the probability, else black (Salakhutdinov & Murray
             2008): static draws every picture once for ever, dynamic draws a training picture anew each time that it
             is shown (Burda et al. 2016), and validates and tests on the static ones
+        task: Teach a model to make each image from what is left of it: from grey, from its edges, from a noisy, a
+            blurred or a smaller one, or from one with a hole. Noise and holes are drawn anew each time that a training
+            image is shown, and once for ever for validation and test
         batch_size: Images of one training batch, over all devices together
         eval_batch_size: Images of one block when evaluating
         val_size: Images cut off the training set for validation, where the data set has no such split. Default: 5000,
@@ -153,6 +165,7 @@ class ImageData(DataModule):
         enlarge: bool | None = None,
         flip: bool | None = None,
         binarize: Literal["none", "static", "dynamic"] = "none",
+        task: Task = "none",
         batch_size: int = 64,
         eval_batch_size: int = 256,
         val_size: int | None = None,
@@ -170,7 +183,8 @@ class ImageData(DataModule):
         self.fit = fit or self.native_fit
         self.enlarge = self.native_enlarge if enlarge is None else enlarge
         self.flip = self.native_flip if flip is None else flip
-        self.binarize = binarize
+        self.binarize, self.task = binarize, task
+        tasks.check(task, self.channels, self.size)
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
         self.labelled = labelled
         self.memory, self.download = memory, download
@@ -200,10 +214,17 @@ class ImageData(DataModule):
     def spec(self) -> DataSpec:
         target = "label" if self.classes else "none"
         shape = (self.channels, self.size, self.size)
-        return DataSpec(shape, target, tuple(self.classes), binary=self.binarize != "none")
+        return self.as_task(DataSpec(shape, target, tuple(self.classes), binary=self.binarize != "none"))
+
+    def as_task(self, spec: DataSpec) -> DataSpec:
+        """The spec of the same images, where they are to be made from others."""
+        if self.task == "none":
+            return spec
+        source = (tasks.channels_of(self.task, self.channels), *spec.shape[1:])
+        return replace(spec, target="image", classes=(), vocabulary=(), caption_length=0, source=source)
 
     def compared(self) -> dict[str, Any]:
-        published = self.published_pixels and self.binarize == "none"  # nats of binary pixels are those of one size
+        published = self.published_pixels and self.binarize == self.task == "none"  # these are compared at one size
         dropped = TRAINING_ONLY + (PIXELS if published else ())
         kept = {name: value for name, value in self._arguments.items() if name not in dropped}
         if self.binarize == "dynamic":
@@ -221,6 +242,8 @@ class ImageData(DataModule):
             anew = self.binarize == "dynamic" and stage == "train"
             once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
             stream = StreamSource(split, rows, Fit(self.size, self.channels, self.fit, self.enlarge), once)
+            if stage != "train":  # of training images the loader makes it, after they are mirrored
+                stream.task = self.task
             need = len(rows) * self.channels * self.size**2
             fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
             self._sources[stage] = self._decode(stream, stage) if fits or self.memory == "yes" else stream
@@ -296,27 +319,27 @@ class ImageData(DataModule):
     def _decode(self, stream: StreamSource, stage: Stage) -> MemorySource:
         image = torch.empty(len(stream), self.channels, self.size, self.size, dtype=torch.uint8)
 
-        def fill(chunk: Tensor) -> Tensor | None:
+        def fill(chunk: Tensor) -> tuple[Tensor | None, Tensor | None]:
             batch = stream.batch(chunk)
             image[chunk[0] : chunk[-1] + 1] = batch.image  # in place: joining the parts would take the memory twice
-            return batch.mask
+            return batch.mask, batch.source
 
         chunks = torch.arange(len(stream)).split(CHUNK)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             done = pool.map(fill, chunks)
             try:  # a bar only where it takes long, and only in front of a person
-                masks = list(tqdm(done, f"Decoding {stage}", len(chunks), delay=2, leave=False, disable=None))
+                others = list(tqdm(done, f"Decoding {stage}", len(chunks), delay=2, leave=False, disable=None))
             except BaseException:  # a broken image ends it now, not when all others are decoded
                 pool.shutdown(cancel_futures=True)
                 raise
-        mask = None if masks[0] is None else torch.cat(masks)
-        return MemorySource(Batch(image, mask=mask, **stream.split.targets(stream.rows)))
+        mask, source = (None if found[0] is None else torch.cat(found) for found in zip(*others, strict=True))
+        return MemorySource(Batch(image, mask=mask, source=source, **stream.split.targets(stream.rows)))
 
     # ---- loaders ------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainLoader:
         loader = super().train_dataloader()
-        loader.binarize = self.binarize == "dynamic"
+        loader.binarize, loader.task = self.binarize == "dynamic", self.task
         if self.labelled is not None:
             label = loader.source.target("label", torch.arange(len(loader.source)))
             loader.known = (label >= 0).nonzero()[:, 0]

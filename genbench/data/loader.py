@@ -9,8 +9,9 @@ goes on at p sees what the uninterrupted run would have seen.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from genbench.core.batch import Batch, from_stored
 from genbench.core.errors import UserError
 from genbench.core.noise import Draws, mix
+from genbench.data import tasks
+from genbench.data.tasks import Task
 
 
 class Source(Protocol):
@@ -114,6 +117,7 @@ def finish(batch: Batch, flip: Tensor | None = None) -> Batch:
         batch.image = _mirror(batch.image, flip)
         batch.mask = None if batch.mask is None else _mirror(batch.mask, flip)
     batch.mask = None if batch.mask is None else batch.mask.long()
+    batch.source = None if batch.source is None else from_stored(batch.source)
     if batch.image.device.type == "cpu" and batch.image.dtype == torch.uint8:
         image = np.divide(batch.image.numpy(), np.float32(127.5), dtype=np.float32)  # `from_uint8`, to the bit
         image -= 1
@@ -132,6 +136,10 @@ def _mirror(image: Tensor, flip: Tensor) -> Tensor:
     return torch.where(flip.view(-1, *[1] * (image.ndim - 1)), image.flip(-1), image)
 
 
+def _of_each(draw: Draws, images: int, kind: Callable[..., Tensor], *shape: int) -> Tensor:
+    return draw(kind, images, *shape)
+
+
 class TrainLoader:
     """Endless batches of the training split.
 
@@ -140,6 +148,7 @@ class TrainLoader:
     position    images of the run taken so far; it advances as batches are taken, and may be set before iterating
     flip        mirror half of the images
     binarize    draw each pixel black or white, anew each time that the image is shown
+    task        what a model is shown of each image, its noise drawn as often
     known       indices [M] of the images that have a label, where not all have: each batch then carries as many of
                 these, in an order of their own that is as long, and goes over them again and again
     workers     processes that decode ahead, for a source that is not in memory
@@ -154,6 +163,7 @@ class TrainLoader:
         position: int = 0,
         flip: bool = False,
         binarize: bool = False,
+        task: Task = "none",
         known: Tensor | None = None,
         rank: int = 0,
         world: int = 1,
@@ -161,7 +171,7 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         self.source, self.batch_size, self.seed, self.position = source, batch_size, seed, position
-        self.flip, self.binarize, self.known = flip, binarize, known
+        self.flip, self.binarize, self.task, self.known = flip, binarize, task, known
         self.rank, self.world = rank, world
         self.workers, self.pin_memory = workers, pin_memory
 
@@ -189,6 +199,11 @@ class TrainLoader:
                 draw.seed("binarize", self.seed, place - first)
                 white = draw(torch.rand, *batch.image.shape) * 2 - 1 < batch.image
                 batch.image = white.to(batch.image.dtype) * 2 - 1
+            if self.task != "none":
+                draw = Draws(self.rank, self.world, batch.image.device)
+                draw.seed("task", self.seed, place - first)
+                noise = partial(_of_each, draw, len(batch))
+                batch.source = tasks.make(self.task, batch.image, noise)
             if self.known is not None:
                 more = batch[share:]
                 batch = replace(batch[:share], known_image=more.image, known_label=more.label)

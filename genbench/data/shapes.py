@@ -254,9 +254,8 @@ class Shapes(ImageData):
         # a mask's classes have the background before them
         classes = {"label": SHAPES, "mask": ("background", *SHAPES)}.get(self.target, ())
         captions = (VOCABULARY, CAPTION_LENGTH) if self.target == "caption" else ()
-        return DataSpec(
-            (self.channels, self.size, self.size), self.target, classes, *captions, binary=self.binarize != "none"
-        )
+        shape = (self.channels, self.size, self.size)
+        return self.as_task(DataSpec(shape, self.target, classes, *captions, binary=self.binarize != "none"))
 
     def split(self, stage: Stage) -> Split:
         rng = np.random.default_rng(mix("shapes", self.seed, stage))

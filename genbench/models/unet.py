@@ -1,0 +1,62 @@
+"""UNet: Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015,
+https://arxiv.org/abs/1505.04597, taught to make one image from another by their distance alone."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn.functional import l1_loss, mse_loss
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.core.precision import full
+from genbench.networks import unet
+
+
+class UNet(GenerativeModule):
+    """One image from another: colour from grey, a clean image from a noisy one.
+
+    Args:
+        width: Channels at full resolution; they double at each halving, at most 8 times
+        depth: Halvings; an image's side is a multiple of 2 to this power
+        skips: Show each resolution of the way up what the way down had there
+        loss: The absolute (l1) or the squared (l2) difference of pixels in [-1, 1]
+    """
+
+    players = {"unet": ("net",)}
+    averaged = ("net",)
+    domains = ("B",)
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        width: int = 32,
+        depth: int = 4,
+        skips: bool = True,
+        loss: Literal["l1", "l2"] = "l1",
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, **training)
+        if self.spec.target != "image":
+            raise UserError(
+                "UNet makes one image from another, and this data has single ones. Give it a task, such as `--data.task "
+                "colourise`, or data with pairs."
+            )
+        self.loss = loss
+        self.net = unet.UNet(self.spec.source[0], self.spec.channels, width, depth, skips)
+        unet.refuse_stride(self.spec.size, self.net.stride, "UNet")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        distance = {"l1": l1_loss, "l2": mse_loss}[self.loss]
+        with self.turn("unet") as turn:
+            turn.minimize(**{self.loss: distance(full(self.net(batch.source)), full(batch.image))})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The absolute difference of each image, [B]."""
+        return {"l1": (full(self.net(batch.source)) - full(batch.image)).abs().flatten(1).mean(1)}
+
+    def translate(self, x: Tensor, *, to: str = "B") -> Tensor:
+        """[B, C', H, W] -> [B, C, H, W] in [-1, 1]."""
+        return self.net(x).clamp(-1, 1)
