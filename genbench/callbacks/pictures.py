@@ -14,7 +14,7 @@ from torch import Tensor
 from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
 from genbench.core.batch import to_uint8, to_words
-from genbench.core.capabilities import Reconstructs, Samples
+from genbench.core.capabilities import Reconstructs, Samples, Translates
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
@@ -47,7 +47,7 @@ def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
 
 
 class Pictures(Callback):
-    """Writes grids to `<run>/samples/` and `<run>/reconstructions/`, and to loggers that take images.
+    """Writes grids to `<run>/samples/`, `reconstructions/` and `translations/`, and to loggers that take images.
 
     The samples' noise is the same in every grid, the reconstructed images too; the weights are the averaged ones. A
     model trained on labels is asked for its classes in turn, each a column if they are few; one trained on captions for
@@ -71,7 +71,7 @@ class Pictures(Callback):
         if self._shown_at != module.images_seen:
             self._show(trainer, module)
         if trainer.is_global_zero and self.film != "none":
-            for name in ("samples", "reconstructions"):
+            for name in ("samples", "reconstructions", "translations"):
                 _film(Path(trainer.default_root_dir) / name, self.film)
 
     @torch.no_grad()
@@ -97,6 +97,8 @@ class Pictures(Callback):
                     sheets["reconstructions"] = scatter(copies, real)
                 else:  # each image left, its copy right
                     sheets["reconstructions"] = grid(torch.stack([real, copies], 1).flatten(0, 1), columns=8)
+            if isinstance(module, Translates):
+                sheets["translations"] = self._translations(trainer, module)
         module.train()
         for name, sheet in sheets.items():
             path = Path(trainer.default_root_dir) / name / f"{module.images_seen:010d}.png"
@@ -104,6 +106,13 @@ class Pictures(Callback):
                 enlarged(sheet).save(file, "PNG")
             for logger in trainer.loggers:
                 _log_image(logger, name, sheet, module.images_seen)
+
+    def _translations(self, trainer, module: GenerativeModule) -> Image.Image:
+        """What the model is shown, what it makes of it, and the true image, in turn."""
+        batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
+        source, real = (x.to(module.device, module.dtype) for x in (batch.source, batch.image))
+        made = module.translate(source, to="B").to(real.dtype)
+        return grid(torch.stack([source.expand_as(real), made, real], 1).flatten(0, 1), columns=6)
 
     def _asked(self, trainer, module: GenerativeModule, n: int) -> Tensor | None:
         """Classes in turn, or the first captions of the validation split, which are written beside the grids."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genbench.core import ranks
 from genbench.core.batch import to_stored
-from genbench.core.capabilities import Classifies, HasLikelihood, Reconstructs, Samples, Segments
+from genbench.core.capabilities import Classifies, HasLikelihood, Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
@@ -80,10 +80,15 @@ class Quality(Callback):
 
     def deciding(self, module: GenerativeModule) -> tuple[str, str]:
         """The score that tells which checkpoint is best, and whether `min` or `max` is."""
-        for capability, score in (
-            (Samples, self._judge.score("fid")), (Reconstructs, "mse"), (HasLikelihood, "nats"), (Segments, "mean_iou"),
-            (Classifies, "accuracy"),
-        ):  # fmt: skip
+        scores = {
+            Samples: self._judge.score("fid"),
+            Translates: "translation_mse",
+            Reconstructs: "mse",
+            HasLikelihood: "nats",
+            Segments: "mean_iou",
+            Classifies: "accuracy",
+        }
+        for capability, score in scores.items():
             if isinstance(module, capability):
                 return f"val/{score}", "min" if scale(score).better == "lower" else "max"
         raise UserError(
@@ -109,6 +114,7 @@ class Quality(Callback):
         self._count += len(batch)
         if not isinstance(trainer.datamodule, DataModule):
             found = {name: getattr(batch, name) for name in ("label", "caption", "mask")}
+            found["source"] = None if batch.source is None else to_stored(batch.source)
             found["images"] = to_stored(batch.image)
             self._blocks.append({name: x.cpu() for name, x in found.items() if x is not None})
 

@@ -38,7 +38,7 @@ from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
 from genbench.core import composition
 from genbench.core.batch import Batch, DataSpec, from_stored, to_stored
-from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples
+from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Translates
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
@@ -72,10 +72,15 @@ class MadeUp(LightningDataModule):
         words, length = len(spec.vocabulary), spec.caption_length or 4
         caption = torch.randint(1, words, (n, length), generator=draw) if words else None
         mask = image[:, 0].gt(127).long() if spec.target == "mask" else None
+        source = None
+        if spec.source:  # to be found from the image: it upside down, in other colours
+            source = 255 - image.flip(2).float().mean(1, keepdim=True).to(torch.uint8).expand(
+                -1, spec.source[0], -1, -1
+            )
         self.known = None
         if labelled and label is not None:  # every third, of all classes if there are so many
             self.known = torch.arange(0, n, 3)
-        self.everything = MemorySource(Batch(image, label, caption, mask))
+        self.everything = MemorySource(Batch(image, label, caption, mask, source=source))
 
     def train_dataloader(self) -> TrainLoader:
         t = self.trainer
@@ -242,11 +247,13 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
             return cost
         if isinstance(model, HasLikelihood) and model.likelihood == "exact":
             return -model.log_likelihood(real).mean().item()
+        if isinstance(model, Translates):
+            return (model.translate(from_stored(data.everything.everything.source)) - real).square().mean().item()
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
         return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
 
-    if not isinstance(model, (Samples, Reconstructs, Classifies)):
+    if not isinstance(model, (Samples, Reconstructs, Classifies, Translates)):
         return
     before = distance()
     for steps in (200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more

@@ -57,6 +57,8 @@ class HasLikelihood(Protocol):
 
 @runtime_checkable
 class Translates(Protocol):
+    domains: tuple[str, ...]  # that it translates to: ("B",), or ("A", "B")
+
     def translate(self, x: Tensor, *, to: str) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W'] in the domain `to`."""
 

@@ -14,7 +14,16 @@ from torch.nn.functional import interpolate
 
 from genbench.core import ranks
 from genbench.core.batch import from_stored, to_stored
-from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Segments, options
+from genbench.core.capabilities import (
+    Classifies,
+    Encodes,
+    HasLikelihood,
+    Reconstructs,
+    Samples,
+    Segments,
+    Translates,
+    options,
+)
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
@@ -141,6 +150,8 @@ class Measurement:
                 self.sample(generated)
             if isinstance(self.model, Reconstructs) and "reconstruction" in self.protocol.metrics:
                 self.reconstruct()
+            if isinstance(self.model, Translates) and "reconstruction" in self.protocol.metrics:
+                self.translate()
             if isinstance(self.model, HasLikelihood) and "likelihood" in self.protocol.metrics:
                 self.likelihood()
             if isinstance(self.model, Segments) and "segmentation" in self.protocol.metrics:
@@ -355,19 +366,52 @@ class Measurement:
         return images, x
 
     def reconstruct(self) -> None:
+        def make(rows: Tensor) -> tuple[list[Tensor], Tensor]:
+            return [], self.model.reconstruct(self._for_model(rows)[1])
+
+        n = self._against_truth("reconstruct", "Reconstructing", make)
+        if isinstance(self.model, Encodes):
+            numbers = math.prod(self.model.latent_shape)
+            each = 32 if self.model.latent_dtype == "float32" else math.log2(self.model.latent_values)
+            self.group("reconstruction", n, lambda: {"code_bits": numbers * each}, featured=False)
+
+    def translate(self) -> None:
+        """From the image that each of the reference is made from, where it is known."""
+        sources = self._target("source")
+        if sources is None:
+            return
+
+        def make(rows: Tensor) -> tuple[list[Tensor], Tensor]:
+            x = from_stored(sources[rows]).to(self.device, self.model.dtype)
+            return [sources[rows]], self.model.translate(x, to="B")
+
+        self._against_truth("translate", "Translating", make, "translation_")
+
+    def _against_truth(
+        self, method: str, title: str, make: Callable[[Tensor], tuple[list[Tensor], Tensor]], prefix: str = ""
+    ) -> int:
+        """Scores of what a model makes for each image of the reference, beside that image; how many these are.
+
+        make  rows -> uint8 images to be shown before, and what the model made
+        """
         extraction = Extraction(self.extractor, keep=False)
         points = len(self.reference.shape) == 1
         lpips = None if points else lpips_at_hand(self.device)
         shown = choice(len(self.reference), self.pictures.reconstructions)
+        sheet = f"{prefix.rstrip('_') or 'reconstruction'}s"
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
-            images, x = self._for_model(rows)
-            found = self.model.reconstruct(x)
-            _refuse_nan(found, "reconstruct", type(self.model).__name__)
+            images = self.reference.images(rows)
+            before, found = make(rows)
+            _refuse_nan(found, method, type(self.model).__name__)
             found = to_stored(found)  # which clamps: a linear decoder may leave the range
             found = bring(found, self.reference.shape)
             extraction.add(number, found.to(self.device), real)
-            self.pictures.keep("reconstructions", rows, torch.stack([images, found.cpu()], 1), shown)
+            columns = [*before, found, images] if before else [images, found]
+            columns = [
+                x.cpu().expand(-1, self.reference.shape[0], *x.shape[2:]) if before else x.cpu() for x in columns
+            ]
+            self.pictures.keep(sheet, rows, torch.stack(columns, 1), shown)
             a, b = from_stored(images).to(self.device), from_stored(found)
             if points:
                 return {"mse": mse(b, a)}
@@ -378,24 +422,21 @@ class Measurement:
                 scores["lpips"] = lpips(b, a)
             return scores
 
-        values = self._each_block("Reconstructing", compute)
-        self.pictures.gather("reconstructions")
+        values = self._each_block(title, compute)
+        self.pictures.gather(sheet)
         n = len(self.reference)
-        means = {name: value.double().mean().item() for name, value in values.items()}
+        means = {prefix + name: value.double().mean().item() for name, value in values.items()}
         self.group("reconstruction", n, lambda: means, featured=False)
-        if "ssim" not in means and not points:
-            self.put("ssim", None, n, featured=False, note=f"needs images of at least {WINDOW}×{WINDOW}")
+        if f"{prefix}ssim" not in means and not points:
+            self.put(f"{prefix}ssim", None, n, featured=False, note=f"needs images of at least {WINDOW}×{WINDOW}")
         if lpips is None and not points:
             note = f"needs torchvision's {LPIPS_WEIGHTS} in torch's cache"
-            self.put("lpips", None, n, featured=False, note=note)
+            self.put(f"{prefix}lpips", None, n, featured=False, note=note)
         found = extraction.result()
         real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
-        own = ("reconstruction_fid",)
-        self.group("reconstruction", n, lambda: {"reconstruction_fid": _frechet(found, real)}, own)
-        if isinstance(self.model, Encodes):
-            numbers = math.prod(self.model.latent_shape)
-            each = 32 if self.model.latent_dtype == "float32" else math.log2(self.model.latent_values)
-            self.group("reconstruction", n, lambda: {"code_bits": numbers * each}, featured=False)
+        own = f"{prefix or 'reconstruction_'}fid"
+        self.group("reconstruction", n, lambda: {own: _frechet(found, real)}, (own,))
+        return n
 
     def likelihood(self) -> None:
         model, n = self.model, len(self.reference)

@@ -30,7 +30,20 @@ GROUPS = {
         "accuracy",
     ),
     "memorization": ("nearest_train", "nearest_train_ratio", "authenticity"),
-    "reconstruction": ("mse", "psnr", "ssim", "reconstruction_fid", "code_bits", "lpips"),
+    # what a model makes of images that it is shown, beside the true ones; translations too
+    "reconstruction": (
+        "mse",
+        "psnr",
+        "ssim",
+        "reconstruction_fid",
+        "code_bits",
+        "lpips",
+        "translation_mse",
+        "translation_psnr",
+        "translation_ssim",
+        "translation_fid",
+        "translation_lpips",
+    ),
     "likelihood": ("nats", "bits_per_dim"),
     "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
 }

@@ -50,6 +50,11 @@ SCALES: dict[str, Scale] = {
     "lpips": Scale("lower", 0, math.inf, "reconstruction"),
     "reconstruction_fid": Scale("lower", 0, math.inf, "reconstruction"),
     "code_bits": Scale(None, 0, math.inf, "reconstruction"),  # bits per image of the code
+    "translation_psnr": Scale("higher", 0, math.inf, "translation"),
+    "translation_mse": Scale("lower", 0, 4, "translation"),
+    "translation_ssim": Scale("higher", -1, 1, "translation"),
+    "translation_lpips": Scale("lower", 0, math.inf, "translation"),
+    "translation_fid": Scale("lower", 0, math.inf, "translation"),
     "nats": Scale("higher", -math.inf, math.inf, "likelihood"),  # log p(x) per image
     "bits_per_dim": Scale("lower", -math.inf, math.inf, "likelihood"),
     "mean_iou": Scale("higher", 0, 1, "segmentation"),

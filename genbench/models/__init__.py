@@ -13,6 +13,7 @@ from genbench.models.segmentation_unet import SegmentationUNet
 from genbench.models.semi_supervised_gan import SemiSupervisedGAN
 from genbench.models.sngan import SNGAN
 from genbench.models.text_conditional_gan import TextConditionalGAN
+from genbench.models.unet import UNet
 from genbench.models.vae import VAE
 from genbench.models.vq_prior import VQPrior
 from genbench.models.vqvae import VQVAE
@@ -33,5 +34,6 @@ __all__ = [
     "SegmentationUNet",
     "SemiSupervisedGAN",
     "TextConditionalGAN",
+    "UNet",
     "VQPrior",
 ]

@@ -41,8 +41,8 @@ class UNet(GenerativeModule):
         super().__init__(spec, **training)
         if self.spec.target != "image":
             raise UserError(
-                "UNet makes one image from another, and this data has single ones. Give it a task, such as `--data.task "
-                "colourise`, or data with pairs."
+                "UNet makes one image from another, and this data has single ones. Give it a task, such as "
+                "`--data.task colourise`, or data with pairs."
             )
         self.loss = loss
         self.net = unet.UNet(self.spec.source[0], self.spec.channels, width, depth, skips)

@@ -12,7 +12,11 @@ from genbench.report.pictures import Picture, Shown
 from genbench.report.rows import Rows, words
 
 LARGE = 400  # pixels: a sheet that is wider is shown smaller
-BESIDE = {"neighbours": ("nearest_train_ratio", "authenticity"), "reconstructions": ("mse",)}  # scores by kind
+BESIDE = {
+    "neighbours": ("nearest_train_ratio", "authenticity"),
+    "reconstructions": ("mse",),
+    "translations": ("translation_psnr",),
+}  # scores by kind
 TITLES = {
     "samples": ("Samples", "The first samples of each model; under one protocol all models are given the same noise."),
     "neighbours": (
@@ -20,6 +24,7 @@ TITLES = {
         "Each row begins with a sample; the training images nearest to it in the extractor's features follow.",
     ),
     "reconstructions": ("Reconstructions", "Each image of the reference stands before its reconstruction."),
+    "translations": ("Translations", "What the model was shown, what it made of it, and the true image."),
 }
 
 

@@ -1,0 +1,49 @@
+"""A U-Net makes images from images; what it makes is measured beside the truth."""
+
+import pytest
+import torch
+
+from genbench.core.batch import DataSpec
+from genbench.core.capabilities import Reconstructs, Samples, Translates
+from genbench.core.errors import UserError
+from genbench.data import Digits
+from genbench.evaluation import protocol
+from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.pictures import Pictures
+from genbench.models import UNet
+
+SPEC = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
+
+
+def test_it_translates_and_does_nothing_else():
+    model = UNet(SPEC, width=4, depth=2).eval()
+    assert model.translate(torch.rand(2, 1, 32, 16) * 100, to="B").shape == (2, 3, 32, 16)
+    assert model.translate(torch.rand(2, 1, 16, 16) * 100).abs().max() <= 1
+    assert isinstance(model, Translates) and not isinstance(model, (Samples, Reconstructs))
+
+
+def test_data_without_pairs_and_sizes_that_do_not_halve_are_refused():
+    with pytest.raises(UserError, match="this data has single ones. Give it a task, such as `--data.task colourise`"):
+        UNet(DataSpec((3, 16, 16)))
+    with pytest.raises(UserError, match="multiples of 16, and the data has 24"):
+        UNet(DataSpec((3, 24, 24), "image", source=(1, 24, 24)))
+
+
+class Copies(UNet):
+    """Gives back what it is shown."""
+
+    def translate(self, x, *, to="B"):
+        return x
+
+
+def test_a_translation_is_scored_beside_the_truth():
+    data = Digits(size=16, task="denoise", val_size=60)
+    few = protocol.load("quick").changed(real=40)
+    kept = Pictures()
+    found = evaluate(Copies(data.spec, width=4, depth=2), data, few, pictures=kept).metrics
+    source, truth = (torch.cat([getattr(b, name) for b in data.val_dataloader()]) for name in ("source", "image"))
+    rows = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:40].sort().values
+    mse = (source[rows] - truth[rows]).square().mean().item()
+    assert found["translation_mse"]["value"] == pytest.approx(mse, rel=1e-5)
+    assert found["translation_psnr"]["track"] == "translation" and found["translation_fid-digitsnet"]["value"] > 0
+    assert kept.found["translations"].shape == (3 * 32, 1, 16, 16)
