@@ -223,6 +223,7 @@ def test_hyperparameters_are_plain_and_complete_also_from_python():
             "vocabulary": [],
             "caption_length": 0,
             "binary": False,
+            "source": [],
         },
         "r1_gamma": 0.5,
         "optimizer": {"betas": [0.5, 0.9]},

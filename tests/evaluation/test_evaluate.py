@@ -525,7 +525,7 @@ def test_captions_that_name_no_class_of_the_extractor_leave_the_score_blank(judg
 def test_segmentation_is_scored_by_the_true_masks(judge):
     data = Shapes(size=16, train_images=10, val_images=10, test_images=30)
     found = values(evaluate(Segmenter(data.spec).learn(data.reference()), data, SMALL, extractor=judge))
-    assert found == {"mean_iou": 1.0, "pixel_accuracy": 1.0}
+    assert found == {"mean_iou": 1.0, "dice": 1.0, "pixel_accuracy": 1.0}
     wrong = values(evaluate(Segmenter(data.spec).learn(data.reference(), wrong=2), data, SMALL, extractor=judge))
     masks = data.reference().source("test").everything.mask
     missed = (masks[::2] > 0).sum().item() / masks.numel()

@@ -25,7 +25,7 @@ from genbench.metrics.neighbours import NeighbourScores, neighbour_scores
 from genbench.metrics.reconstruction import ImageSimilarity, mse, psnr, ssim
 from genbench.metrics.scales import SCALES
 from genbench.metrics.score import Score
-from genbench.metrics.segmentation import Segmentation, confusion, mean_iou, pixel_accuracy
+from genbench.metrics.segmentation import Segmentation, confusion, dice, mean_iou, pixel_accuracy
 
 N, D, K = 66, 6, 4
 
@@ -76,7 +76,7 @@ def case(name: str) -> Case:
             return Case(BitsPerDim, [((logits[:, 0],), {})], bits_per_dim(logits[:, 0], 5).mean(), {"dims": 5})
         case "segmentation":
             found = confusion(maps, masks)
-            value = {"mean_iou": mean_iou(found), "pixel_accuracy": pixel_accuracy(found)}
+            value = {"mean_iou": mean_iou(found), "dice": dice(found), "pixel_accuracy": pixel_accuracy(found)}
             return Case(Segmentation, [((maps, masks), {})], value, {"classes": K})
 
 
