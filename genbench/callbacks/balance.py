@@ -10,10 +10,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from genbench.callbacks.conditions import in_turn
-from genbench.callbacks.monitor import Monitor
+from genbench.callbacks.monitor import monitor_of
 from genbench.core.batch import Batch
 from genbench.core.capabilities import Samples
-from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
@@ -81,9 +80,7 @@ class Balance(Callback):
         player = next((name for name in PLAYERS if name in module.players), None)
         if player is None or not trainer.is_global_zero:
             return
-        monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
-        if monitor is None:  # a StopIteration would end Lightning's epoch in silence
-            raise UserError("Balance reads what Monitor has read: give the Trainer a Monitor, too.")
+        monitor = monitor_of(trainer, "Balance")
         said = []
         if monitor.read_at != self._read_at:
             self._read_at = monitor.read_at

@@ -7,8 +7,7 @@ from typing import Any
 from lightning import Callback
 
 from genbench.callbacks.balance import Spell
-from genbench.callbacks.monitor import Monitor
-from genbench.core.errors import UserError
+from genbench.callbacks.monitor import monitor_of
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
@@ -31,9 +30,7 @@ class Codebook(Callback):
         codes = getattr(module, "latent_values", None)
         if codes is None or not trainer.is_global_zero:
             return
-        monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
-        if monitor is None:
-            raise UserError("Codebook reads what Monitor has read: give the Trainer a Monitor, too.")
+        monitor = monitor_of(trainer, "Codebook")
         if monitor.read_at == self._read_at:
             return
         self._read_at = monitor.read_at

@@ -14,6 +14,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from genbench.callbacks.budget import Budget
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 from genbench.loggers import Curves
@@ -158,3 +159,15 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def monitor_of(trainer: Any, reader: str) -> Monitor:
+    """The trainer's Monitor, whose terms a callback of that name reads.
+
+    Raises:
+        UserError: it has none.
+    """
+    found = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
+    if found is None:  # a StopIteration would end Lightning's epoch in silence
+        raise UserError(f"{reader} reads what Monitor has read: give the Trainer a Monitor, too.")
+    return found

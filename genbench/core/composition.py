@@ -7,7 +7,9 @@ the whole's checkpoint works with the first file deleted.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from torch import Tensor
 
 from genbench.core import checkpoint
 from genbench.core.arguments import loaded_classes
@@ -16,6 +18,29 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 
 Part = str | dict[str, Any]
+
+
+class OnCodes:
+    """For a model of the codes of a frozen `autoencoder`: it codes and decodes as that one does."""
+
+    autoencoder: GenerativeModule
+
+    def train(self, mode: bool = True) -> Self:
+        """The frozen part stays in eval mode."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> codes [B, *latent_shape]."""
+        return self.autoencoder.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes [B, *latent_shape] -> images [B, C, H, W] in [-1, 1]."""
+        return self.autoencoder.decode(z)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
 
 
 def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModule, dict[str, Any]]:

@@ -184,6 +184,7 @@ class TrainLoader:
             order = Order(length, self.batch_size, seed=seed, position=self.position, device=device)
             return (indices[first : first + share] for indices in order)
 
+        draw = Draws(self.rank, self.world, device)
         seeds, mine = [self.seed], block(len(self.source), self.seed)
         if self.known is not None:  # read in one go with the others, so that they too are decoded ahead
             seeds.append(mix("known", self.seed))
@@ -195,12 +196,10 @@ class TrainLoader:
             flips = [mirrored(seed, place, share, batch.image.device) for seed in seeds] if self.flip else []
             batch = finish(batch, torch.cat(flips) if flips else None)
             if self.binarize:
-                draw = Draws(self.rank, self.world, batch.image.device)
                 draw.seed("binarize", self.seed, place - first)
                 white = draw(torch.rand, *batch.image.shape) * 2 - 1 < batch.image
                 batch.image = white.to(batch.image.dtype) * 2 - 1
             if self.task != "none":
-                draw = Draws(self.rank, self.world, batch.image.device)
                 draw.seed("task", self.seed, place - first)
                 noise = partial(_of_each, draw, len(batch))
                 batch.source = tasks.make(self.task, batch.image, noise)

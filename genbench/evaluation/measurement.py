@@ -369,7 +369,7 @@ class Measurement:
         def make(rows: Tensor) -> tuple[list[Tensor], Tensor]:
             return [], self.model.reconstruct(self._for_model(rows)[1])
 
-        n = self._against_truth("reconstruct", "Reconstructing", make)
+        n = self._against_truth("reconstruction", "reconstruct", "Reconstructing", make)
         if isinstance(self.model, Encodes):
             numbers = math.prod(self.model.latent_shape)
             each = 32 if self.model.latent_dtype == "float32" else math.log2(self.model.latent_values)
@@ -385,20 +385,21 @@ class Measurement:
             x = from_stored(sources[rows]).to(self.device, self.model.dtype)
             return [sources[rows]], self.model.translate(x, to="B")
 
-        self._against_truth("translate", "Translating", make, "translation_")
+        self._against_truth("translation", "translate", "Translating", make)
 
     def _against_truth(
-        self, method: str, title: str, make: Callable[[Tensor], tuple[list[Tensor], Tensor]], prefix: str = ""
+        self, kind: str, method: str, title: str, make: Callable[[Tensor], tuple[list[Tensor], Tensor]]
     ) -> int:
         """Scores of what a model makes for each image of the reference, beside that image; how many these are.
 
+        kind  of scores: those of a reconstruction have plain names
         make  rows -> uint8 images to be shown before, and what the model made
         """
         extraction = Extraction(self.extractor, keep=False)
         points = len(self.reference.shape) == 1
         lpips = None if points else lpips_at_hand(self.device)
         shown = choice(len(self.reference), self.pictures.reconstructions)
-        sheet = f"{prefix.rstrip('_') or 'reconstruction'}s"
+        sheet, prefix = f"{kind}s", "" if kind == "reconstruction" else f"{kind}_"
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
             images = self.reference.images(rows)
@@ -434,7 +435,7 @@ class Measurement:
             self.put(f"{prefix}lpips", None, n, featured=False, note=note)
         found = extraction.result()
         real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
-        own = f"{prefix or 'reconstruction_'}fid"
+        own = f"{kind}_fid"
         self.group("reconstruction", n, lambda: {own: _frechet(found, real)}, (own,))
         return n
 

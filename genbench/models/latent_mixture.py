@@ -17,7 +17,7 @@ from genbench.core.module import GenerativeModule
 from genbench.networks.mixture import GaussianMixture
 
 
-class LatentMixture(GenerativeModule):
+class LatentMixture(composition.OnCodes, GenerativeModule):
     """A mixture of Gaussians over the codes of a frozen autoencoder, and that autoencoder's decoder behind it.
 
     Args:
@@ -50,12 +50,6 @@ class LatentMixture(GenerativeModule):
         self.autoencoder, self.latent_shape = part, part.latent_shape
         self.mixture = GaussianMixture(components, *part.latent_shape)
 
-    def train(self, mode: bool = True) -> LatentMixture:
-        """The frozen part stays in eval mode."""
-        super().train(mode)
-        self.autoencoder.eval()
-        return self
-
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         with torch.no_grad():
             z = self.encode(batch.image)  # [B, D]
@@ -66,17 +60,6 @@ class LatentMixture(GenerativeModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """-log density of the codes, [B] nats; that of the images it is not."""
         return {"code_nll": -self.mixture.log_prob(self.encode(batch.image))}
-
-    def encode(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> codes [B, D]."""
-        return self.autoencoder.encode(x)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """[B, D] -> images [B, C, H, W] in [-1, 1]."""
-        return self.autoencoder.decode(z)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""

@@ -21,7 +21,7 @@ from genbench.networks.pixelcnn import GatedPixelCNN
 from genbench.samplers.pixelcnn import draw
 
 
-class VQPrior(GenerativeModule):
+class VQPrior(composition.OnCodes, GenerativeModule):
     """A gated PixelCNN over the codes of a frozen autoencoder, and that autoencoder's decoder behind it.
 
     Args:
@@ -63,12 +63,6 @@ class VQPrior(GenerativeModule):
         classes = len(self.spec.classes) if by_class else 0
         self.net = GatedPixelCNN(part.latent_values, 1, width, layers, kernel, classes, ordinal=False)
 
-    def train(self, mode: bool = True) -> VQPrior:
-        """The frozen part stays in eval mode."""
-        super().train(mode)
-        self.autoencoder.eval()
-        return self
-
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         with torch.no_grad():
             code = self.encode(batch.image)[:, None]  # [B, 1, h, w]
@@ -83,17 +77,6 @@ class VQPrior(GenerativeModule):
         logits = self.net(code, batch.label if self.conditional else None)
         nats = cross_entropy(full(logits), code, reduction="none").flatten(1).sum(1)
         return {"prior_bits": nats / math.log(2)}
-
-    def encode(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> codes int64 [B, h, w]."""
-        return self.autoencoder.encode(x)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Codes int64 [B, h, w] -> images [B, C, H, W] in [-1, 1]."""
-        return self.autoencoder.decode(z)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n], and labels [n] of a prior by class -> images [n, C, H, W] in [-1, 1]."""
