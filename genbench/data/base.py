@@ -241,9 +241,8 @@ class ImageData(DataModule):
                 raise UserError(f"{self.name} has no images for `{stage}`.")
             anew = self.binarize == "dynamic" and stage == "train"
             once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
-            stream = StreamSource(split, rows, Fit(self.size, self.channels, self.fit, self.enlarge), once)
-            if stage != "train":  # of training images the loader makes it, after they are mirrored
-                stream.task = self.task
+            task = "none" if stage == "train" else self.task  # of training images the loader makes it, once mirrored
+            stream = StreamSource(split, rows, Fit(self.size, self.channels, self.fit, self.enlarge), once, task)
             need = len(rows) * self.channels * self.size**2
             fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
             self._sources[stage] = self._decode(stream, stage) if fits or self.memory == "yes" else stream
