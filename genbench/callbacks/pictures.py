@@ -108,11 +108,18 @@ class Pictures(Callback):
                 _log_image(logger, name, sheet, module.images_seen)
 
     def _translations(self, trainer, module: GenerativeModule) -> Image.Image:
-        """What the model is shown, what it makes of it, and the true image, in turn."""
+        """What the model is shown, what it makes of it, and the true image, in turn; of a model that translates both ways
+        instead of the true one what it makes of that again, and the same of an image of the other domain."""
         batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
         source, real = (x.to(module.device, module.dtype) for x in (batch.source, batch.image))
         made = module.translate(source, to="B").to(real.dtype)
-        return grid(torch.stack([source.expand_as(real), made, real], 1).flatten(0, 1), columns=6)
+        columns = [source, made, real]
+        if "A" in module.domains:
+            other = module.translate(real, to="A")
+            columns = [source, made, module.translate(made, to="A"), real, other, module.translate(other, to="B")]
+        channels = max(x.shape[1] for x in columns)
+        columns = [x.to(real.dtype).expand(-1, channels, -1, -1) for x in columns]
+        return grid(torch.stack(columns, 1).flatten(0, 1), columns=6)
 
     def _asked(self, trainer, module: GenerativeModule, n: int) -> Tensor | None:
         """Classes in turn, or the first captions of the validation split, which are written beside the grids."""

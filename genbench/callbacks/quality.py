@@ -82,7 +82,8 @@ class Quality(Callback):
         """The score that tells which checkpoint is best, and whether `min` or `max` is."""
         scores = {
             Samples: self._judge.score("fid"),
-            Translates: "translation_mse",
+            # the true image is not asked for where training has no pairs
+            Translates: "translation_mse" if module.spec.target == "image" else self._judge.score("translation_fid"),
             Reconstructs: "mse",
             HasLikelihood: "nats",
             Segments: "mean_iou",

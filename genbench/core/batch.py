@@ -20,17 +20,18 @@ class DataSpec:
     """What a data set is, as far as a model must know it.
 
     shape       (C, H, W) of an image, or (D,) of a point
-    target      what comes with each image: nothing, a class label, a caption, a mask, or another image
+    target      what comes with each image: nothing, a class label, a caption, a mask, the image that it is made from, or
+                an image of another domain, in no relation to it
     classes     names of the classes, in the order of the labels
     vocabulary  words of the captions, in the order of their tokens; token 0 is padding
     caption_length
                 tokens of a caption, L; 0 where they are not known to have a common length
     binary      whether a pixel is black or white, and nothing between
-    source      (C, H, W) of the image that each is made from, where the target is another image
+    source      (C, H, W) of the image that each is made from, or of the other domain's
     """
 
     shape: tuple[int, ...]
-    target: Literal["none", "label", "caption", "mask", "image"] = "none"
+    target: Literal["none", "label", "caption", "mask", "image", "domain"] = "none"
     classes: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     caption_length: int = 0
@@ -117,7 +118,8 @@ class Batch(_Movable):
     caption  [B, L] int64 tokens of `DataSpec.vocabulary`, padded with 0
     mask     [B, H, W] int64, a class per pixel
     factors  [B, F] float32, the known factors the image was drawn from
-    source   [B, C', H, W] float32 in [-1, 1], what a model is shown that is to make the image
+    source   [B, C', H, W] float32 in [-1, 1], what a model is shown that is to make the image; where the target is
+             another domain, any images of that one
 
     Where only some training images have a label, as many of these again, in an order of their own:
 

@@ -57,7 +57,8 @@ class HasLikelihood(Protocol):
 
 @runtime_checkable
 class Translates(Protocol):
-    domains: tuple[str, ...]  # that it translates to: ("B",), or ("A", "B")
+    # that it translates to: ("B",), or ("A", "B"). A model that halves images has a `stride` too, by which sides divide
+    domains: tuple[str, ...]
 
     def translate(self, x: Tensor, *, to: str) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W'] in the domain `to`."""

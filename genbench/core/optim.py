@@ -17,6 +17,20 @@ from genbench.core.errors import UserError
 KIMG = 1000  # images to one step of a schedule
 
 
+class LinearDecay(LRScheduler):
+    """The full rate up to step `start`, and from there on a straight line to none at step `end`."""
+
+    def __init__(self, optimizer: Optimizer, start: int, end: int, last_epoch: int = -1) -> None:
+        if not 0 <= start < end:
+            raise ValueError(f"start is {start} and end is {end}, which must come after it")
+        self.start, self.end = start, end
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        left = min(1.0, max(0.0, (self.end - self.last_epoch) / (self.end - self.start)))
+        return [rate * left for rate in self.base_lrs]
+
+
 def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[str, Any] | None:
     """`change` over `base`; where the class changes, the arguments of the old one are dropped."""
     if not base or not change:

@@ -4,6 +4,7 @@ from genbench.data.base import ImageData, Split
 from genbench.data.digits import Digits
 from genbench.data.folder import ImageFolder
 from genbench.data.module import DataModule
+from genbench.data.pairs import PairedFolder, UnpairedFolder
 from genbench.data.points import Grid, Ring
 from genbench.data.shapes import Shapes
 from genbench.data.stacked import StackedMNIST
@@ -24,8 +25,10 @@ __all__ = [
     "Grid",
     "ImageData",
     "ImageFolder",
+    "PairedFolder",
     "Ring",
     "Shapes",
     "Split",
     "StackedMNIST",
+    "UnpairedFolder",
 ]

@@ -24,7 +24,7 @@ from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.core.noise import mix, per_seed
 from genbench.data import tasks
-from genbench.data.loader import MemorySource, Source, TrainLoader
+from genbench.data.loader import MemorySource, Source, TrainLoader, Unpaired
 from genbench.data.module import MEMORY_SHARE, DataModule, Stage
 from genbench.data.pictures import Fit, How
 from genbench.data.tasks import Task
@@ -33,7 +33,7 @@ Pictures = np.ndarray | Iterable[Image.Image]
 
 # arguments that change how a model is trained and not what its samples are compared with
 TRAINING_ONLY = (
-    "flip", "batch_size", "eval_batch_size", "subset", "per_class", "labelled", "memory", "workers", "download",
+    "flip", "jitter", "batch_size", "eval_batch_size", "subset", "per_class", "labelled", "memory", "workers", "download",
 )  # fmt: skip
 PIXELS = ("size", "channels", "fit", "enlarge")
 
@@ -52,6 +52,8 @@ class Split:
     label     int64 [N], if it has classes
     caption   int64 [N, L] tokens, if it has captions
     factors   float32 [N, F], if it was drawn from known factors
+    source    the pictures that these are made from, row by row, if it has pairs
+    other     the pictures of another domain, in no relation to these, if it has two
     """
 
     length: int
@@ -60,6 +62,8 @@ class Split:
     label: Tensor | None = None
     caption: Tensor | None = None
     factors: Tensor | None = None
+    source: Split | None = None
+    other: Split | None = None
 
     def targets(self, rows: Tensor) -> dict[str, Tensor]:
         found = {"label": self.label, "caption": self.caption, "factors": self.factors}
@@ -76,6 +80,9 @@ class StreamSource:
     task      what a model is shown of each picture
     """
 
+    in_memory = False
+    device = torch.device("cpu")
+
     def __init__(self, split: Split, rows: Tensor, fit: Fit, binarize: str | None = None, task: Task = "none") -> None:
         self.split, self.rows, self.fit, self.binarize, self.task = split, rows, fit, binarize, task
 
@@ -91,14 +98,14 @@ class StreamSource:
     def batch(self, indices: Tensor) -> Batch:
         rows = self.rows[indices]
         numbers = rows.numpy()
-        found = self.split.pictures(numbers)
-        pictures, mask = found if isinstance(found, tuple) else (found, None)
-        image = self.fit(pictures, lambda k: self.split.name(int(numbers[k])))
+        image, mask = self._fitted(self.split, numbers)
         if self.binarize:
             image = np.stack(
                 [_binary(picture, self.binarize, int(row)) for picture, row in zip(image, numbers, strict=True)]
             )
         image, source = torch.from_numpy(image), None
+        if self.split.source is not None:
+            source = torch.from_numpy(self._fitted(self.split.source, numbers)[0])
         if self.task != "none":
             source = to_uint8(
                 tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))
@@ -109,6 +116,11 @@ class StreamSource:
             mask=None if mask is None else torch.from_numpy(mask),
             **self.split.targets(rows),
         )
+
+    def _fitted(self, split: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        found = split.pictures(rows)
+        pictures, mask = found if isinstance(found, tuple) else (found, None)
+        return self.fit(pictures, lambda k: split.name(int(rows[k]))), mask
 
 
 class ImageData(DataModule):
@@ -124,6 +136,8 @@ class ImageData(DataModule):
         enlarge: Scale up pictures that are smaller than the size, which are refused otherwise. Default: no (Digits,
             which are 8×8: yes)
         flip: Mirror half of the training images. Default: where that changes no meaning
+        jitter: Make training images so many pixels larger and cut the size out of them, anywhere, anew each time that
+            they are shown
         binarize: Make each pixel white with its grey level as the probability, else black (Salakhutdinov & Murray
             2008): static draws every picture once for ever, dynamic draws a training picture anew each time that it
             is shown (Burda et al. 2016), and validates and tests on the static ones
@@ -164,6 +178,7 @@ class ImageData(DataModule):
         fit: Literal["crop", "pad", "stretch", "none"] | None = None,
         enlarge: bool | None = None,
         flip: bool | None = None,
+        jitter: int = 0,
         binarize: Literal["none", "static", "dynamic"] = "none",
         task: Task = "none",
         batch_size: int = 64,
@@ -183,7 +198,7 @@ class ImageData(DataModule):
         self.fit = fit or self.native_fit
         self.enlarge = self.native_enlarge if enlarge is None else enlarge
         self.flip = self.native_flip if flip is None else flip
-        self.binarize, self.task = binarize, task
+        self.jitter, self.binarize, self.task = jitter, binarize, task
         tasks.check(task, self.channels, self.size)
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
         self.labelled = labelled
@@ -196,7 +211,9 @@ class ImageData(DataModule):
                 raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
         else:
             least["subset"] = 1
-        self.refuse_less(**least, workers=0)
+        self.refuse_less(**least, workers=0, jitter=0)
+        if jitter and self.fit == "none":
+            raise UserError("data.jitter scales training images up, and data.fit is `none`, which scales nothing.")
         # padding is the data set's own choice only up to its own size: 28 pixels in the middle of 256 help nobody
         if fit is None and self.fit == "pad" and self.size > self.native_size and not self.enlarge:
             raise UserError(
@@ -223,6 +240,14 @@ class ImageData(DataModule):
         source = (tasks.channels_of(self.task, self.channels), *spec.shape[1:])
         return replace(spec, target="image", classes=(), vocabulary=(), caption_length=0, source=source)
 
+    def refuse_made(self) -> None:
+        """Raise UserError where this data has pairs or domains, and is asked to make pairs of its images too."""
+        for name, value in {"task": self.task, "binarize": self.binarize}.items():
+            if value != "none":
+                raise UserError(
+                    f"data.{name} is {value}, and {self.name} has two images of each kind already. Leave it out."
+                )
+
     def compared(self) -> dict[str, Any]:
         published = self.published_pixels and self.binarize == self.task == "none"  # these are compared at one size
         dropped = TRAINING_ONLY + (PIXELS if published else ())
@@ -236,24 +261,31 @@ class ImageData(DataModule):
     def source(self, stage: Stage) -> Source:
         """The split at the wanted size, decoded to memory where it fits; made once."""
         if stage not in self._sources:
-            split, rows = self._rows(stage)
-            if not len(rows):
-                raise UserError(f"{self.name} has no images for `{stage}`.")
-            anew = self.binarize == "dynamic" and stage == "train"
-            once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
-            task = "none" if stage == "train" else self.task  # of training images the loader makes it, once mirrored
-            stream = StreamSource(split, rows, Fit(self.size, self.channels, self.fit, self.enlarge), once, task)
-            need = len(rows) * self.channels * self.size**2
+            own = self.split(stage if stage in self.own_splits else "train")
+            streams = [self._stream(stage, split) for split in (own, own.other) if split is not None]
+            need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.jitter) ** 2
+            need *= 1 if own.source is None else 2
             fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
-            self._sources[stage] = self._decode(stream, stage) if fits or self.memory == "yes" else stream
+            found = [self._decode(s, stage) if fits or self.memory == "yes" else s for s in streams]
+            self._sources[stage] = found[0] if len(found) == 1 else Unpaired(*found)
         return self._sources[stage]
 
-    def _rows(self, stage: Stage) -> tuple[Split, Tensor]:
+    def _stream(self, stage: Stage, split: Split) -> StreamSource:
+        split, rows = self._rows(stage, split)
+        if not len(rows):
+            raise UserError(f"{self.name} has no images for `{stage}`.")
+        training = stage == "train"
+        anew = self.binarize == "dynamic" and training
+        once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
+        task = "none" if training else self.task  # of training images the loader makes it, once moved
+        jitter = self.jitter if training else 0
+        enlarge = self.enlarge or (jitter > 0 and self.fit != "pad")  # which would no longer pad
+        return StreamSource(split, rows, Fit(self.size + jitter, self.channels, self.fit, enlarge), once, task)
+
+    def _rows(self, stage: Stage, split: Split) -> tuple[Split, Tensor]:
         """A split, and which of its pictures the stage has: some of the training set's where it has no own split."""
         if stage != "train" and stage in self.own_splits:
-            split = self.split(stage)
             return split, torch.arange(split.length)
-        split = self.split("train")
         rest = torch.randperm(split.length, generator=torch.Generator().manual_seed(self.split_seed))
         # the test images first, so that a larger validation split does not change them
         for name in ("test", "val"):
@@ -316,7 +348,8 @@ class ImageData(DataModule):
         return rows[_number_within(labels) < count]
 
     def _decode(self, stream: StreamSource, stage: Stage) -> MemorySource:
-        image = torch.empty(len(stream), self.channels, self.size, self.size, dtype=torch.uint8)
+        size = stream.fit.size
+        image = torch.empty(len(stream), self.channels, size, size, dtype=torch.uint8)
 
         def fill(chunk: Tensor) -> tuple[Tensor | None, Tensor | None]:
             batch = stream.batch(chunk)
@@ -338,14 +371,14 @@ class ImageData(DataModule):
 
     def train_dataloader(self) -> TrainLoader:
         loader = super().train_dataloader()
-        loader.binarize, loader.task = self.binarize == "dynamic", self.task
+        loader.jitter, loader.binarize, loader.task = self.jitter, self.binarize == "dynamic", self.task
         if self.labelled is not None:
             label = loader.source.target("label", torch.arange(len(loader.source)))
             loader.known = (label >= 0).nonzero()[:, 0]
         return loader
 
     def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
-        if isinstance(source, MemorySource):
+        if source.in_memory:
             return {}
         spare = (os.cpu_count() or 1) // self._processes - 1
         workers = min(8, max(1, spare)) if self.workers is None else self.workers

@@ -51,17 +51,8 @@ class ImageFolder(ImageData):
         super().__init__(**kwargs)
         refuse_below(0, {"data.test_size": test_size})
         self.test_size = test_size
-        self.path = _find(path, self.root)
-        self.reader = ZipFiles(self.path) if self.path.is_file() else Files(self.path)
-        files = self.reader.names()
-        images = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
-        if not images:
-            raise UserError(
-                f"There is no image in {self.path}, which has {len(files)} other files. The names of images end in "
-                f"{', '.join(EXTENSIONS)}."
-            )
-        if len(images) < len(files):
-            rank_zero_warn(f"{self.path}: {len(files) - len(images)} files that are no images are ignored.")
+        self.path = find(path, self.root)
+        self.reader, images = opened(self.path)
         self.images = _layout(images, self.path)
         self.own_splits = tuple(self.images)
         folders = sorted({folder for _, folder in self.images["train"]})
@@ -82,7 +73,8 @@ class ImageFolder(ImageData):
         return Split(len(names), FilePictures(self.reader, names), names, label=label)
 
 
-def _find(path: str, root: Path) -> Path:
+def find(path: str, root: Path) -> Path:
+    """A folder or zip file, as it is or below the data root. Raises UserError where there is none."""
     places = [Path(path).expanduser(), root / path]
     for place in places:
         if place.is_dir() or zipfile.is_zipfile(place):
@@ -91,6 +83,21 @@ def _find(path: str, root: Path) -> Path:
             raise UserError(f"{place} is neither a folder nor a whole zip file.")
     looked = " and ".join(str(place.absolute()) for place in places)
     raise UserError(f"There is no folder or zip file `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+
+
+def opened(path: Path) -> tuple[Files | ZipFiles, list[str]]:
+    """What reads a folder or zip file, and the sorted names of its images. Raises UserError where there are none."""
+    reader = ZipFiles(path) if path.is_file() else Files(path)
+    files = reader.names()
+    images = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
+    if not images:
+        raise UserError(
+            f"There is no image in {path}, which has {len(files)} other files. The names of images end in "
+            f"{', '.join(EXTENSIONS)}."
+        )
+    if len(images) < len(files):
+        rank_zero_warn(f"{path}: {len(files) - len(images)} files that are no images are ignored.")
+    return reader, images
 
 
 def _layout(images: list[str], path: Path) -> dict[Stage, list[tuple[str, str]]]:

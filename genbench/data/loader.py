@@ -27,12 +27,18 @@ from genbench.data.tasks import Task
 
 
 class Source(Protocol):
-    """One split: `batch(indices)` has uint8 images [B, C, H, W] and uint8 masks, or float32 points [B, D]."""
+    """One split: `batch(indices)` has uint8 images [B, C, H, W] and uint8 masks, or float32 points [B, D].
+
+    One that is `in_memory` knows its `nbytes` and can be brought `to` a device.
+    """
+
+    in_memory: bool
+    device: torch.device
 
     def __len__(self) -> int: ...
     def batch(self, indices: Tensor) -> Batch: ...
     def target(self, name: str, indices: Tensor) -> Tensor | None:
-        """`label`, `caption`, `mask` or `factors` of these pictures, if they have such."""
+        """`label`, `caption`, `mask`, `factors` or `source` of these pictures, if they have such."""
 
 
 class MemorySource:
@@ -40,6 +46,12 @@ class MemorySource:
 
     def __init__(self, everything: Batch) -> None:
         self.everything = everything
+
+    in_memory = True
+
+    @property
+    def nbytes(self) -> int:
+        return self.everything.image.nbytes
 
     def __len__(self) -> int:
         return len(self.everything)
@@ -60,6 +72,41 @@ class MemorySource:
         return Batch(
             **{name: _take(tensor, rows) for name, tensor in vars(self.everything).items() if tensor is not None}
         )
+
+
+class Unpaired:
+    """Images of two domains, in no relation: `image` is of the one and `source` of the other.
+
+    Rows are [B, 2], a row of each domain; or [B] of the first, and then the other's are taken in turn.
+    """
+
+    def __init__(self, image: Source, source: Source) -> None:
+        self.image, self.source = image, source
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def in_memory(self) -> bool:
+        return self.image.in_memory and self.source.in_memory
+
+    @property
+    def device(self) -> torch.device:
+        return self.image.device
+
+    @property
+    def nbytes(self) -> int:
+        return self.image.nbytes + self.source.nbytes
+
+    def to(self, device: torch.device) -> Unpaired:
+        return Unpaired(self.image.to(device), self.source.to(device))
+
+    def target(self, name: str, indices: Tensor) -> Tensor | None:
+        return None if name == "source" else self.image.target(name, indices)
+
+    def batch(self, indices: Tensor) -> Batch:
+        rows, others = indices.unbind(1) if indices.ndim == 2 else (indices, indices % len(self.source))
+        return replace(self.image.batch(rows), source=self.source.batch(others).image)
 
 
 def _take(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -95,8 +142,8 @@ class Order:
             rest = rest[self.batch_size :]
 
 
-def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """bool [count]: whether images `first`, `first + 1`, ... of the run are mirrored, each with probability 1/2.
+def _hashes(kind: str, seed: int, first: int, count: int, device: torch.device | str) -> Tensor:
+    """int64 [count]: random bits of images `first`, `first + 1`, ... of the run.
 
     A hash of the image's place in the run (SplitMix64's finaliser), so that it depends neither on the batch that the
     image is in nor on workers, processes or the device.
@@ -105,17 +152,35 @@ def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cp
     def shift(x: Tensor, bits: int) -> Tensor:  # int64 shifts copy the sign down: mask it away
         return (x >> bits) & ((1 << (64 - bits)) - 1)
 
-    x = torch.arange(first, first + count, device=device) + (mix("flip", seed) >> 1)
+    x = torch.arange(first, first + count, device=device) + (mix(kind, seed) >> 1)
     x = (x ^ shift(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
     x = (x ^ shift(x, 27)) * (0x94D049BB133111EB - (1 << 64))
-    return (x ^ shift(x, 31)) & 1 == 1
+    return x ^ shift(x, 31)
 
 
-def finish(batch: Batch, flip: Tensor | None = None) -> Batch:
-    """A source's batch as models want it: floats, of images in [-1, 1], int64 masks, mirrored where `flip` [B] is."""
-    if flip is not None:
-        batch.image = _mirror(batch.image, flip)
-        batch.mask = None if batch.mask is None else _mirror(batch.mask, flip)
+def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """bool [count]: whether images `first`, `first + 1`, ... of the run are mirrored, each with probability 1/2."""
+    return _hashes("flip", seed, first, count, device) & 1 == 1
+
+
+def corners(jitter: int, seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """int64 [2, count]: the top and the left, each from 0 to `jitter`, of what is cut out of each image of the run."""
+    bits = _hashes("jitter", seed, first, count, device)
+    return torch.stack([bits & 0x7FFFFFFF, (bits >> 31) & 0x7FFFFFFF]) % (jitter + 1)
+
+
+def cut(image: Tensor, corner: Tensor, jitter: int) -> Tensor:
+    """[B, C, H, W] -> [B, C, H - jitter, W - jitter], of each image what begins at its `corner` [2, B]."""
+    down, right = (
+        start[:, None] + torch.arange(side - jitter, device=image.device)
+        for start, side in zip(corner.to(image.device), image.shape[2:], strict=True)
+    )
+    rows, channels = (torch.arange(n, device=image.device) for n in image.shape[:2])
+    return image[rows[:, None, None, None], channels[:, None, None], down[:, None, :, None], right[:, None, None, :]]
+
+
+def finish(batch: Batch) -> Batch:
+    """A source's batch as models want it: floats, of images in [-1, 1], and int64 masks."""
     batch.mask = None if batch.mask is None else batch.mask.long()
     batch.source = None if batch.source is None else from_stored(batch.source)
     if batch.image.device.type == "cpu" and batch.image.dtype == torch.uint8:
@@ -146,7 +211,8 @@ class TrainLoader:
     batch_size  images of one global batch, over all processes
     seed        of the order and of the flips
     position    images of the run taken so far; it advances as batches are taken, and may be set before iterating
-    flip        mirror half of the images
+    flip        mirror half of the images; what belongs to an image moves with it
+    jitter      cut each image out of one that is so many pixels larger, anywhere
     binarize    draw each pixel black or white, anew each time that the image is shown
     task        what a model is shown of each image, its noise drawn as often
     known       indices [M] of the images that have a label, where not all have: each batch then carries as many of
@@ -162,6 +228,7 @@ class TrainLoader:
         seed: int,
         position: int = 0,
         flip: bool = False,
+        jitter: int = 0,
         binarize: bool = False,
         task: Task = "none",
         known: Tensor | None = None,
@@ -171,7 +238,7 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         self.source, self.batch_size, self.seed, self.position = source, batch_size, seed, position
-        self.flip, self.binarize, self.task, self.known = flip, binarize, task, known
+        self.flip, self.jitter, self.binarize, self.task, self.known = flip, jitter, binarize, task, known
         self.rank, self.world = rank, world
         self.workers, self.pin_memory = workers, pin_memory
 
@@ -190,11 +257,17 @@ class TrainLoader:
             seeds.append(mix("known", self.seed))
             known, again = self.known.to(device), block(len(self.known), seeds[1])
             mine = (torch.cat([rows, known[more]]) for rows, more in zip(mine, again, strict=False))
+        other = self.seed  # by which a source moves: with its image, or where it is of another domain by itself
+        if isinstance(self.source, Unpaired):
+            other = mix("other", self.seed)
+            mine = (torch.stack(both, 1) for both in zip(mine, block(len(self.source.source), other), strict=False))
         for batch in _read(self.source, mine, self.workers, self.pin_memory):
             place = self.position + first
             self.position += self.batch_size
-            flips = [mirrored(seed, place, share, batch.image.device) for seed in seeds] if self.flip else []
-            batch = finish(batch, torch.cat(flips) if flips else None)
+            batch.image = self._moved(batch.image, seeds, place)
+            batch.mask = None if batch.mask is None else self._moved(batch.mask, seeds, place)
+            batch.source = None if batch.source is None else self._moved(batch.source, [other], place)
+            batch = finish(batch)
             if self.binarize:
                 draw.seed("binarize", self.seed, place - first)
                 white = draw(torch.rand, *batch.image.shape) * 2 - 1 < batch.image
@@ -207,6 +280,16 @@ class TrainLoader:
                 more = batch[share:]
                 batch = replace(batch[:share], known_image=more.image, known_label=more.label)
             yield batch
+
+    def _moved(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
+        """[B, ..., H, W] mirrored and cut, as many images by each seed, from that place of the run on."""
+        each, device = len(image) // len(seeds), image.device
+        if self.jitter:
+            corner = torch.cat([corners(self.jitter, seed, place, each, device) for seed in seeds], 1)
+            image = cut(image, corner, self.jitter)
+        if self.flip:
+            image = _mirror(image, torch.cat([mirrored(seed, place, each, device) for seed in seeds]))
+        return image
 
 
 class EvalLoader:

@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 from genbench.core.arguments import Remembers
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError, refuse_below
-from genbench.data.loader import EvalLoader, MemorySource, Source, TrainLoader
+from genbench.data.loader import EvalLoader, Source, TrainLoader
 
 Stage = Literal["train", "val", "test"]
 
@@ -137,9 +137,9 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     def _source_on(self, device: torch.device, stage: Stage) -> Source:
         """The split, moved to the device for good if it is in memory and fits there too."""
         source = self.source(stage)
-        if isinstance(source, MemorySource) and source.device != device:
+        if source.in_memory and source.device != device:
             room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
-            if source.everything.image.nbytes < MEMORY_SHARE * room:
+            if source.nbytes < MEMORY_SHARE * room:
                 source = self._sources[stage] = source.to(device)
         return source
 

@@ -28,6 +28,8 @@ COLOURS = {
 }
 BACKGROUND = (22, 24, 32)
 BAR = (122, 124, 128)
+PAPER = (238, 236, 228)
+LINE = 0.05  # width of an outline, as a fraction of the side
 
 # what a column of the factors means
 FACTORS = {
@@ -172,6 +174,15 @@ def draw(
     return (image + 0.5).astype(np.uint8).transpose(0, 2, 3, 1), mask
 
 
+def draw_outlines(factors: np.ndarray, size: int) -> np.ndarray:
+    """The same shapes as lines of their colour on paper: uint8 [N, H, W, 3]."""
+    distance = abs(distances(factors, size)) - LINE * size / 2
+    cover = np.clip(0.5 - distance, 0, 1)[..., None]
+    colour = np.array(list(COLOURS.values()), dtype=np.float32)[factors[:, 1].astype(int), None, None]
+    paper = np.array(PAPER, dtype=np.float32)
+    return (paper + cover * (colour - paper) + 0.5).astype(np.uint8)
+
+
 def _waves(rngs: list[np.random.Generator], size: int, count: int = 3) -> np.ndarray:
     """[N, 3, H, W] in [0, 1]: three plane waves of 1 to 4 periods over the image, each tinted."""
     draws = np.stack([rng.random((6, count, 1), dtype=np.float32) for rng in rngs], axis=1)  # [6, N, count, 1]
@@ -205,6 +216,16 @@ class _Drawing:
         return draw(self.factors[rows], self.size, seeds=self.seeds[rows], **self.difficulty)
 
 
+class _Outlines:
+    """rows -> outlines, likewise."""
+
+    def __init__(self, factors: np.ndarray, size: int) -> None:
+        self.factors, self.size = factors, size
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return draw_outlines(self.factors[rows], self.size)
+
+
 class Shapes(ImageData):
     """Coloured shapes on a dark ground, each with label, caption, mask and factors; drawn here, no download.
 
@@ -215,7 +236,9 @@ class Shapes(ImageData):
         texture: Contrast of waves in the background, 0 (flat) to 1
         noise: Standard deviation of noise on each pixel, as a fraction of white
         occlusion: Width of a grey bar across each shape, as a fraction of the shape's diameter
-        target: What a conditional model is told: label (the shape), caption, mask or none
+        target: What a conditional model is told: label (the shape), caption, mask or none; or what one that translates is
+            shown: outline, the same shape as a line on paper, or domain, outlines of other shapes (and of the same ones
+            when it is validated and tested, so that the true translation is known)
         seed: Other images for another number
     """
 
@@ -232,7 +255,7 @@ class Shapes(ImageData):
         texture: float = 0.0,
         noise: float = 0.0,
         occlusion: float = 0.0,
-        target: Literal["label", "caption", "mask", "none"] = "label",
+        target: Literal["label", "caption", "mask", "outline", "domain", "none"] = "label",
         seed: int = 0,
         **kwargs,
     ) -> None:
@@ -246,6 +269,10 @@ class Shapes(ImageData):
                 raise UserError(f"data.{name} is {value}; it must lie between 0 and 1.")
         if self.flip:
             raise UserError("data.flip would mirror Shapes against their captions and factors. Leave it out.")
+        if self.jitter:
+            raise UserError("data.jitter would move Shapes against their captions and factors. Leave it out.")
+        if target in ("outline", "domain"):
+            self.refuse_made()
         if not 16 <= self.size <= 256:
             raise UserError(f"data.size is {self.size}; Shapes can be told apart from 16 pixels on, and end at 256.")
 
@@ -255,16 +282,25 @@ class Shapes(ImageData):
         classes = {"label": SHAPES, "mask": ("background", *SHAPES)}.get(self.target, ())
         captions = (VOCABULARY, CAPTION_LENGTH) if self.target == "caption" else ()
         shape = (self.channels, self.size, self.size)
+        if self.target in ("outline", "domain"):
+            return DataSpec(shape, "image" if self.target == "outline" else "domain", source=shape)
         return self.as_task(DataSpec(shape, self.target, classes, *captions, binary=self.binarize != "none"))
 
     def split(self, stage: Stage) -> Split:
         rng = np.random.default_rng(mix("shapes", self.seed, stage))
         factors = draw_factors(self.counts[stage], rng)
         seeds = rng.integers(2**63, size=len(factors))
+        beside = {}
+        if self.target == "domain" and stage == "train":
+            others = draw_factors(self.counts[stage], np.random.default_rng(mix("outlines", self.seed)))
+            beside["other"] = Split(len(others), _Outlines(others, self.size))
+        elif self.target in ("outline", "domain"):
+            beside["source"] = Split(len(factors), _Outlines(factors, self.size))
         return Split(
             len(factors),
             _Drawing(factors, seeds, self.size, **self.difficulty),
             label=torch.from_numpy(factors[:, 0].astype(np.int64)),
             caption=torch.tensor([tokens(describe(row)) for row in factors]),
             factors=torch.from_numpy(factors),
+            **beside,
         )

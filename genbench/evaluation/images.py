@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 from genbench.core.batch import to_uint8
 from genbench.core.errors import UserError
 from genbench.data.folder import EXTENSIONS, Files, ZipFiles
+from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
 from genbench.evaluation.extractors import in_channels
 
@@ -45,11 +46,19 @@ def choice(count: int, most: int | None) -> Tensor:
 
 
 class SplitImages:
-    """At most `most` images of a split, a choice that depends on nothing but their number."""
+    """At most `most` images of a split, a choice that depends on nothing but their number.
 
-    def __init__(self, data: DataModule, split: str, most: int | None = None) -> None:
-        self.source, self.shape = data.source(split), tuple(data.spec.shape)
-        self.name = f"{data.name} {split}"
+    Of data of two domains those of B, or of A. `unpaired` says that these have no relation.
+    """
+
+    def __init__(self, data: DataModule, split: str, most: int | None = None, domain: Literal["A", "B"] = "B") -> None:
+        found = data.source(split)
+        self.unpaired = isinstance(found, Unpaired)
+        if self.unpaired:
+            found = found.image if domain == "B" else found.source
+        self.source: Source = found
+        self.shape = tuple(data.spec.shape if domain == "B" else data.spec.source)
+        self.name = f"{data.name} {split}" + (f", {domain}" if self.unpaired else "")
         self.rows = choice(len(self.source), most)
 
     def __len__(self) -> int:
@@ -60,7 +69,7 @@ class SplitImages:
         return self.source.batch(self.rows[rows]).image.cpu()[places]
 
     def target(self, name: str) -> Tensor | None:
-        """`label`, `caption` or `mask` of all rows, if there are such."""
+        """`label`, `caption`, `mask` or `source` of all rows, if there are such."""
         found = self.source.target(name, self.rows)
         return None if found is None else found.cpu()
 

@@ -347,13 +347,17 @@ class Measurement:
 
     # ---- what else a model can do -----------------------------------------------------------------------------------
 
-    def _each_block(self, title: str, compute: Callable[[int, Tensor, int], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """compute(number, uint8 reference images, how many are real) -> values [block, ...] by name; all joined.
+    def _each_block(
+        self, title: str, compute: Callable[[int, Tensor, int], dict[str, Tensor]], count: int | None = None
+    ) -> dict[str, Tensor]:
+        """compute(number, rows, how many are real) -> values [block, ...] by name; all joined.
+
+        The rows are of `count` images, or of the reference.
 
         A model's own draws from the global generators depend on the block and on nothing else.
         """
         parts: dict[str, list[tuple[int, Tensor]]] = {}
-        for number, rows, real in self.progress(blocks(len(self.reference), self.protocol.block), title):
+        for number, rows, real in self.progress(blocks(count or len(self.reference), self.protocol.block), title):
             torch.manual_seed(mix("evaluate", self.protocol.seed, number))
             for name, values in compute(number, rows, real).items():
                 parts.setdefault(name, []).append((number, values[:real].cpu()))
@@ -366,78 +370,113 @@ class Measurement:
         return images, x
 
     def reconstruct(self) -> None:
-        def make(rows: Tensor) -> tuple[list[Tensor], Tensor]:
-            return [], self.model.reconstruct(self._for_model(rows)[1])
+        def make(rows: Tensor) -> tuple[Tensor, Tensor]:
+            images, x = self._for_model(rows)
+            return images, self.model.reconstruct(x)
 
-        n = self._against_truth("reconstruction", "reconstruct", "Reconstructing", make)
+        self._made("reconstruct", "Reconstructing", "", "reconstructions", make, self.reference, self.reference)
         if isinstance(self.model, Encodes):
             numbers = math.prod(self.model.latent_shape)
             each = 32 if self.model.latent_dtype == "float32" else math.log2(self.model.latent_values)
+            n = len(self.reference)
             self.group("reconstruction", n, lambda: {"code_bits": numbers * each}, featured=False)
 
     def translate(self) -> None:
-        """From the image that each of the reference is made from, where it is known."""
-        sources = self._target("source")
-        if sources is None:
+        """To each domain of the model: beside the true image where it is known, else as one set beside another."""
+        sources, b = self._target("source"), self.reference
+        if sources is not None:
+            a: ImageSet = TensorImages(f"{b.name}, what it is made from", sources)
+        elif isinstance(b, SplitImages) and b.unpaired:
+            a = SplitImages(self.data, self.protocol.split, self.protocol.real, domain="A")
+        else:
             return
+        back = []
+        for to, shown, wanted in (("B", a, b), ("A", b, a)):
+            if to not in self.model.domains:
+                continue
 
-        def make(rows: Tensor) -> tuple[list[Tensor], Tensor]:
-            x = from_stored(sources[rows]).to(self.device, self.model.dtype)
-            return [sources[rows]], self.model.translate(x, to="B")
+            def make(rows: Tensor, to: str = to, shown: ImageSet = shown) -> tuple[Tensor, ...]:
+                images = shown.images(rows)
+                x = from_stored(images).to(self.device, self.model.dtype)
+                made = self.model.translate(x, to=to)
+                if len(self.model.domains) == 1:
+                    return images, made
+                return images, made, self.model.translate(made, to="B" if to == "A" else "A")
 
-        self._against_truth("translation", "translate", "Translating", make)
+            prefix, sheet = ("translation_", "translations") if to == "B" else ("translation_a_", "translations_a")
+            truth = wanted if sources is not None else None
+            found = self._made("translate", f"Translating to {to}", prefix, sheet, make, shown, wanted, truth)
+            back += [found["back"]] if "back" in found else []
+        if back:
+            cycle = {"cycle_l1": sum(back) / len(back)}
+            self.group("reconstruction", len(b), lambda: cycle, featured=False)
 
-    def _against_truth(
-        self, kind: str, method: str, title: str, make: Callable[[Tensor], tuple[list[Tensor], Tensor]]
-    ) -> int:
-        """Scores of what a model makes for each image of the reference, beside that image; how many these are.
+    def _made(
+        self,
+        method: str,
+        title: str,
+        prefix: str,
+        sheet: str,
+        make: Callable[[Tensor], tuple[Tensor, ...]],
+        shown: ImageSet,
+        wanted: ImageSet,
+        truth: ImageSet | None = None,
+    ) -> dict[str, float]:
+        """Scores of what a model makes of images that it is shown, and the means that they come from.
 
-        kind  of scores: those of a reconstruction have plain names
-        make  rows -> uint8 images to be shown before, and what the model made
+        prefix  of the scores' names
+        make    rows -> uint8 images that are shown, what the model made of them and, where it can, of that again
+        wanted  images of the kind that are to be made: their distribution is compared
+        truth   those that are to be made, row by row; where there are none, only distributions are compared
         """
         extraction = Extraction(self.extractor, keep=False)
-        points = len(self.reference.shape) == 1
-        lpips = None if points else lpips_at_hand(self.device)
-        shown = choice(len(self.reference), self.pictures.reconstructions)
-        sheet, prefix = f"{kind}s", "" if kind == "reconstruction" else f"{kind}_"
+        points = len(wanted.shape) == 1
+        truth = shown if method == "reconstruct" else truth
+        lpips = None if points or truth is None else lpips_at_hand(self.device)
+        kept = choice(len(shown), self.pictures.reconstructions)
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
-            images = self.reference.images(rows)
-            before, found = make(rows)
+            images, found, *again = make(rows)
             _refuse_nan(found, method, type(self.model).__name__)
-            found = to_stored(found)  # which clamps: a linear decoder may leave the range
-            found = bring(found, self.reference.shape)
+            found = bring(to_stored(found), wanted.shape)  # clamped: a linear decoder may leave the range
             extraction.add(number, found.to(self.device), real)
-            columns = [*before, found, images] if before else [images, found]
-            columns = [
-                x.cpu().expand(-1, self.reference.shape[0], *x.shape[2:]) if before else x.cpu() for x in columns
-            ]
-            self.pictures.keep(sheet, rows, torch.stack(columns, 1), shown)
-            a, b = from_stored(images).to(self.device), from_stored(found)
+            true = None if truth is None else truth.images(rows)
+            back = [to_stored(x) for x in again]
+            columns = [images, found, *([] if method == "reconstruct" else [true] if true is not None else back)]
+            self.pictures.keep(sheet, rows, _beside(columns), kept)
+            scores = {"back": (from_stored(x.cpu()) - from_stored(images)).abs().flatten(1).mean(1) for x in back}
+            if true is None:
+                return scores
+            a, b = from_stored(true).to(self.device), from_stored(found)
+            scores["mse"] = mse(b, a)
             if points:
-                return {"mse": mse(b, a)}
-            scores = {"mse": mse(b, a), "psnr": psnr(b, a)}
+                return scores
+            scores["psnr"] = psnr(b, a)
             if min(b.shape[-2:]) >= WINDOW:
                 scores["ssim"] = ssim(b, a)
             if lpips is not None:
                 scores["lpips"] = lpips(b, a)
             return scores
 
-        values = self._each_block(title, compute)
+        values = self._each_block(title, compute, len(shown))
         self.pictures.gather(sheet)
-        n = len(self.reference)
-        means = {prefix + name: value.double().mean().item() for name, value in values.items()}
-        self.group("reconstruction", n, lambda: means, featured=False)
-        if f"{prefix}ssim" not in means and not points:
-            self.put(f"{prefix}ssim", None, n, featured=False, note=f"needs images of at least {WINDOW}×{WINDOW}")
-        if lpips is None and not points:
-            note = f"needs torchvision's {LPIPS_WEIGHTS} in torch's cache"
-            self.put(f"{prefix}lpips", None, n, featured=False, note=note)
-        found = extraction.result()
-        real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
-        own = f"{kind}_fid"
-        self.group("reconstruction", n, lambda: {own: _frechet(found, real)}, (own,))
-        return n
+        n = len(shown)
+        means = {name: value.double().mean().item() for name, value in values.items()}
+        beside = {prefix + name: value for name, value in means.items() if name != "back"}
+        self.group("reconstruction", n, lambda: beside, featured=False)
+        if truth is not None and not points:
+            if "ssim" not in means:
+                note = f"needs images of at least {WINDOW}×{WINDOW}"
+                self.put(f"{prefix}ssim", None, n, featured=False, note=note)
+            if lpips is None:
+                note = f"needs torchvision's {LPIPS_WEIGHTS} in torch's cache"
+                self.put(f"{prefix}lpips", None, n, featured=False, note=note)
+        features = extraction.result()
+        own = f"{prefix or 'reconstruction_'}fid"
+        known = self.reference_hash if wanted is self.reference else pixel_hash(wanted)
+        real = self._cached(wanted, known, f"Features of {wanted.name}")
+        self.group("reconstruction", n, lambda: {own: _frechet(features, real)}, (own,))
+        return means
 
     def likelihood(self) -> None:
         model, n = self.model, len(self.reference)
@@ -504,6 +543,14 @@ def _frechet(fake: Features, real: Features) -> float:
         if features.count < 2:
             raise UserError(f"needs at least 2 {what}, got {features.count}")
     return frechet_distance(fake.mu, fake.sigma, real.mu, real.sigma).item()
+
+
+def _beside(columns: list[Tensor]) -> Tensor:
+    """Stored images or points of the same rows as one tensor [B, columns, ...], grey ones as colours beside colours."""
+    channels = max(x.shape[1] for x in columns)
+    if columns[0].ndim == 4:
+        columns = [x.expand(-1, channels, -1, -1) for x in columns]
+    return torch.stack([x.cpu() for x in columns], 1)
 
 
 def _refuse_nan(images: Tensor, method: str, model: str) -> None:

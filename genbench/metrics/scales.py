@@ -55,6 +55,12 @@ SCALES: dict[str, Scale] = {
     "translation_ssim": Scale("higher", -1, 1, "translation"),
     "translation_lpips": Scale("lower", 0, math.inf, "translation"),
     "translation_fid": Scale("lower", 0, math.inf, "translation"),
+    "translation_a_psnr": Scale("higher", 0, math.inf, "translation"),
+    "translation_a_mse": Scale("lower", 0, 4, "translation"),
+    "translation_a_ssim": Scale("higher", -1, 1, "translation"),
+    "translation_a_lpips": Scale("lower", 0, math.inf, "translation"),
+    "translation_a_fid": Scale("lower", 0, math.inf, "translation"),
+    "cycle_l1": Scale("lower", 0, 2, "translation"),  # of pixels in [-1, 1]
     "nats": Scale("higher", -math.inf, math.inf, "likelihood"),  # log p(x) per image
     "bits_per_dim": Scale("lower", -math.inf, math.inf, "likelihood"),
     "mean_iou": Scale("higher", 0, 1, "segmentation"),

@@ -4,10 +4,12 @@ from genbench.models.autoencoder import Autoencoder
 from genbench.models.conditional_gan import ConditionalGAN
 from genbench.models.conditional_vae import ConditionalVAE
 from genbench.models.conv_autoencoder import ConvAutoencoder
+from genbench.models.cyclegan import CycleGAN
 from genbench.models.dcgan import DCGAN
 from genbench.models.denoising_autoencoder import DenoisingAutoencoder
 from genbench.models.gan import GAN
 from genbench.models.latent_mixture import LatentMixture
+from genbench.models.pix2pix import Pix2Pix
 from genbench.models.pixelcnn import PixelCNN
 from genbench.models.segmentation_unet import SegmentationUNet
 from genbench.models.semi_supervised_gan import SemiSupervisedGAN
@@ -28,8 +30,10 @@ __all__ = [
     "ConditionalGAN",
     "ConditionalVAE",
     "ConvAutoencoder",
+    "CycleGAN",
     "DenoisingAutoencoder",
     "LatentMixture",
+    "Pix2Pix",
     "PixelCNN",
     "SegmentationUNet",
     "SemiSupervisedGAN",

@@ -46,7 +46,8 @@ class SegmentationUNet(GenerativeModule):
             )
         self.loss = loss
         self.net = UNet(self.spec.channels, len(self.spec.classes), width, depth, skips)
-        refuse_stride(self.spec.size, self.net.stride, "SegmentationUNet")
+        self.stride = self.net.stride
+        refuse_stride(self.spec.size, self.stride, "SegmentationUNet")
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self.segment(batch.image)  # [B, K, H, W]

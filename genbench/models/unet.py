@@ -39,14 +39,11 @@ class UNet(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        if self.spec.target != "image":
-            raise UserError(
-                "UNet makes one image from another, and this data has single ones. Give it a task, such as "
-                "`--data.task colourise`, or data with pairs."
-            )
+        refuse_single(self)
         self.loss = loss
         self.net = unet.UNet(self.spec.source[0], self.spec.channels, width, depth, skips)
-        unet.refuse_stride(self.spec.size, self.net.stride, "UNet")
+        self.stride = self.net.stride
+        unet.refuse_stride(self.spec.size, self.stride, "UNet")
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         distance = {"l1": l1_loss, "l2": mse_loss}[self.loss]
@@ -60,3 +57,12 @@ class UNet(GenerativeModule):
     def translate(self, x: Tensor, *, to: str = "B") -> Tensor:
         """[B, C', H, W] -> [B, C, H, W] in [-1, 1]."""
         return self.net(x).clamp(-1, 1)
+
+
+def refuse_single(model: GenerativeModule) -> None:
+    """Raise UserError where the data has no pairs to learn from."""
+    if model.spec.target != "image":
+        raise UserError(
+            f"{type(model).__name__} makes one image from another, and this data has no pairs of such. Give it a task, "
+            "such as `--data.task colourise`, or data with pairs, such as `--data PairedFolder --data.path FOLDER`."
+        )

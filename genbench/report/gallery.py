@@ -15,7 +15,8 @@ LARGE = 400  # pixels: a sheet that is wider is shown smaller
 BESIDE = {
     "neighbours": ("nearest_train_ratio", "authenticity"),
     "reconstructions": ("mse",),
-    "translations": ("translation_psnr",),
+    "translations": ("translation_psnr", "translation_fid"),
+    "translations_a": ("translation_a_psnr", "translation_a_fid"),
 }  # scores by kind
 TITLES = {
     "samples": ("Samples", "The first samples of each model; under one protocol all models are given the same noise."),
@@ -24,7 +25,11 @@ TITLES = {
         "Each row begins with a sample; the training images nearest to it in the extractor's features follow.",
     ),
     "reconstructions": ("Reconstructions", "Each image of the reference stands before its reconstruction."),
-    "translations": ("Translations", "What the model was shown, what it made of it, and the true image."),
+    "translations": (
+        "Translations",
+        "What the model was shown, what it made of it, and the true image; where none is known, what it made of that again.",
+    ),
+    "translations_a": ("Translations to A", "Likewise, the other way."),
 }
 
 

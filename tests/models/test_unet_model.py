@@ -23,7 +23,7 @@ def test_it_translates_and_does_nothing_else():
 
 
 def test_data_without_pairs_and_sizes_that_do_not_halve_are_refused():
-    with pytest.raises(UserError, match="this data has single ones. Give it a task, such as `--data.task colourise`"):
+    with pytest.raises(UserError, match="this data has no pairs of such. Give it a task, such as `--data.task"):
         UNet(DataSpec((3, 16, 16)))
     with pytest.raises(UserError, match="multiples of 16, and the data has 24"):
         UNet(DataSpec((3, 24, 24), "image", source=(1, 24, 24)))

@@ -1,0 +1,191 @@
+"""Folders and zips of two kinds of images, A and B: pairs that show the same, or domains in no relation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from genbench.core.batch import DataSpec
+from genbench.core.errors import UserError, refuse_below
+from genbench.data.base import ImageData, Split, Stage
+from genbench.data.folder import SPLIT_FOLDERS, FilePictures, Files, ZipFiles, find, opened
+
+Domain = Literal["A", "B"]
+_FOLDER = re.compile(rf"({'|'.join(SPLIT_FOLDERS)})?[_-]?([AB])")
+NAMED = 5  # odd files that an error names
+
+
+class _Place(NamedTuple):
+    """Where a file stands by the folders that it lies in; `key` is what its partner is called too."""
+
+    stage: Stage | None
+    domain: Domain | None
+    key: str
+    name: str
+
+
+class HalfPictures:
+    """rows -> the left or the right half of pictures that show a pair side by side."""
+
+    def __init__(self, reader: Files | ZipFiles, names: list[str], right: bool) -> None:
+        self.reader, self.names, self.right = reader, names, right
+
+    def __call__(self, rows: np.ndarray) -> Iterator[Image.Image]:
+        for row in rows:
+            picture = self.reader.picture(self.names[row])
+            width, height = picture.size
+            if width % 2:
+                raise UserError(
+                    f"{self.names[row]} is {width}×{height}: its halves differ in size. A pair side by side has an "
+                    "even width."
+                )
+            yield picture.crop((width // 2 * self.right, 0, width // 2 * (1 + self.right), height))
+
+
+class _TwoKinds(ImageData):
+    """What both classes below share: how a folder is found and how its files are told apart."""
+
+    published_pixels = False
+    native_size = 256
+
+    def __init__(
+        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        refuse_below(0, {"data.test_size": test_size})
+        self.refuse_made()
+        self.test_size = test_size
+        self.shown: Domain = direction[0]
+        self.wanted: Domain = direction[-1]
+        self.path = find(path, self.root)
+        self.reader, images = opened(self.path)
+        self.places = [_placed(name) for name in images]
+        stages = {place.stage for place in self.places}
+        if stages != {None}:
+            stray = next((place.name for place in self.places if place.stage is None), None)
+            if stray is not None:
+                raise UserError(f"{self.path} has folders for {_listed(stages)}, and {stray} lies in none. Move it.")
+            if "train" not in stages:
+                raise UserError(f"{self.path} has images for {_listed(stages)}, and none in a folder train.")
+        self.own_splits = tuple(sorted(stages - {None})) or ("train",)
+
+    def of(self, stage: Stage, domain: Domain | None) -> dict[str, str]:
+        """The files of a split and domain, by what their partners are called too."""
+        found: dict[str, str] = {}
+        for place in self.places:
+            if place.domain == domain and (place.stage or "train") == stage:
+                if place.key in found:
+                    raise UserError(f"{found[place.key]} and {place.name} have one name. Rename one of them.")
+                found[place.key] = place.name
+        return found
+
+    def _files(self, names: list[str]) -> Split:
+        return Split(len(names), FilePictures(self.reader, tuple(names)), names)
+
+
+class PairedFolder(_TwoKinds):
+    """Pairs of images in a folder or a zip file: what is shown, and what is to be made of it.
+
+    Either A and B side by side in one picture, A left, as the sets of pix2pix have them, in folders train, val and test;
+    or two folders of the same names, A and B, with train, val and test in them or around them (or trainA, trainB, ...).
+    What is missing of val and test is cut off train. A picture that is not square is cut to a square.
+
+    Args:
+        path: The folder or the zip file, as it is or below the data root
+        direction: Whether B is made from A, or A from B
+        test_size: Pairs cut off the training set for testing, where there is no test folder. Default: 5000, or a tenth
+            of the training set where that is less
+    """
+
+    @property
+    def spec(self) -> DataSpec:
+        shape = (self.channels, self.size, self.size)
+        return DataSpec(shape, "image", source=shape)
+
+    def split(self, stage: Stage) -> Split:
+        side_by_side = list(self.of(stage, None).values())
+        shown, wanted = self.of(stage, self.shown), self.of(stage, self.wanted)
+        if side_by_side:
+            if shown or wanted:
+                odd = next(iter((shown or wanted).values()))
+                raise UserError(
+                    f"{self.path} has pictures in folders for A and B, as {odd}, and others in neither, as "
+                    f"{side_by_side[0]}. Move them apart."
+                )
+            source, image = (
+                Split(len(side_by_side), HalfPictures(self.reader, side_by_side, domain == "B"), side_by_side)
+                for domain in (self.shown, self.wanted)
+            )
+            image.source = source
+            return image
+        if odd := sorted({*shown, *wanted} - (shown.keys() & wanted.keys())):
+            names = [shown.get(key) or wanted[key] for key in odd]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise UserError(
+                f"{len(names)} images in {self.path} have no partner of the same name in the other folder: "
+                f"{', '.join(names[:NAMED])}{more}. Add these, or remove the images."
+            )
+        image = self._files([wanted[key] for key in sorted(wanted)])
+        image.source = self._files([shown[key] for key in sorted(shown)])
+        return image
+
+
+class UnpairedFolder(_TwoKinds):
+    """Images of two domains in a folder or a zip file, in folders trainA, trainB, testA and testB as the sets of CycleGAN
+    have them (and valA, valB), or A and B with train, val and test in them or around them.
+
+    What is missing of val and test is cut off train. A picture that is not square is cut to a square.
+
+    Args:
+        path: The folder or the zip file, as it is or below the data root
+        direction: Which domain counts as B: with BtoA they change places
+        test_size: Images of each domain cut off the training set for testing, where there are no test folders. Default:
+            5000, or a tenth of the training set where that is less
+    """
+
+    native_flip = True
+
+    def __init__(
+        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+    ) -> None:
+        super().__init__(path, direction, test_size, **kwargs)
+        for stage in self.own_splits:
+            for domain in ("A", "B"):
+                if not self.of(stage, domain):
+                    raise UserError(
+                        f"{self.path} has no image of domain {domain} for `{stage}`: the folder {stage}{domain} (or "
+                        f"{domain}/{stage}) is missing or empty."
+                    )
+
+    @property
+    def spec(self) -> DataSpec:
+        shape = (self.channels, self.size, self.size)
+        return DataSpec(shape, "domain", source=shape)
+
+    def split(self, stage: Stage) -> Split:
+        image, other = (self._files(sorted(self.of(stage, d).values())) for d in (self.wanted, self.shown))
+        image.other = other
+        return image
+
+
+def _placed(name: str) -> _Place:
+    path, stage, domain, rest = PurePosixPath(name), None, None, []
+    for part in path.parts[:-1]:
+        both = _FOLDER.fullmatch(part)
+        if both and domain is None:
+            domain = both[2]
+            stage = stage or (SPLIT_FOLDERS[both[1]] if both[1] else None)
+        elif part.lower() in SPLIT_FOLDERS and stage is None:
+            stage = SPLIT_FOLDERS[part.lower()]
+        else:
+            rest.append(part)
+    return _Place(stage, domain, "/".join([*rest, path.stem]), name)
+
+
+def _listed(stages: set[Stage | None]) -> str:
+    return " and ".join(sorted(stage for stage in stages if stage))

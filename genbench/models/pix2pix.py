@@ -1,0 +1,97 @@
+"""Pix2Pix: Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017,
+https://arxiv.org/abs/1611.07004."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.errors import refuse_below
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import mix
+from genbench.core.optim import merge
+from genbench.core.precision import full
+from genbench.models.dcgan import ADAM  # the same in section 3.3
+from genbench.models.unet import refuse_single
+from genbench.networks.conv import dcgan_init
+from genbench.networks.pix2pix import Norm, PatchGAN, UNetGenerator, refuse_small
+from genbench.networks.unet import refuse_stride
+from genbench.objectives.game import Game, Terms, View
+
+
+class Pix2Pix(GenerativeModule):
+    """One image from another, told apart from the true one patch by patch.
+
+    Args:
+        width: Channels of the generator after its first halving
+        depth: Its halvings; the paper's are 8, for 256 pixels
+        dropout: Its noise, in the first three layers of the way up, in use as in training
+        discriminator_width: Channels of the discriminator's first layer
+        patch_layers: Halvings of the discriminator: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16, 0 single pixels
+        norm: Normalisation of both over the batch, or over each image; at the paper's batch of one they are the same
+        l1: Weight of the absolute difference from the true image, lambda of equation 4
+        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+    """
+
+    players = {"generator": ("generator",), "discriminator": ("discriminator",)}
+    averaged = ("generator",)
+    domains = ("B",)
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        width: int = 64,
+        depth: int = 8,
+        dropout: float = 0.5,
+        discriminator_width: int = 64,
+        patch_layers: int = 3,
+        norm: Norm = "batch",
+        l1: float = 100.0,
+        game: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        refuse_single(self)
+        refuse_below(0, {"model.l1": l1})
+        shown, made = self.spec.source[0], self.spec.channels
+        self.l1, self.game = l1, Game.of(game)
+        self.generator = UNetGenerator(shown, made, width, depth, norm, dropout)
+        self.stride = self.generator.stride
+        refuse_stride(self.spec.size, self.stride, "Pix2Pix")
+        refuse_small(self.spec.size, patch_layers)
+        self.discriminator = PatchGAN(shown + made, discriminator_width, patch_layers, norm)
+        dcgan_init(self)  # section 6.2
+        self.game.constrain(self.discriminator)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        shown, real = batch.source, batch.image  # [B, C', H, W], [B, C, H, W]
+
+        def generate() -> Tensor:
+            return self.generator(shown, lambda *shape: self.draw(torch.rand, len(shown), *shape))
+
+        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
+            pairs = torch.cat([shown, real], 1), torch.cat([shown, fake.to(real)], 1)
+            logits = [self.discriminator(view(pair)) for pair in pairs]  # [B, 1, h, w]
+            terms = self.game.discriminator(*logits)
+            terms |= self.game.penalties(lambda x: self.discriminator.forward(view(x)).mean((2, 3)), *pairs, self.draw)
+            return terms, *logits
+
+        def fool(view: View, fake: Tensor) -> Terms:
+            terms = self.game.generator(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
+            return terms | {"l1": self.l1 * l1_loss(full(fake), full(real))}
+
+        self.game.play(self, generate, judge, fool)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The absolute difference of each image, [B]."""
+        return {"l1": (full(self.translate(batch.source)) - full(batch.image)).abs().flatten(1).mean(1)}
+
+    def translate(self, x: Tensor, *, to: str = "B", seed: int = 0) -> Tensor:
+        """[B, C', H, W] -> [B, C, H, W] in [-1, 1]; another seed is another draw of the dropout, the same for all."""
+        generator = torch.Generator().manual_seed(mix("translate", seed))
+        return self.generator(x, lambda *shape: torch.rand(1, *shape, generator=generator).to(x.device))

@@ -1,0 +1,97 @@
+"""The residual generator and the pool of CycleGAN: Zhu, Park, Isola & Efros, "Unpaired Image-to-Image Translation using
+Cycle-Consistent Adversarial Networks", ICCV 2017, https://arxiv.org/abs/1703.10593, sections 4 and 7.2; the generator
+after Johnson et al. 2016, https://arxiv.org/abs/1603.08155."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genbench.core.errors import refuse_below
+
+
+class ResidualTranslator(nn.Sequential):
+    """[B, inputs, H, W] -> [B, outputs, H, W] in [-1, 1], where H and W are multiples of 4.
+
+    Args:
+        inputs, outputs: Channels
+        width: Channels at full resolution; four times as many at a quarter of it
+        blocks: Residual blocks there; the paper has 6 for 128 pixels and 9 from 256 on
+    """
+
+    stride = 4
+
+    def __init__(self, inputs: int, outputs: int, width: int = 64, blocks: int = 9) -> None:
+        refuse_below(1, {"model.width": width, "model.blocks": blocks})
+
+        def halve(narrow: int) -> list[nn.Module]:
+            return [nn.Conv2d(narrow, 2 * narrow, 3, stride=2, padding=1), *_after(2 * narrow)]
+
+        def double(wide: int) -> list[nn.Module]:
+            up = nn.ConvTranspose2d(wide, wide // 2, 3, stride=2, padding=1, output_padding=1)
+            return [up, *_after(wide // 2)]
+
+        super().__init__(
+            nn.Conv2d(inputs, width, 7, padding=3, padding_mode="reflect"),
+            *_after(width),
+            *halve(width),
+            *halve(2 * width),
+            *(ResidualBlock(4 * width) for _ in range(blocks)),
+            *double(4 * width),
+            *double(2 * width),
+            nn.Conv2d(width, outputs, 7, padding=3, padding_mode="reflect"),
+            nn.Tanh(),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """[B, channels, H, W] -> the same shape; no ReLU after the sum (Johnson et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        first, second = (nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect") for _ in range(2))
+        self.branch = nn.Sequential(first, *_after(channels), second, nn.InstanceNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+def _after(channels: int) -> list[nn.Module]:
+    return [nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]
+
+
+class ImagePool(nn.Module):
+    """Past images, so that a discriminator is not taught by the newest alone (Shrivastava et al. 2017, section 2.3).
+
+    While the pool fills, an image is kept and given back. After that one of two things happens, each with probability
+    1/2: it takes the place of one in the pool, which is given in its stead; or it is given back, and the pool stays.
+
+    Args:
+        size: Images that it holds; 0 gives back what comes
+        shape: Of an image, [C, H, W]
+    """
+
+    images: Tensor
+    filled: Tensor
+
+    def __init__(self, size: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        refuse_below(0, {"model.pool": size})
+        self.register_buffer("images", torch.zeros(size, *shape))
+        self.register_buffer("filled", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, new: Tensor, noise: Tensor) -> Tensor:
+        """new [B, C, H, W], and uniform noise [B, 2] -> images [B, C, H, W] to be judged in their place."""
+        size = len(self.images)
+        if not size:
+            return new
+        given = []
+        for image, (coin, place) in zip(new.to(self.images.dtype), noise, strict=True):  # nothing is asked of the GPU
+            full = self.filled >= size  # [1]
+            slot = torch.where(full, (place * size).long(), self.filled)  # [1]
+            swap = full & (coin < 0.5)
+            old = self.images[slot]  # [1, C, H, W]
+            given.append(torch.where(swap[:, None, None, None], old, image))
+            self.images.index_copy_(0, slot, torch.where((swap | ~full)[:, None, None, None], image, old))
+            self.filled += ~full
+        return torch.cat(given).to(new.dtype)

@@ -1,0 +1,103 @@
+"""The networks of pix2pix: Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional Adversarial
+Networks", CVPR 2017, https://arxiv.org/abs/1611.07004, section 6.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from genbench.core.errors import UserError, refuse_below
+
+Norm = Literal["batch", "instance"]
+Draw = Callable[..., Tensor]  # shape -> uniform noise [B, *shape], or [1, *shape] for one draw for all
+
+
+class UNetGenerator(nn.Module):
+    """[B, inputs, H, W] -> [B, outputs, H, W] in [-1, 1], where H and W are multiples of `stride` (section 6.1.1).
+
+    Its only noise is dropout, when it translates as when it learns (section 3.2).
+
+    Args:
+        inputs, outputs: Channels
+        width: Channels after the first halving; they double at each, at most 8 times
+        depth: Halvings; the paper's are 8
+        norm: Over the batch, or over each image by itself
+        dropout: Share of channels' pixels that is dropped in the first three layers of the way up
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, width: int = 64, depth: int = 8, norm: Norm = "batch", dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        refuse_below(1, {"model.width": width})
+        refuse_below(2, {"model.depth": depth})
+        self.stride, self.dropout = 2**depth, dropout
+        widths = [width * min(2**k, 8) for k in range(depth)]
+        self.down = nn.ModuleList([nn.Conv2d(inputs, width, 4, stride=2, padding=1)])
+        for k, (narrow, wide) in enumerate(pairwise(widths), start=2):
+            innermost = k == depth  # may be 1×1, which has nothing to be normalised over
+            layers = [nn.LeakyReLU(0.2), nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=innermost)]
+            self.down.append(nn.Sequential(*layers, *([] if innermost else [_norm(norm, wide)])))
+        self.up = nn.ModuleList()
+        for k, (narrow, wide) in enumerate(list(pairwise(widths))[::-1]):
+            wide *= 1 if k == 0 else 2  # what came up, and what went down there
+            up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
+            self.up.append(nn.Sequential(nn.ReLU(), up, _norm(norm, narrow)))
+        self.last = nn.Sequential(
+            nn.ReLU(), nn.ConvTranspose2d(2 * width, outputs, 4, stride=2, padding=1), nn.Tanh()
+        )
+
+    def forward(self, x: Tensor, draw: Draw) -> Tensor:
+        seen = []
+        for down in self.down:
+            x = down(x)
+            seen.append(x)
+        for k, (up, skip) in enumerate(zip(self.up, seen[-2::-1], strict=True)):
+            x = up(x)
+            if k < 3 and self.dropout:
+                x = x * (draw(*x.shape[1:]) >= self.dropout).to(x.dtype) / (1 - self.dropout)
+            x = torch.cat([skip, x], 1)
+        return self.last(x)
+
+
+class PatchGAN(nn.Sequential):
+    """[B, channels, H, W] -> logits [B, 1, h, w], each of a patch of the image (section 6.1.2).
+
+    Args:
+        channels: Of all images that it sees together
+        width: Channels of the first layer; they double at each, at most 8 times
+        layers: Halvings: 3 judge patches of 70×70 pixels, 2 of 34×34, 1 of 16×16, and 0 single pixels
+        norm: Over the batch, or over each image by itself
+    """
+
+    def __init__(self, channels: int, width: int = 64, layers: int = 3, norm: Norm = "batch") -> None:
+        refuse_below(0, {"model.patch_layers": layers})
+        widths = [width * min(2**k, 8) for k in range(layers + 1)]
+        if not layers:
+            widths.append(2 * width)
+        kernel = {"kernel_size": 4, "padding": 1} if layers else {"kernel_size": 1}
+        parts: list[nn.Module] = [
+            nn.Conv2d(channels, width, stride=2 if layers else 1, **kernel),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        for k, (narrow, wide) in enumerate(pairwise(widths), start=1):
+            convolution = nn.Conv2d(narrow, wide, stride=2 if k < layers else 1, bias=False, **kernel)
+            parts += [convolution, _norm(norm, wide), nn.LeakyReLU(0.2, inplace=True)]
+        super().__init__(*parts, nn.Conv2d(widths[-1], 1, **kernel))
+
+
+def refuse_small(size: int, layers: int) -> None:
+    """Raise UserError where an image has not one patch that a `PatchGAN` of so many layers could judge."""
+    if layers and size < 3 * 2**layers:
+        raise UserError(
+            f"A discriminator of {layers} patch layers judges images from {3 * 2**layers} pixels a side on, and the data "
+            f"has {size}. Set `--data.size`, or fewer `--model.patch_layers`."
+        )
+
+
+def _norm(norm: Norm, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels)
