@@ -17,6 +17,7 @@ VERBS = {
     "test": ("evaluate", "evaluate a checkpoint under its config's protocol: --ckpt PATH"),
     "evaluate": ("evaluate", "measure a model or images, write a record: --ckpt PATH | --images PATH | --floor"),
     "sample": ("sample", "draw images from a checkpoint: --ckpt PATH --n 64 --out grid.png"),
+    "translate": ("translate", "make an image of each image in a folder: --ckpt PATH --input FOLDER --output FOLDER"),
     "suite": ("suite", "train and measure many models and seeds: run SUITE [--dry-run] | status SUITE"),
     "leaderboard": ("leaderboard", "rank what was evaluated: [FOLDER ...] --by fid --data NAME --format markdown"),
     "report": ("report", "write boards, curves, pictures and configs into one page: [FOLDER ...] --out report.html"),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ BACKGROUND = (22, 24, 32)
 BAR = (122, 124, 128)
 PAPER = (238, 236, 228)
 LINE = 0.05  # width of an outline, as a fraction of the side
+STRIPES = 16  # over an image
 
 # what a column of the factors means
 FACTORS = {
@@ -177,8 +179,24 @@ def draw(
 def draw_outlines(factors: np.ndarray, size: int) -> np.ndarray:
     """The same shapes as lines of their colour on paper: uint8 [N, H, W, 3]."""
     distance = abs(distances(factors, size)) - LINE * size / 2
+    return _on_paper(distance, _colours(factors))
+
+
+def draw_stripes(factors: np.ndarray, size: int) -> np.ndarray:
+    """The same shapes on paper, with stripes across in their colour and dark: uint8 [N, H, W, 3]."""
+    band = np.arange(size) * STRIPES // size % 2 == 1
+    dark = np.array(BACKGROUND, dtype=np.float32)
+    return _on_paper(distances(factors, size), np.where(band[:, None, None], _colours(factors), dark))
+
+
+def _colours(factors: np.ndarray) -> np.ndarray:
+    """[N, 1, 1, 3]"""
+    return np.array(list(COLOURS.values()), dtype=np.float32)[factors[:, 1].astype(int), None, None]
+
+
+def _on_paper(distance: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Where the signed distance [N, H, W] is negative the colour [N, H or 1, W or 1, 3]: uint8 [N, H, W, 3]."""
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
-    colour = np.array(list(COLOURS.values()), dtype=np.float32)[factors[:, 1].astype(int), None, None]
     paper = np.array(PAPER, dtype=np.float32)
     return (paper + cover * (colour - paper) + 0.5).astype(np.uint8)
 
@@ -216,14 +234,14 @@ class _Drawing:
         return draw(self.factors[rows], self.size, seeds=self.seeds[rows], **self.difficulty)
 
 
-class _Outlines:
-    """rows -> outlines, likewise."""
+class _OtherDrawing:
+    """rows -> images, likewise, by `draw_outlines` or `draw_stripes`."""
 
-    def __init__(self, factors: np.ndarray, size: int) -> None:
-        self.factors, self.size = factors, size
+    def __init__(self, draw: Callable[[np.ndarray, int], np.ndarray], factors: np.ndarray, size: int) -> None:
+        self.draw, self.factors, self.size = draw, factors, size
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return draw_outlines(self.factors[rows], self.size)
+        return self.draw(self.factors[rows], self.size)
 
 
 class Shapes(ImageData):
@@ -237,7 +255,7 @@ class Shapes(ImageData):
         noise: Standard deviation of noise on each pixel, as a fraction of white
         occlusion: Width of a grey bar across each shape, as a fraction of the shape's diameter
         target: What a conditional model is told: label (the shape), caption, mask or none; or what one that translates is
-            shown: outline, the same shape as a line on paper, or domain, outlines of other shapes (and of the same ones
+            shown: outline, the same shape as a line on paper, or domain, other shapes that have stripes (and the same ones
             when it is validated and tested, so that the true translation is known)
         seed: Other images for another number
     """
@@ -292,10 +310,11 @@ class Shapes(ImageData):
         seeds = rng.integers(2**63, size=len(factors))
         beside = {}
         if self.target == "domain" and stage == "train":
-            others = draw_factors(self.counts[stage], np.random.default_rng(mix("outlines", self.seed)))
-            beside["other"] = Split(len(others), _Outlines(others, self.size))
+            others = draw_factors(self.counts[stage], np.random.default_rng(mix("stripes", self.seed)))
+            beside["other"] = Split(len(others), _OtherDrawing(draw_stripes, others, self.size))
         elif self.target in ("outline", "domain"):
-            beside["source"] = Split(len(factors), _Outlines(factors, self.size))
+            kind = draw_outlines if self.target == "outline" else draw_stripes
+            beside["source"] = Split(len(factors), _OtherDrawing(kind, factors, self.size))
         return Split(
             len(factors),
             _Drawing(factors, seeds, self.size, **self.difficulty),

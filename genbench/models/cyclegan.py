@@ -17,7 +17,7 @@ from genbench.core.precision import full
 from genbench.models.dcgan import ADAM  # the same in section 4
 from genbench.networks.conv import dcgan_init
 from genbench.networks.cyclegan import ImagePool, ResidualTranslator
-from genbench.networks.pix2pix import PatchGAN, refuse_small
+from genbench.networks.pix2pix import Norm, PatchGAN, refuse_small
 from genbench.networks.unet import refuse_stride
 from genbench.objectives.adversarial import LeastSquares
 
@@ -30,6 +30,8 @@ class CycleGAN(GenerativeModule):
         blocks: Their residual blocks; the paper's are 6 for 128 pixels and 9 from 256 on
         discriminator_width: Channels of the discriminators' first layer
         patch_layers: Halvings of the discriminators: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16
+        norm: Normalisation of all four over each image, as in the paper, or over the batch: an image of one plain colour has
+            this colour in the scale of its channels, which the first takes away
         cycle: Weight of the absolute difference after there and back, lambda of equation 3
         identity: Weight, as a share of `cycle`, of leaving images alone that are of the wanted domain (section 5.2)
         pool: Past images of each generator that its discriminator is shown, each process its own
@@ -48,6 +50,7 @@ class CycleGAN(GenerativeModule):
         blocks: int = 9,
         discriminator_width: int = 64,
         patch_layers: int = 3,
+        norm: Norm = "instance",
         cycle: float = 10.0,
         identity: float = 0.5,
         pool: int = 50,
@@ -67,8 +70,8 @@ class CycleGAN(GenerativeModule):
         if identity and a != b:
             raise UserError(f"Images of {a} and of {b} channels cannot be left alone: say `--model.identity 0`.")
         self.cycle, self.identity, self.objective = cycle, identity, LeastSquares()
-        self.to_b, self.to_a = ResidualTranslator(a, b, width, blocks), ResidualTranslator(b, a, width, blocks)
-        self.judge_b, self.judge_a = (PatchGAN(c, discriminator_width, patch_layers, "instance") for c in (b, a))
+        self.to_b, self.to_a = (ResidualTranslator(*io, width, blocks, norm) for io in ((a, b), (b, a)))
+        self.judge_b, self.judge_a = (PatchGAN(c, discriminator_width, patch_layers, norm) for c in (b, a))
         dcgan_init(self)  # section 7.1
         self.pool_b, self.pool_a = (ImagePool(pool, shape) for shape in (self.spec.shape, self.spec.source))
 

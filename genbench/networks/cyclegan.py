@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.core.errors import refuse_below
+from genbench.networks.pix2pix import Norm, normalised
 
 
 class ResidualTranslator(nn.Sequential):
@@ -17,26 +18,29 @@ class ResidualTranslator(nn.Sequential):
         inputs, outputs: Channels
         width: Channels at full resolution; four times as many at a quarter of it
         blocks: Residual blocks there; the paper has 6 for 128 pixels and 9 from 256 on
+        norm: Over each image by itself, or over the batch
     """
 
     stride = 4
 
-    def __init__(self, inputs: int, outputs: int, width: int = 64, blocks: int = 9) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, width: int = 64, blocks: int = 9, norm: Norm = "instance"
+    ) -> None:
         refuse_below(1, {"model.width": width, "model.blocks": blocks})
 
         def halve(narrow: int) -> list[nn.Module]:
-            return [nn.Conv2d(narrow, 2 * narrow, 3, stride=2, padding=1), *_after(2 * narrow)]
+            return [nn.Conv2d(narrow, 2 * narrow, 3, stride=2, padding=1), *_after(norm, 2 * narrow)]
 
         def double(wide: int) -> list[nn.Module]:
             up = nn.ConvTranspose2d(wide, wide // 2, 3, stride=2, padding=1, output_padding=1)
-            return [up, *_after(wide // 2)]
+            return [up, *_after(norm, wide // 2)]
 
         super().__init__(
             nn.Conv2d(inputs, width, 7, padding=3, padding_mode="reflect"),
-            *_after(width),
+            *_after(norm, width),
             *halve(width),
             *halve(2 * width),
-            *(ResidualBlock(4 * width) for _ in range(blocks)),
+            *(ResidualBlock(4 * width, norm) for _ in range(blocks)),
             *double(4 * width),
             *double(2 * width),
             nn.Conv2d(width, outputs, 7, padding=3, padding_mode="reflect"),
@@ -47,17 +51,17 @@ class ResidualTranslator(nn.Sequential):
 class ResidualBlock(nn.Module):
     """[B, channels, H, W] -> the same shape; no ReLU after the sum (Johnson et al. 2016)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
         first, second = (nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect") for _ in range(2))
-        self.branch = nn.Sequential(first, *_after(channels), second, nn.InstanceNorm2d(channels))
+        self.branch = nn.Sequential(first, *_after(norm, channels), second, normalised(norm, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
 
 
-def _after(channels: int) -> list[nn.Module]:
-    return [nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]
+def _after(norm: Norm, channels: int) -> list[nn.Module]:
+    return [normalised(norm, channels), nn.ReLU(inplace=True)]
 
 
 class ImagePool(nn.Module):

@@ -41,12 +41,12 @@ class UNetGenerator(nn.Module):
         for k, (narrow, wide) in enumerate(pairwise(widths), start=2):
             innermost = k == depth  # may be 1×1, which has nothing to be normalised over
             layers = [nn.LeakyReLU(0.2), nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=innermost)]
-            self.down.append(nn.Sequential(*layers, *([] if innermost else [_norm(norm, wide)])))
+            self.down.append(nn.Sequential(*layers, *([] if innermost else [normalised(norm, wide)])))
         self.up = nn.ModuleList()
         for k, (narrow, wide) in enumerate(list(pairwise(widths))[::-1]):
             wide *= 1 if k == 0 else 2  # what came up, and what went down there
             up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
-            self.up.append(nn.Sequential(nn.ReLU(), up, _norm(norm, narrow)))
+            self.up.append(nn.Sequential(nn.ReLU(), up, normalised(norm, narrow)))
         self.last = nn.Sequential(
             nn.ReLU(), nn.ConvTranspose2d(2 * width, outputs, 4, stride=2, padding=1), nn.Tanh()
         )
@@ -86,7 +86,7 @@ class PatchGAN(nn.Sequential):
         ]
         for k, (narrow, wide) in enumerate(pairwise(widths), start=1):
             convolution = nn.Conv2d(narrow, wide, stride=2 if k < layers else 1, bias=False, **kernel)
-            parts += [convolution, _norm(norm, wide), nn.LeakyReLU(0.2, inplace=True)]
+            parts += [convolution, normalised(norm, wide), nn.LeakyReLU(0.2, inplace=True)]
         super().__init__(*parts, nn.Conv2d(widths[-1], 1, **kernel))
 
 
@@ -99,5 +99,6 @@ def refuse_small(size: int, layers: int) -> None:
         )
 
 
-def _norm(norm: Norm, channels: int) -> nn.Module:
+def normalised(norm: Norm, channels: int) -> nn.Module:
+    """The layer of either kind; over each image it has no parameters, as in the authors' code."""
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels)

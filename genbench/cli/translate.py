@@ -1,0 +1,149 @@
+"""translate: a folder of images in, a folder of images out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from genbench.cli.runs import find_checkpoint, import_modules, usable_device
+from genbench.core.errors import UserError, refuse_below
+
+# of a mask's classes in turn, the first of which is mostly the background
+COLOURS = ((0, 0, 0), (230, 75, 60), (60, 150, 230), (90, 200, 100), (245, 195, 50), (165, 95, 215), (240, 240, 240))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m genbench translate",
+        description="Make an image of each image in a folder, under the same name and of the same size: a translation, or "
+        "a mask of a model that segments.",
+    )
+    parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
+    parser.add_argument("--input", required=True, type=Path, help="folder of images of any size, searched to any depth")
+    parser.add_argument("--output", required=True, type=Path, help="folder that is written")
+    parser.add_argument("--to", help="domain that is wanted, for models that know two: A or B (default B)")
+    parser.add_argument("--side-by-side", action="store_true", help="what was shown on the left, what was made right")
+    parser.add_argument("--tile", type=int, default=1024, help="larger images are taken in tiles of so many pixels a side")
+    parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--overwrite", action="store_true", help="replace images that the output folder holds")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
+    parser.add_argument("--name", help="name of the run, for --ckpt last")
+    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
+    parser.epilog = "A model's own options are flags too, as --seed of Pix2Pix: a wrong one lists those that it has."
+    return parser
+
+
+def main(verb: str, argv: list[str]) -> int:
+    argv = import_modules(argv)
+    arguments, own = _parser().parse_known_args(argv)
+    refuse_below(64, {"--tile": arguments.tile})
+    shown, made = arguments.input, arguments.output
+    if not shown.is_dir():
+        raise UserError(f"--input {shown} is no folder. Give one that holds images.")
+    if made.exists() and not made.is_dir():
+        raise UserError(f"--output {made} is a file. Give a folder.")
+    if made.resolve() == shown.resolve():
+        raise UserError(f"--output {made} is the input folder, whose images would be lost. Give another.")
+    if not arguments.overwrite and made.is_dir() and any(made.iterdir()):
+        raise UserError(f"--output {made} holds files already, which are kept. Give another folder, or `--overwrite`.")
+
+    import torch
+    from rich.progress import Progress
+
+    import genbench
+    from genbench.cli.sample import own_options
+    from genbench.core.capabilities import Segments, Translates
+    from genbench.data.folder import EXTENSIONS, Files
+
+    reader = Files(shown)
+    files = reader.names()
+    names = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
+    if not names:
+        raise UserError(
+            f"There is no image in {shown}, which has {len(files)} other files. The names of images end in "
+            f"{', '.join(EXTENSIONS)}."
+        )
+    ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
+    device = usable_device(arguments.device)
+    model = genbench.load(ckpt, raw=arguments.raw, device=device)
+    kind = type(model).__name__
+    masks = isinstance(model, Segments) and not isinstance(model, Translates)
+    if masks:
+        if arguments.to is not None:
+            raise UserError(f"{kind} makes masks and knows no domains. Leave `--to {arguments.to}` out.")
+        options, channels = own_options(model, own, "segment"), model.spec.channels
+    elif isinstance(model, Translates):
+        to = arguments.to or "B"
+        if to not in model.domains:
+            raise UserError(f"--to {to}: {kind} translates to {' and '.join(model.domains)}.")
+        options = own_options(model, own, "translate") | {"to": to}
+        channels = model.spec.source[0] if to == "B" else model.spec.channels
+    else:
+        raise UserError(f"{kind} cannot translate: it has no `translate` or `segment` method.")
+    method = model.segment if masks else model.translate
+    places = _places(names, made, masks)
+    skipped = []
+    with torch.no_grad(), Progress(transient=True) as bar:
+        for name in bar.track(names, description="Translating"):
+            try:
+                picture = reader.picture(name)
+            except UserError as error:
+                skipped.append(str(error))
+                continue
+            picture = picture.convert("L" if channels == 1 else "RGB")
+            _one(lambda x: method(x, **options), picture, places[name], model, masks, arguments)
+    for reason in skipped:
+        print(f"skipped: {reason}")
+    others = len(files) - len(names)
+    count = f"{len(names) - len(skipped)} images of {kind} at {model.images_seen:,} images seen -> {made}"
+    print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; {others} other files left" if others else ""))
+    if masks:
+        print("a pixel's number in a mask is its class: " + ", ".join(f"{k} {c}" for k, c in enumerate(model.spec.classes)))
+    return 1 if skipped else 0
+
+
+def _places(names: list[str], folder: Path, masks: bool) -> dict[str, Path]:
+    """Where each is written: under its own name, masks as .png.
+
+    Raises:
+        UserError: two have one place.
+    """
+    places = {name: (folder / name).with_suffix(".png") if masks else folder / name for name in names}
+    taken: dict[Path, str] = {}
+    for name, place in places.items():
+        if place in taken:
+            raise UserError(f"{taken[place]} and {name} would both be written to {place}. Rename one of them.")
+        taken[place] = name
+    return places
+
+
+def _one(make: Any, picture: Any, path: Path, model: Any, masks: bool, arguments: argparse.Namespace) -> None:
+    """Translate one picture, L or RGB, and write what is made of it."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from genbench.core.batch import from_uint8, to_uint8
+    from genbench.core.files import replacing
+    from genbench.core.tiles import in_tiles
+
+    array = np.asarray(picture).copy()
+    pixels = torch.from_numpy(array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None])
+    x = from_uint8(pixels).to(model.device, model.dtype)
+    found = in_tiles(make, x, getattr(model, "stride", 1), arguments.tile)[0]
+    if masks:
+        made = Image.fromarray(found.argmax(0).to(torch.uint8).cpu().numpy(), "P")
+        made.putpalette([level for k in range(256) for level in COLOURS[k % len(COLOURS)]])
+    else:
+        level = to_uint8(found).cpu().numpy()
+        made = Image.fromarray(level[0] if len(level) == 1 else level.transpose(1, 2, 0))
+    if arguments.side_by_side:
+        both = Image.new("L" if made.mode == picture.mode == "L" else "RGB", (2 * picture.width, picture.height))
+        both.paste(picture, (0, 0))
+        both.paste(made if made.mode in ("L", "RGB") else made.convert("RGB"), (picture.width, 0))
+        made = both
+    kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
+    with replacing(path) as file:
+        made.save(file, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))

@@ -1,0 +1,81 @@
+"""Images of any size through a network that wants sides of a certain multiple, whole or tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from genbench.core.errors import UserError
+
+Make = Callable[[Tensor], Tensor]  # [B, C, H, W] -> [B, C', H, W]
+
+SMALLEST = 16  # pixels: networks mirror their edges, which takes a few
+SHARE = 8  # of a tile's side its neighbours have one in so many too
+
+
+def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor:
+    """[B, C, H, W] of any size -> [B, C', H, W], by tiles of about `tile` pixels a side where it is larger.
+
+    Sides are filled up to a multiple of `stride` by mirroring, and cut back. Tiles overlap by an eighth, over which one
+    fades into the next. Where the memory does not hold a tile, smaller ones are tried.
+
+    Raises:
+        UserError: the memory holds not even a small one.
+    """
+    while True:
+        try:
+            return _in_tiles(make, x, stride, tile)
+        except (torch.OutOfMemoryError, RuntimeError) as error:  # a CPU's is a plain RuntimeError
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            tile = min(tile, max(x.shape[2:])) // 2
+            if tile < max(stride, 4 * SMALLEST):
+                raise UserError(
+                    f"The memory does not hold {2 * tile}×{2 * tile} pixels on their way through this model. Use "
+                    "another `--device`."
+                ) from error
+
+
+def _in_tiles(make: Make, x: Tensor, stride: int, tile: int) -> Tensor:
+    height, width = x.shape[2:]
+    if max(height, width) <= tile:
+        return _filled(make, x, stride)
+    side = max(tile // stride, 1) * stride
+    overlap = max(side // SHARE, 1)
+    total = weight = torch.zeros(())
+    for top in _starts(height, side, overlap):
+        for left in _starts(width, side, overlap):
+            part = x[:, :, top : top + side, left : left + side]
+            made = _filled(make, part, stride)
+            if total.ndim == 0:
+                total = made.new_zeros(*made.shape[:2], height, width)
+                weight = made.new_zeros(height, width)
+            fade = torch.outer(_fade(part.shape[2], overlap), _fade(part.shape[3], overlap)).to(made)
+            total[:, :, top : top + side, left : left + side] += made * fade
+            weight[top : top + side, left : left + side] += fade
+    return total / weight
+
+
+def _filled(make: Make, x: Tensor, stride: int) -> Tensor:
+    height, width = x.shape[2:]
+    down, right = (-(-max(side, SMALLEST) // stride) * stride - side for side in (height, width))
+    if down or right:
+        x = pad(x, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
+    return make(x)[:, :, :height, :width]
+
+
+def _starts(length: int, side: int, overlap: int) -> list[int]:
+    """Where tiles begin, the last one at the edge."""
+    if length <= side:
+        return [0]
+    count = -(-(length - overlap) // (side - overlap))
+    return [round(k * (length - side) / (count - 1)) for k in range(count)]
+
+
+def _fade(length: int, overlap: int) -> Tensor:
+    """[length]: 1, falling to almost nothing over the overlap at both ends."""
+    place = torch.arange(length, dtype=torch.float32) + 0.5
+    return (torch.minimum(place, length - place) / overlap).clamp(max=1)

@@ -1,0 +1,148 @@
+"""translate: a folder in, a folder out, under the same names and in the same sizes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genbench.core.batch import DataSpec, from_uint8, to_uint8
+from genbench.models import VAE, CycleGAN, Pix2Pix, SegmentationUNet, UNet
+
+PAIRS = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
+DOMAINS = DataSpec((3, 16, 16), "domain", source=(3, 16, 16))
+
+
+def checkpoint(model, path="model.ckpt"):
+    """What a run of no steps would leave."""
+    from small import run
+
+    from genbench.callbacks import EMA, Checkpoint
+
+    run(model, 8, [EMA(), Checkpoint()], folder=Path("run"))
+    Path("run/checkpoints/last.ckpt").rename(path)
+    return path
+
+
+@pytest.fixture
+def photos(cli):
+    """A folder of grey and coloured pictures of odd sizes and kinds, in an empty working folder."""
+    draw = np.random.default_rng(0)
+    for name, size in {"a.png": (16, 16), "deep/er/b.jpg": (37, 21), "c.JPEG": (5, 9), "d.bmp": (24, 70)}.items():
+        path = Path("in", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(path)
+    Image.fromarray(draw.integers(0, 256, (20, 20), dtype=np.uint8)).save("in/grey.png")
+    return Path("in")
+
+
+class Sources:
+    """Gives `small.run` images that are made from others."""
+
+    def __init__(self, monkeypatch, **targets):
+        import small
+
+        monkeypatch.setattr(small.RandomImages, "targets", targets)
+
+
+@pytest.fixture
+def unet(photos, monkeypatch):
+    Sources(monkeypatch, source=torch.zeros(64, 1, 16, 16, dtype=torch.uint8))
+    return checkpoint(UNet(PAIRS, width=2, depth=2))
+
+
+def test_names_and_sizes_are_kept_and_the_pixels_are_the_models(cli, unet, photos):
+    import genbench
+
+    status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
+    assert status == 0 and "5 images of UNet at 8 images seen -> out" in out
+    names = sorted(p.relative_to("out").as_posix() for p in Path("out").rglob("*.*"))
+    assert names == ["a.png", "c.JPEG", "d.bmp", "deep/er/b.jpg", "grey.png"]
+    for name in names:
+        made, shown = Image.open(f"out/{name}"), Image.open(f"in/{name}")
+        assert made.size == shown.size and made.mode == "RGB" and made.format == shown.format
+    model = genbench.load(unet)
+    grey = torch.from_numpy(np.array(Image.open("in/a.png").convert("L")))[None, None]
+    with torch.no_grad():
+        wanted = to_uint8(model.translate(from_uint8(grey)))[0].permute(1, 2, 0).numpy()
+    assert abs(np.asarray(Image.open("out/a.png")).astype(int) - wanted).max() <= 1
+
+
+def test_side_by_side_shows_what_was_given_on_the_left(cli, unet):
+    assert cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--side-by-side")[0] == 0
+    both, given = np.asarray(Image.open("out/d.bmp")), np.asarray(Image.open("in/d.bmp").convert("L"))
+    assert both.shape == (70, 48, 3) and np.array_equal(both[:, :24, 0], given)
+
+
+def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
+    Path("in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    Path("in/empty.jpg").write_bytes(b"")
+    Path("in/notes.txt").write_text("mine")
+    status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
+    assert status == 1 and not err.strip()
+    assert "skipped: in/broken.png cannot be read as an image" in out and "skipped: in/empty.jpg" in out
+    assert "5 images of UNet" in out and "2 skipped" in out and "1 other files left" in out
+    assert not Path("out/broken.png").exists() and Path("out/grey.png").exists()
+
+
+def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
+    Path("out").mkdir()
+    Path("out/a.png").write_text("mine")
+    status, _, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
+    assert status == 2 and "--output out holds files already, which are kept" in err and "--overwrite" in err
+    assert Path("out/a.png").read_text() == "mine"
+    assert cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--overwrite")[0] == 0
+    assert Image.open("out/a.png").size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--input", "nowhere", "--output", "out"), "--input nowhere is no folder"),
+        (("--input", "in", "--output", "in"), "is the input folder, whose images would be lost"),
+        (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
+        (("--input", "bare", "--output", "out"), "There is no image in bare, which has 1 other files"),
+        (("--input", "in", "--output", "out", "--to", "A"), "--to A: UNet translates to B."),
+        (("--input", "in", "--output", "out", "--sed", "1"), "UNet has no option --sed"),
+        (("--input", "in", "--output", "out", "--tile", "8"), "--tile is 8; it must be at least 64"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(cli, unet, arguments, sentence):
+    Path("bare").mkdir()
+    Path("bare/notes.txt").write_text("")
+    status, _, err = cli("translate", "--ckpt", unet, *arguments)
+    assert status == 2 and sentence in err and "Traceback" not in err
+
+
+def test_both_ways_of_a_cyclegan(cli, photos, monkeypatch):
+    Sources(monkeypatch, source=torch.zeros(64, 3, 16, 16, dtype=torch.uint8))
+    path = checkpoint(CycleGAN(DOMAINS, width=2, blocks=1, discriminator_width=2, patch_layers=1))
+    for to in ("A", "B"):
+        assert cli("translate", "--ckpt", path, "--input", "in", "--output", to, "--to", to)[0] == 0
+    a, b = (np.asarray(Image.open(f"{to}/a.png")) for to in "AB")
+    assert a.shape == b.shape and (a != b).any()
+
+
+def test_the_seed_of_pix2pix_is_a_flag(cli, photos, monkeypatch):
+    Sources(monkeypatch, source=torch.zeros(64, 1, 16, 16, dtype=torch.uint8))
+    path = checkpoint(Pix2Pix(PAIRS, width=4, depth=3, discriminator_width=2, patch_layers=1))
+    for seed in (1, 2):
+        assert cli("translate", "--ckpt", path, "--input", "in", "--output", f"{seed}", "--seed", seed)[0] == 0
+    assert (np.asarray(Image.open("1/a.png")) != np.asarray(Image.open("2/a.png"))).any()
+
+
+def test_a_model_that_segments_writes_masks_and_one_that_does_neither_is_refused(cli, photos, monkeypatch):
+    Sources(monkeypatch, mask=torch.zeros(64, 16, 16, dtype=torch.uint8))
+    spec = DataSpec((3, 16, 16), "mask", ("ground", "thing"))
+    path = checkpoint(SegmentationUNet(spec, width=2, depth=2))
+    status, out, _ = cli("translate", "--ckpt", path, "--input", "in", "--output", "out")
+    assert status == 0 and "its class: 0 ground, 1 thing" in out
+    mask = Image.open("out/deep/er/b.png")
+    assert mask.size == (37, 21) and mask.mode == "P" and set(np.unique(np.asarray(mask))) <= {0, 1}
+    assert "makes masks and knows no domains" in cli("translate", "--ckpt", path, "--input", "in", "--output", "x", "--to", "B")[2]
+    Image.new("RGB", (16, 16)).save("in/a.jpg")
+    assert "a.jpg and a.png would both be written to" in cli("translate", "--ckpt", path, "--input", "in", "--output", "y")[2]
+    path = checkpoint(VAE(DataSpec((1, 16, 16)), width=4, latent_dim=2), "vae.ckpt")
+    status, _, err = cli("translate", "--ckpt", path, "--input", "in", "--output", "z")
+    assert status == 2 and "VAE cannot translate: it has no `translate` or `segment` method." in err

@@ -1,0 +1,63 @@
+"""A network that takes some sizes only is given any, and an image in tiles is as the whole."""
+
+import pytest
+import torch
+from torch import nn
+
+from genbench.core.errors import UserError
+from genbench.core.tiles import in_tiles
+
+
+def strided(stride):
+    def make(x):
+        assert not x.shape[2] % stride and not x.shape[3] % stride
+        return x * 2
+
+    return make
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (16, 16), (33, 47), (100, 64)])
+@pytest.mark.parametrize("stride", [1, 4, 32])
+def test_any_size_is_filled_to_the_stride_and_cut_back(size, stride):
+    x = torch.rand(1, 3, *size)
+    assert torch.equal(in_tiles(strided(stride), x, stride), 2 * x)
+
+
+@pytest.mark.parametrize("size", [(200, 90), (64, 300), (129, 131)])
+def test_tiles_of_what_looks_at_each_pixel_are_the_whole(size):
+    x = torch.rand(2, 1, *size)
+    assert torch.allclose(in_tiles(strided(16), x, 16, tile=64), 2 * x, atol=1e-6)
+
+
+def test_tiles_are_no_larger_than_asked_and_their_seams_fade():
+    x, seen = torch.rand(1, 1, 200, 200), []
+
+    def blurred(x):
+        seen.append(x.shape[2:])
+        return nn.functional.avg_pool2d(x, 9, stride=1, padding=4, count_include_pad=False)
+
+    tiled, whole = in_tiles(blurred, x, tile=64), in_tiles(blurred, x)
+    assert max(max(size) for size in seen[:-1]) <= 64 and len(seen) > 9
+    assert (tiled - whole).abs().max() < 0.1 and (tiled - whole).abs().mean() < 0.005
+
+
+def test_where_memory_is_short_smaller_tiles_are_tried():
+    tried = []
+
+    def greedy(x):
+        tried.append(max(x.shape[2:]))
+        if tried[-1] > 70:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x
+
+    x = torch.rand(1, 1, 256, 256)
+    assert torch.allclose(in_tiles(greedy, x, stride=8), x, atol=1e-6)
+    assert tried[:3] == [256, 128, 64]
+
+    def hopeless(x):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    with pytest.raises(UserError, match="The memory does not hold 64×64 pixels"):
+        in_tiles(hopeless, x)
+    with pytest.raises(RuntimeError, match="shapes"):  # a bug stays one
+        in_tiles(lambda x: torch.rand(2, 3) @ torch.rand(2, 3), x)

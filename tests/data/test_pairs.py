@@ -1,0 +1,187 @@
+"""Folders and zips of pairs, and of two domains."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genbench.core.errors import UserError
+from genbench.data import PairedFolder, Shapes, UnpairedFolder
+from genbench.data.loader import Unpaired
+
+SIZE = 8
+
+
+def picture(number, width=SIZE, height=SIZE):
+    return Image.new("RGB", (width, height), (number, 0, 0))
+
+
+def side_by_side(a, b, width=2 * SIZE):
+    both = Image.new("RGB", (width, SIZE), (a, 0, 0))
+    both.paste(picture(b), (SIZE, 0))
+    return both
+
+
+@pytest.fixture(params=["folder", "zip"])
+def make(request, tmp_path):
+    """make({"A/1.png": 7}) -> path of a folder, or of a zip, with these pictures; a number is one of that colour."""
+
+    def write(files):
+        folder = tmp_path / "set"
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (picture(content) if isinstance(content, int) else content).save(path)
+        if request.param == "folder":
+            return str(folder)
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for path in sorted(folder.rglob("*"), reverse=True):
+                archive.write(path, path.relative_to(folder))
+        return str(tmp_path / "set.zip")
+
+    return write
+
+
+def load(kind, path, **kwargs):
+    return kind(path=path, **{"size": SIZE, "workers": 0, **kwargs})
+
+
+def numbers(batch):
+    return [x[:, 0, SIZE // 2, SIZE // 2].tolist() for x in (batch.source, batch.image)]
+
+
+def read(data, stage):
+    source = data.source(stage)
+    return numbers(source.batch(torch.arange(len(source))))
+
+
+SETS = {
+    "side by side": {f"{stage}/{k}.png": side_by_side(k, 100 + k) for stage in ("train", "test") for k in range(4)},
+    "train in A and B": {f"{d}/{s}/{k}.png": k + 100 * (d == "B") for d in "AB" for s in ("train", "test") for k in range(4)},
+    "A and B in train": {f"{s}/{d}/{k}.png": k + 100 * (d == "B") for d in "AB" for s in ("train", "test") for k in range(4)},
+    "trainA": {f"set/{s}{d}/{k}.png": k + 100 * (d == "B") for d in "AB" for s in ("train", "test") for k in range(4)},
+}
+
+
+@pytest.mark.parametrize("layout", SETS)
+def test_pairs_are_found_in_every_layout_and_turned_around(make, layout):
+    path = make(SETS[layout])
+    data = load(PairedFolder, path)
+    assert data.spec.target == "image" and data.spec.source == data.spec.shape == (3, SIZE, SIZE)
+    assert read(data, "test") == [[0, 1, 2, 3], [100, 101, 102, 103]]
+    assert read(load(PairedFolder, path, direction="BtoA"), "test") == [[100, 101, 102, 103], [0, 1, 2, 3]]
+    batch = next(iter(load(PairedFolder, path, batch_size=2, memory="no").train_dataloader()))
+    shown, wanted = (((x + 1) * 127.5).round()[:, 0, 0, 0] for x in (batch.source, batch.image))
+    assert torch.equal(shown + 100, wanted)
+
+
+def test_what_has_no_test_pairs_gets_some_cut_off(make):
+    path = make({f"{d}/{k}.png": k + 100 * (d == "B") for d in "AB" for k in range(20)})
+    data = load(PairedFolder, path)
+    sizes = {stage: len(data.source(stage)) for stage in ("train", "val", "test")}
+    assert sizes == {"train": 16, "val": 2, "test": 2}
+    for stage in sizes:
+        shown, wanted = read(data, stage)
+        assert [k + 100 for k in shown] == wanted
+
+
+def test_images_without_a_partner_are_named(make):
+    files = {f"A/{k}.png": k for k in range(9)} | {"B/2.png": 2, "B/x/3.jpg": 3}
+    with pytest.raises(UserError, match=r"9 images in .* have no partner .*: A/0.png, A/1.png.* and 4 more\. Add these"):
+        load(PairedFolder, make(files)).source("train")
+
+
+def test_partners_may_be_files_of_another_kind_but_not_two(make):
+    data = load(PairedFolder, make({"A/1.png": 1, "A/2.png": 2, "B/1.bmp": 101, "B/2.bmp": 102}), val_size=1, test_size=0)
+    assert len(data.source("train")) == 1
+    with pytest.raises(UserError, match=r"A/1.bmp and A/1.png have one name. Rename one"):
+        load(PairedFolder, make({"A/1.bmp": 1})).source("train")
+
+
+def test_halves_that_differ_in_size_are_named(make):
+    path = make({"train/1.png": side_by_side(1, 2), "train/2.png": side_by_side(1, 2, width=2 * SIZE + 1)})
+    with pytest.raises(UserError, match=r"train/2.png is 17×8: its halves differ in size"):
+        load(PairedFolder, path, val_size=1, test_size=0).source("train")
+
+
+def test_pictures_beside_folders_for_a_and_b_are_named(make):
+    with pytest.raises(UserError, match=r"folders for A and B, as A/1.png, and others in neither, as 3.png"):
+        load(PairedFolder, make({"A/1.png": 1, "B/1.png": 1, "3.png": 3})).source("train")
+    with pytest.raises(UserError, match=r"folders for test and train, and 3.png lies in none"):
+        load(PairedFolder, make({"train/1.png": 1, "test/1.png": 1}))
+
+
+def test_pairs_take_no_task(make):
+    with pytest.raises(UserError, match="data.task is denoise, and PairedFolder has two images of each kind already"):
+        load(PairedFolder, make(SETS["trainA"]), task="denoise")
+
+
+def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make):
+    files = {f"trainA/{k}.png": k for k in range(3)} | {f"trainB/{k}.png": 100 + k for k in range(5)}
+    files |= {f"testA/{k}.png": 50 + k for k in range(2)} | {f"testB/{k}.png": 150 for k in range(3)}
+    path = make(files)
+    for memory in ("yes", "no"):
+        data = load(UnpairedFolder, path, batch_size=5, val_size=1, memory=memory, flip=False)
+        assert data.spec.target == "domain" and isinstance(data.source("train"), Unpaired)
+        seen = []
+        for batch, _ in zip(data.train_dataloader(), range(8), strict=False):
+            shown, wanted = (((x + 1) * 127.5).round()[:, 0, 0, 0].int().tolist() for x in (batch.source, batch.image))
+            seen += list(zip(shown, wanted, strict=True))
+        assert len({a for a, _ in seen}) == 2 and len({b for _, b in seen}) == 4  # one each is cut off for validation
+        assert len(set(seen)) == 8  # every one meets every other
+        assert read(data, "test") == [[50, 51, 50], [150, 150, 150]]
+    turned = load(UnpairedFolder, path, direction="BtoA", val_size=1)
+    assert read(turned, "test")[1] == [50, 51]
+
+
+def test_a_missing_domain_folder_is_named(make):
+    with pytest.raises(UserError, match=r"no image of domain B for `train`: the folder trainB \(or B/train\) is missing"):
+        load(UnpairedFolder, make({"trainA/1.png": 1}))
+    with pytest.raises(UserError, match=r"no image of domain A for `test`"):
+        load(UnpairedFolder, make({"trainB/1.png": 1, "testB/1.png": 1}))
+
+
+def test_pairs_are_cut_and_mirrored_together_and_domains_apart(make):
+    ramp = np.arange(SIZE * SIZE, dtype=np.uint8).reshape(SIZE, SIZE)
+    files = {f"{d}/{k}.png": Image.fromarray(np.stack([ramp] * 3, 2)) for d in "AB" for k in range(8)}
+    path = make(files)
+    changed = {"flip": True, "jitter": 4, "batch_size": 6, "val_size": 1, "test_size": 1}
+    batch = next(iter(load(PairedFolder, path, **changed).train_dataloader()))
+    assert torch.equal(batch.source, batch.image) and batch.image.shape == (6, 3, SIZE, SIZE)
+    assert len({tuple(x.flatten().tolist()) for x in batch.image}) > 3
+    assert {bool(x[0, 0, 0] > x[0, 0, -1]) for x in batch.image} == {True, False}
+    apart = next(iter(load(UnpairedFolder, path, **changed).train_dataloader()))
+    assert not torch.equal(apart.source, apart.image)
+
+
+def test_jitter_cuts_anywhere_and_only_in_training(make):
+    wide = Image.fromarray(np.tile(np.arange(12, dtype=np.uint8)[None, :, None], (12, 1, 3)))
+    data = load(PairedFolder, make({f"{d}/{k}.png": wide for d in "AB" for k in range(9)}), jitter=4, batch_size=7)
+    left = set()
+    for batch, _ in zip(data.train_dataloader(), range(10), strict=False):
+        left |= set(((batch.image[:, 0, 0, 0] + 1) * 127.5).round().int().tolist())
+    assert left == {0, 1, 2, 3, 4}
+    assert data.source("val").batch(torch.arange(1)).image.shape[-1] == SIZE
+    with pytest.raises(UserError, match="data.fit is `none`, which scales nothing"):
+        load(PairedFolder, make({}), jitter=4, fit="none")
+
+
+def test_outlines_are_of_the_same_shapes_and_those_of_another_domain_are_not():
+    data = Shapes(size=32, target="outline", train_images=40, val_images=8, test_images=8, batch_size=16)
+    for batch in (next(iter(data.train_dataloader())), next(iter(data.val_dataloader()))):
+        # where the outline is darker than paper, all around, the shape is or begins
+        line = (batch.source < 0.7).any(1)
+        filled = (batch.image > -0.3).any(1)
+        inside = (line & filled).flatten(1).sum(1) / line.flatten(1).sum(1)
+        assert inside.min() > 0.3
+    domain = Shapes(size=32, target="domain", train_images=40, val_images=8, test_images=8, batch_size=16)
+    assert isinstance(domain.source("train"), Unpaired) and domain.spec.target == "domain"
+    known = domain.source("val").target("source", torch.arange(8))
+    assert known.shape == (8, 3, 32, 32)
+    a, b = domain.source("train"), data.source("train")
+    assert torch.equal(a.image.everything.image, b.everything.image)
+    assert not torch.equal(a.source.everything.image, b.everything.source)
+    with pytest.raises(UserError, match="data.jitter would move Shapes"):
+        Shapes(jitter=2)

@@ -1,0 +1,175 @@
+"""pix2pix and CycleGAN: what their losses are, what they refuse, and how translations are measured."""
+
+import pytest
+import torch
+from small import SGD, run
+
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.capabilities import Samples, Translates
+from genbench.core.errors import UserError
+from genbench.core.optim import LinearDecay
+from genbench.data import Shapes, UnpairedFolder
+from genbench.evaluation import protocol
+from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.pictures import Pictures
+from genbench.models import CycleGAN, Pix2Pix
+
+PAIRS = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
+DOMAINS = DataSpec((3, 16, 16), "domain", source=(3, 16, 16))
+
+
+def pix2pix(spec=PAIRS, **more):
+    return Pix2Pix(spec, **{"width": 4, "depth": 3, "discriminator_width": 4, "patch_layers": 1} | more)
+
+
+def cyclegan(spec=DOMAINS, **more):
+    return CycleGAN(spec, **{"width": 2, "blocks": 1, "discriminator_width": 4, "patch_layers": 1} | more)
+
+
+class Game:
+    """Stands in for a trainer: takes the terms of each player's turn, and the gradient that they give."""
+
+    def __init__(self, model):
+        self.terms, self.model = {}, model
+        model.turn = self
+        model.draw = lambda kind, *shape: kind(*shape)
+
+    def __call__(self, player):
+        self.player = player
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def minimize(self, **terms):
+        self.terms[self.player] = terms
+
+    def log(self, **_):
+        pass
+
+
+def test_pix2pix_pays_for_pixels_and_for_patches_that_are_told_apart():
+    torch.manual_seed(0)
+    model, batch = pix2pix(dropout=0.0, l1=100.0), Batch(torch.rand(4, 3, 16, 16), source=torch.rand(4, 1, 16, 16))
+    game = Game(model)
+    model.updates = {"generator": 0, "discriminator": 0}
+    model.training_step(batch, 0)
+    made = model.generator(batch.source, lambda *s: torch.ones(1, *s))
+    logits = [model.discriminator(torch.cat([batch.source, x], 1)) for x in (batch.image, made)]
+    # equations 1 and 3 of the paper, with the generator's log D
+    terms = game.terms["discriminator"]
+    assert terms["real"].item() == pytest.approx(-logits[0].sigmoid().log().mean().item(), rel=1e-4)
+    assert terms["fake"].item() == pytest.approx(-(1 - logits[1].sigmoid()).log().mean().item(), rel=1e-4)
+    terms = game.terms["generator"]
+    assert terms["adversarial"].item() == pytest.approx(-logits[1].sigmoid().log().mean().item(), rel=1e-4)
+    assert terms["l1"].item() == pytest.approx(100 * (made - batch.image).abs().mean().item(), rel=1e-4)
+
+
+def test_cyclegan_pays_for_the_game_for_the_way_back_and_for_what_it_should_leave_alone():
+    torch.manual_seed(0)
+    model = cyclegan(pool=0)
+    a, b = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    game = Game(model)
+    model.training_step(Batch(b, source=a), 0)
+    made_b, made_a = model.to_b(a), model.to_a(b)
+
+    def l1(x, y):
+        return (x - y).abs().mean().item()
+
+    terms = {name: term.item() for name, term in game.terms["generator"].items()}
+    wanted = sum((1 - judge(x)).square().mean().item() for judge, x in ((model.judge_b, made_b), (model.judge_a, made_a)))
+    assert terms["adversarial"] == pytest.approx(wanted, rel=1e-4)  # section 4, "E(D(G(x)) - 1)²"
+    assert terms["cycle"] == pytest.approx(10 * (l1(model.to_a(made_b), a) + l1(model.to_b(made_a), b)), rel=1e-4)
+    assert terms["identity"] == pytest.approx(5 * (l1(model.to_b(b), b) + l1(model.to_a(a), a)), rel=1e-4)
+    terms = {name: term.item() for name, term in game.terms["discriminator"].items()}
+    pairs = ((model.judge_b, b, made_b), (model.judge_a, a, made_a))
+    assert terms["real"] == pytest.approx(sum((1 - j(x)).square().mean().item() / 2 for j, x, _ in pairs), rel=1e-4)
+    assert terms["fake"] == pytest.approx(sum(j(x).square().mean().item() / 2 for j, _, x in pairs), rel=1e-4)
+
+
+def test_neither_samples_and_a_seed_draws_the_dropout():
+    model, x = pix2pix().eval(), torch.rand(3, 1, 16, 24)
+    assert isinstance(model, Translates) and not isinstance(model, Samples)
+    assert torch.equal(model.translate(x), model.translate(x, to="B", seed=0))
+    assert torch.allclose(model.translate(x)[1:2], model.translate(x[1:2]), atol=1e-6)  # the same for all
+    assert (model.translate(x) - model.translate(x, seed=1)).abs().max() > 1e-4
+    both = cyclegan().eval()
+    assert both.domains == ("A", "B") and both.stride == 4
+    x = torch.rand(1, 3, 16, 20)
+    assert torch.equal(both.translate(x, to="A"), both.to_a(x)) and torch.equal(both.translate(x), both.to_b(x))
+
+
+def test_the_rate_stays_and_then_falls_in_a_line():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=2.0)
+    schedule, rates = LinearDecay(optimizer, start=3, end=7), []
+    for _ in range(9):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([2, 2, 2, 2, 1.5, 1, 0.5, 0, 0])
+    decay = {"class_path": "genbench.core.optim.LinearDecay", "start": 2, "end": 1}
+    with pytest.raises(UserError, match="start is 2 and end is 1, which must come after it"):
+        run(cyclegan(optimizer=SGD, schedule=decay), 8)
+
+
+def test_what_cannot_be_learnt_from_is_refused():
+    with pytest.raises(UserError, match="Pix2Pix makes one image from another, and this data has no pairs of such"):
+        pix2pix(DOMAINS)
+    with pytest.raises(UserError, match="CycleGAN learns from images of two domains, and this data has one"):
+        cyclegan(DataSpec((3, 16, 16)))
+    with pytest.raises(UserError, match="Images of 1 and of 3 channels cannot be left alone: say `--model.identity 0`"):
+        cyclegan(PAIRS)
+    assert cyclegan(PAIRS, identity=0).translate(torch.rand(1, 1, 16, 16)).shape == (1, 3, 16, 16)
+    with pytest.raises(UserError, match="CycleGAN takes images whose sides are multiples of 4, and the data has 18"):
+        cyclegan(DataSpec((3, 18, 18), "domain", source=(3, 18, 18)))
+    with pytest.raises(UserError, match="judges images from 24 pixels a side on"):
+        pix2pix(patch_layers=3)
+
+
+class Copies(CycleGAN):
+    """Gives back what it is shown, a little darker."""
+
+    def translate(self, x, *, to="B"):
+        return x - 0.1
+
+
+def test_translations_both_ways_are_scored_beside_the_truth_where_it_is_known():
+    data = Shapes(size=32, target="domain", train_images=8, val_images=30, test_images=8)
+    few, kept = protocol.load("quick").changed(real=20), Pictures()
+    spec = data.spec
+    found = evaluate(Copies(spec, width=2, blocks=1, patch_layers=1), data, few, pictures=kept).metrics
+    rows = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:20].sort().values
+    a, b = (torch.cat([getattr(x, name) for x in data.val_dataloader()])[rows] for name in ("source", "image"))
+    both = {"translation_mse": ((a - 0.1).clamp(-1, 1), b), "translation_a_mse": ((b - 0.1).clamp(-1, 1), a)}
+    for name, (made, true) in both.items():
+        assert found[name]["value"] == pytest.approx((made - true).square().mean().item(), rel=0.02)
+    assert {"translation_fid-shapesnet", "translation_a_fid-shapesnet"} <= found.keys()
+    # twice darker, but where black ends
+    assert found["cycle_l1"]["value"] == pytest.approx(0.2, abs=0.03)
+    assert kept.found["translations"].shape == kept.found["translations_a"].shape == (3 * 20, 3, 32, 32)
+
+
+def test_domains_without_a_known_truth_are_scored_as_sets(tmp_path):
+    from PIL import Image
+
+    for k in range(12):
+        for domain, level in (("A", 40), ("B", 200)):
+            path = tmp_path / f"test{domain}" / f"{k}.png"
+            path.parent.mkdir(exist_ok=True)
+            if domain == "A" or k < 9:
+                Image.effect_noise((16, 16), 20 + k).point(lambda v, level=level: v // 2 + level // 2).save(path)
+    for domain in "AB":
+        (tmp_path / f"test{domain}").rename(tmp_path / f"val{domain}")
+        Image.new("L", (16, 16)).save((tmp_path / f"train{domain}").mkdir() or tmp_path / f"train{domain}" / "0.png")
+    data = UnpairedFolder(str(tmp_path), size=16, test_size=0, workers=0, memory="yes")
+    kept = Pictures()
+    few = protocol.load("quick").changed(extractor="digitsnet")
+    found = evaluate(Copies(data.spec, width=2, blocks=1, patch_layers=1), data, few, pictures=kept).metrics
+    assert set(found) == {"translation_fid-digitsnet", "translation_a_fid-digitsnet", "cycle_l1"}
+    assert (found["translation_fid-digitsnet"]["n"], found["translation_a_fid-digitsnet"]["n"]) == (12, 9)
+    assert found["translation_fid-digitsnet"]["value"] > 0 and found["cycle_l1"]["value"] == pytest.approx(0.2, abs=0.02)
+    assert kept.found["translations"].shape == (36, 3, 16, 16) and kept.found["translations_a"].shape == (27, 3, 16, 16)
