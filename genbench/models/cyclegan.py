@@ -3,7 +3,7 @@ Networks", ICCV 2017, https://arxiv.org/abs/1703.10593."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from genbench.core.precision import full
 from genbench.models.dcgan import ADAM  # the same in section 4
 from genbench.networks.conv import dcgan_init
 from genbench.networks.cyclegan import ImagePool, ResidualTranslator
-from genbench.networks.pix2pix import Norm, PatchGAN, refuse_small
+from genbench.networks.pix2pix import PatchGAN, refuse_small
 from genbench.networks.unet import refuse_stride
 from genbench.objectives.adversarial import LeastSquares
 
@@ -30,10 +30,10 @@ class CycleGAN(GenerativeModule):
         blocks: Their residual blocks; the paper's are 6 for 128 pixels and 9 from 256 on
         discriminator_width: Channels of the discriminators' first layer
         patch_layers: Halvings of the discriminators: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16
-        norm: Normalisation of all four over each image, as in the paper, or over the batch: an image of one plain colour has
-            this colour in the scale of its channels, which the first takes away
+        norm: Normalisation of all four: of each channel over an image, as in the paper (instance), or of an image over all
+            its channels (layer). The first takes the colour from an image of one colour, which is in the scale of channels
         cycle: Weight of the absolute difference after there and back, lambda of equation 3
-        identity: Weight, as a share of `cycle`, of leaving images alone that are of the wanted domain (section 5.2)
+        identity: Weight of leaving images alone that are of the wanted domain already; half of `cycle` in section 5.2
         pool: Past images of each generator that its discriminator is shown, each process its own
     """
 
@@ -50,9 +50,9 @@ class CycleGAN(GenerativeModule):
         blocks: int = 9,
         discriminator_width: int = 64,
         patch_layers: int = 3,
-        norm: Norm = "instance",
+        norm: Literal["instance", "layer"] = "instance",
         cycle: float = 10.0,
-        identity: float = 0.5,
+        identity: float = 5.0,
         pool: int = 50,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
@@ -84,9 +84,8 @@ class CycleGAN(GenerativeModule):
             terms = {"adversarial": 2 * sum(self.objective.generator(x) for x in logits)}
             if self.cycle:
                 terms["cycle"] = self.cycle * (_distance(self.to_a(made_b), a) + _distance(self.to_b(made_a), b))
-                if self.identity:
-                    same = _distance(self.to_b(b), b) + _distance(self.to_a(a), a)
-                    terms["identity"] = self.cycle * self.identity * same
+            if self.identity:
+                terms["identity"] = self.identity * (_distance(self.to_b(b), b) + _distance(self.to_a(a), a))
             turn.minimize(**terms)
 
         old_b, old_a = (

@@ -18,7 +18,7 @@ class ResidualTranslator(nn.Sequential):
         inputs, outputs: Channels
         width: Channels at full resolution; four times as many at a quarter of it
         blocks: Residual blocks there; the paper has 6 for 128 pixels and 9 from 256 on
-        norm: Over each image by itself, or over the batch
+        norm: Of each channel over an image (instance) or the batch (batch), or of an image over all channels (layer)
     """
 
     stride = 4

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genbench.core.errors import UserError, refuse_below
 
-Norm = Literal["batch", "instance"]
+Norm = Literal["batch", "instance", "layer"]
 Draw = Callable[..., Tensor]  # shape -> uniform noise [B, *shape], or [1, *shape] for one draw for all
 
 
@@ -25,7 +25,7 @@ class UNetGenerator(nn.Module):
         inputs, outputs: Channels
         width: Channels after the first halving; they double at each, at most 8 times
         depth: Halvings; the paper's are 8
-        norm: Over the batch, or over each image by itself
+        norm: Of each channel over the batch (batch) or an image (instance), or of an image over all channels (layer)
         dropout: Share of channels' pixels that is dropped in the first three layers of the way up
     """
 
@@ -71,7 +71,7 @@ class PatchGAN(nn.Sequential):
         channels: Of all images that it sees together
         width: Channels of the first layer; they double at each, at most 8 times
         layers: Halvings: 3 judge patches of 70×70 pixels, 2 of 34×34, 1 of 16×16, and 0 single pixels
-        norm: Over the batch, or over each image by itself
+        norm: Of each channel over the batch (batch) or an image (instance), or of an image over all channels (layer)
     """
 
     def __init__(self, channels: int, width: int = 64, layers: int = 3, norm: Norm = "batch") -> None:
@@ -100,5 +100,7 @@ def refuse_small(size: int, layers: int) -> None:
 
 
 def normalised(norm: Norm, channels: int) -> nn.Module:
-    """The layer of either kind; over each image it has no parameters, as in the authors' code."""
+    """The layer of a kind; `instance` has no parameters, as in the authors' code."""
+    if norm == "layer":
+        return nn.GroupNorm(1, channels)
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels)
