@@ -7,8 +7,8 @@ Sharpness is the energy of gradients, the mean square of the differences between
 a model makes of test images, over that of the true images: 1 is as sharp as they are. It is taken of the colours alone
 too, since the brightness of a coloured picture is given.
 
-The threshold is on a pixel's distance in colour from the median of its image, the best of 64 on training images; a pixel
-above it is of the image's shape, which it is told: a network must find that out.
+The threshold is on a pixel's distance in colour from the median of its image, the best of 64 on training images; a
+pixel above it is of the image's shape, which it is told: a network must find that out.
 """
 
 from __future__ import annotations

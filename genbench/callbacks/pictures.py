@@ -108,8 +108,8 @@ class Pictures(Callback):
                 _log_image(logger, name, sheet, module.images_seen)
 
     def _translations(self, trainer, module: GenerativeModule) -> Image.Image:
-        """What the model is shown, what it makes of it, and the true image, in turn; of a model that translates both ways
-        instead of the true one what it makes of that again, and the same of an image of the other domain."""
+        """What the model is shown, what it makes of it, and the true image, in turn; of a model that translates both
+        ways instead of the true one what it makes of that again, and the same of an image of the other domain."""
         batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
         source, real = (x.to(module.device, module.dtype) for x in (batch.source, batch.image))
         made = module.translate(source, to="B").to(real.dtype)

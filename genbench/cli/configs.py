@@ -14,8 +14,8 @@ def folder() -> Path:
 
 
 def listing() -> dict[str, str]:
-    """Name -> first comment line, of every config. Those in papers/ want data that is fetched by hand; others in sub-folders are parts
-    to add to one."""
+    """Name -> first comment line, of every config. Those in papers/ want data that is fetched by hand; others in
+    sub-folders are parts to add to one."""
     names = {}
     for path in sorted(folder().rglob("*.yaml"), key=lambda p: (len(p.parts), p)):
         if path.parent.name in ("protocols", "suites"):  # no parts of a run: `evaluate` and `suite` list them

@@ -16,15 +16,15 @@ COLOURS = ((0, 0, 0), (230, 75, 60), (60, 150, 230), (90, 200, 100), (245, 195, 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m genbench translate",
-        description="Make an image of each image in a folder, under the same name and of the same size: a translation, or "
-        "a mask of a model that segments.",
+        description="Make an image of each image in a folder, under the same name and of the same size: a translation, "
+        "or a mask of a model that segments.",
     )
     parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
     parser.add_argument("--input", required=True, type=Path, help="folder of images of any size, searched to any depth")
     parser.add_argument("--output", required=True, type=Path, help="folder that is written")
     parser.add_argument("--to", help="domain that is wanted, for models that know two: A or B (default B)")
     parser.add_argument("--side-by-side", action="store_true", help="what was shown on the left, what was made right")
-    parser.add_argument("--tile", type=int, default=1024, help="larger images are taken in tiles of so many pixels a side")
+    parser.add_argument("--tile", type=int, default=1024, help="larger images go in tiles of so many pixels a side")
     parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     parser.add_argument("--overwrite", action="store_true", help="replace images that the output folder holds")
@@ -100,7 +100,8 @@ def main(verb: str, argv: list[str]) -> int:
     count = f"{len(names) - len(skipped)} images of {kind} at {model.images_seen:,} images seen -> {made}"
     print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; {others} other files left" if others else ""))
     if masks:
-        print("a pixel's number in a mask is its class: " + ", ".join(f"{k} {c}" for k, c in enumerate(model.spec.classes)))
+        classes = ", ".join(f"{k} {name}" for k, name in enumerate(model.spec.classes))
+        print(f"a pixel's number in a mask is its class: {classes}")
     return 1 if skipped else 0
 
 

@@ -20,8 +20,8 @@ class DataSpec:
     """What a data set is, as far as a model must know it.
 
     shape       (C, H, W) of an image, or (D,) of a point
-    target      what comes with each image: nothing, a class label, a caption, a mask, the image that it is made from, or
-                an image of another domain, in no relation to it
+    target      what comes with each image: nothing, a class label, a caption, a mask, the image that it is made from,
+                or an image of another domain, in no relation to it
     classes     names of the classes, in the order of the labels
     vocabulary  words of the captions, in the order of their tokens; token 0 is padding
     caption_length

@@ -33,7 +33,8 @@ Pictures = np.ndarray | Iterable[Image.Image]
 
 # arguments that change how a model is trained and not what its samples are compared with
 TRAINING_ONLY = (
-    "flip", "jitter", "batch_size", "eval_batch_size", "subset", "per_class", "labelled", "memory", "workers", "download",
+    "flip", "jitter", "batch_size", "eval_batch_size", "subset", "per_class", "labelled", "memory", "workers",
+    "download",
 )  # fmt: skip
 PIXELS = ("size", "channels", "fit", "enlarge")
 

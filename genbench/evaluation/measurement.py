@@ -444,7 +444,9 @@ class Measurement:
             back = [to_stored(x) for x in again]
             columns = [images, found, *([] if method == "reconstruct" else [true] if true is not None else back)]
             self.pictures.keep(sheet, rows, _beside(columns), kept)
-            scores = {"back": (from_stored(x.cpu()) - from_stored(images)).abs().flatten(1).mean(1) for x in back}
+            scores = {}
+            if back:
+                scores["back"] = (from_stored(back[0].cpu()) - from_stored(images)).abs().flatten(1).mean(1)
             if true is None:
                 return scores
             a, b = from_stored(true).to(self.device), from_stored(found)

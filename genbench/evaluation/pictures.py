@@ -26,8 +26,8 @@ class Pictures:
     samples          of the protocol's first seeds: under one protocol the same noise for all models
     neighbours       the first samples, each followed by the training images nearest to it in the extractor's features
     reconstructions  reference images, each followed by its reconstruction
-    translations     what a model was shown, what it made of it in domain B, and the true image; where none is known, what
-                     it made of that again. Likewise translations_a, in domain A
+    translations     what a model was shown, what it made of it in domain B, and the true image; where none is known,
+                     what it made of that again. Likewise translations_a, in domain A
 
     Points become plots: many more samples, before real points; reconstructions before what they are of.
 

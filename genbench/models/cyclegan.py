@@ -30,8 +30,8 @@ class CycleGAN(GenerativeModule):
         blocks: Their residual blocks; the paper's are 6 for 128 pixels and 9 from 256 on
         discriminator_width: Channels of the discriminators' first layer
         patch_layers: Halvings of the discriminators: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16
-        norm: Normalisation of all four: of each channel over an image, as in the paper (instance), or of an image over all
-            its channels (layer). The first takes the colour from an image of one colour, which is in the scale of channels
+        norm: Normalisation of all four: of each channel over an image, as in the paper (instance), or of an image over
+            all channels (layer). The first takes the colour from an image of one colour: it is in the channels' scale
         cycle: Weight of the absolute difference after there and back, lambda of equation 3
         identity: Weight of leaving images alone that are of the wanted domain already; half of `cycle` in section 5.2
         pool: Past images of each generator that its discriminator is shown, each process its own

@@ -23,9 +23,7 @@ class ResidualTranslator(nn.Sequential):
 
     stride = 4
 
-    def __init__(
-        self, inputs: int, outputs: int, width: int = 64, blocks: int = 9, norm: Norm = "instance"
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int = 64, blocks: int = 9, norm: Norm = "instance") -> None:
         refuse_below(1, {"model.width": width, "model.blocks": blocks})
 
         def halve(narrow: int) -> list[nn.Module]:

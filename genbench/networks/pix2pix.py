@@ -47,9 +47,7 @@ class UNetGenerator(nn.Module):
             wide *= 1 if k == 0 else 2  # what came up, and what went down there
             up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
             self.up.append(nn.Sequential(nn.ReLU(), up, normalised(norm, narrow)))
-        self.last = nn.Sequential(
-            nn.ReLU(), nn.ConvTranspose2d(2 * width, outputs, 4, stride=2, padding=1), nn.Tanh()
-        )
+        self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, outputs, 4, stride=2, padding=1), nn.Tanh())
 
     def forward(self, x: Tensor, draw: Draw) -> Tensor:
         seen = []
@@ -94,8 +92,8 @@ def refuse_small(size: int, layers: int) -> None:
     """Raise UserError where an image has not one patch that a `PatchGAN` of so many layers could judge."""
     if layers and size < 3 * 2**layers:
         raise UserError(
-            f"A discriminator of {layers} patch layers judges images from {3 * 2**layers} pixels a side on, and the data "
-            f"has {size}. Set `--data.size`, or fewer `--model.patch_layers`."
+            f"A discriminator of {layers} patch layers judges images from {3 * 2**layers} pixels a side on, and the "
+            f"data has {size}. Set `--data.size`, or fewer `--model.patch_layers`."
         )
 
 

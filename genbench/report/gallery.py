@@ -27,7 +27,8 @@ TITLES = {
     "reconstructions": ("Reconstructions", "Each image of the reference stands before its reconstruction."),
     "translations": (
         "Translations",
-        "What the model was shown, what it made of it, and the true image; where none is known, what it made of that again.",
+        "What the model was shown, what it made of it, and the true image; where none is known, what it made of that "
+        "again.",
     ),
     "translations_a": ("Translations to A", "Likewise, the other way."),
 }

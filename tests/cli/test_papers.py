@@ -23,7 +23,8 @@ def test_a_papers_config_takes_its_steps(path, cli, tmp_path):
     small = ["--model.width", 2, "--model.discriminator_width", 2, "--data.eval_batch_size", 2]
     small += ["--quality.extractor", "digitsnet", "--data.workers", 0]
     small += ["--model.blocks", 1, "--data.val_size", 2] if unpaired else []
-    status, _, err = cli("fit", "--config", f"papers/{path.stem}", *small, "--max_images", 8, "--data.root", ".", "--name", "run")
+    here = ["--data.root", ".", "--name", "run"]
+    status, _, err = cli("fit", "--config", f"papers/{path.stem}", *small, *here, "--max_images", 8)
     assert status == 0, err
     assert "Done: 8 images" in err and list((tmp_path / "runs/run/translations").glob("*.png"))
 
