@@ -13,12 +13,12 @@ from torch import Tensor
 
 from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
-from genbench.core.batch import to_uint8, to_words
-from genbench.core.capabilities import Reconstructs, Samples, Translates
+from genbench.core.batch import from_uint8, to_uint8, to_words
+from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
-from genbench.evaluation.pictures import POINTS, scatter
+from genbench.evaluation.pictures import POINTS, painted, scatter
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
@@ -47,7 +47,7 @@ def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
 
 
 class Pictures(Callback):
-    """Writes grids to `<run>/samples/`, `reconstructions/` and `translations/`, and to loggers that take images.
+    """Writes grids to `<run>/samples/`, `reconstructions/`, `translations/`, `masks/`, and to loggers that take images.
 
     The samples' noise is the same in every grid, the reconstructed images too; the weights are the averaged ones. A
     model trained on labels is asked for its classes in turn, each a column if they are few; one trained on captions for
@@ -71,7 +71,7 @@ class Pictures(Callback):
         if self._shown_at != module.images_seen:
             self._show(trainer, module)
         if trainer.is_global_zero and self.film != "none":
-            for name in ("samples", "reconstructions", "translations"):
+            for name in ("samples", "reconstructions", "translations", "masks"):
                 _film(Path(trainer.default_root_dir) / name, self.film)
 
     @torch.no_grad()
@@ -99,6 +99,8 @@ class Pictures(Callback):
                     sheets["reconstructions"] = grid(torch.stack([real, copies], 1).flatten(0, 1), columns=8)
             if isinstance(module, Translates):
                 sheets["translations"] = self._translations(trainer, module)
+            if isinstance(module, Segments):
+                sheets["masks"] = self._masks(trainer, module)
         module.train()
         for name, sheet in sheets.items():
             path = Path(trainer.default_root_dir) / name / f"{module.images_seen:010d}.png"
@@ -119,6 +121,15 @@ class Pictures(Callback):
             columns = [source, made, module.translate(made, to="A"), real, other, module.translate(other, to="B")]
         channels = max(x.shape[1] for x in columns)
         columns = [x.to(real.dtype).expand(-1, channels, -1, -1) for x in columns]
+        return grid(torch.stack(columns, 1).flatten(0, 1), columns=6)
+
+    def _masks(self, trainer, module: GenerativeModule) -> Image.Image:
+        """An image, the classes that the model finds in it, and the true ones, in turn."""
+        batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
+        image = batch.image.to(module.device, module.dtype)
+        found = module.segment(image).argmax(1)
+        columns = [image.float().expand(-1, 3, -1, -1)]
+        columns += [from_uint8(painted(mask.to(image.device))) for mask in (found, batch.mask)]
         return grid(torch.stack(columns, 1).flatten(0, 1), columns=6)
 
     def _asked(self, trainer, module: GenerativeModule, n: int) -> Tensor | None:

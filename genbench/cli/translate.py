@@ -9,9 +9,6 @@ from typing import Any
 from genbench.cli.runs import find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, refuse_below
 
-# of a mask's classes in turn, the first of which is mostly the background
-COLOURS = ((0, 0, 0), (230, 75, 60), (60, 150, 230), (90, 200, 100), (245, 195, 50), (165, 95, 215), (240, 240, 240))
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -129,6 +126,7 @@ def _one(make: Any, picture: Any, path: Path, model: Any, masks: bool, arguments
     from genbench.core.batch import from_uint8, to_uint8
     from genbench.core.files import replacing
     from genbench.core.tiles import in_tiles
+    from genbench.evaluation.pictures import painted
 
     array = np.asarray(picture).copy()
     pixels = torch.from_numpy(array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None])
@@ -136,7 +134,7 @@ def _one(make: Any, picture: Any, path: Path, model: Any, masks: bool, arguments
     found = in_tiles(make, x, getattr(model, "stride", 1), arguments.tile)[0]
     if masks:
         made = Image.fromarray(found.argmax(0).to(torch.uint8).cpu().numpy(), "P")
-        made.putpalette([level for k in range(256) for level in COLOURS[k % len(COLOURS)]])
+        made.putpalette(painted(torch.arange(256)[None, None])[0, :, 0].T.flatten().tolist())
     else:
         level = to_uint8(found).cpu().numpy()
         made = Image.fromarray(level[0] if len(level) == 1 else level.transpose(1, 2, 0))

@@ -92,8 +92,8 @@ class PairedFolder(_TwoKinds):
     """Pairs of images in a folder or a zip file: what is shown, and what is to be made of it.
 
     Either A and B side by side in one picture, A left, as the sets of pix2pix have them, in folders train, val and
-    test; or two folders of the same names, A and B, with train, val and test in them or around them (or trainA, trainB, ...).
-    What is missing of val and test is cut off train. A picture that is not square is cut to a square.
+    test; or two folders of the same names, A and B, with train, val and test in them or around them (or trainA,
+    trainB, ...). What is missing of val and test is cut off train. A picture that is not square is cut to a square.
 
     Args:
         path: The folder or the zip file, as it is or below the data root

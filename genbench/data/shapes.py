@@ -255,8 +255,8 @@ class Shapes(ImageData):
         noise: Standard deviation of noise on each pixel, as a fraction of white
         occlusion: Width of a grey bar across each shape, as a fraction of the shape's diameter
         target: What a conditional model is told: label (the shape), caption, mask or none; or what one that translates
-            is shown: outline, the same shape as a line on paper, or domain, other shapes that have stripes (and the same
-            ones when it is validated and tested, so that the true translation is known)
+            is shown: outline, the same shape as a line on paper, or domain, other shapes, with stripes (the same ones
+            when it is validated and tested, so that the true translation is known)
         seed: Other images for another number
     """
 

@@ -111,7 +111,8 @@ def evaluate(
             "images": len(reference),
             "shape": list(reference.shape),
             "hash": measurement.reference_hash,
-        },
+        }
+        | ({"made_from": measurement.shown_hash} if measurement.shown_hash else {}),
         searched=measurement.train_hash,
         pixels=measurement.pixels,
     )

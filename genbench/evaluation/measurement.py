@@ -40,7 +40,7 @@ from genbench.evaluation.features import (
     in_order,
 )
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
-from genbench.evaluation.pictures import COLUMNS, Pictures, nearest
+from genbench.evaluation.pictures import COLUMNS, Pictures, nearest, painted
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
 from genbench.metrics.frechet import frechet_distance
@@ -82,6 +82,7 @@ class Measurement:
         self.model = subject if isinstance(subject, GenerativeModule) else None
         self.label = reference.label
         self.reference_hash = pixel_hash(reference, self.label)
+        self.shown_hash: str | None = None  # of what a model that translates is shown
         self.train: SplitImages | None = None  # what samples are searched in for copies
         if isinstance(data, DataModule) and "memorization" in protocol.metrics:
             self.train = SplitImages(data, "train", protocol.train)
@@ -390,6 +391,7 @@ class Measurement:
             a = SplitImages(self.data, self.protocol.split, self.protocol.real, domain="A")
         else:
             return
+        self.shown_hash = pixel_hash(a)
         back = []
         for to, shown, wanted in (("B", a, b), ("A", b, a)):
             if to not in self.model.domains:
@@ -475,7 +477,7 @@ class Measurement:
                 self.put(f"{prefix}lpips", None, n, featured=False, note=note)
         features = extraction.result()
         own = f"{prefix or 'reconstruction_'}fid"
-        known = self.reference_hash if wanted is self.reference else pixel_hash(wanted)
+        known = self.reference_hash if wanted is self.reference else self.shown_hash
         real = self._cached(wanted, known, f"Features of {wanted.name}")
         self.group("reconstruction", n, lambda: {own: _frechet(features, real)}, (own,))
         return means
@@ -506,15 +508,19 @@ class Measurement:
         masks = self._target("mask")
         if masks is None:
             return
+        kept = choice(len(self.reference), self.pictures.reconstructions)
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
             logits = self.model.segment(self._for_model(rows)[1]).float().cpu()
             if logits.shape[-2:] != masks.shape[-2:]:
                 logits = interpolate(logits, masks.shape[-2:], mode="bilinear", align_corners=False)
+            image, found, true = self.reference.images(rows), painted(logits.argmax(1)), painted(masks[rows])
+            self.pictures.keep("masks", rows, _beside([image, found, true]), kept)
             each = [confusion(logits[k : k + 1], masks[rows[k : k + 1]].long()) for k in range(real)]
             return {"confusion": torch.stack(each)}
 
         table = self._each_block("Segmenting", compute)["confusion"].sum(0)
+        self.pictures.gather("masks")
         scores = {"mean_iou": mean_iou(table), "dice": dice(table), "pixel_accuracy": pixel_accuracy(table)}
         self.group("segmentation", len(self.reference), lambda: scores, featured=False)
 

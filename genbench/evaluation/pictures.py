@@ -17,7 +17,17 @@ from genbench.metrics.neighbours import squared_distances
 
 GAP = 2  # pixels between two images
 POINTS = 2000  # in a plot: a mode that is never hit shows
-COLUMNS = {"samples": 8, "neighbours": 6, "reconstructions": 8, "translations": 6, "translations_a": 6}
+COLUMNS = {"samples": 8, "neighbours": 6, "reconstructions": 8, "translations": 6, "translations_a": 6, "masks": 6}
+# of a mask's classes in turn, the first of which is mostly the background
+MASK_COLOURS = (
+    (0, 0, 0),
+    (230, 75, 60),
+    (60, 150, 230),
+    (90, 200, 100),
+    (245, 195, 50),
+    (165, 95, 215),
+    (240, 240, 240),
+)
 
 
 class Pictures:
@@ -28,6 +38,7 @@ class Pictures:
     reconstructions  reference images, each followed by its reconstruction
     translations     what a model was shown, what it made of it in domain B, and the true image; where none is known,
                      what it made of that again. Likewise translations_a, in domain A
+    masks            an image, the classes that a model found in it, and the true ones
 
     Points become plots: many more samples, before real points; reconstructions before what they are of.
 
@@ -79,6 +90,12 @@ class Pictures:
                 about.add_text("gap", str(GAP))
             with replacing(folder / f"{name}.png") as file:
                 picture.save(file, "PNG", pnginfo=about)
+
+
+def painted(mask: Tensor) -> Tensor:
+    """Classes [B, H, W] -> uint8 [B, 3, H, W], a colour for each."""
+    colours = torch.tensor(MASK_COLOURS, dtype=torch.uint8, device=mask.device)
+    return colours[mask.long() % len(colours)].permute(0, 3, 1, 2)
 
 
 def sheet(images: Tensor, columns: int) -> tuple[Image.Image, int]:

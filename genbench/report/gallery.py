@@ -17,6 +17,7 @@ BESIDE = {
     "reconstructions": ("mse",),
     "translations": ("translation_psnr", "translation_fid"),
     "translations_a": ("translation_a_psnr", "translation_a_fid"),
+    "masks": ("mean_iou",),
 }  # scores by kind
 TITLES = {
     "samples": ("Samples", "The first samples of each model; under one protocol all models are given the same noise."),
@@ -31,6 +32,7 @@ TITLES = {
         "again.",
     ),
     "translations_a": ("Translations to A", "Likewise, the other way."),
+    "masks": ("Masks", "An image, the classes that the model found in it, and the true ones."),
 }
 
 
