@@ -451,7 +451,7 @@ class Measurement:
                 scores["back"] = (from_stored(back[0].cpu()) - from_stored(images)).abs().flatten(1).mean(1)
             if true is None:
                 return scores
-            a, b = from_stored(true).to(self.device), from_stored(found)
+            a, b = from_stored(true[:real]).to(self.device), from_stored(found[:real])
             scores["mse"] = mse(b, a)
             if points:
                 return scores
