@@ -15,7 +15,7 @@ OTHER = {
     "metrics": ("fid",), "block": 7, "kid_subsets": 7, "kid_subset_size": 7, "is_splits": 7, "score_seed": 7,
     "neighbours_k": 7, "neighbours_images": 7, "train": 7, "pixels": "binary", "filter": "another",
 }  # fmt: skip
-SHIPPED = ("fid10k-random", "fid10k-test", "fid50k-train", "quick")
+SHIPPED = ("fid10k-test", "fid50k-train", "fid5k-random", "quick")
 
 
 def key(settings, **facts):
@@ -111,7 +111,7 @@ def test_a_mistake_in_a_file_is_answered_in_a_sentence(tmp_path, text, message):
 
 
 def test_what_there_is_not_is_answered_with_what_there_is():
-    with pytest.raises(UserError, match=r"no protocol 'fid10k'; there are fid10k-random, fid10k-test.*or name a YAML"):
+    with pytest.raises(UserError, match=r"no protocol 'fid10k'; there are fid10k-test, fid50k-train, fid5k-random.*or name a YAML"):
         protocol.load("fid10k")
     with pytest.raises(UserError, match="no group of metrics 'FID'; there are fid, kid"):
         Protocol("a").changed(metrics=("FID",))
