@@ -99,7 +99,7 @@ class EMA(Callback):
         if trainer.state.fn != "fit":  # elsewhere the module was loaded with the weights that are wanted
             return
         if isinstance(trainer.strategy, PlayersDDP):  # statistics of batch norm are each process's own until now
-            trainer.strategy.broadcast_state()
+            trainer.strategy.broadcast_state(leave=module.per_process)  # which a validation does not look at
             for value in self.average.values():
                 dist.broadcast(value, src=0)
         self._swap(module)

@@ -43,6 +43,8 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"--output {made} is a file. Give a folder.")
     if made.resolve() == shown.resolve():
         raise UserError(f"--output {made} is the input folder, whose images would be lost. Give another.")
+    if shown.resolve() in made.resolve().parents:
+        raise UserError(f"--output {made} lies in the input folder, and would be its input next time. Give another.")
     if not arguments.overwrite and made.is_dir() and any(made.iterdir()):
         raise UserError(f"--output {made} holds files already, which are kept. Give another folder, or `--overwrite`.")
 

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,11 @@ class PlayersDDP(DDPStrategy):
     def configure_ddp(self) -> None:
         self.broadcast_state()
 
-    def broadcast_state(self) -> None:
-        """All processes take the parameters and buffers of rank 0."""
-        for tensor in (*self.lightning_module.parameters(), *self.lightning_module.buffers()):
+    def broadcast_state(self, leave: Collection[str] = ()) -> None:
+        """All processes take the parameters and buffers of rank 0, but for the buffers named."""
+        module = self.lightning_module
+        buffers = [tensor for name, tensor in module.named_buffers() if name not in leave]
+        for tensor in (*module.parameters(), *buffers):
             dist.broadcast(tensor.data, src=0)
 
     def pre_backward(self, closure_loss: torch.Tensor) -> None:

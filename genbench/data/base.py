@@ -91,6 +91,8 @@ class StreamSource:
         return len(self.rows)
 
     def target(self, name: str, indices: Tensor) -> Tensor | None:
+        if name == "source" and self.task == "none" and self.split.source is None:
+            return None
         if name in ("mask", "source"):  # come with the pictures
             found = [getattr(self.batch(part), name) for part in indices.split(CHUNK)]
             return None if found[0] is None else torch.cat(found)
@@ -242,11 +244,13 @@ class ImageData(DataModule):
         return replace(spec, target="image", classes=(), vocabulary=(), caption_length=0, source=source)
 
     def refuse_made(self) -> None:
-        """Raise UserError where this data has pairs or domains, and is asked to make pairs of its images too."""
-        for name, value in {"task": self.task, "binarize": self.binarize}.items():
-            if value != "none":
+        """Raise UserError where this data has pairs or domains, and is asked for what is done with single images."""
+        for name in ("task", "binarize", "labelled", "per_class"):
+            value = getattr(self, name)
+            if value not in ("none", None):
                 raise UserError(
-                    f"data.{name} is {value}, and {self.name} has two images of each kind already. Leave it out."
+                    f"data.{name} is {value}, and here are two kinds of images already, one to be made from the other. "
+                    "Leave it out."
                 )
 
     def compared(self) -> dict[str, Any]:
@@ -280,8 +284,8 @@ class ImageData(DataModule):
         once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
         task = "none" if training else self.task  # of training images the loader makes it, once moved
         jitter = self.jitter if training else 0
-        enlarge = self.enlarge or (jitter > 0 and self.fit != "pad")  # which would no longer pad
-        return StreamSource(split, rows, Fit(self.size + jitter, self.channels, self.fit, enlarge), once, task)
+        fit = Fit(self.size + jitter, self.channels, self.fit, self.enlarge, jitter)
+        return StreamSource(split, rows, fit, once, task)
 
     def _rows(self, stage: Stage, split: Split) -> tuple[Split, Tensor]:
         """A split, and which of its pictures the stage has: some of the training set's where it has no own split."""

@@ -51,7 +51,7 @@ class MemorySource:
 
     @property
     def nbytes(self) -> int:
-        return self.everything.image.nbytes
+        return self.everything.image.nbytes + (0 if self.everything.source is None else self.everything.source.nbytes)
 
     def __len__(self) -> int:
         return len(self.everything)
@@ -181,15 +181,18 @@ def cut(image: Tensor, corner: Tensor, jitter: int) -> Tensor:
 
 def finish(batch: Batch) -> Batch:
     """A source's batch as models want it: floats, of images in [-1, 1], and int64 masks."""
+    batch.image = _floats(batch.image)
+    batch.source = None if batch.source is None else _floats(batch.source)
     batch.mask = None if batch.mask is None else batch.mask.long()
-    batch.source = None if batch.source is None else from_stored(batch.source)
-    if batch.image.device.type == "cpu" and batch.image.dtype == torch.uint8:
-        image = np.divide(batch.image.numpy(), np.float32(127.5), dtype=np.float32)  # `from_uint8`, to the bit
-        image -= 1
-        batch.image = torch.from_numpy(image)
-    else:
-        batch.image = from_stored(batch.image)
     return batch
+
+
+def _floats(image: Tensor) -> Tensor:
+    if image.device.type != "cpu" or image.dtype != torch.uint8:
+        return from_stored(image)
+    array = np.divide(image.numpy(), np.float32(127.5), dtype=np.float32)  # `from_uint8`, to the bit
+    array -= 1
+    return torch.from_numpy(array)
 
 
 def _mirror(image: Tensor, flip: Tensor) -> Tensor:
@@ -264,9 +267,11 @@ class TrainLoader:
         for batch in _read(self.source, mine, self.workers, self.pin_memory):
             place = self.position + first
             self.position += self.batch_size
-            batch.image = self._moved(batch.image, seeds, place)
-            batch.mask = None if batch.mask is None else self._moved(batch.mask, seeds, place)
-            batch.source = None if batch.source is None else self._moved(batch.source, [other], place)
+            batch.image = self._mirrored(self._cut(batch.image, seeds, place), seeds, place)
+            if batch.source is not None:
+                batch.source = self._mirrored(self._cut(batch.source, [other], place), [other], place)
+            if batch.mask is not None:  # of data that refuses jitter
+                batch.mask = self._mirrored(batch.mask, seeds, place)
             batch = finish(batch)
             if self.binarize:
                 draw.seed("binarize", self.seed, place - first)
@@ -281,15 +286,20 @@ class TrainLoader:
                 batch = replace(batch[:share], known_image=more.image, known_label=more.label)
             yield batch
 
-    def _moved(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
-        """[B, ..., H, W] mirrored and cut, as many images by each seed, from that place of the run on."""
-        each, device = len(image) // len(seeds), image.device
-        if self.jitter:
-            corner = torch.cat([corners(self.jitter, seed, place, each, device) for seed in seeds], 1)
-            image = cut(image, corner, self.jitter)
-        if self.flip:
-            image = _mirror(image, torch.cat([mirrored(seed, place, each, device) for seed in seeds]))
-        return image
+    def _cut(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
+        """[B, C, H, W], as many by each seed from that place of the run on, to the size without `jitter`."""
+        if not self.jitter:
+            return image
+        each = len(image) // len(seeds)
+        corner = torch.cat([corners(self.jitter, seed, place, each, image.device) for seed in seeds], 1)
+        return cut(image, corner, self.jitter)
+
+    def _mirrored(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
+        """[B, ..., W], half of them mirrored, likewise."""
+        if not self.flip:
+            return image
+        each = len(image) // len(seeds)
+        return _mirror(image, torch.cat([mirrored(seed, place, each, image.device) for seed in seeds]))
 
 
 class EvalLoader:

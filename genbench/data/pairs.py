@@ -52,6 +52,7 @@ class _TwoKinds(ImageData):
 
     published_pixels = False
     native_size = 256
+    target: Literal["image", "domain"]
 
     def __init__(
         self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
@@ -66,6 +67,9 @@ class _TwoKinds(ImageData):
         self.reader, images = opened(self.path)
         self.places = [_placed(name) for name in images]
         stages = {place.stage for place in self.places}
+        if "val" in stages and "test" not in stages:  # the sets of pix2pix call so what is tested on
+            self.places = [p._replace(stage="test") if p.stage == "val" else p for p in self.places]
+            stages = {place.stage for place in self.places}
         if stages != {None}:
             stray = next((place.name for place in self.places if place.stage is None), None)
             if stray is not None:
@@ -74,15 +78,14 @@ class _TwoKinds(ImageData):
                 raise UserError(f"{self.path} has images for {_listed(stages)}, and none in a folder train.")
         self.own_splits = tuple(sorted(stages - {None})) or ("train",)
 
-    def of(self, stage: Stage, domain: Domain | None) -> dict[str, str]:
-        """The files of a split and domain, by what their partners are called too."""
-        found: dict[str, str] = {}
-        for place in self.places:
-            if place.domain == domain and (place.stage or "train") == stage:
-                if place.key in found:
-                    raise UserError(f"{found[place.key]} and {place.name} have one name. Rename one of them.")
-                found[place.key] = place.name
-        return found
+    @property
+    def spec(self) -> DataSpec:
+        shape = (self.channels, self.size, self.size)
+        return DataSpec(shape, self.target, source=shape)
+
+    def of(self, stage: Stage, domain: Domain | None) -> list[_Place]:
+        """The files of a split and domain."""
+        return [place for place in self.places if place.domain == domain and (place.stage or "train") == stage]
 
     def _files(self, names: list[str]) -> Split:
         return Split(len(names), FilePictures(self.reader, tuple(names)), names)
@@ -93,7 +96,8 @@ class PairedFolder(_TwoKinds):
 
     Either A and B side by side in one picture, A left, as the sets of pix2pix have them, in folders train, val and
     test; or two folders of the same names, A and B, with train, val and test in them or around them (or trainA,
-    trainB, ...). What is missing of val and test is cut off train. A picture that is not square is cut to a square.
+    trainB, ...). A val without a test is tested on; what else is missing of
+    both is cut off train. A picture that is not square is cut to a square.
 
     Args:
         path: The folder or the zip file, as it is or below the data root
@@ -102,14 +106,11 @@ class PairedFolder(_TwoKinds):
             of the training set where that is less
     """
 
-    @property
-    def spec(self) -> DataSpec:
-        shape = (self.channels, self.size, self.size)
-        return DataSpec(shape, "image", source=shape)
+    target = "image"
 
     def split(self, stage: Stage) -> Split:
-        side_by_side = list(self.of(stage, None).values())
-        shown, wanted = self.of(stage, self.shown), self.of(stage, self.wanted)
+        side_by_side = [place.name for place in self.of(stage, None)]
+        shown, wanted = (_by_key(self.of(stage, domain)) for domain in (self.shown, self.wanted))
         if side_by_side:
             if shown or wanted:
                 odd = next(iter((shown or wanted).values()))
@@ -139,7 +140,8 @@ class UnpairedFolder(_TwoKinds):
     """Images of two domains in a folder or a zip file, in folders trainA, trainB, testA and testB as the sets of
     CycleGAN have them (and valA, valB), or A and B with train, val and test in them or around them.
 
-    What is missing of val and test is cut off train. A picture that is not square is cut to a square.
+    A val without a test is tested on; what else is missing of
+    both is cut off train. A picture that is not square is cut to a square.
 
     Args:
         path: The folder or the zip file, as it is or below the data root
@@ -148,6 +150,7 @@ class UnpairedFolder(_TwoKinds):
             5000, or a tenth of the training set where that is less
     """
 
+    target = "domain"
     native_flip = True
 
     def __init__(
@@ -162,15 +165,20 @@ class UnpairedFolder(_TwoKinds):
                         f"{domain}/{stage}) is missing or empty."
                     )
 
-    @property
-    def spec(self) -> DataSpec:
-        shape = (self.channels, self.size, self.size)
-        return DataSpec(shape, "domain", source=shape)
-
     def split(self, stage: Stage) -> Split:
-        image, other = (self._files(sorted(self.of(stage, d).values())) for d in (self.wanted, self.shown))
+        image, other = (self._files([p.name for p in self.of(stage, d)]) for d in (self.wanted, self.shown))
         image.other = other
         return image
+
+
+def _by_key(places: list[_Place]) -> dict[str, str]:
+    """Names by what their partners are called too. Raises UserError where two have one key."""
+    found: dict[str, str] = {}
+    for place in places:
+        if place.key in found:
+            raise UserError(f"{found[place.key]} and {place.name} have one name. Rename one of them.")
+        found[place.key] = place.name
+    return found
 
 
 def _placed(name: str) -> _Place:

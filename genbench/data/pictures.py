@@ -48,12 +48,14 @@ class Fit:
               stretch  scale both sides, whatever becomes of the proportions
               none     it must have the size already
     enlarge   a picture that is too small may be scaled up; otherwise it is refused (`pad` leaves it as it is)
+    jitter    pixels of the size that will be cut off again: a picture may be so much smaller
     """
 
     size: int
     channels: int
     how: How = "crop"
     enlarge: bool = False
+    jitter: int = 0
 
     def __call__(self, pictures: np.ndarray | Iterable[Image.Image], name: Callable[[int], str]) -> np.ndarray:
         """`pictures` are uint8 [N, H, W], [N, H, W, C], or images one by one; `name(k)` is the k-th in an error."""
@@ -82,9 +84,9 @@ class Fit:
                 f"{name} is {width}×{height}, data.size is {self.size} and data.fit is `none`, which scales nothing. "
                 "Say `--data.fit crop`, `pad` or `stretch`, or another `--data.size`."
             )
-        if self.how != "pad" and shorter < self.size and not self.enlarge:
+        if self.how != "pad" and shorter < self.size - self.jitter and not self.enlarge:
             raise UserError(
-                f"{name} is {width}×{height}, smaller than data.size, which is {self.size}. Say "
+                f"{name} is {width}×{height}, smaller than data.size, which is {self.size - self.jitter}. Say "
                 "`--data.enlarge true` to scale such pictures up, `--data.fit pad` to put them in the middle of "
                 f"black, or `--data.size {shorter}` or less."
             )

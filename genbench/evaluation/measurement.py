@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +173,11 @@ class Measurement:
             progress=self.progress, title=title,
         )  # fmt: skip
 
-    def _images_of(self, images: ImageSet) -> Callable[[Tensor], Tensor]:
-        return lambda rows: bring(images.images(rows), self.reference.shape)
+    def _images_of(self, images: ImageSet, shape: Sequence[int] | None = None) -> Callable[[Tensor], Tensor]:
+        return lambda rows: bring(images.images(rows), shape or self.reference.shape)
 
-    def _cached(self, images: ImageSet, pixels: str, title: str) -> Features:
-        """Features of real images, from the cache where they are in it."""
+    def _cached(self, images: ImageSet, pixels: str, title: str, shape: Sequence[int] | None = None) -> Features:
+        """Features of real images, in the reference's shape or another, from the cache where they are in it."""
         made_of = {
             "pixels": pixels,
             "images": len(images),
@@ -188,7 +188,9 @@ class Measurement:
             "torch": str(torch.__version__),
             "format": 1,
         }
-        return cached(made_of, lambda: self._extract(self._images_of(images), len(images), title))
+        if shape and tuple(shape) != tuple(self.reference.shape):
+            made_of["shape"] = list(shape)
+        return cached(made_of, lambda: self._extract(self._images_of(images, shape), len(images), title))
 
     def floor(self, generated: int) -> None:
         """Real images that are not the reference, in a model's place."""
@@ -385,28 +387,34 @@ class Measurement:
     def translate(self) -> None:
         """To each domain of the model: beside the true image where it is known, else as one set beside another."""
         sources, b = self._target("source"), self.reference
-        if sources is not None:
+        paired = sources is not None
+        if paired:
             a: ImageSet = TensorImages(f"{b.name}, what it is made from", sources)
+            # a split says by itself whether its sources are any images of the other domain
+            paired = not isinstance(b, TensorImages) or self.model.spec.target == "image"
         elif isinstance(b, SplitImages) and b.unpaired:
             a = SplitImages(self.data, self.protocol.split, self.protocol.real, domain="A")
         else:
             return
         self.shown_hash = pixel_hash(a)
-        back = []
-        for to, shown, wanted in (("B", a, b), ("A", b, a)):
+        spec, back = self.model.spec, []
+        for to, shown, wanted, size in (("B", a, b, spec.source), ("A", b, a, spec.shape)):
             if to not in self.model.domains:
                 continue
 
-            def make(rows: Tensor, to: str = to, shown: ImageSet = shown) -> tuple[Tensor, ...]:
+            def make(
+                rows: Tensor, to: str = to, shown: ImageSet = shown, size: Sequence[int] = size
+            ) -> tuple[Tensor, ...]:
                 images = shown.images(rows)
-                x = from_stored(images).to(self.device, self.model.dtype)
-                made = self.model.translate(x, to=to)
+                parts = from_stored(bring(images, size)).to(self.device, self.model.dtype).split(self.batch_size)
+                made = [self.model.translate(x, to=to) for x in parts]
                 if len(self.model.domains) == 1:
-                    return images, made
-                return images, made, self.model.translate(made, to="B" if to == "A" else "A")
+                    return images, torch.cat(made)
+                again = [self.model.translate(x, to="B" if to == "A" else "A") for x in made]
+                return images, torch.cat(made), torch.cat(again)
 
             prefix, sheet = ("translation_", "translations") if to == "B" else ("translation_a_", "translations_a")
-            truth = wanted if sources is not None else None
+            truth = wanted if paired else None
             found = self._made("translate", f"Translating to {to}", prefix, sheet, make, shown, wanted, truth)
             back += [found["back"]] if "back" in found else []
         if back:
@@ -443,7 +451,7 @@ class Measurement:
             found = bring(to_stored(found), wanted.shape)  # clamped: a linear decoder may leave the range
             extraction.add(number, found.to(self.device), real)
             true = None if truth is None else truth.images(rows)
-            back = [to_stored(x) for x in again]
+            back = [bring(to_stored(x), shown.shape) for x in again]
             columns = [images, found, *([] if method == "reconstruct" else [true] if true is not None else back)]
             self.pictures.keep(sheet, rows, _beside(columns), kept)
             scores = {}
@@ -478,7 +486,7 @@ class Measurement:
         features = extraction.result()
         own = f"{prefix or 'reconstruction_'}fid"
         known = self.reference_hash if wanted is self.reference else self.shown_hash
-        real = self._cached(wanted, known, f"Features of {wanted.name}")
+        real = self._cached(wanted, known, f"Features of {wanted.name}", wanted.shape)
         self.group("reconstruction", n, lambda: {own: _frechet(features, real)}, (own,))
         return means
 
@@ -511,11 +519,11 @@ class Measurement:
         kept = choice(len(self.reference), self.pictures.reconstructions)
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
-            logits = self.model.segment(self._for_model(rows)[1]).float().cpu()
+            image, x = self._for_model(rows)
+            logits = self.model.segment(x).float().cpu()
             if logits.shape[-2:] != masks.shape[-2:]:
                 logits = interpolate(logits, masks.shape[-2:], mode="bilinear", align_corners=False)
-            image, found, true = self.reference.images(rows), painted(logits.argmax(1)), painted(masks[rows])
-            self.pictures.keep("masks", rows, _beside([image, found, true]), kept)
+            self.pictures.keep("masks", rows, _beside([image, painted(logits.argmax(1)), painted(masks[rows])]), kept)
             each = [confusion(logits[k : k + 1], masks[rows[k : k + 1]].long()) for k in range(real)]
             return {"confusion": torch.stack(each)}
 

@@ -33,7 +33,8 @@ class CycleGAN(GenerativeModule):
         norm: Normalisation of all four: of each channel over an image, as in the paper (instance), or of an image over
             all channels (layer). The first takes the colour from an image of one colour: it is in the channels' scale
         cycle: Weight of the absolute difference after there and back, lambda of equation 3
-        identity: Weight of leaving images alone that are of the wanted domain already; half of `cycle` in section 5.2
+        identity: Weight of leaving images alone that are of the wanted domain already, which keeps their colours;
+            section 5.2 has half of `cycle` for paintings made photographs, and none otherwise
         pool: Past images of each generator that its discriminator is shown, each process its own
     """
 
@@ -64,7 +65,7 @@ class CycleGAN(GenerativeModule):
                 "`--data UnpairedFolder --data.path FOLDER` or `--data Shapes --data.target domain`."
             )
         refuse_below(0, {"model.cycle": cycle, "model.identity": identity})
-        refuse_stride(self.spec.size, self.stride, "CycleGAN")
+        refuse_stride(self.spec.size, self.stride, "CycleGAN", instead="")
         refuse_small(self.spec.size, patch_layers)
         a, b = self.spec.source[0], self.spec.channels
         if identity and a != b:
@@ -98,11 +99,6 @@ class CycleGAN(GenerativeModule):
                 real=sum(self.objective.real(judge(real)) for judge, real, _ in pairs),
                 fake=sum(self.objective.fake(judge(fake)) for judge, _, fake in pairs),
             )
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The absolute difference after there and back, of each pair of images, [B]."""
-        back = ((self.to_a(self.to_b(batch.source)), batch.source), (self.to_b(self.to_a(batch.image)), batch.image))
-        return {"cycle_l1": sum((full(x) - full(y)).abs().flatten(1).mean(1) for x, y in back) / 2}
 
     def translate(self, x: Tensor, *, to: str = "B") -> Tensor:
         """[B, C, H, W] of the one domain -> [B, C', H, W] in [-1, 1] of the other, `to`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import refuse_below
+from genbench.core.errors import UserError, refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.core.optim import merge
@@ -32,8 +32,9 @@ class Pix2Pix(GenerativeModule):
         dropout: Its noise, in the first three layers of the way up, in use as in training
         discriminator_width: Channels of the discriminator's first layer
         patch_layers: Halvings of the discriminator: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16, 0 single pixels
-        norm: Normalisation of both: of each channel over the batch, or over an image (instance), which at the paper's
-            batch of one is the same, or of an image over all channels (layer)
+        norm: Normalisation of both: of each channel over the batch, or over an image (instance), which is what the
+            paper's batches of one are in use as in training, or of an image over all channels (layer). Over the batch,
+            an image is translated with the running averages of training
         l1: Weight of the absolute difference from the true image, lambda of equation 4
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """
@@ -58,7 +59,9 @@ class Pix2Pix(GenerativeModule):
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         refuse_single(self)
-        refuse_below(0, {"model.l1": l1})
+        refuse_below(0, {"model.l1": l1, "model.dropout": dropout})
+        if dropout >= 1:
+            raise UserError(f"model.dropout is {dropout}; a share below 1 leaves something.")
         shown, made = self.spec.source[0], self.spec.channels
         self.l1, self.game = l1, Game.of(game)
         self.generator = UNetGenerator(shown, made, width, depth, norm, dropout)
@@ -78,7 +81,7 @@ class Pix2Pix(GenerativeModule):
         def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
             pairs = torch.cat([shown, real], 1), torch.cat([shown, fake.to(real)], 1)
             logits = [self.discriminator(view(pair)) for pair in pairs]  # [B, 1, h, w]
-            terms = self.game.discriminator(*logits)
+            terms = self.game.discriminator(*logits)  # the paper halves them, which Adam does not feel
             terms |= self.game.penalties(lambda x: self.discriminator.forward(view(x)).mean((2, 3)), *pairs, self.draw)
             return terms, *logits
 
@@ -93,6 +96,9 @@ class Pix2Pix(GenerativeModule):
         return {"l1": (full(self.translate(batch.source)) - full(batch.image)).abs().flatten(1).mean(1)}
 
     def translate(self, x: Tensor, *, to: str = "B", seed: int = 0) -> Tensor:
-        """[B, C', H, W] -> [B, C, H, W] in [-1, 1]; another seed is another draw of the dropout, the same for all."""
+        """[B, C', H, W] -> [B, C, H, W] in [-1, 1].
+
+        The dropout is drawn once by the seed for all images, so that each is what it would be alone.
+        """
         generator = torch.Generator().manual_seed(mix("translate", seed))
         return self.generator(x, lambda *shape: torch.rand(1, *shape, generator=generator).to(x.device))

@@ -98,7 +98,7 @@ def refuse_small(size: int, layers: int) -> None:
 
 
 def normalised(norm: Norm, channels: int) -> nn.Module:
-    """The layer of a kind; `instance` has no parameters, as in the authors' code."""
+    """The layer of a kind, each with a scale and a shift of every channel."""
     if norm == "layer":
         return nn.GroupNorm(1, channels)
-    return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels)
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels, affine=True)

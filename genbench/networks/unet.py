@@ -56,10 +56,10 @@ def _double(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def refuse_stride(size: int, stride: int, name: str) -> None:
+def refuse_stride(size: int, stride: int, name: str, instead: str = ", or a smaller `--model.depth`") -> None:
     """Raise UserError where images of a size cannot be halved down and doubled up to where they were."""
     if size % stride:
         raise UserError(
             f"{name} takes images whose sides are multiples of {stride}, and the data has {size} pixels a side. Set "
-            "`--data.size`, or a smaller `--model.depth`."
+            f"`--data.size`{instead}."
         )

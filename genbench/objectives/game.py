@@ -118,8 +118,8 @@ class Game:
         if self.gradient_penalty and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
             raise UserError(
                 "game.gradient_penalty bounds the gradient of each image, and batch normalisation in the discriminator "
-                "mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: layer` or "
-                "`norm: none`."
+                "mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: layer`, or "
+                "`none` where it has that."
             )
         for layer in layers if self.spectral_norm else []:
             if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)):

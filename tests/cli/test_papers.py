@@ -1,6 +1,7 @@
 """The configs of the papers train on sets of their layout, at their size in pixels."""
 
 import pytest
+import yaml
 from PIL import Image
 
 from genbench.cli import configs
@@ -16,17 +17,45 @@ def draw(path, width=256, level=0):
 @pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
 def test_a_papers_config_takes_its_steps(path, cli, tmp_path):
     unpaired = "UnpairedFolder" in path.read_text()
-    for split in ("train", "test", "val")[: 2 if unpaired else 3]:
+    splits = {"facades": ("train", "val", "test")}.get(path.stem, ("train", "test") if unpaired else ("train", "val"))
+    for split in splits:
         for k in range(5):
             for domain in "AB" if unpaired else ("",):
                 draw(tmp_path / path.stem / f"{split}{domain}" / f"{k}.jpg", 256 if unpaired else 512, 40 * k)
     small = ["--model.width", 2, "--model.discriminator_width", 2, "--data.eval_batch_size", 2]
     small += ["--quality.extractor", "digitsnet", "--data.workers", 0]
-    small += ["--model.blocks", 1, "--data.val_size", 2] if unpaired else []
+    small += ["--model.blocks", 1] if unpaired else []
+    small += ["--data.val_size", 2] if "val_size" in path.read_text() else []
     here = ["--data.root", ".", "--name", "run"]
     status, _, err = cli("fit", "--config", f"papers/{path.stem}", *small, *here, "--max_images", 8)
     assert status == 0, err
     assert "Done: 8 images" in err and list((tmp_path / "runs/run/translations").glob("*.png"))
+
+
+SETTINGS = {  # of the papers: pix2pix, section 6.2, and CycleGAN, section 7 and the sizes of the sets; images of a run
+    "facades": (200 * 400, 1, "BtoA", 30),
+    "maps": (200 * 1096, 1, "BtoA", 30),
+    "edges2shoes": (15 * 50_000, 4, "AtoB", None),
+    "horse2zebra": (200 * 1334, 1, None, 30),
+    "apple2orange": (200 * 1019, 1, None, 30),
+}
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
+def test_a_papers_config_has_its_settings(path):
+    config = yaml.safe_load(path.read_text())
+    model, data = (config[part]["init_args"] for part in ("model", "data"))
+    given = (config["max_images"], data["batch_size"], data.get("direction"), data.get("jitter"))
+    assert given == SETTINGS[path.stem] and data["size"] == 256
+    assert model["optimizer"] == {"class_path": "torch.optim.Adam", "lr": 0.0002, "betas": [0.5, 0.999]}
+    assert (model["width"], model["discriminator_width"], model["patch_layers"]) == (64, 64, 3)
+    if "schedule" in model:  # half at the full rate, half on the way to none
+        schedule = model["schedule"]
+        assert (model["cycle"], model["pool"], model["blocks"]) == (10, 50, 9)
+        assert abs(schedule["end"] * 1000 - config["max_images"]) < 1000
+        assert abs(schedule["start"] * 2 - schedule["end"]) <= 1
+    else:
+        assert (model["l1"], model["depth"], model["dropout"]) == (100, 8, 0.5)
 
 
 def test_they_are_listed_and_say_what_they_need(cli, tmp_path):

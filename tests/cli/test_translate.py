@@ -37,18 +37,16 @@ def photos(cli):
     return Path("in")
 
 
-class Sources:
-    """Gives `small.run` images that are made from others."""
+def give(monkeypatch, **targets):
+    """Gives the images of `small.run` sources or masks."""
+    import small
 
-    def __init__(self, monkeypatch, **targets):
-        import small
-
-        monkeypatch.setattr(small.RandomImages, "targets", targets)
+    monkeypatch.setattr(small.RandomImages, "targets", targets)
 
 
 @pytest.fixture
 def unet(photos, monkeypatch):
-    Sources(monkeypatch, source=torch.zeros(64, 1, 16, 16, dtype=torch.uint8))
+    give(monkeypatch, source=torch.zeros(64, 1, 16, 16, dtype=torch.uint8))
     return checkpoint(UNet(PAIRS, width=2, depth=2))
 
 
@@ -101,6 +99,7 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
     [
         (("--input", "nowhere", "--output", "out"), "--input nowhere is no folder"),
         (("--input", "in", "--output", "in"), "is the input folder, whose images would be lost"),
+        (("--input", "in", "--output", "in/out"), "lies in the input folder, and would be its input next time"),
         (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
         (("--input", "bare", "--output", "out"), "There is no image in bare, which has 1 other files"),
         (("--input", "in", "--output", "out", "--to", "A"), "--to A: UNet translates to B."),
@@ -116,7 +115,7 @@ def test_mistakes_are_told_in_a_sentence(cli, unet, arguments, sentence):
 
 
 def test_both_ways_of_a_cyclegan(cli, photos, monkeypatch):
-    Sources(monkeypatch, source=torch.zeros(64, 3, 16, 16, dtype=torch.uint8))
+    give(monkeypatch, source=torch.zeros(64, 3, 16, 16, dtype=torch.uint8))
     path = checkpoint(CycleGAN(DOMAINS, width=2, blocks=1, discriminator_width=2, patch_layers=1))
     for to in ("A", "B"):
         assert cli("translate", "--ckpt", path, "--input", "in", "--output", to, "--to", to)[0] == 0
@@ -125,7 +124,7 @@ def test_both_ways_of_a_cyclegan(cli, photos, monkeypatch):
 
 
 def test_the_seed_of_pix2pix_is_a_flag(cli, photos, monkeypatch):
-    Sources(monkeypatch, source=torch.zeros(64, 1, 16, 16, dtype=torch.uint8))
+    give(monkeypatch, source=torch.zeros(64, 1, 16, 16, dtype=torch.uint8))
     path = checkpoint(Pix2Pix(PAIRS, width=4, depth=3, discriminator_width=2, patch_layers=1))
     for seed in (1, 2):
         assert cli("translate", "--ckpt", path, "--input", "in", "--output", f"{seed}", "--seed", seed)[0] == 0
@@ -133,7 +132,7 @@ def test_the_seed_of_pix2pix_is_a_flag(cli, photos, monkeypatch):
 
 
 def test_a_model_that_segments_writes_masks_and_one_that_does_neither_is_refused(cli, photos, monkeypatch):
-    Sources(monkeypatch, mask=torch.zeros(64, 16, 16, dtype=torch.uint8))
+    give(monkeypatch, mask=torch.zeros(64, 16, 16, dtype=torch.uint8))
     spec = DataSpec((3, 16, 16), "mask", ("ground", "thing"))
     path = checkpoint(SegmentationUNet(spec, width=2, depth=2))
     status, out, _ = cli("translate", "--ckpt", path, "--input", "in", "--output", "out")

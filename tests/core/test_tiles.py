@@ -38,7 +38,8 @@ def test_tiles_are_no_larger_than_asked_and_their_seams_fade():
 
     tiled, whole = in_tiles(blurred, x, tile=64), in_tiles(blurred, x)
     assert max(max(size) for size in seen[:-1]) <= 64 and len(seen) > 9
-    assert (tiled - whole).abs().max() < 0.1 and (tiled - whole).abs().mean() < 0.005
+    # without the fade 0.058 and 0.0019
+    assert (tiled - whole).abs().max() < 0.03 and (tiled - whole).abs().mean() < 0.001
 
 
 def test_where_memory_is_short_smaller_tiles_are_tried():

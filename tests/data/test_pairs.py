@@ -9,7 +9,7 @@ from PIL import Image
 
 from genbench.core.errors import UserError
 from genbench.data import PairedFolder, Shapes, UnpairedFolder
-from genbench.data.loader import Unpaired
+from genbench.data.loader import TrainLoader, Unpaired
 
 SIZE = 8
 
@@ -116,7 +116,7 @@ def test_pictures_beside_folders_for_a_and_b_are_named(make):
 
 
 def test_pairs_take_no_task(make):
-    with pytest.raises(UserError, match="data.task is denoise, and PairedFolder has two images of each kind already"):
+    with pytest.raises(UserError, match="data.task is denoise, and here are two kinds of images already"):
         load(PairedFolder, make(SETS["trainA"]), task="denoise")
 
 
@@ -136,6 +136,33 @@ def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make
         assert read(data, "test") == [[50, 51, 50], [150, 150, 150]]
     turned = load(UnpairedFolder, path, direction="BtoA", val_size=1)
     assert read(turned, "test")[1] == [50, 51]
+
+
+@pytest.mark.parametrize("memory", ["yes", "no"])
+def test_domains_are_the_same_on_two_processes_and_from_where_a_run_stopped(make, memory):
+    files = {f"train{d}/{k}.png": k + 100 * (d == "B") for d in "AB" for k in range(9 if d == "A" else 12)}
+    data = load(UnpairedFolder, make(files), val_size=1, test_size=1, memory=memory, flip=True, jitter=2)
+    source = data.source("train")
+
+    def batches(position, world, count):
+        loaders = [
+            TrainLoader(source, 4, seed=3, position=position, flip=True, jitter=2, rank=r, world=world)
+            for r in range(world)
+        ]
+        steps = [[batch for batch, _ in zip(loader, range(count), strict=False)] for loader in loaders]
+        return [
+            [torch.cat([getattr(b, name) for b in step]) for name in ("source", "image")]
+            for step in zip(*steps, strict=True)
+        ]
+
+    alone, two, later = batches(0, 1, 8), batches(0, 2, 8), batches(12, 1, 5)
+    for mine, theirs in [*zip(alone, two, strict=True), *zip(alone[3:], later, strict=True)]:
+        assert all(torch.equal(x, y) for x, y in zip(mine, theirs, strict=True))
+
+
+def test_a_split_called_val_is_tested_on_where_there_is_no_other(make):
+    data = load(PairedFolder, make({f"{s}/{k}.png": side_by_side(k, k) for s in ("train", "val") for k in range(9)}))
+    assert len(data.source("test")) == 9 and len(data.source("val")) == 1 and len(data.source("train")) == 8
 
 
 def test_a_missing_domain_folder_is_named(make):
@@ -159,18 +186,24 @@ def test_pairs_are_cut_and_mirrored_together_and_domains_apart(make):
 
 
 def test_jitter_cuts_anywhere_and_only_in_training(make):
-    wide = Image.fromarray(np.tile(np.arange(12, dtype=np.uint8)[None, :, None], (12, 1, 3)))
+    wide = np.stack([*np.mgrid[:12, :12], np.zeros((12, 12))], 2).astype(np.uint8)  # red is the row, green the column
+    wide = Image.fromarray(wide)
     data = load(PairedFolder, make({f"{d}/{k}.png": wide for d in "AB" for k in range(9)}), jitter=4, batch_size=7)
-    left = set()
-    for batch, _ in zip(data.train_dataloader(), range(10), strict=False):
-        left |= set(((batch.image[:, 0, 0, 0] + 1) * 127.5).round().int().tolist())
-    assert left == {0, 1, 2, 3, 4}
+    corners = set()
+    for batch, _ in zip(data.train_dataloader(), range(60), strict=False):
+        assert torch.equal(batch.source, batch.image)
+        corners |= {tuple(c) for c in ((batch.image[:, :2, 0, 0] + 1) * 127.5).round().int().tolist()}
+    assert corners == {(top, left) for top in range(5) for left in range(5)}
     assert data.source("val").batch(torch.arange(1)).image.shape[-1] == SIZE
+    with pytest.raises(UserError, match=r"12×12, smaller than data.size, which is 13\."):
+        load(PairedFolder, str(data.path), jitter=4, size=13).source("train")
     with pytest.raises(UserError, match="data.fit is `none`, which scales nothing"):
         load(PairedFolder, make({}), jitter=4, fit="none")
 
 
 def test_outlines_are_of_the_same_shapes_and_those_of_another_domain_are_not():
+    with pytest.raises(UserError, match="data.labelled is 10, and here are two kinds of images already"):
+        Shapes(target="domain", labelled=10)
     data = Shapes(size=32, target="outline", train_images=40, val_images=8, test_images=8, batch_size=16)
     for batch in (next(iter(data.train_dataloader())), next(iter(data.val_dataloader()))):
         # where the outline is darker than paper, all around, the shape is or begins

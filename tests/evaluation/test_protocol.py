@@ -111,7 +111,9 @@ def test_a_mistake_in_a_file_is_answered_in_a_sentence(tmp_path, text, message):
 
 
 def test_what_there_is_not_is_answered_with_what_there_is():
-    with pytest.raises(UserError, match=r"no protocol 'fid10k'; there are fid10k-test, fid50k-train, fid5k-random.*or name a YAML"):
+    with pytest.raises(
+        UserError, match=r"no protocol 'fid10k'; there are fid10k-test, fid50k-train, fid5k-random.*or name a YAML"
+    ):
         protocol.load("fid10k")
     with pytest.raises(UserError, match="no group of metrics 'FID'; there are fid, kid"):
         Protocol("a").changed(metrics=("FID",))

@@ -91,6 +91,26 @@ def test_cyclegan_pays_for_the_game_for_the_way_back_and_for_what_it_should_leav
     assert terms["fake"] == pytest.approx(sum(j(x).square().mean().item() / 2 for j, _, x in pairs), rel=1e-4)
 
 
+def test_a_discriminator_is_shown_past_images_of_its_own_domain():
+    torch.manual_seed(0)
+    model, seen = cyclegan(pool=1), {"b": [], "a": []}
+    game = Game(model)
+    model.judge_b.register_forward_pre_hook(lambda module, given: seen["b"].append(given[0].detach()))
+    model.judge_a.register_forward_pre_hook(lambda module, given: seen["a"].append(given[0].detach()))
+    made = {"b": [], "a": []}
+    for _ in range(12):
+        a, b = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
+        with torch.no_grad():
+            made["b"].append(model.to_b(a))
+            made["a"].append(model.to_a(b))
+        model.training_step(Batch(b, source=a), 0)
+    assert game.terms
+    for domain in "ab":
+        shown = seen[domain][2::3]  # after the generator's turn the real image, and then the one of the pool
+        ages = [next(k - j for j in range(k, -1, -1) if torch.allclose(shown[k], made[domain][j])) for k in range(12)]
+        assert ages[0] == 0 and max(ages) > 0 and 0 in ages[1:]
+
+
 def test_neither_samples_and_a_seed_draws_the_dropout():
     model, x = pix2pix().eval(), torch.rand(3, 1, 16, 24)
     assert isinstance(model, Translates) and not isinstance(model, Samples)
@@ -125,10 +145,14 @@ def test_what_cannot_be_learnt_from_is_refused():
     with pytest.raises(UserError, match="Images of 1 and of 3 channels cannot be left alone: say `--model.identity 0`"):
         cyclegan(PAIRS)
     assert cyclegan(PAIRS, identity=0).translate(torch.rand(1, 1, 16, 16)).shape == (1, 3, 16, 16)
-    with pytest.raises(UserError, match="CycleGAN takes images whose sides are multiples of 4, and the data has 18"):
+    with pytest.raises(
+        UserError, match="CycleGAN takes images whose sides are multiples of 4, and the data has 18 .*size`.$"
+    ):
         cyclegan(DataSpec((3, 18, 18), "domain", source=(3, 18, 18)))
     with pytest.raises(UserError, match="judges images from 24 pixels a side on"):
         pix2pix(patch_layers=3)
+    with pytest.raises(UserError, match="model.dropout is 1.0; a share below 1"):
+        pix2pix(dropout=1.0)
 
 
 class Copies(CycleGAN):
@@ -154,6 +178,13 @@ def test_translations_both_ways_are_scored_beside_the_truth_where_it_is_known():
     assert kept.found["translations"].shape == kept.found["translations_a"].shape == (3 * 20, 3, 32, 32)
 
 
+def test_data_of_another_size_is_brought_to_the_models():
+    small = Shapes(size=16, target="domain", train_images=8, val_images=20, test_images=8)
+    model = CycleGAN(DataSpec((3, 32, 32), "domain", source=(3, 32, 32)), width=2, blocks=1, patch_layers=1)
+    found = evaluate(model, small, protocol.load("quick")).metrics
+    assert found["translation_psnr"]["value"] > 0 and found["cycle_l1"]["value"] > 0
+
+
 def test_domains_without_a_known_truth_are_scored_as_sets(tmp_path):
     from PIL import Image
 
@@ -164,11 +195,12 @@ def test_domains_without_a_known_truth_are_scored_as_sets(tmp_path):
             if domain == "A" or k < 9:
                 Image.effect_noise((16, 16), 20 + k).point(lambda v, level=level: v // 2 + level // 2).save(path)
     for domain in "AB":
-        (tmp_path / f"test{domain}").rename(tmp_path / f"val{domain}")
-        Image.new("L", (16, 16)).save((tmp_path / f"train{domain}").mkdir() or tmp_path / f"train{domain}" / "0.png")
-    data = UnpairedFolder(str(tmp_path), size=16, test_size=0, workers=0, memory="yes")
+        (tmp_path / f"train{domain}").mkdir()
+        for k in range(2):
+            Image.new("L", (16, 16)).save(tmp_path / f"train{domain}" / f"{k}.png")
+    data = UnpairedFolder(str(tmp_path), size=16, workers=0, memory="yes")
     kept = Pictures()
-    few = protocol.load("quick").changed(extractor="digitsnet")
+    few = protocol.load("fid10k-test").changed(extractor="digitsnet", metrics=("reconstruction",))
     found = evaluate(Copies(data.spec, width=2, blocks=1, patch_layers=1), data, few, pictures=kept).metrics
     assert set(found) == {"translation_fid-digitsnet", "translation_a_fid-digitsnet", "cycle_l1"}
     assert (found["translation_fid-digitsnet"]["n"], found["translation_a_fid-digitsnet"]["n"]) == (12, 9)
