@@ -40,7 +40,7 @@ from genbench.callbacks import (
 from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
 from genbench.core import checkpoint as files
 from genbench.core import machine
-from genbench.core.capabilities import Samples
+from genbench.core.capabilities import Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
@@ -374,6 +374,8 @@ class GenbenchCLI(LightningCLI):
         self._say_wandb()
         if isinstance(self.trainer.lightning_module, Samples):
             console.print(f"  sample:  python -m genbench sample --ckpt {last} --n 64 --out samples.png")
+        if isinstance(self.trainer.lightning_module, (Translates, Segments)):
+            console.print(f"  apply:   python -m genbench translate --ckpt {last} --input FOLDER --output FOLDER")
         best = last.with_name("best.ckpt")
         console.print(f"  measure: python -m genbench test --ckpt {best if best.exists() else last}")
         console.print(f"  resume:  python -m genbench fit --ckpt {last} --max_images N")

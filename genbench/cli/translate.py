@@ -83,6 +83,10 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"{kind} cannot translate: it has no `translate` or `segment` method.")
     method = model.segment if masks else model.translate
     places = _places(names, made, masks)
+    try:
+        made.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {made} cannot be made ({error.strerror}). Give another.") from error
     skipped = []
     with torch.no_grad(), Progress(transient=True) as bar:
         for name in bar.track(names, description="Translating"):
@@ -92,7 +96,10 @@ def main(verb: str, argv: list[str]) -> int:
                 skipped.append(str(error))
                 continue
             picture = picture.convert("L" if channels == 1 else "RGB")
-            _one(lambda x: method(x, **options), picture, places[name], model, masks, arguments)
+            try:
+                _one(lambda x: method(x, **options), picture, places[name], model, masks, arguments)
+            except (OSError, ValueError) as error:  # a format has its bounds, and a disk too
+                skipped.append(f"{places[name]} cannot be written ({error})")
     for reason in skipped:
         print(f"skipped: {reason}")
     others = len(files) - len(names)
@@ -147,4 +154,5 @@ def _one(make: Any, picture: Any, path: Path, model: Any, masks: bool, arguments
         made = both
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     with replacing(path) as file:
-        made.save(file, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))
+        # by itself a JPEG would keep colours at half of the size
+        made.save(file, kind, **{"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {}))

@@ -248,9 +248,10 @@ class ImageData(DataModule):
         for name in ("task", "binarize", "labelled", "per_class"):
             value = getattr(self, name)
             if value not in ("none", None):
+                instead = f"Say `--data.{name} none`" if name in ("task", "binarize") else "Leave it out"
                 raise UserError(
                     f"data.{name} is {value}, and here are two kinds of images already, one to be made from the other. "
-                    "Leave it out."
+                    f"{instead}."
                 )
 
     def compared(self) -> dict[str, Any]:

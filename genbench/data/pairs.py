@@ -112,6 +112,12 @@ class PairedFolder(_TwoKinds):
         side_by_side = [place.name for place in self.of(stage, None)]
         shown, wanted = (_by_key(self.of(stage, domain)) for domain in (self.shown, self.wanted))
         if side_by_side:
+            if len({place.key.rpartition("/")[0] for place in self.of(stage, None)}) > 1:
+                raise UserError(
+                    f"{self.path} has pictures in several folders, as {side_by_side[0]} and {side_by_side[-1]}, that "
+                    "are neither splits nor called A and B. Call those that belong together A and B; pictures that "
+                    "show a pair side by side lie in one folder, or in train, val and test."
+                )
             if shown or wanted:
                 odd = next(iter((shown or wanted).values()))
                 raise UserError(
@@ -157,6 +163,8 @@ class UnpairedFolder(_TwoKinds):
         self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
     ) -> None:
         super().__init__(path, direction, test_size, **kwargs)
+        if stray := next((place.name for place in self.places if place.domain is None), None):
+            raise UserError(f"{self.path}: {stray} lies in no folder of domain A or B. Move it.")
         for stage in self.own_splits:
             for domain in ("A", "B"):
                 if not self.of(stage, domain):

@@ -160,6 +160,12 @@ class Measurement:
             if isinstance(self.model, Classifies) and "classes" in self.protocol.metrics:
                 self.classify()
         if not ranks.from_first(bool(self.scores)):
+            for capability, lacks in ((Translates, "pairs or domains to translate"), (Segments, "masks")):
+                if isinstance(self.model, capability):
+                    raise UserError(
+                        f"{type(self.model).__name__} is measured by {lacks}, and {self.reference.name} has none. "
+                        "Evaluate it on data like that it was trained on."
+                    )
             raise UserError(
                 f"{type(self.subject).__name__} can do nothing that the protocol {self.protocol.name} scores: it asks "
                 f"for {', '.join(self.protocol.metrics)}."

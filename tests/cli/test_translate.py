@@ -84,6 +84,18 @@ def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
     assert not Path("out/broken.png").exists() and Path("out/grey.png").exists()
 
 
+def test_an_image_that_cannot_be_written_is_named_and_the_others_are_made(cli, unet):
+    Image.new("RGB", (9000, 8)).save("in/wide.webp")
+    status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--side-by-side")
+    assert status == 1 and "skipped: out/wide.webp cannot be written" in out and "Traceback" not in err
+    assert Path("out/grey.png").exists()
+
+
+def test_a_jpeg_keeps_its_colours_at_full_size(cli, unet):
+    cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
+    assert Image.open("out/c.JPEG").layer[0][1:3] == (1, 1)  # as many samples of colour as of brightness
+
+
 def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
     Path("out").mkdir()
     Path("out/a.png").write_text("mine")

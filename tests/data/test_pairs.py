@@ -115,6 +115,19 @@ def test_pictures_beside_folders_for_a_and_b_are_named(make):
         load(PairedFolder, make({"train/1.png": 1, "test/1.png": 1}))
 
 
+def test_folders_that_are_no_domains_are_named(make):
+    with pytest.raises(
+        UserError, match=r"several folders, as input/1.png and target/1.png, that are neither splits nor"
+    ):
+        load(PairedFolder, make({f"{d}/{k}.png": 1 for d in ("input", "target") for k in range(1, 2)})).source("train")
+
+
+def test_pictures_of_no_domain_are_named(make):
+    files = {f"train{d}/1.png": 1 for d in "AB"} | {"train/2.png": 2}
+    with pytest.raises(UserError, match=r"train/2.png lies in no folder of domain A or B"):
+        load(UnpairedFolder, make(files))
+
+
 def test_pairs_take_no_task(make):
     with pytest.raises(UserError, match="data.task is denoise, and here are two kinds of images already"):
         load(PairedFolder, make(SETS["trainA"]), task="denoise")
