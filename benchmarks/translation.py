@@ -54,10 +54,10 @@ def sharpness(arguments: argparse.Namespace) -> None:
     shown, true = from_stored(batch.source), from_stored(batch.image)
     rows = []
     for given in arguments.checkpoints:
-        label, _, path = given.rpartition("=")
+        label, _, path = given.partition("=")
         model = genbench.load(path)
         made = torch.cat([model.translate(x, to="B") for x in shown.split(100)])
-        row = {"model": label or path, "images seen": model.images_seen}
+        row = {"model": label, "images seen": model.images_seen}
         row["gradient energy"] = round(energy(made) / energy(true), 3)
         if true.shape[1] == 3:
             row["of colours alone"] = round(energy(chroma(made)) / energy(chroma(true)), 3)

@@ -321,7 +321,8 @@ def show(record: Any) -> None:
         if entry["value"] is not None and entry["std"] is not None:
             value += f" ± {entry['std']:.2g}"
         if entry["value"] is not None and entry.get("bound") not in (None, "exact"):
-            value += f" ({entry['bound']})"
+            value = f"{'≥' if entry['better'] == 'higher' else '≤'} {value}"
+            blank.append(f"{value} {name}: {entry['bound']}")
         if entry["note"]:
             blank.append(f"— {name}: {entry['note']}")
         table.add_row(f"{name} {arrow}".rstrip(), value, f"{entry['n']:,}")
