@@ -14,12 +14,14 @@ from genbench.core.errors import UserError, refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.optim import merge
 from genbench.core.precision import full
-from genbench.models.dcgan import ADAM  # the same in section 4
 from genbench.networks.conv import dcgan_init
 from genbench.networks.cyclegan import ImagePool, ResidualTranslator
 from genbench.networks.pix2pix import PatchGAN, refuse_small
 from genbench.networks.unet import refuse_stride
 from genbench.objectives.adversarial import LeastSquares
+
+# section 4 and the authors' code
+ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class CycleGAN(GenerativeModule):

@@ -15,12 +15,13 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.core.optim import merge
 from genbench.core.precision import full
-from genbench.models.dcgan import ADAM  # the same in section 3.3
-from genbench.models.unet import refuse_single
 from genbench.networks.conv import dcgan_init
 from genbench.networks.pix2pix import Norm, PatchGAN, UNetGenerator, refuse_small
-from genbench.networks.unet import refuse_stride
+from genbench.networks.unet import refuse_single, refuse_stride
 from genbench.objectives.game import Game, Terms, View
+
+# section 3.3
+ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class Pix2Pix(GenerativeModule):
@@ -58,7 +59,7 @@ class Pix2Pix(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        refuse_single(self)
+        refuse_single(self.spec, "Pix2Pix")
         refuse_below(0, {"model.l1": l1, "model.dropout": dropout})
         if dropout >= 1:
             raise UserError(f"model.dropout is {dropout}; a share below 1 leaves something.")

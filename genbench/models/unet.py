@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import full
 from genbench.networks import unet
@@ -39,7 +38,7 @@ class UNet(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_single(self)
+        unet.refuse_single(self.spec, "UNet")
         self.loss = loss
         self.net = unet.UNet(self.spec.source[0], self.spec.channels, width, depth, skips)
         self.stride = self.net.stride
@@ -57,12 +56,3 @@ class UNet(GenerativeModule):
     def translate(self, x: Tensor, *, to: str = "B") -> Tensor:
         """[B, C', H, W] -> [B, C, H, W] in [-1, 1]."""
         return self.net(x).clamp(-1, 1)
-
-
-def refuse_single(model: GenerativeModule) -> None:
-    """Raise UserError where the data has no pairs to learn from."""
-    if model.spec.target != "image":
-        raise UserError(
-            f"{type(model).__name__} makes one image from another, and this data has no pairs of such. Give it a task, "
-            "such as `--data.task colourise`, or data with pairs, such as `--data PairedFolder --data.path FOLDER`."
-        )

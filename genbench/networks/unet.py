@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError, refuse_below
 
 
@@ -62,4 +63,13 @@ def refuse_stride(size: int, stride: int, name: str, instead: str = ", or a smal
         raise UserError(
             f"{name} takes images whose sides are multiples of {stride}, and the data has {size} pixels a side. Set "
             f"`--data.size`{instead}."
+        )
+
+
+def refuse_single(spec: DataSpec, name: str) -> None:
+    """Raise UserError where the data has no pairs to learn from."""
+    if spec.target != "image":
+        raise UserError(
+            f"{name} makes one image from another, and this data has no pairs of such. Give it a task, such as "
+            "`--data.task colourise`, or data with pairs, such as `--data PairedFolder --data.path FOLDER`."
         )

@@ -158,6 +158,9 @@ def test_the_shipped_suites_are_those_that_are_promised():
         "likelihood",
         "likelihood_8bit",
         "reconstruction",
+        "colourise",
+        "unpaired",
+        "segmentation",
     }
 
 
