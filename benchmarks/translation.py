@@ -28,6 +28,7 @@ import genbench.data
 from genbench.core.batch import from_stored
 from genbench.data import DataModule, Shapes
 from genbench.data.tasks import LUMA
+from genbench.metrics.reconstruction import psnr
 from genbench.metrics.segmentation import mean_iou
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,7 +62,7 @@ def sharpness(arguments: argparse.Namespace) -> None:
         row["gradient energy"] = round(energy(made) / energy(true), 3)
         if true.shape[1] == 3:
             row["of colours alone"] = round(energy(chroma(made)) / energy(chroma(true)), 3)
-        row["psnr"] = round(10 * torch.log10(4 / (made - true).square().mean((1, 2, 3))).mean().item(), 2)
+        row["psnr"] = round(psnr(made, true).mean().item(), 2)
         rows.append(row)
     report(f"Sharpness on {len(true):,} test images of {data.name}", rows, arguments.out or RESULTS / "sharpness.json")
 

@@ -18,7 +18,7 @@ from genbench.core.capabilities import Reconstructs, Samples, Segments, Translat
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
-from genbench.evaluation.pictures import POINTS, painted, scatter
+from genbench.evaluation.pictures import POINTS, beside, painted, scatter
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
@@ -119,18 +119,15 @@ class Pictures(Callback):
         if "A" in module.domains:
             other = module.translate(real, to="A")
             columns = [source, made, module.translate(made, to="A"), real, other, module.translate(other, to="B")]
-        channels = max(x.shape[1] for x in columns)
-        columns = [x.to(real.dtype).expand(-1, channels, -1, -1) for x in columns]
-        return grid(torch.stack(columns, 1).flatten(0, 1), columns=6)
+        return grid(beside([x.to(real.dtype) for x in columns]).flatten(0, 1), columns=6)
 
     def _masks(self, trainer, module: GenerativeModule) -> Image.Image:
         """An image, the classes that the model finds in it, and the true ones, in turn."""
         batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
         image = batch.image.to(module.device, module.dtype)
         found = module.segment(image).argmax(1)
-        columns = [image.float().expand(-1, 3, -1, -1)]
-        columns += [from_uint8(painted(mask.to(image.device))) for mask in (found, batch.mask)]
-        return grid(torch.stack(columns, 1).flatten(0, 1), columns=6)
+        columns = [image.float(), *(from_uint8(painted(mask)) for mask in (found, batch.mask))]
+        return grid(beside(columns).flatten(0, 1), columns=6)
 
     def _asked(self, trainer, module: GenerativeModule, n: int) -> Tensor | None:
         """Classes in turn, or the first captions of the validation split, which are written beside the grids."""

@@ -247,11 +247,11 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
             return cost
         if isinstance(model, HasLikelihood) and model.likelihood == "exact":
             return -model.log_likelihood(real).mean().item()
-        if isinstance(model, Translates) and recipe.spec.target == "domain":
-            made = model.translate(from_stored(data.everything.everything.source), to="B")
-            return sliced_wasserstein(project(made), project(real)).item()
         if isinstance(model, Translates):
-            return (model.translate(from_stored(data.everything.everything.source)) - real).square().mean().item()
+            made = model.translate(from_stored(data.everything.everything.source), to="B")
+            if recipe.spec.target == "domain":
+                return sliced_wasserstein(project(made), project(real)).item()
+            return (made - real).square().mean().item()
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
         return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()

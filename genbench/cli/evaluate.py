@@ -299,6 +299,8 @@ def show(record: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from genbench.leaderboard.formats import bound_sign
+
     console = Console(highlight=False, soft_wrap=True)
     protocol, run = record.protocol, record.run or {}
     which = f", {run['checkpoint']} at {run['images_seen']:,} images seen, {run['weights']} weights" if run else ""
@@ -320,8 +322,8 @@ def show(record: Any) -> None:
         value = "—" if entry["value"] is None else f"{entry['value']:.5g}"
         if entry["value"] is not None and entry["std"] is not None:
             value += f" ± {entry['std']:.2g}"
-        if entry["value"] is not None and entry.get("bound") not in (None, "exact"):
-            value = f"{'≥' if entry['better'] == 'higher' else '≤'} {value}"
+        if entry["value"] is not None and (sign := bound_sign(entry["better"], entry.get("bound"))):
+            value = sign + value
             blank.append(f"{value} {name}: {entry['bound']}")
         if entry["note"]:
             blank.append(f"— {name}: {entry['note']}")

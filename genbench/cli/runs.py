@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import logging
 import os
@@ -32,6 +33,16 @@ def import_modules(argv: list[str]) -> list[str]:
                 f"--import {module}: {error}. Give a module that Python finds from {Path.cwd()}."
             ) from error
     return rest
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of a verb that applies a trained model: which one, of which weights, and where."""
+    parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
+    parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
+    parser.add_argument("--name", help="name of the run, for --ckpt last")
+    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
 
 
 def run_of(ckpt: Path) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.runs import find_checkpoint, import_modules, usable_device
+from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, refuse_below
 
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
@@ -16,19 +16,14 @@ FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PN
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m genbench sample", description="Draw images from a trained model.")
-    parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
+    add_model_arguments(parser)
     parser.add_argument("--n", type=int, default=64, help="number of images (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="image i is drawn from seed + i (default 0)")
     parser.add_argument("--out", type=Path, default=Path("samples.png"), help=f"what is written: {FORMATS}")
     parser.add_argument("--label", help="class to draw, by name or number, for models trained on labels (default: all)")
     parser.add_argument("--prompt", help='what to draw, "in words", for models trained on captions')
-    parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
     parser.add_argument("--batch-size", type=int, default=64, help="images drawn at once; changes speed alone")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     parser.add_argument("--overwrite", action="store_true", help="replace what PATH holds")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
-    parser.add_argument("--name", help="name of the run, for --ckpt last")
-    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
     parser.epilog = "A model's own sampling options are flags too: a wrong one lists those that the model has."
     return parser
 

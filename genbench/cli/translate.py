@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.runs import find_checkpoint, import_modules, usable_device
+from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, refuse_below
 
 
@@ -16,18 +16,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Make an image of each image in a folder, under the same name and of the same size: a translation, "
         "or a mask of a model that segments.",
     )
-    parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
+    add_model_arguments(parser)
     parser.add_argument("--input", required=True, type=Path, help="folder of images of any size, searched to any depth")
     parser.add_argument("--output", required=True, type=Path, help="folder that is written")
     parser.add_argument("--to", help="domain that is wanted, for models that know two: A or B (default B)")
     parser.add_argument("--side-by-side", action="store_true", help="what was shown on the left, what was made right")
     parser.add_argument("--tile", type=int, default=1024, help="larger images go in tiles of so many pixels a side")
-    parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     parser.add_argument("--overwrite", action="store_true", help="replace images that the output folder holds")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
-    parser.add_argument("--name", help="name of the run, for --ckpt last")
-    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
     parser.epilog = "A model's own options are flags too, as --seed of Pix2Pix: a wrong one lists those that it has."
     return parser
 
@@ -54,16 +49,11 @@ def main(verb: str, argv: list[str]) -> int:
     import genbench
     from genbench.cli.sample import own_options
     from genbench.core.capabilities import Segments, Translates
-    from genbench.data.folder import EXTENSIONS, Files
+    from genbench.data.folder import Files, images_among
 
     reader = Files(shown)
     files = reader.names()
-    names = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
-    if not names:
-        raise UserError(
-            f"There is no image in {shown}, which has {len(files)} other files. The names of images end in "
-            f"{', '.join(EXTENSIONS)}."
-        )
+    names = images_among(files, shown)
     ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
     device = usable_device(arguments.device)
     model = genbench.load(ckpt, raw=arguments.raw, device=device)
@@ -96,8 +86,9 @@ def main(verb: str, argv: list[str]) -> int:
                 skipped.append(str(error))
                 continue
             picture = picture.convert("L" if channels == 1 else "RGB")
+            image = _made(lambda x: method(x, **options), picture, model, masks, arguments)
             try:
-                _one(lambda x: method(x, **options), picture, places[name], model, masks, arguments)
+                _write(image, places[name])
             except (OSError, ValueError) as error:  # a format has its bounds, and a disk too
                 skipped.append(f"{places[name]} cannot be written ({error})")
     for reason in skipped:
@@ -126,14 +117,13 @@ def _places(names: list[str], folder: Path, masks: bool) -> dict[str, Path]:
     return places
 
 
-def _one(make: Any, picture: Any, path: Path, model: Any, masks: bool, arguments: argparse.Namespace) -> None:
-    """Translate one picture, L or RGB, and write what is made of it."""
+def _made(make: Any, picture: Any, model: Any, masks: bool, arguments: argparse.Namespace) -> Any:
+    """What is made of one picture, L or RGB, as a PIL image."""
     import numpy as np
     import torch
     from PIL import Image
 
     from genbench.core.batch import from_uint8, to_uint8
-    from genbench.core.files import replacing
     from genbench.core.tiles import in_tiles
     from genbench.evaluation.pictures import painted
 
@@ -147,12 +137,20 @@ def _one(make: Any, picture: Any, path: Path, model: Any, masks: bool, arguments
     else:
         level = to_uint8(found).cpu().numpy()
         made = Image.fromarray(level[0] if len(level) == 1 else level.transpose(1, 2, 0))
-    if arguments.side_by_side:
-        both = Image.new("L" if made.mode == picture.mode == "L" else "RGB", (2 * picture.width, picture.height))
-        both.paste(picture, (0, 0))
-        both.paste(made if made.mode in ("L", "RGB") else made.convert("RGB"), (picture.width, 0))
-        made = both
+    if not arguments.side_by_side:
+        return made
+    both = Image.new("L" if made.mode == picture.mode == "L" else "RGB", (2 * picture.width, picture.height))
+    both.paste(picture, (0, 0))
+    both.paste(made if made.mode in ("L", "RGB") else made.convert("RGB"), (picture.width, 0))
+    return both
+
+
+def _write(image: Any, path: Path) -> None:
+    from PIL import Image
+
+    from genbench.core.files import replacing
+
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     with replacing(path) as file:
         # by itself a JPEG would keep colours at half of the size
-        made.save(file, kind, **{"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {}))
+        image.save(file, kind, **{"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {}))

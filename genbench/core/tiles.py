@@ -28,7 +28,7 @@ def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor
     while True:
         try:
             return _in_tiles(make, x, stride, tile)
-        except (torch.OutOfMemoryError, RuntimeError) as error:  # a CPU's is a plain RuntimeError
+        except RuntimeError as error:  # a CPU's is a plain one
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             tile = min(tile, max(x.shape[2:])) // 2
@@ -45,14 +45,13 @@ def _in_tiles(make: Make, x: Tensor, stride: int, tile: int) -> Tensor:
         return _filled(make, x, stride)
     side = max(tile // stride, 1) * stride
     overlap = max(side // SHARE, 1)
-    total = weight = torch.zeros(())
+    total, weight = None, x.new_zeros(height, width)
     for top in _starts(height, side, overlap):
         for left in _starts(width, side, overlap):
             part = x[:, :, top : top + side, left : left + side]
             made = _filled(make, part, stride)
-            if total.ndim == 0:
+            if total is None:
                 total = made.new_zeros(*made.shape[:2], height, width)
-                weight = made.new_zeros(height, width)
             fade = torch.outer(_fade(part.shape[2], overlap), _fade(part.shape[3], overlap)).to(made)
             total[:, :, top : top + side, left : left + side] += made * fade
             weight[top : top + side, left : left + side] += fade

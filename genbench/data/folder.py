@@ -85,16 +85,22 @@ def find(path: str, root: Path) -> Path:
     raise UserError(f"There is no folder or zip file `{path}`: looked at {looked}. Say where it is with `--data.path`.")
 
 
-def opened(path: Path) -> tuple[Files | ZipFiles, list[str]]:
-    """What reads a folder or zip file, and the sorted names of its images. Raises UserError where there are none."""
-    reader = ZipFiles(path) if path.is_file() else Files(path)
-    files = reader.names()
+def images_among(files: list[str], path: Path) -> list[str]:
+    """Sorted, those of the files in `path` that are named as images are. Raises UserError where there are none."""
     images = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
     if not images:
         raise UserError(
             f"There is no image in {path}, which has {len(files)} other files. The names of images end in "
             f"{', '.join(EXTENSIONS)}."
         )
+    return images
+
+
+def opened(path: Path) -> tuple[Files | ZipFiles, list[str]]:
+    """What reads a folder or zip file, and the sorted names of its images. Raises UserError where there are none."""
+    reader = ZipFiles(path) if path.is_file() else Files(path)
+    files = reader.names()
+    images = images_among(files, path)
     if len(images) < len(files):
         rank_zero_warn(f"{path}: {len(files) - len(images)} files that are no images are ignored.")
     return reader, images

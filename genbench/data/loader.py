@@ -173,7 +173,7 @@ def cut(image: Tensor, corner: Tensor, jitter: int) -> Tensor:
     """[B, C, H, W] -> [B, C, H - jitter, W - jitter], of each image what begins at its `corner` [2, B]."""
     down, right = (
         start[:, None] + torch.arange(side - jitter, device=image.device)
-        for start, side in zip(corner.to(image.device), image.shape[2:], strict=True)
+        for start, side in zip(corner, image.shape[2:], strict=True)
     )
     rows, channels = (torch.arange(n, device=image.device) for n in image.shape[:2])
     return image[rows[:, None, None, None], channels[:, None, None], down[:, None, :, None], right[:, None, None, :]]

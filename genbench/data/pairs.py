@@ -96,8 +96,8 @@ class PairedFolder(_TwoKinds):
 
     Either A and B side by side in one picture, A left, as the sets of pix2pix have them, in folders train, val and
     test; or two folders of the same names, A and B, with train, val and test in them or around them (or trainA,
-    trainB, ...). A val without a test is tested on; what else is missing of
-    both is cut off train. A picture that is not square is cut to a square.
+    trainB, ...). A val without a test is tested on; what else is missing of both is cut off train. A picture that is
+    not square is cut to a square.
 
     Args:
         path: The folder or the zip file, as it is or below the data root
@@ -109,10 +109,11 @@ class PairedFolder(_TwoKinds):
     target = "image"
 
     def split(self, stage: Stage) -> Split:
-        side_by_side = [place.name for place in self.of(stage, None)]
+        halves = self.of(stage, None)
+        side_by_side = [place.name for place in halves]
         shown, wanted = (_by_key(self.of(stage, domain)) for domain in (self.shown, self.wanted))
         if side_by_side:
-            if len({place.key.rpartition("/")[0] for place in self.of(stage, None)}) > 1:
+            if len({place.key.rpartition("/")[0] for place in halves}) > 1:
                 raise UserError(
                     f"{self.path} has pictures in several folders, as {side_by_side[0]} and {side_by_side[-1]}, that "
                     "are neither splits nor called A and B. Call those that belong together A and B; pictures that "
@@ -146,8 +147,8 @@ class UnpairedFolder(_TwoKinds):
     """Images of two domains in a folder or a zip file, in folders trainA, trainB, testA and testB as the sets of
     CycleGAN have them (and valA, valB), or A and B with train, val and test in them or around them.
 
-    A val without a test is tested on; what else is missing of
-    both is cut off train. A picture that is not square is cut to a square.
+    A val without a test is tested on; what else is missing of both is cut off train. A picture that is not square is
+    cut to a square.
 
     Args:
         path: The folder or the zip file, as it is or below the data root

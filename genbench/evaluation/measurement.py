@@ -40,7 +40,7 @@ from genbench.evaluation.features import (
     in_order,
 )
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
-from genbench.evaluation.pictures import COLUMNS, Pictures, nearest, painted
+from genbench.evaluation.pictures import COLUMNS, Pictures, beside, nearest, painted
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
 from genbench.metrics.frechet import frechet_distance
@@ -383,12 +383,12 @@ class Measurement:
             images, x = self._for_model(rows)
             return images, self.model.reconstruct(x)
 
-        self._made("reconstruct", "Reconstructing", "", "reconstructions", make, self.reference, self.reference)
+        b = self.reference
+        self._made("reconstruct", "Reconstructing", "", "reconstructions", make, shown=b, wanted=b, truth=b)
         if isinstance(self.model, Encodes):
             numbers = math.prod(self.model.latent_shape)
             each = 32 if self.model.latent_dtype == "float32" else math.log2(self.model.latent_values)
-            n = len(self.reference)
-            self.group("reconstruction", n, lambda: {"code_bits": numbers * each}, featured=False)
+            self.group("reconstruction", len(b), lambda: {"code_bits": numbers * each}, featured=False)
 
     def translate(self) -> None:
         """To each domain of the model: beside the true image where it is known, else as one set beside another."""
@@ -436,18 +436,18 @@ class Measurement:
         make: Callable[[Tensor], tuple[Tensor, ...]],
         shown: ImageSet,
         wanted: ImageSet,
-        truth: ImageSet | None = None,
+        truth: ImageSet | None,
     ) -> dict[str, float]:
         """Scores of what a model makes of images that it is shown, and the means that they come from.
 
         prefix  of the scores' names
         make    rows -> uint8 images that are shown, what the model made of them and, where it can, of that again
         wanted  images of the kind that are to be made: their distribution is compared
-        truth   those that are to be made, row by row; where there are none, only distributions are compared
+        truth   those that are to be made, row by row, which may be `shown` itself; where there are none, only
+                distributions are compared
         """
         extraction = Extraction(self.extractor, keep=False)
         points = len(wanted.shape) == 1
-        truth = shown if method == "reconstruct" else truth
         lpips = None if points or truth is None else lpips_at_hand(self.device)
         kept = choice(len(shown), self.pictures.reconstructions)
 
@@ -456,10 +456,10 @@ class Measurement:
             _refuse_nan(found, method, type(self.model).__name__)
             found = bring(to_stored(found), wanted.shape)  # clamped: a linear decoder may leave the range
             extraction.add(number, found.to(self.device), real)
-            true = None if truth is None else truth.images(rows)
+            true = None if truth is None else images if truth is shown else truth.images(rows)
             back = [bring(to_stored(x), shown.shape) for x in again]
-            columns = [images, found, *([] if method == "reconstruct" else [true] if true is not None else back)]
-            self.pictures.keep(sheet, rows, _beside(columns), kept)
+            third = [] if truth is shown else back if true is None else [true]
+            self.pictures.keep(sheet, rows, beside([images, found, *third]), kept)
             scores = {}
             if back:
                 scores["back"] = (from_stored(back[0].cpu()) - from_stored(images)).abs().flatten(1).mean(1)
@@ -480,8 +480,8 @@ class Measurement:
         self.pictures.gather(sheet)
         n = len(shown)
         means = {name: value.double().mean().item() for name, value in values.items()}
-        beside = {prefix + name: value for name, value in means.items() if name != "back"}
-        self.group("reconstruction", n, lambda: beside, featured=False)
+        named = {prefix + name: value for name, value in means.items() if name != "back"}
+        self.group("reconstruction", n, lambda: named, featured=False)
         if truth is not None and not points:
             if "ssim" not in means:
                 note = f"needs images of at least {WINDOW}×{WINDOW}"
@@ -529,7 +529,7 @@ class Measurement:
             logits = self.model.segment(x).float().cpu()
             if logits.shape[-2:] != masks.shape[-2:]:
                 logits = interpolate(logits, masks.shape[-2:], mode="bilinear", align_corners=False)
-            self.pictures.keep("masks", rows, _beside([image, painted(logits.argmax(1)), painted(masks[rows])]), kept)
+            self.pictures.keep("masks", rows, beside([image, painted(logits.argmax(1)), painted(masks[rows])]), kept)
             each = [confusion(logits[k : k + 1], masks[rows[k : k + 1]].long()) for k in range(real)]
             return {"confusion": torch.stack(each)}
 
@@ -565,14 +565,6 @@ def _frechet(fake: Features, real: Features) -> float:
         if features.count < 2:
             raise UserError(f"needs at least 2 {what}, got {features.count}")
     return frechet_distance(fake.mu, fake.sigma, real.mu, real.sigma).item()
-
-
-def _beside(columns: list[Tensor]) -> Tensor:
-    """Stored images or points of the same rows as one tensor [B, columns, ...], grey ones as colours beside colours."""
-    channels = max(x.shape[1] for x in columns)
-    if columns[0].ndim == 4:
-        columns = [x.expand(-1, channels, -1, -1) for x in columns]
-    return torch.stack([x.cpu() for x in columns], 1)
 
 
 def _refuse_nan(images: Tensor, method: str, model: str) -> None:

@@ -92,6 +92,14 @@ class Pictures:
                 picture.save(file, "PNG", pnginfo=about)
 
 
+def beside(columns: Sequence[Tensor]) -> Tensor:
+    """Images or points of the same rows as one tensor [B, columns, ...], grey ones as colours beside colours."""
+    if columns[0].ndim == 4:
+        channels = max(x.shape[1] for x in columns)
+        columns = [x.expand(-1, channels, -1, -1) for x in columns]
+    return torch.stack([x.cpu() for x in columns], 1)
+
+
 def painted(mask: Tensor) -> Tensor:
     """Classes [B, H, W] -> uint8 [B, 3, H, W], a colour for each."""
     colours = torch.tensor(MASK_COLOURS, dtype=torch.uint8, device=mask.device)

@@ -256,7 +256,7 @@ def _metric(board: Board, metric: str, priority: int) -> Column:
         if score.mean is None:
             cells.append(BLANK)
             continue
-        sign = {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if _bounded(score) else ""
+        sign = bound_sign(better, score.bound)
         deviation = "" if score.std is None else f"{PLUS_MINUS}{score.std:,.{decimals}f}"
         some = f" ({score.seeds})" if score.seeds < len(row.seeds) else ""
         cells.append(f"{sign}{_fixed(score.mean, decimals)}{deviation}{some}")
@@ -302,6 +302,11 @@ def _fixed(value: float, decimals: int) -> str:
 
 def _rounded(value: float | None) -> str:
     return BLANK if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def bound_sign(better: str | None, bound: str | None) -> str:
+    """What stands before a score that is a bound, the likelihood itself being at least as good; else nothing."""
+    return {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if bound not in (None, "exact") else ""
 
 
 def _bounded(score: Score) -> bool:

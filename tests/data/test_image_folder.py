@@ -22,26 +22,6 @@ def picture(number, size=SIZE, mode="RGB"):
     return Image.new(mode, (size, size), (number, 0, 0) if mode == "RGB" else number)
 
 
-@pytest.fixture(params=["folder", "zip"])
-def make(request, tmp_path):
-    """make({"cat/1.png": 7, "note.txt": b"..."}) -> path of a folder, or of a zip, with these files."""
-
-    def write(files):
-        folder = tmp_path / "pictures"
-        for name, content in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content) if isinstance(content, bytes) else picture(content).save(path)
-        if request.param == "folder":
-            return str(folder)
-        with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
-            for path in sorted(folder.rglob("*"), reverse=True):  # in no useful order
-                archive.write(path, path.relative_to(folder))
-        return str(tmp_path / "pictures.zip")
-
-    return write
-
-
 def load(path, **kwargs):
     return ImageFolder(path=path, **{"size": SIZE, "workers": 0, **kwargs})
 

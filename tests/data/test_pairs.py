@@ -1,7 +1,5 @@
 """Folders and zips of pairs, and of two domains."""
 
-import zipfile
-
 import numpy as np
 import pytest
 import torch
@@ -22,26 +20,6 @@ def side_by_side(a, b, width=2 * SIZE):
     both = Image.new("RGB", (width, SIZE), (a, 0, 0))
     both.paste(picture(b), (SIZE, 0))
     return both
-
-
-@pytest.fixture(params=["folder", "zip"])
-def make(request, tmp_path):
-    """make({"A/1.png": 7}) -> path of a folder, or of a zip, with these pictures; a number is one of that colour."""
-
-    def write(files):
-        folder = tmp_path / "set"
-        for name, content in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            (picture(content) if isinstance(content, int) else content).save(path)
-        if request.param == "folder":
-            return str(folder)
-        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
-            for path in sorted(folder.rglob("*"), reverse=True):
-                archive.write(path, path.relative_to(folder))
-        return str(tmp_path / "set.zip")
-
-    return write
 
 
 def load(kind, path, **kwargs):
