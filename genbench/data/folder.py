@@ -15,7 +15,7 @@ from PIL import Image
 
 from genbench.core.errors import UserError, refuse_below
 from genbench.data.base import ImageData, Split, Stage
-from genbench.data.pictures import read_picture
+from genbench.data.pictures import picture_size, read_picture
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
@@ -159,6 +159,9 @@ class Files:
     def picture(self, name: str) -> Image.Image:
         return read_picture(self.path / name, str(self.path / name))
 
+    def size(self, name: str) -> tuple[int, int]:
+        return picture_size(self.path / name, str(self.path / name))
+
 
 class ZipFiles:
     """Reads the files of a zip without unpacking it: names in it are keys and never paths on the disk."""
@@ -172,7 +175,13 @@ class ZipFiles:
         return [name for name in self._archive().namelist() if not name.endswith("/") and not _hidden(name)]
 
     def picture(self, name: str) -> Image.Image:
-        return read_picture(lambda: io.BytesIO(self._archive().read(name)), f"{name} in {self.path}")
+        return read_picture(lambda: self._file(name), f"{name} in {self.path}")
+
+    def size(self, name: str) -> tuple[int, int]:
+        return picture_size(lambda: self._file(name), f"{name} in {self.path}")
+
+    def _file(self, name: str) -> io.BytesIO:
+        return io.BytesIO(self._archive().read(name))
 
     def _archive(self) -> zipfile.ZipFile:
         # one for each process: after a fork, parent and child would move the same file's position

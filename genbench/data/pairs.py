@@ -47,6 +47,25 @@ class HalfPictures:
             yield picture.crop((width // 2 * self.right, 0, width // 2 * (1 + self.right), height))
 
 
+class PartnerPictures:
+    """rows -> pictures of one folder, each checked to be cut to a square as its partner in the other folder is."""
+
+    def __init__(self, reader: Files | ZipFiles, names: list[str], partners: list[str]) -> None:
+        self.reader, self.names, self.partners = reader, names, partners
+
+    def __call__(self, rows: np.ndarray) -> Iterator[Image.Image]:
+        for row in rows:
+            name, partner = self.names[row], self.partners[row]
+            picture = self.reader.picture(name)
+            (w, h), (width, height) = picture.size, self.reader.size(partner)
+            if abs(w * height - h * width) > max(w + h, width + height):  # more than rounding a scaled side may do
+                raise UserError(
+                    f"{name} is {w}×{h} and its partner {partner} {width}×{height}: cut to a square, they would show "
+                    "different parts. Give both the same proportions, or say `--data.fit stretch`."
+                )
+            yield picture
+
+
 class _TwoKinds(ImageData):
     """What both classes below share: how a folder is found and how its files are told apart."""
 
@@ -138,8 +157,11 @@ class PairedFolder(_TwoKinds):
                 f"{len(names)} images in {self.path} have no partner of the same name in the other folder: "
                 f"{', '.join(names[:NAMED])}{more}. Add these, or remove the images."
             )
-        image = self._files([wanted[key] for key in sorted(wanted)])
-        image.source = self._files([shown[key] for key in sorted(shown)])
+        names, partners = ([found[key] for key in sorted(found)] for found in (wanted, shown))
+        image = self._files(names)
+        if self.fit != "stretch":
+            image.pictures = PartnerPictures(self.reader, names, partners)
+        image.source = self._files(partners)
         return image
 
 

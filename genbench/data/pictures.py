@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from genbench.core.errors import UserError
 
@@ -20,13 +21,9 @@ def read_picture(file: str | Path | Callable[[], BinaryIO], name: str) -> Image.
 
     Raises UserError naming a file that is no whole image.
     """
-    try:
-        with Image.open(file() if callable(file) else file) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-    # Pillow's plugins let through whatever a broken file makes them stumble over, SyntaxError and struct.error included
-    except Exception as error:
-        raise UserError(f"{name} cannot be read as an image ({error}). Replace it or remove it.") from error
+    with _opened(file, name) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise UserError(f"{name} has floating-point pixels, whose black and white are unknown. Convert it to 8 bits.")
     if image.mode.startswith("I"):  # 16 bits of grey: Pillow's own conversion would clip them at 255
@@ -35,6 +32,23 @@ def read_picture(file: str | Path | Callable[[], BinaryIO], name: str) -> Image.
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def picture_size(file: str | Path | Callable[[], BinaryIO], name: str) -> tuple[int, int]:
+    """Width and height of the upright picture, by what stands before its pixels."""
+    with _opened(file, name) as image:
+        on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size[::-1] if on_its_side else image.size
+
+
+@contextmanager
+def _opened(file: str | Path | Callable[[], BinaryIO], name: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(file() if callable(file) else file) as image:
+            yield image
+    # Pillow's plugins let through whatever a broken file makes them stumble over, SyntaxError and struct.error included
+    except Exception as error:
+        raise UserError(f"{name} cannot be read as an image ({error}). Replace it or remove it.") from error
 
 
 @dataclass(frozen=True)

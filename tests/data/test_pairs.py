@@ -1,5 +1,7 @@
 """Folders and zips of pairs, and of two domains."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,24 @@ def test_halves_that_differ_in_size_are_named(make):
     path = make({"train/1.png": side_by_side(1, 2), "train/2.png": side_by_side(1, 2, width=2 * SIZE + 1)})
     with pytest.raises(UserError, match=r"train/2.png is 17×8: its halves differ in size"):
         load(PairedFolder, path, val_size=1, test_size=0).source("train")
+
+
+def test_partners_of_other_proportions_are_named_where_they_would_be_cut_apart(make):
+    rest = {f"{domain}/train/{k}.png": 0 for domain in "AB" for k in range(2)}
+    scaled = {"A/test/1.png": picture(1), "B/test/1.png": picture(2, 2 * SIZE, 2 * SIZE)}
+    path = make({**rest, **scaled, "A/test/2.png": picture(3, 3 * SIZE), "B/test/2.png": picture(4, 2 * SIZE)})
+    with pytest.raises(UserError, match="B/test/2.png is 16×8 and its partner A/test/2.png 24×8: cut to a square, th"):
+        read(load(PairedFolder, path, val_size=1), "test")
+    assert read(load(PairedFolder, path, val_size=1, fit="stretch"), "test") == [[1, 3], [2, 4]]
+
+
+def test_partners_are_compared_as_they_stand_upright(make):
+    exif, lying = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # turned a quarter
+    picture(100, SIZE, 2 * SIZE).save(lying, "jpeg", exif=exif, quality=100)
+    rest = {f"{domain}/train/{k}.png": 0 for domain in "AB" for k in range(2)}
+    path = make({**rest, "A/test/1.jpg": lying.getvalue(), "B/test/1.png": picture(2, 2 * SIZE)})
+    assert read(load(PairedFolder, path, val_size=1), "test")[1] == [2]
 
 
 def test_pictures_beside_folders_for_a_and_b_are_named(make):
