@@ -67,10 +67,15 @@ def columns(board: Board) -> list[Column]:
     return found + [column for column in cost if set(column.cells) != {BLANK}]
 
 
+def measured_on(board: Board, namesakes: str = "") -> str:
+    """Data set and protocol, with its key where others have its name."""
+    name = board.protocol["name"] + (f" [{board.protocol['key']}]" if namesakes else "")
+    return f"{board.data['name']} · {name}"
+
+
 def heading(board: Board, namesakes: str = "") -> list[str]:
     """What a table is, and by what it ranks; `namesakes` says how protocols of one name differ."""
-    name = board.protocol["name"] + (f" [{board.protocol['key']}]" if namesakes else "")
-    title = f"{board.data['name']} · {name} · {board.track}"
+    title = f"{measured_on(board, namesakes)} · {board.track}"
     facts = [f"{board.protocol['split']} split" if isinstance(board.protocol.get("split"), str) else ""]
     extractor = board.protocol.get("extractor")
     if isinstance(extractor, dict) and isinstance(extractor.get("name"), str):

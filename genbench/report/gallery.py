@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from genbench.leaderboard import formats
 from genbench.leaderboard.board import Board, Row
 from genbench.report import pictures
 from genbench.report.pictures import Picture, Shown
@@ -36,9 +37,11 @@ TITLES = {
 }
 
 
-def galleries(rows: Rows, skipped: list[tuple[Path, str]]) -> tuple[list[dict[str, Any]], list[str]]:
+def galleries(
+    rows: Rows, tables: Sequence[tuple[Board, str]], skipped: list[tuple[Path, str]]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Of each kind the pictures of all rows, by protocol; and what was left out of them."""
-    tiles = _tiles(rows)
+    tiles = _tiles(rows, tables)
     wanted: list[tuple[str, dict[str, Any], Picture]] = []
     for kind in TITLES:
         for tile in tiles:
@@ -64,10 +67,10 @@ def galleries(rows: Rows, skipped: list[tuple[Path, str]]) -> tuple[list[dict[st
     return found, list(_left_out(tiles, {tile["path"] for _, tile, _ in wanted}, shown))
 
 
-def _tiles(rows: Rows) -> list[dict[str, Any]]:
+def _tiles(rows: Rows, tables: Sequence[tuple[Board, str]]) -> list[dict[str, Any]]:
     """A row of each data set and protocol once, in the order of the first board that it is on."""
     tiles: dict[Path, dict[str, Any]] = {}
-    for board in rows.boards:
+    for board, namesakes in tables:
         both = _with_best_and_last(board)
         for row in board.rows:
             record, path = rows.of(board, row)[0]
@@ -78,7 +81,7 @@ def _tiles(rows: Rows) -> list[dict[str, Any]]:
             tiles[path] = {
                 "path": path,
                 "folder": path.with_suffix(""),
-                "protocol": f"{board.data['name']} · {board.protocol['name']}",
+                "protocol": formats.measured_on(board, namesakes),
                 "label": row.label,
                 "facts": " · ".join(fact for fact in facts if fact),
                 "by": board.by,

@@ -50,7 +50,7 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
     rows = Rows(found, [board for board, _ in tables])
     trained = runs(found, rows)
     anchors = {path: run["anchor"] for run in trained for path in run["paths"]}
-    shown, left_out = galleries(rows, skipped)
+    shown, left_out = galleries(rows, tables, skipped)
     data = {
         "boards": [quality(board) for board, _ in tables],
         "runs": learning(trained, skipped),

@@ -15,7 +15,6 @@ class Rows:
     """Which records, with their files, each row of a board stands for; of several seeds the first seed first."""
 
     def __init__(self, found: Iterable[tuple[Record, Path]], boards: Sequence[Board]) -> None:
-        self.boards = boards
         self._found: dict[tuple[Any, ...], list[tuple[Record, Path]]] = {}
         for record, path in found:
             key = (record.data["name"], record.protocol["key"], *_what(record))

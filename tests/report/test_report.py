@@ -219,6 +219,14 @@ def test_records_of_one_name_and_protocols_of_one_name_stand_apart():
     assert "2 protocols have this name; they differ in seed (0, 1)" in found.shown
 
 
+def test_pictures_of_protocols_of_one_name_stand_apart(tmp_path):
+    two = [record(), record(protocol=protocol(seed=1))]
+    for one in two:
+        leave(one, tmp_path, kinds=("samples",), size=8)
+    html = report(located([tmp_path])[0]).html
+    assert all(f"<h3>MNIST · fid10k-test [{one.protocol['key']}]</h3>" in html for one in two)
+
+
 def test_odd_records_have_their_place(tmp_path):
     found = page(replace(record(), run=None, training=None), record("theirs", "images"),
                  record("VAE", metrics={"fid": entry("fid", None, note="too few")}))  # fmt: skip
