@@ -9,19 +9,30 @@ from typing import Any
 from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, refuse_below
 
+NAMED = 3  # files without an image that the end names
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m genbench translate",
         description="Make an image of each image in a folder, under the same name and of the same size: a translation, "
-        "or a mask of a model that segments.",
+        "or a mask of a model that segments. Of an animated picture the first frame is taken.",
     )
     add_model_arguments(parser)
     parser.add_argument("--input", required=True, type=Path, help="folder of images of any size, searched to any depth")
     parser.add_argument("--output", required=True, type=Path, help="folder that is written")
-    parser.add_argument("--to", help="domain that is wanted, for models that know two: A or B (default B)")
+    parser.add_argument(
+        "--to",
+        help="domain that is wanted, for models that know two: A or B (default B), after `data.direction` of the "
+        "training; a model of pairs makes what it was taught to",
+    )
     parser.add_argument("--side-by-side", action="store_true", help="what was shown on the left, what was made right")
-    parser.add_argument("--tile", type=int, default=1024, help="larger images go in tiles of so many pixels a side")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=1024,
+        help="larger images go in tiles of so many pixels a side, which are nearly, not quite, what the whole would be",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace images that the output folder holds")
     parser.epilog = "A model's own options are flags too, as --seed of Pix2Pix: a wrong one lists those that it has."
     return parser
@@ -40,10 +51,13 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"--output {made} is the input folder, whose images would be lost. Give another.")
     if shown.resolve() in made.resolve().parents:
         raise UserError(f"--output {made} lies in the input folder, and would be its input next time. Give another.")
+    if made.resolve() in shown.resolve().parents:
+        raise UserError(f"--input {shown} lies in the output folder, and could be written over. Give another --output.")
     if not arguments.overwrite and made.is_dir() and any(made.iterdir()):
         raise UserError(f"--output {made} holds files already, which are kept. Give another folder, or `--overwrite`.")
 
     import torch
+    from PIL import Image
     from rich.progress import Progress
 
     import genbench
@@ -66,7 +80,8 @@ def main(verb: str, argv: list[str]) -> int:
     elif isinstance(model, Translates):
         to = arguments.to or "B"
         if to not in model.domains:
-            raise UserError(f"--to {to}: {kind} translates to {' and '.join(model.domains)}.")
+            ways = "translates one way. Leave `--to` out" if len(model.domains) == 1 else "translates to A or to B"
+            raise UserError(f"--to {to}: this {kind} {ways}.")
         options = own_options(model, own, "translate") | {"to": to}
         channels = model.spec.source[0] if to == "B" else model.spec.channels
     else:
@@ -77,6 +92,7 @@ def main(verb: str, argv: list[str]) -> int:
         made.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {made} cannot be made ({error.strerror}). Give another.") from error
+    Image.MAX_IMAGE_PIXELS = 2**30  # these are the user's own: a whole-slide scan is no attack
     skipped = []
     with torch.no_grad(), Progress(transient=True) as bar:
         for name in bar.track(names, description="Translating"):
@@ -93,12 +109,16 @@ def main(verb: str, argv: list[str]) -> int:
                 skipped.append(f"{places[name]} cannot be written ({error})")
     for reason in skipped:
         print(f"skipped: {reason}")
-    others = len(files) - len(names)
+    others = sorted(set(files) - set(names))
+    left = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
     count = f"{len(names) - len(skipped)} images of {kind} at {model.images_seen:,} images seen -> {made}"
-    print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; {others} other files left" if others else ""))
+    print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; no images: {left}" if others else ""))
     if masks:
         classes = ", ".join(f"{k} {name}" for k, name in enumerate(model.spec.classes))
-        print(f"a pixel's number in a mask is its class: {classes}")
+        painted = (
+            "colours are in the order of the classes" if arguments.side_by_side else "a pixel's number is its class"
+        )
+        print(f"in a mask {painted}: {classes}")
     return 1 if skipped else 0
 
 
@@ -137,9 +157,13 @@ def _made(make: Any, picture: Any, model: Any, masks: bool, arguments: argparse.
     else:
         level = to_uint8(found).cpu().numpy()
         made = Image.fromarray(level[0] if len(level) == 1 else level.transpose(1, 2, 0))
+        profile = picture.info.get("icc_profile") or b""
+        if made.mode == picture.mode == "RGB" and profile[16:20] == b"RGB ":  # what its numbers mean on a screen
+            made.info["icc_profile"] = profile
     if not arguments.side_by_side:
         return made
     both = Image.new("L" if made.mode == picture.mode == "L" else "RGB", (2 * picture.width, picture.height))
+    both.info.update(made.info)
     both.paste(picture, (0, 0))
     both.paste(made if made.mode in ("L", "RGB") else made.convert("RGB"), (picture.width, 0))
     return both
@@ -153,4 +177,5 @@ def _write(image: Any, path: Path) -> None:
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     with replacing(path) as file:
         # by itself a JPEG would keep colours at half of the size
-        image.save(file, kind, **{"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {}))
+        options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {})
+        image.save(file, kind, icc_profile=image.info.get("icc_profile"), **options)

@@ -20,7 +20,8 @@ def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor
     """[B, C, H, W] of any size -> [B, C', H, W], by tiles of about `tile` pixels a side where it is larger.
 
     Sides are filled up to a multiple of `stride` by mirroring, and cut back. Tiles overlap by an eighth, over which one
-    fades into the next. Where the memory does not hold a tile, smaller ones are tried.
+    fades into the next. Where the memory does not hold a tile, smaller ones are tried. What a network takes from the
+    whole image, as the means of its normalisation or noise, it takes from each tile: tiles are not quite the whole.
 
     Raises:
         UserError: the memory holds not even a small one.
@@ -46,8 +47,8 @@ def _in_tiles(make: Make, x: Tensor, stride: int, tile: int) -> Tensor:
     side = max(tile // stride, 1) * stride
     overlap = max(side // SHARE, 1)
     total, weight = None, x.new_zeros(height, width)
-    for top in _starts(height, side, overlap):
-        for left in _starts(width, side, overlap):
+    for top in _starts(height, side, overlap, stride):
+        for left in _starts(width, side, overlap, stride):
             part = x[:, :, top : top + side, left : left + side]
             made = _filled(make, part, stride)
             if total is None:
@@ -66,12 +67,15 @@ def _filled(make: Make, x: Tensor, stride: int) -> Tensor:
     return make(x)[:, :, :height, :width]
 
 
-def _starts(length: int, side: int, overlap: int) -> list[int]:
-    """Where tiles begin, the last one at the edge."""
+def _starts(length: int, side: int, overlap: int, stride: int) -> list[int]:
+    """Where tiles begin: at multiples of the stride, as the same pixels moved by less are another input to a network;
+    of one stride alone a tile could not overlap with the next."""
     if length <= side:
         return [0]
-    count = -(-(length - overlap) // (side - overlap))
-    return [round(k * (length - side) / (count - 1)) for k in range(count)]
+    grid = stride if side > stride else 1
+    step = max((side - overlap) // grid, 1) * grid
+    count, last = -(-(length - side) // step) + 1, -(-(length - side) // grid)
+    return [round(k * last / (count - 1)) * grid for k in range(count)]
 
 
 def _fade(length: int, overlap: int) -> Tensor:

@@ -89,10 +89,8 @@ def images_among(files: list[str], path: Path) -> list[str]:
     """Sorted, those of the files in `path` that are named as images are. Raises UserError where there are none."""
     images = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
     if not images:
-        raise UserError(
-            f"There is no image in {path}, which has {len(files)} other files. The names of images end in "
-            f"{', '.join(EXTENSIONS)}."
-        )
+        others = f" among its {len(files)} files" if files else ", which is empty"
+        raise UserError(f"There is no image in {path}{others}. The names of images end in {', '.join(EXTENSIONS)}.")
     return images
 
 

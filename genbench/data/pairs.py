@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from genbench.core.batch import DataSpec
@@ -38,32 +39,46 @@ class HalfPictures:
     def __call__(self, rows: np.ndarray) -> Iterator[Image.Image]:
         for row in rows:
             picture = self.reader.picture(self.names[row])
-            width, height = picture.size
-            if width % 2:
-                raise UserError(
-                    f"{self.names[row]} is {width}×{height}: its halves differ in size. A pair side by side has an "
-                    "even width."
-                )
+            width, height = self._whole(row, picture.size)
             yield picture.crop((width // 2 * self.right, 0, width // 2 * (1 + self.right), height))
+
+    def check(self, row: int) -> None:
+        """Raises UserError where `row` has no halves, by what stands before its pixels."""
+        self._whole(row, self.reader.size(self.names[row]))
+
+    def _whole(self, row: int, size: tuple[int, int]) -> tuple[int, int]:
+        if size[0] % 2:
+            raise UserError(
+                f"{self.names[row]} is {size[0]}×{size[1]}: its halves differ in size. A pair side by side has an even "
+                "width."
+            )
+        return size
 
 
 class PartnerPictures:
-    """rows -> pictures of one folder, each checked to be cut to a square as its partner in the other folder is."""
+    """rows -> pictures of one folder, each of the proportions of its partner in the other, so that both are cut to a
+    square alike."""
 
     def __init__(self, reader: Files | ZipFiles, names: list[str], partners: list[str]) -> None:
         self.reader, self.names, self.partners = reader, names, partners
 
     def __call__(self, rows: np.ndarray) -> Iterator[Image.Image]:
         for row in rows:
-            name, partner = self.names[row], self.partners[row]
-            picture = self.reader.picture(name)
-            (w, h), (width, height) = picture.size, self.reader.size(partner)
-            if abs(w * height - h * width) > max(w + h, width + height):  # more than rounding a scaled side may do
-                raise UserError(
-                    f"{name} is {w}×{h} and its partner {partner} {width}×{height}: cut to a square, they would show "
-                    "different parts. Give both the same proportions, or say `--data.fit stretch`."
-                )
+            picture = self.reader.picture(self.names[row])
+            self._alike(row, picture.size)
             yield picture
+
+    def check(self, row: int) -> None:
+        """Raises UserError where `row` and its partner differ, by what stands before their pixels."""
+        self._alike(row, self.reader.size(self.names[row]))
+
+    def _alike(self, row: int, size: tuple[int, int]) -> None:
+        (w, h), (width, height) = size, self.reader.size(self.partners[row])
+        if abs(w * height - h * width) > max(w + h, width + height):  # more than rounding a scaled side may do
+            raise UserError(
+                f"{self.names[row]} is {w}×{h} and its partner {self.partners[row]} {width}×{height}: cut to a square, "
+                "they would show different parts. Give both the same proportions, or say `--data.fit stretch`."
+            )
 
 
 class _TwoKinds(ImageData):
@@ -106,6 +121,12 @@ class _TwoKinds(ImageData):
         """The files of a split and domain."""
         return [place for place in self.places if place.domain == domain and (place.stage or "train") == stage]
 
+    def missing(self, stage: Stage, domain: Domain) -> str:
+        return (
+            f"{self.path} has no image of domain {domain} for `{stage}`: the folder {stage}{domain} (or "
+            f"{domain}/{stage}) is missing or empty."
+        )
+
     def _files(self, names: list[str]) -> Split:
         return Split(len(names), FilePictures(self.reader, tuple(names)), names)
 
@@ -127,6 +148,23 @@ class PairedFolder(_TwoKinds):
 
     target = "image"
 
+    def __init__(
+        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+    ) -> None:
+        super().__init__(path, direction, test_size, **kwargs)
+        for stage in self.own_splits:  # what is wrong with test pairs is said before training, and not after it
+            split = self.split(stage)
+            if stage != "train" and not isinstance(split.pictures, FilePictures):
+                for row in range(split.length):
+                    split.pictures.check(row)
+        if halves := self.of("train", None):
+            width, height = self.reader.size(halves[0].name)
+            if width // 2 != height and self.fit != "stretch":
+                rank_zero_warn(
+                    f"{self.path} is taken as pairs side by side, whose halves are cut to squares: in {halves[0].name} "
+                    f"each is {width // 2}×{height}."
+                )
+
     def split(self, stage: Stage) -> Split:
         halves = self.of(stage, None)
         side_by_side = [place.name for place in halves]
@@ -145,11 +183,18 @@ class PairedFolder(_TwoKinds):
                     f"{side_by_side[0]}. Move them apart."
                 )
             source, image = (
-                Split(len(side_by_side), HalfPictures(self.reader, side_by_side, domain == "B"), side_by_side)
+                Split(
+                    len(side_by_side),
+                    HalfPictures(self.reader, side_by_side, domain == "B"),
+                    [f"{'The right' if domain == 'B' else 'The left'} half of {name}" for name in side_by_side],
+                )
                 for domain in (self.shown, self.wanted)
             )
             image.source = source
             return image
+        for domain, found in ((self.shown, shown), (self.wanted, wanted)):
+            if not found:
+                raise UserError(self.missing(stage, domain))
         if odd := sorted({*shown, *wanted} - (shown.keys() & wanted.keys())):
             names = [shown.get(key) or wanted[key] for key in odd]
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -187,14 +232,11 @@ class UnpairedFolder(_TwoKinds):
     ) -> None:
         super().__init__(path, direction, test_size, **kwargs)
         if stray := next((place.name for place in self.places if place.domain is None), None):
-            raise UserError(f"{self.path}: {stray} lies in no folder of domain A or B. Move it.")
+            raise UserError(f"{self.path}: {stray} lies in no folder called A or B, or trainA and so on. Move it.")
         for stage in self.own_splits:
             for domain in ("A", "B"):
                 if not self.of(stage, domain):
-                    raise UserError(
-                        f"{self.path} has no image of domain {domain} for `{stage}`: the folder {stage}{domain} (or "
-                        f"{domain}/{stage}) is missing or empty."
-                    )
+                    raise UserError(self.missing(stage, domain))
 
     def split(self, stage: Stage) -> Split:
         image, other = (self._files([p.name for p in self.of(stage, d)]) for d in (self.wanted, self.shown))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from genbench.core.batch import DataSpec, from_uint8, to_uint8
 from genbench.models import VAE, CycleGAN, Pix2Pix, SegmentationUNet, UNet
@@ -73,6 +73,30 @@ def test_side_by_side_shows_what_was_given_on_the_left(cli, unet):
     assert both.shape == (70, 48, 3) and np.array_equal(both[:, :24, 0], given)
 
 
+def test_large_images_go_in_tiles(cli, unet, monkeypatch):
+    seen, whole = [], UNet.translate
+
+    def noted(self, x, **options):
+        seen.append(max(x.shape[2:]))
+        return whole(self, x, **options)
+
+    monkeypatch.setattr(UNet, "translate", noted)
+    Image.linear_gradient("L").crop((0, 0, 200, 90)).save("in/large.png")
+    assert cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--tile", "64")[0] == 0
+    assert max(seen) <= 64 and Image.open("out/large.png").size == (200, 90)
+
+
+def test_a_pictures_colour_profile_goes_with_it(cli, photos, monkeypatch):
+    give(monkeypatch, source=torch.zeros(64, 3, 16, 16, dtype=torch.uint8))
+    path = checkpoint(CycleGAN(DOMAINS, width=2, blocks=1, discriminator_width=2, patch_layers=1))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name in ("p.png", "p.jpg"):
+        Image.new("RGB", (20, 20)).save(f"in/{name}", icc_profile=profile)
+    assert cli("translate", "--ckpt", path, "--input", "in", "--output", "out")[0] == 0
+    assert all(Image.open(f"out/{name}").info["icc_profile"] == profile for name in ("p.png", "p.jpg"))
+    assert "icc_profile" not in Image.open("out/a.png").info
+
+
 def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
     Path("in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     Path("in/empty.jpg").write_bytes(b"")
@@ -80,7 +104,7 @@ def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
     status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
     assert status == 1 and not err.strip()
     assert "skipped: in/broken.png cannot be read as an image" in out and "skipped: in/empty.jpg" in out
-    assert "5 images of UNet" in out and "2 skipped" in out and "1 other files left" in out
+    assert "5 images of UNet" in out and "2 skipped" in out and "; no images: notes.txt" in out
     assert not Path("out/broken.png").exists() and Path("out/grey.png").exists()
 
 
@@ -112,9 +136,10 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
         (("--input", "nowhere", "--output", "out"), "--input nowhere is no folder"),
         (("--input", "in", "--output", "in"), "is the input folder, whose images would be lost"),
         (("--input", "in", "--output", "in/out"), "lies in the input folder, and would be its input next time"),
+        (("--input", "in/deep", "--output", "in"), "--input in/deep lies in the output folder"),
         (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
-        (("--input", "bare", "--output", "out"), "There is no image in bare, which has 1 other files"),
-        (("--input", "in", "--output", "out", "--to", "A"), "--to A: UNet translates to B."),
+        (("--input", "bare", "--output", "out"), "There is no image in bare among its 1 files"),
+        (("--input", "in", "--output", "out", "--to", "A"), "--to A: this UNet translates one way. Leave `--to` out."),
         (("--input", "in", "--output", "out", "--sed", "1"), "UNet has no option --sed"),
         (("--input", "in", "--output", "out", "--tile", "8"), "--tile is 8; it must be at least 64"),
     ],
@@ -148,7 +173,7 @@ def test_a_model_that_segments_writes_masks_and_one_that_does_neither_is_refused
     spec = DataSpec((3, 16, 16), "mask", ("ground", "thing"))
     path = checkpoint(SegmentationUNet(spec, width=2, depth=2))
     status, out, _ = cli("translate", "--ckpt", path, "--input", "in", "--output", "out")
-    assert status == 0 and "its class: 0 ground, 1 thing" in out
+    assert status == 0 and "in a mask a pixel's number is its class: 0 ground, 1 thing" in out
     mask = Image.open("out/deep/er/b.png")
     assert mask.size == (37, 21) and mask.mode == "P" and set(np.unique(np.asarray(mask))) <= {0, 1}
     given = ("translate", "--ckpt", path, "--input", "in", "--output", "x")

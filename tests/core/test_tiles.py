@@ -29,6 +29,26 @@ def test_tiles_of_what_looks_at_each_pixel_are_the_whole(size):
     assert torch.allclose(in_tiles(strided(16), x, 16, tile=64), 2 * x, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(200, 90), (129, 131), (64, 300)])
+def test_tiles_of_a_network_of_blocks_are_the_whole(size):
+    def blocks(x):
+        return nn.functional.interpolate(nn.functional.avg_pool2d(x, 16), scale_factor=16)
+
+    x = torch.rand(2, 1, *size)
+    assert torch.allclose(in_tiles(blocks, x, 16, tile=64), in_tiles(blocks, x, 16), atol=1e-6)
+
+
+def test_tiles_of_one_stride_overlap():
+    seen = []
+
+    def noted(x):
+        seen.append(x.shape[2:])
+        return x
+
+    x = torch.rand(1, 1, 128, 64)
+    assert torch.allclose(in_tiles(noted, x, 64, tile=64), x) and len(seen) == 3
+
+
 def test_tiles_are_no_larger_than_asked_and_their_seams_fade():
     x, seen = torch.rand(1, 1, 200, 200), []
 

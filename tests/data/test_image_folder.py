@@ -238,7 +238,7 @@ def test_small_pictures_are_named_with_their_size(make):
 def test_an_empty_folder_is_said_to_be_empty(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("pictures to come")
-    with pytest.raises(UserError, match=r"There is no image in .*empty, which has 1 other files"):
+    with pytest.raises(UserError, match=r"There is no image in .*empty among its 1 files"):
         load(str(tmp_path / "empty"))
 
 

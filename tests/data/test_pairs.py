@@ -93,8 +93,40 @@ def test_partners_of_other_proportions_are_named_where_they_would_be_cut_apart(m
     scaled = {"A/test/1.png": picture(1), "B/test/1.png": picture(2, 2 * SIZE, 2 * SIZE)}
     path = make({**rest, **scaled, "A/test/2.png": picture(3, 3 * SIZE), "B/test/2.png": picture(4, 2 * SIZE)})
     with pytest.raises(UserError, match="B/test/2.png is 16×8 and its partner A/test/2.png 24×8: cut to a square, th"):
-        read(load(PairedFolder, path, val_size=1), "test")
+        load(PairedFolder, path, val_size=1)
     assert read(load(PairedFolder, path, val_size=1, fit="stretch"), "test") == [[1, 3], [2, 4]]
+
+
+@pytest.mark.parametrize(
+    ("test", "sentence"),
+    [
+        ({"testA/1.png": 1, "testA/2.png": 1, "testB/1.png": 1}, "testA/2.png"),
+        ({"testA/1.png": 1}, "no image of domain B for `test`: the folder testB"),
+        ({"testA/1.png": 1, "testB/1.png": picture(2, 3 * SIZE)}, "testB/1.png is 24×8 and its partner"),
+    ],
+)
+def test_what_is_wrong_with_test_pairs_is_said_before_training(make, test, sentence):
+    rest = {f"train{domain}/{k}.png": 0 for domain in "AB" for k in range(3)}
+    with pytest.raises(UserError, match=sentence):
+        load(PairedFolder, make({**rest, **test}), val_size=1)
+
+
+def test_an_odd_width_among_test_pictures_is_said_before_training(make):
+    path = make({"train/1.png": side_by_side(1, 2), "val/2.png": side_by_side(1, 2, width=2 * SIZE + 1)})
+    with pytest.raises(UserError, match=r"val/2.png is 17×8: its halves differ in size"):
+        load(PairedFolder, path, val_size=1)
+
+
+def test_halves_that_are_no_squares_are_remarked_on(make):
+    wide = Image.new("RGB", (6 * SIZE, SIZE))
+    with pytest.warns(UserWarning, match="taken as pairs side by side.*in train/0.png each is 24×8"):
+        load(PairedFolder, make({f"train/{k}.png": wide for k in range(3)}))
+
+
+def test_a_half_that_is_too_small_is_called_a_half(make):
+    data = load(PairedFolder, make({f"train/{k}.png": side_by_side(1, 2) for k in range(4)}), val_size=1, size=2 * SIZE)
+    with pytest.raises(UserError, match=r"half of train/\d.png is 8×8"):
+        data.source("train")
 
 
 def test_partners_are_compared_as_they_stand_upright(make):
@@ -122,7 +154,7 @@ def test_folders_that_are_no_domains_are_named(make):
 
 def test_pictures_of_no_domain_are_named(make):
     files = {f"train{d}/1.png": 1 for d in "AB"} | {"train/2.png": 2}
-    with pytest.raises(UserError, match=r"train/2.png lies in no folder of domain A or B"):
+    with pytest.raises(UserError, match=r"train/2.png lies in no folder called A or B, or trainA"):
         load(UnpairedFolder, make(files))
 
 
