@@ -38,7 +38,15 @@ from genbench.cli import configs
 from genbench.cli.runs import import_modules, quiet
 from genbench.core import composition
 from genbench.core.batch import Batch, DataSpec, from_stored, to_stored
-from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Translates
+from genbench.core.capabilities import (
+    Classifies,
+    Encodes,
+    HasLikelihood,
+    Reconstructs,
+    Samples,
+    Segments,
+    Translates,
+)
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
@@ -252,11 +260,13 @@ def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
             if recipe.spec.target == "domain":
                 return sliced_wasserstein(project(made), project(real)).item()
             return (made - real).square().mean().item()
+        if isinstance(model, Segments):
+            return cross_entropy(model.segment(real), data.everything.everything.mask).item()
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
         return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
 
-    if not isinstance(model, (Samples, Reconstructs, Classifies, Translates)):
+    if not isinstance(model, (Samples, Reconstructs, Classifies, Translates, Segments)):
         return
     before = distance()
     for steps in (200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more
@@ -289,6 +299,17 @@ def samples_have_the_datas_shape_and_range(recipe: Recipe, folder: Path) -> None
     x = from_stored(recipe.data().everything.everything.image[:3])
     if isinstance(model, Reconstructs):
         demand(model.reconstruct(x).shape == x.shape, "reconstructions have another shape")
+    if isinstance(model, Translates):
+        source, shapes = from_stored(recipe.data().everything.everything.source[:3]), {"B": x.shape}
+        shapes |= {"A": source.shape} if "A" in model.domains else {}
+        for to, shape in shapes.items():
+            made = model.translate(source if to == "B" else x, to=to)
+            demand(made.shape == shape, f"translations to {to} are {tuple(made.shape)}")
+            demand(bool(made.abs().max() <= 1.001), f"translations to {to} leave [-1, 1] or are not finite")
+    if isinstance(model, Segments):
+        found, shape = model.segment(x), (3, len(recipe.spec.classes), *x.shape[2:])
+        demand(tuple(found.shape) == shape, f"masks are {tuple(found.shape)}")
+        demand(bool(torch.isfinite(found).all()), "masks are not finite")
     if isinstance(model, Encodes):
         z = model.encode(x)
         demand(tuple(z.shape[1:]) == tuple(model.latent_shape), f"`latent_shape` is not {tuple(z.shape[1:])}")

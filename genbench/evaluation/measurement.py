@@ -55,6 +55,7 @@ from genbench.metrics.scales import SCALES
 from genbench.metrics.segmentation import confusion, dice, mean_iou, pixel_accuracy
 
 LPIPS_WEIGHTS = "vgg16-397923af.pth"
+LPIPS_LEAST = 16  # pixels a side, which VGG16 halves four times
 CLASSES = ("modes", "class_entropy", "mode_kl")  # scores that need a classifier
 MIXTURE = (*CLASSES, "good_samples")  # scores that need to know the density
 GENERATION = {"fid", "kid", "is", "neighbours", "classes", "memorization"}  # groups that need samples
@@ -448,7 +449,8 @@ class Measurement:
         """
         extraction = Extraction(self.extractor, keep=False)
         points = len(wanted.shape) == 1
-        lpips = None if points or truth is None else lpips_at_hand(self.device)
+        large = not points and min(wanted.shape[1:]) >= LPIPS_LEAST
+        lpips = lpips_at_hand(self.device) if large and truth is not None else None
         kept = choice(len(shown), self.pictures.reconstructions)
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
@@ -488,6 +490,7 @@ class Measurement:
                 self.put(f"{prefix}ssim", None, n, featured=False, note=note)
             if lpips is None:
                 note = f"needs torchvision's {LPIPS_WEIGHTS} in torch's cache"
+                note = note if large else f"needs images of at least {LPIPS_LEAST}×{LPIPS_LEAST}"
                 self.put(f"{prefix}lpips", None, n, featured=False, note=note)
         features = extraction.result()
         own = f"{prefix or 'reconstruction_'}fid"

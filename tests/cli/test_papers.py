@@ -47,11 +47,13 @@ def test_a_papers_config_has_its_settings(path):
     model, data = (config[part]["init_args"] for part in ("model", "data"))
     given = (config["max_images"], data["batch_size"], data.get("direction"), data.get("jitter"))
     assert given == SETTINGS[path.stem] and data["size"] == 256
+    shoes = path.stem == "edges2shoes"
+    assert (data.get("flip", False), model.get("norm", "instance")) == (not shoes, "batch" if shoes else "instance")
     assert model["optimizer"] == {"class_path": "torch.optim.Adam", "lr": 0.0002, "betas": [0.5, 0.999]}
     assert (model["width"], model["discriminator_width"], model["patch_layers"]) == (64, 64, 3)
     if "schedule" in model:  # half at the full rate, half on the way to none
         schedule = model["schedule"]
-        assert (model["cycle"], model["pool"], model["blocks"]) == (10, 50, 9)
+        assert (model["cycle"], model["pool"], model["blocks"], model["identity"]) == (10, 50, 9, 0)
         assert abs(schedule["end"] * 1000 - config["max_images"]) < 1000
         assert abs(schedule["start"] * 2 - schedule["end"]) <= 1
     else:

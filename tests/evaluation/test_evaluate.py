@@ -18,7 +18,7 @@ from genbench.callbacks import EMA, Checkpoint
 from genbench.core.batch import DataSpec, from_uint8
 from genbench.core.errors import UserError
 from genbench.data import Digits, Shapes
-from genbench.evaluation import extractors
+from genbench.evaluation import extractors, measurement
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import SplitImages, TensorImages
 from genbench.leaderboard.record import Record
@@ -538,10 +538,20 @@ def test_a_code_is_counted_in_bits(judge):
     assert found["mse"] < 1e-4 and found["ssim"] > 0.999 and found["reconstruction_fid-digitsnet"] < 1e-3
 
 
-def test_images_too_small_for_ssim_leave_it_blank(judge):
+def test_lpips_is_the_mean_over_images_where_its_weights_are_at_hand(judge, monkeypatch):
+    def distance(made, true):  # in place of torchmetrics' network: 1 where an image meets its own reconstruction
+        return 1 + (made - true).abs().flatten(1).mean(1)
+
+    monkeypatch.setattr(measurement, "lpips_at_hand", lambda device: distance)
+    found = values(evaluate(Coder(Digits().spec), Digits(), SMALL, extractor=judge))
+    assert found["lpips"] == pytest.approx(1, abs=0.01)
+
+
+def test_images_too_small_for_ssim_and_lpips_leave_them_blank(judge):
     images = TensorImages("tiny", torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8))
     found = evaluate(Coder(DataSpec((1, 8, 8))), images, SMALL, extractor=judge).metrics
     assert found["ssim"]["value"] is None and "11×11" in found["ssim"]["note"] and found["mse"]["value"] < 1e-4
+    assert found["lpips"]["value"] is None and "16×16" in found["lpips"]["note"]
 
 
 # ---- models that break the contract ---------------------------------------------------------------------------------
