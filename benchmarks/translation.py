@@ -51,7 +51,9 @@ def sharpness(arguments: argparse.Namespace) -> None:
     parser.add_subclass_arguments(DataModule, "data")
     data = parser.instantiate_classes(parser.parse_object({"data": yaml.safe_load(arguments.data)})).data
     source = data.source("test")
-    batch = source.batch(torch.arange(min(arguments.images, len(source))))
+    # any of them: a folder is sorted, and its first files may be of a few classes
+    rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[: arguments.images]
+    batch = source.batch(rows.sort().values)
     shown, true = from_stored(batch.source), from_stored(batch.image)
     rows = []
     for given in arguments.checkpoints:
