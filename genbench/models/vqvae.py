@@ -34,7 +34,7 @@ class VQVAE(GenerativeModule):
         decay: Of the moving average, for each batch
         commitment: Weight of the term that keeps the encoder at its codes
         revive_every: Put codes that are used less than a tenth of an even share where the encoder's outputs are, after
-            so many images each; none by default
+            so many images each, over which the moving averages should have forgotten; none by default
     """
 
     players = {"autoencoder": ("encoder", "decoder", "quantizer")}

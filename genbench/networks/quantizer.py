@@ -70,7 +70,9 @@ class Quantizer(nn.Module):
                 total = ranks.total(chosen.T @ flat)
             self.count.lerp_(count, 1 - self.decay)  # equation 6
             self.sum.lerp_(total, 1 - self.decay)  # equation 7
-            self.vectors.copy_(self.sum / self.count.clamp(min=1e-5)[:, None])  # equation 8
+            # equation 8; a vector that nothing has used for long stays where it is
+            known = self.count[:, None] > 1e-5
+            self.vectors.copy_(torch.where(known, self.sum / self.count[:, None], self.vectors))
 
     @torch.no_grad()
     def revive(self, z: Tensor, which: Tensor, least: float) -> Tensor:
@@ -83,7 +85,6 @@ class Quantizer(nn.Module):
         fresh = flat[(which * len(flat)).long()]
         fresh = ranks.total(fresh if ranks.rank() == 0 else torch.zeros_like(fresh))
         self.vectors[dead] = fresh[dead].to(self.vectors.dtype)
-        self.usage[dead] = 1 / self.codes
         if self.averages:
             self.count[dead], self.sum[dead] = 1.0, fresh[dead]
         return dead.sum()
@@ -96,4 +97,4 @@ class Quantizer(nn.Module):
     @property
     def perplexity(self) -> Tensor:
         """exp of the entropy of the codes' use: K where all are used as often, 1 where one alone is."""
-        return torch.exp(-torch.special.xlogy(self.usage, self.usage).sum() / self.usage.sum())
+        return torch.exp(-torch.special.xlogy(self.usage, self.usage).sum())

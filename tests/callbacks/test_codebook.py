@@ -36,7 +36,7 @@ def test_a_dead_codebook_is_said_once_with_its_usage_and_what_may_help(capsys, m
 def test_one_that_is_used_or_is_being_revived_is_left_in_peace(capsys, monkeypatch):
     watched(small(revive_every=16), dead=0.05)
     assert not said(capsys)
-    module = small(revive_every=1000)
+    module = small(revive_every=48)
     monkeypatch.setattr(module.quantizer, "nearest", lambda z: torch.zeros(len(z), 2, 2, dtype=torch.int64))
     watched(module)
     assert "revive_every" not in said(capsys)[0]

@@ -86,4 +86,23 @@ def test_dead_codes_come_back_where_the_batch_is_and_living_ones_stay(codebook):
     assert torch.equal(vectors[:2], before[:2])
     for k in (2, 3):
         assert (flat(z) == vectors[k]).all(1).any()
-    assert (quantizer.usage[2:] == 0.25).all()
+
+
+def test_use_is_told_as_it_is_while_codes_are_revived():
+    quantizer, code = Quantizer(64, 2), torch.arange(64).view(1, 8, 8) % 4
+    seen = []
+    for step in range(1, 801):
+        z = torch.randn(1, 2, 8, 8)
+        quantizer.learn(z, code)
+        if step % 100 == 0:
+            quantizer.revive(z, torch.rand(64), least=0.1)
+            seen.append((quantizer.used.item(), quantizer.perplexity.item()))
+    assert seen[-1] == (4 / 64, pytest.approx(4, rel=0.05)) and seen[-2][0] == 4 / 64
+
+
+def test_a_vector_that_nothing_uses_stays_where_it_is():
+    quantizer = Quantizer(2, 2, decay=0.5)
+    before = quantizer.vectors[1].clone()
+    for _ in range(300):
+        quantizer.learn(torch.randn(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
+    torch.testing.assert_close(quantizer.vectors[1], before)
