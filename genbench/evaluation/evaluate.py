@@ -73,6 +73,7 @@ def evaluate(
         if run is None:
             run, training = runs.facts_of(subject, protocol.weights)
             protocol = protocol.changed(weights=run["weights"])
+    given = data
     if isinstance(data, DataModule):
         data = data.reference()
         ranks.first_alone(data.prepare_data)
@@ -98,7 +99,7 @@ def evaluate(
     with _measuring(subject, device):
         at_once = min(batch_size or protocol.block, protocol.block)
         measurement = Measurement(
-            subject, data, reference, protocol, extractor, device, sampling or {}, at_once, progress,
+            subject, data, reference, given, protocol, extractor, device, sampling or {}, at_once, progress,
             pictures or Pictures(samples=0, searched=0, reconstructions=0),
         )  # fmt: skip
         measurement.take(generated)

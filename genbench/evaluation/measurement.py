@@ -69,6 +69,7 @@ class Measurement:
         subject: GenerativeModule | ImageSet | None,
         data: DataModule | ImageSet,
         reference: ImageSet,
+        given: DataModule | ImageSet,
         protocol: Protocol,
         extractor: Extractor,
         device: torch.device,
@@ -78,6 +79,7 @@ class Measurement:
         pictures: Pictures,
     ) -> None:
         self.subject, self.data, self.reference, self.protocol = subject, data, reference, protocol
+        self.given = given  # the data before it was brought to the pixels in which images are compared
         self.extractor, self.device, self.progress = extractor, device, progress
         self.sampling, self.batch_size, self.pictures = sampling, batch_size, pictures
         self.model = subject if isinstance(subject, GenerativeModule) else None
@@ -103,8 +105,10 @@ class Measurement:
 
     # ---- scores -----------------------------------------------------------------------------------------------------
 
-    def put(self, metric: str, value: float | None, n: int, *, featured: bool = True, **more: Any) -> None:
-        """Enter a score; `featured` ones are called after their feature space."""
+    def put(
+        self, metric: str, value: float | None, n: int, *, featured: bool = True, own: str = "", **more: Any
+    ) -> None:
+        """Enter a score; `featured` ones are called after their feature space, others may have a suffix, `own`."""
         scale = SCALES[metric]
         value = None if value is None else float(value)
         entry = {
@@ -117,7 +121,7 @@ class Measurement:
             "track": scale.track,
             "note": None,
         }
-        self.scores[self.extractor.score(metric) if featured else metric] = entry | more
+        self.scores[self.extractor.score(metric) if featured else metric + own] = entry | more
 
     def group(
         self,
@@ -170,6 +174,7 @@ class Measurement:
             raise UserError(
                 f"{type(self.subject).__name__} can do nothing that the protocol {self.protocol.name} scores: it asks "
                 f"for {', '.join(self.protocol.metrics)}."
+                + (" Models with a likelihood are VAEs and PixelCNNs." if "likelihood" in self.protocol.metrics else "")
             )
 
     # ---- generation -------------------------------------------------------------------------------------------------
@@ -500,26 +505,36 @@ class Measurement:
         return means
 
     def likelihood(self) -> None:
-        model, n = self.model, len(self.reference)
+        """log p of the reference; of a model that was trained on 8-bit pixels of another size, of these, under a name
+        that says so."""
+        model, images = self.model, self.reference
         own_options = {k: self.sampling.get(k, v) for k, v in options(model.log_likelihood).items()}
         bound = ", ".join([model.likelihood, *(f"{v} {k.replace('_', ' ')}" for k, v in own_options.items())])
-        points = len(self.reference.shape) == 1  # which have a density, whatever the pixels of a protocol are
-        own = (model.pixels, *model.spec.shape[::-1])
-        wanted = ("density" if points else self.pixels, *self.reference.shape[::-1])
-        if own != wanted:
-            own, wanted = (f"{kind} pixels, {'×'.join(map(str, shape))}" for kind, *shape in (own, wanted))
-            note = f"the model's likelihood is of {own}, and here of {wanted}"
+        points = len(images.shape) == 1  # which have a density, whatever the pixels of a protocol are
+        kind, shape = "density" if points else self.pixels, tuple(model.spec.shape)
+        size = "×".join(map(str, shape[::-1]))
+        if shape != images.shape and isinstance(self.given, DataModule) and self.given.spec.shape == shape:
+            images = SplitImages(self.given, self.protocol.split, self.protocol.real)
+        if model.pixels != kind or shape != images.shape:
+            here = "×".join(map(str, images.shape[::-1]))
+            note = f"the model's likelihood is of {model.pixels} pixels, {size}, and here of {kind} pixels, {here}"
+            if model.pixels == "binary" != kind:
+                note += "; binary ones are made by `--data.binarize static`"
+            elif shape != images.shape and not points:
+                note += f"; `--data.size {shape[-1]}` gives images of its size"
             for metric in GROUPS["likelihood"]:
-                self.put(metric, None, n, featured=False, note=note, bound=bound)
+                self.put(metric, None, len(images), featured=False, note=note, bound=bound)
             return
+        own = "" if images is self.reference else f"-{'x'.join(map(str, shape[::-1]))}"
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
-            return {"nats": model.log_likelihood(self._for_model(rows)[1], **own_options).double()}
+            x = from_stored(bring(images.images(rows), shape)).to(self.device, model.dtype)
+            return {"nats": model.log_likelihood(x, **own_options).double()}
 
-        nats = self._each_block("Likelihood", compute)["nats"].mean().item()
-        self.put("nats", nats, n, featured=False, bound=bound)
-        bits = float(bits_per_dim(nats, math.prod(model.spec.shape)))
-        self.put("bits_per_dim", bits, n, featured=False, bound=bound)
+        nats = self._each_block("Likelihood", compute, len(images))["nats"].mean().item()
+        self.put("nats", nats, len(images), own=own, featured=False, bound=bound)
+        bits = float(bits_per_dim(nats, math.prod(shape)))
+        self.put("bits_per_dim", bits, len(images), own=own, featured=False, bound=bound)
 
     def segment(self) -> None:
         masks = self._target("mask")

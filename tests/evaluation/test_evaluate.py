@@ -448,9 +448,19 @@ def test_a_likelihood_of_other_pixels_than_the_protocols_is_blank(judge):
         found = evaluate(model, data, SMALL, extractor=judge).metrics
         for name in ("nats", "bits_per_dim"):
             assert found[name]["value"] is None and why in found[name]["note"]
+    assert "`--data.size 16` gives images of its size" in found["nats"]["note"]
     found = evaluate(Density(data.spec), data, SMALL.changed(pixels="density"), extractor=judge)
     assert found.metrics["bits_per_dim"]["value"] == pytest.approx(8, rel=1e-6)
     assert found.protocol["name"] == "small+pixels=density"
+
+
+def test_a_likelihood_at_another_size_has_a_name_of_its_own(judge):
+    data = Digits(size=16)
+    found = evaluate(Uniform(data.spec), data, SMALL, extractor=judge).metrics
+    assert found.keys() == {"nats-16x16x1", "bits_per_dim-16x16x1"}
+    assert found["nats-16x16x1"]["value"] == pytest.approx(-256 * math.log(256), rel=1e-6)
+    assert found["bits_per_dim-16x16x1"]["value"] == pytest.approx(8, rel=1e-6)
+    assert found["nats-16x16x1"]["track"] == "likelihood"
 
 
 class Coin(Uniform):
@@ -476,6 +486,7 @@ def test_a_likelihood_of_binary_images_is_called_so_and_takes_its_samples(judge)
 def test_a_likelihood_of_binary_pixels_is_not_taken_of_grey_ones(judge):
     found = evaluate(Coin(Digits().spec), Digits(), SMALL, extractor=judge).metrics["nats"]
     assert found["value"] is None and "of binary pixels" in found["note"] and "of 8-bit pixels" in found["note"]
+    assert "--data.binarize static" in found["note"]
     with pytest.raises(UserError, match=r"is of binary pixels.*--data.binarize static"):
         evaluate(Coin(Digits().spec), Digits(), SMALL.changed(pixels="binary"), extractor=judge)
 
