@@ -125,6 +125,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*Trying to infer the `batch_size`.*",
         ".*`srun` command is available.*",
+        ".*module\\(s\\) in eval mode at the start of training.*",  # those of a frozen part are meant to be
     ):
         warnings.filterwarnings("ignore", text)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

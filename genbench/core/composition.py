@@ -56,11 +56,18 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
     if part is None:
         raise UserError(f"Give the checkpoint of {wanted} to build on: `--{argument} PATH`.")
     if isinstance(part, str):
+        if Path(part).is_dir():  # of a run
+            part = str(Path(part, "checkpoints", "last.ckpt"))
         if not Path(part).is_file():
             raise UserError(
                 f"There is no checkpoint at {part}. Train {wanted} first, or name its checkpoint: `--{argument} PATH`."
             )
         module = checkpoint.load(part)
+        if isinstance(module, OnCodes):
+            raise UserError(
+                f"{part} is of a {type(module).__name__}, which is built on {wanted} itself. Give the checkpoint of "
+                f"{wanted}: `--{argument} PATH`."
+            )
         return module, described(module)
     cls = loaded_classes(GenerativeModule).get(part["class"])
     if cls is None:
@@ -68,12 +75,18 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
     return cls(**part["arguments"]).eval().requires_grad_(False), part
 
 
-def refuse_other_shape(part: GenerativeModule, spec: DataSpec) -> None:
-    """Raise UserError where the part was trained on images of another shape than the data has."""
+def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
+    """Raise UserError where the part was trained on images of another shape, or of other pixels, than the data has."""
     if part.spec.shape != spec.shape:
         of = ["×".join(map(str, each.shape[::-1])) for each in (part.spec, spec)]
         raise UserError(
             f"This {type(part).__name__} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`."
+        )
+    if part.spec.binary != spec.binary:
+        kinds = ["of black and white" if each.binary else "in all levels" for each in (part.spec, spec)]
+        raise UserError(
+            f"This {type(part).__name__} was trained on images {kinds[0]}, and the data has them {kinds[1]}. Set "
+            f"`--data.binarize {'static' if part.spec.binary else 'none'}`."
         )
 
 

@@ -6,13 +6,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from genbench.leaderboard.board import Board, Row, Score, difference
 
 BLANK = "—"
 PLUS_MINUS = " ± "
+BLANK_PRIORITY = 99  # of a column that says nothing
 GAP = "  "  # between two columns
 HEADER = 2  # lines
 LONGEST = 40  # characters of a name in a terminal
@@ -51,7 +52,8 @@ def columns(board: Board) -> list[Column]:
     others = [metric for metric in board.metrics if metric != board.by]
     for metric in board.metrics:
         place = others.index(metric) + 1 if metric in others else 0
-        found.append(_metric(board, metric, place if place <= 2 else place + 10))  # cost comes before the third
+        column = _metric(board, metric, place if place <= 2 else place + 10)  # cost comes before the third
+        found.append(column if set(column.cells) != {BLANK} else replace(column, priority=BLANK_PRIORITY))
         if metric == board.by and any(row.scores[metric].std is not None for row in rows):
             found.append(_interval(board, metric, 8))
     cost = [
@@ -82,6 +84,10 @@ def heading(board: Board, namesakes: str = "") -> list[str]:
         facts.append(f"features of {extractor['name']}")
     ranked = f"ranked by {board.by}{ARROWS[board.metrics[board.by]]}" if board.by else "unranked"
     several = any(len(row.seeds) > 1 for row in board.rows)
+    if board.track == "likelihood" and isinstance(board.protocol.get("pixels"), str):
+        shape = (board.protocol.get("reference") or {}).get("shape") or []
+        size = "×".join(map(str, reversed(shape))) if "nats" in board.metrics else ""  # others have it in their names
+        facts.append(", ".join(filter(None, [f"of {board.protocol['pixels']} pixels", size])))
     facts += [ranked, "mean ± standard deviation over seeds" if several else ""]
     return [printable(line) for line in (title, ", ".join(filter(None, facts)), namesakes) if line]
 

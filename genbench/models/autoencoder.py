@@ -37,7 +37,7 @@ class Autoencoder(GenerativeModule):
         self, spec: DataSpec | None = None, latent_dim: int = 32, hidden: Sequence[int] = (), **training: Any
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim})
+        refuse_below(1, {"model.latent_dim": latent_dim, "model.hidden": min(hidden, default=1)})
         self.latent_shape = (latent_dim,)
         shape = self.spec.shape
         self.encoder = nn.Sequential(nn.Flatten(), mlp([prod(shape), *hidden, latent_dim]))

@@ -56,7 +56,7 @@ class ConditionalVAE(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim})
+        refuse_below(1, {"model.latent_dim": latent_dim, "model.width": width, "model.hidden": min(hidden, default=1)})
         refuse_below(0, {"model.beta": beta})
         if self.spec.target != "label":
             raise UserError(

@@ -29,7 +29,7 @@ class ConvAutoencoder(GenerativeModule):
 
     def __init__(self, spec: DataSpec | None = None, latent_dim: int = 32, width: int = 32, **training: Any) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim})
+        refuse_below(1, {"model.latent_dim": latent_dim, "model.width": width})
         self.latent_shape = (latent_dim,)
         self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=latent_dim)
         self.decoder = up_net(latent_dim, self.spec.channels, self.spec.size, width, output=nn.Tanh())

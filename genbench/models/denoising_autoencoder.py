@@ -47,7 +47,7 @@ class DenoisingAutoencoder(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim})
+        refuse_below(1, {"model.latent_dim": latent_dim, "model.width": width, "model.hidden": min(hidden, default=1)})
         refuse_below(0, {"model.amount": amount})
         if corruption != "gaussian" and amount > 1:
             raise UserError(f"model.amount is {amount}, a share of the pixels, and at most 1.")

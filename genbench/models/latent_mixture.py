@@ -46,7 +46,7 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
                 f"LatentMixture is a density of codes that are vectors, and {type(part).__name__} has none. Give the "
                 "checkpoint of an autoencoder or a VAE; of a VQVAE's codes `VQPrior` is a density."
             )
-        composition.refuse_other_shape(part, self.spec)
+        composition.refuse_other_images(part, self.spec)
         self.autoencoder, self.latent_shape = part, part.latent_shape
         self.mixture = GaussianMixture(components, *part.latent_shape)
 

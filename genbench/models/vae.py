@@ -69,11 +69,17 @@ class VAE(GenerativeModule):
     ) -> None:
         super().__init__(spec, **training)
         refuse_below(1, {"model.latent_dim": latent_dim, "model.importance_samples": importance_samples})
+        refuse_below(1, {"model.width": width, "model.hidden": min(hidden, default=1)})
         refuse_below(0, {"model.beta": beta, "model.free_bits": free_bits})
         if importance_samples > 1 and free_bits:
             raise UserError(
                 f"model.free_bits is {free_bits} and model.importance_samples is {importance_samples}: free bits are "
                 "of the KL term, which a bound of several samples does not have. Leave one of them out."
+            )
+        if len(self.spec.shape) == 1 and decoder != "gaussian":
+            raise UserError(
+                f"model.decoder is {decoder}, a distribution of pixels, and this data has points. Say "
+                "`--model.decoder gaussian`."
             )
         self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
         self.beta, self.kl_warmup = beta, Images(kl_warmup) if kl_warmup else None
@@ -92,9 +98,7 @@ class VAE(GenerativeModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         x, k = batch.image, self.importance_samples  # [B, C, H, W]
         eps = self.draw(torch.randn, len(x), k, self.latent_dim).to(self.dtype)  # [B, K, D]
-        target = x
-        if self.pixel.density and x.ndim == 4:  # on the levels alone, a density would rise without bound
-            target = dequantised(x, self.draw(torch.rand, *x.shape))
+        target = self._target(x)
         with self.turn("vae") as turn:
             if k > 1:
                 targets = target[:, None].expand(-1, k, *x.shape[1:])
@@ -109,9 +113,13 @@ class VAE(GenerativeModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The evidence lower bound [B] in nats, with one draw of z for each image, and its two parts."""
         eps = self.draw(torch.randn, len(batch), self.latent_dim).to(self.dtype)
-        nll, kl = self._bound(batch.image, eps, batch.image)
+        nll, kl = self._bound(batch.image, eps, self._target(batch.image))
         kl = kl.sum(1)
         return {"elbo": -(nll + kl), "reconstruction": nll, "kl": kl}
+
+    def _target(self, x: Tensor) -> Tensor:
+        """Images whose likelihood is taken: on the levels alone, a density would rise without bound."""
+        return dequantised(x, self.draw(torch.rand, *x.shape)) if self.pixel.density and x.ndim == 4 else x
 
     def _bound(self, x: Tensor, eps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The two terms of equation 10, as costs: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B, D], in nats."""

@@ -54,7 +54,7 @@ class VQPrior(composition.OnCodes, GenerativeModule):
                 f"VQPrior is a prior over grids of codes, and {type(part).__name__} has none. Give the checkpoint of a "
                 "VQVAE."
             )
-        composition.refuse_other_shape(part, self.spec)
+        composition.refuse_other_images(part, self.spec)
         if by_class and self.spec.target != "label":
             raise UserError("model.by_class is true, and this data has no classes. Leave it out.")
         self.autoencoder = part

@@ -38,8 +38,8 @@ class Bernoulli(nn.Module):
         white = per_seed(torch.rand, seeds, output.shape[1:]) < torch.sigmoid(output)
         return white.to(output.dtype) * 2 - 1
 
-    def scored(self, x: Tensor, draws: int) -> tuple[Tensor, float]:
-        """[B, ...] -> what `nll` is taken of for each of `draws` estimates, [B, draws, ...], and a constant in nats.
+    def scored(self, x: Tensor, draws: int) -> Tensor:
+        """[B, ...] -> what `nll` is taken of for each of `draws` estimates, [B, draws, ...].
 
         Raises:
             UserError: the distribution gives these pixels no probability.
@@ -50,7 +50,7 @@ class Bernoulli(nn.Module):
                 "Train and evaluate on binary images (`--data.binarize static` or `dynamic`), or choose a decoder of "
                 "8-bit pixels (`--model.decoder logistic` or `gaussian`)."
             )
-        return x[:, None].expand(-1, draws, *x.shape[1:]), 0.0
+        return x[:, None].expand(-1, draws, *x.shape[1:])
 
 
 class Gaussian(nn.Module):
@@ -81,7 +81,9 @@ class Gaussian(nn.Module):
         return channels
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        return gaussian_nll(output, x, self.sigma)
+        """-log p(x) [B]: of images the density of levels, 2/255 apart in [-1, 1]; of points their own density."""
+        nll = gaussian_nll(output, x, self.sigma)
+        return nll + math.log(LEVELS) * x[0].numel() if x.ndim == 4 else nll
 
     def mean(self, output: Tensor) -> Tensor:
         return output.clamp(-1, 1)
@@ -90,14 +92,12 @@ class Gaussian(nn.Module):
         noise = per_seed(torch.randn, seeds, output.shape[1:]).to(output.dtype)
         return (output + self.sigma * noise).clamp(-1, 1)
 
-    def scored(self, x: Tensor, draws: int) -> tuple[Tensor, float]:
+    def scored(self, x: Tensor, draws: int) -> Tensor:
         """Dequantised: each level spread evenly over its bin, which makes the density a bound of the levels'
         probability (Theis et al. 2016, "A note on the evaluation of generative models", section 3.1); points are
         left as they are."""
         spread = x[:, None].expand(-1, draws, *x.shape[1:])
-        if x.ndim == 2:
-            return spread, 0.0
-        return dequantised(spread, torch.rand_like(spread)), -math.log(LEVELS) * x[0].numel()
+        return spread if x.ndim == 2 else dequantised(spread, torch.rand_like(spread))
 
 
 class Logistic(nn.Module):
@@ -120,8 +120,8 @@ class Logistic(nn.Module):
         u = per_seed(torch.rand, seeds, mean.shape[1:]).to(mean.dtype).clamp(1e-5, 1 - 1e-5)
         return (mean + log_scale.exp() * torch.logit(u)).clamp(-1, 1)
 
-    def scored(self, x: Tensor, draws: int) -> tuple[Tensor, float]:
-        return x[:, None].expand(-1, draws, *x.shape[1:]), 0.0
+    def scored(self, x: Tensor, draws: int) -> Tensor:
+        return x[:, None].expand(-1, draws, *x.shape[1:])
 
     @staticmethod
     def _parts(output: Tensor) -> tuple[Tensor, Tensor]:

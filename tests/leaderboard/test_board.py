@@ -8,7 +8,7 @@ import scipy.stats
 
 from genbench.core.errors import UserError
 from genbench.leaderboard.board import boards, difference, rank, t_quantile
-from genbench.leaderboard.formats import columns
+from genbench.leaderboard.formats import columns, heading
 from tests.leaderboard.records import entry, many, protocol, record
 
 
@@ -191,3 +191,19 @@ def test_rows_of_a_grid_are_told_apart_by_what_was_varied_and_say_how_many_were_
     ]
     tried = next(column for column in columns(board) if column.name == "tried")
     assert tried.cells == ["2", "2"]
+
+
+def test_a_board_of_likelihoods_says_of_which_pixels():
+    nats = {"nats": entry("nats", -80.0)}
+    of = protocol(pixels="binary", reference={"hash": "ab" * 16, "images": 10000, "shape": [1, 28, 28]})
+    (board,) = boards([record(metrics=nats, protocol=of)], track="likelihood")
+    assert "of binary pixels, 28×28×1" in heading(board)[1]
+    own = {"nats-8x8x1": entry("nats-8x8x1", -80.0)}
+    (board,) = boards([record(metrics=own, protocol=of | {"pixels": "8-bit"})], track="likelihood")
+    assert "of 8-bit pixels," in heading(board)[1] and "28×28" not in heading(board)[1]
+
+
+def test_a_column_without_a_number_is_left_out_first():
+    (board,) = boards([record(metrics=fid(3.0) | {"kid": entry("kid", None, note="few")})], track="generation")
+    priority = {column.name: column.priority for column in columns(board)}
+    assert max(priority, key=priority.__getitem__).startswith("kid")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 from small import Each, run, validate
-from torch.distributions import MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
 from genbench.callbacks import Quality
 from genbench.core.batch import Batch, DataSpec, to_uint8
@@ -32,7 +32,7 @@ class LinearGaussian:
 
     def __init__(self):
         self.vae = VAE(
-            DataSpec((1, 1, PIXELS)), latent_dim=CODES, network="mlp", hidden=[], decoder="gaussian", sigma=SIGMA
+            DataSpec((PIXELS,)), latent_dim=CODES, network="mlp", hidden=[], decoder="gaussian", sigma=SIGMA
         ).double()
         self.encoder, self.decoder = self.vae.encoder[1][0], self.vae.decoder[0][0]
         columns = torch.linalg.qr(torch.randn(PIXELS, CODES, dtype=torch.float64)).Q
@@ -42,7 +42,7 @@ class LinearGaussian:
         self.x = (
             self.b + torch.randn(6, CODES, dtype=torch.float64) @ self.w.T + SIGMA * torch.randn(6, PIXELS).double()
         )
-        self.images = self.x.view(6, 1, 1, PIXELS)
+        self.images = self.x  # points, whose density is taken as it is
 
     def log_likelihood(self):
         covariance = self.w @ self.w.T + SIGMA**2 * torch.eye(PIXELS, dtype=torch.float64)
@@ -99,8 +99,8 @@ def test_the_importance_weighted_bound_lies_between_and_rises_to_the_likelihood_
     model, exact = LinearGaussian(), LinearGaussian.log_likelihood
     bounds = []
     for k in (1, 16, 256, 65536):
-        eps, many = torch.randn(65536 // k * 6, k, CODES).double(), model.images.repeat(65536 // k, 1, 1, 1)
-        targets = many[:, None].expand(-1, k, 1, 1, PIXELS)
+        eps, many = torch.randn(65536 // k * 6, k, CODES).double(), model.images.repeat(65536 // k, 1)
+        targets = many[:, None].expand(-1, k, PIXELS)
         with torch.no_grad():
             each = importance_bound(model.vae._log_weights(many, targets, eps)).view(-1, 6)
         bounds.append(each.mean(0))
@@ -112,7 +112,7 @@ def test_the_importance_weighted_bound_lies_between_and_rises_to_the_likelihood_
 def test_with_the_true_posterior_one_sample_gives_the_likelihood():
     model = LinearGaussian()
     model.encode_truly()
-    targets = model.images[:, None].expand(-1, 3, 1, 1, PIXELS)
+    targets = model.images[:, None].expand(-1, 3, PIXELS)
     weights = model.vae._log_weights(model.images, targets, torch.randn(6, 3, CODES, dtype=torch.float64))
     expected = model.log_likelihood()[:, None].expand(-1, 3)
     torch.testing.assert_close(weights.detach(), expected, rtol=0, atol=1e-12)
@@ -153,6 +153,18 @@ def test_a_dequantised_gaussian_gives_the_levels_a_probability():
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-2)
 
 
+def test_validation_scores_the_levels_of_an_image_as_its_likelihood_does():
+    vae = ignoring_z("gaussian", spec=DataSpec((1, 1, 2)), latent_dim=1).double()
+    vae.encoder[1][0].weight.data.zero_(), vae.encoder[1][0].bias.data.zero_()  # the posterior is the prior
+    vae.decoder[0][0].bias.data = torch.tensor([0.1, -0.3]).double()
+    vae.draw = lambda draw, *shape: draw(*shape)
+    x = all_images(256)[::4001].double()
+    with torch.no_grad():
+        elbo = torch.stack([vae.validation_step(Batch(x), 0)["elbo"] for _ in range(2000)]).mean(0)
+        exact = vae.log_likelihood(x, importance_samples=4000)
+    assert (elbo < exact + 0.02).all() and (elbo > exact - 0.05).all()
+
+
 def test_grey_pixels_have_no_likelihood_under_a_bernoulli_decoder():
     with pytest.raises(UserError, match=r"grey ones.*--data.binarize static.*--model.decoder logistic"):
         small().log_likelihood(torch.zeros(2, 1, 4, 4))
@@ -176,6 +188,9 @@ def test_a_learned_scale_moves_to_the_spread_of_what_is_left():
         ({"sigma": 0.0, "decoder": "gaussian"}, "model.sigma is 0.0; a standard deviation is above 0"),
         ({"importance_samples": 0}, "model.importance_samples is 0; it must be at least 1"),
         ({"free_bits": 0.1, "importance_samples": 2}, "Leave one of them out"),
+        ({"width": 0}, "model.width is 0; it must be at least 1"),
+        ({"hidden": [8, 0]}, "model.hidden is 0; it must be at least 1"),
+        ({"spec": DataSpec((2,))}, "model.decoder is bernoulli, a distribution of pixels, and this data has points"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(arguments, said):
@@ -202,6 +217,34 @@ def test_the_terms_that_are_minimized_are_the_bounds_with_beta_on_the_kl():
     for t in terms.values:
         # the bound itself has no beta
         assert -t["vae/elbo"] == pytest.approx(t["vae/reconstruction"] + t["vae/kl"] / t["weight"], rel=1e-5)
+
+
+def one_step(vae):
+    """What one step minimised, and the posterior and images that it was of; `vae` has a rate of none."""
+    seen = []
+    vae.encoder.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
+    terms = Each("on_train_batch_end", lambda trainer, module: module.read_terms())
+    run(vae, images=8, callbacks=[terms])
+    mu, logvar = vae.posterior(seen[0])
+    return terms.values[0], Normal(mu, (logvar / 2).exp()), seen[0]
+
+
+def test_several_importance_samples_train_the_bound_of_several():
+    vae, noise = small(importance_samples=4, optimizer={"lr": 0.0}), []
+    weights = vae._log_weights
+    vae._log_weights = lambda x, targets, eps, *more: noise.append(eps) or weights(x, targets, eps, *more)
+    terms, q, x = one_step(vae)
+    z = q.loc[:, None] + q.scale[:, None] * noise[0]  # [8, 4, 3]
+    p_x = Bernoulli(logits=vae.decoder(z.flatten(0, 1)).view(8, 4, 16), validate_args=False)
+    joint = p_x.log_prob((x.flatten(1)[:, None] + 1) / 2).sum(2) + Normal(0, 1).log_prob(z).sum(2)
+    each = joint - Normal(q.loc[:, None], q.scale[:, None]).log_prob(z).sum(2)
+    assert terms["vae/bound"] == pytest.approx(-each.exp().mean(1).log().mean().item(), rel=1e-4)
+
+
+def test_free_bits_cost_nothing():
+    terms, q, _ = one_step(small(free_bits=0.05, optimizer={"lr": 0.0}))
+    kl = kl_divergence(q, Normal(0, 1)).mean(0)
+    assert kl.min() < 0.05 and terms["vae/kl"] == pytest.approx(kl.clamp(min=0.05).sum().item(), rel=1e-4)
 
 
 def scores(seed):

@@ -1,5 +1,7 @@
 """A VQ-VAE codes in whole numbers; a prior built on it holds all of it, and says what it cannot be built on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small import run, same_weights
@@ -114,6 +116,13 @@ def test_a_prior_says_what_it_is_to_be_built_on(trained, tmp_path):
         prior("nowhere.ckpt")
     with pytest.raises(UserError, match="was trained on images of 8×8×1; the data has 16×16×1|8×8×1, and the data"):
         VQPrior(DataSpec((1, 16, 16)), autoencoder=str(trained))
+    with pytest.raises(UserError, match="was trained on images in all levels, and the data has them of black and whit"):
+        VQPrior(replace(SPEC, binary=True), autoencoder=str(trained))
+    built = VQPrior(SPEC, autoencoder=str(trained), width=4, layers=1)
+    run(built, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path / "built")
+    assert VQPrior(SPEC, autoencoder=str(trained.parents[1])).autoencoder.spec == SPEC  # the folder of a run will do
+    with pytest.raises(UserError, match="is of a VQPrior, which is built on a VQVAE itself. Give the"):
+        prior(str(tmp_path / "built"))
     other = Autoencoder(SPEC, latent_dim=3)
     run(other, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path / "other")
     with pytest.raises(UserError, match="a prior over grids of codes, and Autoencoder has none"):
