@@ -44,14 +44,18 @@ def main(verb: str, argv: list[str]) -> int:
     import genbench
     from genbench.callbacks.conditions import columns
     from genbench.core.batch import to_stored
-    from genbench.core.capabilities import Samples
+    from genbench.core.capabilities import Decodes, Samples
     from genbench.core.progress import watched
 
     ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
     device = usable_device(arguments.device)
     model = genbench.load(ckpt, raw=arguments.raw, device=device)
     if not isinstance(model, Samples):
-        raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.")
+        instead = ""
+        if isinstance(model, Decodes):
+            density = "vq_prior" if model.latent_dtype == "int64" else "latent_mixture"
+            instead = f" A density of its codes makes it able to: `fit --config {density}`."
+        raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.{instead}")
     if len(model.spec.shape) == 1 and out.suffix == "":
         raise UserError(f"--out {out}: points make no folder of images. End it in .png (a plot), .npy or .npz.")
     options = own_options(model, own, "sample")

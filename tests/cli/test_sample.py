@@ -10,6 +10,8 @@ from small import run
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint
+from genbench.core.batch import DataSpec
+from genbench.models import VQVAE, Autoencoder
 
 
 @pytest.fixture
@@ -37,6 +39,13 @@ def test_seed_and_number_name_the_images_whatever_the_batch_size(cli, trained):
     cli("sample", "--ckpt", trained, "--n", 2, "--seed", 12, "--out", "b.npy", "--batch-size", 1)
     a, b = np.load("a.npy").astype(int), np.load("b.npy").astype(int)
     assert abs(a[2:4] - b).max() <= 1
+
+
+@pytest.mark.parametrize(("model", "density"), [(Autoencoder, "latent_mixture"), (VQVAE, "vq_prior")])
+def test_an_autoencoder_says_what_makes_it_able_to_sample(cli, model, density):
+    run(model(DataSpec((1, 8, 8))), 8, [EMA(), Checkpoint()], folder=Path("run"))
+    status, _, err = cli("sample", "--ckpt", "run/checkpoints/last.ckpt", "--n", 2, "--out", "a.npy")
+    assert status == 2 and f"makes it able to: `fit --config {density}`" in err
 
 
 def test_raw_weights_differ_from_averaged_ones(cli, trained):
