@@ -52,7 +52,8 @@ def columns(board: Board) -> list[Column]:
     others = [metric for metric in board.metrics if metric != board.by]
     for metric in board.metrics:
         place = others.index(metric) + 1 if metric in others else 0
-        column = _metric(board, metric, place if place <= 2 else place + 10)  # cost comes before the third
+        # cost comes before the third of the many scores of samples; other tracks have few
+        column = _metric(board, metric, place + 10 if place > 2 and board.track == "generation" else min(place, 3))
         found.append(column if set(column.cells) != {BLANK} else replace(column, priority=BLANK_PRIORITY))
         if metric == board.by and any(row.scores[metric].std is not None for row in rows):
             found.append(_interval(board, metric, 8))
@@ -143,12 +144,16 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
 
 def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
     """The columns that fit, the most important first, and the names of those that do not."""
-    taken = set()
+    taken, left = set(), False
     for k in sorted(range(len(found)), key=lambda k: found[k].priority):
         size = _width(_laid_out(found[k])[0]) + len(GAP)
+        if found[k].priority == BLANK_PRIORITY and left:
+            continue
         if found[k].priority == 0 or size <= width + len(GAP):
             taken.add(k)
             width -= size
+        else:
+            left = True
     return [c for k, c in enumerate(found) if k in taken], [c.name for k, c in enumerate(found) if k not in taken]
 
 
