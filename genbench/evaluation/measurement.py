@@ -531,10 +531,12 @@ class Measurement:
             x = from_stored(bring(images.images(rows), shape)).to(self.device, model.dtype)
             return {"nats": model.log_likelihood(x, **own_options).double()}
 
-        nats = self._each_block("Likelihood", compute, len(images))["nats"].mean().item()
-        self.put("nats", nats, len(images), own=own, featured=False, bound=bound)
-        bits = float(bits_per_dim(nats, math.prod(shape)))
-        self.put("bits_per_dim", bits, len(images), own=own, featured=False, bound=bound)
+        each = self._each_block("Likelihood", compute, len(images))["nats"]
+        nats = each.mean().item() if (bad := int((~each.isfinite()).sum())) == 0 else None
+        bits = None if nats is None else float(bits_per_dim(nats, math.prod(shape)))
+        note = f"the likelihoods of {bad} of {len(each)} images are NaN or infinite" if bad else None
+        for metric, value in {"nats": nats, "bits_per_dim": bits}.items():
+            self.put(metric, value, len(images), own=own, featured=False, bound=bound, note=note)
 
     def segment(self) -> None:
         masks = self._target("mask")

@@ -463,6 +463,16 @@ def test_a_likelihood_at_another_size_has_a_name_of_its_own(judge):
     assert found["nats-16x16x1"]["track"] == "likelihood"
 
 
+class Impossible(Uniform):
+    def log_likelihood(self, x):
+        return torch.where(torch.arange(len(x)) == 3, -math.inf, -1.0)
+
+
+def test_a_likelihood_that_is_not_finite_is_blank_and_said(judge):
+    found = evaluate(Impossible(Digits().spec), Digits(), SMALL, extractor=judge).metrics["nats"]
+    assert found["value"] is None and "of 100 images are NaN or infinite" in found["note"]
+
+
 class Coin(Uniform):
     """Black or white, with equal probability; by as many samples as are asked for."""
 
