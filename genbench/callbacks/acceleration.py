@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from lightning import Callback
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from genbench.core.module import GenerativeModule
+
+
+class Unprofiled(PassThroughProfiler):
+    """Lightning's default makes a context manager for each hook of each callback, 70 in a step; this one has one."""
+
+    nothing: AbstractContextManager[None] = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:
+        return self.nothing
 
 
 class Acceleration(Callback):
@@ -28,6 +39,8 @@ class Acceleration(Callback):
         self.channels_last, self.compile, self.tf32 = channels_last, compile, tf32
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
+        if type(trainer.profiler) is PassThroughProfiler:  # none was asked for
+            trainer.profiler = Unprofiled()
         cuda = trainer.strategy.root_device.type == "cuda"
         if cuda:
             torch.set_float32_matmul_precision("high" if self.tf32 else "highest")

@@ -188,6 +188,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip: the one place where gradients are complete and unscaled."""
+        if self.clip_norm is None and self.clip_value is None:
+            return
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, self.clip_norm)

@@ -106,9 +106,10 @@ class VAE(GenerativeModule):
                 turn.minimize(bound=-bound.mean())
                 return
             nll, kl = self._bound(x, eps[:, 0], target)  # [B], [B, D]
-            cost = with_free_bits(kl, self.free_bits).sum() if self.free_bits else kl.sum(1).mean()
-            turn.minimize(reconstruction=nll.mean(), kl=self.kl_weight() * cost)
-            turn.log(elbo=-(nll.detach() + kl.detach().sum(1)).mean())
+            reconstruction, divergence = nll.mean(), kl.sum(1).mean()
+            cost = with_free_bits(kl, self.free_bits).sum() if self.free_bits else divergence
+            turn.minimize(reconstruction=reconstruction, kl=self.kl_weight() * cost)
+            turn.log(elbo=-(reconstruction.detach() + divergence.detach()))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The evidence lower bound [B] in nats, with one draw of z for each image, and its two parts."""

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from small import SGD, run
+from lightning.pytorch.profilers import SimpleProfiler
+from small import SGD, Each, run
 from toy import SPEC, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Acceleration
+from genbench.callbacks.acceleration import Unprofiled
 from genbench.core.batch import DataSpec
 from genbench.models import DCGAN, VAE
 
@@ -41,6 +43,14 @@ def test_channels_last_reaches_images_convolutions_and_the_average():
     assert len(seen) == 6 and all(seen)  # real, fake, fake again
     kernels = [*module.parameters(), *average.average.values()]
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels if p.ndim == 4)
+
+
+def test_a_profiler_that_was_asked_for_is_kept_and_none_costs_nothing(tmp_path):
+    run(MODELS["mlp"](), images=16, callbacks=[Acceleration(), seen := Each("on_train_end", lambda t, m: t.profiler)])
+    assert type(seen.values[0]) is Unprofiled and seen.values[0].profile("a") is seen.values[0].profile("b")
+    profiler = SimpleProfiler(dirpath=tmp_path, filename="profile")
+    run(MODELS["mlp"](), images=16, callbacks=[Acceleration()], profiler=profiler)
+    assert profiler.recorded_durations["run_training_batch"]
 
 
 def test_compiled_networks_learn_the_same_and_keep_the_names_of_their_weights(tmp_path):
