@@ -28,6 +28,7 @@ import genbench.data
 from genbench.core.batch import from_stored
 from genbench.data import DataModule, Shapes
 from genbench.data.tasks import LUMA
+from genbench.evaluation.images import choice
 from genbench.metrics.reconstruction import psnr
 from genbench.metrics.segmentation import mean_iou
 
@@ -51,9 +52,7 @@ def sharpness(arguments: argparse.Namespace) -> None:
     parser.add_subclass_arguments(DataModule, "data")
     data = parser.instantiate_classes(parser.parse_object({"data": yaml.safe_load(arguments.data)})).data
     source = data.source("test")
-    # any of them: a folder is sorted, and its first files may be of a few classes
-    rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[: arguments.images]
-    batch = source.batch(rows.sort().values)
+    batch = source.batch(choice(len(source), arguments.images))  # those that a protocol of as many takes
     shown, true = from_stored(batch.source), from_stored(batch.image)
     rows = []
     for given in arguments.checkpoints:

@@ -113,12 +113,9 @@ def main(verb: str, argv: list[str]) -> int:
     left = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
     count = f"{len(names) - len(skipped)} images of {kind} at {model.images_seen:,} images seen -> {made}"
     print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; no images: {left}" if others else ""))
-    if masks:
+    if masks and not arguments.side_by_side:
         classes = ", ".join(f"{k} {name}" for k, name in enumerate(model.spec.classes))
-        painted = (
-            "colours are in the order of the classes" if arguments.side_by_side else "a pixel's number is its class"
-        )
-        print(f"in a mask {painted}: {classes}")
+        print(f"in a mask a pixel's number is its class: {classes}")
     return 1 if skipped else 0
 
 

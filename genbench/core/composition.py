@@ -14,7 +14,7 @@ from torch import Tensor
 from genbench.core import checkpoint
 from genbench.core.arguments import loaded_classes
 from genbench.core.batch import DataSpec
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
 
 Part = str | dict[str, Any]
@@ -78,7 +78,7 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
 def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
     """Raise UserError where the part was trained on images of another shape, or of other pixels, than the data has."""
     if part.spec.shape != spec.shape:
-        of = ["×".join(map(str, each.shape[::-1])) for each in (part.spec, spec)]
+        of = [dimensions(each.shape) for each in (part.spec, spec)]
         raise UserError(
             f"This {type(part).__name__} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class UserError(Exception):
@@ -33,3 +33,8 @@ def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:
     for name, value in settings.items():
         if value is not None and value < least:
             raise UserError(f"{name} is {value}; it must be at least {least}.")
+
+
+def dimensions(shape: Sequence[int]) -> str:
+    """[C, H, W] as a person says it: `32×32×3`."""
+    return "×".join(map(str, reversed(shape)))

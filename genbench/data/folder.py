@@ -173,13 +173,10 @@ class ZipFiles:
         return [name for name in self._archive().namelist() if not name.endswith("/") and not _hidden(name)]
 
     def picture(self, name: str) -> Image.Image:
-        return read_picture(lambda: self._file(name), f"{name} in {self.path}")
+        return read_picture(lambda: io.BytesIO(self._archive().read(name)), f"{name} in {self.path}")
 
     def size(self, name: str) -> tuple[int, int]:
-        return picture_size(lambda: self._file(name), f"{name} in {self.path}")
-
-    def _file(self, name: str) -> io.BytesIO:
-        return io.BytesIO(self._archive().read(name))
+        return picture_size(lambda: self._archive().open(name), f"{name} in {self.path}")  # not all of the file
 
     def _archive(self) -> zipfile.ZipFile:
         # one for each process: after a fork, parent and child would move the same file's position

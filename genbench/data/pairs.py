@@ -121,11 +121,14 @@ class _TwoKinds(ImageData):
         """The files of a split and domain."""
         return [place for place in self.places if place.domain == domain and (place.stage or "train") == stage]
 
-    def missing(self, stage: Stage, domain: Domain) -> str:
-        return (
-            f"{self.path} has no image of domain {domain} for `{stage}`: the folder {stage}{domain} (or "
-            f"{domain}/{stage}) is missing or empty."
-        )
+    def refuse_missing(self, stage: Stage) -> None:
+        """Raise UserError where a domain has no image for a split."""
+        for domain in ("A", "B"):
+            if not self.of(stage, domain):
+                raise UserError(
+                    f"{self.path} has no image of domain {domain} for `{stage}`: the folder {stage}{domain} (or "
+                    f"{domain}/{stage}) is missing or empty."
+                )
 
     def _files(self, names: list[str]) -> Split:
         return Split(len(names), FilePictures(self.reader, tuple(names)), names)
@@ -192,9 +195,7 @@ class PairedFolder(_TwoKinds):
             )
             image.source = source
             return image
-        for domain, found in ((self.shown, shown), (self.wanted, wanted)):
-            if not found:
-                raise UserError(self.missing(stage, domain))
+        self.refuse_missing(stage)
         if odd := sorted({*shown, *wanted} - (shown.keys() & wanted.keys())):
             names = [shown.get(key) or wanted[key] for key in odd]
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -234,9 +235,7 @@ class UnpairedFolder(_TwoKinds):
         if stray := next((place.name for place in self.places if place.domain is None), None):
             raise UserError(f"{self.path}: {stray} lies in no folder called A or B, or trainA and so on. Move it.")
         for stage in self.own_splits:
-            for domain in ("A", "B"):
-                if not self.of(stage, domain):
-                    raise UserError(self.missing(stage, domain))
+            self.refuse_missing(stage)
 
     def split(self, stage: Stage) -> Split:
         image, other = (self._files([p.name for p in self.of(stage, d)]) for d in (self.wanted, self.shown))

@@ -37,7 +37,9 @@ def read_picture(file: str | Path | Callable[[], BinaryIO], name: str) -> Image.
 def picture_size(file: str | Path | Callable[[], BinaryIO], name: str) -> tuple[int, int]:
     """Width and height of the upright picture, by what stands before its pixels."""
     with _opened(file, name) as image:
-        on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        # asked for it, Pillow decodes all of a PNG in search of what may stand behind the pixels too
+        exif = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
+        on_its_side = exif.get(ExifTags.Base.Orientation, 1) >= 5
         return image.size[::-1] if on_its_side else image.size
 
 

@@ -24,7 +24,7 @@ from genbench.core.capabilities import (
     Translates,
     options,
 )
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.data.module import DataModule
@@ -512,12 +512,12 @@ class Measurement:
         bound = ", ".join([model.likelihood, *(f"{v} {k.replace('_', ' ')}" for k, v in own_options.items())])
         points = len(images.shape) == 1  # which have a density, whatever the pixels of a protocol are
         kind, shape = "density" if points else self.pixels, tuple(model.spec.shape)
-        size = "×".join(map(str, shape[::-1]))
+        size = dimensions(shape)
         if shape != images.shape and isinstance(self.given, DataModule) and self.given.spec.shape == shape:
             images = SplitImages(self.given, self.protocol.split, self.protocol.real)
         if model.pixels != kind or shape != images.shape:
-            here = "×".join(map(str, images.shape[::-1]))
-            note = f"the model's likelihood is of {model.pixels} pixels, {size}, and here of {kind} pixels, {here}"
+            here = f"{kind} pixels, {dimensions(images.shape)}"
+            note = f"the model's likelihood is of {model.pixels} pixels, {size}, and here of {here}"
             if model.pixels == "binary" != kind:
                 note += "; binary ones are made by `--data.binarize static`"
             elif shape != images.shape and not points:
@@ -525,10 +525,10 @@ class Measurement:
             for metric in GROUPS["likelihood"]:
                 self.put(metric, None, len(images), featured=False, note=note, bound=bound)
             return
-        own = "" if images is self.reference else f"-{'x'.join(map(str, shape[::-1]))}"
+        own = "" if images is self.reference else f"-{size.replace('×', 'x')}"
 
         def compute(number: int, rows: Tensor, real: int) -> dict[str, Tensor]:
-            x = from_stored(bring(images.images(rows), shape)).to(self.device, model.dtype)
+            x = from_stored(images.images(rows)).to(self.device, model.dtype)
             return {"nats": model.log_likelihood(x, **own_options).double()}
 
         each = self._each_block("Likelihood", compute, len(images))["nats"]

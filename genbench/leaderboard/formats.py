@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from genbench.core.errors import dimensions
 from genbench.leaderboard.board import Board, Row, Score, difference
 
 BLANK = "—"
@@ -87,7 +88,7 @@ def heading(board: Board, namesakes: str = "") -> list[str]:
     several = any(len(row.seeds) > 1 for row in board.rows)
     if board.track == "likelihood" and isinstance(board.protocol.get("pixels"), str):
         shape = (board.protocol.get("reference") or {}).get("shape") or []
-        size = "×".join(map(str, reversed(shape))) if "nats" in board.metrics else ""  # others have it in their names
+        size = dimensions(shape) if "nats" in board.metrics else ""  # others have it in their names
         facts.append(", ".join(filter(None, [f"of {board.protocol['pixels']} pixels", size])))
     facts += [ranked, "mean ± standard deviation over seeds" if several else ""]
     return [printable(line) for line in (title, ", ".join(filter(None, facts)), namesakes) if line]
@@ -105,7 +106,7 @@ def notes(board: Board) -> list[str]:
         found.append("floor: real images against real images, about what a perfect model reaches.")
     bounds: dict[str, list[str]] = {}
     for row in board.rows:
-        for bound in {score.bound for score in row.scores.values() if _bounded(score)}:
+        for bound in {score.bound for score in row.scores.values() if _bounded(score.bound)}:
             bounds.setdefault(bound, []).append(row.label)
     if bounds:
         each = "; ".join(f"{bound} ({', '.join(dict.fromkeys(rows))})" for bound, rows in bounds.items())
@@ -144,16 +145,14 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
 
 def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
     """The columns that fit, the most important first, and the names of those that do not."""
-    taken, left = set(), False
-    for k in sorted(range(len(found)), key=lambda k: found[k].priority):
-        size = _width(_laid_out(found[k])[0]) + len(GAP)
-        if found[k].priority == BLANK_PRIORITY and left:
+    taken = set()
+    for place, k in enumerate(sorted(range(len(found)), key=lambda k: found[k].priority)):
+        if found[k].priority == BLANK_PRIORITY and len(taken) < place:  # something of worth is left out already
             continue
+        size = _width(_laid_out(found[k])[0]) + len(GAP)
         if found[k].priority == 0 or size <= width + len(GAP):
             taken.add(k)
             width -= size
-        else:
-            left = True
     return [c for k, c in enumerate(found) if k in taken], [c.name for k, c in enumerate(found) if k not in taken]
 
 
@@ -322,11 +321,11 @@ def _rounded(value: float | None) -> str:
 
 def bound_sign(better: str | None, bound: str | None) -> str:
     """What stands before a score that is a bound, the likelihood itself being at least as good; else nothing."""
-    return {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if bound not in (None, "exact") else ""
+    return {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if _bounded(bound) else ""
 
 
-def _bounded(score: Score) -> bool:
-    return score.bound not in (None, "exact")
+def _bounded(bound: str | None) -> bool:
+    return bound not in (None, "exact")
 
 
 def _checkpoint(row: Row) -> str:

@@ -68,8 +68,8 @@ class VAE(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim, "model.importance_samples": importance_samples})
-        refuse_below(1, {"model.width": width, "model.hidden": min(hidden, default=1)})
+        refuse_below(1, {"model.latent_dim": latent_dim, "model.width": width, "model.hidden": min(hidden, default=1)})
+        refuse_below(1, {"model.importance_samples": importance_samples})
         refuse_below(0, {"model.beta": beta, "model.free_bits": free_bits})
         if importance_samples > 1 and free_bits:
             raise UserError(
