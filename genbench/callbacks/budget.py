@@ -21,17 +21,24 @@ class Budget(Callback):
 
     Args:
         max_images: Real images to train on, over all devices
+        finish: Of a run that has reached its budget do what belongs to the end, without a step; else it is refused
     """
 
-    def __init__(self, max_images: Images) -> None:
-        self.max_images = Images(max_images)
+    def __init__(self, max_images: Images, finish: bool = False) -> None:
+        self.max_images, self.finish = Images(max_images), finish
+
+    def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
+        module.budget = self.max_images  # schedules count in shares of it
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        if module.images_seen >= self.max_images:
+        if module.images_seen < self.max_images:
+            return
+        if not self.finish:
             raise UserError(
                 f"This run has seen {module.images_seen:,} images and its budget is {self.max_images:,}: it is done. "
                 "Give a larger `--max_images` to go on."
             )
+        trainer.should_stop = True
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.images_seen >= self.max_images:

@@ -50,6 +50,10 @@ class Checkpoint(Callback):
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = files.AtomicCheckpointIO()
 
+    def on_train_start(self, trainer, module: GenerativeModule) -> None:
+        if trainer.ckpt_path is not None:
+            self._saved_at = module.images_seen
+
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
         if self._due(module) and not validation_follows(trainer):
@@ -69,9 +73,11 @@ class Checkpoint(Callback):
                 f"{', '.join(quality.scores) or 'nothing'}."
             )
         score = quality.scores[monitor]
-        first = self.best is None or self._best_of != monitor  # another score cannot be compared with
+        # a score of another name, direction or protocol cannot be compared with
+        kind = f"{monitor} {mode} {quality.protocol.name}"
+        first = self.best is None or self._best_of not in (kind, monitor)  # the monitor alone in older checkpoints
         if first or (score < self.best if mode == "min" else score > self.best):
-            self.best, self._best_of = score, monitor
+            self.best, self._best_of = score, kind
             self.save(trainer, module, best=True)
         elif self._due(module):
             self.save(trainer, module)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import genbench.data
-import genbench.models  # noqa: F401  short class names: --model DCGAN --data MNIST
+import genbench.models
 from genbench.callbacks import (
     EMA,
     Acceleration,
@@ -37,10 +37,22 @@ from genbench.callbacks import (
     Quality,
     StopSafely,
 )
-from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
+from genbench.cli import resume
+from genbench.cli.resume import Change
+from genbench.cli.runs import (
+    Place,
+    find_checkpoint,
+    inside,
+    is_first_process,
+    new_name,
+    run_of,
+    typed_name,
+    version_of,
+)
 from genbench.core import checkpoint as files
 from genbench.core import machine
-from genbench.core.capabilities import Samples, Segments, Translates
+from genbench.core.arguments import loaded_classes
+from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
@@ -67,21 +79,17 @@ SETTINGS = {
 
 
 class Run(Callback):
-    """The run's folder: `runs/<name>/` with config.yaml, curves, pictures and checkpoints of this run alone."""
+    """The run's folder: `runs/<name>/` with config.yaml, curves, pictures and checkpoints of this run alone.
 
-    def __init__(self, folder: Path, config: dict[str, Any], resumed: bool, command: str | None) -> None:
-        self.folder, self.config, self.resumed, self.command = folder, config, resumed, command
+    Nothing is written there before model, optimizers and data are built and hold what the checkpoint has.
+    """
+
+    def __init__(
+        self, folder: Path, config: dict[str, Any], command: str | None, segments: list[dict[str, Any]]
+    ) -> None:
+        self.folder, self.config, self.command, self.segments = folder, config, command, segments
         self._seconds = self._busy = 0.0  # of the parts before this one: in all, and in training steps
         self._started = self._batch_started = time.monotonic()
-
-    def setup(self, trainer: Trainer, module: GenerativeModule, stage: str) -> None:
-        if stage != "fit" or not trainer.is_global_zero:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / "config.yaml") as file:
-            file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
-        for logger in trainer.loggers:
-            logger.log_hyperparams(self.config)
 
     def on_train_end(self, trainer: Trainer, module: GenerativeModule) -> None:
         if trainer.is_global_zero:
@@ -95,6 +103,7 @@ class Run(Callback):
             "name": self.folder.name,
             "command": self.command,
             "config": config,
+            "segments": [*self.segments[:-1], self.segments[-1] | {"to": module.images_seen}],
             "training": self._training(trainer, module),
         }
         data = trainer.datamodule
@@ -109,6 +118,11 @@ class Run(Callback):
 
     def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
         self._started = time.monotonic()
+        if trainer.is_global_zero:
+            with replacing(self.folder / "config.yaml") as file:
+                file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.config)
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._batch_started = time.monotonic()
@@ -131,12 +145,6 @@ class Run(Callback):
             "peak_memory": machine.peak_memory(device),
             "device_hours": seconds * trainer.world_size / 3600,
         }
-
-    def discard_if_empty(self) -> None:
-        """Remove the folder of a run that failed before its first checkpoint and its first curve."""
-        kept = {p.name for p in self.folder.rglob("*") if p.is_file()} - {"config.yaml"}
-        if self.folder.is_dir() and not self.resumed and not kept:
-            shutil.rmtree(self.folder)
 
 
 def environment() -> dict[str, Any]:
@@ -218,19 +226,17 @@ class GenbenchCLI(LightningCLI):
         config = self.config[self.subcommand]
         refuse_what_players_cannot(config.trainer)
         self.ckpt: Path | None = None
-        state: dict[str, Any] = {}
+        self.checkpoint: dict[str, Any] = {}
+        self.changes: list[Change] = []
+        self.place: Place | None = None
         if config.ckpt:
             self.ckpt = find_checkpoint(config.ckpt, Path(config.runs), config.name)
-            checkpoint = files.read(self.ckpt)
-            self._same_model(checkpoint["genbench"]["model"], config.model.class_path)
-            state = checkpoint.get("run", {})
-            seen = checkpoint["genbench"]["images_seen"]
-            if self.subcommand == "fit" and seen >= config.max_images:
-                raise UserError(
-                    f"{self.ckpt} has seen {seen:,} images and the budget is {config.max_images:,}: it is done. Give a "
-                    "larger `--max_images` to go on."
-                )
+            self.read_at = version_of(self.ckpt)
+            self.checkpoint = files.read(self.ckpt)
+            self._same_model(self.checkpoint["genbench"]["model"], config.model.class_path)
+        state = self.checkpoint.get("run") or {}
         if self.subcommand == "fit":
+            self._compare(config, state)
             self._choose_folder(config)
             self._warn_if_elsewhere(state)
         else:
@@ -238,17 +244,45 @@ class GenbenchCLI(LightningCLI):
         self._write_into_folder(config, state)
         self._report_kept(config)
 
+    def _compare(self, config: Any, state: dict[str, Any]) -> None:
+        """Find out what is given now and was not before; refuse what cannot change."""
+        if self.ckpt is None:
+            return
+        new = self.dump(self.config)
+        if state.get("config"):
+            old = state["config"]
+        else:  # a checkpoint of a script of one's own: what model and data were built with is all that is known
+            given = {name: value for name, value in self.checkpoint["hyper_parameters"].items() if name != "spec"}
+            old = {"model": {"class_path": self.checkpoint["genbench"]["model"], "init_args": given}}
+            old["seed_everything"] = self.checkpoint["genbench"]["seed"]
+        if missing := resume.missing(old, new):
+            with suppress(Exception):  # of another version, whose settings are not all known
+                old = self.dump({"fit": self._parser("fit").parse_object(old)}) if "data" in old else old
+                missing = resume.missing(old, new)
+        self.changes = resume.changes(old, new, missing, self._changeable(config), self.ckpt)
+
+    def _changeable(self, config: Any) -> tuple[str, ...]:
+        cls = next((c for name, c in loaded_classes(GenerativeModule).items() if name == config.model.class_path), None)
+        if cls is None:  # by its short name
+            cls = getattr(genbench.models, config.model.class_path.rpartition(".")[2], GenerativeModule)
+        return cls.changeable
+
     def _choose_folder(self, config: Any) -> None:
-        run = run_of(self.ckpt) if self.ckpt else None
-        if run is not None and config.name in (None, run.name):
-            self.folder, self.resumed = run, True
+        """The run's folder: that of the checkpoint, wherever it lies now and whatever it was called; or a new one."""
+        run, typed = (run_of(self.ckpt) if self.ckpt else None), typed_name(self.typed)
+        if run is not None and typed in (None, run.name):
+            self.place = Place(run, resumed=True)
+            if is_first_process():
+                self.place.refuse_if_taken()
         else:
-            stem = f"{config.model.class_path.split('.')[-1]}-{config.data.class_path.split('.')[-1]}".lower()
-            self.folder, self.resumed = Path(config.runs) / (config.name or new_name(stem)), False
-            last = self.folder / "checkpoints" / "last.ckpt"
-            if is_first_process() and self.folder.exists() and any(self.folder.iterdir()):
-                hint = f"Go on with it:  python -m genbench fit --ckpt {last}" if last.exists() else "Remove it"
-                raise UserError(f"{self.folder} exists already. {hint}\nor give this run another `--name`.")
+            name = typed if self.ckpt else config.name
+            if name is None:
+                stem = f"{config.model.class_path.split('.')[-1]}-{config.data.class_path.split('.')[-1]}".lower()
+                name = new_name(stem, Path(config.runs))
+            self.place = Place(inside(Path(config.runs), name), resumed=False)
+            if is_first_process():
+                self.place.take()
+        self.folder = self.place.folder
         config.name = self.folder.name
 
     def _same_model(self, trained: str, configured: str) -> None:
@@ -295,6 +329,14 @@ class GenbenchCLI(LightningCLI):
 
     # ---- building -----------------------------------------------------------------------------------------------
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            if self.place is not None:
+                self.place.leave()
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = dict(self._get(self.config_init, "trainer"))
         if config["max_epochs"] not in (-1, None):
@@ -304,9 +346,9 @@ class GenbenchCLI(LightningCLI):
         if self.subcommand == "fit":
             dump = self.dump(self.config)
             command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
-            self.run_folder = Run(self.folder, dump, self.resumed, command)
+            self.run_folder = Run(self.folder, dump, command, [])
             # the budget before what asks whether this was the last batch
-            own = [self.run_folder, Budget(self._get(self.config, "max_images")), *own, StopSafely()]
+            own = [self.run_folder, Budget(self._get(self.config, "max_images"), finish=True), *own, StopSafely()]
         else:
             own = [settings["acceleration"], settings["quality"]]
         # `true` and `false` are Lightning's words for its own default and for none
@@ -342,15 +384,88 @@ class GenbenchCLI(LightningCLI):
                 f"{'×'.join(map(str, model.spec.shape))} -> {self.folder}"
             )
         try:
+            self._prepare(model)
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
-            if trainer.is_global_zero:
-                self.run_folder.discard_if_empty()
-                if not isinstance(error, LostProcess):  # which says it itself, whichever process is left
-                    self._say_how_to_go_on(error)
+            if trainer.is_global_zero and not isinstance(error, LostProcess):
+                self._say_how_to_go_on(error)  # a lost process says it itself, whichever is left
             raise
+        finally:
+            if is_first_process():
+                self.place.leave()
         if trainer.is_global_zero:
             self._say_where()
+
+    def _prepare(self, model: GenerativeModule) -> None:
+        """The last checks before anything is written, what the user should know, and the lock of the folder."""
+        budget = self._get(self.config, "max_images")
+        notes = model.look_ahead(budget)
+        state, changeable = self.checkpoint.get("run") or {}, type(model).changeable
+        if self.ckpt is not None:
+            resume.refuse_other_optimizers(self.checkpoint["genbench"].get("optimizers") or {}, model, self.ckpt)
+            seen = self.checkpoint["genbench"]["images_seen"]
+            if seen >= budget and not (self.place.resumed and self._lacks(model, seen)):
+                raise UserError(
+                    f"{self.ckpt} has seen {seen:,} images and the budget is {budget:,}: it is done. Give a larger "
+                    "`--max_images` to go on."
+                )
+            trained = [
+                change
+                for change in self.changes
+                if resume.changes_training(change, changeable, schedule=model.has_schedule)
+            ]
+            self.run_folder.segments = resume.segments(state.get("segments"), trained, seen)
+        else:
+            self.run_folder.segments = resume.segments(None, [], 0)
+        if not is_first_process():
+            return
+        for note in notes:
+            console.print(f"note: {note}")
+        if self.ckpt is not None:
+            for change in self.changes:
+                console.print(f"changed: {change}")
+            if (
+                state
+                and self.checkpoint["genbench"].get("micro_batch")
+                and any(change.setting == "model.accumulate" for change in self.changes)
+            ):
+                console.print(
+                    "note: gradients that were being accumulated are dropped, as model.accumulate has changed."
+                )
+            if self.place.resumed:
+                self._note_newer()
+                self.place.take()
+                if version_of(self.ckpt) != self.read_at:
+                    raise UserError(
+                        f"{self.ckpt} has been replaced by another process since it was read. Give the command again."
+                    )
+
+    def _note_newer(self) -> None:
+        """Say so where a run goes on from a checkpoint that is not its last."""
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if last.is_file() and not last.samefile(self.ckpt):
+            newest, seen = (files.read(last)["genbench"]["images_seen"], self.checkpoint["genbench"]["images_seen"])
+            if newest > seen:
+                console.print(
+                    f"note: {last} has seen {newest:,} images. This run goes on from {seen:,}, and what came after is "
+                    "replaced. `--name OTHER` leaves it as it is and begins a new run."
+                )
+
+    def _lacks(self, model: GenerativeModule, seen: int) -> bool:
+        """Whether a run that has reached its budget was killed before its last pictures and curves were made."""
+        curves, metrics = self.folder / "curves.png", self.folder / "metrics.csv"
+        if metrics.is_file() and not (curves.is_file() and curves.stat().st_mtime >= metrics.stat().st_mtime):
+            return True
+        film = self._get(self.config, "pictures").film
+        kinds = {Samples: "samples", Reconstructs: "reconstructions", Translates: "translations", Segments: "masks"}
+        for capability, name in kinds.items():
+            if isinstance(model, capability):
+                grids = sorted((self.folder / name).glob("*.png"))
+                if not grids or grids[-1].stem != f"{seen:010d}":
+                    return True
+                if film != "none" and len(grids) > 1 and not (self.folder / f"{name}.{film}").is_file():
+                    return True
+        return False
 
     def validate(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         trained = files.load(self.ckpt)  # with averaged weights, as validation during training has them

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from genbench.cli.runs import job
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.suites import claims
@@ -57,7 +58,7 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
             if _agreed(kept, "begun", None):
                 _train(kept, run, modules)
         return True
-    claim = claims.take(kept.claims, run, again=again, job=_job())
+    claim = claims.take(kept.claims, run, again=again, job=job())
     _agreed(kept, "begun", lambda: claim is not None)
     if claim is None:
         return False
@@ -68,7 +69,7 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
         outcome, reason = _attempt(kept, run, modules)
         for signum in SIGNALS:  # it has been told, or is over
             signal.signal(signum, signal.SIG_IGN)
-        limit = outcome == "stopped" and reason == "SIGUSR2" and _job() is not None
+        limit = outcome == "stopped" and reason == "SIGUSR2" and job() is not None
         if limit and _saved(kept, run) == saved:
             outcome, limit = "failed", False
             reason = "its time limit was over before anything new was saved: give `launch.minutes` more"
@@ -223,7 +224,7 @@ def _agreed(kept: Folder, what: str, decide: Callable[[], Any] | None) -> Any:
     """What the first process of a run decides, in all those that Slurm has started for it; they meet in a file."""
     if int(os.environ.get("SLURM_NTASKS", 1)) == 1:
         return decide()
-    path = kept.path / "jobs" / f"{_job()}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.{what}.json"
+    path = kept.path / "jobs" / f"{job()}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.{what}.json"
     if _rank() == 0:
         value = decide()
         with replacing(path) as file:
@@ -243,12 +244,6 @@ def _rank() -> int:
     return int(os.environ.get("SLURM_PROCID", 0))
 
 
-def _job() -> str | None:
-    """What Slurm calls this process's job; the same after it was queued again."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
-
-
 def _saved(kept: Folder, run: str) -> set[tuple[Path, int]]:
     """What there is of a run, to see whether an attempt has come any further."""
     folder = kept.path / run
@@ -258,7 +253,7 @@ def _saved(kept: Folder, run: str) -> set[tuple[Path, int]]:
 
 def _queue_again() -> None:
     """Our job's time is over: Slurm ends it, and begins it anew when its turn comes."""
-    said = subprocess.run(["scontrol", "requeue", _job()], capture_output=True, text=True)
+    said = subprocess.run(["scontrol", "requeue", job()], capture_output=True, text=True)
     if said.returncode:
         print(f"Slurm has not queued this job again: {said.stderr.strip()}. `suite run` goes on with it.", flush=True)
 

@@ -20,6 +20,7 @@ have not stepped, may outlive a step.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from genbench.core.arguments import Remembers
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import NonFiniteLoss, UserError, refuse_below
 from genbench.core.noise import Draws, mix
-from genbench.core.optim import advance_schedule, build_optimizer, build_schedule, merge
+from genbench.core.optim import Schedule, build_optimizer, build_schedule, look_ahead, merge
 
 ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
 
@@ -74,8 +75,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         optimizer: Optimizer of every player: a class path and its arguments, such as
             `{class_path: torch.optim.Adam, lr: 0.001}`
         optimizers: What differs for single players, by player: `{generator: {lr: 0.0001}}`
-        schedule: Learning-rate schedule of every player (class path and arguments), or none. It counts in kimg: one
-            of its steps is 1,000 images seen
+        schedule: Learning-rate schedule of every player, or none: `{warmup: 0.05, decay_from: 0.5}` in shares of the
+            budget or in images, see `genbench.core.optim.WarmupDecay`; or a class path and its arguments, and then
+            one of its steps is 1,000 images seen
         schedules: What differs for single players, by player
         accumulate: Add up the gradients of so many batches before a step. Equal to one large batch for a model of
             one player without batch normalisation; in a game the small batches meet an opponent that has not moved
@@ -85,6 +87,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     Class attributes that a model sets:
         players   player -> names of its networks; one optimizer each
         averaged  networks that a capability uses: these have moving averages, and no others
+        changeable  arguments of its own that a run may change when it goes on: those that change neither networks nor
+                    buffers, such as the weights of loss terms
         conditional  whether `sample` takes a condition
         per_process  names of buffers that on several devices each process makes from its own share of the batch, such
                      as a pool of images. A checkpoint has the first one's, and all go on from those. All other state is
@@ -95,6 +99,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
 
     players: ClassVar[dict[str, tuple[str, ...]]]
     averaged: ClassVar[tuple[str, ...]]
+    changeable: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False
     per_process: ClassVar[tuple[str, ...]] = ()
 
@@ -133,6 +138,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
 
         self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights
         self.images_seen = 0
+        self.budget: int | None = None  # images of the whole run, where a Budget says so
         self._last_batch = 0  # images of the last global batch
         self.updates = dict.fromkeys(self.players, 0)
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
@@ -144,7 +150,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self._counts: dict[str, int] = {}
         self._scalers: dict[str, Any] = {}
         self._own: dict[str, list[nn.Parameter]] = {}
-        self._schedulers: dict[str, Any] = {}
+        self._schedulers: dict[str, Schedule | None] = {}
+        self._loading: list[dict[str, Any]] = []  # optimizer states of the checkpoint that is being loaded
 
     # ---- a turn -------------------------------------------------------------------------------------------------
 
@@ -182,9 +189,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         if turn.backwards and self._micro_batch == self.accumulate:
             optimizer.step()  # -> strategy averages -> precision unscales -> on_before_optimizer_step clips -> step
             self.updates[player] += 1
-            schedule = self._schedulers[player]
-            if schedule is not None:
-                advance_schedule(schedule, self.images_seen)
+            if self._schedulers[player] is not None:
+                self._schedulers[player].advance(self.images_seen)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip: the one place where gradients are complete and unscaled."""
@@ -200,19 +206,39 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         """The parameters that the player's optimizer moves."""
         return [p for name in self.players[player] for p in getattr(self, name).parameters()]
 
+    @property
+    def optimizer_classes(self) -> dict[str, str]:
+        """Player -> class path of its optimizer."""
+        return {player: str(description.get("class_path")) for player, description in self._optimizers.items()}
+
+    @property
+    def has_schedule(self) -> bool:
+        return any(self._schedules.values())
+
+    def look_ahead(self, budget: int) -> list[str]:
+        """Sentences on schedules whose rate stops falling before the end of the budget.
+
+        Raises:
+            UserError: a schedule cannot be stepped so far, or its arguments are wrong.
+        """
+        found = (
+            look_ahead(self._schedules[player], self._optimizers[player], player, budget) for player in self.players
+        )
+        return [sentence for sentence in found if sentence]
+
     def _wrapped_optimizers(self) -> list:
         wrapped = self.optimizers()
         return wrapped if isinstance(wrapped, list) else [wrapped]
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[Any]]:
+    def configure_optimizers(self) -> list[Optimizer]:
         fp16 = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self._own = {player: self.parameters_of(player) for player in self.players}
         optimizers, self._schedulers = [], {}
         for player, description in self._optimizers.items():
             optimizer = build_optimizer(self._own[player], description, player, self.device, fused=not fp16)
             optimizers.append(optimizer)
-            self._schedulers[player] = build_schedule(optimizer, self._schedules[player], player)
-        return optimizers, [s for s in self._schedulers.values() if s is not None]
+            self._schedulers[player] = build_schedule(optimizer, self._schedules[player], player, self.budget)
+        return optimizers  # not the schedules: they follow from the images seen, and no checkpoint has them
 
     def check_condition(self, condition: Tensor | None) -> None:
         """Raise UserError where `sample` is asked for what the model was not trained on, or not told what it needs."""
@@ -246,6 +272,11 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             )
         self.origin = None
         self._place_draws()
+        # A checkpoint has an optimizer's state, and the config its settings: rates, betas, fused or not.
+        for state, optimizer in zip(self._loading, self.trainer.optimizers, strict=False):
+            for saved, built in zip(state["param_groups"], optimizer.param_groups, strict=False):
+                saved.update({name: value for name, value in built.items() if name in _settings_of(optimizer)})
+        self._loading = []
 
     def on_train_start(self) -> None:
         # only now: Lightning empties all gradients before it trains
@@ -263,6 +294,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         The global generators are seeded per process (dropout and the like differ between processes); `self.draw`
         gives noise keyed by the image's place in the global batch.
         """
+        for schedule in filter(None, self._schedulers.values()):
+            schedule.advance(self.images_seen)  # also of a player that has not stepped for some batches
         self.draw.seed("train", self.seed, self.images_seen)
         seed = mix("step", self.seed, self.images_seen, self.trainer.global_rank)
         # not torch.manual_seed: without a GPU it queues a call, with a stack trace, at every step
@@ -367,11 +400,13 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             "images_seen": self.images_seen,
             "updates": dict(self.updates),
             "seed": self.seed,
+            "optimizers": self.optimizer_classes,
             "scalers": {player: scaler.state_dict() for player, scaler in self._scalers.items()},
             "terms": {name: [total, self._counts[name]] for name, total in self._sums.items()},
         }
         if gradients:
             checkpoint["genbench"] |= {"micro_batch": self._micro_batch, "gradients": gradients}
+            checkpoint["genbench"]["accumulate"] = self.accumulate
 
     def kept_by_each_process(self) -> set[str]:
         """Names of the buffers that may differ between processes: `per_process`, and running statistics of norms."""
@@ -388,6 +423,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         if self._trainer is not None:
             # Lightning does this only after it has copied the weights: those of a run in float64 would be rounded
             self.trainer.strategy.precision_plugin.convert_module(self)
+        self._loading = checkpoint.get("optimizer_states", [])
         state = checkpoint["genbench"]
         self.images_seen, self.updates, self.seed = state["images_seen"], dict(state["updates"]), state["seed"]
         for player, scaler in state["scalers"].items():
@@ -395,5 +431,11 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
                 self._scalers[player].load_state_dict(scaler)
         for name, (total, count) in state["terms"].items():
             self._sums[name], self._counts[name] = total.to(self.device), count
-        self._micro_batch = state.get("micro_batch", 0)
-        self._half_made = state.get("gradients", {})
+        if state.get("accumulate", self.accumulate) == self.accumulate:
+            self._micro_batch = state.get("micro_batch", 0)
+            self._half_made = state.get("gradients", {})
+
+
+def _settings_of(optimizer: Optimizer) -> set[str]:
+    """What an optimizer keeps of its arguments in its parameter groups; the rest there is state, such as Prodigy's."""
+    return {"lr", "initial_lr", *inspect.signature(type(optimizer).__init__).parameters} - {"params"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
+import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from genbench.core.errors import UserError
+from genbench.core.units import Images
 
 KIMG = 1000  # images to one step of a schedule
 
@@ -31,11 +34,123 @@ class LinearDecay(LRScheduler):
         return [rate * left for rate in self.base_lrs]
 
 
+class WarmupDecay:
+    """A learning rate that rises from 0, stays, and falls: a function of the images seen and the budget.
+
+    Args:
+        optimizer: Its rates are those between warmup and decay
+        budget: Images of the run; None where it is not known, and then all settings are numbers of images
+        warmup: Where the rate has risen to its full value in a straight line
+        decay_from: Where it begins to fall; by default it does not
+        decay_to: Where it has fallen to its final value; by default at the end of the budget
+        decay: linear, or cosine: half a period (Loshchilov & Hutter 2017, equation 5)
+        final: The final value, as a share of the full one
+
+    A number up to 1 is a share of the budget, so that another budget moves the schedule; a larger one, or one such as
+    `50k`, is a number of images.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        budget: int | None = None,
+        warmup: float | str = 0,
+        decay_from: float | str | None = None,
+        decay_to: float | str = 1.0,
+        decay: Literal["linear", "cosine"] = "linear",
+        final: float = 0.0,
+    ) -> None:
+        self.optimizer, self.rates = optimizer, [group["lr"] for group in optimizer.param_groups]
+        self.warmup = _at("warmup", warmup, budget)
+        self.decays, self.decay, self.final = decay_from is not None, decay, final
+        self.decay_from, self.decay_to = math.inf, math.inf
+        if self.decays:
+            self.decay_from, self.decay_to = _at("decay_from", decay_from, budget), _at("decay_to", decay_to, budget)
+        if decay not in ("linear", "cosine"):
+            raise ValueError(f"decay is {decay!r}, and it is linear or cosine")
+        if not _is_number(final) or not 0 <= final <= 1:
+            raise ValueError(f"final is {final!r}, and it is a share of the full rate, from 0 to 1")
+        if self.decays and not self.warmup <= self.decay_from < self.decay_to:
+            raise ValueError(
+                f"the rate rises for {self.warmup:,.0f} images, falls from {self.decay_from:,.0f} on and is at its "
+                f"final value at {self.decay_to:,.0f}; each must come after the one before"
+            )
+
+    def factor(self, images_seen: int) -> float:
+        """The share of the full rate after so many images."""
+        if images_seen < self.warmup:
+            return images_seen / self.warmup
+        if images_seen <= self.decay_from:
+            return 1.0
+        done = min(1.0, (images_seen - self.decay_from) / (self.decay_to - self.decay_from))
+        left = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return self.final + (1 - self.final) * left
+
+    def advance(self, images_seen: int) -> None:
+        """Set the rates of a run that has seen so many images."""
+        factor = self.factor(images_seen)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+
+class Stepped:
+    """A schedule of PyTorch or of one's own; one of its steps is 1,000 images seen."""
+
+    def __init__(self, scheduler: LRScheduler, what: str) -> None:
+        self.scheduler, self.what = scheduler, what
+
+    def advance(self, images_seen: int) -> None:
+        """Step until it is where a run of so many images has it.
+
+        Raises:
+            UserError: it cannot be stepped so far, or not by the images seen alone.
+        """
+        with warnings.catch_warnings():
+            # a resumed run steps its schedule before its optimizer
+            warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step\(\).*")
+            while self.scheduler.last_epoch < images_seen // KIMG:
+                try:
+                    self.scheduler.step()
+                except (TypeError, ValueError) as error:
+                    raise UserError(
+                        f"{self.what}: {type(self.scheduler).__name__} cannot take its step number "
+                        f"{self.scheduler.last_epoch + 1} ({error}). One of its steps is {KIMG:,} images: choose a "
+                        "schedule that follows from the images seen alone and reaches to the end of the budget."
+                    ) from error
+
+
+Schedule = WarmupDecay | Stepped
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _at(name: str, value: Any, budget: int | None) -> float:
+    """The number of images that a share of the budget, or a number of images, means."""
+    if _is_number(value) and 0 <= value <= 1:
+        if value and budget is None:
+            raise ValueError(
+                f"{name} is {value}, a share of the budget, which is not known here: give the Trainer a Budget, or "
+                "write a number of images"
+            )
+        return value * (budget or 0)
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return int(Images(value))
+    except ValueError:
+        raise ValueError(
+            f"{name} is {value!r}; a share of the budget from 0 to 1, or a number of images such as 50k was expected"
+        ) from None
+
+
 def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[str, Any] | None:
     """`change` over `base`; where the class changes, the arguments of the old one are dropped."""
     if not base or not change:
         return change or base
-    return change if change.get("class_path", base["class_path"]) != base["class_path"] else base | change
+    other = "class_path" in change and change["class_path"] != base.get("class_path")
+    return change if other else base | change
 
 
 def loaded_class(class_path: str, base: type, what: str) -> type:
@@ -54,13 +169,14 @@ def loaded_class(class_path: str, base: type, what: str) -> type:
     )
 
 
-def _call(cls: type, first: Any, arguments: dict[str, Any], what: str) -> Any:
-    known = [p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "params", "optimizer")]
+def _call(cls: type, first: Any, arguments: dict[str, Any], what: str, **own: Any) -> Any:
+    known = inspect.signature(cls.__init__).parameters
+    known = [name for name in known if name not in ("self", "params", "optimizer", *own)]
     for name in arguments:
         if name not in known:
             raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.")
     try:
-        return cls(first, **arguments)
+        return cls(first, **own, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{what}: {cls.__name__} refused its arguments {arguments}: {error}.") from error
 
@@ -104,16 +220,63 @@ def build_optimizer(
     return _call(cls, list(parameters), arguments, what)
 
 
-def build_schedule(optimizer: Optimizer, description: dict[str, Any] | None, player: str) -> LRScheduler | None:
-    """The player's learning-rate schedule, one step of which is 1,000 images seen; None for a constant rate."""
+def build_schedule(
+    optimizer: Optimizer, description: dict[str, Any] | None, player: str, budget: int | None = None
+) -> Schedule | None:
+    """The player's learning-rate schedule; None for a constant rate.
+
+    A description without a class path is one of `WarmupDecay`. Other classes are PyTorch's or the user's own, and one
+    of their steps is 1,000 images seen.
+    """
     if not description:
         return None
     what = f"The schedule of player '{player}'"
+    class_path = description.get("class_path")
+    if class_path in (None, "WarmupDecay", f"{__name__}.WarmupDecay"):
+        arguments = {name: value for name, value in description.items() if name != "class_path"}
+        if "budget" in arguments:
+            raise UserError(f"{what}: the budget is `max_images`; leave `budget` out of the schedule.")
+        return _call(WarmupDecay, optimizer, arguments, what, budget=budget)
     class_path, arguments = _checked(description, what)
-    return _call(loaded_class(class_path, LRScheduler, what), optimizer, arguments, what)
+    cls = loaded_class(class_path, LRScheduler, what)
+    return Stepped(_call(cls, optimizer, arguments, what), what)
 
 
-def advance_schedule(schedule: LRScheduler, images_seen: int) -> None:
-    """Bring the schedule to where a run of so many images has it."""
-    while schedule.last_epoch < images_seen // KIMG:
-        schedule.step()
+# steps of a schedule that are looked at before training: of a larger budget the beginning
+LOOKED_AT = 100_000
+
+
+def look_ahead(description: dict[str, Any] | None, optimizer: dict[str, Any], player: str, budget: int) -> str | None:
+    """What a person should know of a schedule before training: a sentence if its rate stops falling before the end of
+    the budget, else None.
+
+    Raises:
+        UserError: the schedule cannot be stepped to the end of the budget.
+    """
+    if not description:
+        return None
+    weight = [nn.Parameter(torch.zeros(()))]
+    trial = build_optimizer(weight, optimizer, player, torch.device("cpu"), fused=False)
+    schedule = build_schedule(trial, description, player, budget)
+    steps = min(LOOKED_AT, max(1, budget // KIMG))
+    size = budget // steps if budget < KIMG else KIMG
+    if isinstance(schedule, WarmupDecay):
+        places = [0, *(x for x in (schedule.warmup, schedule.decay_from, schedule.decay_to) if x < budget), budget]
+    else:
+        places = [step * size for step in range(steps + 1)]
+    rates = []
+    for place in places:
+        schedule.advance(int(place))
+        rates.append(trial.param_groups[0]["lr"])
+    last, ends = rates[-1], len(rates) - 1
+    while ends and rates[ends - 1] == last:
+        ends -= 1
+    # a step is a thousand images, so that a schedule that ends with the budget may end a step before it
+    near = 0 if isinstance(schedule, WarmupDecay) else KIMG
+    if last >= max(rates) or places[ends] + near >= budget:
+        return None
+    return (
+        f"the schedule of player '{player}' ends at {int(places[ends]):,} images and the budget is {budget:,}: from "
+        f"there on the learning rate is {last:g}. A schedule in shares of the budget, such as "
+        "`--model.schedule '{decay_from: 0.5}'`, ends with it."
+    )

@@ -41,6 +41,7 @@ class ConditionalGAN(GenerativeModule):
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     averaged = ("generator",)
+    changeable = ("class_weight",)
     conditional = True
 
     def __init__(

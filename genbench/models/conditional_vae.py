@@ -40,6 +40,7 @@ class ConditionalVAE(GenerativeModule):
 
     players = {"vae": ("encoder", "decoder", "pixel")}
     averaged = ("encoder", "decoder", "pixel")
+    changeable = ("beta",)
     conditional = True
     likelihood = "lower bound"
 

@@ -33,6 +33,7 @@ class DenoisingAutoencoder(GenerativeModule):
 
     players = {"autoencoder": ("encoder", "decoder")}
     averaged = ("encoder", "decoder")
+    changeable = ("corruption", "amount")
     latent_dtype = "float32"
 
     def __init__(

@@ -42,6 +42,7 @@ class Pix2Pix(GenerativeModule):
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     averaged = ("generator",)
+    changeable = ("l1",)
     domains = ("B",)
 
     def __init__(

@@ -28,6 +28,7 @@ class SegmentationUNet(GenerativeModule):
 
     players = {"unet": ("net",)}
     averaged = ("net",)
+    changeable = ("loss",)
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class SemiSupervisedGAN(GenerativeModule):
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     averaged = ("generator", "discriminator")
+    changeable = ("generator", "unsupervised", "transforms", "consistency")
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class TextConditionalGAN(GenerativeModule):
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     averaged = ("generator",)
+    changeable = ("mismatches", "mismatch_weight", "diversity")
     conditional = True
 
     def __init__(

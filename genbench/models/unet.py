@@ -26,6 +26,7 @@ class UNet(GenerativeModule):
 
     players = {"unet": ("net",)}
     averaged = ("net",)
+    changeable = ("loss",)
     domains = ("B",)
 
     def __init__(

@@ -49,6 +49,7 @@ class VAE(GenerativeModule):
 
     players = {"vae": ("encoder", "decoder", "pixel")}
     averaged = ("encoder", "decoder", "pixel")
+    changeable = ("beta", "kl_warmup", "free_bits", "importance_samples")
     latent_dtype = "float32"
     likelihood = "lower bound"
 

@@ -39,6 +39,7 @@ class VQVAE(GenerativeModule):
 
     players = {"autoencoder": ("encoder", "decoder", "quantizer")}
     averaged = ("encoder", "decoder", "quantizer")
+    changeable = ("decay", "commitment", "revive_every")
     latent_dtype = "int64"
 
     def __init__(

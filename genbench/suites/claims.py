@@ -159,7 +159,7 @@ def _read(folder: Path, run: str, number: int) -> Attempt:
         found = Attempt(number, {}, "")
     if found.outcome is not None:
         return found
-    lives = _lives(found.holder)
+    lives = lives_here(found.holder)
     if lives is None:
         lives = _now(folder) - path.stat().st_mtime < STALE
     return Attempt(**asdict(found) | {"alive": lives})
@@ -176,7 +176,7 @@ def _now(folder: Path) -> float:
         return time.time()
 
 
-def _lives(one: dict[str, Any]) -> bool | None:
+def lives_here(one: dict[str, Any]) -> bool | None:
     """Whether that process lives, be it that it sleeps; None where it cannot be seen from here."""
     if not one or one["host"] != socket.gethostname() or one["boot"] != _boot() or one["started"] is None:
         return None

@@ -43,6 +43,7 @@ def test_a_run_folder_holds_everything_of_the_run_and_the_last_words_say_so(cli,
     assert status == 0
     found = {str(p.relative_to("runs/run")) for p in Path("runs/run").rglob("*") if p.is_file()}
     assert found == {
+        ".lock/fit.1.json",
         "config.yaml", "metrics.csv", "curves.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
         "samples/0000000160.png", "samples/0000000320.png", "samples.gif",
         "reconstructions/0000000160.png", "reconstructions/0000000320.png", "reconstructions.gif",

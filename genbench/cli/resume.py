@@ -1,0 +1,200 @@
+"""What a setting that is given with `fit --ckpt` does: one table, and the comparison of a run's settings with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+
+# applied   takes effect from here on and changes how the model is trained: the run has a new segment
+# outside   takes effect and changes nothing of the training
+# location  where a run lies and what it is called: may differ without a word
+# refused   cannot change within a run
+Effect = Literal["applied", "outside", "location", "refused"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """settings are patterns of names as flags have them, without `--`; the first rule that matches decides."""
+
+    settings: tuple[str, ...]
+    effect: Effect
+    why: str
+
+
+TABLE = (
+    Rule(("seed_everything",), "refused", "initial weights, order of the images and noise follow from it"),
+    Rule(
+        ("model.optimizer*.class_path", "model.optimizer*.amsgrad", "model.optimizer*.centered"),
+        "refused",
+        "the checkpoint holds the state of the optimizer that it was made with",
+    ),
+    Rule(("model.game.spectral_norm",), "refused", "it changes the networks"),
+    Rule(
+        ("model.optimizer*", "model.schedule*", "model.accumulate", "model.clip_norm", "model.clip_value"),
+        "applied",
+        "learning rates, betas, weight decay, schedules, accumulation and clipping",
+    ),
+    Rule(("model.game*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
+    Rule(("model", "model.*"), "refused", "the networks; a model lists in `changeable` what is none of them"),
+    Rule(("data.batch_size", "data.flip", "data.jitter"), "applied", "batches and augmentation of the training images"),
+    Rule(
+        ("data.root", "data.memory", "data.workers", "data.download", "data.eval_batch_size"),
+        "outside",
+        "how the same images are read",
+    ),
+    Rule(
+        ("data", "data.*"),
+        "refused",
+        "the data set, the shape and range of its images, its classes and which of its images are held out",
+    ),
+    Rule(("max_images",), "applied", "the budget; schedules in shares of it move"),
+    Rule(("ema.*", "acceleration.*"), "applied", "averaged weights from here on; rounding"),
+    Rule(("trainer.logger*",), "outside", "where curves go"),
+    Rule(("trainer.default_root_dir", "name", "runs", "ckpt", "config"), "location", "where the run lies"),
+    Rule(("trainer.*",), "applied", "devices, precision and the like"),
+    Rule(
+        ("title", "protocol", "monitor.*", "balance.*", "codebook.*", "pictures.*", "quality.*", "checkpoint.*"),
+        "outside",
+        "intervals, pictures, validation, checkpoints and names",
+    ),
+    Rule(("*",), "applied", "settings of one's own callbacks"),
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting, named as its flag without `--`, with its value in the run so far and the one given now."""
+
+    setting: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.setting} {_shown(self.old)} -> {_shown(self.new)}"
+
+
+def rule(setting: str, changeable: tuple[str, ...] = ()) -> Rule:
+    """The rule of a setting; `changeable` are the model's own arguments that change no network."""
+    if setting.startswith("model.") and setting.split(".")[1] in changeable:
+        return Rule((setting,), "applied", "it changes no network")
+    return next(rule for rule in TABLE if any(fnmatchcase(setting, pattern) for pattern in rule.settings))
+
+
+def missing(old: Any, new: Any, name: str = "") -> set[str]:
+    """Settings of `new` that `old` does not know, being of an older version or of a script of one's own."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return set()
+    if "init_args" in old or "init_args" in new:
+        old, new = (each.get("init_args") or {} for each in (old, new))
+    found: set[str] = set()
+    for key, value in new.items():
+        setting = f"{name}.{key}" if name else key
+        found |= missing(old[key], value, setting) if key in old else {setting}
+    return found
+
+
+def changes(
+    old: dict[str, Any], new: dict[str, Any], unknown: set[str], changeable: tuple[str, ...], path: Path
+) -> list[Change]:
+    """What differs between the config of a checkpoint and the one given now, without locations.
+
+    Args:
+        old, new: The configs
+        unknown: Settings that are not compared
+        changeable: Arguments of the model that change no network
+        path: The checkpoint
+
+    Raises:
+        UserError: something differs that cannot change within a run; names all such settings with both values.
+    """
+    found = [
+        change
+        for change in _differences(old, new)
+        if rule(change.setting, changeable).effect != "location" and change.setting not in unknown
+    ]
+    refused = [
+        change
+        for change in found
+        if rule(change.setting, changeable).effect == "refused"
+        # a class that was left out before, or is now, may be the same: `refuse_other_optimizers` knows
+        and not (change.setting.endswith(".class_path") and None in (change.old, change.new))
+    ]
+    if refused:
+        listed = "\n".join(f"  {change}: {rule(change.setting, changeable).why}" for change in refused)
+        plural = "these settings" if len(refused) > 1 else "this setting"
+        raise UserError(
+            f"{path} cannot go on with {plural} changed:\n{listed}\nLeave it out to go on with the run as it was, or "
+            "begin a new run without `--ckpt`."
+        )
+    return found
+
+
+def refuse_other_optimizers(trained: dict[str, str], model: GenerativeModule, path: Path) -> None:
+    """Raise UserError where a player's optimizer is of another class than in the checkpoint.
+
+    Args:
+        trained: Player -> class path, as the checkpoint has them
+    """
+    for player, before in trained.items():
+        now = model.optimizer_classes.get(player, before)
+        if before.rpartition(".")[2] != now.rpartition(".")[2]:
+            raise UserError(
+                f"{path} cannot go on with another optimizer: that of player '{player}' was {before} and is now {now}, "
+                "and the checkpoint holds the state of the former. Leave it out, or begin a new run without `--ckpt`."
+            )
+
+
+def segments(before: list[dict[str, Any]] | None, found: list[Change], images_seen: int) -> list[dict[str, Any]]:
+    """The history of a run that goes on: each segment has `from` and `to` in images seen, and what `changed` at its
+    beginning, a setting's name with its old and its new value. Only what changes the training begins a new one."""
+    history = [dict(segment) for segment in before or [{"from": 0, "to": None, "changed": {}}]]
+    trained = {change.setting: [change.old, change.new] for change in found}
+    if trained:
+        history[-1]["to"] = images_seen
+        history.append({"from": images_seen, "to": None, "changed": trained})
+    return history
+
+
+def changes_training(change: Change, changeable: tuple[str, ...], *, schedule: bool) -> bool:
+    """Whether a change begins a new segment: a larger budget alone does so only where a schedule follows it."""
+    if change.setting == "max_images":
+        return schedule
+    return rule(change.setting, changeable).effect == "applied"
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[Change]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        if "init_args" in old or "init_args" in new:
+            classes = [each.get("class_path", "") for each in (old, new)]
+            if classes[0].rpartition(".")[2] != classes[1].rpartition(".")[2]:
+                yield Change(name, *classes)
+                return
+            old, new = (each.get("init_args") or {} for each in (old, new))
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(old, dict) and new is None and "class_path" not in old:
+        yield from _differences(old, {}, name)
+    elif isinstance(new, dict) and old is None and "class_path" not in new:
+        yield from _differences({}, new, name)
+    elif old != new and not (name.endswith("class_path") and _same_class(old, new)):
+        yield Change(name, old, new)
+
+
+def _same_class(old: Any, new: Any) -> bool:
+    """Whether two class paths mean one class: `Adam` is torch.optim.Adam."""
+    short, full = sorted((str(old), str(new)), key=len)
+    return "." not in short and full in (f"torch.optim.{short}", f"torch.optim.lr_scheduler.{short}")
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    if isinstance(value, dict) and "class_path" in value:
+        return value["class_path"].rpartition(".")[2]
+    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
