@@ -30,9 +30,10 @@ def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[st
     state, about = checkpoint["genbench"], checkpoint.get("run") or {}
     config = about.get("config") or {}
     run = {
-        "name": about.get("name") or path.stem,  # trained by a script of one's own, it has none
+        "name": _run_folder(path) or about.get("name") or path.stem,  # of a script of one's own, it has none
         "config": config,
         "command": about.get("command"),
+        "segments": about.get("segments"),
         "config_hash": config_hash(config or {"model": checkpoint["hyper_parameters"]}),
         "seed": state["seed"],
         "images_seen": state["images_seen"],
@@ -42,6 +43,12 @@ def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[st
         "weights": "raw" if raw or "ema" not in checkpoint else "ema",
     }
     return run, about.get("training")
+
+
+def _run_folder(path: Path) -> str | None:
+    """The name of the run's folder, which may have been renamed since, if the checkpoint lies in one."""
+    folder = path.absolute().parent.parent
+    return folder.name if path.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 
 
 def facts_of(model: GenerativeModule, weights: str) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -1,0 +1,376 @@
+"""fit --ckpt: a changed setting is applied, said and recorded, or refused before anything is touched."""
+
+import csv
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import genbench
+import genbench.models
+from genbench.cli import resume
+from genbench.core.arguments import loaded_classes
+from genbench.core.module import GenerativeModule
+from genbench.data import Digits, Shapes
+
+from .conftest import wait
+
+LAST = "checkpoints/last.ckpt"
+
+
+def saved(run):
+    return torch.load(Path(run) / LAST, weights_only=True)
+
+
+def rates(run, player="vae"):
+    with open(Path(run) / "metrics.csv", newline="") as file:
+        return {
+            int(row["images_seen"]): float(row[f"{player}/lr"]) for row in csv.DictReader(file) if row[f"{player}/lr"]
+        }
+
+
+def contents(run):
+    return {path: path.read_bytes() for path in sorted(Path(run).rglob("*")) if path.is_file()}
+
+
+def same_weights(a, b):
+    return all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+
+
+@pytest.fixture
+def half(cli, config):
+    """A VAE that has seen 160 images, in runs/run."""
+    assert cli("fit", "--config", config("vae"), "--name", "run", "--max_images", "160")[0] == 0
+    return Path("runs/run")
+
+
+def test_a_new_learning_rate_takes_effect_and_config_checkpoint_curve_and_record_say_so(cli, half):
+    flags = ("--max_images", "320", "--model.optimizer.lr", "1e-5", "--model.optimizer.weight_decay", "0.5")
+    status, _, err = cli("fit", "--ckpt", half, *flags)
+    assert status == 0 and "changed: model.optimizer.lr none -> 1e-05" in err
+    assert rates(half) == {n: pytest.approx(1e-3 if n <= 160 else 1e-5) for n in range(32, 321, 32)}
+    state = saved(half)
+    assert state["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.5
+    assert state["run"]["config"]["model"]["init_args"]["optimizer"]["lr"] == 1e-5
+    assert [(s["from"], s["to"]) for s in state["run"]["segments"]] == [(0, 160), (160, 320)]
+    assert state["run"]["segments"][1]["changed"]["model.optimizer.lr"] == [None, 1e-5]
+    assert cli("evaluate", "--ckpt", half, "--data", "Digits", "--generated", "32", "--metrics", "fid")[0] == 0
+    from genbench.leaderboard.record import collect
+
+    (record,) = collect([half / "records"])[0]
+    assert record.run["segments"] == state["run"]["segments"]
+
+
+def test_weights_equal_those_of_a_run_whose_optimizer_was_changed_by_hand(cli, config, half):
+    from lightning import Trainer
+
+    from genbench.callbacks import Acceleration, Budget
+
+    whole = genbench.load(half / LAST, raw=True)
+    start = saved(half)
+    cli(
+        "fit",
+        "--ckpt",
+        half,
+        "--max_images",
+        "240",
+        "--model.optimizer.lr",
+        "1e-2",
+        "--model.optimizer.betas",
+        "[0.5, 0.9]",
+    )
+    # the same in bare PyTorch: the state of the checkpoint, with other settings
+    by_hand = type(whole)(**whole.hparams)
+    by_hand.load_state_dict(start["state_dict"])
+
+    class Changed(Budget):
+        def on_train_start(self, trainer, module):
+            optimizer = trainer.optimizers[0]
+            optimizer.load_state_dict(start["optimizer_states"][0])
+            for group in optimizer.param_groups:
+                group |= {"lr": 1e-2, "betas": (0.5, 0.9)}
+            module.images_seen = 160
+
+    data = Digits(size=16, batch_size=16, subset=80)
+    by_hand.images_seen = 160
+    Trainer(
+        accelerator="cpu", logger=False, callbacks=[Changed(240), Acceleration()], max_epochs=-1,
+        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, limit_val_batches=0,
+    ).fit(by_hand, datamodule=data)  # fmt: skip
+    assert same_weights(saved(half), {"state_dict": by_hand.state_dict()})
+
+
+def test_one_players_rate_and_schedule_change_alone(cli, config):
+    cli("fit", "--config", config("dcgan"), "--name", "run", "--max_images", "160")
+    flags = ("--model.optimizers", "{discriminator: {lr: 1e-5}}", "--model.schedules", "{generator: {decay_from: 0.5}}")
+    assert cli("fit", "--ckpt", "runs/run", "--max_images", "320", *flags)[0] == 0
+    discriminator, generator = rates("runs/run", "discriminator"), rates("runs/run", "generator")
+    assert discriminator[160] == pytest.approx(2e-4) and discriminator[320] == pytest.approx(1e-5)
+    # a row has the rate that follows from the images it is at
+    assert generator == {n: pytest.approx(2e-4 * min(1, (320 - n) / 160) if n > 160 else 2e-4) for n in generator}
+
+
+def test_a_schedule_in_shares_moves_with_the_budget_and_a_resumed_run_equals_one_of_that_budget(cli, config):
+    schedule = ("--model.schedule", "{warmup: 0.25, decay_from: 0.5}")
+    cli("fit", "--config", config("vae"), "--name", "whole", *schedule)
+    expected = {n: min(1, n / 80, (320 - n) / 160) for n in range(32, 321, 32)}
+    assert rates("runs/whole") == {n: pytest.approx(1e-3 * share) for n, share in expected.items()}
+    cli("fit", "--config", config("vae"), "--name", "part", *schedule, "--max_images", "160")
+    assert rates("runs/part")[160] == 0
+    status, _, err = cli("fit", "--ckpt", "runs/part", "--max_images", "320")
+    assert status == 0 and "changed: max_images 160 -> 320" in err
+    assert {n: rate for n, rate in rates("runs/part").items() if n > 160} == {
+        n: pytest.approx(1e-3 * share) for n, share in expected.items() if n > 160
+    }
+
+
+def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, config):
+    decay = "{class_path: torch.optim.lr_scheduler.LinearLR, start_factor: 1.0, end_factor: 0.0, total_iters: 1}"
+    status, _, err = cli(
+        "fit", "--config", config("vae"), "--name", "a", "--max_images", "3k", "--model.schedule", decay
+    )
+    assert status == 0 and "ends at 1,000 images and the budget is 3,000: from there on the learning rate is 0" in err
+    counted = "{decay_from: 100, decay_to: 200}"
+    status, _, err = cli("fit", "--config", config("vae"), "--name", "b", "--model.schedule", counted)
+    assert status == 0 and "ends at 200 images and the budget is 320" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model.width", "8"], "model.width 4 -> 8"),
+        (["--model.latent_dim", "5"], "model.latent_dim 4 -> 5"),
+        (["--model.decoder", "gaussian"], "model.decoder bernoulli -> gaussian"),
+        (["--data.size", "32"], "data.size 16 -> 32"),
+        (["--data.channels", "3"], "data.channels none -> 3"),
+        (["--data.subset", "40"], "data.subset 80 -> 40"),
+        (["--data.val_size", "20"], "data.val_size none -> 20"),
+        (["--data.split_seed", "1"], "data.split_seed 0 -> 1"),
+        (["--data.binarize", "static"], "data.binarize none -> static"),
+        (["--data", "Shapes"], "data genbench.data.Digits -> genbench.data.Shapes"),
+        (["--seed_everything", "7"], "seed_everything 0 -> 7"),
+        (["--model.optimizer", "{class_path: torch.optim.SGD, lr: 0.1}"], "another optimizer"),
+        (["--checkpoint.monitor", "val/mispelled", "--quality.every_images", "16"], "val/mispelled"),
+        (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "must come after the one before"),
+    ],
+)  # fmt: skip
+def test_what_cannot_change_is_refused_by_name_and_nothing_in_the_folder_is_touched(cli, half, flags, said):
+    before = contents(half)
+    status, _, err = cli("fit", "--ckpt", half, "--max_images", "320", *flags)
+    assert status == 2 and said in err and "Traceback" not in err
+    assert contents(half) == before
+    assert cli("fit", "--ckpt", half, "--max_images", "176")[0] == 0
+
+
+def test_settings_outside_of_the_training_take_effect_and_begin_no_segment(cli, half):
+    flags = ("--monitor.every_images", "16", "--pictures.n", "9", "--data.eval_batch_size", "32", "--title", "Mine")
+    status, _, err = cli("fit", "--ckpt", half, "--max_images", "320", *flags)
+    assert status == 0 and "changed: monitor.every_images 32 -> 16" in err
+    assert 176 in rates(half)
+    assert [(s["from"], s["to"]) for s in saved(half)["run"]["segments"]] == [(0, 320)]
+
+
+def test_batch_size_precision_and_augmentation_are_applied_said_and_recorded(cli, half):
+    flags = ("--data.batch_size", "32", "--data.flip", "true", "--trainer.precision", "64-true")
+    status, _, err = cli("fit", "--ckpt", half, "--max_images", "320", *flags)
+    assert status == 0
+    changed = saved(half)["run"]["segments"][1]["changed"]
+    assert changed == {
+        "data.batch_size": [16, 32], "data.flip": [None, True], "trainer.precision": [None, "64-true"],
+        "max_images": [160, 320],
+    } or set(changed) >= {"data.batch_size", "data.flip", "trainer.precision"}  # fmt: skip
+    assert all(f"changed: {name}" in err for name in ("data.batch_size 16 -> 32", "data.flip", "trainer.precision"))
+    assert saved(half)["genbench"]["updates"] == {"vae": 15}  # ten steps of 16 images and five of 32
+
+
+def test_a_moved_or_copied_run_goes_on_in_place(cli, half):
+    half.rename("runs/renamed")
+    assert cli("fit", "--ckpt", "runs/renamed", "--max_images", "240")[0] == 0
+    shutil.copytree("runs/renamed", "elsewhere/copy")
+    assert cli("fit", "--ckpt", "elsewhere/copy", "--max_images", "320")[0] == 0
+    assert {path.name for path in Path("runs").iterdir()} == {"renamed"}
+    assert saved("runs/renamed")["genbench"]["images_seen"] == 240
+    assert saved("elsewhere/copy")["genbench"]["images_seen"] == 320
+
+
+def test_another_name_begins_a_new_run_from_the_checkpoint_and_leaves_the_first(cli, half):
+    before = contents(half)
+    assert cli("fit", "--ckpt", half, "--name", "fork", "--max_images", "320")[0] == 0
+    assert contents(half) == before and saved("runs/fork")["genbench"]["images_seen"] == 320
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/genbench-out", ".", "", "a/../../out", "x" * 300, "line\nbreak"])
+def test_a_name_cannot_leave_the_runs_folder(cli, config, name):
+    before = set(Path().resolve().parent.iterdir())
+    status, _, err = cli("fit", "--config", config(), f"--name={name}")
+    assert status == 2 and "--name" in err and "Traceback" not in err
+    assert set(Path().resolve().parent.iterdir()) == before and not Path("/tmp/genbench-out").exists()
+
+
+def training(cli_main, arguments, ready):
+    """A child's work: train, and say so once the first batch is over."""
+
+    def start():
+        from genbench.callbacks import budget
+
+        told = budget.Budget.on_train_batch_end
+
+        def tell(self, trainer, module, *rest):
+            ready.touch()
+            time.sleep(0.05)
+            told(self, trainer, module, *rest)
+
+        budget.Budget.on_train_batch_end = tell
+        return cli_main(arguments)
+
+    return start
+
+
+def until(path):
+    for _ in range(1200):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise TimeoutError(path)
+
+
+def test_a_second_process_is_refused_in_a_folder_that_one_trains_in(cli, half, child, tmp_path):
+    from genbench.cli import main
+
+    ready = tmp_path / "ready"
+    first = child(training(main, ["fit", "--ckpt", "runs/run", "--max_images", "10k"], ready))
+    until(ready)
+    status, _, err = cli("fit", "--ckpt", half, "--max_images", "20k")
+    assert status == 2 and "Another process trains in runs/run already" in err and str(first) in err
+    os.kill(first, 9)
+    wait(first)
+    assert cli("fit", "--ckpt", half, "--max_images", "400")[0] == 0  # it is gone, which is seen at once
+
+
+def test_of_two_that_begin_one_name_in_the_same_second_one_is_refused(cli, config, child, tmp_path):
+    from genbench.cli import main
+
+    flags = ["fit", "--config", str(config("vae")), "--name", "run", "--trainer.logger", "false"]
+    children = [child(lambda: main(flags)) for _ in range(2)]
+    assert sorted(wait(number) for number in children) == [0, 2]
+    assert saved("runs/run")["genbench"]["images_seen"] == 320
+
+
+def test_default_names_do_not_collide(monkeypatch, tmp_path):
+    from genbench.cli import runs
+
+    names = []
+    for _ in range(3):
+        monkeypatch.delenv("GENBENCH_RUN", raising=False)
+        names.append(runs.new_name("vae-digits", tmp_path))
+    assert len(set(names)) == 3
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again_by_the_same_command(cli, config, child):
+    from genbench.cli import main
+
+    flags = ["fit", "--config", str(config("vae")), "--name", "run", "--monitor.every_images", "16"]
+
+    def killed():
+        from genbench.callbacks import budget
+
+        told = budget.Budget.on_train_batch_end
+
+        def kill(self, trainer, module, *rest):
+            told(self, trainer, module, *rest)
+            if module.images_seen == 64:
+                os.kill(os.getpid(), 9)
+
+        budget.Budget.on_train_batch_end = kill
+        return main(flags)
+
+    assert wait(child(killed)) == -9
+    assert Path("runs/run/config.yaml").is_file() and not Path("runs/run", LAST).exists()
+    status, _, err = cli(*flags)
+    assert status == 0 and "has no checkpoint, so the run in it begins again" in err
+    assert sorted(rates("runs/run")) == list(range(16, 321, 16))
+
+
+def test_a_folder_with_files_of_its_own_is_left_alone(cli, config):
+    Path("runs/run").mkdir(parents=True)
+    Path("runs/run/thesis.tex").write_text("years of work")
+    status, _, err = cli("fit", "--config", config(), "--name", "run")
+    assert status == 2 and "holds thesis.tex" in err
+    assert Path("runs/run/thesis.tex").read_text() == "years of work"
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_end_gets_what_is_missing(cli, config, child):
+    from genbench.cli import main
+
+    cli("fit", "--config", config("vae"), "--name", "whole")
+
+    def killed():
+        from genbench.callbacks import Checkpoint
+
+        told = Checkpoint.save
+
+        def kill(self, trainer, module, **rest):
+            told(self, trainer, module, **rest)
+            if module.images_seen == 320:
+                os.kill(os.getpid(), 9)
+
+        Checkpoint.save = kill
+        return main(["fit", "--config", str(config("vae")), "--name", "run"])
+
+    assert wait(child(killed)) == -9
+    assert not Path("runs/run/curves.png").exists() and not Path("runs/run/samples.gif").exists()
+    assert cli("fit", "--ckpt", "runs/run")[0] == 0
+    assert {p.relative_to("runs/run") for p in contents("runs/run")} - {Path(".lock/fit.2.json")} == {
+        p.relative_to("runs/whole") for p in contents("runs/whole")
+    }
+    for name in ("samples/0000000320.png", "samples.gif", "reconstructions.gif"):
+        assert Path("runs/run", name).read_bytes() == Path("runs/whole", name).read_bytes()
+    assert rates("runs/run") == rates("runs/whole")
+    status, _, err = cli("fit", "--ckpt", "runs/run")
+    assert status == 2 and "it is done" in err
+
+
+def test_going_on_from_a_checkpoint_that_is_not_the_last_is_said(cli, half):
+    cli("fit", "--ckpt", half, "--max_images", "240", "--checkpoint.keep_every", "80")
+    shutil.copy(half / "checkpoints/0000000240.ckpt", half / "checkpoints/kept.ckpt")
+    cli("fit", "--ckpt", half, "--max_images", "320")
+    status, _, err = cli("fit", "--ckpt", half / "checkpoints/kept.ckpt", "--max_images", "320")
+    assert status == 0 and "has seen 320 images. This run goes on from 240" in err
+
+
+def test_every_setting_of_fit_has_a_rule_and_the_docs_have_the_table():
+    table = (Path(__file__).parents[2] / "docs" / "resume.md").read_text()
+    for rule in resume.TABLE:
+        for setting in rule.settings:
+            assert f"`{setting}`" in table, setting
+
+
+SPECS = {"Pix2Pix": Shapes(task="colourise", size=256, enlarge=True), "UNet": Shapes(task="colourise"), "CycleGAN": Shapes(target="domain"),
+         "SegmentationUNet": Shapes(target="mask"), "TextConditionalGAN": Shapes(target="caption")}  # fmt: skip
+OTHER = {"class_weight": 0.5, "beta": 4.0, "kl_warmup": 500, "free_bits": 0.5, "importance_samples": 3, "cycle": 1.0,
+         "identity": 0.0, "corruption": "masking", "amount": 0.1, "l1": 1.0, "unsupervised": 0.5, "consistency": 0.5,
+         "mismatches": 2, "mismatch_weight": 1.0, "diversity": 0.1, "decay": 0.5, "commitment": 1.0,
+         "revive_every": 100}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [c for c in loaded_classes(GenerativeModule).values() if c.changeable and c.__module__.startswith("genbench")],
+    ids=lambda c: c.__name__,
+)
+def test_a_changeable_argument_changes_no_network(cls):
+    other = OTHER | {"loss": "dice" if cls.__name__ == "SegmentationUNet" else "l2", "transforms": ["flip"]}
+    other["generator"] = "adversarial"
+    if cls.__name__ == "SemiSupervisedGAN":
+        other["transforms"] = ["translation"]
+    data = SPECS.get(cls.__name__, Digits())
+
+    def shapes(**arguments):
+        return {name: tensor.shape for name, tensor in cls(data.spec, **arguments).state_dict().items()}
+
+    usual = shapes()
+    for name in cls.changeable:
+        assert shapes(**{name: other[name]}) == usual, name
