@@ -14,6 +14,15 @@ os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "WANDB_MODE": "of
 sys.path.insert(0, str(Path(__file__).parent))  # `import toy`
 
 
+def pytest_collection_modifyitems(items):
+    """A file runs in one worker, for what its tests share; the tests over all configs share nothing."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") or "test_every_model_keeps" in item.name:
+            continue
+        group = "slurm" if "slurm" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_its_own(tmp_path_factory):
     os.environ["GENBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))

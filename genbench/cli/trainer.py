@@ -302,16 +302,18 @@ class GenbenchCLI(LightningCLI):
                 )
 
     def _write_into_folder(self, config: Any, state: dict[str, Any]) -> None:
+        before = ((state.get("config") or {}).get("trainer") or {}).get("default_root_dir")  # it may have moved since
         config.trainer.default_root_dir = str(self.folder)
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if not hasattr(logger, "class_path"):
                 continue
-            if logger.init_args.get("save_dir") in (None, "."):
+            if logger.init_args.get("save_dir") in (None, ".", before):
                 logger.init_args.save_dir = str(self.folder)
             if logger.class_path.endswith("Wandb"):
                 logger.init_args.run_name = logger.init_args.run_name or self.folder.name
-                logger.init_args.run_id = state.get("wandb") or logger.init_args.run_id
+                same = self.place is not None and self.place.resumed  # a new run has a curve of its own
+                logger.init_args.run_id = (state.get("wandb") if same else None) or logger.init_args.run_id
 
     def _report_kept(self, config: Any) -> None:
         """When a flag puts another data set in place of the config's, say what it takes over from it."""
