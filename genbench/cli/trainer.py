@@ -377,15 +377,15 @@ class GenbenchCLI(LightningCLI):
 
     def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         trainer = self.trainer
-        if isinstance(datamodule, DataModule):
-            datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
-        if is_first_process():
-            parameters = sum(p.numel() for p in model.parameters())
-            console.print(
-                f"{type(model).__name__} ({parameters:,} parameters) on {type(datamodule).__name__} "
-                f"{'×'.join(map(str, model.spec.shape))} -> {self.folder}"
-            )
         try:
+            if isinstance(datamodule, DataModule):
+                datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
+            if is_first_process():
+                parameters = sum(p.numel() for p in model.parameters())
+                console.print(
+                    f"{type(model).__name__} ({parameters:,} parameters) on {type(datamodule).__name__} "
+                    f"{'×'.join(map(str, model.spec.shape))} -> {self.folder}"
+                )
             self._prepare(model)
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
