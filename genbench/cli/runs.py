@@ -101,8 +101,9 @@ def new_name(stem: str, runs: Path) -> str:
     """
     name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        # the step too: several may train within one job
-        name = f"{stem}-{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 0)}"
+        name = f"{stem}-{os.environ['SLURM_JOB_ID']}"
+        if (step := os.environ.get("SLURM_STEP_ID", "0")) != "0":  # several may train within one job
+            name += f".{step}"
     elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         import torch.distributed as dist
 
@@ -208,17 +209,17 @@ class Place:
 
     def leave(self) -> None:
         """Unlock it; remove it where nothing came of it."""
-        if self._claim is not None:
-            self._claim.__exit__()
-            with suppress(OSError):  # of a disk that is full, too
-                self._claim.end("stopped")
-            self._claim = None
-        if not self.resumed and self.folder.is_dir():
-            kept = [
-                p for p in self.folder.rglob("*") if p.is_file() and LOCK not in p.parts and p.name != "config.yaml"
-            ]
-            if not kept:
-                shutil.rmtree(self.folder)
+        if self._claim is None:
+            return
+        self._claim.__exit__()
+        with suppress(OSError):  # of a disk that is full, too
+            self._claim.end("stopped")
+        self._claim = None
+        files = (path for path in self.folder.rglob("*") if path.is_file() and LOCK not in path.parts)
+        if not self.resumed and all(path.name == "config.yaml" for path in files):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # others may have runs there
+                self.folder.parent.rmdir()
 
     def _refuse_if_kept(self) -> None:
         if not self.folder.is_dir():
