@@ -14,6 +14,7 @@ from genbench.leaderboard.board import SEEDS, Board, Row, Score, difference
 
 BLANK = "—"
 PLUS_MINUS = " ± "
+INTERVAL = "95% interval of the mean"
 BLANK_PRIORITY = 99  # of a column that says nothing
 GAP = "  "  # between two columns
 HEADER = 2  # lines
@@ -96,8 +97,8 @@ def heading(board: Board, namesakes: str = "") -> list[str]:
     return [printable(line) for line in (title, ", ".join(filter(None, facts)), namesakes) if line]
 
 
-def notes(board: Board) -> list[str]:
-    """Why cells are blank, and what signs mean."""
+def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
+    """Why cells are blank, what signs mean, and what was changed on the way; `without` names columns left out."""
     lines: dict[str, list[str]] = {}
     for row in board.rows:
         for metric, score in row.scores.items():
@@ -115,10 +116,8 @@ def notes(board: Board) -> list[str]:
         found.append(f"≥ and ≤ stand before bounds, the exact likelihood being at least as good: {each}.")
     if any(0 < s.seeds < len(row.seeds) for row in board.rows for s in row.scores.values()):
         found.append("(n) after a score: this many of the row's seeds have it.")
-    if board.by and any(row.scores[board.by].low is not None for row in board.rows):
-        found.append(
-            f"95% interval of the mean: by Student's t, of {SEEDS} seeds or more, and within the range of the score."
-        )
+    if INTERVAL not in without and board.by and any(row.scores[board.by].low is not None for row in board.rows):
+        found.append(f"{INTERVAL}: by Student's t, of {SEEDS} seeds or more, and within the range of the score.")
     found += dict.fromkeys(f"{row.label}: {changes(row.segments)}" for row in board.rows if row.segments)
     return [printable(line) for line in found]
 
@@ -160,7 +159,7 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
                 if k in column.best:
                     at = start + sum(len(cell) + len(GAP) for cell in line[:j])
                     text.stylize("bold", at, at + len(line[j]))
-        under = notes(board)
+        under = notes(board, left_out)
         if left_out:
             under.append(f"Too wide for {width} columns: {', '.join(left_out)}. --format markdown and csv have them.")
         console.print(text.append("\n".join(["", *under, ""]) if under else ""))
@@ -335,7 +334,7 @@ def _interval(board: Board, metric: str, priority: int) -> Column:
     decimals = _decimals(board, metric)
     scores = [row.scores[metric] for row in board.rows]
     cells = [BLANK if s.low is None else f"{_fixed(s.low, decimals)} to {_fixed(s.high, decimals)}" for s in scores]
-    return Column("95% interval of the mean", cells, "95% interval\nof the mean", priority=priority)
+    return Column(INTERVAL, cells, "95% interval\nof the mean", priority=priority)
 
 
 def _compacts(rows: Sequence[Row], field: str) -> list[str]:

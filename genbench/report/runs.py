@@ -35,7 +35,7 @@ def _run(group: Sequence[tuple[Record, Path]], rows: Rows) -> dict[str, Any]:
         seen = max(r.run["images_seen"] for r, _ in group if r.run)
         facts.append(f"{formats.compact(seen)} images")
     segments = max((r.segments for r, _ in group), key=len)
-    if segments:
+    if segments and f"{len(segments)} segments" not in label:
         facts.append(f"{len(segments)} segments")
     if training.get("device_hours") is not None:
         facts.append(f"{training['device_hours']:.2g} device hours")
@@ -55,7 +55,7 @@ def _run(group: Sequence[tuple[Record, Path]], rows: Rows) -> dict[str, Any]:
         "records": [_named(r, path) for r, path in group],
         "command": run.get("command") if isinstance(run.get("command"), str) else "",
         "config": as_yaml(config) if config else "",
-        "segments": [_segment(segment) for segment in segments],
+        "changes": [formats.printable(formats.changes([s])) for s in segments if s["changed"]],
         "tables": [
             (title, [(formats.printable(str(k)), _fact(k, v)) for k, v in facts.items()])
             for title, facts in (
@@ -75,11 +75,6 @@ def _named(record: Record, path: Path) -> str:
         facts += [f"{run['checkpoint']} at {run['images_seen']:,} images", f"{run['weights']} weights"]
         facts += [f"{option}={value}" for option, value in (run.get("sampling") or {}).items()]
     return f"{', '.join(facts)}: {path.name}"
-
-
-def _segment(segment: dict[str, Any]) -> str:
-    until = f" to {segment['to']:,}" if segment.get("to") is not None else " on"
-    return formats.printable(f"{segment['from']:,}{until} images: {formats.changes([segment]) or 'as begun'}")
 
 
 def _fact(name: str, value: Any) -> str:
