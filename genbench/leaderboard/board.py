@@ -239,9 +239,7 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
     values = [entry["value"] for entry in valued]
     n = len(values)
     mean, std = _moments(values) if n else (None, None)
-    low, high = (
-        interval(values, *(valued[0].get(end) for end in ("low", "high"))) or (None, None) if n else (None, None)
-    )
+    low, high = (n and interval(values, valued[0].get("low"), valued[0].get("high"))) or (None, None)
     bounds = [entry["bound"] for entry in entries if entry.get("bound")]
     return Score(
         mean=mean,
@@ -260,8 +258,10 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
 def _moments(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation; the mean of equal values is exactly theirs."""
     n = len(values)
+    if n == 1:
+        return values[0], None
     mean = min(max(math.fsum(values) / n, min(values)), max(values))
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
 
 
 def _by_checkpoint(records: Sequence[Record]) -> list[list[list[Record]]]:
@@ -270,10 +270,10 @@ def _by_checkpoint(records: Sequence[Record]) -> list[list[list[Record]]]:
     Two checkpoints of a config, such as its best and its last, are one row if they are the same for every seed.
     """
     rows = []
-    for same in _grouped(records, lambda r: r.source).values():
+    groups = _grouped(records, lambda r: r.identity).values()
+    for same in _grouped(groups, lambda group: group[0].source).values():
         found: list[list[list[Record]]] = []
-        groups = _grouped(sorted(same, key=lambda r: _order((r.run or {}).get("checkpoint"))), lambda r: r.identity)
-        for group in groups.values():
+        for group in sorted(same, key=lambda group: _order((group[0].run or {}).get("checkpoint"))):
             row = [[record] for record in sorted(group, key=lambda r: str(r.seed).zfill(20))]
             twins = (other for other in found if len(other) == len(row) and all(map(_is_one_state, other, row)))
             if twin := next(twins, None):

@@ -121,7 +121,8 @@ class Record:
 
 def history(segments: Iterable[dict[str, Any]]) -> str:
     """Which settings were changed after how many images, as text to compare: equal for all checkpoints of a run."""
-    return json.dumps([[s["from"], s["changed"]] for s in segments], sort_keys=True)
+    changed = [[s["from"], s["changed"]] for s in segments]
+    return json.dumps(changed, sort_keys=True) if changed else ""
 
 
 def path_of(record: Record, folder: str | os.PathLike) -> Path:
@@ -255,10 +256,14 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, (dict, list)):
-        return False
-    below = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(v, levels - 1) for v in below)
+    """Level by level: what recurses fails with what it should find."""
+    level = [value]
+    for _ in range(levels):
+        below = (x.values() if isinstance(x, dict) else x for x in level)
+        level = [v for values in below for v in values if isinstance(v, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _scalar(value: Any) -> Any:
