@@ -112,7 +112,7 @@ def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
     for name in named:
         if name in own and own[name].get("value") is not None:
             entry, of = own[name], means[name]
-            mean = f" (mean of {of.seeds} seeds {of.mean:.3g})" if of.seeds > 1 else ""
+            mean = f" (mean of {of.seeds} seeds: {of.mean:.3g})" if of.seeds > 1 else ""
             lines.append(
                 f"{name} {formats.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
             )

@@ -217,9 +217,9 @@ def test_a_caption_is_of_the_pictured_seed_and_names_the_mean_as_such(tmp_path):
     html = report(located([tmp_path])[0]).html
     below = [" ".join(re.sub("<[^>]*>", " ", text).split()) for text in re.findall("<figcaption>(<b>.*?)</fig", html)]
     assert below == [
-        "DCGAN best · seed 0 fid 2 (mean of 2 seeds 2.5)",
+        "DCGAN best · seed 0 fid 2 (mean of 2 seeds: 2.5)",
         "VAE last · seed 0 fid 4",
-        "DCGAN best · seed 0 mse 0.25 (mean of 2 seeds 0.5)",
+        "DCGAN best · seed 0 mse 0.25 (mean of 2 seeds: 0.5)",
     ]
 
 
