@@ -498,19 +498,6 @@ def _there(path: Path) -> Path:
     return path if path.exists() else _there(path.absolute().parent)
 
 
-def _table(records: list[Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of all records: what was measured of what, and every score."""
-    about = ["model", "data", "protocol", "run", "checkpoint", "seed", "images_seen", "config_hash"]
-    metrics = list(dict.fromkeys(metric for record in records for metric in record.metrics))
-    rows = []
-    for record in records:
-        run = record.run or {}
-        own = [record.model["name"], record.data["name"], record.protocol["name"], run.get("name")]
-        own += [run.get(key) for key in about[4:]]
-        rows.append(own + [record.metrics.get(metric, {}).get("value") for metric in metrics])
-    return about + metrics, rows
-
-
 def _conclude(kept: Folder) -> None:
     """The board, the report, and the table in Weights & Biases, of what there is."""
     from genbench.leaderboard import formats
@@ -535,5 +522,9 @@ def _conclude(kept: Folder) -> None:
     if plan["wandb"] is not None:
         from genbench.loggers import log_table
 
-        where = log_table("records", *_table(records), kept.path / "wandb", **{"group": plan["suite"]} | plan["wandb"])
+        ranked = {(board.data["name"], board.protocol["key"], board.track) for board in found}
+        found += [b for b in boards(records) if (b.data["name"], b.protocol["key"], b.track) not in ranked]
+        where = log_table(
+            "board", *formats.flat(found), kept.path / "wandb", **{"group": plan["suite"]} | plan["wandb"]
+        )
         print(where, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import math
@@ -12,8 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from genbench.core.errors import UserError
-from genbench.leaderboard.record import Record
+from genbench.leaderboard.record import Record, history
 
+CHECKPOINTS = ("best", "last")  # in this order, before all others
+SEEDS = 3  # the fewest of which an interval says anything: for two, Student's t is 12.7
 TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmentation", "classification")
 
 T = TypeVar("T")
@@ -23,7 +26,7 @@ T = TypeVar("T")
 class Score:
     """mean    over seeds; None where no seed has a value
     std     sample standard deviation over seeds; None for one seed
-    low     95% interval of the mean by Student's t; None for one seed
+    low     95% interval of the mean, see `interval`; None below three seeds, and where all have one value
     high
     seeds   how many have a value
     within  mean of the deviations that the records themselves give: over splits or subsets of one sample
@@ -45,8 +48,12 @@ class Score:
 class Row:
     """What one config reached, over its seeds: best and last, raw and averaged weights are rows of their own.
 
-    grid   what a suite varied to come to this config
-    tried  configurations that it tried of this model on this data: the best of many is worth less than the only one
+    checkpoint  `best = last` where these are the same weights for every seed
+    segments    where settings were changed when training was resumed, see `Record.segments`
+    grid        what a suite varied to come to this config
+    tried       configurations that it tried of this model on this data: the best of many is worth less than the only
+                one
+    records     for each seed the records of its checkpoint; the first of them, the newest, is the one that counts
     """
 
     rank: int | None
@@ -59,6 +66,7 @@ class Row:
     checkpoint: str | None
     weights: str | None
     sampling: dict[str, Any]
+    segments: tuple[dict[str, Any], ...]
     grid: dict[str, Any]
     tried: int | None
     images_seen: int | None
@@ -69,6 +77,7 @@ class Row:
     device_hours: float | None
     device: str | None
     scores: dict[str, Score]
+    records: tuple[tuple[Record, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ def rank(records: Sequence[Record], by: str | None = None, track: str = "generat
     if not records:
         raise UserError(f"None of the records has a score of the track '{track}'.")
     metrics = _metrics(records, track)
-    rows = [_row(group, metrics) for group in _grouped(records, lambda r: r.identity).values()]
+    rows = [_row(seeds, metrics) for seeds in _by_checkpoint(records)]
     if by is None:
         valued = (m for m, better in metrics.items() if better and any(r.scores[m].mean is not None for r in rows))
         by = next(valued, None)
@@ -196,19 +205,47 @@ def t_quantile(df: int) -> float:
     return high
 
 
+def interval(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float] | None:
+    """The 95% interval of the mean of a score with this range, by Student's t; it stays within the range.
+
+    The interval is symmetric about the mean on a scale that has no bound, and its width there follows by the delta
+    method: log(x - low) where the score has a lower bound alone, log(high - x) where it has an upper one alone, the
+    logit of (x - low) / (high - low) where it has both. Values on a bound need no care: only the mean is transformed.
+    None where there are fewer than three values, and where all are equal: they say nothing of the deviation.
+    """
+    n = len(values)
+    if n < SEEDS or min(values) == max(values):
+        return None
+    mean, std = _moments(values)
+    half = t_quantile(n - 1) * std / math.sqrt(n)
+    if low is None and high is None:
+        return mean - half, mean + half
+    below = math.inf if low is None else mean - low
+    above = math.inf if high is None else high - mean
+    if below <= 0 or above <= 0 or (low is not None and min(values) < low) or (high is not None and max(values) > high):
+        return None  # no values of such a score, or so near to a bound that the mean rounds to it
+    if high is None:
+        return low + below * math.exp(-half / below), low + below * math.exp(half / below)
+    if low is None:
+        return high - above * math.exp(half / above), high - above * math.exp(-half / above)
+    half *= 1 / below + 1 / above
+    odds = [below / above * math.exp(sign * half) for sign in (-1, 1)]
+    return low + (high - low) * odds[0] / (1 + odds[0]), low + (high - low) * odds[1] / (1 + odds[1])
+
+
 def score(entries: Sequence[dict[str, Any]]) -> Score:
     """One metric over seeds."""
-    values = [entry["value"] for entry in entries if entry.get("value") is not None]
+    valued = [entry for entry in entries if entry.get("value") is not None]
+    values = [entry["value"] for entry in valued]
     n = len(values)
-    mean = math.fsum(values) / n if n else None
-    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
-    half = t_quantile(n - 1) * std / math.sqrt(n) if n > 1 else 0
+    mean, std = _moments(values) if n else (None, None)
+    low, high = (n and interval(values, valued[0].get("low"), valued[0].get("high"))) or (None, None)
     bounds = [entry["bound"] for entry in entries if entry.get("bound")]
     return Score(
         mean=mean,
         std=std,
-        low=mean - half if n > 1 else None,
-        high=mean + half if n > 1 else None,
+        low=low,
+        high=high,
         seeds=n,
         within=_mean(entry.get("std") for entry in entries),
         bound=next((b for b in bounds if b != "exact"), bounds[0] if bounds else None),
@@ -218,8 +255,54 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
     )
 
 
-def _row(records: Sequence[Record], metrics: Iterable[str]) -> Row:
-    """Records of one identity as one row."""
+def _moments(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; the mean of equal values is exactly theirs."""
+    n = len(values)
+    if n == 1:
+        return values[0], None
+    mean = min(max(math.fsum(values) / n, min(values)), max(values))
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+
+
+def _by_checkpoint(records: Sequence[Record]) -> list[list[list[Record]]]:
+    """Row by row, for each seed the records of its checkpoint, the newest first.
+
+    Two checkpoints of a config, such as its best and its last, are one row if they are the same for every seed.
+    """
+    rows = []
+    groups = _grouped(records, lambda r: r.identity).values()
+    for same in _grouped(groups, lambda group: group[0].source).values():
+        found: list[list[list[Record]]] = []
+        for group in sorted(same, key=lambda group: _order((group[0].run or {}).get("checkpoint"))):
+            row = [[record] for record in sorted(group, key=lambda r: str(r.seed).zfill(20))]
+            twins = (other for other in found if len(other) == len(row) and all(map(_is_one_state, other, row)))
+            if twin := next(twins, None):
+                for others, own in zip(twin, row, strict=True):
+                    others.extend(own)
+            else:
+                found.append(row)
+        rows += found
+    return [[sorted(seed, key=lambda r: -r.time) for seed in row] for row in rows]
+
+
+def _is_one_state(a: Sequence[Record], b: Sequence[Record]) -> bool:
+    """Whether two checkpoints of a seed are the same weights: one file, or of one moment and with the same scores."""
+    one, other = a[0], b[0]
+    if not (one.run and other.run) or one.seed != other.seed:
+        return False
+    if one.run["checkpoint_hash"] == other.run["checkpoint_hash"]:
+        return True
+    values, others = ({name: e.get("value") for name, e in r.metrics.items()} for r in (one, other))
+    return one.run["images_seen"] == other.run["images_seen"] and values == others and set(values.values()) != {None}
+
+
+def _order(checkpoint: str | None) -> tuple[int, str]:
+    return CHECKPOINTS.index(checkpoint) if checkpoint in CHECKPOINTS else len(CHECKPOINTS), str(checkpoint)
+
+
+def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
+    """One row of a record for each seed, or of several of the same checkpoint."""
+    records = sorted((of[0] for of in seeds), key=lambda r: r.time)
     first = records[0]
     runs = [record.run or {} for record in records]
     # speeds are those of one machine: of another one's seeds they would be a mean of nothing
@@ -228,17 +311,19 @@ def _row(records: Sequence[Record], metrics: Iterable[str]) -> Row:
     measured = [r for r in records if _where(r.environment) == _where(records[-1].environment)]
     seen = [run["images_seen"] for run in runs if run.get("images_seen") is not None]
     own = first.model.get("hash") if first.kind == "images" else None
+    checkpoints = {record.run["checkpoint"] for record in seeds[0] if record.run}
     return Row(
         rank=None,
         label=first.model["name"],
         name=first.model["name"],
         kind=first.kind,
         runs=(own[:6],) if own else tuple(_unique(run["name"] for run in runs if run)),
-        seeds=tuple(run.get("seed") for run in runs if run),
+        seeds=tuple(of[0].run.get("seed") for of in seeds if of[0].run),
         config_hash=own or runs[0].get("config_hash"),
-        checkpoint=runs[0].get("checkpoint"),
+        checkpoint=" = ".join(sorted(checkpoints, key=_order)) or None,
         weights=runs[0].get("weights"),
         sampling=runs[0].get("sampling") or {},
+        segments=first.segments,
         grid=runs[0].get("grid") or {},
         tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
         images_seen=round(_mean(seen)) if seen else None,  # best checkpoints of several seeds differ
@@ -249,6 +334,7 @@ def _row(records: Sequence[Record], metrics: Iterable[str]) -> Row:
         device_hours=_mean(t.get("device_hours") for t in trained),
         device=(trained[-1] if trained else records[-1].environment).get("device"),
         scores={metric: score([r.metrics[metric] for r in records if metric in r.metrics]) for metric in metrics},
+        records=tuple(map(tuple, seeds)),
     )
 
 
@@ -257,7 +343,7 @@ def _where(facts: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _labelled(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one name told apart by their runs, and by what differs in how they sample."""
+    """Rows of one name told apart by their runs, by changes of their settings, and by how they sample."""
     labelled = []
     for same in _grouped(rows, lambda row: (row.kind, row.name)).values():
         configs = _unique(row.config_hash for row in same)
@@ -272,6 +358,11 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
             names = points
         for row in same:
             more = [f"{o}={row.sampling[o]}" for o in varied if o in row.sampling]
+            if row.segments:
+                own = history(row.segments)
+                others = {history(r.segments) for r in same if len(r.segments) == len(row.segments)}
+                alike = f" [{hashlib.sha256(own.encode()).hexdigest()[:4]}]" if len(others) > 1 else ""
+                more.insert(0, f"{len(row.segments)} segments{alike}")
             if len(configs) > 1:
                 run = names[row.config_hash]
                 alike = list(names.values()).count(run) > 1

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from genbench.core.errors import dimensions
-from genbench.leaderboard.board import Board, Row, Score, difference
+from genbench.leaderboard.board import SEEDS, Board, Row, Score, difference
 
 BLANK = "—"
 PLUS_MINUS = " ± "
+INTERVAL = "95% interval of the mean"
 BLANK_PRIORITY = 99  # of a column that says nothing
 GAP = "  "  # between two columns
 HEADER = 2  # lines
-LONGEST = 40  # characters of a name in a terminal
+LONGEST, SHORTEST = 40, 12  # characters of a name in a terminal
 ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
 
 
@@ -47,16 +48,16 @@ def columns(board: Board) -> list[Column]:
     found = [
         Column("rank", [BLANK if row.rank is None else str(row.rank) for row in rows]),
         Column("model", [printable(row.label) for row in rows]),
-        Column("checkpoint", [_checkpoint(row) for row in rows]),
+        Column("checkpoint", [checkpoint(row) for row in rows]),
         Column("seeds", [str(len(row.seeds) or BLANK) for row in rows]),
     ]
     others = [metric for metric in board.metrics if metric != board.by]
-    for metric in board.metrics:
+    for metric in [board.by, *others] if board.by else others:
         place = others.index(metric) + 1 if metric in others else 0
         # cost comes before the third of the many scores of samples; other tracks have few
         column = _metric(board, metric, place + 10 if place > 2 and board.track == "generation" else min(place, 3))
         found.append(column if set(column.cells) != {BLANK} else replace(column, priority=BLANK_PRIORITY))
-        if metric == board.by and any(row.scores[metric].std is not None for row in rows):
+        if metric == board.by and any(row.scores[metric].low is not None for row in rows):
             found.append(_interval(board, metric, 8))
     cost = [
         Column("images seen", [compact(row.images_seen) for row in rows], "images\nseen", priority=4),
@@ -87,15 +88,17 @@ def heading(board: Board, namesakes: str = "") -> list[str]:
     ranked = f"ranked by {board.by}{ARROWS[board.metrics[board.by]]}" if board.by else "unranked"
     several = any(len(row.seeds) > 1 for row in board.rows)
     if board.track == "likelihood" and isinstance(board.protocol.get("pixels"), str):
-        shape = (board.protocol.get("reference") or {}).get("shape") or []
-        size = dimensions(shape) if "nats" in board.metrics else ""  # others have it in their names
+        reference = board.protocol.get("reference")
+        shape = reference.get("shape") if isinstance(reference, dict) else None
+        # metrics of other sizes have it in their names
+        size = dimensions(shape) if isinstance(shape, list) and "nats" in board.metrics else ""
         facts.append(", ".join(filter(None, [f"of {board.protocol['pixels']} pixels", size])))
     facts += [ranked, "mean ± standard deviation over seeds" if several else ""]
     return [printable(line) for line in (title, ", ".join(filter(None, facts)), namesakes) if line]
 
 
-def notes(board: Board) -> list[str]:
-    """Why cells are blank, and what signs mean."""
+def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
+    """Why cells are blank, what signs mean, and what was changed on the way; `without` names columns left out."""
     lines: dict[str, list[str]] = {}
     for row in board.rows:
         for metric, score in row.scores.items():
@@ -113,7 +116,26 @@ def notes(board: Board) -> list[str]:
         found.append(f"≥ and ≤ stand before bounds, the exact likelihood being at least as good: {each}.")
     if any(0 < s.seeds < len(row.seeds) for row in board.rows for s in row.scores.values()):
         found.append("(n) after a score: this many of the row's seeds have it.")
+    if INTERVAL not in without and board.by and any(row.scores[board.by].low is not None for row in board.rows):
+        found.append(f"{INTERVAL}: by Student's t, of {SEEDS} seeds or more, and within the range of the score.")
+    found += dict.fromkeys(f"{row.label}: {changes(row.segments)}" for row in board.rows if row.segments)
     return [printable(line) for line in found]
+
+
+def changes(segments: Iterable[dict[str, Any]]) -> str:
+    """What was changed when training was resumed: `model.optimizer.lr 0.001 -> 1e-05 from 50,000 images`."""
+    parts = []
+    for segment in segments:
+        changed = [f"{name} {_setting(old)} -> {_setting(new)}" for name, (old, new) in segment["changed"].items()]
+        if changed:
+            parts.append(f"{', '.join(changed)} from {segment['from']:,} images")
+    return "; ".join(parts)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def print_tables(boards: Sequence[Board], width: int) -> None:
@@ -123,7 +145,7 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     for board, namesakes in with_namesakes(boards):
-        chosen, left_out = fitting(columns(board), width)
+        chosen, left_out = fitting(shortened(columns(board), width), width)
         laid_out = [_laid_out(column) for column in chosen]
         title, *about = heading(board, namesakes)
         text = Text().append(f"{title}\n", style="bold").append("\n".join([*about, "", ""]))
@@ -137,10 +159,19 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
                 if k in column.best:
                     at = start + sum(len(cell) + len(GAP) for cell in line[:j])
                     text.stylize("bold", at, at + len(line[j]))
-        under = notes(board)
+        under = notes(board, left_out)
         if left_out:
             under.append(f"Too wide for {width} columns: {', '.join(left_out)}. --format markdown and csv have them.")
         console.print(text.append("\n".join(["", *under, ""]) if under else ""))
+
+
+def shortened(found: Sequence[Column], width: int) -> list[Column]:
+    """The columns with names so short that all that is never left out fits, where that can be done."""
+    numbers = sum(_size(column) + len(GAP) for column in found if column.priority == 0 and not column.is_text)
+    room = width - numbers - len(GAP)
+    longest = {"checkpoint": min(max(_size(c) for c in found if c.name == "checkpoint"), max(room // 3, SHORTEST))}
+    longest["model"] = min(max(room - longest["checkpoint"], SHORTEST), LONGEST)
+    return [replace(c, cells=[_cut(cell, longest[c.name]) for cell in c.cells]) if c.is_text else c for c in found]
 
 
 def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
@@ -149,7 +180,7 @@ def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str
     for place, k in enumerate(sorted(range(len(found)), key=lambda k: found[k].priority)):
         if found[k].priority == BLANK_PRIORITY and len(taken) < place:  # something of worth is left out already
             continue
-        size = _width(_laid_out(found[k])[0]) + len(GAP)
+        size = _size(found[k]) + len(GAP)
         if found[k].priority == 0 or size <= width + len(GAP):
             taken.add(k)
             width -= size
@@ -204,22 +235,22 @@ def as_json(boards: Sequence[Board]) -> str:
         rows = []
         for row in board.rows:
             found = vars(row) | {"scores": {name: vars(s) for name, s in row.scores.items() if s.seeds or s.note}}
+            del found["records"]
             rows.append(found)
         tables.append(vars(board) | {"rows": rows})
     return json.dumps({"boards": tables}, indent=2, allow_nan=False)
 
 
-def as_csv(boards: Sequence[Board]) -> str:
-    """Everything as one table, in full precision: a line for each row of each board, and blanks for what it has not."""
-    import csv
-    import io
-
+def flat(boards: Sequence[Board]) -> tuple[list[str], list[list[Any]]]:
+    """Everything as one table: its columns, and a line for each row of each board, with None for what it has not."""
     lines: list[dict[str, Any]] = []
     for board in boards:
         for row in board.rows:
             plain = vars(row) | {
                 n: json.dumps(v) if v else None for n, v in (("sampling", row.sampling), ("grid", row.grid))
             }
+            del plain["records"]
+            plain |= {"segments": len(row.segments) or None, "changes": changes(row.segments) or None}
             plain |= {"runs": " ".join(row.runs), "seeds": len(row.seeds), "model": plain.pop("name")}
             plain |= {"seed_list": " ".join(map(str, row.seeds))}
             for player, n in plain.pop("updates").items():
@@ -233,10 +264,19 @@ def as_csv(boards: Sequence[Board]) -> str:
             }
             lines.append(place | {"track": board.track, "ranked_by": board.by} | plain)
     fields = list(dict.fromkeys(field for line in lines for field in line))
+    return fields, [[line.get(field) for field in fields] for line in lines]
+
+
+def as_csv(boards: Sequence[Board]) -> str:
+    """Everything as one table, in full precision."""
+    import csv
+    import io
+
+    fields, lines = flat(boards)
     with io.StringIO() as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(map(_cell, fields))
-        writer.writerows([_cell(line.get(field)) for field in fields] for line in lines)
+        writer.writerows(map(_cell, line) for line in lines)
         return file.getvalue().rstrip("\n")
 
 
@@ -253,6 +293,13 @@ def compact(value: float | None) -> str:
         if abs(value) >= 0.9995 * 10**power:
             return f"{value / 10**power:.3g}{unit}"
     return f"{value:.3g}"
+
+
+def checkpoint(row: Row) -> str:
+    """Which checkpoint a row is of, or what stands in a model's place."""
+    if row.kind != "model":
+        return row.kind
+    return printable(row.checkpoint or BLANK) + (" (raw)" if row.weights == "raw" else "")
 
 
 def _statistics(score: Score) -> dict[str, Any]:
@@ -287,7 +334,7 @@ def _interval(board: Board, metric: str, priority: int) -> Column:
     decimals = _decimals(board, metric)
     scores = [row.scores[metric] for row in board.rows]
     cells = [BLANK if s.low is None else f"{_fixed(s.low, decimals)} to {_fixed(s.high, decimals)}" for s in scores]
-    return Column("95% interval of the mean", cells, "95% interval\nof the mean", priority=priority)
+    return Column(INTERVAL, cells, "95% interval\nof the mean", priority=priority)
 
 
 def _compacts(rows: Sequence[Row], field: str) -> list[str]:
@@ -328,12 +375,6 @@ def _bounded(bound: str | None) -> bool:
     return bound not in (None, "exact")
 
 
-def _checkpoint(row: Row) -> str:
-    if row.kind != "model":
-        return row.kind
-    return printable(row.checkpoint or BLANK) + (" (raw)" if row.weights == "raw" else "")
-
-
 def _updates(row: Row) -> str:
     """Of each player: `2 × 16k` where they are equal."""
     each = {player: compact(n) for player, n in row.updates.items()}
@@ -347,7 +388,7 @@ def _laid_out(column: Column) -> list[str]:
     header = column.header.split("\n") if column.header else [column.name]
     header = [""] * (HEADER - len(header)) + header
     if column.is_text:
-        lines = [*header, *(c if _width(c) <= LONGEST else f"{c[:18]}…{c[-21:]}" for c in column.cells)]
+        lines = [*header, *column.cells]
         size = max(map(_width, lines))
         return [line + " " * (size - _width(line)) for line in lines]
     split = [cell.partition(PLUS_MINUS) for cell in column.cells]
@@ -355,6 +396,20 @@ def _laid_out(column: Column) -> list[str]:
     lines = [*header, *(head + (sign + tail).rjust(room) for head, sign, tail in split)]
     size = max(map(len, lines))
     return [line.rjust(size) for line in lines]
+
+
+def _size(column: Column) -> int:
+    return _width(_laid_out(column)[0])
+
+
+def _cut(text: str, size: int) -> str:
+    """A text of at most so many places, without its middle if need be."""
+    kept = size - 1
+    short = text
+    while _width(short) > size:
+        short = f"{text[: kept // 2]}…{text[len(text) - kept + kept // 2 :]}"
+        kept -= 1
+    return short
 
 
 def _width(text: str) -> int:

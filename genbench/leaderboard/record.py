@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ SCHEMA = 1
 KINDS = ("model", "images", "floor")  # floor: real images against real images
 LARGEST = 1e100  # beyond it no score is meant, and squares overflow
 MEGABYTES = 16  # a file beyond this is no record, and is not read
+DEEPEST = 64  # levels of nesting; a record has fewer than 20
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Record:
     """kind         model, images (a folder or archive in the model's place) or floor (real against real)
     model        name; class, arguments, parameters and players where there is a model
     data         name and arguments of the data set
-    run          what was trained, how far, from which seed, and which of its checkpoints this is; None where unknown
+    run          what was trained, how far, from which seed, and which of its checkpoints this is; None where unknown.
+                 `segments` are there where training was resumed: {"from", "to": images, "changed": {name: [old, new]}}
     training     device, speed, memory and hours of the training; None where it is not known
     protocol     name, key and every field that decides what the numbers mean
     metrics      name -> value, std, better, low, high, n, track, note, and bound for a likelihood
@@ -80,17 +83,46 @@ class Record:
         return datetime.fromisoformat(self.created).timestamp()
 
     @property
+    def segments(self) -> tuple[dict[str, Any], ...]:
+        """The parts of a training whose settings were changed on the way; none where they never were."""
+        found: list[dict[str, Any]] = []
+        for segment in (self.run or {}).get("segments") or ():
+            if found and not segment["changed"]:  # resumed as it was
+                found[-1] = found[-1] | {"to": segment.get("to")}
+            else:
+                found.append(segment)
+        return tuple(found) if any(segment["changed"] for segment in found) else ()
+
+    @property
+    def source(self) -> tuple[Any, ...]:
+        """What was measured, but for the seed and for which of its checkpoints."""
+        run = self.run or {}
+        name = None if self.kind == "floor" else self.model["name"]
+        images = self.model.get("hash")  # of images in a model's place
+        sampling = json.dumps(run.get("sampling") or {}, sort_keys=True)
+        return self.kind, name, images, run.get("config_hash"), history(self.segments), run.get("weights"), sampling
+
+    @property
     def identity(self) -> tuple[Any, ...]:
         """What was measured: the same for two seeds of a config, not for its best and its last checkpoint.
 
         The best checkpoints of two seeds were found after different numbers of images: still one kind of row.
         """
         run = self.run or {}
-        own = tuple(run.get(name) for name in ("config_hash", "checkpoint", "weights"))
-        own += (None if run.get("checkpoint") == "best" else run.get("images_seen"),)
-        name = None if self.kind == "floor" else self.model["name"]
-        own += (self.model.get("hash"),)  # of images in a model's place
-        return self.kind, name, *own, json.dumps(run.get("sampling") or {}, sort_keys=True)
+        images = None if run.get("checkpoint") == "best" else run.get("images_seen")
+        return *self.source, run.get("checkpoint"), images
+
+    @property
+    def seed(self) -> Any:
+        """What tells two seeds of one config apart: the seed, else the hash of the checkpoint."""
+        run = self.run or {}
+        return run.get("checkpoint_hash") if run.get("seed") is None else run["seed"]
+
+
+def history(segments: Iterable[dict[str, Any]]) -> str:
+    """Which settings were changed after how many images, as text to compare: equal for all checkpoints of a run."""
+    changed = [[s["from"], s["changed"]] for s in segments]
+    return json.dumps(changed, sort_keys=True) if changed else ""
 
 
 def path_of(record: Record, folder: str | os.PathLike) -> Path:
@@ -122,11 +154,17 @@ def read(path: str | os.PathLike) -> Record:
     Raises:
         UserError: it is unreadable, foreign, damaged or of a newer schema.
     """
+    most = MEGABYTES * 2**20
     try:
-        if os.path.getsize(path) > MEGABYTES * 2**20:
-            raise UserError(f"not a record of genbench: larger than {MEGABYTES} MB")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would never open
+            raise UserError("not a regular file")
         with open(path, "rb") as file:
-            found = json.loads(file.read(), parse_constant=_finite, parse_float=_finite)
+            text = file.read(most + 1)
+        if len(text) > most:
+            raise UserError(f"not a record of genbench: larger than {MEGABYTES} MB")
+        found = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unambiguous)
+        if _is_deeper(found, DEEPEST):
+            raise UserError(f"not a record of genbench: nested more than {DEEPEST} levels deep")
         return Record.from_dict(found)
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror})") from error
@@ -153,15 +191,13 @@ def located(folders: Iterable[str | os.PathLike]) -> tuple[list[tuple[Record, Pa
     """
     skipped: list[tuple[Path, str]] = []
     latest: dict[tuple[Any, ...], tuple[Record, Path]] = {}
-    for path in _files(folders):
+    for path in _files(folders, skipped):
         try:
             record = read(path)
         except UserError as error:
             skipped.append((path, str(error).removeprefix(f"{path}: ")))
             continue
-        run = record.run or {}
-        seed = run.get("seed") if run.get("seed") is not None else run.get("checkpoint_hash")
-        key = (record.data["name"], record.protocol["key"], seed, *record.identity)
+        key = (record.data["name"], record.protocol["key"], record.seed, *record.identity)
         pair = (record, path)
         if key in latest:
             older, pair = sorted((latest[key], pair), key=lambda p: p[0].time)
@@ -178,15 +214,19 @@ def _same(a: Record, b: Record) -> bool:
     return a.kind == "floor" or bool(a.run and b.run and a.run["checkpoint_hash"] == b.run["checkpoint_hash"])
 
 
-def _files(folders: Iterable[str | os.PathLike]) -> Iterator[Path]:
+def _files(folders: Iterable[str | os.PathLike], skipped: list[tuple[Path, str]]) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        skipped.append((Path(error.filename), f"not readable ({error.strerror})"))
+
     seen = set()  # folders may overlap
     for given in map(os.fspath, folders):
-        if os.path.isfile(given):
-            yield Path(given)
-        elif not os.path.isdir(given):
+        if not os.path.exists(given):
             raise UserError(f"There is no folder {given}. Give folders of runs or of records.")
+        if not os.path.isdir(given):
+            yield Path(given)
+            continue
         visited = set()  # links may lead in circles
-        for folder, below, files in os.walk(given, followlinks=True):
+        for folder, below, files in os.walk(given, onerror=unreadable, followlinks=True):
             real = os.path.realpath(folder)
             if real in visited:
                 below.clear()
@@ -199,9 +239,31 @@ def _files(folders: Iterable[str | os.PathLike]) -> Iterator[Path]:
                 yield from (Path(folder, name) for name in new)
 
 
-def _finite(text: str) -> float | None:
+def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else None
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} is no finite number")
+    return value
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key '{twice:.40}' stands twice in one object")
+    return found
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Level by level: what recurses fails with what it should find."""
+    level = [value]
+    for _ in range(levels):
+        below = (x.values() if isinstance(x, dict) else x for x in level)
+        level = [v for values in below for v in values if isinstance(v, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _scalar(value: Any) -> Any:
@@ -229,6 +291,7 @@ _FIELDS: tuple[tuple[str, str, bool], ...] = (
     ("model.name", "text", False),
     ("model.parameters", "a finite number", True),
     ("model.players", "an object of numbers", True),
+    ("model.hash", "text", True),
     ("data", "an object", False),
     ("data.name", "text", False),
     ("run", "an object", True),
@@ -243,7 +306,9 @@ _FIELDS: tuple[tuple[str, str, bool], ...] = (
     ("run.sampling", "an object", True),
     ("run.grid", "an object", True),
     ("run.tried", "a finite number", True),
+    ("run.segments", "a list of objects with from, to and changed", True),
     ("training", "an object", True),
+    ("training.device", "text", True),
     ("training.images_per_second", "a finite number", True),
     ("training.device_hours", "a finite number", True),
     ("protocol", "an object", False),
@@ -252,6 +317,7 @@ _FIELDS: tuple[tuple[str, str, bool], ...] = (
     ("cost", "an object", False),
     ("cost.sampling_images_per_second", "a finite number", True),
     ("environment", "an object", False),
+    ("environment.device", "text", True),
     ("metrics", "an object", False),
 )
 _ENTRY: tuple[tuple[str, str, bool], ...] = (
@@ -304,9 +370,20 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
+def _segment(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _number(value.get("from"))
+        and (value.get("to") is None or _number(value["to"]))
+        and isinstance(value.get("changed"), dict)
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in value["changed"].values())
+    )
+
+
 _KINDS = {
     "text": lambda value: isinstance(value, str),
     "a finite number": _number,
     "an object": lambda value: isinstance(value, dict),
     "an object of numbers": lambda value: isinstance(value, dict) and all(map(_number, value.values())),
+    "a list of objects with from, to and changed": lambda value: isinstance(value, list) and all(map(_segment, value)),
 }

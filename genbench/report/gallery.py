@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.leaderboard import formats
-from genbench.leaderboard.board import Board, Row
+from genbench.leaderboard.board import Board
 from genbench.report import pictures
 from genbench.report.pictures import Picture, Shown
 from genbench.report.rows import Rows, words
@@ -45,7 +45,7 @@ def galleries(
     wanted: list[tuple[str, dict[str, Any], Picture]] = []
     for kind in TITLES:
         for tile in tiles:
-            path = tile["folder"] / f"{kind}.png"
+            path = _sheet(tile["path"], kind)
             try:
                 if (picture := pictures.read(path)) is not None:
                     wanted.append((kind, tile, picture))
@@ -59,7 +59,7 @@ def galleries(
             if of == kind and picture is not None:
                 scale = min(1, LARGE / picture.width)
                 more = {"picture": picture, "width": round(picture.width * scale), "small": scale == 1}
-                more["score"] = _score(tile, BESIDE.get(kind, ()))
+                more["scores"] = _scores(tile, BESIDE.get(kind, ()))
                 groups.setdefault(tile["protocol"], []).append(tile | more)
         if groups:
             title, about = TITLES[kind]
@@ -68,44 +68,60 @@ def galleries(
 
 
 def _tiles(rows: Rows, tables: Sequence[tuple[Board, str]]) -> list[dict[str, Any]]:
-    """A row of each data set and protocol once, in the order of the first board that it is on."""
+    """A row of each data set and protocol once, in the order of the first board that it is on.
+
+    Of several seeds the first is shown, with its own scores beside the means.
+    """
     tiles: dict[Path, dict[str, Any]] = {}
     for board, namesakes in tables:
         both = _with_best_and_last(board)
         for row in board.rows:
-            record, path = rows.of(board, row)[0]
+            pairs = rows.first(row)
+            record, path = next(
+                (pair for pair in pairs if any(_sheet(pair[1], kind).is_file() for kind in TITLES)), pairs[0]
+            )
             if path in tiles:
-                tiles[path]["scores"] |= row.scores
+                tiles[path]["means"] |= row.scores
                 continue
             facts = [row.checkpoint, None if (record.run or {}).get("seed") is None else f"seed {record.run['seed']}"]
             tiles[path] = {
                 "path": path,
-                "folder": path.with_suffix(""),
                 "protocol": formats.measured_on(board, namesakes),
                 "label": row.label,
                 "facts": " · ".join(fact for fact in facts if fact),
                 "by": board.by,
-                "scores": dict(row.scores),
-                "checkpoint": row.checkpoint if _but_for_the_checkpoint(row) in both else None,
+                "own": record.metrics,
+                "means": dict(row.scores),
+                "checkpoint": row.checkpoint if row.records[0][0].source in both else None,
                 "find": words(board, row),
             }
     return list(tiles.values())
 
 
-def _score(tile: dict[str, Any], stems: Sequence[str]) -> str:
-    """The scores that belong to a picture, else the one that its board ranks by."""
-    means = {name: score.mean for name, score in tile["scores"].items() if score.mean is not None}
+def _sheet(path: Path, kind: str) -> Path:
+    """The picture of that kind beside a record."""
+    return path.with_suffix("") / f"{kind}.png"
+
+
+def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
+    """What the pictured checkpoint itself scored, by the scores that belong to such a picture or the one of its board;
+    of several seeds with their mean."""
+    own, means = tile["own"], tile["means"]
     named = [name for stem in stems for name in means if name.partition("-")[0] == stem] or [tile["by"]]
-    return ", ".join(f"{name} {means[name]:.3g}" for name in named if name in means)
+    lines = []
+    for name in named:
+        if name in own and own[name].get("value") is not None:
+            entry, of = own[name], means[name]
+            mean = f" (mean of {of.seeds} seeds: {of.mean:.3g})" if of.seeds > 1 else ""
+            lines.append(
+                f"{name} {formats.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
+            )
+    return lines
 
 
 def _with_best_and_last(board: Board) -> set[tuple[Any, ...]]:
-    best, last = ({_but_for_the_checkpoint(r) for r in board.rows if r.checkpoint == c} for c in ("best", "last"))
+    best, last = ({r.records[0][0].source for r in board.rows if r.checkpoint == c} for c in ("best", "last"))
     return best & last
-
-
-def _but_for_the_checkpoint(row: Row) -> tuple[Any, ...]:
-    return row.kind, row.name, row.config_hash, row.weights, tuple(sorted(map(repr, row.sampling.items())))
 
 
 def _left_out(tiles: Sequence[dict[str, Any]], pictured: set[Path], shown: Sequence[Shown | None]) -> Iterator[str]:

@@ -34,6 +34,9 @@ def _run(group: Sequence[tuple[Record, Path]], rows: Rows) -> dict[str, Any]:
     if run:
         seen = max(r.run["images_seen"] for r, _ in group if r.run)
         facts.append(f"{formats.compact(seen)} images")
+    segments = max((r.segments for r, _ in group), key=len)
+    if segments and f"{len(segments)} segments" not in label:
+        facts.append(f"{len(segments)} segments")
     if training.get("device_hours") is not None:
         facts.append(f"{training['device_hours']:.2g} device hours")
     if not run:
@@ -52,6 +55,7 @@ def _run(group: Sequence[tuple[Record, Path]], rows: Rows) -> dict[str, Any]:
         "records": [_named(r, path) for r, path in group],
         "command": run.get("command") if isinstance(run.get("command"), str) else "",
         "config": as_yaml(config) if config else "",
+        "changes": [formats.printable(formats.changes([s])) for s in segments if s["changed"]],
         "tables": [
             (title, [(formats.printable(str(k)), _fact(k, v)) for k, v in facts.items()])
             for title, facts in (

@@ -11,6 +11,8 @@ from genbench.leaderboard.board import Board, Row, Score
 from genbench.report.rows import Rows, words
 from genbench.report.text import as_yaml
 
+MINOR = ("checkpoint", "seeds")  # columns that a narrow screen shows below the model's name
+
 
 def table(board: Board, namesakes: str, rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
     """A board as the page has it: what stands in each cell, and what it is sorted by."""
@@ -34,6 +36,7 @@ def table(board: Board, namesakes: str, rows: Rows, anchors: dict[Path, str]) ->
                 "better": better,
                 "tail": tail + 3 if tail else 0,
                 "by": metric is not None and metric == board.by,
+                "minor": column.name in MINOR,
             }
         )
         for k, (cell, number, row) in enumerate(zip(column.cells, numbers, board.rows, strict=True)):
@@ -59,8 +62,15 @@ def table(board: Board, namesakes: str, rows: Rows, anchors: dict[Path, str]) ->
 
 
 def _line(board: Board, row: Row, cells: list[dict[str, Any]], rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
-    _, path = rows.of(board, row)[0]
-    return {"floor": row.kind == "floor", "cells": cells, "find": words(board, row), "anchor": anchors[path]}
+    _, path = rows.first(row)[0]
+    under = " · ".join(filter(None, [formats.checkpoint(row), f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else ""]))
+    return {
+        "floor": row.kind == "floor",
+        "cells": cells,
+        "under": under,
+        "find": words(board, row),
+        "anchor": anchors[path],
+    }
 
 
 def _exactly(score: Score) -> str:
@@ -70,6 +80,7 @@ def _exactly(score: Score) -> str:
     parts = [f"{score.mean:.8g}"]
     if score.std is not None:
         parts.append(f"standard deviation {score.std:.4g} over {score.seeds} seeds")
+    if score.low is not None:
         parts.append(f"95% interval of the mean {score.low:.6g} to {score.high:.6g}")
     if score.within is not None:
         parts.append(f"standard deviation within one sample {score.within:.4g}")

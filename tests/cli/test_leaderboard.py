@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
+from genbench.leaderboard.board import interval
 from genbench.leaderboard.record import write
 from tests.leaderboard.records import entry, many, protocol, record
 
@@ -65,13 +67,28 @@ def test_the_table_ranks_with_mean_deviation_direction_blank_and_floor(board):
     assert f"— fid: {note} (VAE)" in out and "1.23M" in out and "2 × 15.6k" in out
 
 
-@pytest.mark.parametrize("width", [100, 160])
+@pytest.mark.parametrize("width", [80, 100, 160])
 def test_the_table_keeps_to_the_width_and_names_what_it_left_out(board, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     out = board(many())[1]
     rows = [line for line in out.splitlines() if line.startswith(("rank", "────", "   "))]
     assert len(rows) > 50 and max(map(len, rows)) <= width
     assert f"Too wide for {width} columns: " in out
+
+
+def test_at_80_columns_every_row_has_its_name_and_its_score_on_one_line(board, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "a model with a name of many many words that nobody can remember"
+    records = [record(long, run={"seed": k, "checkpoint": c}, metrics={"fid-mnistnet": entry("fid", 1e4 + v)})
+               for c, off in (("best", 0), ("last", 9)) for k, v in enumerate((123 + off, 456, 789))]  # fmt: skip
+    kept = {"checkpoint": "a checkpoint that was renamed by somebody", "images_seen": 5}
+    records += [record("VAE", run=kept), record("東京の模型" * 9, "images")]
+    out = board(records)[1]
+    rows = [line for line in out.splitlines() if re.match(r" +[1-4]  ", line)]
+    assert len(rows) == 4 and all(cell_len(line) <= 80 for line in rows)
+    scores = ["3.25", "3.25", "10,456.00 ± 333.00", "10,459.00 ± 328.51"]
+    assert [re.split(r"  +", line.strip())[-1] for line in rows] == scores
+    assert "a model with" in rows[2] and "remember" in rows[2] and "VAE " in rows[0] + rows[1]
 
 
 def test_text_in_a_record_is_neither_markup_nor_control_code(board):
@@ -115,7 +132,7 @@ def test_csv_holds_everything_in_full_precision_and_no_formula(board):
     ]
     first = rows[0]
     assert float(first["fid"]) == pytest.approx(sum(values) / 3, rel=1e-15) and first["seeds"] == "3"
-    assert float(first["fid_ci95_low"]) < float(first["fid"]) < float(first["fid_ci95_high"])
+    assert 0 < float(first["fid_ci95_low"]) < float(first["fid"]) < float(first["fid_ci95_high"])
     assert first["protocol_key"] == protocol()["key"] and first["updates_discriminator"] == "15625"
     assert first["parameters"] == "1234567" and first["training_images_per_second"] == "277.25"
     assert rows[2]["nats"] == "-97.25" and rows[2]["fid"] == ""  # a number stays one
@@ -128,6 +145,45 @@ def test_json_holds_everything_in_full_precision(board):
     first, last = found["rows"]
     assert first["scores"]["fid"]["mean"] == (3.0 + 3.123456789012345) / 2 and first["seeds"] == [0, 1]
     assert first["rank"] == 1 and last["rank"] is None and last["kind"] == "floor"
+
+
+LOWERED = [
+    {"from": 0, "to": 50, "changed": {}},
+    {"from": 50, "to": None, "changed": {"model.optimizer.lr": [0.1, 0.01]}},
+]
+CHANGED = "model.optimizer.lr 0.1 -> 0.01 from 50 images"
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+def test_a_row_of_several_segments_says_what_was_changed(board, form):
+    records = [record("a", run={"segments": LOWERED}), record("b", run={"segments": LOWERED[:1]})]
+    out = board(records, "--format", form)[1].replace("$>$", ">").replace("\\>", ">")
+    assert f"a (2 segments): {CHANGED}" in out and "b (" not in out
+
+
+def test_csv_and_json_have_the_segments_of_a_row(board):
+    records = [record("a", run={"segments": LOWERED}), record("b")]
+    rows = list(csv.DictReader(io.StringIO(board(records, "--format", "csv")[1])))
+    assert [(row["segments"], row["changes"]) for row in rows] == [("2", CHANGED), ("", "")]
+    (found,) = json.loads(board(records, "--format", "json")[1])["boards"]
+    assert [row["segments"] for row in found["rows"]] == [LOWERED, []] and "records" not in found["rows"][0]
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "json"])
+def test_an_interval_needs_three_seeds_and_does_not_reach_below_the_range(board, form):
+    values = (97.0, 229.0, 388.0)  # Student's own would be -124 to 600
+    low, high = interval(values, 0, None)
+    shown = {"csv": f",{low},{high},", "json": f'"low": {low},\n              "high": {high},'}
+    shown = shown.get(form, f"{low:,.1f} to {high:,.1f}")
+    assert low > 0 and not re.search(r" to |ci95_low,\d|low.: \d", board(seeds(values=values[:2]), "--format", form)[1])
+    assert shown in board(seeds(values=values), "--format", form)[1]
+
+
+def test_a_checkpoint_that_is_best_and_last_is_one_row(board):
+    both = [record(run={"checkpoint": c, "checkpoint_hash": "same"}) for c in ("best", "last")]
+    rows = list(csv.DictReader(io.StringIO(board([*both, record("VAE", metrics={
+        "fid-mnistnet": entry("fid", 9.0)})], "--format", "csv")[1])))  # fmt: skip
+    assert [(row["rank"], row["checkpoint"]) for row in rows] == [("1", "best = last"), ("2", "last")]
 
 
 def test_a_bound_is_shown_as_one(board):

@@ -1,14 +1,17 @@
 """Boards rank what may be compared, and refuse the rest."""
 
+import math
 import statistics
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import scipy.stats
+from scipy.special import expit, logit
 
 from genbench.core.errors import UserError
-from genbench.leaderboard.board import boards, difference, rank, t_quantile
-from genbench.leaderboard.formats import columns, heading
+from genbench.leaderboard.board import boards, difference, interval, rank, t_quantile
+from genbench.leaderboard.formats import columns, heading, notes
 from tests.leaderboard.records import entry, many, protocol, record
 
 
@@ -26,9 +29,82 @@ def test_seeds_of_one_config_are_one_row_with_mean_deviation_and_interval():
     (row,) = rank([record(run={"seed": k}, metrics=fid(v)) for k, v in enumerate(values)]).rows
     score = row.scores["fid"]
     mean, std = statistics.mean(values), statistics.stdev(values)
-    interval = scipy.stats.t.interval(0.95, 3, loc=mean, scale=std / 2)
-    assert (score.mean, score.std) == pytest.approx((mean, std)) and (score.low, score.high) == pytest.approx(interval)
+    expected = scipy.stats.t.interval(0.95, 3, loc=math.log(mean), scale=std / 2 / mean)
+    assert (score.mean, score.std) == pytest.approx((mean, std))
+    assert (score.low, score.high) == pytest.approx(tuple(np.exp(expected)))
     assert row.seeds == (0, 1, 2, 3) and score.seeds == 4
+
+
+def of_the_mean(values, scale=lambda x: x, slope=1.0, back=lambda x: x):
+    """Student's interval of the mean on another scale, by SciPy and the delta method."""
+    mean, error = np.mean(values), scipy.stats.sem(values)
+    return tuple(map(back, scipy.stats.t.interval(0.95, len(values) - 1, scale(mean), slope * error)))
+
+
+@pytest.mark.parametrize("values", [[2.0, 3.5, 9.0], [0.25, 0.5, 0.5, 0.75], [1e-6, 0.125, 0.9375, 0.25, 0.5]])
+def test_an_interval_is_that_of_scipy_on_the_scale_of_the_score(values):
+    m = np.mean(values)
+    assert interval(values, None, None) == pytest.approx(of_the_mean(values))
+    assert interval(values, 0, None) == pytest.approx(of_the_mean(values, np.log, 1 / m, np.exp))
+    by_log = of_the_mean(values, lambda x: -np.log(10 - x), 1 / (10 - m), lambda y: 10 - np.exp(-y))
+    assert interval(values, None, 10) == pytest.approx(by_log)
+    p = m / 10
+    by_logit = of_the_mean(values, lambda x: logit(x / 10), 1 / (10 * p * (1 - p)), lambda y: 10 * expit(y))
+    assert interval(values, 0, 10) == pytest.approx(by_logit)
+    shifted = interval([v - 1 for v in values], -1, 9)
+    assert shifted == pytest.approx([end - 1 for end in interval(values, 0, 10)])
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([87.0, 206.0, 421.0], 0, None),  # Student's own: -182 to 658
+        ([0.0, 0.0, 1e-9], 0, None),
+        ([1.0, 1.0, 0.98], 0, 1),
+        ([0.0, 0.0, 1.0], 0, 1),
+        ([1.0, 1.5, 1.0], 1, None),
+        ([-1.0, 1.0, 0.999], -1, 1),
+        ([0.999999, 1.0, 1.0, 1.0], 0, 1),
+    ],
+)
+def test_an_interval_holds_the_mean_and_stays_within_the_range_with_values_on_a_bound(values, low, high):
+    left, right = interval(values, low, high)
+    assert low < left < np.mean(values) < right and (high is None or right < high)
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([3.0], 0, None),
+        ([3.0, 4.0], 0, None),
+        ([1.0, 1.0, 1.0], 0, 1),
+        ([0.0, 0.0, 0.0, 0.0], 0, None),
+        ([0.1, 0.1, 0.1], 0, 1),  # whose sum is no multiple of 0.1
+        ([1.0, 1.0, 1 - 2**-53], 0, 1),  # whose mean rounds to the bound
+    ],
+)
+def test_there_is_no_interval_below_three_seeds_and_none_of_equal_values(values, low, high):
+    assert interval(values, low, high) is None
+    records = [record(run={"seed": k}, metrics=fid(v, low=low, high=high)) for k, v in enumerate(values)]
+    score = rank(records).rows[0].scores["fid"]
+    assert (score.low, score.high) == (None, None)
+    assert (score.std == 0) == (len(values) > 1 and len(set(values)) == 1)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_of_many_intervals_near_95_percent_hold_the_mean_of_the_distribution(n):
+    draw, times = np.random.default_rng(0), 3000
+    cases = {
+        "fid": (draw.normal(10, 2, (times, n)), 10, 0, None),
+        "fid, skewed": (draw.lognormal(0, 0.3, (times, n)), math.exp(0.045), 0, None),
+        "accuracy": (draw.beta(95, 5, (times, n)), 0.95, 0, 1),
+        "ssim": (2 * draw.beta(2, 2, (times, n)) - 1, 0, -1, 1),
+        "kid": (draw.normal(0, 1, (times, n)), 0, None, None),
+    }
+    for name, (values, mean, low, high) in cases.items():
+        ends = np.array([interval(some, low, high) for some in values.tolist()])
+        held = np.mean((ends[:, 0] <= mean) & (mean <= ends[:, 1]))
+        assert held == pytest.approx(0.95, abs=0.015), name  # three standard errors and a little
 
 
 def test_one_seed_has_no_deviation_and_no_interval():
@@ -207,3 +283,90 @@ def test_a_column_without_a_number_is_left_out_first():
     (board,) = boards([record(metrics=fid(3.0) | {"kid": entry("kid", None, note="few")})], track="generation")
     priority = {column.name: column.priority for column in columns(board)}
     assert max(priority, key=priority.__getitem__).startswith("kid")
+
+
+def checkpoints(*seeds, **more):
+    """Best and last of each seed: (images, hash, score) of the one and of the other."""
+    found = []
+    for seed, both in enumerate(seeds):
+        for checkpoint, (images, digest, value) in zip(("last", "best"), reversed(both), strict=True):
+            run = {"seed": seed, "checkpoint": checkpoint, "images_seen": images, "checkpoint_hash": digest}
+            found.append(record(run=run | more, metrics=fid(value)))
+    return found
+
+
+SAME, AGAIN = ((9, "a", 2.0), (9, "a", 2.0)), ((9, "b", 3.0), (9, "c", 3.0))  # one file; one moment, saved twice
+OTHER = ((5, "d", 2.5), (9, "e", 3.5))
+
+
+def test_best_and_last_of_one_state_are_one_row_and_one_rank():
+    board = rank([*checkpoints(SAME, AGAIN), record("VAE", metrics=fid(4.0))])
+    assert [(row.name, row.checkpoint, row.rank) for row in board.rows] == [
+        ("DCGAN", "best = last", 1),
+        ("VAE", "last", 2),
+    ]
+    row = board.rows[0]
+    assert (row.seeds, row.images_seen, row.scores["fid"].mean, row.scores["fid"].seeds) == ((0, 1), 9, 2.5, 2)
+    assert [[r.run["checkpoint"] for r in seed] for seed in row.records] == [["best", "last"]] * 2
+
+
+def test_best_and_last_are_two_rows_as_soon_as_they_differ_for_one_seed():
+    rows = rank(checkpoints(SAME, OTHER)).rows
+    assert [(row.checkpoint, row.scores["fid"].mean) for row in rows] == [("best", 2.25), ("last", 2.75)]
+    without = [r for r in checkpoints(SAME, AGAIN) if (r.run["seed"], r.run["checkpoint"]) != (1, "last")]
+    assert [row.checkpoint for row in rank(without).rows] == ["last", "best"]  # of seed 1 nobody knows
+
+
+def test_another_score_or_moment_is_another_state():
+    for best, last in (((9, "a", 2.0), (9, "b", 2.5)), ((8, "a", 2.0), (9, "b", 2.0))):
+        assert len(rank(checkpoints((best, last))).rows) == 2
+    unknown = checkpoints(((9, "a", None), (9, "b", None)))  # without scores nothing says that they are the same
+    assert len(rank([*unknown, record("VAE", metrics=fid(1.0))]).rows) == 3
+
+
+def test_a_kept_checkpoint_that_is_the_best_says_so():
+    kept = record(run={"checkpoint": "0000000009", "images_seen": 9, "checkpoint_hash": "a"}, metrics=fid(2.0))
+    assert [row.checkpoint for row in rank([kept, *checkpoints(SAME)]).rows] == ["best = last = 0000000009"]
+
+
+def test_of_one_state_measured_twice_the_newer_record_counts():
+    best, last = checkpoints(SAME)
+    newer = replace(best, created="2026-11-24T12:00:00+00:00", metrics=fid(2.125))
+    (row,) = rank([newer, last]).rows
+    assert row.scores["fid"].mean == 2.125 and row.records[0][0] is newer
+
+
+LOWER = [
+    {"from": 0, "to": 50_000, "changed": {}},
+    {"from": 50_000, "to": None, "changed": {"model.optimizer.lr": [0.001, 1e-05], "data.batch_size": [64, 1024]}},
+]
+
+
+def test_runs_with_other_histories_of_settings_are_no_seeds_of_one_row():
+    earlier = [LOWER[0] | {"to": 20_000}, LOWER[1] | {"from": 20_000}]
+    plain = [{"from": 0, "to": 50_000, "changed": {}}, {"from": 50_000, "to": None, "changed": {}}]
+    histories = [None, [], plain[:1], plain, LOWER, LOWER, earlier]
+    records = [
+        record(run={"seed": k, "segments": segments}, metrics=fid(k + 1.0)) for k, segments in enumerate(histories)
+    ]
+    rows = rank(records).rows
+    assert [row.seeds for row in rows] == [(0, 1, 2, 3), (4, 5), (6,)]
+    assert [len(row.segments) for row in rows] == [0, 2, 2]
+    labels = [row.label for row in rows]
+    assert labels[0] == "DCGAN" and all(label.startswith("DCGAN (2 segments [") for label in labels[1:])
+    assert len(set(labels)) == 3
+    ended = [LOWER[0], LOWER[1] | {"to": 90_000}]  # the same history, of a later checkpoint
+    assert records[4].identity == record(run={"seed": 4, "segments": ended}).identity
+
+
+def test_a_row_of_several_segments_says_what_was_changed_and_when():
+    board = rank([record(run={"segments": LOWER}, metrics=fid(2.0)), record("VAE", metrics=fid(3.0))])
+    assert board.rows[0].label == "DCGAN (2 segments)"
+    said = "DCGAN (2 segments): model.optimizer.lr 0.001 -> 1e-05, data.batch_size 64 -> 1,024 from 50,000 images"
+    assert notes(board) == [said]
+
+
+def test_the_score_that_ranks_stands_before_all_others():
+    metrics = fid(1.0) | fid(2.0, "kid") | fid(3.0, "is")
+    names = [column.name for column in columns(rank([record(metrics=metrics)], "is"))]
+    assert names[:7] == ["rank", "model", "checkpoint", "seeds", "is ↑", "fid ↓", "kid ↓"]

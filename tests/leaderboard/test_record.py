@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,10 @@ def test_what_could_not_be_read_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def nested(levels):
+    return {"x": nested(levels - 1)} if levels else {}
+
+
 def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
     good = write(record(), tmp_path)
     found = json.loads(good.read_text())
@@ -81,12 +86,29 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
         "better.json": json.dumps(found | {"metrics": {"fid": entry("fid", 1, better="up")}}),
         "range.json": json.dumps(found | {"metrics": {"fid": entry("fid", 1) | {"low": "none"}}}),
         "beyond.json": json.dumps(found | {"metrics": {"fid": entry("fid", -5) | {"low": 0}}}),
+        "twice.json": good.read_text().replace('"kind"', '"kind": "floor", "kind"', 1),
+        "nan.json": json.dumps(found | {"metrics": {"fid": entry("fid", math.nan)}}),
+        "infinite.json": good.read_text().replace("3.25", "1e999"),
+        "garbage.json": bytes(range(256)) * 100,
+        "empty.json": "",
+        "nested.json": json.dumps(found | {"cost": nested(200)}),
+        "segments.json": json.dumps(found | {"run": found["run"] | {"segments": {"from": 0}}}),
+        "segment.json": json.dumps(found | {"run": found["run"] | {"segments": [{"from": 0, "changed": {"lr": 1}}]}}),
+        "device.json": json.dumps(found | {"environment": {"device": ["cpu"]}}),
     }
     for name, text in files.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    (tmp_path / "folder.json").mkdir()
     (tmp_path / "gone.json").symlink_to("nowhere")
     records, skipped = collect([tmp_path])
-    assert len(records) == 1 and {path.name for path, _ in skipped} == {*files, "gone.json"}
+    assert len(records) == 1 and {path.name for path, _ in skipped} == {
+        *files,
+        "gone.json",
+        "pipe.json",
+        "endless.json",
+    }
     said = {path.name: reason for path, reason in skipped}
     assert said["package.json"] == said["list.json"] == "not a record of genbench"
     assert "not JSON" in said["cut.json"] and "not JSON" in said["deep.json"]
@@ -97,8 +119,76 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
     assert said["beyond.json"].startswith("a damaged record: metrics.fid.value is -5, outside of its range from 0")
     assert said["range.json"] == "a damaged record: metrics.fid.low is 'none'; a finite number was expected"
     assert "not readable" in said["gone.json"]
+    assert said["pipe.json"] == said["endless.json"] == "not a regular file"
+    assert "the key 'kind' stands twice in one object" in said["twice.json"]
+    assert "NaN is no finite number" in said["nan.json"] and "1e999 is no finite number" in said["infinite.json"]
+    assert said["nested.json"] == "not a record of genbench: nested more than 64 levels deep"
+    assert "a list of objects with from, to and changed was expected" in said["segments.json"]
+    assert said["device.json"] == "a damaged record: environment.device is ['cpu']; text was expected"
+    assert collect([tmp_path / "pipe.json"]) == ([], [(tmp_path / "pipe.json", "not a regular file")])
     with pytest.raises(UserError, match=r"newer.json: a record of schema 2, and this genbench reads 1"):
         read(tmp_path / "newer.json")
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    write(record(), tmp_path / "a/records")
+    (tmp_path / "b/records").mkdir(parents=True)
+    scan = os.scandir
+
+    def refused(path):
+        if str(path) == str(tmp_path / "b/records"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)  # root may read anywhere
+    records, skipped = collect([tmp_path])
+    assert len(records) == 1 and skipped == [(tmp_path / "b/records", "not readable (Permission denied)")]
+
+
+def places(value, path=()):
+    """The path of everything in a record."""
+    yield path
+    for name, below in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from places(below, (*path, name))
+
+
+def test_whatever_stands_in_a_records_place_it_is_refused_or_every_table_shows_it():
+    from genbench.leaderboard import formats
+    from genbench.leaderboard.board import boards
+    from genbench.report.rows import Rows
+    from genbench.report.runs import runs
+    from genbench.report.tables import table
+
+    segments = [{"from": 0, "to": 9, "changed": {}}, {"from": 9, "to": None, "changed": {"lr": [1, 2]}}]
+    made = record(run={"segments": segments}, metrics={"nats": entry("nats", -80.0), "fid": entry("fid", 1.0)},
+                  protocol=protocol(pixels="binary", reference={"shape": [1, 8, 8]})).to_dict()  # fmt: skip
+    refused = shown = 0
+    for path in list(places(made))[1:]:
+        for other in (None, True, -1.5, "text", [], [[1]], {}, {"x": {"y": 1}}):
+            found = json.loads(json.dumps(made))
+            holder = found
+            for name in path[:-1]:
+                holder = holder[name]
+            holder[path[-1]] = other
+            try:
+                changed = Record.from_dict(found)
+            except UserError:
+                refused += 1
+                continue
+            tables = boards([changed, record("VAE")])
+            for text in formats.TEXTS.values():
+                assert text(tables)
+            formats.print_tables(tables[:1], 80)
+            shown_records = [r for board in tables for row in board.rows for seed in row.records for r in seed]
+            pairs = [(r, Path(f"{k}.json")) for k, r in enumerate(shown_records)]
+            rows = Rows(pairs, tables)
+            for board in tables:
+                table(board, "", rows, {p: "" for _, p in pairs})
+            runs(pairs, rows)
+            shown += 1
+    assert refused > 250 and shown > 250
 
 
 def test_json_of_other_programs_among_runs_is_no_business_of_the_board(tmp_path):

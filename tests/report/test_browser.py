@@ -25,6 +25,7 @@ EVIL = '</script><script>window.ran = 1</script><img src=x onerror="window.ran =
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     records = many(10, 2, 1)
+    records += [r for r in many(10, 3, 1) if r.run and r.run["name"] == "stylegan2-2"]  # so that it has an interval
     for k, made in enumerate(records):
         kinds = tuple(SHEETS) if "mse" in made.metrics else ("samples", "neighbours")
         leave(made, folder / "runs", curve=40, kinds=kinds if made.run else (), size=16, channels=1 + 2 * (k % 2))
@@ -138,9 +139,9 @@ def test_charts_are_drawn_where_they_are_looked_at_and_follow_their_selectors(dr
     assert drawn(driver, "by-time") == [10, "is-mnistnet ↑"]  # one model has no such score
     choose(driver, "quality-board", "1")
     assert drawn(driver, "by-size")[1] == "mse ↓"
-    assert drawn(driver, "curves-chart") == [21, "val/fid-mnistnet"]
+    assert drawn(driver, "curves-chart") == [22, "val/fid-mnistnet"]
     choose(driver, "curves-metric", "generator/adversarial")
-    assert drawn(driver, "curves-chart") == [20, "generator/adversarial"]
+    assert drawn(driver, "curves-chart") == [21, "generator/adversarial"]
     choose(driver, "curves-metric", "a/<img src=x onerror=ran=4>")
     assert drawn(driver, "curves-chart") == [1, "a/&lt;img src=x onerror=ran=4&gt;"]
     text = driver.find_element("id", "curves-chart").text
@@ -212,6 +213,28 @@ def test_a_phone_scrolls_tables_and_never_the_page(driver):
         )
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize("width", [360, 375, 400])
+def test_a_phone_shows_name_and_score_of_every_row_without_scrolling(driver, width):
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    script = """const box = (e) => [e.getBoundingClientRect().left, e.getBoundingClientRect().right, e.textContent];
+    return [...document.querySelectorAll('.board tbody tr')].map((row) => {
+        const scroll = row.closest('.scroll').getBoundingClientRect();
+        return [scroll.left, scroll.right, box(row.querySelector('th.model')), box(row.querySelector('td.by')),
+            row.querySelector('.under').offsetHeight, row.querySelector('.minor').offsetHeight];
+    });"""
+    try:
+        rows = driver.execute_script(script)
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(rows) > 25
+    for left, right, name, score, under, minor in rows:
+        assert 0 <= left <= name[0] < name[1] <= score[0] + 1 and score[1] <= right <= width, (name, score)
+        assert name[2].strip() and score[2].strip() and under > 0 and minor == 0
+    wide = driver.execute_script(script)
+    assert all(under == 0 and minor > 0 for *_, under, minor in wide)
 
 
 def test_without_scripts_everything_but_the_charts_is_there(page, driver):

@@ -79,12 +79,14 @@ def test_every_board_is_there_with_its_heading_notes_and_floor():
 
 
 def test_cells_are_sorted_by_the_numbers_that_they_round():
-    records = [record(run={"seed": k}, metrics={"fid": entry("fid", v)}) for k, v in enumerate((3.0, 3.123456789))]
+    values = (3.0, 3.123456789, 3.0625)
+    records = [record(run={"seed": k}, metrics={"fid": entry("fid", v)}) for k, v in enumerate(values)]
     html = page(*records, record("real", "floor", metrics={"fid": entry("fid", 0.5)}))
-    assert cells(html, "fid ↓") == [repr((3.0 + 3.123456789) / 2), "0.5"]
+    assert cells(html, "fid ↓") == [repr(sum(values) / 3), "0.5"]
     assert cells(html, "parameters") == ["1230000.0", ""] and cells(html, "updates") == ["15600.0", ""]
     assert cells(html, "model") == ["DCGAN", "real"] and cells(html, "rank") == ["1.0", ""]
-    assert "95% interval of the mean" in html and "standard deviation 0.0873 over 2 seeds" in html
+    assert "standard deviation 0.06173 over 3 seeds, 95% interval of the mean 2.9" in html
+    assert "95% interval" not in page(*records[:2])
 
 
 def test_best_values_are_marked_and_the_floor_never_is():
@@ -107,6 +109,9 @@ def evil(where):
         return replace(made, protocol=protocol(EVIL, **{EVIL: EVIL}))
     if where == "extractor":
         return replace(made, protocol=protocol(extractor={"name": EVIL}))
+    if where == "segments":
+        segments = [{"from": 0, "to": 1, "changed": {}}, {"from": 1, "to": None, "changed": {EVIL: [EVIL, {EVIL: 1}]}}]
+        return replace(made, run=made.run | {"segments": segments})
     place = {
         "model": ("model", {"name": EVIL}), "data": ("data", {"name": EVIL}), "run": ("run", {"name": EVIL}),
         "checkpoint": ("run", {"checkpoint": EVIL}), "weights": ("run", {"weights": EVIL}),
@@ -120,7 +125,7 @@ def evil(where):
 
 
 PLACES = ("metric", "note", "track", "protocol", "extractor", "model", "data", "run", "checkpoint", "weights",
-          "command", "config", "sampling", "players", "training", "cost", "environment")  # fmt: skip
+          "command", "config", "sampling", "players", "training", "cost", "environment", "segments")  # fmt: skip
 
 
 @pytest.mark.parametrize("where", PLACES)
@@ -190,7 +195,9 @@ def test_pictures_of_the_first_seed_stand_side_by_side_by_protocol(tmp_path):
         for seed in (1, 0):
             for checkpoint in ("best", "last"):
                 run = {"seed": seed, "checkpoint": checkpoint, "name": f"{name}-{seed}"}
-                leave(record(name, run=run), tmp_path, kinds=("samples",) if name == "DCGAN" else tuple(SHEETS), size=8)
+                scores = {"fid": entry("fid", 1 + seed + 0.25 * (checkpoint == "last") + 9 * (name == "VAE"))}
+                kinds = ("samples",) if name == "DCGAN" else tuple(SHEETS)
+                leave(record(name, run=run, metrics=scores), tmp_path, kinds=kinds, size=8)
     found = Page(report(located([tmp_path])[0]).html)
     pictures = [a["alt"] for t, a in found.elements if t == "img"]
     assert sorted(pictures[:4]) == [f"Samples of {n}, {c} · seed 0" for n in ("DCGAN", "VAE") for c in ("best", "last")]
@@ -199,6 +206,47 @@ def test_pictures_of_the_first_seed_stand_side_by_side_by_protocol(tmp_path):
         for kind in ("Nearest training images", "Reconstructions") for c in ("best", "last")
     ]  # fmt: skip
     assert [a.get("data-of") for t, a in found.elements if t == "figure" and "data-find" in a] == ["best", "last"] * 4
+
+
+def test_a_caption_is_of_the_pictured_seed_and_names_the_mean_as_such(tmp_path):
+    for seed, (fid, mse) in enumerate(((2.0, 0.25), (3.0, 0.75))):
+        scores = {"fid": entry("fid", fid), "mse": entry("mse", mse), "psnr": entry("psnr", 9.0)}
+        run = {"seed": seed, "checkpoint": "best"}
+        leave(record(run=run, metrics=scores), tmp_path, kinds=("samples", "reconstructions"), size=8)
+    leave(record("VAE", metrics={"fid": entry("fid", 4.0)}), tmp_path, kinds=("samples",), size=8)
+    html = report(located([tmp_path])[0]).html
+    below = [" ".join(re.sub("<[^>]*>", " ", text).split()) for text in re.findall("<figcaption>(<b>.*?)</fig", html)]
+    assert below == [
+        "DCGAN best · seed 0 fid 2 (mean of 2 seeds: 2.5)",
+        "VAE last · seed 0 fid 4",
+        "DCGAN best · seed 0 mse 0.25 (mean of 2 seeds: 0.5)",
+    ]
+
+
+def test_a_pictured_checkpoint_without_the_score_is_given_none(tmp_path):
+    for seed, value in enumerate((None, 3.0)):
+        scores = {"fid": entry("fid", value), "is": entry("is", 2.0)}
+        leave(record(run={"seed": seed}, metrics=scores), tmp_path, kinds=("samples",), size=8)
+    html = report(located([tmp_path])[0]).html
+    assert re.search("<figcaption>(<b>.*?)</fig", html)[1] == "<b>DCGAN</b> last · seed 0"
+
+
+def test_the_picture_of_a_checkpoint_that_is_best_and_last_is_shown_once_and_always(tmp_path):
+    for checkpoint in ("best", "last"):
+        run = {"checkpoint": checkpoint, "checkpoint_hash": "same"}
+        leave(record(run=run), tmp_path, kinds=("samples",) if checkpoint == "best" else (), size=8)
+    found = Page(report(located([tmp_path])[0]).html)
+    assert [a["alt"] for t, a in found.elements if t == "img"] == ["Samples of DCGAN, best = last · seed 0"]
+    assert [a.get("data-of") for t, a in found.elements if t == "figure" and "data-find" in a] == [None]
+    assert "have no pictures" not in found.shown
+
+
+def test_a_resumed_run_says_which_settings_were_changed_and_when():
+    segments = [{"from": 0, "to": 5000, "changed": {}}, {"from": 5000, "to": None, "changed": {"a.lr": [0.5, "<b>"]}}]
+    found = Page(page(record(run={"segments": segments}), record("VAE")))
+    assert found.text.count("Settings changed on resume") == 1
+    assert found.shown.count("a.lr 0.5 -> <b> from 5,000 images") == 2  # below the board, and at the run
+    assert found.shown.count("DCGAN (2 segments)") == 3
 
 
 def test_a_picture_or_curve_that_cannot_be_read_is_named_and_the_page_is_made(tmp_path):
