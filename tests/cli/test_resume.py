@@ -348,8 +348,13 @@ def test_every_setting_of_fit_has_a_rule_and_the_docs_have_the_table():
             assert f"`{setting}`" in table, setting
 
 
-SPECS = {"Pix2Pix": Shapes(task="colourise", size=256, enlarge=True), "UNet": Shapes(task="colourise"), "CycleGAN": Shapes(target="domain"),
-         "SegmentationUNet": Shapes(target="mask"), "TextConditionalGAN": Shapes(target="caption")}  # fmt: skip
+SPECS = {
+    "Pix2Pix": Shapes(task="colourise", size=256, enlarge=True),
+    "UNet": Shapes(task="colourise"),
+    "CycleGAN": Shapes(target="domain"),
+    "SegmentationUNet": Shapes(target="mask"),
+    "TextConditionalGAN": Shapes(target="caption"),
+}
 OTHER = {"class_weight": 0.5, "beta": 4.0, "kl_warmup": 500, "free_bits": 0.5, "importance_samples": 3, "cycle": 1.0,
          "identity": 0.0, "corruption": "masking", "amount": 0.1, "l1": 1.0, "unsupervised": 0.5, "consistency": 0.5,
          "mismatches": 2, "mismatch_weight": 1.0, "diversity": 0.1, "decay": 0.5, "commitment": 1.0,
