@@ -224,23 +224,21 @@ def _hand_over(record: Any, pictures: Any, out: Path, arguments: argparse.Namesp
     from genbench.core.files import NotWritten
     from genbench.leaderboard import record as records
 
-    written, failed = records.path_of(record, out), None
+    written, whole = records.path_of(record, out), arguments.json
+    said, cause = [], None
     try:
         pictures.write(written.with_suffix(""))  # beside it, under its name: before a record says that all is there
     except NotWritten as error:
-        failed = error
+        said, cause = [f"Pictures of this record are missing: {error}"], error
     try:
         records.write(record, out)
     except NotWritten as error:
-        failed = error
-        arguments.json = arguments.json or error.elsewhere is None
-    if not arguments.json:
-        show(record)
-    else:
-        print(json.dumps(record.to_dict(), indent=1))
-    if failed is not None:
-        raise failed
-    if not arguments.json:
+        said, cause = [*said, f"The record {error}"], error
+        whole = whole or error.elsewhere is None
+    print(json.dumps(record.to_dict(), indent=1)) if whole else show(record)
+    if cause is not None:
+        raise NotWritten(" ".join(said)) from cause
+    if not whole:
         board = arguments.runs if arguments.runs in written.parents else written.parent
         print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")
 

@@ -51,7 +51,7 @@ def main(verb: str, argv: list[str]) -> int:
 
 def _refuse_unwritable(out: Path) -> None:
     """Now, and not after the work; `write` would make a folder that was misspelt."""
-    from genbench.core.files import kind_of, refuse_unwritable
+    from genbench.core.files import kind_of
 
     if out.exists() and not out.is_file() and not out.is_dir():
         raise UserError(f"--out {out} is {kind_of(out)}. Give the name of a file, such as report.html.")
@@ -59,4 +59,5 @@ def _refuse_unwritable(out: Path) -> None:
         raise UserError(f"--out {out} is a folder; give the name of a file, such as {out / 'report.html'}.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}. Make it, or give another one.")
-    refuse_unwritable(out.parent, "The page")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"--out {out}: the folder {out.parent} is not writable. Give another one.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
 import shutil
 import sys
 import zipfile
@@ -74,10 +75,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if path.exists():
                 told += f" The checkpoint that was there before is intact: {path}."
             if error.elsewhere:
-                told += (
-                    f" To go on from the one that was saved, make room and move it: `mv {error.elsewhere} {path}`, "
-                    f"then `python -m genbench fit --ckpt {path}`."
+                move, go_on = (
+                    shlex.join(map(str, command))
+                    for command in (("mv", error.elsewhere, path), ("python", "-m", "genbench", "fit", "--ckpt", path))
                 )
+                told += f" To go on from the one that was saved, make room and move it: `{move}`, then `{go_on}`."
             raise UserError(told) from error
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:

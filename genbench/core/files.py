@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -115,11 +116,20 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def no_room(error: BaseException | None) -> bool:
+    """Whether an error comes from a full disk, a quota or a read-only file system."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return True
+        error = error.__cause__
+    return False
+
+
 def refuse_unwritable(folder: Path, what: str) -> None:
     """Raise UserError where `what` cannot be written to the folder of `--out`: before long work, and not after it."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise UserError(f"{what} cannot be written to {folder}: {_why(error)}. Give another `--out`.") from error
@@ -137,6 +147,17 @@ def kind_of(path: str | os.PathLike) -> str:
         stat.S_ISBLK: "a device",
     }
     return next(words for test, words in kinds.items() if test(mode))
+
+
+def ordinary(path: str | os.PathLike) -> str | os.PathLike:
+    """The path itself, which may be opened: nothing waits for a writer of a named pipe or reads a device for ever.
+
+    Raises:
+        UserError: there is something else than a file.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} is {kind_of(path)}, and a file was expected. Move it elsewhere.")
+    return path
 
 
 # ---- what killed processes have left ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from genbench.core.files import write as write_file
 SCHEMA = 1
 KINDS = ("model", "images", "floor")  # floor: real images against real images
 LARGEST = 1e100  # beyond it no score is meant, and squares overflow
+DEEPEST = 100  # levels of lists and objects: a record has about ten
 MEGABYTES = 16  # a file beyond this is no record, and is not read
 
 
@@ -133,6 +134,8 @@ def read(path: str | os.PathLike) -> Record:
             raise UserError(f"not a record of genbench: larger than {MEGABYTES} MB")
         with open(path, "rb") as file:
             found = json.loads(file.read(), parse_constant=_finite, parse_float=_finite)
+        if _is_deeper(found, DEEPEST):
+            raise UserError(f"damaged: nested more than {DEEPEST} deep")
         return Record.from_dict(found)
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror})") from error
@@ -205,6 +208,19 @@ def _files(folders: Iterable[str | os.PathLike]) -> Iterator[Path]:
                 yield from (Path(folder, name) for name in new)
 
 
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie in one another more than so many times: readers of a record call themselves."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
+
+
 def _finite(text: str) -> float | None:
     value = float(text)
     return value if math.isfinite(value) else None
@@ -250,6 +266,7 @@ _FIELDS: tuple[tuple[str, str, bool], ...] = (
     ("run.grid", "an object", True),
     ("run.tried", "a finite number", True),
     ("training", "an object", True),
+    ("training.device", "text", True),
     ("training.images_per_second", "a finite number", True),
     ("training.device_hours", "a finite number", True),
     ("protocol", "an object", False),

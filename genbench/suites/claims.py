@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from genbench.core.files import replacing
+from genbench.core.files import ordinary, replacing
 
 HEARTBEAT = 5.0  # seconds between two signs of life
 STALE = 120.0  # without one for so long, a holder is given up: an NFS client may show times that are 60 s old
@@ -154,7 +154,7 @@ def _text(attempt: Attempt) -> str:
 def _read(folder: Path, run: str, number: int) -> Attempt:
     path = _path(folder, run, number)
     try:
-        found = Attempt(**json.loads(path.read_text()))
+        found = Attempt(**json.loads(ordinary(path).read_text()))
     except (ValueError, TypeError):  # its holder was about to write it, and may have died over it
         found = Attempt(number, {}, "")
     if found.outcome is not None:
