@@ -1,12 +1,10 @@
 """A checkpoint is there whole or not at all, and is loaded safely."""
 
-import errno
 import os
 import random
 import re
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -356,18 +354,9 @@ def test_lightning_reads_through_the_same_checks(averaged):
 # ---- where there is no room -----------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_that_has_no_room_is_kept_elsewhere_and_can_be_gone_on_with(averaged, tmp_path, monkeypatch):
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    real, before = os.fsync, averaged.read_bytes()
-
-    def full(handle):
-        if str(averaged.parent) in os.readlink(f"/proc/self/fd/{handle}"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(handle)
-
-    monkeypatch.setattr(os, "fsync", full)
+def test_a_checkpoint_that_has_no_room_is_kept_elsewhere_and_can_be_gone_on_with(averaged, tmp_path, elsewhere, full):
+    before = averaged.read_bytes()
+    full(averaged.parent)
     with pytest.raises(UserError, match="No space left on device.*before is intact.*make room and move it") as raised:
         run(ToyGAN(SPEC), images=32, callbacks=[EMA(), Checkpoint()], folder=tmp_path, limit_val_batches=0)
     assert averaged.read_bytes() == before
@@ -377,8 +366,8 @@ def test_a_checkpoint_that_has_no_room_is_kept_elsewhere_and_can_be_gone_on_with
     assert genbench.load(averaged).images_seen == 32
 
 
-def test_a_copy_that_has_no_room_says_where_the_checkpoint_is(averaged, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+def test_a_copy_that_has_no_room_says_where_the_checkpoint_is(averaged, full):
+    full(averaged.parent)
     with pytest.raises(UserError, match=f"The same checkpoint lies in {averaged}"):
         checkpoint.copy(averaged, averaged.with_name("other.ckpt"))
 

@@ -1,10 +1,8 @@
 """A file is written whole or not at all, and what killed processes have left is removed."""
 
-import errno
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -13,32 +11,6 @@ import pytest
 from genbench.core import files
 from genbench.core.errors import UserError
 from genbench.core.files import NotWritten, find_checkpoint, ordinary, remove_orphans, replacing, write
-
-
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """The system's temporary folder."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
-
-
-@pytest.fixture
-def full(monkeypatch):
-    """Makes a folder's disk full: nothing in it can be brought to the disk."""
-    real = os.fsync
-
-    def fill(*folders):
-        def fsync(handle):
-            path = os.readlink(f"/proc/self/fd/{handle}")
-            if any(path.startswith(f"{folder}/") for folder in folders):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            real(handle)
-
-        monkeypatch.setattr(os, "fsync", fsync)
-
-    return fill
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
