@@ -1,7 +1,9 @@
 """Small and repeatable: one thread, no network, no key, a seed of its own for every test."""
 
+import errno
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -40,3 +42,29 @@ def quiet_and_seeded(monkeypatch):
         yield
     for name in ("PL_GLOBAL_SEED", "GENBENCH_RUN"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The system's temporary folder."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Makes the disk of some folders full: nothing that lies in them can be brought to it."""
+    real = os.fsync
+
+    def fill(*folders):
+        def fsync(handle):
+            path = os.readlink(f"/proc/self/fd/{handle}")
+            if any(path.startswith(f"{Path(folder).absolute()}/") for folder in folders):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(handle)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    return fill

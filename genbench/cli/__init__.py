@@ -60,7 +60,9 @@ def _run(verb: str, argv: list[str]) -> int:
 def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
     """The exit status of some work, with a user's mistakes told in a sentence (or in silence)."""
     try:
-        return work() or 0
+        status = work() or 0
+        sys.stdout.flush()  # where that fails it is said, and not at the interpreter's own end
+        return status
     except KeyboardInterrupt:
         if not quiet:
             print("\nstopped.", file=sys.stderr)
@@ -74,17 +76,24 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
             raise
         if not quiet:
             print(f"error: {message}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
 
 
 def sentence(error: BaseException) -> str | None:
     """What to tell the user; None for a bug of ours, which keeps its traceback."""
     from genbench.core.errors import UserError
+    from genbench.core.files import no_room
 
     cause: BaseException | None = error
     while cause is not None:  # the config parser wraps what a constructor raises
         if isinstance(cause, UserError):
             return str(cause)
+        if isinstance(cause, OSError) and no_room(cause):
+            return f"{cause.filename or 'A file, or what is printed,'} could not be written: {cause.strerror}."
         cause = cause.__cause__ or cause.__context__
     if type(error).__name__ == "ArgumentError":
         return _parser_message(str(error))

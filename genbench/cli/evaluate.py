@@ -17,6 +17,7 @@ from typing import Any
 from genbench.cli import configs
 from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of, usable_device
 from genbench.core.errors import UserError, refuse_below
+from genbench.core.files import refuse_unwritable
 from genbench.evaluation import protocol as protocols
 
 
@@ -43,6 +44,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     how.add_argument("--generated", type=int, metavar="N", help="number of samples")
     how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
     how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of scores")
+    how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
     how.add_argument("--seed", type=int, help="seed of the samples")
     how.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images that the model makes at once: less memory")
@@ -160,7 +162,6 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.evaluation.evaluate import evaluate, silent
     from genbench.evaluation.images import open_images
     from genbench.evaluation.pictures import Pictures
-    from genbench.leaderboard import record as records
     from genbench.suites.folder import about
 
     data_flags, own = _split(more)
@@ -187,16 +188,22 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         config, named_by_user = arguments.config, True
         trained_on = {"class": config["data"]["class_path"], "arguments": config["data"].get("init_args") or {}}
     out = arguments.out or out
-    _refuse_unwritable(out)
+    refuse_unwritable(out, "The record")
     protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
+        kid_subset_size=arguments.kid_subset_size,
     )  # fmt: skip
+    count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)
+    _refuse_large_subsets(arguments.kid_subset_size, count, "are measured")
+    _refuse_large_subsets(arguments.kid_subset_size, protocol.real, "they are compared with")
     data = (
         open_images(arguments.reference)
         if arguments.reference
         else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
     )
+    if arguments.reference:
+        _refuse_large_subsets(arguments.kid_subset_size, len(data), "they are compared with")
     pictures = Pictures()
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
@@ -204,17 +211,45 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         progress=_bars if ranks.rank() == 0 else silent, pictures=pictures,
     )  # fmt: skip
     if ranks.rank() == 0:
-        if arguments.json:
-            print(json.dumps(record.to_dict(), indent=1))
-        else:
-            show(record)
-        written = records.path_of(record, out)
-        pictures.write(written.with_suffix(""))  # beside it, under its name: before a record says that all is there
-        records.write(record, out)
-        if not arguments.json:
-            board = arguments.runs if arguments.runs in written.parents else written.parent
-            print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")
+        _hand_over(record, pictures, out, arguments)
     return 0
+
+
+def _hand_over(record: Any, pictures: Any, out: Path, arguments: argparse.Namespace) -> None:
+    """Write the record and print it: whichever fails, the other is done.
+
+    Raises:
+        UserError: it could not be written; the record was printed whole, or lies where the message says.
+    """
+    from genbench.core.files import NotWritten
+    from genbench.leaderboard import record as records
+
+    written, whole = records.path_of(record, out), arguments.json
+    said, cause = [], None
+    try:
+        pictures.write(written.with_suffix(""))  # beside it, under its name: before a record says that all is there
+    except NotWritten as error:
+        said, cause = [f"Pictures of this record are missing: {error}"], error
+    try:
+        records.write(record, out)
+    except NotWritten as error:
+        said, cause = [*said, f"The record {error}"], error
+        whole = whole or error.elsewhere is None
+    print(json.dumps(record.to_dict(), indent=1)) if whole else show(record)
+    if cause is not None:
+        raise NotWritten(" ".join(said)) from cause
+    if not whole:
+        board = arguments.runs if arguments.runs in written.parents else written.parent
+        print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")
+
+
+def _refuse_large_subsets(size: int | None, count: int, whose: str) -> None:
+    """Raise UserError before a measurement that could not draw subsets of the kernel distance."""
+    if size is not None and size > count:
+        raise UserError(
+            f"--kid-subset-size is {size:,}, and {count:,} images {whose}: a subset cannot be larger. Give a smaller "
+            "one, or more images."
+        )
 
 
 def _split(more: list[str]) -> tuple[list[str], list[str]]:
@@ -227,16 +262,6 @@ def _split(more: list[str]) -> tuple[list[str], list[str]]:
             into = data if argument.startswith("--data.") else other
         into.append(argument)
     return data, other
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    """Now, and not after an hour's measurement."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"The record cannot be written to {folder}: {error.strerror}. Give another `--out`.") from error
 
 
 def _root_of(config: dict[str, Any]) -> str | None:

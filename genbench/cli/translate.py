@@ -63,6 +63,7 @@ def main(verb: str, argv: list[str]) -> int:
     import genbench
     from genbench.cli.sample import own_options
     from genbench.core.capabilities import Segments, Translates
+    from genbench.core.files import no_room
     from genbench.data.folder import Files, images_among
 
     reader = Files(shown)
@@ -93,7 +94,7 @@ def main(verb: str, argv: list[str]) -> int:
     except OSError as error:
         raise UserError(f"--output {made} cannot be made ({error.strerror}). Give another.") from error
     Image.MAX_IMAGE_PIXELS = 2**30  # these are the user's own: a whole-slide scan is no attack
-    skipped = []
+    skipped, done = [], 0
     with torch.no_grad(), Progress(transient=True) as bar:
         for name in bar.track(names, description="Translating"):
             try:
@@ -105,8 +106,15 @@ def main(verb: str, argv: list[str]) -> int:
             image = _made(lambda x: method(x, **options), picture, model, masks, arguments)
             try:
                 _write(image, places[name])
-            except (OSError, ValueError) as error:  # a format has its bounds, and a disk too
+            except (OSError, ValueError) as error:  # a format has its bounds
+                if no_room(error):
+                    raise UserError(
+                        f"{error} {done:,} of {len(names):,} images were made. Make room and give `--overwrite`, or "
+                        "another `--output`."
+                    ) from error
                 skipped.append(f"{places[name]} cannot be written ({error})")
+            else:
+                done += 1
     for reason in skipped:
         print(f"skipped: {reason}")
     others = sorted(set(files) - set(names))

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from genbench.core.errors import UserError, refuse_below
+from genbench.core.files import ordinary
 from genbench.data.base import ImageData, Split, Stage
 from genbench.data.pictures import picture_size, read_picture
 
@@ -77,7 +78,7 @@ def find(path: str, root: Path) -> Path:
     """A folder or zip file, as it is or below the data root. Raises UserError where there is none."""
     places = [Path(path).expanduser(), root / path]
     for place in places:
-        if place.is_dir() or zipfile.is_zipfile(place):
+        if place.is_dir() or zipfile.is_zipfile(ordinary(place)):
             return place
         if place.is_file():
             raise UserError(f"{place} is neither a folder nor a whole zip file.")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from genbench.core.errors import UserError
+from genbench.core.files import ordinary
 
 How = Literal["crop", "pad", "stretch", "none"]
 
@@ -45,6 +46,7 @@ def picture_size(file: str | Path | Callable[[], BinaryIO], name: str) -> tuple[
 
 @contextmanager
 def _opened(file: str | Path | Callable[[], BinaryIO], name: str) -> Iterator[Image.Image]:
+    file = file if callable(file) else ordinary(file)
     try:
         with Image.open(file() if callable(file) else file) as image:
             yield image

@@ -54,6 +54,8 @@ GROUPS = {
     "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
 }
 
+LEAST = {"seed": 0, "score_seed": 0, "kid_subset_size": 2}  # of whole numbers that may not begin at 1
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -99,7 +101,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
-            value, least = getattr(self, name), 0 if name in ("seed", "score_seed") else 1
+            value, least = getattr(self, name), LEAST.get(name, 1)
             if kind is int and (type(value) is not int or value < least):
                 raise UserError(
                     f"protocol {self.name}: {name} is {value}; it must be a whole number of at least {least}."

@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from genbench.core.files import replacing
+from genbench.core import process
+from genbench.core.files import ordinary, replacing
 
 HEARTBEAT = 5.0  # seconds between two signs of life
 STALE = 120.0  # without one for so long, a holder is given up: an NFS client may show times that are 60 s old
@@ -133,7 +134,7 @@ def close(
 def holder(job: str | None = None) -> dict[str, Any]:
     """Who this process is: enough to tell from the same machine whether it still lives."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": pid, "started": _started(pid), "job": job}
+    return {"host": socket.gethostname(), "boot": process.boot(), "pid": pid, "started": process.started(pid), "job": job}
 
 
 def _path(folder: Path, run: str, number: int) -> Path:
@@ -154,7 +155,7 @@ def _text(attempt: Attempt) -> str:
 def _read(folder: Path, run: str, number: int) -> Attempt:
     path = _path(folder, run, number)
     try:
-        found = Attempt(**json.loads(path.read_text()))
+        found = Attempt(**json.loads(ordinary(path).read_text()))
     except (ValueError, TypeError):  # its holder was about to write it, and may have died over it
         found = Attempt(number, {}, "")
     if found.outcome is not None:
@@ -178,23 +179,6 @@ def _now(folder: Path) -> float:
 
 def lives_here(one: dict[str, Any]) -> bool | None:
     """Whether that process lives, be it that it sleeps; None where it cannot be seen from here."""
-    if not one or one["host"] != socket.gethostname() or one["boot"] != _boot() or one["started"] is None:
+    if not one or one["host"] != socket.gethostname() or one["boot"] != process.boot() or one["started"] is None:
         return None
-    return _started(one["pid"]) == one["started"]
-
-
-def _boot() -> str | None:
-    """This start of this machine, and its table of processes: containers number theirs alike."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None
-
-
-def _started(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; None if there is none (or no /proc), or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    return process.started(one["pid"]) == one["started"]

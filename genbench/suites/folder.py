@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from genbench.core.errors import UserError
-from genbench.core.files import replacing
+from genbench.core.files import ordinary, replacing
 from genbench.suites import claims
 from genbench.suites.suite import Budget, Experiment, Suite
 
@@ -166,7 +166,7 @@ class Folder:
         if given:
             return given
         with suppress(OSError, ValueError):
-            return json.loads(self._budget_path(experiment).read_text())["images"]
+            return json.loads(ordinary(self._budget_path(experiment)).read_text())["images"]
         return None
 
     def keep_images(self, experiment: str, found: dict[str, Any]) -> int:
@@ -223,13 +223,13 @@ class Folder:
 
 
 def _yaml(path: Path) -> Any:
-    return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # of these the faster
+    return yaml.load(ordinary(path).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # of these the faster
 
 
 def progress(run: Path) -> tuple[int, float | None]:
     """Images seen and images per second, from the end of a run's curve."""
     try:
-        with open(run / "metrics.csv", "rb") as file:
+        with open(ordinary(run / "metrics.csv"), "rb") as file:
             names = next(csv.reader([file.readline().decode()]))
             end = os.path.getsize(run / "metrics.csv") - 8192
             whole = end <= file.tell()

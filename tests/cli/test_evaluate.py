@@ -171,6 +171,84 @@ def test_images_are_measured_in_a_models_place(cli, here):
     assert record.protocol["name"] == "mine" and record.metrics["fid-digitsnet"]["n"] == 40
 
 
+def test_a_record_that_has_no_room_is_kept_elsewhere_and_scores_are_printed(cli, here, elsewhere, full):
+    Path("full").mkdir()
+    full(here / "full")
+    status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid", "--out", "full")
+    (kept,) = elsewhere.rglob("*.json")
+    record = read(kept)
+    assert status == 2 and f"It was written to {kept} instead." in err and "Traceback" not in err
+    assert f"{record.metrics['fid-digitsnet']['value']:.5g}" in out and not list(Path("full").rglob("*"))
+
+
+def test_a_record_that_can_be_kept_nowhere_is_printed_whole(cli, here, elsewhere, full):
+    full(here)
+    status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid")
+    assert status == 2 and "could not be written: No space left on device" in err
+    found = json.loads(out)
+    assert found["run"]["name"] == "run" and found["metrics"]["fid-digitsnet"]["value"] > 0
+    assert not list(Path().rglob("records/*.json"))
+
+
+def test_pictures_that_have_no_room_lose_no_record(cli, here, full, monkeypatch):
+    from genbench.core.files import NotWritten
+    from genbench.evaluation.pictures import Pictures
+
+    def write(self, folder):
+        raise NotWritten(f"{folder / 'samples.png'} could not be written: No space left on device.")
+
+    monkeypatch.setattr(Pictures, "write", write)
+    status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid")
+    assert status == 2 and "Pictures of this record are missing: " in err and "fid-digitsnet" in out
+    assert only_record(Path("runs/run/records")).run["name"] == "run"
+
+
+def test_scores_that_cannot_be_printed_are_in_the_record(cli, here):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "genbench", "evaluate", "--ckpt", "last", "--metrics", "fid", "--device", "cpu"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "what is printed, could not be written: No space left on device" in done.stderr
+    assert only_record(Path("runs/run/records")).metrics["fid-digitsnet"]["value"] > 0
+
+
+def test_the_size_of_kid_subsets_is_a_flag_and_in_the_name_of_the_protocol(cli, here):
+    for size, out in ((20, "a"), (10, "b")):
+        flags = ("--metrics", "kid", "--kid-subset-size", size, "--out", out)
+        assert cli("evaluate", "--ckpt", "last", *flags)[0] == 0
+    a, b = only_record(Path("a")), only_record(Path("b"))
+    assert a.protocol["name"] == "mine+metrics=kid" and a.protocol["kid_subset_size"] == 20  # that of `mine`
+    assert b.protocol["name"] == "mine+kid_subset_size=10+metrics=kid" and b.protocol["kid_subset_size"] == 10
+    assert a.metrics["kid-digitsnet"]["value"] != b.metrics["kid-digitsnet"]["value"]
+    assert a.protocol["key"] != b.protocol["key"]
+
+
+def test_what_is_no_file_among_images_is_refused_by_name(cli, here):
+    from PIL import Image
+
+    Path("mixed").mkdir()
+    for k in range(3):
+        Image.new("L", (16, 16), k).save(f"mixed/{k}.png")
+    os.mkfifo("mixed/pipe.png")
+    os.mkfifo("pipe.npy")
+    Path("zero.npz").symlink_to("/dev/zero")
+    for flags, message in (
+        (("--images", "mixed", "--data", "Digits"), "mixed/pipe.png is a named pipe, and a file was expected"),
+        (
+            ("--images", "noise.npy", "--reference", "mixed", "--extractor", "digitsnet"),
+            "mixed/pipe.png is a named pipe",
+        ),
+        (("--images", "pipe.npy", "--data", "Digits"), "pipe.npy is no folder, zip, .npz or .npy"),
+        (("--images", "zero.npz", "--data", "Digits"), "zero.npz is no folder, zip, .npz or .npy"),
+        (("--images", "noise.npy", "--data", "ImageFolder", "--data.path", "pipe.npy"), "pipe.npy is a named pipe"),
+    ):
+        status, _, err = cli("evaluate", *flags, "--protocol", "mine")
+        assert status == 2 and message in err and "Traceback" not in err, err
+
+
 def test_images_are_compared_with_images(cli, here):
     flags = ("--extractor", "digitsnet", "--protocol", "mine", "--metrics", "fid")
     assert cli("evaluate", "--images", "noise.npy", "--reference", "noise.npy", *flags)[0] == 0
@@ -229,6 +307,13 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "last", "--protocol", "none"), "There is no protocol 'none'; there are fid10k-test"),
         (("--ckpt", "last", "--extractor", "none"), "There is no extractor 'none'; there are digitsnet"),
         (("--ckpt", "last", "--metrics", "beauty"), "no group of metrics 'beauty'; there are fid"),
+        (("--ckpt", "last", "--kid-subset-size", "41"), "--kid-subset-size is 41, and 40 images are measured"),
+        (("--images", "noise.npy", "--data", "Digits", "--kid-subset-size", "41"), "and 40 images are measured"),
+        (
+            ("--floor", "--data", "Digits", "--protocol", "mine", "--generated", "99", "--kid-subset-size", "61"),
+            "--kid-subset-size is 61, and 60 images they are compared with",
+        ),
+        (("--ckpt", "last", "--kid-subset-size", "1"), "kid_subset_size is 1; it must be a whole number of at least 2"),
         (("--ckpt", "last", "--generated", "0"), "generated is 0; it must be a whole number of at least 1"),
         (("--ckpt", "last", "--config", "nothing"), "There is no config 'nothing'; there are"),
         (("--ckpt", "last", "--devices", "0"), "--devices is 0; it must be at least 1"),

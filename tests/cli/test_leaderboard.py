@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -34,6 +35,33 @@ def board(cli, tmp_path):
 def seeds(name="DCGAN", values=(3.0, 3.5, 4.0), **more):
     """One config with a seed for each value."""
     return [record(name, run={"seed": k}, metrics={"fid": entry("fid", v)}, **more) for k, v in enumerate(values)]
+
+
+def test_what_is_spoiled_is_skipped_and_named(board, tmp_path):
+    folder = tmp_path / "runs" / "none" / "records"
+    folder.mkdir(parents=True)
+    good = record().to_dict()
+    texts = {
+        "binary.json": bytes(range(256)) * 9,
+        "deep.json": b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        "deeper.json": json.dumps(good | {"run": good["run"] | {"config": "@"}})
+        .replace('"@"', "[" * 300 + "]" * 300)
+        .encode(),
+        "digits.json": json.dumps(good).replace("1234567", "9" * 9000).encode(),
+        "device.json": json.dumps(good | {"training": {"device": [1]}}).encode(),
+        "halves.json": json.dumps(good)[:-30].encode(),
+        "list.json": b"[1]",
+        "empty.json": b"",
+    }
+    for name, text in texts.items():
+        (folder / name).write_bytes(text)
+    os.mkfifo(folder / "pipe.json")
+    (folder / "zero.json").symlink_to("/dev/zero")
+    status, out, err = board([record()])
+    assert status == 0 and "DCGAN" in out
+    assert err.count("skipped ") == len(texts) + 2
+    assert all(f"{name}: " in err for name in (*texts, "pipe.json", "zero.json"))
+    assert "pipe.json: not a file: it is a named pipe." in err and "nested more than 100 deep" in err
 
 
 def floor():

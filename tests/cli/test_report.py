@@ -53,9 +53,32 @@ def test_a_page_is_replaced_whole_or_not_at_all(cli, monkeypatch):
     write(record(), "runs/a/records")
     Path("report.html").write_text("before")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError):
-        cli("report")
+    assert cli("report")[0] == 2
     assert Path("report.html").read_text() == "before" and sorted(os.listdir()) == ["report.html", "runs"]
+
+
+def test_a_page_that_has_no_room_is_kept_elsewhere(cli, tmp_path, elsewhere, full):
+    write(record(), "runs/a/records")
+    assert cli("report", "--out", "whole.html")[0] == 0
+    (tmp_path / "full").mkdir()
+    full(tmp_path / "full")
+    status, out, err = cli("report", "--out", "full/report.html")
+    assert status == 2 and out == "" and "full/report.html could not be written: No space left on device." in err
+    (kept,) = elsewhere.rglob("report.html")
+    assert f"It was written to {kept} instead." in err and kept.read_bytes() == Path("whole.html").read_bytes()
+
+
+def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
+    write(record(), "runs/a/records")
+    os.mkfifo("runs/a/records/pipe.json")
+    os.mkfifo("runs/a/metrics.csv")
+    Path("runs/a/records/zero.json").symlink_to("/dev/zero")
+    status, out, err = cli("report")
+    assert status == 0 and "1 record)" in out
+    assert "pipe.json: not a file: it is a named pipe." in err and "zero.json: not a file: it is a device." in err
+    os.mkfifo("pipe.html")
+    status, _, err = cli("report", "--out", "pipe.html")
+    assert status == 2 and "--out pipe.html is a named pipe" in err
 
 
 @pytest.mark.parametrize(

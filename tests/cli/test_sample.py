@@ -1,5 +1,7 @@
 """sample: a checkpoint alone, and the path decides what is written."""
 
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,68 @@ def test_four_lines_of_python_give_the_same_images(cli, trained):
     assert genbench.show(images).size[0] >= 2 * 16
 
 
+def test_a_folder_that_is_written_over_keeps_no_image_of_an_older_model(cli, trained):
+    assert cli("sample", "--ckpt", trained, "--n", 9, "--out", "folder")[0] == 0
+    Path("folder/notes.txt").write_text("kept")
+    assert cli("sample", "--ckpt", trained, "--n", 4, "--seed", 20, "--out", "folder", "--overwrite")[0] == 0
+    assert sorted(p.name for p in Path("folder").iterdir()) == [*(f"{k:06d}.png" for k in range(4)), "notes.txt"]
+    cli("sample", "--ckpt", trained, "--n", 4, "--seed", 20, "--out", "a.npy")
+    found = [np.asarray(Image.open(f"folder/{k:06d}.png")) for k in range(4)]
+    assert np.array_equal(np.stack(found), np.load("a.npy")[..., 0])
+
+
+@pytest.mark.parametrize("name", ["000064.png", "000002.png", "mine.jpg", "deep"])
+def test_an_image_that_sample_did_not_write_is_never_removed(cli, trained, name):
+    assert cli("sample", "--ckpt", trained, "--n", 9, "--out", "folder")[0] == 0
+    if name == "deep":
+        Path("folder/deep").mkdir()
+    else:
+        Image.new("L", (16, 16), 77).save(Path("folder", name))
+    before = {p: p.is_file() and p.read_bytes() for p in Path("folder").iterdir()}
+    status, _, err = cli("sample", "--ckpt", trained, "--n", 4, "--out", "folder", "--overwrite")
+    assert status == 2 and f"--out folder holds {name}, which `sample` did not write" in err
+    assert before == {p: p.is_file() and p.read_bytes() for p in Path("folder").iterdir()}
+
+
+@pytest.mark.parametrize("out", ["full/a.npy", "full/a.npz", "full/a.png"])
+def test_images_that_have_no_room_are_kept_elsewhere(cli, trained, tmp_path, elsewhere, full, out):
+    Path("full").mkdir()
+    full(tmp_path / "full")
+    status, _, err = cli("sample", "--ckpt", trained, "--n", 4, "--out", out)
+    assert status == 2 and f"{out} could not be written: No space left on device." in err
+    assert cli("sample", "--ckpt", trained, "--n", 4, "--out", Path(out).name)[0] == 0
+    (kept,) = elsewhere.rglob(Path(out).name)
+    assert f"It was written to {kept} instead." in err and kept.read_bytes() == Path(out[5:]).read_bytes()
+
+
+def test_a_folder_of_images_that_has_no_room_is_kept_elsewhere(cli, trained, elsewhere, monkeypatch):
+    real, count = Image.Image.save, iter(range(99))
+
+    def save(self, path, *args, **kwargs):
+        if next(count) == 2:
+            raise OSError(28, "No space left on device")
+        return real(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    status, _, err = cli("sample", "--ckpt", trained, "--n", 4, "--out", "folder")
+    assert status == 2 and "2 of 4 images were written to folder: No space left on device. It was written to" in err
+    assert sorted(p.name for p in Path("folder").iterdir()) == ["000000.png", "000001.png"]
+    cli("sample", "--ckpt", trained, "--n", 4, "--out", "a.npy")
+    (kept,) = elsewhere.rglob("folder.npz")
+    assert np.array_equal(np.load(kept)["images"], np.load("a.npy"))
+
+
+def test_where_nothing_can_be_written_nothing_is_drawn(cli, trained, monkeypatch):
+    Path("file").write_text("")
+    os.mkfifo("pipe.npy")
+    monkeypatch.setattr("genbench.load", None)
+    for out, message in (("file/a.npy", "What is drawn cannot be written to file: Not a directory"),
+                         ("file", "--out file is a file already"), ("pipe.npy", "--out pipe.npy is a named pipe"),
+                         ("/proc/images", "cannot be written to /proc/images")):  # fmt: skip
+        status, _, err = cli("sample", "--ckpt", trained, "--out", out, "--overwrite")
+        assert status == 2 and message in err, err
+
+
 @pytest.fixture
 def conditional(cli, tmp_path):
     """Writes a checkpoint of a model of that data; returns its path."""
@@ -130,11 +194,21 @@ def test_what_a_conditional_model_cannot_be_asked_for_is_answered_in_a_sentence(
         (["--n", "0"], "--n is 0; it must be at least 1"),
         (["--ckpt", "none.ckpt"], "there is no checkpoint at none.ckpt"),
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),
+        (["--ckpt", "flipped.ckpt"], "flipped.ckpt is damaged: 'archive/data/3' in it does not match its checksum"),
+        (["--ckpt", "empty.ckpt"], "empty.ckpt is damaged or not a checkpoint (it is empty)"),
+        (["--ckpt", "pipe.ckpt"], "there is no checkpoint at pipe.ckpt; it is a named pipe"),
         (["--device", "cuda:99"], "--device cuda:99"),
     ],
 )
 def test_a_users_mistake_is_answered_in_a_sentence(cli, trained, flags, message):
     Path("cut.ckpt").write_bytes(trained.read_bytes()[:2000])
+    Path("empty.ckpt").write_bytes(b"")
+    os.mkfifo("pipe.ckpt")
+    with zipfile.ZipFile(trained) as archive:
+        place = archive.getinfo("archive/data/4").header_offset  # the bytes before it are those of the one before
+    data = bytearray(trained.read_bytes())
+    data[place - 20] ^= 1
+    Path("flipped.ckpt").write_bytes(data)
     Path("full").mkdir()
     Path("full/mine.txt").write_text("kept")
     status, _, err = cli("sample", "--ckpt", trained, *flags)

@@ -1,5 +1,6 @@
 """translate: a folder in, a folder out, under the same names and in the same sizes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,21 @@ def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
     assert "skipped: in/broken.png cannot be read as an image" in out and "skipped: in/empty.jpg" in out
     assert "5 images of UNet" in out and "2 skipped" in out and "; no images: notes.txt" in out
     assert not Path("out/broken.png").exists() and Path("out/grey.png").exists()
+
+
+def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
+    os.mkfifo("in/pipe.png")
+    Path("in/zero.jpg").symlink_to("/dev/zero")
+    status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
+    assert status == 1 and "5 images of UNet" in out and "2 skipped" in out
+    assert "skipped: in/pipe.png is a named pipe" in out and "skipped: in/zero.jpg is a device" in out
+
+
+def test_a_full_disk_ends_it_with_what_was_made(cli, unet, full):
+    full("out")
+    status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
+    assert status == 2 and "out/a.png could not be written: No space left on device. 0 of 5 images were made." in err
+    assert "Traceback" not in err and not [p for p in Path("out").rglob("*") if p.is_file()]
 
 
 def test_an_image_that_cannot_be_written_is_named_and_the_others_are_made(cli, unet):

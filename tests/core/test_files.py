@@ -1,8 +1,16 @@
-"""A file is written whole or not at all."""
+"""A file is written whole or not at all, and what killed processes have left is removed."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from genbench.core.files import replacing
+from genbench.core import files
+from genbench.core.errors import UserError
+from genbench.core.files import NotWritten, find_checkpoint, ordinary, remove_orphans, replacing, write
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -13,3 +21,117 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         raise ZeroDivisionError
     assert path.read_bytes() == b"good"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_with_path_and_reason_and_is_still_an_os_error(tmp_path, full):
+    full(tmp_path)
+    path = tmp_path / "x.json"
+    with (
+        pytest.raises(NotWritten, match=f"{path} could not be written: No space left on device.") as raised,
+        replacing(path) as file,
+    ):
+        file.write(b"new")
+    assert isinstance(raised.value, OSError) and isinstance(raised.value, UserError)
+    assert files.no_room(raised.value) and not list(tmp_path.iterdir())
+
+
+def test_a_folder_a_pipe_and_a_device_are_not_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("folder", "a folder"), ("pipe", "a named pipe")):
+        with pytest.raises(NotWritten, match=f"there is {kind} of this name"), replacing(tmp_path / name):
+            pass
+    with pytest.raises(NotWritten, match="there is a device of this name"), replacing("/dev/null"):
+        pass
+    with pytest.raises(NotWritten, match="could not be written"), replacing(tmp_path / ("x" * 300)):
+        pass
+
+
+def test_a_name_as_long_as_file_systems_allow_can_be_written(tmp_path):
+    path = tmp_path / ("ü" * 127)
+    with replacing(path) as file:
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
+
+
+def test_what_has_no_room_is_kept_in_the_temporary_folder(tmp_path, elsewhere, full):
+    path = tmp_path / "runs" / "x.json"
+    full(tmp_path / "runs")
+    with pytest.raises(NotWritten, match=r"runs/x.json could not be written: No space .* It was written to .*x.json"
+                       " instead") as raised:  # fmt: skip
+        write(path, lambda file: file.write(b"whole"))
+    assert raised.value.elsewhere.read_bytes() == b"whole" and elsewhere in raised.value.elsewhere.parents
+    full(tmp_path)
+    with pytest.raises(
+        NotWritten, match="Nor could it be kept in the system's temporary folder: .* No space"
+    ) as raised:
+        write(path, lambda file: file.write(b"whole"))
+    assert raised.value.elsewhere is None and len(list(elsewhere.iterdir())) == 1
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_one(tmp_path):
+    script = """
+import os, sys
+from genbench.core.files import replacing
+with replacing(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "last.ckpt")])
+    (orphan,) = tmp_path.iterdir()
+    assert orphan.name.startswith(".last.ckpt.") and orphan.read_bytes() == b"half"
+    others = [tmp_path / name for name in (".last.ckpt.abcd1234.tmp", "mine.tmp", f"x{orphan.name}")]
+    for path in others:
+        path.write_bytes(b"somebody's")
+    with replacing(tmp_path / "other.json") as file:
+        file.write(b"{}")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "other.json"])
+
+
+def test_what_is_being_written_is_no_orphan(tmp_path):
+    with replacing(tmp_path / "last.ckpt") as file:
+        file.write(b"half")
+        remove_orphans(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 1
+    assert (tmp_path / "last.ckpt").read_bytes() == b"half"
+
+
+def test_of_another_machine_only_old_files_are_removed(tmp_path):
+    young, old = (tmp_path / f".a.ckpt.00000000-{pid}-5.abcd1234.tmp" for pid in (1, 2))
+    for path in (young, old):
+        path.write_bytes(b"")
+    os.utime(old, (time.time() - 2 * files.OLD,) * 2)
+    remove_orphans(tmp_path)
+    assert list(tmp_path.iterdir()) == [young]
+    remove_orphans(tmp_path / "nowhere")
+
+
+def test_only_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "file").write_text("x")
+    assert ordinary(tmp_path / "file") == tmp_path / "file" and ordinary(tmp_path / "none") == tmp_path / "none"
+    for name, kind in (("pipe", "a named pipe"), ("zero", "a device"), (".", "a folder")):
+        with pytest.raises(UserError, match=f"is {kind}, and a file was expected"):
+            ordinary(tmp_path / name)
+
+
+def test_a_checkpoint_is_a_file_a_run_folder_or_that_of_the_newest_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k, name in enumerate(("first", "second")):
+        folder = Path("runs", name, "checkpoints")
+        folder.mkdir(parents=True)
+        for kind in ("last", "best"):
+            (folder / f"{kind}.ckpt").write_bytes(b"")
+            os.utime(folder / f"{kind}.ckpt", (k + 1, k + 1))
+    last = Path("runs/second/checkpoints/last.ckpt")
+    assert find_checkpoint("runs/second") == find_checkpoint(last) == find_checkpoint("last") == last
+    assert find_checkpoint("best", "runs", "first") == Path("runs/first/checkpoints/best.ckpt")
+    os.mkfifo("pipe")
+    for given, message in (("runs/third", "There is no checkpoint at runs/third"), ("pipe", "it is a named pipe"),
+                           ("runs", "no checkpoint at runs/checkpoints/last.ckpt")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            find_checkpoint(given)
+    with pytest.raises(UserError, match=r"There is no others/\*/checkpoints/last.ckpt yet"):
+        find_checkpoint("last", "others")

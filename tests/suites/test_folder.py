@@ -99,6 +99,17 @@ def state(kind, images, budget=1000, speed=None, seconds=None):
     return State("r", "e", kind, images, budget, speed, seconds, None, 1)
 
 
+@pytest.mark.parametrize("name", ["suite.yaml", "dcgan-MNIST-seed0/metrics.csv", "claims/dcgan-MNIST-seed0.1.json"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, name):
+    kept = begin(tmp_path)
+    path = kept.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f"{name} is a named pipe, and a file was expected"):
+        Folder(kept.path).states()
+
+
 def test_the_time_left_is_what_is_left_to_train_at_the_speed_seen_and_what_goes_around_it():
     done = state("done", 1000, speed=10, seconds=120)  # 100 s of training, 20 s around
     left = [state("running", 400, speed=10), state("waiting", 0)]
