@@ -93,8 +93,8 @@ class Monitor(Callback):
             if time.monotonic() - self._shown[0] >= wait:
                 self._show(module)
 
-    def _log(self, trainer, module: GenerativeModule) -> None:
-        self.terms, self.read_at = module.read_terms(), module.images_seen
+    def _log(self, trainer, module: GenerativeModule, *, reset: bool = True) -> None:
+        self.terms, self.read_at = module.read_terms(reset=reset), module.images_seen
         now = (time.monotonic(), module.images_seen)
         seconds, images = now[0] - self._read[0], now[1] - self._read[1]
         self._read = now
@@ -141,7 +141,8 @@ class Monitor(Callback):
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
         if self.read_at != module.images_seen:
-            self._log(trainer, module)
+            # not reset: should the run go on with a larger budget, the next reading covers these steps too
+            self._log(trainer, module, reset=False)
         if self._console is not None:
             self._show(module)
         self._stop()

@@ -83,10 +83,6 @@ class Run(Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config)
 
-    def on_train_end(self, trainer: Trainer, module: GenerativeModule) -> None:
-        if trainer.is_global_zero:
-            next(x for x in trainer.loggers if isinstance(x, Curves)).plot()
-
     def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         config = {name: value for name, value in self.config.items() if name != "config"}
         checkpoint["run"] = {

@@ -38,7 +38,8 @@ def warn(text: str) -> None:
 
 def reason(error: BaseException) -> str:
     """What an exception says, in one line."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, (OSError, UserError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:
