@@ -185,7 +185,7 @@ class Curves(Logger):
                 axis.grid(alpha=0.3)
                 if title == SHARES:
                     axis.set_ylim(-0.03, 1.03)
-                if len(labels) > 1:
+                if len(labels) > 1 or not title.endswith(*labels.values()):
                     axis.legend(fontsize=8)
             for axis in axes.flat[len(panels) :]:
                 axis.set_visible(False)
@@ -235,10 +235,9 @@ def in_panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
             rest[name] = {name: term}
         else:
             panels.setdefault(player, {})[name] = term
-    shares = panels.get(SHARES, {})
-    for name, term in shares.items():
-        if list(shares.values()).count(term) > 1:  # of several discriminators
-            shares[name] = name
+    if SHARES in panels:
+        terms = list(panels[SHARES].values())  # of several discriminators some may be alike
+        panels[SHARES] = {name: t if terms.count(t) == 1 else name for name, t in panels[SHARES].items()}
     last = {title: panels.pop(title) for title in (SHARES, NORMS) if title in panels}
     return panels | last | dict(sorted(rest.items(), key=lambda item: not item[0].startswith("val/")))
 

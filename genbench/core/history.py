@@ -63,7 +63,7 @@ def read(path: Path) -> History:
 
 def _parsed(data: bytes) -> History:
     text, changes = _decoded(data)
-    found = History(changes=changes)
+    found = History(changes=changes, torn=data.endswith(b"\0") and not changes)
     plain = not changes and "\r" not in text and '"' not in text
     if plain and not text.endswith("\n"):  # our own line, which a kill has cut: half of it would read as numbers
         text, found.torn = text[: text.rfind("\n") + 1], bool(text)
