@@ -1,6 +1,7 @@
 """Curves survive a kill and a resume; Weights & Biases records what was logged, by its own client, offline."""
 
 import io
+import itertools
 import json
 import os
 import struct
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import run
+from small import Each, run
 from toy import SPEC, ToyGAN
 
 import genbench.loggers
@@ -312,10 +313,10 @@ def no_service_is_left():
     wandb.teardown()
 
 
-def train(logger, curves, images, folder, ckpt=None):
+def train(logger, curves, images, folder, ckpt=None, more=()):
     torch.manual_seed(0)
     callbacks = [EMA(every_images=8), Monitor(every_images=16, show=False), Pictures(every_images=32, n=4)]
-    callbacks.append(Quality(every_images=32, samples=10))
+    callbacks += [Quality(every_images=32, samples=10), *more]
     module = ToyGAN(SPEC)
     trainer = run(module, images=images, callbacks=callbacks, logger=[curves, logger], folder=folder, ckpt=ckpt)
     return module, trainer
@@ -372,6 +373,68 @@ def test_a_run_is_recorded_offline_and_goes_on_under_its_id_when_it_is_resumed(n
     assert resumed.run.run_id == identity and resumed.run.resume
     assert [n for n, _ in resumed.curve("generator/adversarial")] == [80, 96]
     assert "WANDB" not in capfd.readouterr().out
+
+
+def parts(folder, identity, until):
+    """A run of two parts: the first logs up to 96 images and is resumed from its checkpoint at 64."""
+    import wandb
+
+    curves = Curves(folder)
+    first = Wandb(save_dir=str(folder), run_id=identity)
+    save = Each("on_train_batch_end", lambda trainer, module: module.images_seen == 64 and _save(trainer, folder))
+    train(first, curves, 96, folder, more=[save])
+    a = Path(first.experiment.dir).parent
+    wandb.finish()
+    whole(a)
+    until(a)
+    time.sleep(1.1)  # the client calls folders by the second
+    again = Wandb(save_dir=str(folder), run_id=identity)
+    train(again, Curves(folder), 144, folder, folder / "x.ckpt")
+    line, b = again.where(), Path(again.experiment.dir).parent
+    wandb.finish()
+    whole(b)
+    return curves, a, b, line
+
+
+def _save(trainer, folder):
+    trainer.save_checkpoint(folder / "x.ckpt", weights_only=False)
+
+
+def same_curve(parts, curves):
+    """Parts in the order in which they are uploaded: steps only grow, and each value stands where the CSV has it."""
+    history = [row for part in parts for row in Written(part).history]
+    assert [row["_step"] for row in history] == [row["images_seen"] for row in history]
+    assert all(a["_step"] < b["_step"] for a, b in itertools.pairwise(history))
+    for name in ("generator/adversarial", "discriminator/grad_norm", "generator/lr", "val/fid-digitsnet"):
+        expected = [(int(row["images_seen"]), float(row[name])) for row in curves.rows() if row[name]]
+        found = [(row["images_seen"], row[name]) for row in history if name in row]
+        assert [n for n, _ in found] == [n for n, _ in expected] != []
+        assert [v for _, v in found] == pytest.approx([v for _, v in expected], rel=1e-5)
+    return history
+
+
+def test_the_parts_of_a_run_resumed_offline_are_one_curve_and_all_are_named_for_upload(nobody):
+    curves, a, b, line = parts(nobody, "abc-1", until=lambda a: (a.parent / "offline-run-20200101_000000-1").mkdir())
+    assert line.endswith(f"Upload it with: wandb sync {a} {b}")
+    history = same_curve([a, b], curves)
+    assert [row["images_seen"] for row in history] == [16, 32, 48, 64, 80, 96, 112, 128, 144]
+    assert Written(b).history[0]["images_seen"] == 112  # 80 and 96 were trained twice, and recorded by the first part
+
+
+def test_what_a_kill_took_from_the_first_part_is_recorded_by_the_second(nobody):
+    def killed(a):  # within its first 15 seconds, after which the client writes what it has
+        (path,) = a.glob("run-*.wandb")
+        path.write_bytes(path.read_bytes()[:7])
+
+    curves, a, b, line = parts(nobody, "abc", until=killed)
+    assert line.endswith(f"Upload it with: wandb sync {b}")  # there is nothing in the other
+    same_curve([b], curves)
+
+
+def test_a_part_that_was_uploaded_is_not_named_again(nobody):
+    _, a, b, line = parts(nobody, "abc", until=lambda a: (a / "run-abc.wandb.synced").touch())
+    assert line.endswith(f"Upload it with: wandb sync {b}")
+    assert Written(b).history[0]["images_seen"] == 112
 
 
 def test_a_key_stands_in_no_file_and_in_no_output(nobody, monkeypatch, capfd):
