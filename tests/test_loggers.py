@@ -390,10 +390,10 @@ def parts(folder, identity, until):
     time.sleep(1.1)  # the client calls folders by the second
     again = Wandb(save_dir=str(folder), run_id=identity)
     train(again, Curves(folder), 144, folder, folder / "x.ckpt")
-    line, b = again.where(), Path(again.experiment.dir).parent
+    b = Path(again.experiment.dir).parent
     wandb.finish()
     whole(b)
-    return curves, a, b, line
+    return curves, a, b, again
 
 
 def _save(trainer, folder):
@@ -414,11 +414,13 @@ def same_curve(parts, curves):
 
 
 def test_the_parts_of_a_run_resumed_offline_are_one_curve_and_all_are_named_for_upload(nobody):
-    curves, a, b, line = parts(nobody, "abc-1", until=lambda a: (a.parent / "offline-run-20200101_000000-1").mkdir())
-    assert line.endswith(f"Upload it with: wandb sync {a} {b}")
+    curves, a, b, again = parts(nobody, "abc-1", until=lambda a: (a.parent / "offline-run-20200101_000000-1").mkdir())
+    assert again.where().endswith(f"Upload it with: wandb sync {a} {b}")
     history = same_curve([a, b], curves)
     assert [row["images_seen"] for row in history] == [16, 32, 48, 64, 80, 96, 112, 128, 144]
     assert Written(b).history[0]["images_seen"] == 112  # 80 and 96 were trained twice, and recorded by the first part
+    (a / "run-abc-1.wandb.synced").touch()  # as the client does after an upload
+    assert again.where().endswith(f"Upload it with: wandb sync {b}")
 
 
 def test_what_a_kill_took_from_the_first_part_is_recorded_by_the_second(nobody):
@@ -426,15 +428,9 @@ def test_what_a_kill_took_from_the_first_part_is_recorded_by_the_second(nobody):
         (path,) = a.glob("run-*.wandb")
         path.write_bytes(path.read_bytes()[:7])
 
-    curves, a, b, line = parts(nobody, "abc", until=killed)
-    assert line.endswith(f"Upload it with: wandb sync {b}")  # there is nothing in the other
+    curves, _, b, again = parts(nobody, "abc", until=killed)
+    assert again.where().endswith(f"Upload it with: wandb sync {b}")  # there is nothing in the other
     same_curve([b], curves)
-
-
-def test_a_part_that_was_uploaded_is_not_named_again(nobody):
-    _, a, b, line = parts(nobody, "abc", until=lambda a: (a / "run-abc.wandb.synced").touch())
-    assert line.endswith(f"Upload it with: wandb sync {b}")
-    assert Written(b).history[0]["images_seen"] == 112
 
 
 def test_a_key_stands_in_no_file_and_in_no_output(nobody, monkeypatch, capfd):
