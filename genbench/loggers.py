@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
 import netrc
 import os
+import re
+import shlex
+import struct
 from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -14,20 +21,30 @@ from urllib.parse import urlparse
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from genbench.core import history
+from genbench.core.errors import warn
 from genbench.core.files import replacing
+from genbench.core.history import COLUMN
 
-NORMS = "grad_norm"
+NORMS = "gradient norms"
+SHARES = "probabilities and accuracies"
 
 
 class Curves(Logger):
     """`<run>/metrics.csv`: a row each time something is logged, the first column the images seen.
 
-    A resumed run goes on in the same file, cut to the images of its checkpoint, so that a run has one curve.
+    A resumed run goes on in the same file, cut to the images of its checkpoint, so that a run has one curve. A file
+    that a spreadsheet has saved is mended, or set aside as `metrics.csv.1` where it cannot be read without doubt; both
+    are said. Rows that cannot be written wait until they can be: nothing here ends training.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
+        self._columns: list[str] = []
+        self._left_as: Any = ()  # what told the file, as we left it, from one that another program has changed
+        self._waiting: list[dict[str, Any]] = []
+        self._warned = False
 
     @property
     def name(self) -> str:
@@ -43,41 +60,98 @@ class Curves(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"images_seen": step} | {name: f"{value:.6g}" for name, value in metrics.items()}
-        header = self._header()
-        if not set(row) <= set(header):
-            header += [name for name in row if name not in header]
-            self._write(self.rows(), header)
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, header, lineterminator="\n").writerow(row)
+        self._waiting.append({COLUMN: step} | {name: f"{value:.6g}" for name, value in metrics.items()})
+        with self._unfailing():
+            self._look()
+            new = [name for name in dict.fromkeys(n for row in self._waiting for n in row) if name not in self._columns]
+            if new:
+                self._write(self.rows() + self._waiting, self._columns + new)
+            else:
+                self._append(self._waiting)
+            self._waiting = []
 
     def rows(self) -> list[dict[str, str]]:
-        """All complete rows: a process that was killed may have left half of one, which must not read as numbers."""
-        if not self.path.is_file():
-            return []
-        with open(self.path, newline="") as file:
-            return list(csv.DictReader(line for line in file if line.endswith("\n")))
+        """All complete rows: a process that was killed may have left half of one, which must not read as numbers.
 
-    def _header(self) -> list[str]:
-        if not self.path.is_file():
-            return []
-        with open(self.path, newline="") as file:
-            return next(csv.reader(file), [])
+        Raises:
+            Unreadable: the file holds no curves.
+        """
+        return history.read(self.path).rows
 
-    def _write(self, rows: list[dict[str, str]], header: list[str]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, header, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    def _look(self) -> None:
+        """Learn the columns; mend or set aside what another program has made of the file."""
+        if self._left_as == self._mark():
+            return
+        try:
+            found = history.read(self.path)
+            doubts = found.doubts
+        except history.Unreadable as error:
+            doubts = [str(error)]
+        if doubts:
+            aside = next(p for k in itertools.count(1) if not (p := self.path.with_name(f"metrics.csv.{k}")).exists())
+            self.path.rename(aside)
+            self._columns = []
+            more = f" and {len(doubts) - 1} more" if len(doubts) > 1 else ""
+            warn(
+                f"{self.path} cannot be read for certain ({doubts[0]}{more}): it is now {aside}, and new curves begin."
+            )
+        else:
+            self._columns = found.columns
+            if found.changes:
+                warn(f"another program has saved {self.path} ({', '.join(found.changes)}): it was read and mended.")
+            if found.changes or found.torn:
+                self._write(found.rows, found.columns)
+        self._left_as = self._mark()
+
+    def _mark(self) -> Any:
+        if not self.path.exists():
+            return None
+        stat = self.path.stat()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    def _write(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
         with replacing(self.path) as file:
-            file.write(text.getvalue().encode())
+            file.write(_lines(rows, columns, header=True))
+        self._columns, self._left_as = columns, self._mark()
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        size = self.path.stat().st_size
+        try:
+            with open(self.path, "ab") as file:
+                file.write(_lines(rows, self._columns))
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, size)  # half a row would be read as one with the next
+            raise
+        self._left_as = self._mark()
+
+    @contextmanager
+    def _unfailing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, history.Unreadable) as error:
+            if not self._warned:
+                warn(
+                    f"{self.path} could not be written ({error}); training goes on, and its rows wait for the next try."
+                )
+            self._warned = True
 
     @rank_zero_only
-    def cut(self, images_seen: int) -> None:
-        """Drop what was logged after so many images."""
-        if self.path.is_file():
-            rows = [row for row in self.rows() if int(row["images_seen"]) <= images_seen]
-            self._write(rows, self._header())
+    def cut(self, images_seen: int, unread: Iterable[str] = ()) -> None:
+        """Drop what was logged after so many images; and at so many what has terms that a checkpoint has yet to read.
+
+        unread  names of these terms: a row of theirs was logged after the checkpoint, by the end of its run
+        """
+        with self._unfailing():
+            self._look()
+            rows = [
+                row
+                for row in self.rows()
+                if int(row[COLUMN]) < images_seen
+                or (int(row[COLUMN]) == images_seen and not any(row.get(name) for name in unread))
+            ]
+            if self._columns:
+                self._write(rows, self._columns)
 
     @rank_zero_only
     def plot(self) -> Path | None:
@@ -86,52 +160,94 @@ class Curves(Logger):
 
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
+        from matplotlib.ticker import EngFormatter
 
+        self._look()
         series: dict[str, list[tuple[int, float]]] = {}
         for row in self.rows():
-            for name, value in row.items():
-                if name != "images_seen" and value:
-                    series.setdefault(name, []).append((int(row["images_seen"]), float(value)))
+            for name, text in row.items():
+                value = _number(text)
+                if name != COLUMN and value is not None:
+                    series.setdefault(name, []).append((int(row[COLUMN]), value))
         series = {name: points for name, points in series.items() if len(points) > 1 and not name.endswith("/lr")}
         if not series:
             return None
-        panels = _panels(series)
+        panels = in_panels(series)
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
         figure, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 3 * rows), squeeze=False)
-        for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
-            for name in names:
-                label = name.split("/")[0 if title == NORMS else -1]
-                axis.plot(*zip(*series[name], strict=True), label=label, linewidth=1.2)
-            axis.set(title=title, xlabel="images seen")
-            axis.ticklabel_format(axis="x", style="sci", scilimits=(4, 4))
-            axis.grid(alpha=0.3)
-            if len(names) > 1:
-                axis.legend(fontsize=8)
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
-        figure.suptitle(self.name)
-        figure.tight_layout()
-        path = self.path.with_name("curves.png")
-        with replacing(path) as file:
-            figure.savefig(file, format="png", dpi=110)
-        plt.close(figure)
+        try:
+            for axis, (title, labels) in zip(axes.flat, panels.items(), strict=False):
+                for name, label in labels.items():
+                    axis.plot(*zip(*series[name], strict=True), label=label.replace("$", "\\$"), linewidth=1.2)
+                axis.set(title=title.replace("$", "\\$"), xlabel="images seen")
+                axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+                axis.grid(alpha=0.3)
+                if title == SHARES:
+                    axis.set_ylim(-0.03, 1.03)
+                if len(labels) > 1 or not title.endswith(*labels.values()):
+                    axis.legend(fontsize=8)
+            for axis in axes.flat[len(panels) :]:
+                axis.set_visible(False)
+            figure.suptitle(self.name.replace("$", "\\$"))
+            figure.tight_layout()
+            path = self.path.with_name("curves.png")
+            with replacing(path) as file:
+                figure.savefig(file, format="png", dpi=110)
+        finally:
+            plt.close(figure)
         return path
 
 
-def _panels(series: dict[str, Any]) -> dict[str, list[str]]:
-    """A player's terms share a panel, and so do all players' gradients; validation scores differ in unit and stand
-    alone."""
-    panels: dict[str, list[str]] = {}
-    for name in series:
-        player, _, term = name.partition("/")
-        group = name if player == "val" else term if term == NORMS else player
-        panels.setdefault(group, []).append(name)
-    return panels
+def _lines(rows: list[dict[str, Any]], columns: list[str], header: bool = False) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def in_panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What is drawn together: title -> name -> label.
+
+    A player's losses share a panel, as they share a unit. All probabilities and accuracies share one, from 0 to 1, and
+    all gradient norms. What has a unit of its own stands alone: validation scores, diversity, speed, `elbo` (a bound,
+    no loss) and `perplexity`.
+    """
+    panels: dict[str, dict[str, str]] = {}
+    rest: dict[str, dict[str, str]] = {}
+    for name in names:
+        player, _, term = name.rpartition("/")
+        if term in ("d_real", "d_fake", "used") or (term.endswith("accuracy") and player != "val"):
+            panels.setdefault(SHARES, {})[name] = term
+        elif term == "grad_norm":
+            panels.setdefault(NORMS, {})[name] = player
+        elif player in ("", "val") or term in ("elbo", "perplexity"):
+            rest[name] = {name: term}
+        else:
+            panels.setdefault(player, {})[name] = term
+    if SHARES in panels:
+        terms = list(panels[SHARES].values())  # of several discriminators some may be alike
+        panels[SHARES] = {name: t if terms.count(t) == 1 else name for name, t in panels[SHARES].items()}
+    last = {title: panels.pop(title) for title in (SHARES, NORMS) if title in panels}
+    return panels | last | dict(sorted(rest.items(), key=lambda item: not item[0].startswith("val/")))
 
 
 class Wandb(WandbLogger):
-    """Weights & Biases, counted in images seen. Without a key it records offline and says how to upload.
+    """Weights & Biases, counted in images seen, which are also its steps. Without a key it records offline and says how
+    to upload.
+
+    Offline, each part of a resumed run is a folder of its own. A part begins behind the last step of those before it,
+    as the client itself does online: what is trained again after a kill is not recorded twice.
 
     Args:
         project: Project that the run belongs to
@@ -161,22 +277,85 @@ class Wandb(WandbLogger):
             id=run_id, offline=offline, resume="allow",
         )  # fmt: skip
         self._wandb_init.pop("anonymous", None)  # Lightning passes it on, and the client warns that it means nothing
-        self._metric_defined = False
+        self._last: tuple[int, set[str]] | None = None  # step that earlier parts of the run end with, and its names
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        if not self._metric_defined:
-            self.experiment.define_metric("images_seen")
-            self.experiment.define_metric("*", step_metric="images_seen")
-            self._metric_defined = True
-        self.experiment.log(metrics | {"images_seen": step})
+        last, names = self.last_step()
+        if step < last:
+            return
+        new = {name: value for name, value in metrics.items() if step > last or name not in names}
+        if new:
+            self.experiment.log(new | {COLUMN: step}, step=step)
+
+    def last_step(self) -> tuple[int, set[str]]:
+        """The last step that earlier parts of this run recorded, and the names that it has; (-1, none) of a new run."""
+        if self._last is None:
+            run = self.experiment
+            run.define_metric(COLUMN)
+            run.define_metric("*", step_metric=COLUMN)
+            before = [_recorded(folder) for folder in self._parts()[:-1]]
+            online = (run.starting_step - 1, set())  # where the server knows more than the folders here
+            self._last = max([*filter(None, before), online], key=lambda part: part[0])
+        return self._last
+
+    @rank_zero_only
+    def catch_up(self, rows: list[dict[str, str]]) -> None:
+        """Log rows of `metrics.csv` that no part of the run has: a kill takes the client's last seconds with it."""
+        if self._id is not None and (not self._offline or len(self._parts()) == 1):
+            return  # what was recorded before is on the server, or in a folder that is not here
+        for row in rows:
+            values = {name: _number(text) for name, text in row.items() if name != COLUMN}
+            self.log_metrics({name: v for name, v in values.items() if v is not None}, int(row[COLUMN]))
+
+    def _parts(self) -> list[Path]:
+        """Folders of this run on this machine, in order of time; the last is of this process."""
+        here = Path(self.experiment.dir).parent
+        name = re.compile(rf"(?:offline-)?run-(\d+_\d+)-{re.escape(self.experiment.id)}")
+        before = [(name.fullmatch(p.name), p) for p in here.parent.iterdir() if p.name != here.name]
+        return [*(p for _, p in sorted((found[1], p) for found, p in before if found)), here]
 
     def where(self) -> str:
         """One line for the person at the keyboard: where the run is, and how to upload it if it is not."""
         if not self._offline:
             return f"Weights & Biases: {self.experiment.url}"
-        folder = Path(self.experiment.dir).parent
-        return f"Weights & Biases: recorded offline ({self._why_offline}). Upload it with: wandb sync {folder}"
+        *before, here = self._parts()
+        new = [p for p in before if _recorded(p) is not None and not list(p.glob("run-*.wandb.synced"))]
+        folders = shlex.join(map(str, [*new, here]))
+        return f"Weights & Biases: recorded offline ({self._why_offline}). Upload it with: wandb sync {folders}"
+
+
+def _recorded(folder: Path) -> tuple[int, set[str]] | None:
+    """The last step in a run's folder and the names that it has; (-1, none) without steps, None without a run.
+
+    The client has no reader in Python. Its file is a log of LevelDB: blocks of 32 KiB; each record in them has a header
+    of 7 bytes (checksum, length, and kind: 1 whole, 2 first, 3 middle, 4 last part).
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    last: tuple[int, set[str]] | None = None
+    try:
+        data = next(folder.glob("run-*.wandb")).read_bytes()
+        at, joined = 7, b""
+        while at + 7 <= len(data):
+            room = 32768 - at % 32768
+            if room < 7:  # too little for a header
+                at += room
+                continue
+            length, kind = struct.unpack_from("<HB", data, at + 4)
+            part = data[at + 7 : at + 7 + length]
+            joined = part if kind in (1, 2) else joined + part
+            if kind in (1, 4):
+                record = Record.FromString(joined)
+                if record.WhichOneof("record_type") == "run":
+                    last = last or (-1, set())
+                elif record.WhichOneof("record_type") == "history":
+                    names = {item.key or item.nested_key[0] for item in record.history.item}
+                    last = (record.history.step.num, names)
+            at += 7 + length
+    except Exception:  # cut off by a kill, or of another version: what was read up to here holds
+        pass
+    return last
 
 
 def log_table(
@@ -194,7 +373,7 @@ def log_table(
     )  # fmt: skip
     run = logger.experiment
     kept.write_text(run.id)
-    run.log({name: wandb.Table(columns, rows, allow_mixed_types=True)})
+    run.log({name: wandb.Table(columns, rows, allow_mixed_types=True)}, step=logger.last_step()[0] + 1)
     where = logger.where()
     run.finish()
     return where

@@ -1,5 +1,7 @@
 """Curves survive a kill and a resume; Weights & Biases records what was logged, by its own client, offline."""
 
+import io
+import itertools
 import json
 import os
 import struct
@@ -11,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import run
+from small import Each, run
 from toy import SPEC, ToyGAN
 
+import genbench.loggers
 from genbench.callbacks import EMA, Monitor, Pictures, Quality
 from genbench.callbacks.pictures import enlarged, grid
-from genbench.loggers import Curves, Wandb, log_table
+from genbench.loggers import Curves, Wandb, in_panels, log_table
 
 # ---- CSV ------------------------------------------------------------------------------------------------------------
 
@@ -96,6 +99,121 @@ def test_the_plot_is_a_picture_of_every_curve(tmp_path, monkeypatch):
         "discriminator": {"real": [[1000, -1], [2000, -2], [3000, -3]], "fake": [[1000, 0.5], [2000, 1], [3000, 1.5]]},
         "val/swd": {"swd": [[2000, 3], [3000, 2]]},
     }
+
+
+def test_a_file_that_a_spreadsheet_saved_is_mended_and_goes_on(tmp_path, capsys):
+    curves = logged(tmp_path)
+    before = curves.rows()
+    text = curves.path.read_text().replace(".", "#").replace(",", ";").replace("#", ",").replace("\n", "\r\n")
+    curves.path.write_bytes(("\ufeff" + text).encode())
+    Curves(tmp_path).cut(4000)
+    said = capsys.readouterr().err
+    assert "another program has saved" in said and "decimal commas" in said and "semicolons" in said
+    curves = Curves(tmp_path)
+    assert curves.rows() == before[:4]
+    curves.log_metrics({"loss": 9.0}, step=4500)
+    assert curves.path.read_bytes().decode().splitlines()[-2:] == ["4000,2,8", "4500,9,"]
+    assert not capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_file_that_is_saved_by_another_program_during_training_is_mended_before_the_next_row(tmp_path):
+    curves = logged(tmp_path)
+    curves.path.write_text(curves.path.read_text().replace(",", ";"))
+    curves.log_metrics({"loss": 3.0}, step=6000)
+    assert [row["images_seen"] for row in curves.rows()] == ["1000", "2000", "3000", "4000", "5000", "6000"]
+    curves.path.unlink()
+    curves.log_metrics({"loss": 3.5}, step=7000)
+    assert curves.path.read_text() == "images_seen,loss\n7000,3.5\n"
+
+
+@pytest.mark.parametrize("kind", ["words for numbers", "a workbook", "a folder", "a pipe"])
+def test_a_file_that_cannot_be_read_for_certain_is_set_aside_and_a_new_curve_begins(tmp_path, capsys, kind):
+    path = logged(tmp_path).path
+    (tmp_path / "metrics.csv.1").write_text("set aside before")
+    if kind == "words for numbers":
+        path.write_text(path.read_text().replace("2000,1,4", "2000,1. Jan,4"))
+    elif kind == "a workbook":
+        path.write_bytes(b"PK\x03\x04\0\0" + bytes(range(256)))
+    else:
+        path.unlink()
+        path.mkdir() if kind == "a folder" else os.mkfifo(path)
+    curves = Curves(tmp_path)
+    curves.cut(3000)
+    curves.log_metrics({"loss": 0.5}, step=3500)
+    assert curves.path.read_text() == "images_seen,loss\n3500,0.5\n"
+    assert (tmp_path / "metrics.csv.1").read_text() == "set aside before" and (tmp_path / "metrics.csv.2").exists()
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1 and "metrics.csv.2" in said and "new curves begin" in said
+
+
+def test_rows_that_cannot_be_written_are_said_once_and_written_later(tmp_path, monkeypatch, capsys):
+    curves = logged(tmp_path)
+    lines = genbench.loggers._lines
+
+    def full(*arguments, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(genbench.loggers, "_lines", full)
+    for k in (6, 7):
+        curves.log_metrics({"loss": k / 2}, step=1000 * k)
+    curves.cut(7000)
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1 and "No space left" in said and "training goes on" in said
+    monkeypatch.setattr(genbench.loggers, "_lines", lines)
+    curves.log_metrics({"loss": 4.0}, step=8000)
+    assert [row["loss"] for row in curves.rows()] == ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4"]
+
+
+def test_half_a_row_of_a_full_disk_does_not_run_into_the_next(tmp_path, monkeypatch):
+    curves = logged(tmp_path)
+    half = os.write
+
+    class Full(io.FileIO):
+        def write(self, data):
+            half(self.fileno(), data[:5])
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(genbench.loggers, "open", lambda path, mode: Full(path, "a"), raising=False)
+    curves.log_metrics({"loss": 3.0}, step=6000)
+    monkeypatch.undo()
+    curves.log_metrics({"loss": 3.5}, step=7000)
+    assert [row["loss"] for row in curves.rows()][-3:] == ["2.5", "3", "3.5"]
+
+
+def test_a_row_of_terms_that_the_checkpoint_has_yet_to_read_is_cut(tmp_path):
+    curves = Curves(tmp_path)
+    curves.log_metrics({"val/fid": 3.0}, step=96)
+    curves.log_metrics({"a/loss": 0.5, "a/lr": 0.1}, step=96)  # logged as the run ended
+    curves.cut(96, unread=["a/loss"])
+    assert [row["val/fid"] for row in curves.rows()] == ["3"]
+
+
+def test_what_has_one_unit_shares_a_panel(tmp_path):
+    names = [
+        "generator/adversarial", "discriminator/real", "discriminator/d_real", "discriminator/d_fake", "generator/r1",
+        "discriminator/real_accuracy", "generator/grad_norm", "images_per_second", "discriminator/grad_norm",
+        "diversity", "val/fid", "val/accuracy", "vae/kl", "vae/elbo", "vqvae/used", "vqvae/perplexity",
+    ]  # fmt: skip
+    assert {title: list(labels.values()) for title, labels in in_panels(names).items()} == {
+        "generator": ["adversarial", "r1"],
+        "discriminator": ["real"],
+        "vae": ["kl"],
+        "probabilities and accuracies": ["d_real", "d_fake", "real_accuracy", "used"],
+        "gradient norms": ["generator", "discriminator"],
+        "val/fid": ["fid"],
+        "val/accuracy": ["accuracy"],
+        "images_per_second": ["images_per_second"],
+        "diversity": ["diversity"],
+        "vae/elbo": ["elbo"],
+        "vqvae/perplexity": ["perplexity"],
+    }
+    two = in_panels(["discriminator_a/d_real", "discriminator_b/d_real"])
+    assert list(two["probabilities and accuracies"].values()) == ["discriminator_a/d_real", "discriminator_b/d_real"]
+
+
+def test_values_that_are_no_numbers_and_names_that_read_as_formulas_are_drawn_around(tmp_path):
+    (tmp_path / "metrics.csv").write_text("images_seen,a/$x,a/y,note\n1,1,nan,good\n2,inf,2,bad\n3,3,3,$\n")
+    assert Curves(tmp_path).plot().is_file()
 
 
 def test_no_plot_is_made_of_nothing(tmp_path):
@@ -195,10 +313,10 @@ def no_service_is_left():
     wandb.teardown()
 
 
-def train(logger, curves, images, folder, ckpt=None):
+def train(logger, curves, images, folder, ckpt=None, more=()):
     torch.manual_seed(0)
     callbacks = [EMA(every_images=8), Monitor(every_images=16, show=False), Pictures(every_images=32, n=4)]
-    callbacks.append(Quality(every_images=32, samples=10))
+    callbacks += [Quality(every_images=32, samples=10), *more]
     module = ToyGAN(SPEC)
     trainer = run(module, images=images, callbacks=callbacks, logger=[curves, logger], folder=folder, ckpt=ckpt)
     return module, trainer
@@ -255,6 +373,64 @@ def test_a_run_is_recorded_offline_and_goes_on_under_its_id_when_it_is_resumed(n
     assert resumed.run.run_id == identity and resumed.run.resume
     assert [n for n, _ in resumed.curve("generator/adversarial")] == [80, 96]
     assert "WANDB" not in capfd.readouterr().out
+
+
+def parts(folder, identity, until):
+    """A run of two parts: the first logs up to 96 images and is resumed from its checkpoint at 64."""
+    import wandb
+
+    curves = Curves(folder)
+    first = Wandb(save_dir=str(folder), run_id=identity)
+    save = Each("on_train_batch_end", lambda trainer, module: module.images_seen == 64 and _save(trainer, folder))
+    train(first, curves, 96, folder, more=[save])
+    a = Path(first.experiment.dir).parent
+    wandb.finish()
+    whole(a)
+    until(a)
+    time.sleep(1.1)  # the client calls folders by the second
+    again = Wandb(save_dir=str(folder), run_id=identity)
+    train(again, Curves(folder), 144, folder, folder / "x.ckpt")
+    b = Path(again.experiment.dir).parent
+    wandb.finish()
+    whole(b)
+    return curves, a, b, again
+
+
+def _save(trainer, folder):
+    trainer.save_checkpoint(folder / "x.ckpt", weights_only=False)
+
+
+def same_curve(parts, curves):
+    """Parts in the order in which they are uploaded: steps only grow, and each value stands where the CSV has it."""
+    history = [row for part in parts for row in Written(part).history]
+    assert [row["_step"] for row in history] == [row["images_seen"] for row in history]
+    assert all(a["_step"] < b["_step"] for a, b in itertools.pairwise(history))
+    for name in ("generator/adversarial", "discriminator/grad_norm", "generator/lr", "val/fid-digitsnet"):
+        expected = [(int(row["images_seen"]), float(row[name])) for row in curves.rows() if row[name]]
+        found = [(row["images_seen"], row[name]) for row in history if name in row]
+        assert [n for n, _ in found] == [n for n, _ in expected] != []
+        assert [v for _, v in found] == pytest.approx([v for _, v in expected], rel=1e-5)
+    return history
+
+
+def test_the_parts_of_a_run_resumed_offline_are_one_curve_and_all_are_named_for_upload(nobody):
+    curves, a, b, again = parts(nobody, "abc-1", until=lambda a: (a.parent / "offline-run-20200101_000000-1").mkdir())
+    assert again.where().endswith(f"Upload it with: wandb sync {a} {b}")
+    history = same_curve([a, b], curves)
+    assert [row["images_seen"] for row in history] == [16, 32, 48, 64, 80, 96, 112, 128, 144]
+    assert Written(b).history[0]["images_seen"] == 112  # 80 and 96 were trained twice, and recorded by the first part
+    (a / "run-abc-1.wandb.synced").touch()  # as the client does after an upload
+    assert again.where().endswith(f"Upload it with: wandb sync {b}")
+
+
+def test_what_a_kill_took_from_the_first_part_is_recorded_by_the_second(nobody):
+    def killed(a):  # within its first 15 seconds, after which the client writes what it has
+        (path,) = a.glob("run-*.wandb")
+        path.write_bytes(path.read_bytes()[:7])
+
+    curves, _, b, again = parts(nobody, "abc", until=killed)
+    assert again.where().endswith(f"Upload it with: wandb sync {b}")  # there is nothing in the other
+    same_curve([b], curves)
 
 
 def test_a_key_stands_in_no_file_and_in_no_output(nobody, monkeypatch, capfd):

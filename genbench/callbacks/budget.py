@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from lightning import Callback
 
 from genbench.callbacks.checkpoint import Checkpoint, validation_follows
-from genbench.core.errors import Interrupted, UserError
+from genbench.core.errors import Interrupted
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
@@ -21,24 +22,18 @@ class Budget(Callback):
 
     Args:
         max_images: Real images to train on, over all devices
-        finish: Of a run that has reached its budget do what belongs to the end, without a step; else it is refused
     """
 
-    def __init__(self, max_images: Images, finish: bool = False) -> None:
-        self.max_images, self.finish = Images(max_images), finish
+    def __init__(self, max_images: Images) -> None:
+        self.max_images = Images(max_images)
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
         module.budget = self.max_images  # schedules count in shares of it
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        if module.images_seen < self.max_images:
-            return
-        if not self.finish:
-            raise UserError(
-                f"This run has seen {module.images_seen:,} images and its budget is {self.max_images:,}: it is done. "
-                "Give a larger `--max_images` to go on."
-            )
-        trainer.should_stop = True
+        # a run that was killed between its last step and its end takes no step, and ends as it would have
+        if module.images_seen >= self.max_images:
+            trainer.should_stop = True
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.images_seen >= self.max_images:
@@ -46,10 +41,12 @@ class Budget(Callback):
 
 
 class StopSafely(Callback):
-    """Ctrl-C, SIGTERM and SIGUSR2 (which Slurm sends before a time limit) finish the step, save, and end; a second one
-    ends at once.
+    """Ctrl-C, SIGTERM, SIGUSR2 (which Slurm sends before a time limit) and SIGHUP (a terminal was closed) finish the
+    step, save, and end; a second one ends at once.
 
-    On several processes the first to be told tells the others, so that all stop after the same step.
+    SIGHUP does not count as a second one: a terminal that is closed sends it several times, and other signals with it.
+    Where it was ignored at the start, as under `nohup`, it stays ignored. On several processes the first to be told
+    tells the others, so that all stop after the same step.
     """
 
     def __init__(self) -> None:
@@ -57,15 +54,18 @@ class StopSafely(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            self._before[signum] = signal.signal(signum, self._told)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                self._before[signum] = signal.signal(signum, self._told)
 
     def _told(self, signum: int, frame: Any) -> None:
-        if self._signal:
+        if self._signal and signum == signal.SIGHUP:
+            return
+        if self._signal not in (0, signal.SIGHUP):
             os._exit(128 + signum)
         self._signal = signum
         name = signal.Signals(signum).name
-        os.write(2, f"\n{name}: finishing this step and saving; once more to stop at once without saving.\n".encode())
+        _say(f"\n{name}: finishing this step and saving; once more to stop at once without saving.\n")
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         signum = self._signal
@@ -95,3 +95,22 @@ class StopSafely(Callback):
 
     def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
         self._restore()
+
+
+def _say(text: str) -> None:
+    """Write to the terminal; where it has gone, so that whatever is said later is lost and raises nothing."""
+    try:
+        os.write(2, text.encode())
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            if descriptor == 2 or _is_dead_terminal(descriptor):
+                os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+def _is_dead_terminal(descriptor: int) -> bool:
+    try:
+        return stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
+    except OSError:  # closed from the beginning
+        return False

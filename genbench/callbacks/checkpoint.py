@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from lightning import Callback
 
 from genbench.callbacks.quality import Quality
 from genbench.core import checkpoint as files
-from genbench.core.errors import UserError
+from genbench.core.errors import Interrupted, UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
@@ -56,7 +57,8 @@ class Checkpoint(Callback):
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
-        if self._due(module) and not validation_follows(trainer):
+        # at the last batch too: what follows, such as the last pictures, may take long and be killed
+        if (self._due(module) or trainer.should_stop) and not validation_follows(trainer):
             self.save(trainer, module)
 
     def _due(self, module: GenerativeModule) -> bool:
@@ -79,8 +81,15 @@ class Checkpoint(Callback):
         if first or (score < self.best if mode == "min" else score > self.best):
             self.best, self._best_of = score, kind
             self.save(trainer, module, best=True)
-        elif self._due(module):
+        elif self._due(module) or trainer.should_stop:
             self.save(trainer, module)
+
+    def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
+        """Keep what was trained where validation fails: the step before it is complete."""
+        failed = trainer.state.fn == "fit" and trainer.validating and isinstance(exception, Exception)
+        if failed and not isinstance(exception, Interrupted) and trainer.world_size == 1:
+            with suppress(UserError):  # the exception at hand is the one to be told
+                self.save(trainer, module)
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
         if self._saved_at != module.images_seen:

@@ -108,6 +108,10 @@ class EMA(Callback):
         if self._swapped:
             self._swap(module)
 
+    def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
+        if self._swapped:  # validation has failed
+            self._swap(module)
+
     def on_save_checkpoint(self, trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         if self.average:
             checkpoint["ema"] = {"state_dict": self.average, "updated_at": self._updated_at}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from lightning import Callback
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -17,10 +21,11 @@ from genbench.callbacks.budget import Budget
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
-from genbench.loggers import Curves
+from genbench.loggers import Curves, Wandb
 
 UNSHOWN = ("grad_norm", "real_accuracy", "fake_accuracy")  # they are in the curves; a line of all would be a wall
 LAST = ("d_real", "d_fake")  # after the losses
+BAR = (15, 24)  # characters, at least and at most; less only where a terminal has no room for what must be known
 
 
 class Monitor(Callback):
@@ -47,37 +52,31 @@ class Monitor(Callback):
     ) -> None:
         self.every_images, self.show = Images(every_images), show
         self.refresh_seconds, self.line_seconds = refresh_seconds, line_seconds
-        self._bar: Progress | None = None
+        self._console: Console | None = None
+        self._live: Live | None = None
+        self._line = Line()
         self._shown = self._read = (0.0, 0)  # time, images seen
         self.terms: dict[str, float] = {}
         self.read_at = 0
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
+        unread = module.read_terms(reset=False)
         for logger in trainer.loggers:
             if isinstance(logger, Curves):  # what a stopped run logged after its last checkpoint is run again
-                logger.cut(module.images_seen)
+                logger.cut(module.images_seen, unread)
+        curves = next((x for x in trainer.loggers if isinstance(x, Curves)), None)
+        for logger in trainer.loggers:
+            if isinstance(logger, Wandb) and curves is not None and module.images_seen:
+                logger.catch_up(curves.rows())
         self._read = self._shown = (time.monotonic(), module.images_seen)
         if not (self.show and trainer.is_global_zero):
             return
         budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), None)
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[images]}"),
-            _Speed(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("[cyan]{task.fields[terms]}"),
-            console=console,
-            auto_refresh=False,
-        )
-        name = type(module).__name__
-        self._task = self._bar.add_task(
-            name, total=budget, completed=module.images_seen, images="", left="", terms="", speed=0.0
-        )
-        if console.is_terminal:
-            self._bar.start()
+        self._console = Console(stderr=True)
+        self._line = Line(type(module).__name__, module.images_seen, budget)
+        if self._console.is_terminal:
+            self._live = Live(self._line, console=self._console, auto_refresh=False)
+            self._live.start()
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer, module: GenerativeModule, optimizer: Optimizer) -> None:
@@ -89,41 +88,39 @@ class Monitor(Callback):
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.due(self.every_images):
             self._log(trainer, module)
-        if self._bar is not None:
-            wait = self.refresh_seconds if self._bar.console.is_terminal else self.line_seconds
+        if self._console is not None:
+            wait = self.refresh_seconds if self._console.is_terminal else self.line_seconds
             if time.monotonic() - self._shown[0] >= wait:
                 self._show(module)
 
-    def _log(self, trainer, module: GenerativeModule) -> None:
-        self.terms, self.read_at = module.read_terms(), module.images_seen
+    def _log(self, trainer, module: GenerativeModule, *, reset: bool = True) -> None:
+        self.terms, self.read_at = module.read_terms(reset=reset), module.images_seen
         now = (time.monotonic(), module.images_seen)
-        speed = (now[1] - self._read[1]) / (now[0] - self._read[0])
+        seconds, images = now[0] - self._read[0], now[1] - self._read[1]
         self._read = now
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not (self.terms or images):
             return
         rates = {
             f"{player}/lr": optimizer.param_groups[0]["lr"]
             for player, optimizer in zip(module.players, trainer.optimizers, strict=True)
         }
+        # a run resumed at its very end has no speed of its own
+        speed = {"images_per_second": images / seconds} if images else {}
         for logger in trainer.loggers:
-            logger.log_metrics(self.terms | rates | {"images_per_second": speed}, step=module.images_seen)
+            logger.log_metrics(self.terms | rates | speed, step=module.images_seen)
 
     def _show(self, module: GenerativeModule) -> None:
-        task: Task = self._bar.tasks[0]
-        now = (time.monotonic(), module.images_seen)
-        recent = (now[1] - self._shown[1]) / (now[0] - self._shown[0])
+        now, line = (time.monotonic(), module.images_seen), self._line
+        recent = (now[1] - self._shown[1]) / max(now[0] - self._shown[0], 1e-9)
         # smoothed, so that the time left does not jump
-        speed = 0.8 * task.fields["speed"] + 0.2 * recent if task.fields["speed"] else recent
-        self._shown = now
-        left = f"{_clock((task.total - now[1]) / speed)} left" if task.total and speed else ""
-        images = f"{now[1]:,}/{task.total:,}" if task.total else f"{now[1]:,}"
-        terms = "  ".join(f"{name} {value:.3g}" for name, value in self._chosen())
-        self._bar.update(task.id, completed=now[1], images=images, left=left, terms=terms, speed=speed)
-        if self._bar.console.is_terminal:
-            self._bar.refresh()
-        else:
-            line = f"{images} images  {speed:,.0f} images/s  {left}  {terms}"
-            self._bar.console.print(line, highlight=False, soft_wrap=True)
+        line.speed = 0.8 * line.speed + 0.2 * recent if line.speed else recent
+        line.done, line.terms, self._shown = now[1], self._chosen(), now
+        with suppress(OSError):  # the terminal, or the reader of a pipe, may be gone
+            if self._live is not None:
+                self._live.refresh()
+            else:
+                parts = [f"{line.images} images", line.rate, line.left, line.words(len(line.terms))]
+                self._console.print("  ".join(parts), highlight=False, markup=False, soft_wrap=True)
 
     def _chosen(self) -> list[tuple[str, float]]:
         """The terms that a line has room for, by their short names, losses first."""
@@ -132,17 +129,21 @@ class Monitor(Callback):
 
     def say(self, text: str) -> None:
         """A line for the person who watches, above the bar; nothing where nothing is shown."""
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if self._console is not None:
+            with suppress(OSError):
+                self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _stop(self) -> None:
-        if self._bar is not None and self._bar.console.is_terminal:
-            self._bar.stop()
+        if self._live is not None:
+            with suppress(OSError):
+                self._live.stop()
+            self._live = None
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
-        if not module.due(self.every_images):
-            self._log(trainer, module)
-        if self._bar is not None:
+        if self.read_at != module.images_seen:
+            # not reset: should the run go on with a larger budget, the next reading covers these steps too
+            self._log(trainer, module, reset=False)
+        if self._console is not None:
             self._show(module)
         self._stop()
 
@@ -150,9 +151,59 @@ class Monitor(Callback):
         self._stop()
 
 
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.fields['speed']:,.0f} images/s", style="green")
+@dataclass
+class Line:
+    """The progress bar: one line, which a narrow terminal shows less of and never wraps."""
+
+    name: str = ""
+    done: int = 0
+    total: int | None = None
+    speed: float = 0.0  # images per second
+    terms: list[tuple[str, float]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def images(self) -> str:
+        return f"{self.done:,}/{self.total:,}" if self.total else f"{self.done:,}"
+
+    @property
+    def rate(self) -> str:
+        return f"{self.speed:,.{0 if self.speed >= 10 else 1}f} images/s" if self.speed else ""
+
+    @property
+    def left(self) -> str:
+        return f"{_clock((self.total - self.done) / self.speed)} left" if self.total and self.speed else ""
+
+    def words(self, n: int) -> str:
+        return "  ".join(f"{name} {value:.3g}" for name, value in self.terms[:n])
+
+    def parts(self, width: int) -> list[ProgressBar | Text]:
+        """What fits into so many columns with a space between."""
+        name, images = Text(self.name, "bold"), Text(self.images)
+        speed, left = Text(self.rate, "green"), Text(self.left)
+        percent = Text(f"{self.done / self.total:.0%}") if self.total else images
+        known = [images, speed, left]
+        whole = [name, images, speed, Text(_clock(time.monotonic() - self.started), "dim"), left]
+        choices = [(BAR[0], [*whole, Text(self.words(n), "cyan")]) for n in range(len(self.terms), 0, -1)]
+        choices += [(BAR[0], whole), (BAR[0], [name, *known]), (BAR[0], known)]
+        choices += [(8, [images, left]), (8, [percent, left]), (0, [percent])]
+        for least, texts in choices:
+            texts = [text for text in texts if text]
+            room = width - sum(len(text) + 1 for text in texts)
+            if room >= least:
+                break
+        if self.total and room > 0:
+            bar = ProgressBar(self.total, self.done, width=min(room, BAR[1]))
+            texts.insert(1 if texts[0] is name else 0, bar)
+        return texts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+        parts = self.parts(options.max_width)
+        for _ in parts:
+            line.add_column(no_wrap=True, overflow="crop")
+        line.add_row(*parts)
+        yield line
 
 
 def _clock(seconds: float) -> str:

@@ -1,8 +1,10 @@
-"""Grids of samples and reconstructions while a model trains, and a film of them at the end."""
+"""Grids of samples and reconstructions while a model trains; at the end an animation of them, and the curves."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
 from genbench.core.batch import from_uint8, to_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
+from genbench.core.errors import reason, warn
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 from genbench.evaluation.pictures import POINTS, beside, painted, scatter
+from genbench.loggers import Curves
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
@@ -53,6 +57,9 @@ class Pictures(Callback):
     model trained on labels is asked for its classes in turn, each a column if they are few; one trained on captions for
     the first of the validation split, which stand in `<run>/samples/captions.txt`, row by row of the grid.
 
+    At the end it joins the grids to an animation, and draws `<run>/curves.png`. What cannot be made is said once, and
+    training goes on.
+
     Args:
         every_images: How often; also at the end
         n: Samples in a grid, of classes only whole rows; of points as many as a plot holds
@@ -62,6 +69,7 @@ class Pictures(Callback):
     def __init__(self, every_images: Images = Images(50_000), n: int = 64, film: str = "gif") -> None:
         self.every_images, self.n, self.film = Images(every_images), n, film
         self._shown_at = -1
+        self._failed: set[str] = set()  # what was said to have failed
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.due(self.every_images):
@@ -70,18 +78,52 @@ class Pictures(Callback):
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
         if self._shown_at != module.images_seen:
             self._show(trainer, module)
-        if trainer.is_global_zero and self.film != "none":
-            for name in ("samples", "reconstructions", "translations", "masks"):
-                _film(Path(trainer.default_root_dir) / name, self.film)
-
-    @torch.no_grad()
-    def _show(self, trainer, module: GenerativeModule) -> None:
-        self._shown_at = module.images_seen
         if not trainer.is_global_zero:
             return
+        for name in ("samples", "reconstructions", "translations", "masks"):
+            with self._unfailing(f"the animation of {name}"):
+                if self.film != "none":
+                    _film(Path(trainer.default_root_dir) / name, self.film)
+        with self._unfailing("curves.png"):
+            for logger in trainer.loggers:
+                if isinstance(logger, Curves):
+                    logger.plot()
+
+    @contextmanager
+    def _unfailing(self, what: str) -> Iterator[None]:
+        """Pictures are worth no training: whatever goes wrong with them is said, once."""
+        try:
+            yield
+        except Exception as error:
+            if what not in self._failed:
+                warn(f"{what} could not be made ({reason(error)}); training does not depend on it.")
+            self._failed.add(what)
+
+    def _show(self, trainer, module: GenerativeModule) -> None:
+        self._shown_at = module.images_seen
+        if trainer.is_global_zero:
+            with self._unfailing("a grid of pictures"):
+                self._write(trainer, module)
+
+    @torch.no_grad()
+    def _write(self, trainer, module: GenerativeModule) -> None:
+        module.eval()
+        try:
+            sheets = self._sheets(trainer, module)
+        finally:
+            module.train()
+        for name, sheet in sheets.items():
+            with self._unfailing(f"a grid of {name}"):
+                path = Path(trainer.default_root_dir) / name / f"{module.images_seen:010d}.png"
+                with replacing(path) as file:
+                    enlarged(sheet).save(file, "PNG")
+            for logger in trainer.loggers:
+                with self._unfailing(f"a grid of {name} in {type(logger).__name__}"):
+                    _log_image(logger, name, sheet, module.images_seen)
+
+    def _sheets(self, trainer, module: GenerativeModule) -> dict[str, Image.Image]:
         average = next(c for c in trainer.callbacks if isinstance(c, EMA))
         sheets = {}
-        module.eval()
         with average.in_place(module), trainer.precision_plugin.forward_context():
             if isinstance(module, Samples):
                 points = len(module.spec.shape) == 1
@@ -101,13 +143,7 @@ class Pictures(Callback):
                 sheets["translations"] = self._translations(trainer, module)
             if isinstance(module, Segments):
                 sheets["masks"] = self._masks(trainer, module)
-        module.train()
-        for name, sheet in sheets.items():
-            path = Path(trainer.default_root_dir) / name / f"{module.images_seen:010d}.png"
-            with replacing(path) as file:
-                enlarged(sheet).save(file, "PNG")
-            for logger in trainer.loggers:
-                _log_image(logger, name, sheet, module.images_seen)
+        return sheets
 
     def _translations(self, trainer, module: GenerativeModule) -> Image.Image:
         """What the model is shown, what it makes of it, and the true image, in turn; of a model that translates both
@@ -154,8 +190,24 @@ def _log_image(logger: Any, name: str, sheet: Image.Image, images_seen: int) -> 
 
 
 def _film(folder: Path, kind: str) -> None:
-    # Pillow gives each frame of a GIF 256 colours of its own; `convert("P")` would dither to the web's 216
-    frames = [Image.open(path).copy() for path in sorted(folder.glob("*.png"))]
+    """Join the pictures of a folder; those that cannot be read, or differ in size from the last, are named."""
+    frames: list[Image.Image] = []
+    left_out = []
+    for path in sorted(folder.glob("*.png"), reverse=True):
+        try:
+            if not path.is_file():  # a named pipe would never end
+                raise OSError("no regular file")
+            with Image.open(path) as picture:
+                if frames and picture.size != frames[0].size:
+                    raise ValueError("of {}×{} pixels, not {}×{}".format(*picture.size, *frames[0].size))
+                # Pillow gives each frame of a GIF 256 colors of its own; `convert("P")` would dither to the web's 216
+                frames.append(picture.copy())
+        except Exception as error:  # Pillow raises much else for what is damaged
+            left_out.append(f"{path.name} ({reason(error)})")
+    frames.reverse()
+    if left_out and frames:
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        warn(f"the animation of {folder} leaves out {', '.join(left_out[:3])}{more}.")
     if len(frames) < 2:
         return
     durations = [150] * (len(frames) - 1) + [2000]  # milliseconds; the last one rests

@@ -195,6 +195,8 @@ class Place:
         if self._claim is None:
             raise self._taken(claims.latest(self.folder / LOCK, "fit"))
         self._claim.__enter__()
+        for folder in (self.folder, self.folder / "checkpoints", *(self.folder / name for name in PICTURES)):
+            files.remove_orphans(folder)
         if not self.resumed:
             self._empty()
 
@@ -206,8 +208,8 @@ class Place:
         with suppress(OSError):  # of a disk that is full, too
             self._claim.end("stopped")
         self._claim = None
-        files = (path for path in self.folder.rglob("*") if path.is_file() and LOCK not in path.parts)
-        if not self.resumed and all(path.name == "config.yaml" for path in files):
+        made = (path for path in self.folder.rglob("*") if path.is_file() and LOCK not in path.parts)
+        if not self.resumed and all(path.name == "config.yaml" for path in made):
             shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):  # others may have runs there
                 self.folder.parent.rmdir()

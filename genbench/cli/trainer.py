@@ -92,10 +92,6 @@ class Run(Callback):
         self._seconds = self._busy = 0.0  # of the parts before this one: in all, and in training steps
         self._started = self._batch_started = time.monotonic()
 
-    def on_train_end(self, trainer: Trainer, module: GenerativeModule) -> None:
-        if trainer.is_global_zero:
-            next(x for x in trainer.loggers if isinstance(x, Curves)).plot()
-
     def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         config = {name: value for name, value in self.config.items() if name != "config"}
         checkpoint["run"] = {
@@ -351,7 +347,7 @@ class GenbenchCLI(LightningCLI):
             command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
             self.run_folder = Run(self.folder, dump, command, [])
             # the budget before what asks whether this was the last batch
-            own = [self.run_folder, Budget(self._get(self.config, "max_images"), finish=True), *own, StopSafely()]
+            own = [self.run_folder, Budget(self._get(self.config, "max_images")), *own, StopSafely()]
         else:
             own = [settings["acceleration"], settings["quality"]]
         # `true` and `false` are Lightning's words for its own default and for none
@@ -407,6 +403,7 @@ class GenbenchCLI(LightningCLI):
         notes = model.look_ahead(budget)
         state, changeable = self.checkpoint.get("run") or {}, type(model).changeable
         if self.ckpt is not None:
+            files.refuse_misfit(self.checkpoint, model, self.ckpt, training=True)
             resume.refuse_other_optimizers(self.checkpoint["genbench"].get("optimizers") or {}, model, self.ckpt)
             seen = self.checkpoint["genbench"]["images_seen"]
             if seen >= budget and not (self.place.resumed and self._lacks(model, seen)):

@@ -28,7 +28,7 @@ from genbench.suites import claims
 from genbench.suites.folder import Folder
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the second before a time limit
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2)
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2, 128 + signal.SIGHUP)
 CHECKPOINTS = ("best", "last")
 FULL = "the disk is full"
 HEADER = "==== "  # of an attempt in a run's log

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 
 class UserError(Exception):
@@ -26,6 +28,18 @@ class Interrupted(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
         self.signum = signum
+
+
+def warn(text: str) -> None:
+    """Tell the person at the keyboard of something that ends nothing."""
+    with suppress(OSError):  # the terminal may be gone
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, (OSError, UserError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:

@@ -347,8 +347,8 @@ def _same(batch: Batch | UserError) -> Batch | UserError:
 
 
 def _leave_signals_alone(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole group, and training still takes a batch or two while it ends in order."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Signals that end training reach the whole group, and it still takes a batch or two while it ends in order."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genbench.core.history import Unreadable
 from genbench.leaderboard import formats
 from genbench.leaderboard.board import Board
 from genbench.report import curves
@@ -44,7 +44,7 @@ def learning(runs: Sequence[dict[str, Any]], skipped: list[tuple[Path, str]]) ->
         if folder is not None:
             try:
                 series = curves.read(folder / "metrics.csv")
-            except (OSError, csv.Error) as error:
+            except Unreadable as error:
                 skipped.append((folder / "metrics.csv", f"not readable ({error})"))
         found.append(series)
     return [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from genbench.core.history import COLUMN
+from genbench.core.history import read as read_history
 
 VALUES = 300_000  # in all of a page: about 2.5 MB
 MOST, LEAST = 300, 20  # of one curve
@@ -21,22 +23,13 @@ def read(path: Path) -> dict[str, list[tuple[str, str]]]:
     """Loss terms and validation scores as (images seen, value); what is cut off or no number is left out.
 
     Raises:
-        OSError, csv.Error: there is such a file, and it cannot be read.
+        Unreadable: there is such a file, and it cannot be read.
     """
-    if not path.is_file():
-        return {}
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        # a process that was killed may have left half of a row, which must not read as numbers
-        lines = csv.reader(line for line in file if line.endswith("\n"))
-        header = next(lines, [])
-        rows = [row for row in lines if len(row) == len(header)]
-    if "images_seen" not in header:
-        return {}
-    seen = [row[header.index("images_seen")] for row in rows]
+    history = read_history(path)
     found = {}
-    for k, name in enumerate(header):
+    for name in history.columns:
         if ("/" in name or name == "diversity") and not name.endswith("/lr"):
-            points = [(x, row[k]) for x, row in zip(seen, rows, strict=True) if row[k]]
+            points = [(row[COLUMN], row[name]) for row in history.rows if row[name]]
             if points:
                 found[name] = points
     return found

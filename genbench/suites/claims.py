@@ -134,7 +134,8 @@ def close(
 def holder(job: str | None = None) -> dict[str, Any]:
     """Who this process is: enough to tell from the same machine whether it still lives."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "boot": process.boot(), "pid": pid, "started": process.started(pid), "job": job}
+    host, boot = socket.gethostname(), process.boot()
+    return {"host": host, "boot": boot, "pid": pid, "started": process.started(pid), "job": job}
 
 
 def _path(folder: Path, run: str, number: int) -> Path:

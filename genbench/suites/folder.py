@@ -22,8 +22,10 @@ from typing import Any
 
 import yaml
 
+from genbench.core import history
 from genbench.core.errors import UserError
 from genbench.core.files import ordinary, replacing
+from genbench.core.history import COLUMN
 from genbench.suites import claims
 from genbench.suites.suite import Budget, Experiment, Suite
 
@@ -230,23 +232,28 @@ def progress(run: Path) -> tuple[int, float | None]:
     """Images seen and images per second, from the end of a run's curve."""
     try:
         with open(ordinary(run / "metrics.csv"), "rb") as file:
-            names = next(csv.reader([file.readline().decode()]))
+            names = next(csv.reader([file.readline().decode(errors="replace").replace("\0", "")]))
+            if names[:1] != [COLUMN]:  # another program has saved it
+                return _last(history.read(run / "metrics.csv").rows)
             end = os.path.getsize(run / "metrics.csv") - 8192
             whole = end <= file.tell()
             if not whole:
                 file.seek(end)
             lines = file.read().decode(errors="replace").splitlines(keepends=True)[not whole :]
-    except (OSError, StopIteration, UnicodeDecodeError):
+        return _last([dict(zip(names, row, strict=False)) for row in csv.reader(x for x in lines if x.endswith("\n"))])
+    except (OSError, StopIteration, csv.Error, history.Unreadable):
         return 0, None
-    images, speed = 0, None
-    for line in reversed(lines):
-        values = dict(zip(names, next(csv.reader([line])), strict=False))
-        if not line.endswith("\n") or not values.get("images_seen", "").isdigit():
-            continue
-        images = images or int(values["images_seen"])
-        with suppress(ValueError):
-            return images, float(values.get("images_per_second", ""))
-    return images, speed
+
+
+def _last(rows: list[dict[str, str]]) -> tuple[int, float | None]:
+    """The last number of images, and the last speed."""
+    images = 0
+    for row in reversed(rows):
+        if row.get(COLUMN, "").isdecimal():
+            images = images or int(row[COLUMN])
+            with suppress(ValueError):
+                return images, float(row.get("images_per_second", ""))
+    return images, None
 
 
 def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_once: int) -> float | None:

@@ -1,15 +1,18 @@
 """Training ends where it was told to, and can be stopped without losing anything."""
 
 import os
+import pty
 import signal
+import sys
+import time
 
 import pytest
 from small import Each, run, same_weights
 from toy import SPEC, ToyGAN
 
-from genbench.callbacks import EMA, Checkpoint, StopSafely
+from genbench.callbacks import EMA, Checkpoint, Monitor, StopSafely
 from genbench.core import checkpoint
-from genbench.core.errors import Interrupted, UserError
+from genbench.core.errors import Interrupted
 
 
 @pytest.mark.parametrize(("budget", "seen"), [(8, 8), (17, 24), (24, 24), ("0.1k", 104)])
@@ -19,10 +22,11 @@ def test_training_ends_at_the_first_batch_that_reaches_the_budget(budget, seen):
     assert module.images_seen == seen and module.updates == {"generator": seen // 8, "discriminator": seen // 8}
 
 
-def test_a_run_that_is_done_is_refused_and_goes_on_with_a_larger_budget(tmp_path):
+def test_a_run_that_has_reached_its_budget_takes_no_step_and_goes_on_with_a_larger_one(tmp_path):
     run(ToyGAN(SPEC), images=24).save_checkpoint(tmp_path / "x.ckpt", weights_only=False)
-    with pytest.raises(UserError, match="has seen 24 images and its budget is 20: it is done"):
-        run(ToyGAN(SPEC), images=20, ckpt=tmp_path / "x.ckpt")
+    module, ended = ToyGAN(SPEC), Each("on_train_end", lambda trainer, module: module.images_seen)
+    run(module, images=20, callbacks=[ended], ckpt=tmp_path / "x.ckpt")
+    assert ended.values == [24] and module.updates == {"generator": 3, "discriminator": 3}
     module = ToyGAN(SPEC)
     run(module, images=32, ckpt=tmp_path / "x.ckpt")
     assert module.images_seen == 32
@@ -44,7 +48,7 @@ def stopped(module, folder, signum=signal.SIGINT, images=24, budget=400, ckpt=No
     run(module, images=budget, callbacks=callbacks, folder=folder, ckpt=ckpt, limit_val_batches=0)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_step_and_saves(tmp_path, capfd, signum):
     module = ToyGAN(SPEC)
     with pytest.raises(Interrupted) as stop:
@@ -75,7 +79,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
 
 @pytest.mark.parametrize("how", ["at the end", "by a signal", "by an error"])
 def test_what_signals_did_before_training_they_do_after_it(tmp_path, how):
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     inside = Each("on_train_batch_end", lambda trainer, module: [signal.getsignal(n) for n in numbers])
     before = [signal.getsignal(n) for n in numbers]
     callbacks = [Checkpoint(), StopSafely(), inside]
@@ -106,3 +110,50 @@ def test_a_second_signal_ends_at_once_without_saving(tmp_path, monkeypatch):
         run(ToyGAN(SPEC), images=80, callbacks=callbacks, folder=tmp_path)
     assert gone.value.args == (130,)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_hang_up_that_was_ignored_at_the_start_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        module = ToyGAN(SPEC)
+        stopped(module, tmp_path, signal.SIGHUP, budget=48)
+        assert module.images_seen == 48 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("more", [signal.SIGHUP, signal.SIGTERM])
+def test_what_follows_a_hang_up_does_not_end_at_once(tmp_path, more):
+    def send(trainer, module):
+        if module.images_seen == 24:
+            for signum in (signal.SIGHUP, more, signal.SIGHUP):
+                os.kill(os.getpid(), signum)
+
+    callbacks = [Each("on_train_batch_start", send), EMA(every_images=8), Checkpoint(), StopSafely()]
+    with pytest.raises(Interrupted) as stop:
+        run(ToyGAN(SPEC), images=80, callbacks=callbacks, folder=tmp_path, limit_val_batches=0)
+    assert stop.value.signum == more
+    assert checkpoint.read(tmp_path / "checkpoints" / "last.ckpt")["genbench"]["images_seen"] == 32
+
+
+def test_a_terminal_that_is_closed_while_a_bar_moves_costs_nothing(tmp_path):
+    """In a process with a terminal of its own, which its other end closes, as a window does."""
+    process, terminal = pty.fork()
+    if process == 0:
+        status, sys.stdout = 99, os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+        try:
+            wait = Each("on_train_batch_start", lambda trainer, module: time.sleep(0.02))
+            callbacks = [wait, EMA(), Monitor(every_images=8, refresh_seconds=0), Checkpoint(), StopSafely()]
+            run(ToyGAN(SPEC), images=80_000, callbacks=callbacks, folder=tmp_path, limit_val_batches=0)
+        except Interrupted as stop:
+            print("said to nobody", file=sys.stderr, flush=True)
+            status = 128 + stop.signum
+        finally:
+            os._exit(status)
+    shown = b""
+    while b"/80,000" not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    assert checkpoint.read(tmp_path / "checkpoints" / "last.ckpt")["genbench"]["images_seen"] >= 8

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from lightning import Callback
 from small import Each, run, same_weights
 from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
-from genbench.callbacks import EMA, Checkpoint, Quality
+from genbench.callbacks import EMA, Budget, Checkpoint, Quality
 from genbench.core import checkpoint
 from genbench.core.errors import NonFiniteLoss, UserError
 
@@ -117,3 +118,28 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_good_ones(tmp_path)
         callbacks = [Each("on_train_batch_end", poison), Checkpoint(every_images=8)]
         run(module, images=80, callbacks=callbacks, folder=tmp_path, limit_val_batches=0)
     assert seen(tmp_path / "checkpoints" / "last.ckpt") == 16
+
+
+@pytest.mark.parametrize("fails", [RuntimeError("out of memory"), UserError("held-out image 3 cannot be read")])
+def test_what_was_trained_is_kept_where_validation_fails(tmp_path, fails):
+    class Fails(Scores):
+        def on_validation_epoch_end(self, trainer, module):
+            raise fails
+
+    module, average = ToyGAN(SPEC), EMA(every_images=8)
+    with pytest.raises(type(fails), match=str(fails)):
+        run(module, images=80, callbacks=[average, Fails([], every_images=24), Checkpoint()], folder=tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    assert seen(path) == 24
+    assert same_weights(genbench.load(path, raw=True), module)  # not the averages, which validation looks at
+    assert not same_weights(genbench.load(path), module)
+
+
+def test_the_last_step_is_saved_before_anything_else_that_ends_a_run(tmp_path):
+    class Dies(Callback):
+        def on_train_end(self, trainer, module):
+            raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(ToyGAN(SPEC), images=40, callbacks=[Budget(40), Dies(), Checkpoint()], folder=tmp_path, limit_val_batches=0)
+    assert seen(tmp_path / "checkpoints" / "last.ckpt") == 40

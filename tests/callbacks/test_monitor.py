@@ -1,11 +1,16 @@
 """What is logged and shown is what was computed."""
 
+import io
+import time
+
 import pytest
 import torch
-from small import SGD, run
+from rich.console import Console
+from small import SGD, Each, run
 from toy import SPEC, ToyAutoencoder, ToyGAN
 
 from genbench.callbacks import Monitor
+from genbench.callbacks.monitor import Line
 from genbench.loggers import Curves
 
 
@@ -84,6 +89,80 @@ def test_in_a_terminal_a_bar_says_how_far_it_is(capsys, monkeypatch):
     run(ToyGAN(SPEC), images=80, callbacks=[Monitor(every_images=8, refresh_seconds=0)])
     shown = capsys.readouterr().err
     assert "ToyGAN" in shown and "40/80" in shown and "80/80" in shown and "images/s" in shown
+
+
+TERMS = [("adversarial", 1.234), ("real", 0.512), ("fake", 0.611), ("d_real", 0.7), ("d_fake", 0.2)]
+
+
+def rendered(width, **given):
+    line = Line(**{"name": "DCGAN", "done": 400_000, "total": 1_000_000, "speed": 1234.5, "terms": TERMS} | given)
+    line.started = time.monotonic() - 325
+    console = Console(width=width, file=io.StringIO())
+    console.print(line)
+    return console.file.getvalue()
+
+
+def test_a_terminal_of_80_columns_shows_a_bar_the_images_the_speed_and_the_time_left():
+    shown = "DCGAN ━━━━━━━━━╸               400,000/1,000,000 1,234 images/s 5:25 8:06 left\n"
+    assert rendered(80) == shown  # without colors what is left of the bar is blank
+    long = rendered(80, name="DenoisingAutoencoder", done=9_400_000, total=10_000_000, speed=88.4)
+    assert long == "━━━━━━━━━━━━━━━━━━━━━━╸  9,400,000/10,000,000 88 images/s 1:53:07 left\n"
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (10, "━━     40%"),
+        (20, "━━━━━━           40%"),
+        (40, "━━━━╸        400,000/1,000,000 8:06 left"),
+        (60, "━━━━━━╸           400,000/1,000,000 1,234 images/s 8:06 left"),
+        (100, "DCGAN ━━━━━━╸           400,000/1,000,000 1,234 images/s 5:25 8:06 left adversarial 1.23  real 0.512"),
+    ],
+)
+def test_a_narrow_terminal_shows_less_and_wraps_nothing(width, shown):
+    assert rendered(width) == shown + "\n"
+
+
+def test_no_width_wraps_and_none_has_a_bar_of_a_few_characters_while_terms_are_shown():
+    for width in range(4, 220):
+        for given in ({}, {"name": "DenoisingAutoencoder", "total": 10**9}, {"speed": 0.0}, {"total": None}):
+            line = rendered(width, **given)
+            assert line.count("\n") == 1 and len(line) <= width + 1, (width, given)
+            assert " " * 40 not in line
+    assert "0.4 images/s" in rendered(120, speed=0.42)
+    wide = rendered(200)
+    assert all(f"{name} {value:.3g}" in wide for name, value in TERMS)
+
+
+def test_a_run_resumed_at_its_very_end_has_the_last_row_once_and_no_speed_of_no_images(tmp_path):
+    def curve(folder, images, ckpt=None, callbacks=()):
+        folder.mkdir(exist_ok=True)
+        curves, module = Curves(folder), ToyAutoencoder(SPEC)
+        torch.manual_seed(0)
+        module.load_state_dict(start)
+        callbacks = [Monitor(every_images=40, show=False), *callbacks]
+        trainer = run(module, images=images, callbacks=callbacks, logger=[curves], ckpt=ckpt)
+        trainer.save_checkpoint(folder / "end.ckpt", weights_only=False)
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in curves.rows()], curves.rows()
+
+    start = ToyAutoencoder(SPEC).state_dict()
+    expected, _ = curve(tmp_path / "whole", 104)
+    longer, _ = curve(tmp_path / "longer", 200)
+    assert [row["images_seen"] for row in expected] == ["40", "80", "104"]
+
+    # killed after its last checkpoint: before the last row was logged, or after it
+    save = Each("on_train_batch_end", lambda t, m: m.images_seen == 104 and t.save_checkpoint(tmp_path / "x.ckpt"))
+    part = tmp_path / "part"
+    curve(part, 104, callbacks=[save])
+    rows = (part / "metrics.csv").read_text().splitlines(keepends=True)
+    for left in (rows[:-1], rows):
+        (part / "metrics.csv").write_text("".join(left))
+        found, whole = curve(part, 104, ckpt=tmp_path / "x.ckpt")
+        assert found == expected
+        assert whole[-1]["images_per_second"] == ""
+    # and once more, and then with a larger budget: as if there had been no end before
+    assert curve(part, 104, ckpt=part / "end.ckpt")[0] == expected
+    assert curve(part, 200, ckpt=part / "end.ckpt")[0] == longer
 
 
 def test_it_is_silent_where_nothing_is_to_be_shown(capsys):

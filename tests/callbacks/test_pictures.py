@@ -1,5 +1,7 @@
 """Grids show what the averaged weights make, where a person looks for them, and leave training alone."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from small import RandomImages, run, same_weights
 from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
-from genbench.callbacks import EMA, Checkpoint, Pictures
+from genbench.callbacks import EMA, Checkpoint, Monitor, Pictures, Quality
 from genbench.callbacks.pictures import enlarged, grid
 from genbench.core.batch import DataSpec, to_uint8
+from genbench.loggers import Curves
 from genbench.models import DCGAN, VAE
 
 
@@ -140,6 +143,90 @@ def test_no_film_is_made_where_none_is_wanted_or_there_is_one_grid_only(tmp_path
     shown(ToyGAN(SPEC), tmp_path / "one", images=8)
     for name in ("none", "one"):
         assert not list((tmp_path / name).glob("samples.*")) and (tmp_path / name / "samples").is_dir()
+
+
+def spoiled(folder):
+    """Grids of an earlier part of a run, among them none that can be shown; returns their names."""
+    folder.mkdir()
+    Image.new("L", (5, 5)).save(folder / "0000000001.png")
+    (folder / "0000000002.png").write_bytes((folder / "0000000001.png").read_bytes()[:40])
+    (folder / "0000000003.png").write_bytes(b"no picture")
+    (folder / "0000000004.png").touch()
+    (folder / "0000000005.png").mkdir()
+    os.mkfifo(folder / "0000000006.png")
+    return [f"000000000{k}.png" for k in range(1, 7)]
+
+
+def test_pictures_that_cannot_be_shown_are_left_out_of_the_film_by_name(tmp_path, capsys):
+    names = spoiled(tmp_path / "samples")
+    shown(ToyGAN(SPEC, optimizer={"lr": 0.05}), tmp_path)
+    assert Image.open(tmp_path / "samples.gif").n_frames == 4
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert all(name in line for name in names[-3:]) and "and 3 more" in line
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_grid_of_another_size_is_left_out_with_both_sizes(tmp_path, capsys):
+    (tmp_path / "samples").mkdir()
+    Image.new("L", (5, 7)).save(tmp_path / "samples" / "0000000001.png")
+    shown(ToyGAN(SPEC), tmp_path)
+    size = Image.open(tmp_path / "samples" / "0000000072.png").size
+    said = capsys.readouterr().err
+    assert f"0000000001.png (ValueError: of 5×7 pixels, not {size[0]}×{size[1]})" in said
+
+
+@pytest.mark.parametrize("where", ["samples", "samples.gif", "curves.png"])
+def test_what_cannot_be_written_is_said_once_and_training_is_saved(tmp_path, capsys, where):
+    if where == "samples":
+        (tmp_path / "samples").write_text("not a folder")
+    else:
+        (tmp_path / where).mkdir()
+    module, curves = ToyGAN(SPEC), Curves(tmp_path)
+    callbacks = [EMA(every_images=8), Monitor(every_images=8, show=False), Pictures(every_images=16, n=4), Checkpoint()]
+    run(module, images=72, callbacks=callbacks, folder=tmp_path, limit_val_batches=0, logger=[curves])
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1 and where.partition(".")[0] in said
+    assert same_weights(genbench.load(tmp_path / "checkpoints" / "last.ckpt", raw=True), module)
+    assert (tmp_path / "curves.png").is_file() == (where != "curves.png")
+
+
+def test_a_model_that_cannot_sample_trains_on_as_if_it_had_not_been_asked(tmp_path, capsys):
+    class Shy(ToyGAN):
+        def sample(self, seeds, *, condition=None):
+            raise torch.OutOfMemoryError("no memory left\nfor samples")
+
+    modules = [Shy(SPEC), Shy(SPEC)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    for module, pictures in zip(modules, [[], [Pictures(every_images=16, n=4)]], strict=True):
+        run(module, images=80, callbacks=[EMA(), *pictures], folder=tmp_path, limit_val_batches=0)
+    assert same_weights(*modules) and modules[1].training
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1 and "OutOfMemoryError: no memory left)" in said
+
+
+@pytest.mark.parametrize("build", [lambda: ToyGAN(SPEC), lambda: VAE(DataSpec((1, 16, 16)), latent_dim=2, width=2)])
+def test_a_run_killed_before_its_last_pictures_makes_them_as_it_would_have(tmp_path, build):
+    def end(folder, images, ckpt=None):
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        callbacks = [EMA(every_images=8), Monitor(every_images=16, show=False), Pictures(every_images=40, n=4)]
+        callbacks += [Quality(every_images=40, samples=10), Checkpoint(every_images=1000)]
+        run(build(), images=images, callbacks=callbacks, folder=folder, logger=[Curves(folder)], ckpt=ckpt)
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.suffix in (".png", ".gif")}
+
+    expected = end(tmp_path / "whole", 72)
+    part = tmp_path / "part"
+    end(part, 72)
+    last = part / "checkpoints" / "last.ckpt"
+    for path in [*part.glob("*.gif"), *part.glob("*/0000000072.png"), part / "curves.png"]:
+        path.unlink()
+    # the speed, which is no run's own, is in neither picture
+    for folder in (tmp_path / "whole", part):
+        text = (folder / "metrics.csv").read_text().splitlines()
+        assert text[-1].split(",")[0] == "72"
+    found = end(part, 72, ckpt=last)
+    assert found.keys() == expected.keys() and len(found) >= 4
+    assert all(found[p] == expected[p] for p in found if p.name != "curves.png")
 
 
 def test_training_is_bit_for_bit_the_same_with_and_without_pictures(tmp_path):

@@ -110,7 +110,8 @@ def test_killed_and_resumed_equals_uninterrupted(cli, config, child, name, where
 
 # in mid-run, and where validation is due: it runs before the end, or the resumed run would never have its score
 @pytest.mark.parametrize(
-    ("signum", "status", "where"), [(signal.SIGINT, 130, 112), (signal.SIGTERM, 143, 112), (signal.SIGUSR2, 140, 160)]
+    ("signum", "status", "where"),
+    [(signal.SIGINT, 130, 112), (signal.SIGTERM, 143, 112), (signal.SIGUSR2, 140, 160), (signal.SIGHUP, 129, 112)],
 )
 def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(cli, config, child, signum, status, where, tmp_path):
     path = config("dcgan")

@@ -23,6 +23,12 @@ def test_what_is_cut_off_or_no_number_is_left_out(tmp_path):
     assert series == {"a/loss": [(100, 0.5), (300, 0.25), (400, 0.125)], "val/fid": [(200, 7.25), (400, 6.5)]}
 
 
+def test_what_a_spreadsheet_saved_is_read_as_it_was_logged(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes("\ufeffval/fid;images_seen;a/loss\r\n1,5;1E+05;0,25\r\n".encode())
+    assert read(path) == {"val/fid": [("100000", "1.5")], "a/loss": [("100000", "0.25")]}
+
+
 def test_a_file_that_is_not_there_or_holds_nothing_is_no_curve(tmp_path):
     assert read(tmp_path / "metrics.csv") == {}
     for text in ("", "images_seen", "a/b\n1\n", "images_seen,a/b\n", "images_seen,a/b\n1,"):

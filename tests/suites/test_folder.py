@@ -95,6 +95,15 @@ def test_progress_is_read_from_the_end_of_a_long_curve(tmp_path):
     assert progress(tmp_path) == (0, None) == progress(tmp_path / "none")
 
 
+def test_progress_is_read_from_a_curve_that_a_spreadsheet_saved(tmp_path):
+    text = "images_seen;loss;images_per_second\r\n64;0,5;99,5\r\n1,28E+02;0,25;120,5\r\n192;0,125;\r\n"
+    for encoding in ("utf-8-sig", "cp1252", "utf-16"):
+        (tmp_path / "metrics.csv").write_bytes(text.encode(encoding))
+        assert progress(tmp_path) == (192, 120.5)
+    (tmp_path / "metrics.csv").write_bytes(b"PK\x03\x04" + bytes(range(256)))
+    assert progress(tmp_path) == (0, None)
+
+
 def state(kind, images, budget=1000, speed=None, seconds=None):
     return State("r", "e", kind, images, budget, speed, seconds, None, 1)
 
