@@ -9,6 +9,7 @@ from lightning import Callback
 
 from genbench.callbacks.quality import Quality
 from genbench.core import checkpoint as files
+from genbench.core.arguments import Checked
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
@@ -20,7 +21,7 @@ def validation_follows(trainer) -> bool:
     return trainer.enable_validation and (trainer.val_check_batch == 1 or trainer.should_stop)
 
 
-class Checkpoint(Callback):
+class Checkpoint(Callback, metaclass=Checked):
     """Saves to `<run>/checkpoints/`. A file is replaced only by one that is complete and on disk.
 
     Args:

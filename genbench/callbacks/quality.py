@@ -10,6 +10,7 @@ from lightning import Callback
 from torch import Tensor
 
 from genbench.core import ranks
+from genbench.core.arguments import Checked
 from genbench.core.batch import to_stored
 from genbench.core.capabilities import Classifies, HasLikelihood, Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import UserError
@@ -23,8 +24,10 @@ from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.images import TensorImages
 from genbench.metrics.scales import scale
 
+FEW = "a distance between distributions needs at least 2"
 
-class Quality(Callback):
+
+class Quality(Callback, metaclass=Checked):
     """Validates every so many images and logs, with averaged weights:
 
     val/<name>  means over the split of what the model's `validation_step` returns for each image
@@ -43,12 +46,10 @@ class Quality(Callback):
         self,
         every_images: Images = Images(100_000),
         protocol: str = "quick",
-        samples: int | None = None,
+        samples: Annotated[int, Bounds(at_least=2, words=FEW)] | None = None,
         extractor: str | None = None,
     ) -> None:
         self.every_images = Images(every_images)
-        if samples is not None and samples < 2:
-            raise UserError(f"quality.samples is {samples}; a distance between distributions needs at least 2.")
         self.protocol = protocols.load(protocol).changed(generated=samples, extractor=extractor)
         if self.protocol.split != "val":
             raise UserError(

@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genbench.core import ranks
-from genbench.core.arguments import Remembers
+from genbench.core.arguments import Count, Positive, Remembers
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import NonFiniteLoss, UserError, refuse_below
+from genbench.core.errors import NonFiniteLoss, UserError
 from genbench.core.noise import Draws, mix
 from genbench.core.optim import advance_schedule, build_optimizer, build_schedule, merge
 
@@ -97,6 +97,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     averaged: ClassVar[tuple[str, ...]]
     conditional: ClassVar[bool] = False
     per_process: ClassVar[tuple[str, ...]] = ()
+    _setting = "model"
 
     spec: DataSpec
 
@@ -108,9 +109,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         optimizers: dict[str, dict[str, Any]] | None = None,
         schedule: dict[str, Any] | None = None,
         schedules: dict[str, dict[str, Any]] | None = None,
-        accumulate: int = 1,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
+        accumulate: Count = 1,
+        clip_norm: Positive | None = None,
+        clip_value: Positive | None = None,
     ) -> None:
         super().__init__()
         if spec is None:
@@ -128,7 +129,6 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             for name in given or {}:
                 if name not in self.players:
                     raise UserError(f"{argument} names the player '{name}'; the players are {', '.join(self.players)}.")
-        refuse_below(1, {"accumulate": accumulate})
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
 
         self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from genbench.core.arguments import Bounds, Count, Seed, Side, Whole
 from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.core.noise import mix, per_seed
@@ -176,23 +177,23 @@ class ImageData(DataModule):
     def __init__(
         self,
         root: str | None = None,
-        size: int | None = None,
+        size: Side | None = None,
         channels: Literal[1, 3] | None = None,
         fit: Literal["crop", "pad", "stretch", "none"] | None = None,
         enlarge: bool | None = None,
         flip: bool | None = None,
-        jitter: int = 0,
+        jitter: Whole = 0,
         binarize: Literal["none", "static", "dynamic"] = "none",
         task: Task = "none",
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        val_size: int | None = None,
-        subset: int | str | None = None,
-        per_class: int | None = None,
-        labelled: int | None = None,
-        split_seed: int = 0,
+        batch_size: Count = 64,
+        eval_batch_size: Count = 256,
+        val_size: Count | None = None,
+        subset: Count | str | None = None,
+        per_class: Count | None = None,
+        labelled: Count | None = None,
+        split_seed: Seed = 0,
         memory: Literal["auto", "yes", "no"] = "auto",
-        workers: int | None = None,
+        workers: Annotated[int, Bounds(at_least=0, at_most=1024)] | None = None,
         download: bool = True,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size)
@@ -208,13 +209,13 @@ class ImageData(DataModule):
         self.memory, self.download = memory, download
         self.workers = workers
 
-        least = {"size": 1, "val_size": 1, "per_class": 1, "labelled": 1}
-        if isinstance(subset, str):
-            if not re.fullmatch(r"\d+(\.\d+)?%", subset) or not 0 < float(subset[:-1]) <= 100:
-                raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
-        else:
-            least["subset"] = 1
-        self.refuse_less(**least, workers=0, jitter=0)
+        if isinstance(subset, str) and not (re.fullmatch(r"\d+(\.\d+)?%", subset) and 0 < float(subset[:-1]) <= 100):
+            raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
+        if jitter > self.size:
+            raise UserError(
+                f"data.jitter is {jitter}, and the images are {self.size} pixels a side: training would show no more "
+                f"than a corner of each. It must be at most {self.size}."
+            )
         if jitter and self.fit == "none":
             raise UserError("data.jitter scales training images up, and data.fit is `none`, which scales nothing.")
         # padding is the data set's own choice only up to its own size: 28 pixels in the middle of 256 help nobody
