@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning import Callback
 from torch import Tensor
 
 from genbench.core import ranks
-from genbench.core.arguments import Checked
+from genbench.core.arguments import Bounds, Checked
 from genbench.core.batch import to_stored
 from genbench.core.capabilities import Classifies, HasLikelihood, Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import UserError

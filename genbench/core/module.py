@@ -32,7 +32,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genbench.core import ranks
+from genbench.core import ranks, rates
 from genbench.core.arguments import Count, Positive, Remembers
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import NonFiniteLoss, UserError
@@ -125,6 +125,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         default = merge(ADAM, optimizer)
         self._optimizers = {name: merge(default, (optimizers or {}).get(name)) for name in self.players}
         self._schedules = {name: merge(schedule, (schedules or {}).get(name)) for name in self.players}
+        for name in self.players:
+            self._optimizers[name] = rates.checked(self._optimizers[name], "optimizer", name, optimizers)
+            self._schedules[name] = rates.checked(self._schedules[name], "schedule", name, schedules)
         for argument, given in {"optimizers": optimizers, "schedules": schedules}.items():
             for name in given or {}:
                 if name not in self.players:
