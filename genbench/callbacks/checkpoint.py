@@ -10,7 +10,6 @@ from lightning import Callback
 from genbench.callbacks.quality import Quality
 from genbench.core import checkpoint as files
 from genbench.core.arguments import Checked
-from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
@@ -28,7 +27,8 @@ class Checkpoint(Callback, metaclass=Checked):
         every_images: How often `last.ckpt` is written
         monitor: The validation score that decides which checkpoint is `best.ckpt`. Default: what the model is for: the
             Fréchet distance of its samples, else the error of its reconstructions, else its likelihood
-        mode: Whether a small or a large score is good, where `monitor` is given
+        mode: Whether a small or a large score is good, where `monitor` is given. Default: as is known of the score;
+            of a score of the model's own it must be said
         keep_every: Also keep `<images seen>.ckpt` every so many images. Default: the last and the best alone
     """
 
@@ -36,7 +36,7 @@ class Checkpoint(Callback, metaclass=Checked):
         self,
         every_images: Images = Images(100_000),
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         keep_every: Images | None = None,
     ) -> None:
         self.every_images, self.monitor, self.mode = Images(every_images), monitor, mode
@@ -63,12 +63,7 @@ class Checkpoint(Callback, metaclass=Checked):
         if trainer.state.fn != "fit":
             return
         quality = next(c for c in trainer.callbacks if isinstance(c, Quality))
-        monitor, mode = (self.monitor, self.mode) if self.monitor else quality.deciding(module)
-        if monitor not in quality.scores:
-            raise UserError(
-                f"checkpoint.monitor is '{monitor}', which validation does not give; it gives "
-                f"{', '.join(quality.scores) or 'nothing'}."
-            )
+        monitor, mode = quality.deciding(module, quality.scores, self.monitor, self.mode)
         score = quality.scores[monitor]
         first = self.best is None or self._best_of != monitor  # another score cannot be compared with
         if first or (score < self.best if mode == "min" else score > self.best):

@@ -37,6 +37,7 @@ from genbench.callbacks import (
     Quality,
     StopSafely,
 )
+from genbench.cli import preflight
 from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
 from genbench.core import checkpoint as files
 from genbench.core import machine
@@ -212,6 +213,10 @@ class GenbenchCLI(LightningCLI):
             parser.add_lightning_class_args(cls, name)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
 
+    def _set_seed(self) -> None:
+        preflight.refuse_seed(self._get(self.config, "seed_everything"))
+        super()._set_seed()
+
     # ---- before anything is built -------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
@@ -341,6 +346,7 @@ class GenbenchCLI(LightningCLI):
                 f"{type(model).__name__} ({parameters:,} parameters) on {type(datamodule).__name__} "
                 f"{'×'.join(map(str, model.spec.shape))} -> {self.folder}"
             )
+        preflight.check(trainer, model, datamodule, self._get(self.config, "protocol"))
         try:
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:

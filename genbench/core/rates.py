@@ -18,8 +18,8 @@ from genbench.core.arguments import Bounds, Count, Positive, Share, Weight, Whol
 from genbench.core.errors import UserError
 from genbench.core.optim import loaded_class
 
-# Adam and its kin divide by the size of the gradient: a weight moves by about the rate in a step, and weights are near 1.
-# The step of the others is in proportion to the gradient, which may be small.
+# Adam and its kin divide by the size of the gradient: a weight moves by about the rate in a step, and few weights are
+# larger than 1. The step of the others is in proportion to the gradient, which may be small.
 Rate = Annotated[float, Bounds(above=0, at_most=10)]
 LargeRate = Annotated[float, Bounds(above=0, at_most=1000)]
 IN_PROPORTION = ("SGD", "ASGD", "LBFGS", "Adadelta")

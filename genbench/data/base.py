@@ -197,6 +197,7 @@ class ImageData(DataModule):
         download: bool = True,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size)
+        self._streams: dict[str, list[StreamSource]] = {}
         self.size = self.native_size if size is None else size
         self.channels = channels or self.native_channels
         self.fit = fit or self.native_fit
@@ -268,14 +269,25 @@ class ImageData(DataModule):
     def source(self, stage: Stage) -> Source:
         """The split at the wanted size, decoded to memory where it fits; made once."""
         if stage not in self._sources:
-            own = self.split(stage if stage in self.own_splits else "train")
-            streams = [self._stream(stage, split) for split in (own, own.other) if split is not None]
+            streams = self.streams(stage)
+            del self._streams[stage]
+            own = streams[0].split
             need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.jitter) ** 2
             need *= 1 if own.source is None else 2
             fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
             found = [self._decode(s, stage) if fits or self.memory == "yes" else s for s in streams]
             self._sources[stage] = found[0] if len(found) == 1 else Unpaired(*found)
         return self._sources[stage]
+
+    def streams(self, stage: Stage) -> list[StreamSource]:
+        """The pictures of a stage, not decoded yet; where there are two domains, those of both, B first.
+
+        They are kept until `source` takes them: what is looked at before training is not read twice.
+        """
+        if stage not in self._streams:
+            own = self.split(stage if stage in self.own_splits else "train")
+            self._streams[stage] = [self._stream(stage, split) for split in (own, own.other) if split is not None]
+        return self._streams[stage]
 
     def _stream(self, stage: Stage, split: Split) -> StreamSource:
         split, rows = self._rows(stage, split)
