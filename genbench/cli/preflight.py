@@ -67,13 +67,15 @@ def check(
             notes += validation(trainer, model, data)
         why, flags = testing(measured_by, model, data)
         if why:
-            notes.append(f"`test` cannot measure this model by {measured_by.name}: {why}. What can: `test {flags}`.")
+            notes.append(f"`test` cannot measure this model by {measured_by.name}: {why}. What can is `test {flags}`.")
+        if isinstance(data, ImageData):
+            data._streams.pop("test", None)  # which training does not read
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
 def refuse_seed(seed: int | bool | None) -> None:
-    """Raise UserError for a seed that NumPy does not take; true and false are Lightning's words for any and for none."""
+    """Refuse a seed that NumPy does not take; `true` and `false` are Lightning's words for any and none."""
     if seed is not None and not isinstance(seed, bool) and not 0 <= seed < SEEDS:
         raise UserError(f"seed_everything is {seed}; it must be a whole number from 0 to {SEEDS - 1}.")
 
@@ -180,17 +182,17 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
     if saver.monitor is None:
         usual = [f"val/{name}" for name in quality.usual(model)]
         chosen = next((name for name in usual if name in given), None)
+        why = scores.get(usual[0]) or f"the protocol {quality.protocol.name} does not ask for it"
         if chosen is None:
             raise UserError(
-                f"The validation split has {counted}, too few for {usual[0]}, by which the best checkpoint is chosen: "
-                f"{scores.get(usual[0]) or 'it is not scored by ' + quality.protocol.name}. Choose another score with "
-                f"`--checkpoint.monitor`, or {more}."
+                f"Validation on {counted} cannot give {usual[0]}, which tells which checkpoint is best: {why}. Choose "
+                f"another score with `--checkpoint.monitor`, or {more}."
             )
         if chosen == usual[0]:
             return []
         return [
-            f"the validation split has {counted}, too few for {usual[0]} ({scores.get(usual[0])}): {chosen} tells "
-            f"which checkpoint is best. To have {usual[0]}, {more}."
+            f"validation on {counted} cannot give {usual[0]}: {why}. In its place {chosen} tells which checkpoint is "
+            f"best; to have {usual[0]}, {more}."
         ]
     if saver.monitor in scores and saver.monitor not in given:
         raise UserError(
@@ -248,6 +250,20 @@ def testing(protocol: Protocol, model: GenerativeModule, data: DataModule) -> tu
         reasons.append(f"the weights of the extractor {name} are not at hand{fetched}")
         flags.append("--extractor vgg-random")
     return " and ".join(reasons), " ".join(flags)
+
+
+def measuring(protocol: str, model: GenerativeModule, data: LightningDataModule, checkpoint: str) -> str:
+    """The command that measures a trained model, such as works on this machine now."""
+    if not isinstance(data, DataModule):  # which a checkpoint does not keep
+        return f"python -m genbench evaluate --ckpt {checkpoint} --data NAME{imports(model)}"
+    flags = testing(protocols.load(protocol), model, data)[1]
+    return f"python -m genbench test --ckpt {checkpoint} {flags}".strip() + imports(model, data)
+
+
+def imports(*parts: object) -> str:
+    """The flags that a command needs to know the classes of a user's own, such as ` --import my.module`."""
+    modules = dict.fromkeys(type(part).__module__ for part in parts)
+    return "".join(f" --import {name}" for name in modules if name.partition(".")[0] != "genbench")
 
 
 def _split_fault(protocol: Protocol, model: GenerativeModule, data: DataModule) -> str | None:
@@ -338,7 +354,7 @@ def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:
         total += sum(size(getattr(model, name).state_dict().values()) for name in model.averaged)
     for player, optimizer in model._optimizers.items():
         total += _moments(optimizer) * size(model.parameters_of(player))
-    return total
+    return total + 50_000  # the config, and the names of all tensors
 
 
 def _moments(optimizer: dict[str, Any]) -> int:

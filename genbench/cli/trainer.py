@@ -378,13 +378,16 @@ class GenbenchCLI(LightningCLI):
             f"\nDone: {self.trainer.lightning_module.images_seen:,} images. Everything lies in {self.folder}/"
         )
         self._say_wandb()
-        if isinstance(self.trainer.lightning_module, Samples):
-            console.print(f"  sample:  python -m genbench sample --ckpt {last} --n 64 --out samples.png")
-        if isinstance(self.trainer.lightning_module, (Translates, Segments)):
-            console.print(f"  apply:   python -m genbench translate --ckpt {last} --input FOLDER --output FOLDER")
-        best = last.with_name("best.ckpt")
-        console.print(f"  measure: python -m genbench test --ckpt {best if best.exists() else last}")
-        console.print(f"  resume:  python -m genbench fit --ckpt {last} --max_images N")
+        model, data = self.trainer.lightning_module, self.trainer.datamodule
+        own = preflight.imports(model)
+        ckpt, best = shlex.quote(str(last)), last.with_name("best.ckpt")
+        if isinstance(model, Samples):
+            console.print(f"  sample:  python -m genbench sample --ckpt {ckpt} --n 64 --out samples.png{own}")
+        if isinstance(model, (Translates, Segments)):
+            console.print(f"  apply:   python -m genbench translate --ckpt {ckpt} --input FOLDER --output FOLDER{own}")
+        judged = shlex.quote(str(best)) if best.exists() else ckpt
+        console.print(f"  measure: {preflight.measuring(self._get(self.config, 'protocol'), model, data, judged)}")
+        console.print(f"  resume:  python -m genbench fit --ckpt {ckpt} --max_images N{preflight.imports(model, data)}")
 
     def _say_how_to_go_on(self, error: BaseException) -> None:
         last = self.folder / "checkpoints" / "last.ckpt"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genbench.core.batch import DataSpec
 from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
@@ -53,7 +54,7 @@ def expected(
     Raises:
         UserError: the evaluation will end in an error: nothing can be scored, or a condition cannot be asked for.
     """
-    reference, found = data.reference().spec, _Found(extractor, min(held.images, protocol.real))
+    reference, found = _compared(data), _Found(extractor, min(held.images, protocol.real))
     groups, generated, points = set(protocol.metrics), protocol.generated, len(reference.shape) == 1
     if protocol.pixels == "binary" and not reference.binary and isinstance(model, HasLikelihood):
         raise UserError(f"The protocol {protocol.name} is of binary pixels, and {data.name} has grey ones.")
@@ -88,6 +89,11 @@ def expected(
             f"{', '.join(protocol.metrics)}."
         )
     return found.scores
+
+
+def _compared(data: DataModule) -> DataSpec:
+    """The spec of `data.reference()`, which is not made where that takes long: a folder would be listed again."""
+    return data.reference().spec if getattr(data, "published_pixels", True) else data.spec
 
 
 class _Found:
@@ -141,7 +147,7 @@ class _Found:
 
     def _classifies(self, data: DataModule) -> bool:
         """Whether the extractor gives logits, which it tells by giving some."""
-        shape = data.reference().spec.shape
+        shape = _compared(data).shape
         kind = torch.float32 if len(shape) == 1 else torch.uint8
         return self.extractor(torch.zeros(1, *shape, dtype=kind))[1] is not None
 
