@@ -37,6 +37,10 @@ class Bounds:
     below: float | None = None
     words: str | None = None
 
+    def __repr__(self) -> str:
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "words"}
+        return f"Bounds({', '.join(f'{name}={value}' for name, value in given.items())})"
+
     def fault(self, value: float) -> str | None:
         """What is wrong with the value, as the end of a sentence; None where nothing is."""
         for bound, broken, said in (
