@@ -8,8 +8,9 @@ import torch
 from torch.optim import Optimizer, lr_scheduler
 from toy import SPEC, ToyGAN
 
-from genbench.core.arguments import items, numeric
+from genbench.core.arguments import declared, items, numeric
 from genbench.core.errors import UserError
+from genbench.core.optim import LinearDecay
 from genbench.core.rates import OPTIMIZER, SCHEDULE
 
 
@@ -29,6 +30,11 @@ def test_every_number_of_pytorchs_own_has_bounds(module, base, table):
             if a_number or str(p.annotation) in ("int", "float", "Iterable[int]", "float | list[float]"):
                 hint = table[p.name]
                 assert numeric(hint) or numeric(items(hint)), f"{cls.__name__}.{p.name}"
+
+
+def test_every_number_of_our_own_schedules_has_bounds():
+    for name, hint in declared(LinearDecay).items():
+        assert name in ("optimizer", "last_epoch") or numeric(hint)[0][1] is not None, name
 
 
 @pytest.mark.parametrize(
