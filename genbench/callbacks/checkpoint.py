@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,8 +65,16 @@ class Checkpoint(Callback, metaclass=Checked):
         if trainer.state.fn != "fit":
             return
         quality = next(c for c in trainer.callbacks if isinstance(c, Quality))
-        monitor, mode = quality.deciding(module, quality.scores, self.monitor, self.mode)
-        score = quality.scores[monitor]
+        given = [*quality.scores, *(quality.blank if self.monitor else ())]
+        monitor, mode = quality.deciding(module, given, self.monitor, self.mode)
+        score = quality.scores.get(monitor, math.nan)
+        if not math.isfinite(score):  # what a score is of may come later: of samples that are good enough, for one
+            why = quality.blank.get(monitor) or f"it is {score}"
+            if trainer.is_global_zero:
+                print(f"warning: best.ckpt stays as it is: {monitor} could not be computed ({why}).", file=sys.stderr)
+            if self._due(module):
+                self.save(trainer, module)
+            return
         first = self.best is None or self._best_of != monitor  # another score cannot be compared with
         if first or (score < self.best if mode == "min" else score > self.best):
             self.best, self._best_of = score, monitor

@@ -64,6 +64,7 @@ class Quality(Callback, metaclass=Checked):
         self._count = 0
         self._blocks: list[dict[str, Tensor]] = []  # of data that can be read here only
         self.scores: dict[str, float] = {}
+        self.blank: dict[str, str | None] = {}  # those that could not be computed, and why
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
         # before training, so that weights that are lacking are spoken of now
@@ -198,6 +199,7 @@ class Quality(Callback, metaclass=Checked):
         found = evaluate(module, data, self.protocol, extractor=self._judge, device=module.device)
         scores |= {name: entry["value"] for name, entry in found.metrics.items() if entry["value"] is not None}
         self.scores = {f"val/{name}": value for name, value in scores.items()}
+        self.blank = {f"val/{name}": entry["note"] for name, entry in found.metrics.items() if entry["value"] is None}
         if trainer.state.fn != "fit":
             module.log_dict(self.scores, rank_zero_only=False)
         elif trainer.is_global_zero:
