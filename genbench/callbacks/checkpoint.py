@@ -68,15 +68,11 @@ class Checkpoint(Callback, metaclass=Checked):
         given = [*quality.scores, *(quality.blank if self.monitor else ())]
         monitor, mode = quality.deciding(module, given, self.monitor, self.mode)
         score = quality.scores.get(monitor, math.nan)
-        if not math.isfinite(score):  # what a score is of may come later: of samples that are good enough, for one
+        if not math.isfinite(score) and trainer.is_global_zero:  # it may be later: once some samples are good, say
             why = quality.blank.get(monitor) or f"it is {score}"
-            if trainer.is_global_zero:
-                print(f"warning: best.ckpt stays as it is: {monitor} could not be computed ({why}).", file=sys.stderr)
-            if self._due(module):
-                self.save(trainer, module)
-            return
+            print(f"warning: best.ckpt stays as it is: {monitor} could not be computed ({why}).", file=sys.stderr)
         first = self.best is None or self._best_of != monitor  # another score cannot be compared with
-        if first or (score < self.best if mode == "min" else score > self.best):
+        if math.isfinite(score) and (first or (score < self.best if mode == "min" else score > self.best)):
             self.best, self._best_of = score, monitor
             self.save(trainer, module, best=True)
         elif self._due(module):

@@ -60,18 +60,23 @@ def check(
     refuse_unwritable(folder)
     notes = room(trainer, model, folder)
     if isinstance(data, DataModule):
-        data.prepare_data()
-        training_images(model, data)
-        look_at_files(data)
-        if trainer.limit_val_batches:
-            notes += validation(trainer, model, data)
-        why, flags = testing(measured_by, model, data)
-        if why:
-            notes.append(f"`test` cannot measure this model by {measured_by.name}: {why}. What can is `test {flags}`.")
-        if isinstance(data, ImageData):
-            data._streams.pop("test", None)  # which training does not read
+        with torch.random.fork_rng([]):  # networks that judge draw their first weights
+            notes += _look_ahead(trainer, model, data, measured_by)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, measured_by: Protocol) -> list[str]:
+    data.prepare_data()
+    training_images(model, data)
+    look_at_files(data)
+    notes = validation(trainer, model, data) if trainer.limit_val_batches else []
+    why, flags = testing(measured_by, model, data)
+    if why:
+        notes.append(f"`test` cannot measure this model by {measured_by.name}: {why}. What can is `test {flags}`.")
+    if isinstance(data, ImageData):
+        data._streams.pop("test", None)  # which training does not read
+    return notes
 
 
 def refuse_seed(seed: int | bool | None) -> None:
