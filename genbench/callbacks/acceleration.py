@@ -9,6 +9,7 @@ import torch
 from lightning import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
 
+from genbench.core.arguments import Checked
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import allow_tf32
 
@@ -22,7 +23,7 @@ class Unprofiled(PassThroughProfiler):
         return self.nothing
 
 
-class Acceleration(Callback):
+class Acceleration(Callback, metaclass=Checked):
     """Settings of speed.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning import Callback
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genbench.callbacks.conditions import in_turn
 from genbench.callbacks.monitor import monitor_of
+from genbench.core.arguments import Bounds, Checked, Share, Weight
 from genbench.core.batch import Batch
 from genbench.core.capabilities import Samples
 from genbench.core.module import GenerativeModule
@@ -38,7 +39,7 @@ class Spell:
         return news
 
 
-class Balance(Callback):
+class Balance(Callback, metaclass=Checked):
     """Watches a game of a generator and a `discriminator` or `critic`, logs `diversity`, and says what goes wrong.
 
     Verdicts follow from the terms that the discriminator logs, as `Monitor` reads them: `d_real` and `d_fake`, the mean
@@ -65,10 +66,10 @@ class Balance(Callback):
         self,
         every_images: Images = Images(10_000),
         patience_images: Images = Images(20_000),
-        sure: float = 0.99,
-        fooled: float = 0.9,
-        rest: float = 0.02,
-        collapsed: float = 0.1,
+        sure: Share = 0.99,
+        fooled: Share = 0.9,
+        rest: Annotated[float, Bounds(at_least=0, at_most=0.5)] = 0.02,
+        collapsed: Weight = 0.1,
     ) -> None:
         self.every_images, self.patience_images = Images(every_images), Images(patience_images)
         self.sure, self.fooled, self.rest, self.collapsed = sure, fooled, rest, collapsed

@@ -12,12 +12,13 @@ import torch.distributed as dist
 from lightning import Callback
 
 from genbench.callbacks.checkpoint import Checkpoint, validation_follows
+from genbench.core.arguments import Checked
 from genbench.core.errors import Interrupted
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
 
-class Budget(Callback):
+class Budget(Callback, metaclass=Checked):
     """Ends training at the first batch that brings the images seen to `max_images`.
 
     Args:

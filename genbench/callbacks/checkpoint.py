@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,7 @@ from lightning import Callback
 
 from genbench.callbacks.quality import Quality
 from genbench.core import checkpoint as files
+from genbench.core.arguments import Checked
 from genbench.core.errors import Interrupted, UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
@@ -21,14 +24,15 @@ def validation_follows(trainer) -> bool:
     return trainer.enable_validation and (trainer.val_check_batch == 1 or trainer.should_stop)
 
 
-class Checkpoint(Callback):
+class Checkpoint(Callback, metaclass=Checked):
     """Saves to `<run>/checkpoints/`. A file is replaced only by one that is complete and on disk.
 
     Args:
         every_images: How often `last.ckpt` is written
         monitor: The validation score that decides which checkpoint is `best.ckpt`. Default: what the model is for: the
             Fréchet distance of its samples, else the error of its reconstructions, else its likelihood
-        mode: Whether a small or a large score is good, where `monitor` is given
+        mode: Whether a small or a large score is good, where `monitor` is given. Default: as is known of the score;
+            of a score of the model's own it must be said
         keep_every: Also keep `<images seen>.ckpt` every so many images. Default: the last and the best alone
     """
 
@@ -36,7 +40,7 @@ class Checkpoint(Callback):
         self,
         every_images: Images = Images(100_000),
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         keep_every: Images | None = None,
     ) -> None:
         self.every_images, self.monitor, self.mode = Images(every_images), monitor, mode
@@ -68,17 +72,16 @@ class Checkpoint(Callback):
         if trainer.state.fn != "fit":
             return
         quality = next(c for c in trainer.callbacks if isinstance(c, Quality))
-        monitor, mode = (self.monitor, self.mode) if self.monitor else quality.deciding(module)
-        if monitor not in quality.scores:
-            raise UserError(
-                f"checkpoint.monitor is '{monitor}', which validation does not give; it gives "
-                f"{', '.join(quality.scores) or 'nothing'}."
-            )
-        score = quality.scores[monitor]
+        given = [*quality.scores, *(quality.blank if self.monitor else ())]
+        monitor, mode = quality.deciding(module, given, self.monitor, self.mode)
+        score = quality.scores.get(monitor, math.nan)
+        if not math.isfinite(score) and trainer.is_global_zero:  # it may be later: once some samples are good, say
+            why = quality.blank.get(monitor) or f"it is {score}"
+            print(f"warning: best.ckpt stays as it is: {monitor} could not be computed ({why}).", file=sys.stderr)
         # a score of another name, direction or protocol cannot be compared with
         kind = f"{monitor} {mode} {quality.protocol.name}"
         first = self.best is None or self._best_of not in (kind, monitor)  # the monitor alone in older checkpoints
-        if first or (score < self.best if mode == "min" else score > self.best):
+        if math.isfinite(score) and (first or (score < self.best if mode == "min" else score > self.best)):
             self.best, self._best_of = score, kind
             self.save(trainer, module, best=True)
         elif self._due(module) or trainer.should_stop:

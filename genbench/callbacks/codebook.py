@@ -8,11 +8,12 @@ from lightning import Callback
 
 from genbench.callbacks.balance import Spell
 from genbench.callbacks.monitor import monitor_of
+from genbench.core.arguments import Checked, Share
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
 
-class Codebook(Callback):
+class Codebook(Callback, metaclass=Checked):
     """Says when most of a codebook has died, from what the model logs: `used`, the share of codes that are used at
     least a tenth as often as an even share, and `perplexity`. Models without a codebook are left alone.
 
@@ -21,7 +22,7 @@ class Codebook(Callback):
         dead: Share of codes in use below which the codebook has died
     """
 
-    def __init__(self, patience_images: Images = Images(20_000), dead: float = 0.1) -> None:
+    def __init__(self, patience_images: Images = Images(20_000), dead: Share = 0.1) -> None:
         self.patience_images, self.dead = Images(patience_images), dead
         self._spell = Spell(self.patience_images)
         self._read_at = -1

@@ -10,12 +10,13 @@ import torch.distributed as dist
 from lightning import Callback
 from torch import Tensor
 
+from genbench.core.arguments import Checked, Share
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
 
 
-class EMA(Callback):
+class EMA(Callback, metaclass=Checked):
     """Averages the weights of `module.averaged`, copies their buffers, and puts them in place wherever a model is
     judged: validation, samples, `genbench.load`. Raw and averaged weights both stand in every checkpoint.
 
@@ -29,7 +30,7 @@ class EMA(Callback):
     """
 
     def __init__(
-        self, halflife: Images = Images(10_000), rampup: float = 0.05, every_images: Images = Images(500),
+        self, halflife: Images = Images(10_000), rampup: Share = 0.05, every_images: Images = Images(500),
         enabled: bool = True,
     ) -> None:  # fmt: skip
         self.halflife, self.rampup, self.every_images = Images(halflife), rampup, Images(every_images)

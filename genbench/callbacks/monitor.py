@@ -18,6 +18,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from genbench.callbacks.budget import Budget
+from genbench.core.arguments import Checked, Weight
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
@@ -28,7 +29,7 @@ LAST = ("d_real", "d_fake")  # after the losses
 BAR = (15, 24)  # characters, at least and at most; less only where a terminal has no room for what must be known
 
 
-class Monitor(Callback):
+class Monitor(Callback, metaclass=Checked):
     """Reads the loss terms every so many images, logs them, and shows a progress bar.
 
     Without a terminal it prints a line now and then instead. With the terms it logs `<player>/grad_norm`, the norm of
@@ -46,8 +47,8 @@ class Monitor(Callback):
     def __init__(
         self,
         every_images: Images = Images(2000),
-        refresh_seconds: float = 0.25,
-        line_seconds: float = 15.0,
+        refresh_seconds: Weight = 0.25,
+        line_seconds: Weight = 15.0,
         show: bool = True,
     ) -> None:
         self.every_images, self.show = Images(every_images), show

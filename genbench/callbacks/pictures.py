@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning import Callback
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
+from genbench.core.arguments import Bounds, Checked
 from genbench.core.batch import from_uint8, to_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import reason, warn
@@ -50,7 +51,7 @@ def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-class Pictures(Callback):
+class Pictures(Callback, metaclass=Checked):
     """Writes grids to `<run>/samples/`, `reconstructions/`, `translations/`, `masks/`, and to loggers that take images.
 
     The samples' noise is the same in every grid, the reconstructed images too; the weights are the averaged ones. A
@@ -66,7 +67,12 @@ class Pictures(Callback):
         film: At the end, join the grids to an animation: gif, webp or none
     """
 
-    def __init__(self, every_images: Images = Images(50_000), n: int = 64, film: str = "gif") -> None:
+    def __init__(
+        self,
+        every_images: Images = Images(50_000),
+        n: Annotated[int, Bounds(at_least=1, at_most=10_000)] = 64,
+        film: Literal["gif", "webp", "none"] = "gif",
+    ) -> None:
         self.every_images, self.n, self.film = Images(every_images), n, film
         self._shown_at = -1
         self._failed: set[str] = set()  # what was said to have failed

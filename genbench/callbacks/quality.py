@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from typing import Any
+from collections.abc import Collection
+from typing import Annotated, Any
 
 import torch
 from lightning import Callback
 from torch import Tensor
 
 from genbench.core import ranks
+from genbench.core.arguments import Bounds, Checked
 from genbench.core.batch import to_stored
 from genbench.core.capabilities import Classifies, HasLikelihood, Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import UserError
@@ -19,12 +22,15 @@ from genbench.data.module import DataModule
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.expected import Expected, Held, expected
 from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.images import TensorImages
-from genbench.metrics.scales import scale
+from genbench.metrics.scales import SCALES
+
+FEW = "a distance between distributions needs at least 2"
 
 
-class Quality(Callback):
+class Quality(Callback, metaclass=Checked):
     """Validates every so many images and logs, with averaged weights:
 
     val/<name>  means over the split of what the model's `validation_step` returns for each image
@@ -43,12 +49,10 @@ class Quality(Callback):
         self,
         every_images: Images = Images(100_000),
         protocol: str = "quick",
-        samples: int | None = None,
+        samples: Annotated[int, Bounds(at_least=2, words=FEW)] | None = None,
         extractor: str | None = None,
     ) -> None:
         self.every_images = Images(every_images)
-        if samples is not None and samples < 2:
-            raise UserError(f"quality.samples is {samples}; a distance between distributions needs at least 2.")
         self.protocol = protocols.load(protocol).changed(generated=samples, extractor=extractor)
         if self.protocol.split != "val":
             raise UserError(
@@ -60,13 +64,23 @@ class Quality(Callback):
         self._count = 0
         self._blocks: list[dict[str, Tensor]] = []  # of data that can be read here only
         self.scores: dict[str, float] = {}
+        self.blank: dict[str, str | None] = {}  # those that could not be computed, and why
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
         # before training, so that weights that are lacking are spoken of now
-        self._judge = ranks.first_alone(lambda: self._build(trainer))
+        self._judge = ranks.first_alone(lambda: self.judge(trainer.datamodule))
 
-    def _build(self, trainer) -> Extractor:
-        data = trainer.datamodule
+    def judge(self, data: Any) -> Extractor:
+        """The network that validation takes features from; made once.
+
+        Raises:
+            UserError: there is no such one, or it was asked for and its weights are not at hand.
+        """
+        if self._judge is None:
+            self._judge = self._build(data)
+        return self._judge
+
+    def _build(self, data: Any) -> Extractor:
         try:
             usual = getattr(data, "extractor", "inception")
             name = usual if self.protocol.extractor == "default" else self.protocol.extractor
@@ -74,28 +88,80 @@ class Quality(Callback):
         except UserError as error:
             if self.protocol.extractor != "default":
                 raise
-            if trainer.is_global_zero:
+            if ranks.rank() == 0:
                 print(f"note: {error}\nValidation goes on with the features of a random VGG16.", file=sys.stderr)
             return extractors.build("vgg-random")
 
-    def deciding(self, module: GenerativeModule) -> tuple[str, str]:
-        """The score that tells which checkpoint is best, and whether `min` or `max` is."""
-        scores = {
-            Samples: self._judge.score("fid"),
+    def expected(self, module: GenerativeModule, data: DataModule, held: Held) -> Expected:
+        """The scores that validation will give of a split like that, without `val/`, and why others are not given."""
+        scores = expected(module, data, self.protocol, self.judge(data), held)
+        if isinstance(module, Classifies) and held.label is not None:
+            scores["accuracy"] = None
+        return scores
+
+    def usual(self, module: GenerativeModule) -> list[str]:
+        """The scores that may tell which checkpoint is best where nobody names one, the first choice first."""
+        scores: dict[type, list[str]] = {
+            Samples: [self._judge.score("fid")],
             # the true image is not asked for where training has no pairs
-            Translates: "translation_mse" if module.spec.target == "image" else self._judge.score("translation_fid"),
-            Reconstructs: "mse",
-            HasLikelihood: "nats",
-            Segments: "mean_iou",
-            Classifies: "accuracy",
+            Translates: ["translation_mse"]
+            if module.spec.target == "image"
+            else [self._judge.score("translation_fid"), "cycle_l1"],
+            Reconstructs: ["mse"],
+            HasLikelihood: ["nats"],
+            Segments: ["mean_iou"],
+            Classifies: ["accuracy"],
         }
-        for capability, score in scores.items():
-            if isinstance(module, capability):
-                return f"val/{score}", "min" if scale(score).better == "lower" else "max"
-        raise UserError(
-            f"{type(module).__name__} has no ability that validation scores; name one of its own scores with "
-            "`--checkpoint.monitor val/NAME --checkpoint.mode min|max`."
-        )
+        found = [name for capability, names in scores.items() if isinstance(module, capability) for name in names]
+        if not found:
+            raise UserError(
+                f"{type(module).__name__} has no ability that validation scores; name one of its own scores with "
+                "`--checkpoint.monitor val/NAME --checkpoint.mode min|max`."
+            )
+        return found
+
+    def deciding(
+        self, module: GenerativeModule, given: Collection[str], monitor: str | None = None, mode: str | None = None
+    ) -> tuple[str, str]:
+        """The score that tells which checkpoint is best, and whether `min` or `max` is.
+
+        Args:
+            module: The model that is trained
+            given: Names of the scores that validation gives, with their `val/`
+            monitor, mode: What the user asked for
+
+        Raises:
+            UserError: validation does not give that score, or none that could decide; or the mode is against it.
+        """
+        if monitor is None:
+            names = [f"val/{name}" for name in self.usual(module)]
+            monitor = next((name for name in names if name in given), None)
+            if monitor is None:
+                raise UserError(
+                    f"Validation does not give {names[0]}, which tells which checkpoint is best; it gives "
+                    f"{', '.join(given) or 'nothing'}. Name another score with `--checkpoint.monitor val/NAME "
+                    "--checkpoint.mode min|max`, or hold out more images with `--data.val_size`."
+                )
+            mode = None
+        if monitor not in given:
+            near = difflib.get_close_matches(monitor, given, 1)
+            raise UserError(
+                f"checkpoint.monitor is '{monitor}', which validation does not give; it gives "
+                f"{', '.join(given) or 'nothing'}." + (f" Did you mean {near[0]}?" if near else "")
+            )
+        known = SCALES.get(monitor.removeprefix("val/").partition("-")[0])
+        right = {"lower": "min", "higher": "max"}.get(known.better if known else None)
+        if mode is None and right is None:
+            raise UserError(
+                f"checkpoint.monitor is {monitor}, of which it is not known whether small or large is good: say "
+                "`--checkpoint.mode min` or `max`."
+            )
+        if mode is not None and right is not None and mode != right:
+            raise UserError(
+                f"checkpoint.mode is {mode}, and {'small' if right == 'min' else 'large'} values of {monitor} are "
+                f"good: say `--checkpoint.mode {right}`, or leave it out."
+            )
+        return monitor, mode or right
 
     def on_train_batch_start(self, trainer, module: GenerativeModule, batch: Any, batch_idx: int) -> None:
         # Lightning validates when batch_idx + 1 divides by this: now, or not at all
@@ -133,6 +199,7 @@ class Quality(Callback):
         found = evaluate(module, data, self.protocol, extractor=self._judge, device=module.device)
         scores |= {name: entry["value"] for name, entry in found.metrics.items() if entry["value"] is not None}
         self.scores = {f"val/{name}": value for name, value in scores.items()}
+        self.blank = {f"val/{name}": entry["note"] for name, entry in found.metrics.items() if entry["value"] is None}
         if trainer.state.fn != "fit":
             module.log_dict(self.scores, rank_zero_only=False)
         elif trainer.is_global_zero:

@@ -9,12 +9,13 @@ from typing import Any
 from lightning import Callback
 
 from genbench.core import machine
+from genbench.core.arguments import Checked, Weight
 from genbench.core.errors import Interrupted
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 
 
-class Stopwatch(Callback):
+class Stopwatch(Callback, metaclass=Checked):
     """Ends a run by `Interrupted(0)` once its speed is known, and writes it to a JSON file.
 
     Args:
@@ -23,7 +24,7 @@ class Stopwatch(Callback):
         warmup: How long to train before: first steps compile, allocate and fill caches. At least 5 steps too
     """
 
-    def __init__(self, out: str, seconds: float = 10.0, warmup: float = 4.0) -> None:
+    def __init__(self, out: str, seconds: Weight = 10.0, warmup: Weight = 4.0) -> None:
         self.out, self.seconds, self.warmup = out, seconds, warmup
         self.found: dict[str, Any] = {}
         self._steps, self._began = 0, 0.0

@@ -129,6 +129,7 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
     Raises:
         UserError: with all that `fit` would refuse in any of them.
     """
+    from genbench.callbacks import Quality
     from genbench.cli import sentence
     from genbench.cli.fit import with_configs
     from genbench.cli.trainer import Parser, refuse_what_players_cannot
@@ -157,6 +158,9 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
             if isinstance(data, DataModule):
                 data.check_share(each["devices"] * each["nodes"])
                 _judge(protocol, data)
+            quality, monitor = Quality(**dump["quality"]), dump["checkpoint"]["monitor"]
+            if monitor:  # whether validation gives it is known once the data is at hand
+                quality.deciding(model, [monitor], monitor, dump["checkpoint"]["mode"])
             each["parameters"] = sum(p.numel() for p in model.parameters())
             kept, images = dump["checkpoint"]["keep_every"], experiment.budget.images
             each["checkpoints"] = 2 + (images // kept if kept and images else 0)

@@ -37,7 +37,7 @@ from genbench.callbacks import (
     Quality,
     StopSafely,
 )
-from genbench.cli import resume
+from genbench.cli import preflight, resume
 from genbench.cli.resume import Change
 from genbench.cli.runs import (
     Place,
@@ -217,6 +217,10 @@ class GenbenchCLI(LightningCLI):
             parser.add_lightning_class_args(cls, name)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
 
+    def _set_seed(self) -> None:
+        preflight.refuse_seed(self._get(self.config, "seed_everything"))
+        super()._set_seed()
+
     # ---- before anything is built -------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
@@ -385,6 +389,7 @@ class GenbenchCLI(LightningCLI):
                     f"{type(model).__name__} ({parameters:,} parameters) on {type(datamodule).__name__} "
                     f"{'×'.join(map(str, model.spec.shape))} -> {self.folder}"
                 )
+            preflight.check(trainer, model, datamodule, self._get(self.config, "protocol"))
             self._prepare(model)
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
@@ -489,13 +494,16 @@ class GenbenchCLI(LightningCLI):
             f"\nDone: {self.trainer.lightning_module.images_seen:,} images. Everything lies in {self.folder}/"
         )
         self._say_wandb()
-        if isinstance(self.trainer.lightning_module, Samples):
-            console.print(f"  sample:  python -m genbench sample --ckpt {last} --n 64 --out samples.png")
-        if isinstance(self.trainer.lightning_module, (Translates, Segments)):
-            console.print(f"  apply:   python -m genbench translate --ckpt {last} --input FOLDER --output FOLDER")
-        best = last.with_name("best.ckpt")
-        console.print(f"  measure: python -m genbench test --ckpt {best if best.exists() else last}")
-        console.print(f"  resume:  python -m genbench fit --ckpt {last} --max_images N")
+        model, data = self.trainer.lightning_module, self.trainer.datamodule
+        own = preflight.imports(model)
+        ckpt, best = shlex.quote(str(last)), last.with_name("best.ckpt")
+        if isinstance(model, Samples):
+            console.print(f"  sample:  python -m genbench sample --ckpt {ckpt} --n 64 --out samples.png{own}")
+        if isinstance(model, (Translates, Segments)):
+            console.print(f"  apply:   python -m genbench translate --ckpt {ckpt} --input FOLDER --output FOLDER{own}")
+        judged = shlex.quote(str(best)) if best.exists() else ckpt
+        console.print(f"  measure: {preflight.measuring(self._get(self.config, 'protocol'), model, data, judged)}")
+        console.print(f"  resume:  python -m genbench fit --ckpt {ckpt} --max_images N{preflight.imports(model, data)}")
 
     def _say_how_to_go_on(self, error: BaseException) -> None:
         last = self.folder / "checkpoints" / "last.ckpt"

@@ -1,30 +1,212 @@
-"""What a model or a data set was built with, kept so that a checkpoint alone can build it again."""
+"""What a class was built with: each number within the bounds that its annotation declares, and all of it kept so that a
+checkpoint alone can build the object again.
+
+    def __init__(self, width: Count = 64, dropout: Annotated[float, Bounds(at_least=0, below=1)] = 0.5) -> None:
+
+A number that is NaN or infinite is refused whatever is declared.
+"""
 
 from __future__ import annotations
 
 import inspect
+import math
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
+from genbench.core.units import Images
 
 
-class Remembers(type):
-    """Notes in `_arguments` what an object was built with, from a config or in Python, as plain types."""
+@dataclass(frozen=True)
+class Bounds:
+    """Of a number, declared as `Annotated[float, Bounds(...)]`.
+
+    at_least, above, at_most, below  what it is compared with; None for no bound
+    words                            what a number outside is told, where the bounds alone do not say why
+    """
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    words: str | None = None
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "words"}
+        return f"Bounds({', '.join(f'{name}={value}' for name, value in given.items())})"
+
+    def fault(self, value: float) -> str | None:
+        """What is wrong with the value, as the end of a sentence; None where nothing is."""
+        for bound, broken, said in (
+            (self.at_least, lambda b: value < b, "at least"),
+            (self.above, lambda b: value <= b, "above"),
+            (self.at_most, lambda b: value > b, "at most"),
+            (self.below, lambda b: value >= b, "below"),
+        ):
+            if bound is not None and broken(bound):
+                return self.words or f"it must be {said} {bound}"
+        return None
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The numbers of a `Literal`."""
+
+    choices: tuple[int, ...]
+
+    def fault(self, value: float) -> str | None:
+        return None if value in self.choices else f"it must be {' or '.join(map(str, self.choices))}"
+
+
+MOST = 2**31 - 1  # of what is counted: beyond it arrays cannot be indexed
+Count = Annotated[int, Bounds(at_least=1, at_most=MOST)]
+Whole = Annotated[int, Bounds(at_least=0, at_most=MOST)]
+Width = Annotated[int, Bounds(at_least=1, at_most=2**16)]  # of a layer
+Depth = Annotated[int, Bounds(at_least=1, at_most=1000)]  # layers
+Halvings = Annotated[int, Bounds(at_least=0, at_most=16)]
+Side = Annotated[int, Bounds(at_least=1, at_most=2**14)]  # of an image, in pixels
+Seed = Annotated[int, Bounds(at_least=0, at_most=2**63 - 1)]
+Weight = Annotated[float, Bounds(at_least=0)]
+Positive = Annotated[float, Bounds(above=0)]
+Sigma = Annotated[float, Bounds(above=0, words="a standard deviation is above 0, or `learned`")]
+Share = Annotated[float, Bounds(at_least=0, at_most=1, words="it must lie between 0 and 1")]
+
+
+class Checked(type):
+    """Refuses numbers outside their bounds before an object is built, from a config or in Python.
+
+    A class says in `_setting` what its arguments are called before their dot: `model` for `model.width`; by default
+    its own name in lower case, as the settings of callbacks are called.
+    """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        self = cls.__new__(cls)
+        arguments = cls.given(args, kwargs)
+        refuse_outside(cls, arguments)
+        return super().__call__(*args, **kwargs)
+
+    def given(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name, those for a base class included."""
         signature = inspect.signature(cls.__init__)
         with suppress(TypeError):  # wrong arguments: let __init__ say so
-            arguments = signature.bind_partial(self, *args, **kwargs).arguments
+            this, *_ = signature.parameters
+            arguments = dict(signature.bind_partial(None, *args, **kwargs).arguments)
+            del arguments[this]
             for name, parameter in signature.parameters.items():
                 if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     arguments |= arguments.pop(name, {})
-            self.__dict__["_arguments"] = {k: plain(k, v) for k, v in arguments.items() if v is not self}
+            return arguments
+        return {}
+
+
+class Remembers(Checked):
+    """Notes in `_arguments` what an object was built with, as plain types."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        arguments = cls.given(args, kwargs)
+        refuse_outside(cls, arguments)
+        self = cls.__new__(cls)
+        self.__dict__["_arguments"] = {name: plain(name, value) for name, value in arguments.items()}
         self.__init__(*args, **kwargs)
         return self
+
+
+# ---- bounds ---------------------------------------------------------------------------------------------------------
+
+
+def refuse_outside(cls: type, arguments: Mapping[str, Any]) -> None:
+    """Raise UserError for a number that is outside the bounds that `cls` declares for it, NaN or infinite."""
+    setting, hints = getattr(cls, "_setting", cls.__name__.lower()), declared(cls)
+    for name, value in arguments.items():
+        refuse(f"{setting}.{name}", value, hints.get(name, Any))
+
+
+@cache
+def declared(cls: type) -> dict[str, Any]:
+    """The annotations of all arguments that `cls` takes, those of its bases included."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        init = vars(base).get("__init__")
+        if inspect.isfunction(init):
+            with suppress(NameError, TypeError, AttributeError):  # names that exist for a type checker alone
+                found |= get_type_hints(init, include_extras=True)
+    return {name: hint for name, hint in found.items() if name != "return"}
+
+
+def numeric(hint: Any) -> list[tuple[type, Bounds | OneOf | None]]:
+    """The kinds of number that an annotation allows (int, float or Images), each with its bounds if it has any."""
+    if get_origin(hint) is Annotated:
+        kind, *more = get_args(hint)
+        bounds = next((m for m in more if isinstance(m, Bounds)), None)
+        return [(k, bounds or own) for k, own in numeric(kind)]
+    if get_origin(hint) in (Union, UnionType):
+        return [found for part in get_args(hint) for found in numeric(part)]
+    if get_origin(hint) is Literal and all(_is_number(choice) for choice in get_args(hint)):
+        return [(int, OneOf(get_args(hint)))]
+    return [(hint, None)] if hint in (int, float, Images) else []
+
+
+def items(hint: Any) -> Any:
+    """The annotation of the items of a sequence."""
+    if get_origin(hint) in (Union, UnionType):
+        return next((found for part in get_args(hint) if (found := items(part)) is not Any), Any)
+    origin = get_origin(hint)
+    return get_args(hint)[0] if isinstance(origin, type) and issubclass(origin, Sequence) else Any
+
+
+def refuse(name: str, value: Any, hint: Any = Any) -> None:
+    """Raise UserError, with the name as the user writes it, where `value` holds a number that it must not.
+
+    A list is checked item by item, and a dict value by value.
+    """
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            refuse(f"{name}.{key}", part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            refuse(name, part, items(hint))
+    elif kinds := numeric(hint):
+        if value is not None and not _is_other(value, hint):
+            faults = [_fault(value, *kind) for kind in kinds]
+            if None not in faults:
+                raise UserError(f"{name} is {value!r}; {faults[0]}.")
+    elif _is_number(value) and not math.isfinite(value):
+        raise UserError(f"{name} is {value}; it must be a finite number.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_other(value: Any, hint: Any) -> bool:
+    """Whether a value that is no number is what an annotation allows besides numbers, as far as that is known."""
+    return not _is_number(value) and get_origin(hint) in (Union, UnionType) and _others(hint)
+
+
+def _others(hint: Any) -> bool:
+    return any(part is not type(None) and not numeric(part) for part in get_args(hint))
+
+
+def _fault(value: Any, kind: type, bounds: Bounds | OneOf | None) -> str | None:
+    if kind is Images:
+        try:
+            Images(value)
+        except ValueError as error:
+            return "it is " + str(error).partition(" is ")[2]
+        return None
+    if not _is_number(value) or (kind is int and not isinstance(value, int)):
+        return f"it must be a {'whole ' if kind is int else ''}number"
+    if not math.isfinite(value):
+        return "it must be a finite number"
+    return bounds.fault(value) if bounds else None
+
+
+# ---- what checkpoints keep ------------------------------------------------------------------------------------------
 
 
 def loaded_classes(base: type) -> dict[str, type]:

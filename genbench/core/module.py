@@ -34,11 +34,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import genbench
-from genbench.core import ranks
-from genbench.core.arguments import Remembers
+from genbench.core import ranks, rates
+from genbench.core.arguments import Count, Positive, Remembers
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Samples, taking_a_number
-from genbench.core.errors import NonFiniteLoss, UserError, refuse_below
+from genbench.core.errors import NonFiniteLoss, UserError
 from genbench.core.noise import Draws, mix
 from genbench.core.optim import Schedule, build_optimizer, build_schedule, look_ahead, merge
 
@@ -105,6 +105,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     changeable: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False
     per_process: ClassVar[tuple[str, ...]] = ()
+    _setting = "model"
 
     spec: DataSpec
 
@@ -121,9 +122,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         optimizers: dict[str, dict[str, Any]] | None = None,
         schedule: dict[str, Any] | None = None,
         schedules: dict[str, dict[str, Any]] | None = None,
-        accumulate: int = 1,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
+        accumulate: Count = 1,
+        clip_norm: Positive | None = None,
+        clip_value: Positive | None = None,
     ) -> None:
         super().__init__()
         if spec is None:
@@ -137,11 +138,13 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         default = merge(ADAM, optimizer)
         self._optimizers = {name: merge(default, (optimizers or {}).get(name)) for name in self.players}
         self._schedules = {name: merge(schedule, (schedules or {}).get(name)) for name in self.players}
+        for name in self.players:
+            self._optimizers[name] = rates.checked(self._optimizers[name], "optimizer", name, optimizers)
+            self._schedules[name] = rates.checked(self._schedules[name], "schedule", name, schedules)
         for argument, given in {"optimizers": optimizers, "schedules": schedules}.items():
             for name in given or {}:
                 if name not in self.players:
                     raise UserError(f"{argument} names the player '{name}'; the players are {', '.join(self.players)}.")
-        refuse_below(1, {"accumulate": accumulate})
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
 
         self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights

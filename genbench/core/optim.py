@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from genbench.core.arguments import Count, Whole
 from genbench.core.errors import UserError
 from genbench.core.units import Images
 
@@ -23,7 +24,7 @@ KIMG = 1000  # images to one step of a schedule
 class LinearDecay(LRScheduler):
     """The full rate up to step `start`, and from there on a straight line to none at step `end`."""
 
-    def __init__(self, optimizer: Optimizer, start: int, end: int, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, start: Whole, end: Count, last_epoch: int = -1) -> None:
         if not 0 <= start < end:
             raise ValueError(f"start is {start} and end is {end}, which must come after it")
         self.start, self.end = start, end

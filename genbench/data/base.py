@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from genbench.core.arguments import Bounds, Count, Seed, Side, Whole
 from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.core.noise import mix, per_seed
@@ -176,26 +177,27 @@ class ImageData(DataModule):
     def __init__(
         self,
         root: str | None = None,
-        size: int | None = None,
+        size: Side | None = None,
         channels: Literal[1, 3] | None = None,
         fit: Literal["crop", "pad", "stretch", "none"] | None = None,
         enlarge: bool | None = None,
         flip: bool | None = None,
-        jitter: int = 0,
+        jitter: Whole = 0,
         binarize: Literal["none", "static", "dynamic"] = "none",
         task: Task = "none",
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        val_size: int | None = None,
-        subset: int | str | None = None,
-        per_class: int | None = None,
-        labelled: int | None = None,
-        split_seed: int = 0,
+        batch_size: Count = 64,
+        eval_batch_size: Count = 256,
+        val_size: Count | None = None,
+        subset: Count | str | None = None,
+        per_class: Count | None = None,
+        labelled: Count | None = None,
+        split_seed: Seed = 0,
         memory: Literal["auto", "yes", "no"] = "auto",
-        workers: int | None = None,
+        workers: Annotated[int, Bounds(at_least=0, at_most=1024)] | None = None,
         download: bool = True,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size)
+        self._streams: dict[str, list[StreamSource]] = {}
         self.size = self.native_size if size is None else size
         self.channels = channels or self.native_channels
         self.fit = fit or self.native_fit
@@ -208,13 +210,13 @@ class ImageData(DataModule):
         self.memory, self.download = memory, download
         self.workers = workers
 
-        least = {"size": 1, "val_size": 1, "per_class": 1, "labelled": 1}
-        if isinstance(subset, str):
-            if not re.fullmatch(r"\d+(\.\d+)?%", subset) or not 0 < float(subset[:-1]) <= 100:
-                raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
-        else:
-            least["subset"] = 1
-        self.refuse_less(**least, workers=0, jitter=0)
+        if isinstance(subset, str) and not (re.fullmatch(r"\d+(\.\d+)?%", subset) and 0 < float(subset[:-1]) <= 100):
+            raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
+        if jitter > self.size:
+            raise UserError(
+                f"data.jitter is {jitter}, and the images are {self.size} pixels a side: training would show no more "
+                f"than a corner of each. It must be at most {self.size}."
+            )
         if jitter and self.fit == "none":
             raise UserError("data.jitter scales training images up, and data.fit is `none`, which scales nothing.")
         # padding is the data set's own choice only up to its own size: 28 pixels in the middle of 256 help nobody
@@ -267,14 +269,25 @@ class ImageData(DataModule):
     def source(self, stage: Stage) -> Source:
         """The split at the wanted size, decoded to memory where it fits; made once."""
         if stage not in self._sources:
-            own = self.split(stage if stage in self.own_splits else "train")
-            streams = [self._stream(stage, split) for split in (own, own.other) if split is not None]
+            streams = self.streams(stage)
+            del self._streams[stage]
+            own = streams[0].split
             need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.jitter) ** 2
             need *= 1 if own.source is None else 2
             fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
             found = [self._decode(s, stage) if fits or self.memory == "yes" else s for s in streams]
             self._sources[stage] = found[0] if len(found) == 1 else Unpaired(*found)
         return self._sources[stage]
+
+    def streams(self, stage: Stage) -> list[StreamSource]:
+        """The pictures of a stage, not decoded yet; where there are two domains, those of both, B first.
+
+        They are kept until `source` takes them: what is looked at before training is not read twice.
+        """
+        if stage not in self._streams:
+            own = self.split(stage if stage in self.own_splits else "train")
+            self._streams[stage] = [self._stream(stage, split) for split in (own, own.other) if split is not None]
+        return self._streams[stage]
 
     def _stream(self, stage: Stage, split: Split) -> StreamSource:
         split, rows = self._rows(stage, split)

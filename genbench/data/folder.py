@@ -13,7 +13,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.arguments import Whole
+from genbench.core.errors import UserError
 from genbench.core.files import ordinary
 from genbench.data.base import ImageData, Split, Stage
 from genbench.data.pictures import picture_size, read_picture
@@ -48,9 +49,8 @@ class ImageFolder(ImageData):
 
     published_pixels = False
 
-    def __init__(self, path: str, labels: bool = True, test_size: int | None = None, **kwargs) -> None:
+    def __init__(self, path: str, labels: bool = True, test_size: Whole | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        refuse_below(0, {"data.test_size": test_size})
         self.test_size = test_size
         self.path = find(path, self.root)
         self.reader, images = opened(self.path)

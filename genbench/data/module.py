@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 import torch
 from lightning import LightningDataModule
 
-from genbench.core.arguments import Remembers
+from genbench.core.arguments import Count, Remembers
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.data.loader import EvalLoader, Source, TrainLoader
 
 Stage = Literal["train", "val", "test"]
@@ -37,19 +37,14 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     classes: tuple[str, ...] = ()
     extractor: str = "inception"  # the network whose features scores are computed from, unless told otherwise
     flip: bool = False
+    _setting = "data"
 
-    def __init__(self, root: str | None = None, batch_size: int = 64, eval_batch_size: int = 256) -> None:
+    def __init__(self, root: str | None = None, batch_size: Count = 64, eval_batch_size: Count = 256) -> None:
         super().__init__()
         self.root = data_root(root)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self._sources: dict[str, Source] = {}
         self._reference: Self | None = None
-        self.refuse_less(batch_size=1, eval_batch_size=1)
-
-    def refuse_less(self, **least: int) -> None:
-        """Raise UserError where an argument is below its least value."""
-        for name, bound in least.items():
-            refuse_below(bound, {f"data.{name}": getattr(self, name)})
 
     # ---- what a data set provides -------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
+from genbench.core.arguments import Whole
 from genbench.core.batch import DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.data.base import ImageData, Split, Stage
 from genbench.data.folder import SPLIT_FOLDERS, FilePictures, Files, ZipFiles, find, opened
 
@@ -89,10 +90,9 @@ class _TwoKinds(ImageData):
     target: Literal["image", "domain"]
 
     def __init__(
-        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: Whole | None = None, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        refuse_below(0, {"data.test_size": test_size})
         self.refuse_made()
         self.test_size = test_size
         self.shown: Domain = direction[0]
@@ -152,7 +152,7 @@ class PairedFolder(_TwoKinds):
     target = "image"
 
     def __init__(
-        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: Whole | None = None, **kwargs
     ) -> None:
         super().__init__(path, direction, test_size, **kwargs)
         for stage in self.own_splits:  # what is wrong with test pairs is said before training, and not after it
@@ -229,7 +229,7 @@ class UnpairedFolder(_TwoKinds):
     native_flip = True
 
     def __init__(
-        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: Whole | None = None, **kwargs
     ) -> None:
         super().__init__(path, direction, test_size, **kwargs)
         if stray := next((place.name for place in self.places if place.domain is None), None):

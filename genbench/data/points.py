@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from genbench.core.arguments import Count, Seed
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.noise import mix
@@ -41,19 +42,18 @@ class Gaussians(DataModule):
 
     def __init__(
         self,
-        train_images: int = 100_000,
-        val_images: int = 10_000,
-        test_images: int = 10_000,
+        train_images: Count = 100_000,
+        val_images: Count = 10_000,
+        test_images: Count = 10_000,
         target: Literal["none", "label"] = "none",
-        seed: int = 0,
+        seed: Seed = 0,
         root: str | None = None,
-        batch_size: int = 256,
-        eval_batch_size: int = 1024,
+        batch_size: Count = 256,
+        eval_batch_size: Count = 1024,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size)
         self.train_images, self.val_images, self.test_images = train_images, val_images, test_images
         self.target, self.seed = target, seed
-        self.refuse_less(train_images=1, val_images=1, test_images=1)
         if target not in ("none", "label"):
             raise UserError(f"data.target is {target}; {self.name} has none or label.")
         self.classes = tuple(str(k) for k in range(len(self.modes)))

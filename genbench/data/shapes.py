@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from genbench.core.arguments import Count, Seed, Share
 from genbench.core.batch import DataSpec, to_tokens
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.noise import mix
 from genbench.data.base import ImageData, Split, Stage
 
@@ -267,24 +268,20 @@ class Shapes(ImageData):
 
     def __init__(
         self,
-        train_images: int = 20_000,
-        val_images: int = 2_000,
-        test_images: int = 10_000,
-        texture: float = 0.0,
-        noise: float = 0.0,
-        occlusion: float = 0.0,
+        train_images: Count = 20_000,
+        val_images: Count = 2_000,
+        test_images: Count = 10_000,
+        texture: Share = 0.0,
+        noise: Share = 0.0,
+        occlusion: Share = 0.0,
         target: Literal["label", "caption", "mask", "outline", "domain", "none"] = "label",
-        seed: int = 0,
+        seed: Seed = 0,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.counts: dict[Stage, int] = {"train": train_images, "val": val_images, "test": test_images}
         self.difficulty = {"texture": texture, "noise": noise, "occlusion": occlusion}
         self.target, self.seed = target, seed
-        refuse_below(1, {f"data.{stage}_images": count for stage, count in self.counts.items()})
-        for name, value in self.difficulty.items():
-            if not 0 <= value <= 1:
-                raise UserError(f"data.{name} is {value}; it must lie between 0 and 1.")
         if self.flip:
             raise UserError("data.flip would mirror Shapes against their captions and factors. Leave it out.")
         if self.jitter:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 
+from genbench.core.arguments import MOST, Bounds, Count, Seed
 from genbench.core.errors import UserError
 from genbench.core.noise import mix
 from genbench.data.base import Split, Stage
@@ -38,10 +41,15 @@ class StackedMNIST(MNIST):
     native_channels = 3
     extractor = "stackedmnistnet"
 
-    def __init__(self, train_images: int = 60_000, test_images: int = 10_000, seed: int = 0, **kwargs) -> None:
+    def __init__(
+        self,
+        train_images: Annotated[int, Bounds(at_least=2, at_most=MOST)] = 60_000,
+        test_images: Count = 10_000,
+        seed: Seed = 0,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         self.train_images, self.test_images, self.seed = train_images, test_images, seed
-        self.refuse_less(train_images=2, test_images=1)
         if self.channels != 3:
             raise UserError("data.channels is 1; StackedMNIST has a digit in each of 3. Leave it out, or take MNIST.")
 

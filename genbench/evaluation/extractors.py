@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -139,9 +140,8 @@ def build(name: str, weights: str | os.PathLike | None = None, root: Path | None
         return _dinov2(weights, root)
     if name in READY:
         return READY[name]()
-    if name.startswith("torchvision:"):
-        return _torchvision(name.partition(":")[2], weights)
-    raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.")
+    at_hand(name, root)  # or there is none of that name
+    return _torchvision(name.partition(":")[2], weights)
 
 
 # ---- where weights are ----------------------------------------------------------------------------------------------
@@ -154,6 +154,21 @@ def find_weights(name: str, root: Path | None = None) -> Path | None:
     if root is not None:
         places.insert(0, root / "extractors" / file)
     return next((place for place in places if place.is_file()), None)
+
+
+def at_hand(name: str, root: Path | None = None) -> bool:
+    """Whether `build` will find all that the extractor needs on this machine.
+
+    Raises:
+        UserError: there is no such extractor.
+    """
+    if (SHIPPED / f"{name}.safetensors").is_file() or name in READY:
+        return True
+    if name in PUBLISHED:
+        return find_weights(name, root) is not None and (name != "dinov2" or find_spec("timm") is not None)
+    if name.startswith("torchvision:"):
+        return _cached(name.partition(":")[2]).is_file()
+    raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.")
 
 
 def fetch_weights(name: str, root: Path) -> Path:
@@ -342,14 +357,22 @@ def _vgg_random() -> Extractor:
     return Extractor("vgg-random", network, read, "none, at least 32")
 
 
-def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
+def _cached(model: str) -> Path:
+    """Where torch keeps the weights of a classifier of torchvision. Raises UserError where there is none."""
     from torchvision import models
 
     known = [name for name in models.list_models(module=models) if "quantized" not in name]
     if model not in known:
         raise UserError(f"torchvision has no classifier '{model}'; it has {', '.join(known)}.")
     published = models.get_model_weights(model).DEFAULT
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
+    return Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
+
+
+def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
+    from torchvision import models
+
+    cached = _cached(model)
+    published = models.get_model_weights(model).DEFAULT
     if weights is None and not cached.is_file():
         try:
             published.get_state_dict(progress=True, check_hash=True)

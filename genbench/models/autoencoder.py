@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import full
 from genbench.networks.mlp import mlp
@@ -34,10 +34,9 @@ class Autoencoder(GenerativeModule):
     latent_dtype = "float32"
 
     def __init__(
-        self, spec: DataSpec | None = None, latent_dim: int = 32, hidden: Sequence[int] = (), **training: Any
+        self, spec: DataSpec | None = None, latent_dim: Width = 32, hidden: Sequence[Width] = (), **training: Any
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim, "model.hidden": min(hidden, default=1)})
         self.latent_shape = (latent_dim,)
         shape = self.spec.shape
         self.encoder = nn.Sequential(nn.Flatten(), mlp([prod(shape), *hidden, latent_dim]))

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from genbench.core.arguments import Weight, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
@@ -48,17 +49,16 @@ class ConditionalGAN(GenerativeModule):
         self,
         spec: DataSpec | None = None,
         conditioning: Literal["concat", "projection", "auxiliary"] = "projection",
-        latent_dim: int = 100,
-        width: int = 64,
+        latent_dim: Width = 100,
+        width: Width = 64,
         norm: Norm = "batch",
-        class_weight: float = 1.0,
+        class_weight: Weight = 1.0,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         self.latent_dim, self.class_weight, self.game = latent_dim, class_weight, Game.of(game)
-        refuse_below(0, {"model.class_weight": class_weight})
         if self.spec.target != "label":
             raise UserError(
                 "ConditionalGAN learns from labels, and this data has none. Choose data with classes (for Shapes "

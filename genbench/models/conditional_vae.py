@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from genbench.core.arguments import Sigma, Weight, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.networks.conv import down_net, up_net
@@ -47,18 +48,16 @@ class ConditionalVAE(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        latent_dim: int = 32,
+        latent_dim: Width = 32,
         network: Literal["conv", "mlp"] = "conv",
-        width: int = 32,
-        hidden: Sequence[int] = (512, 256),
+        width: Width = 32,
+        hidden: Sequence[Width] = (512, 256),
         decoder: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli",
-        sigma: float | Literal["learned"] = 0.1,
-        beta: float = 1.0,
+        sigma: Sigma | Literal["learned"] = 0.1,
+        beta: Weight = 1.0,
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim, "model.width": width, "model.hidden": min(hidden, default=1)})
-        refuse_below(0, {"model.beta": beta})
         if self.spec.target != "label":
             raise UserError(
                 "ConditionalVAE draws images of a class, and this data has none. Choose data with classes (for Shapes "

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import full
 from genbench.networks.conv import down_net, up_net
@@ -27,9 +27,10 @@ class ConvAutoencoder(GenerativeModule):
     averaged = ("encoder", "decoder")
     latent_dtype = "float32"
 
-    def __init__(self, spec: DataSpec | None = None, latent_dim: int = 32, width: int = 32, **training: Any) -> None:
+    def __init__(
+        self, spec: DataSpec | None = None, latent_dim: Width = 32, width: Width = 32, **training: Any
+    ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim, "model.width": width})
         self.latent_shape = (latent_dim,)
         self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=latent_dim)
         self.decoder = up_net(latent_dim, self.spec.channels, self.spec.size, width, output=nn.Tanh())

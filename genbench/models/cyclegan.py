@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from genbench.core.arguments import Depth, Halvings, Weight, Whole, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.optim import merge
 from genbench.core.precision import full
@@ -50,14 +51,14 @@ class CycleGAN(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        width: int = 64,
-        blocks: int = 9,
-        discriminator_width: int = 64,
-        patch_layers: int = 3,
+        width: Width = 64,
+        blocks: Depth = 9,
+        discriminator_width: Width = 64,
+        patch_layers: Halvings = 3,
         norm: Literal["instance", "layer"] = "instance",
-        cycle: float = 10.0,
-        identity: float = 5.0,
-        pool: int = 50,
+        cycle: Weight = 10.0,
+        identity: Weight = 5.0,
+        pool: Whole = 50,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
@@ -67,7 +68,6 @@ class CycleGAN(GenerativeModule):
                 "CycleGAN learns from images of two domains, and this data has one. Choose data with two, such as "
                 "`--data UnpairedFolder --data.path FOLDER` or `--data Shapes --data.target domain`."
             )
-        refuse_below(0, {"model.cycle": cycle, "model.identity": identity})
         refuse_stride(self.spec.size, self.stride, "CycleGAN", instead="")
         refuse_small(self.spec.size, patch_layers)
         a, b = self.spec.source[0], self.spec.channels

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
@@ -39,9 +40,9 @@ class DCGAN(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        latent_dim: int = 100,
+        latent_dim: Width = 100,
         prior: Literal["normal", "uniform"] = "normal",
-        width: int = 64,
+        width: Width = 64,
         norm: Norm = "batch",
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from genbench.core.arguments import Weight, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import full
 from genbench.networks.conv import down_net, up_net
@@ -40,16 +41,14 @@ class DenoisingAutoencoder(GenerativeModule):
         self,
         spec: DataSpec | None = None,
         corruption: Literal["gaussian", "masking", "salt_and_pepper"] = "gaussian",
-        amount: float = 0.5,
-        latent_dim: int = 64,
+        amount: Weight = 0.5,
+        latent_dim: Width = 64,
         network: Literal["conv", "mlp"] = "conv",
-        width: int = 32,
-        hidden: Sequence[int] = (512, 256),
+        width: Width = 32,
+        hidden: Sequence[Width] = (512, 256),
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim, "model.width": width, "model.hidden": min(hidden, default=1)})
-        refuse_below(0, {"model.amount": amount})
         if corruption != "gaussian" and amount > 1:
             raise UserError(f"model.amount is {amount}, a share of the pixels, and at most 1.")
         self.corruption, self.amount, self.latent_shape = corruption, amount, (latent_dim,)

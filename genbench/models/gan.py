@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
@@ -36,8 +37,8 @@ class GAN(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        latent_dim: int = 64,
-        hidden: Sequence[int] = (256, 512, 1024),
+        latent_dim: Width = 64,
+        hidden: Sequence[Width] = (256, 512, 1024),
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,

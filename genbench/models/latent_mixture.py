@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from genbench.core import composition
+from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Decodes, Encodes
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.networks.mixture import GaussianMixture
 
@@ -34,12 +35,11 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
         self,
         spec: DataSpec | None = None,
         autoencoder: str | dict[str, Any] | None = None,
-        components: int = 10,
+        components: Width = 10,
         **training: Any,
     ) -> None:
         part, self._arguments["autoencoder"] = composition.take(autoencoder, "model.autoencoder", "an autoencoder")
         super().__init__(spec, **training)
-        refuse_below(1, {"model.components": components})
         able = isinstance(part, Encodes) and isinstance(part, Decodes)
         if not (able and part.latent_dtype == "float32" and len(part.latent_shape) == 1):
             raise UserError(

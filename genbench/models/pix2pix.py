@@ -3,14 +3,14 @@ https://arxiv.org/abs/1611.07004."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from genbench.core.arguments import Bounds, Halvings, Weight, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.core.optim import merge
@@ -48,22 +48,19 @@ class Pix2Pix(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        width: int = 64,
-        depth: int = 8,
-        dropout: float = 0.5,
-        discriminator_width: int = 64,
-        patch_layers: int = 3,
+        width: Width = 64,
+        depth: Annotated[int, Bounds(at_least=2, at_most=16)] = 8,
+        dropout: Annotated[float, Bounds(at_least=0, below=1, words="a share below 1 was expected")] = 0.5,
+        discriminator_width: Width = 64,
+        patch_layers: Halvings = 3,
         norm: Norm = "batch",
-        l1: float = 100.0,
+        l1: Weight = 100.0,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         refuse_single(self.spec, "Pix2Pix")
-        refuse_below(0, {"model.l1": l1, "model.dropout": dropout})
-        if dropout >= 1:
-            raise UserError(f"model.dropout is {dropout}; a share below 1 leaves something.")
         shown, made = self.spec.source[0], self.spec.channels
         self.l1, self.game = l1, Game.of(game)
         self.generator = UNetGenerator(shown, made, width, depth, norm, dropout)

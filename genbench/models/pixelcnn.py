@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from genbench.core.arguments import Depth, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.precision import full
@@ -37,14 +38,13 @@ class PixelCNN(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        width: int = 48,
-        layers: int = 8,
-        kernel: int = 5,
+        width: Width = 48,
+        layers: Depth = 8,
+        kernel: Width = 5,
         by_class: bool = False,
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.width": width, "model.layers": layers, "model.kernel": kernel})
         channels = self.spec.channels
         if by_class and self.spec.target != "label":
             raise UserError(

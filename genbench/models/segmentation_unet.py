@@ -3,11 +3,12 @@ MICCAI 2015, https://arxiv.org/abs/1505.04597; Dice: Milletari et al., "V-Net", 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from genbench.core.arguments import Bounds, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
@@ -33,8 +34,8 @@ class SegmentationUNet(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        width: int = 32,
-        depth: int = 4,
+        width: Width = 32,
+        depth: Annotated[int, Bounds(at_least=1, at_most=16)] = 4,
         skips: bool = True,
         loss: Literal["cross_entropy", "dice", "both"] = "cross_entropy",
         **training: Any,

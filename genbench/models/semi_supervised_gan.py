@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
+from genbench.core.arguments import Weight, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
@@ -56,15 +57,15 @@ class SemiSupervisedGAN(GenerativeModule):
         self,
         spec: DataSpec | None = None,
         generator: Literal["feature_matching", "adversarial"] = "feature_matching",
-        latent_dim: int = 100,
+        latent_dim: Width = 100,
         network: Literal["conv", "mlp"] = "conv",
-        width: int = 32,
-        hidden: Sequence[int] = (1000, 500, 250, 250, 250),
-        noise: float = 0.5,
+        width: Width = 32,
+        hidden: Sequence[Width] = (1000, 500, 250, 250, 250),
+        noise: Weight = 0.5,
         norm: Literal["layer", "none"] = "layer",
-        unsupervised: float = 1.0,
+        unsupervised: Weight = 1.0,
         transforms: Sequence[str] = (),
-        consistency: float = 0.0,
+        consistency: Weight = 0.0,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
@@ -73,7 +74,6 @@ class SemiSupervisedGAN(GenerativeModule):
         self.latent_dim, self.game = latent_dim, Game.of(game)
         self.matches, self.unsupervised = generator == "feature_matching", unsupervised
         self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency
-        refuse_below(0, {"model.unsupervised": unsupervised, "model.consistency": consistency, "model.noise": noise})
         if self.spec.target != "label":
             raise UserError(
                 "SemiSupervisedGAN learns classes, and this data has none. Choose data with classes (for Shapes "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
@@ -37,9 +38,9 @@ class SNGAN(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        latent_dim: int = 128,
-        width: int = 256,
-        discriminator_width: int = 128,
+        latent_dim: Width = 128,
+        width: Width = 256,
+        discriminator_width: Width = 128,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,

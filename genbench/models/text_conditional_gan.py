@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from genbench.core.arguments import Count, Weight, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws, per_seed
 from genbench.core.optim import merge
@@ -52,13 +53,13 @@ class TextConditionalGAN(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        latent_dim: int = 100,
-        text_dim: int = 128,
-        width: int = 64,
+        latent_dim: Width = 100,
+        text_dim: Width = 128,
+        width: Width = 64,
         norm: Norm = "batch",
-        mismatches: int = 1,
-        mismatch_weight: float = 0.5,
-        diversity: float = 0.0,
+        mismatches: Count = 1,
+        mismatch_weight: Weight = 0.5,
+        diversity: Weight = 0.0,
         game: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
@@ -66,8 +67,6 @@ class TextConditionalGAN(GenerativeModule):
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         self.latent_dim, self.game = latent_dim, Game.of(game)
         self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
-        refuse_below(1, {"model.mismatches": mismatches})
-        refuse_below(0, {"model.mismatch_weight": mismatch_weight, "model.diversity": diversity})
         if self.spec.target != "caption":
             raise UserError(
                 "TextConditionalGAN learns from captions, and this data has none. Choose captioned data, such as "

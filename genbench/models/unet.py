@@ -3,11 +3,12 @@ https://arxiv.org/abs/1505.04597, taught to make one image from another by their
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
+from genbench.core.arguments import Bounds, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import full
@@ -32,8 +33,8 @@ class UNet(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        width: int = 32,
-        depth: int = 4,
+        width: Width = 32,
+        depth: Annotated[int, Bounds(at_least=1, at_most=16)] = 4,
         skips: bool = True,
         loss: Literal["l1", "l2"] = "l1",
         **training: Any,

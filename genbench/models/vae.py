@@ -12,8 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from genbench.core.arguments import Count, Sigma, Weight, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.units import Images
@@ -56,22 +57,19 @@ class VAE(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        latent_dim: int = 32,
+        latent_dim: Width = 32,
         network: Literal["conv", "mlp"] = "conv",
-        width: int = 32,
-        hidden: Sequence[int] = (512, 256),
+        width: Width = 32,
+        hidden: Sequence[Width] = (512, 256),
         decoder: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli",
-        sigma: float | Literal["learned"] = 0.1,
-        beta: float = 1.0,
+        sigma: Sigma | Literal["learned"] = 0.1,
+        beta: Weight = 1.0,
         kl_warmup: Images | None = None,
-        free_bits: float = 0.0,
-        importance_samples: int = 1,
+        free_bits: Weight = 0.0,
+        importance_samples: Count = 1,
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.latent_dim": latent_dim, "model.width": width, "model.hidden": min(hidden, default=1)})
-        refuse_below(1, {"model.importance_samples": importance_samples})
-        refuse_below(0, {"model.beta": beta, "model.free_bits": free_bits})
         if importance_samples > 1 and free_bits:
             raise UserError(
                 f"model.free_bits is {free_bits} and model.importance_samples is {importance_samples}: free bits are "

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from genbench.core import composition
+from genbench.core.arguments import Depth, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Decodes, Encodes
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.precision import full
@@ -40,15 +41,14 @@ class VQPrior(composition.OnCodes, GenerativeModule):
         self,
         spec: DataSpec | None = None,
         autoencoder: str | dict[str, Any] | None = None,
-        width: int = 64,
-        layers: int = 8,
-        kernel: int = 5,
+        width: Width = 64,
+        layers: Depth = 8,
+        kernel: Width = 5,
         by_class: bool = False,
         **training: Any,
     ) -> None:
         part, self._arguments["autoencoder"] = composition.take(autoencoder, "model.autoencoder", "a VQVAE")
         super().__init__(spec, **training)
-        refuse_below(1, {"model.width": width, "model.layers": layers, "model.kernel": kernel})
         if not (isinstance(part, Encodes) and isinstance(part, Decodes) and part.latent_dtype == "int64"):
             raise UserError(
                 f"VQPrior is a prior over grids of codes, and {type(part).__name__} has none. Give the checkpoint of a "

@@ -7,14 +7,15 @@ the encoder was seen to shrink to one point that the codebook followed.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu
 
+from genbench.core.arguments import Bounds, Weight, Whole, Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import full
 from genbench.core.units import Images
@@ -45,21 +46,17 @@ class VQVAE(GenerativeModule):
     def __init__(
         self,
         spec: DataSpec | None = None,
-        codes: int = 512,
-        dim: int = 64,
-        width: int = 128,
-        blocks: int = 2,
+        codes: Width = 512,
+        dim: Width = 64,
+        width: Width = 128,
+        blocks: Whole = 2,
         codebook: Literal["ema", "gradient"] = "ema",
-        decay: float = 0.99,
-        commitment: float = 0.25,
+        decay: Annotated[float, Bounds(at_least=0, below=1, words="a moving average's decay lies in [0, 1)")] = 0.99,
+        commitment: Weight = 0.25,
         revive_every: Images | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        refuse_below(1, {"model.codes": codes, "model.dim": dim, "model.width": width})
-        refuse_below(0, {"model.blocks": blocks, "model.commitment": commitment})
-        if not 0 <= decay < 1:
-            raise UserError(f"model.decay is {decay}; a moving average's decay lies in [0, 1).")
         channels, size = self.spec.channels, self.spec.size
         if size % 4:
             raise UserError(f"VQVAE halves images twice, and the data has {size} pixels a side. Set `--data.size`.")

@@ -4,13 +4,14 @@ two in balance. One for all models of the family."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.arguments import Bounds, Checked, Count, Weight
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws
 from genbench.core.units import Images
@@ -19,9 +20,10 @@ from genbench.objectives.augment import augmentations, augmented
 
 Terms = dict[str, Tensor]  # scalars by name
 View = Callable[[Tensor], Tensor]  # what the discriminator is shown of an image
+Smoothing = Annotated[float, Bounds(above=0.5, at_most=1, words="what real images are told to be lies in (0.5, 1]")]
 
 
-class Game:
+class Game(metaclass=Checked):
     """Rules of an adversarial game; a model's `game` argument holds these.
 
     Args:
@@ -40,43 +42,36 @@ class Game:
         generator_steps: Steps of the generator for one of the discriminator
     """
 
+    _setting = "model.game"
+
     def __init__(
         self,
         objective: str = "non_saturating",
-        gradient_penalty: float = 0.0,
-        r1: float = 0.0,
-        clip: float = 0.0,
+        gradient_penalty: Weight = 0.0,
+        r1: Weight = 0.0,
+        clip: Weight = 0.0,
         spectral_norm: bool = False,
-        smoothing: float = 1.0,
-        instance_noise: float = 0.0,
-        noise_images: int | str | None = None,
+        smoothing: Smoothing = 1.0,
+        instance_noise: Weight = 0.0,
+        noise_images: Images | None = None,
         augment: Sequence[str] = (),
-        discriminator_steps: int = 1,
-        generator_steps: int = 1,
+        discriminator_steps: Count = 1,
+        generator_steps: Count = 1,
     ) -> None:
         if objective not in OBJECTIVES:
             raise UserError(f"game.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.")
         self.objective = OBJECTIVES[objective]()
         self.gradient_penalty, self.r1, self.clip = gradient_penalty, r1, clip
         self.spectral_norm, self.smoothing = spectral_norm, smoothing
-        try:
-            self.instance_noise = instance_noise
-            self.noise_images = None if noise_images is None else Images(noise_images)
-        except ValueError as error:
-            raise UserError(f"game.noise_images: {error}.") from error
+        self.instance_noise = instance_noise
+        self.noise_images = None if noise_images is None else Images(noise_images)
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
         self.augment = augmentations(augment, "game.augment")
-        weights = {"gradient_penalty": gradient_penalty, "r1": r1, "clip": clip, "instance_noise": instance_noise}
-        steps = {"discriminator_steps": discriminator_steps, "generator_steps": generator_steps}
-        for least, settings in ((0, weights), (1, steps)):
-            refuse_below(least, {f"game.{name}": value for name, value in settings.items()})
         if min(discriminator_steps, generator_steps) > 1:
             raise UserError(
                 f"game.discriminator_steps is {discriminator_steps} and game.generator_steps is {generator_steps}: one "
                 "player may step more often than the other, and one of the two is 1."
             )
-        if not 0.5 < smoothing <= 1:
-            raise UserError(f"game.smoothing is {smoothing}; what real images are told to be lies in (0.5, 1].")
         if smoothing < 1 and not self.objective.smooths:
             raise UserError(f"game.smoothing is {smoothing}, and the {objective} objective has no label to smooth.")
         if not (self.objective.bounded or gradient_penalty or r1 or clip or spectral_norm):
@@ -99,8 +94,6 @@ class Game:
             kind = str(known[name])
             wanted, right = {
                 "str": ("a word", isinstance(value, str)),
-                "float": ("a number", isinstance(value, (int, float)) and not isinstance(value, bool)),
-                "int": ("a whole number", isinstance(value, int) and not isinstance(value, bool)),
                 "bool": ("true or false", isinstance(value, bool)),
                 "Sequence[str]": ("a list of words", isinstance(value, (list, tuple))),
             }.get(kind, ("", True))

@@ -83,7 +83,7 @@ def test_the_best_checkpoint_is_that_of_the_best_score(tmp_path, mode, scores, b
 
 def test_where_validation_is_due_too_it_is_saved_once_and_after_it(tmp_path):
     written = saves()
-    saver = Checkpoint(every_images=16, monitor="val/score")
+    saver = Checkpoint(every_images=16, monitor="val/score", mode="min")
     callbacks = [Scores([1.0, 2.0, 3.0, 0.5], every_images=16), saver, written]
     run(ToyGAN(SPEC), images=64, callbacks=callbacks, folder=tmp_path)
     assert written.values == [16, 32, 48, 64]
@@ -92,7 +92,7 @@ def test_where_validation_is_due_too_it_is_saved_once_and_after_it(tmp_path):
 
 def test_the_best_score_survives_a_resume(tmp_path):
     def part(scores, images, ckpt=None):
-        callbacks = [Scores(scores), Checkpoint(monitor="val/score")]
+        callbacks = [Scores(scores), Checkpoint(monitor="val/score", mode="min")]
         run(ToyGAN(SPEC), images=images, callbacks=callbacks, folder=tmp_path, ckpt=ckpt)
         return seen(tmp_path / "checkpoints" / "best.ckpt")
 

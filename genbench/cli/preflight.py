@@ -1,0 +1,376 @@
+"""What can be known before a model is trained, checked before it is: data, scores, disk, and what `test` will want.
+
+Everything here is bounded: it reads what training reads anyway, looks at a few files of each split, and never at a GPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from genbench.callbacks import EMA, Budget, Checkpoint, Quality
+from genbench.cli.runs import is_first_process
+from genbench.core.capabilities import Classifies
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.data.base import ImageData, StreamSource
+from genbench.data.loader import Unpaired, finish
+from genbench.data.module import DataModule
+from genbench.evaluation import extractors
+from genbench.evaluation import protocol as protocols
+from genbench.evaluation.expected import Held, expected
+from genbench.evaluation.protocol import Protocol
+
+FILES = 64  # of each split that are looked at
+SECONDS = 0.2  # for the files of a split, at most; one file is looked at in any case
+SEEDS = 2**32  # NumPy's generators take no larger ones
+
+
+def check(
+    trainer: Trainer,
+    model: GenerativeModule,
+    data: LightningDataModule,
+    protocol: str,
+) -> None:
+    """Look ahead; notes go to standard error.
+
+    Args:
+        trainer: With its callbacks; nothing is attached to it, and nothing run
+        model: As it was built, on the CPU
+        data: What it is to be trained on; it is fetched, if it is not there
+        protocol: What `test` will measure by, a name or a file
+
+    Raises:
+        UserError: training could not go on to its end as it was asked for.
+    """
+    measured_by = protocols.load(protocol)
+    if not is_first_process():
+        return  # the others would say the same
+    folder = Path(trainer.default_root_dir)
+    refuse_unwritable(folder)
+    notes = room(trainer, model, folder)
+    if isinstance(data, DataModule):
+        with torch.random.fork_rng([]):  # networks that judge draw their first weights
+            notes += _look_ahead(trainer, model, data, measured_by)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, measured_by: Protocol) -> list[str]:
+    data.prepare_data()
+    training_images(model, data)
+    look_at_files(data)
+    notes = validation(trainer, model, data) if trainer.limit_val_batches else []
+    why, flags = testing(measured_by, model, data)
+    if why:
+        notes.append(f"`test` cannot measure this model by {measured_by.name}: {why}. What can is `test {flags}`.")
+    if isinstance(data, ImageData):
+        data._streams.pop("test", None)  # which training does not read
+    return notes
+
+
+def refuse_seed(seed: int | bool | None) -> None:
+    """Refuse a seed that NumPy does not take; `true` and `false` are Lightning's words for any and none."""
+    if seed is not None and not isinstance(seed, bool) and not 0 <= seed < SEEDS:
+        raise UserError(f"seed_everything is {seed}; it must be a whole number from 0 to {SEEDS - 1}.")
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+def training_images(model: GenerativeModule, data: DataModule) -> None:
+    """Raise UserError where the training images are fewer than a batch, or lack a class, or have a label of none."""
+    held, classes = _held(data, "train"), data.classes
+    for count, domain in ((held.images, "B"), (held.others, "A")):
+        which = f" of domain {domain}" if held.others else ""
+        if 0 < count < data.batch_size:
+            raise UserError(
+                f"data.batch_size is {data.batch_size}, and {data.name} has {count} images{which} to train on. Give "
+                f"`--data.batch_size {count}` or less, or more images."
+            )
+    label = held.label
+    if label is None or not classes:
+        return
+    least = -1 if getattr(data, "labelled", None) is not None else 0
+    if int(label.min()) < least or int(label.max()) >= len(classes):
+        raise UserError(
+            f"{data.name} has {len(classes)} classes, and the labels of its training images go from {int(label.min())} "
+            f"to {int(label.max())}; they must go from 0 to {len(classes) - 1}."
+        )
+    if model.spec.target == "label" and (model.conditional or isinstance(model, Classifies)):
+        counts = label[label >= 0].bincount(minlength=len(classes))
+        if missing := [classes[k] for k in (counts == 0).nonzero()[:, 0].tolist()]:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise UserError(
+                f"{type(model).__name__} learns classes, and no training image is of the class "
+                f"{', '.join(missing[:5])}{more}. Add some, or give a larger `--data.subset`."
+            )
+
+
+def look_at_files(data: DataModule) -> None:
+    """Raise UserError for a split that is not there or has classes of its own, and for a file that cannot be read."""
+    if not isinstance(data, ImageData):
+        return
+    for stage in ("train", "val", "test"):
+        if stage in data.own_splits and stage != "train" and hasattr(data, "missing"):
+            if data.missing():  # of a set that is fetched whole, since reading it takes long
+                data.split(stage)  # which says what is missing, and where it comes from
+            continue
+        if data.streams("train")[0].split.names is None and stage not in data.own_splits:
+            continue
+        for stream in _parts(data, stage):
+            began = time.monotonic()
+            for row in torch.linspace(0, len(stream) - 1, min(FILES, len(stream))).long().unique():
+                if stream.split.names is None or time.monotonic() - began > SECONDS:
+                    break
+                stream.batch(row[None])
+
+
+def _parts(data: ImageData, stage: str) -> list[StreamSource]:
+    """The pictures of a stage, of each domain; those that are cut off the training split from what was read of it."""
+    if stage == "train" or stage in data.own_splits:
+        return data.streams(stage)
+    found = [copy.copy(stream) for stream in data.streams("train")]
+    for stream in found:
+        stream.split, stream.rows = data._rows(stage, stream.split)
+    return found
+
+
+def _held(data: DataModule, stage: str) -> Held:
+    """What is known of a split. Raises UserError where it is empty."""
+    if isinstance(data, ImageData):
+        parts: list[Any] = _parts(data, stage)
+        label = parts[0].split.targets(parts[0].rows).get("label")
+        paired = parts[0].split.source is not None or data.task != "none"
+    else:
+        source = data.source(stage)
+        parts = [source.image, source.source] if isinstance(source, Unpaired) else [source]
+        label, paired = source.target("label", torch.arange(len(source))), False
+    counts = [len(part) for part in parts]
+    if not min(counts):
+        raise UserError(f"{data.name} has no images for `{stage}`.")
+    return Held(counts[0], counts[1] if len(counts) > 1 else 0, label, paired)
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> list[str]:
+    """What a user must know of the score that will tell which checkpoint is best.
+
+    Raises:
+        UserError: validation cannot give the score that was asked for, or none that could tell.
+    """
+    quality = next((c for c in trainer.callbacks if isinstance(c, Quality)), None)
+    saver = next((c for c in trainer.callbacks if isinstance(c, Checkpoint)), None)
+    if quality is None or saver is None:
+        return []
+    held = _held(data, "val")
+    scores = {f"val/{name}": why for name, why in quality.expected(model, data, held).items()}
+    given = [name for name, why in scores.items() if why is None]
+    more = "hold out more images with `--data.val_size`"
+    if "val" in getattr(data, "own_splits", ()):
+        more = "add images to the validation split"
+    counted = f"{held.images} image{'s' if held.images > 1 else ''}"
+    if held.others:
+        counted = f"{counted} of one domain and {held.others} of the other"
+    if saver.monitor is None:
+        usual = [f"val/{name}" for name in quality.usual(model)]
+        chosen = next((name for name in usual if name in given), None)
+        why = scores.get(usual[0]) or f"the protocol {quality.protocol.name} does not ask for it"
+        if chosen is None:
+            raise UserError(
+                f"Validation on {counted} cannot give {usual[0]}, which tells which checkpoint is best: {why}. Choose "
+                f"another score with `--checkpoint.monitor`, or {more}."
+            )
+        if chosen == usual[0]:
+            return []
+        return [
+            f"validation on {counted} cannot give {usual[0]}: {why}. In its place {chosen} tells which checkpoint is "
+            f"best; to have {usual[0]}, {more}."
+        ]
+    if saver.monitor in scores and saver.monitor not in given:
+        raise UserError(
+            f"checkpoint.monitor is {saver.monitor}, which validation cannot give: {scores[saver.monitor]}. Choose "
+            f"another score, or {more}."
+        )
+    if saver.monitor not in given and is_overridden("validation_step", model, GenerativeModule):
+        own = own_scores(model, data)
+        if own is None:
+            return []  # it needs what there is in training alone
+        given += own
+    quality.deciding(model, given, saver.monitor, saver.mode)
+    return []
+
+
+def own_scores(model: GenerativeModule, data: DataModule) -> list[str] | None:
+    """The names that the model's own `validation_step` gives, from two images; None where it does not run by itself.
+
+    Weights, buffers, modes and random states are as before.
+    """
+    if isinstance(data, ImageData):
+        batch = _parts(data, "val")[0].batch(torch.arange(2))
+    else:
+        batch = data.source("val").batch(torch.arange(2))
+    modes = {part: part.training for part in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.eval()
+    model.draw.seed("validation", 0)
+    try:
+        with torch.no_grad(), torch.random.fork_rng([]):
+            return [f"val/{name}" for name in model.validation_step(finish(batch), 0) or {}]
+    except Exception:  # of a user's own code, which may ask for its trainer
+        return None
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+def testing(protocol: Protocol, model: GenerativeModule, data: DataModule) -> tuple[str, str]:
+    """Why `test` cannot measure the model by the protocol, and the flags with which it can; both empty where it can.
+
+    Weights are looked for on this machine alone: `test` may fetch them, where there is a network.
+    """
+    name = data.extractor if protocol.extractor == "default" else protocol.extractor
+    reasons, flags = [], []
+    split_fault = _split_fault(protocol, model, data)
+    if split_fault:
+        reasons.append(split_fault)
+        flags.append("--protocol quick")
+        name = data.extractor
+    if not extractors.at_hand(name, data.root):
+        fetched = f", which `python -m genbench fetch {name}` brings" if name in extractors.PUBLISHED else ""
+        reasons.append(f"the weights of the extractor {name} are not at hand{fetched}")
+        flags.append("--extractor vgg-random")
+    return " and ".join(reasons), " ".join(flags)
+
+
+def measuring(protocol: str, model: GenerativeModule, data: LightningDataModule, checkpoint: str) -> str:
+    """The command that measures a trained model, such as works on this machine now."""
+    if not isinstance(data, DataModule):  # which a checkpoint does not keep
+        return f"python -m genbench evaluate --ckpt {checkpoint} --data NAME{imports(model)}"
+    flags = testing(protocols.load(protocol), model, data)[1]
+    return f"python -m genbench test --ckpt {checkpoint} {flags}".strip() + imports(model, data)
+
+
+def imports(*parts: object) -> str:
+    """The flags that a command needs to know the classes of a user's own, such as ` --import my.module`."""
+    modules = dict.fromkeys(type(part).__module__ for part in parts)
+    return "".join(f" --import {name}" for name in modules if name.partition(".")[0] != "genbench")
+
+
+def _split_fault(protocol: Protocol, model: GenerativeModule, data: DataModule) -> str | None:
+    stage = protocol.split
+    if isinstance(data, ImageData) and stage in data.own_splits and stage != "train" and hasattr(data, "missing"):
+        held = Held(2, label=torch.zeros(2, dtype=torch.long) if data.classes else None)
+    else:
+        try:
+            held = _held(data, stage)
+        except UserError as error:
+            return str(error).rstrip(".")
+    try:
+        blank = extractors.Extractor("any", torch.nn.Identity(), lambda network, x: (x, None), "none", hash="none")
+        scores = expected(model, data, protocol, blank, held)
+    except UserError as error:
+        return str(error).rstrip(".")
+    return None if None in scores.values() else next(iter(scores.values()))
+
+
+# ---- disk -----------------------------------------------------------------------------------------------------------
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise UserError where nothing can be written to the run's folder, or it cannot be made."""
+    for place in (folder, folder / "checkpoints"):
+        there = _there(place)
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"The run cannot be written to {folder}: {there} is {_why(there, error)}. Give another folder with "
+                "`--runs`."
+            ) from error
+
+
+def _why(there: Path, error: OSError) -> str:
+    return "not a folder" if not there.is_dir() else f"not writable ({error.strerror})"
+
+
+def _there(path: Path) -> Path:
+    """The path, or the nearest above it that is there."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
+    """Whether the disk has room for the checkpoints that are planned; what a user must know of it.
+
+    Raises:
+        UserError: there is not even room for the last and the best one, and for one that is being written.
+    """
+    saver = next((c for c in trainer.callbacks if isinstance(c, Checkpoint)), None)
+    if saver is None:
+        return []
+    size = checkpoint_bytes(model, averaged=any(isinstance(c, EMA) and c.enabled for c in trainer.callbacks))
+    size *= {"64-true": 2, "16-true": 0.5, "bf16-true": 0.5}.get(str(trainer.precision), 1)
+    free = shutil.disk_usage(_there(folder)).free
+    names = ("last.ckpt", "best.ckpt") if trainer.limit_val_batches else ("last.ckpt",)
+    missing = sum(not (folder / "checkpoints" / name).exists() for name in names)
+    need = (missing + 1) * size
+    if free < need:
+        raise UserError(
+            f"The disk of {folder} has {_megabytes(free)} free, and this run needs about {_megabytes(need)}: "
+            f"{_megabytes(size)} for each checkpoint that is to be there, and as much for the one that is being "
+            "written. Free some of it, or name a folder on another disk with `--runs`."
+        )
+    budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), 0)
+    kept = budget // saver.keep_every if saver.keep_every else 0
+    if free < need + kept * size:
+        return [
+            f"checkpoint.keep_every is {saver.keep_every:,}, which keeps {kept} checkpoints of about "
+            f"{_megabytes(size)}, and the disk of {folder} has {_megabytes(free)} free."
+        ]
+    return []
+
+
+def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:
+    """About the size of a checkpoint: weights, their averages, and what the optimizers keep of each parameter."""
+
+    def size(tensors: Iterable[torch.Tensor]) -> int:
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    total = size(model.state_dict().values())
+    if averaged:
+        total += sum(size(getattr(model, name).state_dict().values()) for name in model.averaged)
+    for player, optimizer in model._optimizers.items():
+        total += _moments(optimizer) * size(model.parameters_of(player))
+    return total + 50_000  # the config, and the names of all tensors
+
+
+def _moments(optimizer: dict[str, Any]) -> int:
+    """Numbers that an optimizer keeps for each parameter; Adam's two for one that is not known."""
+    name = str(optimizer.get("class_path")).rpartition(".")[2]
+    if name in ("SGD", "Adagrad", "Muon"):
+        return 0 if name == "SGD" and not optimizer.get("momentum") else 1
+    if name == "RMSprop":
+        return 1 + bool(optimizer.get("momentum")) + bool(optimizer.get("centered"))
+    return 0 if name == "Adafactor" else 2 + bool(optimizer.get("amsgrad"))
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e6:.2g} MB"

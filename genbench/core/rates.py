@@ -1,0 +1,135 @@
+"""Bounds of the numbers that optimizers and learning-rate schedules are given.
+
+PyTorch accepts most numbers: a learning rate of 1e15, a momentum of 2, a schedule that multiplies by -1. What is
+allowed here stands in the tables below; a class of a user's own declares bounds in its annotations, as models do, and
+of its other numbers only NaN and infinity are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from genbench.core.arguments import Bounds, Count, Positive, Share, Weight, Whole, declared, numeric, refuse
+from genbench.core.errors import UserError
+from genbench.core.optim import loaded_class
+
+# Adam and its kin divide by the size of the gradient: a weight moves by about the rate in a step, and few weights are
+# larger than 1. The step of the others is in proportion to the gradient, which may be small.
+Rate = Annotated[float, Bounds(above=0, at_most=10)]
+LargeRate = Annotated[float, Bounds(above=0, at_most=1000)]
+IN_PROPORTION = ("SGD", "ASGD", "LBFGS", "Adadelta")
+
+Decay = Annotated[float, Bounds(at_least=0, below=1)]  # of a moving average
+Factor = Annotated[float, Bounds(above=0, at_most=10)]  # of a learning rate
+
+OPTIMIZER: dict[str, Any] = {
+    "lr": Rate,
+    "betas": Sequence[Decay],
+    "momentum": Decay,
+    "dampening": Share,
+    "weight_decay": Weight,
+    "eps": Positive | Sequence[Positive | None] | None,
+    "alpha": Decay,
+    "rho": Decay,
+    "lambd": Weight,
+    "t0": Weight,
+    "lr_decay": Weight,
+    "momentum_decay": Weight,
+    "initial_accumulator_value": Weight,
+    "beta2_decay": Annotated[float, Bounds(at_most=0)],
+    "d": Positive,
+    "ns_steps": Count,
+    "ns_coefficients": Sequence[float],
+    "etas": Sequence[Positive],
+    "step_sizes": Sequence[Positive],
+    "max_iter": Count,
+    "max_eval": Count | None,
+    "tolerance_grad": Weight,
+    "tolerance_change": Weight,
+    "history_size": Count,
+}
+SCHEDULE: dict[str, Any] = {
+    "last_epoch": Annotated[int, Bounds(at_least=-1, at_most=-1, words="leave it out: schedules follow images seen")],
+    "step_size": Count,
+    "milestones": Sequence[Count],
+    "gamma": Factor,
+    "factor": Factor,
+    "start_factor": Annotated[float, Bounds(above=0, at_most=1)],
+    "end_factor": Share,
+    "total_iters": Count,
+    "power": Positive,
+    "T_max": Count,
+    "T_0": Count,
+    "T_mult": Count,
+    "eta_min": Weight,
+    "min_lr": Weight | Sequence[Weight],
+    "base_lr": LargeRate | Sequence[LargeRate],
+    "max_lr": LargeRate | Sequence[LargeRate],
+    "step_size_up": Count,
+    "step_size_down": Count | None,
+    "base_momentum": Decay | Sequence[Decay],
+    "max_momentum": Decay | Sequence[Decay],
+    "total_steps": Count | None,
+    "epochs": Count | None,
+    "steps_per_epoch": Count | None,
+    "pct_start": Share,
+    "div_factor": Positive,
+    "final_div_factor": Positive,
+    "patience": Whole,
+    "cooldown": Whole,
+    "threshold": Weight,
+    "eps": Weight,
+}
+
+
+def checked(
+    description: dict[str, Any] | None, argument: str, player: str, own: dict[str, dict[str, Any]] | None
+) -> dict[str, Any] | None:
+    """The description of a player's optimizer or schedule, with numbers for those that were given as text.
+
+    Args:
+        description: Class path and arguments, as merged for the player
+        argument: `optimizer` or `schedule`
+        player: Whose it is
+        own: What was given for single players, to name a setting as the user wrote it
+
+    Raises:
+        UserError: a number is outside its bounds.
+    """
+    if not isinstance(description, dict):
+        return description
+    hints = _hints(description.get("class_path"), argument)
+    found = dict(description)
+    for name, value in description.items():
+        alone = name in ((own or {}).get(player) or {})
+        hint = hints.get(name, Any)
+        found[name] = value = _numbers(value) if numeric(hint) else value
+        refuse(f"model.{argument}s.{player}.{name}" if alone else f"model.{argument}.{name}", value, hint)
+    return found
+
+
+def _hints(class_path: Any, argument: str) -> dict[str, Any]:
+    if not isinstance(class_path, str):
+        return {}
+    module, _, name = class_path.rpartition(".")
+    base, table = (Optimizer, OPTIMIZER) if argument == "optimizer" else (LRScheduler, SCHEDULE)
+    if module and not module.startswith("torch.optim"):
+        hints = {"lr": Positive} if argument == "optimizer" else {}
+        with suppress(UserError):  # not loaded, as in a process that only samples
+            hints |= {k: v for k, v in declared(loaded_class(class_path, base, argument)).items() if numeric(v)}
+        return hints
+    return table | {"lr": LargeRate} if name in IN_PROPORTION else table
+
+
+def _numbers(value: Any) -> Any:
+    """`1e-3` is text in YAML 1.1, as a config that somebody else reads has it."""
+    for kind in (int, float):
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = kind(value)
+    return value

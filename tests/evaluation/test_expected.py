@@ -1,0 +1,134 @@
+"""Which scores an evaluation gives is known before it runs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genbench.core.errors import UserError
+from genbench.data import Digits, ImageFolder, Ring, Shapes, UnpairedFolder
+from genbench.evaluation import extractors
+from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.expected import Held, expected
+from genbench.evaluation.protocol import GROUPS, Protocol
+from genbench.models import (
+    DCGAN,
+    GAN,
+    VAE,
+    ConditionalGAN,
+    CycleGAN,
+    PixelCNN,
+    SegmentationUNet,
+    SemiSupervisedGAN,
+    TextConditionalGAN,
+    UNet,
+)
+
+SMALL = Protocol(
+    "small", split="val", real=12, generated=12, kid_subsets=2, kid_subset_size=4, is_splits=2, neighbours_k=2, train=20
+)
+
+
+def held(data):
+    found = data.source("val")
+    label = found.target("label", torch.arange(len(found)))
+    paired = found.target("source", torch.arange(len(found))) is not None
+    return Held(len(found), len(found.source) if hasattr(found, "source") else 0, label, paired)
+
+
+def digits(**more):
+    return Digits(size=16, subset=40, val_size=12, **more)
+
+
+def shapes(**more):
+    return Shapes(size=16, train_images=20, val_images=12, test_images=2, **more)
+
+
+def folder(path, **images):
+    rng = np.random.default_rng(0)
+    for name, count in images.items():
+        (path / name).mkdir(parents=True)
+        for k in range(count):
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path / name / f"{k}.png")
+    return path
+
+
+GANS = {"latent_dim": 2, "width": 2}
+CASES = {
+    "gan": (digits, lambda spec: DCGAN(spec, **GANS)),
+    "likelihood": (digits, lambda spec: VAE(spec, decoder="gaussian", **GANS)),
+    "labels": (digits, lambda spec: ConditionalGAN(spec, **GANS)),
+    "classifier": (digits, lambda spec: SemiSupervisedGAN(spec, network="mlp", hidden=[8], latent_dim=2)),
+    "captions": (lambda: shapes(target="caption"), lambda spec: TextConditionalGAN(spec, text_dim=2, **GANS)),
+    "masks": (lambda: shapes(target="mask"), lambda spec: SegmentationUNet(spec, width=2, depth=1)),
+    "task": (lambda: shapes(target="none", task="denoise"), lambda spec: UNet(spec, width=2, depth=1)),
+    "domains": (
+        lambda: shapes(target="domain"),
+        lambda spec: CycleGAN(spec, width=2, blocks=1, discriminator_width=2, patch_layers=1),
+    ),
+    "points": (
+        lambda: Ring(train_images=20, val_images=12, test_images=2),
+        lambda spec: GAN(spec, latent_dim=2, hidden=[4]),
+    ),
+    "other pixels": (lambda: digits(binarize="static"), lambda spec: VAE(spec, decoder="logistic", **GANS)),
+}
+
+
+def agree(model, data, protocol):
+    judge = extractors.build(data.extractor if data.extractor != "inception" else "digitsnet")
+    foretold = expected(model.eval(), data, protocol, judge, held(data))
+    found = evaluate(model, data, protocol, extractor=judge).metrics
+    by_the_samples = ("class_entropy-ring", "mode_kl-ring")  # blank as long as none is good
+    assert {name: why is None for name, why in foretold.items() if name not in by_the_samples} == {
+        name: entry["value"] is not None for name, entry in found.items() if name not in by_the_samples
+    }
+    return foretold
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_scores_that_are_foretold_are_those_that_are_given(case):
+    build, make = CASES[case]
+    data = build()
+    agree(make(data.spec), data, SMALL)
+
+
+@pytest.mark.parametrize("changes", [{"real": 1}, {"generated": 1}, {"kid_subset_size": 13}, {"neighbours_k": 12}])
+def test_scores_that_need_more_images_are_foretold_to_be_blank(changes):
+    data = digits()
+    few = replace(SMALL, metrics=("fid", "kid", "neighbours", "reconstruction"), **changes)
+    foretold = agree(VAE(data.spec, **GANS), data, few)
+    assert any(why is not None and "it needs at least" in why for why in foretold.values())
+
+
+def test_domains_in_no_relation_are_scored_as_sets(tmp_path):
+    path = folder(tmp_path, trainA=14, trainB=60, testA=2, testB=2)
+    data = UnpairedFolder(str(path), size=16)
+    model = CycleGAN(data.spec, width=2, blocks=1, discriminator_width=2, patch_layers=1)
+    foretold = agree(model, data, SMALL)  # a tenth: 1 image of A and 6 of B
+    assert foretold["cycle_l1"] is None
+    assert foretold["translation_fid-digitsnet"] == "it needs at least 2 images, and there is 1"
+
+
+def test_a_condition_that_no_image_has_is_an_error_at_once(tmp_path):
+    data = ImageFolder(str(folder(tmp_path, **{"train/a": 9, "train/b": 9, "test": 4})), size=16)
+    model = ConditionalGAN(data.spec, **GANS)
+    judge = extractors.build("digitsnet")
+    with pytest.raises(UserError, match="conditional on a label, and the images of the split test have none"):
+        expected(model, data, replace(SMALL, split="test"), judge, Held(4))
+
+
+def test_a_protocol_of_nothing_that_the_model_can_do_is_an_error_at_once():
+    data = digits()
+    with pytest.raises(UserError, match="DCGAN can do nothing that the protocol small scores"):
+        expected(DCGAN(data.spec, **GANS), data, replace(SMALL, metrics=("segmentation",)), None, held(data))
+    with pytest.raises(UserError, match="of binary pixels, and Digits has grey ones"):
+        expected(VAE(data.spec, **GANS), data, replace(SMALL, pixels="binary"), None, held(data))
+
+
+def test_an_exact_likelihood_is_of_the_pixels_that_the_model_was_trained_on():
+    data = Digits(size=8, fit="crop", val_size=12, binarize="static", enlarge=True)
+    model = PixelCNN(data.spec, width=2, layers=1, kernel=3)
+    for metrics in (("likelihood",), tuple(g for g in GROUPS if g == "likelihood")):
+        agree(model, data, replace(SMALL, metrics=metrics))
