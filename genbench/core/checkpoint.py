@@ -22,7 +22,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
-from torch.utils.serialization import config as serialization
+from torch.serialization import get_crc32_options, set_crc32_options
 
 import genbench
 from genbench.core import ranks
@@ -87,14 +87,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _save(checkpoint: dict[str, Any], file: Any) -> None:
-    with serialization.patch("save.compute_crc32", True):  # a program that uses genbench may have switched it off
-        try:
-            torch.save(checkpoint, file)
-        except RuntimeError as error:  # what torch makes of a failed write
-            failed = error.__context__
-            if isinstance(failed, OSError):
-                raise OSError(failed.errno, failed.strerror) from error
-            raise
+    asked = get_crc32_options()
+    set_crc32_options(True)  # a program that uses genbench may have switched it off
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:  # what torch makes of a failed write
+        failed = error.__context__
+        if isinstance(failed, OSError):
+            raise OSError(failed.errno, failed.strerror) from error
+        raise
+    finally:
+        set_crc32_options(asked)
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -284,6 +287,7 @@ def _shape(name: str, tensors: dict[str, Any]) -> str:
 def _refuse_other_optimizers(checkpoint: dict[str, Any], module: GenerativeModule, path: Path) -> None:
     _refuse_missing(checkpoint, TRAINING, path)
     states, updates = checkpoint["optimizer_states"], checkpoint["genbench"]["updates"]
+    scaled = bool(checkpoint["genbench"]["scalers"])  # which may have skipped all steps so far
     if list(updates) != list(module.players) or len(states) != len(module.players):
         raise UserError(
             f"{path} does not fit this {type(module).__name__}: it has {len(states)} optimizers, of "
@@ -292,7 +296,7 @@ def _refuse_other_optimizers(checkpoint: dict[str, Any], module: GenerativeModul
     for player, state in zip(module.players, states, strict=True):
         own = module.parameters_of(player)
         try:
-            fault = next(_faults(state, own, updates[player]), None)
+            fault = next(_faults(state, own, 0 if scaled else updates[player]), None)
         except (KeyError, TypeError, AttributeError, IndexError):
             fault = "it is damaged"
         if fault:
