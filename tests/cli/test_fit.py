@@ -272,13 +272,13 @@ def test_a_users_mistake_is_answered_in_a_sentence_and_costs_nothing(cli, config
     assert not list(Path("runs").glob("run/checkpoints/*"))
 
 
-def test_a_score_that_validation_does_not_give_is_refused_and_the_last_checkpoint_stays(cli, config):
+def test_a_score_that_validation_does_not_give_is_refused_and_what_was_trained_is_kept(cli, config):
     status, _, err = cli("fit", "--config", config(), "--name", "run", "--checkpoint.monitor", "val/foo")
     assert (
         status == 2
         and "checkpoint.monitor is 'val/foo', which validation does not give; it gives val/fid-digitsnet" in err
     )
-    assert genbench.load("runs/run/checkpoints/last.ckpt").images_seen == 80
+    assert genbench.load("runs/run/checkpoints/last.ckpt").images_seen == 160
 
 
 def test_a_broken_config_and_a_missing_one_are_named(cli):
