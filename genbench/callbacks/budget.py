@@ -84,6 +84,8 @@ class StopSafely(Callback):
 
     def _end(self, trainer, module: GenerativeModule, signum: int) -> None:
         next(c for c in trainer.callbacks if isinstance(c, Checkpoint)).save(trainer, module)
+        if signum == signal.SIGHUP:
+            _say("Saved.\n")  # by now the terminal may have gone
         raise Interrupted(signum)
 
     def _restore(self) -> None:

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from genbench.callbacks.budget import Budget
 from genbench.core.arguments import Checked, Weight
 from genbench.core.errors import UserError
+from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 from genbench.loggers import Curves, Wandb
@@ -68,7 +69,8 @@ class Monitor(Callback, metaclass=Checked):
         curves = next((x for x in trainer.loggers if isinstance(x, Curves)), None)
         for logger in trainer.loggers:
             if isinstance(logger, Wandb) and curves is not None and module.images_seen:
-                logger.catch_up(curves.rows())
+                with suppress(Unreadable):  # which was said
+                    logger.catch_up(curves.rows())
         self._read = self._shown = (time.monotonic(), module.images_seen)
         if not (self.show and trainer.is_global_zero):
             return

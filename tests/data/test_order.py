@@ -1,7 +1,10 @@
 """The training set is one endless stream, whose position is the number of images taken."""
 
 import itertools
+import multiprocessing
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -77,6 +80,17 @@ def test_a_run_that_goes_on_at_any_image_sees_what_the_uninterrupted_run_sees(po
     for source, workers in [READERS["memory"], READERS["stream"]]:
         loader = TrainLoader(source(), 4, seed=SEED, position=position, flip=True, workers=workers)
         assert equal(take(loader, 3), expected)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
+def test_workers_go_on_when_a_signal_tells_training_to_stop(signum):
+    expected = stream(24)[1].tolist()
+    batches = iter(TrainLoader(streamed(), 4, seed=SEED, workers=2))
+    found = [next(batches), next(batches)]  # one of each worker: both have begun
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signum)
+    found += [next(batches) for _ in range(4)]
+    assert torch.cat([batch.label for batch in found]).tolist() == expected
 
 
 @pytest.mark.parametrize("position", [3, 9])
