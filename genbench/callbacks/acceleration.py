@@ -45,7 +45,8 @@ class Acceleration(Callback):
         if cuda:
             torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
             torch.backends.cudnn.allow_tf32 = self.tf32
-            torch.backends.cudnn.benchmark = True  # shapes do not change while training
+            # shapes do not change while training; the fastest algorithm may be another one in the next run
+            torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         networks = [getattr(module, name) for names in module.players.values() for name in names]
         for network in networks:
             if self.channels_last:

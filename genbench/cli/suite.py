@@ -141,10 +141,10 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
     parser: Any = None
     for experiment in suite.experiments:
         try:
-            flags = with_configs("fit", list(experiment.flags))
+            command = with_configs("fit", [*experiment.flags, "--seed_everything=0"])
             if parser is None:
-                parser = Parser.run("fit", ["fit", *flags])
-            config = parser.parse([*flags, "--seed_everything=0"])
+                parser = Parser.run("fit", command)
+            config = parser.parse(command)
             dump = {
                 key: value
                 for key, value in parser.dump(config).items()

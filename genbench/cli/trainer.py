@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import set_loader
 from jsonargparse.typing import register_type
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -37,9 +39,11 @@ from genbench.callbacks import (
     Quality,
     StopSafely,
 )
+from genbench.cli import compose
+from genbench.cli.lightning_settings import DEFAULTS, refuse_what_is_not_followed
 from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
 from genbench.core import checkpoint as files
-from genbench.core import machine
+from genbench.core import machine, yaml_file
 from genbench.core.capabilities import Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import replacing
@@ -50,6 +54,7 @@ from genbench.data.module import DataModule
 from genbench.loggers import Curves, Wandb
 
 register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
+set_loader("yaml", lambda text: yaml_file.parse(text, f"'{text}'"), (yaml.YAMLError, UserError))
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -153,10 +158,14 @@ class GenbenchCLI(LightningCLI):
 
     verb = "fit"
     typed: list[str] = []  # what the person typed after the verb
+    settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
 
     @classmethod
-    def run(cls, verb: str, command: list[str], typed: list[str] = ()) -> GenbenchCLI:
-        cls.verb, cls.typed = verb, list(typed)
+    def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
+        cls.verb, cls.typed, cls.settings = verb, list(typed), compose.settings(command)
+        arguments: Any = cls._object()
+        if command.asked:  # text in place of a run
+            arguments = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
         return cls(
             GenerativeModule,
             LightningDataModule,
@@ -166,19 +175,18 @@ class GenbenchCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            trainer_defaults={
-                # ours do these, counted in images
-                "enable_progress_bar": False,
-                "enable_checkpointing": False,
-                "enable_model_summary": False,
-                "max_epochs": -1,
-                "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,
-                "inference_mode": False,  # data decoded under it could not be changed in place later
-            },
+            trainer_defaults=DEFAULTS,
             parser_kwargs={"prog": "python -m genbench", "exit_on_error": False, verb: {"exit_on_error": False}},
-            args=command,
+            args=arguments,
         )
+
+    @classmethod
+    def _object(cls) -> dict[str, Any]:
+        """The settings, as the parser takes them."""
+        for key, flag in {"model": "`--config NAME` or `--model DCGAN`", "data": "`--data MNIST`"}.items():
+            if "class_path" not in cls.settings.config.get(key, {}):
+                raise UserError(f"No {key} is named: give {flag}.")
+        return {"subcommand": cls.verb, cls.verb: cls.settings.config}
 
     # ---- arguments ----------------------------------------------------------------------------------------------
 
@@ -280,25 +288,15 @@ class GenbenchCLI(LightningCLI):
                 logger.init_args.run_id = state.get("wandb") or logger.init_args.run_id
 
     def _report_kept(self, config: Any) -> None:
-        """When a flag puts another data set in place of the config's, say what it takes over from it."""
-        before = None
-        for path in config.get("config") or []:
-            before = (yaml.safe_load(Path(str(path)).read_text()) or {}).get("data", before)
-        if not isinstance(before, dict) or "class_path" not in before or not is_first_process():
-            return
-        old, new = before["class_path"].split(".")[-1], config.data.class_path.split(".")[-1]
-        if old != new:
-            now = config.data.init_args
-            kept = {k: v for k, v in (before.get("init_args") or {}).items() if k in now and now[k] == v}
-            values = ", ".join(f"{k}={v}" for k, v in kept.items()) or "nothing"
-            console.print(f"data: {new} in place of the config's {old}; kept from the config: {values}")
+        """Say which arguments of a config are gone because a flag or another config names another class."""
+        if is_first_process():
+            for said in self.settings.dropped:
+                console.print(said, markup=False)
 
     # ---- building -----------------------------------------------------------------------------------------------
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = dict(self._get(self.config_init, "trainer"))
-        if config["max_epochs"] not in (-1, None):
-            raise UserError("The budget is counted in images: use `--max_images` in place of `--trainer.max_epochs`.")
         settings = {name: self._get(self.config_init, name) for name in SETTINGS}
         own = list(settings.values())
         if self.subcommand == "fit":
@@ -313,12 +311,12 @@ class GenbenchCLI(LightningCLI):
         loggers = [logger for logger in _as_list(config["logger"]) if not isinstance(logger, bool)]
         if self.subcommand == "fit":
             loggers.insert(0, Curves(self.folder))
-        config |= {"logger": loggers, "callbacks": [*(config["callbacks"] or []), *own]}
+        config |= {"logger": loggers, "callbacks": [*_as_list(config["callbacks"]), *own]}
         _use_own_strategy(config)
         _use_real_fp16(config)
         try:
             return Trainer(**config | kwargs)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:  # Lightning's words for a wrong setting
             raise UserError(
                 f"{error} This machine has {torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores: choose "
                 "with `--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
@@ -404,8 +402,9 @@ class Parser(GenbenchCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         pass
 
-    def parse(self, flags: list[str]) -> Any:
-        return self.parser.parse_args(["fit", *flags])
+    def parse(self, command: compose.Command) -> Any:
+        type(self).settings = compose.settings(command)
+        return self.parser.parse_object(self._object())
 
     def build(self, config: Any) -> tuple[GenerativeModule, LightningDataModule]:
         built = self.parser.instantiate_classes(config)["fit"]
@@ -420,6 +419,7 @@ def _arguments(verb: str) -> set[str]:
 
 def refuse_what_players_cannot(config: Any) -> None:
     """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
+    refuse_what_is_not_followed(config)
     strategy = config.strategy
     if not isinstance(strategy, str):
         strategy = strategy.class_path
