@@ -1,6 +1,6 @@
 """The configs and flags of one command, as one mapping.
 
-All configs are merged in their order, and then all flags, wherever they stand. The parser of `fit` sees the result alone.
+All configs are merged in their order, and then all flags, wherever they stand. The parser of `fit` sees the result.
 docs/configuration.md has the rules.
 """
 
@@ -121,7 +121,8 @@ def read_command(verb: str, argv: Iterable[str], find: Callable[[str], Path]) ->
         append = name.endswith("+")
         parts = tuple(name.removeprefix("--").removesuffix("+").split("."))
         if parts[0] not in ROOT or "" in parts:
-            raise UserError(f"{verb} has no setting {name}.{did_you_mean(parts[0], ROOT)}")
+            near = did_you_mean(parts[0], ROOT) or did_you_mean(".".join(parts), _setting_names())
+            raise UserError(f"{verb} has no setting {name}.{near}")
         command.flags.append(Flag(parts, value, append))
     return command
 
@@ -199,7 +200,7 @@ class Group:
 
 @functools.cache
 def parameters(cls: type) -> tuple[dict[str, Any], bool]:
-    """Argument -> type of a class's constructor, those that it hands on to its bases too; whether there may be others."""
+    """Argument -> type of a class's constructor, with those that it hands on to its bases; whether there may be others."""
     found: dict[str, Any] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
@@ -298,7 +299,9 @@ class _Merging:
         self.dropped: list[str] = []
         self.recording = True
 
-    def add(self, change: dict[str, Any], source: str, folder: Path, *, typed: bool = False, appending: bool = False) -> None:
+    def add(
+        self, change: dict[str, Any], source: str, folder: Path, *, typed: bool = False, appending: bool = False
+    ) -> None:
         """Merge one config, or one flag, whose value is text where `typed`."""
         self._source, self._folder, self._typed, self._appending = source, folder, typed, appending
         if unknown := [key for key in change if str(key).partition(".")[0].removesuffix("+") not in ROOT]:
@@ -355,12 +358,12 @@ class _Merging:
             old = yaml_file.parse(old, self._source)
         if isinstance(old, list) and self._typed:
             return self._change_element(old, new, hint, path)
-        if self._typed and _inner(hint) in (None, Any) and not isinstance(old, dict) and all(map(_number, new)):
-            if not isinstance(hint, Group):
-                raise UserError(
-                    f"{self._source}: {'.'.join(p for p in path if p != 'init_args')} has no list in the configs that "
-                    "could be changed in one place. Give the whole list: '[0.5, 0.999]'."
-                )
+        free = not isinstance(hint, Group) and _inner(hint) in (None, Any)
+        if self._typed and free and not isinstance(old, dict) and new and all(map(_number, new)):
+            raise UserError(
+                f"{self._source}: the configs have no list there whose elements could be changed. Give the whole list, "
+                f"as --{'.'.join(part for part in path if part != 'init_args')} '[0.5, 0.999]'."
+            )
         if isinstance(old, str) and base is not None:
             old = {"class_path": old}
         if not isinstance(old, dict):
@@ -466,9 +469,12 @@ class _Merging:
         gone = old.get("init_args") if isinstance(old.get("init_args"), dict) else old
         gone = {key: value for key, value in gone.items() if key not in CLASS_KEYS and value is not None}
         where = ".".join(part for part in path if part != "init_args")
-        said = f"{where}: {str(now).rpartition('.')[2]} in place of the config's {str(before).rpartition('.')[2]}"
+        old_name, name = (str(one).rpartition(".")[2] for one in (before, now))
         values = ", ".join(f"{key}={_short(value)}" for key, value in gone.items())
-        self.dropped.append(f"{said}; not kept from the config: {values or 'nothing'}")
+        self.dropped.append(
+            f"{where}: {name} in place of the config's {old_name}"
+            + (f"; dropped with it: {values}. What no flag or later config sets is {name}'s default." if values else "")
+        )
 
     def _note(self, path: tuple[str, ...], value: Any) -> None:
         if self.recording:
@@ -484,14 +490,14 @@ def _described(path: tuple[str, ...]) -> bool:
 
 
 def _default(config: dict[str, Any], path: tuple[str, ...]) -> str | None:
-    """The class of an optimizer or schedule that names none."""
+    """What an optimizer or schedule is that names no class: Adam, or shares of the budget."""
     if not _described(path):
         return None
     kind = path[2].removesuffix("s")
     arguments = (config.get("model") or {}).get("init_args") or {}
     common = arguments.get(kind)
     named = common.get("class_path") if isinstance(common, dict) and len(path) == 4 else None
-    return named or ("torch.optim.Adam" if kind == "optimizer" else None)
+    return named or ("torch.optim.Adam" if kind == "optimizer" else "shares of the budget")
 
 
 def _number(key: Any) -> bool:
@@ -529,7 +535,8 @@ def explained(text: str) -> str:
         else:
             said.append(line)
     if missing := re.search(r"Expected a dot import path string: (\S+)", text):
-        return f"{'.'.join(names)}: there is no class '{missing[1]}'.{did_you_mean(missing[1], _class_names())}"
+        whole = f"there is no class '{missing[1]}'.{did_you_mean(missing[1], _class_names())}"
+        return f"{'.'.join(names)}: {whole}" if names else whole
     whole = "; ".join(dict.fromkeys(said))
     if found := re.search(r"Option '([^']+)' is not accepted", whole):
         known = parameters(cls)[0] if cls is not None else {}
@@ -555,6 +562,15 @@ def _class_names() -> set[str]:
 
 
 def _setting_names() -> set[str]:
-    """All settings outside of models and data: `trainer.precision`."""
+    """`trainer.precision`, and what most models and data sets have."""
+    from genbench.core.module import GenerativeModule
+    from genbench.data import ImageData
+
     hints = _Merging().root.hints
-    return {f"{group}.{name}" for group, of in hints.items() if isinstance(of, Group) for name in of.hints} | set(ROOT)
+    found = {f"{group}.{name}" for group, of in hints.items() if isinstance(of, Group) for name in of.hints}
+    found |= {
+        f"{group}.{name}"
+        for group, cls in (("model", GenerativeModule), ("data", ImageData))
+        for name in parameters(cls)[0]
+    }
+    return found | {"model.game", "model.width", "model.latent_dim"} | set(ROOT)

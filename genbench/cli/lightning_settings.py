@@ -58,8 +58,8 @@ REFUSED = {
     "inference_mode": "Validation always runs without gradients.",
     "use_distributed_sampler": LOADERS,
     "reload_dataloaders_every_n_epochs": LOADERS,
-    "barebones": "It would train without curves and checkpoints; what costs time is set by `acceleration` and `monitor`.",
-    "plugins": "Choose a precision by `--trainer.precision`; start processes by `--trainer.devices`, torchrun or Slurm.",
+    "barebones": "A run always has curves and checkpoints; how often is set by `monitor` and `checkpoint`.",
+    "plugins": "Choose a precision by `--trainer.precision`; start processes by `--trainer.devices` or torchrun.",
     "enable_autolog_hparams": "The config is always given to every logger.",
     "model_registry": "A model is its checkpoint, in the run's folder.",
 }

@@ -163,9 +163,14 @@ class GenbenchCLI(LightningCLI):
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
         cls.verb, cls.typed, cls.settings = verb, list(typed), compose.settings(command)
-        arguments: Any = cls._object()
+        for key in ("model", "data"):  # `--model.help` alone is of the config's model
+            named = cls.settings.config.get(key, {}).get("class_path")
+            if named and command.asked[-1:] == [f"--{key}.help"]:
+                command.asked.append(named)
         if command.asked:  # text in place of a run
-            arguments = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
+            arguments: Any = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
+        else:
+            arguments = cls._object()
         return cls(
             GenerativeModule,
             LightningDataModule,

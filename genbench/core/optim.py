@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 
 KIMG = 1000  # images to one step of a schedule
 
@@ -58,7 +58,8 @@ def _call(cls: type, first: Any, arguments: dict[str, Any], what: str) -> Any:
     known = [p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "params", "optimizer")]
     for name in arguments:
         if name not in known:
-            raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.")
+            near = did_you_mean(name, known)
+            raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.{near}")
     try:
         return cls(first, **arguments)
     except (TypeError, ValueError, AssertionError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -50,8 +49,8 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     """The mapping that a file holds; an empty file holds an empty one.
 
     Raises:
-        UserError: it cannot be read, is not UTF-8, is not YAML, has a key twice, or holds something else than a mapping.
-            The message names the file and, where there is one, the line.
+        UserError: it cannot be read, is not UTF-8, is not YAML, has a key twice, or holds something else than a
+            mapping. The message names the file and, where there is one, the line.
     """
     try:
         with open(path, "rb") as file:
@@ -69,7 +68,9 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UserError(f"{path} is no file of settings: it holds {_kind(found)}, and lines `name: value` were expected.")
+        raise UserError(
+            f"{path} is no file of settings: it holds {_kind(found)} where settings were expected, `name: value`."
+        )
     return found
 
 

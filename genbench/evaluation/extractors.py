@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 from genbench.data.module import data_root
 from genbench.data.points import Gaussians, Grid, Ring
 from genbench.networks.classifier import SmallClassifier
@@ -147,7 +147,7 @@ def build(name: str, weights: str | os.PathLike | None = None, root: Path | None
         return READY[name]()
     if name.startswith("torchvision:"):
         return _torchvision(name.partition(":")[2], weights)
-    raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.")
+    raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.{did_you_mean(name, names())}")
 
 
 # ---- where weights are ----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from genbench.core import yaml_file
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.suites import claims
@@ -76,7 +77,7 @@ class Folder:
             found = _yaml(path)
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is no suite's folder: there is no {path}.") from error
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, UserError) as error:
             raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): put back what it was.") from error
         if not isinstance(found, dict) or not {"suite", "experiments", "order"} <= found.keys():
             raise UserError(f"{path} is no plan of a suite that has begun.")
@@ -223,7 +224,7 @@ class Folder:
 
 
 def _yaml(path: Path) -> Any:
-    return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # of these the faster
+    return yaml_file.parse(path.read_text(), str(path))
 
 
 def progress(run: Path) -> tuple[int, float | None]:
