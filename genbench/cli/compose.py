@@ -200,7 +200,7 @@ class Group:
 
 @functools.cache
 def parameters(cls: type) -> tuple[dict[str, Any], bool]:
-    """Argument -> type of a class's constructor, with those that it hands on to its bases; whether there may be others."""
+    """Argument -> type of a class's constructor and those that it hands arguments on to; whether there may be more."""
     found: dict[str, Any] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
@@ -236,7 +236,7 @@ def _options(hint: Any) -> Iterator[Any]:
 def _base(hint: Any) -> type | None:
     """The class below which a setting names one."""
     for one in _options(hint):
-        if inspect.isclass(one) and one is not object and not issubclass(one, (*SCALARS, *COLLECTIONS, Mapping)):
+        if inspect.isclass(one) and one not in (object, Any) and not issubclass(one, (*SCALARS, *COLLECTIONS, Mapping)):
             return None if is_dataclass(one) else one
     return None
 
@@ -338,6 +338,9 @@ class _Merging:
             for place in (self._folder / text, Path(text)):
                 if place.suffix in (".yaml", ".yml", ".json") and place.is_file():
                     return yaml_file.read(place)
+        is_number = not (structured or takes_text or inner is not None or timedelta in set(_options(hint)))
+        if is_number and SEXAGESIMAL.fullmatch(text):  # the parser would take 1:30 for 90
+            raise UserError(f"{self._source}: {'.'.join(path)} is {text}, which is no number.")
         if not self._typed:
             return text
         if structured or (inner is not None and not takes_text):
@@ -348,15 +351,13 @@ class _Merging:
                     raise
                 return text
             return found if not isinstance(found, str) else text
-        if SEXAGESIMAL.fullmatch(text) and not takes_text and timedelta not in set(_options(hint)):
-            raise UserError(f"{self._source} is {text}, which is no number.")
         return text
 
     def _merge_mapping(self, old: Any, new: dict[Any, Any], hint: Any, path: tuple[str, ...]) -> Any:
         base = None if isinstance(hint, Group) else _base(hint)
         if isinstance(old, str) and old.lstrip()[:1] == "[":  # a list that was typed as text
             old = yaml_file.parse(old, self._source)
-        if isinstance(old, list) and self._typed:
+        if isinstance(old, list) and self._typed and (base is not None or all(map(_number, new))):
             return self._change_element(old, new, hint, path)
         free = not isinstance(hint, Group) and _inner(hint) in (None, Any)
         if self._typed and free and not isinstance(old, dict) and new and all(map(_number, new)):

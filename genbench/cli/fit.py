@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 from genbench.cli import configs
 from genbench.cli.compose import Command, read_command
@@ -40,7 +41,7 @@ def with_configs(verb: str, argv: list[str]) -> Command:
     if ckpt not in (None, "null"):
         path = find_checkpoint(ckpt, Path(command.value("runs") or "runs"), command.value("name"))
         run = run_of(path)
-        has_model = any("model" in text for _, text in command.configs)
+        has_model = any(_names_model(text) for _, text in command.configs)
         if run is not None and not has_model:
             command.configs.insert(0, (run / "config.yaml", yaml_file.read(run / "config.yaml")))
             command.own = 1
@@ -52,3 +53,8 @@ def with_configs(verb: str, argv: list[str]) -> Command:
     elif verb != "fit" and not command.asked:
         raise UserError(f"{verb} scores a trained model: give `--ckpt PATH`.")
     return command
+
+
+def _names_model(text: dict[str, Any]) -> bool:
+    model = text.get("model")
+    return isinstance(model, str) or (isinstance(model, dict) and "class_path" in model) or "model.class_path" in text

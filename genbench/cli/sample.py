@@ -107,8 +107,10 @@ def write(images: Any, out: Path, columns: int | None = None) -> None:
 
 
 def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str] = ()) -> dict[str, Any]:
-    """The model's own options of these capabilities, such as `sample`, from flags; a wrong one may have been meant as one of
-    the verb's own `flags`."""
+    """The model's own options of these capabilities, such as `sample`, from flags.
+
+    flags  the verb's own: a wrong option may have been meant as one of these
+    """
     from genbench.core.capabilities import options as options_of
 
     known: dict[str, Any] = {}

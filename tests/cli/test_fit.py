@@ -206,7 +206,7 @@ def test_the_same_seed_gives_the_same_run_and_pictures_change_nothing(cli, confi
 def test_another_data_set_is_one_flag_and_what_is_dropped_is_said(cli, config):
     status, _, err = cli("fit", "--config", config(), "--data", "Shapes", "--data.train_images", 96, "--max_images", 32)
     assert status == 0, err
-    assert "data: Shapes in place of the config's Digits; dropped with it: size=16, batch_size=16, subset=80." in err
+    assert "data: Shapes in place of the config's Digits; dropped with it: batch_size=16, size=16, subset=80." in err
     assert "Shapes's default" in err
     (run,) = Path("runs").iterdir()
     assert run.name.startswith("dcgan-shapes-")
