@@ -139,6 +139,8 @@ def settings(command: Command) -> Settings:
         merging.add(text, str(path), path.parent)
     merging.recording = True
     for flag in _classes_first(list(_single(command.flags))):
+        if flag.path == ("trainer", "default_root_dir"):
+            raise UserError(f"{flag.typed} is not followed here: the run's folder is `--runs` and `--name`.")
         change: Any = flag.value
         for depth, part in enumerate(reversed(flag.path)):
             change = {part + ("+" if flag.append and depth == 0 else ""): change}

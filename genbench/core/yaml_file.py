@@ -111,7 +111,8 @@ def parse(text: str, source: str) -> Any:
 def _check(node: yaml.Node, loader: Any, source: str, sizes: dict[int, int], above: set[int]) -> int:
     """How many values a node has, every alias counted; raises UserError for a key that is there twice."""
     if node.tag not in PLAIN:
-        raise UserError(f"{_at(source, node)}: `!{node.tag.rpartition(':')[2]}` is not used here. Give plain values.")
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        raise UserError(f"{_at(source, node)}: `{tag}` is not used here. Give plain values.")
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) in sizes:
