@@ -154,7 +154,7 @@ def _single(flags: list[Flag]) -> Iterator[Flag]:
         inner = None
         if flag.path[0] not in SINGLE and not flag.append and str(flag.value).lstrip()[:1] == "{":
             inner = yaml_file.parse(flag.value, flag.typed)
-        if isinstance(inner, dict):
+        if isinstance(inner, dict) and any(value is not None for value in inner.values()):  # `{a}` may be a file's name
             yield from _leaves(flag.path, inner)
         else:
             yield flag
@@ -346,13 +346,7 @@ class _Merging:
         if not self._typed:
             return text
         if structured or (inner is not None and not takes_text):
-            try:
-                found = yaml_file.parse(text, self._source)
-            except UserError:
-                if text[:1] in ("[", "{"):
-                    raise
-                return text
-            return found if not isinstance(found, str) else text
+            return value_of(text, self._source)
         return text
 
     def _merge_mapping(self, old: Any, new: dict[Any, Any], hint: Any, path: tuple[str, ...]) -> Any:
@@ -484,6 +478,18 @@ class _Merging:
             self.given[".".join(path)] = value
 
 
+def value_of(text: str, source: str) -> Any:
+    """What a text says as YAML, where in one line only brackets and braces make lists and mappings; else the text."""
+    collection = text.lstrip()[:1] in ("[", "{") or "\n" in text
+    try:
+        found = yaml_file.parse(text, source)
+    except UserError:
+        if collection:
+            raise
+        return text
+    return text if isinstance(found, str) or (isinstance(found, (list, dict)) and not collection) else found
+
+
 def _described(path: tuple[str, ...]) -> bool:
     """Whether an optimizer or a schedule is there: a class path with the arguments beside it."""
     return path[:2] == ("model", "init_args") and (
@@ -523,7 +529,10 @@ def _short(value: Any) -> str:
 
 def explained(text: str) -> str:
     """The parser's message in one line: the setting's whole name, what is wrong, and the nearest name that there is."""
-    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
+    noise = (
+        "Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>",
+        "Subclass types expect one of:", "a class path (str)", "a dict with", "a dict without",
+    )  # fmt: skip
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(noise)]
     names: list[str] = []

@@ -43,7 +43,7 @@ from genbench.cli import compose
 from genbench.cli.lightning_settings import DEFAULTS, refuse_what_is_not_followed
 from genbench.cli.runs import find_checkpoint, is_first_process, new_name, run_of
 from genbench.core import checkpoint as files
-from genbench.core import machine, yaml_file
+from genbench.core import machine
 from genbench.core.capabilities import Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import replacing
@@ -54,7 +54,7 @@ from genbench.data.module import DataModule
 from genbench.loggers import Curves, Wandb
 
 register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
-set_loader("yaml", lambda text: yaml_file.parse(text, f"'{text}'"), (yaml.YAMLError, UserError))
+set_loader("yaml", lambda text: compose.value_of(text, f"'{text}'"), (yaml.YAMLError, UserError))
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -164,9 +164,9 @@ class GenbenchCLI(LightningCLI):
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
         cls.verb, cls.typed, cls.settings = verb, list(typed), compose.settings(command)
         for key in ("model", "data"):  # `--model.help` alone is of the config's model
-            named = cls.settings.config.get(key, {}).get("class_path")
-            if named and command.asked[-1:] == [f"--{key}.help"]:
-                command.asked.append(named)
+            named = cls.settings.config.get(key)
+            if isinstance(named, dict) and "class_path" in named and command.asked[-1:] == [f"--{key}.help"]:
+                command.asked.append(named["class_path"])
         if command.asked:  # text in place of a run
             arguments: Any = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
         else:
@@ -189,7 +189,8 @@ class GenbenchCLI(LightningCLI):
     def _object(cls) -> dict[str, Any]:
         """The settings, as the parser takes them."""
         for key, flag in {"model": "`--config NAME` or `--model DCGAN`", "data": "`--data MNIST`"}.items():
-            if "class_path" not in cls.settings.config.get(key, {}):
+            named = cls.settings.config.get(key)
+            if not isinstance(named, dict) or "class_path" not in named:
                 raise UserError(f"No {key} is named: give {flag}.")
         return {"subcommand": cls.verb, cls.verb: cls.settings.config}
 
@@ -291,6 +292,15 @@ class GenbenchCLI(LightningCLI):
             if logger.class_path.endswith("Wandb"):
                 logger.init_args.run_name = logger.init_args.run_name or self.folder.name
                 logger.init_args.run_id = state.get("wandb") or logger.init_args.run_id
+
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        if seed is False or (seed is not True and not 0 <= seed < 2**32):
+            raise UserError(
+                f"--seed_everything {seed}: every run has a seed. Give a whole number from 0 to {2**32 - 1}, or true "
+                "for one by chance."
+            )
+        super()._set_seed()
 
     def _report_kept(self, config: Any) -> None:
         """Say which arguments of a config are gone because a flag or another config names another class."""

@@ -214,8 +214,10 @@ def test_dotted_and_brace_spellings_of_nested_mappings_agree():
 
 
 def test_the_type_of_a_users_mapping_decides_what_text_is():
-    found = model(f"{MINE} --model.extra.a 5 --model.extra.b.c 1e-3 --model.names.a 5 --model.extra.d 1:30")
-    assert found["extra"] == {"a": 5, "b": {"c": 1e-3}, "d": "1:30"} and found["names"] == {"a": "5"}
+    found = model(
+        f"{MINE} --model.extra.a 5 --model.extra.b.c 1e-3 --model.names.a 5 --model.extra.d 1:30 --model.extra.e 'x: y'"
+    )
+    assert found["extra"] == {"a": 5, "b": {"c": 1e-3}, "d": "1:30", "e": "x: y"} and found["names"] == {"a": "5"}
 
 
 def test_a_class_among_a_models_arguments_has_arguments_of_its_own():

@@ -253,6 +253,8 @@ def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
         (["--ckpt", "last"], "there is no runs/run/checkpoints/last.ckpt yet"),
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),
         (["--ckpt", "vae.ckpt"], "is a checkpoint of genbench.models.vae.VAE, and the config is of genbench.models."),
+        (["--seed_everything", "-1"], "--seed_everything -1: every run has a seed"),
+        (["--seed_everything", "false"], "every run has a seed. Give a whole number from 0"),
         (["--nonsense", "1"], "fit has no setting --nonsense"),
         (["--import", "no_such_module"], "No module named 'no_such_module'"),
     ],
