@@ -44,7 +44,7 @@ def named(name: str) -> Path:
     if path is None:
         known = listing()
         raise UserError(
-            f"There is no config '{name}': neither a file of that path, nor one of those at hand ({', '.join(known)})."
+            f"There is no config '{name}'; there are {', '.join(known)}, or give the path of a file."
             + did_you_mean(name, known)
         )
     return path

@@ -84,7 +84,7 @@ def main(verb: str, argv: list[str]) -> int:
 
 def _read_config(name: str) -> dict[str, Any]:
     path = configs.named(name)
-    config = yaml_file.read(path)
+    config = yaml_file.read(path, "config of an experiment")
     data = config.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("class_path"), str):
         raise UserError(f"{path} is no config of an experiment: it needs `data` with a `class_path`.")

@@ -45,8 +45,8 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-def read(path: str | os.PathLike) -> dict[str, Any]:
-    """The mapping that a file holds; an empty file holds an empty one.
+def read(path: str | os.PathLike, what: str = "file of settings") -> dict[str, Any]:
+    """The mapping that a file holds, which should be `what`; an empty file holds an empty one.
 
     Raises:
         UserError: it cannot be read, is not UTF-8, is not YAML, has a key twice, or holds something else than a
@@ -68,9 +68,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UserError(
-            f"{path} is no file of settings: it holds {_kind(found)} where settings were expected, `name: value`."
-        )
+        raise UserError(f"{path} is no {what}: it holds {_kind(found)} where settings were expected, `name: value`.")
     return found
 
 

@@ -392,6 +392,7 @@ def test_a_mistake_is_one_sentence_that_proposes_the_nearest(flags, said):
 
 def test_without_a_model_or_data_that_is_said():
     assert refused("--data MNIST") == "No model is named: give `--config NAME` or `--model DCGAN`."
+    assert refused("--config base.yaml --model null").startswith("No model is named")
     assert refused("--model DCGAN") == "No data is named: give `--data MNIST`."
 
 
