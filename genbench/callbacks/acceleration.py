@@ -46,7 +46,8 @@ class Acceleration(Callback, metaclass=Checked):
         cuda = trainer.strategy.root_device.type == "cuda"
         if cuda:
             allow_tf32(self.tf32)
-            torch.backends.cudnn.benchmark = True  # shapes do not change while training
+            # shapes do not change while training; the fastest algorithm may be another one in the next run
+            torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         networks = [getattr(module, name) for names in module.players.values() for name in names]
         for network in networks:
             if self.channels_last:

@@ -48,7 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb, *rest = argv
     if verb not in VERBS:
-        print(f"error: there is no verb '{verb}'; there are {', '.join(VERBS)}.", file=sys.stderr)
+        from genbench.core.errors import did_you_mean
+
+        known = f"there are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}"
+        print(f"error: there is no verb '{verb}'; {known}", file=sys.stderr)
         return 2
     return _run(verb, rest)
 
@@ -96,16 +99,9 @@ def sentence(error: BaseException) -> str | None:
             return f"{cause.filename or 'A file, or what is printed,'} could not be written: {cause.strerror}."
         cause = cause.__cause__ or cause.__context__
     if type(error).__name__ == "ArgumentError":
-        return _parser_message(str(error))
+        from genbench.cli.compose import explained
+
+        return explained(str(error))
     if type(error).__name__ in ("MisconfigurationException", "ModuleNotFoundError"):  # Lightning's own sentences
         return str(error)
     return None
-
-
-def _parser_message(text: str) -> str:
-    """The config parser's message without its account of the types that it tried."""
-    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>")
-    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
-    return "\n  ".join(
-        line for line in lines if line and not line.startswith(tuple(n.removeprefix("- ") for n in noise))
-    )

@@ -5,7 +5,6 @@ The model is the config's; the images are few and made up, in the shape that the
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 import subprocess
@@ -21,7 +20,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import yaml
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
@@ -34,9 +32,10 @@ import genbench.cli.trainer
 import genbench.data
 import genbench.models
 from genbench.callbacks import EMA, Balance, Budget, Checkpoint, Monitor, Quality
-from genbench.cli import configs
+from genbench.cli import compose, configs
+from genbench.cli.arguments import Arguments
 from genbench.cli.runs import import_modules, quiet
-from genbench.core import composition
+from genbench.core import composition, yaml_file
 from genbench.core.batch import Batch, DataSpec, from_stored, to_stored
 from genbench.core.capabilities import (
     Classifies,
@@ -105,8 +104,8 @@ class Recipe:
     """Builds equal models of one config, again and again."""
 
     def __init__(self, path: Path) -> None:
-        text = yaml.safe_load(path.read_text()) or {}
-        if not isinstance(text, dict) or not {"model", "data"} <= text.keys():
+        text = compose.settings(compose.Command("check", [(path, yaml_file.read(path))])).config
+        if not {"model", "data"} <= text.keys():
             raise UserError(f"{path} is no config of an experiment: it needs `model` and `data`.")
         self.path, self.name = path, path.stem
         data = text["data"] if isinstance(text["data"], dict) else {}
@@ -478,16 +477,13 @@ PROMISES: list[Callable[[Recipe, Path], None]] = [
 
 
 def main(verb: str, argv: list[str]) -> int:
-    parser = argparse.ArgumentParser("python -m genbench check", description=__doc__.partition("\n")[0])
+    parser = Arguments("python -m genbench check", description=__doc__.partition("\n")[0])
     parser.add_argument("--config", required=True, help="name or file of a config")
     parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
     modules = [argv[k + 1] for k, a in enumerate(argv[:-1]) if a == "--import"]
     modules += [a.partition("=")[2] for a in argv if a.startswith("--import=")]
     arguments = parser.parse_args(import_modules(argv))
-    path = configs.find(arguments.config)
-    if path is None:
-        raise UserError(f"There is no config '{arguments.config}'; there are {', '.join(configs.listing())}.")
-    recipe = Recipe(path)
+    recipe = Recipe(configs.named(arguments.config))
     quiet()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # a few small images: more threads would wait for one another

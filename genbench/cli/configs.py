@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import genbench
+from genbench.core.errors import UserError, did_you_mean
 
 
 def folder() -> Path:
@@ -31,3 +32,19 @@ def find(name: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def named(name: str) -> Path:
+    """As `find`.
+
+    Raises:
+        UserError: there is none; proposes the nearest.
+    """
+    path = find(name)
+    if path is None:
+        known = listing()
+        raise UserError(
+            f"There is no config '{name}'; there are {', '.join(known)}, or give the path of a file."
+            + did_you_mean(name, known)
+        )
+    return path

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import configs
+from genbench.cli.arguments import Arguments
 from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of, usable_device
-from genbench.core.errors import UserError, refuse_below
+from genbench.core import yaml_file
+from genbench.core.errors import UserError, did_you_mean, refuse_below
 from genbench.core.files import refuse_unwritable
 from genbench.evaluation import protocol as protocols
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(verb: str) -> Arguments:
+    parser = Arguments(
         f"python -m genbench {verb}", allow_abbrev=False,
         description="Measure a trained model, or images in its place, under a protocol, and write a record.",
     )  # fmt: skip
@@ -83,16 +85,9 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _read_config(name: str) -> dict[str, Any]:
-    import yaml
-
-    path = configs.find(name)
-    if path is None:
-        raise UserError(f"There is no config '{name}'; there are {', '.join(configs.listing())}.")
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    data = config.get("data") if isinstance(config, dict) else None
+    path = configs.named(name)
+    config = yaml_file.read(path, "config of an experiment")
+    data = config.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("class_path"), str):
         raise UserError(f"{path} is no config of an experiment: it needs `data` with a `class_path`.")
     return config
@@ -178,10 +173,11 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         config, trained_on = run["config"], contents.get("data")
         out = (run_of(path) or path.parent) / "records"
         name = arguments.name if arguments.ckpt not in ("last", "best") else None
-        options = own_options(subject, own, "sample", "log_likelihood")
+        options = own_options(subject, own, "sample", "log_likelihood", flags=_parser("evaluate").flags())
     else:
         if own:
-            raise UserError(f"There is no option {own[0]}; `--help` lists them.")
+            near = did_you_mean(own[0].partition("=")[0], _parser("evaluate").flags())
+            raise UserError(f"There is no option {own[0]}; `--help` lists them.{near}")
         subject = open_images(arguments.images) if arguments.images else None
         options, name = {}, arguments.name
     if arguments.config:
@@ -304,7 +300,8 @@ def _data(
         if root:
             kept.append(f"--data.root={root}")
     elif "." not in name and name not in genbench.data.__all__:
-        raise UserError(f"There is no data set '{name}'; there are {', '.join(sorted(genbench.data.__all__))}.")
+        known = sorted(genbench.data.__all__)
+        raise UserError(f"There is no data set '{name}'; there are {', '.join(known)}.{did_you_mean(name, known)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=DataModule)
     return parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from genbench.core.errors import UserError
+from genbench.cli.arguments import Arguments
+from genbench.core.errors import UserError, did_you_mean
 
 
 def main(verb: str, argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         "python -m genbench fetch",
         description="Bring data sets and extractor weights to the data root. Without names: say what is there.",
     )
@@ -31,7 +31,8 @@ def main(verb: str, argv: list[str]) -> int:
     known = [*classes, *extractors.PUBLISHED]
     for name in arguments.names:
         if name not in known:
-            raise UserError(f"There is nothing to fetch called '{name}'; there are {', '.join(known)}.")
+            near = did_you_mean(name, known)
+            raise UserError(f"There is nothing to fetch called '{name}'; there are {', '.join(known)}.{near}")
     failed = 0
     for name in arguments.names:
         try:

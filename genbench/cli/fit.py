@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 from genbench.cli import configs
+from genbench.cli.compose import Command, read_command
+from genbench.cli.help import help_page
 from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of
+from genbench.core import yaml_file
 from genbench.core.errors import Interrupted, UserError
 
 
 def main(verb: str, argv: list[str]) -> int:
     """Run the verb; returns the exit status."""
-    typed, argv = argv, with_configs(verb, import_modules(argv))
+    if {"-h", "--help"} & set(argv) and "all" not in argv:
+        print(help_page(verb))
+        return 0
+    typed, command = argv, with_configs(verb, import_modules([word for word in argv if word != "all"]))
     from genbench.cli.trainer import GenbenchCLI  # here the wait begins: torch and lightning
 
-    command = [verb, *argv]
     try:
         with warnings.catch_warnings():
             quiet()
@@ -25,43 +31,30 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def with_configs(verb: str, argv: list[str]) -> list[str]:
-    """Config names become paths; a checkpoint in a run folder brings that run's config, if no other is given."""
-    rest: list[str] = []
-    given = iter(argv)
-    for argument in given:
-        flag, equals, value = argument.partition("=")
-        if flag not in ("--config", "-c"):
-            rest.append(argument)
-            continue
-        name = value if equals else next(given, "")
-        path = configs.find(name)
-        if path is None:
-            raise UserError(
-                f"There is no config '{name}': neither a file of that path, nor one of those at hand "
-                f"({', '.join(configs.listing())})."
-            )
-        rest += ["--config", str(path)]
-    ckpt = _value(rest, "--ckpt")
-    if ckpt is not None:
-        path = find_checkpoint(ckpt, Path(_value(rest, "--runs") or "runs"), _value(rest, "--name"))
+def with_configs(verb: str, argv: list[str]) -> Command:
+    """What was typed, with the configs that it names read; a checkpoint in a run folder brings that run's config.
+
+    A config beside `--ckpt` that names a model takes the place of the run's own; one that does not is merged into it.
+    """
+    command = read_command(verb, argv, configs.named)
+    ckpt = command.value("ckpt")
+    if ckpt not in (None, "null"):
+        path = find_checkpoint(ckpt, Path(command.value("runs") or "runs"), command.value("name"))
         run = run_of(path)
-        if run is not None and "--config" not in rest:
-            rest = ["--config", str(run / "config.yaml"), *rest]
-        elif run is None and not any(a.startswith(("--config", "--model")) for a in rest):
+        has_model = any(_names_model(text) for _, text in command.configs)
+        if run is not None and not has_model:
+            command.configs.insert(0, (run / "config.yaml", yaml_file.read(run / "config.yaml")))
+            command.own = 1
+        elif run is None and not has_model and not any(flag.path[0] == "model" for flag in command.flags):
             raise UserError(
                 f"{path} lies in no run folder, so the config of its run is not known: give `--config` too. `evaluate` "
                 "and `sample` need the checkpoint alone."
             )
-    elif verb != "fit" and not {"-h", "--help"} & set(rest):
+    elif verb != "fit" and not command.asked:
         raise UserError(f"{verb} scores a trained model: give `--ckpt PATH`.")
-    return rest
+    return command
 
 
-def _value(argv: list[str], flag: str) -> str | None:
-    for k, argument in enumerate(argv):
-        if argument == flag and k + 1 < len(argv):
-            return argv[k + 1]
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-    return None
+def _names_model(text: dict[str, Any]) -> bool:
+    model = text.get("model")
+    return isinstance(model, str) or (isinstance(model, dict) and "class_path" in model) or "model.class_path" in text

@@ -7,13 +7,14 @@ import os
 import shutil
 import sys
 
-from genbench.core.errors import UserError
+from genbench.cli.arguments import Arguments
+from genbench.core.errors import UserError, did_you_mean
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         "python -m genbench leaderboard",
         description="Rank what was evaluated: one table for each data set, protocol and track.",
         epilog="Of a folder its *.json are read and those of every folder called `records` in it. Evaluations of one "
@@ -35,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(verb: str, argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     if arguments.format not in FORMATS:
-        raise UserError(f"--format {arguments.format}: there are {', '.join(FORMATS)}.")
+        near = did_you_mean(arguments.format, FORMATS)
+        raise UserError(f"--format {arguments.format}: there are {', '.join(FORMATS)}.{near}")
 
     from genbench.leaderboard import formats
     from genbench.leaderboard.board import boards

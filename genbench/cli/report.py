@@ -7,11 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+from genbench.cli.arguments import Arguments
 from genbench.core.errors import UserError
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         "python -m genbench report",
         description="Write boards, charts, pictures and configs of all runs into one HTML file that needs no network.",
         epilog="Records are found as by `leaderboard`; curves come from the runs that they lie in, pictures from their "

@@ -137,17 +137,6 @@ def inside(runs: Path, name: str) -> Path:
     return folder
 
 
-def typed_name(typed: list[str]) -> str | None:
-    """What `--name` was given on the command line, not by a config."""
-    found = None
-    for k, argument in enumerate(typed):
-        if argument == "--name" and k + 1 < len(typed):
-            found = typed[k + 1]
-        elif argument.startswith("--name="):
-            found = argument.partition("=")[2]
-    return found
-
-
 def version_of(path: Path) -> tuple[int, int, int]:
     """Which file lies there now: another one after it was replaced."""
     found = path.stat()

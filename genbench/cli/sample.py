@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from genbench.cli.arguments import Arguments
 from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, did_you_mean, refuse_below
 
 SOFTWARE = "genbench sample"  # that PNGs in a folder say they are by
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
 # of points: .png is a plot, .npy and .npz hold float32 [n, D]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m genbench sample", description="Draw images from a trained model.")
+def _parser() -> Arguments:
+    parser = Arguments("python -m genbench sample", description="Draw images from a trained model.")
     add_model_arguments(parser)
     parser.add_argument("--n", type=int, default=64, help="number of images (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="image i is drawn from seed + i (default 0)")
@@ -60,7 +61,7 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.{instead}")
     if len(model.spec.shape) == 1 and out.suffix == "":
         raise UserError(f"--out {out}: points make no folder of images. End it in .png (a plot), .npy or .npz.")
-    options = own_options(model, own, "sample")
+    options = own_options(model, own, "sample", flags=_parser().flags())
     condition = asked_for(model, arguments.n, arguments.label, arguments.prompt)
     seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
     images = []
@@ -173,8 +174,11 @@ def _write_folder(array: Any, out: Path) -> None:
         ) from error
 
 
-def own_options(model: Any, given: list[str], *methods: str) -> dict[str, Any]:
-    """The model's own options of these capabilities, such as `sample`, from flags."""
+def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str] = ()) -> dict[str, Any]:
+    """The model's own options of these capabilities, such as `sample`, from flags.
+
+    flags  the verb's own: a wrong option may have been meant as one of these
+    """
     from genbench.core.capabilities import options as options_of
 
     known: dict[str, Any] = {}
@@ -190,7 +194,8 @@ def own_options(model: Any, given: list[str], *methods: str) -> dict[str, Any]:
         raise UserError(f"{error}.") from error
     if unknown:
         listed = ", ".join(f"--{name} (default {default})" for name, default in known.items()) or "none"
-        raise UserError(f"{type(model).__name__} has no option {unknown[0]}; its own options: {listed}.")
+        near = did_you_mean(unknown[0].partition("=")[0], [*(f"--{name}" for name in known), *flags])
+        raise UserError(f"{type(model).__name__} has no option {unknown[0]}; its own options: {listed}.{near}")
     return vars(options)
 
 

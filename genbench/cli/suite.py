@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import configs
+from genbench.cli.arguments import Arguments
 from genbench.cli.runs import import_modules, quiet
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, did_you_mean, refuse_below
 from genbench.suites import claims
 from genbench.suites.folder import Folder, State, side_by_side
 from genbench.suites.suite import Suite, load, told
@@ -29,7 +30,7 @@ UNDER_WAY = ("queued", "running")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         "python -m genbench suite", allow_abbrev=False,
         description="Train and measure many models, data sets and seeds; what is done already is not done again.",
     )  # fmt: skip
@@ -71,7 +72,10 @@ def _find(name: str) -> Path:
     for path in (Path(name), configs.folder() / "suites" / f"{name}.yaml"):
         if path.is_file():
             return path
-    raise UserError(f"There is no suite '{name}'; there are {', '.join(_names())}, or name a YAML file.")
+    raise UserError(
+        f"There is no suite '{name}'; there are {', '.join(_names())}, or name a YAML file."
+        + did_you_mean(name, _names())
+    )
 
 
 def _folder_of(name: str) -> Path:
@@ -142,10 +146,10 @@ def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any],
     parser: Any = None
     for experiment in suite.experiments:
         try:
-            flags = with_configs("fit", list(experiment.flags))
+            command = with_configs("fit", [*experiment.flags, "--seed_everything=0"])
             if parser is None:
-                parser = Parser.run("fit", ["fit", *flags])
-            config = parser.parse([*flags, "--seed_everything=0"])
+                parser = Parser.run("fit", command)
+            config = parser.parse(command)
             dump = {
                 key: value
                 for key, value in parser.dump(config).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import set_loader
 from jsonargparse.typing import register_type
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -37,18 +39,10 @@ from genbench.callbacks import (
     Quality,
     StopSafely,
 )
-from genbench.cli import preflight, resume
+from genbench.cli import compose, preflight, resume
+from genbench.cli.lightning_settings import DEFAULTS, refuse_what_is_not_followed
 from genbench.cli.resume import Change
-from genbench.cli.runs import (
-    Place,
-    find_checkpoint,
-    inside,
-    is_first_process,
-    new_name,
-    run_of,
-    typed_name,
-    version_of,
-)
+from genbench.cli.runs import Place, find_checkpoint, inside, is_first_process, new_name, run_of, version_of
 from genbench.core import checkpoint as files
 from genbench.core import machine
 from genbench.core.arguments import loaded_classes
@@ -63,6 +57,7 @@ from genbench.data.module import DataModule
 from genbench.loggers import Curves, Wandb
 
 register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
+set_loader("yaml", lambda text: compose.value_of(text, f"'{text}'"), (yaml.YAMLError, UserError))
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -158,10 +153,19 @@ class GenbenchCLI(LightningCLI):
 
     verb = "fit"
     typed: list[str] = []  # what the person typed after the verb
+    settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
 
     @classmethod
-    def run(cls, verb: str, command: list[str], typed: list[str] = ()) -> GenbenchCLI:
-        cls.verb, cls.typed = verb, list(typed)
+    def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
+        cls.verb, cls.typed, cls.settings = verb, list(typed), compose.settings(command)
+        for key in ("model", "data"):  # `--model.help` alone is of the config's model
+            named = cls.settings.config.get(key)
+            if isinstance(named, dict) and "class_path" in named and command.asked[-1:] == [f"--{key}.help"]:
+                command.asked.append(named["class_path"])
+        if command.asked:  # text in place of a run
+            arguments: Any = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
+        else:
+            arguments = cls._object()
         return cls(
             GenerativeModule,
             LightningDataModule,
@@ -171,19 +175,19 @@ class GenbenchCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            trainer_defaults={
-                # ours do these, counted in images
-                "enable_progress_bar": False,
-                "enable_checkpointing": False,
-                "enable_model_summary": False,
-                "max_epochs": -1,
-                "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,
-                "inference_mode": False,  # data decoded under it could not be changed in place later
-            },
+            trainer_defaults=DEFAULTS,
             parser_kwargs={"prog": "python -m genbench", "exit_on_error": False, verb: {"exit_on_error": False}},
-            args=command,
+            args=arguments,
         )
+
+    @classmethod
+    def _object(cls) -> dict[str, Any]:
+        """The settings, as the parser takes them."""
+        for key, flag in {"model": "`--config NAME` or `--model DCGAN`", "data": "`--data MNIST`"}.items():
+            named = cls.settings.config.get(key)
+            if not isinstance(named, dict) or "class_path" not in named:
+                raise UserError(f"No {key} is named: give {flag}.")
+        return {"subcommand": cls.verb, cls.verb: cls.settings.config}
 
     # ---- arguments ----------------------------------------------------------------------------------------------
 
@@ -270,7 +274,7 @@ class GenbenchCLI(LightningCLI):
 
     def _choose_folder(self, config: Any) -> None:
         """The run's folder: that of the checkpoint, wherever it lies now and whatever it was called; or a new one."""
-        run, typed = (run_of(self.ckpt) if self.ckpt else None), typed_name(self.typed)
+        run, typed = (run_of(self.ckpt) if self.ckpt else None), self.settings.given.get("name")
         if run is not None and typed in (None, run.name):
             self.place = Place(run, resumed=True)
             if is_first_process():
@@ -316,19 +320,20 @@ class GenbenchCLI(LightningCLI):
                 same = self.place is not None and self.place.resumed  # a new run has a curve of its own
                 logger.init_args.run_id = (state.get("wandb") if same else None) or logger.init_args.run_id
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        if seed is False or (seed is not True and not 0 <= seed < 2**32):
+            raise UserError(
+                f"--seed_everything {seed}: every run has a seed. Give a whole number from 0 to {2**32 - 1}, or true "
+                "for one by chance."
+            )
+        super()._set_seed()
+
     def _report_kept(self, config: Any) -> None:
-        """When a flag puts another data set in place of the config's, say what it takes over from it."""
-        before = None
-        for path in config.get("config") or []:
-            before = (yaml.safe_load(Path(str(path)).read_text()) or {}).get("data", before)
-        if not isinstance(before, dict) or "class_path" not in before or not is_first_process():
-            return
-        old, new = before["class_path"].split(".")[-1], config.data.class_path.split(".")[-1]
-        if old != new:
-            now = config.data.init_args
-            kept = {k: v for k, v in (before.get("init_args") or {}).items() if k in now and now[k] == v}
-            values = ", ".join(f"{k}={v}" for k, v in kept.items()) or "nothing"
-            console.print(f"data: {new} in place of the config's {old}; kept from the config: {values}")
+        """Say which arguments of a config are gone because a flag or another config names another class."""
+        if is_first_process():
+            for said in self.settings.dropped:
+                console.print(said, markup=False)
 
     # ---- building -----------------------------------------------------------------------------------------------
 
@@ -342,8 +347,6 @@ class GenbenchCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = dict(self._get(self.config_init, "trainer"))
-        if config["max_epochs"] not in (-1, None):
-            raise UserError("The budget is counted in images: use `--max_images` in place of `--trainer.max_epochs`.")
         settings = {name: self._get(self.config_init, name) for name in SETTINGS}
         own = list(settings.values())
         if self.subcommand == "fit":
@@ -358,14 +361,14 @@ class GenbenchCLI(LightningCLI):
         loggers = [logger for logger in _as_list(config["logger"]) if not isinstance(logger, bool)]
         if self.subcommand == "fit":
             loggers.insert(0, Curves(self.folder))
-        config |= {"logger": loggers, "callbacks": [*(config["callbacks"] or []), *own]}
+        config |= {"logger": loggers, "callbacks": [*_as_list(config["callbacks"]), *own]}
         _use_own_strategy(config)
         _use_real_fp16(config)
         if not _on_cpu(config):  # Lightning reads PyTorch's old switch, which raises where a new one contradicts it
             allow_tf32(settings["acceleration"].tf32)
         try:
             return Trainer(**config | kwargs)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:  # Lightning's words for a wrong setting
             raise UserError(
                 f"{error} This machine has {torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores: choose "
                 "with `--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
@@ -529,8 +532,9 @@ class Parser(GenbenchCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         pass
 
-    def parse(self, flags: list[str]) -> Any:
-        return self.parser.parse_args(["fit", *flags])
+    def parse(self, command: compose.Command) -> Any:
+        type(self).settings = compose.settings(command)
+        return self.parser.parse_object(self._object())
 
     def build(self, config: Any) -> tuple[GenerativeModule, LightningDataModule]:
         built = self.parser.instantiate_classes(config)["fit"]
@@ -545,6 +549,7 @@ def _arguments(verb: str) -> set[str]:
 
 def refuse_what_players_cannot(config: Any) -> None:
     """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
+    refuse_what_is_not_followed(config)
     strategy = config.strategy
     if not isinstance(strategy, str):
         strategy = strategy.class_path

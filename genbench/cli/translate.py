@@ -6,14 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from genbench.cli.arguments import Arguments
 from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, refuse_below
 
 NAMED = 3  # files without an image that the end names
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Arguments:
+    parser = Arguments(
         "python -m genbench translate",
         description="Make an image of each image in a folder, under the same name and of the same size: a translation, "
         "or a mask of a model that segments. Of an animated picture the first frame is taken.",
@@ -77,13 +78,13 @@ def main(verb: str, argv: list[str]) -> int:
     if masks:
         if arguments.to is not None:
             raise UserError(f"{kind} makes masks and knows no domains. Leave `--to {arguments.to}` out.")
-        options, channels = own_options(model, own, "segment"), model.spec.channels
+        options, channels = own_options(model, own, "segment", flags=_parser().flags()), model.spec.channels
     elif isinstance(model, Translates):
         to = arguments.to or "B"
         if to not in model.domains:
             ways = "translates one way. Leave `--to` out" if len(model.domains) == 1 else "translates to A or to B"
             raise UserError(f"--to {to}: this {kind} {ways}.")
-        options = own_options(model, own, "translate") | {"to": to}
+        options = own_options(model, own, "translate", flags=_parser().flags()) | {"to": to}
         channels = model.spec.source[0] if to == "B" else model.spec.channels
     else:
         raise UserError(f"{kind} cannot translate: it has no `translate` or `segment` method.")

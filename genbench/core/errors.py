@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 
@@ -47,6 +48,14 @@ def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:
     for name, value in settings.items():
         if value is not None and value < least:
             raise UserError(f"{name} is {value}; it must be at least {least}.")
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """` Did you mean 'width'?` where `given` is nearly one of `known`, else nothing: the end of an error's sentence."""
+    by_spelling = {name.lower().replace("-", "_"): name for name in known}
+    by_spelling |= {name.lower().rpartition(".")[2]: by_spelling[name] for name in list(by_spelling) if "." in name}
+    near = difflib.get_close_matches(given.lower().replace("-", "_"), by_spelling, n=1, cutoff=0.6)
+    return f" Did you mean '{by_spelling[near[0]]}'?" if near else ""
 
 
 def dimensions(shape: Sequence[int]) -> str:

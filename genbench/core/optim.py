@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from genbench.core.arguments import Count, Whole
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 from genbench.core.units import Images
 
 KIMG = 1000  # images to one step of a schedule
@@ -175,7 +175,8 @@ def _call(cls: type, first: Any, arguments: dict[str, Any], what: str, **own: An
     known = [name for name in known if name not in ("self", "params", "optimizer", *own)]
     for name in arguments:
         if name not in known:
-            raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.")
+            near = did_you_mean(name, known)
+            raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.{near}")
     try:
         return cls(first, **own, **arguments)
     except (TypeError, ValueError, AssertionError) as error:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 from genbench.core.precision import without_tf32
 from genbench.data.module import data_root
 from genbench.data.points import Gaussians, Grid, Ring
@@ -168,7 +168,7 @@ def at_hand(name: str, root: Path | None = None) -> bool:
         return find_weights(name, root) is not None and (name != "dinov2" or find_spec("timm") is not None)
     if name.startswith("torchvision:"):
         return _cached(name.partition(":")[2]).is_file()
-    raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.")
+    raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.{did_you_mean(name, names())}")
 
 
 def fetch_weights(name: str, root: Path) -> Path:

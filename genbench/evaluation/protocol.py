@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import yaml
-
-from genbench.core.errors import UserError
+from genbench.core import yaml_file
+from genbench.core.errors import UserError, did_you_mean
 
 # groups of scores that a protocol asks for, and the scores that each gives
 GROUPS = {
@@ -166,15 +165,14 @@ def load(name: str) -> Protocol:
     places = [Path(name)] if name.endswith((".yaml", ".yml")) else [f / f"{name}.yaml" for f in folders()]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise UserError(f"There is no protocol '{name}'; there are {', '.join(names())}, or name a YAML file.")
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"There is no protocol '{name}'; there are {', '.join(names())}, or name a YAML file."
+            + did_you_mean(name, names())
+        )
+    values = yaml_file.read(path)
     known = [f.name for f in fields(Protocol)]
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds a {type(values).__name__} where settings were expected: {', '.join(known)}.")
     if unknown := set(values) - set(known):
-        raise UserError(f"{path}: a protocol has no '{min(map(str, unknown))}'; it has {', '.join(known)}.")
+        wrong = min(map(str, unknown))
+        raise UserError(f"{path}: a protocol has no '{wrong}'; it has {', '.join(known)}.{did_you_mean(wrong, known)}")
     values = {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in values.items()}
     return Protocol(**{"name": path.stem} | values)

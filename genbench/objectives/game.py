@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genbench.core.arguments import Bounds, Checked, Count, Weight
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws
 from genbench.core.units import Images
@@ -59,7 +59,8 @@ class Game(metaclass=Checked):
         generator_steps: Count = 1,
     ) -> None:
         if objective not in OBJECTIVES:
-            raise UserError(f"game.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.")
+            near = did_you_mean(objective, OBJECTIVES)
+            raise UserError(f"game.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.{near}")
         self.objective = OBJECTIVES[objective]()
         self.gradient_penalty, self.r1, self.clip = gradient_penalty, r1, clip
         self.spectral_norm, self.smoothing = spectral_norm, smoothing
@@ -90,7 +91,7 @@ class Game(metaclass=Checked):
         for name, value in merged.items():
             if name not in known or name == "return":
                 listed = ", ".join(k for k in known if k != "return")
-                raise UserError(f"A game has no `{name}`; it has {listed}.")
+                raise UserError(f"A game has no `{name}`; it has {listed}.{did_you_mean(name, known)}")
             kind = str(known[name])
             wanted, right = {
                 "str": ("a word", isinstance(value, str)),

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from genbench.core import history
+from genbench.core import history, yaml_file
 from genbench.core.errors import UserError
 from genbench.core.files import ordinary, replacing
 from genbench.core.history import COLUMN
@@ -78,7 +78,7 @@ class Folder:
             found = _yaml(path)
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is no suite's folder: there is no {path}.") from error
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, UserError) as error:
             raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): put back what it was.") from error
         if not isinstance(found, dict) or not {"suite", "experiments", "order"} <= found.keys():
             raise UserError(f"{path} is no plan of a suite that has begun.")
@@ -225,7 +225,7 @@ class Folder:
 
 
 def _yaml(path: Path) -> Any:
-    return yaml.load(ordinary(path).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # of these the faster
+    return yaml_file.parse(Path(ordinary(path)).read_text(), str(path))
 
 
 def progress(run: Path) -> tuple[int, float | None]:

@@ -25,9 +25,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from genbench.core.errors import UserError
+from genbench.core import yaml_file
+from genbench.core.errors import UserError, did_you_mean
 from genbench.core.units import Images
 
 
@@ -136,7 +135,7 @@ def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Su
     faults: list[str] = []
     for key in text:
         if key not in KEYS:
-            faults.append(f"a suite has no '{key}'; it has {', '.join(KEYS)}.")
+            faults.append(f"a suite has no '{key}'; it has {', '.join(KEYS)}.{did_you_mean(str(key), KEYS)}")
     seeds = text.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds):
         faults.append(f"seeds is {seeds}; a list of whole numbers was expected, such as [0, 1, 2].")
@@ -169,11 +168,8 @@ def told(path: Path, faults: list[str]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(text, dict) or "models" not in text:
+    text = yaml_file.read(path)
+    if "models" not in text:
         raise UserError(f"{path} is no suite: it needs `models` and a `budget`, and may have {', '.join(KEYS)}.")
     return text
 
@@ -278,8 +274,8 @@ def _configs(names: Any, what: str, path: Path, find: Callable[[str], Path | Non
 def _own_data(config: Path | None) -> str:
     """The data set that a config names."""
     try:
-        return yaml.safe_load(config.read_text())["data"]["class_path"].rpartition(".")[2]
-    except (LookupError, TypeError, AttributeError, yaml.YAMLError, UnicodeDecodeError):
+        return yaml_file.read(config)["data"]["class_path"].rpartition(".")[2]
+    except (LookupError, TypeError, AttributeError, UserError):
         return ""  # the parser says what is wrong with it
 
 

@@ -1,14 +1,16 @@
 """The first thing that a newcomer types."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import genbench
+from genbench.cli import compose
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fit", "--help"]])
 def test_the_first_answer_imports_nothing_heavy(arguments):
     script = (
         "import sys; from genbench.cli import main; main(sys.argv[1:]);"
@@ -17,7 +19,7 @@ def test_the_first_answer_imports_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert genbench.__version__ in done.stdout
+    assert genbench.__version__ in done.stdout or "python -m genbench fit --config" in done.stdout
 
 
 def test_it_lists_the_verbs_and_the_configs_at_hand(cli):
@@ -30,8 +32,81 @@ def test_it_lists_the_verbs_and_the_configs_at_hand(cli):
 def test_a_wrong_verb_lists_those_there_are(cli):
     status, _, err = cli("trian")
     assert status == 2 and "there is no verb 'trian'; there are fit, validate" in err
+    assert "Did you mean 'evaluate'?" in cli("evalute")[2]
 
 
 def test_python_m_genbench_is_the_same_door():
     done = subprocess.run([sys.executable, "-m", "genbench", "--version"], capture_output=True, text=True)
     assert done.stdout == f"genbench {genbench.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_help_fits_a_screen_and_names_only_what_there_is(cli, config, verb):
+    status, out, _ = cli(verb, "--help")
+    assert status == 0 and len(out.splitlines()) <= 60 and max(map(len, out.splitlines())) <= 80
+    named = set(re.findall(r"--([a-z_.]+\.?[a-z_]*)", out)) - {"import", "help", "print_config", "config"}
+    assert len(named) >= 6
+    missing = {name for name in named if name.partition(".")[0] not in compose.ROOT}
+    assert not missing
+    groups = {name for name in named if name.partition(".")[0] in compose.GROUPS}
+    assert groups <= compose._setting_names()
+
+
+def test_everything_is_listed_on_request(cli, config, capfd):
+    vae = ["--config", "vae"]
+    for more, said in (
+        (["--help", "all"], "--trainer.sync_batchnorm"),
+        (["--model.help", "DCGAN"], "--model.latent_dim"),
+        (["--data.help", "MNIST"], "--data.batch_size"),
+        ([*vae, "--model.help"], "kl_warmup"),
+        ([*vae, "--data.size", "64", "--print_config"], "size: 64"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            cli("fit", *more)
+        assert done.value.code == 0 and said in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["leaderboard", "--formt", "csv"], "unrecognized arguments: --formt. Did you mean '--format'?"),
+        (["report", "--ouut", "x"], "Did you mean '--out'?"),
+        (["sample", "--n", "x"], "argument --n: invalid int value: 'x'."),
+        (["sample"], "the following arguments are required: --ckpt."),
+        (["suite", "rnu", "mnist"], "Did you mean 'run'?"),
+        (["suite", "run", "mnist", "--dry-rnu"], "Did you mean '--dry-run'?"),
+        (["fetch", "--rot", "x"], "Did you mean '--root'?"),
+        (["check", "--confg", "vae"], "--config"),
+    ],
+)
+def test_a_wrong_flag_of_any_verb_is_one_sentence(cli, capfd, arguments, said):
+    with pytest.raises(SystemExit) as done:
+        cli(*arguments)
+    err = capfd.readouterr().err
+    assert done.value.code == 2 and said in err and err.count("\n") == 1 and "usage" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["suite", "run", "mnits"], "Did you mean 'mnist'?"),
+        (["check", "--config", "vaee"], "Did you mean 'vae'?"),
+        (["fetch", "MNITS"], "Did you mean 'MNIST'?"),
+        (["leaderboard", "--format", "makdown"], "Did you mean 'markdown'?"),
+        (["evaluate", "--images", "x", "--protocl", "quick"], "Did you mean '--protocol'?"),
+        (["evaluate", "--floor", "--data", "MINST"], "Did you mean 'MNIST'?"),
+        (["evaluate", "--floor", "--data", "Digits", "--protocol", "quik"], "Did you mean 'quick'?"),
+        (["evaluate", "--floor", "--config", "quikstart"], "Did you mean 'quickstart'?"),
+        (["evaluate", "--floor", "--data", "Digits", "--extractor", "digitnet"], "Did you mean 'digitsnet'?"),
+        (["fit", "--config", "quickstart", "--model.optimizer.llr", "1"], "Did you mean 'lr'?"),
+        (
+            ["fit", "--config", "dcgan", "--data", "Digits", "--model.game.objectve", "hinge"],
+            "Did you mean 'objective'?",
+        ),
+        (["fit", "--config", "dcgan", "--data", "Digits", "--model.game.objective", "hing"], "Did you mean 'hinge'?"),
+        (["validate", "--ckptt", "last"], "validate has no setting --ckptt. Did you mean 'ckpt'?"),
+    ],
+)
+def test_a_misspelled_name_proposes_the_nearest(cli, arguments, said):
+    status, _, err = cli(*arguments)
+    assert status == 2 and said in err and "Traceback" not in err

@@ -93,7 +93,7 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path, monkeypatch):
         ("filter: nearest", "filter is 'nearest'; it must be bicubic, antialias"),
         ("generated: 0", "generated is 0; it must be a whole number of at least 1"),
         ("block: true", "block is True; it must be a whole number of at least 1"),
-        ("real: 1e4", "real is 1e4; it must be a whole number"),
+        ("real: 1e4", "real is 10000.0; it must be a whole number"),
         ("train: 0", "train is 0; it must be a whole number of at least 1"),
         ("neighbours_images: none", "neighbours_images is none; it must be a whole number of at least 1"),
         ("seed: -1", "seed is -1; it must be a whole number of at least 0"),
