@@ -259,6 +259,11 @@ class ImageData(DataModule):
         """One of the data set's own splits. Read anew at each call; raises UserError if it is not there."""
         raise NotImplementedError
 
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """What the images are called, and what they are made from or the other domain."""
+        return self.name, self.name
+
     def read_range(self, value: str | list[float] | None) -> tuple[Range | str | None, Range | str | None]:
         """The stated range of the images, and of what they are made from or of the other domain."""
         return (ranges.stated(value),) * 2
@@ -325,18 +330,19 @@ class ImageData(DataModule):
             if not all(isinstance(one, Range) for one in given):
                 train = train or self.split("train")
                 rows = self._training(train)
-                image = self._find_range(train, rows, given[0])
+                image = self._find_range(train, rows, 0)
                 if train.source is not None:
-                    other = self._find_range(train.source, rows, given[1])
+                    other = self._find_range(train.source, rows, 1)
                 elif train.other is not None:
-                    other = self._find_range(train.other, self._training(train.other), given[1])
+                    other = self._find_range(train.other, self._training(train.other), 1)
                 else:
                     other = image
                 given = [image, other]
             self._ranges = (given[0], given[1])
         return self._ranges
 
-    def _find_range(self, split: Split, rows: Tensor, given: Range | str | None) -> Range:
+    def _find_range(self, split: Split, rows: Tensor, which: int) -> Range:
+        given = self._given[which]
         if isinstance(given, Range):
             return given
 
@@ -356,7 +362,7 @@ class ImageData(DataModule):
                 finally:
                     pool.shutdown(cancel_futures=True)
 
-        found, note = ranges.find(each(), given, self.name)
+        found, note = ranges.find(each(), given, self.kinds[which])
         if note is not None:
             rank_zero_warn(note)
         return found

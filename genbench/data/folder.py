@@ -56,7 +56,7 @@ class ImageFolder(ImageData):
     extra `medical` is installed.
 
     Args:
-        path: The folder or the zip file, as it is or below the data root
+        path: The folder, the zip file or a single file of many frames, as it is or below the data root
         labels: Take folders as classes, where every training image lies in one of several, or the labels in the
             dataset.json of the dataset_tool
         test_size: Images cut off the training set for testing, where there is no test folder. Default: 5000, or a
@@ -93,6 +93,13 @@ class ImageFolder(ImageData):
             for stage, some in found.images.items()
         }
         self.own_splits = tuple(self.images)
+        files = len({str(getattr(picture, "file", picture)) for picture, _ in self.images["train"]})
+        cut = {"val", "test"} - {*self.own_splits}
+        if files <= len(cut) and len(self.images["train"]) > files:
+            rank_zero_warn(
+                f"{self.path}: {' and '.join(sorted(cut))} images are frames of the same "
+                f"{'file' if files == 1 else 'files'} as the training images, since there are no others."
+            )
 
     def split(self, stage: Stage) -> Split:
         names, folders = zip(*self.images[stage], strict=True)
@@ -118,15 +125,20 @@ def grouped(pictures: Sequence[Picture]) -> Tensor | None:
 
 
 def find(path: str, root: Path) -> Path:
-    """A folder or zip file, as it is or below the data root. Raises UserError where there is none."""
+    """A folder, zip or file of several pictures, as it is or below the data root. Raises UserError without one."""
     places = [Path(path).expanduser(), root / path]
     for place in places:
-        if place.is_dir() or (place.is_file() and zipfile.is_zipfile(place)):
+        if place.is_dir() or (place.is_file() and (several(place.name) or zipfile.is_zipfile(place))):
             return place
         if place.exists():
-            raise UserError(f"{place} is neither a folder nor a whole zip file.")
+            raise UserError(f"{place} is neither a folder nor a whole zip file, and no file of several pictures.")
     looked = " and ".join(str(place.absolute()) for place in places)
     raise UserError(f"There is no folder or zip file `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+
+
+def several(name: str) -> bool:
+    """Whether a file may hold many pictures, and be a data set alone."""
+    return name.lower().endswith((*SEVERAL, *medical.EXTENSIONS))
 
 
 def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
@@ -139,10 +151,12 @@ def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] =
 
 
 def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
-    """What reads a folder or zip file, the sorted names of its images, and those of all its files.
+    """What reads a folder, zip or single file, the sorted names of its images, and those of all its files.
 
     DICOM files may lack an extension. Raises UserError where there are no images.
     """
+    if path.is_file() and several(path.name):
+        return Files(path.parent), [path.name], [path.name]
     reader = ZipFiles(path) if path.is_file() else Files(path)
     files = reader.names()
     unnamed = [name for name in files if medical.nameless(name) and reader.is_dicom(name)]

@@ -78,8 +78,7 @@ class Range:
             smallest = np.iinfo(kind).min
             return _table(kind.name, low, high)[pictures.astype(np.int32) - smallest]
         if kind.kind == "f" and np.isnan(pictures).any():
-            bad = int(np.isnan(pictures).reshape(len(pictures), -1).any(1).argmax())
-            raise UserError(f"{name(bad)} has values that are not a number (NaN). Replace them, or remove it.")
+            raise _no_number(name(int(np.isnan(pictures).reshape(len(pictures), -1).any(1).argmax())))
         return _scaled(pictures, low, high)
 
     def _ends(self, kind: np.dtype, name: Callable[[int], str]) -> tuple[float, float]:
@@ -104,6 +103,10 @@ DTYPE = Range()
 def pixels(picture: Stored) -> np.ndarray:
     """The values of one picture as they are stored."""
     return picture.pixels if isinstance(picture, Negative) else np.asarray(picture)
+
+
+def _no_number(name: str) -> UserError:
+    return UserError(f"{name} has values that are not a number (NaN). Replace them, or remove it.")
 
 
 def _written(value: float) -> str:
