@@ -330,19 +330,18 @@ class ImageData(DataModule):
             if not all(isinstance(one, Range) for one in given):
                 train = train or self.split("train")
                 rows = self._training(train)
-                image = self._find_range(train, rows, 0)
+                image = self._find_range(train, rows, given[0], self.kinds[0])
                 if train.source is not None:
-                    other = self._find_range(train.source, rows, 1)
+                    other = self._find_range(train.source, rows, given[1], self.kinds[1])
                 elif train.other is not None:
-                    other = self._find_range(train.other, self._training(train.other), 1)
+                    other = self._find_range(train.other, self._training(train.other), given[1], self.kinds[1])
                 else:
                     other = image
                 given = [image, other]
             self._ranges = (given[0], given[1])
         return self._ranges
 
-    def _find_range(self, split: Split, rows: Tensor, which: int) -> Range:
-        given = self._given[which]
+    def _find_range(self, split: Split, rows: Tensor, given: Range | str | None, name: str) -> Range:
         if isinstance(given, Range):
             return given
 
@@ -362,7 +361,7 @@ class ImageData(DataModule):
                 finally:
                     pool.shutdown(cancel_futures=True)
 
-        found, note = ranges.find(each(), given, self.kinds[which])
+        found, note = ranges.find(each(), given, name)
         if note is not None:
             rank_zero_warn(note)
         return found

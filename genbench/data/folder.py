@@ -6,7 +6,9 @@ import io
 import os
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -181,7 +183,7 @@ def expanded(
     Raises UserError where nothing is stated and a file has frames of several sizes, or where they cannot be channels.
     """
     pictures: dict[str, list[Picture]] = {}
-    several: dict[str, int] = {}
+    multiple: dict[str, str] = {}
     for name in names:
         kind = reader.kind(name)
         pictures[name] = [name]
@@ -201,7 +203,7 @@ def expanded(
             pictures[name] = []
             continue
         if len(numbers) > 1:
-            several[name] = len(numbers)
+            multiple[name] = f"{len(numbers)} {word}s"
         if frames is None and len({size for _, size in found}) > 1:
             raise UserError(
                 f"{path}: {name} has {len(numbers)} frames of several sizes. Say `--data.frames first` to take the "
@@ -219,11 +221,11 @@ def expanded(
         notes.append(f"{len(empty)} DICOM files without pixels are ignored: {listed(empty)}.")
         if len(empty) == len(names):
             raise UserError(f"There is no image in {path}: its DICOM files, such as {empty[0]}, have no pixels.")
-    if several:
+    if multiple:
         taken = {"first": "the first alone is taken", "channels": "they are the channels of one image"}
-        first = next(iter(several))
+        first = next(iter(multiple))
         notes.append(
-            f"{len(several)} files have several frames ({first} has {several[first]}): "
+            f"{len(multiple)} files have several frames ({first} has {multiple[first]}): "
             f"{taken.get(frames or 'each', 'each is an image')}. `--data.frames first|each|channels` changes it."
         )
     return pictures, notes
@@ -261,7 +263,16 @@ class _Reader:
     def whole(self, name: str) -> BinaryIO:
         """What gives the content of a file at any place."""
         file = self.file(name)
-        return file() if callable(file) else open(file, "rb")
+        with self.readable(name):
+            return file() if callable(file) else open(file, "rb")
+
+    @contextmanager
+    def readable(self, name: str) -> Iterator[None]:
+        """Raises UserError for what a file makes its folder or zip stumble over: no permission, damage, a password."""
+        try:
+            yield
+        except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{self.called(name)} cannot be read ({error}). Replace it or remove it.") from error
 
     def read(self, name: str) -> bytes:
         with self.whole(name) as file:
@@ -269,9 +280,9 @@ class _Reader:
 
     def is_dicom(self, name: str) -> bool:
         try:
-            with self.head(name) as file:
+            with self.head(name) as file, self.readable(name):
                 return medical.is_dicom(file)
-        except OSError:  # one that may not be read and has no name of an image
+        except UserError:  # it has no name of an image
             return False
 
     def kind(self, name: str) -> str | None:
@@ -307,8 +318,9 @@ class _Reader:
         return self._volume.slices[number or 0]
 
     def picture(self, picture: Picture, range: Range = DTYPE) -> Image.Image:
-        """A picture as 8 bits of grey or RGB."""
-        return range.apply(self.stored(picture), self.called(str(picture)))
+        """A picture as 8 bits of grey or RGB; the first frame of a file that has several."""
+        stored = self.stored(picture) if isinstance(picture, Frame) else self._frame(picture, 0, self.called(picture))
+        return range.apply(stored, self.called(str(picture)))
 
     def size(self, picture: Picture) -> tuple[int, int]:
         """Width and height of the upright picture, without its pixels where these need not be read."""
@@ -336,15 +348,18 @@ class Files(_Reader):
             if (real := os.path.realpath(folder)) in seen:  # a link back to a folder above it
                 continue
             seen.add(real)
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    name = inside + entry.name
-                    if _hidden(entry.name):
-                        continue
-                    if entry.is_dir():
-                        waiting.append((entry.path, f"{name}/"))
-                    else:  # of a pipe or /dev/zero nobody sees the end
-                        (found if entry.is_file() else odd).append(name)
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        name = inside + entry.name
+                        if _hidden(entry.name):
+                            continue
+                        if entry.is_dir():
+                            waiting.append((entry.path, f"{name}/"))
+                        else:  # of a pipe or /dev/zero nobody sees the end
+                            (found if entry.is_file() else odd).append(name)
+            except OSError as error:
+                raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}). Remove it.") from error
         if odd:
             rank_zero_warn(
                 f"{self.path}: {len(odd)} entries that are no regular files (pipes, devices, broken links) are left "
@@ -374,7 +389,8 @@ class ZipFiles(_Reader):
         return lambda: io.BytesIO(self._archive().read(name))
 
     def head(self, name: str) -> BinaryIO:
-        return self._archive().open(name)  # not all of the file
+        with self.readable(name):
+            return self._archive().open(name)  # not all of the file
 
     def called(self, name: str) -> str:
         return f"{name} in {self.path}"

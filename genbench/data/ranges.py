@@ -150,6 +150,12 @@ def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> 
     return Range(low, high)
 
 
+def of_domain(value: str | None, domain: str) -> Range:
+    """The range of A or B in what a checkpoint keeps: one for both, or two with / in between."""
+    found = stated((value or "dtype").split("/")[0 if domain == "A" else -1])
+    return found if isinstance(found, Range) else DTYPE
+
+
 def windowed(value: str | Sequence[float]) -> Range:
     """The range of a window of CENTER,WIDTH. Raises UserError where it is none."""
     center, width = _two_numbers(value, f"data.window is {_shown(value)}; CENTER,WIDTH was expected, such as 40,400.")
@@ -208,10 +214,10 @@ def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) ->
         if array.ndim == 3 and array.shape[-1] in (2, 4):
             array = array[..., :-1]
         low, high = array.min(), array.max()
-        if not np.isfinite(high - 0.0) or not np.isfinite(low - 0.0):
-            raise UserError(
-                f"{name(k)} has values that are not finite. Replace them, or state `--data.range LOW,HIGH`."
-            )
+        if np.isnan(low):
+            raise _no_number(name(k))
+        if np.isinf(low) or np.isinf(high):
+            raise UserError(f"{name(k)} has infinite values. State `--data.range LOW,HIGH`, to which they are clipped.")
         yield Seen(np.dtype(array.dtype.newbyteorder("=")), low.item(), high.item(), name(k))
 
 
