@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ class ImageFolder(ImageData):
         self.classes = found.classes
         kept = [name for some in found.images.values() for name, _ in some]
         pictures, notes = expanded(self.reader, kept, frames, self.path)
-        say_ignored(self.path, [name for name in files if name not in {*images, *found.used}])
+        say_ignored(self.path, set(files) - {*images, *found.used})
         for note in (*found.notes, *notes):
             rank_zero_warn(f"{self.path}: {note}")
         self.images: dict[Stage, list[tuple[Picture, str]]] = {
@@ -170,7 +170,7 @@ def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
     return reader, images, files
 
 
-def say_ignored(path: Path, names: list[str]) -> None:
+def say_ignored(path: Path, names: set[str]) -> None:
     if names:
         rank_zero_warn(f"{path}: {len(names)} files that are no images are ignored: {listed(sorted(names))}.")
 
@@ -233,7 +233,7 @@ def expanded(
 
 def _hidden(name: str) -> bool:
     """Files that a desktop leaves behind: .DS_Store, ._cat.jpg, __MACOSX/..."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
 
 
 class _Reader:

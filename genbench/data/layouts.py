@@ -117,16 +117,13 @@ def layout(
 
 def _without_masks(images: Sequence[str], out: Layout) -> list[str]:
     """Those that are not in a folder `ground_truth` beside a folder `train`, where MVTec keeps masks of defects."""
-    parents = {
-        parts[:k]
-        for parts in (PurePosixPath(name).parts for name in images)
-        for k, folder in enumerate(parts[:-1])
-        if folder == "train"
-    }
+    if not any(f"{MASKS}/" in name for name in images):
+        return list(images)
+    parents = {before for before, train, _ in (f"/{name}".partition("/train/") for name in images) if train}
 
     def mask(name: str) -> bool:
-        parts = PurePosixPath(name).parts
-        return any(folder == MASKS and parts[:k] in parents for k, folder in enumerate(parts[:-1]))
+        before, folder, _ = f"/{name}".partition(f"/{MASKS}/")
+        return bool(folder) and before in parents
 
     kept = [name for name in images if not mask(name)]
     if len(kept) < len(images):

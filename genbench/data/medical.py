@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import importlib
 import re
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,7 +28,7 @@ def kind_of(name: str) -> str | None:
 
 def nameless(name: str) -> bool:
     """Whether a file may be a DICOM by its lack of an extension: scanners name files IM0001 or 1.2.840.113619.2."""
-    return re.fullmatch(r"[^.]+|[\d.]+", PurePosixPath(name).name) is not None
+    return re.fullmatch(r"[^.]+|[\d.]+", name.rpartition("/")[2]) is not None
 
 
 def is_dicom(file: BinaryIO) -> bool:

@@ -117,7 +117,7 @@ class _TwoKinds(ImageData):
         self.test_size = test_size
         self.path = find(path, self.root)
         self.reader, images, files = opened(self.path)
-        say_ignored(self.path, [name for name in files if name not in {*images}])
+        say_ignored(self.path, set(files) - set(images))
         pictures, notes = expanded(self.reader, images, frames, self.path)
         for note in notes:
             rank_zero_warn(f"{self.path}: {note}")

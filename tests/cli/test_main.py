@@ -35,3 +35,13 @@ def test_a_wrong_verb_lists_those_there_are(cli):
 def test_python_m_genbench_is_the_same_door():
     done = subprocess.run([sys.executable, "-m", "genbench", "--version"], capture_output=True, text=True)
     assert done.stdout == f"genbench {genbench.__version__}\n"
+
+
+@pytest.mark.parametrize("spelled", [["--data.range", "-1,3"], ["--data.range=-1,3"]])
+def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
+    import genbench.cli
+
+    taken = []
+    monkeypatch.setattr(genbench.cli, "_run", lambda verb, argv: taken.append(argv) or 0)
+    genbench.cli.main(["fit", "--seed_everything", "-1", *spelled, "--name", "x"])
+    assert taken == [["--seed_everything", "-1", "--data.range=-1,3", "--name", "x"]]
