@@ -110,3 +110,13 @@ def test_a_wrong_flag_of_any_verb_is_one_sentence(cli, capfd, arguments, said):
 def test_a_misspelled_name_proposes_the_nearest(cli, arguments, said):
     status, _, err = cli(*arguments)
     assert status == 2 and said in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("spelled", [["--data.range", "-1,3"], ["--data.range=-1,3"]])
+def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
+    import genbench.cli
+
+    taken = []
+    monkeypatch.setattr(genbench.cli, "_run", lambda verb, argv: taken.append(argv) or 0)
+    genbench.cli.main(["fit", "--seed_everything", "-1", *spelled, "--name", "x"])
+    assert taken == [["--seed_everything", "-1", "--data.range=-1,3", "--name", "x"]]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageCms
 
@@ -66,6 +67,33 @@ def test_names_and_sizes_are_kept_and_the_pixels_are_the_models(cli, unet, photo
     with torch.no_grad():
         wanted = to_uint8(model.translate(from_uint8(grey)))[0].permute(1, 2, 0).numpy()
     assert abs(np.asarray(Image.open("out/a.png")).astype(int) - wanted).max() <= 1
+
+
+def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
+    import genbench
+    from genbench.core import checkpoint
+
+    levels = np.random.default_rng(0).integers(0, 256, (12, 16, 16), dtype=np.uint8)
+    levels[:, 0, 0], levels[:, 0, 1] = 0, 255
+    for domain, low, high in (("A", -1000, 3080), ("B", 0, 255)):
+        Path("pairs", domain).mkdir(parents=True)
+        for k, level in enumerate(levels):
+            values = np.rint(level / 255 * (high - low) + low).astype(np.int16)
+            tifffile.imwrite(f"pairs/{domain}/{k}.tif", values)
+    path = config(
+        model={"class_path": "genbench.models.UNet", "init_args": {"width": 2, "depth": 2}},
+        data={"class_path": "genbench.data.PairedFolder", "init_args": {"path": "pairs", "size": 16, "channels": 1}},
+        max_images=10,
+        quality={"every_images": 10, "extractor": "mnistnet"},
+    )
+    flags = ("--data.batch_size", 5, "--data.val_size", 1, "--data.test_size", 1, "--name", "x")
+    assert cli("fit", "--config", path, *flags)[0] == 0
+    last = "runs/x/checkpoints/last.ckpt"
+    assert checkpoint.read(last)["data"]["arguments"]["range"] == "-1000,3080/0,255"
+    assert cli("translate", "--ckpt", last, "--input", "pairs/A", "--output", "out")[0] == 0
+    with torch.no_grad():
+        wanted = to_uint8(genbench.load(last).translate(from_uint8(torch.from_numpy(levels[:1, None]))))[0, 0].numpy()
+    assert abs(np.asarray(Image.open("out/0.tif")).astype(int) - wanted).max() <= 1
 
 
 def test_side_by_side_shows_what_was_given_on_the_left(cli, unet):

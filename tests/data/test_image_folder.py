@@ -107,7 +107,7 @@ def test_the_cut_off_test_images_stay_the_same_whatever_else_is_asked_for(make):
 def test_extensions_count_in_any_case_and_other_files_are_noted(make):
     files = {"a.PNG": 1, "b.Jpg": 2, "c.png": 3, "notes.txt": b"hello", "list.csv": b"1,2"}
     hidden = {".DS_Store": b"x", "__MACOSX/._a.png": b"x", "._c.png": b"x"}
-    with pytest.warns(UserWarning, match="2 files that are no images are ignored"):
+    with pytest.warns(UserWarning, match="2 files that are no images are ignored: list.csv, notes.txt"):
         data = load(make(files | hidden))
     assert len(data.images["train"]) == 3
 
@@ -138,6 +138,96 @@ def test_links_to_folders_are_followed_but_not_round_in_circles(tmp_path):
     os.symlink(tmp_path / "real", tmp_path / "pictures" / "linked")
     os.symlink(tmp_path / "pictures", tmp_path / "real" / "round")
     assert len(load(str(tmp_path / "pictures")).images["train"]) == 4
+
+
+# ---- files of several frames ----------------------------------------------------------------------------------------
+
+
+def films(tmp_path, suffix, films=6, frames=4, **saving):
+    """A folder of films, of which frame 3 of film 2 has the level 23."""
+    (tmp_path / "films").mkdir()
+    for k in range(films):
+        first, *others = [Image.new("L", (SIZE, SIZE), 10 * k + j) for j in range(frames)]
+        first.save(tmp_path / "films" / f"{k}.{suffix}", save_all=True, append_images=others, **saving)
+    return str(tmp_path / "films")
+
+
+def levels(data, stage):
+    source = data.source(stage)
+    return sorted(source.batch(torch.arange(len(source))).image[:, 0, 0, 0].tolist())
+
+
+LOSSLESS = {"gif": {}, "tif": {}, "webp": {"lossless": True}}
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_each_frame_is_an_image_and_films_are_held_out_as_a_whole(tmp_path, suffix):
+    path = films(tmp_path, suffix, **LOSSLESS[suffix])
+    with pytest.warns(UserWarning, match=rf"6 files have several frames \(0.{suffix} has 4 frames\): each is an image"):
+        data = load(path)
+    parts = {stage: levels(data, stage) for stage in ("train", "val", "test")}
+    assert {stage: len(part) for stage, part in parts.items()} == {"train": 16, "val": 4, "test": 4}
+    assert sorted(level for part in parts.values() for level in part) == [
+        10 * k + j for k in range(6) for j in range(4)
+    ]
+    films_of = [{level // 10 for level in part} for part in parts.values()]
+    assert sum(map(len, films_of)) == 6
+
+
+def test_the_first_frame_alone_can_be_taken(tmp_path):
+    data = load(films(tmp_path, "gif"), frames="first")
+    assert sorted(levels(data, "train") + levels(data, "val") + levels(data, "test")) == [0, 10, 20, 30, 40, 50]
+
+
+def test_frames_can_be_channels(tmp_path):
+    path = films(tmp_path, "tif", frames=3)
+    with pytest.warns(UserWarning, match="they are the channels of one image"):
+        data = load(path, frames="channels")
+    image = data.source("train").everything.image[:, :, 0, 0]
+    assert len(image) == 4 and (image - image[:, :1]).tolist() == [[0, 1, 2]] * 4
+    with pytest.raises(UserError, match=r"0.tif has 4 frames, and data.frames is `channels`: a picture has 1 or 3"):
+        (tmp_path / "four").mkdir()
+        load(films(tmp_path / "four", "tif"), frames="channels")
+
+
+def test_an_animated_png_is_not_silently_its_first_frame(tmp_path):
+    path = films(tmp_path, "png")
+    with pytest.raises(UserError, match=r"\d.png is an animation of 4 frames. Say `--data.frames first`"):
+        load(path).source("train")
+    assert len(load(path, frames="each").source("train")) == 16
+    assert len(load(path, frames="first").source("train")) == 4
+
+
+def test_pages_of_several_sizes_need_a_choice_and_thumbnails_do_not(tmp_path):
+    import tifffile
+
+    for name, kind in {"sizes": 0, "thumbnails": 1}.items():
+        (tmp_path / name).mkdir()
+        for k in range(6):
+            with tifffile.TiffWriter(tmp_path / name / f"{k}.tif") as film:
+                film.write(np.full((8, 8), 10 * k, np.uint8))
+                film.write(np.full((4, 4), 255, np.uint8), subfiletype=kind)
+    with pytest.raises(UserError, match=r"0.tif has 2 frames of several sizes. Say `--data.frames first`"):
+        load(str(tmp_path / "sizes"))
+    assert len(load(str(tmp_path / "sizes"), frames="each", enlarge=True).source("train")) == 8
+    assert levels(load(str(tmp_path / "thumbnails")), "train")[-1] <= 50
+
+
+def test_a_single_film_may_be_a_data_set(tmp_path):
+    path = films(tmp_path, "gif", films=1, frames=10)
+    for place in (path, f"{path}/0.gif"):
+        with pytest.warns(UserWarning, match="test and val images are frames of the same file as the training images"):
+            data = load(place)
+        assert len(levels(data, "train")) == 8
+
+
+def test_a_broken_frame_is_named_with_its_number(tmp_path):
+    path = films(tmp_path, "tif", films=1, frames=12)
+    whole = (tmp_path / "films" / "0.tif").read_bytes()
+    data = load(path)
+    (tmp_path / "films" / "0.tif").write_bytes(whole[:100])
+    with pytest.raises(UserError, match=r"0.tif frame \d+ cannot be read as an image"):
+        data.source("train")
 
 
 # ---- what a picture may be ----------------------------------------------------------------------------------------
@@ -281,6 +371,35 @@ def test_a_zip_writes_nothing_to_the_disk_whatever_its_names_say(tmp_path):
     data = load(str(inside / "evil.zip"), val_size=1, test_size=0)
     assert set(numbers(data, "train")) == {7}
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_pipes_and_devices_are_never_opened(tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for k in range(4):
+        picture(k).save(folder / f"{k}.png")
+    os.mkfifo(folder / "pipe.png")
+    os.symlink("/dev/zero", folder / "endless.png")
+    os.symlink(tmp_path / "nowhere", folder / "gone.png")
+    with pytest.warns(UserWarning, match="3 entries that are no regular files .*: endless.png, gone.png, pipe.png"):
+        data = load(str(folder))
+    assert len(data.images["train"]) == 4
+    with pytest.raises(UserError, match="pipe.png is neither a folder nor a whole zip file"):
+        load(str(folder / "pipe.png"))
+
+
+def test_a_zip_with_a_password_is_named(tmp_path):
+    path = tmp_path / "secret.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("dataset.json", "{}")
+        archive.writestr("00000/img00000000.png", b"")
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the bit that says so, in both headers
+        start = content.index(mark)
+        content[start + place] |= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"dataset.json in .*secret.zip cannot be read .*password"):
+        load(str(path))
 
 
 def test_a_test_class_that_training_never_shows_is_refused(make):

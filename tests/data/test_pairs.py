@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -164,7 +165,7 @@ def test_pairs_take_no_task(make):
 
 
 def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make):
-    files = {f"trainA/{k}.png": k for k in range(3)} | {f"trainB/{k}.png": 100 + k for k in range(5)}
+    files = {f"trainA/{k}.png": 10 + k for k in range(3)} | {f"trainB/{k}.png": 100 + k for k in range(5)}
     files |= {f"testA/{k}.png": 50 + k for k in range(2)} | {f"testB/{k}.png": 150 for k in range(3)}
     path = make(files)
     for memory in ("yes", "no"):
@@ -263,3 +264,74 @@ def test_outlines_are_of_the_same_shapes_and_those_of_another_domain_are_not():
     assert not torch.equal(a.source.everything.image, b.everything.source)
     with pytest.raises(UserError, match="data.jitter would move Shapes"):
         Shapes(jitter=2)
+
+
+# ---- stored values ------------------------------------------------------------------------------------------------
+
+
+def deep(tmp_path, kind, low_a, high_a, low_b, high_b, count=6):
+    """Pairs of the same picture, A and B each in a range and type of its own."""
+    from kinds import truth
+
+    for domain, low, high, dtype in (("A", low_a, high_a, kind[0]), ("B", low_b, high_b, kind[1])):
+        (tmp_path / domain).mkdir()
+        for k, values in enumerate(truth(count)):
+            found = np.rint(values / 255 * (high - low) + low).astype(dtype)
+            tifffile.imwrite(tmp_path / domain / f"{k}.tif", found)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [PairedFolder, UnpairedFolder])
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_each_domain_has_a_range_of_its_own(tmp_path, kind, direction):
+    path = deep(tmp_path, ("i2", "u2"), -1000, 3000, 0, 900)
+    data = load(kind, path, channels=1, direction=direction, test_size=1, val_size=1)
+    with pytest.warns(UserWarning, match="Domain A of .* int16 pictures of values from -1000 to 3000"):
+        source = data.source("train")
+    batch = source.batch(torch.arange(4))
+    assert data.arguments["range"] == "-1000,3000/0,900"
+    for image in (batch.image, batch.source):
+        assert image.amin((1, 2, 3)).tolist() == [0] * 4 and image.amax((1, 2, 3)).tolist() == [255] * 4
+    if kind is PairedFolder:
+        assert torch.equal(batch.image, batch.source)
+    again = kind(**data.arguments)
+    assert torch.equal(again.source("train").batch(torch.arange(4)).source, batch.source)
+
+
+def test_masks_of_0_and_1_beside_photographs_are_black_and_white(make):
+    mask = Image.fromarray((np.arange(64).reshape(8, 8) % 2).astype(np.uint8))
+    data = load(PairedFolder, make({f"{d}/{k}.png": mask if d == "A" else 40 * k for d in "AB" for k in range(6)}))
+    batch = data.source("train").everything
+    assert batch.source.unique().tolist() == [0, 255] and data.arguments["range"] == "0,1/dtype"
+
+
+def test_halves_have_ranges_of_their_own(tmp_path):
+    for k in range(6):
+        both = np.concatenate([np.full((8, 8), 4000), np.full((8, 8), 90)], axis=1).astype(np.uint16)
+        both[0, ::8] = 0
+        tifffile.imwrite(tmp_path / f"{k}.tif", both)
+    data = load(PairedFolder, str(tmp_path), channels=1)
+    assert data.source("train").everything.image[0, 0, 1, 1] == 255
+    assert data.arguments["range"] == "0,4000/0,90"
+
+
+def test_frames_are_paired_with_the_frames_of_the_partner(tmp_path):
+    for domain in "AB":
+        (tmp_path / domain).mkdir()
+        for k in range(6):
+            frames = [Image.new("L", (8, 8), 10 * k + j + 100 * (domain == "B")) for j in range(3)]
+            frames[0].save(tmp_path / domain / f"{k}.tif", save_all=True, append_images=frames[1:])
+    data = load(PairedFolder, str(tmp_path))
+    assert len(data.source("train")) == 12  # of 18, one file each held out
+    shown, wanted = read(data, "train")
+    assert [a + 100 for a in shown] == wanted
+    assert len(load(PairedFolder, str(tmp_path), frames="first").source("train")) == 4
+    Image.new("L", (8, 8)).save(tmp_path / "B" / "0.tif")
+    with pytest.raises(UserError, match=r"A/0.tif frame 0"):
+        load(PairedFolder, str(tmp_path))
+
+
+@pytest.mark.parametrize("given", ["0,1/2,3/4,5", "0,1/x", "1,0/dtype"])
+def test_ranges_of_two_domains_that_are_none_are_refused(tmp_path, given):
+    with pytest.raises(UserError, match=r"data.range is "):
+        load(PairedFolder, deep(tmp_path, ("u1", "u1"), 0, 255, 0, 255), range=given)

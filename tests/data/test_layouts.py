@@ -1,0 +1,172 @@
+"""The folders and zips that data sets come in."""
+
+import json
+
+import pytest
+from kinds import everything
+
+from genbench.core.errors import UserError
+from genbench.data import ImageFolder
+
+
+def load(path, **kwargs):
+    return ImageFolder(path=path, **{"size": 8, "workers": 0, **kwargs})
+
+
+def labeled(data, stage):
+    """The red of each picture of a split, and its class."""
+    source = data.source(stage)
+    return [
+        (red, data.classes[k])
+        for red, k in zip(source.everything.image[:, 0, 0, 0].tolist(), source.everything.label.tolist(), strict=True)
+    ]
+
+
+def shards(labels, count=20, each=10, root=""):
+    """Pictures as the dataset_tool names them; the red of each is 10 times its number."""
+    files = {f"{root}{k // each:05d}/img{k:08d}.png": 10 * k for k in range(count)}
+    if labels is not ...:
+        files[f"{root}dataset.json"] = json.dumps({"labels": labels}).encode()
+    return files
+
+
+def entries(label, count=20, each=10):
+    return [[f"{k // each:05d}/img{k:08d}.png", label(k)] for k in range(count)]
+
+
+# ---- dataset_tool of StyleGAN and EDM -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("root", ["", "cats/"])
+def test_labels_of_the_dataset_tool_are_classes(make, root):
+    data = load(make(shards(entries(lambda k: k % 2 + 9), root=root)), val_size=2, test_size=2)
+    assert data.classes == ("9", "10")
+    for stage in ("train", "val", "test"):
+        assert all(name == str(red // 10 % 2 + 9) for red, name in labeled(data, stage))
+
+
+def test_labels_with_gaps_are_classes_of_those_there_are(make):
+    data = load(make(shards(entries(lambda k: (0, 7, 100)[k % 3]))), val_size=2, test_size=2)
+    assert data.classes == ("0", "7", "100")
+    assert all(name == str((0, 7, 100)[red // 10 % 3]) for red, name in labeled(data, "train"))
+
+
+@pytest.mark.parametrize("labels", [None, ...])
+def test_shards_are_no_classes(make, labels):
+    assert load(make(shards(labels))).classes == ()
+
+
+def test_shards_of_ffhq_are_no_classes(make):
+    assert load(make({f"{k * 1000:05d}/{k * 1000 + j:05d}.png": j for k in range(2) for j in range(5)})).classes == ()
+
+
+def test_classes_with_numbers_for_names_stay_classes(make):
+    files = {f"{k:05d}/{j:05d}_{j:05d}.png": j for k in range(2) for j in range(5)}  # as GTSRB has them
+    assert load(make(files)).classes == ("00000", "00001")
+
+
+def test_each_split_may_have_its_own_labels(make):
+    files = shards(entries(lambda k: k % 2), root="train/") | shards(None, 4, root="val/") | {"test/a.png": 1}
+    data = load(make(files))
+    assert data.classes == ("0", "1") and data.source("val").everything.label is None
+    assert all(name == str(red // 10 % 2) for red, name in labeled(data, "train"))
+
+
+def test_a_dataset_json_of_others_changes_nothing(make):
+    files = {f"{name}/{k}.png": k for name in "ab" for k in range(5)}
+    files["dataset.json"] = json.dumps({"labels": {"0": "background"}, "numTraining": 10}).encode()
+    assert load(make(files)).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (entries(lambda k: [0.5, 1]), r"lists of numbers as labels, such as 2 for 00000/img00000000.png: attributes"),
+        (entries(lambda k: 0.5), r"has the label 0.5 for 00000/img00000000.png; an integer was expected"),
+        (entries(lambda k: True), r"has the label True for"),
+        (entries(lambda k: k % 2)[:-2], r"has no label for 00001/img00000018.png, 00001/img00000019.png"),
+        (entries(lambda k: k % 2, 21), r"labels for images that are not there: 00002/img00000020.png"),
+        ([*entries(lambda k: 1), ["00000/img00000000.png", 2]], r"two labels for 00000/img00000000.png, 1 and 2"),
+        (["00000/img00000000.png"], r"has the label entry 00000/img00000000.png; a pair"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_and_can_be_left_out(make, labels, sentence):
+    path = make(shards(labels))
+    with pytest.raises(UserError, match=sentence):
+        load(path)
+    assert load(path, labels=False).classes == ()
+
+
+def test_a_dataset_json_that_is_broken_is_named(make):
+    path = make(shards(...) | {"dataset.json": b'{"labels": ['})
+    with pytest.raises(UserError, match=r"dataset.json in .* is not readable as JSON"):
+        load(path)
+    assert load(path, labels=False).classes == ()
+
+
+# ---- tiny-imagenet ------------------------------------------------------------------------------------------------
+
+
+def tiny(told):
+    files = {f"train/n{c}/images/n{c}_{k}.JPEG": 60 * c for c in range(3) for k in range(4)}
+    files |= {f"train/n{c}/n{c}_boxes.txt": b"n0_0.JPEG\t0\t0\t31\t31\n" for c in range(3)}
+    files |= {f"val/images/val_{k}.JPEG": 60 * (k % 3) for k in range(6)}
+    files |= {f"test/images/test_{k}.JPEG": k for k in range(5)}
+    if told is not None:
+        files["val/val_annotations.txt"] = "".join(
+            f"val_{k}.JPEG\tn{k % 3}\t0\t0\t9\t9\n" for k in range(told)
+        ).encode()
+    return {f"tiny-imagenet-200/{name}": content for name, content in files.items()}
+
+
+def test_tiny_imagenet_has_the_labels_of_its_text_file(make):
+    data = load(make(tiny(6)))
+    assert data.classes == ("n0", "n1", "n2")
+    assert len(labeled(data, "train")) == 12
+    assert [name for _, name in labeled(data, "val")] == ["n0", "n1", "n2"] * 2
+    assert all(abs(red - 60 * int(name[1])) < 8 for stage in ("train", "val") for red, name in labeled(data, stage))
+    assert data.source("test").everything.label is None and len(data.source("test")) == 5
+
+
+def test_tiny_imagenet_without_its_text_file_validates_without_labels(make):
+    data = load(make(tiny(None)))
+    assert data.classes == ("n0", "n1", "n2") and data.source("val").everything.label is None
+
+
+def test_validation_images_that_the_text_file_lacks_are_named(make):
+    path = make(tiny(4))
+    with pytest.raises(UserError, match=r"val_annotations.txt in .* names no class for .*val_4.JPEG, .*val_5.JPEG"):
+        load(path)
+    assert len(load(path, labels=False).source("val")) == 6
+
+
+# ---- MVTec --------------------------------------------------------------------------------------------------------
+
+
+def mvtec(kind, base):
+    files = {f"{kind}/train/good/{k:03d}.png": base for k in range(10)}
+    files |= {f"{kind}/test/{name}/{k:03d}.png": base + 50 for name in ("good", "broken") for k in range(4)}
+    return (
+        files | {f"{kind}/ground_truth/broken/{k:03d}_mask.png": 255 for k in range(4)} | {f"{kind}/license.txt": b"x"}
+    )
+
+
+def test_mvtec_trains_on_good_images_alone(make):
+    data = load(make(mvtec("bottle", 100)))
+    assert data.classes == ()
+    found = {stage: set(everything(data, [stage])[0][:, 0, 0, 0].tolist()) for stage in ("train", "val", "test")}
+    assert found == {"train": {100}, "val": {100}, "test": {150}}
+    assert [len(data.source(stage)) for stage in ("train", "val", "test")] == [9, 1, 8]
+
+
+def test_the_root_of_mvtec_has_the_kinds_of_things_as_classes(make):
+    with pytest.warns(UserWarning, match="8 masks in folders `ground_truth` are left out"):
+        data = load(make(mvtec("bottle", 100) | mvtec("cable", 20)))
+    assert data.classes == ("bottle", "cable")
+    assert {*labeled(data, "train"), *labeled(data, "val")} == {(100, "bottle"), (20, "cable")}
+    assert set(labeled(data, "test")) == {(150, "bottle"), (70, "cable")}
+
+
+def test_splits_may_lie_in_the_classes(make):
+    data = load(make({f"{c}/{s}/{k}.png": 10 * k for c in ("cat", "dog") for s in ("train", "test") for k in range(5)}))
+    assert data.classes == ("cat", "dog") and len(data.source("test")) == 10

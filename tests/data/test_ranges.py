@@ -1,0 +1,211 @@
+"""Which of the stored values become black and white."""
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import yaml
+from kinds import everything, folder, load, same, stretched, truth
+from PIL import Image
+
+from genbench.core.errors import UserError
+from genbench.data.base import ImageData, Split
+from genbench.data.pictures import Fit
+from genbench.data.ranges import DTYPE, Range, stated
+
+
+def tiffs(path, pictures, **kwargs):
+    return folder(path, pictures, lambda file, picture: tifffile.imwrite(file, picture, **kwargs), ".tif")
+
+
+def pngs(path, pictures):
+    return folder(path, pictures, lambda file, picture: Image.fromarray(picture).save(file), ".png")
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [
+        ("uint8", 0, 255),
+        ("uint16", 0, 65535),
+        ("int16", -32768, 32767),
+        ("uint32", 0, 2**32 - 1),
+        ("int32", -(2**31), 2**31 - 1),
+    ],
+)
+def test_the_whole_range_of_a_type_becomes_black_to_white_where_pictures_fill_it(tmp_path, kind, low, high):
+    data = load(tiffs(tmp_path, stretched(low, high, kind)))
+    found, notes = everything(data)
+    assert same(found, truth()) and not notes
+    assert data.arguments["range"] == "dtype"
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("uint16", 0, 4095), ("int16", -1000, 3000), ("float32", -2, 7.5)])
+def test_pictures_that_fill_little_of_their_type_get_their_own_range_and_it_is_said(tmp_path, kind, low, high):
+    data = load(
+        tiffs(tmp_path, stretched(low, high, kind) if kind != "float32" else truth() / np.float32(255) * 9.5 - 2)
+    )
+    found, (note,) = everything(data)
+    assert same(found, truth())
+    assert f"values from {low} to {high}" in note and f"{low},{high} become black and white" in note
+    assert data.arguments["range"] == f"{low},{high}"
+
+
+def test_masks_of_0_and_1_become_black_and_white(tmp_path):
+    data = load(pngs(tmp_path, (truth() > 127).astype(np.uint8)))
+    found, (note,) = everything(data)
+    assert same(found, (truth() > 127) * 255)
+    assert "8-bit pictures of 0 and 1 alone" in note
+    assert set(np.unique(everything(load(tmp_path, range="dtype"))[0])) == {0, 1}
+
+
+@pytest.mark.parametrize("given", ["-1000,3000", [-1000, 3000], "[-1000, 3000]", "-1e3,3e3"])
+def test_a_stated_range_is_obeyed_and_nothing_is_said(tmp_path, given):
+    data = load(tiffs(tmp_path, stretched(-1000, 3000, np.int16)), range=given)
+    found, notes = everything(data)
+    assert same(found, truth()) and not notes
+    assert data.arguments["range"] == "-1000,3000"
+
+
+def test_what_lies_outside_a_range_is_clipped():
+    values = np.array([[[-9, 0, 5, 10, 99]]], np.int16)
+    assert Range(0, 10).levels(values, str).tolist() == [[[0, 0, 128, 255, 255]]]
+    assert Range(0, 10).levels(values.astype(np.float64), str).tolist() == [[[0, 0, 128, 255, 255]]]
+
+
+def test_a_window_is_a_range_around_its_center(tmp_path):
+    data = load(tiffs(tmp_path, stretched(-160, 240, np.int16)), window="40,400")
+    assert same(everything(data)[0], truth())
+    assert data.arguments["range"] == "-160,240" and "window" not in data.arguments
+
+
+def test_dtype_is_obeyed_where_pictures_fill_little_of_it(tmp_path):
+    found, notes = everything(load(tiffs(tmp_path, stretched(0, 4095, np.uint16)), range="dtype"))
+    assert found.max() == round(4095 / 257) and not notes
+
+
+def test_the_range_of_the_data_is_that_of_the_training_split_alone_and_holds_for_all(tmp_path):
+    for part, values in {"train": [10, 20, 30], "val": [0, 30], "test": [20, 60]}.items():
+        tiffs(tmp_path / part, [np.full((8, 8), value, np.uint16) for value in values])
+    for memory in ("yes", "no"):
+        data = load(tmp_path, range="data", memory=memory)
+        levels = {s: everything(data, [s])[0][:, 0, 0, 0].tolist() for s in ("test", "val", "train")}
+        assert levels == {"train": [0, 128, 255], "val": [0, 255], "test": [128, 255]}
+        assert data.arguments["range"] == "10,30"
+
+
+def test_a_subset_is_trained_on_in_the_range_of_the_whole(tmp_path):
+    path = tiffs(tmp_path, [np.full((8, 8), 100 * k, np.uint16) for k in range(1, 25)])
+    few, all_of_it = load(path, subset=2, range="data"), load(path, range="data")
+    for data in (few, all_of_it):
+        data.source("train")
+    assert few.arguments["range"] == all_of_it.arguments["range"]
+
+
+def test_what_a_checkpoint_keeps_gives_the_same_pixels_and_so_does_the_reference(tmp_path):
+    data = load(tiffs(tmp_path, stretched(0, 4095, np.uint16)))
+    expected = everything(data)[0]
+    kept = yaml.safe_load(yaml.safe_dump(data.arguments))
+    assert np.array_equal(everything(type(data)(**kept))[0], expected)
+    other = load(tmp_path)  # whose training split nobody has read
+    assert other.compared()["range"] == "0,4095"
+    assert np.array_equal(everything(other.reference())[0], expected)
+
+
+def test_one_picture_of_ordinary_ones_decides(tmp_path):
+    class Counting:
+        rows = 0
+
+        def __call__(self, rows):
+            Counting.rows += len(rows)
+            return truth()[rows]
+
+    class Embedded(ImageData):
+        def split(self, stage):
+            return Split(24, Counting())
+
+    assert Embedded(size=8).compared()["range"] == "dtype"
+    assert Counting.rows == 1
+
+
+def test_truth_values_and_arrays_with_opacity_have_their_place():
+    assert DTYPE.levels(np.array([[[True, False]]]), str).tolist() == [[[255, 0]]]
+    half = np.array([[[[0, 32768], [65535, 65535], [1000, 0]]]], np.uint16)  # over white
+    assert DTYPE.levels(half, str)[0, 0, :, 0].tolist() == [127, 255, 255]
+
+
+def test_arrays_of_any_type_are_fitted_as_pictures_are():
+    wide = np.arange(6 * 4 * 3, dtype=np.uint16).reshape(1, 6, 4, 3)
+    assert Fit(4, 3, range=Range(0, 71))(wide, str).shape == (1, 3, 4, 4)
+    gray = np.arange(24, dtype=np.int16).reshape(1, 6, 4, 1)
+    assert np.array_equal(Fit(4, 1, range=Range(0, 23))(gray, str), Fit(4, 1, range=Range(0, 23))(gray[..., 0], str))
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("full", "data.range is full; `dtype`"),
+        ("1,2,3", "data.range is 1,2,3; `dtype`"),
+        ([5], "data.range is 5; `dtype`"),
+        ("0,nan", "data.range is 0,nan; `dtype`"),
+        ("0,inf", "data.range is 0,inf; `dtype`"),
+        ("5,5", "data.range is 5,5; the first of the two, which becomes black, must be less"),
+        ("9,5", "the first of the two"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(given, sentence):
+    with pytest.raises(UserError, match=sentence):
+        stated(given)
+
+
+def test_windows_that_are_none_are_refused(tmp_path):
+    pngs(tmp_path, truth())
+    for given, sentence in {"40": "CENTER,WIDTH was expected", "40,0": "its width must be above 0"}.items():
+        with pytest.raises(UserError, match=sentence):
+            load(tmp_path, window=given)
+    with pytest.raises(UserError, match=r"data.range and data.window are both given"):
+        load(tmp_path, window="40,400", range="0,1")
+
+
+def test_pictures_of_several_types_need_a_stated_range(tmp_path):
+    path = pngs(tmp_path, truth())
+    Image.fromarray(truth()[0].astype(np.uint16) * 16).save(path / "deep.png")
+    with pytest.raises(UserError, match=r"deep.png has values of type uint16, and other pictures uint8. .*range dtype"):
+        everything(load(path))
+    assert len(everything(load(path, range="dtype"))[0]) == 25
+
+
+def test_floating_point_pictures_have_no_range_of_their_type(tmp_path):
+    with pytest.raises(UserError, match=r"values of type float32, which has no whole range"):
+        everything(load(tiffs(tmp_path, truth().astype(np.float32)), range="dtype"))
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [(np.nan, r"\d\d.tif has values that are not a number"), (np.inf, r"\d\d.tif has infinite values")],
+)
+def test_values_that_are_no_numbers_are_named(tmp_path, value, sentence):
+    with pytest.raises(UserError, match=sentence):
+        everything(load(tiffs(tmp_path, [np.full((8, 8), value, np.float32)] * 4)))
+
+
+def test_pictures_of_one_value_have_no_range(tmp_path):
+    path = tiffs(tmp_path, [np.full((8, 8), 7, np.uint16)] * 4)
+    assert everything(load(path))[0].max() == 0  # of 65,535
+    with pytest.raises(UserError, match="have the one value 7, which is no range"):
+        everything(load(path, range="data"))
+
+
+def test_too_many_channels_are_refused():
+    with pytest.raises(UserError, match="5 channels; a picture has 1"):
+        DTYPE.levels(np.zeros((1, 4, 4, 5), np.uint8), str)
+
+
+def test_a_range_is_checked_by_torch_streams_too(tmp_path):
+    data = load(pngs(tmp_path, (truth() > 127).astype(np.uint8)), memory="no", workers=2, batch_size=4)
+    assert set(next(iter(data.train_dataloader())).image.unique().tolist()) == {-1.0, 1.0}
+    assert torch.equal(
+        data.source("val").batch(torch.arange(1)).image.unique(), torch.tensor([0, 255], dtype=torch.uint8)
+    )
