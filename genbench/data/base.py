@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,20 +16,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
 from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.core.noise import mix, per_seed
-from genbench.data import tasks
+from genbench.data import ranges, tasks
 from genbench.data.loader import MemorySource, Source, TrainLoader, Unpaired
 from genbench.data.module import MEMORY_SHARE, DataModule, Stage
-from genbench.data.pictures import Fit, How
+from genbench.data.pictures import Fit, How, Pictures
+from genbench.data.ranges import DTYPE, Range
 from genbench.data.tasks import Task
-
-Pictures = np.ndarray | Iterable[Image.Image]
 
 # arguments that change how a model is trained and not what its samples are compared with
 TRAINING_ONLY = (
@@ -47,8 +46,10 @@ class Split:
     """The pictures of one split as the data set keeps them, and what is known of each.
 
     length    number of pictures, N
-    pictures  pictures(rows: int64 [B]) -> uint8 [B, H, W] or [B, H, W, 3], or PIL images (L or RGB) one by one;
-              where there are masks, a pair of these and of masks uint8 [B, H, W] at the wanted size
+    pictures  pictures(rows: int64 [B]) -> an array [B, H, W] or [B, H, W, C] of any integer or floating-point type,
+              as it is stored; or PIL images (L or RGB) or arrays [H, W] or [H, W, C] one by one. C is 1 or 3, or 2 or
+              4 where the last is opacity. Where there are masks, a pair of these and of masks uint8 [B, H, W] at the
+              wanted size. What becomes black and white is decided by the data set's range
     names     what each picture is called in an error
     label     int64 [N], if it has classes
     caption   int64 [N, L] tokens, if it has captions
@@ -79,13 +80,23 @@ class StreamSource:
 
     binarize  draw each pixel of a picture black or white, once for ever; the name of the split that rows are of
     task      what a model is shown of each picture
+    shown     how the pictures of the split's source are fitted, if not as these
     """
 
     in_memory = False
     device = torch.device("cpu")
 
-    def __init__(self, split: Split, rows: Tensor, fit: Fit, binarize: str | None = None, task: Task = "none") -> None:
+    def __init__(
+        self,
+        split: Split,
+        rows: Tensor,
+        fit: Fit,
+        binarize: str | None = None,
+        task: Task = "none",
+        shown: Fit | None = None,
+    ) -> None:
         self.split, self.rows, self.fit, self.binarize, self.task = split, rows, fit, binarize, task
+        self.shown = shown or fit
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,14 +112,14 @@ class StreamSource:
     def batch(self, indices: Tensor) -> Batch:
         rows = self.rows[indices]
         numbers = rows.numpy()
-        image, mask = self._fitted(self.split, numbers)
+        image, mask = _fitted(self.split, numbers, self.fit)
         if self.binarize:
             image = np.stack(
                 [_binary(picture, self.binarize, int(row)) for picture, row in zip(image, numbers, strict=True)]
             )
         image, source = torch.from_numpy(image), None
         if self.split.source is not None:
-            source = torch.from_numpy(self._fitted(self.split.source, numbers)[0])
+            source = torch.from_numpy(_fitted(self.split.source, numbers, self.shown)[0])
         if self.task != "none":
             source = to_uint8(
                 tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))
@@ -120,10 +131,14 @@ class StreamSource:
             **self.split.targets(rows),
         )
 
-    def _fitted(self, split: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        found = split.pictures(rows)
-        pictures, mask = found if isinstance(found, tuple) else (found, None)
-        return self.fit(pictures, lambda k: split.name(int(rows[k]))), mask
+
+def _fitted(split: Split, rows: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
+    pictures, mask = _with_masks(split.pictures(rows))
+    return fit(pictures, lambda k: split.name(int(rows[k]))), mask
+
+
+def _with_masks(found: Pictures | tuple[Pictures, np.ndarray]) -> tuple[Pictures, np.ndarray | None]:
+    return found if isinstance(found, tuple) else (found, None)
 
 
 class ImageData(DataModule):
@@ -136,6 +151,11 @@ class ImageData(DataModule):
         fit: How a picture is brought to the size. crop scales its shorter side and cuts the centre out; pad puts the
             whole of it in the middle of black, scaled down if it is too large; stretch ignores proportions; none
             scales nothing. Default: the data set's own
+        range: Which of the stored values become black and white; what lies outside is clipped. dtype: the whole range
+            of the type that a picture is stored in. data: minimum and maximum of the training split. LOW,HIGH: these.
+            Default: dtype; but data, which is said, for pictures of more than 8 bits that fill less than half of the
+            type's range, for pictures of 0 and 1 alone, and for floating-point ones
+        window: The range as CENTER,WIDTH, as radiologists state it
         enlarge: Scale up pictures that are smaller than the size, which are refused otherwise. Default: no (Digits,
             which are 8×8: yes)
         flip: Mirror half of the training images. Default: where that changes no meaning
@@ -170,6 +190,7 @@ class ImageData(DataModule):
     native_fit: How = "crop"
     native_flip: bool = False
     native_enlarge: bool = False
+    native_range: str | None = None  # `dtype` where the pictures are known to be 8-bit ones
     published_pixels: bool = True  # there is one size and colour in which everyone compares it
     test_size: int | None = None
 
@@ -179,6 +200,8 @@ class ImageData(DataModule):
         size: int | None = None,
         channels: Literal[1, 3] | None = None,
         fit: Literal["crop", "pad", "stretch", "none"] | None = None,
+        range: str | list[float] | None = None,
+        window: str | list[float] | None = None,
         enlarge: bool | None = None,
         flip: bool | None = None,
         jitter: int = 0,
@@ -202,6 +225,10 @@ class ImageData(DataModule):
         self.enlarge = self.native_enlarge if enlarge is None else enlarge
         self.flip = self.native_flip if flip is None else flip
         self.jitter, self.binarize, self.task = jitter, binarize, task
+        if range is not None and window is not None:
+            raise UserError("data.range and data.window are both given, and mean the same. Leave one of them out.")
+        self._given = (ranges.windowed(window),) * 2 if window is not None else self.read_range(range)
+        self._ranges: tuple[Range, Range] | None = None
         tasks.check(task, self.channels, self.size)
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
         self.labelled = labelled
@@ -229,6 +256,14 @@ class ImageData(DataModule):
     def split(self, stage: Stage) -> Split:
         """One of the data set's own splits. Read anew at each call; raises UserError if it is not there."""
         raise NotImplementedError
+
+    def read_range(self, value: str | list[float] | None) -> tuple[Range | str | None, Range | str | None]:
+        """The stated range of the images, and of what they are made from or of the other domain."""
+        return (ranges.stated(value),) * 2
+
+    def written_range(self, found: tuple[Range, Range]) -> str:
+        """What `read_range` reads as these two."""
+        return str(found[0])
 
     @property
     def spec(self) -> DataSpec:
@@ -260,7 +295,69 @@ class ImageData(DataModule):
         kept = {name: value for name, value in self._arguments.items() if name not in dropped}
         if self.binarize == "dynamic":
             kept["binarize"] = "static"
+        if self.native_range is None or self._given != (None, None):
+            kept.pop("window", None)
+            kept["range"] = self.written_range(self.ranges())  # the same for all who compare with this data
         return kept | {"root": str(self.root), "download": self.download}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        kept = super().arguments
+        if self._ranges is not None and (self.native_range is None or self._given != (None, None)):
+            kept.pop("window", None)
+            kept["range"] = self.written_range(self._ranges)
+        return kept
+
+    def ranges(self, train: Split | None = None) -> tuple[Range, Range]:
+        """Which values become black and white: of the images, and of what they are made from or the other domain.
+
+        Found once, for all splits: from what is stated, else from the training split without regard to `subset`. One
+        picture decides it for ordinary 8-bit data; all are read, before they are decoded for good, where extreme values
+        are wanted.
+
+        Args:
+            train: The training split, where it is at hand
+        """
+        if self._ranges is None:
+            given = [DTYPE if one is None and self.native_range == "dtype" else one for one in self._given]
+            if not all(isinstance(one, Range) for one in given):
+                train = train or self.split("train")
+                rows = self._training(train)
+                image = self._find_range(train, rows, given[0])
+                if train.source is not None:
+                    other = self._find_range(train.source, rows, given[1])
+                elif train.other is not None:
+                    other = self._find_range(train.other, self._training(train.other), given[1])
+                else:
+                    other = image
+                given = [image, other]
+            self._ranges = (given[0], given[1])
+        return self._ranges
+
+    def _find_range(self, split: Split, rows: Tensor, given: Range | str | None) -> Range:
+        if isinstance(given, Range):
+            return given
+
+        def seen(chunk: Tensor) -> list[ranges.Seen]:
+            numbers = chunk.numpy()
+            pictures, _ = _with_masks(split.pictures(numbers))
+            return list(ranges.look(pictures, lambda k: split.name(int(numbers[k]))))
+
+        def each() -> Iterator[ranges.Seen]:
+            yield from seen(rows[:1])
+            chunks = rows[1:].split(CHUNK)
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                done = pool.map(seen, chunks)
+                try:
+                    for some in tqdm(done, "Looking for the range", len(chunks), delay=2, leave=False, disable=None):
+                        yield from some
+                finally:
+                    pool.shutdown(cancel_futures=True)
+
+        found, note = ranges.find(each(), given, self.name)
+        if note is not None:
+            rank_zero_warn(note)
+        return found
 
     # ---- splits and memory --------------------------------------------------------------------------------------
 
@@ -268,7 +365,12 @@ class ImageData(DataModule):
         """The split at the wanted size, decoded to memory where it fits; made once."""
         if stage not in self._sources:
             own = self.split(stage if stage in self.own_splits else "train")
-            streams = [self._stream(stage, split) for split in (own, own.other) if split is not None]
+            found = self.ranges(own if stage == "train" or stage not in self.own_splits else None)
+            streams = [
+                self._stream(stage, split, one, found[1])
+                for split, one in zip((own, own.other), found, strict=True)
+                if split is not None
+            ]
             need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.jitter) ** 2
             need *= 1 if own.source is None else 2
             fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
@@ -276,7 +378,7 @@ class ImageData(DataModule):
             self._sources[stage] = found[0] if len(found) == 1 else Unpaired(*found)
         return self._sources[stage]
 
-    def _stream(self, stage: Stage, split: Split) -> StreamSource:
+    def _stream(self, stage: Stage, split: Split, own: Range, other: Range) -> StreamSource:
         split, rows = self._rows(stage, split)
         if not len(rows):
             raise UserError(f"{self.name} has no images for `{stage}`.")
@@ -285,14 +387,29 @@ class ImageData(DataModule):
         once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
         task = "none" if training else self.task  # of training images the loader makes it, once moved
         jitter = self.jitter if training else 0
-        fit = Fit(self.size + jitter, self.channels, self.fit, self.enlarge, jitter)
-        return StreamSource(split, rows, fit, once, task)
+        fit = Fit(self.size + jitter, self.channels, self.fit, self.enlarge, jitter, own)
+        return StreamSource(split, rows, fit, once, task, replace(fit, range=other))
 
     def _rows(self, stage: Stage, split: Split) -> tuple[Split, Tensor]:
         """A split, and which of its pictures the stage has: some of the training set's where it has no own split."""
         if stage != "train" and stage in self.own_splits:
             return split, torch.arange(split.length)
+        parts = self._parts(split)
+        if stage != "train":
+            return split, parts[stage].sort().values
+        rows = self._limit(split, parts["train"])
+        if self.labelled is not None:
+            split = replace(split, label=self._told(split, rows))
+        return split, rows.sort().values
+
+    def _training(self, split: Split) -> Tensor:
+        """The pictures of the training set that are not held out, in order, without regard to `subset`."""
+        return self._parts(split)["train"].sort().values
+
+    def _parts(self, split: Split) -> dict[str, Tensor]:
+        """The training set's pictures, shuffled: those to train on, and those that are cut off for other stages."""
         rest = torch.randperm(split.length, generator=torch.Generator().manual_seed(self.split_seed))
+        parts = {}
         # the test images first, so that a larger validation split does not change them
         for name in ("test", "val"):
             if name not in self.own_splits:
@@ -303,13 +420,8 @@ class ImageData(DataModule):
                         f"data.{name}_size is {size} and {self.name} has {len(rest)} images to take them from: "
                         "none would be left to train on."
                     )
-                cut, rest = rest[:size], rest[size:]
-                if stage == name:
-                    return split, cut.sort().values
-        rows = self._limit(split, rest)
-        if self.labelled is not None:
-            split = replace(split, label=self._told(split, rows))
-        return split, rows.sort().values
+                parts[name], rest = rest[:size], rest[size:]
+        return {**parts, "train": rest}
 
     def _limit(self, split: Split, rows: Tensor) -> Tensor:
         """The first of `rows`, which are shuffled, as `per_class` and `subset` ask: the same number of each class."""

@@ -16,6 +16,7 @@ class Digits(ImageData):
     classes = tuple("0123456789")
     native_channels = 1
     native_enlarge = True
+    native_range = "dtype"
     extractor = "digitsnet"
 
     def split(self, stage: Stage) -> Split:

@@ -13,8 +13,10 @@ from PIL import Image
 
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError, refuse_below
+from genbench.data import ranges
 from genbench.data.base import ImageData, Split, Stage
 from genbench.data.folder import SPLIT_FOLDERS, FilePictures, Files, ZipFiles, find, opened
+from genbench.data.ranges import Range
 
 Domain = Literal["A", "B"]
 _FOLDER = re.compile(rf"({'|'.join(SPLIT_FOLDERS)})?[_-]?([AB])")
@@ -91,12 +93,12 @@ class _TwoKinds(ImageData):
     def __init__(
         self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
     ) -> None:
+        self.shown: Domain = direction[0]
+        self.wanted: Domain = direction[-1]
         super().__init__(**kwargs)
         refuse_below(0, {"data.test_size": test_size})
         self.refuse_made()
         self.test_size = test_size
-        self.shown: Domain = direction[0]
-        self.wanted: Domain = direction[-1]
         self.path = find(path, self.root)
         self.reader, images = opened(self.path)
         self.places = [_placed(name) for name in images]
@@ -111,6 +113,18 @@ class _TwoKinds(ImageData):
             if "train" not in stages:
                 raise UserError(f"{self.path} has images for {_listed(stages)}, and none in a folder train.")
         self.own_splits = tuple(sorted(stages - {None})) or ("train",)
+
+    def read_range(self, value: str | list[float] | None) -> tuple[Range | str | None, Range | str | None]:
+        """One range for both domains, or two, as in `0,1/dtype`: of A and of B."""
+        parts = value.split("/") if isinstance(value, str) else [value]
+        if len(parts) > 2:
+            raise UserError(f"data.range is {value}; one range was expected, or two with / in between: of A and of B.")
+        of = dict(zip("AB", [ranges.stated(part) for part in (parts if len(parts) == 2 else parts * 2)], strict=True))
+        return of[self.wanted], of[self.shown]
+
+    def written_range(self, found: tuple[Range, Range]) -> str:
+        of = dict(zip((self.wanted, self.shown), map(str, found), strict=True))
+        return of["A"] if of["A"] == of["B"] else f"{of['A']}/{of['B']}"
 
     @property
     def spec(self) -> DataSpec:

@@ -12,8 +12,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from genbench.core.errors import UserError
+from genbench.data.ranges import DTYPE, Range
 
 How = Literal["crop", "pad", "stretch", "none"]
+Pictures = np.ndarray | Iterable[Image.Image | np.ndarray]
 
 
 def read_picture(file: str | Path | Callable[[], BinaryIO], name: str) -> Image.Image:
@@ -65,6 +67,7 @@ class Fit:
               none     it must have the size already
     enlarge   a picture that is too small may be scaled up; otherwise it is refused (`pad` leaves it as it is)
     jitter    pixels of the size that will be cut off again: a picture may be so much smaller
+    range     which of the stored values become black and white
     """
 
     size: int
@@ -72,19 +75,25 @@ class Fit:
     how: How = "crop"
     enlarge: bool = False
     jitter: int = 0
+    range: Range = DTYPE
 
-    def __call__(self, pictures: np.ndarray | Iterable[Image.Image], name: Callable[[int], str]) -> np.ndarray:
-        """`pictures` are uint8 [N, H, W], [N, H, W, C], or images one by one; `name(k)` is the k-th in an error."""
+    def __call__(self, pictures: Pictures, name: Callable[[int], str]) -> np.ndarray:
+        """`pictures` as `Split` has them; `name(k)` is the k-th in an error."""
         if isinstance(pictures, np.ndarray):
+            pictures = self.range.levels(pictures, name)
             height, width = pictures.shape[1:3]
             unscaled = self.how == "pad" and not self.enlarge and max(height, width) <= self.size
             if unscaled or height == width == self.size:
                 return self._pad(self._colour(pictures))
-            pictures = map(Image.fromarray, pictures)
+            pictures = map(Image.fromarray, pictures[..., 0] if pictures.shape[3:] == (1,) else pictures)
+            return np.stack([self._one(picture, name(k)) for k, picture in enumerate(pictures)])
         return np.stack([self.one(picture, name(k)) for k, picture in enumerate(pictures)])
 
-    def one(self, picture: Image.Image, name: str) -> np.ndarray:
+    def one(self, picture: Image.Image | np.ndarray, name: str) -> np.ndarray:
         """One picture, uint8 [C, size, size]."""
+        return self._one(self.range.apply(picture, name), name)
+
+    def _one(self, picture: Image.Image, name: str) -> np.ndarray:
         mode = "L" if self.channels == 1 else "RGB"
         image = picture if picture.mode == mode else picture.convert(mode)
         if image.size != (self.size, self.size):

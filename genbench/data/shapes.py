@@ -263,6 +263,7 @@ class Shapes(ImageData):
     classes = SHAPES
     own_splits = ("train", "val", "test")
     published_pixels = False
+    native_range = "dtype"
     extractor = "shapesnet"
 
     def __init__(

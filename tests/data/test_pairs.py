@@ -164,7 +164,7 @@ def test_pairs_take_no_task(make):
 
 
 def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make):
-    files = {f"trainA/{k}.png": k for k in range(3)} | {f"trainB/{k}.png": 100 + k for k in range(5)}
+    files = {f"trainA/{k}.png": 10 + k for k in range(3)} | {f"trainB/{k}.png": 100 + k for k in range(5)}
     files |= {f"testA/{k}.png": 50 + k for k in range(2)} | {f"testB/{k}.png": 150 for k in range(3)}
     path = make(files)
     for memory in ("yes", "no"):

@@ -1,0 +1,246 @@
+"""From the values that a file stores to 8 bits: which value is black and which is white.
+
+Pictures of a data set may have any integer or floating-point type. A `Range` maps them linearly to 0..255, rounded;
+what lies outside is clipped. `find` chooses the range of a data set from its training split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from genbench.core.errors import UserError
+
+EXPECTED = "`dtype` (the whole range of the stored type), `data` (the training split's minimum and maximum) or LOW,HIGH"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that become 0 and 255.
+
+    low, high  None: the whole range of the type that each picture is stored in
+    only       the type by which the range was chosen, where nobody stated one: pictures of another are refused
+    """
+
+    low: float | None = None
+    high: float | None = None
+    only: str | None = None
+
+    def __str__(self) -> str:
+        return "dtype" if self.low is None else f"{_written(self.low)},{_written(self.high)}"
+
+    def apply(self, picture: Image.Image | np.ndarray, name: str) -> Image.Image:
+        """An image of mode L or RGB of one picture: an image, or an array [H, W] or [H, W, C]."""
+        if isinstance(picture, Image.Image):
+            if self.low is None and self.only in (None, "uint8"):
+                return picture
+            picture = np.asarray(picture)
+        levels = self.levels(picture[None], lambda k: name)[0]
+        return Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[-1] == 1 else levels)
+
+    def levels(self, pictures: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
+        """uint8 [N, H, W] or [N, H, W, 1 or 3] of pictures [N, H, W] or [N, H, W, C] of any type.
+
+        The last of 2 or 4 channels is opacity, of its type's whole range: the picture is laid over white.
+        Raises UserError, with the name of the k-th picture, where values have no place in the range.
+        """
+        kind = np.dtype(pictures.dtype.newbyteorder("="))
+        if self.only not in (None, kind.name):
+            raise UserError(
+                f"{name(0)} has values of type {kind}, and other pictures {self.only}. Say how they become 8 bits: "
+                "`--data.range dtype` takes each by the whole range of its own type, and `--data.range LOW,HIGH` all "
+                "by the same one."
+            )
+        if pictures.ndim == 4 and not 1 <= pictures.shape[-1] <= 4:
+            raise UserError(f"{name(0)} has {pictures.shape[-1]} channels; a picture has 1 (gray) or 3 (RGB).")
+        if pictures.ndim == 4 and pictures.shape[-1] in (2, 4):
+            opacity = self._opacity(pictures[..., -1:], name)
+            return np.rint(255 + (self.levels(pictures[..., :-1], name) - 255.0) * opacity).astype(np.uint8)
+        low, high = self._ends(kind, name)
+        if kind == np.uint8 and (low, high) == (0, 255):
+            return pictures
+        if kind.kind in "ui" and kind.itemsize <= 2:
+            smallest = np.iinfo(kind).min
+            return _table(kind.name, low, high)[pictures.astype(np.int32) - smallest]
+        if kind.kind == "f" and np.isnan(pictures).any():
+            bad = int(np.isnan(pictures).reshape(len(pictures), -1).any(1).argmax())
+            raise UserError(f"{name(bad)} has values that are not a number (NaN). Replace them, or remove it.")
+        return _scaled(pictures, low, high)
+
+    def _ends(self, kind: np.dtype, name: Callable[[int], str]) -> tuple[float, float]:
+        if self.low is not None:
+            return self.low, self.high
+        if kind.kind not in "uib":
+            raise UserError(
+                f"{name(0)} has values of type {kind}, which has no whole range that pictures fill. Say `--data.range "
+                "data` or `--data.range LOW,HIGH` in place of `dtype`."
+            )
+        return type_range(kind)
+
+    def _opacity(self, alpha: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
+        if alpha.dtype.kind == "f":
+            return alpha.clip(0, 1)
+        return alpha / type_range(alpha.dtype)[1]
+
+
+DTYPE = Range()
+
+
+def _written(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    scaled = (values.astype(np.float64).clip(low, high) - low) * (255 / (high - low))
+    return np.rint(scaled).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _table(kind: str, low: float, high: float) -> np.ndarray:
+    """uint8 [256 or 65,536]: the level of each value of a type, from its smallest on."""
+    whole = np.iinfo(kind)
+    return _scaled(np.arange(whole.min, whole.max + 1), low, high)
+
+
+def type_range(kind: np.dtype) -> tuple[int, int]:
+    """The smallest and the largest value of an integer type; 0 and 1 of truth values."""
+    if kind.kind == "b":
+        return 0, 1
+    return int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+
+
+# ---- what a user states -----------------------------------------------------------------------------------------
+
+
+def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> Range | str | None:
+    """A stated range; `data` where it is to be found from the data; None where nothing is stated.
+
+    Raises UserError for anything else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and value.strip() in ("dtype", "data"):
+        return DTYPE if value.strip() == "dtype" else "data"
+    low, high = _two_numbers(value, f"{setting} is {_shown(value)}; {EXPECTED} was expected.")
+    if not low < high:
+        raise UserError(f"{setting} is {_shown(value)}; the first of the two, which becomes black, must be less.")
+    return Range(low, high)
+
+
+def windowed(value: str | Sequence[float]) -> Range:
+    """The range of a window of CENTER,WIDTH. Raises UserError where it is none."""
+    center, width = _two_numbers(value, f"data.window is {_shown(value)}; CENTER,WIDTH was expected, such as 40,400.")
+    if width <= 0:
+        raise UserError(f"data.window is {_shown(value)}; its width must be above 0.")
+    return Range(center - width / 2, center + width / 2)
+
+
+def _shown(value: str | Sequence[float]) -> str:
+    return value if isinstance(value, str) else ",".join(map(str, value))
+
+
+def _two_numbers(value: str | Sequence[float], wrong: str) -> tuple[float, float]:
+    try:
+        parts = value.strip().strip("[]()").split(",") if isinstance(value, str) else value
+        low, high = map(float, parts)
+    except (TypeError, ValueError) as error:
+        raise UserError(wrong) from error
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError(wrong)
+    return low, high
+
+
+# ---- what the data says -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Seen:
+    """The types and the extreme values of pictures."""
+
+    kind: np.dtype
+    low: float
+    high: float
+    first: str  # picture of that type
+
+    @property
+    def part(self) -> float:
+        """Share of the type's range from the smallest value to the largest."""
+        smallest, largest = type_range(self.kind)
+        return (self.high - self.low) / (largest - smallest)
+
+    @property
+    def full(self) -> bool:
+        """Whether the whole range of the type is what the pictures were made for, whatever further ones show."""
+        if self.kind.kind == "b":
+            return True
+        if self.kind.kind == "f":
+            return False
+        return self.high > 1 if self.kind == np.uint8 else self.part >= 0.5
+
+
+def look(pictures: Iterable[Image.Image | np.ndarray] | np.ndarray, name: Callable[[int], str]) -> Iterator[Seen]:
+    """Type and extreme values of each picture; opacity does not count."""
+    for k, picture in enumerate(pictures):
+        array = np.asarray(picture)
+        if array.ndim == 3 and array.shape[-1] in (2, 4):
+            array = array[..., :-1]
+        low, high = array.min(), array.max()
+        if not np.isfinite(high - 0.0) or not np.isfinite(low - 0.0):
+            raise UserError(
+                f"{name(k)} has values that are not finite. Replace them, or state `--data.range LOW,HIGH`."
+            )
+        yield Seen(np.dtype(array.dtype.newbyteorder("=")), low.item(), high.item(), name(k))
+
+
+def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str | None]:
+    """The range of a data set, and what to say of it.
+
+    seen   of each training picture; no more are taken than decide it
+    given  `data`, or None where nothing is stated: then the whole range of the type, but for pictures of more than 8
+           bits that fill less than half of it, pictures of 0 and 1, and floating-point ones: of these the extreme
+           values
+    data   what the data set is called
+
+    Raises UserError where nothing is stated and pictures have several types, or where all have one value.
+    """
+    whole: Seen | None = None
+    for one in seen:
+        if whole is None:
+            whole = one
+        elif given is None and one.kind != whole.kind:
+            Range(only=whole.kind.name).levels(np.zeros((1, 1, 1), one.kind), lambda k, one=one: one.first)
+        whole.low, whole.high = min(whole.low, one.low), max(whole.high, one.high)
+        if given is None and whole.full:
+            return Range(only=whole.kind.name), None
+    assert whole is not None, "a training split has pictures"
+    only = whole.kind.name if given is None else None
+    values = f"{_written(whole.low)} to {_written(whole.high)}"
+    if whole.low == whole.high:
+        if given is None and whole.kind.kind != "f":
+            return Range(only=only), None
+        raise UserError(
+            f"All training pictures of {data} have the one value {_written(whole.low)}, which is no range. State one "
+            "with `--data.range LOW,HIGH`."
+        )
+    found = Range(whole.low, whole.high, only)
+    if given is not None:
+        return found, f"{data}: data.range is `data`: {values} become black and white."
+    if whole.kind == np.uint8:
+        why = "has 8-bit pictures of 0 and 1 alone"
+    elif whole.kind.kind == "f":
+        why = f"has floating-point pictures ({whole.kind}) of values from {values}"
+    else:
+        smallest, largest = type_range(whole.kind)
+        why = (
+            f"has {whole.kind} pictures of values from {values}, less than half of what the type holds "
+            f"({smallest} to {largest})"
+        )
+    return found, (
+        f"{data} {why}, and no range is stated: {found} become black and white, as `--data.range data` does. Say "
+        "`--data.range LOW,HIGH`" + ("" if whole.kind.kind == "f" else " or `--data.range dtype`") + " to change it."
+    )
