@@ -84,7 +84,7 @@ class ArrayImages(ImageData):
             self.images = {"train": next(iter(self.images.values()))}
         shapes = [images.shape for images in self.images.values()]
         self.native_size = min(shapes[0][:2])
-        self.native_channels = 3 if any(shape[2] == 3 for shape in shapes) else 1
+        self.native_channels = 1 if all(shape[2] == 1 for shape in shapes) else 3
         super().__init__(**kwargs)
         refuse_below(0, {"data.test_size": test_size})
         self.test_size = test_size
@@ -182,7 +182,7 @@ class Member:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.inside) as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
         except _UNREADABLE as error:
-            raise UserError(f"{where} is damaged ({error}). Replace the file.") from error
+            raise UserError(f"{where} is not a readable array of numbers ({error}). Replace the file.") from error
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_array": None}  # a worker opens the file by itself
@@ -218,8 +218,7 @@ def members_of(path: Path) -> dict[str, Member]:
                     found[name] = _member(path, info.filename, stream, start, info.file_size)
             return found
     except _UNREADABLE as error:
-        what = ".npy" if path.suffix.lower() == ".npy" else ".npz"
-        raise UserError(f"{path} is not a readable {what} file of arrays ({error}). Replace it.") from error
+        raise UserError(f"{path} is not a readable array of numbers ({error}). Replace the file.") from error
 
 
 def _member(path: Path, inside: str | None, stream, start: int | None, size: int) -> Member:
@@ -249,7 +248,7 @@ def refuse_special(path: Path) -> None:
 
 @dataclass
 class Images:
-    """Arrays that one after the other are N images: rows int64 [B] -> [B, H, W] or [B, H, W, 3] of the file's dtype.
+    """Arrays that one after the other are N images: rows int64 [B] -> [B, H, W] or [B, H, W, C] of the file's type.
 
     first, count  which of their rows
     """
@@ -327,14 +326,10 @@ class _Names(Sequence):
 
 
 class ArrayFile:
-    """What an .npy or .npz file, or a folder of these, holds.
+    """What an .npy or .npz file, or a folder of these, holds."""
 
-    path   the file or folder
-    flags  what the options below are called on the command line: `--data` for `--data.key`
-    """
-
-    def __init__(self, path: Path, flags: str = "--data") -> None:
-        self.path, self.flags = path, flags
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.members: dict[str, list[Member]] = {}
         refuse_special(path)
         files = sorted(_arrays_in(path), key=_natural) if path.is_dir() else [path]
@@ -354,13 +349,24 @@ class ArrayFile:
         return None
 
     def points(self, key: str | None = None) -> Member | None:
-        """Floats [N, D], where nothing else could be meant."""
-        names = [key] if key else [n for n in self.members if self.members[n][0].shape[1:] or len(self.members) == 1]
-        if key is None and (self.statistics() or any(self._is_image(name) for name in names)):
+        """Floats [N, D], where no images or statistics are in the file.
+
+        Raises:
+            UserError: there are several.
+        """
+        if key is None and (self.statistics() or any(self._is_image(name) for name in self.members)):
             return None
-        found = [self.members[n][0] for n in names if n in self.members]
-        found = [m for m in found if len(m.shape) == 2 and m.dtype.kind == "f" and m.shape[0]]
-        return found[0] if len(found) == 1 else None
+        names = [key] if key is not None else [name for name in self.members if _parted(name)[1] not in LABELS]
+        found = {name: self.members[name][0] for name in names if name in self.members}
+        found = {name: m for name, m in found.items() if len(m.shape) == 2 and m.dtype.kind == "f" and m.shape[0]}
+        if "images" in found:
+            return found["images"]
+        if len(found) > 1:
+            raise UserError(
+                f"{self.path} has several arrays of points: {self._listed(list(found))}. Choose one: "
+                f"`--data.key {next(iter(found))}`."
+            )
+        return next(iter(found.values()), None)
 
     def images(
         self, key: str | None = None, layout: Layout | None = None, severity: int | None = None
@@ -371,7 +377,7 @@ class ArrayFile:
             UserError: there are none, or it is not known which they are, how their axes are ordered, or which severity.
         """
         if layout is not None and layout not in get_args(Layout):
-            raise UserError(f"{self.flags}.layout is {layout}; it is one of {', '.join(get_args(Layout))}.")
+            raise UserError(f"data.layout is {layout}; it is one of {', '.join(get_args(Layout))}.")
         names = [key] if key is not None else self._image_names(layout)
         if key is not None and key not in self.members:
             raise UserError(f"{self.path} has no array {key}. It has {self._listed(self.members)}.")
@@ -404,7 +410,7 @@ class ArrayFile:
             several = [name for group in groups.values() for name in group]
             raise UserError(
                 f"{self.path} has several arrays of images: {self._listed(several)}. Choose one: "
-                f"`{self.flags}.key {several[0]}`."
+                f"`--data.key {several[0]}`."
             )
         return names
 
@@ -432,21 +438,21 @@ class ArrayFile:
                     "have one type and one shape."
                 )
         if one.shape and not math.prod(one.shape):
-            raise UserError(f"{name} in {self.path} is {one.described}: it holds no image.")
+            raise UserError(f"{self.path} holds no image: {name} is {one.described}.")
         found = Images(name, stage, members, self._layout(name, base, one, layout), 0, 0)
         found.count = found.total
         corrupted = base in CORRUPTIONS and found.total % SEVERITIES == 0
         if severity is None and corrupted:
             raise UserError(
                 f"{name} in {self.path} has five severities of {found.total // SEVERITIES:,} images, one after the "
-                f"other. Choose one: `{self.flags}.severity 1` to 5."
+                f"other. Choose one: `--data.severity 1` to 5."
             )
         if severity is not None:
             if not 1 <= severity <= SEVERITIES:
-                raise UserError(f"{self.flags}.severity is {severity}; it is from 1 to {SEVERITIES}.")
+                raise UserError(f"data.severity is {severity}; it is from 1 to {SEVERITIES}.")
             if found.total % SEVERITIES:
                 raise UserError(
-                    f"{self.flags}.severity is {severity}, and the {found.total:,} images of {name} are not five parts "
+                    f"data.severity is {severity}, and the {found.total:,} images of {name} are not five parts "
                     "of equal size. Leave it out."
                 )
             found.count = found.total // SEVERITIES
@@ -454,9 +460,9 @@ class ArrayFile:
         return found
 
     def _layout(self, name: str, base: str, member: Member, asked: Layout | None) -> Layout:
-        shape, flag = member.shape, f"{self.flags}.layout"
+        shape, flag = member.shape, "--data.layout"
         said = f"{name} in {self.path} is {member.described}"
-        channels = (1, 3)
+        channels = (1, 3, 4)
         fits: list[Layout] = []
         if len(shape) == 2 and (flat := _flat_channels(shape[1])):
             if member.dtype.kind == "f" and asked is None:
@@ -476,9 +482,9 @@ class ArrayFile:
         if asked in fits:
             return asked
         if not fits:
-            raise UserError(f"{said}; images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels.")
+            raise UserError(f"{said}; images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1, 3 or 4 channels.")
         if asked is not None:
-            raise UserError(f"{flag} is {asked}, and {said}, which is no such. Say {' or '.join(fits)}.")
+            raise UserError(f"data.layout is {asked}, and {said}, which is no such. Say {' or '.join(fits)}.")
         if len(fits) > 1:
             raise UserError(f"{said}, whose axes may be {' or '.join(fits)}. Say which: `{flag} {fits[0]}`.")
         return fits[0]
@@ -495,7 +501,7 @@ class ArrayFile:
         if found is None:
             return None
         name, members = found
-        without = f"Say `{self.flags}.labels false` to go without"
+        without = "Say `--data.labels false` to go without"
         said = f"{name} in {self.path}"
         if any(member.pickled for member in members):
             raise UserError(
@@ -512,7 +518,7 @@ class ArrayFile:
         if len(labels) != images.total:
             raise UserError(
                 f"{said} has {len(labels):,} labels, and {images.name} has {images.total:,} images. Choose other "
-                f"labels with `{self.flags}.labels_key`, or say `{self.flags}.labels false`."
+                f"labels with `--data.labels_key`, or say `--data.labels false`."
             )
         labels = labels[images.first : images.first + images.count]
         if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "uib":
@@ -527,7 +533,9 @@ class ArrayFile:
         if labels.dtype.kind == "S":
             labels = np.char.decode(labels, "utf-8", "replace")
         if labels.dtype.kind == "i" and labels.min() == -1 and 0 in labels:
-            raise UserError(f"{said} holds -1 beside 0 and more, which often means that a label is not known. {without}.")
+            raise UserError(
+                f"{said} holds -1 beside 0 and more, which often means that a label is not known. {without}."
+            )
         return labels.astype(np.int64) if labels.dtype.kind in "bu" else labels
 
     def _label_members(self, images: Images, key: str | None) -> tuple[str, list[Member]] | None:
@@ -546,7 +554,7 @@ class ArrayFile:
         if len(names) > 1:
             raise UserError(
                 f"{self.path} has several arrays that may be labels: {', '.join(names)}. Choose one: "
-                f"`{self.flags}.labels_key {names[0]}`."
+                f"`--data.labels_key {names[0]}`."
             )
         return (names[0], members[names[0]]) if names else None
 
