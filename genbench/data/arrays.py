@@ -348,13 +348,18 @@ class ArrayFile:
             return self.members["mu"][0], self.members["sigma"][0]
         return None
 
+    @property
+    def has_images(self) -> bool:
+        """Whether an array has the shape of images."""
+        return any(self._is_image(name) for name in self.members)
+
     def points(self, key: str | None = None) -> Member | None:
         """Floats [N, D], where no images or statistics are in the file.
 
         Raises:
             UserError: there are several.
         """
-        if key is None and (self.statistics() or any(self._is_image(name) for name in self.members)):
+        if key is None and (self.statistics() or self.has_images):
             return None
         names = [key] if key is not None else [name for name in self.members if _parted(name)[1] not in LABELS]
         found = {name: self.members[name][0] for name in names if name in self.members}
@@ -395,11 +400,11 @@ class ArrayFile:
             if "images" in groups:
                 groups = {"images": groups["images"]}
         if not groups:
+            if all(members[0].pickled for members in self.members.values()):
+                next(iter(self.members.values()))[0].array()  # raises
             hint = ""
             if self.statistics():
                 hint = ": mean and covariance of features, no images. Compare with them by `evaluate --reference`"
-            elif all(members[0].pickled for members in self.members.values()):
-                hint = ", which can run any code when they are read, and are not loaded"
             raise UserError(
                 f"{self.path} has no array of images, [N, H, W], [N, H, W, C] or [N, C, H, W] of numbers. It has "
                 f"{self._listed(self.members)}{hint}."
@@ -472,7 +477,7 @@ class ArrayFile:
                 return "NCHW"
         elif len(shape) == 3:
             fits = ["NHW"]
-            if asked is None and (shape[2] in channels or shape[0] == 3):
+            if asked is None and (shape[0] == 3 or (shape[2] in channels and shape[1] != shape[2])):
                 raise UserError(
                     f"{said}, which may be one image or many. Say `{flag} NHW` where each is gray, or give "
                     "[N, H, W, C]."

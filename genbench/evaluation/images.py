@@ -26,6 +26,7 @@ from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
 from genbench.data.pictures import Fit, How
 from genbench.evaluation.extractors import in_channels
+from genbench.evaluation.statistics import Statistics, read_statistics
 
 
 class ImageSet(Protocol):
@@ -140,19 +141,21 @@ class FileImages:
             self.split, self.range = data.whole(name)
         self._look()
 
-    def at(self, size: int | None, channels: int | None, fit: How | None, enlarge: bool | None) -> FileImages:
+    def at(
+        self, size: int | None = None, channels: int | None = None, fit: How = "crop", enlarge: bool = False
+    ) -> FileImages:
         """The same images brought to a square size and a color, by the rules of `ImageFolder`.
 
         Raises:
             UserError: `fit` or `enlarge` without a size.
         """
-        if size is None and (fit or enlarge) is not None:
+        if size is None and (fit != "crop" or enlarge):
             raise UserError("How images are brought to a size was given, and no size. Add `--size`.")
         images = copy.copy(self)
         images.channels = channels
         images._look()
         if size is not None:
-            images.fit = Fit(size, images.shape[0], fit or "crop", bool(enlarge))
+            images.fit = Fit(size, images.shape[0], fit, enlarge)
             images.shape = (images.shape[0], size, size)
         return images
 
@@ -229,7 +232,11 @@ def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
         return ArrayImages
     if path.is_dir():
         arrays = any(file.suffix.lower() in SUFFIXES for file in path.iterdir())
-        return ArrayImages if arrays and not any(name.lower().endswith(EXTENSIONS) for name in Files(path).names()) else ImageFolder
+        return (
+            ArrayImages
+            if arrays and not any(name.lower().endswith(EXTENSIONS) for name in Files(path).names())
+            else ImageFolder
+        )
     if path.is_file() and zipfile.is_zipfile(path):
         return ImageFolder
     raise UserError(
@@ -264,6 +271,27 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
         elif path.is_file():
             _refuse_leading_out(path)
         return FileImages(reader(path=str(path.absolute()), labels=False, **options), str(path), flags)
+
+
+def open_reference(path: str | Path, flags: str = "--reference", **options: Any) -> ImageSet | Statistics:
+    """As `open_images`, or the statistics of an .npz that has `mu` and `sigma` and no images.
+
+    Where it has both, `key` says which: `mu` of the statistics, another of images, which are taken by default.
+    """
+    path = Path(path).expanduser()
+    if reader_of(path) is ArrayImages:
+        file, key = ArrayFile(path), options.get("key")
+        if file.statistics() and key in ("mu", "sigma"):
+            return read_statistics(file)
+        if file.statistics() and key is None:
+            if not file.has_images:
+                return read_statistics(file)
+            warnings.warn(
+                f"{path} has images and statistics (mu, sigma) of features. The images are taken: `{flags}.key mu` "
+                "takes the statistics, with which the FID alone is computed.",
+                stacklevel=2,
+            )
+    return open_images(path, flags, **options)
 
 
 def _refuse_leading_out(path: Path) -> None:

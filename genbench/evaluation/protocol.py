@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from genbench.core.errors import UserError
+from genbench.data.pictures import How
 
 # groups of scores that a protocol asks for, and the scores that each gives
 GROUPS = {
@@ -54,6 +55,8 @@ GROUPS = {
     "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
 }
 
+PREPARATION = ("size", "channels", "fit", "enlarge")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -76,6 +79,9 @@ class Protocol:
     train              training images that samples are searched in for copies, at most
     pixels             what a likelihood is of: binary pixels, 8-bit pixels, or a density over dequantised ones
     filter             how samples of another size are brought to the reference's
+    size, channels, fit, enlarge
+                       how images that are read from files are brought to one square size and color, by the rules of
+                       `ImageFolder`. Default: they have one already
     """
 
     name: str
@@ -96,10 +102,26 @@ class Protocol:
     train: int = 60_000
     pixels: Literal["binary", "8-bit", "density"] = "8-bit"
     filter: Literal["bicubic, antialias"] = "bicubic, antialias"
+    size: int | None = None
+    channels: Literal[1, 3] | None = None
+    fit: How = "crop"
+    enlarge: bool = False
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How images of files are brought to one size and color, as far as anything is said of it."""
+        usual = {field.name: field.default for field in fields(self)}
+        return {name: self[name] for name in PREPARATION if self[name] != usual[name]}
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             value, least = getattr(self, name), 0 if name in ("seed", "score_seed") else 1
+            if type(None) in get_args(kind):
+                if value is None:
+                    continue
+                kind = get_args(kind)[0]
+            if kind is bool and type(value) is not bool:
+                raise UserError(f"protocol {self.name}: {name} is {value}; it must be true or false.")
             if kind is int and (type(value) is not int or value < least):
                 raise UserError(
                     f"protocol {self.name}: {name} is {value}; it must be a whole number of at least {least}."
@@ -108,6 +130,7 @@ class Protocol:
                 raise UserError(f"protocol {self.name}: {name} is {value}; it must be below 2³¹.")
             choices = get_args(kind) if get_origin(kind) is Literal else (value,)
             if value not in choices:
+                choices = [str(choice) for choice in choices]
                 listed = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
                 raise UserError(f"protocol {self.name}: {name} is '{value}'; it must be {listed}.")
         if isinstance(self.metrics, str):
@@ -130,7 +153,9 @@ class Protocol:
 
     def resolved(self, **facts: Any) -> dict[str, Any]:
         """All settings and what they came to (the extractor's hash, the reference's), with a key of everything."""
-        plain = json.loads(json.dumps(asdict(self) | facts))
+        # what is left as it is makes no other key than before there was such a setting
+        settings = {name: value for name, value in asdict(self).items() if name not in PREPARATION} | self.preparation
+        plain = json.loads(json.dumps(settings | facts))
         named = {name: value for name, value in plain.items() if name != "name"}
         return {"name": self.name, "key": key_of(named)} | named
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,21 +21,20 @@ class Statistics:
     """
     name       of the file
     mu, sigma  mean [D] and covariance [D, D], float64
-    hash       16 hex digits of both
+    shape      of the images that are compared with them, which are taken as they are
+    hash       16 hex digits of mu and sigma
     """
 
     name: str
     mu: Tensor
     sigma: Tensor
+    shape: tuple[int, ...] = ()
 
     @property
     def hash(self) -> str:
         digest = hashlib.sha256(self.mu.numpy().tobytes())
         digest.update(self.sigma.numpy().tobytes())
         return digest.hexdigest()[:16]
-
-    def __len__(self) -> int:
-        return len(self.mu)
 
 
 def read_statistics(file: ArrayFile) -> Statistics:
