@@ -51,29 +51,31 @@ class Split:
               as it is stored; or PIL images (L or RGB) or arrays [H, W] or [H, W, C] one by one. C is 1 or 3, or 2 or
               4 where the last is opacity. Where there are masks, a pair of these and of masks uint8 [B, H, W] at the
               wanted size. What becomes black and white is decided by the data set's range
-    names     what each picture is called in an error
+    names     what each picture is called in an error, as what `str` makes of it
     label     int64 [N], if it has classes
     caption   int64 [N, L] tokens, if it has captions
     factors   float32 [N, F], if it was drawn from known factors
     source    the pictures that these are made from, row by row, if it has pairs
     other     the pictures of another domain, in no relation to these, if it has two
+    group     int64 [N], pictures that are held out together, if some are: the frames of a film
     """
 
     length: int
     pictures: Callable[[np.ndarray], Pictures | tuple[Pictures, np.ndarray]]
-    names: Sequence[str] | None = None
+    names: Sequence[object] | None = None
     label: Tensor | None = None
     caption: Tensor | None = None
     factors: Tensor | None = None
     source: Split | None = None
     other: Split | None = None
+    group: Tensor | None = None
 
     def targets(self, rows: Tensor) -> dict[str, Tensor]:
         found = {"label": self.label, "caption": self.caption, "factors": self.factors}
         return {name: values[rows] for name, values in found.items() if values is not None}
 
     def name(self, row: int) -> str:
-        return self.names[row] if self.names is not None else f"Picture {row}"
+        return str(self.names[row]) if self.names is not None else f"Picture {row}"
 
 
 class _Joined:
@@ -430,19 +432,31 @@ class ImageData(DataModule):
 
     def _parts(self, split: Split) -> dict[str, Tensor]:
         """The training set's pictures, shuffled: those to train on, and those that are cut off for other stages."""
-        rest = torch.randperm(split.length, generator=torch.Generator().manual_seed(self.split_seed))
+        draw = torch.Generator().manual_seed(self.split_seed)
+        cut = [name for name in ("test", "val") if name not in self.own_splits]
+        group = split.group
+        if group is not None and len(group.unique()) <= len(cut):  # a single film
+            group = None
+        if group is None:
+            rest = torch.randperm(split.length, generator=draw)
+        else:  # group by group
+            rest = torch.randperm(int(group.max()) + 1, generator=draw)[group].argsort(stable=True)
         parts = {}
         # the test images first, so that a larger validation split does not change them
-        for name in ("test", "val"):
-            if name not in self.own_splits:
-                size = getattr(self, f"{name}_size")
-                size = min(5000, max(1, split.length // 10)) if size is None else size
-                if size >= len(rest):
-                    raise UserError(
-                        f"data.{name}_size is {size} and {self.name} has {len(rest)} images to take them from: "
-                        "none would be left to train on."
-                    )
-                parts[name], rest = rest[:size], rest[size:]
+        for name in cut:
+            size = getattr(self, f"{name}_size")
+            size = min(5000, max(1, split.length // 10)) if size is None else size
+            if group is not None:  # whole groups
+                last = (group[rest] == group[rest[min(size, len(rest)) - 1]]).nonzero() if size else torch.tensor([-1])
+                size = max(size, int(last.max()) + 1)
+            if size >= len(rest):
+                raise UserError(
+                    f"data.{name}_size is {size} and {self.name} has {len(rest)} images to take them from: "
+                    "none would be left to train on."
+                )
+            parts[name], rest = rest[:size], rest[size:]
+        if group is not None:  # of the first of these are a subset
+            rest = rest[torch.randperm(len(rest), generator=draw)]
         return {**parts, "train": rest}
 
     def _limit(self, split: Split, rows: Tensor) -> Tensor:

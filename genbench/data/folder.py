@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
+from torch import Tensor
 
 from genbench.core.errors import UserError, refuse_below
+from genbench.data import medical
 from genbench.data.base import ImageData, Split, Stage
-from genbench.data.pictures import picture_size, read_picture
+from genbench.data.layouts import layout, listed
+from genbench.data.pictures import SEVERAL, File, count_frames, joined, picture_size, read_picture
+from genbench.data.ranges import DTYPE, Range, Stored
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
-# sub-folders that are splits, by the names that data sets give them
-SPLIT_FOLDERS: dict[str, Stage] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+Frames = Literal["first", "each", "channels"]
+
+
+class Frame(NamedTuple):
+    """A picture of a file that has several: one frame, or several that are its channels.
+
+    numbers  of the frames, from 0
+    word     what a frame is called
+    """
+
+    file: str
+    numbers: tuple[int, ...]
+    word: str = "frame"
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.word} {self.numbers[0]}" if len(self.numbers) == 1 else self.file
+
+
+Picture = str | Frame  # a file that is one picture, by its name, or a part of a file
 
 
 class ImageFolder(ImageData):
@@ -36,28 +51,48 @@ class ImageFolder(ImageData):
 
     Sub-folders train, val (valid, validation) and test are taken as splits; what is missing of val and test is cut
     off train. Below them, one folder for each class gives the labels. Other folders are searched to any depth, and
-    files that are no images are ignored. Transparent images are laid over white.
+    files that are no images are ignored. Transparent images are laid over white. Zips and folders of the dataset_tool
+    of StyleGAN and EDM, tiny-imagenet and MVTec are read as such. DICOM files and NIfTI volumes are read where the
+    extra `medical` is installed.
 
     Args:
         path: The folder or the zip file, as it is or below the data root
-        labels: Take folders as classes, where every training image lies in one of several
+        labels: Take folders as classes, where every training image lies in one of several, or the labels in the
+            dataset.json of the dataset_tool
         test_size: Images cut off the training set for testing, where there is no test folder. Default: 5000, or a
             tenth of the training set where that is less
+        frames: What is taken of a file of several frames (TIFF, GIF, WebP, APNG, DICOM, or slices of a NIfTI volume):
+            the first one, each as an image, or all as the channels of one image. Default: each, where they have one
+            size. What is cut off for validation and testing are whole files, where there are several
     """
 
     published_pixels = False
 
-    def __init__(self, path: str, labels: bool = True, test_size: int | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        path: str,
+        labels: bool = True,
+        test_size: int | None = None,
+        frames: Literal["first", "each", "channels"] | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         refuse_below(0, {"data.test_size": test_size})
         self.test_size = test_size
         self.path = find(path, self.root)
-        self.reader, images = opened(self.path)
-        self.images = _layout(images, self.path)
+        self.reader, images, files = opened(self.path)
+        found = layout(images, files, self.path, self.reader.read, labels)
+        self.classes = found.classes
+        kept = [name for some in found.images.values() for name, _ in some]
+        pictures, notes = expanded(self.reader, kept, frames, self.path)
+        say_ignored(self.path, [name for name in files if name not in {*images, *found.used}])
+        for note in (*found.notes, *notes):
+            rank_zero_warn(f"{self.path}: {note}")
+        self.images: dict[Stage, list[tuple[Picture, str]]] = {
+            stage: [(picture, folder) for name, folder in some for picture in pictures[name]]
+            for stage, some in found.images.items()
+        }
         self.own_splits = tuple(self.images)
-        folders = sorted({folder for _, folder in self.images["train"]})
-        if labels and len(folders) > 1 and "" not in folders:
-            self.classes = tuple(folders)
 
     def split(self, stage: Stage) -> Split:
         names, folders = zip(*self.images[stage], strict=True)
@@ -70,67 +105,114 @@ class ImageFolder(ImageData):
                     "training image has. Add some, or say `--data.labels false`."
                 )
             label = torch.tensor([number[folder] for folder in folders])
-        return Split(len(names), FilePictures(self.reader, names), names, label=label)
+        return Split(len(names), FilePictures(self.reader, names), names, label=label, group=grouped(names))
+
+
+def grouped(pictures: Sequence[Picture]) -> Tensor | None:
+    """int64 [N]: the number of the file that each is of; None where each is a file."""
+    files = [picture.file if isinstance(picture, Frame) else picture for picture in pictures]
+    number = {file: k for k, file in enumerate(dict.fromkeys(files))}
+    if len(number) == len(files):
+        return None
+    return torch.tensor([number[file] for file in files])
 
 
 def find(path: str, root: Path) -> Path:
     """A folder or zip file, as it is or below the data root. Raises UserError where there is none."""
     places = [Path(path).expanduser(), root / path]
     for place in places:
-        if place.is_dir() or zipfile.is_zipfile(place):
+        if place.is_dir() or (place.is_file() and zipfile.is_zipfile(place)):
             return place
-        if place.is_file():
+        if place.exists():
             raise UserError(f"{place} is neither a folder nor a whole zip file.")
     looked = " and ".join(str(place.absolute()) for place in places)
     raise UserError(f"There is no folder or zip file `{path}`: looked at {looked}. Say where it is with `--data.path`.")
 
 
-def images_among(files: list[str], path: Path) -> list[str]:
+def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
     """Sorted, those of the files in `path` that are named as images are. Raises UserError where there are none."""
-    images = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
+    images = sorted(name for name in files if name.lower().endswith(extensions))
     if not images:
         others = f" among its {len(files)} files" if files else ", which is empty"
-        raise UserError(f"There is no image in {path}{others}. The names of images end in {', '.join(EXTENSIONS)}.")
+        raise UserError(f"There is no image in {path}{others}. The names of images end in {', '.join(extensions)}.")
     return images
 
 
-def opened(path: Path) -> tuple[Files | ZipFiles, list[str]]:
-    """What reads a folder or zip file, and the sorted names of its images. Raises UserError where there are none."""
+def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
+    """What reads a folder or zip file, the sorted names of its images, and those of all its files.
+
+    DICOM files may lack an extension. Raises UserError where there are no images.
+    """
     reader = ZipFiles(path) if path.is_file() else Files(path)
     files = reader.names()
-    images = images_among(files, path)
-    if len(images) < len(files):
-        rank_zero_warn(f"{path}: {len(files) - len(images)} files that are no images are ignored.")
-    return reader, images
-
-
-def _layout(images: list[str], path: Path) -> dict[Stage, list[tuple[str, str]]]:
-    """The images of each split, each with the name of its class folder ("" if it is in none)."""
-    paths = [PurePosixPath(name).parts for name in images]
-
-    def folders(depth: int) -> list[str]:
-        return [parts[depth] if len(parts) > depth + 1 else "" for parts in paths]
-
-    depth = 0
-    # a folder around everything, as most zips have one, says nothing
-    while len(set(outer := folders(depth))) == 1 and outer[0] and outer[0].lower() not in SPLIT_FOLDERS:
-        depth += 1
-    stages = [SPLIT_FOLDERS.get(folder.lower()) for folder in outer]
-    found = set(stages)
-    if "train" in found and found != {"train", None}:  # that would be a class of trains among others
-        if None in found:
-            stray = images[stages.index(None)]
-            raise UserError(
-                f"{path} has folders for train and {', '.join(sorted(found - {'train', None}))}, and {stray} "
-                "lies in none of them. Move it, or give the path of one folder."
-            )
-        depth += 1
+    unnamed = [name for name in files if medical.nameless(name) and reader.is_dicom(name)]
+    reader.nameless = frozenset(unnamed)
+    if unnamed:
+        images = sorted({*unnamed, *(name for name in files if name.lower().endswith(EXTENSIONS + medical.EXTENSIONS))})
     else:
-        stages = ["train"] * len(images)
-    layout: dict[Stage, list[tuple[str, str]]] = {}
-    for stage, name, folder in zip(stages, images, folders(depth), strict=True):
-        layout.setdefault(stage, []).append((name, folder))
-    return layout
+        images = images_among(files, path, EXTENSIONS + medical.EXTENSIONS)
+    return reader, images, files
+
+
+def say_ignored(path: Path, names: list[str]) -> None:
+    if names:
+        rank_zero_warn(f"{path}: {len(names)} files that are no images are ignored: {listed(sorted(names))}.")
+
+
+def expanded(
+    reader: Files | ZipFiles, names: Sequence[str], frames: Frames | None, path: Path
+) -> tuple[dict[str, list[Picture]], list[str]]:
+    """The pictures of each file, and what is to be said of it.
+
+    Raises UserError where nothing is stated and a file has frames of several sizes, or where they cannot be channels.
+    """
+    pictures: dict[str, list[Picture]] = {}
+    several: dict[str, int] = {}
+    for name in names:
+        kind = reader.kind(name)
+        pictures[name] = [name]
+        if kind is None and frames == "first":
+            pictures[name] = [Frame(name, (0,))] if name.lower().endswith((".png", *SEVERAL)) else [name]
+            continue
+        # a PNG of several is refused when it is read: to look into each takes long, and they are rare
+        if kind is None and not name.lower().endswith(SEVERAL if frames is None else (".png", *SEVERAL)):
+            continue
+        found = reader.frames(name)
+        word = "slice" if kind == "nifti" else "frame"
+        if len(found) == 1 and kind != "nifti":
+            pictures[name] = [name] if found[0][0] == 0 else [Frame(name, (found[0][0],), word)]
+            continue
+        numbers = [number for number, _ in found]
+        if not numbers:
+            pictures[name] = []
+            continue
+        if len(numbers) > 1:
+            several[name] = len(numbers)
+        if frames is None and len({size for _, size in found}) > 1:
+            raise UserError(
+                f"{path}: {name} has {len(numbers)} frames of several sizes. Say `--data.frames first` to take the "
+                "first of such files, or `--data.frames each` to take all."
+            )
+        if frames == "channels" and len(numbers) not in (1, 3):
+            raise UserError(
+                f"{path}: {name} has {len(numbers)} {word}s, and data.frames is `channels`: a picture has 1 or 3. Say "
+                "`--data.frames each` or `first`."
+            )
+        parts = {"first": [(numbers[0],)], "channels": [tuple(numbers)]}.get(frames or "each", [(n,) for n in numbers])
+        pictures[name] = [Frame(name, part, word) for part in parts]
+    notes = []
+    if empty := [name for name, found in pictures.items() if not found]:
+        notes.append(f"{len(empty)} DICOM files without pixels are ignored: {listed(empty)}.")
+        if len(empty) == len(names):
+            raise UserError(f"There is no image in {path}: its DICOM files, such as {empty[0]}, have no pixels.")
+    if several:
+        taken = {"first": "the first alone is taken", "channels": "they are the channels of one image"}
+        first = next(iter(several))
+        notes.append(
+            f"{len(several)} files have several frames ({first} has {several[first]}): "
+            f"{taken.get(frames or 'each', 'each is an image')}. `--data.frames first|each|channels` changes it."
+        )
+    return pictures, notes
 
 
 def _hidden(name: str) -> bool:
@@ -138,45 +220,150 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
-class Files:
-    """Reads the images of a folder, by names relative to it."""
+class _Reader:
+    """Reads the files of a folder or zip, by names relative to it. A subclass says how one is opened."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.nameless: frozenset[str] = frozenset()  # files that are DICOM though they have no extension
+        self._volume = threading.local()  # the NIfTI volume that a thread has read a slice of, unpacked as a whole
 
     def names(self) -> list[str]:
-        found, seen = [], set()
-        for folder, inside, files in os.walk(self.path, followlinks=True):
+        """All files but hidden ones."""
+        raise NotImplementedError
+
+    def file(self, name: str) -> File:
+        """A path, or what opens it at any place."""
+        raise NotImplementedError
+
+    def called(self, name: str) -> str:
+        """What a file is called in an error."""
+        raise NotImplementedError
+
+    def head(self, name: str) -> BinaryIO:
+        """What gives the content of a file from its beginning on."""
+        return self.whole(name)
+
+    def whole(self, name: str) -> BinaryIO:
+        """What gives the content of a file at any place."""
+        file = self.file(name)
+        return file() if callable(file) else open(file, "rb")
+
+    def read(self, name: str) -> bytes:
+        with self.whole(name) as file:
+            return file.read()
+
+    def is_dicom(self, name: str) -> bool:
+        try:
+            with self.head(name) as file:
+                return medical.is_dicom(file)
+        except OSError:  # one that may not be read and has no name of an image
+            return False
+
+    def kind(self, name: str) -> str | None:
+        """`dicom`, `nifti`, or None of ordinary images."""
+        return "dicom" if name in self.nameless else medical.kind_of(name)
+
+    def frames(self, name: str) -> list[tuple[int, tuple[int, int]]]:
+        """Number, and width and height, of each frame of a file. Raises UserError where it is damaged."""
+        kind, called = self.kind(name), self.called(name)
+        if kind is None:
+            return count_frames(self.file(name), called)
+        with self.head(name) as file:
+            found = (medical.dicom_frames if kind == "dicom" else medical.nifti_slices)(file, called)
+        return [] if found is None else [(k, found[1]) for k in range(found[0])]
+
+    def stored(self, picture: Picture) -> Stored:
+        """A picture as its file keeps it. Raises UserError naming one that cannot be read."""
+        name, numbers = (picture.file, picture.numbers) if isinstance(picture, Frame) else (picture, (None,))
+        found = [self._frame(name, number, self.called(str(picture))) for number in numbers]
+        return found[0] if len(found) == 1 else joined(found, self.called(name))
+
+    def _frame(self, name: str, number: int | None, called: str) -> Stored:
+        kind = self.kind(name)
+        if kind is None:
+            return read_picture(self.file(name), called, number)
+        if kind == "dicom":
+            with self.whole(name) as file:
+                return medical.read_dicom(file, called, number or 0)
+        if getattr(self._volume, "name", None) != name:
+            with self.whole(name) as file:
+                self._volume.slices = medical.read_nifti(file, self.called(name))
+            self._volume.name = name
+        return self._volume.slices[number or 0]
+
+    def picture(self, picture: Picture, range: Range = DTYPE) -> Image.Image:
+        """A picture as 8 bits of grey or RGB."""
+        return range.apply(self.stored(picture), self.called(str(picture)))
+
+    def size(self, picture: Picture) -> tuple[int, int]:
+        """Width and height of the upright picture, without its pixels where these need not be read."""
+        if not isinstance(picture, Frame) and self.kind(picture) is None:
+            return picture_size(self.file(picture), self.called(picture))
+        name, number = (picture.file, picture.numbers[0]) if isinstance(picture, Frame) else (picture, 0)
+        return dict(self.frames(name))[number]
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_volume"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._volume = threading.local()
+
+
+class Files(_Reader):
+    """Reads the files of a folder."""
+
+    def names(self) -> list[str]:
+        """All files but hidden ones. Pipes, sockets and devices are left alone, which is said."""
+        found, odd, waiting, seen = [], [], [(str(self.path), "")], set()
+        while waiting:
+            folder, inside = waiting.pop()
             if (real := os.path.realpath(folder)) in seen:  # a link back to a folder above it
-                inside.clear()
                 continue
             seen.add(real)
-            found += [Path(folder, file).relative_to(self.path).as_posix() for file in files]
-        return [name for name in found if not _hidden(name)]
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = inside + entry.name
+                    if _hidden(entry.name):
+                        continue
+                    if entry.is_dir():
+                        waiting.append((entry.path, f"{name}/"))
+                    else:  # of a pipe or /dev/zero nobody sees the end
+                        (found if entry.is_file() else odd).append(name)
+        if odd:
+            rank_zero_warn(
+                f"{self.path}: {len(odd)} entries that are no regular files (pipes, devices, broken links) are left "
+                f"alone: {listed(sorted(odd))}."
+            )
+        return found
 
-    def picture(self, name: str) -> Image.Image:
-        return read_picture(self.path / name, str(self.path / name))
+    def file(self, name: str) -> File:
+        return self.path / name
 
-    def size(self, name: str) -> tuple[int, int]:
-        return picture_size(self.path / name, str(self.path / name))
+    def called(self, name: str) -> str:
+        return str(self.path / name)
 
 
-class ZipFiles:
+class ZipFiles(_Reader):
     """Reads the files of a zip without unpacking it: names in it are keys and never paths on the disk."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._open: zipfile.ZipFile | None = None
         self._process = 0
 
     def names(self) -> list[str]:
         return [name for name in self._archive().namelist() if not name.endswith("/") and not _hidden(name)]
 
-    def picture(self, name: str) -> Image.Image:
-        return read_picture(lambda: io.BytesIO(self._archive().read(name)), f"{name} in {self.path}")
+    def file(self, name: str) -> File:
+        return lambda: io.BytesIO(self._archive().read(name))
 
-    def size(self, name: str) -> tuple[int, int]:
-        return picture_size(lambda: self._archive().open(name), f"{name} in {self.path}")  # not all of the file
+    def head(self, name: str) -> BinaryIO:
+        return self._archive().open(name)  # not all of the file
+
+    def called(self, name: str) -> str:
+        return f"{name} in {self.path}"
 
     def _archive(self) -> zipfile.ZipFile:
         # one for each process: after a fork, parent and child would move the same file's position
@@ -185,14 +372,14 @@ class ZipFiles:
         return self._open
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_open": None}
+        return {**super().__getstate__(), "_open": None}
 
 
 class FilePictures:
     """rows -> images one by one; a class, so that it can be sent to a worker."""
 
-    def __init__(self, reader: Files | ZipFiles, names: tuple[str, ...]) -> None:
-        self.reader, self.names = reader, names
+    def __init__(self, reader: Files | ZipFiles, pictures: Sequence[Picture]) -> None:
+        self.reader, self.pictures = reader, pictures
 
-    def __call__(self, rows: np.ndarray) -> Iterator[Image.Image]:
-        return (self.reader.picture(self.names[row]) for row in rows)
+    def __call__(self, rows: np.ndarray) -> Iterator[Stored]:
+        return (self.reader.stored(self.pictures[row]) for row in rows)

@@ -9,18 +9,29 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
 
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError, refuse_below
 from genbench.data import ranges
 from genbench.data.base import ImageData, Split, Stage
-from genbench.data.folder import SPLIT_FOLDERS, FilePictures, Files, ZipFiles, find, opened
-from genbench.data.ranges import Range
+from genbench.data.folder import (
+    FilePictures,
+    Files,
+    Frame,
+    Picture,
+    ZipFiles,
+    expanded,
+    find,
+    grouped,
+    opened,
+    say_ignored,
+)
+from genbench.data.layouts import SPLIT_FOLDERS, listed
+from genbench.data.pictures import columns, size_of
+from genbench.data.ranges import Range, Stored
 
 Domain = Literal["A", "B"]
 _FOLDER = re.compile(rf"({'|'.join(SPLIT_FOLDERS)})?[_-]?([AB])")
-NAMED = 5  # odd files that an error names
 
 
 class _Place(NamedTuple):
@@ -29,20 +40,20 @@ class _Place(NamedTuple):
     stage: Stage | None
     domain: Domain | None
     key: str
-    name: str
+    name: Picture
 
 
 class HalfPictures:
     """rows -> the left or the right half of pictures that show a pair side by side."""
 
-    def __init__(self, reader: Files | ZipFiles, names: list[str], right: bool) -> None:
+    def __init__(self, reader: Files | ZipFiles, names: list[Picture], right: bool) -> None:
         self.reader, self.names, self.right = reader, names, right
 
-    def __call__(self, rows: np.ndarray) -> Iterator[Image.Image]:
+    def __call__(self, rows: np.ndarray) -> Iterator[Stored]:
         for row in rows:
-            picture = self.reader.picture(self.names[row])
-            width, height = self._whole(row, picture.size)
-            yield picture.crop((width // 2 * self.right, 0, width // 2 * (1 + self.right), height))
+            picture = self.reader.stored(self.names[row])
+            half = self._whole(row, size_of(picture))[0] // 2
+            yield columns(picture, half * self.right, half * (1 + self.right))
 
     def check(self, row: int) -> None:
         """Raises UserError where `row` has no halves, by what stands before its pixels."""
@@ -51,8 +62,8 @@ class HalfPictures:
     def _whole(self, row: int, size: tuple[int, int]) -> tuple[int, int]:
         if size[0] % 2:
             raise UserError(
-                f"{self.names[row]} is {size[0]}×{size[1]}: its halves differ in size. A pair side by side has an even "
-                "width."
+                f"{self.names[row]} is {size[0]}×{size[1]}: its halves differ in size. A pair side by side has an "
+                "even width."
             )
         return size
 
@@ -61,13 +72,13 @@ class PartnerPictures:
     """rows -> pictures of one folder, each of the proportions of its partner in the other, so that both are cut to a
     square alike."""
 
-    def __init__(self, reader: Files | ZipFiles, names: list[str], partners: list[str]) -> None:
+    def __init__(self, reader: Files | ZipFiles, names: list[Picture], partners: list[Picture]) -> None:
         self.reader, self.names, self.partners = reader, names, partners
 
-    def __call__(self, rows: np.ndarray) -> Iterator[Image.Image]:
+    def __call__(self, rows: np.ndarray) -> Iterator[Stored]:
         for row in rows:
-            picture = self.reader.picture(self.names[row])
-            self._alike(row, picture.size)
+            picture = self.reader.stored(self.names[row])
+            self._alike(row, size_of(picture))
             yield picture
 
     def check(self, row: int) -> None:
@@ -78,8 +89,8 @@ class PartnerPictures:
         (w, h), (width, height) = size, self.reader.size(self.partners[row])
         if abs(w * height - h * width) > max(w + h, width + height):  # more than rounding a scaled side may do
             raise UserError(
-                f"{self.names[row]} is {w}×{h} and its partner {self.partners[row]} {width}×{height}: cut to a square, "
-                "they would show different parts. Give both the same proportions, or say `--data.fit stretch`."
+                f"{self.names[row]} is {w}×{h} and its partner {self.partners[row]} {width}×{height}: cut to a "
+                "square, they would show different parts. Give both the same proportions, or say `--data.fit stretch`."
             )
 
 
@@ -91,7 +102,12 @@ class _TwoKinds(ImageData):
     target: Literal["image", "domain"]
 
     def __init__(
-        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+        self,
+        path: str,
+        direction: Literal["AtoB", "BtoA"] = "AtoB",
+        test_size: int | None = None,
+        frames: Literal["first", "each", "channels"] | None = None,
+        **kwargs,
     ) -> None:
         self.shown: Domain = direction[0]
         self.wanted: Domain = direction[-1]
@@ -100,8 +116,12 @@ class _TwoKinds(ImageData):
         self.refuse_made()
         self.test_size = test_size
         self.path = find(path, self.root)
-        self.reader, images = opened(self.path)
-        self.places = [_placed(name) for name in images]
+        self.reader, images, files = opened(self.path)
+        say_ignored(self.path, [name for name in files if name not in {*images}])
+        pictures, notes = expanded(self.reader, images, frames, self.path)
+        for note in notes:
+            rank_zero_warn(f"{self.path}: {note}")
+        self.places = [_placed(picture) for name in images for picture in pictures[name]]
         stages = {place.stage for place in self.places}
         if "val" in stages and "test" not in stages:  # the sets of pix2pix call so what is tested on
             self.places = [p._replace(stage="test") if p.stage == "val" else p for p in self.places]
@@ -144,8 +164,8 @@ class _TwoKinds(ImageData):
                     f"{domain}/{stage}) is missing or empty."
                 )
 
-    def _files(self, names: list[str]) -> Split:
-        return Split(len(names), FilePictures(self.reader, tuple(names)), names)
+    def _files(self, names: list[Picture]) -> Split:
+        return Split(len(names), FilePictures(self.reader, tuple(names)), names, group=grouped(names))
 
 
 class PairedFolder(_TwoKinds):
@@ -166,9 +186,14 @@ class PairedFolder(_TwoKinds):
     target = "image"
 
     def __init__(
-        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+        self,
+        path: str,
+        direction: Literal["AtoB", "BtoA"] = "AtoB",
+        test_size: int | None = None,
+        frames: Literal["first", "each", "channels"] | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(path, direction, test_size, **kwargs)
+        super().__init__(path, direction, test_size, frames, **kwargs)
         for stage in self.own_splits:  # what is wrong with test pairs is said before training, and not after it
             split = self.split(stage)
             if stage != "train" and not isinstance(split.pictures, FilePictures):
@@ -204,6 +229,7 @@ class PairedFolder(_TwoKinds):
                     len(side_by_side),
                     HalfPictures(self.reader, side_by_side, domain == "B"),
                     [f"{'The right' if domain == 'B' else 'The left'} half of {name}" for name in side_by_side],
+                    group=grouped(side_by_side),
                 )
                 for domain in (self.shown, self.wanted)
             )
@@ -212,10 +238,9 @@ class PairedFolder(_TwoKinds):
         self.refuse_missing(stage)
         if odd := sorted({*shown, *wanted} - (shown.keys() & wanted.keys())):
             names = [shown.get(key) or wanted[key] for key in odd]
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             raise UserError(
                 f"{len(names)} images in {self.path} have no partner of the same name in the other folder: "
-                f"{', '.join(names[:NAMED])}{more}. Add these, or remove the images."
+                f"{listed(names)}. Add these, or remove the images."
             )
         names, partners = ([found[key] for key in sorted(found)] for found in (wanted, shown))
         image = self._files(names)
@@ -243,9 +268,14 @@ class UnpairedFolder(_TwoKinds):
     native_flip = True
 
     def __init__(
-        self, path: str, direction: Literal["AtoB", "BtoA"] = "AtoB", test_size: int | None = None, **kwargs
+        self,
+        path: str,
+        direction: Literal["AtoB", "BtoA"] = "AtoB",
+        test_size: int | None = None,
+        frames: Literal["first", "each", "channels"] | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(path, direction, test_size, **kwargs)
+        super().__init__(path, direction, test_size, frames, **kwargs)
         if stray := next((place.name for place in self.places if place.domain is None), None):
             raise UserError(f"{self.path}: {stray} lies in no folder called A or B, or trainA and so on. Move it.")
         for stage in self.own_splits:
@@ -257,9 +287,9 @@ class UnpairedFolder(_TwoKinds):
         return image
 
 
-def _by_key(places: list[_Place]) -> dict[str, str]:
+def _by_key(places: list[_Place]) -> dict[str, Picture]:
     """Names by what their partners are called too. Raises UserError where two have one key."""
-    found: dict[str, str] = {}
+    found: dict[str, Picture] = {}
     for place in places:
         if place.key in found:
             raise UserError(f"{found[place.key]} and {place.name} have one name. Rename one of them.")
@@ -267,7 +297,8 @@ def _by_key(places: list[_Place]) -> dict[str, str]:
     return found
 
 
-def _placed(name: str) -> _Place:
+def _placed(picture: Picture) -> _Place:
+    name, frame = (picture.file, f" {picture.numbers}") if isinstance(picture, Frame) else (picture, "")
     path, stage, domain, rest = PurePosixPath(name), None, None, []
     for part in path.parts[:-1]:
         both = _FOLDER.fullmatch(part)
@@ -278,7 +309,7 @@ def _placed(name: str) -> _Place:
             stage = SPLIT_FOLDERS[part.lower()]
         else:
             rest.append(part)
-    return _Place(stage, domain, "/".join([*rest, path.stem]), name)
+    return _Place(stage, domain, "/".join([*rest, path.stem]) + frame, picture)
 
 
 def _listed(stages: set[Stage | None]) -> str:

@@ -2,54 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from genbench.core.errors import UserError
-from genbench.data.ranges import DTYPE, Range
+from genbench.data import tiff
+from genbench.data.ranges import DTYPE, Negative, Range, Stored, pixels
 
 How = Literal["crop", "pad", "stretch", "none"]
-Pictures = np.ndarray | Iterable[Image.Image | np.ndarray]
+Pictures = np.ndarray | Iterable[Stored]
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what such files begin with, big ones too
 
 
-def read_picture(file: str | Path | Callable[[], BinaryIO], name: str) -> Image.Image:
-    """Read an image as 8-bit grey or RGB, upright, from a path or from what `file()` opens.
+File = str | Path | Callable[[], BinaryIO]  # a path, or what opens it
+SEVERAL = (".gif", ".tif", ".tiff", ".webp")  # names of files that often have several frames
+
+
+def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
+    """Read an image upright and as it is stored: grey or RGB of 8 bits, or an array of more.
+
+    Args:
+        file: A path, or what opens it
+        name: What it is called in an error
+        frame: Which of its frames, from 0; None: the only one, which a PNG of several is refused for
 
     Raises UserError naming a file that is no whole image.
     """
     with _opened(file, name) as image:
+        if image is None or (image.format == "TIFF" and not _stands_at_ordinary(image, frame)):
+            return _scientific(file, image, frame or 0)
+        if frame is None and image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+            raise UserError(
+                f"{name} is an animation of {image.n_frames} frames. Say `--data.frames first` to take the first of "
+                "such files, or `--data.frames each` to take all."
+            )
+        if frame:
+            image.seek(frame)
+        deep = image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile) and image.mode != "I;16"
+        inverted = image.format == "TIFF" and tiff.inverted(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) if deep else 1
+        if deep:
+            return tiff.upright(_deep_png(file, image), turned)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-    if image.mode == "F":
-        raise UserError(f"{name} has floating-point pixels, whose black and white are unknown. Convert it to 8 bits.")
-    if image.mode.startswith("I"):  # 16 bits of grey: Pillow's own conversion would clip them at 255
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    if image.has_transparency_data:  # over white, as a page would show it
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+        if image.mode == "F" or image.mode.startswith("I"):
+            array = np.asarray(image)
+            array = array if image.mode == "F" else array.astype(np.uint16)  # of a PNG or PGM
+            clear = image.info.get("transparency")
+            return (
+                array if clear is None else np.stack([array, np.where(array == clear, 0, 65535)], -1).astype(np.uint16)
+            )
+        if image.has_transparency_data:  # over white, as a page would show it
+            image = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+        return Negative(255 - np.asarray(image)) if inverted else image
 
 
-def picture_size(file: str | Path | Callable[[], BinaryIO], name: str) -> tuple[int, int]:
+def _stands_at_ordinary(image: Image.Image, frame: int | None) -> bool:
+    image.seek(frame or 0)
+    return tiff.ordinary(image)
+
+
+def _scientific(file: File, image: Image.Image | None, page: int) -> Stored:
+    try:
+        with _binary(file) as stream:
+            return tiff.read(stream, page)
+    except (ValueError, NotImplementedError, ImportError) as error:  # of a compression, among others
+        if image is None or "imagecodecs" not in str(error):
+            raise
+        return tiff.by_pillow(image, f"{error}: `pip install imagecodecs`")
+
+
+def _deep_png(file: File, image: Image.Image) -> np.ndarray:
+    """uint16 [H, W, C] of a PNG of which Pillow keeps 8 bits."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_png  # a second to import, for few files
+
+    with _binary(file) as stream:
+        content = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
+    array = decode_png(content, ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0)
+    clear = image.info.get("transparency")
+    if clear is not None and array.shape[-1] in (1, 3):
+        shown = (array != np.asarray(clear)).any(-1, keepdims=True)
+        array = np.concatenate([array, shown * np.uint16(65535)], axis=-1)
+    return array
+
+
+def count_frames(file: File, name: str) -> list[tuple[int, tuple[int, int]]]:
+    """Number, and width and height, of each frame of an image file."""
+    with _opened(file, name) as image:
+        if image is None or image.format == "TIFF":
+            with _binary(file) as stream:
+                return tiff.pages(stream)
+        count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its preview
+        return [(k, image.size) for k in range(count)]
+
+
+def picture_size(file: File, name: str) -> tuple[int, int]:
     """Width and height of the upright picture, by what stands before its pixels."""
     with _opened(file, name) as image:
+        if image is None:
+            return count_frames(file, name)[0][1]
         # asked for it, Pillow decodes all of a PNG in search of what may stand behind the pixels too
         exif = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
         on_its_side = exif.get(ExifTags.Base.Orientation, 1) >= 5
         return image.size[::-1] if on_its_side else image.size
 
 
+def size_of(picture: Stored) -> tuple[int, int]:
+    """Width and height."""
+    return picture.size if isinstance(picture, Image.Image) else pixels(picture).shape[1::-1]
+
+
+def columns(picture: Stored, left: int, right: int) -> Stored:
+    """What lies between two columns of a picture."""
+    if isinstance(picture, Image.Image):
+        return picture.crop((left, 0, right, picture.height))
+    part = pixels(picture)[:, left:right]
+    return Negative(part) if isinstance(picture, Negative) else part
+
+
+def joined(frames: Sequence[Stored], name: str) -> Stored:
+    """One picture of which each frame is a channel."""
+    arrays = [pixels(frame) for frame in frames]
+    if any(array.shape != arrays[0].shape or array.ndim != 2 for array in arrays):
+        raise UserError(
+            f"{name} has frames of several sizes, or in color, which cannot be joined as channels. Say `--data.frames "
+            "each` or `first`."
+        )
+    whole = np.stack(arrays, axis=-1)
+    return Negative(whole) if isinstance(frames[0], Negative) else whole
+
+
 @contextmanager
-def _opened(file: str | Path | Callable[[], BinaryIO], name: str) -> Iterator[Image.Image]:
+def _binary(file: File) -> Iterator[BinaryIO]:
+    with file() if callable(file) else open(file, "rb") as stream:
+        yield stream
+
+
+@contextmanager
+def _opened(file: File, name: str) -> Iterator[Image.Image | None]:
+    """The image by Pillow; None of a TIFF that Pillow does not know."""
     try:
-        with Image.open(file() if callable(file) else file) as image:
-            yield image
+        with _binary(file) as stream:
+            try:
+                image = Image.open(stream)
+            except UnidentifiedImageError:
+                stream.seek(0)
+                if stream.read(4) not in TIFF:
+                    raise
+                image = None
+            if image is None:
+                yield None
+            else:
+                with image:
+                    yield image
+    except UserError:
+        raise
     # Pillow's plugins let through whatever a broken file makes them stumble over, SyntaxError and struct.error included
     except Exception as error:
         raise UserError(f"{name} cannot be read as an image ({error}). Replace it or remove it.") from error
@@ -89,7 +205,7 @@ class Fit:
             return np.stack([self._one(picture, name(k)) for k, picture in enumerate(pictures)])
         return np.stack([self.one(picture, name(k)) for k, picture in enumerate(pictures)])
 
-    def one(self, picture: Image.Image | np.ndarray, name: str) -> np.ndarray:
+    def one(self, picture: Stored, name: str) -> np.ndarray:
         """One picture, uint8 [C, size, size]."""
         return self._one(self.range.apply(picture, name), name)
 

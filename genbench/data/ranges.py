@@ -20,6 +20,16 @@ EXPECTED = "`dtype` (the whole range of the stored type), `data` (the training s
 
 
 @dataclass(frozen=True)
+class Negative:
+    """A picture whose smallest value is white, as it is stored: it is inverted once it has 8 bits."""
+
+    pixels: np.ndarray
+
+
+Stored = Image.Image | np.ndarray | Negative  # one picture as a file keeps it
+
+
+@dataclass(frozen=True)
 class Range:
     """The values that become 0 and 255.
 
@@ -34,13 +44,13 @@ class Range:
     def __str__(self) -> str:
         return "dtype" if self.low is None else f"{_written(self.low)},{_written(self.high)}"
 
-    def apply(self, picture: Image.Image | np.ndarray, name: str) -> Image.Image:
+    def apply(self, picture: Stored, name: str) -> Image.Image:
         """An image of mode L or RGB of one picture: an image, or an array [H, W] or [H, W, C]."""
-        if isinstance(picture, Image.Image):
-            if self.low is None and self.only in (None, "uint8"):
-                return picture
-            picture = np.asarray(picture)
-        levels = self.levels(picture[None], lambda k: name)[0]
+        if isinstance(picture, Image.Image) and self.low is None and self.only in (None, "uint8"):
+            return picture
+        levels = self.levels(pixels(picture)[None], lambda k: name)[0]
+        if isinstance(picture, Negative):
+            levels = 255 - levels
         return Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[-1] == 1 else levels)
 
     def levels(self, pictures: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
@@ -89,6 +99,11 @@ class Range:
 
 
 DTYPE = Range()
+
+
+def pixels(picture: Stored) -> np.ndarray:
+    """The values of one picture as they are stored."""
+    return picture.pixels if isinstance(picture, Negative) else np.asarray(picture)
 
 
 def _written(value: float) -> str:
@@ -183,10 +198,10 @@ class Seen:
         return self.high > 1 if self.kind == np.uint8 else self.part >= 0.5
 
 
-def look(pictures: Iterable[Image.Image | np.ndarray] | np.ndarray, name: Callable[[int], str]) -> Iterator[Seen]:
+def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) -> Iterator[Seen]:
     """Type and extreme values of each picture; opacity does not count."""
     for k, picture in enumerate(pictures):
-        array = np.asarray(picture)
+        array = pixels(picture)
         if array.ndim == 3 and array.shape[-1] in (2, 4):
             array = array[..., :-1]
         low, high = array.min(), array.max()

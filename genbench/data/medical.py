@@ -1,0 +1,171 @@
+"""DICOM files and NIfTI volumes, by pydicom and nibabel: the extra `medical`.
+
+Values are those that a scanner measured (Hounsfield units of a CT): slope and intercept are applied here, the range by
+`genbench.data.ranges`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import re
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from genbench.core.errors import UserError
+from genbench.data.ranges import Negative
+
+NIFTI = (".nii", ".nii.gz")
+EXTENSIONS = (".dcm", ".dicom", *NIFTI)
+
+
+def kind_of(name: str) -> str | None:
+    """`dicom` or `nifti`, by a file's name."""
+    lower = name.lower()
+    return "nifti" if lower.endswith(NIFTI) else "dicom" if lower.endswith(EXTENSIONS) else None
+
+
+def nameless(name: str) -> bool:
+    """Whether a file may be a DICOM by its lack of an extension: scanners name files IM0001 or 1.2.840.113619.2."""
+    return re.fullmatch(r"[^.]+|[\d.]+", PurePosixPath(name).name) is not None
+
+
+def is_dicom(file: BinaryIO) -> bool:
+    """By the four letters behind the preamble."""
+    return file.read(132)[128:] == b"DICM"
+
+
+def _library(name: str, what: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"{what} is read by {name}, which is not installed. Install it with `pip install 'genbench[medical]'`, or "
+            "move such files away."
+        ) from error
+
+
+# ---- DICOM ------------------------------------------------------------------------------------------------------
+
+
+def dicom_frames(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]] | None:
+    """Number of frames, and width and height; None where the file has no pixels, such as a report or a DICOMDIR.
+
+    Raises UserError where it is no DICOM file.
+    """
+    pydicom = _library("pydicom", name)
+    try:
+        found = pydicom.dcmread(
+            file,
+            stop_before_pixels=True,
+            specific_tags=["NumberOfFrames", "Rows", "Columns", "PhotometricInterpretation"],
+        )
+        if "Rows" not in found or "PhotometricInterpretation" not in found:
+            return None
+        return int(found.get("NumberOfFrames") or 1), (int(found.Columns), int(found.Rows))
+    except Exception as error:  # pydicom lets through whatever a broken file makes it stumble over
+        raise _unreadable(name, "DICOM", error) from error
+
+
+def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Negative:
+    """One frame: [H, W] in the scanner's units, or [H, W, 3] of a color picture.
+
+    Values of a file without a rescale are of the type that it stores, others float32.
+    Raises UserError where it cannot be read.
+    """
+    pydicom = _library("pydicom", name)
+    pixels = importlib.import_module("pydicom.pixels")
+    try:
+        found = pydicom.dcmread(file)
+        syntax = found.file_meta.TransferSyntaxUID
+        if not pixels.get_decoder(syntax).is_available:
+            raise UserError(
+                f"{name} is compressed as {syntax.name}, for which pydicom has no decoder here. Install "
+                "`pylibjpeg[all]`, or decompress it, such as with `gdcmconv --raw` or `dcmdjpeg`."
+            )
+        array = pixels.pixel_array(found, index=frame)
+        kind = found.PhotometricInterpretation
+        if kind == "PALETTE COLOR":
+            return pixels.apply_color_lut(array, found)
+        if found.SamplesPerPixel == 3:
+            return array  # by now RGB
+        array = _rescaled(array, found, frame, pixels)
+        return Negative(array) if kind == "MONOCHROME1" else array
+    except UserError:
+        raise
+    except Exception as error:
+        raise _unreadable(name, "DICOM", error) from error
+
+
+def _rescaled(array: np.ndarray, found: Any, frame: int, pixels: Any) -> np.ndarray:
+    """By the frame's own slope and intercept, those of all its frames, or the file's."""
+    if "ModalityLUTSequence" in found:
+        return pixels.apply_modality_lut(array, found).astype(np.float32)
+    place = found
+    groups = [*found.get("SharedFunctionalGroupsSequence", [])]
+    groups += [*found.get("PerFrameFunctionalGroupsSequence", [])][frame : frame + 1]
+    for group in groups:
+        if given := group.get("PixelValueTransformationSequence"):
+            place = given[0]
+    slope, intercept = float(place.get("RescaleSlope") or 1), float(place.get("RescaleIntercept") or 0)
+    if (slope, intercept) == (1, 0):
+        return array
+    return array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+# ---- NIfTI ------------------------------------------------------------------------------------------------------
+
+
+def nifti_slices(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]]:
+    """Number of axial slices, and width and height of each. Raises UserError where it is no volume."""
+    volume, axes = _volume(file, name)
+    sides = np.empty(3, int)
+    sides[axes[:, 0].astype(int)] = volume.shape[:3]
+    return int(sides[2]), (int(sides[0]), int(sides[1]))
+
+
+def read_nifti(file: BinaryIO, name: str) -> np.ndarray:
+    """Axial slices [N, H, W], from the feet up: front of the patient on top, columns from the left to the right.
+
+    So are they with the identity for an affine and `numpy.rot90` of each; nibabel says what the axes of others mean.
+    Values have slope and intercept applied: float32, or the stored type where the file has neither.
+    Raises UserError where it cannot be read.
+    """
+    volume, axes = _volume(file, name)
+    try:
+        stored = volume.dataobj
+        plain = stored.slope == 1 and stored.inter == 0 and volume.get_data_dtype().kind != "f"
+        array = np.asanyarray(stored) if plain else volume.get_fdata(dtype=np.float32, caching="unchanged")
+        array = _library("nibabel", name).apply_orientation(array.reshape(array.shape[:3]), axes)
+        return np.rot90(array, axes=(0, 1)).transpose(2, 0, 1)
+    except Exception as error:  # a short file, broken compression
+        raise _unreadable(name, "NIfTI", error) from error
+
+
+def _volume(file: BinaryIO, name: str) -> tuple[Any, np.ndarray]:
+    """The volume, and how its axes become those to the patient's right, front and head."""
+    nibabel = _library("nibabel", name)
+    try:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        second = 540 in (int.from_bytes(head := stream.read(4), "little"), int.from_bytes(head, "big"))
+        stream.seek(0)
+        found = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(stream)
+        if found.get_data_dtype().kind not in "iuf":
+            raise ValueError(f"its values are of type {found.get_data_dtype()}; gray ones are read")
+        if len(found.shape) < 3 or any(side != 1 for side in found.shape[3:]):
+            raise ValueError(f"its shape is {list(found.shape)}; a volume has three dimensions. Split it into volumes")
+        axes = nibabel.io_orientation(found.affine)
+        if np.isnan(axes).any():
+            raise ValueError("its affine does not say where its axes point")
+        return found, axes
+    except Exception as error:  # nibabel lets through whatever a broken file makes it stumble over
+        raise _unreadable(name, "NIfTI", error) from error
+
+
+def _unreadable(name: str, kind: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{name} cannot be read as a {kind} file ({reason}). Replace it or remove it.")
