@@ -19,17 +19,17 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
     """The trained model of a checkpoint, in eval mode with its averaged weights: all it needs is the one file.
 
     Args:
-        path: The checkpoint
+        path: The checkpoint; or a run folder, whose last one is taken; or `last` / `best` of the newest run in `runs`
         raw: The weights as trained, not their moving average
         device: Where to put it
 
     Raises:
-        UserError: the file is damaged, or holds a model whose class is not imported.
+        UserError: there is none, it is damaged, or it holds a model whose class is not imported.
     """
     import genbench.models  # noqa: F401  so that our own classes are known
-    from genbench.core import checkpoint
+    from genbench.core import checkpoint, files
 
-    return checkpoint.load(path, raw=raw, device=device)
+    return checkpoint.load(files.find_checkpoint(path), raw=raw, device=device)
 
 
 def show(images: Tensor) -> Image:

@@ -10,6 +10,7 @@ from lightning import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from genbench.core.module import GenerativeModule
+from genbench.core.precision import allow_tf32
 
 
 class Unprofiled(PassThroughProfiler):
@@ -43,8 +44,7 @@ class Acceleration(Callback):
             trainer.profiler = Unprofiled()
         cuda = trainer.strategy.root_device.type == "cuda"
         if cuda:
-            torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
-            torch.backends.cudnn.allow_tf32 = self.tf32
+            allow_tf32(self.tf32)
             torch.backends.cudnn.benchmark = True  # shapes do not change while training
         networks = [getattr(module, name) for names in module.players.values() for name in names]
         for network in networks:

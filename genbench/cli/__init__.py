@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -24,6 +25,8 @@ VERBS = {
     "fetch": ("fetch", "bring data sets and extractor weights to the data root ahead of time: [NAME ...]"),
     "check": ("check", "run the promises that every model must keep: --config NAME|FILE"),
 }
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a full disk, a quota, a read-only file system
 
 
 def usage() -> str:
@@ -85,6 +88,8 @@ def sentence(error: BaseException) -> str | None:
     while cause is not None:  # the config parser wraps what a constructor raises
         if isinstance(cause, UserError):
             return str(cause)
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            return f"{cause.filename or 'A file, or what is printed,'} could not be written: {cause.strerror}."
         cause = cause.__cause__ or cause.__context__
     if type(error).__name__ == "ArgumentError":
         return _parser_message(str(error))

@@ -17,6 +17,7 @@ from typing import Any
 from genbench.cli import configs
 from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of, usable_device
 from genbench.core.errors import UserError, refuse_below
+from genbench.core.files import refuse_unwritable
 from genbench.evaluation import protocol as protocols
 
 
@@ -48,6 +49,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     how.add_argument("--fit", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)")
     how.add_argument("--enlarge", action="store_true", default=None, help="scale up those that are smaller")
     how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of scores")
+    how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
     how.add_argument("--seed", type=int, help="seed of the samples")
     how.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images that the model makes at once: less memory")
@@ -174,7 +176,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.evaluation.evaluate import evaluate, silent
     from genbench.evaluation.images import open_images, open_reference
     from genbench.evaluation.pictures import Pictures
-    from genbench.leaderboard import record as records
+    from genbench.evaluation.statistics import Statistics
     from genbench.suites.folder import about
 
     images_flags, more = _split(more, "--images.")
@@ -205,12 +207,16 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
         config, named_by_user = arguments.config, True
         trained_on = {"class": config["data"]["class_path"], "arguments": config["data"].get("init_args") or {}}
     out = arguments.out or out
-    _refuse_unwritable(out)
+    refuse_unwritable(out, "The record")
     protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
         size=arguments.size, channels=arguments.channels, fit=arguments.fit, enlarge=arguments.enlarge,
+        kid_subset_size=arguments.kid_subset_size,
     )  # fmt: skip
+    count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)
+    _refuse_large_subsets(arguments.kid_subset_size, count, "are measured")
+    _refuse_large_subsets(arguments.kid_subset_size, protocol.real, "they are compared with")
     data = (
         open_reference(
             arguments.reference, "--reference", **_options("--reference", arguments.reference, reference_flags)
@@ -218,6 +224,8 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
         if arguments.reference
         else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
     )
+    if arguments.reference and not isinstance(data, Statistics):
+        _refuse_large_subsets(arguments.kid_subset_size, len(data), "they are compared with")
     pictures = Pictures()
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
@@ -225,16 +233,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
         progress=_bars if ranks.rank() == 0 else silent, pictures=pictures,
     )  # fmt: skip
     if ranks.rank() == 0:
-        if arguments.json:
-            print(json.dumps(record.to_dict(), indent=1))
-        else:
-            show(record)
-        written = records.path_of(record, out)
-        pictures.write(written.with_suffix(""))  # beside it, under its name: before a record says that all is there
-        records.write(record, out)
-        if not arguments.json:
-            board = arguments.runs if arguments.runs in written.parents else written.parent
-            print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")
+        _hand_over(record, pictures, out, arguments)
     return 0
 
 
@@ -255,12 +254,52 @@ def _options(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
     of_training = {*signature(ImageData.__init__).parameters, "path", "labels", "labels_key", "test_size"}
     parser = ArgumentParser(exit_on_error=False)
     known = parser.add_class_arguments(reader, flag.removeprefix("--"), skip=of_training - {"self", "range", "window"})
-    for name in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
-        if name.removeprefix("--") not in known:
-            instead = f" Say `--{name.partition('.')[2]}`, which is of both sides." if name.partition(".")[2] in (
-                protocols.PREPARATION) else f" There are --{', --'.join(known)}."  # fmt: skip
-            raise UserError(f"There is no option {name} for {path}.{instead}")
+    for flag_given in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
+        name = flag_given.partition(".")[2]
+        if name in protocols.PREPARATION:
+            raise UserError(f"There is no option {flag_given}: `--{name}` is of all images that are read from files.")
+        if flag_given.removeprefix("--") not in known:
+            raise UserError(f"There is no option {flag_given} for {path}; there are --{', --'.join(known)}.")
     return vars(getattr(parser.parse_args(given), flag.removeprefix("--")))
+
+
+def _hand_over(record: Any, pictures: Any, out: Path, arguments: argparse.Namespace) -> None:
+    """Write the record and print it: whichever fails, the other is done.
+
+    Raises:
+        UserError: it could not be written; the record was printed whole, or lies where the message says.
+    """
+    from genbench.core.files import NotWritten
+    from genbench.leaderboard import record as records
+
+    written, failed = records.path_of(record, out), None
+    try:
+        pictures.write(written.with_suffix(""))  # beside it, under its name: before a record says that all is there
+    except NotWritten as error:
+        failed = error
+    try:
+        records.write(record, out)
+    except NotWritten as error:
+        failed = error
+        arguments.json = arguments.json or error.elsewhere is None
+    if not arguments.json:
+        show(record)
+    else:
+        print(json.dumps(record.to_dict(), indent=1))
+    if failed is not None:
+        raise failed
+    if not arguments.json:
+        board = arguments.runs if arguments.runs in written.parents else written.parent
+        print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")
+
+
+def _refuse_large_subsets(size: int | None, count: int, whose: str) -> None:
+    """Raise UserError before a measurement that could not draw subsets of the kernel distance."""
+    if size is not None and size > count:
+        raise UserError(
+            f"--kid-subset-size is {size:,}, and {count:,} images {whose}: a subset cannot be larger. Give a smaller "
+            "one, or more images."
+        )
 
 
 def _split(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
@@ -273,16 +312,6 @@ def _split(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
             into = data if argument.startswith(prefix) else other
         into.append(argument)
     return data, other
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    """Now, and not after an hour's measurement."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"The record cannot be written to {folder}: {error.strerror}. Give another `--out`.") from error
 
 
 def _root_of(config: dict[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ def main(verb: str, argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     _refuse_unwritable(arguments.out)
 
-    from genbench.core.files import replacing
+    from genbench.core.files import write
     from genbench.leaderboard.formats import printable
     from genbench.leaderboard.record import located
     from genbench.report.report import report
@@ -42,8 +42,7 @@ def main(verb: str, argv: list[str]) -> int:
             "last`, or give the folders that hold some."
         )
     text = page.html.encode("utf-8", "replace")  # JSON may hold halves of characters
-    with replacing(arguments.out) as file:
-        file.write(text)
+    write(arguments.out, lambda file: file.write(text))
     print(
         f"Report: {arguments.out} ({len(text) / 1e6:.1f} MB, {len(found)} {'record' if len(found) == 1 else 'records'})"
     )
@@ -51,10 +50,13 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _refuse_unwritable(out: Path) -> None:
-    """Now, and not after the work; `replacing` would make a folder that was misspelt."""
+    """Now, and not after the work; `write` would make a folder that was misspelt."""
+    from genbench.core.files import kind_of, refuse_unwritable
+
+    if out.exists() and not out.is_file() and not out.is_dir():
+        raise UserError(f"--out {out} is {kind_of(out)}. Give the name of a file, such as report.html.")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a file, such as {out / 'report.html'}.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}. Make it, or give another one.")
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out {out}: the folder {out.parent} is not writable. Give another one.")
+    refuse_unwritable(out.parent, "The page")

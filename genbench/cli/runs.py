@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from genbench.core import files
 from genbench.core.errors import UserError
 
 
@@ -59,17 +60,10 @@ def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
     Raises:
         UserError: there is none; says where it was looked for.
     """
-    path = Path(ckpt)
-    if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
-    elif ckpt in ("last", "best") and not path.is_file():
-        found = sorted(runs.glob(f"{name or '*'}/checkpoints/{ckpt}.ckpt"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise UserError(f"--ckpt {ckpt}: there is no {runs / (name or '*') / 'checkpoints' / f'{ckpt}.ckpt'} yet.")
-        path = found[-1]
-    if not path.is_file():
-        raise UserError(f"--ckpt {ckpt}: there is no checkpoint at {path}.")
-    return path
+    try:
+        return files.find_checkpoint(ckpt, runs, name)
+    except UserError as error:
+        raise UserError(f"--ckpt {ckpt}: {str(error)[0].lower()}{str(error)[1:]}") from error
 
 
 def usable_device(asked: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, refuse_below
 
+SOFTWARE = "genbench sample"  # that PNGs in a folder say they are by
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
 # of points: .png is a plot, .npy and .npz hold float32 [n, D]
 
@@ -35,8 +38,7 @@ def main(verb: str, argv: list[str]) -> int:
     out = arguments.out
     if out.suffix not in ("", ".png", ".npy", ".npz"):
         raise UserError(f"--out {out}: '{out.suffix}' is none of the formats: {FORMATS}.")
-    if not arguments.overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise UserError(f"--out {out} holds something already. Give another path, or `--overwrite`.")
+    _refuse_what_is_there(out, arguments.overwrite)
 
     import torch
     from rich.progress import Progress
@@ -81,28 +83,94 @@ def _advancing(bar: Any, task: Any, items: list[Any], images: int) -> Iterator[A
         bar.advance(task, images / len(items))
 
 
-def write(images: Any, out: Path, columns: int | None = None) -> None:
-    """uint8 [n, C, H, W], or points [n, D], to where and as what the path says."""
-    import numpy as np
+def _refuse_what_is_there(out: Path, overwrite: bool) -> None:
+    """Before anything is drawn."""
+    from genbench.core.files import kind_of, refuse_unwritable
+
+    refuse_unwritable(out if out.suffix == "" and not out.is_file() else out.parent, "What is drawn")
+    if out.is_dir() != (out.suffix == "") and out.exists():
+        raise UserError(f"--out {out} is {kind_of(out)} already. Give another path.")
+    if out.exists() and not out.is_dir() and not out.is_file():
+        raise UserError(f"--out {out} is {kind_of(out)}. Give another path.")
+    if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise UserError(f"--out {out} holds something already. Give another path, or `--overwrite`.")
+    if out.is_dir():
+        _drawn_before(out)
+
+
+def _drawn_before(folder: Path) -> list[Path]:
+    """What an earlier `sample` wrote there.
+
+    Raises:
+        UserError: there are other images, or folders that may hold some.
+    """
     from PIL import Image
 
+    from genbench.data.folder import EXTENSIONS
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in EXTENSIONS and not path.is_dir():
+            continue  # it is in nobody's way
+        ours = False
+        if re.fullmatch(r"\d{6,}\.png", path.name) and path.is_file():
+            with suppress(OSError, SyntaxError, ValueError), Image.open(path, formats=["PNG"]) as image:
+                ours = image.info.get("Software") == SOFTWARE
+        if not ours:
+            raise UserError(
+                f"--out {folder} holds {path.name}, which `sample` did not write and does not remove. Give another "
+                "folder, or take it out."
+            )
+        found.append(path)
+    return found
+
+
+def write(images: Any, out: Path, columns: int | None = None) -> None:
+    """uint8 [n, C, H, W], or points [n, D], to where and as what the path says; a folder loses what it held of ours.
+
+    Raises:
+        NotWritten: says where the images are instead.
+    """
+    import numpy as np
+
     from genbench.callbacks.pictures import enlarged, picture
+    from genbench.core import files
     from genbench.core.batch import from_stored
-    from genbench.core.files import replacing
 
     array = images.numpy() if images.ndim == 2 else images.permute(0, 2, 3, 1).numpy()
     if out.suffix == "":
+        _write_folder(array, out)
+    elif out.suffix == ".png":
+        sheet = enlarged(picture(from_stored(images), columns=columns))
+        files.write(out, lambda file: sheet.save(file, "PNG"))
+    elif out.suffix == ".npy":
+        files.write(out, lambda file: np.save(file, array))
+    else:
+        files.write(out, lambda file: np.savez_compressed(file, images=array))
+
+
+def _write_folder(array: Any, out: Path) -> None:
+    """[n, H, W, C] as one PNG each."""
+    import numpy as np
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from genbench.core import files
+
+    about, k = PngInfo(), 0
+    about.add_text("Software", SOFTWARE)
+    try:
         out.mkdir(parents=True, exist_ok=True)
+        for path in _drawn_before(out):
+            path.unlink()
         for k, image in enumerate(array):
-            Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out / f"{k:06d}.png")
-        return
-    with replacing(out) as file:
-        if out.suffix == ".png":
-            enlarged(picture(from_stored(images), columns=columns)).save(file, "PNG")
-        elif out.suffix == ".npy":
-            np.save(file, array)
-        else:
-            np.savez_compressed(file, images=array)
+            Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out / f"{k:06d}.png", pnginfo=about)
+    except OSError as error:
+        (out / f"{k:06d}.png").unlink(missing_ok=True)  # half of it
+        elsewhere, told = files.elsewhere(f"{out.name}.npz", lambda file: np.savez_compressed(file, images=array))
+        raise files.NotWritten(
+            f"{k:,} of {len(array):,} images were written to {out}: {error.strerror or error}. {told}"
+        ) from error
 
 
 def own_options(model: Any, given: list[str], *methods: str) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from genbench.core.capabilities import Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
+from genbench.core.precision import allow_tf32
 from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
 from genbench.data.module import DataModule
@@ -316,6 +317,8 @@ class GenbenchCLI(LightningCLI):
         config |= {"logger": loggers, "callbacks": [*(config["callbacks"] or []), *own]}
         _use_own_strategy(config)
         _use_real_fp16(config)
+        if not _on_cpu(config):  # Lightning reads PyTorch's old switch, which raises where a new one contradicts it
+            allow_tf32(settings["acceleration"].tf32)
         try:
             return Trainer(**config | kwargs)
         except MisconfigurationException as error:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from genbench.core.errors import UserError
 
 
 @runtime_checkable
@@ -80,3 +84,31 @@ def options(method: Callable[..., Tensor]) -> dict[str, Any]:
     """The options of a capability that are the model's own, with their defaults: by the method's signature."""
     parameters = inspect.signature(method).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("condition", "to")}
+
+
+def taking_a_number(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A model's `sample`, for which a number n stands for the seeds 0 to n - 1.
+
+    Raises:
+        UserError: it is given neither a positive number nor an int64 tensor [n].
+    """
+    if hasattr(sample, "takes_a_number"):
+        return sample
+
+    @wraps(sample)
+    def sampled(self: Any, seeds: Tensor | int, *args: Any, **options: Any) -> Tensor:
+        return sample(self, _seeds(seeds, self.device), *args, **options)
+
+    sampled.takes_a_number = True
+    return sampled
+
+
+def _seeds(given: Any, device: torch.device) -> Tensor:
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        return torch.arange(given, device=device)
+    if isinstance(given, Tensor) and given.ndim == 1 and given.dtype == torch.int64:
+        return given
+    was = f"a {given.dtype} tensor {list(given.shape)}" if isinstance(given, Tensor) else repr(given)
+    raise UserError(
+        f"`sample` was given {was}. Give a positive number of images, or a seed for each: `torch.arange(16)`."
+    )

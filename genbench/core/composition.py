@@ -6,12 +6,11 @@ the whole's checkpoint works with the first file deleted.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
 
-from genbench.core import checkpoint
+from genbench.core import checkpoint, files
 from genbench.core.arguments import loaded_classes
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError, dimensions
@@ -56,13 +55,11 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
     if part is None:
         raise UserError(f"Give the checkpoint of {wanted} to build on: `--{argument} PATH`.")
     if isinstance(part, str):
-        if Path(part).is_dir():  # of a run
-            part = str(Path(part, "checkpoints", "last.ckpt"))
-        if not Path(part).is_file():
-            raise UserError(
-                f"There is no checkpoint at {part}. Train {wanted} first, or name its checkpoint: `--{argument} PATH`."
-            )
-        module = checkpoint.load(part)
+        try:
+            path = files.find_checkpoint(part)
+        except UserError as error:
+            raise UserError(f"{error} Train {wanted} first, or name its checkpoint: `--{argument} PATH`.") from error
+        module = checkpoint.load(path)
         if isinstance(module, OnCodes):
             raise UserError(
                 f"{part} is of a {type(module).__name__}, which is built on {wanted} itself. Give the checkpoint of "

@@ -1,21 +1,66 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, kept elsewhere where there is no room, found by the names that verbs take."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from genbench.core import process
+from genbench.core.errors import UserError
+
+# .NAME.MACHINE-PID-START.RANDOM.tmp, while NAME is written
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+OLD = 24 * 3600.0  # seconds after which a file of another machine is no longer being written
+LONGEST = 120  # bytes of the name that a temporary file repeats: file systems take 255 in all
+
+_swept: set[Path] = set()  # folders that this process has looked for orphans in
+
+
+class NotWritten(UserError, OSError):
+    """A file could not be written; the sentence names it and says why.
+
+    elsewhere  where its contents were written instead, if they were
+    """
+
+    elsewhere: Path | None = None
+
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Any]:
-    """A binary file that takes the place of `path` when it is complete and on disk; until then `path` is untouched."""
+    """A binary file that takes the place of `path` when it is complete and on disk; until then `path` is untouched.
+
+    Raises:
+        NotWritten: the disk is full, the folder is read-only, or `path` is a folder, a named pipe or a device.
+    """
     path = Path(path)
+    try:
+        with _replacing(path) as file:
+            yield file
+    except NotWritten:
+        raise
+    except OSError as error:
+        raise NotWritten(f"{path} could not be written: {_why(error)}.") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Any]:
+    if path.exists() and not path.is_file():
+        raise NotWritten(f"{path} could not be written: there is {kind_of(path)} of this name.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        remove_orphans(path.parent)
+    name = os.fsencode(path.name)[:LONGEST].decode(errors="ignore")
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.{_machine()}-{_own()}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -35,7 +80,125 @@ def replacing(path: str | os.PathLike) -> Iterator[Any]:
             os.close(folder)
 
 
+def write(path: str | os.PathLike, save: Callable[[Any], object]) -> None:
+    """What `save(file)` writes takes the place of `path`; where that fails, it goes to a new temporary folder.
+
+    Raises:
+        NotWritten: also where it was written elsewhere, which the sentence and `elsewhere` say.
+    """
+    path = Path(path)
+    try:
+        with replacing(path) as file:
+            save(file)
+    except NotWritten as error:
+        kept, told = elsewhere(path.name, save)
+        raised = NotWritten(f"{error} {told}")
+        raised.elsewhere = kept
+        raise raised from error
+
+
+def elsewhere(name: str, save: Callable[[Any], object]) -> tuple[Path | None, str]:
+    """A new temporary folder's file of that name that `save(file)` has written, and a sentence about it."""
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="genbench-"))
+        with replacing(folder / name) as file:
+            save(file)
+        return folder / name, f"It was written to {folder / name} instead."
+    except OSError as error:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        return None, f"Nor could it be kept in the system's temporary folder: {error}"
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def refuse_unwritable(folder: Path, what: str) -> None:
+    """Raise UserError where `what` cannot be written to the folder of `--out`: before long work, and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{what} cannot be written to {folder}: {_why(error)}. Give another `--out`.") from error
+
+
+def kind_of(path: str | os.PathLike) -> str:
+    """What lies at a path, in words."""
+    mode = os.stat(path).st_mode
+    kinds = {
+        stat.S_ISREG: "a file",
+        stat.S_ISDIR: "a folder",
+        stat.S_ISFIFO: "a named pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+    }
+    return next(words for test, words in kinds.items() if test(mode))
+
+
+# ---- what killed processes have left ----------------------------------------------------------------------------
+
+
+def remove_orphans(folder: str | os.PathLike) -> None:
+    """Remove temporary files of `replacing` in the folder, of processes that are gone.
+
+    A process of this machine is known to be gone; of others only files older than a day are removed.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and entry.is_file(follow_symlinks=False) and _is_orphan(entry, *found.groups()):
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _is_orphan(entry: os.DirEntry, machine: str, pid: str, start: str) -> bool:
+    if machine == _machine() and int(start):
+        return process.started(int(pid)) != int(start)
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD
+
+
+def _machine() -> str:
+    """8 hex digits of this start of this machine."""
+    return hashlib.sha256((process.boot() or "").encode()).hexdigest()[:8]
+
+
+def _own() -> str:
+    """This process, as PID-START; START is 0 where that is not known."""
+    return f"{os.getpid()}-{process.started(os.getpid()) or 0}"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+# ---- checkpoints by the names that people give them -------------------------------------------------------------
+
+
+def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", name: str | None = None) -> Path:
+    """What a person means by a checkpoint: a file, a run folder (its last one), or `last` / `best`.
+
+    Args:
+        runs: Folder of all runs, that `last` and `best` are looked for in
+        name: Of the run that is meant by them. Default: the newest
+
+    Raises:
+        UserError: there is none; says where it was looked for.
+    """
+    path = Path(ckpt).expanduser()
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    elif str(ckpt) in ("last", "best") and not path.is_file():
+        found = sorted(Path(runs).glob(f"{name or '*'}/checkpoints/{ckpt}.ckpt"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise UserError(f"There is no {Path(runs, name or '*', 'checkpoints', f'{ckpt}.ckpt')} yet.")
+        path = found[-1]
+    if not path.is_file():
+        what = f"; it is {kind_of(path)}" if path.exists() else ""
+        raise UserError(f"There is no checkpoint at {path}{what}.")
+    return path

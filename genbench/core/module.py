@@ -32,13 +32,16 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+import genbench
 from genbench.core import ranks
 from genbench.core.arguments import Remembers
 from genbench.core.batch import Batch, DataSpec
+from genbench.core.capabilities import Samples, taking_a_number
 from genbench.core.errors import NonFiniteLoss, UserError, refuse_below
 from genbench.core.noise import Draws, mix
 from genbench.core.optim import advance_schedule, build_optimizer, build_schedule, merge
 
+FORMAT = 1  # of a checkpoint's contents: goes up where an older genbench would misread them; 0 did not say it
 ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
 
 
@@ -99,6 +102,11 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     per_process: ClassVar[tuple[str, ...]] = ()
 
     spec: DataSpec
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if issubclass(cls, Samples):
+            cls.sample = taking_a_number(cls.sample)
 
     def __init__(
         self,
@@ -364,6 +372,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         ranks.average_([*gradients.values(), *self._sums.values()])
         checkpoint["genbench"] = {
             "model": f"{type(self).__module__}.{type(self).__qualname__}",
+            "format": FORMAT,
+            "version": genbench.__version__,
             "images_seen": self.images_seen,
             "updates": dict(self.updates),
             "seed": self.seed,

@@ -1,11 +1,55 @@
-"""Losses are computed in float32 at least, whatever autocast made of the network's output."""
+"""In which precision float32 is computed: losses in full, training in TF32 where that is wanted."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
 import torch
 from torch import Tensor
+
+# PyTorch 2.9 has a switch for each kind of operation beside the two that it had before. Where they contradict one
+# another, reading the old ones raises; writing all of them makes them agree.
+KINDS = (("cuda", "matmul"), ("cudnn", "conv"), ("cudnn", "rnn"), ("mkldnn", "matmul"), ("mkldnn", "conv"),
+         ("mkldnn", "rnn"))  # fmt: skip
 
 
 def full(x: Tensor) -> Tensor:
     """x in float32, or in float64 if it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether float32 matrices and convolutions may be multiplied in TF32, by whichever switches PyTorch has."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    for switch in _switches():
+        switch.fp32_precision = "tf32" if allowed else "ieee"
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """No TF32 and no bfloat16 inside, and afterwards every switch as it was."""
+    matmul = convolution = None
+    with suppress(RuntimeError):  # contradicted by a new one
+        matmul = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        convolution = torch.backends.cudnn.allow_tf32
+    before = [(switch, switch.fp32_precision) for switch in _switches()]
+    allow_tf32(False)
+    try:
+        yield
+    finally:
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        if convolution is not None:
+            torch.backends.cudnn.allow_tf32 = convolution
+        for switch, value in before:
+            switch.fp32_precision = value
+
+
+def _switches() -> list[Any]:
+    """The new switches, as far as this PyTorch has them."""
+    found = (getattr(getattr(torch.backends, backend), kind, None) for backend, kind in KINDS)
+    return [switch for switch in found if hasattr(switch, "fp32_precision")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
 import struct
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from genbench.core.errors import UserError, refuse_below
+from genbench.core.files import kind_of
 from genbench.data.base import ImageData, Split, Stage, free_memory
 from genbench.data.folder import SPLIT_FOLDERS
 from genbench.data.module import data_root
@@ -235,12 +235,8 @@ def _member(path: Path, inside: str | None, stream, start: int | None, size: int
 
 def refuse_special(path: Path) -> None:
     """Raise UserError where a path is no file or folder: a named pipe or a device would be waited for without end."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return  # who opens it says so
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UserError(f"{path} is a pipe, a socket or a device. Give a regular file or a folder.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is {kind_of(path)}. Give a file or a folder.")
 
 
 # ---- which arrays, and how their axes are read ----------------------------------------------------------------------

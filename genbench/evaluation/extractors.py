@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
+from genbench.core.precision import without_tf32
 from genbench.data.module import data_root
 from genbench.data.points import Gaussians, Grid, Ring
 from genbench.networks.classifier import SmallClassifier
@@ -99,15 +100,8 @@ class Extractor:
 @contextmanager
 def full_precision(device: torch.device):
     """Neither autocast nor TF32, whatever training had set."""
-    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolution
+    with without_tf32(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def state_hash(state: dict[str, Tensor]) -> str:

@@ -56,6 +56,7 @@ GROUPS = {
 }
 
 PREPARATION = ("size", "channels", "fit", "enlarge")
+LEAST = {"seed": 0, "score_seed": 0, "kid_subset_size": 2}  # of whole numbers that may not begin at 1
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
-            value, least = getattr(self, name), 0 if name in ("seed", "score_seed") else 1
+            value, least = getattr(self, name), LEAST.get(name, 1)
             if type(None) in get_args(kind):
                 if value is None:
                     continue

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core.errors import UserError
-from genbench.core.files import replacing
+from genbench.core.files import kind_of
+from genbench.core.files import write as write_file
 
 SCHEMA = 1
 KINDS = ("model", "images", "floor")  # floor: real images against real images
@@ -104,11 +105,14 @@ def path_of(record: Record, folder: str | os.PathLike) -> Path:
 
 
 def write(record: Record, folder: str | os.PathLike) -> Path:
-    """Write a record into a folder, whole or not at all; returns its path."""
+    """Write a record into a folder, whole or not at all; returns its path.
+
+    Raises:
+        NotWritten: says where it was written instead.
+    """
     Record.from_dict(record.to_dict())
     path = path_of(record, folder)
-    with replacing(path) as file:
-        file.write(_text(record))
+    write_file(path, lambda file: file.write(_text(record)))
     return path
 
 
@@ -123,6 +127,8 @@ def read(path: str | os.PathLike) -> Record:
         UserError: it is unreadable, foreign, damaged or of a newer schema.
     """
     try:
+        if not os.path.isfile(path) and os.path.exists(path):  # a named pipe would be waited for
+            raise UserError(f"not a file: it is {kind_of(path)}")
         if os.path.getsize(path) > MEGABYTES * 2**20:
             raise UserError(f"not a record of genbench: larger than {MEGABYTES} MB")
         with open(path, "rb") as file:

@@ -167,7 +167,7 @@ class Trap:
         ("splits", "images of several splits. Choose one: `--images.key train_images`, or test_images"),
         ("severity", "fog in .* has five severities of 4 images, .* `--images.severity 1` to 5"),
         ("statistics", "no array of images.* mean and covariance of features, no images"),
-        ("pipe", "pipe.npz is a pipe, a socket or a device"),
+        ("pipe", "pipe.npz is a named pipe"),
         ("none", "odd.npz holds no image"),
         ("no array", "odd.npz holds no array"),
         ("pickle", "odd.npy is a pickle, which can run any code when it is read, and is not loaded"),
