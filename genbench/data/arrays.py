@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from genbench.core.errors import UserError, refuse_below
 from genbench.core.files import kind_of
 from genbench.data.base import ImageData, Split, Stage, free_memory
-from genbench.data.folder import SPLIT_FOLDERS
+from genbench.data.layouts import SPLIT_FOLDERS, listed
 from genbench.data.module import data_root
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
@@ -560,9 +560,7 @@ class ArrayFile:
         return (names[0], members[names[0]]) if names else None
 
     def _listed(self, names: Sequence[str]) -> str:
-        listed = [f"{name} ({self.members[name][0].described})" for name in names if name in self.members]
-        more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-        return ", ".join(listed[:NAMED]) + more
+        return listed([f"{name} ({self.members[name][0].described})" for name in names], NAMED)
 
 
 def find(path: str, root: Path) -> Path:
@@ -585,8 +583,7 @@ def _arrays_in(folder: Path) -> list[Path]:
     if not arrays:
         raise UserError(f"There is no .npy or .npz file in {folder}. Files of images are read by `ImageFolder`.")
     if others := sorted(path.name for path in set(files) - set(arrays)):
-        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        rank_zero_warn(f"{folder}: ignored, since they are no arrays: {', '.join(others[:NAMED])}{more}.")
+        rank_zero_warn(f"{folder}: {len(others)} files that are no arrays are ignored: {listed(others)}.")
     return arrays
 
 

@@ -91,7 +91,7 @@ def test_a_folder_of_batches_is_one_data_set_in_the_order_of_their_numbers(tmp_p
         name = "val_data" if k == 11 else f"train_data_batch_{k}"
         np.savez(tmp_path / f"{name}.npz", data=flat[part], labels=labels[part])
     (tmp_path / "readme.txt").write_text("x")
-    with pytest.warns(UserWarning, match="ignored, since they are no arrays: readme.txt"):
+    with pytest.warns(UserWarning, match="1 files that are no arrays are ignored: readme.txt"):
         data = load(tmp_path)
     assert data.own_splits == ("train", "val")
     split = data.split("train")
