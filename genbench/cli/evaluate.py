@@ -182,6 +182,8 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     images_flags, more = _split(more, "--images.")
     reference_flags, more = _split(more, "--reference.")
     data_flags, own = _split(more, "--data.")
+    images_options = _options("--images", arguments.images, images_flags)
+    reference_options = _options("--reference", arguments.reference, reference_flags)
     config: dict[str, Any] = {}
     run = training = trained_on = None
     named_by_user = False
@@ -199,9 +201,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     else:
         if own:
             raise UserError(f"There is no option {own[0]}; `--help` lists them.")
-        subject = None
-        if arguments.images:
-            subject = open_images(arguments.images, "--images", **_options("--images", arguments.images, images_flags))
+        subject = open_images(arguments.images, **images_options) if arguments.images else None
         options, name = {}, arguments.name
     if arguments.config:
         config, named_by_user = arguments.config, True
@@ -218,9 +218,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     _refuse_large_subsets(arguments.kid_subset_size, count, "are measured")
     _refuse_large_subsets(arguments.kid_subset_size, protocol.real, "they are compared with")
     data = (
-        open_reference(
-            arguments.reference, "--reference", **_options("--reference", arguments.reference, reference_flags)
-        )
+        open_reference(arguments.reference, **reference_options)
         if arguments.reference
         else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
     )
@@ -310,7 +308,10 @@ def _split(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
     for argument in more:
         if argument.startswith("--"):
             into = data if argument.startswith(prefix) else other
-        into.append(argument)
+        if argument[:1] == "-" != argument[1:2] and into and into[-1].startswith("--") and "=" not in into[-1]:
+            into[-1] += f"={argument}"  # a value that a parser would take for a flag, such as -1000,3000
+        else:
+            into.append(argument)
     return data, other
 
 

@@ -47,7 +47,7 @@ def read_statistics(file: ArrayFile) -> Statistics:
     wrong = f"{file.path} has mu {list(mu.shape)} ({mu.dtype}) and sigma {list(sigma.shape)} ({sigma.dtype})"
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or {mu.dtype.kind, sigma.dtype.kind} - set("fiu"):
         raise UserError(f"{wrong}; mean and covariance of features are numbers [D] and [D, D].")
-    mu, sigma = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in (mu, sigma))
+    mu, sigma = (torch.from_numpy(np.array(x, dtype=np.float64, order="C")) for x in (mu, sigma))
     if not (mu.isfinite().all() and sigma.isfinite().all()):
         raise UserError(f"mu or sigma in {file.path} holds NaN or infinity. Compute the statistics anew.")
     largest = sigma.abs().max()
