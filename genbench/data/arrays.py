@@ -44,7 +44,8 @@ class ArrayImages(ImageData):
 
     Arrays whose names say train, val and test (`train_images`, `x_test`) are taken as splits; what is missing of val
     and test is cut off train. Images are [N, H, W], [N, H, W, C], [N, C, H, W] or flattened [N, H*W], of integers,
-    floats or booleans. Pickled arrays are never loaded.
+    floats or booleans. Pickled arrays are never loaded. Size and channels are by default those of the file; images of
+    28×28 are padded to 32×32, as those of MNIST.
 
     Args:
         path: The file or folder, as it is or below the data root
@@ -84,6 +85,8 @@ class ArrayImages(ImageData):
             self.images = {"train": next(iter(self.images.values()))}
         shapes = [images.shape for images in self.images.values()]
         self.native_size = min(shapes[0][:2])
+        if shapes[0][:2] == (28, 28):  # as MNIST and its kin, which are padded by 2
+            self.native_size, self.native_fit = 32, "pad"
         self.native_channels = 1 if all(shape[2] == 1 for shape in shapes) else 3
         super().__init__(**kwargs)
         refuse_below(0, {"data.test_size": test_size})
@@ -268,7 +271,7 @@ class Images:
         """H, W, C"""
         rest = self.members[0].shape[1:]
         if len(rest) == 1:
-            channels = 3 if math.isqrt(rest[0]) ** 2 != rest[0] else 1
+            channels = _flat_channels(rest[0])
             side = math.isqrt(rest[0] // channels)
             return side, side, channels
         if self.layout == "NHW":
@@ -337,6 +340,12 @@ class ArrayFile:
                 self.members.setdefault(name, []).append(member)
         if not self.members:
             raise UserError(f"{path} holds no array.")
+        for name, members in self.members.items():
+            if len({re.sub(r"\d+", "", member.path.stem) for member in members}) > 1:
+                raise UserError(
+                    f"{path}: {listed([member.path.name for member in members])} all have an array {name}, and are no "
+                    "numbered parts of one data set by their names. Give the path of one file."
+                )
 
     def statistics(self) -> tuple[Member, Member] | None:
         """Mean and covariance of features, if it has such: `mu` and `sigma`, as FID code keeps them."""
@@ -363,11 +372,12 @@ class ArrayFile:
         if "images" in found:
             return found["images"]
         if len(found) > 1:
-            raise UserError(
-                f"{self.path} has several arrays of points: {self._listed(list(found))}. Choose one: "
-                f"`--data.key {next(iter(found))}`."
-            )
+            raise self._several("points", list(found))
         return next(iter(found.values()), None)
+
+    def _several(self, what: str, names: list[str]) -> UserError:
+        found = _listed({name: self.members[name] for name in names})
+        return UserError(f"{self.path} has several arrays of {what}: {found}. Choose one: `--data.key {names[0]}`.")
 
     def images(
         self, key: str | None = None, layout: Layout | None = None, severity: int | None = None
@@ -381,7 +391,7 @@ class ArrayFile:
             raise UserError(f"data.layout is {layout}; it is one of {', '.join(get_args(Layout))}.")
         names = [key] if key is not None else self._image_names(layout)
         if key is not None and key not in self.members:
-            raise UserError(f"{self.path} has no array {key}. It has {self._listed(self.members)}.")
+            raise UserError(f"{self.path} has no array {key}. It has {_listed(self.members)}.")
         return {_parted(name)[0]: self._images(name, layout, severity) for name in names}
 
     def _image_names(self, layout: Layout | None) -> list[str]:
@@ -403,16 +413,12 @@ class ArrayFile:
                 hint = ": mean and covariance of features, no images. Compare with them by `evaluate --reference`"
             raise UserError(
                 f"{self.path} has no array of images, [N, H, W], [N, H, W, C] or [N, C, H, W] of numbers. It has "
-                f"{self._listed(self.members)}{hint}."
+                f"{_listed(self.members)}{hint}."
             )
         names = next(iter(groups.values()))
         stages = [_parted(name)[0] for name in names]
         if len(groups) > 1 or len(set(stages)) < len(stages) or (None in stages and len(stages) > 1):
-            several = [name for group in groups.values() for name in group]
-            raise UserError(
-                f"{self.path} has several arrays of images: {self._listed(several)}. Choose one: "
-                f"`--data.key {several[0]}`."
-            )
+            raise self._several("images", [name for group in groups.values() for name in group])
         return names
 
     def _is_image(self, name: str, flat: bool = False, floats: bool = False) -> bool:
@@ -463,7 +469,6 @@ class ArrayFile:
     def _layout(self, name: str, base: str, member: Member, asked: Layout | None) -> Layout:
         shape, flag = member.shape, "--data.layout"
         said = f"{name} in {self.path} is {member.described}"
-        channels = (1, 3, 4)
         fits: list[Layout] = []
         if len(shape) == 2 and (flat := _flat_channels(shape[1])):
             if member.dtype.kind == "f" and asked is None:
@@ -473,17 +478,18 @@ class ArrayFile:
                 return "NCHW"
         elif len(shape) == 3:
             fits = ["NHW"]
-            if asked is None and (shape[0] == 3 or (shape[2] in channels and shape[1] != shape[2])):
+            if asked is None and (shape[0] == 3 or (shape[2] in (1, 3, 4) and shape[1] != shape[2])):
                 raise UserError(
                     f"{said}, which may be one image or many. Say `{flag} NHW` where each is gray, or give "
                     "[N, H, W, C]."
                 )
         elif len(shape) == 4:
-            fits = [layout for layout, axis in (("NHWC", 3), ("NCHW", 1)) if shape[axis] in channels]
+            last = (1, 3, 4) if member.dtype.kind == "u" else (1, 3)  # four floats are rarely colors and opacity
+            fits = ["NHWC"] * (shape[3] in last) + ["NCHW"] * (shape[1] in (1, 3))
         if asked in fits:
             return asked
         if not fits:
-            raise UserError(f"{said}; images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1, 3 or 4 channels.")
+            raise UserError(f"{said}; images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels.")
         if asked is not None:
             raise UserError(f"data.layout is {asked}, and {said}, which is no such. Say {' or '.join(fits)}.")
         if len(fits) > 1:
@@ -547,7 +553,7 @@ class ArrayFile:
         bases = LABELS if key is None else (_parted(key)[1],)
         names = [name for name in members if _parted(name)[1] in bases and _parted(name)[0] == images.stage]
         if key is not None and not names and key not in members:
-            raise UserError(f"{self.path} has no array {key}. It has {self._listed(members)}.")
+            raise UserError(f"{self.path} has no array {key}. It has {_listed(members)}.")
         if not names and images.stage is not None and images.stage == _parted(images.name)[0] and key in members:
             names = [key]
         if not names and key is None and images.name == "arr_0" and "arr_1" in members:
@@ -558,9 +564,6 @@ class ArrayFile:
                 f"`--data.labels_key {names[0]}`."
             )
         return (names[0], members[names[0]]) if names else None
-
-    def _listed(self, names: Sequence[str]) -> str:
-        return listed([f"{name} ({self.members[name][0].described})" for name in names], NAMED)
 
 
 def find(path: str, root: Path) -> Path:
@@ -574,6 +577,10 @@ def find(path: str, root: Path) -> Path:
             raise UserError(f"{place} is no .npy or .npz file. Files and zips of images are read by `ImageFolder`.")
     looked = " and ".join(str(place.absolute()) for place in places)
     raise UserError(f"There is no file or folder `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+
+
+def _listed(members: dict[str, list[Member]]) -> str:
+    return listed([f"{name} ({some[0].described})" for name, some in members.items()], NAMED)
 
 
 def _arrays_in(folder: Path) -> list[Path]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from genbench.core import machine, ranks
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
 from genbench.data.base import ImageData
 from genbench.data.module import DataModule
@@ -117,6 +118,11 @@ def evaluate(
         subject = at_most(subject, protocol.generated)
         generated = len(subject)
         protocol = protocol.changed(generated=generated)
+        if len(subject.shape) == 3 and tuple(subject.shape) != tuple(reference.shape):
+            rank_zero_warn(
+                f"{subject.name} has images of {dimensions(subject.shape)}: they are scaled to those that they are "
+                f"compared with, {dimensions(reference.shape)}."
+            )
     # only what the first process computes is used, so that all have one record
     with _measuring(subject, device):
         at_once = min(batch_size or protocol.block, protocol.block)

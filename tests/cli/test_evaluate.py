@@ -259,7 +259,7 @@ def test_records_become_a_board(cli, here):
         (("--floor", "--images", "noise.npy"), "given were --images and --floor"),
         (("--images", "noise.npy"), "What to compare with is not known: give `--data NAME`"),
         (("--images", "noise.npy", "--data", "Digits", "--reference", "noise.npy"), "not both"),
-        (("--images", "noise.npy", "--data", "Nothing"), "There is no data set 'Nothing'; there are ArrayImages, CIFAR10"),
+        (("--images", "noise.npy", "--data", "Nothing"), "no data set 'Nothing'; there are ArrayImages, CIFAR10"),
         (("--images", "noise.npy", "--reference", "noise.npy", "--data.size", "64"), "`--data.…` belongs to `--data`"),
         (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has weights of its own"),
         (("--ckpt", "last", "--config", "words.yaml"), "words.yaml is no config of an experiment"),

@@ -100,6 +100,21 @@ def test_a_folder_of_batches_is_one_data_set_in_the_order_of_their_numbers(tmp_p
     assert data.split("val").label.tolist() == labels[33:].tolist()
 
 
+def test_files_of_a_folder_that_are_no_parts_of_one_set_are_not_joined(tmp_path):
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", images=gray())
+    with pytest.raises(UserError, match="a.npz, b.npz all have an array images, and are no numbered parts"):
+        load(tmp_path)
+
+
+def test_images_of_28_pixels_are_padded_as_those_of_mnist(tmp_path):
+    np.save(tmp_path / "a.npy", gray(size=28))
+    image = load(tmp_path / "a.npy").source("train").everything.image
+    order = load(tmp_path / "a.npy")._training(load(tmp_path / "a.npy").split("train"))
+    assert np.array_equal(image[:, 0, 2:30, 2:30].numpy(), gray(size=28)[order]) and image.shape[2:] == (32, 32)
+    assert image[:, :, :2].max() == 0 and load(tmp_path / "a.npy", size=28).spec.shape == (1, 28, 28)
+
+
 def test_dsprites_are_black_and_white_and_their_pickle_is_left_alone(tmp_path):
     shapes = (gray() > 127).astype(np.uint8)
     np.savez_compressed(
@@ -203,7 +218,8 @@ def test_images_are_told_from_masks_and_labels_by_name(tmp_path):
         ({"images": np.zeros((3,), dtype="u1,u1")}, {"key": "images"}, r"holds \[\('f0'"),
         ({"images": gray(0)}, {}, "holds no image"),
         ({"images": np.array(3)}, {"key": "images"}, "images are"),
-        ({"images": np.zeros((4, 8, 8, 8), "u1")}, {}, "with 1, 3 or 4 channels"),
+        ({"images": np.zeros((4, 8, 8, 8), "u1")}, {}, "with 1 or 3 channels"),
+        ({"z": np.zeros((9, 4, 8, 8))}, {}, "z in .* with 1 or 3 channels"),
         ({"images": np.zeros((4, 3, 8, 3), "u1")}, {}, "may be NHWC or NCHW. Say which: `--data.layout NHWC`"),
         ({"images": np.zeros((10, 8, 3), "u1")}, {}, "one image or many. Say `--data.layout NHW`"),
         ({"images": np.zeros((3, 8, 8), "u1")}, {}, "one image or many"),

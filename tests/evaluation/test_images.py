@@ -216,6 +216,12 @@ def test_images_of_any_type_have_the_same_pixels(tmp_path, stored, expected):
     assert torch.equal(found.images(torch.arange(40)), torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
+def test_images_of_another_size_than_the_references_are_said_to_be_scaled(tmp_path, judge):
+    images = open_images(written(tmp_path, "npy", random_images()))
+    with pytest.warns(UserWarning, match="npy has images of 16×16×1: they are scaled to .* compared with, 32×32×1"):
+        evaluate(images, Digits(), SMALL.changed(metrics=("fid",)), extractor=judge)
+
+
 def test_a_stated_range_is_obeyed(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[[0, 100, 200, 4095]] * 4] * 2, dtype=np.uint16))
     found = open_images(tmp_path / "a.npy", range="100,200").images(torch.tensor([1]))
