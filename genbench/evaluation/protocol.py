@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from genbench.core.errors import UserError
-from genbench.data.pictures import How
 
 # groups of scores that a protocol asks for, and the scores that each gives
 GROUPS = {
@@ -105,7 +104,7 @@ class Protocol:
     filter: Literal["bicubic, antialias"] = "bicubic, antialias"
     size: int | None = None
     channels: Literal[1, 3] | None = None
-    fit: How = "crop"
+    fit: Literal["crop", "pad", "stretch", "none"] = "crop"
     enlarge: bool = False
 
     @property

@@ -336,9 +336,11 @@ class Trap:
         return open, (str(self.folder / "executed"), "w")
 
 
-@pytest.mark.parametrize("kind", ["npz", "npy", "pickle", "cut npy", "cut npz", "flipped", "text", "empty", "short"])
+@pytest.mark.parametrize(
+    "kind", ["npz", "npy", "pickle", "cut npy", "cut npz", "flipped", "stored", "text", "empty", "short", "header"]
+)
 def test_a_file_that_is_no_array_is_refused_and_never_unpickled(tmp_path, kind):
-    path = tmp_path / ("a.npz" if kind in ("npz", "cut npz", "flipped", "short") else "a.npy")
+    path = tmp_path / ("a.npz" if kind in ("npz", "cut npz", "flipped", "stored", "short") else "a.npy")
     if kind == "npz":
         np.savez(path, images=np.array([Trap(tmp_path)], dtype=object))
     elif kind == "npy":
@@ -354,6 +356,14 @@ def test_a_file_that_is_no_array_is_refused_and_never_unpickled(tmp_path, kind):
         if kind == "flipped":
             data[400] ^= 255
         path.write_bytes(data[: -40 if kind == "cut npz" else None])
+    elif kind == "stored":
+        np.savez(path, images=gray())
+        data = bytearray(path.read_bytes())
+        data[600] ^= 1  # in the pixels
+        path.write_bytes(data)
+    elif kind == "header":
+        np.save(path, gray())
+        path.write_bytes(path.read_bytes().replace(b"'shape'", b"'shape#"))
     elif kind == "short":  # a header that says more than there is
         file = io.BytesIO()
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8)})
