@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -53,7 +54,18 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"error: there is no verb '{verb}'; there are {', '.join(VERBS)}.", file=sys.stderr)
         return 2
-    return _run(verb, rest)
+    return _run(verb, _joined(rest))
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--flag -1,2` as `--flag=-1,2`: argparse takes a list that begins with a minus for a flag."""
+    out: list[str] = []
+    for argument in argv:
+        if re.match(r"-[\d.]+,", argument) and out and re.match(r"--[^=]+$", out[-1]):
+            out[-1] += f"={argument}"
+        else:
+            out.append(argument)
+    return out
 
 
 def _run(verb: str, argv: list[str]) -> int:

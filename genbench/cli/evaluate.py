@@ -162,7 +162,6 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         warnings.filterwarnings(
             "always", category=UserWarning, module="genbench"
         )  # files that are skipped, ranges, ...
-        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
         return _measured(arguments, more)
 
 
@@ -308,10 +307,7 @@ def _split(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
     for argument in more:
         if argument.startswith("--"):
             into = data if argument.startswith(prefix) else other
-        if argument[:1] == "-" != argument[1:2] and into and into[-1].startswith("--") and "=" not in into[-1]:
-            into[-1] += f"={argument}"  # a value that a parser would take for a flag, such as -1000,3000
-        else:
-            into.append(argument)
+        into.append(argument)
     return data, other
 
 

@@ -108,6 +108,16 @@ def is_first_process() -> bool:
     return all(rank in (None, "0") for rank in ranks)
 
 
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of ours as a note; of others with the place that it comes from."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"note: {message}\n"
+    return _plain_warning(message, category, filename, lineno, line)
+
+
+_plain_warning = warnings.formatwarning
+
+
 def quiet() -> None:
     """Silence what Lightning says to people who write their own trainers, and keep what a user can act on."""
     for text in (
@@ -122,6 +132,7 @@ def quiet() -> None:
         ".*module\\(s\\) in eval mode at the start of training.*",  # those of a frozen part are meant to be
     ):
         warnings.filterwarnings("ignore", text)
+    warnings.formatwarning = _note
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for name in ("seed", "distributed"):
         logging.getLogger(f"lightning.fabric.utilities.{name}").setLevel(logging.WARNING)

@@ -62,8 +62,10 @@ def main(verb: str, argv: list[str]) -> int:
 
     import genbench
     from genbench.cli.sample import own_options
+    from genbench.core import checkpoint
     from genbench.core.capabilities import Segments, Translates
     from genbench.data.folder import Files, images_among
+    from genbench.data.ranges import of_domain
 
     reader = Files(shown)
     files = reader.names()
@@ -87,6 +89,9 @@ def main(verb: str, argv: list[str]) -> int:
     else:
         raise UserError(f"{kind} cannot translate: it has no `translate` or `segment` method.")
     method = model.segment if masks else model.translate
+    trained_on = checkpoint.read(ckpt).get("data") or {}
+    domain = "B" if options.get("to") == "A" else "A"
+    black_and_white = of_domain(trained_on.get("arguments", {}).get("range"), domain)  # as in training
     places = _places(names, made, masks)
     try:
         made.mkdir(parents=True, exist_ok=True)
@@ -97,7 +102,7 @@ def main(verb: str, argv: list[str]) -> int:
     with torch.no_grad(), Progress(transient=True) as bar:
         for name in bar.track(names, description="Translating"):
             try:
-                picture = reader.picture(name)
+                picture = reader.picture(name, black_and_white)
             except UserError as error:
                 skipped.append(str(error))
                 continue

@@ -273,6 +273,11 @@ class ImageData(DataModule):
         """One of the data set's own splits. Read anew at each call; raises UserError if it is not there."""
         raise NotImplementedError
 
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """What the images are called, and what they are made from or the other domain."""
+        return self.name, self.name
+
     def read_range(self, value: str | list[float] | None) -> tuple[Range | str | None, Range | str | None]:
         """The stated range of the images, and of what they are made from or of the other domain."""
         return (ranges.stated(value),) * 2
@@ -339,11 +344,11 @@ class ImageData(DataModule):
             if not all(isinstance(one, Range) for one in given):
                 train = train or self.split("train")
                 rows = self._training(train)
-                image = self._find_range(train, rows, given[0])
+                image = self._find_range(train, rows, given[0], self.kinds[0])
                 if train.source is not None:
-                    other = self._find_range(train.source, rows, given[1])
+                    other = self._find_range(train.source, rows, given[1], self.kinds[1])
                 elif train.other is not None:
-                    other = self._find_range(train.other, self._training(train.other), given[1])
+                    other = self._find_range(train.other, self._training(train.other), given[1], self.kinds[1])
                 else:
                     other = image
                 given = [image, other]
@@ -358,7 +363,7 @@ class ImageData(DataModule):
         split = splits[0] if names is None else Split(length, _Joined(splits), names)
         return split, self._find_range(split, torch.arange(length), self._given[0], name)
 
-    def _find_range(self, split: Split, rows: Tensor, given: Range | str | None, name: str | None = None) -> Range:
+    def _find_range(self, split: Split, rows: Tensor, given: Range | str | None, name: str) -> Range:
         if isinstance(given, Range):
             return given
 
@@ -378,7 +383,7 @@ class ImageData(DataModule):
                 finally:
                     pool.shutdown(cancel_futures=True)
 
-        found, note = ranges.find(each(), given, name or self.name)
+        found, note = ranges.find(each(), given, name)
         if note is not None:
             rank_zero_warn(note)
         return found

@@ -6,7 +6,9 @@ import io
 import os
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -56,7 +58,7 @@ class ImageFolder(ImageData):
     extra `medical` is installed.
 
     Args:
-        path: The folder or the zip file, as it is or below the data root
+        path: The folder, the zip file or a single file of many frames, as it is or below the data root
         labels: Take folders as classes, where every training image lies in one of several, or the labels in the
             dataset.json of the dataset_tool
         test_size: Images cut off the training set for testing, where there is no test folder. Default: 5000, or a
@@ -93,6 +95,13 @@ class ImageFolder(ImageData):
             for stage, some in found.images.items()
         }
         self.own_splits = tuple(self.images)
+        files = len({str(getattr(picture, "file", picture)) for picture, _ in self.images["train"]})
+        cut = {"val", "test"} - {*self.own_splits}
+        if files <= len(cut) and len(self.images["train"]) > files:
+            rank_zero_warn(
+                f"{self.path}: {' and '.join(sorted(cut))} images are frames of the same "
+                f"{'file' if files == 1 else 'files'} as the training images, since there are no others."
+            )
 
     def split(self, stage: Stage) -> Split:
         names, folders = zip(*self.images[stage], strict=True)
@@ -118,15 +127,20 @@ def grouped(pictures: Sequence[Picture]) -> Tensor | None:
 
 
 def find(path: str, root: Path) -> Path:
-    """A folder or zip file, as it is or below the data root. Raises UserError where there is none."""
+    """A folder, zip or file of several pictures, as it is or below the data root. Raises UserError without one."""
     places = [Path(path).expanduser(), root / path]
     for place in places:
-        if place.is_dir() or (place.is_file() and zipfile.is_zipfile(place)):
+        if place.is_dir() or (place.is_file() and (several(place.name) or zipfile.is_zipfile(place))):
             return place
         if place.exists():
-            raise UserError(f"{place} is neither a folder nor a whole zip file.")
+            raise UserError(f"{place} is neither a folder nor a whole zip file, and no file of several pictures.")
     looked = " and ".join(str(place.absolute()) for place in places)
     raise UserError(f"There is no folder or zip file `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+
+
+def several(name: str) -> bool:
+    """Whether a file may hold many pictures, and be a data set alone."""
+    return name.lower().endswith((*SEVERAL, *medical.EXTENSIONS))
 
 
 def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
@@ -142,10 +156,12 @@ def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] =
 
 
 def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
-    """What reads a folder or zip file, the sorted names of its images, and those of all its files.
+    """What reads a folder, zip or single file, the sorted names of its images, and those of all its files.
 
     DICOM files may lack an extension. Raises UserError where there are no images.
     """
+    if path.is_file() and several(path.name):
+        return Files(path.parent), [path.name], [path.name]
     reader = ZipFiles(path) if path.is_file() else Files(path)
     files = reader.names()
     unnamed = [name for name in files if medical.nameless(name) and reader.is_dicom(name)]
@@ -170,7 +186,7 @@ def expanded(
     Raises UserError where nothing is stated and a file has frames of several sizes, or where they cannot be channels.
     """
     pictures: dict[str, list[Picture]] = {}
-    several: dict[str, int] = {}
+    multiple: dict[str, str] = {}
     for name in names:
         kind = reader.kind(name)
         pictures[name] = [name]
@@ -190,7 +206,7 @@ def expanded(
             pictures[name] = []
             continue
         if len(numbers) > 1:
-            several[name] = len(numbers)
+            multiple[name] = f"{len(numbers)} {word}s"
         if frames is None and len({size for _, size in found}) > 1:
             raise UserError(
                 f"{path}: {name} has {len(numbers)} frames of several sizes. Say `--data.frames first` to take the "
@@ -208,11 +224,11 @@ def expanded(
         notes.append(f"{len(empty)} DICOM files without pixels are ignored: {listed(empty)}.")
         if len(empty) == len(names):
             raise UserError(f"There is no image in {path}: its DICOM files, such as {empty[0]}, have no pixels.")
-    if several:
+    if multiple:
         taken = {"first": "the first alone is taken", "channels": "they are the channels of one image"}
-        first = next(iter(several))
+        first = next(iter(multiple))
         notes.append(
-            f"{len(several)} files have several frames ({first} has {several[first]}): "
+            f"{len(multiple)} files have several frames ({first} has {multiple[first]}): "
             f"{taken.get(frames or 'each', 'each is an image')}. `--data.frames first|each|channels` changes it."
         )
     return pictures, notes
@@ -250,7 +266,16 @@ class _Reader:
     def whole(self, name: str) -> BinaryIO:
         """What gives the content of a file at any place."""
         file = self.file(name)
-        return file() if callable(file) else open(file, "rb")
+        with self.readable(name):
+            return file() if callable(file) else open(file, "rb")
+
+    @contextmanager
+    def readable(self, name: str) -> Iterator[None]:
+        """Raises UserError for what a file makes its folder or zip stumble over: no permission, damage, a password."""
+        try:
+            yield
+        except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{self.called(name)} cannot be read ({error}). Replace it or remove it.") from error
 
     def read(self, name: str) -> bytes:
         with self.whole(name) as file:
@@ -258,9 +283,9 @@ class _Reader:
 
     def is_dicom(self, name: str) -> bool:
         try:
-            with self.head(name) as file:
+            with self.head(name) as file, self.readable(name):
                 return medical.is_dicom(file)
-        except OSError:  # one that may not be read and has no name of an image
+        except UserError:  # it has no name of an image
             return False
 
     def kind(self, name: str) -> str | None:
@@ -296,8 +321,9 @@ class _Reader:
         return self._volume.slices[number or 0]
 
     def picture(self, picture: Picture, range: Range = DTYPE) -> Image.Image:
-        """A picture as 8 bits of grey or RGB."""
-        return range.apply(self.stored(picture), self.called(str(picture)))
+        """A picture as 8 bits of grey or RGB; the first frame of a file that has several."""
+        stored = self.stored(picture) if isinstance(picture, Frame) else self._frame(picture, 0, self.called(picture))
+        return range.apply(stored, self.called(str(picture)))
 
     def size(self, picture: Picture) -> tuple[int, int]:
         """Width and height of the upright picture, without its pixels where these need not be read."""
@@ -325,15 +351,18 @@ class Files(_Reader):
             if (real := os.path.realpath(folder)) in seen:  # a link back to a folder above it
                 continue
             seen.add(real)
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    name = inside + entry.name
-                    if _hidden(entry.name):
-                        continue
-                    if entry.is_dir():
-                        waiting.append((entry.path, f"{name}/"))
-                    else:  # of a pipe or /dev/zero nobody sees the end
-                        (found if entry.is_file() else odd).append(name)
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        name = inside + entry.name
+                        if _hidden(entry.name):
+                            continue
+                        if entry.is_dir():
+                            waiting.append((entry.path, f"{name}/"))
+                        else:  # of a pipe or /dev/zero nobody sees the end
+                            (found if entry.is_file() else odd).append(name)
+            except OSError as error:
+                raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}). Remove it.") from error
         if odd:
             rank_zero_warn(
                 f"{self.path}: {len(odd)} entries that are no regular files (pipes, devices, broken links) are left "
@@ -363,7 +392,8 @@ class ZipFiles(_Reader):
         return lambda: io.BytesIO(self._archive().read(name))
 
     def head(self, name: str) -> BinaryIO:
-        return self._archive().open(name)  # not all of the file
+        with self.readable(name):
+            return self._archive().open(name)  # not all of the file
 
     def called(self, name: str) -> str:
         return f"{name} in {self.path}"

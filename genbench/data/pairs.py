@@ -134,6 +134,10 @@ class _TwoKinds(ImageData):
                 raise UserError(f"{self.path} has images for {_listed(stages)}, and none in a folder train.")
         self.own_splits = tuple(sorted(stages - {None})) or ("train",)
 
+    @property
+    def kinds(self) -> tuple[str, str]:
+        return f"Domain {self.wanted} of {self.name}", f"Domain {self.shown} of {self.name}"
+
     def read_range(self, value: str | list[float] | None) -> tuple[Range | str | None, Range | str | None]:
         """One range for both domains, or two, as in `0,1/dtype`: of A and of B."""
         parts = value.split("/") if isinstance(value, str) else [value]

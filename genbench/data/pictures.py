@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ def _deep_png(file: File, image: Image.Image) -> np.ndarray:
     import torch
     from torchvision.io import ImageReadMode, decode_png  # a second to import, for few files
 
+    # for codecs of films, which read no 16 bits
+    warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of TorchVision are deprecated")
     with _binary(file) as stream:
         content = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
     array = decode_png(content, ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0)

@@ -78,8 +78,7 @@ class Range:
             smallest = np.iinfo(kind).min
             return _table(kind.name, low, high)[pictures.astype(np.int32) - smallest]
         if kind.kind == "f" and np.isnan(pictures).any():
-            bad = int(np.isnan(pictures).reshape(len(pictures), -1).any(1).argmax())
-            raise UserError(f"{name(bad)} has values that are not a number (NaN). Replace them, or remove it.")
+            raise _no_number(name(int(np.isnan(pictures).reshape(len(pictures), -1).any(1).argmax())))
         return _scaled(pictures, low, high)
 
     def _ends(self, kind: np.dtype, name: Callable[[int], str]) -> tuple[float, float]:
@@ -104,6 +103,10 @@ DTYPE = Range()
 def pixels(picture: Stored) -> np.ndarray:
     """The values of one picture as they are stored."""
     return picture.pixels if isinstance(picture, Negative) else np.asarray(picture)
+
+
+def _no_number(name: str) -> UserError:
+    return UserError(f"{name} has values that are not a number (NaN). Replace them, or remove it.")
 
 
 def _written(value: float) -> str:
@@ -145,6 +148,12 @@ def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> 
     if not low < high:
         raise UserError(f"{setting} is {_shown(value)}; the first of the two, which becomes black, must be less.")
     return Range(low, high)
+
+
+def of_domain(value: str | None, domain: str) -> Range:
+    """The range of A or B in what a checkpoint keeps: one for both, or two with / in between."""
+    found = stated((value or "dtype").split("/")[0 if domain == "A" else -1])
+    return found if isinstance(found, Range) else DTYPE
 
 
 def windowed(value: str | Sequence[float]) -> Range:
@@ -205,10 +214,10 @@ def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) ->
         if array.ndim == 3 and array.shape[-1] in (2, 4):
             array = array[..., :-1]
         low, high = array.min(), array.max()
-        if not np.isfinite(high - 0.0) or not np.isfinite(low - 0.0):
-            raise UserError(
-                f"{name(k)} has values that are not finite. Replace them, or state `--data.range LOW,HIGH`."
-            )
+        if np.isnan(low):
+            raise _no_number(name(k))
+        if np.isinf(low) or np.isinf(high):
+            raise UserError(f"{name(k)} has infinite values. State `--data.range LOW,HIGH`, to which they are clipped.")
         yield Seen(np.dtype(array.dtype.newbyteorder("=")), low.item(), high.item(), name(k))
 
 

@@ -24,7 +24,8 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # of the tag PhotometricInterpretat
 REDUCED, MASK = 1, 4  # bits of the tag NewSubfileType: a page that is a thumbnail or a mask of another
 
 # tags
-_BITS, _PHOTOMETRIC, _ORIENTATION, _FORMAT = 258, 262, 274, 339
+_BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA, _FORMAT = 258, 262, 274, 338, 339
+_KNOWN = (0, 1, 2, 3, 5, 6)  # to Pillow: gray, RGB, palette, CMYK, YCbCr; it reads the colors of LAB otherwise
 _KINDS = {
     (8, 2): "int8", (12, 1): "uint16", (16, 1): "uint16", (16, 2): "int16", (32, 1): "uint32", (32, 2): "int32",
     (32, 3): "float32",
@@ -34,7 +35,9 @@ _KINDS = {
 def ordinary(image: Image.Image) -> bool:
     """Whether Pillow reads the page right that it stands at."""
     bits, formats = (_values(image, tag) for tag in (_BITS, _FORMAT))
-    return max(bits) <= 8 and set(formats) <= {1}
+    photometric = image.tag_v2.get(_PHOTOMETRIC, BLACK_IS_ZERO)
+    channels = photometric <= BLACK_IS_ZERO and 0 in _values(image, _EXTRA)  # which Pillow drops, or takes as opacity
+    return max(bits) <= 8 and set(formats) <= {1} and photometric in _KNOWN and not channels
 
 
 def inverted(image: Image.Image) -> bool:
@@ -118,8 +121,10 @@ def _refuse_immense(page: TiffPage) -> None:
 
 def _colors(array: np.ndarray, extra: list[int]) -> np.ndarray:
     """[H, W, S] of which the last `extra` are no colors, to 1 or 3 colors and opacity where there is some."""
+    if extra == [0, 0] and array.shape[-1] == 3:  # three channels that are not called red, green and blue
+        return array
     colors = array.shape[-1] - len(extra)
-    if colors not in (1, 3):
+    if colors not in (1, 3) or (0 in extra and (colors, len(extra)) != (3, 1)):
         raise ValueError(f"it has {array.shape[-1]} channels; a picture has 1 (gray) or 3 (RGB)")
     if 2 in extra:  # opacity, and colors that do not know of it
         return array[..., [*np.arange(colors), colors + extra.index(2)]]
