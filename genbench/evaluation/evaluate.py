@@ -120,8 +120,8 @@ def evaluate(
         protocol = protocol.changed(generated=generated)
         if len(subject.shape) == 3 and tuple(subject.shape) != tuple(reference.shape):
             rank_zero_warn(
-                f"{subject.name} has images of {dimensions(subject.shape)}: they are scaled to those that they are "
-                f"compared with, {dimensions(reference.shape)}."
+                f"{subject.name} has images of {dimensions(subject.shape)}: they are brought to "
+                f"{dimensions(reference.shape)}, as those that they are compared with."
             )
     # only what the first process computes is used, so that all have one record
     with _measuring(subject, device):

@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from genbench.core.errors import UserError
 from genbench.data.arrays import SUFFIXES, ArrayFile, ArrayImages, refuse_special
 from genbench.data.base import ImageData
-from genbench.data.folder import EXTENSIONS, Files, ImageFolder
+from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
 from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
 from genbench.data.pictures import Fit, How
@@ -237,7 +237,7 @@ def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
             if arrays and not any(name.lower().endswith(EXTENSIONS) for name in Files(path).names())
             else ImageFolder
         )
-    if path.is_file() and zipfile.is_zipfile(path):
+    if path.is_file() and (several(path.name) or zipfile.is_zipfile(path)):
         return ImageFolder
     raise UserError(
         f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images."
@@ -268,7 +268,7 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
                 names = [images.name for images in found.values()]
                 raise UserError(f"{path} has images of several splits. Choose one: `--data.key {names[0]}`, or "
                                 f"{', '.join(names[1:])}.")  # fmt: skip
-        elif path.is_file():
+        elif path.is_file() and zipfile.is_zipfile(path):
             _refuse_leading_out(path)
         return FileImages(reader(path=str(path.absolute()), labels=False, **options), str(path), flags)
 
