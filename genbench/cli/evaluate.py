@@ -156,12 +156,13 @@ def _child(rank: int, arguments: argparse.Namespace, more: list[str], argv: list
 
 
 def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
+    from genbench.core import ranks
+
     with warnings.catch_warnings():
         quiet()
         warnings.filterwarnings("ignore")
-        warnings.filterwarnings(
-            "always", category=UserWarning, module="genbench"
-        )  # files that are skipped, ranges, ...
+        if ranks.rank() == 0:  # files that are skipped, ranges that were found, ...
+            warnings.filterwarnings("always", category=UserWarning, module="genbench")
         return _measured(arguments, more)
 
 
