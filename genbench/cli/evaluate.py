@@ -30,12 +30,13 @@ def _parser(verb: str) -> Arguments:
     )  # fmt: skip
     what = parser.add_argument_group("what is measured (one of these)")
     what.add_argument("--ckpt", help="checkpoint, run folder, or last / best of the newest run")
-    what.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images")
+    what.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images, with what says how they "
+                      "are read as --images.KEY VALUE: key, layout, severity, range, ...")  # fmt: skip
     what.add_argument("--floor", action="store_true", help="real images of another split of the data, as samples")
     against = parser.add_argument_group("what it is compared with")
     against.add_argument("--data", metavar="NAME", help="data set, with its arguments as --data.KEY VALUE (default: "
                          "the one that the model was trained on)")  # fmt: skip
-    against.add_argument("--reference", metavar="PATH", help="folder, zip, .npz or .npy of images")
+    against.add_argument("--reference", metavar="PATH", help="likewise; or an .npz of mu and sigma, for the FID alone")
     against.add_argument("--config", metavar="FILE", help="take data and protocol from this config")
     how = parser.add_argument_group("how; what changes a protocol makes another one, with a name that says so")
     how.add_argument("--protocol", help=f"one of {', '.join(protocols.names())}, or a YAML file (default: that of the "
@@ -45,6 +46,10 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--extractor.weights", dest="weights", metavar="PATH", help="its weights")
     how.add_argument("--generated", type=int, metavar="N", help="number of samples")
     how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
+    how.add_argument("--size", type=int, metavar="N", help="bring images of --images and --reference to squares")
+    how.add_argument("--channels", type=int, choices=(1, 3), help="and to gray or RGB")
+    how.add_argument("--fit", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)")
+    how.add_argument("--enlarge", action="store_true", default=None, help="scale up those that are smaller")
     how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of scores")
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
     how.add_argument("--seed", type=int, help="seed of the samples")
@@ -146,8 +151,17 @@ def _child(rank: int, arguments: argparse.Namespace, more: list[str], argv: list
 
 
 def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
-    warnings.filterwarnings("ignore")
-    quiet()
+    from genbench.core import ranks
+
+    with warnings.catch_warnings():
+        quiet()
+        warnings.filterwarnings("ignore")
+        if ranks.rank() == 0:  # files that are skipped, ranges that were found, ...
+            warnings.filterwarnings("always", category=UserWarning, module="genbench")
+        return _measured(arguments, more)
+
+
+def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     import genbench.data
     import genbench.models  # noqa: F401  so that our own classes are known
     from genbench.cli.sample import own_options
@@ -155,11 +169,16 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.core import ranks
     from genbench.evaluation import runs
     from genbench.evaluation.evaluate import evaluate, silent
-    from genbench.evaluation.images import open_images
+    from genbench.evaluation.images import open_images, open_reference
     from genbench.evaluation.pictures import Pictures
+    from genbench.evaluation.statistics import Statistics
     from genbench.suites.folder import about
 
-    data_flags, own = _split(more)
+    images_flags, more = _split(more, "--images.")
+    reference_flags, more = _split(more, "--reference.")
+    data_flags, own = _split(more, "--data.")
+    images_options = _options("--images", arguments.images, images_flags)
+    reference_options = _options("--reference", arguments.reference, reference_flags)
     config: dict[str, Any] = {}
     run = training = trained_on = None
     named_by_user = False
@@ -178,7 +197,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         if own:
             near = did_you_mean(own[0].partition("=")[0], _parser("evaluate").flags())
             raise UserError(f"There is no option {own[0]}; `--help` lists them.{near}")
-        subject = open_images(arguments.images) if arguments.images else None
+        subject = open_images(arguments.images, **images_options) if arguments.images else None
         options, name = {}, arguments.name
     if arguments.config:
         config, named_by_user = arguments.config, True
@@ -188,17 +207,18 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
+        size=arguments.size, channels=arguments.channels, fit=arguments.fit, enlarge=arguments.enlarge,
         kid_subset_size=arguments.kid_subset_size,
     )  # fmt: skip
     count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)
     _refuse_large_subsets(arguments.kid_subset_size, count, "are measured")
     _refuse_large_subsets(arguments.kid_subset_size, protocol.real, "they are compared with")
     data = (
-        open_images(arguments.reference)
+        open_reference(arguments.reference, **reference_options)
         if arguments.reference
         else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
     )
-    if arguments.reference:
+    if arguments.reference and not isinstance(data, Statistics):
         _refuse_large_subsets(arguments.kid_subset_size, len(data), "they are compared with")
     pictures = Pictures()
     record = evaluate(
@@ -209,6 +229,32 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     if ranks.rank() == 0:
         _hand_over(record, pictures, out, arguments)
     return 0
+
+
+def _options(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
+    """What flags such as `--images.key` say of how a path is read: arguments of the data set that reads it."""
+    from inspect import signature
+
+    from jsonargparse import ArgumentParser
+
+    from genbench.data.base import ImageData
+    from genbench.evaluation.images import reader_of
+
+    if not given:
+        return {}
+    if path is None:
+        raise UserError(f"`{given[0]}` belongs to `{flag} PATH`, which was not given.")
+    reader = reader_of(path)
+    of_training = {*signature(ImageData.__init__).parameters, "path", "labels", "labels_key", "test_size"}
+    parser = ArgumentParser(exit_on_error=False)
+    known = parser.add_class_arguments(reader, flag.removeprefix("--"), skip=of_training - {"self", "range", "window"})
+    for flag_given in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
+        name = flag_given.partition(".")[2]
+        if name in protocols.PREPARATION:
+            raise UserError(f"There is no option {flag_given}: `--{name}` is of all images that are read from files.")
+        if flag_given.removeprefix("--") not in known:
+            raise UserError(f"There is no option {flag_given} for {path}; there are --{', --'.join(known)}.")
+    return vars(getattr(parser.parse_args(given), flag.removeprefix("--")))
 
 
 def _hand_over(record: Any, pictures: Any, out: Path, arguments: argparse.Namespace) -> None:
@@ -248,14 +294,14 @@ def _refuse_large_subsets(size: int | None, count: int, whose: str) -> None:
         )
 
 
-def _split(more: list[str]) -> tuple[list[str], list[str]]:
-    """Flags of the data, and all others."""
+def _split(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
+    """Flags that begin so, and all others."""
     data: list[str] = []
     other: list[str] = []
     into = other
     for argument in more:
         if argument.startswith("--"):
-            into = data if argument.startswith("--data.") else other
+            into = data if argument.startswith(prefix) else other
         into.append(argument)
     return data, other
 
@@ -328,10 +374,11 @@ def show(record: Any) -> None:
     which = f", {run['checkpoint']} at {run['images_seen']:,} images seen, {run['weights']} weights" if run else ""
     console.print(escape(f"{record.model['name']}{which}"))
     reference = protocol["reference"]
+    of = "statistics" if reference["images"] is None else f"{reference['images']:,} images"
     console.print(
         escape(
-            f"against {reference['images']:,} images of {record.data['name']} ({protocol['split']}) by "
-            f"{protocol['extractor']['name']}, protocol {protocol['name']}"
+            f"against {of} of {record.data['name']} ({protocol['split']}) by {protocol['extractor']['name']}, protocol "
+            f"{protocol['name']}"
         )
     )
     table = Table("score", "value", "images")
@@ -348,7 +395,7 @@ def show(record: Any) -> None:
             value = sign + value
             blank.append(f"{value} {name}: {entry['bound']}")
         if entry["note"]:
-            blank.append(f"— {name}: {entry['note']}")
+            blank.append(f"{'—' if entry['value'] is None else value} {name}: {entry['note']}")
         table.add_row(f"{name} {arrow}".rstrip(), value, f"{entry['n']:,}")
     console.print(table)
     for line in blank:

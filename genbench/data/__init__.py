@@ -1,5 +1,6 @@
 """DataModules of images and points, which publish a `DataSpec`."""
 
+from genbench.data.arrays import ArrayImages
 from genbench.data.base import ImageData, Split
 from genbench.data.digits import Digits
 from genbench.data.folder import ImageFolder
@@ -18,6 +19,7 @@ __all__ = [
     "MNIST",
     "STL10",
     "SVHN",
+    "ArrayImages",
     "CelebA",
     "DataModule",
     "Digits",

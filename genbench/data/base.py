@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -76,6 +77,19 @@ class Split:
 
     def name(self, row: int) -> str:
         return str(self.names[row]) if self.names is not None else f"Picture {row}"
+
+
+class _Joined:
+    """rows -> pictures of several splits one after the other, one by one."""
+
+    def __init__(self, splits: list[Split]) -> None:
+        self.splits, self.ends = splits, np.cumsum([split.length for split in splits])
+
+    def __call__(self, rows: np.ndarray) -> Iterator[Image.Image | np.ndarray]:
+        for row in rows:
+            which = int(np.searchsorted(self.ends, row, "right"))
+            split = self.splits[which]
+            yield next(iter(split.pictures(np.array([row - self.ends[which] + split.length]))))
 
 
 class StreamSource:
@@ -343,6 +357,14 @@ class ImageData(DataModule):
             self._ranges = (given[0], given[1])
         return self._ranges
 
+    def whole(self, name: str) -> tuple[Split, Range]:
+        """All pictures of all own splits as one split, and the range found from all: for what is only compared."""
+        splits = [self.split(stage) for stage in self.own_splits]
+        length = sum(split.length for split in splits)
+        names = [split.name(row) for split in splits for row in range(split.length)] if len(splits) > 1 else None
+        split = splits[0] if names is None else Split(length, _Joined(splits), names)
+        return split, self._find_range(split, torch.arange(length), self._given[0], name)
+
     def _find_range(self, split: Split, rows: Tensor, given: Range | str | None, name: str) -> Range:
         if isinstance(given, Range):
             return given
@@ -378,7 +400,7 @@ class ImageData(DataModule):
             own = streams[0].split
             need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.jitter) ** 2
             need *= 1 if own.source is None else 2
-            fits = self.memory == "auto" and need < MEMORY_SHARE * _free_memory() / self._processes
+            fits = self.memory == "auto" and need < MEMORY_SHARE * free_memory() / self._processes
             found = [self._decode(s, stage) if fits or self.memory == "yes" else s for s in streams]
             self._sources[stage] = found[0] if len(found) == 1 else Unpaired(*found)
         return self._sources[stage]
@@ -550,7 +572,7 @@ def _number_within(labels: Tensor) -> Tensor:
     return number
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Bytes of memory that the machine has free, or its container in all; 8 GiB where the system does not say."""
     bounds = []
     meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")

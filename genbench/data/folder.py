@@ -151,7 +151,10 @@ def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] =
     images = sorted(name for name in files if name.lower().endswith(extensions))
     if not images:
         others = f" among its {len(files)} files" if files else ", which is empty"
-        raise UserError(f"There is no image in {path}{others}. The names of images end in {', '.join(extensions)}.")
+        arrays = " Arrays are read by `ArrayImages`." if any(name.endswith((".npy", ".npz")) for name in files) else ""
+        raise UserError(
+            f"There is no image in {path}{others}. The names of images end in {', '.join(extensions)}.{arrays}"
+        )
     return images
 
 

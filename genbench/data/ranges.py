@@ -221,13 +221,23 @@ def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) ->
         yield Seen(np.dtype(array.dtype.newbyteorder("=")), low.item(), high.item(), name(k))
 
 
+def _usual(seen: Seen) -> tuple[int, int] | None:
+    """Of floating-point values the range that pictures usually have, if they lie in it and fill half of it."""
+    if seen.kind.kind != "f":
+        return None
+    usual = ((0, 1), (-1, 1), (0, 255))
+    return next(
+        ((a, b) for a, b in usual if a <= seen.low and seen.high <= b and seen.high - seen.low >= (b - a) / 2), None
+    )
+
+
 def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str | None]:
     """The range of a data set, and what to say of it.
 
     seen   of each training picture; no more are taken than decide it
     given  `data`, or None where nothing is stated: then the whole range of the type, but for pictures of more than 8
            bits that fill less than half of it, pictures of 0 and 1, and floating-point ones: of these the extreme
-           values
+           values; but [0, 1], [-1, 1] or [0, 255] of floating-point ones that lie in it and fill half of it
     data   what the data set is called
 
     Raises UserError where nothing is stated and pictures have several types, or where all have one value.
@@ -244,6 +254,12 @@ def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str
     assert whole is not None, "a training split has pictures"
     only = whole.kind.name if given is None else None
     values = f"{_written(whole.low)} to {_written(whole.high)}"
+    if given is None and (usual := _usual(whole)):
+        return Range(*usual, only), (
+            f"{data} has floating-point pictures ({whole.kind}) of values from {values}, and no range is stated: "
+            f"{usual[0]},{usual[1]} become black and white, as is usual. Say `--data.range LOW,HIGH` or `data` to "
+            "change it."
+        )
     if whole.low == whole.high:
         if given is None and whole.kind.kind != "f":
             return Range(only=only), None

@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from genbench.core import machine, ranks
+from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
+from genbench.data.base import ImageData
 from genbench.data.module import DataModule
 from genbench.evaluation import extractors, runs
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.features import Progress
-from genbench.evaluation.images import ImageSet, SplitImages, at_most
+from genbench.evaluation.images import FileImages, ImageSet, SplitImages, at_most
 from genbench.evaluation.measurement import Measurement
 from genbench.evaluation.pictures import Pictures
 from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.statistics import Statistics
 from genbench.leaderboard.record import Record
 
 
@@ -33,7 +37,7 @@ def silent(items: Iterable, title: str) -> Iterable:
 
 def evaluate(
     subject: GenerativeModule | ImageSet | None,
-    data: DataModule | ImageSet,
+    data: DataModule | ImageSet | Statistics,
     protocol: str | Protocol,
     *,
     extractor: Extractor | None = None,
@@ -52,7 +56,8 @@ def evaluate(
     Args:
         subject: A trained model, in whichever of its weights are to be judged; a set of images; or None for the floor,
             which is other real images of the same data
-        data: What it is compared with: a DataModule, or a set of images
+        data: What it is compared with: a DataModule, a set of images, or statistics of the features of images, with
+            which the Fréchet distance alone is computed
         protocol: Its name, or a `Protocol`
         extractor: Ready made; by default the protocol's, else the data's own
         weights: File of the extractor's weights, where they do not ship
@@ -73,11 +78,29 @@ def evaluate(
         if run is None:
             run, training = runs.facts_of(subject, protocol.weights)
             protocol = protocol.changed(weights=run["weights"])
-    given = data
+    if protocol.preparation:
+        subject, data = _prepared(subject, protocol), _prepared(data, protocol)
+        if not any(isinstance(side, FileImages) for side in (subject, data)):
+            raise UserError(
+                f"The protocol {protocol.name} says {', '.join(protocol.preparation)} of images that are read from "
+                "files, and here are none. A data set has arguments of its own, such as `--data.size`."
+            )
+    given, judged = data, _range_of(subject)
     if isinstance(data, DataModule):
         data = data.reference()
         ranks.first_alone(data.prepare_data)
-        reference: ImageSet = SplitImages(data, protocol.split, protocol.real)
+        reference: ImageSet | Statistics = SplitImages(data, protocol.split, protocol.real)
+    elif isinstance(data, Statistics):
+        if "fid" not in protocol.metrics:
+            raise UserError(
+                f"{data.name} has statistics of features, which only the group `fid` compares with; the protocol "
+                f"{protocol.name} asks for {', '.join(protocol.metrics)}."
+            )
+        if subject is None:
+            raise UserError("A floor needs a data set with a second split: give `--data`, not `--reference`.")
+        protocol = protocol.changed(metrics=("fid",))
+        shape = subject.spec.shape if isinstance(subject, GenerativeModule) else subject.shape
+        reference = replace(data, shape=tuple(shape))
     else:
         reference = at_most(data, protocol.real)
     usual = getattr(data, "extractor", "inception")
@@ -95,6 +118,11 @@ def evaluate(
         subject = at_most(subject, protocol.generated)
         generated = len(subject)
         protocol = protocol.changed(generated=generated)
+        if len(subject.shape) == 3 and tuple(subject.shape) != tuple(reference.shape):
+            rank_zero_warn(
+                f"{subject.name} has images of {dimensions(subject.shape)}: they are brought to "
+                f"{dimensions(reference.shape)}, as those that they are compared with."
+            )
     # only what the first process computes is used, so that all have one record
     with _measuring(subject, device):
         at_once = min(batch_size or protocol.block, protocol.block)
@@ -108,18 +136,14 @@ def evaluate(
     resolved = protocol.resolved(
         split=protocol.split if isinstance(data, DataModule) else "all",
         extractor={"name": extractor.name, "hash": extractor.hash, "resize": extractor.resize},
-        reference={
-            "images": len(reference),
-            "shape": list(reference.shape),
-            "hash": measurement.reference_hash,
-        }
-        | ({"made_from": measurement.shown_hash} if measurement.shown_hash else {}),
+        reference=_facts_of(reference, measurement) | _range_of(data),
         searched=measurement.train_hash,
         pixels=measurement.pixels,
+        **({"real": None} if isinstance(reference, Statistics) else {}),
     )
     record = Record(
         kind="model" if isinstance(subject, GenerativeModule) else "floor" if subject is None else "images",
-        model=_describe(subject, name or ((run or {}).get("config") or {}).get("title")) | measurement.judged,
+        model=_describe(subject, name or ((run or {}).get("config") or {}).get("title")) | measurement.judged | judged,
         data={"name": Path(data.name).name, "arguments": _own_arguments(data)},
         run=None if run is None else run | {"sampling": sampling or {}},
         training=training,
@@ -139,6 +163,28 @@ def evaluate(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return ranks.from_first(record)
+
+
+def _prepared(side: Any, protocol: Protocol) -> Any:
+    return side.at(**protocol.preparation) if isinstance(side, FileImages) else side
+
+
+def _range_of(side: Any) -> dict[str, str]:
+    """Which of the stored values are black and white, where it is not the whole range of their type."""
+    found = "dtype"
+    if isinstance(side, FileImages):
+        found = str(side.range)
+    elif isinstance(side, ImageData):
+        found = side.written_range(side.ranges())
+    return {} if found == "dtype" else {"range": found}
+
+
+def _facts_of(reference: ImageSet | Statistics, measurement: Measurement) -> dict[str, Any]:
+    """What a protocol says of the reference."""
+    if isinstance(reference, Statistics):
+        return {"kind": "statistics", "images": None, "features": len(reference.mu), "hash": reference.hash}
+    facts = {"images": len(reference), "shape": list(reference.shape), "hash": measurement.reference_hash}
+    return facts | ({"made_from": measurement.shown_hash} if measurement.shown_hash else {})
 
 
 @contextmanager

@@ -26,12 +26,13 @@ Progress = Callable[[Iterable, str], Iterable]
 @dataclass
 class Features:
     """
+    count      of images; None where it is not known
     mu, sigma  mean [D] and covariance [D, D], float64
     features   [N, D] float32, where scores want them one by one
     logits     [N, K] float32, where the extractor classifies
     """
 
-    count: int
+    count: int | None
     mu: Tensor
     sigma: Tensor
     features: Tensor | None = None

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import re
+import warnings
 import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from genbench.core.batch import to_uint8
 from genbench.core.errors import UserError
-from genbench.data.folder import EXTENSIONS, Files, ZipFiles
+from genbench.data.arrays import SUFFIXES, ArrayFile, ArrayImages, refuse_special
+from genbench.data.base import ImageData
+from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
 from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
+from genbench.data.pictures import Fit, How
 from genbench.evaluation.extractors import in_channels
+from genbench.evaluation.statistics import Statistics, read_statistics
 
 
 class ImageSet(Protocol):
@@ -117,127 +124,182 @@ class TensorImages:
         return self.targets.get(name)
 
 
-class ArrayImages:
-    """Images of an .npy or .npz file: uint8 [N, H, W, C] or [N, H, W], or floats in [0, 1] of that shape.
+class FileImages:
+    """Images of files, read as training reads them: all of one size and color, or brought to those of a protocol.
 
-    Floats [N, D] are points.
+    range  which of the stored values are black and white: stated, else found from all of the images
     """
 
     label = None
 
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
-            if isinstance(found, np.lib.npyio.NpzFile):
-                if not found.files:
-                    raise UserError(f"{path} holds no array.")
-                found = _images_in(found, path)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path} is not a readable array of numbers ({error}).") from error
-        if found.ndim == 2 and len(found) and np.issubdtype(found.dtype, np.floating):
-            self.array, self.shape = found, (found.shape[1],)
-            return
-        if found.ndim == 3 and found.shape[-1] in (1, 3):
-            raise UserError(
-                f"{path} has the shape {list(found.shape)}, which may be one image or many. Give [N, H, W, C]."
-            )
-        array = found[..., None] if found.ndim == 3 else found
-        if array.ndim != 4 or array.shape[-1] not in (1, 3):
-            raise UserError(f"{path} has the shape {list(found.shape)}; images are [N, H, W, C] with 1 or 3 channels.")
-        if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-            raise UserError(f"{path} holds {array.dtype}; images are uint8, or floats in [0, 1].")
-        if not len(array):
-            raise UserError(f"{path} holds no image.")
-        self.array, self.shape = array, (array.shape[3], array.shape[1], array.shape[2])
+    def __init__(self, data: ImageData, name: str, flags: str = "--images") -> None:
+        """`flags` is what the arguments of the data are called in an error: `--images` for `--images.range`."""
+        self.name, self.flags = name, flags
+        self.channels: int | None = None
+        self.fit: Fit | None = None
+        with _flags_called(flags):
+            self.split, self.range = data.whole(name)
+        self._look()
+
+    def at(
+        self, size: int | None = None, channels: int | None = None, fit: How = "crop", enlarge: bool = False
+    ) -> FileImages:
+        """The same images brought to a square size and a color, by the rules of `ImageFolder`.
+
+        Raises:
+            UserError: `fit` or `enlarge` without a size.
+        """
+        if size is None and (fit != "crop" or enlarge):
+            raise UserError("How images are brought to a size was given, and no size. Add `--size`.")
+        images = copy.copy(self)
+        images.channels = channels
+        images._look()
+        if size is not None:
+            images.fit = Fit(size, images.shape[0], fit, enlarge)
+            images.shape = (images.shape[0], size, size)
+        return images
 
     def __len__(self) -> int:
-        return len(self.array)
+        return self.split.length
 
     def images(self, rows: Tensor) -> Tensor:
-        if len(self.shape) == 1:
-            return torch.from_numpy(self.array[rows.numpy()]).float()
-        part = np.ascontiguousarray(self.array[rows.numpy()].transpose(0, 3, 1, 2))
-        if part.dtype == np.uint8:
-            return torch.from_numpy(part)
-        part = torch.from_numpy(part).float()
-        if not ((part >= 0) & (part <= 1)).all():  # NaN is neither
-            bad = int(rows[(~((part >= 0) & (part <= 1))).flatten(1).any(1).nonzero()[0, 0]])
-            raise UserError(f"{self.name}: image {bad} has values that are not in [0, 1]. Give uint8, or floats there.")
-        return to_uint8(part * 2 - 1)
+        with _flags_called(self.flags):
+            return torch.from_numpy(np.stack([self._fitted(picture, row) for picture, row in self._pictures(rows)]))
 
+    def _look(self) -> None:
+        """Size and color of the first image, which are those of all."""
+        with _flags_called(self.flags):
+            ((picture, row),) = self._pictures(torch.tensor([0]))
+            array = self._colored(picture, self.split.name(row))
+        self.shape: tuple[int, ...] = array.shape
 
-def _images_in(archive: np.lib.npyio.NpzFile, path: Path) -> np.ndarray:
-    """The array called images, else the only one that may be some."""
-    if "images" in archive.files:
-        return archive["images"]
-    arrays = {name: archive[name] for name in archive.files}
-    # points only where there are no images: one-hot labels and features lie beside images, too
-    images = {name: array for name, array in arrays.items() if array.ndim in (3, 4)}
-    found = images or {name: array for name, array in arrays.items() if array.ndim == 2}
-    if len(found) != 1:
-        raise UserError(f"{path} holds {', '.join(archive.files)}; call the array of images `images`.")
-    return next(iter(found.values()))
+    def _pictures(self, rows: Tensor) -> Iterator[tuple[Image.Image, int]]:
+        for picture, row in zip(self.split.pictures(rows.numpy()), rows.tolist(), strict=True):
+            yield self.range.apply(picture, self.split.name(row)), row
 
-
-class FileImages:
-    """Images of a folder or a zip, all of one size and one colour."""
-
-    label = None
-
-    def __init__(self, path: Path) -> None:
-        self.name, self.reader = str(path), ZipFiles(path) if path.is_file() else Files(path)
-        names = self.reader.names()
-        if path.is_file():
-            with zipfile.ZipFile(path) as archive:
-                every = archive.namelist()  # those that are hidden too, as "../x.png" is
-            for name in every:
-                if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-                    raise UserError(
-                        f"{path} holds a file named {name!r}, which leads out of the archive. It was not read."
-                    )
-        self.files: Sequence[str] = sorted(name for name in names if name.lower().endswith(EXTENSIONS))
-        if not self.files:
-            raise UserError(f"There is no image in {path}. The names of images end in {', '.join(EXTENSIONS)}.")
-        self.shape = self._read(0).shape
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def _read(self, row: int) -> np.ndarray:
+    def _colored(self, picture: Image.Image, name: str) -> np.ndarray:
         """uint8 [C, H, W]"""
-        array = np.asarray(self.reader.picture(self.files[row]))
+        if self.channels is not None:
+            picture = picture.convert("L" if self.channels == 1 else "RGB")
+        array = np.asarray(picture)
         return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
-    def images(self, rows: Tensor) -> Tensor:
-        found = [self._read(row) for row in rows.tolist()]
-        for row, array in zip(rows.tolist(), found, strict=True):
-            if array.shape != tuple(self.shape):
-                raise UserError(
-                    f"{self.name}: {self.files[row]} is {_described(array.shape)}, and {self.files[0]} is "
-                    f"{_described(self.shape)}. All images must have one size and be all grey or all in colour."
-                )
-        return torch.from_numpy(np.stack(found))
+    def _fitted(self, picture: Image.Image, row: int) -> np.ndarray:
+        name = self.split.name(row)
+        array = self._colored(picture, name)
+        if array.shape[0] == self.shape[0] and self.fit is not None:
+            return self.fit.one(Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)), name)
+        if array.shape != self.shape:
+            raise UserError(
+                f"{self.name}: {name} is {_described(array.shape)}, and {self.split.name(0)} is "
+                f"{_described(self.shape)}. All images must have one size and be all grey or all in colour: `--size` "
+                "and `--channels` bring them to one."
+            )
+        return array
+
+
+@contextmanager
+def _flags_called(flags: str) -> Iterator[None]:
+    """Errors and warnings name the flags of training: here the size is `--size`, and `--data.key` `--images.key`."""
+
+    def renamed(said: Any) -> str:
+        said = re.sub(r"(--)?\bdata\.(size|channels|fit|enlarge)\b", r"\1\2", str(said))
+        return said.replace("--data.", f"{flags}.")
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except UserError as error:
+            raise UserError(renamed(error)) from error
+    for warning in told:
+        warnings.warn(renamed(warning.message), warning.category, stacklevel=3)
 
 
 def _described(shape: Sequence[int]) -> str:
     return f"{shape[2]}×{shape[1]} {'grey' if shape[0] == 1 else 'RGB'}"
 
 
-def open_images(path: str | Path) -> ImageSet:
-    """The images of a folder, zip, .npz or .npy.
+def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
+    """The data set that reads a folder, zip, .npz or .npy of images.
+
+    Raises:
+        UserError: there is nothing of that kind.
+    """
+    path = Path(path).expanduser()
+    refuse_special(path)
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return ArrayImages
+    if path.is_dir():
+        arrays = any(file.suffix.lower() in SUFFIXES for file in path.iterdir())
+        return (
+            ArrayImages
+            if arrays and not any(name.lower().endswith(EXTENSIONS) for name in Files(path).names())
+            else ImageFolder
+        )
+    if path.is_file() and (several(path.name) or zipfile.is_zipfile(path)):
+        return ImageFolder
+    raise UserError(
+        f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images."
+    )
+
+
+def open_images(path: str | Path, flags: str = "--images", **options: Any) -> ImageSet:
+    """The images of a folder, zip, .npz or .npy; of an array of floats [N, D] points.
+
+    Args:
+        path: Where they are
+        flags: What the options are called in an error
+        options: Arguments of `ImageFolder` or `ArrayImages`, whichever reads them
 
     Raises:
         UserError: there is nothing of that kind; what is odd is named.
     """
     path = Path(path).expanduser()
-    if path.suffix in (".npy", ".npz") and path.is_file():
-        return ArrayImages(path)
-    if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
-        return FileImages(path)
-    raise UserError(
-        f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images."
-    )
+    reader = reader_of(path)
+    with _flags_called(flags):
+        if reader is ArrayImages:
+            file, key = ArrayFile(path), options.get("key")
+            if options.get("layout") is None and (points := file.points(key)) is not None:
+                array = np.array(points.array(), dtype=np.float32)
+                return TensorImages(str(path), torch.from_numpy(array))
+            found = file.images(key, options.get("layout"), options.get("severity"))
+            if len(found) > 1:
+                names = [images.name for images in found.values()]
+                raise UserError(f"{path} has images of several splits. Choose one: `--data.key {names[0]}`, or "
+                                f"{', '.join(names[1:])}.")  # fmt: skip
+        elif path.is_file() and zipfile.is_zipfile(path):
+            _refuse_leading_out(path)
+        return FileImages(reader(path=str(path.absolute()), labels=False, **options), str(path), flags)
+
+
+def open_reference(path: str | Path, flags: str = "--reference", **options: Any) -> ImageSet | Statistics:
+    """As `open_images`, or the statistics of an .npz that has `mu` and `sigma` and no images.
+
+    Where it has both, `key` says which: `mu` of the statistics, another of images, which are taken by default.
+    """
+    path = Path(path).expanduser()
+    if reader_of(path) is ArrayImages:
+        file, key = ArrayFile(path), options.get("key")
+        if file.statistics() and key in ("mu", "sigma"):
+            return read_statistics(file)
+        if file.statistics() and key is None:
+            if not file.has_images:
+                return read_statistics(file)
+            warnings.warn(
+                f"{path} has images and statistics (mu, sigma) of features. The images are taken: `{flags}.key mu` "
+                "takes the statistics, with which the FID alone is computed.",
+                stacklevel=2,
+            )
+    return open_images(path, flags, **options)
+
+
+def _refuse_leading_out(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        every = archive.namelist()  # those that are hidden too, as "../x.png" is
+    for name in every:
+        if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+            raise UserError(f"{path} holds a file named {name!r}, which leads out of the archive. It was not read.")
 
 
 def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:

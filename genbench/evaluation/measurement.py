@@ -42,6 +42,7 @@ from genbench.evaluation.features import (
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
 from genbench.evaluation.pictures import COLUMNS, Pictures, beside, nearest, painted
 from genbench.evaluation.protocol import GROUPS, Protocol
+from genbench.evaluation.statistics import Statistics
 from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
 from genbench.metrics.frechet import frechet_distance
 from genbench.metrics.inception_score import inception_score
@@ -68,7 +69,7 @@ class Measurement:
         self,
         subject: GenerativeModule | ImageSet | None,
         data: DataModule | ImageSet,
-        reference: ImageSet,
+        reference: ImageSet | Statistics,
         given: DataModule | ImageSet,
         protocol: Protocol,
         extractor: Extractor,
@@ -83,8 +84,9 @@ class Measurement:
         self.extractor, self.device, self.progress = extractor, device, progress
         self.sampling, self.batch_size, self.pictures = sampling, batch_size, pictures
         self.model = subject if isinstance(subject, GenerativeModule) else None
-        self.label = reference.label
-        self.reference_hash = pixel_hash(reference, self.label)
+        self.statistics = reference if isinstance(reference, Statistics) else None
+        self.label = None if self.statistics else reference.label
+        self.reference_hash = self.statistics.hash if self.statistics else pixel_hash(reference, self.label)
         self.shown_hash: str | None = None  # of what a model that translates is shown
         self.train: SplitImages | None = None  # what samples are searched in for copies
         if isinstance(data, DataModule) and "memorization" in protocol.metrics:
@@ -100,8 +102,22 @@ class Measurement:
         self.judged: dict[str, Any] = {}  # of images in a model's place: which ones
         self.scores: dict[str, dict[str, Any]] = {}
         self.cost: dict[str, Any] = {}
+        if self.statistics is not None:
+            self._refuse_other_features()
         # scores that need features one by one
         self.keep = bool({"kid", "is", "neighbours", "classes", "memorization"} & set(protocol.metrics))
+
+    def _refuse_other_features(self) -> None:
+        """Raise UserError where the statistics are of another number of features; before an hour of sampling."""
+        shape = tuple(self.reference.shape)
+        one = torch.zeros(1, *shape, dtype=torch.float32 if len(shape) == 1 else torch.uint8, device=self.device)
+        features, dimensions = self.extractor(one)[0].shape[1], len(self.statistics.mu)
+        if features != dimensions:
+            raise UserError(
+                f"{self.statistics.name} has statistics of {dimensions:,} features, and the extractor "
+                f"'{self.extractor.name}' gives {features:,}. Choose the extractor that they were computed with; "
+                "statistics of the FID Inception have 2,048: `--extractor inception`."
+            )
 
     # ---- scores -----------------------------------------------------------------------------------------------------
 
@@ -281,6 +297,9 @@ class Measurement:
         protocol = self.protocol
         self.pictures.gather("samples")
         self._show_real()
+        if self.statistics is not None:
+            self._compare_with_statistics(fake, n)
+            return
         real = self._cached(self.reference, self.reference_hash, f"Features of {self.reference.name}")
         self.group("fid", n, lambda: {"fid": _frechet(fake, real)})
         self.group(
@@ -295,6 +314,12 @@ class Measurement:
             self._captions(fake, n, caption)
         if "memorization" in protocol.metrics and self.subject is not None:
             self._memorization(real, fake, n)
+
+    def _compare_with_statistics(self, fake: Features, n: int) -> None:
+        real = Features(None, self.statistics.mu, self.statistics.sigma)
+        self.group("fid", n, lambda: {"fid": _frechet(fake, real)})
+        for entry in self.scores.values():
+            entry["note"] = entry["note"] or f"against the mu and sigma of {Path(self.statistics.name).name} alone"
 
     def _neighbours(self, real: Features, fake: Features) -> dict[str, float]:
         most = self.protocol.neighbours_images
@@ -348,7 +373,7 @@ class Measurement:
 
     def _show_real(self) -> None:
         """Points of the reference lie behind the samples."""
-        if len(self.reference.shape) == 1:
+        if len(self.reference.shape) == 1 and self.statistics is None:
             self.pictures.real = self.reference.images(
                 choice(len(self.reference), self.pictures.shown(self.reference.shape))
             )
@@ -582,7 +607,7 @@ class Measurement:
 
 def _frechet(fake: Features, real: Features) -> float:
     for features, what in ((fake, "compared images"), (real, "reference images")):
-        if features.count < 2:
+        if features.count is not None and features.count < 2:
             raise UserError(f"needs at least 2 {what}, got {features.count}")
     return frechet_distance(fake.mu, fake.sigma, real.mu, real.sigma).item()
 

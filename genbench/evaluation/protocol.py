@@ -53,6 +53,7 @@ GROUPS = {
     "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
 }
 
+PREPARATION = ("size", "channels", "fit", "enlarge")
 LEAST = {"seed": 0, "score_seed": 0, "kid_subset_size": 2}  # of whole numbers that may not begin at 1
 
 
@@ -77,6 +78,9 @@ class Protocol:
     train              training images that samples are searched in for copies, at most
     pixels             what a likelihood is of: binary pixels, 8-bit pixels, or a density over dequantised ones
     filter             how samples of another size are brought to the reference's
+    size, channels, fit, enlarge
+                       how images that are read from files are brought to one square size and color, by the rules of
+                       `ImageFolder`. Default: they have one already
     """
 
     name: str
@@ -97,10 +101,26 @@ class Protocol:
     train: int = 60_000
     pixels: Literal["binary", "8-bit", "density"] = "8-bit"
     filter: Literal["bicubic, antialias"] = "bicubic, antialias"
+    size: int | None = None
+    channels: Literal[1, 3] | None = None
+    fit: Literal["crop", "pad", "stretch", "none"] = "crop"
+    enlarge: bool = False
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How images of files are brought to one size and color, as far as anything is said of it."""
+        usual = {field.name: field.default for field in fields(self)}
+        return {name: self[name] for name in PREPARATION if self[name] != usual[name]}
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             value, least = getattr(self, name), LEAST.get(name, 1)
+            if type(None) in get_args(kind):
+                if value is None:
+                    continue
+                kind = get_args(kind)[0]
+            if kind is bool and type(value) is not bool:
+                raise UserError(f"protocol {self.name}: {name} is {value}; it must be true or false.")
             if kind is int and (type(value) is not int or value < least):
                 raise UserError(
                     f"protocol {self.name}: {name} is {value}; it must be a whole number of at least {least}."
@@ -109,6 +129,7 @@ class Protocol:
                 raise UserError(f"protocol {self.name}: {name} is {value}; it must be below 2³¹.")
             choices = get_args(kind) if get_origin(kind) is Literal else (value,)
             if value not in choices:
+                choices = [str(choice) for choice in choices]
                 listed = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
                 raise UserError(f"protocol {self.name}: {name} is '{value}'; it must be {listed}.")
         if isinstance(self.metrics, str):
@@ -131,7 +152,9 @@ class Protocol:
 
     def resolved(self, **facts: Any) -> dict[str, Any]:
         """All settings and what they came to (the extractor's hash, the reference's), with a key of everything."""
-        plain = json.loads(json.dumps(asdict(self) | facts))
+        # what is left as it is makes no other key than before there was such a setting
+        settings = {name: value for name, value in asdict(self).items() if name not in PREPARATION} | self.preparation
+        plain = json.loads(json.dumps(settings | facts))
         named = {name: value for name, value in plain.items() if name != "name"}
         return {"name": self.name, "key": key_of(named)} | named
 

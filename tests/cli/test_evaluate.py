@@ -257,6 +257,56 @@ def test_images_are_compared_with_images(cli, here):
     assert record.data["name"] == "noise.npy" and record.metrics["fid-digitsnet"]["value"] == pytest.approx(0, abs=1e-6)
 
 
+def test_images_are_read_as_flags_say_and_what_is_skipped_is_named(cli, here):
+    from PIL import Image
+
+    Path("mixed").mkdir()
+    for k, shape in enumerate([(20, 16, 3), (16, 16), (24, 24)]):
+        noise = np.random.default_rng(k).integers(0, 256, shape, dtype=np.uint8)
+        Image.fromarray(noise).save(f"mixed/{k}.png")
+    Path("mixed/notes.txt").write_text("x")
+    np.savez("many.npz", a=np.load("noise.npy"), b=np.load("noise.npy").astype(np.int16) - 128)
+    flags = ("--extractor", "digitsnet", "--metrics", "fid", "--reference", "many.npz", "--protocol", "mine")
+    with pytest.warns(UserWarning, match="mixed: 1 files that are no images are ignored: notes.txt"):
+        status, _, err = cli("evaluate", "--images", "mixed", *flags, "--reference.key", "a", "--size", 16)
+    assert status == 2 and "1.png is 16×16 grey, and" in err and "`--size` and `--channels` bring them to one" in err
+    more = ("--reference.key", "b", "--reference.range", "-128,127", "--size", 16, "--channels", 1)
+    with pytest.warns(UserWarning) as told:
+        status, _, err = cli("evaluate", "--images", "mixed", *flags, *more)
+    record = only_record(Path("runs/records"))
+    assert status == 0 and err == "" and ["notes.txt" in str(warning.message) for warning in told] == [True]
+    assert (record.protocol["size"], record.protocol["channels"]) == (16, 1)
+    assert record.protocol["reference"]["range"] == "-128,127" and record.model["images"] == 3
+    assert record.protocol["name"] == "mine+channels=1+extractor=digitsnet+metrics=fid+size=16+generated=3"
+
+
+def test_a_set_is_compared_with_statistics(cli, here):
+    np.savez("stats.npz", mu=np.zeros(128), sigma=np.eye(128))
+    flags = ("--extractor", "digitsnet", "--protocol", "mine", "--reference", "stats.npz")
+    status, out, err = cli("evaluate", "--images", "noise.npy", *flags)
+    assert status == 0 and err == "" and only_record(Path("runs/records")).protocol["metrics"] == ["fid"]
+    assert "against statistics of stats.npz (all) by digitsnet" in out
+    assert "fid-digitsnet: against the mu and sigma of stats.npz alone" in out
+
+
+def test_arrays_are_a_data_set_that_is_trained_on_and_measured(cli, here):
+    config = yaml.safe_load(Path("vae.yaml").read_text())
+    images, parts = (
+        np.load("noise.npy").repeat(2, 0),
+        {"train": slice(0, 60), "val": slice(60, 70), "test": slice(70, 80)},
+    )
+    np.savez("set.npz", **{f"{part}_images": images[rows] for part, rows in parts.items()})
+    config["data"] = {"class_path": "genbench.data.ArrayImages", "init_args": {"path": "set.npz", "batch_size": 16}}
+    Path("vae.yaml").write_text(yaml.safe_dump(config))
+    status, _, err = cli("fit", "--config", "vae.yaml", "--name", "arrays")
+    assert status == 0, err
+    flags = ("--extractor", "digitsnet", "--metrics", "fid", "reconstruction")
+    assert cli("evaluate", "--ckpt", "last", *flags)[0] == 0
+    record = only_record(Path("runs/arrays/records"))
+    assert record.protocol["reference"]["images"] == 10 and record.data["arguments"]["path"] == "set.npz"
+    assert record.metrics["mse"]["n"] == 10
+
+
 @pytest.mark.parametrize("against", [("--data", "genbench.data.Digits", "--data.size", "24"), ("--config", "vae.yaml")])
 def test_all_records_of_a_data_set_have_one_key(cli, here, against):
     from genbench.data import Digits
@@ -289,7 +339,7 @@ def test_records_become_a_board(cli, here):
         (("--floor", "--images", "noise.npy"), "given were --images and --floor"),
         (("--images", "noise.npy"), "What to compare with is not known: give `--data NAME`"),
         (("--images", "noise.npy", "--data", "Digits", "--reference", "noise.npy"), "not both"),
-        (("--images", "noise.npy", "--data", "Nothing"), "There is no data set 'Nothing'; there are CIFAR10"),
+        (("--images", "noise.npy", "--data", "Nothing"), "no data set 'Nothing'; there are ArrayImages, CIFAR10"),
         (("--images", "noise.npy", "--reference", "noise.npy", "--data.size", "64"), "`--data.…` belongs to `--data`"),
         (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has weights of its own"),
         (("--ckpt", "last", "--config", "words.yaml"), "words.yaml is no config of an experiment"),
@@ -299,6 +349,21 @@ def test_records_become_a_board(cli, here):
         (("--images", "noise.npy", "--data", "Digits", "--data.colour", "3"), "colour"),
         (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
         (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
+        (
+            ("--images", "noise.npy", "--data", "Digits", "--reference.key", "a"),
+            "belongs to `--reference PATH`, which was",
+        ),
+        (("--floor", "--data", "Digits", "--images.key", "a"), "belongs to `--images PATH`, which was not given"),
+        (
+            ("--images", "noise.npy", "--data", "Digits", "--images.mean", "1"),
+            "There is no option --images.mean for noise",
+        ),
+        (
+            ("--images", "noise.npy", "--data", "Digits", "--images.size", "8"),
+            "`--size` is of all images that are read",
+        ),
+        (("--ckpt", "last", "--size", "8"), "says size of images that are read from files, and here are none"),
+        (("--images", "noise.npy", "--data", "Digits", "--images.severity", "2.5"), "severity"),
         (("--floor", "--reference", "noise.npy", "--extractor", "digitsnet"), "A floor needs a data set"),
         (("--ckpt", "last", "--foo", "1"), "VAE has no option --foo; its own options: --mean"),
         (("--ckpt", "nowhere.ckpt"), "there is no checkpoint at nowhere.ckpt"),

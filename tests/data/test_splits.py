@@ -186,9 +186,9 @@ def test_memory_and_stream_hold_the_same_images():
 
 
 def test_what_does_not_fit_in_memory_is_streamed(monkeypatch):
-    monkeypatch.setattr("genbench.data.base._free_memory", lambda: 4 * 360 * 4)
+    monkeypatch.setattr("genbench.data.base.free_memory", lambda: 4 * 360 * 4)
     assert isinstance(Numbered().source("train"), StreamSource)
-    monkeypatch.setattr("genbench.data.base._free_memory", lambda: 4 * 360 * 4 + 4)
+    monkeypatch.setattr("genbench.data.base.free_memory", lambda: 4 * 360 * 4 + 4)
     assert isinstance(Numbered().source("train"), MemorySource)
 
 

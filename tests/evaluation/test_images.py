@@ -1,6 +1,7 @@
 """The same images in any container are the same set, and what is odd about a set is named."""
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 
 from genbench.core.errors import UserError
-from genbench.data import Digits, Shapes
+from genbench.data import Digits, ImageFolder, Shapes
+from genbench.data.pictures import Fit
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import SplitImages, TensorImages, bring, open_images, pixel_hash
 from tests.evaluation.abilities import SMALL, assert_same, untimed
@@ -67,6 +69,7 @@ def test_every_container_has_the_same_record(tmp_path, judge):
     for kind in ("folder", "zip", "npy", "floats.npz"):
         found = evaluate(open_images(written(tmp_path, kind, images)), Digits(), SMALL, extractor=judge, name="x")
         records.append(untimed(found))
+    assert records[-1]["model"].pop("range") == "0,1"
     for other in records[1:]:
         assert_same(records[0], other)
 
@@ -74,14 +77,26 @@ def test_every_container_has_the_same_record(tmp_path, judge):
 def broken(folder, what):
     images, path = random_images(4), folder / "odd.npz"
     match what:
-        case "nan" | "above" | "below":
+        case "nan" | "infinite":
             array = images / 255
-            array[2, 0, 0] = {"nan": np.nan, "above": 1.01, "below": -0.01}[what]
+            array[2, 0, 0] = {"nan": np.nan, "infinite": -np.inf}[what]
             np.savez(path, array)
-        case "integers":
-            np.savez(path, images.astype(np.int64))
-        case "shape":
-            np.savez(path, images.transpose(0, 3, 1, 2))
+        case "one value":
+            np.savez(path, np.full((4, 8, 8, 1), 0.25))
+        case "channels":
+            np.savez(path, images.repeat(5, axis=3))
+        case "several":
+            np.savez(path, fakes=images, reals=images)
+        case "splits":
+            np.savez(path, train_images=images, test_images=images)
+        case "severity":
+            path = folder / "fog.npy"
+            np.save(path, images.repeat(5, axis=0))
+        case "statistics":
+            np.savez(path, mu=np.zeros(4), sigma=np.eye(4))
+        case "pipe":
+            path = folder / "pipe.npz"
+            os.mkfifo(path)
         case "none":
             np.savez(path, images[:0])
         case "no array":
@@ -144,15 +159,19 @@ class Trap:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("nan", r"odd.npz: image 2 has values that are not in \[0, 1\]"),
-        ("above", "image 2 has values"),
-        ("below", "image 2 has values"),
-        ("integers", "holds int64; images are uint8, or floats"),
-        ("shape", r"has the shape \[4, 1, 16, 16\]; images are \[N, H, W, C\]"),
+        ("nan", "Image 2 of arr_0 in .*odd.npz has pixels that are NaN or infinite"),
+        ("infinite", "Image 2 of arr_0 in .*odd.npz has pixels that are NaN or infinite"),
+        ("one value", r"odd.npz have the one value 0.25, .* State one with `--images.range LOW,HIGH`"),
+        ("channels", r"is uint8 \[4, 16, 16, 5\]; images are \[N, H, W\], \[N, H, W, C\]"),
+        ("several", r"several arrays of images: fakes \(uint8 \[4, 16, 16, 1\]\), reals .* `--images.key fakes`"),
+        ("splits", "images of several splits. Choose one: `--images.key train_images`, or test_images"),
+        ("severity", "fog in .* has five severities of 4 images, .* `--images.severity 1` to 5"),
+        ("statistics", "no array of images.* mean and covariance of features, no images"),
+        ("pipe", "pipe.npz is a named pipe"),
         ("none", "odd.npz holds no image"),
         ("no array", "odd.npz holds no array"),
-        ("pickle", "is not a readable array of numbers"),
-        ("pickle in npz", "is not a readable array of numbers"),
+        ("pickle", "odd.npy is a pickle, which can run any code when it is read, and is not loaded"),
+        ("pickle in npz", "arr_0.npy in .*odd.npz is a pickle"),
         ("cut", "is not a readable array|is no folder"),
         ("flipped", "is not a readable array"),
         ("size", "0/007.png is 17×17 grey, and 0/000.png is 16×16 grey. All images must have one size"),
@@ -174,6 +193,79 @@ def test_what_is_odd_about_a_set_is_said_in_a_sentence(tmp_path, judge, what, me
     with pytest.raises(UserError, match=message):
         evaluate(open_images(path), Digits(), SMALL, extractor=judge)
     assert not (tmp_path / "executed").exists() and not list(tmp_path.parent.glob("evil.png"))
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (lambda u8: u8.astype(np.int64), "0,255"),
+        (lambda u8: u8.astype(np.float64), "0,255"),
+        (lambda u8: u8 / np.float32(255), "0,1"),
+        (lambda u8: u8.transpose(0, 3, 1, 2) / np.float32(127.5) - 1, "-1,1"),
+        (lambda u8: u8.astype(np.uint16) * 257, "dtype"),
+        (lambda u8: u8.astype(">u2") * 16, "0,4080"),
+        (lambda u8: u8 / 255 * 1.01, "0,1.01"),
+        (lambda u8: np.asfortranarray(u8), "dtype"),
+    ],
+)
+def test_images_of_any_type_have_the_same_pixels(tmp_path, stored, expected):
+    images = random_images()
+    np.savez(tmp_path / "a.npz", stored(images))
+    found = open_images(tmp_path / "a.npz")
+    assert str(found.range) == expected
+    assert torch.equal(found.images(torch.arange(40)), torch.from_numpy(images).permute(0, 3, 1, 2))
+
+
+def test_images_of_another_size_than_the_references_are_said_to_be_scaled(tmp_path, judge):
+    images = open_images(written(tmp_path, "npy", random_images()))
+    with pytest.warns(UserWarning, match="npy has images of 16×16×1: they are brought to 32×32×1"):
+        evaluate(images, Digits(), SMALL.changed(metrics=("fid",)), extractor=judge)
+
+
+def test_a_stated_range_is_obeyed(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[[0, 100, 200, 4095]] * 4] * 2, dtype=np.uint16))
+    found = open_images(tmp_path / "a.npy", range="100,200").images(torch.tensor([1]))
+    assert found[0, 0, 0].tolist() == [0, 0, 255, 255]
+
+
+def test_a_folder_of_mixed_sizes_and_colors_is_brought_to_one_as_in_training(tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k, shape in enumerate([(20, 16, 3), (16, 16), (40, 64, 3)]):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{k}.png")
+    rows = torch.arange(3)
+    with pytest.raises(UserError, match="1.png is 16×16 grey, and .*0.png is 16×20 RGB.*`--size` and `--channels`"):
+        open_images(folder).images(rows)
+    with pytest.raises(UserError, match="1.png is 16×16 grey"):
+        open_images(folder).at(size=16).images(rows)
+    for channels, fit in ((3, "crop"), (1, "pad")):
+        found = open_images(folder).at(size=16, channels=channels, fit=fit)
+        data = ImageFolder(path=str(folder), size=16, channels=channels, fit=fit, labels=False)
+        split = data.split("train")
+        expected = Fit(16, channels, fit)(split.pictures(rows.numpy()), split.name)
+        assert found.shape == (channels, 16, 16) and np.array_equal(found.images(rows).numpy(), expected)
+    with pytest.raises(UserError, match="smaller than size, which is 32. Say `--enlarge true`"):
+        open_images(folder).at(size=32, channels=3).images(rows)
+
+
+def test_a_protocol_says_how_files_were_brought_to_one_size(tmp_path, judge):
+    a, b = (open_images(written(tmp_path / name, "folder", random_images())) for name in "ab")
+    plain = evaluate(a, b, SMALL.changed(metrics=("fid",)), extractor=judge).protocol
+    sized = evaluate(a, b, SMALL.changed(metrics=("fid",), size=8, fit="pad"), extractor=judge).protocol
+    assert sized["reference"]["shape"] == [1, 8, 8] and (sized["size"], sized["fit"]) == (8, "pad")
+    assert "+fit=pad+metrics=fid+size=8" in sized["name"] and "size" not in plain and plain["key"] != sized["key"]
+    with pytest.raises(UserError, match="small.size=8 says size of images that are read from files, and here are none"):
+        evaluate(None, Digits(), SMALL.changed(size=8), extractor=judge)
+
+
+def test_images_of_several_splits_are_one_set_and_zips_of_datasets_need_no_labels(tmp_path):
+    images = random_images(6)
+    for k, part in enumerate(["train/a", "train/b", "test/a"] * 2):
+        (tmp_path / "all" / part).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / part / f"{k}.png").write_bytes(png(images[k]))
+    found = open_images(tmp_path / "all").images(torch.arange(6))[:, 0].numpy()
+    assert np.array_equal(found, images[[2, 5, 0, 3, 1, 4], :, :, 0])
 
 
 def test_a_choice_of_a_split_is_always_the_same_and_a_fair_one():

@@ -7,13 +7,14 @@ import yaml
 
 from genbench.core.errors import UserError
 from genbench.evaluation import extractors, protocol
-from genbench.evaluation.protocol import GROUPS, Protocol
+from genbench.evaluation.protocol import GROUPS, PREPARATION, Protocol
 from genbench.metrics.scales import SCALES
 
 OTHER = {
     "split": "val", "real": 7, "generated": 7, "extractor": "inception", "weights": "raw", "seed": 7,
     "metrics": ("fid",), "block": 7, "kid_subsets": 7, "kid_subset_size": 7, "is_splits": 7, "score_seed": 7,
     "neighbours_k": 7, "neighbours_images": 7, "train": 7, "pixels": "binary", "filter": "another",
+    "size": 7, "channels": 3, "fit": "pad", "enlarge": True,
 }  # fmt: skip
 SHIPPED = ("fid10k-test", "fid50k-train", "fid5k-random", "quick")
 
@@ -40,7 +41,13 @@ def test_the_key_depends_on_what_the_settings_came_to_and_not_on_the_name():
 def test_what_is_resolved_holds_every_setting_as_plain_values():
     found = Protocol("a").resolved(reference={"hash": "1"})
     assert found == yaml.safe_load(yaml.safe_dump(found))
-    assert found.keys() == asdict(Protocol("a")).keys() | {"key", "reference"}
+    assert found.keys() == (asdict(Protocol("a")).keys() | {"key", "reference"}) - set(PREPARATION)
+    assert Protocol("a", size=32).resolved().keys() - found.keys() == {"size"}
+
+
+def test_a_setting_that_older_records_lack_leaves_the_key_as_it_was_unless_it_is_used():
+    assert key(Protocol("a")) == "16bce7f76b228064"
+    assert key(Protocol("a", size=32)) == key(Protocol("b", size=32, fit="crop")) != key(Protocol("a"))
 
 
 def test_a_changed_setting_is_in_the_name():

@@ -1,0 +1,60 @@
+"""Mean and covariance of features from a file, as FID code keeps them, in the place of reference images."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genbench.core.errors import UserError
+from genbench.data.arrays import ArrayFile
+
+# of the largest value or eigenvalue: rounding of a covariance of 2,048 features that was computed in float32
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Statistics:
+    """
+    name       of the file
+    mu, sigma  mean [D] and covariance [D, D], float64
+    shape      of the images that are compared with them, which are taken as they are
+    hash       16 hex digits of mu and sigma
+    """
+
+    name: str
+    mu: Tensor
+    sigma: Tensor
+    shape: tuple[int, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        digest = hashlib.sha256(self.mu.numpy().tobytes())
+        digest.update(self.sigma.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def read_statistics(file: ArrayFile) -> Statistics:
+    """`mu` and `sigma` of an .npz: of pytorch-fid, EDM, ADM and the like.
+
+    Raises:
+        UserError: they are no mean and covariance.
+    """
+    mu, sigma = (np.asarray(member.array()) for member in file.statistics())
+    wrong = f"{file.path} has mu {list(mu.shape)} ({mu.dtype}) and sigma {list(sigma.shape)} ({sigma.dtype})"
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or {mu.dtype.kind, sigma.dtype.kind} - set("fiu"):
+        raise UserError(f"{wrong}; mean and covariance of features are numbers [D] and [D, D].")
+    mu, sigma = (torch.from_numpy(np.array(x, dtype=np.float64, order="C")) for x in (mu, sigma))
+    if not (mu.isfinite().all() and sigma.isfinite().all()):
+        raise UserError(f"mu or sigma in {file.path} holds NaN or infinity. Compute the statistics anew.")
+    largest = sigma.abs().max()
+    if (sigma - sigma.T).abs().max() > TOLERANCE * largest:
+        raise UserError(f"sigma in {file.path} is no covariance: it is not symmetric.")
+    sigma = (sigma + sigma.T) / 2
+    least = torch.linalg.eigvalsh(sigma)[0].item()
+    if least < -TOLERANCE * largest:
+        raise UserError(f"sigma in {file.path} is no covariance: it has a negative eigenvalue, {least:.3g}.")
+    return Statistics(str(file.path), mu, sigma)

@@ -1,0 +1,421 @@
+"""Arrays of images are read as their owner meant, or refused in a sentence."""
+
+import io
+import math
+import os
+import pickle
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from genbench.core.errors import UserError
+from genbench.data import ArrayImages
+from genbench.data.arrays import ArrayFile
+
+
+def gray(count=24, size=8, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size), dtype=np.uint8)
+
+
+def rgb(count=24, size=8, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def whole(data):
+    """All images [N, C, H, W] and labels in the file's own order."""
+    split, values = data.whole("x")
+    rows = np.arange(split.length)
+    levels = values.levels(split.pictures(rows), split.name)
+    return levels, None if split.label is None else split.label.tolist()
+
+
+def load(path, **kwargs):
+    return ArrayImages(path=str(path), **kwargs)
+
+
+def saved(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def medmnist(path, labels=None, **more):
+    parts = {"train": slice(0, 16), "val": slice(16, 20), "test": slice(20, 24)}
+    labels = np.arange(24, dtype=np.uint8)[:, None] % 2 if labels is None else labels
+    arrays = {f"{part}_images": gray()[rows] for part, rows in parts.items()}
+    arrays |= {f"{part}_labels": labels[rows] for part, rows in parts.items()}
+    return saved(path / "med.npz", **arrays | more)
+
+
+# ---- formats of the field -------------------------------------------------------------------------------------------
+
+
+def test_medmnist_has_its_own_three_splits_and_classes(tmp_path):
+    data = load(medmnist(tmp_path))
+    assert data.spec.shape == (1, 8, 8) and data.spec.classes == ("0", "1")
+    for stage, rows in {"train": slice(0, 16), "val": slice(16, 20), "test": slice(20, 24)}.items():
+        batch = data.source(stage).everything
+        assert np.array_equal(batch.image[:, 0].numpy(), gray()[rows])
+        assert batch.label.tolist() == (np.arange(24)[rows] % 2).tolist()
+
+
+def test_several_labels_for_each_image_are_no_classes(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 2, (24, 14), dtype=np.uint8)
+    path = medmnist(tmp_path, labels)
+    said = r"train_labels in .*med.npz is uint8 \[16, 14\]: several labels for each image.*`--data.labels false`"
+    with pytest.raises(UserError, match=said):
+        load(path)
+    data = load(path, labels=False)
+    assert data.spec.target == "none" and len(data.source("train")) == 16
+
+
+def test_imagenet32_is_stored_by_channel_and_counts_from_one(tmp_path):
+    images, labels = rgb(), np.arange(24) % 3 + 1
+    path = saved(
+        tmp_path / "i.npz", data=images.transpose(0, 3, 1, 2).reshape(24, -1), labels=labels, mean=np.ones(192)
+    )
+    with pytest.warns(UserWarning, match="3 different labels from 1 to 3 are taken as classes 0 to 2"):
+        data = load(path)
+    assert data.spec.shape == (3, 8, 8) and data.spec.classes == ("1", "2", "3")
+    found, label = whole(data)
+    assert np.array_equal(found, images) and label == (labels - 1).tolist()
+
+
+def test_a_folder_of_batches_is_one_data_set_in_the_order_of_their_numbers(tmp_path):
+    flat = rgb(36).transpose(0, 3, 1, 2).reshape(36, -1)
+    labels = np.arange(36) % 2
+    for k in range(12):  # 10 comes after 9
+        part = slice(3 * k, 3 * k + 3)
+        name = "val_data" if k == 11 else f"train_data_batch_{k}"
+        np.savez(tmp_path / f"{name}.npz", data=flat[part], labels=labels[part])
+    (tmp_path / "readme.txt").write_text("x")
+    with pytest.warns(UserWarning, match="1 files that are no arrays are ignored: readme.txt"):
+        data = load(tmp_path)
+    assert data.own_splits == ("train", "val")
+    split = data.split("train")
+    assert np.array_equal(split.pictures(np.arange(33)), rgb(36)[:33]) and split.label.tolist() == labels[:33].tolist()
+    assert np.array_equal(split.pictures(np.array([32, 0, 5, 0])), rgb(36)[[32, 0, 5, 0]])
+    assert data.split("val").label.tolist() == labels[33:].tolist()
+
+
+def test_files_of_a_folder_that_are_no_parts_of_one_set_are_not_joined(tmp_path):
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", images=gray())
+    with pytest.raises(UserError, match="a.npz, b.npz all have an array images, and are no numbered parts"):
+        load(tmp_path)
+
+
+def test_images_of_28_pixels_are_padded_as_those_of_mnist(tmp_path):
+    np.save(tmp_path / "a.npy", gray(size=28))
+    image = load(tmp_path / "a.npy").source("train").everything.image
+    order = load(tmp_path / "a.npy")._training(load(tmp_path / "a.npy").split("train"))
+    assert np.array_equal(image[:, 0, 2:30, 2:30].numpy(), gray(size=28)[order]) and image.shape[2:] == (32, 32)
+    assert image[:, :, :2].max() == 0 and load(tmp_path / "a.npy", size=28).spec.shape == (1, 28, 28)
+
+
+def test_dsprites_are_black_and_white_and_their_pickle_is_left_alone(tmp_path):
+    shapes = (gray() > 127).astype(np.uint8)
+    np.savez_compressed(
+        tmp_path / "d.npz", imgs=shapes, latents_values=np.ones((24, 6)), latents_classes=np.ones((24, 6), int),
+        metadata=np.array(Trap(tmp_path), dtype=object),
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="0 and 1 alone"):
+        found, label = whole(load(tmp_path / "d.npz"))
+    assert np.array_equal(found, shapes * 255) and label is None
+    assert not (tmp_path / "executed").exists()
+
+
+def corrupted(folder):
+    images = np.concatenate([rgb(10, seed=k) for k in range(5)])
+    np.save(folder / "gaussian_noise.npy", images)
+    np.save(folder / "labels.npy", np.tile(np.arange(10, dtype=np.uint8), 5))
+    return images
+
+
+@pytest.mark.parametrize("severity", [1, 5])
+def test_of_cifar10c_one_severity_is_taken(tmp_path, severity):
+    images = corrupted(tmp_path)
+    for path in (tmp_path / "gaussian_noise.npy", tmp_path):
+        found, label = whole(load(path, severity=severity))
+        assert np.array_equal(found, images[10 * severity - 10 : 10 * severity]) and label == list(range(10))
+
+
+def test_cifar10c_without_a_severity_asks_for_one(tmp_path):
+    corrupted(tmp_path)
+    with pytest.raises(UserError, match="five severities of 10 images, .*: `--data.severity 1` to 5"):
+        load(tmp_path / "gaussian_noise.npy")
+    for severity in (0, 6):
+        with pytest.raises(UserError, match=f"data.severity is {severity}; it is from 1 to 5"):
+            load(tmp_path, severity=severity)
+    np.save(tmp_path / "fog.npy", rgb(50))
+    with pytest.raises(UserError, match="several arrays of images: fog .*gaussian_noise .* `--data.key fog`"):
+        load(tmp_path, severity=1)
+    assert len(whole(load(tmp_path, key="fog", severity=2))[0]) == 10
+    np.save(tmp_path / "mine.npy", rgb(24))
+    with pytest.raises(UserError, match="the 24 images of mine are not five parts of equal size"):
+        load(tmp_path, key="mine", severity=2)
+
+
+def test_adm_samples_have_labels_beside_them(tmp_path):
+    np.savez(tmp_path / "a.npz", rgb(), np.arange(24) % 2)
+    found, label = whole(load(tmp_path / "a.npz"))
+    assert np.array_equal(found, rgb()) and label == [0, 1] * 12
+
+
+def test_arrays_by_split_go_by_many_names(tmp_path):
+    path = saved(tmp_path / "k.npz", x_train=gray(), y_train=np.arange(24) % 2, x_test=gray(6), y_test=np.arange(6) % 2)
+    data = load(path)
+    assert data.own_splits == ("train", "test") and data.split("test").label.tolist() == [0, 1] * 3
+    assert len(data.source("val")) == 2 and len(data.source("train")) == 22
+    for name, array in (("X-train", gray()), ("y-train", np.arange(24) % 2)):
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "k.npz").unlink()
+    assert whole(load(tmp_path))[1] == [0, 1] * 12
+
+
+# ---- which array ----------------------------------------------------------------------------------------------------
+
+
+def test_a_key_chooses_images_with_the_labels_of_their_split(tmp_path):
+    data = load(medmnist(tmp_path), key="test_images", val_size=1, test_size=1)
+    found, label = whole(data)
+    assert np.array_equal(found, gray()[20:]) and label == [0, 1, 0, 1] and data.own_splits == ("train",)
+
+
+def test_images_are_told_from_masks_and_labels_by_name(tmp_path):
+    path = saved(
+        tmp_path / "a.npz", masks=gray(seed=1), images=gray(), label=np.arange(24) % 2, other=np.arange(24) % 3
+    )
+    found, label = whole(load(path))
+    assert np.array_equal(found, gray()) and label == [0, 1] * 12
+    assert whole(load(path, labels_key="other"))[1] == [0, 1, 2] * 8
+    assert np.array_equal(whole(load(path, key="masks", labels=False))[0], gray(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ({"a": gray(), "b": gray()}, {}, r"several arrays of images: a \(uint8 \[24, 8, 8\]\), b .* `--data.key a`"),
+        ({"arr_0": rgb(), "arr_1": rgb()}, {}, "several arrays of images"),
+        ({"val_images": gray(), "test_images": gray()}, {}, "no training images. Choose .* `--data.key`: val_images"),
+        ({"images": gray()}, {"key": "x"}, r"has no array x. It has images \(uint8 \[24, 8, 8\]\)"),
+        ({"images": gray(), "labels": np.arange(24), "y": np.arange(24)}, {}, "may be labels: labels, y. Choose one"),
+        ({"images": gray()}, {"labels_key": "z"}, "has no array z"),
+        ({"images": gray()}, {"labels_key": "z", "labels": False}, "data.labels_key is z, and data.labels is false"),
+        ({"images": gray(), "labels": np.arange(23)}, {}, "has 23 labels, and images has 24 images"),
+        ({"images": gray(), "labels": np.arange(24) / 2}, {}, "labels in .* holds float64; labels are integers"),
+        ({"images": gray(), "labels": np.ones((24, 2, 2), int)}, {}, "several labels|one for each image"),
+        ({"images": gray(), "labels": np.array(3)}, {}, "one for each image"),
+        ({"images": gray(), "labels": np.arange(24) % 3 - 1}, {}, "holds -1 beside 0"),
+        ({"images": gray(), "labels": np.array([None] * 24)}, {}, "is a pickle.*`--data.labels false`"),
+        ({"mu": np.zeros(3), "sigma": np.eye(3)}, {}, "mean and covariance of features, no images"),
+        ({"names": np.array(["a", "b"])}, {}, "no array of images"),
+        ({"images": np.array([None] * 3)}, {}, "images.npy in .* is a pickle, which can run any code"),
+        ({"images": gray() + 0j}, {}, "no array of images"),
+        ({"images": gray() + 0j}, {"key": "images"}, "images in .* holds complex128"),
+        ({"images": np.zeros((3,), dtype="u1,u1")}, {"key": "images"}, r"holds \[\('f0'"),
+        ({"images": gray(0)}, {}, "holds no image"),
+        ({"images": np.array(3)}, {"key": "images"}, "images are"),
+        ({"images": np.zeros((4, 8, 8, 8), "u1")}, {}, "with 1 or 3 channels"),
+        ({"z": np.zeros((9, 4, 8, 8))}, {}, "z in .* with 1 or 3 channels"),
+        ({"images": np.zeros((4, 3, 8, 3), "u1")}, {}, "may be NHWC or NCHW. Say which: `--data.layout NHWC`"),
+        ({"images": np.zeros((10, 8, 3), "u1")}, {}, "one image or many. Say `--data.layout NHW`"),
+        ({"images": np.zeros((3, 8, 8), "u1")}, {}, "one image or many"),
+        ({"images": rgb()}, {"layout": "NCHW"}, "data.layout is NCHW, .* which is no such. Say NHWC"),
+        ({"images": rgb()}, {"layout": "CHW"}, "data.layout is CHW; it is one of NHW, NHWC, NCHW"),
+        ({"images": rgb().reshape(24, -1)}, {}, "may be NHWC or NCHW"),
+        ({"images": np.zeros((24, 64))}, {}, "no array of images"),
+        ({"images": np.zeros((24, 64))}, {"key": "images"}, "may be points"),
+        ({"images": np.zeros((24, 65), "u1")}, {}, "no array of images"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_known_is_asked_for(tmp_path, arrays, options, message):
+    path = saved(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        load(path, **options)
+
+
+def test_a_class_that_training_images_lack_is_refused_before_training(tmp_path):
+    labels = np.arange(24) % 2
+    labels[21] = 7
+    with pytest.raises(UserError, match="Labels for `test` in .* hold 7, which no training image has"):
+        load(medmnist(tmp_path, labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "expected"),
+    [
+        (np.array([30, 10, 20] * 8, dtype=">i2"), ("10", "20", "30"), [2, 0, 1] * 8),
+        (np.array([-5, 5] * 12), ("-5", "5"), [0, 1] * 12),
+        (np.array(["cat", "ant"] * 12), ("ant", "cat"), [1, 0] * 12),
+        (np.array([b"cat", b"ant"] * 12), ("ant", "cat"), [1, 0] * 12),
+        (np.array([True, False] * 12), ("0", "1"), [1, 0] * 12),
+        (np.eye(3, dtype=np.float32)[[2, 0, 1] * 8].astype(np.uint8), ("0", "1", "2"), [2, 0, 1] * 8),
+        (np.zeros(24, int), (), None),
+    ],
+)
+def test_labels_of_any_base_are_classes_in_sorted_order(tmp_path, labels, classes, expected):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = load(saved(tmp_path / "a.npz", images=gray(), labels=labels))
+    found = data.split("train").label
+    assert data.spec.classes == classes and (None if found is None else found.tolist()) == expected
+
+
+# ---- types and layouts ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda x: x,
+        lambda x: x.transpose(0, 3, 1, 2),
+        np.asfortranarray,
+        lambda x: x.astype(">u2") * 257,
+        lambda x: x / np.float32(255),
+        lambda x: (x.transpose(0, 3, 1, 2) / 127.5 - 1).astype(np.float64),
+        lambda x: x.astype(">f8"),
+        lambda x: x.astype(np.int64),
+        lambda x: np.concatenate([x, np.full_like(x[..., :1], 255)], -1),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_every_type_and_layout_gives_the_same_images(tmp_path, stored, compressed):
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "a.npz", images=stored(rgb()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = load(tmp_path / "a.npz", memory="no", workers=0)
+        found = data.source("train").batch(torch.arange(20)).image
+    order = data.source("train").rows
+    assert data.spec.shape == (3, 8, 8) and np.array_equal(found.numpy(), rgb()[order].transpose(0, 3, 1, 2))
+
+
+def test_booleans_are_black_and_white(tmp_path):
+    np.save(tmp_path / "a.npy", gray() > 127)
+    assert np.array_equal(whole(load(tmp_path / "a.npy"))[0], (gray() > 127) * 255)
+
+
+@pytest.mark.parametrize(("layout", "axes"), [("NHWC", (0, 1, 2, 3)), ("NCHW", (0, 3, 1, 2))])
+def test_flattened_images_are_read_by_the_stated_layout(tmp_path, layout, axes):
+    np.save(tmp_path / "a.npy", rgb().transpose(axes).reshape(24, -1))
+    assert np.array_equal(whole(load(tmp_path / "a.npy", layout=layout))[0], rgb())
+    np.save(tmp_path / "b.npy", gray().reshape(24, 64) / 255)
+    assert np.array_equal(whole(load(tmp_path / "b.npy", layout="NHW"))[0], gray())
+
+
+def test_images_that_are_no_squares_are_cut_to_their_shorter_side(tmp_path):
+    images = gray(size=12)[:, 2:10]
+    np.save(tmp_path / "a.npy", images)
+    data = load(tmp_path / "a.npy")
+    image = data.source("train").everything.image
+    assert data.spec.shape == (1, 8, 8) and np.array_equal(
+        image[0, 0].numpy(), images[data._training(data.split("train"))[0], :, 2:10]
+    )
+
+
+def test_the_image_with_a_nan_is_named(tmp_path):
+    images = gray() / 255
+    images[17, 3, 3] = np.nan
+    np.save(tmp_path / "a.npy", images)
+    with pytest.raises(UserError, match="Image 17 of a in .*a.npy has pixels that are NaN or infinite"):
+        load(tmp_path / "a.npy").source("train")
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return open, (str(self.folder / "executed"), "w")
+
+
+@pytest.mark.parametrize(
+    "kind", ["npz", "npy", "pickle", "cut npy", "cut npz", "flipped", "stored", "text", "empty", "short", "header"]
+)
+def test_a_file_that_is_no_array_is_refused_and_never_unpickled(tmp_path, kind):
+    path = tmp_path / ("a.npz" if kind in ("npz", "cut npz", "flipped", "stored", "short") else "a.npy")
+    if kind == "npz":
+        np.savez(path, images=np.array([Trap(tmp_path)], dtype=object))
+    elif kind == "npy":
+        np.save(path, np.array([Trap(tmp_path)], dtype=object))
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(gray()))
+    elif kind == "cut npy":
+        np.save(path, gray())
+        path.write_bytes(path.read_bytes()[:-1])
+    elif kind in ("cut npz", "flipped"):
+        np.savez_compressed(path, images=gray(), labels=np.arange(24) % 2)
+        data = bytearray(path.read_bytes())
+        if kind == "flipped":
+            data[400] ^= 255
+        path.write_bytes(data[: -40 if kind == "cut npz" else None])
+    elif kind == "stored":
+        np.savez(path, images=gray())
+        data = bytearray(path.read_bytes())
+        data[600] ^= 1  # in the pixels
+        path.write_bytes(data)
+    elif kind == "header":
+        np.save(path, gray())
+        path.write_bytes(path.read_bytes().replace(b"'shape'", b"'shape#"))
+    elif kind == "short":  # a header that says more than there is
+        file = io.BytesIO()
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8)})
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", file.getvalue() + bytes(64))
+    else:
+        path.write_bytes(b"words" if kind == "text" else b"")
+    with pytest.raises(UserError, match="is not a readable array of numbers|is a pickle, which can run any code"):
+        load(path).split("train")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_pipes_and_devices_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    for path in (tmp_path / "pipe.npy", "/dev/zero"):
+        with pytest.raises(UserError, match="is a (named pipe|device). Give a file or a folder"):
+            load(path)
+
+
+def test_other_files_are_sent_to_the_data_set_that_reads_them(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="There is no .npy or .npz file in .*read by `ImageFolder`"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="a.png is no .npy or .npz file.*read by `ImageFolder`"):
+        load(tmp_path / "a.png")
+    with pytest.raises(UserError, match="There is no file or folder `nowhere`: looked at"):
+        load("nowhere")
+
+
+def test_what_is_not_compressed_stays_on_disk_and_workers_open_it_themselves(tmp_path):
+    images = rgb()
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(24) % 2)
+    data = load(tmp_path / "a.npz", memory="no", workers=2, batch_size=4)
+    pictures = data.split("train").pictures
+    base = pictures.members[0].array()
+    while base.base is not None and not isinstance(base, np.memmap):
+        base = base.base
+    assert isinstance(base, np.memmap)
+    again = pickle.loads(pickle.dumps(pictures))
+    assert len(pickle.dumps(pictures)) < 2000 and np.array_equal(again(np.arange(24)), images)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.image.shape == (4, 3, 8, 8) and not math.isnan(batch.image.mean())
+
+
+def test_a_compressed_array_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", images=gray())
+    monkeypatch.setattr("genbench.data.arrays.free_memory", lambda: 1000)
+    with pytest.raises(UserError, match="more than the memory that is free. Save it uncompressed"):
+        load(tmp_path / "a.npz").split("train")
+
+
+def test_only_headers_are_read_until_images_are_wanted(tmp_path):
+    file = ArrayFile(medmnist(tmp_path, extra=np.array([Trap(tmp_path)], dtype=object)))
+    assert file.members["train_images"][0].shape == (16, 8, 8) and file.members["extra"][0].pickled
+    assert all(member._array is None for members in file.members.values() for member in members)
