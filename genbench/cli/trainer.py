@@ -153,11 +153,14 @@ class GenbenchCLI(LightningCLI):
 
     verb = "fit"
     typed: list[str] = []  # what the person typed after the verb
+    name_flag: str | None = None  # `--name`, as typed: that of a config may be from before the folder was renamed
     settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
         cls.verb, cls.typed, cls.settings = verb, list(typed), compose.settings(command)
+        names = [flag.value for flag in command.flags if flag.path == ("name",)]
+        cls.name_flag = names[-1] if names else None
         for key in ("model", "data"):  # `--model.help` alone is of the config's model
             named = cls.settings.config.get(key)
             if isinstance(named, dict) and "class_path" in named and command.asked[-1:] == [f"--{key}.help"]:
@@ -274,7 +277,7 @@ class GenbenchCLI(LightningCLI):
 
     def _choose_folder(self, config: Any) -> None:
         """The run's folder: that of the checkpoint, wherever it lies now and whatever it was called; or a new one."""
-        run, typed = (run_of(self.ckpt) if self.ckpt else None), self.settings.given.get("name")
+        run, typed = (run_of(self.ckpt) if self.ckpt else None), self.name_flag
         if run is not None and typed in (None, run.name):
             self.place = Place(run, resumed=True)
             if is_first_process():
