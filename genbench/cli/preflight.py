@@ -33,7 +33,6 @@ from genbench.evaluation.protocol import Protocol
 
 FILES = 64  # of each split that are looked at
 SECONDS = 0.2  # for the files of a split, at most; one file is looked at in any case
-SEEDS = 2**32  # NumPy's generators take no larger ones
 
 
 def check(
@@ -77,12 +76,6 @@ def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, mea
     if isinstance(data, ImageData):
         data._streams.pop("test", None)  # which training does not read
     return notes
-
-
-def refuse_seed(seed: int | bool | None) -> None:
-    """Refuse a seed that NumPy does not take; `true` and `false` are Lightning's words for any and none."""
-    if seed is not None and not isinstance(seed, bool) and not 0 <= seed < SEEDS:
-        raise UserError(f"seed_everything is {seed}; it must be a whole number from 0 to {SEEDS - 1}.")
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ from genbench.core.arguments import loaded_classes
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import replacing
+from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import allow_tf32
 from genbench.core.strategy import PlayersDDP
@@ -158,7 +159,8 @@ class GenbenchCLI(LightningCLI):
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
-        cls.verb, cls.typed, cls.settings = verb, list(typed), compose.settings(command)
+        GenbenchCLI.verb = verb  # of the whole process: `subcommands` knows no class
+        cls.typed, cls.settings = list(typed), compose.settings(command)
         names = [flag.value for flag in command.flags if flag.path == ("name",)]
         cls.name_flag = names[-1] if names else None
         for key in ("model", "data"):  # `--model.help` alone is of the config's model
@@ -224,10 +226,6 @@ class GenbenchCLI(LightningCLI):
             parser.add_lightning_class_args(cls, name)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
 
-    def _set_seed(self) -> None:
-        preflight.refuse_seed(self._get(self.config, "seed_everything"))
-        super()._set_seed()
-
     # ---- before anything is built -------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
@@ -280,6 +278,7 @@ class GenbenchCLI(LightningCLI):
         run, typed = (run_of(self.ckpt) if self.ckpt else None), self.name_flag
         if run is not None and typed in (None, run.name):
             self.place = Place(run, resumed=True)
+            config.name = run.name
             if is_first_process():
                 self.place.refuse_if_taken()
         else:
@@ -287,11 +286,11 @@ class GenbenchCLI(LightningCLI):
             if name is None:
                 stem = f"{config.model.class_path.split('.')[-1]}-{config.data.class_path.split('.')[-1]}".lower()
                 name = new_name(stem, Path(config.runs))
+            config.name = name
             self.place = Place(inside(Path(config.runs), name), resumed=False)
             if is_first_process():
                 self.place.take()
         self.folder = self.place.folder
-        config.name = self.folder.name
 
     def _same_model(self, trained: str, configured: str) -> None:
         if trained.rpartition(".")[2] != configured.rpartition(".")[2]:
@@ -343,9 +342,11 @@ class GenbenchCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except BaseException:
+        except BaseException as error:
             if self.place is not None:
                 self.place.leave()
+            if "got an unexpected keyword argument" in str(error):  # from `dict_kwargs`, which the parser cannot check
+                raise UserError(f"{compose.explained(str(error))}. Leave it out of `dict_kwargs`.") from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -399,7 +400,8 @@ class GenbenchCLI(LightningCLI):
             self._prepare(model)
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
-            if trainer.is_global_zero and not isinstance(error, LostProcess):
+            began = trainer.state.fn is not None
+            if began and trainer.is_global_zero and not isinstance(error, LostProcess):
                 self._say_how_to_go_on(error)  # a lost process says it itself, whichever is left
             raise
         finally:
@@ -468,7 +470,9 @@ class GenbenchCLI(LightningCLI):
         """Whether a run that has reached its budget was killed before its last pictures and curves were made."""
         curves, metrics = self.folder / "curves.png", self.folder / "metrics.csv"
         if metrics.is_file() and not (curves.is_file() and curves.stat().st_mtime >= metrics.stat().st_mtime):
-            return True
+            with suppress(Unreadable):  # of which there will be none; training says so
+                if Curves(self.folder).series():
+                    return True
         film = self._get(self.config, "pictures").film
         kinds = {Samples: "samples", Reconstructs: "reconstructions", Translates: "translations", Segments: "masks"}
         for capability, name in kinds.items():

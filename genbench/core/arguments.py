@@ -105,9 +105,12 @@ class Checked(type):
 
 
 class Remembers(Checked):
-    """Notes in `_arguments` what an object was built with, as plain types."""
+    """Notes in `_arguments` what an object was built with, as plain types. A class of which there are no objects, as it
+    only has what others share, says `abstract = True`."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.__dict__.get("abstract"):
+            raise UserError(f"{cls.__name__} is what other classes are made from, and none by itself. Name one of them.")
         arguments = cls.given(args, kwargs)
         refuse_outside(cls, arguments)
         self = cls.__new__(cls)
@@ -164,14 +167,16 @@ def refuse(name: str, value: Any, hint: Any = Any) -> None:
 
     A list is checked item by item, and a dict value by value.
     """
-    if isinstance(value, Mapping):
+    kinds = numeric(hint)
+    nested = not kinds or (get_origin(hint) in (Union, UnionType) and _others(hint))  # where lists may be
+    if isinstance(value, Mapping) and nested:
         for key, part in value.items():
             refuse(f"{name}.{key}", part)
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple)) and nested:
         for part in value:
             refuse(name, part, items(hint))
-    elif kinds := numeric(hint):
-        if value is not None and not _is_other(value, hint):
+    elif kinds:
+        if not (value is None and type(None) in get_args(hint)) and not _is_other(value, hint):
             faults = [_fault(value, *kind) for kind in kinds]
             if None not in faults:
                 raise UserError(f"{name} is {value!r}; {faults[0]}.")
