@@ -201,8 +201,8 @@ class Group:
 
 
 @functools.cache
-def parameters(cls: type) -> tuple[dict[str, Any], bool]:
-    """Argument -> type of a class's constructor and those that it hands arguments on to; whether there may be more."""
+def parameters(cls: type) -> dict[str, Any]:
+    """Argument -> type, of a class's constructor and of those of its bases that it hands arguments on to."""
     found: dict[str, Any] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
@@ -219,8 +219,8 @@ def parameters(cls: type) -> tuple[dict[str, Any], bool]:
             elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
                 found.setdefault(name, hints.get(name, Any))
         if not more:
-            return found, False
-    return found, True
+            break
+    return found
 
 
 def _options(hint: Any) -> Iterator[Any]:
@@ -294,7 +294,7 @@ class _Merging:
         groups = {"trainer": Trainer, **SETTINGS}
         self.root = Group(
             {"model": GenerativeModule, "data": LightningDataModule, "seed_everything": int}
-            | {name: Group(parameters(cls)[0]) for name, cls in groups.items()}
+            | {name: Group(parameters(cls)) for name, cls in groups.items()}
         )
         self.config: dict[str, Any] = {}
         self.given: dict[str, Any] = {}
@@ -401,7 +401,7 @@ class _Merging:
         if base is not None:
             if name == "init_args":
                 cls = find_class(mapping.get("class_path"), base)
-                return Group(parameters(cls)[0] if cls is not None else {})
+                return Group(parameters(cls) if cls is not None else {})
             return str if name == "class_path" else Any
         inner = _inner(hint)
         return Any if inner is None else inner
@@ -551,7 +551,7 @@ def explained(text: str) -> str:
         return f"{'.'.join(names)}: {whole}" if names else whole
     whole = "; ".join(dict.fromkeys(said))
     if found := re.search(r"Option '([^']+)' is not accepted", whole):
-        known = parameters(cls)[0] if cls is not None else {}
+        known = parameters(cls) if cls is not None else {}
         by = f" by {cls.__name__}" if cls is not None else ""
         whole = whole.replace(found[0], f"{found[0]}{by}.{did_you_mean(found[1], known)}")
     elif found := re.search(r"does not accept option '([^']+)'", whole):
@@ -583,6 +583,6 @@ def _setting_names() -> set[str]:
     found |= {
         f"{group}.{name}"
         for group, cls in (("model", GenerativeModule), ("data", ImageData))
-        for name in parameters(cls)[0]
+        for name in parameters(cls)
     }
     return found | {"model.game", "model.width", "model.latent_dim"} | set(ROOT)

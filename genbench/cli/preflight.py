@@ -6,6 +6,8 @@ Everything here is bounded: it reads what training reads anyway, looks at a few 
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import shutil
 import sys
 import tempfile
@@ -330,7 +332,7 @@ def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
             f"The disk of {folder} has {_megabytes(free)} free, and this run needs about {_megabytes(need)}: "
             f"{_megabytes(size)} for each checkpoint that is to be there, and as much for the one that is being "
             "written. Free some of it, or name a folder on another disk with `--runs`."
-        )
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as which a suite stops, and does not go on to others
     budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), 0)
     kept = budget // saver.keep_every if saver.keep_every else 0
     if free < need + kept * size:

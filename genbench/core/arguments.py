@@ -75,6 +75,7 @@ Seed = Annotated[int, Bounds(at_least=0, at_most=2**63 - 1)]
 Weight = Annotated[float, Bounds(at_least=0)]
 Positive = Annotated[float, Bounds(above=0)]
 Sigma = Annotated[float, Bounds(above=0, words="a standard deviation is above 0, or `learned`")]
+Number = Annotated[float, Bounds()]  # finite
 Share = Annotated[float, Bounds(at_least=0, at_most=1, words="it must lie between 0 and 1")]
 
 

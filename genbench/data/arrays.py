@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from genbench.core.arguments import Bounds, Whole
 from genbench.core.errors import UserError, refuse_below
 from genbench.core.files import kind_of
 from genbench.data.base import ImageData, Split, Stage, free_memory
@@ -68,8 +69,8 @@ class ArrayImages(ImageData):
         labels: bool = True,
         labels_key: str | None = None,
         layout: Literal["NHW", "NHWC", "NCHW"] | None = None,
-        severity: int | None = None,
-        test_size: int | None = None,
+        severity: Annotated[int, Bounds(at_least=1, at_most=5)] | None = None,
+        test_size: Whole | None = None,
         **kwargs,
     ) -> None:
         if labels_key is not None and not labels:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from genbench.core.arguments import Bounds, Count, Seed, Side, Whole
+from genbench.core.arguments import Bounds, Count, Number, Seed, Side, Whole
 from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.core.noise import mix, per_seed
@@ -219,8 +219,8 @@ class ImageData(DataModule):
         size: Side | None = None,
         channels: Literal[1, 3] | None = None,
         fit: Literal["crop", "pad", "stretch", "none"] | None = None,
-        range: str | list[float] | None = None,
-        window: str | list[float] | None = None,
+        range: str | list[Number] | None = None,
+        window: str | list[Number] | None = None,
         enlarge: bool | None = None,
         flip: bool | None = None,
         jitter: Whole = 0,

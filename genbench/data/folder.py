@@ -24,7 +24,7 @@ from genbench.core.files import ordinary
 from genbench.data import medical
 from genbench.data.base import ImageData, Split, Stage
 from genbench.data.layouts import layout, listed
-from genbench.data.pictures import SEVERAL, File, count_frames, joined, picture_size, read_picture
+from genbench.data.pictures import SEVERAL, File, Film, count_frames, joined, picture_size, read_picture
 from genbench.data.ranges import DTYPE, Range, Stored
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
@@ -248,7 +248,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.nameless: frozenset[str] = frozenset()  # files that are DICOM though they have no extension
-        self._volume = threading.local()  # the NIfTI volume that a thread has read a slice of, unpacked as a whole
+        self._last = threading.local()  # the film or volume that a thread has read a frame of: the next is likely in it
 
     def names(self) -> list[str]:
         """All files but hidden ones."""
@@ -312,16 +312,20 @@ class _Reader:
 
     def _frame(self, name: str, number: int | None, called: str) -> Stored:
         kind = self.kind(name)
-        if kind is None:
-            return read_picture(self.file(name), called, number)
         if kind == "dicom":
             with self.whole(name) as file:
                 return medical.read_dicom(file, called, number or 0)
-        if getattr(self._volume, "name", None) != name:
-            with self.whole(name) as file:
-                self._volume.slices = medical.read_nifti(file, self.called(name))
-            self._volume.name = name
-        return self._volume.slices[number or 0]
+        if kind is None and (number is None or not name.lower().endswith((".gif", ".webp"))):
+            return read_picture(self.file(name), called, number)
+        if getattr(self._last, "name", None) != name:
+            self._last.name = None
+            if kind is None:
+                self._last.film = Film(self.whole(name), self.called(name))
+            else:
+                with self.whole(name) as file:
+                    self._last.volume = medical.read_nifti(file, self.called(name))
+            self._last.name = name
+        return self._last.film.frame(number, called) if kind is None else self._last.volume[number or 0]
 
     def picture(self, picture: Picture, range: Range = DTYPE) -> Image.Image:
         """A picture as 8 bits of grey or RGB; the first frame of a file that has several."""
@@ -336,11 +340,11 @@ class _Reader:
         return dict(self.frames(name))[number]
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "_volume"}
+        return {name: value for name, value in self.__dict__.items() if name != "_last"}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self._volume = threading.local()
+        self._last = threading.local()
 
 
 class Files(_Reader):

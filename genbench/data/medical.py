@@ -77,14 +77,15 @@ def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Negative:
     pydicom = _library("pydicom", name)
     pixels = importlib.import_module("pydicom.pixels")
     try:
-        found = pydicom.dcmread(file)
+        found = pydicom.dcmread(file, stop_before_pixels=True)
         syntax = found.file_meta.TransferSyntaxUID
         if not pixels.get_decoder(syntax).is_available:
             raise UserError(
                 f"{name} is compressed as {syntax.name}, for which pydicom has no decoder here. Install "
                 "`pylibjpeg[all]`, or decompress it, such as with `gdcmconv --raw` or `dcmdjpeg`."
             )
-        array = pixels.pixel_array(found, index=frame)
+        file.seek(0)
+        array = pixels.pixel_array(file, index=frame)  # reads this frame alone
         kind = found.PhotometricInterpretation
         if kind == "PALETTE COLOR":
             return pixels.apply_color_lut(array, found)

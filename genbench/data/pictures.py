@@ -46,25 +46,43 @@ def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
             )
         if frame:
             image.seek(frame)
-        deep = image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile) and image.mode != "I;16"
-        inverted = image.format == "TIFF" and tiff.inverted(image)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) if deep else 1
-        if deep:
+        if image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile) and image.mode != "I;16":
+            if frame:
+                raise ValueError("frames of 16-bit color are not read; save them as files")
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
             return tiff.upright(_deep_png(file, image), turned)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode == "F" or image.mode.startswith("I"):
-            array = np.asarray(image)
-            array = array if image.mode == "F" else array.astype(np.uint16)  # of a PNG or PGM
-            clear = image.info.get("transparency")
-            return (
-                array if clear is None else np.stack([array, np.where(array == clear, 0, 65535)], -1).astype(np.uint16)
-            )
-        if image.has_transparency_data:  # over white, as a page would show it
-            image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-        return Negative(255 - np.asarray(image)) if inverted else image
+        return _as_shown(image)
+
+
+def _as_shown(image: Image.Image) -> Stored:
+    """Gray or RGB, upright, of what Pillow reads right; it is loaded here."""
+    inverted = image.format == "TIFF" and tiff.inverted(image)
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        return np.asarray(image)
+    if image.mode.startswith("I"):  # of a PNG or PGM
+        array, clear = np.asarray(image).astype(np.uint16), image.info.get("transparency")
+        return array if clear is None else np.stack([array, (array != clear) * np.uint16(65535)], axis=-1)
+    if image.has_transparency_data:  # over white, as a page would show it
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+    return Negative(255 - np.asarray(image)) if inverted else image
+
+
+class Film:
+    """The frames of an animation, kept open: each builds on the one before, so that reading them in turn is fast."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        with _stumbling(name):
+            self.image = Image.open(stream)
+
+    def frame(self, number: int, name: str) -> Stored:
+        """As `read_picture`."""
+        with _stumbling(name):
+            self.image.seek(number)
+            return _as_shown(self.image.copy())
 
 
 def _stands_at_ordinary(image: Image.Image, frame: int | None) -> bool:
@@ -154,20 +172,23 @@ def _binary(file: File) -> Iterator[BinaryIO]:
 @contextmanager
 def _opened(file: File, name: str) -> Iterator[Image.Image | None]:
     """The image by Pillow; None of a TIFF that Pillow does not know."""
+    with _stumbling(name), _binary(file) as stream:
+        try:
+            image = Image.open(stream)
+        except UnidentifiedImageError:
+            stream.seek(0)
+            if stream.read(4) not in TIFF:
+                raise
+            yield None
+        else:
+            with image:
+                yield image
+
+
+@contextmanager
+def _stumbling(name: str) -> Iterator[None]:
     try:
-        with _binary(file) as stream:
-            try:
-                image = Image.open(stream)
-            except UnidentifiedImageError:
-                stream.seek(0)
-                if stream.read(4) not in TIFF:
-                    raise
-                image = None
-            if image is None:
-                yield None
-            else:
-                with image:
-                    yield image
+        yield
     except UserError:
         raise
     # Pillow's plugins let through whatever a broken file makes them stumble over, SyntaxError and struct.error included

@@ -19,7 +19,8 @@ def test_the_first_answer_imports_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert genbench.__version__ in done.stdout or "python -m genbench fit --config" in done.stdout
+    said = "python -m genbench fit --config" if "fit" in arguments else genbench.__version__
+    assert said in done.stdout
 
 
 def test_it_lists_the_verbs_and_the_configs_at_hand(cli):

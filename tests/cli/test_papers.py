@@ -19,7 +19,7 @@ def test_a_papers_config_takes_its_steps(path, cli, tmp_path):
     unpaired = "UnpairedFolder" in path.read_text()
     splits = {"facades": ("train", "val", "test")}.get(path.stem, ("train", "test") if unpaired else ("train", "val"))
     for split in splits:
-        for k in range(5):
+        for k in range(6):
             for domain in "AB" if unpaired else ("",):
                 draw(tmp_path / path.stem / f"{split}{domain}" / f"{k}.jpg", 256 if unpaired else 512, 40 * k)
     small = ["--model.width", 2, "--model.discriminator_width", 2, "--data.eval_batch_size", 2]
