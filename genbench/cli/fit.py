@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import configs
-from genbench.cli.compose import Command, Flag, read_command
+from genbench.cli.compose import Command, read_command
 from genbench.cli.help import help_page
 from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of
 from genbench.core import yaml_file
@@ -43,7 +43,7 @@ def with_configs(verb: str, argv: list[str]) -> Command:
     ckpt = command.value("ckpt")
     if ckpt not in (None, "null"):
         path = find_checkpoint(ckpt, Path(command.value("runs") or "runs"), command.value("name"))
-        command.flags.append(Flag(("ckpt",), str(path)))  # the run's own config may have another `name` and `runs`
+        command.ckpt = path
         run = run_of(path)
         has_model = any(_names_model(text) for _, text in command.configs)
         if run is not None and not has_model:

@@ -42,7 +42,7 @@ from genbench.callbacks import (
 from genbench.cli import compose, preflight, resume
 from genbench.cli.lightning_settings import DEFAULTS, refuse_what_is_not_followed
 from genbench.cli.resume import Change
-from genbench.cli.runs import Place, find_checkpoint, inside, is_first_process, new_name, run_of, version_of
+from genbench.cli.runs import Place, inside, is_first_process, new_name, run_of, version_of
 from genbench.core import checkpoint as files
 from genbench.core import machine
 from genbench.core.arguments import loaded_classes
@@ -154,13 +154,14 @@ class GenbenchCLI(LightningCLI):
 
     verb = "fit"
     typed: list[str] = []  # what the person typed after the verb
+    found: Path | None = None  # the checkpoint of `--ckpt`
     name_flag: str | None = None  # `--name`, as typed: that of a config may be from before the folder was renamed
     settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
         GenbenchCLI.verb = verb  # of the whole process: `subcommands` knows no class
-        cls.typed, cls.settings = list(typed), compose.settings(command)
+        cls.typed, cls.settings, cls.found = list(typed), compose.settings(command), command.ckpt
         names = [flag.value for flag in command.flags if flag.path == ("name",)]
         cls.name_flag = names[-1] if names else None
         for key in ("model", "data"):  # `--model.help` alone is of the config's model
@@ -231,12 +232,11 @@ class GenbenchCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         refuse_what_players_cannot(config.trainer)
-        self.ckpt: Path | None = None
+        self.ckpt = self.found
         self.checkpoint: dict[str, Any] = {}
         self.changes: list[Change] = []
         self.place: Place | None = None
-        if config.ckpt:
-            self.ckpt = find_checkpoint(config.ckpt, Path(config.runs), config.name)
+        if self.ckpt is not None:
             self.read_at = version_of(self.ckpt)
             self.checkpoint = files.read(self.ckpt)
             self._same_model(self.checkpoint["genbench"]["model"], config.model.class_path)

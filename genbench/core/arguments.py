@@ -111,7 +111,7 @@ class Remembers(Checked):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls.__dict__.get("abstract"):
-            raise UserError(f"{cls.__name__} is what other classes are made from, and none by itself. Name one of them.")
+            raise UserError(f"{cls.__name__} is the base of other classes and none by itself. Name one of them.")
         arguments = cls.given(args, kwargs)
         refuse_outside(cls, arguments)
         self = cls.__new__(cls)
@@ -181,12 +181,19 @@ def refuse(name: str, value: Any, hint: Any = Any) -> None:
             faults = [_fault(value, *kind) for kind in kinds]
             if None not in faults:
                 raise UserError(f"{name} is {value!r}; {faults[0]}.")
-    elif _is_number(value) and not math.isfinite(value):
+    elif _is_number(value) and not _finite(value):
         raise UserError(f"{name} is {value}; it must be a finite number.")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _is_other(value: Any, hint: Any) -> bool:
@@ -207,7 +214,7 @@ def _fault(value: Any, kind: type, bounds: Bounds | OneOf | None) -> str | None:
         return None
     if not _is_number(value) or (kind is int and not isinstance(value, int)):
         return f"it must be a {'whole ' if kind is int else ''}number"
-    if not math.isfinite(value):
+    if not _finite(value):
         return "it must be a finite number"
     return bounds.fault(value) if bounds else None
 

@@ -430,7 +430,7 @@ def factor(schedule, seen, budget):
 def agrees(text, value):
     """Whether a value is what the text says; where the text is no number, it may be kept as it is or read as YAML."""
     plain = text.strip().strip("'").replace("_", "").partition(" #")[0]
-    for read in (int, float, lambda t: int(t, 16), lambda t: float(t.rstrip("k")) * 1000 if t.endswith("k") else 1 / 0):
+    for read in (int, float, lambda t: int(t, 0), lambda t: float(t.rstrip("k")) * 1000 if t.endswith("k") else 1 / 0):
         with contextlib.suppress(ValueError, ZeroDivisionError):
             number = read(plain)
             return (
