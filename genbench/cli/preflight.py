@@ -80,9 +80,6 @@ def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, mea
     return notes
 
 
-# ---- data -----------------------------------------------------------------------------------------------------------
-
-
 def training_images(model: GenerativeModule, data: DataModule) -> None:
     """Raise UserError where the training images are fewer than a batch, or lack a class, or have a label of none."""
     held, classes = _held(data, "train"), data.classes
