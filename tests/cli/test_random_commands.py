@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -190,6 +191,27 @@ class Tried:
                     self.look_at_output(words, said)
         finally:
             shutil.rmtree(folder)
+
+    def check_for_real(self, case: Case):
+        """The same in a process of its own, which trains to its end; the exit status and the last words alone."""
+        folder, words = self.prepare(case)
+        words = [word.encode("utf-8", "surrogateescape") for word in words]
+        path = os.pathsep.join([str(Path(genbench.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        with subprocess.Popen(
+            [sys.executable, "-m", "genbench", *words], cwd=folder, env=os.environ | {"PYTHONPATH": path},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace",
+        ) as process:  # fmt: skip
+            try:
+                said, _ = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:  # its budget was taken away
+                process.send_signal(signal.SIGINT)
+                said, _ = process.communicate()
+        status = process.returncode
+        print(status, case.words, said[-200:] if status == 2 else "")
+        expect("Traceback" not in said, said)
+        expect(status in ((2,) if case.wrong else (0, 2, 130)), f"status {status}: {said}")
+        expect(status != 2 or any(line.startswith("error: ") for line in said.splitlines()), said)
+        shutil.rmtree(folder)
 
     # ---- what a training must be --------------------------------------------------------------------------------
 
@@ -415,7 +437,7 @@ def equal(path, got, value):
 
 
 def factor(schedule, seen, budget):
-    """The share of the full rate, by the rules in docs/resuming.md."""
+    """The share of the full rate, by the rules in docs/resume.md."""
     at = {name: value * budget if value <= 1 else value for name, value in schedule.items()
           if name in ("warmup", "decay_from") and value is not None}  # fmt: skip
     if seen < at.get("warmup", 0):
@@ -452,19 +474,36 @@ def tried(tmp_path_factory):
         yield Tried(tmp_path_factory.mktemp("tried"), monkeypatch)
 
 
-@pytest.mark.timeout(max(300, 4 * EXAMPLES))
-@settings(
-    max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
-    phases=(Phase.generate,),
-)  # fmt: skip
+def over(examples):
+    """A fixed sequence of so many random commands. A failing one is not made smaller: that would take minutes."""
+    return settings(
+        max_examples=examples, derandomize=True, database=None, deadline=None, phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+
+@over(EXAMPLES)
 @given(case=commands.commands())
 def run_all(tried, case):
     tried.check(case)
 
 
+@over(max(1, REAL))
+@given(case=commands.commands())
+def run_for_real(tried, case):
+    tried.check_for_real(case)
+
+
+@pytest.mark.timeout(max(300, 4 * EXAMPLES))
 def test_random_commands_do_what_they_say_or_are_refused_in_a_sentence(tried):
     run_all(tried)
     count = sum(tried.by_status.values())
     valid = count - tried.by_status.get(2, 0)
     print(f"{count} commands, {valid} of them valid")
     assert count >= EXAMPLES and valid >= count / 2
+
+
+@pytest.mark.skipif(not REAL, reason="GENBENCH_REAL_COMMANDS says how many")
+@pytest.mark.timeout(90 * REAL)
+def test_random_commands_in_processes_of_their_own_end_without_a_traceback(tried):
+    run_for_real(tried)
