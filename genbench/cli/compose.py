@@ -345,6 +345,8 @@ class _Merging:
         is_number = not (structured or takes_text or inner is not None or timedelta in set(_options(hint)))
         if is_number and SEXAGESIMAL.fullmatch(text):  # the parser would take 1:30 for 90
             raise UserError(f"{self._source}: {'.'.join(path)} is {text}, which is no number.")
+        if is_number and len(text) > yaml_file.MOST_DIGITS:  # nor may its error be that long
+            raise UserError(f"{self._source}: {'.'.join(path)} has {len(text)} characters; a number was expected.")
         if not self._typed:
             return text
         if structured or (inner is not None and not takes_text):
@@ -512,7 +514,7 @@ def _default(config: dict[str, Any], path: tuple[str, ...]) -> str | None:
 
 
 def _number(key: Any) -> bool:
-    return isinstance(key, str) and key.isdigit()
+    return isinstance(key, str) and key.isdecimal() and len(key) < 10
 
 
 def _listed(value: Any) -> list[Any]:

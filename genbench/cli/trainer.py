@@ -609,7 +609,8 @@ def _use_own_strategy(config: dict[str, Any]) -> None:
         count = len(devices)
     else:
         text = str(devices)
-        count = int(text) if text.isdigit() else len([d for d in text.split(",") if d.strip()])
+        number = text.isdecimal() and len(text) < 10  # another is for Lightning to refuse
+        count = int(text) if number else len([d for d in text.split(",") if d.strip()])
     if launched and (count, config["num_nodes"]) != launched:
         raise UserError(
             f"{launched[0]} processes were started on each of {launched[1]} machines, and the config asks for {count} "

@@ -580,6 +580,6 @@ def free_memory() -> int:
     meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if meminfo.exists():
         bounds += [int(line.split()[1]) << 10 for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
-    if container.exists() and (most := container.read_text().strip()).isdigit():
+    if container.exists() and (most := container.read_text().strip()).isdecimal():
         bounds.append(int(most))
     return min(bounds, default=8 << 30)
