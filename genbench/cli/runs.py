@@ -189,8 +189,8 @@ class Place:
         if not self.resumed:
             self._empty()
 
-    def leave(self) -> None:
-        """Unlock it; remove it where nothing came of it."""
+    def leave(self, *, wanted: bool = False) -> None:
+        """Unlock it; remove it where nothing came of it, unless it is wanted."""
         if self._claim is None:
             return
         self._claim.__exit__()
@@ -198,7 +198,7 @@ class Place:
             self._claim.end("stopped")
         self._claim = None
         made = (path for path in self.folder.rglob("*") if path.is_file() and LOCK not in path.parts)
-        if not self.resumed and all(path.name == "config.yaml" for path in made):
+        if not self.resumed and not wanted and all(path.name == "config.yaml" for path in made):
             shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):  # others may have runs there
                 self.folder.parent.rmdir()
