@@ -1,4 +1,4 @@
-"""Kills and full disks at random moments of `fit`, `evaluate` and `suite`: nothing that was written may be lost.
+"""Kills, full disks and signals at random moments of `fit`, `evaluate` and `suite`: nothing that was written may be lost.
 
 python benchmarks/faults.py [--seed 0] [--only NUMBER ...]
 
@@ -53,9 +53,13 @@ MODELS = {
 VARIES, OF_TRAINING = ("cost", "training", "environment", "created"), ("checkpoint_hash", "config", "command", "suite")
 PATIENCE = 300.0  # seconds for a command
 
-# (command, faults of each kind): 30 kills and 30 full disks
-KILLS = {"fit vae": 5, "fit dcgan": 5, "resume vae": 4, "resume dcgan": 4, "evaluate": 6, "suite": 6}
-FULL = {"fit vae": 5, "fit dcgan": 5, "resume vae": 5, "resume dcgan": 4, "evaluate": 7, "suite": 4}
+# how many faults of each kind, by command
+PLAN = {
+    "kill": {"fit vae": 5, "fit dcgan": 5, "resume vae": 4, "resume dcgan": 4, "evaluate": 6, "suite": 6},
+    "full disk": {"fit vae": 5, "fit dcgan": 5, "resume vae": 5, "resume dcgan": 4, "evaluate": 7, "suite": 4},
+    "signals": {"fit vae": 5, "resume dcgan": 5, "evaluate": 2},
+    "two at once": {"fit dcgan": 5, "resume dcgan": 20},
+}
 
 
 # ---- commands -------------------------------------------------------------------------------------------------------
@@ -92,7 +96,7 @@ class Command:
             os.setsid()
             for number, path in enumerate(self._said, 1):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-            sys.stdout, sys.stderr = (io.TextIOWrapper(open(k, "wb", 0), write_through=True) for k in (1, 2))
+            sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(k, "w"), write_through=True) for k in (1, 2))
             os.chdir(self.folder)
             os.environ["TMPDIR"], sys.argv = str(temporary), ["genbench", *self.argv]
             tempfile.tempdir = None
@@ -258,7 +262,7 @@ def differences(a: Any, b: Any, at: str = "") -> Iterator[str]:
         for k, (x, y) in enumerate(zip(a, b, strict=True)):
             yield from differences(x, y, f"{at}.{k}")
     elif a != b:
-        yield f"{at} ({str(a):.40} and {str(b):.40})"
+        yield f"{at} ({a!s:.40} and {b!s:.40})"
 
 
 def equal(peace: Path, folder: Path, *, pictures: bool = True) -> None:
@@ -370,6 +374,8 @@ class Trial:
             subprocess.run(shlex.split(word), cwd=self.work, check=True)
             self.said.append(f"$ {word}")
         command = [] if "\nDone: " in printed else re.findall(r"python -m genbench (fit --ckpt [^\n`]+)", printed)
+        if self.kind.name == "suite":
+            command = []  # it trains what is moved, too
         argv = shlex.split(command[-1].rstrip(".")) if command else self.kind.argv
         status = self.run(argv)
         if status == 2 and not command:
@@ -500,6 +506,50 @@ def scores_are_not_lost(trial: Trial, said: str, status: int) -> None:
     need(there or elsewhere or printed or refused, "scores are lost")
 
 
+# ---- signals, and two at once ---------------------------------------------------------------------------------------
+
+
+def signaled(trial: Trial, draw: random.Random) -> str:
+    """Ask to stop at a random moment, in half of the trials again a little later; returns when."""
+    kind, asked, moment = trial.kind, set(), []
+
+    def ask(command: Command) -> None:
+        waits = (draw.uniform(0.02, 1.0) * kind.seconds, draw.uniform(0.0, 0.3))
+        for wait in waits[: draw.randint(1, 2)]:
+            time.sleep(wait)
+            signum = draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+            moment.append(f"{signum.name} after {wait:.2f} s")
+            asked.add(signum)
+            with suppress(OSError):
+                os.kill(command.pid, signum)
+
+    trial.fill()
+    fault = {"below": [str(trial.work)], "at": 1, "kind": "count", "log": str(trial.log)}
+    status = trial.run(kind.argv, fault, ask)
+    moment.append(f"exit status {status}")
+    need(status in {0, *(-n for n in asked), *(128 + n for n in asked)}, f"exit status {status} of {moment}")
+    whole_at_last(trial)
+    if status:
+        trial.end_in_peace()
+    equal(kind.after, trial.work)
+    return ", ".join(moment)
+
+
+def together(trial: Trial, draw: random.Random) -> str:
+    """The same command twice at the same moment: one trains, the other is refused; returns which."""
+    trial.fill()
+    places = [trial.temporary, trial.folder / "other" / "temporary"]
+    places[1].mkdir(parents=True)
+    commands = [Command(trial.kind.argv, trial.work, where) for where in places]
+    statuses = [command.wait() for command in commands]
+    trial.said += [command.said for command in commands]
+    need(sorted(statuses) == [0, 2], f"exit statuses {statuses}")
+    words = commands[statuses.index(2)].said
+    need("Another process trains in" in words or "exists already" in words, "no reason is given")
+    equal(trial.kind.after, trial.work)
+    return "the first trains" if statuses[0] == 0 else "the second trains"
+
+
 # ---- all of them ----------------------------------------------------------------------------------------------------
 
 
@@ -557,14 +607,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="+", help="numbers of faults")
-    parser.add_argument("--commands", nargs="+", choices=KILLS, help="of these alone")
+    parser.add_argument("--commands", nargs="+", choices=PLAN["kill"], help="of these alone")
     parser.add_argument(
         "--keep", action="store_true", help="the folders of all faults, not of those that lost something"
     )
     parser.add_argument("--out", type=Path, default=HERE / "results" / "faults.json")
     arguments = parser.parse_args()
-    planned = [(kind, kill) for counts, kill in ((KILLS, True), (FULL, False)) for kind in counts
-               for _ in range(counts[kind])]  # fmt: skip
+    planned = [(name, what) for what, counts in PLAN.items() for name in counts for _ in range(counts[name])]
     chosen = {
         number: each
         for number, each in enumerate(planned)
@@ -574,24 +623,26 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     warm()
     print(f"seed {arguments.seed}; everything lies in {folder}", flush=True)
-    found = kinds(folder / "peace", {kind for kind, _ in chosen.values()})
+    found = kinds(folder / "peace", {name for name, _ in chosen.values()})
     mounts = can_mount()
     lines = []
-    for number, (name, kill) in chosen.items():
+    trials = {"kill": killed, "signals": signaled, "two at once": together}
+    for number, (name, what) in chosen.items():
         draw = random.Random(f"{arguments.seed} {number}")
         trial = Trial(found[name], folder / f"{number:02d}")
         began = time.monotonic()
-        mounted = mounts and not kill and draw.random() < 0.4
         moment, fault = "", ""
         try:
-            moment = killed(trial, draw) if kill else filled(trial, draw, mounted)
+            if what == "full disk":
+                moment = filled(trial, draw, mounts and draw.random() < 0.4)
+            else:
+                moment = trials[what](trial, draw)
         except Lost as error:
             fault = str(error)
             (trial.folder / "said").write_text("\n".join(trial.said))
         except Exception:
             fault = traceback.format_exc()
             (trial.folder / "said").write_text("\n".join(trial.said))
-        what = "kill" if kill else "full disk"
         lines.append({"number": number, "command": name, "fault": what, "moment": moment, "lost": fault})
         print(f"{number:2d} {name}, {what}: {moment or 'see below'}  ({time.monotonic() - began:.1f} s)", flush=True)
         if fault:
@@ -599,13 +650,11 @@ def main() -> None:
         elif not arguments.keep:
             shutil.rmtree(trial.folder)
     rows = [
-        {
-            "command": name, "kills": sum(x["command"] == name and x["fault"] == "kill" for x in lines),
-            "full disks": sum(x["command"] == name and x["fault"] != "kill" for x in lines),
-            "something lost": sum(x["command"] == name and bool(x["lost"]) for x in lines),
-        }
-        for name in KILLS
-    ]  # fmt: skip
+        {"command": name}
+        | {what: sum((x["command"], x["fault"]) == (name, what) for x in lines) for what in PLAN}
+        | {"something lost": sum(x["command"] == name and bool(x["lost"]) for x in lines)}
+        for name in PLAN["kill"]
+    ]
     everything = not arguments.only and not arguments.commands
     report("Faults at random moments", rows, arguments.out if everything else None, seed=arguments.seed,
            faults=lines)  # fmt: skip
