@@ -81,15 +81,6 @@ def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, mea
     return notes
 
 
-def refuse_seed(seed: int | bool | None) -> None:
-    """Refuse a seed that NumPy does not take; `true` and `false` are Lightning's words for any and none."""
-    if seed is not None and not isinstance(seed, bool) and not 0 <= seed < SEEDS:
-        raise UserError(f"seed_everything is {seed}; it must be a whole number from 0 to {SEEDS - 1}.")
-
-
-# ---- data -----------------------------------------------------------------------------------------------------------
-
-
 def training_images(model: GenerativeModule, data: DataModule) -> None:
     """Raise UserError where the training images are fewer than a batch, or lack a class, or have a label of none."""
     held, classes = _held(data, "train"), data.classes

@@ -232,10 +232,6 @@ class GenbenchCLI(LightningCLI):
             parser.add_lightning_class_args(cls, name)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
 
-    def _set_seed(self) -> None:
-        preflight.refuse_seed(self._get(self.config, "seed_everything"))
-        super()._set_seed()
-
     # ---- before anything is built -------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:

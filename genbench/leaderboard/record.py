@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core.errors import UserError
-from genbench.core.files import replacing
+from genbench.core.files import write as write_file
 
 SCHEMA = 1
 KINDS = ("model", "images", "floor")  # floor: real images against real images
@@ -139,8 +139,8 @@ def write(record: Record, folder: str | os.PathLike) -> Path:
     """Write a record into a folder, whole or not at all; returns its path."""
     Record.from_dict(record.to_dict())
     path = path_of(record, folder)
-    with replacing(path) as file:
-        file.write(_text(record))
+    text = _text(record)
+    write_file(path, lambda file: file.write(text))
     return path
 
 

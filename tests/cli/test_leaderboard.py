@@ -61,7 +61,7 @@ def test_what_is_spoiled_is_skipped_and_named(board, tmp_path):
     assert status == 0 and "DCGAN" in out
     assert err.count("skipped ") == len(texts) + 2
     assert all(f"{name}: " in err for name in (*texts, "pipe.json", "zero.json"))
-    assert "pipe.json: not a file: it is a named pipe." in err and "nested more than 100 deep" in err
+    assert "pipe.json: not a regular file." in err and "nested more than 64 levels deep" in err
 
 
 def floor():

@@ -219,8 +219,8 @@ def test_a_test_image_that_does_not_fit_and_a_class_that_is_not_known_are_named(
 def test_a_bounded_number_of_files_is_looked_at(tmp_path, offline, monkeypatch):
     data = ImageFolder(str(pictures(tmp_path / "in", train=300, test=200)), size=16, batch_size=4)
     read = []
-    own = data.reader.picture
-    monkeypatch.setattr(data.reader, "picture", lambda name: read.append(name) or own(name))
+    own = data.reader.stored
+    monkeypatch.setattr(data.reader, "stored", lambda picture: read.append(picture) or own(picture))
     checked(tmp_path, DCGAN(data.spec, **TINY), data)
     assert 0 < len(read) <= 3 * preflight.FILES
 
@@ -289,8 +289,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--seed_everything", "-3"], "seed_everything is -3; it must be a whole number from 0 to 4294967295."),
-        (["--seed_everything", "4294967296"], "seed_everything is 4294967296; it must be"),
+        (
+            ["--seed_everything", "-3"],
+            "--seed_everything -3: every run has a seed. Give a whole number from 0 to 4294967295",
+        ),
+        (["--seed_everything", "4294967296"], "--seed_everything 4294967296: every run has a seed"),
         (["--pictures.n", "-3"], "pictures.n is -3; it must be at least 1."),
         (["--model.clip_norm", "-1"], "model.clip_norm is -1.0; it must be above 0."),
         (["--data.jitter", "999"], "data.jitter is 999, and the images are 16 pixels a side"),
@@ -307,7 +310,7 @@ def test_a_setting_that_cannot_be_costs_nothing(cli, config, flags, said):
 
 def test_the_command_that_measures_works_where_no_weights_are_at_hand(cli, config, offline, tmp_path):
     path = pictures(tmp_path / "in", train=40, test=12)
-    data = ["--data", "ImageFolder", "--data.path", path, "--data.subset", "null"]
+    data = ["--data", "ImageFolder", "--data.path", path, "--data.batch_size", "16", "--data.size", "16"]
     status, _, err = cli("fit", "--config", config(), "--name", "a run", *data, "--max_images", 32)
     assert status == 0, err
     assert "note: `test` cannot measure this model by fid10k-test: the weights of the extractor inception" in err

@@ -75,7 +75,7 @@ def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
     Path("runs/a/records/zero.json").symlink_to("/dev/zero")
     status, out, err = cli("report")
     assert status == 0 and "1 record)" in out
-    assert "pipe.json: not a file: it is a named pipe." in err and "zero.json: not a file: it is a device." in err
+    assert "pipe.json: not a regular file." in err and "zero.json: not a regular file." in err
     os.mkfifo("pipe.html")
     status, _, err = cli("report", "--out", "pipe.html")
     assert status == 2 and "--out pipe.html is a named pipe" in err
