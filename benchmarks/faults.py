@@ -1,4 +1,4 @@
-"""Kills, full disks and signals at random moments of `fit`, `evaluate` and `suite`: nothing that was written may be lost.
+"""Kills, full disks and signals at random moments of `fit`, `evaluate` and `suite`: nothing written may be lost.
 
 python benchmarks/faults.py [--seed 0] [--only NUMBER ...]
 

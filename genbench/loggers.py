@@ -80,7 +80,8 @@ class Curves(Logger):
             self._try()
         if self.waiting:
             columns = list(dict.fromkeys(name for row in self.waiting for name in row))
-            _, told = elsewhere(self.path.name, lambda file: file.write(_lines(self.waiting, columns, header=True)))
+            kept, told = elsewhere(self.path.name, lambda file: file.write(_lines(self.waiting, columns, header=True)))
+            told = f"They are in {kept}." if kept else told
             warn(f"the last {len(self.waiting)} rows of {self.path} could not be written. {told}")
 
     def rows(self) -> list[dict[str, str]]:

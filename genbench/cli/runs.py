@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import itertools
 import logging
@@ -180,7 +181,10 @@ class Place:
         try:
             self._claim = claims.take(self.folder / LOCK, "fit", again=True, job=_step())
         except OSError as error:
-            raise UserError(f"{self.folder} cannot be written to: {error.strerror}. Give another `--runs`.") from error
+            advice = "Free some of the disk, or give" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Give"
+            raise UserError(
+                f"{self.folder} cannot be written to: {error.strerror}. {advice} another `--runs`."
+            ) from error
         if self._claim is None:
             raise self._taken(claims.latest(self.folder / LOCK, "fit"))
         self._claim.__enter__()
