@@ -100,6 +100,7 @@ class Command:
             os.chdir(self.folder)
             os.environ["TMPDIR"], sys.argv = str(temporary), ["genbench", *self.argv]
             tempfile.tempdir = None
+            torch.set_num_threads(1)  # the weights depend on it
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
             if fault:
@@ -389,11 +390,11 @@ class Trial:
         need(status == 0 or "is done" in self.said[-1], f"it cannot go on: exit status {status}")
 
 
-def killed(trial: Trial, draw: random.Random) -> str:
-    """Kill at a random moment; returns which."""
+def killed(trial: Trial, draw: random.Random, at: int | None = None) -> str:
+    """Kill at a random moment, or at that point of writing; returns which."""
     kind = trial.kind
     trial.fill()
-    by_point = draw.random() < 0.6
+    by_point = at is not None or draw.random() < 0.6
     lines = [line.split() for line in kind.log]
     if kind.name == "suite":
         worker = draw.random() < 0.5
@@ -410,7 +411,7 @@ def killed(trial: Trial, draw: random.Random) -> str:
             of = [n for pid, n in counts.items() if (pid != parent) == worker and n > 20 * worker]
         else:
             of = list(counts.values())
-        at = draw.randint(1, max(1, min(of)))
+        at = at or draw.randint(1, max(1, min(of)))
         fault = {"below": [str(trial.work)], "at": at, "kind": "kill", "log": str(trial.log), "process": words}
         status = trial.run(kind.argv, fault)
         moment += f"point {at}"
@@ -460,8 +461,8 @@ def kill_after(command: Command, seconds: float, worker: bool) -> None:
             os.kill(found[0], signal.SIGKILL)
 
 
-def filled(trial: Trial, draw: random.Random, mounted: bool) -> str:
-    """Fill the disk at a random moment; returns which."""
+def filled(trial: Trial, draw: random.Random, mounted: bool, at: int | None = None) -> str:
+    """Fill the disk at a random moment, or at that point of writing; returns which."""
     kind = trial.kind
     before, after = size(kind.before), size(kind.after)
     megabytes, fault = None, None
@@ -469,7 +470,7 @@ def filled(trial: Trial, draw: random.Random, mounted: bool) -> str:
         megabytes = (before + draw.uniform(0.05, 1.02) * (after - before) + 8192) / 2**20
         moment = f"a disk of {megabytes:.2f} MB"
     else:
-        at = draw.randint(1, len(kind.log) if kind.name != "suite" else len(kind.log) // 3)
+        at = at or draw.randint(1, len(kind.log) if kind.name != "suite" else len(kind.log) // 3)
         what = draw.choice(injected.NO_ROOM)
         times = draw.choice((1, 3, None))
         below = [str(trial.work)] + ([str(trial.temporary)] if draw.random() < 0.3 else [])
@@ -553,17 +554,20 @@ def together(trial: Trial, draw: random.Random) -> str:
 # ---- all of them ----------------------------------------------------------------------------------------------------
 
 
-def configs(folder: Path) -> None:
-    """Two experiments, a protocol and a suite."""
+def configs(folder: Path, images: int) -> None:
+    """Two experiments of so many images, a protocol and a suite."""
     data = {"class_path": "genbench.data.Digits", "init_args": {"size": 16, "batch_size": 16, "subset": 80}}
     for name, model in MODELS.items():
-        text: dict[str, Any] = {"max_images": 1600, "model": model, "data": data, "protocol": "few.yaml"}
+        text: dict[str, Any] = {"max_images": images, "model": model, "data": data, "protocol": "few.yaml"}
         text |= {"monitor": {"every_images": 80}, "ema": {"every_images": 64}}
-        text |= {"checkpoint": {"every_images": 240, "keep_every": 800}, "pictures": {"every_images": 320, "n": 4}}
+        text |= {
+            "checkpoint": {"every_images": 240, "keep_every": images // 2},
+            "pictures": {"every_images": 320, "n": 4},
+        }
         text |= {"quality": {"every_images": 480, "samples": 32}}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(text))
     (folder / "few.yaml").write_text("split: test\nreal: 40\ngenerated: 64\nmetrics: [fid, reconstruction]\n")
-    suite = {"models": ["dcgan.yaml", "vae.yaml"], "budget": {"images": 1600}, "protocol": "few.yaml"}
+    suite = {"models": ["dcgan.yaml", "vae.yaml"], "budget": {"images": images}, "protocol": "few.yaml"}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(suite | {"launch": {"threads": 1, "at_once": 2}}))
 
 
@@ -579,19 +583,19 @@ def in_peace(kind: Kind, folder: Path) -> Kind:
     return kind
 
 
-def kinds(folder: Path, names: set[str]) -> dict[str, Kind]:
-    """The commands, each with its end in peace."""
+def kinds(folder: Path, names: set[str], images: int = 1600) -> dict[str, Kind]:
+    """The commands, each with its end in peace, on trainings of so many images."""
     empty = folder / "empty"
     empty.mkdir(parents=True)
-    configs(empty)
+    configs(empty, images)
     found = {}
     for model in MODELS:
         fit = ["fit", "--config", f"{model}.yaml", "--name", "a"]
         if names & {f"fit {model}", "evaluate"}:
             found[f"fit {model}"] = in_peace(Kind(f"fit {model}", fit, empty), folder / f"fit-{model}")
         if f"resume {model}" in names:
-            half = in_peace(Kind("half", [*fit, "--max_images", "800"], empty), folder / f"half-{model}")
-            argv = ["fit", "--ckpt", "runs/a", "--max_images", "1600"]
+            half = in_peace(Kind("half", [*fit, "--max_images", str(images // 2)], empty), folder / f"half-{model}")
+            argv = ["fit", "--ckpt", "runs/a", "--max_images", str(images)]
             found[f"resume {model}"] = in_peace(Kind(f"resume {model}", argv, half.after), folder / f"resume-{model}")
     if "evaluate" in names:
         argv = ["evaluate", "--ckpt", "runs/a", "--protocol"]
