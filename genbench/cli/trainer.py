@@ -48,7 +48,7 @@ from genbench.core import machine
 from genbench.core.arguments import loaded_classes
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
-from genbench.core.files import replacing
+from genbench.core.files import kept_elsewhere, replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import allow_tf32
 from genbench.core.strategy import PlayersDDP
@@ -98,6 +98,9 @@ class Run(Callback):
             "segments": [*self.segments[:-1], self.segments[-1] | {"to": module.images_seen}],
             "training": self._training(trainer, module),
         }
+        waiting = [row for logger in trainer.loggers if isinstance(logger, Curves) for row in logger.waiting]
+        if waiting:  # a disk that is full has no room for them: they go where the checkpoint goes
+            checkpoint["run"]["rows"] = waiting
         data = trainer.datamodule
         if isinstance(data, DataModule):
             cls = type(data)
@@ -111,10 +114,15 @@ class Run(Callback):
         before = checkpoint.get("run", {}).get("training") or {}
         self.command = checkpoint.get("run", {}).get("command") or self.command  # that began the run
         self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
+        if run_of(Path(trainer.ckpt_path)) == self.folder:
+            for logger in trainer.loggers:
+                if isinstance(logger, Curves):
+                    logger.waiting = list(checkpoint.get("run", {}).get("rows", []))
 
     def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
         self._started = time.monotonic()
         if trainer.is_global_zero:
+            (self.folder / "checkpoints").mkdir(exist_ok=True)  # where one that was kept elsewhere is to be moved
             with replacing(self.folder / "config.yaml") as file:
                 file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
             for logger in trainer.loggers:
@@ -385,7 +393,7 @@ class GenbenchCLI(LightningCLI):
     # ---- verbs --------------------------------------------------------------------------------------------------
 
     def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
-        trainer = self.trainer
+        trainer, kept = self.trainer, None
         try:
             if isinstance(datamodule, DataModule):
                 datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
@@ -399,12 +407,13 @@ class GenbenchCLI(LightningCLI):
             self._prepare(model, datamodule)
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
+            kept = kept_elsewhere(error)
             if trainer.is_global_zero and not isinstance(error, LostProcess):
                 self._say_how_to_go_on(error)  # a lost process says it itself, whichever is left
             raise
         finally:
             if is_first_process():
-                self.place.leave()
+                self.place.leave(wanted=kept is not None)
         if trainer.is_global_zero:
             self._say_where()
 
