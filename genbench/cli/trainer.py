@@ -42,13 +42,14 @@ from genbench.callbacks import (
 from genbench.cli import compose, preflight, resume
 from genbench.cli.lightning_settings import DEFAULTS, refuse_what_is_not_followed
 from genbench.cli.resume import Change
-from genbench.cli.runs import Place, find_checkpoint, inside, is_first_process, new_name, run_of, version_of
+from genbench.cli.runs import Place, inside, is_first_process, new_name, run_of, version_of
 from genbench.core import checkpoint as files
 from genbench.core import machine
 from genbench.core.arguments import loaded_classes
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import kept_elsewhere, replacing
+from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import allow_tf32
 from genbench.core.strategy import PlayersDDP
@@ -165,12 +166,14 @@ class GenbenchCLI(LightningCLI):
 
     verb = "fit"
     typed: list[str] = []  # what the person typed after the verb
+    found: Path | None = None  # the checkpoint of `--ckpt`
     name_flag: str | None = None  # `--name`, as typed: that of a config may be from before the folder was renamed
     settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
-        cls.verb, cls.typed, cls.settings = verb, list(typed), compose.settings(command)
+        GenbenchCLI.verb = verb  # of the whole process: `subcommands` knows no class
+        cls.typed, cls.settings, cls.found = list(typed), compose.settings(command), command.ckpt
         names = [flag.value for flag in command.flags if flag.path == ("name",)]
         cls.name_flag = names[-1] if names else None
         for key in ("model", "data"):  # `--model.help` alone is of the config's model
@@ -241,12 +244,11 @@ class GenbenchCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         refuse_what_players_cannot(config.trainer)
-        self.ckpt: Path | None = None
+        self.ckpt = self.found
         self.checkpoint: dict[str, Any] = {}
         self.changes: list[Change] = []
         self.place: Place | None = None
-        if config.ckpt:
-            self.ckpt = find_checkpoint(config.ckpt, Path(config.runs), config.name)
+        if self.ckpt is not None:
             self.read_at = version_of(self.ckpt)
             self.checkpoint = files.read(self.ckpt)
             self._same_model(self.checkpoint["genbench"]["model"], config.model.class_path)
@@ -288,6 +290,7 @@ class GenbenchCLI(LightningCLI):
         run, typed = (run_of(self.ckpt) if self.ckpt else None), self.name_flag
         if run is not None and typed in (None, run.name):
             self.place = Place(run, resumed=True)
+            config.name = run.name
             if is_first_process():
                 self.place.refuse_if_taken()
         else:
@@ -295,11 +298,11 @@ class GenbenchCLI(LightningCLI):
             if name is None:
                 stem = f"{config.model.class_path.split('.')[-1]}-{config.data.class_path.split('.')[-1]}".lower()
                 name = new_name(stem, Path(config.runs))
+            config.name = name
             self.place = Place(inside(Path(config.runs), name), resumed=False)
             if is_first_process():
                 self.place.take()
         self.folder = self.place.folder
-        config.name = self.folder.name
 
     def _same_model(self, trained: str, configured: str) -> None:
         if trained.rpartition(".")[2] != configured.rpartition(".")[2]:
@@ -351,9 +354,11 @@ class GenbenchCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except BaseException:
+        except BaseException as error:
             if self.place is not None:
                 self.place.leave()
+            if "got an unexpected keyword argument" in str(error):  # from `dict_kwargs`, which the parser cannot check
+                raise UserError(f"{compose.explained(str(error))}. Leave it out of `dict_kwargs`.") from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -408,7 +413,8 @@ class GenbenchCLI(LightningCLI):
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
             kept = kept_elsewhere(error)
-            if trainer.is_global_zero and not isinstance(error, LostProcess):
+            began = trainer.state.fn is not None
+            if began and trainer.is_global_zero and not isinstance(error, LostProcess):
                 self._say_how_to_go_on(error)  # a lost process says it itself, whichever is left
             raise
         finally:
@@ -478,7 +484,9 @@ class GenbenchCLI(LightningCLI):
         """Whether a run that has reached its budget was killed before its last pictures and curves were made."""
         curves, metrics = self.folder / "curves.png", self.folder / "metrics.csv"
         if metrics.is_file() and not (curves.is_file() and curves.stat().st_mtime >= metrics.stat().st_mtime):
-            return True
+            with suppress(Unreadable):  # of which there will be none; training says so
+                if Curves(self.folder).series():
+                    return True
         film = self._get(self.config, "pictures").film
         kinds = {Samples: "samples", Reconstructs: "reconstructions", Translates: "translations", Segments: "masks"}
         for capability, name in kinds.items():

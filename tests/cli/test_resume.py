@@ -186,6 +186,21 @@ def test_batch_size_precision_and_augmentation_are_applied_said_and_recorded(cli
     assert saved(half)["genbench"]["updates"] == {"vae": 15}  # ten steps of 16 images and five of 32
 
 
+def test_last_means_the_newest_folder_also_where_it_was_called_otherwise_before(cli, half):
+    half.rename("runs/renamed")
+    assert cli("fit", "--ckpt", "last", "--max_images", "240")[0] == 0
+    assert saved("runs/renamed")["genbench"]["images_seen"] == 240
+
+
+def test_a_finished_run_whose_curves_have_one_row_is_done(cli, config):
+    status, _, _ = cli("fit", "--config", config("vae", monitor={}), "--name", "deep/er", "--max_images", "16")
+    assert status == 0 and "name: deep/er" in Path("runs/deep/er/config.yaml").read_text()
+    assert not Path("runs/deep/er/curves.png").exists()
+    before = contents("runs")
+    status, _, err = cli("fit", "--ckpt", "runs/deep/er")
+    assert status == 2 and "it is done" in err and "Stopped" not in err and contents("runs") == before
+
+
 def test_a_moved_or_copied_run_goes_on_in_place(cli, half):
     half.rename("runs/renamed")
     assert cli("fit", "--ckpt", "runs/renamed", "--max_images", "240")[0] == 0
