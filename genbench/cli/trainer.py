@@ -336,10 +336,10 @@ class GenbenchCLI(LightningCLI):
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
-        if seed is False or (seed is not True and not 0 <= seed < 2**32):
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:  # Lightning takes `true` for 0
             raise UserError(
-                f"--seed_everything {seed}: every run has a seed. Give a whole number from 0 to {2**32 - 1}, or true "
-                "for one by chance."
+                f"--seed_everything {str(seed).lower()}: every run has a seed. Give a whole number from 0 to "
+                f"{2**32 - 1}."
             )
         super()._set_seed()
 

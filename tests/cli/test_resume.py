@@ -64,6 +64,22 @@ def test_a_new_learning_rate_takes_effect_and_config_checkpoint_curve_and_record
     assert record.run["segments"] == state["run"]["segments"]
 
 
+def test_an_argument_that_the_run_had_not_given_is_said_and_begins_a_segment(cli, config):
+    own = ("--model.optimizer", "{class_path: torch.optim.AdamW, lr: 1e-3}", "--model.schedule", "{warmup: 0.1}")
+    cli("fit", "--config", config("vae"), "--name", "run", "--max_images", "160", *own)
+    more = ("--model.optimizer.weight_decay", "0.5", "--model.schedule.decay_from", "0.5")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "176", *more)
+    assert status == 0 and "changed: model.optimizer.weight_decay none -> 0.5" in err
+    state = saved("runs/run")
+    assert state["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.5
+    changed = {"model.optimizer.weight_decay": [None, 0.5], "model.schedule.decay_from": [None, 0.5]}
+    assert state["run"]["segments"][1]["changed"] == changed | {"max_images": [160, 176]}
+    before = contents("runs/run")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "192", "--model.optimizer.amsgrad", "true")
+    assert status == 2 and "model.optimizer.amsgrad none -> true" in err and "Stopped" not in err
+    assert contents("runs/run") == before
+
+
 def test_weights_equal_those_of_a_run_whose_optimizer_was_changed_by_hand(cli, config, half):
     from lightning import Trainer
 
@@ -152,6 +168,7 @@ def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, con
         (["--data.binarize", "static"], "data.binarize none -> static"),
         (["--data", "Shapes"], "data genbench.data.Digits -> genbench.data.Shapes"),
         (["--seed_everything", "7"], "seed_everything 0 -> 7"),
+        (["--seed_everything", "true"], "every run has a seed. Give a whole number"),
         (["--model.optimizer", "{class_path: torch.optim.SGD, lr: 0.1}"], "another optimizer"),
         (["--checkpoint.monitor", "val/mispelled", "--quality.every_images", "16"], "val/mispelled"),
         (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "must come after the one before"),
