@@ -419,3 +419,10 @@ def test_only_headers_are_read_until_images_are_wanted(tmp_path):
     file = ArrayFile(medmnist(tmp_path, extra=np.array([Trap(tmp_path)], dtype=object)))
     assert file.members["train_images"][0].shape == (16, 8, 8) and file.members["extra"][0].pickled
     assert all(member._array is None for members in file.members.values() for member in members)
+
+
+def test_images_counted_by_the_last_axis_are_refused(tmp_path):
+    saved(tmp_path / "x.npz", images=np.zeros((8, 8, 24), np.uint8))
+    with pytest.raises(UserError, match=r"may be \[N, H, W\] or \[H, W, N\]. Say `--data.layout NHW`"):
+        load(tmp_path / "x.npz")
+    assert sum(len(load(tmp_path / "x.npz", layout="NHW").source(s)) for s in ("train", "val", "test")) == 8
