@@ -101,7 +101,11 @@ class Run(Callback):
         data = trainer.datamodule
         if isinstance(data, DataModule):
             cls = type(data)
-            checkpoint["data"] = {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": data.arguments}
+            checkpoint["data"] = {
+                "class": f"{cls.__module__}.{cls.__qualname__}",
+                "arguments": data.arguments,
+                "contents": data.contents(),
+            }
 
     def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         before = checkpoint.get("run", {}).get("training") or {}
@@ -392,7 +396,7 @@ class GenbenchCLI(LightningCLI):
                     f"{'×'.join(map(str, model.spec.shape))} -> {self.folder}"
                 )
             preflight.check(trainer, model, datamodule, self._get(self.config, "protocol"))
-            self._prepare(model)
+            self._prepare(model, datamodule)
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
             if trainer.is_global_zero and not isinstance(error, LostProcess):
@@ -404,13 +408,14 @@ class GenbenchCLI(LightningCLI):
         if trainer.is_global_zero:
             self._say_where()
 
-    def _prepare(self, model: GenerativeModule) -> None:
+    def _prepare(self, model: GenerativeModule, data: LightningDataModule) -> None:
         """The last checks before anything is written, what the user should know, and the lock of the folder."""
         budget = self._get(self.config, "max_images")
         notes = model.look_ahead(budget)
         state, changeable = self.checkpoint.get("run") or {}, type(model).changeable
         if self.ckpt is not None:
             files.refuse_misfit(self.checkpoint, model, self.ckpt, training=True)
+            resume.refuse_other_contents(self.checkpoint.get("data") or {}, data, self.changes, self.ckpt)
             resume.refuse_other_optimizers(self.checkpoint["genbench"].get("optimizers") or {}, model, self.ckpt)
             seen = self.checkpoint["genbench"]["images_seen"]
             if seen >= budget and not (self.place.resumed and self._lacks(model, seen)):

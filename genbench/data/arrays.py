@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from genbench.core.arguments import Bounds, Whole
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.arguments import Bounds, Whole, key_of
+from genbench.core.errors import UserError
 from genbench.core.files import kind_of
 from genbench.data.base import ImageData, Split, Stage, free_memory
 from genbench.data.layouts import SPLIT_FOLDERS, listed
@@ -90,12 +90,17 @@ class ArrayImages(ImageData):
             self.native_size, self.native_fit = 32, "pad"
         self.native_channels = 1 if all(shape[2] == 1 for shape in shapes) else 3
         super().__init__(**kwargs)
-        refuse_below(0, {"data.test_size": test_size})
         self.test_size = test_size
         self.own_splits = tuple(self.images)
         self.label: dict[Stage, torch.Tensor] = {}
         if labels:
             self._read_labels(labels_key)
+
+    def contents(self) -> str:
+        labels = {stage: label.tolist() for stage, label in self.label.items()}
+        return key_of(
+            {s: [images.name, images.count, list(images.shape), labels.get(s)] for s, images in self.images.items()}
+        )
 
     def split(self, stage: Stage) -> Split:
         images = self.images[stage].opened()

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from genbench.core.arguments import Whole
+from genbench.core.arguments import Whole, key_of
 from genbench.core.errors import UserError
 from genbench.core.files import ordinary
 from genbench.data import medical
@@ -103,6 +103,9 @@ class ImageFolder(ImageData):
                 f"{self.path}: {' and '.join(sorted(cut))} images are frames of the same "
                 f"{'file' if files == 1 else 'files'} as the training images, since there are no others."
             )
+
+    def contents(self) -> str:
+        return key_of({stage: [[str(name), folder] for name, folder in some] for stage, some in self.images.items()})
 
     def split(self, stage: Stage) -> Split:
         names, folders = zip(*self.images[stage], strict=True)

@@ -333,6 +333,37 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_gets_what_is_missi
     assert status == 2 and "it is done" in err
 
 
+def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
+    from PIL import Image
+
+    Path("in").mkdir()
+    for k in range(60):
+        Image.new("L", (16, 16), k * 4).save(f"in/{k:02}.png")
+    data = ("--data", "ImageFolder", "--data.path", "in", "--data.batch_size", "16", "--data.channels", "1")
+    small = (
+        "--data.size",
+        "16",
+        "--data.val_size",
+        "10",
+        "--quality.samples",
+        "10",
+        "--quality.extractor",
+        "digitsnet",
+    )
+    cli("fit", "--config", config("vae"), "--name", "run", *data, *small, "--max_images", "32")
+    shutil.copytree("in", "moved")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "64", "--data.path", "moved")
+    assert status == 0 and "changed: data.path in -> moved" in err
+    assert len(saved("runs/run")["run"]["segments"]) == 1
+    before = contents("runs/run")
+    Path("moved/07.png").unlink()
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
+    assert status == 2 and "the images there are not those that it was trained on" in err
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96", "--data.path", "in")
+    assert status == 0, err
+    assert before.keys() <= contents("runs/run").keys()
+
+
 def test_going_on_from_a_checkpoint_that_is_not_the_last_is_said(cli, half):
     cli("fit", "--ckpt", half, "--max_images", "240", "--checkpoint.keep_every", "80")
     shutil.copy(half / "checkpoints/0000000240.ckpt", half / "checkpoints/kept.ckpt")
