@@ -579,6 +579,8 @@ class ArrayFile:
 
 def find(path: str, root: Path) -> Path:
     """An .npy or .npz file or a folder, as it is or below the data root. Raises UserError where there is none."""
+    if not path.strip():
+        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
     places = [Path(path).expanduser(), root / path]
     for place in places:
         refuse_special(place)

@@ -137,6 +137,8 @@ def grouped(pictures: Sequence[Picture]) -> Tensor | None:
 
 def find(path: str, root: Path) -> Path:
     """A folder, zip or file of several pictures, as it is or below the data root. Raises UserError without one."""
+    if not path.strip():
+        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
     places = [Path(path).expanduser(), root / path]
     for place in places:
         if place.exists() and not place.is_dir():

@@ -125,7 +125,7 @@ def layout(
         if "" in known and len(known) > 1:
             loose = [name for name, folder in out.images["train"] if not folder]
             out.notes.append(
-                f"{len(loose)} training images lie in no class folder ({listed(loose)}), so no folder is taken as a class."
+                f"{len(loose)} training images lie in no class folder ({listed(loose)}), so no folder is a class."
             )
         elif len(known) > 1:
             numbered = numbers is not None and known <= set(numbers.values())
@@ -142,7 +142,7 @@ def _like_split(folder: str) -> Stage | None:
 
 
 def _refuse_like_splits(names: Sequence[str], parts: Sequence[tuple[str, ...]], path: Path) -> None:
-    """Raise UserError where folders seem to be splits that were not read as such: their images would all be trained on."""
+    """Raise UserError where folders seem to be splits and were not read as such: all would be trained on."""
     for depth in range(max(map(len, parts)) - 1):
         folders = [found[depth] if len(found) > depth + 1 else "" for found in parts]
         like = {stage: folder for folder in sorted(set(folders)) if (stage := _like_split(folder))}

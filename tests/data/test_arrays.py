@@ -146,8 +146,8 @@ def test_cifar10c_without_a_severity_asks_for_one(tmp_path):
     corrupted(tmp_path)
     with pytest.raises(UserError, match="five severities of 10 images, .*: `--data.severity 1` to 5"):
         load(tmp_path / "gaussian_noise.npy")
-    for severity in (0, 6):
-        with pytest.raises(UserError, match=f"data.severity is {severity}; it is from 1 to 5"):
+    for severity, bound in ((0, "least 1"), (6, "most 5")):
+        with pytest.raises(UserError, match=f"data.severity is {severity}; it must be at {bound}"):
             load(tmp_path, severity=severity)
     np.save(tmp_path / "fog.npy", rgb(50))
     with pytest.raises(UserError, match="several arrays of images: fog .*gaussian_noise .* `--data.key fog`"):
@@ -426,3 +426,8 @@ def test_images_counted_by_the_last_axis_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"may be \[N, H, W\] or \[H, W, N\]. Say `--data.layout NHW`"):
         load(tmp_path / "x.npz")
     assert sum(len(load(tmp_path / "x.npz", layout="NHW").source(s)) for s in ("train", "val", "test")) == 8
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(UserError, match="data.path is empty"):
+        load("")

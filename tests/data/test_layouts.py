@@ -120,7 +120,7 @@ def tiny(told):
 
 
 def test_tiny_imagenet_has_the_labels_of_its_text_file(make):
-    data = load(make(annotated(6)))
+    data = load(make(tiny(6)))
     assert data.classes == ("n0", "n1", "n2")
     assert len(labeled(data, "train")) == 12
     assert [name for _, name in labeled(data, "val")] == ["n0", "n1", "n2"] * 2
@@ -129,12 +129,12 @@ def test_tiny_imagenet_has_the_labels_of_its_text_file(make):
 
 
 def test_tiny_imagenet_without_its_text_file_validates_without_labels(make):
-    data = load(make(annotated(None)))
+    data = load(make(tiny(None)))
     assert data.classes == ("n0", "n1", "n2") and data.source("val").everything.label is None
 
 
 def test_validation_images_that_the_text_file_lacks_are_named(make):
-    path = make(annotated(4))
+    path = make(tiny(4))
     with pytest.raises(UserError, match=r"val_annotations.txt in .* names no class for .*val_4.JPEG, .*val_5.JPEG"):
         load(path)
     assert len(load(path, labels=False).source("val")) == 6
