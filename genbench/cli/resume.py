@@ -160,7 +160,7 @@ def refuse_other_optimizers(trained: dict[str, str], model: GenerativeModule, pa
 
 
 def refuse_other_contents(trained: dict[str, Any], data: Any, found: list[Change], path: Path) -> None:
-    """Raise UserError where other images lie in the folder or file than the run was trained on.
+    """Raise UserError where other images lie in the folder or file than the run was trained on, or have another range.
 
     Args:
         trained: What the checkpoint has of its data
@@ -176,6 +176,12 @@ def refuse_other_contents(trained: dict[str, Any], data: Any, found: list[Change
             f"{path} cannot go on with {place}: the images there are not those that it was trained on (by their names, "
             "number and labels), so that their order and the images held out would change. Bring the former back, or "
             "begin a new run without `--ckpt`."
+        )
+    values = [(trained.get("arguments") or {}).get("range"), now is not None and data.arguments.get("range")]
+    if all(values) and values[0] != values[1]:
+        raise UserError(
+            f"{path} was trained with the range {values[0]} of stored values, and the training images now have "
+            f"{values[1]}: their pixels have changed. Bring the former back, or begin a new run without `--ckpt`."
         )
     if moved and before is None:
         raise UserError(

@@ -484,6 +484,11 @@ class ArrayFile:
                 return "NCHW"
         elif len(shape) == 3:
             fits = ["NHW"]
+            if asked is None and shape[0] == shape[1] != shape[2] and shape[2] > 4:
+                raise UserError(
+                    f"{said}, whose axes may be [N, H, W] or [H, W, N]. Say `{flag} NHW` where the first counts the "
+                    "images, or move the last to the front and save it so."
+                )
             if asked is None and (shape[0] == 3 or (shape[2] in (1, 3, 4) and shape[1] != shape[2])):
                 raise UserError(
                     f"{said}, which may be one image or many. Say `{flag} NHW` where each is gray, or give "
@@ -574,6 +579,8 @@ class ArrayFile:
 
 def find(path: str, root: Path) -> Path:
     """An .npy or .npz file or a folder, as it is or below the data root. Raises UserError where there is none."""
+    if not path.strip():
+        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
     places = [Path(path).expanduser(), root / path]
     for place in places:
         refuse_special(place)

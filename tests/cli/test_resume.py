@@ -388,6 +388,12 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     assert status == 0 and "changed: data.path in -> moved" in err
     assert len(saved("runs/run")["run"]["segments"]) == 1
     before = contents("runs/run")
+    for file in Path("moved").iterdir():
+        Image.open(file).point(lambda value: value > 100, "L").save(file)
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
+    assert (
+        status == 2 and "was trained with the range dtype of stored values, and the training images now have 0,1" in err
+    )
     Path("moved/07.png").unlink()
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
     assert status == 2 and "the images there are not those that it was trained on" in err
