@@ -92,6 +92,16 @@ class Curves(Logger):
         """
         return history.read(self.path).rows
 
+    def series(self) -> dict[str, list[tuple[int, float]]]:
+        """What `plot` draws: column -> (images seen, value), of those that have two values at least."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for row in self.rows():
+            for name, text in row.items():
+                value = _number(text)
+                if name != COLUMN and value is not None:
+                    found.setdefault(name, []).append((int(row[COLUMN]), value))
+        return {name: points for name, points in found.items() if len(points) > 1 and not name.endswith("/lr")}
+
     def _look(self) -> None:
         """Learn the columns; mend or set aside what another program has made of the file."""
         if self._left_as == self._mark():
@@ -184,13 +194,7 @@ class Curves(Logger):
         from matplotlib.ticker import EngFormatter
 
         self._look()
-        series: dict[str, list[tuple[int, float]]] = {}
-        for row in self.rows():
-            for name, text in row.items():
-                value = _number(text)
-                if name != COLUMN and value is not None:
-                    series.setdefault(name, []).append((int(row[COLUMN]), value))
-        series = {name: points for name, points in series.items() if len(points) > 1 and not name.endswith("/lr")}
+        series = self.series()
         if not series:
             return None
         panels = in_panels(series)

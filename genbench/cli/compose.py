@@ -32,6 +32,7 @@ ROOT = (*SINGLE, *GROUPS, "model", "data")
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 SCALARS = (str, bytes, int, float, complex, types.NoneType, os.PathLike, enum.Enum, timedelta)
 COLLECTIONS = (list, tuple, set, frozenset)
+NULLS = ("", "~", "null", "Null", "NULL")
 SEXAGESIMAL = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?")
 
 
@@ -56,6 +57,7 @@ class Command:
     own      how many of them, from the first, are the config of the run that `--ckpt` names
     flags    in their order
     asked    what asks for text in place of a run: `--help`, `--print_config`, `--model.help DCGAN`
+    ckpt     the checkpoint that `--ckpt` means, by the `name` and `runs` that were given and not those of its run
     """
 
     verb: str
@@ -63,6 +65,7 @@ class Command:
     own: int = 0
     flags: list[Flag] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    ckpt: Path | None = None
 
     def value(self, name: str) -> Any:
         """The last value of a setting that has no parts, from flags, else from configs; None if it is not set."""
@@ -486,6 +489,8 @@ def value_of(text: str, source: str) -> Any:
     except UserError:
         if collection:
             raise
+        return text
+    if found is None and text.strip() not in NULLS:  # a comment alone, such as `#1`
         return text
     return text if isinstance(found, str) or (isinstance(found, (list, dict)) and not collection) else found
 

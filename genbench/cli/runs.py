@@ -29,6 +29,8 @@ def import_modules(argv: list[str]) -> list[str]:
             rest.append(argument)
             continue
         module = value if equals else next(given, "")
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise UserError(f"--import {module!r} is not the name of a module. Give one such as `my.module`.")
         if "" not in sys.path:
             sys.path.insert(0, "")  # as for `python script.py`: modules of the folder that one is in
         try:
