@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "WANDB_MODE": "disabled"}
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes
 
 import injected
 import torch
@@ -51,6 +51,7 @@ MODELS = {
 }
 # of a record, from one measurement to the next; and of its run, from one training to the next
 VARIES, OF_TRAINING = ("cost", "training", "environment", "created"), ("checkpoint_hash", "config", "command", "suite")
+TERMINAL = {"COLUMNS": "160"}
 PATIENCE = 300.0  # seconds for a command
 
 # how many faults of each kind, by command
@@ -77,7 +78,9 @@ class Command:
         self._said = [temporary.parent / name for name in ("stdout", "stderr")]
         self.began = time.monotonic()
         if argv[0] == "suite":
-            environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": _path_with_shim(temporary.parent)}
+            environment = (
+                os.environ | TERMINAL | {"TMPDIR": str(temporary), "PYTHONPATH": _path_with_shim(temporary.parent)}
+            )
             environment |= {injected.VARIABLE: json.dumps(fault)} if fault else {}
             with open(self._said[0], "wb") as out, open(self._said[1], "wb") as err:
                 self.process = subprocess.Popen(
@@ -98,7 +101,8 @@ class Command:
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(k, "w"), write_through=True) for k in (1, 2))
             os.chdir(self.folder)
-            os.environ["TMPDIR"], sys.argv = str(temporary), ["genbench", *self.argv]
+            os.environ |= TERMINAL | {"TMPDIR": str(temporary)}
+            sys.argv = ["genbench", *self.argv]
             tempfile.tempdir = None
             torch.set_num_threads(1)  # the weights depend on it
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -484,7 +488,8 @@ def filled(trial: Trial, draw: random.Random, mounted: bool, at: int | None = No
         need(status in (0, 2) or (kind.name == "suite" and status == 1), f"exit status {status}")
         failed = [line for line in said.splitlines() if "No space left" in line]
         if status:
-            need(failed or "disk is full" in said or "MB" in said, "nothing says that the disk is full")
+            full = failed or re.search("disk (of .*)?is full", said)
+            need(full or "MB" in said, "nothing says that the disk is full")
             need(kind.name == "suite" or "work" in said or "runs/" in said, "no path is named")
         whole_at_last(trial)
         make_room()

@@ -17,6 +17,7 @@ import faults
 @pytest.fixture(scope="module")
 def peace(tmp_path_factory):
     """Commands, and what they end with in peace."""
+    faults.warm()
     return faults.kinds(tmp_path_factory.mktemp("peace"), {"fit vae", "resume dcgan", "evaluate"}, images=480)
 
 
