@@ -3,14 +3,14 @@
 #
 # Expected: a PostHocEMA object that was just built synthesizes from the snapshots that it took itself, or refuses a
 # folder that already holds others.
-# Seen: every .pt file in checkpoint_folder is used. The default folder has one fixed name in the working directory, the
-# files are named by step alone, and a second, shorter run overwrites some and reads the rest. The weights are solved by
-# least squares, so the result need not even lie between the two runs.
+# Seen: every .pt file in checkpoint_folder is used. The default folder has one fixed name in the working directory,
+# the files are named by step alone, and a second, shorter run overwrites some and reads the rest. The weights are
+# solved by least squares, so the result need not even lie between the two runs.
 # Why it matters: the second of two trainings in one folder gets sampling weights that belong to neither, in silence.
 #
 # Measured on 2026-11-28 with ema-pytorch 0.8.3, torch 2.13.0 (2.14.1 behaves the same), Python 3.11.
-# Output seen: a run whose weight is always 5 synthesizes 5.00 in a folder of its own and -0.67 in a folder where a longer
-#   run had a weight of 1
+# Output seen: a run whose weight is always 5 synthesizes 5.00 in a folder of its own and -0.67 in a folder where a
+#   longer run had a weight of 1
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -2,23 +2,23 @@
 # Lightning's EMAWeightAveraging in a GAN can replace the trained network by the untrained one when training ends.
 #
 # Expected: update_every_n_steps=2 averages the weights after every second batch, whatever the number of optimizers.
-# Seen: Lightning's global_step counts the steps of every optimizer, so with two optimizers it grows by 2 per batch. The
-# callback updates where (global_step - 1) is a multiple of update_every_n_steps. That number is always odd, so with any
-# even interval no update ever happens, in silence. At the end of training the average, which is a copy of the weights
-# before the first step, is copied into the model. With an interval of 1 or 3 it works.
+# Seen: Lightning's global_step counts the steps of every optimizer, so with two optimizers it grows by 2 per batch.
+# The callback updates where (global_step - 1) is a multiple of update_every_n_steps. That number is always odd, so
+# with any even interval no update ever happens, in silence. At the end of training the average, which is a copy of the
+# weights before the first step, is copied into the model. With an interval of 1 or 3 it works.
 # Why it matters: GANs have two optimizers. Everything that was learned is gone from the model after fit, while the
 # losses on the way were right.
 #
 # Measured on 2026-11-28 with lightning 2.6.6, torch 2.13.0 (2.14.1 behaves the same), Python 3.11.
-# Output seen: two optimizers, 20 batches, weight from 0 to -20: every 1: 20 updates, ends at -19.00;
-#   every 2: 0 updates, ends at 0.00; every 3: 7 updates, ends at -17.05; one optimizer, every 2: 10 updates, ends at -17.00
+# Output seen: two optimizers, 20 batches, weight from 0 to -20: every 1: 20 updates, ends at -19.00; every 2: 0
+#   updates, ends at 0.00; every 3: 7 updates, ends at -17.05; one optimizer, every 2: 10 updates, ends at -17.00
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet 'torch==2.13.0' 'lightning==2.6.6' 'numpy==2.4.6'
 cd "$folder"
-venv/bin/python - <<'PY'
+venv/bin/python -W ignore - <<'PY'
 import logging
 
 import lightning as L

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # No display function of pydicom inverts a MONOCHROME1 image, in which the lowest value is white.
 #
-# Expected: pixel_array, apply_voi_lut or at least apply_presentation_lut, whose name promises values ready for a display,
-# inverts an image whose Photometric Interpretation is MONOCHROME1, as a viewer does.
-# Seen: apply_presentation_lut looks at the element Presentation LUT Shape alone, which many radiographs do not have. The
-# whole chain modality, window, presentation gives the same array for MONOCHROME1 and MONOCHROME2.
+# Expected: pixel_array, apply_voi_lut or at least apply_presentation_lut, whose name promises values ready for a
+# display, inverts an image whose Photometric Interpretation is MONOCHROME1, as a viewer does.
+# Seen: apply_presentation_lut looks at the element Presentation LUT Shape alone, which many radiographs do not have.
+# The whole chain modality, window, presentation gives the same array for MONOCHROME1 and MONOCHROME2.
 # Why it matters: chest X-ray sets hold both kinds. Without a rule of one's own, a part of the training images is a
 # negative, bones black, and the generative model learns a mixture of both.
 #
 # Measured on 2026-11-28 with pydicom 3.0.2, numpy 2.4.6, Python 3.11.
-# Output seen: after all three functions MONOCHROME1 0, 1365, 2730, 4095; MONOCHROME2 0, 1365, 2730, 4095;
-#   with Presentation LUT Shape INVERSE: 4095, 2730, 1365, 0 (MONOCHROME1), 4095, 2730, 1365, 0 (MONOCHROME2)
+# Output seen: after all three functions MONOCHROME1 0, 1365, 2730, 4095; MONOCHROME2 0, 1365, 2730, 4095; with
+#   Presentation LUT Shape INVERSE: 4095, 2730, 1365, 0 (MONOCHROME1), 4095, 2730, 1365, 0 (MONOCHROME2)
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # torch.load reads a damaged checkpoint without an error, although the file itself can prove the damage.
 #
-# Expected: a checkpoint is a zip file, and a zip file stores a CRC-32 of every member, so a bit that flips on a disk or
-# in a transfer makes the load fail.
+# Expected: a checkpoint is a zip file, and a zip file stores a CRC-32 of every member, so a bit that flips on a disk
+# or in a transfer makes the load fail.
 # Seen: the CRC-32 of the tensors is written and never checked. One flipped bit turns a weight of 1 into infinity, in
 # silence. Python's own zipfile module names the damaged member.
-# Why it matters: long trainings are resumed and models are scored from files that were copied between machines. The run
-# goes on with a wrong weight, and nothing says so. Check the file with zipfile.ZipFile(path).testzip() first.
+# Why it matters: long trainings are resumed and models are scored from files that were copied between machines. The
+# run goes on with a wrong weight, and nothing says so. Check the file with zipfile.ZipFile(path).testzip() first.
 #
 # Measured on 2026-11-28 with torch 2.13.0 (2.14.1 behaves the same), Python 3.11.
 # Output seen: zipfile names archive/data/0 as damaged; torch.load returns w[0] = inf without an error or a warning

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# An optimizer that knows the names of its parameters still takes a checkpoint by position, and then takes its names too.
+# An optimizer that knows the names of its parameters still takes a checkpoint by position, and then takes its names
+# too.
 #
-# Expected: torch.optim.Adam(model.named_parameters()) stores names in its state, so load_state_dict gives each moment to
-# the parameter of that name, as a module's load_state_dict does, or raises.
-# Seen: the order alone counts. If two layers of one shape were exchanged in the model's __init__, the weights go to the
-# right layers and Adam's moments go to the wrong ones, without a warning. Afterwards the optimizer's param_names are
-# those of the checkpoint, so that they no longer name its own parameters and the exchange cannot be seen in them.
-# Why it matters: reordering attributes of a model looks harmless, loads with strict=True, and spoils a resumed training.
+# Expected: torch.optim.Adam(model.named_parameters()) stores names in its state, so load_state_dict gives each moment
+# to the parameter of that name, as a module's load_state_dict does, or raises.
+# Seen: the order alone counts. If two layers of one shape were exchanged in the model's __init__, the weights go to
+# the right layers and Adam's moments go to the wrong ones, without a warning. Afterwards the optimizer's param_names
+# are those of the checkpoint, so that they no longer name its own parameters and the exchange cannot be seen in them.
+# Why it matters: reordering attributes of a model looks harmless, loads with strict=True, and spoils a resumed
+# training.
 #
 # Measured on 2026-11-28 with torch 2.13.0 (2.14.1 behaves the same), Python 3.11.
-# Output seen: first moments saved: encoder 0.1, decoder 10.0; after loading: decoder 0.1, encoder 10.0;
-#   the optimizer calls its parameters encoder.weight, decoder.weight, but they are decoder.weight, encoder.weight
+# Output seen: first moments saved: encoder 0.1, decoder 10.0; after loading: decoder 0.1, encoder 10.0; the optimizer
+#   calls its parameters encoder.weight, decoder.weight, but they are decoder.weight, encoder.weight
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

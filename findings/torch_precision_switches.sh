@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # After PyTorch's new precision switches have been used, reading an old one raises; writing the old one does not.
 #
-# Expected: torch.get_float32_matmul_precision() is a plain getter that can be called at any time, above all on a machine
-# without a GPU, where TF32 does not exist.
+# Expected: torch.get_float32_matmul_precision() is a plain getter that can be called at any time, above all on a
+# machine without a GPU, where TF32 does not exist.
 # Seen: once any code has set torch.backends.cuda.matmul.fp32_precision, both old getters for matrix products raise
-# RuntimeError. torch.backends.cudnn.allow_tf32 can still be read. Setting an old switch works, and repairs the getters.
-# Why it matters: a function that saves the precision, sets its own and restores the old one fails if any imported module
-# used the new names, perhaps after a whole training and before its result is saved.
+# RuntimeError. torch.backends.cudnn.allow_tf32 can still be read. Setting an old switch works, and repairs the
+# getters.
+# Why it matters: a function that saves the precision, sets its own and restores the old one fails if any imported
+# module used the new names, perhaps after a whole training and before its result is saved.
 #
 # Measured on 2026-11-28 with torch 2.13.0 (2.14.1 behaves the same), Python 3.11, no GPU.
-# Output seen: after fp32_precision = "tf32": get_float32_matmul_precision raises RuntimeError,
-#   cuda.matmul.allow_tf32 raises RuntimeError, cudnn.allow_tf32 is True; after both old setters the getter says high
+# Output seen: after fp32_precision = "tf32": get_float32_matmul_precision raises RuntimeError, cuda.matmul.allow_tf32
+#   raises RuntimeError, cudnn.allow_tf32 is True; after both old setters the getter says high
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# With one seed, the first latents of a larger batch differ from the same latents of a smaller batch: in the last values.
+# With one seed, the first latents of a larger batch differ from the same latents of a smaller batch: in the last
+# values.
 #
 # Expected: on a CPU, torch.randn after manual_seed(0) gives a stream of numbers, so a batch of 2 holds the first 2
 # latents of a batch of 4. torch.rand does exactly that.
 # Seen: randn fills blocks of 16. If the number of values is no multiple of 16, its last 16 values are drawn again, so
 # the last latent of the smaller batch differs in its last 16 numbers. Below 16 values another algorithm runs, and not
 # one of 15 numbers agrees with the first 15 of 16.
-# Why it matters: a fixed seed for a grid of samples shows slightly other images when more are asked for. With latents of
-# 8 numbers, the first of two images differs from the same image drawn alone. Draw a fixed number and cut, or seed each
-# image.
+# Why it matters: a fixed seed for a grid of samples shows slightly other images when more are asked for. With latents
+# of 8 numbers, the first of two images differs from the same image drawn alone. Draw a fixed number and cut, or seed
+# each image.
 #
 # Measured on 2026-11-28 with torch 2.13.0 (2.14.1 behaves the same), Python 3.11, on a CPU.
-# Output seen: 2 latents of 100 against the first 2 of 4: equal values 100 and 84 (randn), 100 and 100 (rand);
-#   15 values against the first 15 of 16: equal values 0
+# Output seen: 2 latents of 100 against the first 2 of 4: equal values 100 and 84 (randn), 100 and 100 (rand); 15
+#   values against the first 15 of 16: equal values 0
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

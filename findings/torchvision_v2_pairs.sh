@@ -8,14 +8,14 @@
 # Why it matters: a paired model (pix2pix, colorization, super-resolution) is trained on half of its pairs with the
 # target mirrored against the input. Wrap every image in tv_tensors.Image.
 #
-# Measured on 2026-11-28 with torchvision 0.28.0 and torch 2.13.0 (0.29.1 with 2.14.1 behaves the same), Python 3.11.
-# Output seen: RandomHorizontalFlip(p=1): tensor, tensor -> True, False; Image, tensor -> True, False;
-#   Image, Image -> True, True
+# Measured on 2026-11-28 with torchvision 0.29.1 and torch 2.14.1, Python 3.11.
+# Output seen: RandomHorizontalFlip(p=1): tensor, tensor -> True, False; Image, tensor -> True, False; Image, Image ->
+#   True, True
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet 'torch==2.13.0' 'torchvision==0.28.0' 'numpy==2.4.6'
+"$folder/venv/bin/pip" install --quiet 'torch==2.14.1' 'torchvision==0.29.1' 'numpy==2.4.6'
 cd "$folder"
 venv/bin/python - <<'PY'
 import warnings
@@ -41,7 +41,6 @@ mixed = flipped(Image(picture), picture.clone())
 wrapped = flipped(Image(picture), Image(picture))
 assert (plain, mixed, wrapped) == ((True, False), (True, False), (True, True)), (plain, mixed, wrapped)
 print(
-    "RandomHorizontalFlip(p=1): tensor, tensor -> True, False; Image, tensor -> True, False; "
-    "Image, Image -> True, True"
+    "RandomHorizontalFlip(p=1): tensor, tensor -> True, False; Image, tensor -> True, False; Image, Image -> True, True"
 )
 PY

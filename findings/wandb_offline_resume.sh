@@ -3,10 +3,11 @@
 #
 # Expected: resume="must" raises if there is no run of that id, and otherwise goes on behind the last step. The records
 # of the first part lie in the same wandb folder, so an offline run could know both.
-# Seen: offline, the first call is accepted without any earlier run. The second one makes another folder for the same id,
-# run.resumed is False, run.step is 0, and rows are written as steps 0, 1, 2 again. The client says nothing about it.
-# Why it matters: a training that is resumed on a cluster without a network has two curves over the same steps, of which
-# both claim to be the same run. Log with an explicit step, and upload every folder of that id in order.
+# Seen: offline, the first call is accepted without any earlier run. The second one makes another folder for the same
+# id, run.resumed is False, run.step is 0, and rows are written as steps 0, 1, 2 again. The client says nothing about
+# it.
+# Why it matters: a training that is resumed on a cluster without a network has two curves over the same steps, of
+# which both claim to be the same run. Log with an explicit step, and upload every folder of that id in order.
 #
 # Measured on 2026-11-28 with wandb 0.31.0, Python 3.11, WANDB_MODE=offline, no account.
 # Output seen: part 1: resumed False, first step 0, rows at steps 0, 1, 2; part 2: resumed False, first step 0, rows at
