@@ -9,7 +9,7 @@
 # Why it matters: the second of two trainings in one folder gets sampling weights that belong to neither, in silence.
 #
 # Measured on 2026-11-28 with ema-pytorch 0.8.3, torch 2.13.0 (2.14.1 behaves the same), Python 3.11.
-# Output seen: a run whose weight is always 5 synthesizes 5.00 in a folder of its own and -0.67 in a folder where a
+# Output seen: a run whose weight is always 5 synthesizes 5.02 in a folder of its own and -0.67 in a folder where a
 #   longer run had a weight of 1
 set -euo pipefail
 folder=$(mktemp -d)
