@@ -32,6 +32,7 @@ ROOT = (*SINGLE, *GROUPS, "model", "data")
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 SCALARS = (str, bytes, int, float, complex, types.NoneType, os.PathLike, enum.Enum, timedelta)
 COLLECTIONS = (list, tuple, set, frozenset)
+NULLS = ("", "~", "null", "Null", "NULL")
 SEXAGESIMAL = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?")
 
 
@@ -490,6 +491,8 @@ def value_of(text: str, source: str) -> Any:
     except UserError:
         if collection:
             raise
+        return text
+    if found is None and text.strip() not in NULLS:  # a comment alone, such as `#1`
         return text
     return text if isinstance(found, str) or (isinstance(found, (list, dict)) and not collection) else found
 

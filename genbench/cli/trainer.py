@@ -48,7 +48,7 @@ from genbench.core import machine
 from genbench.core.arguments import loaded_classes
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
-from genbench.core.files import replacing
+from genbench.core.files import kept_elsewhere, replacing
 from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import allow_tf32
@@ -99,19 +99,31 @@ class Run(Callback):
             "segments": [*self.segments[:-1], self.segments[-1] | {"to": module.images_seen}],
             "training": self._training(trainer, module),
         }
+        waiting = [row for logger in trainer.loggers if isinstance(logger, Curves) for row in logger.waiting]
+        if waiting:  # a disk that is full has no room for them: they go where the checkpoint goes
+            checkpoint["run"]["rows"] = waiting
         data = trainer.datamodule
         if isinstance(data, DataModule):
             cls = type(data)
-            checkpoint["data"] = {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": data.arguments}
+            checkpoint["data"] = {
+                "class": f"{cls.__module__}.{cls.__qualname__}",
+                "arguments": data.arguments,
+                "contents": data.contents(),
+            }
 
     def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         before = checkpoint.get("run", {}).get("training") or {}
         self.command = checkpoint.get("run", {}).get("command") or self.command  # that began the run
         self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
+        if run_of(Path(trainer.ckpt_path)) == self.folder:
+            for logger in trainer.loggers:
+                if isinstance(logger, Curves):
+                    logger.waiting = list(checkpoint.get("run", {}).get("rows", []))
 
     def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
         self._started = time.monotonic()
         if trainer.is_global_zero:
+            (self.folder / "checkpoints").mkdir(exist_ok=True)  # where one that was kept elsewhere is to be moved
             with replacing(self.folder / "config.yaml") as file:
                 file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
             for logger in trainer.loggers:
@@ -324,10 +336,10 @@ class GenbenchCLI(LightningCLI):
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
-        if seed is False or (seed is not True and not 0 <= seed < 2**32):
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:  # Lightning takes `true` for 0
             raise UserError(
-                f"--seed_everything {seed}: every run has a seed. Give a whole number from 0 to {2**32 - 1}, or true "
-                "for one by chance."
+                f"--seed_everything {str(seed).lower()}: every run has a seed. Give a whole number from 0 to "
+                f"{2**32 - 1}."
             )
         super()._set_seed()
 
@@ -386,7 +398,7 @@ class GenbenchCLI(LightningCLI):
     # ---- verbs --------------------------------------------------------------------------------------------------
 
     def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
-        trainer = self.trainer
+        trainer, kept = self.trainer, None
         try:
             if isinstance(datamodule, DataModule):
                 datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
@@ -397,26 +409,28 @@ class GenbenchCLI(LightningCLI):
                     f"{'×'.join(map(str, model.spec.shape))} -> {self.folder}"
                 )
             preflight.check(trainer, model, datamodule, self._get(self.config, "protocol"))
-            self._prepare(model)
+            self._prepare(model, datamodule)
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
+            kept = kept_elsewhere(error)
             began = trainer.state.fn is not None
             if began and trainer.is_global_zero and not isinstance(error, LostProcess):
                 self._say_how_to_go_on(error)  # a lost process says it itself, whichever is left
             raise
         finally:
             if is_first_process():
-                self.place.leave()
+                self.place.leave(wanted=kept is not None)
         if trainer.is_global_zero:
             self._say_where()
 
-    def _prepare(self, model: GenerativeModule) -> None:
+    def _prepare(self, model: GenerativeModule, data: LightningDataModule) -> None:
         """The last checks before anything is written, what the user should know, and the lock of the folder."""
         budget = self._get(self.config, "max_images")
         notes = model.look_ahead(budget)
         state, changeable = self.checkpoint.get("run") or {}, type(model).changeable
         if self.ckpt is not None:
             files.refuse_misfit(self.checkpoint, model, self.ckpt, training=True)
+            resume.refuse_other_contents(self.checkpoint.get("data") or {}, data, self.changes, self.ckpt)
             resume.refuse_other_optimizers(self.checkpoint["genbench"].get("optimizers") or {}, model, self.ckpt)
             seen = self.checkpoint["genbench"]["images_seen"]
             if seen >= budget and not (self.place.resumed and self._lacks(model, seen)):

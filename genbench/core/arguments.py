@@ -8,7 +8,9 @@ A number that is NaN or infinite is refused whatever is declared.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -251,3 +253,8 @@ def plain(name: str, value: Any) -> Any:
         f"The argument '{name}' is a {type(value).__name__}; these arguments must be plain numbers, strings, lists "
         "and dicts, so that a checkpoint can be loaded safely."
     )
+
+
+def key_of(value: Any) -> str:
+    """16 hex digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

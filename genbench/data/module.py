@@ -62,6 +62,13 @@ class DataModule(LightningDataModule, metaclass=Remembers):
         """The arguments of `reference`: those that decide what samples are compared with."""
         return {name: value for name, value in self._arguments.items() if name not in ("batch_size", "eval_batch_size")}
 
+    def contents(self) -> str | None:
+        """A hash of what lies in the folder or file that is read, wherever that is; None where the class says it all.
+
+        A run goes on with the same images in the same order, or not at all.
+        """
+        return None
+
     @property
     def name(self) -> str:
         return type(self).__name__

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import genbench
-from genbench.cli import compose
+from genbench.cli import compose, usage
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fit", "--help"]])
@@ -132,3 +132,11 @@ def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
     monkeypatch.setattr(genbench.cli, "_run", lambda verb, argv: taken.append(argv) or 0)
     genbench.cli.main(["fit", "--seed_everything", "-1", *spelled, "--name", "x"])
     assert taken == [["--seed_everything", "-1", "--data.range=-1,3", "--name", "x"]]
+
+
+def test_each_config_is_listed_with_a_whole_sentence_that_stands_apart_from_its_name():
+    rows = usage().partition("Configs at hand, for --config NAME:\n")[2].partition("\n\n")[0].splitlines()
+    column = rows[0].index("Conditional GAN")
+    for row in rows:
+        assert row[column - 1] == " " != row[column]
+        assert row.count("`") % 2 == 0, "cut within a quotation"

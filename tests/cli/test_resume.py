@@ -64,6 +64,22 @@ def test_a_new_learning_rate_takes_effect_and_config_checkpoint_curve_and_record
     assert record.run["segments"] == state["run"]["segments"]
 
 
+def test_an_argument_that_the_run_had_not_given_is_said_and_begins_a_segment(cli, config):
+    own = ("--model.optimizer", "{class_path: torch.optim.AdamW, lr: 1e-3}", "--model.schedule", "{warmup: 0.1}")
+    cli("fit", "--config", config("vae"), "--name", "run", "--max_images", "160", *own)
+    more = ("--model.optimizer.weight_decay", "0.5", "--model.schedule.decay_from", "0.5")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "176", *more)
+    assert status == 0 and "changed: model.optimizer.weight_decay none -> 0.5" in err
+    state = saved("runs/run")
+    assert state["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.5
+    changed = {"model.optimizer.weight_decay": [None, 0.5], "model.schedule.decay_from": [None, 0.5]}
+    assert state["run"]["segments"][1]["changed"] == changed | {"max_images": [160, 176]}
+    before = contents("runs/run")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "192", "--model.optimizer.amsgrad", "true")
+    assert status == 2 and "model.optimizer.amsgrad none -> true" in err and "Stopped" not in err
+    assert contents("runs/run") == before
+
+
 def test_weights_equal_those_of_a_run_whose_optimizer_was_changed_by_hand(cli, config, half):
     from lightning import Trainer
 
@@ -152,6 +168,7 @@ def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, con
         (["--data.binarize", "static"], "data.binarize none -> static"),
         (["--data", "Shapes"], "data genbench.data.Digits -> genbench.data.Shapes"),
         (["--seed_everything", "7"], "seed_everything 0 -> 7"),
+        (["--seed_everything", "true"], "every run has a seed. Give a whole number"),
         (["--model.optimizer", "{class_path: torch.optim.SGD, lr: 0.1}"], "another optimizer"),
         (["--checkpoint.monitor", "val/mispelled", "--quality.every_images", "16"], "val/mispelled"),
         (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "must come after the one before"),
@@ -346,6 +363,43 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_gets_what_is_missi
     assert rates("runs/run") == rates("runs/whole")
     status, _, err = cli("fit", "--ckpt", "runs/run")
     assert status == 2 and "it is done" in err
+
+
+def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
+    from PIL import Image
+
+    Path("in").mkdir()
+    for k in range(60):
+        Image.new("L", (16, 16), k * 4).save(f"in/{k:02}.png")
+    data = ("--data", "ImageFolder", "--data.path", "in", "--data.batch_size", "16", "--data.channels", "1")
+    small = (
+        "--data.size",
+        "16",
+        "--data.val_size",
+        "10",
+        "--quality.samples",
+        "10",
+        "--quality.extractor",
+        "digitsnet",
+    )
+    cli("fit", "--config", config("vae"), "--name", "run", *data, *small, "--max_images", "32")
+    shutil.copytree("in", "moved")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "64", "--data.path", "moved")
+    assert status == 0 and "changed: data.path in -> moved" in err
+    assert len(saved("runs/run")["run"]["segments"]) == 1
+    before = contents("runs/run")
+    for file in Path("moved").iterdir():
+        Image.open(file).point(lambda value: value > 100, "L").save(file)
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
+    assert (
+        status == 2 and "was trained with the range dtype of stored values, and the training images now have 0,1" in err
+    )
+    Path("moved/07.png").unlink()
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
+    assert status == 2 and "the images there are not those that it was trained on" in err
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96", "--data.path", "in")
+    assert status == 0, err
+    assert before.keys() <= contents("runs/run").keys()
 
 
 def test_going_on_from_a_checkpoint_that_is_not_the_last_is_said(cli, half):
