@@ -71,7 +71,9 @@ class Command:
         """The last value of a setting that has no parts, from flags, else from configs; None if it is not set."""
         found = [flag.value for flag in self.flags if flag.path == (name,)]
         found = found or [text[name] for _, text in self.configs if name in text]
-        return found[-1] if found else None
+        if found and isinstance(found[-1], (list, dict, bool)):
+            raise UserError(f"{name} is {found[-1]!r}; text was expected.")
+        return None if not found or found[-1] is None else str(found[-1])
 
 
 @dataclass

@@ -338,6 +338,13 @@ def test_an_empty_group_of_a_config_sets_nothing():
 # ---- what was given ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["name", "runs", "ckpt"])
+def test_a_list_where_a_run_is_named_is_refused_before_it_is_looked_for(name):
+    write("more", {name: ["a"]})
+    assert f"{name} is ['a']; text was expected" in refused("--ckpt last --config more.yaml" if name != "ckpt" else
+                                                            "--config more.yaml")  # fmt: skip
+
+
 def test_what_flags_and_other_configs_set_is_told_from_the_runs_own(tmp_path):
     run = tmp_path / "runs" / "a"
     (run / "checkpoints").mkdir(parents=True)
