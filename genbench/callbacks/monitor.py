@@ -175,7 +175,7 @@ class Line:
 
     @property
     def left(self) -> str:
-        return f"{_clock((self.total - self.done) / self.speed)} left" if self.total and self.speed else ""
+        return f"{_clock(max(0, self.total - self.done) / self.speed)} left" if self.total and self.speed else ""
 
     def words(self, n: int) -> str:
         return "  ".join(f"{name} {value:.3g}" for name, value in self.terms[:n])

@@ -29,7 +29,9 @@ VERBS = {
 
 def usage() -> str:
     verbs = "\n".join(f"  {verb:<20}{about}" for verb, (_, about) in VERBS.items())
-    names = "\n".join(f"  {name:<20}{about}" for name, about in configs.listing().items())
+    listing = configs.listing()
+    wide = max(map(len, listing)) + 1
+    names = "\n".join(f"  {name:<{wide}}{about}" for name, about in listing.items())
     return (
         f"genbench {__version__}: generative image models, trained and compared\n\n"
         f"python -m genbench VERB ...    (VERB --help says more)\n\n{verbs}\n\n"

@@ -57,6 +57,7 @@ class Command:
     own      how many of them, from the first, are the config of the run that `--ckpt` names
     flags    in their order
     asked    what asks for text in place of a run: `--help`, `--print_config`, `--model.help DCGAN`
+    ckpt     the checkpoint that `--ckpt` means, by the `name` and `runs` that were given and not those of its run
     """
 
     verb: str
@@ -64,6 +65,7 @@ class Command:
     own: int = 0
     flags: list[Flag] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    ckpt: Path | None = None
 
     def value(self, name: str) -> Any:
         """The last value of a setting that has no parts, from flags, else from configs; None if it is not set."""

@@ -35,7 +35,6 @@ from genbench.evaluation.protocol import Protocol
 
 FILES = 64  # of each split that are looked at
 SECONDS = 0.2  # for the files of a split, at most; one file is looked at in any case
-SEEDS = 2**32  # NumPy's generators take no larger ones
 
 
 def check(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
+from genbench.data.module import DataModule
 
 # applied   takes effect from here on and changes how the model is trained: the run has a new segment
 # outside   takes effect and changes nothing of the training
@@ -43,6 +44,7 @@ TABLE = (
     Rule(("model.game*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
     Rule(("model", "model.*"), "refused", "the networks; a model lists in `changeable` what is none of them"),
     Rule(("data.batch_size", "data.flip", "data.jitter"), "applied", "batches and augmentation of the training images"),
+    Rule(("data.path",), "outside", "where the same images lie; other images are refused"),
     Rule(
         ("data.root", "data.memory", "data.workers", "data.download", "data.eval_batch_size"),
         "outside",
@@ -155,6 +157,37 @@ def refuse_other_optimizers(trained: dict[str, str], model: GenerativeModule, pa
                 f"{path} cannot go on with another optimizer: that of player '{player}' was {before} and is now {now}, "
                 "and the checkpoint holds the state of the former. Leave it out, or begin a new run without `--ckpt`."
             )
+
+
+def refuse_other_contents(trained: dict[str, Any], data: Any, found: list[Change], path: Path) -> None:
+    """Raise UserError where other images lie in the folder or file than the run was trained on, or have another range.
+
+    Args:
+        trained: What the checkpoint has of its data
+        data: The DataModule at hand
+        found: The settings that have changed
+        path: The checkpoint
+    """
+    before, now = trained.get("contents"), data.contents() if isinstance(data, DataModule) else None
+    moved = next((change for change in found if change.setting == "data.path"), None)
+    if before is not None and now is not None and before != now:
+        place = f"data.path {moved.old} -> {moved.new}" if moved else f"{data.name}"
+        raise UserError(
+            f"{path} cannot go on with {place}: the images there are not those that it was trained on (by their names, "
+            "number and labels), so that their order and the images held out would change. Bring the former back, or "
+            "begin a new run without `--ckpt`."
+        )
+    values = [(trained.get("arguments") or {}).get("range"), now is not None and data.arguments.get("range")]
+    if all(values) and values[0] != values[1]:
+        raise UserError(
+            f"{path} was trained with the range {values[0]} of stored values, and the training images now have "
+            f"{values[1]}: their pixels have changed. Bring the former back, or begin a new run without `--ckpt`."
+        )
+    if moved and before is None:
+        raise UserError(
+            f"{path} cannot go on with data.path {moved.old} -> {moved.new}: it does not say which images it was "
+            "trained on. Give the former path, or begin a new run without `--ckpt`."
+        )
 
 
 def segments(before: list[dict[str, Any]] | None, found: list[Change], images_seen: int) -> list[dict[str, Any]]:

@@ -100,6 +100,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     Progress is counted in `images_seen`: real images that training took from its loader, over all processes.
     """
 
+    abstract = True
     players: ClassVar[dict[str, tuple[str, ...]]]
     averaged: ClassVar[tuple[str, ...]]
     changeable: ClassVar[tuple[str, ...]] = ()

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from genbench.core.arguments import Bounds, Whole
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.arguments import Bounds, Whole, key_of
+from genbench.core.errors import UserError
 from genbench.core.files import kind_of
 from genbench.data.base import ImageData, Split, Stage, free_memory
 from genbench.data.layouts import SPLIT_FOLDERS, listed
@@ -90,12 +90,17 @@ class ArrayImages(ImageData):
             self.native_size, self.native_fit = 32, "pad"
         self.native_channels = 1 if all(shape[2] == 1 for shape in shapes) else 3
         super().__init__(**kwargs)
-        refuse_below(0, {"data.test_size": test_size})
         self.test_size = test_size
         self.own_splits = tuple(self.images)
         self.label: dict[Stage, torch.Tensor] = {}
         if labels:
             self._read_labels(labels_key)
+
+    def contents(self) -> str:
+        labels = {stage: label.tolist() for stage, label in self.label.items()}
+        return key_of(
+            {s: [images.name, images.count, list(images.shape), labels.get(s)] for s, images in self.images.items()}
+        )
 
     def split(self, stage: Stage) -> Split:
         images = self.images[stage].opened()
@@ -479,6 +484,11 @@ class ArrayFile:
                 return "NCHW"
         elif len(shape) == 3:
             fits = ["NHW"]
+            if asked is None and shape[0] == shape[1] != shape[2] and shape[2] > 4:
+                raise UserError(
+                    f"{said}, whose axes may be [N, H, W] or [H, W, N]. Say `{flag} NHW` where the first counts the "
+                    "images, or move the last to the front and save it so."
+                )
             if asked is None and (shape[0] == 3 or (shape[2] in (1, 3, 4) and shape[1] != shape[2])):
                 raise UserError(
                     f"{said}, which may be one image or many. Say `{flag} NHW` where each is gray, or give "
@@ -569,6 +579,8 @@ class ArrayFile:
 
 def find(path: str, root: Path) -> Path:
     """An .npy or .npz file or a folder, as it is or below the data root. Raises UserError where there is none."""
+    if not path.strip():
+        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
     places = [Path(path).expanduser(), root / path]
     for place in places:
         refuse_special(place)

@@ -200,6 +200,8 @@ class ImageData(DataModule):
         download: Fetch the data set if it is not there
     """
 
+    abstract = True
+
     # what a data set says of itself
     own_splits: tuple[Stage, ...] = ("train", "test")  # the others are cut off the training set
     native_size: int = 32

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from genbench.core.arguments import Whole
+from genbench.core.arguments import Whole, key_of
 from genbench.core.errors import UserError
 from genbench.core.files import ordinary
 from genbench.data import medical
@@ -104,11 +104,19 @@ class ImageFolder(ImageData):
                 f"{'file' if files == 1 else 'files'} as the training images, since there are no others."
             )
 
+    def contents(self) -> str:
+        return key_of({stage: [[str(name), folder] for name, folder in some] for stage, some in self.images.items()})
+
     def split(self, stage: Stage) -> Split:
         names, folders = zip(*self.images[stage], strict=True)
         label = None
         if self.classes and any(folders):  # test images often come without classes
             number = {folder: k for k, folder in enumerate(self.classes)}
+            if "" in folders:
+                raise UserError(
+                    f"{names[folders.index('')]} for `{stage}` in {self.path} lies in no class folder, and others do. "
+                    "Move it into one, or say `--data.labels false`."
+                )
             if unknown := set(folders) - set(number):
                 raise UserError(
                     f"Images for `{stage}` in {self.path} lie in the class folder `{unknown.pop()}`, which no "
@@ -129,6 +137,8 @@ def grouped(pictures: Sequence[Picture]) -> Tensor | None:
 
 def find(path: str, root: Path) -> Path:
     """A folder, zip or file of several pictures, as it is or below the data root. Raises UserError without one."""
+    if not path.strip():
+        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
     places = [Path(path).expanduser(), root / path]
     for place in places:
         if place.exists() and not place.is_dir():
@@ -152,6 +162,10 @@ def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] =
     if not images:
         others = f" among its {len(files)} files" if files else ", which is empty"
         arrays = " Arrays are read by `ArrayImages`." if any(name.endswith((".npy", ".npz")) for name in files) else ""
+        if inner := [
+            name for name in files if name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"))
+        ]:
+            arrays += f" Unpack {inner[0]} first; only a zip that holds images itself is read as it is."
         raise UserError(
             f"There is no image in {path}{others}. The names of images end in {', '.join(extensions)}.{arrays}"
         )

@@ -26,6 +26,17 @@ _SHARDS = re.compile(r"(?:\d{5}/img\d{8}|(\d{2})000/\1\d{3})\.\w+")
 LABELS = "dataset.json"  # of the dataset_tool
 MASKS = "ground_truth"  # of MVTec
 ANNOTATIONS = "val_annotations.txt"  # of tiny-imagenet
+# what other data sets call such folders: train2017, training_set, test_public, imagesTr of medical ones
+_LIKE_SPLIT = re.compile(
+    rf"(?:images?|imgs?|data|labels?)?[\W_]*(?P<word>{'|'.join(SPLIT_FOLDERS)})"
+    rf"[\W_]*(?:set|split|data|images?|imgs?|public|private|\d+)?|(?:images?|labels?)(?P<end>tr|ts|va)"
+)
+_ENDS: dict[str, Stage] = {"tr": "train", "ts": "test", "va": "val"}
+_IMAGES = {"image", "images", "img", "imgs"}
+_ANNOTATIONS = {
+    "annotation", "annotations", "ground_truth", "groundtruth", "gt", "label", "labels", "mask", "masks",
+    "segmentation", "segmentations", "segmentation_mask", "segmentation_masks",
+}  # fmt: skip
 
 
 def listed(names: Sequence[object], most: int = 5) -> str:
@@ -94,6 +105,8 @@ def layout(
         stages = inner
     else:
         stages = ["train"] * len(names)
+        _refuse_like_splits(names, parts, path)
+    _refuse_annotations(classes, names, path)
     if all(_SHARDS.fullmatch("/".join(found[-2:])) for found in parts):
         classes = [""] * len(names)
     for stage, name, folder in zip(stages, names, classes, strict=True):
@@ -109,17 +122,58 @@ def layout(
                 for stage, some in out.images.items()
             }
         known = classes_of(out.images["train"])
-        if len(known) > 1 and "" not in known:
+        if "" in known and len(known) > 1:
+            loose = [name for name, folder in out.images["train"] if not folder]
+            out.notes.append(
+                f"{len(loose)} training images lie in no class folder ({listed(loose)}), so no folder is a class."
+            )
+        elif len(known) > 1:
             numbered = numbers is not None and known <= set(numbers.values())
             out.classes = tuple(sorted(known, key=int if numbered else None))
     return out
 
 
+def _like_split(folder: str) -> Stage | None:
+    """The split that a folder's name seems to mean."""
+    found = _LIKE_SPLIT.fullmatch(folder.lower())
+    if not found:
+        return None
+    return SPLIT_FOLDERS[found["word"]] if found["word"] else _ENDS[found["end"]]
+
+
+def _refuse_like_splits(names: Sequence[str], parts: Sequence[tuple[str, ...]], path: Path) -> None:
+    """Raise UserError where folders seem to be splits and were not read as such: all would be trained on."""
+    for depth in range(max(map(len, parts)) - 1):
+        folders = [found[depth] if len(found) > depth + 1 else "" for found in parts]
+        like = {stage: folder for folder in sorted(set(folders)) if (stage := _like_split(folder))}
+        if "train" in like and len(like) > 1:
+            stray = next(
+                name for name, folder in zip(names, folders, strict=True) if folder.lower() not in SPLIT_FOLDERS
+            )
+            raise UserError(
+                f"{path} has the folders {' and '.join(sorted(like.values()))}, which look like splits, and {stray} "
+                "lies in none that is called train, val or test. Rename or move it, or give the path of one folder."
+            )
+
+
+def _refuse_annotations(classes: Sequence[str], names: Sequence[str], path: Path) -> None:
+    """Raise UserError where class folders are called images and masks: masks would be trained on as a class."""
+    places = {folder.lower(): name for name, folder in zip(names, classes, strict=True)}
+    images, others = sorted(_IMAGES & places.keys()), sorted(_ANNOTATIONS & places.keys())
+    if images and others:
+        raise UserError(
+            f"{path} has the folders {images[0]} and {others[0]}, as of {places[images[0]]} and "
+            f"{places[others[0]]}: they look like images and their annotations, and not like classes. Give the path of "
+            f"{images[0]} alone, or move {others[0]} away."
+        )
+
+
 def _without_masks(images: Sequence[str], out: Layout) -> list[str]:
-    """Those that are not in a folder `ground_truth` beside a folder `train`, where MVTec keeps masks of defects."""
+    """Those not in a folder `ground_truth` beside a folder `train` or `test`, where MVTec keeps masks of defects."""
     if not any(f"{MASKS}/" in name for name in images):
         return list(images)
-    parents = {before for before, train, _ in (f"/{name}".partition("/train/") for name in images) if train}
+    found = [f"/{name}".partition(f"/{split}/") for name in images for split in ("train", "test")]
+    parents = {before for before, split, _ in found if split}
 
     def mask(name: str) -> bool:
         before, folder, _ = f"/{name}".partition(f"/{MASKS}/")
@@ -142,8 +196,14 @@ def _annotated(
     if told not in files:
         return [(name, "") for name, _ in some]
     out.used.append(told)
-    rows = [line.split("\t") for line in read(told).decode(errors="replace").splitlines() if line.strip()]
-    classes = {row[0]: row[1].strip() for row in rows if len(row) > 1}
+    # with a mark of its encoding in front, where an editor on Windows has saved it
+    rows = [line.split("\t") for line in read(told).decode("utf-8-sig", "replace").splitlines() if line.strip()]
+    classes: dict[str, str] = {}
+    for name, label in ((row[0], row[1].strip()) for row in rows if len(row) > 1):
+        if classes.setdefault(name, label) != label:
+            raise UserError(
+                f"{told} in {path} has two classes for {name}, {classes[name]} and {label}. Remove one of them."
+            )
     if missing := [name for name, _ in some if PurePosixPath(name).name not in classes]:
         raise UserError(
             f"{told} in {path} names no class for {listed(missing)}. Add these lines, or say `--data.labels false`."
@@ -161,15 +221,19 @@ def _told(
             continue
         try:
             found = json.loads(read(file))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{file} in {path} is not readable as JSON ({error}). Repair it, or say `--data.labels false`."
             ) from error
-        if not isinstance(found, dict) or not isinstance(found.get("labels", 0), (list, type(None))):
+        if not isinstance(found, dict) or not isinstance(found.get("labels", 0), (list, dict, type(None))):
             continue  # other data sets keep other things in a file of that name
-        out.used.append(file)
         folder = PurePosixPath(file).parent
         here = [name for name in names if folder in PurePosixPath(name).parents]
+        if isinstance(found["labels"], dict):  # StyleGAN's own reader takes such, too
+            if not found["labels"].keys() & {str(PurePosixPath(name).relative_to(folder)) for name in here}:
+                continue
+            found["labels"] = [list(entry) for entry in found["labels"].items()]
+        out.used.append(file)
         labels = labels or {}
         if found["labels"] is None:
             labels |= dict.fromkeys(here, "")
@@ -190,8 +254,10 @@ def _integers(entries: list, folder: PurePosixPath, here: list[str], file: str) 
                 f"{file} has lists of numbers as labels, such as {len(label)} for {entry[0]}: attributes, which are no "
                 f"classes. {without}."
             )
-        if isinstance(label, bool) or not isinstance(label, int):
-            raise UserError(f"{file} has the label {label!r} for {entry[0]}; an integer was expected. {without}.")
+        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
+            raise UserError(
+                f"{file} has the label {label!r} for {entry[0]}; an integer was expected, 0 or more. {without}."
+            )
         if labels.setdefault(name, str(label)) != str(label):
             raise UserError(f"{file} has two labels for {entry[0]}, {labels[name]} and {label}. Remove one of them.")
     if missing := [name for name in here if name not in labels]:

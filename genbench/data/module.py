@@ -34,6 +34,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
         eval_batch_size: Images of one block when evaluating
     """
 
+    abstract = True
     classes: tuple[str, ...] = ()
     extractor: str = "inception"  # the network whose features scores are computed from, unless told otherwise
     flip: bool = False
@@ -60,6 +61,13 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     def compared(self) -> dict[str, Any]:
         """The arguments of `reference`: those that decide what samples are compared with."""
         return {name: value for name, value in self._arguments.items() if name not in ("batch_size", "eval_batch_size")}
+
+    def contents(self) -> str | None:
+        """A hash of what lies in the folder or file that is read, wherever that is; None where the class says it all.
+
+        A run goes on with the same images in the same order, or not at all.
+        """
+        return None
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
-from genbench.core.arguments import Whole
+from genbench.core.arguments import Whole, key_of
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.data import ranges
@@ -98,6 +98,7 @@ class PartnerPictures:
 class _TwoKinds(ImageData):
     """What both classes below share: how a folder is found and how its files are told apart."""
 
+    abstract = True
     published_pixels = False
     native_size = 256
     target: Literal["image", "domain"]
@@ -122,6 +123,7 @@ class _TwoKinds(ImageData):
         for note in notes:
             rank_zero_warn(f"{self.path}: {note}")
         self.places = [_placed(picture) for name in images for picture in pictures[name]]
+        self._contents = key_of([str(picture) for name in images for picture in pictures[name]])
         stages = {place.stage for place in self.places}
         if "val" in stages and "test" not in stages:  # the sets of pix2pix call so what is tested on
             self.places = [p._replace(stage="test") if p.stage == "val" else p for p in self.places]
@@ -154,6 +156,9 @@ class _TwoKinds(ImageData):
     def spec(self) -> DataSpec:
         shape = (self.channels, self.size, self.size)
         return DataSpec(shape, self.target, source=shape)
+
+    def contents(self) -> str:
+        return self._contents
 
     def of(self, stage: Stage, domain: Domain | None) -> list[_Place]:
         """The files of a split and domain."""

@@ -14,10 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from genbench.core import ranks
+from genbench.core.arguments import key_of
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.evaluation.extractors import Extractor, state_hash
-from genbench.evaluation.protocol import key_of
 from genbench.metrics.frechet import moments
 
 Progress = Callable[[Iterable, str], Iterable]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from genbench.core import yaml_file
+from genbench.core.arguments import key_of
 from genbench.core.errors import UserError, did_you_mean
 
 # groups of scores that a protocol asks for, and the scores that each gives
@@ -157,11 +157,6 @@ class Protocol:
         plain = json.loads(json.dumps(settings | facts))
         named = {name: value for name, value in plain.items() if name != "name"}
         return {"name": self.name, "key": key_of(named)} | named
-
-
-def key_of(value: Any) -> str:
-    """16 hex digits of plain data."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _short(value: Any) -> str:

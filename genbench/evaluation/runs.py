@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core import checkpoint as files
-from genbench.core.arguments import loaded_classes
+from genbench.core.arguments import key_of, loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
 from genbench.evaluation.extractors import state_hash
-from genbench.evaluation.protocol import key_of
 
 # settings of a run that change neither what is trained nor how
 ELSEWHERE = (

@@ -26,7 +26,9 @@ def kernel_distance(
     the features.
     """
     for features, whose in ((fake, "generated"), (real, "real")):
-        require(len(features), subset_size, whose, f"A kernel distance with subsets of {subset_size}")
+        require(
+            len(features), subset_size, whose, f"A kernel distance with subsets of {subset_size} (`--kid-subset-size`)"
+        )
         require_finite(features, whose)
     rng = np.random.RandomState(seed)
     drawn = [[rng.choice(len(x), subset_size, replace=False) for x in (fake, real)] for _ in range(subsets)]

@@ -109,6 +109,10 @@ def test_a_terminal_of_80_columns_shows_a_bar_the_images_the_speed_and_the_time_
     assert long == "━━━━━━━━━━━━━━━━━━━━━━╸  9,400,000/10,000,000 88 images/s 1:53:07 left\n"
 
 
+def test_no_time_is_left_where_the_last_batch_goes_beyond_the_budget():
+    assert rendered(80, done=1_000_032).rstrip().endswith(" 5:25 0:00 left")
+
+
 @pytest.mark.parametrize(
     ("width", "shown"),
     [

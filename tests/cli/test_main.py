@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import genbench
-from genbench.cli import compose
+from genbench.cli import compose, usage
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fit", "--help"]])
@@ -61,6 +61,7 @@ def test_everything_is_listed_on_request(cli, config, capfd):
         (["--data.help", "MNIST"], "--data.batch_size"),
         ([*vae, "--model.help"], "kl_warmup"),
         ([*vae, "--data.size", "64", "--print_config"], "size: 64"),
+        ([*vae, "--title", "all", "--print_config"], "title: all"),
     ):
         with pytest.raises(SystemExit) as done:
             cli("fit", *more)
@@ -92,6 +93,12 @@ def test_a_wrong_flag_of_any_verb_is_one_sentence(cli, capfd, arguments, said):
     [
         (["suite", "run", "mnits"], "Did you mean 'mnist'?"),
         (["check", "--config", "vaee"], "Did you mean 'vae'?"),
+        (["fit", "--import", ""], "--import '' is not the name of a module"),
+        (["sample", "--import", ".x"], "--import '.x' is not the name of a module"),
+        (
+            ["fit", "--config", "quickstart", "--model.dict_kwargs", "{a: 1}"],
+            "unexpected keyword argument 'a'",
+        ),
         (["fetch", "MNITS"], "Did you mean 'MNIST'?"),
         (["leaderboard", "--format", "makdown"], "Did you mean 'markdown'?"),
         (["evaluate", "--images", "x", "--protocl", "quick"], "Did you mean '--protocol'?"),
@@ -121,3 +128,11 @@ def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
     monkeypatch.setattr(genbench.cli, "_run", lambda verb, argv: taken.append(argv) or 0)
     genbench.cli.main(["fit", "--seed_everything", "-1", *spelled, "--name", "x"])
     assert taken == [["--seed_everything", "-1", "--data.range=-1,3", "--name", "x"]]
+
+
+def test_each_config_is_listed_with_a_whole_sentence_that_stands_apart_from_its_name():
+    rows = usage().partition("Configs at hand, for --config NAME:\n")[2].partition("\n\n")[0].splitlines()
+    column = rows[0].index("Conditional GAN")
+    for row in rows:
+        assert row[column - 1] == " " != row[column]
+        assert row.count("`") % 2 == 0, "cut within a quotation"

@@ -220,6 +220,21 @@ def test_batch_size_precision_and_augmentation_are_applied_said_and_recorded(cli
     assert saved(half)["genbench"]["updates"] == {"vae": 15}  # ten steps of 16 images and five of 32
 
 
+def test_last_means_the_newest_folder_also_where_it_was_called_otherwise_before(cli, half):
+    half.rename("runs/renamed")
+    assert cli("fit", "--ckpt", "last", "--max_images", "240")[0] == 0
+    assert saved("runs/renamed")["genbench"]["images_seen"] == 240
+
+
+def test_a_finished_run_whose_curves_have_one_row_is_done(cli, config):
+    status, _, _ = cli("fit", "--config", config("vae", monitor={}), "--name", "deep/er", "--max_images", "16")
+    assert status == 0 and "name: deep/er" in Path("runs/deep/er/config.yaml").read_text()
+    assert not Path("runs/deep/er/curves.png").exists()
+    before = contents("runs")
+    status, _, err = cli("fit", "--ckpt", "runs/deep/er")
+    assert status == 2 and "it is done" in err and "Stopped" not in err and contents("runs") == before
+
+
 def test_a_moved_or_copied_run_goes_on_in_place(cli, half):
     half.rename("runs/renamed")
     assert cli("fit", "--ckpt", "runs/renamed", "--max_images", "240")[0] == 0
@@ -367,6 +382,43 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_gets_what_is_missi
     assert rates("runs/run") == rates("runs/whole")
     status, _, err = cli("fit", "--ckpt", "runs/run")
     assert status == 2 and "it is done" in err
+
+
+def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
+    from PIL import Image
+
+    Path("in").mkdir()
+    for k in range(60):
+        Image.new("L", (16, 16), k * 4).save(f"in/{k:02}.png")
+    data = ("--data", "ImageFolder", "--data.path", "in", "--data.batch_size", "16", "--data.channels", "1")
+    small = (
+        "--data.size",
+        "16",
+        "--data.val_size",
+        "10",
+        "--quality.samples",
+        "10",
+        "--quality.extractor",
+        "digitsnet",
+    )
+    cli("fit", "--config", config("vae"), "--name", "run", *data, *small, "--max_images", "32")
+    shutil.copytree("in", "moved")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "64", "--data.path", "moved")
+    assert status == 0 and "changed: data.path in -> moved" in err
+    assert len(saved("runs/run")["run"]["segments"]) == 1
+    before = contents("runs/run")
+    for file in Path("moved").iterdir():
+        Image.open(file).point(lambda value: value > 100, "L").save(file)
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
+    assert (
+        status == 2 and "was trained with the range dtype of stored values, and the training images now have 0,1" in err
+    )
+    Path("moved/07.png").unlink()
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
+    assert status == 2 and "the images there are not those that it was trained on" in err
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96", "--data.path", "in")
+    assert status == 0, err
+    assert before.keys() <= contents("runs/run").keys()
 
 
 def test_going_on_from_a_checkpoint_that_is_not_the_last_is_said(cli, half):

@@ -146,8 +146,8 @@ def test_cifar10c_without_a_severity_asks_for_one(tmp_path):
     corrupted(tmp_path)
     with pytest.raises(UserError, match="five severities of 10 images, .*: `--data.severity 1` to 5"):
         load(tmp_path / "gaussian_noise.npy")
-    for severity in (0, 6):
-        with pytest.raises(UserError, match=f"data.severity is {severity}; it is from 1 to 5"):
+    for severity, bound in ((0, "least 1"), (6, "most 5")):
+        with pytest.raises(UserError, match=f"data.severity is {severity}; it must be at {bound}"):
             load(tmp_path, severity=severity)
     np.save(tmp_path / "fog.npy", rgb(50))
     with pytest.raises(UserError, match="several arrays of images: fog .*gaussian_noise .* `--data.key fog`"):
@@ -419,3 +419,15 @@ def test_only_headers_are_read_until_images_are_wanted(tmp_path):
     file = ArrayFile(medmnist(tmp_path, extra=np.array([Trap(tmp_path)], dtype=object)))
     assert file.members["train_images"][0].shape == (16, 8, 8) and file.members["extra"][0].pickled
     assert all(member._array is None for members in file.members.values() for member in members)
+
+
+def test_images_counted_by_the_last_axis_are_refused(tmp_path):
+    saved(tmp_path / "x.npz", images=np.zeros((8, 8, 24), np.uint8))
+    with pytest.raises(UserError, match=r"may be \[N, H, W\] or \[H, W, N\]. Say `--data.layout NHW`"):
+        load(tmp_path / "x.npz")
+    assert sum(len(load(tmp_path / "x.npz", layout="NHW").source(s)) for s in ("train", "val", "test")) == 8
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(UserError, match="data.path is empty"):
+        load("")

@@ -408,3 +408,8 @@ def test_a_test_class_that_training_never_shows_is_refused(make):
         UserError, match=r"Images for `test` in .* lie in the class folder `c`, which no training image"
     ):
         load(make(files)).source("test")
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(UserError, match="data.path is empty"):
+        ImageFolder(path="")

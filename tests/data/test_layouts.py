@@ -170,3 +170,95 @@ def test_the_root_of_mvtec_has_the_kinds_of_things_as_classes(make):
 def test_splits_may_lie_in_the_classes(make):
     data = load(make({f"{c}/{s}/{k}.png": 10 * k for c in ("cat", "dog") for s in ("train", "test") for k in range(5)}))
     assert data.classes == ("cat", "dog") and len(data.source("test")) == 10
+
+
+# ---- folders that are neither splits nor classes ------------------------------------------------------------------
+
+
+def some(*folders, each=10):
+    return {f"{folder}/{k}.png": k for folder in folders for k in range(each)}
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (some("train2017", "val2017"), "train2017 and val2017"),
+        (some("training_set/a", "training_set/b", "test_set/a"), "test_set and training_set"),
+        (some("train/good", "test_public/good"), "test_public and train"),
+        (some("imagesTr", "imagesTs"), "imagesTr and imagesTs"),
+        (some("images/train", "images/val", "other"), "train and val"),
+        (some("bottle/train/good", "bottle/test/good") | {"overview.png": 1}, "overview.png lies in none"),
+    ],
+)
+@pytest.mark.parametrize("labels", [True, False])
+def test_folders_that_look_like_splits_and_are_not_read_as_such_are_refused(make, files, named, labels):
+    with pytest.raises(UserError, match=named):
+        load(make(files), labels=labels)
+
+
+@pytest.mark.parametrize(
+    "folders", [("images", "masks"), ("train/images", "train/labels", "test/images"), ("Images", "GroundTruth")]
+)
+def test_folders_of_images_and_of_masks_are_no_classes(make, folders):
+    with pytest.raises(UserError, match="look like images and their annotations"):
+        load(make(some(*folders)))
+
+
+def test_folders_whose_names_only_resemble_splits_stay_classes(make):
+    assert load(make(some("train", "testing_tube", "mask", "labels"))).classes == (
+        "labels",
+        "mask",
+        "testing_tube",
+        "train",
+    )
+
+
+def test_masks_are_left_out_where_there_is_no_training_folder(make):
+    data = load(make(some("bottle/test/broken", "bottle/ground_truth/broken")))
+    assert data.classes == ()
+    assert sum(len(data.source(stage)) for stage in ("train", "val", "test")) == 10
+
+
+def test_images_in_no_class_folder_are_said(make):
+    with pytest.warns(UserWarning, match=r"1 training images lie in no class folder \(loose.png\)"):
+        assert load(make(some("a", "b") | {"loose.png": 1})).classes == ()
+
+
+def test_a_test_image_in_no_class_folder_is_named(make):
+    data = load(make(some("train/a", "train/b", "test/a") | {"test/loose.png": 1}))
+    with pytest.raises(UserError, match="test/loose.png .* lies in no class folder"):
+        data.source("test")
+
+
+def test_a_zip_in_a_zip_is_named(make):
+    with pytest.raises(UserError, match="Unpack data/inner.zip first"):
+        load(make({"data/inner.zip": b"PK"}))
+
+
+def test_labels_may_be_a_mapping(make):
+    data = load(make(shards(dict(entries(lambda k: k % 2)))), val_size=2, test_size=2)
+    assert all(name == str(red // 10 % 2) for red, name in labeled(data, "train"))
+
+
+def test_a_negative_label_is_refused(make):
+    with pytest.raises(UserError, match="the label -1 for 00000/img00000000.png"):
+        load(make(shards(entries(lambda k: k - 1))))
+
+
+def test_a_dataset_json_of_endless_nesting_is_named(make):
+    with pytest.raises(UserError, match="dataset.json .* is not readable as JSON"):
+        load(make(some("a") | {"dataset.json": b"[" * 100_000}))
+
+
+def annotated(text):
+    return some("train/n0/images", "train/n1/images") | {"val/images/v.png": 1, "val/val_annotations.txt": text}
+
+
+def test_annotations_saved_with_a_byte_order_mark_are_read(make):
+    data = load(make(annotated("\ufeffv.png\tn1\t0\n".encode())))
+    assert data.classes[int(data.source("val").everything.label[0])] == "n1"
+
+
+def test_two_classes_for_one_validation_image_are_refused(make):
+    with pytest.raises(UserError, match="two classes for v.png, n1 and n0"):
+        load(make(annotated(b"v.png\tn1\t0\nv.png\tn0\t0\n")))
