@@ -572,6 +572,8 @@ def refuse_what_players_cannot(config: Any) -> None:
     """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
     refuse_what_is_not_followed(config)
     strategy = config.strategy
+    if strategy is None:
+        raise UserError("--trainer.strategy null: leave it out, or give `auto`.")
     if not isinstance(strategy, str):
         strategy = strategy.class_path
         module, _, name = strategy.rpartition(".")
