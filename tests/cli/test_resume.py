@@ -413,6 +413,7 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     assert (
         status == 2 and "was trained with the range dtype of stored values, and the training images now have 0,1" in err
     )
+    assert "Stopped" not in err, "nothing was begun"
     Path("moved/07.png").unlink()
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
     assert status == 2 and "the images there are not those that it was trained on" in err
