@@ -211,15 +211,15 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
         kid_subset_size=arguments.kid_subset_size,
     )  # fmt: skip
     count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)
-    _refuse_large_subsets(arguments.kid_subset_size, count, "are measured")
-    _refuse_large_subsets(arguments.kid_subset_size, protocol.real, "they are compared with")
+    _refuse_large_subsets(arguments.kid_subset_size, count, "to measure")
+    _refuse_large_subsets(arguments.kid_subset_size, protocol.real, "to compare with")
     data = (
         open_reference(arguments.reference, **reference_options)
         if arguments.reference
         else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
     )
     if arguments.reference and not isinstance(data, Statistics):
-        _refuse_large_subsets(arguments.kid_subset_size, len(data), "they are compared with")
+        _refuse_large_subsets(arguments.kid_subset_size, len(data), "to compare with")
     pictures = Pictures()
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
@@ -291,8 +291,8 @@ def _refuse_large_subsets(size: int | None, count: int, whose: str) -> None:
     """Raise UserError before a measurement that could not draw subsets of the kernel distance."""
     if size is not None and size > count:
         raise UserError(
-            f"--kid-subset-size is {size:,}, and {count:,} images {whose}: a subset cannot be larger. Give a smaller "
-            "one, or more images."
+            f"--kid-subset-size is {size:,}, and there are {count:,} images {whose}: a subset cannot be larger. Give a "
+            "smaller one, or more images."
         )
 
 

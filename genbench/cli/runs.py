@@ -55,8 +55,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def run_of(ckpt: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
     folder = ckpt.absolute().parent.parent
-    with suppress(ValueError):
-        folder = folder.relative_to(Path.cwd())  # shorter to read and to type
+    if folder != Path.cwd():  # which `.` would leave without a name
+        with suppress(ValueError):
+            folder = folder.relative_to(Path.cwd())  # shorter to read and to type
     return folder if ckpt.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 
 
@@ -136,7 +137,7 @@ def inside(runs: Path, name: str) -> Path:
     if any(ord(character) < 32 for character in name) or max(len(os.fsencode(part)) for part in Path(name).parts) > 200:
         raise UserError(f"--name {name!r} cannot be the name of a folder. Give letters, digits and hyphens.")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"--name {name!r}: {folder} is no folder. Give another name.")
+        raise UserError(f"--name {name!r}: {folder} is a link, or no folder. Give another name.")
     return folder
 
 

@@ -186,8 +186,8 @@ def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str
         known |= options_of(getattr(model, method)) if hasattr(model, method) else {}
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for name, default in known.items():
-        flags = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        parser.add_argument(*flags, type=_boolean if isinstance(default, bool) else type(default), default=default)
+        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        parser.add_argument(*spellings, type=_boolean if isinstance(default, bool) else type(default), default=default)
     try:
         options, unknown = parser.parse_known_args(given)
     except argparse.ArgumentError as error:

@@ -531,7 +531,7 @@ class GenbenchCLI(LightningCLI):
 
     def _say_how_to_go_on(self, error: BaseException) -> None:
         last = self.folder / "checkpoints" / "last.ckpt"
-        if last.exists():
+        if last.exists() and self.trainer.global_step:  # without a step it was refused, and would be again
             console.print(f"\nStopped. Go on from the last checkpoint:  python -m genbench fit --ckpt {last}")
         self._say_wandb()
 
@@ -572,6 +572,8 @@ def refuse_what_players_cannot(config: Any) -> None:
     """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
     refuse_what_is_not_followed(config)
     strategy = config.strategy
+    if strategy is None:
+        raise UserError("--trainer.strategy null: leave it out, or give `auto`.")
     if not isinstance(strategy, str):
         strategy = strategy.class_path
         module, _, name = strategy.rpartition(".")

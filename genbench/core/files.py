@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core import process
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 
 # .NAME.MACHINE-PID-START.RANDOM.tmp, while NAME is written: see temporary_name
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
@@ -280,5 +280,5 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
         path = found[-1]
     if not path.is_file():
         what = f"; it is {kind_of(path)}" if path.exists() else ""
-        raise UserError(f"There is no checkpoint at {path}{what}.")
+        raise UserError(f"There is no checkpoint at {path}{what}.{did_you_mean(str(ckpt), ('last', 'best'))}")
     return path

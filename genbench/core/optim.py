@@ -167,6 +167,7 @@ def loaded_class(class_path: str, base: type, what: str) -> type:
     raise UserError(
         f"{what}: no {base.__name__} '{class_path}' is loaded. Those of PyTorch are torch.optim.Adam, "
         "torch.optim.lr_scheduler.CosineAnnealingLR and so on; name the module of your own with `--import my.module`."
+        + did_you_mean(name, [known.__name__ for known in base.__subclasses__()])
     )
 
 

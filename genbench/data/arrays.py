@@ -372,7 +372,8 @@ class ArrayFile:
             return None
         if key is None and self.has_images:
             return None
-        names = [key] if key is not None else [name for name in self.members if _parted(name)[1] not in LABELS]
+        others = {*LABELS, "mu", "sigma"}  # one of the two alone is half of statistics
+        names = [key] if key is not None else [name for name in self.members if _parted(name)[1] not in others]
         found = {name: self.members[name][0] for name in names if name in self.members}
         found = {name: m for name, m in found.items() if len(m.shape) == 2 and m.dtype.kind == "f" and m.shape[0]}
         if "images" in found:

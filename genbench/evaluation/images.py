@@ -203,7 +203,9 @@ def _flags_called(flags: str) -> Iterator[None]:
     """Errors and warnings name the flags of training: here the size is `--size`, and `--data.key` `--images.key`."""
 
     def renamed(said: Any) -> str:
-        said = re.sub(r"(--)?\bdata\.(size|channels|fit|enlarge)\b", r"\1\2", str(said))
+        said = str(said).replace("--data.enlarge true", "--enlarge")
+        said = re.sub(r"(--)?\bdata\.(size|channels|fit|enlarge)\b", r"\1\2", said)
+        said = re.sub(r"(?<![-\w/])data\.(?=(range|window|frames|key|layout|severity)\b)", "--data.", said)
         return said.replace("--data.", f"{flags}.")
 
     with warnings.catch_warnings(record=True) as told:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 from genbench.leaderboard.record import Record, history
 
 CHECKPOINTS = ("best", "last")  # in this order, before all others
@@ -160,7 +160,7 @@ def boards(
         known = _unique(m for *_, metrics in tables for m, better in metrics.items() if better)
         tables = [table for table in tables if _find(by, table[2])]
         if not tables:
-            raise UserError(f"There is no metric '{by}' to rank by; there are {_listed(known)}.")
+            raise _no_metric(by, known)
     return [rank(group, by, t) for group, t, _ in tables]
 
 
@@ -415,12 +415,18 @@ def _find(by: str, metrics: Iterable[str]) -> str | None:
 
 def _judging(by: str, metrics: dict[str, str | None]) -> str:
     found = _find(by, metrics)
-    known = _listed([name for name, better in metrics.items() if better])
+    known = [name for name, better in metrics.items() if better]
     if found is None:
-        raise UserError(f"There is no metric '{by}' to rank by; there are {known}.")
+        raise _no_metric(by, known)
     if metrics[found] is None:
-        raise UserError(f"'{found}' describes and does not judge, so nothing ranks by it; there are {known}.")
+        raise UserError(f"'{found}' describes and does not judge, so nothing ranks by it; there are {_listed(known)}.")
     return found
+
+
+def _no_metric(by: str, known: Iterable[str]) -> UserError:
+    known = list(known)
+    near = did_you_mean(by, [*known, *(name.partition("-")[0] for name in known)])  # `fid` means `fid-mnistnet` too
+    return UserError(f"There is no metric '{by}' to rank by; there are {_listed(known)}.{near}")
 
 
 def _named(

@@ -1,5 +1,6 @@
 """fit --ckpt: a changed setting is applied, said and recorded, or refused before anything is touched."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -78,6 +79,22 @@ def test_an_argument_that_the_run_had_not_given_is_said_and_begins_a_segment(cli
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "192", "--model.optimizer.amsgrad", "true")
     assert status == 2 and "model.optimizer.amsgrad none -> true" in err and "Stopped" not in err
     assert contents("runs/run") == before
+
+
+ONE_CYCLE = "{class_path: OneCycleLR, max_lr: 0.01, total_steps: 10, div_factor: 2.0}"
+
+
+def test_what_a_schedule_keeps_in_the_optimizer_is_that_of_the_config(cli, config):
+    sizes = ("--data.batch_size", "80", "--monitor.every_images", "80", "--quality.every_images", "5k")
+    cli("fit", "--config", config("vae"), "--name", "run", "--max_images", "160", *sizes)
+    # a state of before there was the schedule, and one of another
+    assert cli("fit", "--ckpt", "runs/run", "--max_images", "240", "--model.schedule", ONE_CYCLE)[0] == 0
+    assert rates("runs/run")[240] == pytest.approx(0.005)
+    status = cli("fit", "--ckpt", "runs/run", "--max_images", "1120", "--model.schedule.max_lr", "0.1")[0]
+    assert status == 0 and rates("runs/run")[320] == pytest.approx(0.05)
+    (group,) = saved("runs/run")["optimizer_states"][0]["param_groups"]
+    # a step of the schedule is 1,000 images: half of the way up, along a cosine
+    assert group["max_lr"] == 0.1 and rates("runs/run")[1120] == pytest.approx(0.075)
 
 
 def test_weights_equal_those_of_a_run_whose_optimizer_was_changed_by_hand(cli, config, half):
@@ -222,7 +239,9 @@ def test_a_moved_or_copied_run_goes_on_in_place(cli, half):
     half.rename("runs/renamed")
     assert cli("fit", "--ckpt", "runs/renamed", "--max_images", "240")[0] == 0
     shutil.copytree("runs/renamed", "elsewhere/copy")
-    assert cli("fit", "--ckpt", "elsewhere/copy", "--max_images", "320")[0] == 0
+    with contextlib.chdir("elsewhere/copy"):
+        assert cli("fit", "--ckpt", ".", "--max_images", "320")[0] == 0
+    assert saved("elsewhere/copy")["run"]["name"] == "copy"
     assert {path.name for path in Path("runs").iterdir()} == {"renamed"}
     assert saved("runs/renamed")["genbench"]["images_seen"] == 240
     assert saved("elsewhere/copy")["genbench"]["images_seen"] == 320
@@ -394,6 +413,7 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     assert (
         status == 2 and "was trained with the range dtype of stored values, and the training images now have 0,1" in err
     )
+    assert "Stopped" not in err, "nothing was begun"
     Path("moved/07.png").unlink()
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
     assert status == 2 and "the images there are not those that it was trained on" in err

@@ -250,7 +250,7 @@ def test_wrong_arguments_are_refused_in_a_sentence(arguments, message):
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        ({"class_path": "Adamm"}, "no Optimizer 'Adamm' is loaded"),
+        ({"class_path": "Adamm"}, "no Optimizer 'Adamm' is loaded.* Did you mean 'Adam'"),
         ({"class_path": "os.system"}, "no Optimizer 'os.system' is loaded"),
         ({"learning_rate": 1}, "Adam has no argument 'learning_rate'; it has lr"),
         ({"class_path": "torch.optim.SGD", "nesterov": True}, "refused its arguments"),

@@ -245,8 +245,22 @@ def test_a_folder_of_mixed_sizes_and_colors_is_brought_to_one_as_in_training(tmp
         split = data.split("train")
         expected = Fit(16, channels, fit)(split.pictures(rows.numpy()), split.name)
         assert found.shape == (channels, 16, 16) and np.array_equal(found.images(rows).numpy(), expected)
-    with pytest.raises(UserError, match="smaller than size, which is 32. Say `--enlarge true`"):
+    with pytest.raises(UserError, match="smaller than size, which is 32. Say `--enlarge` to"):
         open_images(folder).at(size=32, channels=3).images(rows)
+
+
+def test_errors_name_the_flags_of_the_path_that_they_are_of(tmp_path):
+    folder = written(tmp_path / "a", "folder", random_images())
+    with pytest.raises(UserError, match="^--images.range is 5; "):
+        open_images(folder, range="5")
+    with pytest.raises(UserError, match="^--reference.window is 1,-1; "):
+        open_images(folder, "--reference", window="1,-1")
+
+
+def test_a_covariance_without_its_mean_is_no_set_of_points(tmp_path):
+    np.savez(tmp_path / "s.npz", sigma=np.eye(8))
+    with pytest.raises(UserError, match=r"no array of images.* It has sigma \(float64 \[8, 8\]\)"):
+        open_images(tmp_path / "s.npz")
 
 
 def test_a_protocol_says_how_files_were_brought_to_one_size(tmp_path, judge):
