@@ -120,12 +120,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
             "code of a stranger's."
         ) from error
     except Exception as error:  # bytes cut off or overwritten can fail anywhere in the reader
-        why = str(error).partition("\n")[0] or type(error).__name__
-        if not path.stat().st_size:
-            why = "it is empty"
-        elif not zipfile.is_zipfile(path):
-            with open(path, "rb") as file:
-                why = "its end is missing" if file.read(4) == b"PK\x03\x04" else "it is no archive"
+        why = _why_not_read(path) or str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"{path} is damaged or not a checkpoint ({why}). Use another checkpoint of the run, if there is one."
         ) from error
@@ -139,6 +134,17 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     elif "format" not in checkpoint["genbench"]:
         _note(path, "it does not say its format, and is read as one of an older genbench")
     return checkpoint
+
+
+def _why_not_read(path: Path) -> str | None:
+    """What is wrong with a file that is no whole archive; None for others."""
+    if not path.stat().st_size:
+        return "it is empty"
+    with suppress(zipfile.BadZipFile):  # of an end that says what cannot be
+        if not zipfile.is_zipfile(path):
+            with open(path, "rb") as file:
+                return "its end is missing" if file.read(4) == b"PK\x03\x04" else "it is no archive"
+    return None
 
 
 def _refuse_damaged(path: Path) -> bool:
