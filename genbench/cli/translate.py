@@ -67,6 +67,8 @@ def main(verb: str, argv: list[str]) -> int:
     from genbench.core.capabilities import Segments, Translates
     from genbench.core.files import no_room
     from genbench.data.folder import Files, images_among
+    from genbench.data.layouts import listed
+    from genbench.data.pictures import SEVERAL
     from genbench.data.ranges import of_domain
 
     reader = Files(shown)
@@ -100,11 +102,13 @@ def main(verb: str, argv: list[str]) -> int:
     except OSError as error:
         raise UserError(f"--output {made} cannot be made ({error.strerror}). Give another.") from error
     Image.MAX_IMAGE_PIXELS = 2**30  # these are the user's own: a whole-slide scan is no attack
-    skipped, done = [], 0
+    skipped, several, done = [], [], 0
     with torch.no_grad(), Progress(transient=True) as bar:
         for name in bar.track(names, description="Translating"):
             try:
                 picture = reader.picture(name, black_and_white)
+                if name.lower().endswith((".png", *SEVERAL)) and len(reader.frames(name)) > 1:
+                    several.append(name)
             except UserError as error:
                 skipped.append(str(error))
                 continue
@@ -123,6 +127,8 @@ def main(verb: str, argv: list[str]) -> int:
                 done += 1
     for reason in skipped:
         print(f"skipped: {reason}")
+    if several:
+        print(f"note: of {len(several)} files with several frames the first alone was taken: {listed(several, NAMED)}.")
     others = sorted(set(files) - set(names))
     left = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
     count = f"{len(names) - len(skipped)} images of {kind} at {model.images_seen:,} images seen -> {made}"
