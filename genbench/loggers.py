@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from genbench.core import history
 from genbench.core.errors import warn
-from genbench.core.files import replacing
+from genbench.core.files import elsewhere, replacing
 from genbench.core.history import COLUMN
 
 NORMS = "gradient norms"
@@ -43,7 +43,7 @@ class Curves(Logger):
         self.path = Path(folder) / "metrics.csv"
         self._columns: list[str] = []
         self._left_as: Any = ()  # what told the file, as we left it, from one that another program has changed
-        self._waiting: list[dict[str, Any]] = []
+        self.waiting: list[dict[str, Any]] = []  # rows that are not in the file yet
         self._warned = False
 
     @property
@@ -60,15 +60,29 @@ class Curves(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._waiting.append({COLUMN: step} | {name: f"{value:.6g}" for name, value in metrics.items()})
+        self.waiting.append({COLUMN: step} | {name: f"{value:.6g}" for name, value in metrics.items()})
+        self._try()
+
+    def _try(self) -> None:
+        """Write the rows that wait."""
         with self._unfailing():
             self._look()
-            new = [name for name in dict.fromkeys(n for row in self._waiting for n in row) if name not in self._columns]
+            new = [name for name in dict.fromkeys(n for row in self.waiting for n in row) if name not in self._columns]
             if new:
-                self._write(self.rows() + self._waiting, self._columns + new)
+                self._write(self.rows() + self.waiting, self._columns + new)
             else:
-                self._append(self._waiting)
-            self._waiting = []
+                self._append(self.waiting)
+            self.waiting = []
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self.waiting:
+            self._try()
+        if self.waiting:
+            columns = list(dict.fromkeys(name for row in self.waiting for name in row))
+            kept, told = elsewhere(self.path.name, lambda file: file.write(_lines(self.waiting, columns, header=True)))
+            told = f"They are in {kept}." if kept else told
+            warn(f"the last {len(self.waiting)} rows of {self.path} could not be written. {told}")
 
     def rows(self) -> list[dict[str, str]]:
         """All complete rows: a process that was killed may have left half of one, which must not read as numbers.
@@ -77,6 +91,16 @@ class Curves(Logger):
             Unreadable: the file holds no curves.
         """
         return history.read(self.path).rows
+
+    def series(self) -> dict[str, list[tuple[int, float]]]:
+        """What `plot` draws: column -> (images seen, value), of those that have two values at least."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for row in self.rows():
+            for name, text in row.items():
+                value = _number(text)
+                if name != COLUMN and value is not None:
+                    found.setdefault(name, []).append((int(row[COLUMN]), value))
+        return {name: points for name, points in found.items() if len(points) > 1 and not name.endswith("/lr")}
 
     def _look(self) -> None:
         """Learn the columns; mend or set aside what another program has made of the file."""
@@ -139,6 +163,7 @@ class Curves(Logger):
     @rank_zero_only
     def cut(self, images_seen: int, unread: Iterable[str] = ()) -> None:
         """Drop what was logged after so many images; and at so many what has terms that a checkpoint has yet to read.
+        Rows that wait since that checkpoint take their places.
 
         unread  names of these terms: a row of theirs was logged after the checkpoint, by the end of its run
         """
@@ -150,8 +175,14 @@ class Curves(Logger):
                 if int(row[COLUMN]) < images_seen
                 or (int(row[COLUMN]) == images_seen and not any(row.get(name) for name in unread))
             ]
-            if self._columns:
-                self._write(rows, self._columns)
+            there = [_values(row) for row in rows]
+            rows = sorted(
+                rows + [row for row in self.waiting if _values(row) not in there], key=lambda row: int(row[COLUMN])
+            )
+            columns = list(dict.fromkeys([*self._columns, *(name for row in self.waiting for name in row)]))
+            if columns:
+                self._write(rows, columns)
+            self.waiting = []
 
     @rank_zero_only
     def plot(self) -> Path | None:
@@ -163,13 +194,7 @@ class Curves(Logger):
         from matplotlib.ticker import EngFormatter
 
         self._look()
-        series: dict[str, list[tuple[int, float]]] = {}
-        for row in self.rows():
-            for name, text in row.items():
-                value = _number(text)
-                if name != COLUMN and value is not None:
-                    series.setdefault(name, []).append((int(row[COLUMN]), value))
-        series = {name: points for name, points in series.items() if len(points) > 1 and not name.endswith("/lr")}
+        series = self.series()
         if not series:
             return None
         panels = in_panels(series)
@@ -206,6 +231,10 @@ def _lines(rows: list[dict[str, Any]], columns: list[str], header: bool = False)
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _values(row: dict[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in row.items() if value != ""}
 
 
 def _number(text: str) -> float | None:

@@ -164,6 +164,34 @@ def test_rows_that_cannot_be_written_are_said_once_and_written_later(tmp_path, m
     assert [row["loss"] for row in curves.rows()] == ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4"]
 
 
+def test_rows_that_wait_since_a_checkpoint_take_their_places_when_it_is_gone_on_from(tmp_path):
+    curves = logged(tmp_path, until=3)
+    curves.log_metrics({"loss": 5.0}, step=6000)
+    curves.waiting = [{"images_seen": k, "val/fid": str(k)} for k in (2000, 4000)]
+    curves.waiting.append({"images_seen": 3000, "loss": "1.5", "val/swd": "6"})  # which was written after all
+    curves.cut(4000)
+    assert [(row["images_seen"], row["loss"], row["val/fid"]) for row in curves.rows()] == [
+        ("1000", "0.5", ""), ("2000", "1", ""), ("2000", "", "2000"), ("3000", "1.5", ""), ("4000", "", "4000"),
+    ]  # fmt: skip
+    assert not curves.waiting
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_the_last_rows_are_written_at_the_end_or_kept_elsewhere(tmp_path, full, monkeypatch, elsewhere, capsys, later):
+    run = tmp_path / "run"
+    full(run)
+    curves = Curves(run)
+    curves.log_metrics({"loss": 0.5}, step=64)
+    curves.log_metrics({"loss": 0.25}, step=128)
+    if later:
+        full()
+    curves.finalize("success")
+    (kept,) = [run] if later else elsewhere.iterdir()
+    assert (kept / "metrics.csv").read_text().splitlines() == ["images_seen,loss", "64,0.5", "128,0.25"]
+    said = capsys.readouterr().err
+    assert (f"the last 2 rows of {run}/metrics.csv could not be written. They are in {kept}" in said) != later
+
+
 def test_half_a_row_of_a_full_disk_does_not_run_into_the_next(tmp_path, monkeypatch):
     curves = logged(tmp_path)
     half = os.write

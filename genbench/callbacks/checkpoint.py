@@ -48,6 +48,7 @@ class Checkpoint(Callback, metaclass=Checked):
         self.best: float | None = None
         self._best_of: str | None = None  # the score that `best` is of
         self._saved_at = -1
+        self._names: list[str] = []  # files that the state at hand belongs in, besides `last.ckpt`
 
     def folder(self, trainer) -> Path:
         return Path(trainer.default_root_dir) / "checkpoints"
@@ -58,6 +59,17 @@ class Checkpoint(Callback, metaclass=Checked):
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
         if trainer.ckpt_path is not None:
             self._saved_at = module.images_seen
+            if trainer.is_global_zero:
+                self._complete(Path(trainer.ckpt_path), self.folder(trainer))
+
+    def _complete(self, begun: Path, folder: Path) -> None:
+        """Write the other files that a save was to write, where a full disk left but one: `last.ckpt` is, from the
+        start, what the run goes on from."""
+        if folder.is_dir() and begun.parent.samefile(folder):
+            for name in [*self._names, "last.ckpt"]:
+                path = folder / name
+                if not path.exists() or (name == "last.ckpt" and not path.samefile(begun)):
+                    files.copy(begun, path)
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
@@ -109,6 +121,7 @@ class Checkpoint(Callback, metaclass=Checked):
         names = ["best.ckpt"] if best else []
         if self.keep_every is not None and module.due(self.keep_every):
             names.append(f"{module.images_seen:010d}.ckpt")
+        self._names = names
         # `last.ckpt` last of all: who is killed in between goes on from the one before, and makes the others again
         first, *others = (self.folder(trainer) / name for name in [*names, "last.ckpt"])
         trainer.save_checkpoint(first, weights_only=False)
@@ -118,7 +131,7 @@ class Checkpoint(Callback, metaclass=Checked):
         self._saved_at = module.images_seen
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "of": self._best_of}
+        return {"best": self.best, "of": self._best_of, "names": self._names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self._best_of = state["best"], state.get("of")
+        self.best, self._best_of, self._names = state["best"], state.get("of"), state.get("names", [])

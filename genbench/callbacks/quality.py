@@ -142,7 +142,6 @@ class Quality(Callback, metaclass=Checked):
                     f"{', '.join(given) or 'nothing'}. Name another score with `--checkpoint.monitor val/NAME "
                     "--checkpoint.mode min|max`, or hold out more images with `--data.val_size`."
                 )
-            mode = None
         if monitor not in given:
             near = difflib.get_close_matches(monitor, given, 1)
             raise UserError(

@@ -116,6 +116,11 @@ def sentence(error: BaseException) -> str | None:
         from genbench.cli.compose import explained
 
         return explained(str(error))
-    if type(error).__name__ in ("MisconfigurationException", "ModuleNotFoundError"):  # Lightning's own sentences
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ModuleNotFoundError):  # of a logger or a callback whose package is not installed
+        return str(cause)
+    if type(error).__name__ in ("MisconfigurationException", "UsageError"):  # sentences of Lightning and W&B
         return str(error)
     return None

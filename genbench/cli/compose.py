@@ -32,6 +32,7 @@ ROOT = (*SINGLE, *GROUPS, "model", "data")
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 SCALARS = (str, bytes, int, float, complex, types.NoneType, os.PathLike, enum.Enum, timedelta)
 COLLECTIONS = (list, tuple, set, frozenset)
+NULLS = ("", "~", "null", "Null", "NULL")
 SEXAGESIMAL = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?")
 
 
@@ -56,6 +57,7 @@ class Command:
     own      how many of them, from the first, are the config of the run that `--ckpt` names
     flags    in their order
     asked    what asks for text in place of a run: `--help`, `--print_config`, `--model.help DCGAN`
+    ckpt     the checkpoint that `--ckpt` means, by the `name` and `runs` that were given and not those of its run
     """
 
     verb: str
@@ -63,6 +65,7 @@ class Command:
     own: int = 0
     flags: list[Flag] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    ckpt: Path | None = None
 
     def value(self, name: str) -> Any:
         """The last value of a setting that has no parts, from flags, else from configs; None if it is not set."""
@@ -343,6 +346,8 @@ class _Merging:
         is_number = not (structured or takes_text or inner is not None or timedelta in set(_options(hint)))
         if is_number and SEXAGESIMAL.fullmatch(text):  # the parser would take 1:30 for 90
             raise UserError(f"{self._source}: {'.'.join(path)} is {text}, which is no number.")
+        if is_number and len(text) > yaml_file.MOST_DIGITS:  # nor may its error be that long
+            raise UserError(f"{self._source}: {'.'.join(path)} has {len(text)} characters; a number was expected.")
         if not self._typed:
             return text
         if structured or (inner is not None and not takes_text):
@@ -487,6 +492,8 @@ def value_of(text: str, source: str) -> Any:
         if collection:
             raise
         return text
+    if found is None and text.strip() not in NULLS:  # a comment alone, such as `#1`
+        return text
     return text if isinstance(found, str) or (isinstance(found, (list, dict)) and not collection) else found
 
 
@@ -510,7 +517,7 @@ def _default(config: dict[str, Any], path: tuple[str, ...]) -> str | None:
 
 
 def _number(key: Any) -> bool:
-    return isinstance(key, str) and key.isdigit()
+    return isinstance(key, str) and key.isdecimal() and len(key) < 10
 
 
 def _listed(value: Any) -> list[Any]:

@@ -263,11 +263,13 @@ def _hand_over(record: Any, pictures: Any, out: Path, arguments: argparse.Namesp
     Raises:
         UserError: it could not be written; the record was printed whole, or lies where the message says.
     """
-    from genbench.core.files import NotWritten
+    from genbench.core.files import NotWritten, remove_orphans
     from genbench.leaderboard import record as records
 
     written, whole = records.path_of(record, out), arguments.json
     said, cause = [], None
+    for folder in out.glob("*/"):  # pictures of records: no other measurement writes to the same one
+        remove_orphans(folder)
     try:
         pictures.write(written.with_suffix(""))  # beside it, under its name: before a record says that all is there
     except NotWritten as error:

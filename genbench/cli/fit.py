@@ -16,10 +16,13 @@ from genbench.core.errors import Interrupted, UserError
 
 def main(verb: str, argv: list[str]) -> int:
     """Run the verb; returns the exit status."""
-    if {"-h", "--help"} & set(argv) and "all" not in argv:
-        print(help_page(verb))
-        return 0
-    typed, command = argv, with_configs(verb, import_modules([word for word in argv if word != "all"]))
+    typed = argv
+    if asks := [k for k, word in enumerate(argv) if word in ("-h", "--help")]:
+        if argv[asks[0] + 1 : asks[0] + 2] != ["all"]:
+            print(help_page(verb))
+            return 0
+        argv = argv[: asks[0] + 1] + argv[asks[0] + 2 :]
+    command = with_configs(verb, import_modules(argv))
     from genbench.cli.trainer import GenbenchCLI  # here the wait begins: torch and lightning
 
     try:
@@ -40,6 +43,7 @@ def with_configs(verb: str, argv: list[str]) -> Command:
     ckpt = command.value("ckpt")
     if ckpt not in (None, "null"):
         path = find_checkpoint(ckpt, Path(command.value("runs") or "runs"), command.value("name"))
+        command.ckpt = path
         run = run_of(path)
         has_model = any(_names_model(text) for _, text in command.configs)
         if run is not None and not has_model:

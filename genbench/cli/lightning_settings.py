@@ -12,6 +12,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch import callbacks
 
+from genbench import callbacks as ours
 from genbench.cli.compose import find_class
 from genbench.core.errors import UserError
 
@@ -75,7 +76,14 @@ REFUSED_CALLBACKS = {
     callbacks.LearningRateFinder: "Give `--model.optimizer.lr`.",
     callbacks.BaseFinetuning: "Players are trained whole, by optimizers of their own.",
     callbacks.ModelPruning: "Players are trained whole, by optimizers of their own.",
+    callbacks.SpikeDetection: "A loss that is no longer finite ends the run by itself, with a sentence.",
+    ours.Budget: BUDGET,
 }
+# every run has one of each of ours
+OWN_CALLBACKS = (
+    ours.Acceleration, ours.Balance, ours.Checkpoint, ours.Codebook, ours.EMA, ours.Monitor, ours.Pictures,
+    ours.Quality, ours.StopSafely,
+)  # fmt: skip
 
 
 def refuse_what_is_not_followed(trainer: Any) -> None:
@@ -90,3 +98,8 @@ def refuse_what_is_not_followed(trainer: Any) -> None:
         for refused, instead in REFUSED_CALLBACKS.items():
             if cls is not None and issubclass(cls, refused):
                 raise UserError(f"--trainer.callbacks {cls.__name__} does not work here. {instead}")
+        if cls in OWN_CALLBACKS:
+            raise UserError(
+                f"--trainer.callbacks {cls.__name__}: every run has one. Its settings are flags of their own, which "
+                "`fit --help` lists."
+            )

@@ -35,7 +35,6 @@ from genbench.evaluation.protocol import Protocol
 
 FILES = 64  # of each split that are looked at
 SECONDS = 0.2  # for the files of a split, at most; one file is looked at in any case
-SEEDS = 2**32  # NumPy's generators take no larger ones
 
 
 def check(
@@ -71,6 +70,13 @@ def check(
 def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, measured_by: Protocol) -> list[str]:
     data.prepare_data()
     training_images(model, data)
+    budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), None)
+    if budget is not None and -(-budget // data.batch_size) < model.accumulate:
+        raise UserError(
+            f"model.accumulate is {model.accumulate}: a step takes {model.accumulate * data.batch_size:,} images, and "
+            f"`max_images` is {budget:,}, so the model would never be updated. Give a smaller `--model.accumulate` or "
+            "a larger `--max_images`."
+        )
     look_at_files(data)
     notes = validation(trainer, model, data) if trainer.limit_val_batches else []
     why, flags = testing(measured_by, model, data)
@@ -186,6 +192,7 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
                 f"Validation on {counted} cannot give {usual[0]}, which tells which checkpoint is best: {why}. Choose "
                 f"another score with `--checkpoint.monitor`, or {more}."
             )
+        quality.deciding(model, given, mode=saver.mode)
         if chosen == usual[0]:
             return []
         return [

@@ -89,7 +89,11 @@ def rule(setting: str, changeable: tuple[str, ...] = ()) -> Rule:
 
 
 def missing(old: Any, new: Any, name: str = "") -> set[str]:
-    """Settings of `new` that `old` does not know, being of an older version or of a script of one's own."""
+    """Settings of `new` that `old` does not know, being of an older version or of a script of one's own.
+
+    These are arguments of a class. What is below one, such as `model.optimizer.eps`, is in a config only where it was
+    given: if `old` lacks it, it has been added.
+    """
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return set()
     if "init_args" in old or "init_args" in new:
@@ -97,7 +101,10 @@ def missing(old: Any, new: Any, name: str = "") -> set[str]:
     found: set[str] = set()
     for key, value in new.items():
         setting = f"{name}.{key}" if name else key
-        found |= missing(old[key], value, setting) if key in old else {setting}
+        if key not in old:
+            found.add(setting)
+        elif not name:
+            found |= missing(old[key], value, setting)
     return found
 
 

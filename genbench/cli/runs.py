@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import itertools
 import logging
@@ -28,6 +29,8 @@ def import_modules(argv: list[str]) -> list[str]:
             rest.append(argument)
             continue
         module = value if equals else next(given, "")
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise UserError(f"--import {module!r} is not the name of a module. Give one such as `my.module`.")
         if "" not in sys.path:
             sys.path.insert(0, "")  # as for `python script.py`: modules of the folder that one is in
         try:
@@ -52,8 +55,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def run_of(ckpt: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
     folder = ckpt.absolute().parent.parent
-    with suppress(ValueError):
-        folder = folder.relative_to(Path.cwd())  # shorter to read and to type
+    if folder != Path.cwd():  # which `.` would leave without a name
+        with suppress(ValueError):
+            folder = folder.relative_to(Path.cwd())  # shorter to read and to type
     return folder if ckpt.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 
 
@@ -133,7 +137,7 @@ def inside(runs: Path, name: str) -> Path:
     if any(ord(character) < 32 for character in name) or max(len(os.fsencode(part)) for part in Path(name).parts) > 200:
         raise UserError(f"--name {name!r} cannot be the name of a folder. Give letters, digits and hyphens.")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"--name {name!r}: {folder} is no folder. Give another name.")
+        raise UserError(f"--name {name!r}: {folder} is a link, or no folder. Give another name.")
     return folder
 
 
@@ -180,7 +184,10 @@ class Place:
         try:
             self._claim = claims.take(self.folder / LOCK, "fit", again=True, job=_step())
         except OSError as error:
-            raise UserError(f"{self.folder} cannot be written to: {error.strerror}. Give another `--runs`.") from error
+            advice = "Free some of the disk, or give" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Give"
+            raise UserError(
+                f"{self.folder} cannot be written to: {error.strerror}. {advice} another `--runs`."
+            ) from error
         if self._claim is None:
             raise self._taken(claims.latest(self.folder / LOCK, "fit"))
         self._claim.__enter__()
@@ -189,8 +196,8 @@ class Place:
         if not self.resumed:
             self._empty()
 
-    def leave(self) -> None:
-        """Unlock it; remove it where nothing came of it."""
+    def leave(self, *, wanted: bool = False) -> None:
+        """Unlock it; remove it where nothing came of it, unless it is wanted."""
         if self._claim is None:
             return
         self._claim.__exit__()
@@ -198,7 +205,7 @@ class Place:
             self._claim.end("stopped")
         self._claim = None
         made = (path for path in self.folder.rglob("*") if path.is_file() and LOCK not in path.parts)
-        if not self.resumed and all(path.name == "config.yaml" for path in made):
+        if not self.resumed and not wanted and all(path.name == "config.yaml" for path in made):
             shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):  # others may have runs there
                 self.folder.parent.rmdir()

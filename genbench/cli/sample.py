@@ -234,6 +234,6 @@ def asked_for(model: Any, n: int, label: str | None = None, prompt: str | None =
         raise UserError(f"{name} was trained on labels and reads no --prompt. Its --label is one of {known}.")
     if label is None:
         return in_turn(model, n).cpu()
-    if label not in spec.classes and not (label.isdigit() and int(label) < len(spec.classes)):
+    if label not in spec.classes and not (label.isdecimal() and len(label) < 10 and int(label) < len(spec.classes)):
         raise UserError(f"There is no class '{label}'; the model knows {known}.")
     return torch.full((n,), spec.classes.index(label) if label in spec.classes else int(label))

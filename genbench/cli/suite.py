@@ -187,7 +187,7 @@ def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
     asked = trainer["devices"]
     if asked in ("auto", None):
         asked = suite.launch.devices
-    devices = len(asked) if isinstance(asked, list) else int(asked) if str(asked).isdigit() else 0
+    devices = len(asked) if isinstance(asked, list) else int(asked) if str(asked).isdecimal() else 0
     if devices < 1:
         raise UserError(f"trainer.devices is {asked}; in a suite it is a number of devices.")
     nodes = trainer["num_nodes"] if trainer["num_nodes"] > 1 else suite.launch.nodes

@@ -42,13 +42,14 @@ from genbench.callbacks import (
 from genbench.cli import compose, preflight, resume
 from genbench.cli.lightning_settings import DEFAULTS, refuse_what_is_not_followed
 from genbench.cli.resume import Change
-from genbench.cli.runs import Place, find_checkpoint, inside, is_first_process, new_name, run_of, version_of
+from genbench.cli.runs import Place, inside, is_first_process, new_name, run_of, version_of
 from genbench.core import checkpoint as files
 from genbench.core import machine
 from genbench.core.arguments import loaded_classes
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import LostProcess, UserError
-from genbench.core.files import replacing
+from genbench.core.files import kept_elsewhere, replacing
+from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import allow_tf32
 from genbench.core.strategy import PlayersDDP
@@ -98,6 +99,9 @@ class Run(Callback):
             "segments": [*self.segments[:-1], self.segments[-1] | {"to": module.images_seen}],
             "training": self._training(trainer, module),
         }
+        waiting = [row for logger in trainer.loggers if isinstance(logger, Curves) for row in logger.waiting]
+        if waiting:  # a disk that is full has no room for them: they go where the checkpoint goes
+            checkpoint["run"]["rows"] = waiting
         data = trainer.datamodule
         if isinstance(data, DataModule):
             cls = type(data)
@@ -111,10 +115,15 @@ class Run(Callback):
         before = checkpoint.get("run", {}).get("training") or {}
         self.command = checkpoint.get("run", {}).get("command") or self.command  # that began the run
         self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
+        if run_of(Path(trainer.ckpt_path)) == self.folder:
+            for logger in trainer.loggers:
+                if isinstance(logger, Curves):
+                    logger.waiting = list(checkpoint.get("run", {}).get("rows", []))
 
     def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
         self._started = time.monotonic()
         if trainer.is_global_zero:
+            (self.folder / "checkpoints").mkdir(exist_ok=True)  # where one that was kept elsewhere is to be moved
             with replacing(self.folder / "config.yaml") as file:
                 file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
             for logger in trainer.loggers:
@@ -157,12 +166,14 @@ class GenbenchCLI(LightningCLI):
 
     verb = "fit"
     typed: list[str] = []  # what the person typed after the verb
+    found: Path | None = None  # the checkpoint of `--ckpt`
     name_flag: str | None = None  # `--name`, as typed: that of a config may be from before the folder was renamed
     settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
-        cls.verb, cls.typed, cls.settings = verb, list(typed), compose.settings(command)
+        GenbenchCLI.verb = verb  # of the whole process: `subcommands` knows no class
+        cls.typed, cls.settings, cls.found = list(typed), compose.settings(command), command.ckpt
         names = [flag.value for flag in command.flags if flag.path == ("name",)]
         cls.name_flag = names[-1] if names else None
         for key in ("model", "data"):  # `--model.help` alone is of the config's model
@@ -233,12 +244,11 @@ class GenbenchCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         refuse_what_players_cannot(config.trainer)
-        self.ckpt: Path | None = None
+        self.ckpt = self.found
         self.checkpoint: dict[str, Any] = {}
         self.changes: list[Change] = []
         self.place: Place | None = None
-        if config.ckpt:
-            self.ckpt = find_checkpoint(config.ckpt, Path(config.runs), config.name)
+        if self.ckpt is not None:
             self.read_at = version_of(self.ckpt)
             self.checkpoint = files.read(self.ckpt)
             self._same_model(self.checkpoint["genbench"]["model"], config.model.class_path)
@@ -280,6 +290,7 @@ class GenbenchCLI(LightningCLI):
         run, typed = (run_of(self.ckpt) if self.ckpt else None), self.name_flag
         if run is not None and typed in (None, run.name):
             self.place = Place(run, resumed=True)
+            config.name = run.name
             if is_first_process():
                 self.place.refuse_if_taken()
         else:
@@ -287,11 +298,11 @@ class GenbenchCLI(LightningCLI):
             if name is None:
                 stem = f"{config.model.class_path.split('.')[-1]}-{config.data.class_path.split('.')[-1]}".lower()
                 name = new_name(stem, Path(config.runs))
+            config.name = name
             self.place = Place(inside(Path(config.runs), name), resumed=False)
             if is_first_process():
                 self.place.take()
         self.folder = self.place.folder
-        config.name = self.folder.name
 
     def _same_model(self, trained: str, configured: str) -> None:
         if trained.rpartition(".")[2] != configured.rpartition(".")[2]:
@@ -325,10 +336,10 @@ class GenbenchCLI(LightningCLI):
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
-        if seed is False or (seed is not True and not 0 <= seed < 2**32):
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:  # Lightning takes `true` for 0
             raise UserError(
-                f"--seed_everything {seed}: every run has a seed. Give a whole number from 0 to {2**32 - 1}, or true "
-                "for one by chance."
+                f"--seed_everything {str(seed).lower()}: every run has a seed. Give a whole number from 0 to "
+                f"{2**32 - 1}."
             )
         super()._set_seed()
 
@@ -343,9 +354,11 @@ class GenbenchCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except BaseException:
+        except BaseException as error:
             if self.place is not None:
                 self.place.leave()
+            if "got an unexpected keyword argument" in str(error):  # from `dict_kwargs`, which the parser cannot check
+                raise UserError(f"{compose.explained(str(error))}. Leave it out of `dict_kwargs`.") from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -385,7 +398,7 @@ class GenbenchCLI(LightningCLI):
     # ---- verbs --------------------------------------------------------------------------------------------------
 
     def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
-        trainer = self.trainer
+        trainer, kept = self.trainer, None
         try:
             if isinstance(datamodule, DataModule):
                 datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
@@ -399,12 +412,14 @@ class GenbenchCLI(LightningCLI):
             self._prepare(model, datamodule)
             trainer.fit(model, datamodule=datamodule, ckpt_path=self.ckpt, weights_only=True)
         except BaseException as error:
-            if trainer.is_global_zero and not isinstance(error, LostProcess):
+            kept = kept_elsewhere(error)
+            began = trainer.state.fn is not None
+            if began and trainer.is_global_zero and not isinstance(error, LostProcess):
                 self._say_how_to_go_on(error)  # a lost process says it itself, whichever is left
             raise
         finally:
             if is_first_process():
-                self.place.leave()
+                self.place.leave(wanted=kept is not None)
         if trainer.is_global_zero:
             self._say_where()
 
@@ -469,7 +484,9 @@ class GenbenchCLI(LightningCLI):
         """Whether a run that has reached its budget was killed before its last pictures and curves were made."""
         curves, metrics = self.folder / "curves.png", self.folder / "metrics.csv"
         if metrics.is_file() and not (curves.is_file() and curves.stat().st_mtime >= metrics.stat().st_mtime):
-            return True
+            with suppress(Unreadable):  # of which there will be none; training says so
+                if Curves(self.folder).series():
+                    return True
         film = self._get(self.config, "pictures").film
         kinds = {Samples: "samples", Reconstructs: "reconstructions", Translates: "translations", Segments: "masks"}
         for capability, name in kinds.items():
@@ -555,6 +572,8 @@ def refuse_what_players_cannot(config: Any) -> None:
     """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
     refuse_what_is_not_followed(config)
     strategy = config.strategy
+    if strategy is None:
+        raise UserError("--trainer.strategy null: leave it out, or give `auto`.")
     if not isinstance(strategy, str):
         strategy = strategy.class_path
         module, _, name = strategy.rpartition(".")
@@ -606,7 +625,8 @@ def _use_own_strategy(config: dict[str, Any]) -> None:
         count = len(devices)
     else:
         text = str(devices)
-        count = int(text) if text.isdigit() else len([d for d in text.split(",") if d.strip()])
+        number = text.isdecimal() and len(text) < 10  # another is for Lightning to refuse
+        count = int(text) if number else len([d for d in text.split(",") if d.strip()])
     if launched and (count, config["num_nodes"]) != launched:
         raise UserError(
             f"{launched[0]} processes were started on each of {launched[1]} machines, and the config asks for {count} "

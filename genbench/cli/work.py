@@ -110,18 +110,25 @@ def _train(kept: Folder, run: str, modules: list[str]) -> int:
     if images is None:
         found = _speed(config, facts)
         images = _agreed(kept, "measured", lambda: _keep(kept, experiment, facts, found))
-    checkpoint = kept.path / run / "checkpoints" / "last.ckpt"
+    checkpoint = _last_checkpoint(kept.path / run)
     begun = _agreed(kept, "checkpoint", lambda: _images_seen(checkpoint))
     if begun is not None and begun >= images:
         return 0
     if begun is None:
-        if _rank() == 0 and checkpoint.parents[1].exists():
-            shutil.rmtree(checkpoint.parents[1])  # it was killed before it had saved anything
+        if _rank() == 0 and (kept.path / run).exists():
+            shutil.rmtree(kept.path / run)  # it was killed before it had saved anything
         _agreed(kept, "empty", lambda: True)
         argv = [*config, f"--seed_everything={seed}", f"--name={run}", f"--runs={kept.path}"]
     else:
         argv = [*config, f"--ckpt={checkpoint}", f"--seed_everything={seed}", f"--name={run}", f"--runs={kept.path}"]
     return _fit([*argv, f"--max_images={images}"], facts)
+
+
+def _last_checkpoint(run: Path) -> Path:
+    """What a run goes on from. A kill or a full disk may have left others than `last.ckpt`, which is written last."""
+    last = run / "checkpoints" / "last.ckpt"
+    others = sorted(last.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    return last if last.is_file() or not others else others[-1]
 
 
 def _images_seen(checkpoint: Path) -> int | None:

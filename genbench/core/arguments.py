@@ -108,9 +108,12 @@ class Checked(type):
 
 
 class Remembers(Checked):
-    """Notes in `_arguments` what an object was built with, as plain types."""
+    """Notes in `_arguments` what an object was built with, as plain types. A class of which there are no objects, as it
+    only has what others share, says `abstract = True`."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.__dict__.get("abstract"):
+            raise UserError(f"{cls.__name__} is the base of other classes and none by itself. Name one of them.")
         arguments = cls.given(args, kwargs)
         refuse_outside(cls, arguments)
         self = cls.__new__(cls)
@@ -167,23 +170,32 @@ def refuse(name: str, value: Any, hint: Any = Any) -> None:
 
     A list is checked item by item, and a dict value by value.
     """
-    if isinstance(value, Mapping):
+    kinds = numeric(hint)
+    nested = not kinds or (get_origin(hint) in (Union, UnionType) and _others(hint))  # where lists may be
+    if isinstance(value, Mapping) and nested:
         for key, part in value.items():
             refuse(f"{name}.{key}", part)
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple)) and nested:
         for part in value:
             refuse(name, part, items(hint))
-    elif kinds := numeric(hint):
-        if value is not None and not _is_other(value, hint):
+    elif kinds:
+        if not (value is None and type(None) in get_args(hint)) and not _is_other(value, hint):
             faults = [_fault(value, *kind) for kind in kinds]
             if None not in faults:
                 raise UserError(f"{name} is {value!r}; {faults[0]}.")
-    elif _is_number(value) and not math.isfinite(value):
+    elif _is_number(value) and not _finite(value):
         raise UserError(f"{name} is {value}; it must be a finite number.")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _is_other(value: Any, hint: Any) -> bool:
@@ -204,7 +216,7 @@ def _fault(value: Any, kind: type, bounds: Bounds | OneOf | None) -> str | None:
         return None
     if not _is_number(value) or (kind is int and not isinstance(value, int)):
         return f"it must be a {'whole ' if kind is int else ''}number"
-    if not math.isfinite(value):
+    if not _finite(value):
         return "it must be a finite number"
     return bounds.fault(value) if bounds else None
 

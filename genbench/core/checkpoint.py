@@ -121,7 +121,11 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         ) from error
     except Exception as error:  # bytes cut off or overwritten can fail anywhere in the reader
         why = str(error).partition("\n")[0] or type(error).__name__
-        why = "it is empty" if not path.stat().st_size else why
+        if not path.stat().st_size:
+            why = "it is empty"
+        elif not zipfile.is_zipfile(path):
+            with open(path, "rb") as file:
+                why = "its end is missing" if file.read(4) == b"PK\x03\x04" else "it is no archive"
         raise UserError(
             f"{path} is damaged or not a checkpoint ({why}). Use another checkpoint of the run, if there is one."
         ) from error
@@ -129,6 +133,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{path} is not a checkpoint of genbench.")
     _refuse_newer(checkpoint["genbench"], path)
     _refuse_missing(checkpoint, CONTENTS, path)
+    _refuse_values(checkpoint, path)
     if not summed:
         _note(path, "it has no checksums, so that damage to it cannot be noticed")
     elif "format" not in checkpoint["genbench"]:
@@ -173,6 +178,23 @@ def _refuse_missing(checkpoint: dict[str, Any], contents: tuple[tuple[str, type]
         if not isinstance(place, kind) or isinstance(place, bool):
             what = "lacks" if place is None else f"holds a {type(place).__name__} in place of"
             raise UserError(f"{path} is not whole: it {what} `{name}`. Use another checkpoint of the run.")
+
+
+def _refuse_values(checkpoint: dict[str, Any], path: Path) -> None:
+    state, run = checkpoint["genbench"], checkpoint.get("run") or {}
+    counts = {"images_seen": state["images_seen"], **{f"updates.{name}": n for name, n in state["updates"].items()}}
+    for name, count in counts.items():
+        if type(count) is not int or count < 0:
+            raise UserError(
+                f"{path} is damaged: `genbench.{name}` is {count!r}; a number of at least 0 was expected. Use another "
+                "checkpoint of the run."
+            )
+    segments = run.get("segments") if isinstance(run, dict) else run
+    if segments and not (isinstance(segments, list) and all(isinstance(one, dict) for one in segments)):
+        raise UserError(
+            f"{path} is damaged: `run.segments` is {segments!r}; a list of mappings was expected. Use another "
+            "checkpoint of the run."
+        )
 
 
 @rank_zero_only

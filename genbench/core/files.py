@@ -19,10 +19,11 @@ from typing import Any
 from genbench.core import process
 from genbench.core.errors import UserError, did_you_mean
 
-# .NAME.MACHINE-PID-START.RANDOM.tmp, while NAME is written
+# .NAME.MACHINE-PID-START.RANDOM.tmp, while NAME is written: see temporary_name
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 OLD = 24 * 3600.0  # seconds after which a file of another machine is no longer being written
 LONGEST = 120  # bytes of the name that a temporary file repeats: file systems take 255 in all
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without links say
 
 _swept: set[Path] = set()  # folders that this process has looked for orphans in
 
@@ -61,8 +62,7 @@ def _replacing(path: Path) -> Iterator[Any]:
     if path.parent not in _swept:
         _swept.add(path.parent)
         remove_orphans(path.parent)
-    name = os.fsencode(path.name)[:LONGEST].decode(errors="ignore")
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.{_machine()}-{_own()}.", suffix=".tmp", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(**temporary_name(path))
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -80,6 +80,48 @@ def _replacing(path: Path) -> Iterator[Any]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def create(path: str | os.PathLike, contents: bytes) -> None:
+    """A new file, which is there whole or not at all, and of those who try at the same moment one makes it.
+
+    Raises:
+        FileExistsError: there is one of that name.
+        OSError: the disk is full, or the folder is read-only.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(**temporary_name(path))
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            if os.stat(temporary).st_nlink != 2:  # else a file server has linked it and its answer was lost
+                raise
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            _create_in_place(path, contents)
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
+def _create_in_place(path: Path, contents: bytes) -> None:
+    """The same where there are no links: who is killed in the middle of it leaves a part of the file."""
+    with open(path, "xb") as file:
+        try:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(path)
+            raise
 
 
 def write(path: str | os.PathLike, save: Callable[[Any], object]) -> None:
@@ -111,6 +153,15 @@ def elsewhere(name: str, save: Callable[[Any], object]) -> tuple[Path | None, st
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         return None, f"Nor could it be kept in the system's temporary folder: {error}"
+
+
+def kept_elsewhere(error: BaseException | None) -> Path | None:
+    """Where an error says that contents were written to instead."""
+    while error is not None:
+        if isinstance(error, NotWritten) and error.elsewhere:
+            return error.elsewhere
+        error = error.__cause__
+    return None
 
 
 def _why(error: OSError) -> str:
@@ -164,8 +215,14 @@ def ordinary(path: str | os.PathLike) -> str | os.PathLike:
 # ---- what killed processes have left ----------------------------------------------------------------------------
 
 
+def temporary_name(path: Path) -> dict[str, Any]:
+    """Arguments of `tempfile`: a name beside `path` by which `remove_orphans` knows whose the file is."""
+    name = os.fsencode(path.name)[:LONGEST].decode(errors="ignore")
+    return {"prefix": f".{name}.{_machine()}-{_own()}.", "suffix": ".tmp", "dir": path.parent}
+
+
 def remove_orphans(folder: str | os.PathLike) -> None:
-    """Remove temporary files of `replacing` in the folder, of processes that are gone.
+    """Remove temporary files of `replacing` and `create` in the folder, of processes that are gone.
 
     A process of this machine is known to be gone; of others only files older than a day are removed.
     """

@@ -100,6 +100,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     Progress is counted in `images_seen`: real images that training took from its loader, over all processes.
     """
 
+    abstract = True
     players: ClassVar[dict[str, tuple[str, ...]]]
     averaged: ClassVar[tuple[str, ...]]
     changeable: ClassVar[tuple[str, ...]] = ()
@@ -162,6 +163,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self._scalers: dict[str, Any] = {}
         self._own: dict[str, list[nn.Parameter]] = {}
         self._schedulers: dict[str, Schedule | None] = {}
+        self._kept_by_optimizers: set[str] = set()  # in their parameter groups, without what schedules put there
         self._loading: list[dict[str, Any]] = []  # optimizer states of the checkpoint that is being loaded
 
     # ---- a turn -------------------------------------------------------------------------------------------------
@@ -248,6 +250,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         for player, description in self._optimizers.items():
             optimizer = build_optimizer(self._own[player], description, player, self.device, fused=not fp16)
             optimizers.append(optimizer)
+            self._kept_by_optimizers.update(*optimizer.param_groups)
             self._schedulers[player] = build_schedule(optimizer, self._schedules[player], player, self.budget)
         return optimizers  # not the schedules: they follow from the images seen, and no checkpoint has them
 
@@ -283,10 +286,12 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             )
         self.origin = None
         self._place_draws()
-        # A checkpoint has an optimizer's state, and the config its settings: rates, betas, fused or not.
+        # A checkpoint has an optimizer's state, and the config its settings: rates, betas, fused or not, and what a
+        # schedule keeps beside them.
         for state, optimizer in zip(self._loading, self.trainer.optimizers, strict=False):
             for saved, built in zip(state["param_groups"], optimizer.param_groups, strict=False):
-                saved.update({name: value for name, value in built.items() if name in _settings_of(optimizer)})
+                kept = self._kept_by_optimizers - _settings_of(optimizer)
+                saved.update({name: value for name, value in built.items() if name not in kept})
         self._loading = []
 
     def on_train_start(self) -> None:

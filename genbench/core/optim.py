@@ -180,7 +180,7 @@ def _call(cls: type, first: Any, arguments: dict[str, Any], what: str, **own: An
             raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.{near}")
     try:
         return cls(first, **own, **arguments)
-    except (TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # whatever a class raises, it is of what it was given
         raise UserError(f"{what}: {cls.__name__} refused its arguments {arguments}: {error}.") from error
 
 

@@ -53,6 +53,7 @@ OPTIMIZER: dict[str, Any] = {
     "tolerance_change": Weight,
     "history_size": Count,
 }
+COUNTS = {"betas": 2, "etas": 2, "step_sizes": 2, "ns_coefficients": 3}  # numbers in such an argument
 SCHEDULE: dict[str, Any] = {
     "last_epoch": Annotated[int, Bounds(at_least=-1, at_most=-1, words="leave it out: schedules follow images seen")],
     "step_size": Count,
@@ -109,7 +110,11 @@ def checked(
         alone = name in ((own or {}).get(player) or {})
         hint = hints.get(name, Any)
         found[name] = value = _numbers(value) if numeric(hint) else value
-        refuse(f"model.{argument}s.{player}.{name}" if alone else f"model.{argument}.{name}", value, hint)
+        setting = f"model.{argument}s.{player}.{name}" if alone else f"model.{argument}.{name}"
+        count = COUNTS.get(name) if name in hints else None
+        if count and not (isinstance(value, (list, tuple)) and len(value) == count):
+            raise UserError(f"{setting} is {value!r}; a list of {count} numbers was expected.")
+        refuse(setting, value, hint)
     return found
 
 

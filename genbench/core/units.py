@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 _SUFFIX = {"k": 10**3, "m": 10**6, "g": 10**9}
+# commas and underscores between groups of three digits alone: 1,5 may be one and a half
+_GROUPS = re.compile(r"\d{1,3}(?:[,_]\d{3})+")
 
 
 class Images(int):
     """A whole number of images: `Images("1M") == Images("1e6") == 1_000_000`."""
 
     def __new__(cls, value: int | float | str) -> Images:
-        text = str(value).strip().lower().replace("_", "").replace(",", "")
+        text = str(value).strip().lower()
         factor = _SUFFIX.get(text[-1:], 1)
+        text = text[:-1] if factor > 1 else text
+        if _GROUPS.fullmatch(text):
+            text = re.sub("[,_]", "", text)
         try:
-            number = float(text.rstrip("kmg")) * factor
+            number = float("" if "_" in text else text) * factor  # Python itself takes 1_5 for 15
         except ValueError:
             number = float("nan")
         if not 1 <= number < float("inf") or number != int(number):

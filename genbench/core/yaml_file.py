@@ -17,6 +17,7 @@ from genbench.core.errors import UserError
 
 MOST_BYTES = 32 * 2**20  # of a file; the plan of a suite of 1,000 runs has less than 1 MB
 MOST_VALUES = 1_000_000  # with every alias counted as often as it is used
+MOST_DIGITS = 300  # of a whole number: more are no floating-point number
 DEEPEST = 50  # mappings and lists in one another
 
 PLAIN = {f"tag:yaml.org,2002:{tag}" for tag in ("bool", "null", "int", "float", "str", "seq", "map", "merge")}
@@ -112,6 +113,8 @@ def _check(node: yaml.Node, loader: Any, source: str, sizes: dict[int, int], abo
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         raise UserError(f"{_at(source, node)}: `{tag}` is not used here. Give plain values.")
     if isinstance(node, yaml.ScalarNode):
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MOST_DIGITS:
+            raise UserError(f"{_at(source, node)}: no setting takes a whole number of {len(node.value)} digits.")
         return 1
     if id(node) in sizes:
         return sizes[id(node)]

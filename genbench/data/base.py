@@ -200,6 +200,8 @@ class ImageData(DataModule):
         download: Fetch the data set if it is not there
     """
 
+    abstract = True
+
     # what a data set says of itself
     own_splits: tuple[Stage, ...] = ("train", "test")  # the others are cut off the training set
     native_size: int = 32
@@ -578,6 +580,6 @@ def free_memory() -> int:
     meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if meminfo.exists():
         bounds += [int(line.split()[1]) << 10 for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
-    if container.exists() and (most := container.read_text().strip()).isdigit():
+    if container.exists() and (most := container.read_text().strip()).isdecimal():
         bounds.append(int(most))
     return min(bounds, default=8 << 30)

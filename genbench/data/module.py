@@ -34,6 +34,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
         eval_batch_size: Images of one block when evaluating
     """
 
+    abstract = True
     classes: tuple[str, ...] = ()
     extractor: str = "inception"  # the network whose features scores are computed from, unless told otherwise
     flip: bool = False

@@ -98,6 +98,7 @@ class PartnerPictures:
 class _TwoKinds(ImageData):
     """What both classes below share: how a folder is found and how its files are told apart."""
 
+    abstract = True
     published_pixels = False
     native_size = 256
     target: Literal["image", "domain"]

@@ -36,6 +36,7 @@ class Gaussians(DataModule):
         eval_batch_size: Points of one block when evaluating
     """
 
+    abstract = True
     modes: tuple[tuple[float, ...], ...]
     std: float
     extractor = "points"

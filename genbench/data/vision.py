@@ -22,6 +22,7 @@ _DIGITS = tuple(string.digits)
 class TorchvisionData(ImageData):
     """Base of the data sets that torchvision reads."""
 
+    abstract = True
     native_range = "dtype"
     dataset: str  # name of the class in torchvision.datasets
     source_page: str  # where a person finds the files

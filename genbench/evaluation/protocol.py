@@ -132,12 +132,12 @@ class Protocol:
                 choices = [str(choice) for choice in choices]
                 listed = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
                 raise UserError(f"protocol {self.name}: {name} is '{value}'; it must be {listed}.")
-        if isinstance(self.metrics, str):
+        if not isinstance(self.metrics, (list, tuple)) or not self.metrics:
             raise UserError(
-                f"protocol {self.name}: metrics is '{self.metrics}'; it must be a list of groups of metrics."
+                f"protocol {self.name}: metrics is {self.metrics!r}; it must be a list of groups of metrics."
             )
         for group in self.metrics:
-            if group not in GROUPS:
+            if not isinstance(group, str) or group not in GROUPS:
                 raise UserError(f"protocol {self.name}: there is no group of metrics '{group}'; there are "
                                 f"{', '.join(GROUPS)}.")  # fmt: skip
 
@@ -193,4 +193,6 @@ def load(name: str) -> Protocol:
         wrong = min(map(str, unknown))
         raise UserError(f"{path}: a protocol has no '{wrong}'; it has {', '.join(known)}.{did_you_mean(wrong, known)}")
     values = {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in values.items()}
+    if not isinstance(values.get("name", ""), str):
+        raise UserError(f"{path}: name is {values['name']}; a word was expected.")
     return Protocol(**{"name": path.stem} | values)

@@ -98,6 +98,8 @@ class Game(metaclass=Checked):
                 "bool": ("true or false", isinstance(value, bool)),
                 "Sequence[str]": ("a list of words", isinstance(value, (list, tuple))),
             }.get(kind, ("", True))
+            if value is None and "None" not in kind:
+                raise UserError(f"game.{name} is none, and it has a value always. Leave it out for its default.")
             if not right:
                 raise UserError(f"game.{name} is {value!r}; it must be {wanted}.")
         return cls(**merged)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core import process
-from genbench.core.files import ordinary, replacing
+from genbench.core.files import create, ordinary, replacing, temporary_name
 
 HEARTBEAT = 5.0  # seconds between two signs of life
 STALE = 120.0  # without one for so long, a holder is given up: an NFS client may show times that are 60 s old
@@ -79,13 +79,9 @@ def take(folder: Path, run: str, *, again: bool = False, job: str | None = None)
     number = 1 if before is None else before.number + 1
     attempt = Attempt(number, holder(job), datetime.now(UTC).isoformat(timespec="seconds"))
     try:
-        handle = os.open(_path(folder, run, number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        create(_path(folder, run, number), _text(attempt).encode())
     except FileExistsError:
         return None  # another was faster
-    with os.fdopen(handle, "w") as file:
-        file.write(_text(attempt))
-        file.flush()
-        os.fsync(file.fileno())
     return Claim(folder, run, attempt)
 
 
@@ -157,7 +153,7 @@ def _read(folder: Path, run: str, number: int) -> Attempt:
     path = _path(folder, run, number)
     try:
         found = Attempt(**json.loads(ordinary(path).read_text()))
-    except (ValueError, TypeError):  # its holder was about to write it, and may have died over it
+    except (ValueError, TypeError):  # where `create` has no links: its holder was about to write it, and may have died
         found = Attempt(number, {}, "")
     if found.outcome is not None:
         return found
@@ -170,7 +166,7 @@ def _read(folder: Path, run: str, number: int) -> Attempt:
 def _now(folder: Path) -> float:
     """The time by the clock that dates the files: a file server's may differ from ours."""
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".now.") as file:
+        with tempfile.NamedTemporaryFile(**temporary_name(folder / "now")) as file:
             file.write(b"\n")
             file.flush()
             return os.stat(file.name).st_mtime

@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ import yaml
 
 from genbench.core import history, yaml_file
 from genbench.core.errors import UserError
-from genbench.core.files import ordinary, replacing
+from genbench.core.files import create, ordinary, replacing
 from genbench.core.history import COLUMN
 from genbench.suites import claims
 from genbench.suites.suite import Budget, Experiment, Suite
@@ -175,16 +174,8 @@ class Folder:
         """Keep a budget that was measured, unless another run of the experiment was faster; what is kept."""
         path = self._budget_path(experiment)
         path.parent.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(json.dumps(found, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(temporary, path)  # whole, and only where there is none yet
-        finally:
-            os.unlink(temporary)
+        with suppress(FileExistsError):
+            create(path, (json.dumps(found, indent=1) + "\n").encode())
         return json.loads(path.read_text())["images"]
 
     def _budget_path(self, experiment: str) -> Path:

@@ -222,6 +222,8 @@ def _experiments(
         *(_wandb_flags(text["wandb"], path.stem) if isinstance(text.get("wandb"), dict) else []),
     ]
     models = text["models"] if isinstance(text["models"], list) else [text["models"]]
+    if not models:
+        faults.append("models is empty; configs by name were expected, such as [dcgan, vae].")
     lacking = not all(isinstance(entry, dict) and "budget" in entry for entry in models)
     common_budget = _budget(text.get("budget"), faults) if lacking or "budget" in text else None
     data = text.get("data")

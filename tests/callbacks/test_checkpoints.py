@@ -102,6 +102,35 @@ def test_the_best_score_survives_a_resume(tmp_path):
     assert part([0.9], 80, last) == 80
 
 
+@pytest.mark.parametrize("left", ["best.ckpt", "0000000032.ckpt"])
+def test_a_run_that_goes_on_from_another_file_of_its_own_makes_those_that_a_full_disk_left_out(tmp_path, left):
+    def part(images, ckpt=None):
+        saver = Checkpoint(every_images=16, monitor="val/score", mode="min", keep_every=32)
+        run(ToyGAN(SPEC), images=images, callbacks=[EMA(), Scores([2.0, 1.0, 3.0]), saver], folder=tmp_path, ckpt=ckpt)
+
+    part(32)
+    folder = tmp_path / "checkpoints"
+    states = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(states) == {"best.ckpt", "0000000032.ckpt", "last.ckpt"}
+    for name in states:
+        if name != left:
+            (folder / name).unlink()
+    part(32, folder / left)  # its budget is reached
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == states
+
+
+def test_the_checkpoint_that_a_run_goes_back_to_is_its_last_from_the_start(tmp_path):
+    def part(images, ckpt=None, stop=None):
+        callbacks = [Checkpoint(every_images=16, keep_every=16), *([stop] if stop else [])]
+        run(ToyGAN(SPEC), images=images, callbacks=callbacks, folder=tmp_path, ckpt=ckpt, limit_val_batches=0)
+
+    folder = tmp_path / "checkpoints"
+    part(48)
+    last = Each("on_train_batch_start", lambda *_: seen(folder / "last.ckpt"))
+    part(64, folder / "0000000016.ckpt", last)
+    assert last.values[0] == 16 and seen(folder / "0000000016.ckpt") == 16 and seen(folder / "last.ckpt") == 64
+
+
 def test_a_score_that_validation_does_not_give_is_refused_with_those_it_gives(tmp_path):
     callbacks = [Quality(every_images=16), Checkpoint(monitor="val/fid")]
     with pytest.raises(UserError, match="monitor is 'val/fid', which validation does not give; it gives .*val/mse"):

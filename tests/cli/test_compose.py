@@ -294,6 +294,8 @@ def test_numbers_of_images_are_read_as_people_write_them_in_flags_and_configs(te
         ("--title -5", "title", "-5"),
         ("--title=--x", "title", "--x"),
         ("--title 007", "title", "007"),
+        ("--title '#1'", "title", "#1"),
+        ("--model.game.objective '# x'", "model.init_args.game.objective", "# x"),
         ("--title '{a: b}'", "title", "{a: b}"),
         ("--title '[a'", "title", "[a"),
         ("--model.width 010", "model.init_args.width", 10),

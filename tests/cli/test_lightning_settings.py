@@ -59,6 +59,10 @@ def test_a_setting_that_is_not_followed_is_refused_with_ours(name):
         (["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "a"], "EarlyStopping does not work"),
         (["--trainer.callbacks+", "ModelCheckpoint"], "written by `--checkpoint.every_images`"),
         (["--trainer.callbacks", "TQDMProgressBar"], "`--monitor.show`"),
+        (["--trainer.callbacks", "SpikeDetection"], "SpikeDetection does not work here"),
+        (["--trainer.callbacks", "genbench.callbacks.EMA"], "callbacks EMA: every run has one"),
+        (["--trainer.strategy", "null"], "--trainer.strategy null: leave it out"),
+        (["--trainer.logger", "MLFlowLogger"], "'mlflow>=1.0.0' not met"),
         (["--trainer.default_root_dir", "x"], "the run's folder is `--runs` and `--name`"),
         (["--trainer.num_nodes", "0"], "`num_nodes` must be a positive integer"),
         (["--trainer.devices", "x"], "--trainer.devices N"),
@@ -78,7 +82,7 @@ def test_callbacks_that_do_not_work_here_are_refused_with_their_subclasses():
         getattr(callbacks, name), tuple(REFUSED_CALLBACKS))}  # fmt: skip
     assert set(callbacks.__all__) - found == {
         "BasePredictionWriter", "Callback", "DeviceStatsMonitor", "LambdaCallback", "LearningRateMonitor",
-        "ModelSummary", "RichModelSummary", "SpikeDetection", "ThroughputMonitor",
+        "ModelSummary", "RichModelSummary", "ThroughputMonitor",
     }  # fmt: skip
 
 

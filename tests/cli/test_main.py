@@ -61,6 +61,7 @@ def test_everything_is_listed_on_request(cli, config, capfd):
         (["--data.help", "MNIST"], "--data.batch_size"),
         ([*vae, "--model.help"], "kl_warmup"),
         ([*vae, "--data.size", "64", "--print_config"], "size: 64"),
+        ([*vae, "--title", "all", "--print_config"], "title: all"),
     ):
         with pytest.raises(SystemExit) as done:
             cli("fit", *more)
@@ -92,6 +93,16 @@ def test_a_wrong_flag_of_any_verb_is_one_sentence(cli, capfd, arguments, said):
     [
         (["suite", "run", "mnits"], "Did you mean 'mnist'?"),
         (["check", "--config", "vaee"], "Did you mean 'vae'?"),
+        (["fit", "--import", ""], "--import '' is not the name of a module"),
+        (["sample", "--import", ".x"], "--import '.x' is not the name of a module"),
+        (
+            ["fit", "--config", "quickstart", "--model.dict_kwargs", "{a: 1}"],
+            "unexpected keyword argument 'a'",
+        ),
+        (["fit", "--config", "quickstart", "--ema.rampup", "9" * 400], "ema.rampup has 400 characters"),
+        (["fit", "--config", "quickstart", "--trainer.devices", "9" * 5000], "This machine has"),
+        (["fit", "--config", "quickstart", "--trainer.devices", "²"], "This machine has"),
+        (["fit", "--config", "quickstart", "--model.optimizer.betas.²", "1"], "optimizer"),
         (["fetch", "MNITS"], "Did you mean 'MNIST'?"),
         (["leaderboard", "--format", "makdown"], "Did you mean 'markdown'?"),
         (["evaluate", "--images", "x", "--protocl", "quick"], "Did you mean '--protocol'?"),

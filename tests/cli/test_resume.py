@@ -1,5 +1,6 @@
 """fit --ckpt: a changed setting is applied, said and recorded, or refused before anything is touched."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -62,6 +63,38 @@ def test_a_new_learning_rate_takes_effect_and_config_checkpoint_curve_and_record
 
     (record,) = collect([half / "records"])[0]
     assert record.run["segments"] == state["run"]["segments"]
+
+
+def test_an_argument_that_the_run_had_not_given_is_said_and_begins_a_segment(cli, config):
+    own = ("--model.optimizer", "{class_path: torch.optim.AdamW, lr: 1e-3}", "--model.schedule", "{warmup: 0.1}")
+    cli("fit", "--config", config("vae"), "--name", "run", "--max_images", "160", *own)
+    more = ("--model.optimizer.weight_decay", "0.5", "--model.schedule.decay_from", "0.5")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "176", *more)
+    assert status == 0 and "changed: model.optimizer.weight_decay none -> 0.5" in err
+    state = saved("runs/run")
+    assert state["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.5
+    changed = {"model.optimizer.weight_decay": [None, 0.5], "model.schedule.decay_from": [None, 0.5]}
+    assert state["run"]["segments"][1]["changed"] == changed | {"max_images": [160, 176]}
+    before = contents("runs/run")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "192", "--model.optimizer.amsgrad", "true")
+    assert status == 2 and "model.optimizer.amsgrad none -> true" in err and "Stopped" not in err
+    assert contents("runs/run") == before
+
+
+ONE_CYCLE = "{class_path: OneCycleLR, max_lr: 0.01, total_steps: 10, div_factor: 2.0}"
+
+
+def test_what_a_schedule_keeps_in_the_optimizer_is_that_of_the_config(cli, config):
+    sizes = ("--data.batch_size", "80", "--monitor.every_images", "80", "--quality.every_images", "5k")
+    cli("fit", "--config", config("vae"), "--name", "run", "--max_images", "160", *sizes)
+    # a state of before there was the schedule, and one of another
+    assert cli("fit", "--ckpt", "runs/run", "--max_images", "240", "--model.schedule", ONE_CYCLE)[0] == 0
+    assert rates("runs/run")[240] == pytest.approx(0.005)
+    status = cli("fit", "--ckpt", "runs/run", "--max_images", "1120", "--model.schedule.max_lr", "0.1")[0]
+    assert status == 0 and rates("runs/run")[320] == pytest.approx(0.05)
+    (group,) = saved("runs/run")["optimizer_states"][0]["param_groups"]
+    # a step of the schedule is 1,000 images: half of the way up, along a cosine
+    assert group["max_lr"] == 0.1 and rates("runs/run")[1120] == pytest.approx(0.075)
 
 
 def test_weights_equal_those_of_a_run_whose_optimizer_was_changed_by_hand(cli, config, half):
@@ -152,6 +185,7 @@ def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, con
         (["--data.binarize", "static"], "data.binarize none -> static"),
         (["--data", "Shapes"], "data genbench.data.Digits -> genbench.data.Shapes"),
         (["--seed_everything", "7"], "seed_everything 0 -> 7"),
+        (["--seed_everything", "true"], "every run has a seed. Give a whole number"),
         (["--model.optimizer", "{class_path: torch.optim.SGD, lr: 0.1}"], "another optimizer"),
         (["--checkpoint.monitor", "val/mispelled", "--quality.every_images", "16"], "val/mispelled"),
         (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "must come after the one before"),
@@ -186,11 +220,28 @@ def test_batch_size_precision_and_augmentation_are_applied_said_and_recorded(cli
     assert saved(half)["genbench"]["updates"] == {"vae": 15}  # ten steps of 16 images and five of 32
 
 
+def test_last_means_the_newest_folder_also_where_it_was_called_otherwise_before(cli, half):
+    half.rename("runs/renamed")
+    assert cli("fit", "--ckpt", "last", "--max_images", "240")[0] == 0
+    assert saved("runs/renamed")["genbench"]["images_seen"] == 240
+
+
+def test_a_finished_run_whose_curves_have_one_row_is_done(cli, config):
+    status, _, _ = cli("fit", "--config", config("vae", monitor={}), "--name", "deep/er", "--max_images", "16")
+    assert status == 0 and "name: deep/er" in Path("runs/deep/er/config.yaml").read_text()
+    assert not Path("runs/deep/er/curves.png").exists()
+    before = contents("runs")
+    status, _, err = cli("fit", "--ckpt", "runs/deep/er")
+    assert status == 2 and "it is done" in err and "Stopped" not in err and contents("runs") == before
+
+
 def test_a_moved_or_copied_run_goes_on_in_place(cli, half):
     half.rename("runs/renamed")
     assert cli("fit", "--ckpt", "runs/renamed", "--max_images", "240")[0] == 0
     shutil.copytree("runs/renamed", "elsewhere/copy")
-    assert cli("fit", "--ckpt", "elsewhere/copy", "--max_images", "320")[0] == 0
+    with contextlib.chdir("elsewhere/copy"):
+        assert cli("fit", "--ckpt", ".", "--max_images", "320")[0] == 0
+    assert saved("elsewhere/copy")["run"]["name"] == "copy"
     assert {path.name for path in Path("runs").iterdir()} == {"renamed"}
     assert saved("runs/renamed")["genbench"]["images_seen"] == 240
     assert saved("elsewhere/copy")["genbench"]["images_seen"] == 320

@@ -364,3 +364,16 @@ def test_durations_and_summaries_read_well():
     states = [State("a", "e", "done", 9, 9, 1.0, 10, None, 1), State("b", "e", "running", 3, 9, 1.0, None, None, 1)]
     assert summary(states, {}, 1) == "1 of 2 done, 1 running; about 7 s left"
     assert summary(states[:1], {}, 1) == "1 of 1 done"
+
+
+def test_a_run_without_its_last_checkpoint_goes_on_from_the_newest_of_the_others(tmp_path):
+    folder = tmp_path / "checkpoints"
+    assert work._last_checkpoint(tmp_path) == folder / "last.ckpt"
+    folder.mkdir()
+    for k, name in enumerate(("best.ckpt", "0000000800.ckpt", "0000000400.ckpt")):
+        (folder / name).touch()
+        os.utime(folder / name, (100 - k, 100 - k))
+    assert work._last_checkpoint(tmp_path) == folder / "best.ckpt"
+    (folder / "last.ckpt").touch()
+    os.utime(folder / "last.ckpt", (1, 1))
+    assert work._last_checkpoint(tmp_path) == folder / "last.ckpt"

@@ -20,9 +20,12 @@ from genbench.callbacks import EMA, Balance, Monitor, Pictures
 from genbench.callbacks.stopwatch import Stopwatch
 from genbench.core.arguments import Bounds, Checked, Count, OneOf, Remembers, Weight, declared, items, numeric, refuse
 from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
-from genbench.data import ImageFolder, Ring, Shapes
+from genbench.data import ImageData, ImageFolder, Ring, Shapes
 from genbench.data.module import DataModule
+from genbench.data.points import Gaussians
+from genbench.data.vision import TorchvisionData
 from genbench.models import DCGAN, VAE, VQVAE
 from genbench.objectives.game import Game
 
@@ -90,6 +93,12 @@ def test_the_defaults_of_a_shipped_class_are_within_its_bounds(cls):
                 refuse(p.name, p.default, declared(cls).get(p.name, Any))
 
 
+@pytest.mark.parametrize("cls", [GenerativeModule, DataModule, ImageData, TorchvisionData, Gaussians])
+def test_a_base_class_cannot_be_used_itself(cls):
+    with pytest.raises(UserError, match=f"^{cls.__name__} is the base of other classes"):
+        cls()
+
+
 def test_every_shipped_class_is_held_to_its_bounds():
     assert all(isinstance(cls, Checked) for cls in SHIPPED)
 
@@ -102,6 +111,10 @@ def test_every_shipped_class_is_held_to_its_bounds():
         (lambda: DCGAN(SPEC, width=2.5), "model.width is 2.5; it must be a whole number."),
         (lambda: DCGAN(SPEC, width="64"), "model.width is '64'; it must be a whole number."),
         (lambda: DCGAN(SPEC, width=True), "model.width is True; it must be a whole number."),
+        (lambda: DCGAN(SPEC, width=10**400), f"model.width is {10**400}; it must be a finite number."),
+        (lambda: VAE(SPEC, beta=[1.0]), "model.beta is [1.0]; it must be a number."),
+        (lambda: VAE(SPEC, beta={"a": 1}), "model.beta is {'a': 1}; it must be a number."),
+        (lambda: VAE(SPEC, beta=None), "model.beta is None; it must be a number."),
         (lambda: VAE(SPEC, hidden=[8, -1]), "model.hidden is -1; it must be at least 1."),
         (lambda: VAE(SPEC, beta=math.inf), "model.beta is inf; it must be a finite number."),
         (lambda: VAE(SPEC, sigma=-1), "model.sigma is -1; a standard deviation is above 0, or `learned`."),

@@ -10,7 +10,7 @@ import pytest
 
 from genbench.core import files
 from genbench.core.errors import UserError
-from genbench.core.files import NotWritten, find_checkpoint, ordinary, remove_orphans, replacing, write
+from genbench.core.files import NotWritten, create, find_checkpoint, ordinary, remove_orphans, replacing, write
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -87,6 +87,32 @@ with replacing(sys.argv[1]) as file:
     with replacing(tmp_path / "other.json") as file:
         file.write(b"{}")
     assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "other.json"])
+
+
+def test_a_new_file_is_made_once_and_whole(tmp_path):
+    create(tmp_path / "x.json", b"first")
+    with pytest.raises(FileExistsError):
+        create(tmp_path / "x.json", b"second")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.json", b"first")]
+
+
+def test_a_new_file_that_has_no_room_is_not_there(tmp_path, full):
+    full(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        create(tmp_path / "x.json", b"new")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", files.NO_LINKS)
+def test_a_file_system_without_links_has_new_files_too(tmp_path, monkeypatch, number):
+    def link(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    create(tmp_path / "x.json", b"first")
+    with pytest.raises(FileExistsError):
+        create(tmp_path / "x.json", b"second")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.json", b"first")]
 
 
 def test_what_is_being_written_is_no_orphan(tmp_path):

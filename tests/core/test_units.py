@@ -8,7 +8,10 @@ def test_images_are_read_as_people_write_them(text):
     assert Images(text) == 1_000_000
 
 
-@pytest.mark.parametrize("text", ["", "many", "0", "-5", "1.5", "nan", "1e", "inf"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "many", "0", "-5", "1.5", "nan", "1e", "inf", "1,5M", "1_5", "12,50", "1,,000", "1kM", "2mk", "k", "1,000.5"],
+)
 def test_what_is_no_number_of_images_is_refused(text):
     with pytest.raises(ValueError, match="is not a number of images"):
         Images(text)

@@ -38,6 +38,7 @@ def test_merge_keys_and_aliases_work():
         ("a: 1\nb: 2\na: 3", "f.yaml, line 3: 'a' is set twice, first in line 1. Keep one of the two."),
         ("x:\n  - {a: 1}\n  - {b: 1,\n     b: 2}", "f.yaml, line 4: 'b' is set twice, first in line 3"),
         ("'a': 1\na: 3", "f.yaml, line 2: 'a' is set twice"),
+        ("a:\n  b: " + "9" * 301, "f.yaml, line 2: no setting takes a whole number of 301 digits"),
         ("1: a\n0x1: b", "line 2: '0x1' is set twice"),
         ("b: {<<: {x: 1, x: 2}}", "f.yaml, line 1: 'x' is set twice"),
         ("a: &a {x: 1}\nb:\n  <<: *a\n  <<: *a", "f.yaml, line 4: '<<' is set twice"),

@@ -34,6 +34,8 @@ def draws() -> Draws:
         ({"objective": ["hinge"]}, "must be a word"),
         ({"augment": "colour"}, "must be a list of words"),
         ({"noise_images": 0}, "not a number of images"),
+        ({"smoothing": None}, "game.smoothing is none"),
+        ({"generator_steps": None}, "game.generator_steps is none"),
         ({"discriminator_steps": 2, "generator_steps": 2}, "one of the two is 1"),
     ],
 )

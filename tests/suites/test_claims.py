@@ -128,3 +128,12 @@ def test_a_job_that_was_queued_again_goes_on_at_once(tmp_path):
     path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 1').replace('"host": "', '"host": "x'))
     assert claims.take(tmp_path, "a", job="7_2") is None
     assert claims.take(tmp_path, "a", job="7_1").attempt.number == 2
+
+
+def test_a_claim_that_has_no_room_is_none_and_the_next_one_waits_for_nobody(tmp_path, full, monkeypatch):
+    full(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        claims.take(tmp_path, "a")
+    assert claims.latest(tmp_path, "a") is None and not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert claims.take(tmp_path, "a").attempt.number == 1

@@ -94,6 +94,7 @@ def test_wandb_is_one_group(suite):
         ({"model": []}, "a suite has no 'model'; it has models, data"),
         ({"models": ["dcgna"]}, "models names the config 'dcgna': there is neither a file"),
         ({"models": [3]}, "models has 3; a config's name was expected"),
+        ({"models": []}, "models is empty; configs by name were expected"),
         ({"models": ["dcgan", "dcgan"]}, "two experiments are called 'dcgan-MNIST'"),
         ({"parts": ["trainer/bf61"]}, "parts names the config 'trainer/bf61'"),
         ({"seeds": ["a"]}, "seeds is ['a']; a list of whole numbers"),
