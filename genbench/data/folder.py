@@ -354,8 +354,8 @@ class _Reader:
             and type_range(kind)[1] < range.low + (range.high - range.low) / 2
         ):
             raise UserError(
-                f"{self.called(str(picture))} has values of type {kind.name}, which end at {type_range(kind)[1]}, and the "
-                f"range of the training images is {range}. Save it in their type."
+                f"{self.called(str(picture))} has values of type {kind.name}, which end at {type_range(kind)[1]}, and "
+                f"the range of the training images is {range}. Save it in their type."
             )
         return range.apply(stored, self.called(str(picture)))
 
@@ -397,10 +397,11 @@ class Files(_Reader):
                             (found if entry.is_file() else odd).append(name)
             except OSError as error:
                 raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}). Remove it.") from error
+        self.odd = sorted(odd)
         if odd:
             rank_zero_warn(
                 f"{self.path}: {len(odd)} entries that are no regular files (pipes, devices, broken links) are left "
-                f"alone: {listed(sorted(odd))}."
+                f"alone: {listed(self.odd)}."
             )
         return found
 

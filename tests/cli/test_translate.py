@@ -147,8 +147,10 @@ def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
 def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
     os.mkfifo("in/pipe.png")
     Path("in/zero.jpg").symlink_to("/dev/zero")
+    Path("in/gone.png").symlink_to("nowhere")
     status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert status == 1 and "5 images of UNet" in out and "2 skipped" in out
+    assert status == 1 and "5 images of UNet" in out and "3 skipped" in out
+    assert "skipped: in/gone.png is a link to nothing" in out
     assert "skipped: in/pipe.png is a named pipe" in out and "skipped: in/zero.jpg is a device" in out
 
 
