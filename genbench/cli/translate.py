@@ -65,8 +65,10 @@ def main(verb: str, argv: list[str]) -> int:
     from genbench.cli.sample import own_options
     from genbench.core import checkpoint
     from genbench.core.capabilities import Segments, Translates
-    from genbench.core.files import no_room
+    from genbench.core.files import kind_of, no_room
     from genbench.data.folder import Files, images_among
+    from genbench.data.layouts import listed
+    from genbench.data.pictures import SEVERAL
     from genbench.data.ranges import of_domain
 
     reader = Files(shown)
@@ -100,11 +102,13 @@ def main(verb: str, argv: list[str]) -> int:
     except OSError as error:
         raise UserError(f"--output {made} cannot be made ({error.strerror}). Give another.") from error
     Image.MAX_IMAGE_PIXELS = 2**30  # these are the user's own: a whole-slide scan is no attack
-    skipped, done = [], 0
+    skipped, several, done = [f"{reader.called(name)} is {kind_of(shown / name)}" for name in reader.odd], [], 0
     with torch.no_grad(), Progress(transient=True) as bar:
         for name in bar.track(names, description="Translating"):
             try:
                 picture = reader.picture(name, black_and_white)
+                if name.lower().endswith((".png", *SEVERAL)) and len(reader.frames(name)) > 1:
+                    several.append(name)
             except UserError as error:
                 skipped.append(str(error))
                 continue
@@ -123,9 +127,11 @@ def main(verb: str, argv: list[str]) -> int:
                 done += 1
     for reason in skipped:
         print(f"skipped: {reason}")
+    if several:
+        print(f"note: of {len(several)} files with several frames the first alone was taken: {listed(several, NAMED)}.")
     others = sorted(set(files) - set(names))
     left = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
-    count = f"{len(names) - len(skipped)} images of {kind} at {model.images_seen:,} images seen -> {made}"
+    count = f"{done} images of {kind} at {model.images_seen:,} images seen -> {made}"
     print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; no images: {left}" if others else ""))
     if masks and not arguments.side_by_side:
         classes = ", ".join(f"{k} {name}" for k, name in enumerate(model.spec.classes))

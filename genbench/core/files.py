@@ -189,6 +189,8 @@ def refuse_unwritable(folder: Path, what: str) -> None:
 
 def kind_of(path: str | os.PathLike) -> str:
     """What lies at a path, in words."""
+    if not os.path.exists(path):
+        return "a link to nothing" if os.path.islink(path) else "not there"
     mode = os.stat(path).st_mode
     kinds = {
         stat.S_ISREG: "a file",

@@ -25,7 +25,7 @@ from genbench.data import medical
 from genbench.data.base import ImageData, Split, Stage
 from genbench.data.layouts import layout, listed
 from genbench.data.pictures import SEVERAL, File, Film, count_frames, joined, picture_size, read_picture
-from genbench.data.ranges import DTYPE, Range, Stored
+from genbench.data.ranges import DTYPE, Range, Stored, pixels, type_range
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
@@ -342,8 +342,21 @@ class _Reader:
         return self._last.film.frame(number, called) if kind is None else self._last.volume[number or 0]
 
     def picture(self, picture: Picture, range: Range = DTYPE) -> Image.Image:
-        """A picture as 8 bits of grey or RGB; the first frame of a file that has several."""
+        """A picture as 8 bits of grey or RGB; the first frame of a file that has several.
+
+        Raises UserError where it cannot be read, or is of a type that ends before half of the range: it would be black.
+        """
         stored = self.stored(picture) if isinstance(picture, Frame) else self._frame(picture, 0, self.called(picture))
+        kind = pixels(stored).dtype
+        if (
+            range.high is not None
+            and kind.kind == "u"
+            and type_range(kind)[1] < range.low + (range.high - range.low) / 2
+        ):
+            raise UserError(
+                f"{self.called(str(picture))} has values of type {kind.name}, which end at {type_range(kind)[1]}, and "
+                f"the range of the training images is {range}. Save it in their type."
+            )
         return range.apply(stored, self.called(str(picture)))
 
     def size(self, picture: Picture) -> tuple[int, int]:
@@ -384,10 +397,11 @@ class Files(_Reader):
                             (found if entry.is_file() else odd).append(name)
             except OSError as error:
                 raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}). Remove it.") from error
+        self.odd = sorted(odd)
         if odd:
             rank_zero_warn(
                 f"{self.path}: {len(odd)} entries that are no regular files (pipes, devices, broken links) are left "
-                f"alone: {listed(sorted(odd))}."
+                f"alone: {listed(self.odd)}."
             )
         return found
 

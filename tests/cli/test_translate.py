@@ -96,6 +96,13 @@ def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
     assert abs(np.asarray(Image.open("out/0.tif")).astype(int) - wanted).max() <= 1
 
 
+def test_of_files_with_several_frames_the_first_is_taken_and_it_is_said(cli, unet):
+    films = [Image.new("L", (16, 16), k * 80) for k in range(3)]
+    films[0].save("in/film.tif", save_all=True, append_images=films[1:])
+    status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
+    assert status == 0 and "note: of 1 files with several frames the first alone was taken: film.tif." in out
+
+
 def test_side_by_side_shows_what_was_given_on_the_left(cli, unet):
     assert cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--side-by-side")[0] == 0
     both, given = np.asarray(Image.open("out/d.bmp")), np.asarray(Image.open("in/d.bmp").convert("L"))
@@ -140,8 +147,10 @@ def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
 def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
     os.mkfifo("in/pipe.png")
     Path("in/zero.jpg").symlink_to("/dev/zero")
+    Path("in/gone.png").symlink_to("nowhere")
     status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert status == 1 and "5 images of UNet" in out and "2 skipped" in out
+    assert status == 1 and "5 images of UNet" in out and "3 skipped" in out
+    assert "skipped: in/gone.png is a link to nothing" in out
     assert "skipped: in/pipe.png is a named pipe" in out and "skipped: in/zero.jpg is a device" in out
 
 

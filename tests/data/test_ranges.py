@@ -10,6 +10,7 @@ from PIL import Image
 
 from genbench.core.errors import UserError
 from genbench.data.base import ImageData, Split
+from genbench.data.folder import Files
 from genbench.data.pictures import Fit
 from genbench.data.ranges import DTYPE, Range, stated
 
@@ -209,3 +210,12 @@ def test_a_range_is_checked_by_torch_streams_too(tmp_path):
     assert torch.equal(
         data.source("val").batch(torch.arange(1)).image.unique(), torch.tensor([0, 255], dtype=torch.uint8)
     )
+
+
+def test_a_picture_of_a_type_that_ends_before_half_of_the_range_is_not_shown_as_black(tmp_path):
+    reader = Files(pngs(tmp_path, truth()))
+    name = reader.names()[0]
+    assert reader.picture(name, Range(0, 255)).getextrema() == Image.open(tmp_path / name).getextrema()
+    assert reader.picture(name, Range(-300, 300)).getextrema()[0] >= 127, "a type that reaches half of it is shown"
+    with pytest.raises(UserError, match="values of type uint8, which end at 255, and the range .* is 0,4095"):
+        reader.picture(name, Range(0, 4095))
