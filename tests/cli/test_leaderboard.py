@@ -21,8 +21,9 @@ SHOWN = "[bold]=1+1|_x_ & 50% \\input ?[31m?new"
 
 
 @pytest.fixture
-def board(cli, tmp_path):
+def board(cli, tmp_path, monkeypatch):
     """Writes records among the runs and runs the verb; returns (exit status, standard output, standard error)."""
+    monkeypatch.setenv("COLUMNS", "160")  # as into a file, wherever the tests run
 
     def run(records, *arguments):
         for made in records:
