@@ -144,13 +144,33 @@ def changes(
     return found
 
 
-def refuse_other_optimizers(trained: dict[str, str], model: GenerativeModule, path: Path) -> None:
+def in_force(found: list[Change], checkpoint: dict[str, Any]) -> list[Change]:
+    """The changes with the values that optimizers had, also where no config had named them; without those that are
+    none."""
+    descriptions = checkpoint["genbench"].get("optimizers") or {}
+    groups = [state["param_groups"][0] for state in checkpoint.get("optimizer_states") or []]
+    had = {player: group | descriptions[player] for player, group in zip(descriptions, groups, strict=False)}
+    named = []
+    for change in found:
+        kind, *player, argument = change.setting.split(".")[1:] if change.setting.count(".") > 1 else ("", "")
+        if kind in ("optimizer", "optimizers") and change.old is None:
+            values = [had[name].get(argument) for name in (player or had) if name in had]
+            values = [list(value) if isinstance(value, tuple) else value for value in values]
+            if values and all(value == values[0] for value in values):
+                change = Change(change.setting, values[0], change.new)
+        if change.old != change.new:
+            named.append(change)
+    return named
+
+
+def refuse_other_optimizers(trained: dict[str, dict[str, Any]], model: GenerativeModule, path: Path) -> None:
     """Raise UserError where a player's optimizer is of another class than in the checkpoint.
 
     Args:
-        trained: Player -> class path, as the checkpoint has them
+        trained: Player -> class path and arguments, as the checkpoint has them
     """
-    for player, before in trained.items():
+    for player, description in trained.items():
+        before = str(description.get("class_path"))
         now = model.optimizer_classes.get(player, before)
         if before.rpartition(".")[2] != now.rpartition(".")[2]:
             raise UserError(

@@ -277,7 +277,8 @@ class GenbenchCLI(LightningCLI):
             with suppress(Exception):  # of another version, whose settings are not all known
                 old = self.dump({"fit": self._parser("fit").parse_object(old)}) if "data" in old else old
                 missing = resume.missing(old, new)
-        self.changes = resume.changes(old, new, missing, self._changeable(config), self.ckpt)
+        found = resume.changes(old, new, missing, self._changeable(config), self.ckpt)
+        self.changes = resume.in_force(found, self.checkpoint)
 
     def _changeable(self, config: Any) -> tuple[str, ...]:
         cls = next((c for name, c in loaded_classes(GenerativeModule).items() if name == config.model.class_path), None)

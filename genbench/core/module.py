@@ -418,7 +418,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             "images_seen": self.images_seen,
             "updates": dict(self.updates),
             "seed": self.seed,
-            "optimizers": self.optimizer_classes,
+            "optimizers": self._optimizers,
             "scalers": {player: scaler.state_dict() for player, scaler in self._scalers.items()},
             "terms": {name: [total, self._counts[name]] for name, total in self._sums.items()},
         }
