@@ -73,7 +73,7 @@ def test_an_argument_that_the_run_had_not_given_is_said_and_begins_a_segment(cli
     assert status == 0 and "changed: model.optimizer.weight_decay 0.01 -> 0.5" in err
     state = saved("runs/run")
     assert state["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.5
-    changed = {"model.optimizer.weight_decay": [None, 0.5], "model.schedule.decay_from": [None, 0.5]}
+    changed = {"model.optimizer.weight_decay": [0.01, 0.5], "model.schedule.decay_from": [None, 0.5]}
     assert state["run"]["segments"][1]["changed"] == changed | {"max_images": [160, 176]}
     before = contents("runs/run")
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "192", "--model.optimizer.amsgrad", "true")
