@@ -16,6 +16,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "WANDB_MODE": "of
 sys.path.insert(0, str(Path(__file__).parent))  # `import toy`
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """A file runs in one worker, for what its tests share; the tests over all configs share nothing."""
     for item in items:

@@ -191,8 +191,8 @@ class Place:
         if self._claim is None:
             raise self._taken(claims.latest(self.folder / LOCK, "fit"))
         self._claim.__enter__()
-        for folder in (self.folder, self.folder / "checkpoints", *(self.folder / name for name in PICTURES)):
-            files.remove_orphans(folder)
+        for name in ("", LOCK, "checkpoints", *PICTURES):
+            files.remove_orphans(self.folder / name)
         if not self.resumed:
             self._empty()
 

@@ -532,7 +532,8 @@ class GenbenchCLI(LightningCLI):
 
     def _say_how_to_go_on(self, error: BaseException) -> None:
         last = self.folder / "checkpoints" / "last.ckpt"
-        if last.exists() and self.trainer.global_step:  # without a step it was refused, and would be again
+        begun = self.checkpoint["genbench"]["images_seen"] if self.checkpoint else 0
+        if last.exists() and self.model.images_seen > begun:  # without a step it was refused, and would be again
             console.print(f"\nStopped. Go on from the last checkpoint:  python -m genbench fit --ckpt {last}")
         self._say_wandb()
 
