@@ -42,7 +42,7 @@ TABLE = (
         "learning rates, betas, weight decay, schedules, accumulation and clipping",
     ),
     Rule(("model.game*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
-    Rule(("model", "model.*"), "refused", "the networks; a model lists in `changeable` what is none of them"),
+    Rule(("model", "model.*"), "refused", "it may change the networks"),
     Rule(("data.batch_size", "data.flip", "data.jitter"), "applied", "batches and augmentation of the training images"),
     Rule(("data.path",), "outside", "where the same images lie; other images are refused"),
     Rule(
