@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -100,6 +101,10 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         return 2
 
 
+# what is wrong with a path that was given, and not with us
+PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
 def sentence(error: BaseException) -> str | None:
     """What to tell the user; None for a bug of ours, which keeps its traceback."""
     from genbench.core.errors import UserError
@@ -112,6 +117,9 @@ def sentence(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and no_room(cause):
             return f"{cause.filename or 'A file, or what is printed,'} could not be written: {cause.strerror}."
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError) and error.errno in PLACES and error.filename is not None:
+        named = str(error.filename)
+        return f"{named if len(named) <= 100 else named[:97] + '...'}: {error.strerror}. Give another path."
     if type(error).__name__ == "ArgumentError":
         from genbench.cli.compose import explained
 

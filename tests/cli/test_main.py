@@ -36,6 +36,14 @@ def test_a_wrong_verb_lists_those_there_are(cli):
     assert "Did you mean 'evaluate'?" in cli("evalute")[2]
 
 
+@pytest.mark.parametrize(
+    "verb", [["evaluate", "--data", "Digits", "--images"], ["sample", "--ckpt"], ["fit", "--ckpt"]]
+)
+def test_a_path_that_cannot_be_one_is_a_sentence(cli, verb):
+    status, _, err = cli(*verb, "9" * 5000)
+    assert status == 2 and "File name too long" in err and len(err) < 400 and "Traceback" not in err
+
+
 def test_python_m_genbench_is_the_same_door():
     done = subprocess.run([sys.executable, "-m", "genbench", "--version"], capture_output=True, text=True)
     assert done.stdout == f"genbench {genbench.__version__}\n"
