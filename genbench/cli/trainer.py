@@ -60,6 +60,8 @@ from genbench.loggers import Curves, Wandb
 register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
 set_loader("yaml", lambda text: compose.value_of(text, f"'{text}'"), (yaml.YAMLError, UserError))
 
+MOST_PROCESSES = 10_000  # devices of a machine, or machines: beyond it a number is a slip of the keyboard
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 # callbacks that every run has, each with its own group of settings
@@ -573,6 +575,13 @@ def _arguments(verb: str) -> set[str]:
 def refuse_what_players_cannot(config: Any) -> None:
     """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
     refuse_what_is_not_followed(config)
+    for name in ("devices", "num_nodes"):
+        asked = str(config[name])
+        if asked.isdecimal() and int(asked[:20]) > MOST_PROCESSES:
+            raise UserError(
+                f"--trainer.{name} is {asked[:20]}; at most {MOST_PROCESSES:,} were expected. This machine has "
+                f"{torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores."
+            )
     strategy = config.strategy
     if strategy is None:
         raise UserError("--trainer.strategy null: leave it out, or give `auto`.")
