@@ -351,9 +351,11 @@ def trainings(draw: Any, *, resumes: bool = False) -> Case:
             first |= {("data", "class_path"): "MNIST", ("data", "size"): 28, ("data", "val_size"): 7}
             later = {path: value for path, value in later.items() if path[0] != "data"}
         elif draw(st.integers(0, 7)) == 0:  # the data from a file of its own
-            own = {path[1:]: value for path, value in first.items() if path[0] == "data"}
+            own = {path[1:]: value for path, value in {**first, **later}.items() if path[0] == "data"}
             files["own data.yaml"] = written(draw, {path[-1]: value for path, value in own.items()})
-            first = {path: value for path, value in first.items() if path[0] != "data"}
+            first, later = (
+                {path: value for path, value in part.items() if path[0] != "data"} for part in (first, later)
+            )
             words.append(["--data", "own data.yaml"])
     if first:
         files["first.yaml"] = written(draw, nested(draw, first))
