@@ -32,6 +32,7 @@ from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.expected import Held, expected
 from genbench.evaluation.protocol import Protocol
+from genbench.objectives.augment import augmented
 
 FILES = 64  # of each split that are looked at
 SECONDS = 0.2  # for the files of a split, at most; one file is looked at in any case
@@ -55,6 +56,8 @@ def check(
         UserError: training could not go on to its end as it was asked for.
     """
     measured_by = protocols.load(protocol)
+    for changes in (getattr(getattr(model, "game", None), "augment", ()), getattr(model, "transforms", ())):
+        augmented(torch.zeros(1, *model.spec.shape), changes if len(model.spec.shape) == 1 else (), None)
     if not is_first_process():
         return  # the others would say the same
     folder = Path(trainer.default_root_dir)
