@@ -56,8 +56,9 @@ def check(
         UserError: training could not go on to its end as it was asked for.
     """
     measured_by = protocols.load(protocol)
-    for changes in (getattr(getattr(model, "game", None), "augment", ()), getattr(model, "transforms", ())):
-        augmented(torch.zeros(1, *model.spec.shape), changes if len(model.spec.shape) == 1 else (), None)
+    if len(model.spec.shape) == 1:  # a step would refuse augmentation, after the run's folder has changed
+        for changes in (getattr(getattr(model, "game", None), "augment", ()), getattr(model, "transforms", ())):
+            augmented(torch.zeros(1, *model.spec.shape), changes, model.draw)
     if not is_first_process():
         return  # the others would say the same
     folder = Path(trainer.default_root_dir)
