@@ -123,6 +123,8 @@ class Curves(Logger):
             self._columns = found.columns
             if found.changes:
                 warn(f"another program has saved {self.path} ({', '.join(found.changes)}): it was read and mended.")
+            if found.torn:
+                warn(f"the last line of {self.path} has no end, so that its numbers may be cut off: it was left out.")
             if found.changes or found.torn:
                 self._write(found.rows, found.columns)
         self._left_as = self._mark()

@@ -57,7 +57,7 @@ def test_a_resumed_curve_is_cut_to_its_checkpoint_and_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("torn", ["12", "12000", "12000,", "12000,6", "12000,6,2", ""])
-def test_a_row_half_written_when_the_process_was_killed_is_dropped(tmp_path, torn):
+def test_a_row_half_written_when_the_process_was_killed_is_dropped_and_that_is_said(tmp_path, torn, capsys):
     curves = logged(tmp_path, until=11)
     before = curves.path.read_text()
     with open(curves.path, "a") as file:
@@ -65,6 +65,7 @@ def test_a_row_half_written_when_the_process_was_killed_is_dropped(tmp_path, tor
     # also where what is left of `12000` reads as a number before the checkpoint
     Curves(tmp_path).cut(20_000)
     assert curves.path.read_text() == before
+    assert ("metrics.csv has no end, so that its numbers may be cut off" in capsys.readouterr().err) == bool(torn)
 
 
 def test_cutting_where_nothing_was_logged_makes_nothing(tmp_path):

@@ -46,17 +46,27 @@ def with_configs(verb: str, argv: list[str]) -> Command:
         command.ckpt = path
         run = run_of(path)
         has_model = any(_names_model(text) for _, text in command.configs)
-        if run is not None and not has_model:
-            command.configs.insert(0, (run / "config.yaml", yaml_file.read(run / "config.yaml")))
-            command.own = 1
-        elif run is None and not has_model and not any(flag.path[0] == "model" for flag in command.flags):
-            raise UserError(
-                f"{path} lies in no run folder, so the config of its run is not known: give `--config` too. `evaluate` "
-                "and `sample` need the checkpoint alone."
-            )
+        if not has_model:
+            kept = run / "config.yaml" if run is not None else None
+            own = (kept, yaml_file.read(kept)) if kept and kept.is_file() else (path, _config_in(path))
+            if own[1]:
+                command.configs.insert(0, own)
+                command.own = 1
+            elif not any(flag.path[0] == "model" for flag in command.flags):
+                raise UserError(
+                    f"{path} does not hold the config of its run: give `--config` too. `evaluate` and `sample` need "
+                    "the checkpoint alone."
+                )
     elif verb != "fit" and not command.asked:
         raise UserError(f"{verb} scores a trained model: give `--ckpt PATH`.")
     return command
+
+
+def _config_in(path: Path) -> dict[str, Any]:
+    """The config that a checkpoint holds; empty if it holds none, being of a script of one's own."""
+    from genbench.core import checkpoint
+
+    return (checkpoint.read(path).get("run") or {}).get("config") or {}
 
 
 def _names_model(text: dict[str, Any]) -> bool:

@@ -109,7 +109,12 @@ def missing(old: Any, new: Any, name: str = "") -> set[str]:
 
 
 def changes(
-    old: dict[str, Any], new: dict[str, Any], unknown: set[str], changeable: tuple[str, ...], path: Path
+    old: dict[str, Any],
+    new: dict[str, Any],
+    unknown: set[str],
+    changeable: tuple[str, ...],
+    path: Path,
+    found_range: str | None = None,
 ) -> list[Change]:
     """What differs between the config of a checkpoint and the one given now, without locations.
 
@@ -118,6 +123,7 @@ def changes(
         unknown: Settings that are not compared
         changeable: Arguments of the model that change no network
         path: The checkpoint
+        found_range: The range of stored values that the run found or was given; to state the same changes nothing
 
     Raises:
         UserError: something differs that cannot change within a run; names all such settings with both values.
@@ -125,7 +131,9 @@ def changes(
     found = [
         change
         for change in _differences(old, new)
-        if rule(change.setting, changeable).effect != "location" and change.setting not in unknown
+        if rule(change.setting, changeable).effect != "location"
+        and change.setting not in unknown
+        and not (change.setting == "data.range" and _listed(change.new) == found_range)
     ]
     refused = [
         change
@@ -250,6 +258,11 @@ def _same_class(old: Any, new: Any) -> bool:
     """Whether two class paths mean one class: `Adam` is torch.optim.Adam."""
     short, full = sorted((str(old), str(new)), key=len)
     return "." not in short and full in (f"torch.optim.{short}", f"torch.optim.lr_scheduler.{short}")
+
+
+def _listed(value: Any) -> str:
+    """A range as checkpoints have it: `0,4095`, also where it was given as a list or with spaces."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).replace(" ", "")
 
 
 def _shown(value: Any) -> str:

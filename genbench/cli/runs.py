@@ -58,7 +58,8 @@ def run_of(ckpt: Path) -> Path | None:
     if folder != Path.cwd():  # which `.` would leave without a name
         with suppress(ValueError):
             folder = folder.relative_to(Path.cwd())  # shorter to read and to type
-    return folder if ckpt.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
+    made = any((folder / name).is_file() for name in ("config.yaml", "metrics.csv"))
+    return folder if ckpt.parent.name == "checkpoints" and made else None
 
 
 def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
@@ -165,7 +166,10 @@ class Place:
 
     def refuse_if_taken(self) -> None:
         """Raise UserError where another process trains in the folder; writes nothing."""
-        last = claims.latest(self.folder / LOCK, "fit")
+        lock = self.folder / LOCK
+        if lock.exists() and not lock.is_dir():
+            raise UserError(f"{lock} is no folder, as the lock of a run is. Remove it, if nothing trains there.")
+        last = claims.latest(lock, "fit")
         if last is None or not last.alive:
             return
         # one of the same job on another machine is over: Slurm has queued the job again
@@ -241,11 +245,15 @@ class Place:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _taken(self, by: claims.Attempt) -> UserError:
-        host, pid = by.holder.get("host", "another machine"), by.holder.get("pid", "?")
+        if not by.holder:
+            return UserError(
+                f"{self.folder / LOCK} has been written to just now and does not say by whom: another process may "
+                f"begin to train there. Wait {claims.STALE:.0f} seconds, or give this run another `--name`."
+            )
         return UserError(
-            f"Another process trains in {self.folder} already: {pid} on {host}, since {by.begun}. Wait until it has "
-            f"ended, stop it, or give this run another `--name`. One that is gone without a word is noticed after "
-            f"{claims.STALE:.0f} seconds."
+            f"Another process trains in {self.folder} already: {by.holder['pid']} on {by.holder['host']}, since "
+            f"{by.begun}. Wait until it has ended, stop it, or give this run another `--name`. One that is gone "
+            f"without a word is noticed after {claims.STALE:.0f} seconds."
         )
 
 

@@ -279,7 +279,8 @@ class GenbenchCLI(LightningCLI):
             with suppress(Exception):  # of another version, whose settings are not all known
                 old = self.dump({"fit": self._parser("fit").parse_object(old)}) if "data" in old else old
                 missing = resume.missing(old, new)
-        found = resume.changes(old, new, missing, self._changeable(config), self.ckpt)
+        found_range = ((self.checkpoint.get("data") or {}).get("arguments") or {}).get("range")
+        found = resume.changes(old, new, missing, self._changeable(config), self.ckpt, found_range)
         self.changes = resume.in_force(found, self.checkpoint)
 
     def _changeable(self, config: Any) -> tuple[str, ...]:

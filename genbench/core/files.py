@@ -283,4 +283,6 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
     if not path.is_file():
         what = f"; it is {kind_of(path)}" if path.exists() else ""
         raise UserError(f"There is no checkpoint at {path}{what}.{did_you_mean(str(ckpt), ('last', 'best'))}")
+    if path.is_symlink() and path.parent.name != "checkpoints":  # the run that a link leads to
+        return path.resolve()
     return path

@@ -32,7 +32,7 @@ OPTIMIZER: dict[str, Any] = {
     "betas": Sequence[Decay],
     "momentum": Decay,
     "dampening": Share,
-    "weight_decay": Weight,
+    "weight_decay": Annotated[float, Bounds(at_least=0, at_most=100)],
     "eps": Positive | Sequence[Positive | None] | None,
     "alpha": Decay,
     "rho": Decay,

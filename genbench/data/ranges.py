@@ -98,6 +98,7 @@ class Range:
 
 
 DTYPE = Range()
+DARK = 32  # of 255: pictures of no larger value look black; numbers of classes in masks are such
 
 
 def pixels(picture: Stored) -> np.ndarray:
@@ -204,7 +205,7 @@ class Seen:
             return True
         if self.kind.kind == "f":
             return False
-        return self.high > 1 if self.kind == np.uint8 else self.part >= 0.5
+        return self.high >= DARK if self.kind == np.uint8 else self.part >= 0.5
 
 
 def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) -> Iterator[Seen]:
@@ -259,6 +260,11 @@ def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str
             f"{data} has floating-point pictures ({whole.kind}) of values from {values}, and no range is stated: "
             f"{usual[0]},{usual[1]} become black and white, as is usual. Say `--data.range LOW,HIGH` or `data` to "
             "change it."
+        )
+    if given is None and whole.kind == np.uint8 and whole.high > 1:
+        return Range(only=only), (
+            f"{data} has 8-bit pictures of values from {values} alone, which are nearly black. Say `--data.range data` "
+            "if they are numbers of classes or levels, and not such pictures."
         )
     if whole.low == whole.high:
         if given is None and whole.kind.kind != "f":

@@ -153,7 +153,10 @@ def _read(folder: Path, run: str, number: int) -> Attempt:
     path = _path(folder, run, number)
     try:
         found = Attempt(**json.loads(ordinary(path).read_text()))
-    except (ValueError, TypeError):  # where `create` has no links: its holder was about to write it, and may have died
+        if not {"host", "boot", "pid", "started"} <= found.holder.keys():
+            raise ValueError("an attempt says who makes it")
+    except (ValueError, TypeError, AttributeError):
+        # where `create` has no links: its holder was about to write it, and may have died
         found = Attempt(number, {}, "")
     if found.outcome is not None:
         return found

@@ -247,6 +247,40 @@ def test_a_moved_or_copied_run_goes_on_in_place(cli, half):
     assert saved("elsewhere/copy")["genbench"]["images_seen"] == 320
 
 
+def test_a_link_to_a_checkpoint_means_the_run_that_it_leads_to(cli, half):
+    Path("link.ckpt").symlink_to(half / LAST)
+    assert cli("fit", "--ckpt", "link.ckpt", "--max_images", "240")[0] == 0
+    assert saved(half)["genbench"]["images_seen"] == 240 and {path.name for path in Path("runs").iterdir()} == {"run"}
+
+
+def test_a_run_without_its_config_file_and_a_checkpoint_alone_go_on_with_the_config_in_the_checkpoint(cli, half):
+    (half / "config.yaml").unlink()
+    assert cli("fit", "--ckpt", half, "--max_images", "240")[0] == 0
+    assert saved(half)["genbench"]["images_seen"] == 240 and (half / "config.yaml").is_file()
+    shutil.copy(half / LAST, "alone.ckpt")
+    before = contents(half)
+    assert cli("fit", "--ckpt", "alone.ckpt", "--name", "other", "--max_images", "320")[0] == 0
+    assert contents(half) == before and saved("runs/other")["genbench"]["images_seen"] == 320
+    assert saved("runs/other")["run"]["config"]["model"] == saved(half)["run"]["config"]["model"]
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"number": 1}', '{"number": 1, "holder": 5, "begun": ""}'])
+def test_a_lock_that_cannot_be_read_is_taken_for_another_process_until_it_is_old(cli, half, text):
+    lock = half / ".lock" / "fit.1.json"
+    lock.write_text(text)
+    status, _, err = cli("fit", "--ckpt", half, "--max_images", "240")
+    assert status == 2 and "does not say by whom" in err and "Wait 120 seconds" in err
+    os.utime(lock, (0, 0))
+    assert cli("fit", "--ckpt", half, "--max_images", "240")[0] == 0
+
+
+def test_a_file_in_place_of_the_lock_is_named(cli, half):
+    shutil.rmtree(half / ".lock")
+    (half / ".lock").write_text("")
+    status, _, err = cli("fit", "--ckpt", half, "--max_images", "240")
+    assert status == 2 and "runs/run/.lock is no folder" in err and "Remove it" in err
+
+
 def test_another_name_begins_a_new_run_from_the_checkpoint_and_leaves_the_first(cli, half):
     before = contents(half)
     assert cli("fit", "--ckpt", half, "--name", "fork", "--max_images", "320")[0] == 0
@@ -406,6 +440,10 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "64", "--data.path", "moved")
     assert status == 0 and "changed: data.path in -> moved" in err
     assert len(saved("runs/run")["run"]["segments"]) == 1
+    other = ("fit", "--ckpt", "runs/run", "--max_images", "80", "--name", "other")
+    assert "data.range none -> 0,100" in cli(*other, "--data.range", "0,100")[2]
+    status, _, err = cli(*other, "--data.range", "dtype")  # as was found
+    assert status == 0 and "data.range" not in err
     before = contents("runs/run")
     for file in Path("moved").iterdir():
         Image.open(file).point(lambda value: value > 100, "L").save(file)

@@ -59,6 +59,14 @@ def test_masks_of_0_and_1_become_black_and_white(tmp_path):
     assert set(np.unique(everything(load(tmp_path, range="dtype"))[0])) == {0, 1}
 
 
+def test_8_bit_pictures_that_are_all_nearly_black_stay_as_they_are_and_that_is_said(tmp_path):
+    numbers = (truth() // 64).astype(np.uint8)  # of classes, from 0 to 3
+    found, (note,) = everything(load(pngs(tmp_path, numbers)))
+    assert same(found, numbers)
+    assert "8-bit pictures of values from 0 to 3 alone" in note and "`--data.range data`" in note
+    assert same(everything(load(tmp_path, range="data"))[0], numbers * 85)
+
+
 @pytest.mark.parametrize("given", ["-1000,3000", [-1000, 3000], "[-1000, 3000]", "-1e3,3e3"])
 def test_a_stated_range_is_obeyed_and_nothing_is_said(tmp_path, given):
     data = load(tiffs(tmp_path, stretched(-1000, 3000, np.int16)), range=given)
