@@ -330,6 +330,7 @@ def _data(
 
     import genbench.data
     from genbench.data.module import DataModule
+    from genbench.data.ranges import for_other_files
     from genbench.evaluation.runs import data_class
 
     kept: list[str] = []
@@ -342,7 +343,12 @@ def _data(
         name = trained_on["class"]
         if not named_by_user:
             data_class(name)
-        for key, value in trained_on["arguments"].items():
+        stored = dict(trained_on["arguments"])
+        if not named_by_user and "--data.path" in {flag.partition("=")[0] for flag in flags}:
+            stored["range"] = for_other_files(stored.get("range"))
+        if {flag.partition("=")[0] for flag in flags} & {"--data.range", "--data.window"}:
+            stored["range"] = stored["window"] = None
+        for key, value in stored.items():
             if value is not None and key != "root":
                 kept += [f"--data.{key}={json.dumps(value) if not isinstance(value, str) else value}"]
         if root:
