@@ -237,11 +237,12 @@ def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tupl
     if not isinstance(images, FileImages):
         raise UserError(f"{arguments.input} holds points. Give images.")
 
-    def shown(k: int) -> Shown:
-        place = f"{arguments.input.resolve().stem}-{k:04d}.png"
-        return Shown(place, place, images.split.name(k), lambda: next(iter(images.split.pictures(np.array([k])))))
-
-    return [shown(k) for k in range(len(images))], images.range
+    found = images.split.pictures  # one split, of one or more files
+    places = [f"{member.path.stem}-{k:04d}.png" for member in found.members for k in range(member.shape[0])]
+    return [
+        Shown(place, place, images.split.name(k), lambda k=k: found(np.array([k]))[0])
+        for k, place in enumerate(places[found.first : found.first + found.count])
+    ], images.range
 
 
 def _of_files(path: Path, frames: Any, masks: bool) -> tuple[list[Shown], dict[str, str], list[str]]:

@@ -160,7 +160,9 @@ def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] =
     images = sorted(name for name in files if name.lower().endswith(extensions))
     if not images:
         others = f" among its {len(files)} files" if files else ", which is empty"
-        arrays = " Arrays are read by `ArrayImages`." if any(name.endswith((".npy", ".npz")) for name in files) else ""
+        arrays = ""
+        if any(name.endswith((".npy", ".npz")) for name in files):
+            arrays = " Arrays are read by `ArrayImages`, of one file or of the folder that they lie in."
         if inner := [
             name for name in files if name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"))
         ]:

@@ -233,7 +233,7 @@ def test_values_that_fill_little_of_their_type_are_stretched_and_it_is_said(
     )
     (shown,) = seen
     assert np.array_equal(shown, LEVELS)
-    want = Path(place).name if given.startswith("in/") else place if name != "a.npy" else "in-0000.png"
+    want = Path(place).name if given.startswith("in/") else place
     assert written("out") == [want] and Image.open(f"out/{want}").size == (16, 16)
 
 
@@ -355,6 +355,15 @@ def test_arrays_are_read_as_flags_say(cli, bare, seen):
     assert cli(*given, "y", "--key", "test_images", "--layout", "NCHW")[0] == 0
     assert written("y") == ["set-0000.png", "set-0001.png"] and [shown.mean() for shown in seen] == [100, 255]
     assert Image.open("y/set-0001.png").size == (16, 8)
+    Path("many").mkdir()
+    for part in (1, 2):
+        np.savez(f"many/train_batch_{part}.npz", data=images[part:])
+    assert cli("translate", "--ckpt", bare, "--input", "many", "--output", "z", "--layout", "NCHW")[0] == 0
+    assert written("z") == ["train_batch_1-0000.png", "train_batch_1-0001.png", "train_batch_2-0000.png"]
+    np.save("fog.npy", images[:, 0, :, :].repeat(5, 0)[:10])
+    assert cli("translate", "--ckpt", bare, "--input", "fog.npy", "--output", "f", "--severity", 2)[0] == 0
+    assert written("f") == ["fog-0002.png", "fog-0003.png"]
+    assert [shown.mean() for shown in seen[2:]] == [100, 255, 255, 0, 0]
 
 
 def test_a_zip_is_read_and_one_that_leads_out_of_the_folder_is_refused(cli, bare, seen):
