@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from genbench.cli import main
+from genbench.core.errors import UserError
 from genbench.leaderboard.record import read
 from tests.cli.conftest import TINY
 
@@ -491,3 +492,7 @@ def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_
         assert abs(int(image.max()) - most) <= 1
         notes = [str(one.message) for one in told if "black and white" in str(one.message)]
         assert len(notes) == (most == 255) and all("0,4095 become black and white" in note for note in notes)
+    Image.fromarray(np.uint8(levels)).save(tmp_path / "0.png")
+    with pytest.raises(UserError, match="0.png has values of type uint8, which end at 255, and the range .* is 0,8190"):
+        trained["arguments"]["range"] = "0,8190"
+        _data(None, [f"--data.path={tmp_path}"], trained)
