@@ -326,13 +326,17 @@ def _data(
 
     named_by_user  whether its class is from a config: a checkpoint's must be loaded already, since it causes no import
     """
+    import numpy as np
     from jsonargparse import ArgumentParser
 
     import genbench.data
+    from genbench.data.base import ImageData
     from genbench.data.module import DataModule
+    from genbench.data.ranges import for_other_files, refuse_unlike
     from genbench.evaluation.runs import data_class
 
     kept: list[str] = []
+    other_files = False  # than those of the training, in its range
     if name is None:
         if trained_on is None:
             raise UserError(
@@ -342,7 +346,13 @@ def _data(
         name = trained_on["class"]
         if not named_by_user:
             data_class(name)
-        for key, value in trained_on["arguments"].items():
+        stored, changed = dict(trained_on["arguments"]), {flag.partition("=")[0] for flag in flags}
+        if changed & {"--data.range", "--data.window"}:
+            stored["range"] = stored["window"] = None
+        elif not named_by_user and "--data.path" in changed:
+            other_files = True
+            stored["range"] = for_other_files(stored.get("range"))
+        for key, value in stored.items():
             if value is not None and key != "root":
                 kept += [f"--data.{key}={json.dumps(value) if not isinstance(value, str) else value}"]
         if root:
@@ -352,7 +362,13 @@ def _data(
         raise UserError(f"There is no data set '{name}'; there are {', '.join(known)}.{did_you_mean(name, known)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=DataModule)
-    return parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data
+    data = parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data
+    if other_files and isinstance(data, ImageData):
+        train = data.split("train")
+        for split, trained in zip((train, train.source or train.other), data.ranges(train), strict=True):
+            if split is not None:
+                refuse_unlike(next(iter(split.pictures(np.array([0])))), trained, split.name(0))
+    return data
 
 
 def _bars(items: Iterable, title: str) -> Iterable:

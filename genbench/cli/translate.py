@@ -3,25 +3,73 @@
 from __future__ import annotations
 
 import argparse
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genbench.cli.arguments import Arguments
-from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
+from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, quiet, usable_device
 from genbench.core.errors import UserError, refuse_below
 
+if TYPE_CHECKING:
+    from genbench.data.folder import Files, Picture, ZipFiles
+    from genbench.data.ranges import Range, Stored
+
 NAMED = 3  # files without an image that the end names
+OF_ARRAYS = ("key", "layout", "severity")
+
+
+class Shown(NamedTuple):
+    """A picture that a model is shown.
+
+    name    in the input
+    place   in the output
+    called  in an error
+    """
+
+    name: str
+    place: str
+    called: str
+    stored: Callable[[], Stored]
 
 
 def _parser() -> Arguments:
     parser = Arguments(
         "python -m genbench translate",
-        description="Make an image of each image in a folder, under the same name and of the same size: a translation, "
-        "or a mask of a model that segments. Of an animated picture the first frame is taken.",
+        description="Make an image of each image in a folder, of the same size: a translation, or a mask of a model "
+        "that segments. It has the name of the image. Of DICOM files, NIfTI volumes, arrays and films PNGs are "
+        "written: NAME.png, or of several NAME-0000.png and so on.",
     )
     add_model_arguments(parser)
-    parser.add_argument("--input", required=True, type=Path, help="folder of images of any size, searched to any depth")
+    parser.add_argument(
+        "--input",
+        required=True,
+        type=Path,
+        help="folder or zip of images of any size, searched to any depth; or one file of several (TIFF, DICOM, NIfTI), "
+        ".npy or .npz, or a folder of such arrays",
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder that is written")
+    black = parser.add_mutually_exclusive_group()
+    black.add_argument(
+        "--range",
+        help="which of the stored values become black and white: `dtype` (the whole range of the stored type), `data` "
+        "(minimum and maximum of the input) or LOW,HIGH. Default: the training's where it is LOW,HIGH; else, as in "
+        "training, by the type or, which is said, by the values",
+    )
+    black.add_argument("--window", metavar="CENTER,WIDTH", help="the range, as radiologists state it")
+    parser.add_argument(
+        "--frames",
+        choices=("first", "each", "channels"),
+        help="what is taken of a file of several frames: the first, each as an image (default), or all as the channels "
+        "of one",
+    )
+    parser.add_argument("--key", help="name of the array of images in an .npz, or in a folder of .npy")
+    parser.add_argument("--layout", choices=("NHW", "NHWC", "NCHW"), help="order of its axes (default: by the shape)")
+    parser.add_argument("--severity", type=int, help="1 to 5, which fifth of an array of CIFAR-10-C")
     parser.add_argument(
         "--to",
         help="domain that is wanted, for models that know two: A or B (default B), after `data.direction` of the "
@@ -44,8 +92,8 @@ def main(verb: str, argv: list[str]) -> int:
     arguments, own = _parser().parse_known_args(argv)
     refuse_below(64, {"--tile": arguments.tile})
     shown, made = arguments.input, arguments.output
-    if not shown.is_dir():
-        raise UserError(f"--input {shown} is no folder. Give one that holds images.")
+    if not shown.exists():
+        raise UserError(f"--input {shown} is no folder or file. Give one that holds images.")
     if made.exists() and not made.is_dir():
         raise UserError(f"--output {made} is a file. Give a folder.")
     if made.resolve() == shown.resolve():
@@ -56,7 +104,14 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"--input {shown} lies in the output folder, and could be written over. Give another --output.")
     if not arguments.overwrite and made.is_dir() and any(made.iterdir()):
         raise UserError(f"--output {made} holds files already, which are kept. Give another folder, or `--overwrite`.")
+    with warnings.catch_warnings():
+        quiet()
+        warnings.filterwarnings("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module="genbench")  # ranges that were found, ...
+        return _translate(arguments, own)
 
+
+def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     import torch
     from PIL import Image
     from rich.progress import Progress
@@ -65,15 +120,11 @@ def main(verb: str, argv: list[str]) -> int:
     from genbench.cli.sample import own_options
     from genbench.core import checkpoint
     from genbench.core.capabilities import Segments, Translates
-    from genbench.core.files import kind_of, no_room
-    from genbench.data.folder import Files, images_among
-    from genbench.data.layouts import listed
-    from genbench.data.pictures import SEVERAL
-    from genbench.data.ranges import of_domain
+    from genbench.core.files import no_room
+    from genbench.data import ranges
+    from genbench.evaluation.images import flags_called
 
-    reader = Files(shown)
-    files = reader.names()
-    names = images_among(files, shown)
+    made = arguments.output
     ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
     device = usable_device(arguments.device)
     model = genbench.load(ckpt, raw=arguments.raw, device=device)
@@ -93,43 +144,52 @@ def main(verb: str, argv: list[str]) -> int:
     else:
         raise UserError(f"{kind} cannot translate: it has no `translate` or `segment` method.")
     method = model.segment if masks else model.translate
-    trained_on = checkpoint.read(ckpt).get("data") or {}
-    domain = "B" if options.get("to") == "A" else "A"
-    black_and_white = of_domain(trained_on.get("arguments", {}).get("range"), domain)  # as in training
-    places = _places(names, made, masks)
+    Image.MAX_IMAGE_PIXELS = 2**30  # these are the user's own: a whole-slide scan is no attack
+    trained = None
+    with flags_called(""):
+        if arguments.window is not None:
+            given = ranges.windowed(arguments.window)
+        elif arguments.range is not None:
+            given = ranges.stated(arguments.range)
+        else:
+            trained_on = (checkpoint.read(ckpt).get("data") or {}).get("arguments", {})
+            turned = trained_on.get("direction") == "BtoA"  # what the files call B, the model calls A
+            domain = "B" if (options.get("to") == "A") != turned else "A"
+            given = trained = ranges.of_domain(trained_on.get("range"), domain)
+        pictures, black_and_white, unreadable, others = _pictures(arguments, given, masks)
+    places = _places(pictures, made)
     try:
         made.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {made} cannot be made ({error.strerror}). Give another.") from error
-    Image.MAX_IMAGE_PIXELS = 2**30  # these are the user's own: a whole-slide scan is no attack
-    skipped, several, done = [f"{reader.called(name)} is {kind_of(shown / name)}" for name in reader.odd], [], 0
+    skipped, done = list(unreadable.values()), 0
+    pictures = [one for one in pictures if one.called not in unreadable]
     with torch.no_grad(), Progress(transient=True) as bar:
-        for name in bar.track(names, description="Translating"):
+        for one in bar.track(pictures, description="Translating"):
             try:
-                picture = reader.picture(name, black_and_white)
-                if name.lower().endswith((".png", *SEVERAL)) and len(reader.frames(name)) > 1:
-                    several.append(name)
+                with flags_called(""):
+                    stored = one.stored()
+                    if trained is not None:
+                        ranges.refuse_unlike(stored, trained, one.called)
+                    picture = black_and_white.apply(stored, one.called)
             except UserError as error:
                 skipped.append(str(error))
                 continue
             picture = picture.convert("L" if channels == 1 else "RGB")
             image = _made(lambda x: method(x, **options), picture, model, masks, arguments)
             try:
-                _write(image, places[name])
+                _write(image, places[one])
             except (OSError, ValueError) as error:  # a format has its bounds
                 if no_room(error):
                     raise UserError(
-                        f"{error} {done:,} of {len(names):,} images were made. Make room and give `--overwrite`, or "
+                        f"{error} {done:,} of {len(pictures):,} images were made. Make room and give `--overwrite`, or "
                         "another `--output`."
                     ) from error
-                skipped.append(f"{places[name]} cannot be written ({error})")
+                skipped.append(f"{places[one]} cannot be written ({error})")
             else:
                 done += 1
     for reason in skipped:
         print(f"skipped: {reason}")
-    if several:
-        print(f"note: of {len(several)} files with several frames the first alone was taken: {listed(several, NAMED)}.")
-    others = sorted(set(files) - set(names))
     left = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
     count = f"{done} images of {kind} at {model.images_seen:,} images seen -> {made}"
     print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; no images: {left}" if others else ""))
@@ -139,19 +199,133 @@ def main(verb: str, argv: list[str]) -> int:
     return 1 if skipped else 0
 
 
-def _places(names: list[str], folder: Path, masks: bool) -> dict[str, Path]:
-    """Where each is written: under its own name, masks as .png.
+# ---- what is shown ----------------------------------------------------------------------------------------------
+
+
+def _pictures(
+    arguments: argparse.Namespace, given: Range | str | None, masks: bool
+) -> tuple[list[Shown], Range, dict[str, str], list[str]]:
+    """The pictures of the input, and their range: `given`, else found from all of them, as training does.
+
+    Then what could not be read, with the reason, and the names of files that are no images.
+
+    Raises:
+        UserError: there are none, or their range is not known.
+    """
+    from genbench.data.arrays import ArrayImages
+    from genbench.evaluation.images import reader_of
+
+    path = arguments.input
+    arrays = reader_of(path) is ArrayImages
+    for name in ("frames",) if arrays else OF_ARRAYS:
+        if getattr(arguments, name) is not None:
+            of = "files that hold films or volumes" if arrays else "arrays, .npy or .npz"
+            raise UserError(f"--{name} is of {of}. Leave it out, or give such an --input.")
+    if arrays:
+        return *_of_arrays(arguments, given), {}, []
+    pictures, unreadable, others = _of_files(path, arguments.frames or "each", masks)
+    return pictures, _range(pictures, given, str(path), unreadable), unreadable, others
+
+
+def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tuple[list[Shown], Range]:
+    import numpy as np
+
+    from genbench.evaluation.images import FileImages, open_images
+
+    options = {name: value for name in OF_ARRAYS if (value := getattr(arguments, name)) is not None}
+    images = open_images(arguments.input, "", range=None if given is None else str(given), **options)
+    if not isinstance(images, FileImages):
+        raise UserError(f"{arguments.input} holds points. Give images.")
+
+    found = images.split.pictures  # one split, of one or more files
+    places = [f"{member.path.stem}-{k:04d}.png" for member in found.members for k in range(member.shape[0])]
+    return [
+        Shown(place, place, images.split.name(k), lambda k=k: found(np.array([k]))[0])
+        for k, place in enumerate(places[found.first : found.first + found.count])
+    ], images.range
+
+
+def _of_files(path: Path, frames: Any, masks: bool) -> tuple[list[Shown], dict[str, str], list[str]]:
+    from genbench.core.files import kind_of
+    from genbench.data.folder import expanded, opened
+    from genbench.data.pictures import SEVERAL
+    from genbench.evaluation.images import flags_called, refuse_leading_out
+
+    if path.is_file() and zipfile.is_zipfile(path):
+        refuse_leading_out(path)
+    reader, names, files = opened(path)
+    unreadable = {name: f"{reader.called(name)} is {kind_of(path / name)}" for name in reader.odd}
+    for name in names:
+        if reader.kind(name) is not None or name.lower().endswith((".png", *SEVERAL)):
+            try:
+                with flags_called(""):
+                    reader.frames(name)
+            except UserError as error:
+                unreadable[name] = str(error)
+    found, notes = expanded(reader, [name for name in names if name not in unreadable], frames, path)
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    pictures = [
+        Shown(str(picture), _place(reader, name, picture, len(some), masks), reader.called(str(picture)),
+              lambda picture=picture: reader.stored(picture))
+        for name, some in found.items() for picture in some
+    ]  # fmt: skip
+    return pictures, unreadable, sorted(set(files) - set(names))
+
+
+def _place(reader: Files | ZipFiles, name: str, picture: Picture, count: int, masks: bool) -> str:
+    """Where the image of one of so many pictures of a file is written: as the file where it is an ordinary image."""
+    if reader.kind(name) is None and count == 1 and not masks:
+        return name
+    stem = name if name in reader.nameless else re.sub(r"(\.nii\.gz|\.[^./]+)$", "", name, flags=re.IGNORECASE)
+    return f"{stem}-{picture.numbers[0]:04d}.png" if count > 1 else f"{stem}.png"
+
+
+def _range(pictures: Sequence[Shown], given: Range | str | None, name: str, unreadable: dict[str, str]) -> Range:
+    """As it is given, else by the rule of training; pictures that cannot be read are added to `unreadable`."""
+    from tqdm import tqdm
+
+    from genbench.data.ranges import DTYPE, Range, Seen, find, look
+    from genbench.evaluation.images import flags_called
+
+    if isinstance(given, Range):
+        return given
+
+    def seen() -> Iterator[Seen]:
+        for one in tqdm(pictures, "Looking for the range", delay=2, leave=False, disable=None):
+            try:
+                with flags_called(""):
+                    (found,) = look([one.stored()], lambda _, one=one: one.called)
+            except UserError as error:
+                unreadable[one.called] = str(error)
+            else:
+                yield found
+
+    every = seen()
+    first = next(every, None)
+    if first is None:
+        return DTYPE
+    found, note = find(chain([first], every), given, name)
+    if note is not None:
+        warnings.warn(note, stacklevel=2)
+    return found
+
+
+def _places(pictures: Sequence[Shown], folder: Path) -> dict[Shown, Path]:
+    """Where each is written.
 
     Raises:
         UserError: two have one place.
     """
-    places = {name: (folder / name).with_suffix(".png") if masks else folder / name for name in names}
-    taken: dict[Path, str] = {}
-    for name, place in places.items():
-        if place in taken:
-            raise UserError(f"{taken[place]} and {name} would both be written to {place}. Rename one of them.")
-        taken[place] = name
-    return places
+    taken: dict[str, Shown] = {}
+    for one in pictures:
+        if one.place in taken:
+            raise UserError(
+                f"{taken[one.place].name} and {one.name} would both be written to {folder / one.place}. Rename one of "
+                "them."
+            )
+        taken[one.place] = one
+    return {one: folder / one.place for one in pictures}
 
 
 def _made(make: Any, picture: Any, model: Any, masks: bool, arguments: argparse.Namespace) -> Any:

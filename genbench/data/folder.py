@@ -15,7 +15,6 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
 from torch import Tensor
 
 from genbench.core.arguments import Whole, key_of
@@ -25,7 +24,7 @@ from genbench.data import medical
 from genbench.data.base import ImageData, Split, Stage
 from genbench.data.layouts import layout, listed
 from genbench.data.pictures import SEVERAL, File, Film, count_frames, joined, picture_size, read_picture
-from genbench.data.ranges import DTYPE, Range, Stored, pixels, type_range
+from genbench.data.ranges import Stored
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
@@ -161,7 +160,9 @@ def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] =
     images = sorted(name for name in files if name.lower().endswith(extensions))
     if not images:
         others = f" among its {len(files)} files" if files else ", which is empty"
-        arrays = " Arrays are read by `ArrayImages`." if any(name.endswith((".npy", ".npz")) for name in files) else ""
+        arrays = ""
+        if any(name.endswith((".npy", ".npz")) for name in files):
+            arrays = " Arrays are read by `ArrayImages`, of one file or of the folder that they lie in."
         if inner := [
             name for name in files if name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"))
         ]:
@@ -259,6 +260,8 @@ def _hidden(name: str) -> bool:
 class _Reader:
     """Reads the files of a folder or zip, by names relative to it. A subclass says how one is opened."""
 
+    odd: Sequence[str] = ()  # what a folder holds that is neither file nor folder
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.nameless: frozenset[str] = frozenset()  # files that are DICOM though they have no extension
@@ -340,24 +343,6 @@ class _Reader:
                     self._last.volume = medical.read_nifti(file, self.called(name))
             self._last.name = name
         return self._last.film.frame(number, called) if kind is None else self._last.volume[number or 0]
-
-    def picture(self, picture: Picture, range: Range = DTYPE) -> Image.Image:
-        """A picture as 8 bits of grey or RGB; the first frame of a file that has several.
-
-        Raises UserError where it cannot be read, or is of a type that ends before half of the range: it would be black.
-        """
-        stored = self.stored(picture) if isinstance(picture, Frame) else self._frame(picture, 0, self.called(picture))
-        kind = pixels(stored).dtype
-        if (
-            range.high is not None
-            and kind.kind == "u"
-            and type_range(kind)[1] < range.low + (range.high - range.low) / 2
-        ):
-            raise UserError(
-                f"{self.called(str(picture))} has values of type {kind.name}, which end at {type_range(kind)[1]}, and "
-                f"the range of the training images is {range}. Save it in their type."
-            )
-        return range.apply(stored, self.called(str(picture)))
 
     def size(self, picture: Picture) -> tuple[int, int]:
         """Width and height of the upright picture, without its pixels where these need not be read."""

@@ -141,11 +141,12 @@ class _TwoKinds(ImageData):
         return f"Domain {self.wanted} of {self.name}", f"Domain {self.shown} of {self.name}"
 
     def read_range(self, value: str | list[float] | None) -> tuple[Range | str | None, Range | str | None]:
-        """One range for both domains, or two, as in `0,1/dtype`: of A and of B."""
+        """One range for both domains, or two, as in `0,1/dtype`: of A and of B; `0,1/` is of A alone."""
         parts = value.split("/") if isinstance(value, str) else [value]
         if len(parts) > 2:
             raise UserError(f"data.range is {value}; one range was expected, or two with / in between: of A and of B.")
-        of = dict(zip("AB", [ranges.stated(part) for part in (parts if len(parts) == 2 else parts * 2)], strict=True))
+        both = [part or None for part in parts] if len(parts) == 2 else parts * 2  # an empty one is found
+        of = dict(zip("AB", map(ranges.stated, both), strict=True))
         return of[self.wanted], of[self.shown]
 
     def written_range(self, found: tuple[Range, Range]) -> str:

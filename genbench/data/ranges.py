@@ -16,7 +16,10 @@ from PIL import Image
 
 from genbench.core.errors import UserError
 
-EXPECTED = "`dtype` (the whole range of the stored type), `data` (the training split's minimum and maximum) or LOW,HIGH"
+EXPECTED = (
+    "`dtype` (the whole range of the stored type), `data` (minimum and maximum of the training split, or of all images "
+    "where none are trained on) or LOW,HIGH"
+)
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,37 @@ def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> 
     return Range(low, high)
 
 
-def of_domain(value: str | None, domain: str) -> Range:
-    """The range of A or B in what a checkpoint keeps: one for both, or two with / in between."""
-    found = stated((value or "dtype").split("/")[0 if domain == "A" else -1])
-    return found if isinstance(found, Range) else DTYPE
+def for_other_files(value: str | None) -> str | None:
+    """What a checkpoint keeps of ranges, where other files are shown to the model: `dtype` is left out.
+
+    It was the range of the training images. Others of more bits may fill a small part of their type, so theirs is found
+    by the rule of training. Of two ranges with / in between, an empty one is to be found.
+    """
+    parts = ["" if part == "dtype" else part for part in (value or "").split("/")]
+    return "/".join(parts) if any(parts) else None
+
+
+def of_domain(value: str | None, domain: str) -> Range | None:
+    """Of A or B in what a checkpoint keeps (one for both, or two with / in between): None where it is to be found."""
+    found = stated((for_other_files(value) or "").split("/")[0 if domain == "A" else -1] or None)
+    return found if isinstance(found, Range) else None
+
+
+def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
+    """Raise UserError where a picture of the type that it has would be black or white in the range of a training."""
+    if trained.high is None:
+        return
+    kind = pixels(picture).dtype
+    if kind.kind == "u" and type_range(kind)[1] < trained.low + (trained.high - trained.low) / 2:
+        what = f"values of type {kind.name}, which end at {type_range(kind)[1]}"
+    elif kind.kind in "ui" and trained.high <= 1 < (most := pixels(picture).max()):
+        what = f"integer values up to {most}"
+    else:
+        return
+    raise UserError(
+        f"{name} has {what}, and the range of the training images is {trained}. Save it in their type, or say which of "
+        "its values are black and white with `--data.range`."
+    )
 
 
 def windowed(value: str | Sequence[float]) -> Range:
@@ -270,7 +300,7 @@ def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str
         if given is None and whole.kind.kind != "f":
             return Range(only=only), None
         raise UserError(
-            f"All training pictures of {data} have the one value {_written(whole.low)}, which is no range. State one "
+            f"All pictures of {data} have the one value {_written(whole.low)}, which is no range. State one "
             "with `--data.range LOW,HIGH`."
         )
     found = Range(whole.low, whole.high, only)

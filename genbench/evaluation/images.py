@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
+from genbench.data import medical
 from genbench.data.arrays import SUFFIXES, ArrayFile, ArrayImages, refuse_special
 from genbench.data.base import ImageData
 from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
@@ -137,7 +138,7 @@ class FileImages:
         self.name, self.flags = name, flags
         self.channels: int | None = None
         self.fit: Fit | None = None
-        with _flags_called(flags):
+        with flags_called(flags):
             self.split, self.range = data.whole(name)
         self._look()
 
@@ -163,12 +164,12 @@ class FileImages:
         return self.split.length
 
     def images(self, rows: Tensor) -> Tensor:
-        with _flags_called(self.flags):
+        with flags_called(self.flags):
             return torch.from_numpy(np.stack([self._fitted(picture, row) for picture, row in self._pictures(rows)]))
 
     def _look(self) -> None:
         """Size and color of the first image, which are those of all."""
-        with _flags_called(self.flags):
+        with flags_called(self.flags):
             ((picture, row),) = self._pictures(torch.tensor([0]))
             array = self._colored(picture, self.split.name(row))
         self.shape: tuple[int, ...] = array.shape
@@ -199,14 +200,17 @@ class FileImages:
 
 
 @contextmanager
-def _flags_called(flags: str) -> Iterator[None]:
-    """Errors and warnings name the flags of training: here the size is `--size`, and `--data.key` `--images.key`."""
+def flags_called(flags: str) -> Iterator[None]:
+    """Errors and warnings name the flags of training: here the size is `--size`, and `--data.key` `--images.key`.
+
+    Of no `flags` it is `--key`.
+    """
 
     def renamed(said: Any) -> str:
         said = str(said).replace("--data.enlarge true", "--enlarge")
         said = re.sub(r"(--)?\bdata\.(size|channels|fit|enlarge)\b", r"\1\2", said)
         said = re.sub(r"(?<![-\w/])data\.(?=(range|window|frames|key|layout|severity)\b)", "--data.", said)
-        return said.replace("--data.", f"{flags}.")
+        return said.replace("--data.", f"{flags}." if flags else "--")
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -236,7 +240,8 @@ def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
         arrays = any(file.suffix.lower() in SUFFIXES for file in path.iterdir())
         return (
             ArrayImages
-            if arrays and not any(name.lower().endswith(EXTENSIONS) for name in Files(path).names())
+            if arrays
+            and not any(name.lower().endswith(EXTENSIONS + medical.EXTENSIONS) for name in Files(path).names())
             else ImageFolder
         )
     if path.is_file() and (several(path.name) or zipfile.is_zipfile(path)):
@@ -259,7 +264,7 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
     """
     path = Path(path).expanduser()
     reader = reader_of(path)
-    with _flags_called(flags):
+    with flags_called(flags):
         if reader is ArrayImages:
             file, key = ArrayFile(path), options.get("key")
             if options.get("layout") is None and (points := file.points(key)) is not None:
@@ -271,7 +276,7 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
                 raise UserError(f"{path} has images of several splits. Choose one: `--data.key {names[0]}`, or "
                                 f"{', '.join(names[1:])}.")  # fmt: skip
         elif path.is_file() and zipfile.is_zipfile(path):
-            _refuse_leading_out(path)
+            refuse_leading_out(path)
         return FileImages(reader(path=str(path.absolute()), labels=False, **options), str(path), flags)
 
 
@@ -296,7 +301,8 @@ def open_reference(path: str | Path, flags: str = "--reference", **options: Any)
     return open_images(path, flags, **options)
 
 
-def _refuse_leading_out(path: Path) -> None:
+def refuse_leading_out(path: Path) -> None:
+    """Raise UserError where a zip holds names that would be written outside of a folder."""
     with zipfile.ZipFile(path) as archive:
         every = archive.namelist()  # those that are hidden too, as "../x.png" is
     for name in every:

@@ -524,7 +524,9 @@ def others(draw: Any) -> Case:
     elif verb == "translate":
         run = draw(st.sampled_from(["unet", "cyclegan"]))
         known = {"side-by-side": None, "tile": st.sampled_from([64, 1024]), "overwrite": None, "raw": None,
-                 "to": st.sampled_from(["A", "B"] if run == "cyclegan" else ["B"])}  # fmt: skip
+                 "to": st.sampled_from(["A", "B"] if run == "cyclegan" else ["B"]),
+                 "range": st.sampled_from(["dtype", "data", "0,255", "-1,3e2"]),
+                 "frames": st.sampled_from(["first", "each"])}  # fmt: skip
         words = ["translate", "--ckpt", f"BASES/{run}", "--input", "BASES/pictures", "--output", "out é"]
         words += typed(flags_of(draw, known))
     elif verb == "leaderboard":

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import yaml
 
 from genbench.cli import main
+from genbench.core.errors import UserError
 from genbench.leaderboard.record import read
 from tests.cli.conftest import TINY
 
@@ -466,3 +468,31 @@ def test_help_names_the_flags(cli, capfd):
         "--json",
     ):
         assert flag in out
+
+
+@pytest.mark.parametrize("stored", ["dtype", None, "0,8190"])
+def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_numbers(tmp_path, stored):
+    from PIL import Image
+
+    import genbench.data  # noqa: F401  as evaluate does
+    from genbench.cli.evaluate import _data
+
+    levels = np.arange(256).reshape(16, 16)
+    for k in range(4):
+        Image.fromarray(np.uint16(levels / 255 * 4095)).save(tmp_path / f"{k}.png")
+    trained = {
+        "class": "genbench.data.folder.ImageFolder",
+        "arguments": {"path": "elsewhere", "range": stored, "size": 16, "channels": 1, "val_size": 1, "test_size": 1},
+    }
+    for more, most in (([], 127 if stored == "0,8190" else 255), (["--data.range", "dtype"], 16)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            data = _data(None, [f"--data.path={tmp_path}", *more], trained)
+            image = data.source("test").batch(torch.tensor([0])).image
+        assert abs(int(image.max()) - most) <= 1
+        notes = [str(one.message) for one in told if "black and white" in str(one.message)]
+        assert len(notes) == (most == 255) and all("0,4095 become black and white" in note for note in notes)
+    Image.fromarray(np.uint8(levels)).save(tmp_path / "0.png")
+    with pytest.raises(UserError, match="0.png has values of type uint8, which end at 255, and the range .* is 0,8190"):
+        trained["arguments"]["range"] = "0,8190"
+        _data(None, [f"--data.path={tmp_path}"], trained)

@@ -1,13 +1,18 @@
 """translate: a folder in, a folder out, under the same names and in the same sizes."""
 
 import os
+import warnings
+import zipfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import Image, ImageCms
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from genbench.core.batch import DataSpec, from_uint8, to_uint8
 from genbench.models import VAE, CycleGAN, Pix2Pix, SegmentationUNet, UNet
@@ -96,11 +101,295 @@ def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
     assert abs(np.asarray(Image.open("out/0.tif")).astype(int) - wanted).max() <= 1
 
 
-def test_of_files_with_several_frames_the_first_is_taken_and_it_is_said(cli, unet):
+@pytest.mark.parametrize(
+    ("frames", "names", "said"),
+    [
+        (
+            None,
+            ["a-0000.png", "a-0001.png", "a-0002.png", "film-0000.png", "film-0001.png", "film-0002.png"],
+            "each is",
+        ),
+        ("first", ["a.png", "film.tif"], None),
+        ("channels", ["a.png", "film.tif"], "they are the channels of one image"),
+    ],
+)
+def test_of_files_with_several_frames_each_is_an_image_unless_told(cli, unet, seen, frames, names, said):
     films = [Image.new("L", (16, 16), k * 80) for k in range(3)]
-    films[0].save("in/film.tif", save_all=True, append_images=films[1:])
-    status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert status == 0 and "note: of 1 files with several frames the first alone was taken: film.tif." in out
+    Path("films").mkdir()
+    for name in ("a.png", "film.tif"):
+        films[0].save(f"films/{name}", save_all=True, append_images=films[1:])
+    flags = () if frames is None else ("--frames", frames)
+    with warnings.catch_warnings(record=True) as told:
+        assert cli("translate", "--ckpt", unet, "--input", "films", "--output", "out", *flags)[0] == 0
+    notes = [str(one.message) for one in told]
+    if said is None:  # it was asked for
+        assert not notes
+    else:
+        assert [f"2 files have several frames (a.png has 3 frames): {said}" in note for note in notes] == [True]
+        assert "`--frames first|each|channels` changes it" in notes[0]
+    assert written("out") == names
+    luma = [[0], [80], [160]] if frames is None else [[0]] if frames == "first" else [[65]]  # of (0, 80, 160)
+    assert [np.unique(shown).tolist() for shown in seen] == luma * 2
+
+
+# ---- values of more or of less than 8 bits: what reaches the model -----------------------------------------------
+
+LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What is shown to UNets, as uint8 [H, W], in order."""
+    shown, whole = [], UNet.translate
+
+    def noted(self, x, **options):
+        shown.append(to_uint8(x)[0, 0].numpy())
+        return whole(self, x, **options)
+
+    monkeypatch.setattr(UNet, "translate", noted)
+    return shown
+
+
+def written(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.*"))
+
+
+def trained(monkeypatch, value, **more):
+    """Lets checkpoints say that such a range was found in training."""
+    from genbench.core import checkpoint
+
+    read = checkpoint.read
+    data = {"data": {"class": "x", "arguments": {"range": value, **more}}}
+    monkeypatch.setattr(checkpoint, "read", lambda path: read(path) | data)
+
+
+def stretched(low, high, kind, levels=LEVELS):
+    values = levels / 255 * (high - low) + low
+    return (np.rint(values) if np.dtype(kind).kind in "ui" else values).astype(kind)
+
+
+def saved(name, values):
+    """A file of one picture [H, W] by the extension of its name."""
+    path = Path("in", name)
+    path.parent.mkdir(exist_ok=True, parents=True)
+    if name.endswith(".tif"):
+        tifffile.imwrite(path, values)
+    elif name.endswith(".npy"):
+        np.save(path, values[None])
+    elif name.endswith(".nii.gz"):  # of which slices are seen turned by a quarter
+        nibabel.save(nibabel.Nifti1Image(np.rot90(values, -1)[..., None], np.eye(4)), path)
+    elif name.endswith((".dcm", "IM0001")):
+        dicom(path, values)
+    else:
+        Image.fromarray(values).save(path)
+
+
+def dicom(path, values, **more):
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    out = Dataset()
+    out.file_meta, out.SOPClassUID = meta, meta.MediaStorageSOPClassUID
+    out.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    out.Rows, out.Columns, out.SamplesPerPixel, out.PhotometricInterpretation = *values.shape, 1, "MONOCHROME2"
+    out.BitsAllocated = out.BitsStored = values.dtype.itemsize * 8
+    out.HighBit, out.PixelRepresentation = out.BitsStored - 1, int(values.dtype.kind == "i")
+    out.PixelData = values.tobytes()
+    for name, value in more.items():
+        setattr(out, name, value)
+    out.save_as(path, enforce_file_format=True)
+
+
+@pytest.fixture
+def bare(cli, monkeypatch):
+    """A UNet of 8-bit images, in an empty working folder."""
+    give(monkeypatch, source=torch.zeros(64, 1, 16, 16, dtype=torch.uint8))
+    return checkpoint(UNet(PAIRS, width=2, depth=2))
+
+
+PARTLY_FILLED = [
+    ("a.png", "u2", 0, 4095, "a.png"),
+    ("a.tif", "i2", -1000, 3000, "a.tif"),
+    ("a.tif", "f4", -2.0, 7.5, "a.tif"),
+    ("deep/a.dcm", "u2", 0, 4095, "deep/a.png"),
+    ("IM0001", "i2", -1000, 3000, "IM0001.png"),
+    ("a.nii.gz", "i2", -1000, 3000, "a.png"),
+    ("a.npy", "u2", 0, 4095, "a-0000.png"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "low", "high", "place"), PARTLY_FILLED)
+@pytest.mark.parametrize("many", [False, True], ids=["folder", "file"])
+def test_values_that_fill_little_of_their_type_are_stretched_and_it_is_said(
+    cli, bare, seen, name, kind, low, high, place, many
+):
+    saved(name, stretched(low, high, kind))
+    given = f"in/{name}" if many and name.endswith((".tif", ".dcm", ".nii.gz", ".npy")) else "in"
+    with pytest.warns(UserWarning) as told:
+        assert cli("translate", "--ckpt", bare, "--input", given, "--output", "out")[0] == 0
+    (said,) = {str(one.message) for one in told}
+    assert (
+        f"values from {low:g} to {high:g}" in said and f"{low:g},{high:g} become black and white, as `--range" in said
+    )
+    (shown,) = seen
+    assert np.array_equal(shown, LEVELS)
+    want = Path(place).name if given.startswith("in/") else place
+    assert written("out") == [want] and Image.open(f"out/{want}").size == (16, 16)
+
+
+def test_the_extremes_are_those_of_the_whole_folder(cli, bare, seen):
+    for k, half in enumerate((LEVELS[:8], LEVELS[8:])):
+        saved(f"{k}.png", stretched(0, 4080, "u2", half))
+    with pytest.warns(UserWarning, match="values from 0 to 4080"):
+        assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")[0] == 0
+    assert np.array_equal(np.concatenate([shown[:8] for shown in seen]), LEVELS)  # without what is padded
+
+
+def test_masks_of_0_and_1_are_black_and_white(cli, bare, seen):
+    saved("a.png", LEVELS // 128)
+    with pytest.warns(UserWarning, match="8-bit pictures of 0 and 1 alone"):
+        assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")[0] == 0
+    assert np.array_equal(seen[0], LEVELS // 128 * 255)
+
+
+@pytest.mark.parametrize(
+    ("flags", "low", "high"),
+    [
+        (("--range", "dtype"), 0, 65535),
+        (("--range", "0,8190"), 0, 8190),
+        (("--range", "-1000,3095"), -1000, 3095),
+        (("--window", "2000,4000"), 0, 4000),
+        (("--range", "data"), 0, 4095),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.png", "a.npy"])
+def test_the_range_is_a_flag_that_wins_over_the_training(cli, bare, seen, monkeypatch, name, flags, low, high):
+    trained(monkeypatch, "0,100")
+    saved(name, values := stretched(0, 4095, "u2"))
+    with warnings.catch_warnings(record=True) as told:
+        assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out", *flags)[0] == 0
+    assert len(told) == ("data" in flags)
+    assert np.array_equal(seen[0], np.rint((values.astype(float).clip(low, high) - low) / (high - low) * 255))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.dcm", "a.npy"])
+def test_numbers_of_the_training_hold_and_nothing_is_found(cli, bare, seen, monkeypatch, recwarn, name):
+    trained(monkeypatch, "0,8190")
+    saved(name, stretched(0, 4095, "u2"))
+    assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")[0] == 0
+    assert abs(seen[0] - LEVELS / 2).max() <= 0.51 and not recwarn.list
+
+
+@pytest.mark.parametrize(("direction", "most"), [("AtoB", 255), ("BtoA", 127)])
+def test_a_domain_is_what_the_direction_of_training_says(cli, bare, seen, monkeypatch, direction, most):
+    trained(monkeypatch, "0,4095/0,8190", direction=direction)
+    saved("a.png", stretched(0, 4095, "u2"))
+    assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")[0] == 0
+    assert abs(int(seen[0].max()) - most) <= 1
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy"])
+def test_files_that_the_range_of_training_makes_black_or_white_are_skipped_and_named(cli, bare, monkeypatch, name):
+    saved(name, LEVELS)
+    for value, said in (
+        ("0,4095", "type uint8, which end at 255, and the range of"),
+        ("0,1", "integer values up to 255"),
+    ):
+        trained(monkeypatch, value)
+        status, out, _ = cli("translate", "--ckpt", bare, "--input", "in", "--output", value)
+        assert status == 1 and said in out and "say which of its values are black and white with `--range`" in out
+
+
+def test_two_types_without_a_range_are_refused_or_skipped_in_a_sentence(cli, bare, seen):
+    saved("a.png", stretched(0, 4095, "u2"))
+    saved("b.png", LEVELS)
+    given = ("translate", "--ckpt", bare, "--input", "in", "--output")
+    status, _, err = cli(*given, "x")
+    assert status == 2 and "in/b.png has values of type uint8, and other pictures uint16" in err
+    assert "`--range dtype` takes each by the whole range of its own type" in err and not seen
+    assert cli(*given, "y", "--range", "dtype")[0] == 0 and [shown.max() for shown in seen] == [16, 255]
+    Path("in/a.png").rename("in/c.png")
+    status, out, _ = cli(*given, "z")
+    assert status == 1 and "skipped: in/c.png has values of type uint16, and other pictures uint8." in out
+    assert "1 images of UNet" in out
+
+
+def test_what_cannot_be_read_does_not_decide_the_range(cli, bare, seen):
+    saved("b.tif", stretched(0, 1.5, "f4"))
+    saved("a.tif", np.full((16, 16), np.nan, np.float32))
+    saved("c.tif", np.full((16, 16), np.inf, np.float32))
+    Path("in/d.tif").write_bytes(b"II*\0")
+    with pytest.warns(UserWarning, match="values from 0 to 1.5"):
+        status, out, _ = cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")
+    assert status == 1 and written("out") == ["b.tif"] and np.array_equal(seen[0], LEVELS)
+    assert all(f"skipped: in/{k}.tif" in out for k in "acd") and "infinite values. State `--range LOW,HIGH`" in out
+    Path("in/b.tif").unlink()
+    status, out, _ = cli("translate", "--ckpt", bare, "--input", "in", "--output", "none")
+    assert status == 1 and "0 images of UNet" in out and "3 skipped" in out
+
+
+def test_slope_and_intercept_of_a_dicom_are_applied(cli, bare, seen):
+    Path("in").mkdir()
+    dicom("in/a.dcm", stretched(0, 4080, "u2"), RescaleSlope=2, RescaleIntercept=-1024)
+    assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out", "--window", "3056,8160")[0] == 0
+    assert np.array_equal(seen[0], LEVELS)  # from -1024 to 7136
+
+
+def test_each_slice_of_a_volume_is_an_image_in_order(cli, bare, seen):
+    Path("in").mkdir()
+    volume = np.stack([np.full((16, 8), k, np.uint8) for k in (0, 100, 255)], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), "in/scan.nii.gz")
+    with pytest.warns(UserWarning, match="scan.nii.gz has 3 slices.: each is an image"):
+        assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out", "--side-by-side")[0] == 0
+    assert written("out") == ["scan-0000.png", "scan-0001.png", "scan-0002.png"]
+    assert [shown.mean() for shown in seen] == [0, 100, 255]
+    assert np.asarray(Image.open("out/scan-0001.png"))[:, :16].mean() == 100  # 16 wide and 8 high
+
+
+def test_arrays_are_read_as_flags_say(cli, bare, seen):
+    images = np.stack([np.full((3, 8, 16), k, np.uint8) for k in (0, 100, 255)])
+    np.savez("set.npz", train_images=images, test_images=images[1:])
+    given = ("translate", "--ckpt", bare, "--input", "set.npz", "--output")
+    status, _, err = cli(*given, "x")
+    assert status == 2 and "images of several splits. Choose one: `--key train_images`, or test_images" in err
+    assert cli(*given, "y", "--key", "test_images", "--layout", "NCHW")[0] == 0
+    assert written("y") == ["set-0000.png", "set-0001.png"] and [shown.mean() for shown in seen] == [100, 255]
+    assert Image.open("y/set-0001.png").size == (16, 8)
+    Path("many").mkdir()
+    for part in (1, 2):
+        np.savez(f"many/train_batch_{part}.npz", data=images[part:])
+    assert cli("translate", "--ckpt", bare, "--input", "many", "--output", "z", "--layout", "NCHW")[0] == 0
+    assert written("z") == ["train_batch_1-0000.png", "train_batch_1-0001.png", "train_batch_2-0000.png"]
+    np.save("fog.npy", images[:, 0, :, :].repeat(5, 0)[:10])
+    assert cli("translate", "--ckpt", bare, "--input", "fog.npy", "--output", "f", "--severity", 2)[0] == 0
+    assert written("f") == ["fog-0002.png", "fog-0003.png"]
+    assert [shown.mean() for shown in seen[2:]] == [100, 255, 255, 0, 0]
+
+
+def test_a_zip_is_read_and_one_that_leads_out_of_the_folder_is_refused(cli, bare, seen):
+    saved("deep/a.png", LEVELS)
+    with zipfile.ZipFile("in.zip", "w") as archive:
+        archive.write("in/deep/a.png", "deep/a.png")
+    assert cli("translate", "--ckpt", bare, "--input", "in.zip", "--output", "out")[0] == 0
+    assert written("out") == ["deep/a.png"] and np.array_equal(seen[0], LEVELS)
+    with zipfile.ZipFile("in.zip", "a") as archive:
+        archive.write("in/deep/a.png", "../a.png")
+    status, _, err = cli("translate", "--ckpt", bare, "--input", "in.zip", "--output", "x")
+    assert status == 2 and "leads out of the archive" in err and not Path("a.png").exists()
+
+
+def test_masks_are_made_of_the_same_input_and_stand_beside_it(cli, monkeypatch):
+    give(monkeypatch, mask=torch.zeros(64, 16, 16, dtype=torch.uint8))
+    path = checkpoint(SegmentationUNet(DataSpec((1, 16, 16), "mask", ("ground", "thing")), width=2, depth=2))
+    saved("a.png", stretched(0, 4095, "u2"))
+    Path("eight").mkdir()
+    Image.fromarray(LEVELS).save("eight/a.png")
+    for folder, more in (("in", ()), ("eight", ()), ("in", ("--side-by-side",))):
+        given = ("--input", folder, "--output", f"of-{folder}{len(more)}", *more)
+        assert cli("translate", "--ckpt", path, *given)[0] == 0
+    deep, flat = (np.asarray(Image.open(f"of-{folder}0/a.png")) for folder in ("in", "eight"))
+    assert np.array_equal(deep, flat)
+    assert np.array_equal(np.asarray(Image.open("of-in1/a.png"))[:, :16, 0], LEVELS)
 
 
 def test_side_by_side_shows_what_was_given_on_the_left(cli, unet):
@@ -192,6 +481,12 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
         (("--input", "in/deep", "--output", "in"), "--input in/deep lies in the output folder"),
         (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
         (("--input", "bare", "--output", "out"), "There is no image in bare among its 1 files"),
+        (("--input", "in/a.png", "--output", "out"), "in/a.png is no folder, zip, .npz or .npy. Give one of images."),
+        (("--input", "points.npy", "--output", "out"), "points.npy holds points. Give images."),
+        (("--input", "in", "--output", "out", "--key", "x"), "--key is of arrays, .npy or .npz. Leave it out, or give"),
+        (("--input", "points.npy", "--output", "out", "--frames", "first"), "--frames is of files that hold films"),
+        (("--input", "in", "--output", "out", "--range", "9"), "error: --range is 9; `dtype` (the whole range"),
+        (("--input", "in", "--output", "out", "--window", "9,-1"), "error: --window is 9,-1; its width must be above"),
         (("--input", "in", "--output", "out", "--to", "A"), "--to A: this UNet translates one way. Leave `--to` out."),
         (("--input", "in", "--output", "out", "--sed", "1"), "UNet has no option --sed"),
         (("--input", "in", "--output", "out", "--tile", "8"), "--tile is 8; it must be at least 64"),
@@ -200,6 +495,7 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
 def test_mistakes_are_told_in_a_sentence(cli, unet, arguments, sentence):
     Path("bare").mkdir()
     Path("bare/notes.txt").write_text("")
+    np.save("points.npy", np.zeros((9, 2), np.float32))
     status, _, err = cli("translate", "--ckpt", unet, *arguments)
     assert status == 2 and sentence in err and "Traceback" not in err
 

@@ -281,6 +281,14 @@ def deep(tmp_path, kind, low_a, high_a, low_b, high_b, count=6):
     return str(tmp_path)
 
 
+@pytest.mark.parametrize(("given", "found"), [("-2000,2000/", "-2000,2000/0,900"), ("/0,450", "-1000,3000/0,450")])
+def test_a_range_of_one_domain_is_stated_and_the_other_is_found(tmp_path, given, found):
+    data = load(PairedFolder, deep(tmp_path, ("i2", "u2"), -1000, 3000, 0, 900), channels=1, range=given, test_size=1)
+    with pytest.warns(UserWarning, match=f"Domain {'B' if given.endswith('/') else 'A'} of .* no range is stated"):
+        data.source("train")
+    assert data.arguments["range"] == found
+
+
 @pytest.mark.parametrize("kind", [PairedFolder, UnpairedFolder])
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_each_domain_has_a_range_of_its_own(tmp_path, kind, direction):

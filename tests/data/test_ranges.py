@@ -10,9 +10,8 @@ from PIL import Image
 
 from genbench.core.errors import UserError
 from genbench.data.base import ImageData, Split
-from genbench.data.folder import Files
 from genbench.data.pictures import Fit
-from genbench.data.ranges import DTYPE, Range, stated
+from genbench.data.ranges import DTYPE, Range, for_other_files, of_domain, refuse_unlike, stated
 
 
 def tiffs(path, pictures, **kwargs):
@@ -220,10 +219,28 @@ def test_a_range_is_checked_by_torch_streams_too(tmp_path):
     )
 
 
-def test_a_picture_of_a_type_that_ends_before_half_of_the_range_is_not_shown_as_black(tmp_path):
-    reader = Files(pngs(tmp_path, truth()))
-    name = reader.names()[0]
-    assert reader.picture(name, Range(0, 255)).getextrema() == Image.open(tmp_path / name).getextrema()
-    assert reader.picture(name, Range(-300, 300)).getextrema()[0] >= 127, "a type that reaches half of it is shown"
-    with pytest.raises(UserError, match="values of type uint8, which end at 255, and the range .* is 0,4095"):
-        reader.picture(name, Range(0, 4095))
+@pytest.mark.parametrize(
+    ("picture", "trained", "said"),
+    [
+        (np.uint8([[9, 90]]), Range(0, 4095), "values of type uint8, which end at 255, and the range .* is 0,4095"),
+        (Image.new("L", (2, 1), 9), Range(0, 4095), "values of type uint8, which end at 255"),
+        (np.uint8([[9, 90]]), Range(-1, 1), "integer values up to 90, and the range of the training images is -1,1"),
+        (np.uint8([[9, 90]]), Range(-300, 300), None),
+        (np.uint8([[0, 1]]), Range(0, 1), None),
+        (np.float32([[0, 90]]), Range(0, 4095), None),
+        (np.uint16([[0, 90]]), Range(0, 4095), None),
+        (np.uint8([[9, 90]]), DTYPE, None),
+    ],
+)
+def test_a_picture_whose_type_does_not_fit_the_range_of_training_is_not_shown_as_black_or_white(picture, trained, said):
+    if said is None:
+        return refuse_unlike(picture, trained, "x.png")
+    with pytest.raises(UserError, match=f"x.png has {said}"):
+        refuse_unlike(picture, trained, "x.png")
+
+
+def test_of_a_stored_range_the_numbers_alone_hold_for_other_files():
+    stored = {None: None, "dtype": None, "0,9": "0,9", "0,9/dtype": "0,9/", "dtype/0,9": "/0,9", "dtype/dtype": None}
+    assert {value: for_other_files(value) for value in stored} == stored
+    assert [of_domain("0,9/dtype", domain) for domain in "AB"] == [Range(0, 9), None]
+    assert [of_domain("0,9", domain) for domain in "AB"] == [Range(0, 9)] * 2
