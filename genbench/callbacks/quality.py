@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Collection
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from genbench.core import ranks
 from genbench.core.arguments import Bounds, Checked
 from genbench.core.batch import to_stored
 from genbench.core.capabilities import Classifies, HasLikelihood, Reconstructs, Samples, Segments, Translates
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 from genbench.data.module import DataModule
@@ -143,10 +142,9 @@ class Quality(Callback, metaclass=Checked):
                     "--checkpoint.mode min|max`, or hold out more images with `--data.val_size`."
                 )
         if monitor not in given:
-            near = difflib.get_close_matches(monitor, given, 1)
             raise UserError(
                 f"checkpoint.monitor is '{monitor}', which validation does not give; it gives "
-                f"{', '.join(given) or 'nothing'}." + (f" Did you mean {near[0]}?" if near else "")
+                f"{', '.join(given) or 'nothing'}.{did_you_mean(monitor, given)}"
             )
         known = SCALES.get(monitor.removeprefix("val/").partition("-")[0])
         right = {"lower": "min", "higher": "max"}.get(known.better if known else None)

@@ -29,6 +29,16 @@ SINGLE = ("seed_everything", "max_images", "name", "title", "protocol", "runs", 
 GROUPS = ("trainer", "acceleration", "ema", "monitor", "balance", "codebook", "pictures", "quality", "checkpoint")
 ROOT = (*SINGLE, *GROUPS, "model", "data")
 
+USUAL = {  # what other frameworks call these
+    "lr": " Did you mean 'model.optimizer.lr'?",
+    "learning_rate": " Did you mean 'model.optimizer.lr'?",
+    "batch_size": " Did you mean 'data.batch_size'?",
+    "epochs": " Did you mean 'max_images'? The budget is counted in images.",
+    "max_epochs": " Did you mean 'max_images'? The budget is counted in images.",
+    "steps": " Did you mean 'max_images'? The budget is counted in images.",
+    "seed": " Did you mean 'seed_everything'?",
+}
+
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 SCALARS = (str, bytes, int, float, complex, types.NoneType, os.PathLike, enum.Enum, timedelta)
 COLLECTIONS = (list, tuple, set, frozenset)
@@ -126,7 +136,10 @@ def read_command(verb: str, argv: Iterable[str], find: Callable[[str], Path]) ->
         append = name.endswith("+")
         parts = tuple(name.removeprefix("--").removesuffix("+").split("."))
         if parts[0] not in ROOT or "" in parts:
-            near = did_you_mean(parts[0], ROOT) or did_you_mean(".".join(parts), _setting_names())
+            near = did_you_mean(parts[0], ROOT)
+            if near and len(parts) > 1:  # the whole flag, with its first part put right
+                near = near.removesuffix("'?") + f".{'.'.join(parts[1:])}'?"
+            near = near or USUAL.get(parts[0]) or did_you_mean(".".join(parts), _setting_names())
             raise UserError(f"{verb} has no setting {name}.{near}")
         command.flags.append(Flag(parts, value, append))
     return command
@@ -562,7 +575,7 @@ def explained(text: str) -> str:
     if found := re.search(r"Option '([^']+)' is not accepted", whole):
         known = parameters(cls) if cls is not None else {}
         by = f" by {cls.__name__}" if cls is not None else ""
-        whole = whole.replace(found[0], f"{found[0]}{by}.{did_you_mean(found[1], known)}")
+        whole = whole.replace(found[0], f"{found[0]}{by}.{did_you_mean(found[1], known) or USUAL.get(found[1], '')}")
     elif found := re.search(r"does not accept option '([^']+)'", whole):
         whole = f"There is no setting '{found[1]}'.{did_you_mean(found[1], _setting_names())}"
     elif found := re.search(r"module '\S+' has no attribute '([^']+)'", whole):

@@ -220,6 +220,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     )
     if arguments.reference and not isinstance(data, Statistics):
         _refuse_large_subsets(arguments.kid_subset_size, len(data), "to compare with")
+    subject, data = _in_one_range(subject, data, ((trained_on or {}).get("arguments") or {}).get("range"))
     pictures = Pictures()
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
@@ -229,6 +230,22 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     if ranks.rank() == 0:
         _hand_over(record, pictures, out, arguments)
     return 0
+
+
+def _in_one_range(subject: Any, data: Any, trained: str | None) -> tuple[Any, Any]:
+    """A reference of files by the range of the training; else files to measure by that of the reference, if both have
+    one type and neither range was stated."""
+    from genbench.data.base import ImageData
+    from genbench.data.ranges import of_domain
+    from genbench.evaluation.images import FileImages
+
+    if isinstance(data, FileImages) and (range := of_domain(trained, "B")) is not None:
+        return subject, data.by(range, "the training images")
+    if isinstance(subject, FileImages) and isinstance(data, (FileImages, ImageData)):
+        range = data.range if isinstance(data, FileImages) else data.ranges()[0]
+        if range.only is not None and range.only == subject.range.only:
+            subject = subject.by(range, data.name)
+    return subject, data
 
 
 def _options(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:

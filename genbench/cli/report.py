@@ -58,6 +58,8 @@ def _refuse_unwritable(out: Path) -> None:
         raise UserError(f"--out {out} is {kind_of(out)}. Give the name of a file, such as report.html.")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a file, such as {out / 'report.html'}.")
+    if out.suffix.lower() not in (".html", ".htm"):  # an older page is written over, and nothing else may be
+        raise UserError(f"--out {out} is no name of a page. Give one that ends in .html, such as {out.stem}.html.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}. Make it, or give another one.")
     if not os.access(out.parent, os.W_OK):

@@ -418,8 +418,8 @@ class GenbenchCLI(LightningCLI):
         except BaseException as error:
             kept = kept_elsewhere(error)
             began = trainer.state.fn is not None
-            if began and trainer.is_global_zero and not isinstance(error, LostProcess):
-                self._say_how_to_go_on(error)  # a lost process says it itself, whichever is left
+            if began and kept is None and trainer.is_global_zero and not isinstance(error, LostProcess):
+                self._say_how_to_go_on()  # a lost process says it itself, whichever is left
             raise
         finally:
             if is_first_process():
@@ -533,7 +533,7 @@ class GenbenchCLI(LightningCLI):
         console.print(f"  measure: {preflight.measuring(self._get(self.config, 'protocol'), model, data, judged)}")
         console.print(f"  resume:  python -m genbench fit --ckpt {ckpt} --max_images N{preflight.imports(model, data)}")
 
-    def _say_how_to_go_on(self, error: BaseException) -> None:
+    def _say_how_to_go_on(self) -> None:
         last = self.folder / "checkpoints" / "last.ckpt"
         begun = self.checkpoint["genbench"]["images_seen"] if self.checkpoint else 0
         if last.exists() and self.model.images_seen > begun:  # without a step it was refused, and would be again

@@ -261,6 +261,13 @@ def _umask() -> int:
 # ---- checkpoints by the names that people give them -------------------------------------------------------------
 
 
+def near_by(path: Path) -> str:
+    """The end of an error's sentence: what lies where `path` should, if it is called nearly so; else nothing."""
+    with suppress(OSError):
+        return did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
+    return ""
+
+
 def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", name: str | None = None) -> Path:
     """What a person means by a checkpoint: a file, a run folder (its last one), or `last` / `best`.
 
@@ -282,7 +289,8 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
         path = found[-1]
     if not path.is_file():
         what = f"; it is {kind_of(path)}" if path.exists() else ""
-        raise UserError(f"There is no checkpoint at {path}{what}.{did_you_mean(str(ckpt), ('last', 'best'))}")
+        near = did_you_mean(str(ckpt), ("last", "best")) or near_by(Path(ckpt).expanduser())
+        raise UserError(f"There is no checkpoint at {path}{what}.{near}")
     if path.is_symlink() and path.parent.name != "checkpoints":  # the run that a link leads to
         return path.resolve()
     return path

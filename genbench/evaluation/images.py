@@ -26,6 +26,7 @@ from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
 from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
 from genbench.data.pictures import Fit, How
+from genbench.data.ranges import Range
 from genbench.evaluation.extractors import in_channels
 from genbench.evaluation.statistics import Statistics, read_statistics
 
@@ -158,6 +159,20 @@ class FileImages:
         if size is not None:
             images.fit = Fit(size, images.shape[0], fit, enlarge)
             images.shape = (images.shape[0], size, size)
+        return images
+
+    def by(self, range: Range, whose: str) -> FileImages:
+        """The same images by the range of what they are compared with, where none was stated for them: each by its own
+        extremes, images of half the brightness would be the same. 8 bits keep the range of their type."""
+        if self.range.only in (None, "uint8") or str(range) == str(self.range):
+            return self
+        warnings.warn(
+            f"{self.name}: by the range of {whose}, {range} become black and white in place of {self.range}. Say "
+            f"`{self.flags}.range` to change it.",
+            stacklevel=2,
+        )
+        images = copy.copy(self)
+        images.range = range
         return images
 
     def __len__(self) -> int:

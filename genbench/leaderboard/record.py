@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core.errors import UserError
+from genbench.core.files import near_by
 from genbench.core.files import write as write_file
 
 SCHEMA = 1
@@ -163,6 +164,8 @@ def read(path: str | os.PathLike) -> Record:
         if len(text) > most:
             raise UserError(f"not a record of genbench: larger than {MEGABYTES} MB")
         found = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unambiguous)
+        if not isinstance(found, dict):
+            raise UserError("not a record of genbench")
         if _is_deeper(found, DEEPEST):
             raise UserError(f"not a record of genbench: nested more than {DEEPEST} levels deep")
         return Record.from_dict(found)
@@ -221,7 +224,7 @@ def _files(folders: Iterable[str | os.PathLike], skipped: list[tuple[Path, str]]
     seen = set()  # folders may overlap
     for given in map(os.fspath, folders):
         if not os.path.exists(given):
-            raise UserError(f"There is no folder {given}. Give folders of runs or of records.")
+            raise UserError(f"There is no folder {given}. Give folders of runs or of records.{near_by(Path(given))}")
         if not os.path.isdir(given):
             yield Path(given)
             continue

@@ -470,6 +470,42 @@ def test_help_names_the_flags(cli, capfd):
         assert flag in out
 
 
+def test_two_sets_of_files_of_one_type_are_compared_in_one_range(tmp_path):
+    """Each by its own extremes, images of half the brightness would be the same."""
+    from PIL import Image
+
+    from genbench.cli.evaluate import _in_one_range
+    from genbench.data import ImageFolder
+    from genbench.evaluation.images import open_images, open_reference
+
+    levels = np.arange(256).reshape(16, 16)
+    files = {"half": levels * 8, "whole": levels * 16, "bytes": levels, "part": levels / 640, "unit": levels / 255}
+    for name, values in files.items():
+        kind = {"bytes": np.uint8, "part": np.float32, "unit": np.float32}.get(name, np.uint16)
+        np.save(tmp_path / f"{name}.npy", np.stack([values.astype(kind)] * 6))
+    (tmp_path / "folder").mkdir()
+    for k in range(20):
+        Image.fromarray(np.uint16(files["whole"])).save(tmp_path / "folder" / f"{k}.png")
+
+    def most(subject, reference, trained=None, **stated):
+        subject = open_images(tmp_path / f"{subject}.npy", **stated)
+        if reference == "folder":
+            data = ImageFolder(path=str(tmp_path / "folder"), size=16, channels=1, labels=False)
+        else:
+            data = open_reference(tmp_path / f"{reference}.npy")
+        sides = _in_one_range(subject, data, trained)
+        return [int(side.images(torch.arange(3)).max()) for side in sides if not isinstance(side, ImageFolder)]
+
+    with pytest.warns(UserWarning, match="by the range of .*whole.npy, 0,4080 become black .*`--images.range`"):
+        assert most("half", "whole") == [128, 255]
+    assert most("half", "folder") == [128]
+    assert most("part", "unit") == [102, 255]
+    assert most("bytes", "whole") == [255, 255]  # of another type: saved as 8 bits
+    assert most("half", "whole", range="0,2040") == [255, 255]
+    with pytest.warns(UserWarning, match="by the range of the training images.*`--reference.range`"):
+        assert most("bytes", "half", trained="0,4080") == [255, 128]
+
+
 @pytest.mark.parametrize("stored", ["dtype", None, "0,8190"])
 def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_numbers(tmp_path, stored):
     from PIL import Image

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -124,10 +125,13 @@ def test_a_wrong_flag_of_any_verb_is_one_sentence(cli, capfd, arguments, said):
             "Did you mean 'objective'?",
         ),
         (["fit", "--config", "dcgan", "--data", "Digits", "--model.game.objective", "hing"], "Did you mean 'hinge'?"),
+        (["report", "rusn"], "Did you mean 'runs'?"),
+        (["sample", "--ckpt", "runs/frist", "--out", "x.png"], "Did you mean 'first'?"),
         (["validate", "--ckptt", "last"], "validate has no setting --ckptt. Did you mean 'ckpt'?"),
     ],
 )
 def test_a_misspelled_name_proposes_the_nearest(cli, arguments, said):
+    Path("runs/first").mkdir(parents=True)
     status, _, err = cli(*arguments)
     assert status == 2 and said in err and "Traceback" not in err
 

@@ -88,6 +88,7 @@ def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
         (("empty",), "There is no record in empty."),
         (("nowhere",), "There is no folder nowhere."),
         (("filled", "--out", "nowhere/report.html"), "--out nowhere/report.html: there is no folder nowhere."),
+        (("filled", "--out", "kept.ckpt"), "--out kept.ckpt is no name of a page. Give one that ends in .html"),
         (("filled", "--out", "empty"), "--out empty is a folder; give the name of a file, such as empty/report.html."),
         (("filled", "--out", "filled/file/x.html"), "there is no folder filled/file."),
         (("scoreless",), "The records hold no scores."),

@@ -71,6 +71,9 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
     files = {
         "package.json": '{"name": "x", "version": "1"}',
         "list.json": "[1, 2]",
+        "null.json": "null",
+        "number.json": "3",
+        "true.json": "true",
         "cut.json": good.read_text()[:300],
         "bytes.json": "\x00\x01",
         "deep.json": "[" * 100_000,
@@ -110,7 +113,8 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
         "endless.json",
     }
     said = {path.name: reason for path, reason in skipped}
-    assert said["package.json"] == said["list.json"] == "not a record of genbench"
+    foreign = {said[f"{name}.json"] for name in ("package", "list", "null", "number", "true")}
+    assert foreign == {"not a record of genbench"}
     assert "not JSON" in said["cut.json"] and "not JSON" in said["deep.json"]
     assert said["newer.json"].endswith("update genbench")
     assert said["keyless.json"] == "a damaged record: metrics is missing"
