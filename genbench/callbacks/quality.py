@@ -93,6 +93,7 @@ class Quality(Callback, metaclass=Checked):
 
     def expected(self, module: GenerativeModule, data: DataModule, held: Held) -> Expected:
         """The scores that validation will give of a split like that, without `val/`, and why others are not given."""
+        self.judge(data).refuse_others(module.spec.shape)
         scores = expected(module, data, self.protocol, self.judge(data), held)
         if isinstance(module, Classifies) and held.label is not None:
             scores["accuracy"] = None

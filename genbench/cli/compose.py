@@ -12,7 +12,6 @@ import importlib
 import inspect
 import os
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core import yaml_file
+from genbench.core.arguments import same_class
 from genbench.core.errors import UserError, did_you_mean
 
 # what `fit` and `validate` have outside of every group, and their groups
@@ -172,7 +172,9 @@ def _single(flags: list[Flag]) -> Iterator[Flag]:
         inner = None
         if flag.path[0] not in SINGLE and not flag.append and str(flag.value).lstrip()[:1] == "{":
             inner = yaml_file.parse(flag.value, flag.typed)
-        if isinstance(inner, dict) and any(value is not None for value in inner.values()):  # `{a}` may be a file's name
+        if isinstance(inner, dict) and "class_path" in inner:  # its arguments belong to that class, and go with it
+            yield Flag(flag.path, inner)
+        elif isinstance(inner, dict) and any(v is not None for v in inner.values()):  # `{a}` may be a file's name
             yield from _leaves(flag.path, inner)
         else:
             yield flag
@@ -194,14 +196,17 @@ def _classes_first(flags: list[Flag]) -> list[Flag]:
     """
     lists = {flag.path for flag in flags if flag.append}
     paths = {flag.path for flag in flags}
+    classes = {flag.path for flag in flags if isinstance(flag.value, dict)}
 
     def depth(flag: Flag) -> float:
         if any(flag.path[: len(path)] == path for path in lists):
             return float("inf")
         if flag.path[-1] == "class_path":
             return len(flag.path) - 1
+        if isinstance(flag.value, dict):
+            return len(flag.path)
         names = isinstance(flag.value, str) and flag.value not in ("", "null", "true", "false") and (
-            flag.path in (("model",), ("data",)) or any(p[: len(flag.path)] == flag.path != p for p in paths)
+            flag.path in (("model",), ("data",), *classes) or any(p[: len(flag.path)] == flag.path != p for p in paths)
         ) and flag.value.lstrip()[:1] not in ("[", "{")  # fmt: skip
         return len(flag.path) if names else float("inf")
 
@@ -286,17 +291,6 @@ def find_class(path: Any, base: type) -> type | None:
     except Exception:
         return None
     return cls if inspect.isclass(cls) else None
-
-
-def same_class(a: Any, b: Any) -> bool:
-    """Whether two paths, each full or short, are of one class."""
-    if a == b or not (isinstance(a, str) and isinstance(b, str)):
-        return a == b
-    (a_module, _, a_name), (b_module, _, b_name) = a.rpartition("."), b.rpartition(".")
-    if a_name != b_name or not (a_module and b_module):
-        return a_name == b_name
-    a_class, b_class = (getattr(sys.modules.get(module), a_name, None) for module in (a_module, b_module))
-    return a_class is not None and a_class is b_class
 
 
 # ---- merging ----------------------------------------------------------------------------------------------------

@@ -254,7 +254,10 @@ def testing(protocol: Protocol, model: GenerativeModule, data: DataModule) -> tu
         reasons.append(split_fault)
         flags.append("--protocol quick")
         name = data.extractor
-    if not extractors.at_hand(name, data.root):
+    if (name in extractors.POINTS) != (len(model.spec.shape) == 1):
+        reasons.append(f"the extractor {name} looks at {'points' if name in extractors.POINTS else 'images'}")
+        flags.append(f"--extractor {data.extractor}")
+    elif not extractors.at_hand(name, data.root):
         fetched = f", which `python -m genbench fetch {name}` brings" if name in extractors.PUBLISHED else ""
         reasons.append(f"the weights of the extractor {name} are not at hand{fetched}")
         flags.append("--extractor vgg-random")

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from genbench.core.arguments import same_class
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
@@ -132,7 +133,7 @@ def changes(
         change
         for change in _differences(old, new)
         if rule(change.setting, changeable).effect != "location"
-        and change.setting not in unknown
+        and not {change.setting, change.setting.partition(".")[0]} & unknown
         and not (change.setting == "data.range" and _listed(change.new) == found_range)
     ]
     refused = [
@@ -166,7 +167,8 @@ def in_force(found: list[Change], checkpoint: dict[str, Any]) -> list[Change]:
             values = [list(value) if isinstance(value, tuple) else value for value in values]
             if values and all(value == values[0] for value in values):
                 change = Change(change.setting, values[0], change.new)
-        if change.old != change.new:
+        same = change.setting.endswith(".class_path") and change.old and same_class(change.old, change.new)
+        if change.old != change.new and not same:
             named.append(change)
     return named
 
@@ -198,12 +200,11 @@ def refuse_other_contents(trained: dict[str, Any], data: Any, found: list[Change
     """
     before, now = trained.get("contents"), data.contents() if isinstance(data, DataModule) else None
     moved = next((change for change in found if change.setting == "data.path"), None)
-    if before is not None and now is not None and before != now:
+    if before is not None and now is not None and _other_contents(before, now):
         place = f"data.path {moved.old} -> {moved.new}" if moved else f"{data.name}"
         raise UserError(
             f"{path} cannot go on with {place}: the images there are not those that it was trained on (by their names, "
-            "number and labels), so that their order and the images held out would change. Bring the former back, or "
-            "begin a new run without `--ckpt`."
+            "number, labels and the bytes of some). Bring the former back, or begin a new run without `--ckpt`."
         )
     values = [(trained.get("arguments") or {}).get("range"), now is not None and data.arguments.get("range")]
     if all(values) and values[0] != values[1]:
@@ -216,6 +217,11 @@ def refuse_other_contents(trained: dict[str, Any], data: Any, found: list[Change
             f"{path} cannot go on with data.path {moved.old} -> {moved.new}: it does not say which images it was "
             "trained on. Give the former path, or begin a new run without `--ckpt`."
         )
+
+
+def _other_contents(before: str, now: str) -> bool:
+    """Whether two results of `DataModule.contents` differ in a part that both have: older ones have names alone."""
+    return any(a != b for a, b in zip(before.split("."), now.split("."), strict=False))
 
 
 def segments(before: list[dict[str, Any]] | None, found: list[Change], images_seen: int) -> list[dict[str, Any]]:
@@ -248,16 +254,10 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[Change]:
             yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif isinstance(old, dict) and new is None and "class_path" not in old:
         yield from _differences(old, {}, name)
-    elif isinstance(new, dict) and old is None and "class_path" not in new:
+    elif isinstance(new, dict) and old is None and ("class_path" not in new or name.startswith("model.optimizer")):
         yield from _differences({}, new, name)
-    elif old != new and not (name.endswith("class_path") and _same_class(old, new)):
+    elif old != new and not (name.endswith("class_path") and same_class(old, new)):
         yield Change(name, old, new)
-
-
-def _same_class(old: Any, new: Any) -> bool:
-    """Whether two class paths mean one class: `Adam` is torch.optim.Adam."""
-    short, full = sorted((str(old), str(new)), key=len)
-    return "." not in short and full in (f"torch.optim.{short}", f"torch.optim.lr_scheduler.{short}")
 
 
 def _listed(value: Any) -> str:
@@ -268,6 +268,6 @@ def _listed(value: Any) -> str:
 def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
-    if isinstance(value, dict) and "class_path" in value:
+    if isinstance(value, dict) and isinstance(value.get("class_path"), str):
         return value["class_path"].rpartition(".")[2]
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)

@@ -47,7 +47,7 @@ from genbench.core import checkpoint as files
 from genbench.core import machine
 from genbench.core.arguments import loaded_classes
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
-from genbench.core.errors import LostProcess, UserError
+from genbench.core.errors import LostProcess, UserError, warn
 from genbench.core.files import kept_elsewhere, replacing
 from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
@@ -87,10 +87,14 @@ class Run(Callback):
         self, folder: Path, config: dict[str, Any], command: str | None, segments: list[dict[str, Any]]
     ) -> None:
         self.folder, self.config, self.command, self.segments = folder, config, command, segments
+        self._begun = False
         self._seconds = self._busy = 0.0  # of the parts before this one: in all, and in training steps
         self._started = self._batch_started = time.monotonic()
 
     def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.is_global_zero and self._begun and not (self.folder / "config.yaml").exists():
+            warn(f"{self.folder} has been moved or removed during training. What follows is written there anew.")
+            self._write_config()
         config = {name: value for name, value in self.config.items() if name != "config"}
         checkpoint["run"] = {
             "environment": environment(),
@@ -126,10 +130,14 @@ class Run(Callback):
         self._started = time.monotonic()
         if trainer.is_global_zero:
             (self.folder / "checkpoints").mkdir(exist_ok=True)  # where one that was kept elsewhere is to be moved
-            with replacing(self.folder / "config.yaml") as file:
-                file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
+            self._write_config()
             for logger in trainer.loggers:
                 logger.log_hyperparams(self.config)
+        self._begun = True
+
+    def _write_config(self) -> None:
+        with replacing(self.folder / "config.yaml") as file:
+            file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._batch_started = time.monotonic()
@@ -170,14 +178,15 @@ class GenbenchCLI(LightningCLI):
     typed: list[str] = []  # what the person typed after the verb
     found: Path | None = None  # the checkpoint of `--ckpt`
     name_flag: str | None = None  # `--name`, as typed: that of a config may be from before the folder was renamed
+    runs_flag: str | None = None  # `--runs`, likewise
     settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
         GenbenchCLI.verb = verb  # of the whole process: `subcommands` knows no class
         cls.typed, cls.settings, cls.found = list(typed), compose.settings(command), command.ckpt
-        names = [flag.value for flag in command.flags if flag.path == ("name",)]
-        cls.name_flag = names[-1] if names else None
+        typed_by = {flag.path: flag.value for flag in command.flags}
+        cls.name_flag, cls.runs_flag = typed_by.get(("name",)), typed_by.get(("runs",))
         for key in ("model", "data"):  # `--model.help` alone is of the config's model
             named = cls.settings.config.get(key)
             if isinstance(named, dict) and "class_path" in named and command.asked[-1:] == [f"--{key}.help"]:
@@ -255,12 +264,13 @@ class GenbenchCLI(LightningCLI):
             self.checkpoint = files.read(self.ckpt)
             self._same_model(self.checkpoint["genbench"]["model"], config.model.class_path)
         state = self.checkpoint.get("run") or {}
+        self._compare(config, state)
         if self.subcommand == "fit":
-            self._compare(config, state)
             self._choose_folder(config)
             self._warn_if_elsewhere(state)
         else:
-            self.folder = (self.ckpt and run_of(self.ckpt)) or Path(config.runs)
+            self._refuse_changes_of_model()
+            self.folder = run_of(self.ckpt) or Path(config.runs)
         self._write_into_folder(config, state)
         self._report_kept(config)
 
@@ -277,11 +287,17 @@ class GenbenchCLI(LightningCLI):
             old["seed_everything"] = self.checkpoint["genbench"]["seed"]
         if missing := resume.missing(old, new):
             with suppress(Exception):  # of another version, whose settings are not all known
-                old = self.dump({"fit": self._parser("fit").parse_object(old)}) if "data" in old else old
+                if "data" in old:
+                    old = self.dump({self.subcommand: self._parser(self.subcommand).parse_object(old)})
                 missing = resume.missing(old, new)
         found_range = ((self.checkpoint.get("data") or {}).get("arguments") or {}).get("range")
         found = resume.changes(old, new, missing, self._changeable(config), self.ckpt, found_range)
         self.changes = resume.in_force(found, self.checkpoint)
+
+    def _refuse_changes_of_model(self) -> None:
+        """Raise UserError where `validate` is given what the checkpoint has already, which it would not follow."""
+        if given := [str(change) for change in self.changes if change.setting.startswith(("model.", "ema."))]:
+            raise UserError(f"{self.ckpt} is scored as it was trained, and {given[0]} was given. Leave it out.")
 
     def _changeable(self, config: Any) -> tuple[str, ...]:
         cls = next((c for name, c in loaded_classes(GenerativeModule).items() if name == config.model.class_path), None)
@@ -292,7 +308,13 @@ class GenbenchCLI(LightningCLI):
     def _choose_folder(self, config: Any) -> None:
         """The run's folder: that of the checkpoint, wherever it lies now and whatever it was called; or a new one."""
         run, typed = (run_of(self.ckpt) if self.ckpt else None), self.name_flag
-        if run is not None and typed in (None, run.name):
+        elsewhere = run is not None and self.runs_flag and Path(self.runs_flag).resolve() not in run.resolve().parents
+        if elsewhere and typed is None:
+            raise UserError(
+                f"{self.ckpt} is of the run {run}, which does not lie in --runs {self.runs_flag}. Leave `--runs` out "
+                "to go on with it, or give `--name` too to begin a new run there."
+            )
+        if run is not None and typed in (None, run.name) and not elsewhere:
             self.place = Place(run, resumed=True)
             config.name = run.name
             if is_first_process():
@@ -395,8 +417,8 @@ class GenbenchCLI(LightningCLI):
             ) from error
 
     def dump(self, config: Any) -> dict[str, Any]:
-        """The config of `fit` with everything that was set, as plain types."""
-        dump = yaml.safe_load(self._parser("fit").dump(config["fit"], skip_none=False))
+        """The config with everything that was set, as plain types."""
+        dump = yaml.safe_load(self._parser(self.subcommand).dump(config[self.subcommand], skip_none=False))
         return {key: value for key, value in dump.items() if key not in ("config", "ckpt")}
 
     # ---- verbs --------------------------------------------------------------------------------------------------
@@ -503,6 +525,7 @@ class GenbenchCLI(LightningCLI):
         return False
 
     def validate(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
+        resume.refuse_other_contents(self.checkpoint.get("data") or {}, datamodule, self.changes, self.ckpt)
         trained = files.load(self.ckpt)  # with averaged weights, as validation during training has them
         (scores,) = self.trainer.validate(trained, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from genbench.core.arguments import Count, Whole
+from genbench.core.arguments import Count, Whole, same_class
 from genbench.core.errors import UserError, did_you_mean
 from genbench.core.units import Images
 
@@ -150,8 +150,19 @@ def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[st
     """`change` over `base`; where the class changes, the arguments of the old one are dropped."""
     if not base or not change:
         return change or base
-    other = "class_path" in change and change["class_path"] != base.get("class_path")
-    return change if other else base | change
+    if "class_path" not in change:
+        return base | change
+    given, before = change["class_path"], base.get("class_path")
+    return change if not same_class(given, before) else base | change | {"class_path": before}
+
+
+def _loaded(class_path: str, base: type) -> type | None:
+    module, _, name = class_path.rpartition(".")
+    for place in [module] if module else ["torch.optim", "torch.optim.lr_scheduler", __name__]:
+        found = getattr(sys.modules.get(place), name, None)
+        if inspect.isclass(found) and issubclass(found, base):
+            return found
+    return None
 
 
 def loaded_class(class_path: str, base: type, what: str) -> type:
@@ -159,11 +170,9 @@ def loaded_class(class_path: str, base: type, what: str) -> type:
 
     `Adam` alone is looked up in torch.optim.
     """
-    module, _, name = class_path.rpartition(".")
-    for place in [module] if module else ["torch.optim", "torch.optim.lr_scheduler"]:
-        found = getattr(sys.modules.get(place), name, None)
-        if inspect.isclass(found) and issubclass(found, base):
-            return found
+    if (found := _loaded(class_path, base)) is not None:
+        return found
+    name = class_path.rpartition(".")[2]
     raise UserError(
         f"{what}: no {base.__name__} '{class_path}' is loaded. Those of PyTorch are torch.optim.Adam, "
         "torch.optim.lr_scheduler.CosineAnnealingLR and so on; name the module of your own with `--import my.module`."
@@ -242,6 +251,12 @@ def build_schedule(
         return _call(WarmupDecay, optimizer, arguments, what, budget=budget)
     class_path, arguments = _checked(description, what)
     cls = loaded_class(class_path, LRScheduler, what)
+    ours = inspect.signature(WarmupDecay.__init__).parameters.keys() - inspect.signature(cls.__init__).parameters.keys()
+    for name in arguments.keys() & ours:
+        raise UserError(
+            f"{what}: '{name}' is of WarmupDecay, and the class of this schedule is {class_path}. Say `class_path: "
+            "WarmupDecay` too."
+        )
     return Stepped(_call(cls, optimizer, arguments, what), what)
 
 

@@ -123,7 +123,8 @@ class _TwoKinds(ImageData):
         for note in notes:
             rank_zero_warn(f"{self.path}: {note}")
         self.places = [_placed(picture) for name in images for picture in pictures[name]]
-        self._contents = key_of([str(picture) for name in images for picture in pictures[name]])
+        every = [picture for name in images for picture in pictures[name]]
+        self._contents = f"{key_of([str(picture) for picture in every])}.{self.reader.sampled(every)}"
         stages = {place.stage for place in self.places}
         if "val" in stages and "test" not in stages:  # the sets of pix2pix call so what is tested on
             self.places = [p._replace(stage="test") if p.stage == "val" else p for p in self.places]

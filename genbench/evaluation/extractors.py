@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -83,15 +83,19 @@ class Extractor:
         Raises:
             UserError: it looks at images and was given points, or the other way round.
         """
-        if (images.ndim == 2) != self.points:
+        self.refuse_others(images.shape[1:])
+        with full_precision(images.device):
+            features, logits = self.read(self.network, images)
+        return features.float(), None if logits is None else logits.float()
+
+    def refuse_others(self, shape: Sequence[int]) -> None:
+        """Raise UserError where it looks at images and those of that shape are points, or the other way round."""
+        if (len(shape) == 1) != self.points:
             what = ("points", "images") if self.points else ("images", "points")
             raise UserError(
                 f"The extractor '{self.name}' looks at {what[0]}, and here are {what[1]}. Leave it out: the data set "
                 "has one of its own."
             )
-        with full_precision(images.device):
-            features, logits = self.read(self.network, images)
-        return features.float(), None if logits is None else logits.float()
 
     def score(self, metric: str) -> str:
         """What a score in this feature space is called: only the FID Inception's have the plain names."""
@@ -453,6 +457,7 @@ def _mixture(data: type[Gaussians]) -> Extractor:
     )  # fmt: skip
 
 
+POINTS = ("points", "ring", "grid")  # what looks at points
 # extractors that need no file
 READY: dict[str, Callable[[], Extractor]] = {
     "vgg-random": _vgg_random,

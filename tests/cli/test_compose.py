@@ -12,6 +12,7 @@ import yaml
 from genbench.cli import compose, sentence
 from genbench.cli.fit import with_configs
 from genbench.cli.trainer import Parser
+from genbench.core.arguments import same_class
 from genbench.core.errors import UserError
 from genbench.models import VAE
 
@@ -173,6 +174,19 @@ def test_another_data_set_in_any_spelling(spelling):
     data = resolved(f"--config base.yaml {spelling}")["data"]
     assert data["class_path"] == "genbench.data.Shapes" and data["init_args"]["size"] == 32
     assert data["init_args"]["batch_size"] == 64  # its default, not the other's
+
+
+@pytest.mark.parametrize(("flags", "lr"), [
+    ("--model.optimizer '{class_path: SGD, lr: 0.1}' --model.optimizer Adam", None),
+    ("--model.optimizer Adam --model.optimizer '{class_path: SGD, lr: 0.1}'", 0.1),
+    ("--model.optimizer '{class_path: SGD, lr: 0.1}' --model.optimizer.lr 0.2", 0.2),
+    ("--model.optimizer.lr 0.2 --model.optimizer SGD", 0.2),
+])  # fmt: skip
+def test_arguments_in_braces_beside_a_class_belong_to_it(flags, lr):
+    write("vae", {"model": {"class_path": "VAE"}, "data": "Digits"})
+    assert model(f"--config vae.yaml {flags}")["optimizer"].get("lr") == lr
+    data = resolved("--config vae.yaml --data '{class_path: MNIST, init_args: {size: 64}}' --data CIFAR10")["data"]
+    assert data["class_path"] == "genbench.data.CIFAR10" and data["init_args"]["size"] is None
 
 
 def test_an_optimizer_without_a_class_is_adam():
@@ -433,6 +447,6 @@ def test_types_tell_classes_from_mappings_and_text():
     hints = typing.get_type_hints(Mine.__init__)
     assert compose._base(hints["scaling"]) is Scaled and compose._inner(hints["extra"]) is Any
     assert compose._base(hints["extra"]) is None and compose._inner(hints["names"]) is str
-    assert compose.same_class("Adam", "torch.optim.Adam") and not compose.same_class("a.Adam", "torch.optim.Adam")
+    assert same_class("Adam", "torch.optim.Adam") and not same_class("a.Adam", "torch.optim.Adam")
     with pytest.raises(UserError, match="no setting '--nonsense'|no setting --nonsense"):
         merged("--nonsense 1")

@@ -101,8 +101,8 @@ def test_a_small_domain_is_enough_for_the_way_there_and_back(tmp_path, offline, 
 @pytest.mark.parametrize(
     ("monitor", "mode", "said"),
     [
-        ("val/elb", "max", "it gives val/fid-digitsnet, .*val/elbo.* Did you mean val/elbo?"),
-        ("fid-digitsnet", None, "Did you mean val/fid-digitsnet?"),
+        ("val/elb", "max", "it gives val/fid-digitsnet, .*val/elbo.* Did you mean 'val/elbo'?"),
+        ("fid-digitsnet", None, "Did you mean 'val/fid-digitsnet'?"),
         ("val/kid-digitsnet", None, "which validation does not give"),
         ("val/elbo", None, "say `--checkpoint.mode min` or `max`"),
         ("val/code_bits", None, "say `--checkpoint.mode min` or `max`"),
@@ -163,6 +163,17 @@ def test_protocols_and_extractors_that_there_are_not_are_found_at_once(tmp_path)
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_extractor_of_points_is_refused_for_images_before_training(tmp_path, offline):
+    data = Digits(size=16)
+    model = VAE(data.spec, **TINY)
+    trainer = at(tmp_path)
+    trainer.callbacks[0] = Quality(samples=10, extractor="ring")
+    with pytest.raises(UserError, match="The extractor 'ring' looks at points, and here are images"):
+        preflight.check(trainer, model, data, "fid10k-test")
+    why, flags = preflight.testing(protocols.load("fid10k-test").changed(extractor="grid"), model, data)
+    assert "the extractor grid looks at points" in why and flags == "--extractor digitsnet"
 
 
 def test_a_batch_is_no_larger_than_the_training_set(tmp_path):

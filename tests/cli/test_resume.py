@@ -4,9 +4,11 @@ import contextlib
 import csv
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -281,6 +283,88 @@ def test_a_file_in_place_of_the_lock_is_named(cli, half):
     assert status == 2 and "runs/run/.lock is no folder" in err and "Remove it" in err
 
 
+def test_images_whose_values_have_another_range_are_refused(cli, config):
+    from PIL import Image
+
+    Path("in").mkdir()
+    for k in range(60):
+        Image.fromarray(np.full((16, 16), k * 40, np.uint16)).save(f"in/{k:02}.png")
+    data = ("--data", "ImageFolder", "--data.path", "in", "--data.batch_size", "16", "--data.channels", "1")
+    small = (
+        "--data.size",
+        "16",
+        "--data.val_size",
+        "10",
+        "--quality.samples",
+        "10",
+        "--quality.extractor",
+        "digitsnet",
+    )
+    assert cli("fit", "--config", config("vae"), "--name", "run", *data, *small, "--max_images", "32")[0] == 0
+    Image.fromarray(np.full((16, 16), 3000, np.uint16)).save("in/01.png")  # none of those whose bytes are compared
+    before = contents("runs/run")
+    status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
+    assert status == 2 and "was trained with the range 0,2360 of stored values" in err and "now have 0,3000" in err
+    assert contents("runs/run") == before
+
+
+def test_the_class_that_an_optimizer_has_already_changes_nothing(cli, config):
+    assert cli("fit", "--config", config(), "--name", "run", "--max_images", "32")[0] == 0
+    had = saved("runs/run")["optimizer_states"][0]["param_groups"][0]
+    assert (had["lr"], had["betas"]) == (2e-4, (0.5, 0.999))  # the model's own
+    for k, name in enumerate(("Adam", "torch.optim.Adam", "torch.optim.adam.Adam", "{class_path: Adam}")):
+        images = str(48 + 16 * k)
+        status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", images, "--model.optimizer", name)
+        assert status == 0 and "changed: model" not in err, err
+        state = saved("runs/run")
+        now = state["optimizer_states"][0]["param_groups"][0]
+        assert {k: now[k] for k in ("lr", "betas")} == {k: had[k] for k in ("lr", "betas")}
+        assert len(state["run"]["segments"]) == 1
+    more = ("--max_images", "112", "--model.optimizer", "{class_path: Adam, weight_decay: 0.1}")
+    status, _, err = cli("fit", "--ckpt", "runs/run", *more)
+    assert status == 0 and "changed: model.optimizer.weight_decay 0 -> 0.1" in err and err.count("changed: model") == 1
+
+
+def test_another_folder_of_runs_needs_another_name(cli, half):
+    before = contents(half)
+    status, _, err = cli("fit", "--ckpt", half, "--runs", "other", "--max_images", "240")
+    assert status == 2 and "does not lie in --runs other" in err and contents(half) == before
+    assert cli("fit", "--ckpt", half, "--runs", "other", "--name", "run", "--max_images", "240")[0] == 0
+    assert contents(half) == before and saved("other/run")["genbench"]["images_seen"] == 240
+    assert cli("fit", "--ckpt", "last", "--runs", "other", "--max_images", "320")[0] == 0
+    assert saved("other/run")["genbench"]["images_seen"] == 320
+
+
+def test_a_folder_that_is_moved_during_training_is_said_and_both_parts_go_on(cli, half, child, tmp_path):
+    from genbench.cli import main
+
+    ready = tmp_path / "ready"
+    first = child(training(main, ["fit", "--ckpt", "runs/run", "--max_images", "10k"], ready))
+    until(ready)
+    half.rename("runs/moved")
+    os.kill(first, signal.SIGTERM)
+    assert wait(first) == 128 + signal.SIGTERM
+    seen = saved(half)["genbench"]["images_seen"]
+    assert seen > 160 and (half / "config.yaml").read_bytes() == Path("runs/moved/config.yaml").read_bytes()
+    assert cli("fit", "--ckpt", half, "--max_images", str(seen + 16))[0] == 0
+    assert cli("fit", "--ckpt", "runs/moved", "--max_images", "240")[0] == 0
+
+
+def test_validate_refuses_what_it_would_not_follow(cli, half):
+    for flag, said in (
+        (("--model.beta", "50"), "is scored as it was trained, and model.beta 1.0 -> 50.0"),
+        (("--model.width", "8"), "model.width 4 -> 8"),
+        (("--data.split_seed", "3"), "data.split_seed 0 -> 3"),
+        (("--data.val_size", "20"), "data.val_size none -> 20"),
+        (("--ema.enabled", "false"), "ema.enabled"),
+        (("--data", "MNIST"), "data Digits -> MNIST"),
+    ):
+        status, _, err = cli("validate", "--ckpt", half, *flag)
+        assert status == 2 and "Traceback" not in err, flag
+        assert said in err, err
+    assert cli("validate", "--ckpt", half, "--data.eval_batch_size", "16")[0] == 0
+
+
 def test_another_name_begins_a_new_run_from_the_checkpoint_and_leaves_the_first(cli, half):
     before = contents(half)
     assert cli("fit", "--ckpt", half, "--name", "fork", "--max_images", "320")[0] == 0
@@ -446,11 +530,9 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     assert status == 0 and "data.range" not in err
     before = contents("runs/run")
     for file in Path("moved").iterdir():
-        Image.open(file).point(lambda value: value > 100, "L").save(file)
+        Image.open(file).point(lambda value: 255 - value, "L").save(file)
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
-    assert (
-        status == 2 and "was trained with the range dtype of stored values, and the training images now have 0,1" in err
-    )
+    assert status == 2 and "the images there are not those that it was trained on" in err
     assert "Stopped" not in err, "nothing was begun"
     Path("moved/07.png").unlink()
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
