@@ -485,7 +485,7 @@ class ArrayFile:
                 return "NCHW"
         elif len(shape) == 3:
             fits = ["NHW"]
-            if asked is None and shape[0] == shape[1] != shape[2] and shape[2] > 4:
+            if asked is None and shape[2] > 4 and shape[1] != shape[2] and _longer(*shape[:2]) <= _longer(*shape[1:]):
                 raise UserError(
                     f"{said}, whose axes may be [N, H, W] or [H, W, N]. Say `{flag} NHW` where the first counts the "
                     "images, or move the last to the front and save it so."
@@ -620,6 +620,11 @@ def _parted(name: str) -> tuple[Stage | None, str]:
     if len(stages) != 1:
         return None, name.lower()
     return SPLIT_FOLDERS[stages[0]], "_".join(word for word in words if word != stages[0])
+
+
+def _longer(height: int, width: int) -> float:
+    """How many times the longer side of an image is the shorter one."""
+    return max(height, width) / min(height, width)
 
 
 def _flat_channels(length: int) -> int | None:

@@ -428,6 +428,24 @@ def test_images_counted_by_the_last_axis_are_refused(tmp_path):
     assert sum(len(load(tmp_path / "x.npz", layout="NHW").source(s)) for s in ("train", "val", "test")) == 8
 
 
+@pytest.mark.parametrize("shape", [(32, 48, 100), (40, 50, 20), (32, 48, 72)])
+def test_sides_that_may_be_those_of_images_counted_by_the_last_axis_are_asked_for(tmp_path, shape):
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    said = (
+        rf"x in .*x.npy is uint8 \[{shape[0]}, {shape[1]}, {shape[2]}\], whose axes may be \[N, H, W\] or \[H, W, N\]"
+    )
+    with pytest.raises(UserError, match=said):
+        load(tmp_path / "x.npy")
+    assert load(tmp_path / "x.npy", layout="NHW").images["train"].shape == (*shape[1:], 1)
+
+
+@pytest.mark.parametrize("shape", [(100, 32, 48), (24, 48, 32), (10, 32, 32), (1000, 16, 48)])
+def test_sides_that_only_images_counted_by_the_first_axis_would_have_are_read_so(tmp_path, shape):
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    images = load(tmp_path / "x.npy").images["train"]
+    assert (len(images), *images.shape) == (*shape, 1)
+
+
 def test_an_empty_path_is_not_the_current_folder():
     with pytest.raises(UserError, match="data.path is empty"):
         load("")
