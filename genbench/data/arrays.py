@@ -53,7 +53,8 @@ class ArrayImages(ImageData):
         key: Name of the array of images; in a folder of .npy files a file's name. Default: by the names and shapes
         labels: Take labels as classes, where there are some: integers of any base, strings or one-hot vectors
         labels_key: Name of the array of labels. Default: `labels`, `label`, `targets`, `target`, `y`; `arr_1` of
-            `arr_0`; a file labels.npy beside an .npy
+            `arr_0`; one integer for each image under a name with such a word, `fine_labels` first; of an .npy a file
+            of such a name beside it, labels.npy or y_train.npy of X_train.npy
         layout: Order of the axes: images, height, width and channels. Default: by the shape, where it says so
         severity: 1 to 5, which fifth of the images to take: the files of CIFAR-10-C have five severities in order
         test_size: Images cut off the training set for testing, where there is no test array. Default: 5000, or a tenth
@@ -122,6 +123,12 @@ class ArrayImages(ImageData):
                     "`--data.labels false` to train without."
                 )
             self.label[stage] = torch.from_numpy(np.searchsorted(values, labels)).long()
+        if len(values) == len(found["train"]):
+            raise UserError(
+                f"Each of the {len(values):,} training images in {self.file.path} has a label of its own: such are no "
+                "classes, but numbers that are measured or that name the image. Say `--data.labels false` to train "
+                "without, or choose other labels with `--data.labels_key`."
+            )
         self.classes = tuple(map(str, values.tolist()))
         if values.dtype.kind in "iu" and not np.array_equal(values, np.arange(len(values))):
             rank_zero_warn(
@@ -521,7 +528,7 @@ class ArrayFile:
             return None
         name, members = found
         without = "Say `--data.labels false` to go without"
-        said = f"{name} in {self.path}"
+        said = f"{name} in {self.path if name in self.members else members[0].path}"
         if any(member.pickled for member in members):
             raise UserError(
                 f"{said} is a pickle, which can run any code when it is read, and is not loaded. {without}, or save "
@@ -558,24 +565,52 @@ class ArrayFile:
         return labels.astype(np.int64) if labels.dtype.kind in "bu" else labels
 
     def _label_members(self, images: Images, key: str | None) -> tuple[str, list[Member]] | None:
-        members = dict(self.members)
-        beside = self.path.with_name("labels.npy")
-        if self.path.suffix.lower() == ".npy" and self.path.name != beside.name and beside.is_file():
-            members["labels"] = [members_of(beside)["labels"]]
+        members = {**self.members, **self._beside()}
         bases = LABELS if key is None else (_parted(key)[1],)
         names = [name for name in members if _parted(name)[1] in bases and _parted(name)[0] == images.stage]
         if key is not None and not names and key not in members:
             raise UserError(f"{self.path} has no array {key}. It has {_listed(members)}.")
         if not names and images.stage is not None and images.stage == _parted(images.name)[0] and key in members:
             names = [key]
-        if not names and key is None and images.name == "arr_0" and "arr_1" in members:
-            names = ["arr_1"]
+        if not names and key is None:
+            names = ["arr_1"] if images.name == "arr_0" and "arr_1" in members else self._alike(members, images)
         if len(names) > 1:
             raise UserError(
                 f"{self.path} has several arrays that may be labels: {', '.join(names)}. Choose one: "
-                f"`--data.labels_key {names[0]}`."
+                f"`--data.labels_key {names[0]}`, or say `--data.labels false`."
             )
         return (names[0], members[names[0]]) if names else None
+
+    def _beside(self) -> dict[str, list[Member]]:
+        """Labels in the folder of an .npy: of its name but for the words for images and labels, else labels.npy."""
+        if self.path.suffix.lower() != ".npy":
+            return {}
+        files = [file for file in sorted(self.path.parent.glob("*.npy")) if file != self.path and file.is_file()]
+        named = [file for file in files if _same_but_labels(file.stem, self.path.stem)]
+        found = {}
+        for file in named or [file for file in files if file.stem == "labels"]:
+            found |= {name: [member] for name, member in members_of(file).items()}
+            rank_zero_warn(f"{file} is taken for labels of {self.path.name}. Say `--data.labels false` to go without.")
+        return found
+
+    def _alike(self, members: dict[str, list[Member]], images: Images) -> list[str]:
+        """Arrays of one label for each image whose names have a word for labels: the finer ones, if names say so."""
+        found = []
+        for name, parts in members.items():
+            shape = (sum(part.shape[0] for part in parts if part.shape), *parts[0].shape[1:])
+            fits = shape in ((images.total,), (images.total, 1)) and parts[0].dtype.kind in "uibUS"
+            called = _words(name) & {*LABELS} - {"y"} or _same_but_labels(name, images.name)  # center_y is a place
+            if fits and called and _parted(name)[0] == images.stage:
+                found.append(name)
+        chosen = [name for name in found if "fine" in _words(name)] or found
+        chosen = [name for name in chosen if _same_but_labels(name, images.name)] or chosen
+        if len(chosen) == 1 and chosen[0] in self.members:
+            others = [name for name in found if name not in chosen]
+            other = f"`--data.labels_key {others[0]}` takes others, and " if others else ""
+            rank_zero_warn(
+                f"{self.path}: {chosen[0]} is taken for the labels of {images.name}; {other}`--data.labels false` none."
+            )
+        return chosen
 
 
 def find(path: str, root: Path) -> Path:
@@ -625,6 +660,16 @@ def _parted(name: str) -> tuple[Stage | None, str]:
 def _longer(height: int, width: int) -> float:
     """How many times the longer side of an image is the shorter one."""
     return max(height, width) / min(height, width)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[_\-. ]", name.lower()))
+
+
+def _same_but_labels(labels: str, images: str) -> bool:
+    """Whether two names differ by words for labels and for images alone: y_train and X_train."""
+    found = _words(labels)
+    return bool(found & {*LABELS}) and found - {*LABELS} == _words(images) - {*IMAGES}
 
 
 def _flat_channels(length: int) -> int | None:

@@ -130,7 +130,7 @@ def test_dsprites_are_black_and_white_and_their_pickle_is_left_alone(tmp_path):
 def corrupted(folder):
     images = np.concatenate([rgb(10, seed=k) for k in range(5)])
     np.save(folder / "gaussian_noise.npy", images)
-    np.save(folder / "labels.npy", np.tile(np.arange(10, dtype=np.uint8), 5))
+    np.save(folder / "labels.npy", np.tile(np.arange(10, dtype=np.uint8) % 5, 5))
     return images
 
 
@@ -139,7 +139,7 @@ def test_of_cifar10c_one_severity_is_taken(tmp_path, severity):
     images = corrupted(tmp_path)
     for path in (tmp_path / "gaussian_noise.npy", tmp_path):
         found, label = whole(load(path, severity=severity))
-        assert np.array_equal(found, images[10 * severity - 10 : 10 * severity]) and label == list(range(10))
+        assert np.array_equal(found, images[10 * severity - 10 : 10 * severity]) and label == [*range(5)] * 2
 
 
 def test_cifar10c_without_a_severity_asks_for_one(tmp_path):
@@ -173,6 +173,70 @@ def test_arrays_by_split_go_by_many_names(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
     (tmp_path / "k.npz").unlink()
     assert whole(load(tmp_path))[1] == [0, 1] * 12
+
+
+def test_labels_lie_in_a_file_beside_the_images_of_the_same_name(tmp_path):
+    for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
+        np.save(tmp_path / f"{images}.npy", rgb())
+        np.save(tmp_path / f"{labels}.npy", np.arange(24) % (2 + len(labels) % 3))
+    np.save(tmp_path / "labels.npy", np.arange(25) % 3)
+    for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
+        with pytest.warns(
+            UserWarning, match=rf"{labels}.npy is taken for labels of {images}.npy. Say `--data.labels f"
+        ):
+            found, label = whole(load(tmp_path / f"{images}.npy"))
+        assert np.array_equal(found, rgb()) and label == (np.arange(24) % (2 + len(labels) % 3)).tolist()
+        assert load(tmp_path / f"{images}.npy", labels=False).spec.target == "none"
+    np.save(tmp_path / "fog.npy", rgb(25))
+    with pytest.warns(UserWarning, match="labels.npy is taken"):
+        assert len(load(tmp_path / "fog.npy", severity=1, labels_key="labels").split("train").label) == 5
+    np.save(tmp_path / "y_train.npy", np.arange(23))
+    with pytest.raises(UserError, match="y_train in .*y_train.npy has 23 labels, and X_train has 24 images"):
+        load(tmp_path / "X_train.npy")
+
+
+def test_of_a_folder_of_arrays_labels_are_those_of_the_name_of_the_images(tmp_path):
+    for version, count in (("v4", 3), ("v6", 2)):
+        np.save(tmp_path / f"c.1_{version}_data.npy", rgb())
+        np.save(tmp_path / f"c.1_{version}_labels.npy", np.arange(24) % count)
+    for version, count in (("v4", 3), ("v6", 2)):
+        with pytest.warns(UserWarning, match=f"c.1_{version}_labels is taken for the labels of c.1_{version}_data"):
+            assert whole(load(tmp_path, key=f"c.1_{version}_data"))[1] == (np.arange(24) % count).tolist()
+
+
+def test_fine_labels_are_taken_and_coarse_ones_by_a_flag(tmp_path):
+    parts = {
+        f"{s}_{kind}_labels": np.arange(24) % n for s in ("train", "test") for kind, n in (("fine", 4), ("coarse", 2))
+    }
+    path = saved(tmp_path / "c.npz", train_images=rgb(), test_images=rgb(), **parts)
+    with pytest.warns(UserWarning, match="train_fine_labels is taken .* `--data.labels_key train_coarse_labels` takes"):
+        data = load(path)
+    assert data.split("train").label.tolist() == data.split("test").label.tolist() == [0, 1, 2, 3] * 6
+    data = load(path, labels_key="coarse_labels")
+    assert data.split("train").label.tolist() == data.split("test").label.tolist() == [0, 1] * 12
+    assert load(path, labels=False).spec.target == "none"
+
+
+def test_a_name_with_a_word_for_labels_has_them_where_there_is_one_for_each_image(tmp_path):
+    names = {"label_names": np.array(["a", "b"]), "bbox_labels": np.zeros((24, 4), int), "center_y": np.arange(24) % 9}
+    with pytest.warns(UserWarning, match="digit_labels is taken for the labels of images; `--data.labels false` none"):
+        assert whole(load(saved(tmp_path / "a.npz", images=gray(), digit_labels=np.arange(24) % 2, **names)))[1]
+    assert load(saved(tmp_path / "b.npz", images=gray(), **names)).spec.target == "none"
+    path = saved(tmp_path / "c.npz", images=gray(), digit_labels=np.arange(24) % 2, color_labels=np.arange(24) % 3)
+    with pytest.raises(UserError, match="digit_labels, color_labels. Choose one: .*, or say `--data.labels false`"):
+        load(path)
+
+
+@pytest.mark.parametrize("labels", [np.arange(24), np.arange(24) * 7 - 50, np.array([f"id{k}" for k in range(24)])])
+def test_as_many_labels_as_images_are_no_classes(tmp_path, labels):
+    path = saved(tmp_path / "a.npz", images=gray(), labels=labels)
+    with pytest.raises(
+        UserError, match="Each of the 24 training images in .*a.npz has a label of its own.*labels false"
+    ):
+        load(path)
+    assert load(path, labels=False).spec.target == "none"
+    labels[-1] = labels[0]
+    assert len(load(saved(tmp_path / "b.npz", images=gray(), labels=labels)).spec.classes) == 23
 
 
 # ---- which array ----------------------------------------------------------------------------------------------------
