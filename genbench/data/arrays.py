@@ -20,7 +20,9 @@ from genbench.core.arguments import Bounds, Whole, key_of
 from genbench.core.errors import UserError
 from genbench.core.files import kind_of
 from genbench.data.base import ImageData, Split, Stage, free_memory
+from genbench.data.folder import EXTENSIONS
 from genbench.data.layouts import SPLIT_FOLDERS, listed
+from genbench.data.medical import kind_of as kind_of_scan
 from genbench.data.module import data_root
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
@@ -30,6 +32,26 @@ IMAGES = ("images", "image", "imgs", "data", "x", "samples")
 LABELS = ("labels", "label", "targets", "target", "y")
 NAMED = 8  # arrays that an error names
 CHECKED = 2**30  # bytes of an array that is not compressed, up to which its checksum is compared: about a second
+
+# formats that data sets come in and that are not read, by the end of a file's name
+OTHERS = {
+    ".mat": "a MATLAB file", ".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".he5": "an HDF5 file",
+    ".parquet": "a Parquet file", ".arrow": "an Arrow file", ".feather": "an Arrow file",
+    ".tfrecord": "a TFRecord file", ".tfrecords": "a TFRecord file", ".mdb": "part of an LMDB database",
+    ".pt": "a PyTorch file", ".pth": "a PyTorch file", ".safetensors": "a safetensors file", ".bin": "raw bytes",
+    ".pkl": "a pickle", ".pickle": "a pickle", ".idx": "an IDX file", "-ubyte": "an IDX file",
+    ".idx.gz": "an IDX file", "-ubyte.gz": "an IDX file", ".tar": "a tar archive", ".tgz": "a tar archive",
+    ".tar.gz": "a tar archive", ".tar.xz": "a tar archive", ".tar.bz2": "a tar archive", ".gz": "a gzip file",
+}  # fmt: skip
+# official files of built-in data sets, by the name of a file or of its folder
+BUILT_IN = {
+    r"(train|test|extra)_32x32\.mat": "SVHN",
+    r"emnist-.*": "EMNIST",
+    r"(train|t10k)-(images|labels)[-.]idx[13].*": "MNIST, FashionMNIST or KMNIST",
+    r"data_batch_[1-6](\.bin)?|test_batch(\.bin)?|cifar-10-.*": "CIFAR10",
+    r"cifar-100-.*": "CIFAR100",
+    r"stl10_.*": "STL10",
+}
 
 # Hendrycks & Dietterich 2019: each file has five severities of all test images, one after the other
 SEVERITIES = 5
@@ -251,6 +273,43 @@ def refuse_special(path: Path) -> None:
     """Raise UserError where a path is no file or folder: a named pipe or a device would be waited for without end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{path} is {kind_of(path)}. Give a file or a folder.")
+
+
+def refuse_unread(path: Path) -> None:
+    """Raise UserError where a path is in a format of the field that is not read, and say what to do about it.
+
+    Of a folder without folders, arrays and images the first such file tells.
+    """
+    if not path.exists():
+        return
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        if any(file.is_dir() or file.name.lower().endswith((*EXTENSIONS, ".zip", *SUFFIXES)) for file in files):
+            return
+        path = next((file for file in files if _format(file)), path)
+    if (kind := _format(path)) is None:
+        return
+    names = (path.name.lower(), path.parent.name.lower())
+    built_in = next((data for form, data in BUILT_IN.items() if any(re.fullmatch(form, name) for name in names)), None)
+    convert = "save what it holds in an .npz, with `numpy.savez('data.npz', images=..., labels=...)`"
+    if kind == "a pickle":
+        convert += ", or `mu=..., sigma=...` where it holds statistics of features"
+    if kind in ("a tar archive", "a gzip file"):
+        convert = "unpack it, and give the folder or file that was in it"
+    use = f"use the built-in data set {built_in}, or {convert}" if built_in else convert
+    raise UserError(f"{path} is {kind}, a format that is not read here: {use}.")
+
+
+def _format(file: Path) -> str | None:
+    """Which of the formats that are not read a file is in; pickles often have no extension."""
+    if not file.is_file() or kind_of_scan(file.name) or not os.access(file, os.R_OK):
+        return None
+    ends = [end for end in OTHERS if file.name.lower().endswith(end)]
+    if ends:
+        return OTHERS[max(ends, key=len)]
+    with open(file, "rb") as opened:
+        start = opened.read(2)
+    return "a pickle" if start[:1] == b"\x80" and start[1:] in (b"\2", b"\3", b"\4", b"\5") else None
 
 
 # ---- which arrays, and how their axes are read ----------------------------------------------------------------------
@@ -623,6 +682,7 @@ def find(path: str, root: Path) -> Path:
         if place.is_dir() or (place.is_file() and place.suffix.lower() in SUFFIXES):
             return place
         if place.is_file():
+            refuse_unread(place)
             raise UserError(f"{place} is no .npy or .npz file. Files and zips of images are read by `ImageFolder`.")
     looked = " and ".join(str(place.absolute()) for place in places)
     raise UserError(f"There is no file or folder `{path}`: looked at {looked}. Say where it is with `--data.path`.")
@@ -637,6 +697,7 @@ def _arrays_in(folder: Path) -> list[Path]:
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
     arrays = [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not arrays:
+        refuse_unread(folder)
         raise UserError(f"There is no .npy or .npz file in {folder}. Files of images are read by `ImageFolder`.")
     if others := sorted(path.name for path in set(files) - set(arrays)):
         rank_zero_warn(f"{folder}: {len(others)} files that are no arrays are ignored: {listed(others)}.")

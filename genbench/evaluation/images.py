@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
-from genbench.data.arrays import SUFFIXES, ArrayFile, ArrayImages, refuse_special
+from genbench.data.arrays import SUFFIXES, ArrayFile, ArrayImages, refuse_special, refuse_unread
 from genbench.data.base import ImageData
 from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
 from genbench.data.loader import Source, Unpaired
@@ -239,8 +239,12 @@ def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
             if arrays and not any(name.lower().endswith(EXTENSIONS) for name in Files(path).names())
             else ImageFolder
         )
-    if path.is_file() and (several(path.name) or zipfile.is_zipfile(path)):
+    if path.is_file() and several(path.name):
         return ImageFolder
+    if path.is_file():
+        refuse_unread(path)  # before zips: files of PyTorch are such
+        if zipfile.is_zipfile(path):
+            return ImageFolder
     raise UserError(
         f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images."
     )
@@ -272,7 +276,12 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
                                 f"{', '.join(names[1:])}.")  # fmt: skip
         elif path.is_file() and zipfile.is_zipfile(path):
             _refuse_leading_out(path)
-        return FileImages(reader(path=str(path.absolute()), labels=False, **options), str(path), flags)
+        try:
+            data = reader(path=str(path.absolute()), labels=False, **options)
+        except UserError:
+            refuse_unread(path)
+            raise
+        return FileImages(data, str(path), flags)
 
 
 def open_reference(path: str | Path, flags: str = "--reference", **options: Any) -> ImageSet | Statistics:

@@ -14,6 +14,7 @@ import torch
 from genbench.core.errors import UserError
 from genbench.data import ArrayImages
 from genbench.data.arrays import ArrayFile
+from genbench.evaluation.images import open_images
 
 
 def gray(count=24, size=8, seed=0):
@@ -455,6 +456,52 @@ def test_other_files_are_sent_to_the_data_set_that_reads_them(tmp_path):
         load(tmp_path / "a.png")
     with pytest.raises(UserError, match="There is no file or folder `nowhere`: looked at"):
         load("nowhere")
+
+
+CONVERT = r"save what it holds in an .npz, with `numpy.savez\('data.npz', images=..., labels=...\)`"
+UNREAD = [
+    ("x.mat", f"x.mat is a MATLAB file, a format that is not read here: {CONVERT}"),
+    ("train_32x32.mat", f"use the built-in data set SVHN, or {CONVERT}"),
+    ("x.h5", f"an HDF5 file.*: {CONVERT}"),
+    ("x.HDF5", f"an HDF5 file.*: {CONVERT}"),
+    ("x.parquet", f"a Parquet file.*: {CONVERT}"),
+    ("x.pt", f"a PyTorch file.*: {CONVERT}"),
+    ("x.tar", "a tar archive.*: unpack it, and give the folder or file that was in it"),
+    ("cifar-10-python.tar.gz", "a tar archive.*: use the built-in data set CIFAR10, or unpack it"),
+    ("x.npy.gz", "a gzip file.*: unpack it"),
+    ("x.idx.gz", f"an IDX file.*: {CONVERT}"),
+    ("emnist-letters-train-images-idx3-ubyte.gz", "an IDX file.*: use the built-in data set EMNIST, or save"),
+    ("train-images-idx3-ubyte", "built-in data set MNIST, FashionMNIST or KMNIST, or save"),
+    ("data_batch_1", "data_batch_1 is a pickle.*: use the built-in data set CIFAR10, or save"),
+    ("cifar-100-python/train", "train is a pickle.*: use the built-in data set CIFAR100, or save"),
+    ("train_data_batch_1", f"a pickle, a format that is not read here: {CONVERT}, or `mu=..., sigma=...` where it"),
+    ("data.mdb", f"data.mdb is part of an LMDB database.*: {CONVERT}"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), UNREAD)
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_a_format_that_is_not_read_is_named_with_what_to_do(tmp_path, name, message, whole_folder):
+    path = tmp_path / "given" / name
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as archive:  # as PyTorch keeps tensors
+        archive.writestr("data.pkl", "x")
+    if not path.suffix and "ubyte" not in name:
+        path.write_bytes(pickle.dumps({"data": gray()}, protocol=2))
+    path = path.parent if whole_folder else path
+    for read in (lambda: load(path), lambda: open_images(path)):
+        with pytest.raises(UserError, match=message):
+            read()
+
+
+def test_scans_and_folders_with_images_are_not_taken_for_formats_that_are_not_read(tmp_path):
+    (tmp_path / "x.nii.gz").write_bytes(b"x")
+    with pytest.raises(UserError, match="x.nii.gz is no .npy or .npz file.*read by `ImageFolder`"):
+        load(tmp_path / "x.nii.gz")
+    (tmp_path / "x.tar").write_bytes(b"x")
+    with pytest.raises(UserError, match="There is no .npy or .npz file in .*read by `ImageFolder`"):
+        (tmp_path / "a.png").write_bytes(b"x")
+        load(tmp_path)
 
 
 def test_what_is_not_compressed_stays_on_disk_and_workers_open_it_themselves(tmp_path):
