@@ -30,6 +30,7 @@ Layout = Literal["NHW", "NHWC", "NCHW"]
 SUFFIXES = (".npy", ".npz")
 IMAGES = ("images", "image", "imgs", "data", "x", "samples")
 LABELS = ("labels", "label", "targets", "target", "y")
+STATISTICS = ("mu", "sigma", "m", "s")
 NAMED = 8  # arrays that an error names
 CHECKED = 2**30  # bytes of an array that is not compressed, up to which its checksum is compared: about a second
 
@@ -418,9 +419,14 @@ class ArrayFile:
                 )
 
     def statistics(self) -> tuple[Member, Member] | None:
-        """Mean and covariance of features, if it has such: `mu` and `sigma`, as FID code keeps them."""
+        """Mean and covariance of features, if it has such: `mu` and `sigma`, or floats `m` [D] and `s` [D, D]."""
         if {"mu", "sigma"} <= self.members.keys():
             return self.members["mu"][0], self.members["sigma"][0]
+        if {"m", "s"} <= self.members.keys():
+            m, s = self.members["m"][0], self.members["s"][0]
+            count = math.prod(m.shape)
+            if m.dtype.kind == s.dtype.kind == "f" and s.shape == (count, count):
+                return m, s
         return None
 
     @property
@@ -434,7 +440,7 @@ class ArrayFile:
         Raises:
             UserError: there are several.
         """
-        if self.statistics() if key in (None, "mu", "sigma") else False:
+        if self.statistics() if key in (None, *STATISTICS) else False:
             return None
         if key is None and self.has_images:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import re
 import warnings
 import zipfile
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
-from genbench.data.arrays import SUFFIXES, ArrayFile, ArrayImages, refuse_special, refuse_unread
+from genbench.data.arrays import STATISTICS, SUFFIXES, ArrayFile, ArrayImages, refuse_special, refuse_unread
 from genbench.data.base import ImageData
 from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
 from genbench.data.loader import Source, Unpaired
@@ -292,8 +293,14 @@ def open_reference(path: str | Path, flags: str = "--reference", **options: Any)
     path = Path(path).expanduser()
     if reader_of(path) is ArrayImages:
         file, key = ArrayFile(path), options.get("key")
-        if file.statistics() and key in ("mu", "sigma"):
+        if file.statistics() and key in STATISTICS:
             return read_statistics(file)
+        if key is None and not file.has_images and (names := _like_statistics(file)):
+            raise UserError(
+                f"{path} has {names}, which may be statistics of features. These are read under the names `mu` and "
+                "`sigma`, or `m` and `s`: mean [D] and covariance [D, D]. Save them so, or choose "
+                f"points with `{flags}.key NAME`."
+            )
         if file.statistics() and key is None:
             if not file.has_images:
                 return read_statistics(file)
@@ -303,6 +310,16 @@ def open_reference(path: str | Path, flags: str = "--reference", **options: Any)
                 stacklevel=2,
             )
     return open_images(path, flags, **options)
+
+
+def _like_statistics(file: ArrayFile) -> str | None:
+    """The arrays of a file without known statistics, where one has the shape of a covariance and one that of a mean."""
+    if file.statistics():
+        return None
+    found = {name: some[0] for name, some in file.members.items() if some[0].dtype.kind == "f"}
+    squares = {m.shape[0] for m in found.values() if len(m.shape) == 2 and m.shape[0] == m.shape[1]}
+    means = squares & {math.prod(m.shape) for m in found.values() if len(m.shape) == 1 or m.shape[0] == 1}
+    return ", ".join(f"{name} ({m.described})" for name, m in found.items()) if means else None
 
 
 def _refuse_leading_out(path: Path) -> None:
