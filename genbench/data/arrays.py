@@ -293,7 +293,7 @@ def refuse_unread(path: Path) -> None:
     names = (path.name.lower(), path.parent.name.lower())
     built_in = next((data for form, data in BUILT_IN.items() if any(re.fullmatch(form, name) for name in names)), None)
     convert = "save what it holds in an .npz, with `numpy.savez('data.npz', images=..., labels=...)`"
-    if kind == "a pickle":
+    if kind == "a pickle" and built_in is None:
         convert += ", or `mu=..., sigma=...` where it holds statistics of features"
     if kind in ("a tar archive", "a gzip file"):
         convert = "unpack it, and give the folder or file that was in it"
