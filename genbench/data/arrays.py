@@ -21,7 +21,9 @@ from genbench.core.arguments import Bounds, Whole, key_of
 from genbench.core.errors import UserError
 from genbench.core.files import kind_of
 from genbench.data.base import ImageData, Split, Stage, free_memory
+from genbench.data.folder import EXTENSIONS
 from genbench.data.layouts import SPLIT_FOLDERS, listed
+from genbench.data.medical import kind_of as kind_of_scan
 from genbench.data.module import data_root
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
@@ -29,8 +31,29 @@ Layout = Literal["NHW", "NHWC", "NCHW"]
 SUFFIXES = (".npy", ".npz")
 IMAGES = ("images", "image", "imgs", "data", "x", "samples")
 LABELS = ("labels", "label", "targets", "target", "y")
+STATISTICS = ("mu", "sigma", "m", "s")
 NAMED = 8  # arrays that an error names
 CHECKED = 2**30  # bytes of an array that is not compressed, up to which its checksum is compared: about a second
+
+# formats that data sets come in and that are not read, by the end of a file's name
+OTHERS = {
+    ".mat": "a MATLAB file", ".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".he5": "an HDF5 file",
+    ".parquet": "a Parquet file", ".arrow": "an Arrow file", ".feather": "an Arrow file",
+    ".tfrecord": "a TFRecord file", ".tfrecords": "a TFRecord file", ".mdb": "part of an LMDB database",
+    ".pt": "a PyTorch file", ".pth": "a PyTorch file", ".safetensors": "a safetensors file", ".bin": "raw bytes",
+    ".pkl": "a pickle", ".pickle": "a pickle", ".idx": "an IDX file", "-ubyte": "an IDX file",
+    ".idx.gz": "an IDX file", "-ubyte.gz": "an IDX file", ".tar": "a tar archive", ".tgz": "a tar archive",
+    ".tar.gz": "a tar archive", ".tar.xz": "a tar archive", ".tar.bz2": "a tar archive", ".gz": "a gzip file",
+}  # fmt: skip
+# official files of built-in data sets, by the name of a file or of its folder
+BUILT_IN = {
+    r"(train|test|extra)_32x32\.mat": "SVHN",
+    r"emnist-.*": "EMNIST",
+    r"(train|t10k)-(images|labels)[-.]idx[13].*": "MNIST, FashionMNIST or KMNIST",
+    r"data_batch_[1-6](\.bin)?|test_batch(\.bin)?|cifar-10-.*": "CIFAR10",
+    r"cifar-100-.*": "CIFAR100",
+    r"stl10_.*": "STL10",
+}
 
 # Hendrycks & Dietterich 2019: each file has five severities of all test images, one after the other
 SEVERITIES = 5
@@ -54,7 +77,8 @@ class ArrayImages(ImageData):
         key: Name of the array of images; in a folder of .npy files a file's name. Default: by the names and shapes
         labels: Take labels as classes, where there are some: integers of any base, strings or one-hot vectors
         labels_key: Name of the array of labels. Default: `labels`, `label`, `targets`, `target`, `y`; `arr_1` of
-            `arr_0`; a file labels.npy beside an .npy
+            `arr_0`; one integer for each image under a name with such a word, `fine_labels` first; of an .npy a file
+            of such a name beside it, labels.npy or y_train.npy of X_train.npy
         layout: Order of the axes: images, height, width and channels. Default: by the shape, where it says so
         severity: 1 to 5, which fifth of the images to take: the files of CIFAR-10-C have five severities in order
         test_size: Images cut off the training set for testing, where there is no test array. Default: 5000, or a tenth
@@ -131,6 +155,12 @@ class ArrayImages(ImageData):
                     "`--data.labels false` to train without."
                 )
             self.label[stage] = torch.from_numpy(np.searchsorted(values, labels)).long()
+        if len(values) == len(found["train"]):
+            raise UserError(
+                f"Each of the {len(values):,} training images in {self.file.path} has a label of its own: such are no "
+                "classes, but numbers that are measured or that name the image. Say `--data.labels false` to train "
+                "without, or choose other labels with `--data.labels_key`."
+            )
         self.classes = tuple(map(str, values.tolist()))
         if values.dtype.kind in "iu" and not np.array_equal(values, np.arange(len(values))):
             rank_zero_warn(
@@ -255,6 +285,43 @@ def refuse_special(path: Path) -> None:
         raise UserError(f"{path} is {kind_of(path)}. Give a file or a folder.")
 
 
+def refuse_unread(path: Path) -> None:
+    """Raise UserError where a path is in a format of the field that is not read, and say what to do about it.
+
+    Of a folder without folders, arrays and images the first such file tells.
+    """
+    if not path.exists():
+        return
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        if any(file.is_dir() or file.name.lower().endswith((*EXTENSIONS, ".zip", *SUFFIXES)) for file in files):
+            return
+        path = next((file for file in files if _format(file)), path)
+    if (kind := _format(path)) is None:
+        return
+    names = (path.name.lower(), path.parent.name.lower())
+    built_in = next((data for form, data in BUILT_IN.items() if any(re.fullmatch(form, name) for name in names)), None)
+    convert = "save what it holds in an .npz, with `numpy.savez('data.npz', images=..., labels=...)`"
+    if kind == "a pickle" and built_in is None:
+        convert += ", or `mu=..., sigma=...` where it holds statistics of features"
+    if kind in ("a tar archive", "a gzip file"):
+        convert = "unpack it, and give the folder or file that was in it"
+    use = f"use the built-in data set {built_in}, or {convert}" if built_in else convert
+    raise UserError(f"{path} is {kind}, a format that is not read here: {use}.")
+
+
+def _format(file: Path) -> str | None:
+    """Which of the formats that are not read a file is in; pickles often have no extension."""
+    if not file.is_file() or kind_of_scan(file.name) or not os.access(file, os.R_OK):
+        return None
+    ends = [end for end in OTHERS if file.name.lower().endswith(end)]
+    if ends:
+        return OTHERS[max(ends, key=len)]
+    with open(file, "rb") as opened:
+        start = opened.read(2)
+    return "a pickle" if start[:1] == b"\x80" and start[1:] in (b"\2", b"\3", b"\4", b"\5") else None
+
+
 # ---- which arrays, and how their axes are read ----------------------------------------------------------------------
 
 
@@ -361,9 +428,14 @@ class ArrayFile:
                 )
 
     def statistics(self) -> tuple[Member, Member] | None:
-        """Mean and covariance of features, if it has such: `mu` and `sigma`, as FID code keeps them."""
+        """Mean and covariance of features, if it has such: `mu` and `sigma`, or floats `m` [D] and `s` [D, D]."""
         if {"mu", "sigma"} <= self.members.keys():
             return self.members["mu"][0], self.members["sigma"][0]
+        if {"m", "s"} <= self.members.keys():
+            m, s = self.members["m"][0], self.members["s"][0]
+            count = math.prod(m.shape)
+            if m.dtype.kind == s.dtype.kind == "f" and s.shape == (count, count):
+                return m, s
         return None
 
     @property
@@ -377,7 +449,7 @@ class ArrayFile:
         Raises:
             UserError: there are several.
         """
-        if self.statistics() if key in (None, "mu", "sigma") else False:
+        if self.statistics() if key in (None, *STATISTICS) else False:
             return None
         if key is None and self.has_images:
             return None
@@ -494,7 +566,7 @@ class ArrayFile:
                 return "NCHW"
         elif len(shape) == 3:
             fits = ["NHW"]
-            if asked is None and shape[0] == shape[1] != shape[2] and shape[2] > 4:
+            if asked is None and shape[2] > 4 and shape[1] != shape[2] and _longer(*shape[:2]) <= _longer(*shape[1:]):
                 raise UserError(
                     f"{said}, whose axes may be [N, H, W] or [H, W, N]. Say `{flag} NHW` where the first counts the "
                     "images, or move the last to the front and save it so."
@@ -530,7 +602,7 @@ class ArrayFile:
             return None
         name, members = found
         without = "Say `--data.labels false` to go without"
-        said = f"{name} in {self.path}"
+        said = f"{name} in {self.path if name in self.members else members[0].path}"
         if any(member.pickled for member in members):
             raise UserError(
                 f"{said} is a pickle, which can run any code when it is read, and is not loaded. {without}, or save "
@@ -567,24 +639,52 @@ class ArrayFile:
         return labels.astype(np.int64) if labels.dtype.kind in "bu" else labels
 
     def _label_members(self, images: Images, key: str | None) -> tuple[str, list[Member]] | None:
-        members = dict(self.members)
-        beside = self.path.with_name("labels.npy")
-        if self.path.suffix.lower() == ".npy" and self.path.name != beside.name and beside.is_file():
-            members["labels"] = [members_of(beside)["labels"]]
+        members = {**self.members, **self._beside()}
         bases = LABELS if key is None else (_parted(key)[1],)
         names = [name for name in members if _parted(name)[1] in bases and _parted(name)[0] == images.stage]
         if key is not None and not names and key not in members:
             raise UserError(f"{self.path} has no array {key}. It has {_listed(members)}.")
         if not names and images.stage is not None and images.stage == _parted(images.name)[0] and key in members:
             names = [key]
-        if not names and key is None and images.name == "arr_0" and "arr_1" in members:
-            names = ["arr_1"]
+        if not names and key is None:
+            names = ["arr_1"] if images.name == "arr_0" and "arr_1" in members else self._alike(members, images)
         if len(names) > 1:
             raise UserError(
                 f"{self.path} has several arrays that may be labels: {', '.join(names)}. Choose one: "
-                f"`--data.labels_key {names[0]}`."
+                f"`--data.labels_key {names[0]}`, or say `--data.labels false`."
             )
         return (names[0], members[names[0]]) if names else None
+
+    def _beside(self) -> dict[str, list[Member]]:
+        """Labels in the folder of an .npy: of its name but for the words for images and labels, else labels.npy."""
+        if self.path.suffix.lower() != ".npy":
+            return {}
+        files = [file for file in sorted(self.path.parent.glob("*.npy")) if file != self.path and file.is_file()]
+        named = [file for file in files if _same_but_labels(file.stem, self.path.stem)]
+        found = {}
+        for file in named or [file for file in files if file.stem == "labels"]:
+            found |= {name: [member] for name, member in members_of(file).items()}
+            rank_zero_warn(f"{file} is taken for labels of {self.path.name}. Say `--data.labels false` to go without.")
+        return found
+
+    def _alike(self, members: dict[str, list[Member]], images: Images) -> list[str]:
+        """Arrays of one label for each image whose names have a word for labels: the finer ones, if names say so."""
+        found = []
+        for name, parts in members.items():
+            shape = (sum(part.shape[0] for part in parts if part.shape), *parts[0].shape[1:])
+            fits = shape in ((images.total,), (images.total, 1)) and parts[0].dtype.kind in "uibUS"
+            called = _words(name) & {*LABELS} - {"y"} or _same_but_labels(name, images.name)  # center_y is a place
+            if fits and called and _parted(name)[0] == images.stage:
+                found.append(name)
+        chosen = [name for name in found if "fine" in _words(name)] or found
+        chosen = [name for name in chosen if _same_but_labels(name, images.name)] or chosen
+        if len(chosen) == 1 and chosen[0] in self.members:
+            others = [name for name in found if name not in chosen]
+            other = f"`--data.labels_key {others[0]}` takes others, and " if others else ""
+            rank_zero_warn(
+                f"{self.path}: {chosen[0]} is taken for the labels of {images.name}; {other}`--data.labels false` none."
+            )
+        return chosen
 
 
 def find(path: str, root: Path) -> Path:
@@ -597,6 +697,7 @@ def find(path: str, root: Path) -> Path:
         if place.is_dir() or (place.is_file() and place.suffix.lower() in SUFFIXES):
             return place
         if place.is_file():
+            refuse_unread(place)
             raise UserError(f"{place} is no .npy or .npz file. Files and zips of images are read by `ImageFolder`.")
     looked = " and ".join(str(place.absolute()) for place in places)
     raise UserError(f"There is no file or folder `{path}`: looked at {looked}. Say where it is with `--data.path`.")
@@ -611,6 +712,7 @@ def _arrays_in(folder: Path) -> list[Path]:
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
     arrays = [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not arrays:
+        refuse_unread(folder)
         raise UserError(f"There is no .npy or .npz file in {folder}. Files of images are read by `ImageFolder`.")
     if others := sorted(path.name for path in set(files) - set(arrays)):
         rank_zero_warn(f"{folder}: {len(others)} files that are no arrays are ignored: {listed(others)}.")
@@ -629,6 +731,21 @@ def _parted(name: str) -> tuple[Stage | None, str]:
     if len(stages) != 1:
         return None, name.lower()
     return SPLIT_FOLDERS[stages[0]], "_".join(word for word in words if word != stages[0])
+
+
+def _longer(height: int, width: int) -> float:
+    """How many times the longer side of an image is the shorter one."""
+    return max(height, width) / min(height, width)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[_\-. ]", name.lower()))
+
+
+def _same_but_labels(labels: str, images: str) -> bool:
+    """Whether two names differ by words for labels and for images alone: y_train and X_train."""
+    found = _words(labels)
+    return bool(found & {*LABELS}) and found - {*LABELS} == _words(images) - {*IMAGES}
 
 
 def _flat_channels(length: int) -> int | None:

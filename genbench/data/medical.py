@@ -71,7 +71,8 @@ def dicom_frames(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]] | Non
 def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Negative:
     """One frame: [H, W] in the scanner's units, or [H, W, 3] of a color picture.
 
-    Values of a file without a rescale are of the type that it stores, others float32.
+    Values of a file that says slope or intercept are float32, also where these are 1 and 0, as they are of some slices
+    of a series; but for 8 bits of 1 and 0. Others are of the type that the file stores.
     Raises UserError where it cannot be read.
     """
     pydicom = _library("pydicom", name)
@@ -109,8 +110,9 @@ def _rescaled(array: np.ndarray, found: Any, frame: int, pixels: Any) -> np.ndar
     for group in groups:
         if given := group.get("PixelValueTransformationSequence"):
             place = given[0]
+    given = [place.get(name) not in (None, "") for name in ("RescaleSlope", "RescaleIntercept")]
     slope, intercept = float(place.get("RescaleSlope") or 1), float(place.get("RescaleIntercept") or 0)
-    if (slope, intercept) == (1, 0):
+    if (slope, intercept) == (1, 0) and (not any(given) or array.dtype.itemsize == 1):
         return array
     return array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
@@ -168,4 +170,6 @@ def _volume(file: BinaryIO, name: str) -> tuple[Any, np.ndarray]:
 
 def _unreadable(name: str, kind: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
+    if type(error).__name__ == "InvalidDicomError":  # its own words advise an argument of pydicom
+        reason = "the preamble and the letters DICM, with which such a file begins, are missing"
     return UserError(f"{name} cannot be read as a {kind} file ({reason}). Replace it or remove it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import re
 import warnings
 import zipfile
@@ -20,7 +21,7 @@ from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
 from genbench.data import medical
-from genbench.data.arrays import SUFFIXES, ArrayFile, ArrayImages, refuse_special
+from genbench.data.arrays import STATISTICS, SUFFIXES, ArrayFile, ArrayImages, refuse_special, refuse_unread
 from genbench.data.base import ImageData
 from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
 from genbench.data.loader import Source, Unpaired
@@ -259,8 +260,12 @@ def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
             and not any(name.lower().endswith(EXTENSIONS + medical.EXTENSIONS) for name in Files(path).names())
             else ImageFolder
         )
-    if path.is_file() and (several(path.name) or zipfile.is_zipfile(path)):
+    if path.is_file() and several(path.name):
         return ImageFolder
+    if path.is_file():
+        refuse_unread(path)  # before zips: files of PyTorch are such
+        if zipfile.is_zipfile(path):
+            return ImageFolder
     raise UserError(
         f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images."
     )
@@ -292,7 +297,12 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
                                 f"{', '.join(names[1:])}.")  # fmt: skip
         elif path.is_file() and zipfile.is_zipfile(path):
             refuse_leading_out(path)
-        return FileImages(reader(path=str(path.absolute()), labels=False, **options), str(path), flags)
+        try:
+            data = reader(path=str(path.absolute()), labels=False, **options)
+        except UserError:
+            refuse_unread(path)
+            raise
+        return FileImages(data, str(path), flags)
 
 
 def open_reference(path: str | Path, flags: str = "--reference", **options: Any) -> ImageSet | Statistics:
@@ -303,8 +313,14 @@ def open_reference(path: str | Path, flags: str = "--reference", **options: Any)
     path = Path(path).expanduser()
     if reader_of(path) is ArrayImages:
         file, key = ArrayFile(path), options.get("key")
-        if file.statistics() and key in ("mu", "sigma"):
+        if file.statistics() and key in STATISTICS:
             return read_statistics(file)
+        if key is None and not file.has_images and (names := _like_statistics(file)):
+            raise UserError(
+                f"{path} has {names}, which may be statistics of features. These are read under the names `mu` and "
+                "`sigma`, or `m` and `s`: mean [D] and covariance [D, D]. Save them so, or choose "
+                f"points with `{flags}.key NAME`."
+            )
         if file.statistics() and key is None:
             if not file.has_images:
                 return read_statistics(file)
@@ -314,6 +330,16 @@ def open_reference(path: str | Path, flags: str = "--reference", **options: Any)
                 stacklevel=2,
             )
     return open_images(path, flags, **options)
+
+
+def _like_statistics(file: ArrayFile) -> str | None:
+    """The arrays of a file without known statistics, where one has the shape of a covariance and one that of a mean."""
+    if file.statistics():
+        return None
+    found = {name: some[0] for name, some in file.members.items() if some[0].dtype.kind == "f"}
+    squares = {m.shape[0] for m in found.values() if len(m.shape) == 2 and m.shape[0] == m.shape[1]}
+    means = squares & {math.prod(m.shape) for m in found.values() if len(m.shape) == 1 or m.shape[0] == 1}
+    return ", ".join(f"{name} ({m.described})" for name, m in found.items()) if means else None
 
 
 def refuse_leading_out(path: Path) -> None:

@@ -38,13 +38,15 @@ class Statistics:
 
 
 def read_statistics(file: ArrayFile) -> Statistics:
-    """`mu` and `sigma` of an .npz: of pytorch-fid, EDM, ADM and the like.
+    """`mu` [D] or [1, D], and `sigma` [D, D] of an .npz: of pytorch-fid, EDM, ADM and the like.
 
     Raises:
         UserError: they are no mean and covariance.
     """
     mu, sigma = (np.asarray(member.array()) for member in file.statistics())
     wrong = f"{file.path} has mu {list(mu.shape)} ({mu.dtype}) and sigma {list(sigma.shape)} ({sigma.dtype})"
+    if mu.ndim == 2 and len(mu) == 1:
+        mu = mu[0]
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or {mu.dtype.kind, sigma.dtype.kind} - set("fiu"):
         raise UserError(f"{wrong}; mean and covariance of features are numbers [D] and [D, D].")
     mu, sigma = (torch.from_numpy(np.array(x, dtype=np.float64, order="C")) for x in (mu, sigma))

@@ -14,6 +14,7 @@ import torch
 from genbench.core.errors import UserError
 from genbench.data import ArrayImages
 from genbench.data.arrays import ArrayFile
+from genbench.evaluation.images import open_images
 
 
 def gray(count=24, size=8, seed=0):
@@ -130,7 +131,7 @@ def test_dsprites_are_black_and_white_and_their_pickle_is_left_alone(tmp_path):
 def corrupted(folder):
     images = np.concatenate([rgb(10, seed=k) for k in range(5)])
     np.save(folder / "gaussian_noise.npy", images)
-    np.save(folder / "labels.npy", np.tile(np.arange(10, dtype=np.uint8), 5))
+    np.save(folder / "labels.npy", np.tile(np.arange(10, dtype=np.uint8) % 5, 5))
     return images
 
 
@@ -139,7 +140,7 @@ def test_of_cifar10c_one_severity_is_taken(tmp_path, severity):
     images = corrupted(tmp_path)
     for path in (tmp_path / "gaussian_noise.npy", tmp_path):
         found, label = whole(load(path, severity=severity))
-        assert np.array_equal(found, images[10 * severity - 10 : 10 * severity]) and label == list(range(10))
+        assert np.array_equal(found, images[10 * severity - 10 : 10 * severity]) and label == [*range(5)] * 2
 
 
 def test_cifar10c_without_a_severity_asks_for_one(tmp_path):
@@ -173,6 +174,70 @@ def test_arrays_by_split_go_by_many_names(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
     (tmp_path / "k.npz").unlink()
     assert whole(load(tmp_path))[1] == [0, 1] * 12
+
+
+def test_labels_lie_in_a_file_beside_the_images_of_the_same_name(tmp_path):
+    for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
+        np.save(tmp_path / f"{images}.npy", rgb())
+        np.save(tmp_path / f"{labels}.npy", np.arange(24) % (2 + len(labels) % 3))
+    np.save(tmp_path / "labels.npy", np.arange(25) % 3)
+    for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
+        with pytest.warns(
+            UserWarning, match=rf"{labels}.npy is taken for labels of {images}.npy. Say `--data.labels f"
+        ):
+            found, label = whole(load(tmp_path / f"{images}.npy"))
+        assert np.array_equal(found, rgb()) and label == (np.arange(24) % (2 + len(labels) % 3)).tolist()
+        assert load(tmp_path / f"{images}.npy", labels=False).spec.target == "none"
+    np.save(tmp_path / "fog.npy", rgb(25))
+    with pytest.warns(UserWarning, match="labels.npy is taken"):
+        assert len(load(tmp_path / "fog.npy", severity=1, labels_key="labels").split("train").label) == 5
+    np.save(tmp_path / "y_train.npy", np.arange(23))
+    with pytest.raises(UserError, match="y_train in .*y_train.npy has 23 labels, and X_train has 24 images"):
+        load(tmp_path / "X_train.npy")
+
+
+def test_of_a_folder_of_arrays_labels_are_those_of_the_name_of_the_images(tmp_path):
+    for version, count in (("v4", 3), ("v6", 2)):
+        np.save(tmp_path / f"c.1_{version}_data.npy", rgb())
+        np.save(tmp_path / f"c.1_{version}_labels.npy", np.arange(24) % count)
+    for version, count in (("v4", 3), ("v6", 2)):
+        with pytest.warns(UserWarning, match=f"c.1_{version}_labels is taken for the labels of c.1_{version}_data"):
+            assert whole(load(tmp_path, key=f"c.1_{version}_data"))[1] == (np.arange(24) % count).tolist()
+
+
+def test_fine_labels_are_taken_and_coarse_ones_by_a_flag(tmp_path):
+    parts = {
+        f"{s}_{kind}_labels": np.arange(24) % n for s in ("train", "test") for kind, n in (("fine", 4), ("coarse", 2))
+    }
+    path = saved(tmp_path / "c.npz", train_images=rgb(), test_images=rgb(), **parts)
+    with pytest.warns(UserWarning, match="train_fine_labels is taken .* `--data.labels_key train_coarse_labels` takes"):
+        data = load(path)
+    assert data.split("train").label.tolist() == data.split("test").label.tolist() == [0, 1, 2, 3] * 6
+    data = load(path, labels_key="coarse_labels")
+    assert data.split("train").label.tolist() == data.split("test").label.tolist() == [0, 1] * 12
+    assert load(path, labels=False).spec.target == "none"
+
+
+def test_a_name_with_a_word_for_labels_has_them_where_there_is_one_for_each_image(tmp_path):
+    names = {"label_names": np.array(["a", "b"]), "bbox_labels": np.zeros((24, 4), int), "center_y": np.arange(24) % 9}
+    with pytest.warns(UserWarning, match="digit_labels is taken for the labels of images; `--data.labels false` none"):
+        assert whole(load(saved(tmp_path / "a.npz", images=gray(), digit_labels=np.arange(24) % 2, **names)))[1]
+    assert load(saved(tmp_path / "b.npz", images=gray(), **names)).spec.target == "none"
+    path = saved(tmp_path / "c.npz", images=gray(), digit_labels=np.arange(24) % 2, color_labels=np.arange(24) % 3)
+    with pytest.raises(UserError, match="digit_labels, color_labels. Choose one: .*, or say `--data.labels false`"):
+        load(path)
+
+
+@pytest.mark.parametrize("labels", [np.arange(24), np.arange(24) * 7 - 50, np.array([f"id{k}" for k in range(24)])])
+def test_as_many_labels_as_images_are_no_classes(tmp_path, labels):
+    path = saved(tmp_path / "a.npz", images=gray(), labels=labels)
+    with pytest.raises(
+        UserError, match="Each of the 24 training images in .*a.npz has a label of its own.*labels false"
+    ):
+        load(path)
+    assert load(path, labels=False).spec.target == "none"
+    labels[-1] = labels[0]
+    assert len(load(saved(tmp_path / "b.npz", images=gray(), labels=labels)).spec.classes) == 23
 
 
 # ---- which array ----------------------------------------------------------------------------------------------------
@@ -393,6 +458,52 @@ def test_other_files_are_sent_to_the_data_set_that_reads_them(tmp_path):
         load("nowhere")
 
 
+CONVERT = r"save what it holds in an .npz, with `numpy.savez\('data.npz', images=..., labels=...\)`"
+UNREAD = [
+    ("x.mat", f"x.mat is a MATLAB file, a format that is not read here: {CONVERT}"),
+    ("train_32x32.mat", f"use the built-in data set SVHN, or {CONVERT}"),
+    ("x.h5", f"an HDF5 file.*: {CONVERT}"),
+    ("x.HDF5", f"an HDF5 file.*: {CONVERT}"),
+    ("x.parquet", f"a Parquet file.*: {CONVERT}"),
+    ("x.pt", f"a PyTorch file.*: {CONVERT}"),
+    ("x.tar", "a tar archive.*: unpack it, and give the folder or file that was in it"),
+    ("cifar-10-python.tar.gz", "a tar archive.*: use the built-in data set CIFAR10, or unpack it"),
+    ("x.npy.gz", "a gzip file.*: unpack it"),
+    ("x.idx.gz", f"an IDX file.*: {CONVERT}"),
+    ("emnist-letters-train-images-idx3-ubyte.gz", "an IDX file.*: use the built-in data set EMNIST, or save"),
+    ("train-images-idx3-ubyte", "built-in data set MNIST, FashionMNIST or KMNIST, or save"),
+    ("data_batch_1", "data_batch_1 is a pickle.*: use the built-in data set CIFAR10, or save"),
+    ("cifar-100-python/train", "train is a pickle.*: use the built-in data set CIFAR100, or save"),
+    ("train_data_batch_1", f"a pickle, a format that is not read here: {CONVERT}, or `mu=..., sigma=...` where it"),
+    ("data.mdb", f"data.mdb is part of an LMDB database.*: {CONVERT}"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), UNREAD)
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_a_format_that_is_not_read_is_named_with_what_to_do(tmp_path, name, message, whole_folder):
+    path = tmp_path / "given" / name
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as archive:  # as PyTorch keeps tensors
+        archive.writestr("data.pkl", "x")
+    if not path.suffix and "ubyte" not in name:
+        path.write_bytes(pickle.dumps({"data": gray()}, protocol=2))
+    path = path.parent if whole_folder else path
+    for read in (lambda: load(path), lambda: open_images(path)):
+        with pytest.raises(UserError, match=message):
+            read()
+
+
+def test_scans_and_folders_with_images_are_not_taken_for_formats_that_are_not_read(tmp_path):
+    (tmp_path / "x.nii.gz").write_bytes(b"x")
+    with pytest.raises(UserError, match="x.nii.gz is no .npy or .npz file.*read by `ImageFolder`"):
+        load(tmp_path / "x.nii.gz")
+    (tmp_path / "x.tar").write_bytes(b"x")
+    with pytest.raises(UserError, match="There is no .npy or .npz file in .*read by `ImageFolder`"):
+        (tmp_path / "a.png").write_bytes(b"x")
+        load(tmp_path)
+
+
 def test_what_is_not_compressed_stays_on_disk_and_workers_open_it_themselves(tmp_path):
     images = rgb()
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(24) % 2)
@@ -426,6 +537,24 @@ def test_images_counted_by_the_last_axis_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"may be \[N, H, W\] or \[H, W, N\]. Say `--data.layout NHW`"):
         load(tmp_path / "x.npz")
     assert sum(len(load(tmp_path / "x.npz", layout="NHW").source(s)) for s in ("train", "val", "test")) == 8
+
+
+@pytest.mark.parametrize("shape", [(32, 48, 100), (40, 50, 20), (32, 48, 72)])
+def test_sides_that_may_be_those_of_images_counted_by_the_last_axis_are_asked_for(tmp_path, shape):
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    said = (
+        rf"x in .*x.npy is uint8 \[{shape[0]}, {shape[1]}, {shape[2]}\], whose axes may be \[N, H, W\] or \[H, W, N\]"
+    )
+    with pytest.raises(UserError, match=said):
+        load(tmp_path / "x.npy")
+    assert load(tmp_path / "x.npy", layout="NHW").images["train"].shape == (*shape[1:], 1)
+
+
+@pytest.mark.parametrize("shape", [(100, 32, 48), (24, 48, 32), (10, 32, 32), (1000, 16, 48)])
+def test_sides_that_only_images_counted_by_the_first_axis_would_have_are_read_so(tmp_path, shape):
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    images = load(tmp_path / "x.npy").images["train"]
+    assert (len(images), *images.shape) == (*shape, 1)
 
 
 def test_an_empty_path_is_not_the_current_folder():

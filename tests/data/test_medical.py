@@ -66,6 +66,34 @@ def test_a_window_is_of_the_values_as_measured_whatever_is_white(tmp_path):
         assert same(everything(load(path, window="40,400"))[0], expected)
 
 
+def test_of_a_series_slices_of_slope_1_and_intercept_0_are_in_the_units_of_the_others(tmp_path):
+    slopes = [1, 0.5, 2]
+    numbers = iter(range(len(truth())))
+
+    def write(file, picture):
+        slope = slopes[next(numbers) % 3]
+        dicom(file, (picture * 16 / slope).astype("u2"), RescaleSlope=slope, RescaleIntercept=0)
+
+    data = load(folder(tmp_path, truth().astype(float), write, ".dcm"))
+    found, (note,) = everything(data)
+    assert same(found, truth()) and data.arguments["range"] == "0,4080" and "0,4080 become black and white" in note
+
+
+def test_pictures_of_8_bits_keep_their_type_where_slope_and_intercept_change_nothing(tmp_path):
+    data = load(scans(tmp_path, truth(), RescaleSlope=1, RescaleIntercept=0))
+    found, notes = everything(data)
+    assert same(found, truth()) and not notes and data.arguments["range"] == "dtype"
+
+
+def test_a_file_without_the_beginning_of_a_dicom_is_refused_in_words_of_its_own(tmp_path):
+    path = scans(tmp_path, truth())
+    for file in path.iterdir():
+        file.write_bytes(file.read_bytes()[132:])
+    with pytest.raises(UserError, match=r"\.dcm cannot be read as a DICOM file \(the preamble and .*DICM") as refused:
+        everything(load(path))
+    assert "force" not in str(refused.value)
+
+
 def test_scans_without_a_rescale_are_of_the_type_that_they_store(tmp_path):
     data = load(scans(tmp_path, truth()))
     found, notes = everything(data)

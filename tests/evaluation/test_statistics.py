@@ -1,5 +1,7 @@
 """Mean and covariance from a file give the Fréchet distance that the images themselves give, and nothing else."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,31 @@ def test_of_a_file_with_both_the_images_are_taken_unless_a_flag_says_otherwise(t
     assert torch.equal(open_reference(tmp_path / "adm.npz", key="mu").mu, torch.from_numpy(mu))
     assert len(open_reference(tmp_path / "adm.npz", key="arr_0")) == 150
     assert len(open_images(tmp_path / "adm.npz")) == 150
+
+
+@pytest.mark.parametrize(("mean", "square"), [("mu", "sigma"), ("m", "s")])
+@pytest.mark.parametrize("shape", [(D,), (1, D)])
+def test_statistics_go_by_two_pairs_of_names_and_a_mean_may_be_a_row(tmp_path, mean, square, shape):
+    mu, sigma = covariance()
+    np.savez(tmp_path / "s.npz", **{mean: mu.reshape(shape), square: sigma})
+    for found in (open_reference(tmp_path / "s.npz"), open_reference(tmp_path / "s.npz", key=mean)):
+        assert torch.equal(found.mu, torch.from_numpy(mu)) and np.allclose(found.sigma.numpy(), sigma, rtol=1e-12)
+
+
+@pytest.mark.parametrize("names", [("mean", "cov"), ("mu", "cov"), ("mu_clip", "sigma_clip")])
+def test_statistics_under_other_names_are_refused_with_those_that_are_known(tmp_path, names):
+    np.savez(tmp_path / "s.npz", **dict(zip(names, covariance(), strict=True)))
+    said = rf"s.npz has {names[0]} \(float64 \[6\]\), {names[1]} .* names `mu` and `sigma`, or `m` and `s`: mean \[D\]"
+    with pytest.raises(UserError, match=said):
+        open_reference(tmp_path / "s.npz")
+
+
+def test_a_pickle_of_statistics_is_never_read_and_its_conversion_is_said(tmp_path):
+    mu, sigma = covariance()
+    (tmp_path / "edm2.pkl").write_bytes(pickle.dumps({"fid": {"mu": mu, "sigma": sigma}}))
+    said = "edm2.pkl is a pickle, a format that is not read .*numpy.savez.*or `mu=..., sigma=...` where it holds statis"
+    with pytest.raises(UserError, match=said):
+        open_reference(tmp_path / "edm2.pkl")
 
 
 def lopsided(sigma):
