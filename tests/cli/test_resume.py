@@ -357,7 +357,7 @@ def test_validate_refuses_what_it_would_not_follow(cli, half):
         (("--data.split_seed", "3"), "data.split_seed 0 -> 3"),
         (("--data.val_size", "20"), "data.val_size none -> 20"),
         (("--ema.enabled", "false"), "ema.enabled"),
-        (("--data", "MNIST"), "data Digits -> MNIST"),
+        (("--data", "MNIST"), "data genbench.data.Digits -> genbench.data.MNIST"),
     ):
         status, _, err = cli("validate", "--ckpt", half, *flag)
         assert status == 2 and "Traceback" not in err, flag
