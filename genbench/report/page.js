@@ -219,7 +219,7 @@ function scatter(field, name) {
   return [traces, layout(
     { title: title(name), type: logarithmic(xs) ? "log" : "linear", ...(logarithmic(xs) ? { dtick: "D2" } : { rangemode: "tozero" }), tickformat: field === "hours" ? "~g" : "~s" },
     { title: title(metric + (ARROW[board.metrics[metric]] ?? "")), type: log ? "log" : "linear",
-      ...(log || !points.length ? {} : { range: around(shown, board.ranges[metric]) }) },
+      ...(log || !shown.length ? {} : { range: around(shown, board.ranges[metric]) }) },
     { shapes, showlegend: named(traces.length) },
   )];
 }
