@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from genbench.core.errors import UserError, did_you_mean
+from genbench.core.errors import UserError, did_you_mean, dimensions
 from genbench.leaderboard.record import Record, history
 
 CHECKPOINTS = ("best", "last")  # in this order, before all others
@@ -184,6 +184,47 @@ def difference(measured: Iterable[Record | Board]) -> str:
     own = [field for field in different if field not in ("name", "key")]
     shown = own or list(different)  # the name and the key follow from the rest
     return "; ".join(f"{field} ({_listed(_unique(_shown(x) for x in different[field]))})" for field in shown)
+
+
+def apart(found: Sequence[Board]) -> list[str]:
+    """For each board the fewest settings of its protocol and data set that tell it from the others: `task=denoise`.
+
+    A setting counts where a reader can tell its values apart, which hashes are not for, and where all records of a
+    board have it alike. Of two that tell as many boards apart, the protocol's is said.
+    """
+    every = [_settings(board) for board in found]
+    values = {}
+    for name in _unique(name for settings in every for name in settings):
+        of_data = name.startswith("data.arguments.")
+        said = [settings.get(name, "default" if of_data else None) for settings in every]
+        if None not in said:
+            values[name] = [f"{name.removeprefix('data.arguments.')}={value}" for value in said]
+    told: list[tuple[str, ...]] = [()] * len(found)
+    while values:
+        more = {name: [(*a, b) for a, b in zip(told, said, strict=True)] for name, said in values.items()}
+        best = max(more, key=lambda name: len(set(more[name])))
+        if len(set(more[best])) == len(set(told)):
+            break
+        told = more[best]
+        del values[best]
+    return [", ".join(said) for said in told]
+
+
+def _settings(board: Board) -> dict[str, str | None]:
+    """Settings of the protocol and then of the data set; None where no one value can be said."""
+
+    def said(name: str, value: Any) -> str | None:
+        if name == "reference.shape" and isinstance(value, list):
+            return dimensions(value)
+        return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else _shown(value)
+
+    found = {name: said(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
+    given = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
+    given = [arguments if isinstance(arguments, dict) else {} for arguments in given]
+    for name in _unique(name for arguments in given for name in arguments):
+        values = _unique(_shown(arguments[name]) if name in arguments else "default" for arguments in given)
+        found[f"data.arguments.{name}"] = values[0] if len(values) == 1 else None
+    return found
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from genbench.core.errors import dimensions
-from genbench.leaderboard.board import SEEDS, Board, Row, Score, difference
+from genbench.leaderboard.board import SEEDS, Board, Row, Score, apart, difference
 
 BLANK = "—"
 PLUS_MINUS = " ± "
@@ -72,14 +72,29 @@ def columns(board: Board) -> list[Column]:
     return found + [column for column in cost if set(column.cells) != {BLANK}]
 
 
-def measured_on(board: Board, namesakes: str = "") -> str:
-    """Data set and protocol, with its key where others have its name."""
-    name = board.protocol["name"] + (f" [{board.protocol['key']}]" if namesakes else "")
-    return f"{board.data['name']} · {name}"
+@dataclass(frozen=True)
+class Namesakes:
+    """How a board differs from others whose data set and protocol have the same names.
+
+    told  the settings that tell it from them, as in `task=denoise`; empty where only hashes differ
+    note  how many they are, and everything in which they differ
+    """
+
+    told: str
+    note: str
 
 
-def heading(board: Board, namesakes: str = "") -> list[str]:
-    """What a table is, and by what it ranks; `namesakes` says how protocols of one name differ."""
+def measured_on(board: Board, namesakes: Namesakes | None = None) -> str:
+    """Data set and protocol; where others have these names, what tells it from them, and its key."""
+    data, name = board.data["name"], board.protocol["name"]
+    if namesakes:
+        data += f" ({namesakes.told})" if namesakes.told else ""
+        name += f" [{board.protocol['key']}]"
+    return f"{data} · {name}"
+
+
+def heading(board: Board, namesakes: Namesakes | None = None) -> list[str]:
+    """What a table is, and by what it ranks."""
     title = f"{measured_on(board, namesakes)} · {board.track}"
     facts = [f"{board.protocol['split']} split" if isinstance(board.protocol.get("split"), str) else ""]
     extractor = board.protocol.get("extractor")
@@ -94,7 +109,8 @@ def heading(board: Board, namesakes: str = "") -> list[str]:
         size = dimensions(shape) if isinstance(shape, list) and "nats" in board.metrics else ""
         facts.append(", ".join(filter(None, [f"of {board.protocol['pixels']} pixels", size])))
     facts += [ranked, "mean ± standard deviation over seeds" if several else ""]
-    return [printable(line) for line in (title, ", ".join(filter(None, facts)), namesakes) if line]
+    note = namesakes.note if namesakes else ""
+    return [printable(line) for line in (title, ", ".join(filter(None, facts)), note) if line]
 
 
 def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
@@ -420,17 +436,18 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, str]]:
-    """Each board, and how its protocol differs from others of the same name."""
+def with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, Namesakes | None]]:
+    """Each board, and how it differs from others of the same names where there are any."""
     same: dict[tuple[str, str], dict[str, Board]] = {}
     for board in boards:
         same.setdefault((board.data["name"], board.protocol["name"]), {})[board.protocol["key"]] = board
-    said = {
-        name: f"{len(found)} protocols have this name; they differ in {difference(found.values())}"
-        for name, found in same.items()
-        if len(found) > 1
-    }
-    return [(board, said.get((board.data["name"], board.protocol["name"]), "")) for board in boards]
+    said: dict[tuple[str, str], Namesakes] = {}
+    for (data, _), found in same.items():
+        if len(found) > 1:
+            note = f"{len(found)} protocols have this name; they differ in {difference(found.values())}"
+            told = apart(list(found.values()))
+            said |= {(data, key): Namesakes(t, note) for key, t in zip(found, told, strict=True)}
+    return [(board, said.get((board.data["name"], board.protocol["key"]))) for board in boards]
 
 
 def _markdown(text: str) -> str:

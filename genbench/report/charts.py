@@ -9,11 +9,12 @@ from typing import Any
 from genbench.core.history import Unreadable
 from genbench.leaderboard import formats
 from genbench.leaderboard.board import Board
+from genbench.leaderboard.formats import Namesakes
 from genbench.report import curves
 from genbench.report.rows import words
 
 
-def quality(board: Board) -> dict[str, Any]:
+def quality(board: Board, namesakes: Namesakes | None = None) -> dict[str, Any]:
     """What the charts of quality need of a board."""
     metrics = {
         m: better for m, better in board.metrics.items() if any(r.scores[m].mean is not None for r in board.rows)
@@ -31,9 +32,16 @@ def quality(board: Board) -> dict[str, Any]:
         }
         for row in board.rows
     ]
-    title = formats.heading(board)[0]
+    title = formats.heading(board, namesakes)[0]
     by = board.by if board.by in metrics else next(iter(metrics), None)
-    return {"title": title, "by": by, "metrics": metrics, "points": points}
+    ranges = {m: _range(board, m) for m in metrics}
+    return {"title": title, "by": by, "metrics": metrics, "ranges": ranges, "points": points}
+
+
+def _range(board: Board, metric: str) -> list[float | None]:
+    """The least and the greatest value that a score can have, where its records say so."""
+    entries = [r.metrics[metric] for row in board.rows for seed in row.records for r in seed if metric in r.metrics]
+    return [entries[0].get("low"), entries[0].get("high")]
 
 
 def learning(runs: Sequence[dict[str, Any]], skipped: list[tuple[Path, str]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from genbench.leaderboard import formats
 from genbench.leaderboard.board import Board
+from genbench.leaderboard.formats import Namesakes
 from genbench.report import pictures
 from genbench.report.pictures import Picture, Shown
 from genbench.report.rows import Rows, words
@@ -38,7 +39,7 @@ TITLES = {
 
 
 def galleries(
-    rows: Rows, tables: Sequence[tuple[Board, str]], skipped: list[tuple[Path, str]]
+    rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]], skipped: list[tuple[Path, str]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Of each kind the pictures of all rows, by protocol; and what was left out of them."""
     tiles = _tiles(rows, tables)
@@ -67,7 +68,7 @@ def galleries(
     return found, list(_left_out(tiles, {tile["path"] for _, tile, _ in wanted}, shown))
 
 
-def _tiles(rows: Rows, tables: Sequence[tuple[Board, str]]) -> list[dict[str, Any]]:
+def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list[dict[str, Any]]:
     """A row of each data set and protocol once, in the order of the first board that it is on.
 
     Of several seeds the first is shown, with its own scores beside the means.

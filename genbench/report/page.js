@@ -8,6 +8,13 @@ const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 const data = JSON.parse($("data").textContent);
 for (const part of all(".tools, .controls, #quality, #curves")) part.hidden = false; // they need this script
 
+// ---- what a link leads to stands below the bar ---------------------------------------------------------------------
+
+const bar = document.querySelector(".bar");
+const measure = () => root.style.setProperty("--bar", `${bar.offsetHeight}px`);
+measure();
+new ResizeObserver(measure).observe(bar);
+
 // ---- boards: sorted ------------------------------------------------------------------------------------------------
 
 const unsorted = (cell) => cell === "" || cell === "—";
@@ -176,6 +183,13 @@ function fill(select, options, chosen) {
   select.closest("label").hidden = options.length < 2;
 }
 
+// About all means with their deviations, with room, and never beyond what the score can be
+function around(scores, [low, high]) {
+  const [from, to] = [Math.min(...scores.map(([m, d]) => m - d)), Math.max(...scores.map(([m, d]) => m + d))];
+  const room = (to - from) * 0.08 || Math.abs(to) * 0.2 || 1;
+  return [Math.max(from - room, low ?? -Infinity), Math.min(to + room, high ?? Infinity)];
+}
+
 function scatter(field, name) {
   const board = data.boards[$("quality-board").value];
   const metric = $("quality-metric").value;
@@ -187,6 +201,7 @@ function scatter(field, name) {
     return {
       type: "scatter", mode: "markers", name: short(model), x: own.map((p) => p[field]), y: means,
       error_y: { type: "data", array: deviations.map((d) => d ?? 0), visible: deviations.some((d) => d), thickness: 1, width: 3 },
+      cliponaxis: false, // a mark on a bound of its score is whole
       marker: { color: colour(model), size: 10, line: { width: 1.5, color: colour(model) },
         symbol: own.map((p) => (p.checkpoint === "last" ? "circle-open" : "circle")) },
       hovertext: own.map((p, k) => plain(`${p.label}${p.checkpoint ? `, ${p.checkpoint}` : ""}: ${metric} ${means[k].toPrecision(4)}`
@@ -200,9 +215,11 @@ function scatter(field, name) {
     label: { text: "floor", textposition: "end", yanchor: "bottom" },
   }] : [];
   const xs = points.map((p) => p[field]);
+  const shown = [...points, ...(floor ? [floor] : [])].map((p) => p.scores[metric]);
   return [traces, layout(
     { title: title(name), type: logarithmic(xs) ? "log" : "linear", ...(logarithmic(xs) ? { dtick: "D2" } : { rangemode: "tozero" }), tickformat: field === "hours" ? "~g" : "~s" },
-    { title: title(metric + (ARROW[board.metrics[metric]] ?? "")), type: log ? "log" : "linear" },
+    { title: title(metric + (ARROW[board.metrics[metric]] ?? "")), type: log ? "log" : "linear",
+      ...(log || !shown.length ? {} : { range: around(shown, board.ranges[metric]) }) },
     { shapes, showlegend: named(traces.length) },
   )];
 }

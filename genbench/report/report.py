@@ -52,7 +52,7 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
     anchors = {path: run["anchor"] for run in trained for path in run["paths"]}
     shown, left_out = galleries(rows, tables, skipped)
     data = {
-        "boards": [quality(board) for board, _ in tables],
+        "boards": [quality(board, namesakes) for board, namesakes in tables],
         "runs": learning(trained, skipped),
         "models": sorted({record.model["name"] for record in records}),
     }

@@ -8,16 +8,18 @@ from typing import Any
 
 from genbench.leaderboard import formats
 from genbench.leaderboard.board import Board, Row, Score
+from genbench.leaderboard.formats import Namesakes
 from genbench.report.rows import Rows, words
 from genbench.report.text import as_yaml
 
 MINOR = ("checkpoint", "seeds")  # columns that a narrow screen shows below the model's name
 
 
-def table(board: Board, namesakes: str, rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
+def table(board: Board, namesakes: Namesakes | None, rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
     """A board as the page has it: what stands in each cell, and what it is sorted by."""
     metrics = {formats.printable(m) + formats.ARROWS[better]: m for m, better in board.metrics.items()}
     columns, cells = [], [[] for _ in board.rows]
+    lead = board.by or next(iter(board.metrics))  # what a narrow screen shows beside the model
     for column in formats.columns(board):
         metric = metrics.get(column.name)
         numbers = [
@@ -35,7 +37,7 @@ def table(board: Board, namesakes: str, rows: Rows, anchors: dict[Path, str]) ->
                 "text": text,
                 "better": better,
                 "tail": tail + 3 if tail else 0,
-                "by": metric is not None and metric == board.by,
+                "by": metric is not None and metric == lead,
                 "minor": column.name in MINOR,
             }
         )
@@ -53,12 +55,19 @@ def table(board: Board, namesakes: str, rows: Rows, anchors: dict[Path, str]) ->
     title, *about = formats.heading(board, namesakes)
     return {
         "title": title,
+        "score": _widest(columns, cells),
         "about": about,
         "columns": columns,
         "rows": [_line(board, row, cells[k], rows, anchors) for k, row in enumerate(board.rows)],
         "notes": formats.notes(board),
         "protocol": as_yaml(board.protocol),
     }
+
+
+def _widest(columns: list[dict[str, Any]], cells: list[list[dict[str, Any]]]) -> int:
+    """Characters of the longest piece that is never broken in the column that a narrow screen shows."""
+    at = next(k for k, column in enumerate(columns) if column["by"])
+    return max(len(row[at][part]) for row in cells for part in ("head", "tail"))
 
 
 def _line(board: Board, row: Row, cells: list[dict[str, Any]], rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from genbench.core.errors import UserError
 from genbench.leaderboard.board import boards, difference, interval, rank, t_quantile
-from genbench.leaderboard.formats import columns, heading, notes
+from genbench.leaderboard.formats import columns, heading, notes, with_namesakes
 from tests.leaderboard.records import entry, many, protocol, record
 
 
@@ -267,6 +267,39 @@ def test_rows_of_a_grid_are_told_apart_by_what_was_varied_and_say_how_many_were_
     ]
     tried = next(column for column in columns(board) if column.name == "tried")
     assert tried.cells == ["2", "2"]
+
+
+def titles(*records):
+    return [heading(board, namesakes)[0] for board, namesakes in with_namesakes(boards(records))]
+
+
+def of(protocol, **arguments):
+    return replace(record(protocol=protocol), data={"name": "MNIST", "arguments": arguments})
+
+
+def test_titles_say_the_fewest_settings_that_tell_boards_of_one_name_apart():
+    one, two, three = (protocol(reference={"hash": str(k) * 16, "shape": [3, 32, 32]}) for k in (1, 2, 3))
+    found = titles(of(one, task="denoise", size=32), of(two, task="deblur", size=32, val_size=9), of(three, size=32))
+    assert {title.partition(" · ")[0] for title in found} == {
+        "MNIST (task=denoise)", "MNIST (task=deblur)", "MNIST (task=default)"
+    }  # fmt: skip
+    found = titles(of(one, a=1, b=1), of(two, a=1, b=2), of(three, a=2, b=2))
+    assert {title.partition(" · ")[0] for title in found} == {
+        "MNIST (a=1, b=1)",
+        "MNIST (a=1, b=2)",
+        "MNIST (a=2, b=2)",
+    }
+    large = protocol(reference={"hash": "4" * 16, "shape": [3, 64, 48]})
+    assert {title.partition(" · ")[0] for title in titles(of(one), of(large, size=64))} == {
+        "MNIST (reference.shape=32×32×3)", "MNIST (reference.shape=48×64×3)"
+    }  # fmt: skip
+    assert titles(of(one, task="denoise")) == ["MNIST · fid10k-test · generation"]
+
+
+def test_a_setting_in_which_rows_of_one_board_differ_tells_it_from_no_other():
+    one, two = (protocol(reference={"hash": str(k) * 16}) for k in (1, 2))
+    mixed = [of(one, workers=1), replace(of(one, workers=2), model=record("VAE").model), of(two, workers=3)]
+    assert sorted(titles(*mixed)) == sorted(f"MNIST · fid10k-test [{p['key']}] · generation" for p in (one, two))
 
 
 def test_a_board_of_likelihoods_says_of_which_pixels():

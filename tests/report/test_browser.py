@@ -10,7 +10,7 @@ from PIL import Image
 
 from genbench.leaderboard.record import located
 from genbench.report.report import report
-from tests.leaderboard.records import entry, many, record
+from tests.leaderboard.records import entry, many, protocol, record
 from tests.report.browser import lacking, opened
 from tests.report.folders import SHEETS, leave
 
@@ -29,6 +29,13 @@ def page(tmp_path_factory):
     for k, made in enumerate(records):
         kinds = tuple(SHEETS) if "mse" in made.metrics else ("samples", "neighbours")
         leave(made, folder / "runs", curve=40, kinds=kinds if made.run else (), size=16, channels=1 + 2 * (k % 2))
+    pairs = {"data": "Pairs", "metrics": {"translation_mse": entry("mse", 0.0335, track="translation")}}
+    of = [protocol(reference={"hash": str(k) * 16}) for k in range(2)]
+    for task, ruler in zip(("denoise", "super_resolve_4"), of, strict=True):
+        made = record("UNet", run={"name": task}, protocol=ruler, **pairs)
+        leave(
+            replace(made, data=made.data | {"arguments": {"task": task}}), folder / "runs", kinds=("samples",), size=16
+        )
     text = {"name": EVIL, "config": {EVIL: EVIL}, "command": EVIL}
     metrics = {"fid-mnistnet": entry("fid", 5.0, note=EVIL), "kid-mnistnet": entry("kid", None, note=EVIL)}
     bad = record(EVIL, run=text, metrics=metrics, protocol=records[0].protocol)
@@ -235,6 +242,68 @@ def test_a_phone_shows_name_and_score_of_every_row_without_scrolling(driver, wid
         assert name[2].strip() and score[2].strip() and under > 0 and minor == 0
     wide = driver.execute_script(script)
     assert all(under == 0 and minor > 0 for *_, under, minor in wide)
+
+
+@pytest.mark.parametrize("width", [320, 360, 390])
+@pytest.mark.parametrize("scroll_bar", [0, 15])
+def test_a_phone_cuts_no_digit_and_no_name_of_a_column(driver, width, scroll_bar):
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    script = """document.body.style.marginRight = `${arguments[0]}px`; // as much as a scroll bar takes
+    let seen = 0;
+    const cut = [];
+    for (const board of document.querySelectorAll('.board')) {
+        const edge = board.querySelector('.scroll').getBoundingClientRect().right;
+        const texts = document.createTreeWalker(board.querySelector('table'), NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            const range = document.createRange();
+            range.selectNodeContents(texts.currentNode);
+            const own = texts.currentNode.parentElement.closest('th.by, td.by');
+            for (const box of range.getClientRects()) {
+                if (!box.width || (!own && box.left >= edge - 0.5)) continue;
+                seen += Boolean(own);
+                if (box.right > edge + 0.5) cut.push(texts.currentNode.data);
+            }
+        }
+    }
+    return [seen, cut];"""
+    try:
+        seen, cut = driver.execute_script(script, scroll_bar)
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert seen > 50 and not cut
+
+
+def test_one_point_has_an_axis_around_it_that_stays_in_the_range_of_its_score(driver):
+    found = driver.execute_script("return [...document.getElementById('quality-board').options].map((o) => o.text)")
+    named = [title.partition(" · ")[0] for title in found]
+    assert {"Pairs (task=denoise)", "Pairs (task=super_resolve_4)"} < set(named)
+    choose(driver, "quality-board", str(named.index("Pairs (task=denoise)")))
+    assert drawn(driver, "by-size") == [1, "translation_mse ↓"]
+    axis = "return document.getElementById('by-size')._fullLayout.yaxis.range"
+    low, high = driver.execute_script(axis)
+    assert 0.02 < low < 0.0335 < high < 0.05
+    choose(driver, "quality-board", "0")  # of fids, the floor among them
+    assert drawn(driver, "by-size")[1] == "fid-mnistnet ↓"
+    low, high = driver.execute_script(axis)
+    lowest = "return Math.min(...data.boards[0].points.map((p) => p.scores['fid-mnistnet']?.[0] ?? Infinity))"
+    assert 0 <= low <= driver.execute_script(lowest) < high
+
+
+@pytest.mark.parametrize("width", [360, 768, 1000, 1200])
+def test_a_heading_that_is_jumped_to_stands_below_the_bar(driver, width):
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    script = """return [document.querySelector(`${location.hash} h2`).getBoundingClientRect().top,
+        document.querySelector('.bar').getBoundingClientRect().bottom, scrollY]"""
+    try:
+        for name in ("quality", "samples", "curves"):
+            driver.execute_script("document.querySelector(`nav a[href='#${arguments[0]}']`).click()", name)
+            time.sleep(0.1)
+            top, bar, scrolled = driver.execute_script(script)
+            assert bar <= top <= bar + 40 and scrolled > 100
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_without_scripts_everything_but_the_charts_is_there(page, driver):

@@ -272,7 +272,10 @@ def test_pictures_of_protocols_of_one_name_stand_apart(tmp_path):
     for one in two:
         leave(one, tmp_path, kinds=("samples",), size=8)
     html = report(located([tmp_path])[0]).html
-    assert all(f"<h3>MNIST · fid10k-test [{one.protocol['key']}]</h3>" in html for one in two)
+    headings = [f"MNIST (seed={k}) · fid10k-test [{one.protocol['key']}]" for k, one in enumerate(two)]
+    assert all(f"<h3>{heading}</h3>" in html for heading in headings)
+    titles = [board["title"] for board in Page(html).data["boards"]]  # as the charts offer them
+    assert sorted(titles) == [f"{heading} · generation" for heading in headings]
 
 
 def test_odd_records_have_their_place(tmp_path):
