@@ -26,6 +26,7 @@ from genbench.core.capabilities import Classifies
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data.base import ImageData, StreamSource
+from genbench.data.layouts import listed
 from genbench.data.loader import Unpaired, finish
 from genbench.data.module import DataModule
 from genbench.evaluation import extractors
@@ -73,6 +74,7 @@ def check(
 
 def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, measured_by: Protocol) -> list[str]:
     data.prepare_data()
+    print(what_is_read(data, validated=bool(trainer.limit_val_batches)), file=sys.stderr)
     training_images(model, data)
     budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), None)
     if budget is not None and -(-budget // data.batch_size) < model.accumulate:
@@ -89,6 +91,42 @@ def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, mea
     if isinstance(data, ImageData):
         data._streams.pop("test", None)  # which training does not read
     return notes
+
+
+def what_is_read(data: DataModule, *, validated: bool = True) -> str:
+    """The numbers of images and the classes of the data, as a line: no image is decoded for it.
+
+    Args:
+        data: Prepared
+        validated: Whether a validation split is read anyway
+    """
+    path = getattr(data, "path", getattr(getattr(data, "file", None), "path", None))
+    name = f"{data.name} {Path(path).resolve().name}" if isinstance(path, str | Path) else data.name
+    counts, others, paired = [], [], False
+    for stage, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        if stage == "val" and not validated:
+            continue
+        published = getattr(data, "test_images", None)
+        if stage == "test" and isinstance(published, int) and "test" in getattr(data, "own_splits", ("test",)):
+            held = Held(published)
+        else:
+            try:
+                held = _held(data, stage)
+            except UserError:
+                if stage == "train":
+                    raise
+                continue  # said where it matters
+        paired = paired or held.paired
+        counts.append(f"{held.images:,} {word}")
+        others += [f"{held.others:,} {word}"] if held.others else []
+    points = len(data.spec.shape) == 1
+    word = "points" if points else "pairs" if paired and getattr(data, "task", "none") == "none" else "images"
+    said = f"{name}: {', '.join(counts)} {word}"
+    if others:
+        said += (
+            f" of domain {getattr(data, 'wanted', 'B')}; {', '.join(others)} of domain {getattr(data, 'shown', 'A')}"
+        )
+    return f"{said}; {len(data.classes)} classes: {listed(data.classes, 8)}" if data.classes else said
 
 
 def training_images(model: GenerativeModule, data: DataModule) -> None:

@@ -19,7 +19,7 @@ from genbench.cli import preflight
 from genbench.core import checkpoint
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.data import Digits, ImageFolder, Shapes, UnpairedFolder
+from genbench.data import MNIST, Digits, Grid, ImageFolder, PairedFolder, Shapes, Split, UnpairedFolder
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.models import DCGAN, VAE, ConditionalGAN, CycleGAN, SemiSupervisedGAN
@@ -62,6 +62,51 @@ def at(folder, *callbacks, **settings):
 def checked(folder, model, data, protocol="fid10k-test", **settings):
     torch.manual_seed(0)
     preflight.check(at(folder, **settings), model, data, protocol)
+
+
+# ---- what is read ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_read_is_said_in_numbers_and_classes(tmp_path):
+    cars = pictures(tmp_path / "cars", **{f"train/{c}": 400 for c in "abc"}, **{"test/a": 10})
+    data = ImageFolder(str(cars), size=16, val_size=133)
+    assert preflight.what_is_read(data) == (
+        "ImageFolder cars: 1,067 training, 133 validation, 10 test images; 3 classes: a, b, c"
+    )
+    data = ImageFolder(str(cars), size=16, val_size=133, subset=30, labels=False)
+    assert preflight.what_is_read(data) == "ImageFolder cars: 30 training, 133 validation, 10 test images"
+
+
+def test_what_was_read_of_pairs_and_domains_is_said(tmp_path):
+    path = pictures(tmp_path / "in", trainA=20, trainB=30, testA=4, testB=5)
+    assert preflight.what_is_read(UnpairedFolder(str(path), size=16, direction="BtoA")) == (
+        "UnpairedFolder in: 18 training, 2 validation, 4 test images of domain A; 27 training, 3 validation, 5 test of "
+        "domain B"
+    )
+    path = pictures(tmp_path / "pairs", A=20, B=20)
+    assert preflight.what_is_read(PairedFolder(str(path), size=16)) == (
+        "PairedFolder pairs: 16 training, 2 validation, 2 test pairs"
+    )
+
+
+def test_at_most_eight_classes_are_named_and_points_are_called_so():
+    said = preflight.what_is_read(Grid(train_images=1000, val_images=20, test_images=30))
+    assert said == (
+        "Grid: 1,000 training, 20 validation, 30 test points; 25 classes: 0, 1, 2, 3, 4, 5, 6, 7 and 17 more"
+    )
+
+
+def test_a_split_that_is_fetched_whole_is_counted_without_being_read(monkeypatch):
+    data = MNIST(val_size=2)
+    few = Split(12, np.zeros((12, 28, 28), np.uint8).__getitem__, label=torch.arange(12) % 10)
+    monkeypatch.setattr(data, "split", {"train": few}.__getitem__)
+    assert preflight.what_is_read(data).startswith("MNIST: 10 training, 2 validation, 10,000 test images; 10 classes")
+
+
+def test_what_was_read_is_said_before_training(tmp_path, offline, capsys):
+    data = ImageFolder(str(pictures(tmp_path / "in", train=40, val=10, test=5)), size=16, batch_size=4)
+    checked(tmp_path, DCGAN(data.spec, **TINY), data)
+    assert "ImageFolder in: 40 training, 10 validation, 5 test images\n" in capsys.readouterr().err
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
