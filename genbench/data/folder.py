@@ -251,9 +251,16 @@ def expanded(
     return pictures, notes
 
 
+# folders of desktops and of network disks, with previews and deleted files
+_SYSTEM = {
+    "__MACOSX", "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found",
+    "System Volume Information",
+}  # fmt: skip
+
+
 def _hidden(name: str) -> bool:
-    """Files that a desktop leaves behind: .DS_Store, ._cat.jpg, __MACOSX/..."""
-    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
+    """Files that a system leaves behind: .DS_Store, ._cat.jpg, __MACOSX/..."""
+    return any((part.startswith(".") and part != ".") or part in _SYSTEM for part in name.split("/"))
 
 
 class _Reader:
