@@ -27,7 +27,10 @@ from genbench.data.layouts import layout, listed
 from genbench.data.pictures import SEVERAL, File, Film, count_frames, joined, picture_size, read_picture
 from genbench.data.ranges import DTYPE, Range, Stored, pixels, type_range
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".tga", ".avif",
+)  # fmt: skip
 
 Frames = Literal["first", "each", "channels"]
 
@@ -336,7 +339,7 @@ class _Reader:
         if kind == "dicom":
             with self.whole(name) as file:
                 return medical.read_dicom(file, called, number or 0)
-        if kind is None and (number is None or not name.lower().endswith((".gif", ".webp"))):
+        if kind is None and (number is None or not name.lower().endswith((".gif", ".webp", ".avif"))):
             return read_picture(self.file(name), called, number)
         if getattr(self._last, "name", None) != name:
             self._last.name = None
