@@ -211,8 +211,8 @@ def _outside(data: ImageData, stage: str, which: int, seen: list[Seen]) -> str |
     least, most = min(one.low for one in outside), max(one.high for one in outside)
     said = (
         f"{len(outside)} of the {len(seen)} `{stage}` images of {data.kinds[which]} that were looked at, as "
-        f"{outside[0].first}, have values from {least:.10g} to {most:.10g}: what lies outside {found[which]}, the range of "
-        "the training images, is clipped. "
+        f"{outside[0].first}, have values from {least:.10g} to {most:.10g}: what lies outside {found[which]}, "
+        "the range of the training images, is clipped. "
     )
     found[which] = Range(min(low, least), max(high, most))
     return f"{said}`--data.range {data.written_range((found[0], found[1]))}` has room for all."

@@ -45,11 +45,14 @@ _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _IMAGES = {"image", "images", "img", "imgs", "jpeg", "jpegs", "jpg", "photo", "photos", "picture", "pictures", "rgb"}
 _ANNOTATIONS = {
     "anno", "annos", "annot", "annotation", "annotations", "groundtruth", "gt", "label", "labels", "lbl", "mask",
-    "masks", "matte", "mattes", "seg", "segm", "segmentation", "segmentations", "truth",
+    "masks", "matte", "mattes", "seg", "segm", "segmentation", "segmentations", "trimap",
+    "trimaps", "truth",
 }  # fmt: skip
-# x_mask.png, x_GT.png, x_mask_1.png
-_MASK_FILE = re.compile(rf"(?P<base>.+)[ _.-](?:{'|'.join(_ANNOTATIONS)}|ground[ _-]truth)(?:[ _-]?\d+)?", re.I)
-_MASK_WORD = re.compile(rf"[ _.-](?:{'|'.join(_ANNOTATIONS)})[ _.\d-]", re.I)
+_MASK = rf"(?:{'|'.join(sorted(_ANNOTATIONS))}|ground[ _-]truth)"
+_MASK_LAST = re.compile(rf"(?P<base>.+)[ _.-]{_MASK}(?:[ _-]?\d+)?")  # x_mask, x_gt, x_mask_1
+_MASK_FIRST = re.compile(rf"{_MASK}[ _.-](?P<base>.+)")  # mask_x
+_MASK_WORD = re.compile(rf"(?:^|[/ _.-]){_MASK}[ _.\d-]", re.I | re.M)
+_LAST_PART, _FIRST_PART = re.compile(r"[ _.-][^ _.-]*$"), re.compile(r"^[^ _.-]*[ _.-]")
 
 
 def listed(names: Sequence[object], most: int = 5) -> str:
@@ -93,7 +96,8 @@ def layout(
     """
     out = Layout({})
     names = _without_mask_files(_without_masks(images, out), out)
-    parts = [PurePosixPath(name).parts for name in names]
+    # PurePosixPath is slow
+    parts = [tuple(part for part in name.split("/") if part not in ("", ".")) for name in names]
 
     def folders(depth: int) -> list[str]:
         return [found[depth] if len(found) > depth + 1 else "" for found in parts]
@@ -273,33 +277,37 @@ def _stem(name: str) -> str:
 
 
 def _base(stem: str) -> str | None:
-    """x of x_mask; None of another name."""
-    found = _MASK_FILE.fullmatch(stem)
-    return found["base"].rstrip(" _.-") if found else None
+    """x of x_mask or mask_x, "" of mask alone; None of another name."""
+    found = _MASK_LAST.fullmatch(stem) or _MASK_FIRST.fullmatch(stem)
+    if found:
+        return found["base"].strip(" _.-")
+    return "" if stem in _ANNOTATIONS else None
 
 
 def _without_mask_files(names: Sequence[str], out: Layout) -> list[str]:
     """Those that are not called as the mask of an image in the same folder: x_mask.png beside x.png.
 
-    Of a volume x_seg.nii.gz that beside x_t1.nii.gz too.
+    Beside x_t1, image_x, or image alone too (x_seg, mask_x and mask), for volumes, and where a third of all are such.
     """
     if not _MASK_WORD.search("\n".join(names)):
         return list(names)
     places = [(name.rpartition("/")[0], _stem(name.rpartition("/")[2])) for name in names]
-    known, bases = set(places), {place: _base(place[1]) for place in places}
-    # of volumes what stands before the last word
-    series = {(folder, re.split(r"[_.-][^_.-]*$", stem)[0]) for folder, stem in known if bases[folder, stem] is None}
-
-    def mask(name: str, place: tuple[str, str]) -> bool:
-        image = (place[0], bases[place])
-        return bases[place] is not None and (
-            image in known or (name.lower().endswith((".nii", ".nii.gz")) and image in series)
-        )
-
-    left = [mask(name, place) for name, place in zip(names, places, strict=True)]
+    bases = [_base(stem) for _, stem in places]
+    images = {place for place, base in zip(places, bases, strict=True) if base is None}
+    kin = {
+        (folder, base) for folder, stem in images for part in (_LAST_PART, _FIRST_PART) for base in [part.sub("", stem)]
+    }
+    kin |= {(folder, "") for folder, stem in images if stem.isalpha()}
+    surely, likely, volume = [], [], []
+    for name, (folder, _), base in zip(names, places, bases, strict=True):
+        surely.append(base is not None and (folder, base) in images)
+        likely.append(base is not None and (folder, base) in kin)
+        volume.append(name.lower().endswith((".nii", ".nii.gz")))
+    many = 3 * sum(likely) >= len(names)
+    left = [a or (b and (many or c)) for a, b, c in zip(surely, likely, volume, strict=True)]
     if masks := list(compress(names, left)):
         out.notes.append(f"{len(masks)} masks beside their images are left out: {listed(masks)}.")
-    return [name for name, is_mask in zip(names, left, strict=True) if not is_mask]
+    return [name for name, mask in zip(names, left, strict=True) if not mask]
 
 
 def _without_masks(images: Sequence[str], out: Layout) -> list[str]:

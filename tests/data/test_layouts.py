@@ -285,6 +285,29 @@ def test_masks_of_volumes_are_left_out_by_their_series():
     assert found.notes == ["2 masks beside their images are left out: p0/p0_seg.nii.gz, p1/p1_seg.nii.gz."]
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("a/{}_sat.jpg", "a/{}_mask.png"),
+        ("a/image_{}.png", "a/mask_{}.png"),
+        ("a/volume-{}.nii", "a/segmentation-{}.nii"),
+        ("case{}/imaging.nii.gz", "case{}/segmentation.nii.gz"),
+        ("case{}/image.png", "case{}/label.png"),
+    ],
+)
+def test_masks_that_share_a_part_of_their_images_names_are_left_out(image, mask):
+    images, masks = ([name.format(k) for k in range(4)] for name in (image, mask))
+    found = layout(sorted(images + masks), [], Path("set"), lambda name: b"")
+    assert [name for name, _ in found.images["train"]] == images
+    assert found.notes == [f"4 masks beside their images are left out: {', '.join(masks)}."]
+
+
+def test_few_images_with_words_of_masks_in_their_names_stay():
+    names = sorted([f"a/cat_{k}.png" for k in range(4)] + ["a/cat_mask.png", "b/mask.png", "b/dog.png"])
+    found = layout(names, [], Path("set"), lambda name: b"")
+    assert [name for name, _ in found.images["train"]] == names and found.notes == []
+
+
 def test_folders_of_systems_are_ignored(make):
     files = some("a", "b") | some("@eaDir/a", "a/@eaDir", "__MACOSX/a", "#recycle", ".thumbnails", "$RECYCLE.BIN/x")
     data = load(make(files))
