@@ -25,9 +25,11 @@ from genbench.cli.runs import is_first_process
 from genbench.core.capabilities import Classifies
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.data.base import ImageData, StreamSource
+from genbench.data.base import ImageData, Split, StreamSource
+from genbench.data.layouts import listed
 from genbench.data.loader import Unpaired, finish
 from genbench.data.module import DataModule
+from genbench.data.ranges import Range, Seen
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.expected import Held, expected
@@ -73,6 +75,7 @@ def check(
 
 def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, measured_by: Protocol) -> list[str]:
     data.prepare_data()
+    print(what_is_read(data, validated=bool(trainer.limit_val_batches)), file=sys.stderr)
     training_images(model, data)
     budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), None)
     if budget is not None and -(-budget // data.batch_size) < model.accumulate:
@@ -81,14 +84,50 @@ def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, mea
             f"`max_images` is {budget:,}, so the model would never be updated. Give a smaller `--model.accumulate` or "
             "a larger `--max_images`."
         )
-    look_at_files(data)
-    notes = validation(trainer, model, data) if trainer.limit_val_batches else []
+    notes = look_at_files(data)
+    notes += validation(trainer, model, data) if trainer.limit_val_batches else []
     why, flags = testing(measured_by, model, data)
     if why:
         notes.append(f"`test` cannot measure this model by {measured_by.name}: {why}. What can is `test {flags}`.")
     if isinstance(data, ImageData):
         data._streams.pop("test", None)  # which training does not read
     return notes
+
+
+def what_is_read(data: DataModule, *, validated: bool = True) -> str:
+    """The numbers of images and the classes of the data, as a line: no image is decoded for it.
+
+    Args:
+        data: Prepared
+        validated: Whether a validation split is read anyway
+    """
+    path = getattr(data, "path", getattr(getattr(data, "file", None), "path", None))
+    name = f"{data.name} {Path(path).resolve().name}" if isinstance(path, str | Path) else data.name
+    counts, others, paired = [], [], False
+    for stage, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        if stage == "val" and not validated:
+            continue
+        published = getattr(data, "test_images", None)
+        if stage == "test" and isinstance(published, int) and "test" in getattr(data, "own_splits", ("test",)):
+            held = Held(published)
+        else:
+            try:
+                held = _held(data, stage)
+            except UserError:
+                if stage == "train":
+                    raise
+                continue  # said where it matters
+        paired = paired or held.paired
+        counts.append(f"{held.images:,} {word}")
+        others += [f"{held.others:,} {word}"] if held.others else []
+    points = len(data.spec.shape) == 1
+    word = "points" if points else "pairs" if paired and getattr(data, "task", "none") == "none" else "images"
+    said = f"{name}: {', '.join(counts)} {word}"
+    if others:
+        said += (
+            f" of domain {getattr(data, 'wanted', 'B')}; {', '.join(others)} of domain {getattr(data, 'shown', 'A')}"
+        )
+    return f"{said}; {len(data.classes)} classes: {listed(data.classes, 8)}" if data.classes else said
 
 
 def training_images(model: GenerativeModule, data: DataModule) -> None:
@@ -120,10 +159,14 @@ def training_images(model: GenerativeModule, data: DataModule) -> None:
             )
 
 
-def look_at_files(data: DataModule) -> None:
-    """Raise UserError for a split that is not there or has classes of its own, and for a file that cannot be read."""
+def look_at_files(data: DataModule) -> list[str]:
+    """What a user must know of values that will be clipped.
+
+    Raises UserError for a split that is not there or has classes of its own, and for a file that cannot be read.
+    """
     if not isinstance(data, ImageData):
-        return
+        return []
+    notes = []
     for stage in ("train", "val", "test"):
         if stage in data.own_splits and stage != "train" and hasattr(data, "missing"):
             if data.missing():  # of a set that is fetched whole, since reading it takes long
@@ -131,12 +174,48 @@ def look_at_files(data: DataModule) -> None:
             continue
         if data.streams("train")[0].split.names is None and stage not in data.own_splits:
             continue
-        for stream in _parts(data, stage):
+        for k, stream in enumerate(_parts(data, stage)):
             began = time.monotonic()
+            kinds = _found_ranges(data, stream, k) if stage in data.own_splits and stage != "train" else []
+            seen: list[list[Seen]] = [[] for _ in kinds]
             for row in torch.linspace(0, len(stream) - 1, min(FILES, len(stream))).long().unique():
-                if stream.split.names is None or time.monotonic() - began > SECONDS:
+                if (stream.split.names is None and not kinds) or time.monotonic() - began > SECONDS:
                     break
                 stream.batch(row[None])
+                for (split, _), some in zip(kinds, seen, strict=True):
+                    some += split.look(stream.rows[row[None]].numpy())
+            notes += [
+                note
+                for (_, which), some in zip(kinds, seen, strict=True)
+                if (note := _outside(data, stage, which, some)) is not None
+            ]
+    return notes
+
+
+def _found_ranges(data: ImageData, stream: StreamSource, k: int) -> list[tuple[Split, int]]:
+    """The k-th stream's pictures, and what they are made from, whose range was found from the training images; each
+    with its place in `data.ranges()`."""
+    source = stream.split.source
+    splits = [(stream.split, k), *([(source, 1)] if source is not None else [])]
+    return [(split, which) for split, which in splits if data.range_was_found(which)]
+
+
+def _outside(data: ImageData, stage: str, which: int, seen: list[Seen]) -> str | None:
+    """What to say where values lie outside a range by more than a twentieth of it."""
+    found = list(data.ranges())
+    low, high = found[which].low, found[which].high
+    margin = (high - low) / 20
+    outside = [one for one in seen if one.low < low - margin or one.high > high + margin]
+    if not outside:
+        return None
+    least, most = min(one.low for one in outside), max(one.high for one in outside)
+    said = (
+        f"{len(outside)} of the {len(seen)} `{stage}` images of {data.kinds[which]} that were looked at, as "
+        f"{outside[0].first}, have values from {least:.10g} to {most:.10g}: what lies outside {found[which]}, "
+        "the range of the training images, is clipped. "
+    )
+    found[which] = Range(min(low, least), max(high, most))
+    return f"{said}`--data.range {data.written_range((found[0], found[1]))}` has room for all."
 
 
 def _parts(data: ImageData, stage: str) -> list[StreamSource]:

@@ -78,6 +78,11 @@ class Split:
     def name(self, row: int) -> str:
         return str(self.names[row]) if self.names is not None else f"Picture {row}"
 
+    def look(self, rows: np.ndarray) -> list[ranges.Seen]:
+        """Types and extreme values of some pictures, as they are stored."""
+        pictures, _ = _with_masks(self.pictures(rows))
+        return list(ranges.look(pictures, lambda k: self.name(int(rows[k]))))
+
 
 class _Joined:
     """rows -> pictures of several splits one after the other, one by one."""
@@ -359,6 +364,10 @@ class ImageData(DataModule):
             self._ranges = (given[0], given[1])
         return self._ranges
 
+    def range_was_found(self, which: int) -> bool:
+        """Whether the one of `ranges` comes from the values of the training images, and nobody stated it."""
+        return self.ranges()[which].low is not None and not isinstance(self._given[which], Range)
+
     def whole(self, name: str) -> tuple[Split, Range]:
         """All pictures of all own splits as one split, and the range found from all: for what is only compared."""
         splits = [self.split(stage) for stage in self.own_splits]
@@ -371,16 +380,11 @@ class ImageData(DataModule):
         if isinstance(given, Range):
             return given
 
-        def seen(chunk: Tensor) -> list[ranges.Seen]:
-            numbers = chunk.numpy()
-            pictures, _ = _with_masks(split.pictures(numbers))
-            return list(ranges.look(pictures, lambda k: split.name(int(numbers[k]))))
-
         def each() -> Iterator[ranges.Seen]:
-            yield from seen(rows[:1])
+            yield from split.look(rows[:1].numpy())
             chunks = rows[1:].split(CHUNK)
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                done = pool.map(seen, chunks)
+                done = pool.map(lambda chunk: split.look(chunk.numpy()), chunks)
                 try:
                     for some in tqdm(done, "Looking for the range", len(chunks), delay=2, leave=False, disable=None):
                         yield from some

@@ -27,7 +27,10 @@ from genbench.data.layouts import layout, listed
 from genbench.data.pictures import SEVERAL, File, Film, count_frames, joined, picture_size, read_picture
 from genbench.data.ranges import Stored
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".tga", ".avif",
+)  # fmt: skip
 
 Frames = Literal["first", "each", "channels"]
 
@@ -258,9 +261,16 @@ def expanded(
     return pictures, notes
 
 
+# folders of desktops and of network disks, with previews and deleted files
+_SYSTEM = {
+    "__MACOSX", "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found",
+    "System Volume Information",
+}  # fmt: skip
+
+
 def _hidden(name: str) -> bool:
-    """Files that a desktop leaves behind: .DS_Store, ._cat.jpg, __MACOSX/..."""
-    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
+    """Files that a system leaves behind: .DS_Store, ._cat.jpg, __MACOSX/..."""
+    return any((part.startswith(".") and part != ".") or part in _SYSTEM for part in name.split("/"))
 
 
 class _Reader:
@@ -347,7 +357,7 @@ class _Reader:
         if kind == "dicom":
             with self.whole(name) as file:
                 return medical.read_dicom(file, called, number or 0)
-        if kind is None and (number is None or not name.lower().endswith((".gif", ".webp"))):
+        if kind is None and (number is None or not name.lower().endswith((".gif", ".webp", ".avif"))):
             return read_picture(self.file(name), called, number)
         if getattr(self._last, "name", None) != name:
             self._last.name = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path, PurePosixPath
 
 from genbench.core.errors import UserError
@@ -21,8 +22,9 @@ SPLIT_FOLDERS: dict[str, Stage] = {
     "test": "test",
     "testing": "test",
 }
-# folders that hold a thousand images each: of the dataset_tool of StyleGAN and EDM, and of FFHQ
+# folders that hold a thousand images each, numbered through: of the dataset_tool of StyleGAN and EDM, and of FFHQ
 _SHARDS = re.compile(r"(?:\d{5}/img\d{8}|(\d{2})000/\1\d{3})\.\w+")
+_SHARD, _NUMBERED = re.compile(r"\d{5}"), re.compile(r"(?:img)?\d+")
 LABELS = "dataset.json"  # of the dataset_tool
 MASKS = "ground_truth"  # of MVTec
 ANNOTATIONS = "val_annotations.txt"  # of tiny-imagenet
@@ -32,11 +34,25 @@ _LIKE_SPLIT = re.compile(
     rf"[\W_]*(?:set|split|data|images?|imgs?|public|private|\d+)?|(?:images?|labels?)(?P<end>tr|ts|va)"
 )
 _ENDS: dict[str, Stage] = {"tr": "train", "ts": "test", "va": "val"}
-_IMAGES = {"image", "images", "img", "imgs"}
-_ANNOTATIONS = {
-    "annotation", "annotations", "ground_truth", "groundtruth", "gt", "label", "labels", "mask", "masks",
-    "segmentation", "segmentations", "segmentation_mask", "segmentation_masks",
+# words in names of folders, as in cars_train, bounding_box_test or trainA, by what they say
+_SPLIT_WORDS = {
+    **SPLIT_FOLDERS, "trainval": "train", "dev": "val", "eval": "val", "evaluation": "val", "holdout": "test",
+    "pred": "test", "query": "test", "gallery": "test", "unlabeled": "rest", "unlabelled": "rest", "extra": "rest",
 }  # fmt: skip
+_SPLIT_PART = re.compile(rf"(?:{'|'.join(_SPLIT_WORDS)})[\W_]*(?P<part>[a-z]|\d+)?")
+_PART = re.compile(r"(?:fold|split|part|shard|chunk|batch|subset)[\W_]*(?:\d+|[a-z])")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_IMAGES = {"image", "images", "img", "imgs", "jpeg", "jpegs", "jpg", "photo", "photos", "picture", "pictures", "rgb"}
+_ANNOTATIONS = {
+    "anno", "annos", "annot", "annotation", "annotations", "groundtruth", "gt", "label", "labels", "lbl", "mask",
+    "masks", "matte", "mattes", "seg", "segm", "segmentation", "segmentations", "trimap",
+    "trimaps", "truth",
+}  # fmt: skip
+_MASK = rf"(?:{'|'.join(sorted(_ANNOTATIONS))}|ground[ _-]truth)"
+_MASK_LAST = re.compile(rf"(?P<base>.+)[ _.-]{_MASK}(?:[ _-]?\d+)?")  # x_mask, x_gt, x_mask_1
+_MASK_FIRST = re.compile(rf"{_MASK}[ _.-](?P<base>.+)")  # mask_x
+_MASK_WORD = re.compile(rf"(?:^|[/ _.-]){_MASK}[ _.\d-]", re.I | re.M)
+_LAST_PART, _FIRST_PART = re.compile(r"[ _.-][^ _.-]*$"), re.compile(r"^[^ _.-]*[ _.-]")
 
 
 def listed(names: Sequence[object], most: int = 5) -> str:
@@ -79,8 +95,9 @@ def layout(
     Raises UserError where a layout contradicts itself.
     """
     out = Layout({})
-    names = _without_masks(images, out)
-    parts = [PurePosixPath(name).parts for name in names]
+    names = _without_mask_files(_without_masks(images, out), out)
+    # PurePosixPath is slow
+    parts = [tuple(part for part in name.split("/") if part not in ("", ".")) for name in names]
 
     def folders(depth: int) -> list[str]:
         return [found[depth] if len(found) > depth + 1 else "" for found in parts]
@@ -106,9 +123,17 @@ def layout(
     else:
         stages = ["train"] * len(names)
         _refuse_like_splits(names, parts, path)
-    _refuse_annotations(classes, names, path)
-    if all(_SHARDS.fullmatch("/".join(found[-2:])) for found in parts):
+        if labels:
+            _refuse_no_train(names, parts, depth, path)
+    _refuse_annotations(parts, path)
+    shards = _shards(classes, stages, parts)
+    if shards:
         classes = [""] * len(names)
+    elif labels and len(set(classes)) > 1 and all(_PART.fullmatch(folder.lower()) for folder in classes):
+        raise UserError(
+            f"{path} has the folders {listed(sorted(set(classes)))}, which look like parts of one set and not like "
+            "classes. Say `--data.labels false` to train on all of them, or rename them to train, val and test."
+        )
     for stage, name, folder in zip(stages, names, classes, strict=True):
         out.images.setdefault(stage, []).append((name, folder))
     if labels:
@@ -122,6 +147,11 @@ def layout(
                 for stage, some in out.images.items()
             }
         known = classes_of(out.images["train"])
+        if shards > 1 and numbers is None:
+            out.notes.append(
+                f"the {shards} folders with numbers for names are taken as shards of one set, so no folder is a class. "
+                "Rename them where they are classes."
+            )
         if "" in known and len(known) > 1:
             loose = [name for name, folder in out.images["train"] if not folder]
             out.notes.append(
@@ -133,8 +163,25 @@ def layout(
     return out
 
 
+def _shards(classes: Sequence[str], stages: Sequence[Stage | None], parts: Sequence[tuple[str, ...]]) -> int:
+    """The number of folders, where all are shards: numbers of five digits, of images that are numbered through."""
+    folders = set(classes)
+    if all(_SHARDS.fullmatch("/".join(found[-2:])) for found in parts):
+        return len(folders)
+    if not all(_SHARD.fullmatch(folder) for folder in folders):
+        return 0
+    numbers = [(stage, found[-1].rpartition(".")[0]) for stage, found in zip(stages, parts, strict=True)]
+    through = all(_NUMBERED.fullmatch(number) for _, number in numbers) and len(set(numbers)) == len(numbers)
+    return len(folders) if through else 0
+
+
+def _words(folder: str) -> list[str]:
+    """leftImg8bit -> left, img, bit"""
+    return [word.lower() for word in _WORDS.findall(folder)]
+
+
 def _like_split(folder: str) -> Stage | None:
-    """The split that a folder's name seems to mean."""
+    """The split that all of a folder's name seems to mean."""
     found = _LIKE_SPLIT.fullmatch(folder.lower())
     if not found:
         return None
@@ -145,27 +192,122 @@ def _refuse_like_splits(names: Sequence[str], parts: Sequence[tuple[str, ...]], 
     """Raise UserError where folders seem to be splits and were not read as such: all would be trained on."""
     for depth in range(max(map(len, parts)) - 1):
         folders = [found[depth] if len(found) > depth + 1 else "" for found in parts]
-        like = {stage: folder for folder in sorted(set(folders)) if (stage := _like_split(folder))}
-        if "train" in like and len(like) > 1:
+        every = sorted({*folders} - {""})
+        like = {folder: stage for folder in every if (stage := _like_split(folder))}
+        worded = like | {
+            folder: found[0]
+            for folder in every
+            if (found := [_SPLIT_WORDS[w] for w in _words(folder) if w in _SPLIT_WORDS])
+        }
+        if 2 * len(worded) > len(every):  # else one of many classes may be called so
+            like = worded
+        kinds = {*like.values()}
+        if "train" in kinds and len(kinds) > 1:
             stray = next(
-                name for name, folder in zip(names, folders, strict=True) if folder.lower() not in SPLIT_FOLDERS
+                (name for name, folder in zip(names, folders, strict=True) if folder.lower() not in SPLIT_FOLDERS),
+                names[0],
             )
             raise UserError(
-                f"{path} has the folders {' and '.join(sorted(like.values()))}, which look like splits, and {stray} "
+                f"{path} has the folders {' and '.join(like)}, which look like splits, and {stray} "
                 "lies in none that is called train, val or test. Rename or move it, or give the path of one folder."
+                + _of_domains(like)
             )
 
 
-def _refuse_annotations(classes: Sequence[str], names: Sequence[str], path: Path) -> None:
-    """Raise UserError where class folders are called images and masks: masks would be trained on as a class."""
-    places = {folder.lower(): name for name, folder in zip(names, classes, strict=True)}
-    images, others = sorted(_IMAGES & places.keys()), sorted(_ANNOTATIONS & places.keys())
-    if images and others:
-        raise UserError(
-            f"{path} has the folders {images[0]} and {others[0]}, as of {places[images[0]]} and "
-            f"{places[others[0]]}: they look like images and their annotations, and not like classes. Give the path of "
-            f"{images[0]} alone, or move {others[0]} away."
-        )
+def _refuse_no_train(names: Sequence[str], parts: Sequence[tuple[str, ...]], depth: int, path: Path) -> None:
+    """Raise UserError where all folders of a depth are splits, or parts of them, and none is for training."""
+    for level in range(depth, max(map(len, parts)) - 1):
+        folders = sorted({found[level] if len(found) > level + 1 else "" for found in parts})
+        if not all(_SPLIT_PART.fullmatch(folder.lower()) for folder in folders):
+            continue
+        stages = {SPLIT_FOLDERS.get(folder.lower()) for folder in folders}
+        if stages != {"train"}:
+            raise UserError(
+                f"{path} has the folders {' and '.join(folders)}, which look like splits, and none is called train. "
+                "Rename the one to train on, or give the path of one folder." + _of_domains(folders)
+            )
+
+
+def _of_domains(folders: Iterable[str]) -> str:
+    if all(_words(folder)[-1:] in (["a"], ["b"]) for folder in folders):
+        return " Two domains of images are read by `--data UnpairedFolder` and `--data PairedFolder`."
+    return ""
+
+
+def _refuse_annotations(parts: Sequence[tuple[str, ...]], path: Path) -> None:
+    """Raise UserError where masks lie in a folder beside that of their images: they would be trained on."""
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for folders in {found[:-1] for found in parts}:
+        beside.setdefault(folders, set()).add("")
+        for k, folder in enumerate(folders):
+            beside.setdefault(folders[:k], set()).add(folder)
+    for parent, found in sorted(beside.items()):
+        masks = sorted(folder for folder in found if _ANNOTATIONS & {*_words(folder)})
+        others = sorted(found - {*masks})
+        images = [folder for folder in others if _IMAGES & {*_words(folder)}]
+        two = len(masks) == len(others) == 1 and masks[0].lower() not in others[0].lower()  # not mask and nomask
+        alike = two and _named_alike(parts, (*parent, others[0]), (*parent, masks[0]))
+        if masks and (images or alike):
+            image = "/".join((*parent, (images or others)[0])).rstrip("/") or "the others"
+            mask = "/".join((*parent, masks[0]))
+            raise UserError(
+                f"{path} has the folders {image} and {mask}, which look like images and their annotations, and not "
+                f"like classes. Give the path of {image} alone, or move {mask} away."
+            )
+
+
+def _named_alike(parts: Sequence[tuple[str, ...]], images: tuple[str, ...], masks: tuple[str, ...]) -> bool:
+    """Whether half of the files of a folder of masks, or more, are called as images of another."""
+
+    def stems(folder: tuple[str, ...]) -> set[str]:
+        if not folder[-1]:  # files beside the folder of masks
+            found = [names[-1] for names in parts if names[:-1] == folder[:-1]]
+        else:
+            found = [names[-1] for names in parts if names[: len(folder)] == folder and len(names) > len(folder)]
+        return {_stem(name) for name in found}
+
+    of_images, of_masks = stems(images), stems(masks)
+    alike = [stem for stem in of_masks if stem in of_images or _base(stem) in of_images]
+    return 2 * len(alike) >= len(of_masks)
+
+
+def _stem(name: str) -> str:
+    """What a file is called without its extension, in small letters."""
+    return name.lower().removesuffix(".gz").rpartition(".")[0]
+
+
+def _base(stem: str) -> str | None:
+    """x of x_mask or mask_x, "" of mask alone; None of another name."""
+    found = _MASK_LAST.fullmatch(stem) or _MASK_FIRST.fullmatch(stem)
+    if found:
+        return found["base"].strip(" _.-")
+    return "" if stem in _ANNOTATIONS else None
+
+
+def _without_mask_files(names: Sequence[str], out: Layout) -> list[str]:
+    """Those that are not called as the mask of an image in the same folder: x_mask.png beside x.png.
+
+    Beside x_t1, image_x, or image alone too (x_seg, mask_x and mask), for volumes, and where a third of all are such.
+    """
+    if not _MASK_WORD.search("\n".join(names)):
+        return list(names)
+    places = [(name.rpartition("/")[0], _stem(name.rpartition("/")[2])) for name in names]
+    bases = [_base(stem) for _, stem in places]
+    images = {place for place, base in zip(places, bases, strict=True) if base is None}
+    kin = {
+        (folder, base) for folder, stem in images for part in (_LAST_PART, _FIRST_PART) for base in [part.sub("", stem)]
+    }
+    kin |= {(folder, "") for folder, stem in images if stem.isalpha()}
+    surely, likely, volume = [], [], []
+    for name, (folder, _), base in zip(names, places, bases, strict=True):
+        surely.append(base is not None and (folder, base) in images)
+        likely.append(base is not None and (folder, base) in kin)
+        volume.append(name.lower().endswith((".nii", ".nii.gz")))
+    many = 3 * sum(likely) >= len(names)
+    left = [a or (b and (many or c)) for a, b, c in zip(surely, likely, volume, strict=True)]
+    if masks := list(compress(names, left)):
+        out.notes.append(f"{len(masks)} masks beside their images are left out: {listed(masks)}.")
+    return [name for name, mask in zip(names, left, strict=True) if not mask]
 
 
 def _without_masks(images: Sequence[str], out: Layout) -> list[str]:

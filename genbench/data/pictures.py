@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -15,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from genbench.core.errors import UserError
 from genbench.core.files import ordinary
 from genbench.data import tiff
-from genbench.data.ranges import DTYPE, Negative, Range, Stored, pixels
+from genbench.data.ranges import DTYPE, Levels, Negative, Range, Stored, pixels
 
 How = Literal["crop", "pad", "stretch", "none"]
 Pictures = np.ndarray | Iterable[Stored]
@@ -23,7 +25,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what such files begin with, b
 
 
 File = str | Path | Callable[[], BinaryIO]  # a path, or what opens it
-SEVERAL = (".gif", ".tif", ".tiff", ".webp")  # names of files that often have several frames
+SEVERAL = (".gif", ".tif", ".tiff", ".webp", ".avif")  # names of files that often have several frames
 
 
 def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
@@ -46,6 +48,8 @@ def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
             )
         if frame:
             image.seek(frame)
+        if image.format == "PPM" and image.tile[0].codec_name != "raw" and image.tile[0].args[-1] != 255:
+            return _stated_levels(file, image)
         if image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile) and image.mode != "I;16":
             if frame:
                 raise ValueError("frames of 16-bit color are not read; save them as files")
@@ -100,6 +104,25 @@ def _scientific(file: File, image: Image.Image | None, page: int) -> Stored:
         return tiff.by_pillow(image, f"{error}: `pip install imagecodecs`")
 
 
+def _stated_levels(file: File, image: Image.Image) -> np.ndarray | Levels:
+    """[H, W] or [H, W, 3] of a PGM or PPM whose largest value is not 255: Pillow scales these, and cuts some to 8 bits.
+
+    Raises ValueError where it ends early.
+    """
+    codec, _, offset, (mode, white) = image.tile[0]
+    shape = (image.height, image.width, 3) if mode == "RGB" else (image.height, image.width)
+    count, kind = math.prod(shape), np.dtype("u1" if white < 256 else "u2")
+    with _binary(file) as stream:
+        stream.seek(offset)
+        if codec == "ppm_plain":
+            numbers = re.sub(rb"#[^\r\n]*", b"", stream.read()).split()[:count]
+            array = np.array(numbers, dtype=np.int64).astype(kind)
+        else:
+            array = np.frombuffer(stream.read(count * kind.itemsize), kind.newbyteorder(">")).astype(kind)
+    array = array.reshape(shape)
+    return array if white == 65535 else Levels(array, white)
+
+
 def _deep_png(file: File, image: Image.Image) -> np.ndarray:
     """uint16 [H, W, C] of a PNG of which Pillow keeps 8 bits."""
     import torch
@@ -148,7 +171,7 @@ def columns(picture: Stored, left: int, right: int) -> Stored:
     if isinstance(picture, Image.Image):
         return picture.crop((left, 0, right, picture.height))
     part = pixels(picture)[:, left:right]
-    return Negative(part) if isinstance(picture, Negative) else part
+    return replace(picture, pixels=part) if isinstance(picture, Negative | Levels) else part
 
 
 def joined(frames: Sequence[Stored], name: str) -> Stored:

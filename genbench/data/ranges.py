@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -29,7 +29,15 @@ class Negative:
     pixels: np.ndarray
 
 
-Stored = Image.Image | np.ndarray | Negative  # one picture as a file keeps it
+@dataclass(frozen=True)
+class Levels:
+    """A picture as it is stored, whose file states which value is white, in place of the largest of its type."""
+
+    pixels: np.ndarray
+    white: int
+
+
+Stored = Image.Image | np.ndarray | Negative | Levels  # one picture as a file keeps it
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class Range:
         """An image of mode L or RGB of one picture: an image, or an array [H, W] or [H, W, C]."""
         if isinstance(picture, Image.Image) and self.low is None and self.only in (None, "uint8"):
             return picture
+        if isinstance(picture, Levels) and self.low is None:
+            return replace(self, low=0, high=picture.white).apply(picture.pixels, name)
         levels = self.levels(pixels(picture)[None], lambda k: name)[0]
         if isinstance(picture, Negative):
             levels = 255 - levels
@@ -106,7 +116,7 @@ DARK = 32  # of 255: pictures of no larger value look black; numbers of classes 
 
 def pixels(picture: Stored) -> np.ndarray:
     """The values of one picture as they are stored."""
-    return picture.pixels if isinstance(picture, Negative) else np.asarray(picture)
+    return picture.pixels if isinstance(picture, Negative | Levels) else np.asarray(picture)
 
 
 def _no_number(name: str) -> UserError:
@@ -215,17 +225,22 @@ def _two_numbers(value: str | Sequence[float], wrong: str) -> tuple[float, float
 
 @dataclass
 class Seen:
-    """The types and the extreme values of pictures."""
+    """The types and the extreme values of pictures; `white` where their files state it."""
 
     kind: np.dtype
     low: float
     high: float
     first: str  # picture of that type
+    white: int | None = None
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return type_range(self.kind) if self.white is None else (0, self.white)
 
     @property
     def part(self) -> float:
         """Share of the type's range from the smallest value to the largest."""
-        smallest, largest = type_range(self.kind)
+        smallest, largest = self.ends
         return (self.high - self.low) / (largest - smallest)
 
     @property
@@ -235,7 +250,7 @@ class Seen:
             return True
         if self.kind.kind == "f":
             return False
-        return self.high >= DARK if self.kind == np.uint8 else self.part >= 0.5
+        return self.high >= DARK if self.kind == np.uint8 and self.white is None else self.part >= 0.5
 
 
 def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) -> Iterator[Seen]:
@@ -249,7 +264,9 @@ def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) ->
             raise _no_number(name(k))
         if np.isinf(low) or np.isinf(high):
             raise UserError(f"{name(k)} has infinite values. State `--data.range LOW,HIGH`, to which they are clipped.")
-        yield Seen(np.dtype(array.dtype.newbyteorder("=")), low.item(), high.item(), name(k))
+        yield Seen(
+            np.dtype(array.dtype.newbyteorder("=")), low.item(), high.item(), name(k), getattr(picture, "white", None)
+        )
 
 
 def _usual(seen: Seen) -> tuple[int, int] | None:
@@ -280,6 +297,7 @@ def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str
         elif given is None and one.kind != whole.kind:
             Range(only=whole.kind.name).levels(np.zeros((1, 1, 1), one.kind), lambda k, one=one: one.first)
         whole.low, whole.high = min(whole.low, one.low), max(whole.high, one.high)
+        whole.white = None if None in (whole.white, one.white) else max(whole.white, one.white)
         if given is None and whole.full:
             return Range(only=whole.kind.name), None
     assert whole is not None, "a training split has pictures"
@@ -291,7 +309,7 @@ def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str
             f"{usual[0]},{usual[1]} become black and white, as is usual. Say `--data.range LOW,HIGH` or `data` to "
             "change it."
         )
-    if given is None and whole.kind == np.uint8 and whole.high > 1:
+    if given is None and whole.kind == np.uint8 and whole.high > 1 and whole.white is None:
         return Range(only=only), (
             f"{data} has 8-bit pictures of values from {values} alone, which are nearly black. Say `--data.range data` "
             "if they are numbers of classes or levels, and not such pictures."
@@ -306,14 +324,15 @@ def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str
     found = Range(whole.low, whole.high, only)
     if given is not None:
         return found, f"{data}: data.range is `data`: {values} become black and white."
-    if whole.kind == np.uint8:
+    if whole.kind == np.uint8 and whole.high <= 1:
         why = "has 8-bit pictures of 0 and 1 alone"
     elif whole.kind.kind == "f":
         why = f"has floating-point pictures ({whole.kind}) of values from {values}"
     else:
-        smallest, largest = type_range(whole.kind)
+        smallest, largest = whole.ends
+        holder = "type holds" if whole.white is None else "files call black and white"
         why = (
-            f"has {whole.kind} pictures of values from {values}, less than half of what the type holds "
+            f"has {whole.kind} pictures of values from {values}, less than half of what the {holder} "
             f"({smallest} to {largest})"
         )
     return found, (

@@ -24,7 +24,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # of the tag PhotometricInterpretat
 REDUCED, MASK = 1, 4  # bits of the tag NewSubfileType: a page that is a thumbnail or a mask of another
 
 # tags
-_BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA, _FORMAT = 258, 262, 274, 338, 339
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT = 258, 262, 274, 277, 338, 339
 _KNOWN = (0, 1, 2, 3, 5, 6)  # to Pillow: gray, RGB, palette, CMYK, YCbCr; it reads the colors of LAB otherwise
 _KINDS = {
     (8, 2): "int8", (12, 1): "uint16", (16, 1): "uint16", (16, 2): "int16", (32, 1): "uint32", (32, 2): "int32",
@@ -36,7 +36,9 @@ def ordinary(image: Image.Image) -> bool:
     """Whether Pillow reads the page right that it stands at."""
     bits, formats = (_values(image, tag) for tag in (_BITS, _FORMAT))
     photometric = image.tag_v2.get(_PHOTOMETRIC, BLACK_IS_ZERO)
-    channels = photometric <= BLACK_IS_ZERO and 0 in _values(image, _EXTRA)  # which Pillow drops, or takes as opacity
+    samples, extra = _values(image, _SAMPLES)[0], _values(image, _EXTRA, ())
+    plain = photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or samples - len(extra) in (1, 3)
+    channels = 0 in extra or not plain  # which Pillow drops, or takes as opacity
     return max(bits) <= 8 and set(formats) <= {1} and photometric in _KNOWN and not channels
 
 
@@ -45,8 +47,8 @@ def inverted(image: Image.Image) -> bool:
     return image.mode == "L" and image.tag_v2.get(_PHOTOMETRIC) == WHITE_IS_ZERO
 
 
-def _values(image: Image.Image, tag: int) -> tuple[int, ...]:
-    found = image.tag_v2.get(tag, 1)
+def _values(image: Image.Image, tag: int, default: int | tuple[int, ...] = 1) -> tuple[int, ...]:
+    found = image.tag_v2.get(tag, default)
     return found if isinstance(found, tuple) else (found,)
 
 
@@ -124,8 +126,10 @@ def _colors(array: np.ndarray, extra: list[int]) -> np.ndarray:
     if extra == [0, 0] and array.shape[-1] == 3:  # three channels that are not called red, green and blue
         return array
     colors = array.shape[-1] - len(extra)
-    if colors not in (1, 3) or (0 in extra and (colors, len(extra)) != (3, 1)):
-        raise ValueError(f"it has {array.shape[-1]} channels; a picture has 1 (gray) or 3 (RGB)")
+    if colors not in (1, 3) or 0 in extra:  # 0: nobody knows what
+        raise ValueError(
+            f"it has {array.shape[-1]} channels; a picture has 1 (gray) or 3 (RGB), and opacity that is marked as such"
+        )
     if 2 in extra:  # opacity, and colors that do not know of it
         return array[..., [*np.arange(colors), colors + extra.index(2)]]
     if 1 in extra:  # colors multiplied by the opacity

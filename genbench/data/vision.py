@@ -27,6 +27,7 @@ class TorchvisionData(ImageData):
     dataset: str  # name of the class in torchvision.datasets
     source_page: str  # where a person finds the files
     files: tuple[str, ...]  # what must lie below the root
+    test_images: int  # as published: known without reading them
 
     def which(self, stage: Stage) -> dict[str, Any]:
         """The arguments by which torchvision tells the splits apart."""
@@ -83,6 +84,7 @@ class MNIST(TorchvisionData):
     """Handwritten digits (LeCun et al. 1998): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
 
     dataset = "MNIST"
+    test_images = 10_000
     source_page = "https://ossci-datasets.s3.amazonaws.com/mnist/"
     files = _idx_files("MNIST")
     classes = _DIGITS
@@ -95,6 +97,7 @@ class FashionMNIST(TorchvisionData):
     """Articles of clothing (Xiao et al. 2017): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
 
     dataset = "FashionMNIST"
+    test_images = 10_000
     source_page = "https://github.com/zalandoresearch/fashion-mnist"
     files = _idx_files("FashionMNIST")
     classes = (
@@ -117,6 +120,7 @@ class KMNIST(TorchvisionData):
     """Cursive Japanese characters (Clanuwat et al. 2018): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
 
     dataset = "KMNIST"
+    test_images = 10_000
     source_page = "http://codh.rois.ac.jp/kmnist/"
     files = _idx_files("KMNIST")
     classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
@@ -133,6 +137,9 @@ _EMNIST_CLASSES = {
     "digits": _DIGITS,
     "mnist": _DIGITS,
 }
+_EMNIST_TEST = {
+    "balanced": 18_800, "byclass": 116_323, "bymerge": 116_323, "digits": 40_000, "letters": 20_800, "mnist": 10_000,
+}  # fmt: skip
 _EMNIST_CLASSES["balanced"] = _EMNIST_CLASSES["bymerge"]
 
 
@@ -159,6 +166,7 @@ class EMNIST(TorchvisionData):
             raise UserError(f"data.split is {split}; EMNIST has {', '.join(_EMNIST_CLASSES)}.")
         self.variant = split
         self.classes = _EMNIST_CLASSES[split]
+        self.test_images = _EMNIST_TEST[split]
         self.files = _idx_files("EMNIST", f"emnist-{split}-train-", f"emnist-{split}-test-")
 
     def which(self, stage: Stage) -> dict[str, Any]:
@@ -174,6 +182,7 @@ class CIFAR10(TorchvisionData):
     """Animals and vehicles (Krizhevsky 2009): 50,000 + 10,000 images, 32×32 RGB, 10 classes."""
 
     dataset = "CIFAR10"
+    test_images = 10_000
     source_page = "https://www.cs.toronto.edu/~kriz/cifar.html"
     files = tuple(
         f"cifar-10-batches-py/{name}"
@@ -187,6 +196,7 @@ class CIFAR100(TorchvisionData):
     """Things of 100 kinds (Krizhevsky 2009): 50,000 + 10,000 images, 32×32 RGB."""
 
     dataset = "CIFAR100"
+    test_images = 10_000
     source_page = "https://www.cs.toronto.edu/~kriz/cifar.html"
     files = ("cifar-100-python/train", "cifar-100-python/test", "cifar-100-python/meta")
     classes = tuple(
@@ -205,6 +215,7 @@ class SVHN(TorchvisionData):
     """House numbers, cropped to digits (Netzer et al. 2011): 73,257 + 26,032 images, 32×32 RGB."""
 
     dataset = "SVHN"
+    test_images = 26_032
     source_page = "http://ufldl.stanford.edu/housenumbers/"
     files = ("train_32x32.mat", "test_32x32.mat")
     classes = _DIGITS
@@ -224,6 +235,7 @@ class STL10(TorchvisionData):
     """
 
     dataset = "STL10"
+    test_images = 8_000
     source_page = "https://cs.stanford.edu/~acoates/stl10/"
     files = tuple(f"stl10_binary/{name}.bin" for name in ("train_X", "train_y", "unlabeled_X", "test_X", "test_y"))
     classes = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -252,6 +264,7 @@ class CelebA(TorchvisionData):
     """
 
     dataset = "CelebA"
+    test_images = 19_962
     source_page = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
     files = tuple(
         f"celeba/{name}"

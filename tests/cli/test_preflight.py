@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from lightning import Trainer
 from PIL import Image
@@ -19,7 +20,7 @@ from genbench.cli import preflight
 from genbench.core import checkpoint
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.data import Digits, ImageFolder, Shapes, UnpairedFolder
+from genbench.data import MNIST, ArrayImages, Digits, Grid, ImageFolder, PairedFolder, Shapes, Split, UnpairedFolder
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.models import DCGAN, VAE, ConditionalGAN, CycleGAN, SemiSupervisedGAN
@@ -62,6 +63,51 @@ def at(folder, *callbacks, **settings):
 def checked(folder, model, data, protocol="fid10k-test", **settings):
     torch.manual_seed(0)
     preflight.check(at(folder, **settings), model, data, protocol)
+
+
+# ---- what is read ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_read_is_said_in_numbers_and_classes(tmp_path):
+    cars = pictures(tmp_path / "cars", **{f"train/{c}": 400 for c in "abc"}, **{"test/a": 10})
+    data = ImageFolder(str(cars), size=16, val_size=133)
+    assert preflight.what_is_read(data) == (
+        "ImageFolder cars: 1,067 training, 133 validation, 10 test images; 3 classes: a, b, c"
+    )
+    data = ImageFolder(str(cars), size=16, val_size=133, subset=30, labels=False)
+    assert preflight.what_is_read(data) == "ImageFolder cars: 30 training, 133 validation, 10 test images"
+
+
+def test_what_was_read_of_pairs_and_domains_is_said(tmp_path):
+    path = pictures(tmp_path / "in", trainA=20, trainB=30, testA=4, testB=5)
+    assert preflight.what_is_read(UnpairedFolder(str(path), size=16, direction="BtoA")) == (
+        "UnpairedFolder in: 18 training, 2 validation, 4 test images of domain A; 27 training, 3 validation, 5 test of "
+        "domain B"
+    )
+    path = pictures(tmp_path / "pairs", A=20, B=20)
+    assert preflight.what_is_read(PairedFolder(str(path), size=16)) == (
+        "PairedFolder pairs: 16 training, 2 validation, 2 test pairs"
+    )
+
+
+def test_at_most_eight_classes_are_named_and_points_are_called_so():
+    said = preflight.what_is_read(Grid(train_images=1000, val_images=20, test_images=30))
+    assert said == (
+        "Grid: 1,000 training, 20 validation, 30 test points; 25 classes: 0, 1, 2, 3, 4, 5, 6, 7 and 17 more"
+    )
+
+
+def test_a_split_that_is_fetched_whole_is_counted_without_being_read(monkeypatch):
+    data = MNIST(val_size=2)
+    few = Split(12, np.zeros((12, 28, 28), np.uint8).__getitem__, label=torch.arange(12) % 10)
+    monkeypatch.setattr(data, "split", {"train": few}.__getitem__)
+    assert preflight.what_is_read(data).startswith("MNIST: 10 training, 2 validation, 10,000 test images; 10 classes")
+
+
+def test_what_was_read_is_said_before_training(tmp_path, offline, capsys):
+    data = ImageFolder(str(pictures(tmp_path / "in", train=40, val=10, test=5)), size=16, batch_size=4)
+    checked(tmp_path, DCGAN(data.spec, **TINY), data)
+    assert "ImageFolder in: 40 training, 10 validation, 5 test images\n" in capsys.readouterr().err
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -245,6 +291,50 @@ def test_what_was_read_before_training_is_not_read_again(tmp_path, monkeypatch):
     assert read.count("train") == 1
     whole = Digits(size=16).source("train")
     assert torch.equal(data.source("train").everything.image, whole.everything.image)
+
+
+def deep(path, **highest):
+    """A folder of TIFF with values from 0 to a highest one in each; returns the path."""
+    for name, high in highest.items():
+        (path / name).mkdir(parents=True)
+        for k in range(20):
+            picture = np.random.default_rng(k).integers(0, high + 1, (16, 16), dtype=np.uint16)
+            picture[0, :2] = 0, high
+            tifffile.imwrite(path / name / f"{k}.tif", picture)
+    return path
+
+
+def test_values_outside_the_range_of_the_training_images_are_said_with_a_range_that_holds_them(tmp_path):
+    data = ImageFolder(str(deep(tmp_path, train=4080, val=4100, test=8160)), size=16, batch_size=4)
+    (note,) = preflight.look_at_files(data)
+    for part in ("20 of the 20 `test` images", "from 0 to 8160", "outside 0,4080", "`--data.range 0,8160` has room"):
+        assert part in note
+    data = ImageFolder(str(tmp_path), size=16, batch_size=4, range="0,4080")
+    assert preflight.look_at_files(data) == []  # as it was asked for
+
+
+def test_masks_of_0_and_1_beside_test_masks_of_0_and_255_are_said(tmp_path):
+    for split, white in {"train": 1, "test": 255}.items():
+        (tmp_path / split).mkdir()
+        for k in range(20):
+            Image.fromarray(np.eye(16, dtype=np.uint8) * np.uint8(white)).save(tmp_path / split / f"{k}.png")
+    (note,) = preflight.look_at_files(ImageFolder(str(tmp_path), size=16, batch_size=4))
+    assert "from 0 to 255: what lies outside 0,1, the range" in note and "`--data.range 0,255` has room" in note
+
+
+def test_values_outside_the_range_of_one_domain_are_said_of_it(tmp_path):
+    path = deep(tmp_path, trainA=1000, trainB=4080, testA=2000, testB=4080)
+    for kind in (PairedFolder, UnpairedFolder):
+        for direction in ("AtoB", "BtoA"):
+            (note,) = preflight.look_at_files(kind(str(path), size=16, batch_size=4, direction=direction))
+            assert f"of Domain A of {kind.__name__}" in note and "`--data.range 0,2000/0,4080` has room" in note
+
+
+def test_values_of_arrays_outside_the_range_are_said_too(tmp_path):
+    values = np.random.default_rng(0).integers(0, 1001, (40, 16, 16), dtype=np.uint16)
+    np.savez(tmp_path / "a.npz", train_images=values, test_images=values * 3)
+    (note,) = preflight.look_at_files(ArrayImages(str(tmp_path / "a.npz"), batch_size=4))
+    assert "40 of the 40 `test` images" in note and "`--data.range 0,3000` has room" in note
 
 
 # ---- disk -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from genbench.core.errors import UserError
 from genbench.data import ImageFolder
@@ -29,6 +29,26 @@ def load(path, **kwargs):
 def numbers(data, stage):
     source = data.source(stage)
     return source.batch(torch.arange(len(source))).image[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("ending", "saved", "within"),
+    [
+        (".jfif", {"format": "JPEG", "quality": 100}, 2),
+        (".jpe", {"format": "JPEG", "quality": 100}, 2),
+        (".tga", {}, 0),
+        (".pnm", {}, 0),
+        (".avif", {"quality": 100}, 2),
+    ],
+)
+def test_other_names_and_formats_of_images_are_read(tmp_path, ending, saved, within):
+    if ending == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    for k in range(4):
+        picture(60 * k).save(tmp_path / f"{k}{ending}", **saved)
+    data = load(str(tmp_path))
+    reds = sorted(number for stage in ("train", "val", "test") for number in numbers(data, stage))
+    assert len(reds) == 4 and max(abs(red - 60 * k) for k, red in enumerate(reds)) <= within
 
 
 def test_class_folders_are_labels_in_alphabetical_order(make):

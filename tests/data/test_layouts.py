@@ -1,12 +1,15 @@
 """The folders and zips that data sets come in."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from kinds import everything
 
 from genbench.core.errors import UserError
 from genbench.data import ImageFolder
+from genbench.data.layouts import layout
 
 
 def load(path, **kwargs):
@@ -188,6 +191,13 @@ def some(*folders, each=10):
         (some("imagesTr", "imagesTs"), "imagesTr and imagesTs"),
         (some("images/train", "images/val", "other"), "train and val"),
         (some("bottle/train/good", "bottle/test/good") | {"overview.png": 1}, "overview.png lies in none"),
+        (some("seg_train/sea", "seg_train/wood", "seg_test/sea", "seg_pred"), "seg_pred and seg_test and seg_train"),
+        (some("DIV2K_train_HR", "DIV2K_valid_HR"), "DIV2K_train_HR and DIV2K_valid_HR"),
+        (some("bounding_box_train", "bounding_box_test", "query", "gt_bbox"), "bounding_box_train and query"),
+        (some("train/a", "train/b", "dev/a", "dev/b"), "train and dev"),
+        (some("train", "holdout"), "train and holdout"),
+        (some("trainA", "trainB", "testA", "testB"), "`--data UnpairedFolder`"),
+        (some("a/b/c/train", "a/d/e/test"), "test and train"),
     ],
 )
 @pytest.mark.parametrize("labels", [True, False])
@@ -204,6 +214,113 @@ def test_folders_of_images_and_of_masks_are_no_classes(make, folders):
         load(make(some(*folders)))
 
 
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (("val/a", "val/b", "test/a"), "test and val, which look like splits, and none is called train"),
+        (("test/a", "test/b"), "the folders test"),
+        (("cat/test", "dog/test"), "none is called train"),
+        (("trainA", "trainB"), "`--data UnpairedFolder`"),
+        (("train1", "train2"), "train1 and train2"),
+        (("fold_1/a", "fold_1/b", "fold_2/a"), "fold_1, fold_2, which look like parts of one set"),
+        (("fold1/train", "fold1/test", "fold2/train", "fold2/test"), "fold1, fold2, which look like parts"),
+        (("train/part1", "train/part2", "test/part1"), "part1, part2, which look like parts"),
+    ],
+)
+def test_splits_without_one_to_train_on_and_parts_of_a_set_are_no_classes(make, folders, named):
+    path = make(some(*folders))
+    with pytest.raises(UserError, match=named):
+        load(path)
+    assert load(path, labels=False).classes == ()
+
+
+def test_classes_with_words_of_splits_and_masks_in_their_names_stay_classes(make, tmp_path):
+    for k, names in enumerate(
+        [
+            ("bullet_train", "steam_train"),
+            ("bus", "road", "test_tube", "train_station"),
+            ("crash_test", "stress_test"),
+            ("with_mask", "without_mask"),
+            ("mask", "nomask"),
+            ("A", "B"),
+        ]
+    ):
+        assert load(make({f"{k}/{name}": content for name, content in some(*names).items()})).classes == names
+        shutil.rmtree(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("JPEGImages", "SegmentationClass", "SegmentationObject"),
+        ("leftImg8bit/train/a", "leftImg8bit/val/a", "gtFine/train/a", "gtFine/val/a"),
+        ("candle/Data/Images/Normal", "candle/Data/Masks/Anomaly", "pcb/Data/Images/Normal"),
+        ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno/0"),
+        ("original", "masks"),  # by the names of the files
+        (".", "masks"),
+    ],
+)
+@pytest.mark.parametrize("labels", [True, False])
+def test_folders_of_masks_beside_images_are_refused(make, folders, labels):
+    with pytest.raises(UserError, match="look like images and their annotations"):
+        load(make(some(*folders)), labels=labels)
+
+
+@pytest.mark.parametrize("mask", ["{} (1)_mask.png", "{} (1)_mask_1.png", "{} (1)_GT.png", "{} (1)-Segmentation.png"])
+def test_masks_beside_their_images_are_left_out_and_counted(make, mask):
+    images = {f"{c}/{c} (1).png": red for c, red in {"cat": 10, "dog": 20}.items()}
+    more = {f"{c}/{k}_mask.png": 30 for c in ("cat", "dog") for k in range(4)}  # of which there is no image
+    masks = {f"{c}/{mask.format(c)}": 200 for c in ("cat", "dog")}
+    with pytest.warns(UserWarning, match="2 masks beside their images are left out: cat/cat"):
+        data = load(make(images | more | masks))
+    assert data.classes == ("cat", "dog")
+    reds = everything(data, ["train", "val", "test"])[0][:, 0, 0, 0]
+    assert sorted(set(reds.tolist())) == [10, 20, 30] and len(reds) == 10
+
+
+def test_masks_of_volumes_are_left_out_by_their_series():
+    names = [f"p{k}/p{k}_{kind}.nii.gz" for k in range(2) for kind in ("seg", "t1", "t2")]
+    found = layout(names, names, Path("brats"), lambda name: b"")
+    assert [name for name, _ in found.images["train"]] == [name for name in names if "seg" not in name]
+    assert found.notes == ["2 masks beside their images are left out: p0/p0_seg.nii.gz, p1/p1_seg.nii.gz."]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("a/{}_sat.jpg", "a/{}_mask.png"),
+        ("a/image_{}.png", "a/mask_{}.png"),
+        ("a/volume-{}.nii", "a/segmentation-{}.nii"),
+        ("case{}/imaging.nii.gz", "case{}/segmentation.nii.gz"),
+        ("case{}/image.png", "case{}/label.png"),
+    ],
+)
+def test_masks_that_share_a_part_of_their_images_names_are_left_out(image, mask):
+    images, masks = ([name.format(k) for k in range(4)] for name in (image, mask))
+    found = layout(sorted(images + masks), [], Path("set"), lambda name: b"")
+    assert [name for name, _ in found.images["train"]] == images
+    assert found.notes == [f"4 masks beside their images are left out: {', '.join(masks)}."]
+
+
+def test_few_images_with_words_of_masks_in_their_names_stay():
+    names = sorted([f"a/cat_{k}.png" for k in range(4)] + ["a/cat_mask.png", "b/mask.png", "b/dog.png"])
+    found = layout(names, [], Path("set"), lambda name: b"")
+    assert [name for name, _ in found.images["train"]] == names and found.notes == []
+
+
+def test_folders_of_systems_are_ignored(make):
+    files = some("a", "b") | some("@eaDir/a", "a/@eaDir", "__MACOSX/a", "#recycle", ".thumbnails", "$RECYCLE.BIN/x")
+    data = load(make(files))
+    assert data.classes == ("a", "b")
+    assert sum(len(data.source(stage)) for stage in ("train", "val", "test")) == 20
+
+
+def test_folders_with_numbers_of_images_that_are_numbered_through_are_shards(make):
+    files = {f"{k:05d}/{5 * k + j}.png": j for k in range(3) for j in range(5)}
+    with pytest.warns(UserWarning, match="the 3 folders with numbers for names are taken as shards"):
+        assert load(make(files)).classes == ()
+
+
 def test_folders_whose_names_only_resemble_splits_stay_classes(make):
     assert load(make(some("train", "testing_tube", "mask", "labels"))).classes == (
         "labels",
@@ -214,7 +331,7 @@ def test_folders_whose_names_only_resemble_splits_stay_classes(make):
 
 
 def test_masks_are_left_out_where_there_is_no_training_folder(make):
-    data = load(make(some("bottle/test/broken", "bottle/ground_truth/broken")))
+    data = load(make(some("bottle/test/broken", "bottle/ground_truth/broken")), labels=False)
     assert data.classes == ()
     assert sum(len(data.source(stage)) for stage in ("train", "val", "test")) == 10
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from genbench.core.errors import UserError
 from genbench.data.pictures import read_picture
-from genbench.data.ranges import pixels
+from genbench.data.ranges import Range, pixels
 from genbench.data.tiff import upright
 
 
@@ -115,6 +115,47 @@ def test_deep_grays_of_a_pgm_are_scaled_to_their_maximum(tmp_path):
     assert same(everything(load(folder(tmp_path, values, write, ".pgm")))[0], truth(), within=1)
 
 
+def netpbm(values, white, plain):
+    """The bytes of a PGM or PPM with a comment in its header."""
+    magic = {(2, True): "P2", (3, True): "P3", (2, False): "P5", (3, False): "P6"}[values.ndim, plain]
+    head = f"{magic}\n# made by hand\n{values.shape[1]} {values.shape[0]}\n{white}\n".encode()
+    if plain:
+        return head + b"# more\n" + " ".join(map(str, values.ravel())).encode()
+    return head + values.astype(">u2" if white > 255 else "u1").tobytes()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("white", [1, 15, 200, 1023, 4095, 65535])
+def test_pgm_and_ppm_keep_the_values_of_the_file(tmp_path, white, channels, plain):
+    values = np.random.default_rng(0).integers(0, white + 1, (5, 7, 3), dtype=np.uint16)
+    values = values[..., 0] if channels == 1 else values
+    (tmp_path / "a.pnm").write_bytes(netpbm(values, white, plain))
+    found = read_picture(tmp_path / "a.pnm", "a.pnm")
+    assert np.array_equal(pixels(found), values)
+    shown = np.asarray(Range().apply(found, "a.pnm"))
+    assert np.array_equal(shown, np.rint(values * (255 / white)))
+    most = min(white, 100)  # a stated range is in units of the file
+    assert np.array_equal(
+        np.asarray(Range(0, most).apply(found, "a.pnm")), np.rint(values.clip(0, most) * (255 / most))
+    )
+
+
+def test_a_pgm_of_4_bits_is_no_dark_picture_and_a_stated_range_is_in_its_units(tmp_path):
+    values = np.rint(truth() / 255 * 15).astype(np.uint8)
+    path = folder(tmp_path, values, lambda file, x: Path(file).write_bytes(netpbm(x, 15, plain=False)), ".pgm")
+    expected = values * 17
+    for given in (None, "0,15"):
+        found, notes = everything(load(path, range=given))
+        assert same(found, expected) and notes == []
+
+
+def test_a_pgm_that_ends_early_is_named(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(netpbm(np.ones((5, 7), np.uint16), 4095, plain=False)[:-3])
+    with pytest.raises(UserError, match="a.pgm cannot be read as an image"):
+        read_picture(tmp_path / "a.pgm", "a.pgm")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_deep_pictures_stand_upright_as_others_do(orientation):
     expected = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
@@ -137,6 +178,9 @@ def test_three_channels_need_not_be_called_red_green_and_blue(tmp_path):
     [
         ((8, 8, 5), "u2", {"photometric": "minisblack", "planarconfig": "contig"}, "it has 5 channels"),
         ((8, 8, 2), "u1", {"photometric": "minisblack", "planarconfig": "contig"}, "it has 2 channels"),
+        ((8, 8, 4), "u1", {"photometric": "rgb", "extrasamples": ["unspecified"]}, "it has 4 channels"),
+        ((8, 8, 4), "u2", {"photometric": "rgb", "extrasamples": ["unspecified"]}, "it has 4 channels"),
+        ((8, 8, 5), "u1", {"photometric": "rgb", "extrasamples": ["unassalpha", "unspecified"]}, "it has 5 channels"),
         ((8, 8, 4), "u2", {"photometric": "separated"}, "of the kind SEPARATED; convert them to RGB or gray"),
         ((8, 8, 3), "u1", {"photometric": "cielab"}, "of the kind CIELAB; convert them to RGB or gray"),
     ],
@@ -144,6 +188,16 @@ def test_three_channels_need_not_be_called_red_green_and_blue(tmp_path):
 def test_pictures_that_are_neither_gray_nor_rgb_are_refused(tmp_path, shape, kind, writing, sentence):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, kind), **writing)
     with pytest.raises(UserError, match=f"a.tif cannot be read as an image .*{sentence}"):
+        read_picture(tmp_path / "a.tif", "a.tif")
+
+
+def test_a_fourth_channel_that_no_tag_names_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 4), "u1"), photometric="rgb", extrasamples=["unspecified"])
+    whole = (tmp_path / "a.tif").read_bytes()
+    tag = (338).to_bytes(2, "little")  # as another tag that says nothing
+    assert whole.count(tag + b"\3\0") == 1
+    (tmp_path / "a.tif").write_bytes(whole.replace(tag + b"\3\0", (60_000).to_bytes(2, "little") + b"\3\0"))
+    with pytest.raises(UserError, match="it has 4 channels"):
         read_picture(tmp_path / "a.tif", "a.tif")
 
 
