@@ -58,8 +58,8 @@ SMALL = {
 NARROW = {"Pix2Pix": {"model.depth": 6}, "CycleGAN": {"model.blocks": 1}}  # of the papers' configs
 PROTOCOL = {"split": "test", "real": 100, "generated": 64, "train": 200, "kid_subsets": 10, "kid_subset_size": 50}
 
-Found = dict[Any, tuple[Any, str]]  # key -> (a number or text that is compared, where it stands)
 _stopped = threading.Event()
+Found = dict[Any, tuple[Any, str]]  # key -> (a number or text that is compared, where it stands)
 
 
 @dataclass
@@ -93,12 +93,11 @@ class Side:
         folder.mkdir(parents=True, exist_ok=True)
         env = {"PYTHONPATH": str(self.checkout), "GENBENCH_DATA": str(data), "CUDA_VISIBLE_DEVICES": ""}
         env = os.environ | env | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=600
-        )
+        command = [sys.executable, *command]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
         if done.returncode:
             lines = [line.rstrip() for line in done.stderr.splitlines() if line.strip()][-4:]
-            raise RuntimeError("\n    ".join([f"{command[2]} in {self.name} ended with {done.returncode}:", *lines]))
+            raise RuntimeError("\n    ".join([f"{command[3]} in {self.name} ended with {done.returncode}:", *lines]))
         return done.stdout
 
 
@@ -112,8 +111,7 @@ def renamed(name: str) -> str | None:
 def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
     """Train and measure; returns the folder that holds it all."""
     model, kind = (settings[part]["class_path"].rpartition(".")[2] for part in ("model", "data"))
-    paper = config.startswith("papers/")
-    images = 8 if paper else 500
+    images = 8 if (paper := config.startswith("papers/")) else 500
     flags = {"config": side.call(config), "name": "run", "max_images": images, "pictures.n": 16}
     if kind in FILES and not (data / FILES[kind][0]).is_dir():
         kind = FILES[kind][1]
@@ -123,7 +121,7 @@ def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
     flags |= {"quality.every_images": images // 2, "quality.samples": 32, "monitor.every_images": images // 4}
     flags |= {"checkpoint.every_images": images, "pictures.every_images": images, "trainer.accelerator": "cpu"}
     measure = {"ckpt": "runs/run/checkpoints/last.ckpt", "protocol": side.work / "small.yaml", "device": "cpu"}
-    if kind not in ("MNIST", "Digits", "Shapes", "Ring"):  # which have small networks of their own
+    if kind not in ("MNIST", "Digits", "Shapes", "Ring"):  # which have small networks
         flags["quality.extractor"] = measure["extractor"] = "digitsnet"
     if config in NEEDS:
         flags["model.autoencoder"] = side.work / NEEDS[config] / measure["ckpt"]
@@ -191,8 +189,8 @@ def shown(a: Any, b: Any) -> str:
     if x.ndim and x.shape == y.shape and (x != y).any():
         first = tuple(np.argwhere(x != y)[0].tolist())
         return f"{x[first].item()!r} in BASE, {y[first].item()!r} in HEAD, at {list(first)} of {list(x.shape)}"
-    a, b = (f"{list(value.shape)} of {value.dtype}" if value.ndim else str(value) for value in (x, y))
-    return f"{a} in BASE, {b} in HEAD"
+    kinds = (f"{list(value.shape)} of {value.dtype}" if value.ndim else str(value) for value in (x, y))
+    return "{} in BASE, {} in HEAD".format(*kinds)
 
 
 def compare(config: str, settings: dict[str, Any], sides: list[Side], data: Path, needed: Future | None) -> dict:
@@ -235,7 +233,7 @@ def compare_all(sides: list[Side], only: list[str] | None, data: Path | None, dr
         raise SystemExit(f"BASE has no config {min(unknown)}; it has {', '.join(names)}.")
     wanted = {*(only or names), *(NEEDS[name] for name in only or () if name in NEEDS)}
     for side in sides:
-        where = side.python(["-c", "import genbench as g; print(g.__file__)"], side.work, drawn).strip()
+        where = side.python(["-c", "import genbench as g; print(g.__file__)", "import"], side.work, drawn).strip()
         if side.checkout.resolve() not in Path(where).resolve().parents:
             raise SystemExit(f"{side.name} is at {side.checkout}, and Python imports {where} in its place.")
         (side.work / "small.yaml").write_text(yaml.safe_dump({side.call(name): x for name, x in PROTOCOL.items()}))
@@ -251,7 +249,7 @@ def compare_all(sides: list[Side], only: list[str] | None, data: Path | None, dr
             started[name] = pool.submit(compare, name, settings, sides, root, needed)
         return [future.result() for future in started.values()]
     finally:
-        _stopped.set()  # who is interrupted waits for the commands at hand alone
+        _stopped.set()  # so that an interrupt waits for the commands at hand alone
         pool.shutdown(cancel_futures=True)
 
 
