@@ -103,9 +103,8 @@ class Side:
 
 def renamed(name: str) -> str | None:
     """What HEAD calls it; None if HEAD no longer has it."""
-    if name in RENAMED:
-        return RENAMED[name]
-    return "".join(RENAMED.get(part) or part for part in re.split(r"([/.-])", name))
+    parts = re.split(r"([/.-])", name)
+    return RENAMED[name] if name in RENAMED else "".join(RENAMED.get(part) or part for part in parts)
 
 
 def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
