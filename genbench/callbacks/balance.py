@@ -94,7 +94,7 @@ class Balance(Callback, metaclass=Checked):
             for logger in trainer.loggers:
                 logger.log_metrics({"diversity": diversity}, step=module.images_seen)
             if self._lasted("collapsed", diversity < self.collapsed, module):
-                augmented = [("augmentation", "game.augment '[colour, translation]'")]  # of images, not of points
+                augmented = [("augmentation", "game.augment '[color, translation]'")]  # of images, not of points
                 said.append(
                     f"warning: the samples have collapsed at {module.images_seen:,} images seen: their variance is "
                     f"{diversity:.3g} of the data's, so the generator makes much the same of every z. What may help: "
@@ -138,7 +138,7 @@ class Balance(Callback, metaclass=Checked):
             )  # fmt: skip
         if self._lasted("rests", rests, module):
             said.append(
-                f"note: D rests at 1/2 {at}. That is the game's equilibrium, or a {player} that has learnt nothing: "
+                f"note: D rests at 1/2 {at}. That is the game's equilibrium, or a {player} that has learned nothing: "
                 "the samples tell which."
             )
         return said

@@ -27,7 +27,7 @@ from genbench.loggers import Curves
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
-    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark grey."""
+    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark gray."""
     images = to_uint8(images).cpu()
     n, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(n))

@@ -48,7 +48,9 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
     how.add_argument("--size", type=int, metavar="N", help="bring images of --images and --reference to squares")
     how.add_argument("--channels", type=int, choices=(1, 3), help="and to gray or RGB")
-    how.add_argument("--fit", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)")
+    how.add_argument(
+        "--resize-mode", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)"
+    )
     how.add_argument("--enlarge", action="store_true", default=None, help="scale up those that are smaller")
     how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of scores")
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
@@ -207,7 +209,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
-        size=arguments.size, channels=arguments.channels, fit=arguments.fit, enlarge=arguments.enlarge,
+        size=arguments.size, channels=arguments.channels, resize_mode=arguments.resize_mode, enlarge=arguments.enlarge,
         kid_subset_size=arguments.kid_subset_size,
     )  # fmt: skip
     count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)
@@ -268,7 +270,8 @@ def _options(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
     for flag_given in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
         name = flag_given.partition(".")[2]
         if name in protocols.PREPARATION:
-            raise UserError(f"There is no option {flag_given}: `--{name}` is of all images that are read from files.")
+            ours = name.replace("_", "-")
+            raise UserError(f"There is no option {flag_given}: `--{ours}` is of all images that are read from files.")
         if flag_given.removeprefix("--") not in known:
             raise UserError(f"There is no option {flag_given} for {path}; there are --{', --'.join(known)}.")
     return vars(getattr(parser.parse_args(given), flag.removeprefix("--")))

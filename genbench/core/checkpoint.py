@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.serialization import get_crc32_options, set_crc32_options
 
 import genbench
-from genbench.core import ranks
+from genbench.core import ranks, renamed
 from genbench.core.arguments import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.files import NotWritten, replacing, write
@@ -133,7 +133,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         _note(path, "it has no checksums, so that damage to it cannot be noticed")
     elif "format" not in checkpoint["genbench"]:
         _note(path, "it does not say its format, and is read as one of an older genbench")
-    return checkpoint
+    return renamed.checkpoint(checkpoint)
 
 
 def _why_not_read(path: Path) -> str | None:

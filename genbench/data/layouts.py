@@ -37,7 +37,7 @@ _ENDS: dict[str, Stage] = {"tr": "train", "ts": "test", "va": "val"}
 # words in names of folders, as in cars_train, bounding_box_test or trainA, by what they say
 _SPLIT_WORDS = {
     **SPLIT_FOLDERS, "trainval": "train", "dev": "val", "eval": "val", "evaluation": "val", "holdout": "test",
-    "pred": "test", "query": "test", "gallery": "test", "unlabeled": "rest", "unlabelled": "rest", "extra": "rest",
+    "pred": "test", "query": "test", "gallery": "test", "unlabelled": "rest", "unlabeled": "rest", "extra": "rest",
 }  # fmt: skip
 _SPLIT_PART = re.compile(rf"(?:{'|'.join(_SPLIT_WORDS)})[\W_]*(?P<part>[a-z]|\d+)?")
 _PART = re.compile(r"(?:fold|split|part|shard|chunk|batch|subset)[\W_]*(?:\d+|[a-z])")

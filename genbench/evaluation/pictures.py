@@ -13,13 +13,13 @@ from torch import Tensor
 
 from genbench.core import ranks
 from genbench.core.files import replacing
-from genbench.metrics.neighbours import squared_distances
+from genbench.metrics.neighbors import squared_distances
 
 GAP = 2  # pixels between two images
 POINTS = 2000  # in a plot: a mode that is never hit shows
-COLUMNS = {"samples": 8, "neighbours": 6, "reconstructions": 8, "translations": 6, "translations_a": 6, "masks": 6}
+COLUMNS = {"samples": 8, "neighbors": 6, "reconstructions": 8, "translations": 6, "translations_a": 6, "masks": 6}
 # of a mask's classes in turn, the first of which is mostly the background
-MASK_COLOURS = (
+MASK_COLORS = (
     (0, 0, 0),
     (230, 75, 60),
     (60, 150, 230),
@@ -34,7 +34,7 @@ class Pictures:
     """Fills while `evaluate` runs that it was given to, in every process; the model does nothing for it twice.
 
     samples          of the protocol's first seeds: under one protocol the same noise for all models
-    neighbours       the first samples, each followed by the training images nearest to it in the extractor's features
+    neighbors       the first samples, each followed by the training images nearest to it in the extractor's features
     reconstructions  reference images, each followed by its reconstruction
     translations     what a model was shown, what it made of it in domain B, and the true image; where none is known,
                      what it made of that again. Likewise translations_a, in domain A
@@ -44,7 +44,7 @@ class Pictures:
 
     Args:
         samples: How many are kept
-        searched: How many of these are shown beside their neighbours
+        searched: How many of these are shown beside their neighbors
         reconstructions: How many images are kept with theirs
     """
 
@@ -93,7 +93,7 @@ class Pictures:
 
 
 def beside(columns: Sequence[Tensor]) -> Tensor:
-    """Images or points of the same rows as one tensor [B, columns, ...], grey ones as colours beside colours."""
+    """Images or points of the same rows as one tensor [B, columns, ...], gray ones as colors beside colors."""
     if columns[0].ndim == 4:
         channels = max(x.shape[1] for x in columns)
         columns = [x.expand(-1, channels, -1, -1) for x in columns]
@@ -101,13 +101,13 @@ def beside(columns: Sequence[Tensor]) -> Tensor:
 
 
 def painted(mask: Tensor) -> Tensor:
-    """Classes [B, H, W] -> uint8 [B, 3, H, W], a colour for each."""
-    colours = torch.tensor(MASK_COLOURS, dtype=torch.uint8, device=mask.device)
-    return colours[mask.long() % len(colours)].permute(0, 3, 1, 2)
+    """Classes [B, H, W] -> uint8 [B, 3, H, W], a color for each."""
+    colors = torch.tensor(MASK_COLORS, dtype=torch.uint8, device=mask.device)
+    return colors[mask.long() % len(colors)].permute(0, 3, 1, 2)
 
 
 def sheet(images: Tensor, columns: int) -> tuple[Image.Image, int]:
-    """uint8 [n, C, H, W] -> images on dark grey, row by row, and how many rows they are."""
+    """uint8 [n, C, H, W] -> images on dark gray, row by row, and how many rows they are."""
     n, channels, height, width = images.shape
     columns = min(columns, n)
     rows = -(-n // columns)

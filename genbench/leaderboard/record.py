@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from genbench.core import renamed
 from genbench.core.errors import UserError
 from genbench.core.files import near_by
 from genbench.core.files import write as write_file
@@ -63,6 +64,7 @@ class Record:
             raise UserError("not a record of genbench")
         if type(found["schema"]) is int and found["schema"] > SCHEMA:
             raise UserError(f"a record of schema {found['schema']}, and this genbench reads {SCHEMA}: update genbench")
+        found = renamed.record(found)
         fault = next(_faults(found), None)
         if fault is not None:
             raise UserError(f"a damaged record: {fault}")

@@ -29,13 +29,13 @@ ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class ConditionalGAN(GenerativeModule):
-    """GAN of labelled square images of any power of two from 16 to 256 pixels.
+    """GAN of labeled square images of any power of two from 16 to 256 pixels.
 
     Args:
         conditioning: How the discriminator meets the label: concat, projection or auxiliary
         latent_dim: Numbers in the noise vector z, from a standard normal; the label joins it as a one-hot vector
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
-        norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
+        norm: Normalization in the discriminator: over the batch, over each image (layer), or none
         class_weight: Weight of the class terms, where conditioning is auxiliary
         game: Objective, penalties and balance, see `genbench.objectives.game.Game`
     """

@@ -28,7 +28,7 @@ ADAM = {"class_path": "torch.optim.Adam", "lr": 3e-4, "betas": [0.5, 0.999]}
 
 
 class SemiSupervisedGAN(GenerativeModule):
-    """GAN whose discriminator classifies; with `data.labelled` it needs labels of that many images only.
+    """GAN whose discriminator classifies; with `data.labeled` it needs labels of that many images only.
 
     Args:
         generator: What the generator learns from: feature_matching (section 3.1: the mean of the discriminator's last
@@ -38,10 +38,10 @@ class SemiSupervisedGAN(GenerativeModule):
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected discriminator
         noise: Standard deviation of the noise on the discriminator's layers, while it trains; on its input 0.6 of it
-        norm: Normalisation in the convolutional discriminator: over each image (layer), or none
+        norm: Normalization in the convolutional discriminator: over each image (layer), or none
         unsupervised: Weight of the game's terms in the discriminator; at 0 there is no game, and the classifier is
             alone with its labels
-        transforms: Changes that leave an image of its class, which labelled images are trained under: any of colour,
+        transforms: Changes that leave an image of its class, which labeled images are trained under: any of color,
             translation, cutout, affine
         consistency: Weight of the cross-entropy between the classes of a real image and those of the same image under
             the transforms (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; with a GAN, Kumar
@@ -172,7 +172,7 @@ class Brightness(nn.Module):
 
 
 class UnitRows(nn.Linear):
-    """Linear layer whose rows are of length √2, whatever their weights: the authors' weight normalisation, whose
+    """Linear layer whose rows are of length √2, whatever their weights: the authors' weight normalization, whose
     lengths are not trained; √2 keeps the outputs of ReLU layers of one size."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class NonSaturating:
 
 
 class Minimax(NonSaturating):
-    """The game as equation 1 of Goodfellow et al. 2014 has it: the generator minimises log(1 - D(G(z))).
+    """The game as equation 1 of Goodfellow et al. 2014 has it: the generator minimizes log(1 - D(G(z))).
 
     Its gradient vanishes where the discriminator is sure, and is there to see that.
     """

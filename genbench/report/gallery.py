@@ -15,7 +15,7 @@ from genbench.report.rows import Rows, words
 
 LARGE = 400  # pixels: a sheet that is wider is shown smaller
 BESIDE = {
-    "neighbours": ("nearest_train_ratio", "authenticity"),
+    "neighbors": ("nearest_train_ratio", "authenticity"),
     "reconstructions": ("mse",),
     "translations": ("translation_psnr", "translation_fid"),
     "translations_a": ("translation_a_psnr", "translation_a_fid"),
@@ -23,7 +23,7 @@ BESIDE = {
 }  # scores by kind
 TITLES = {
     "samples": ("Samples", "The first samples of each model; under one protocol all models are given the same noise."),
-    "neighbours": (
+    "neighbors": (
         "Nearest training images",
         "Each row begins with a sample; the training images nearest to it in the extractor's features follow.",
     ),
@@ -101,7 +101,9 @@ def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list
 
 def _sheet(path: Path, kind: str) -> Path:
     """The picture of that kind beside a record."""
-    return path.with_suffix("") / f"{kind}.png"
+    folder = path.with_suffix("")
+    former = folder / "neighbours.png"  # of records before 2026-12
+    return former if kind == "neighbors" and former.exists() else folder / f"{kind}.png"
 
 
 def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ def test_parameters_are_as_many_as_the_authors_networks_have():
 
 def field(net, x):
     """Height and width of what one output pixel in the middle sees, by its gradient."""
-    # a normalisation over the image shows a little of everything, and a ReLU may show nothing
+    # a normalization over the image shows a little of everything, and a ReLU may show nothing
     for name, layer in list(net.named_modules()):
         if isinstance(layer, (nn.InstanceNorm2d, nn.BatchNorm2d, nn.ReLU, nn.LeakyReLU, nn.Tanh)):
             parent = net.get_submodule(name.rpartition(".")[0])

@@ -1,4 +1,4 @@
-"""How far two sets of features cover one another, by balls to the k-th neighbour.
+"""How far two sets of features cover one another, by balls to the k-th neighbor.
 
 Precision and recall: Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models",
 section 2. Density and coverage: Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models",
@@ -17,15 +17,15 @@ from torch import Tensor
 from genbench.metrics.score import FeatureScore, require, require_finite
 
 Progress = Callable[[Iterable], Iterable]
-BORDER = 1 + 1e-9  # a copy of a neighbour lies on the border, and rounding must not decide whether that is inside
+BORDER = 1 + 1e-9  # a copy of a neighbor lies on the border, and rounding must not decide whether that is inside
 
 
-def neighbour_scores(
+def neighbor_scores(
     real: Tensor, fake: Tensor, k: int = 5, block: int = 1024, progress: Progress | None = None
 ) -> dict[str, float]:
     """precision, recall, density and coverage of features [N, D] and [M, D].
 
-    The ball of a feature reaches to its k-th neighbour among the others of its set, border included. `block` rows meet
+    The ball of a feature reaches to its k-th neighbor among the others of its set, border included. `block` rows meet
     `block` rows at a time; `progress` wraps the list of these tiles.
 
     precision  share of fakes in the ball of a real one
@@ -34,7 +34,7 @@ def neighbour_scores(
     coverage   share of reals with a fake in their ball
     """
     for features, whose in ((real, "real"), (fake, "generated")):
-        require(len(features), k + 1, whose, f"A score of {k} neighbours")
+        require(len(features), k + 1, whose, f"A score of {k} neighbors")
         require_finite(features, whose)
     near_real, near_fake = (x.new_full((len(x), k), torch.inf, dtype=torch.float64) for x in (real, fake))
     precise, recalled, covered = (x.new_zeros(len(x), dtype=torch.bool) for x in (fake, real, real))
@@ -43,7 +43,7 @@ def neighbour_scores(
     tiles = [
         *((near_real, real, real, i, j) for i, j in combinations_with_replacement(of_real, 2)),  # symmetric
         *((near_fake, fake, fake, i, j) for i, j in combinations_with_replacement(of_fake, 2)),
-        *((None, fake, real, i, j) for i, j in product(of_fake, of_real)),  # when all neighbours are known
+        *((None, fake, real, i, j) for i, j in product(of_fake, of_real)),  # when all neighbors are known
     ]
     for near, x, y, i, j in (progress or iter)(tiles):
         rows, columns = slice(i, i + block), slice(j, j + block)
@@ -80,7 +80,7 @@ def _keep_nearest(near: Tensor, distances: Tensor) -> None:
     near.copy_(torch.cat([near, distances], 1).topk(near.shape[1], largest=False).values)
 
 
-class NeighbourScores(FeatureScore, scores=["precision", "recall", "density", "coverage"]):
+class NeighborScores(FeatureScore, scores=["precision", "recall", "density", "coverage"]):
     """Computes a dict of the four."""
 
     def __init__(self, k: int = 5, block: int = 1024, **kwargs: Any) -> None:
@@ -92,4 +92,4 @@ class NeighbourScores(FeatureScore, scores=["precision", "recall", "density", "c
         self.keep("real" if real else "fake", features)
 
     def compute(self) -> dict[str, float]:
-        return neighbour_scores(self.kept("real"), self.kept("fake"), self.k, self.block)
+        return neighbor_scores(self.kept("real"), self.kept("fake"), self.k, self.block)

@@ -1,6 +1,6 @@
 """Time and memory of precision, recall, density and coverage, beyond the features themselves.
 
-python benchmarks/neighbours.py [--n 50000] [--dims 2048]
+python benchmarks/neighbors.py [--n 50000] [--dims 2048]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from machine import report
 from rich.progress import track
 
 from genbench.core.machine import peak_memory
-from genbench.metrics.neighbours import neighbour_scores
+from genbench.metrics.neighbors import neighbor_scores
 
 
 def peak_mib() -> float:
@@ -27,14 +27,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=2000, help="images of each set; 50000 for the figure")
     parser.add_argument("--dims", type=int, default=2048)
     parser.add_argument("--block", type=int, default=1024)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "neighbours.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "neighbors.json")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     real, fake = torch.randn(2, arguments.n, arguments.dims)
     few = slice(0, 64)
-    neighbour_scores(real[few], fake[few])  # what libraries need once is not the scores'
+    neighbor_scores(real[few], fake[few])  # what libraries need once is not the scores'
     before, start = peak_mib(), time.perf_counter()
-    scores = neighbour_scores(
+    scores = neighbor_scores(
         real, fake, block=arguments.block, progress=partial(track, description="Tiles of distances")
     )
     row = {
