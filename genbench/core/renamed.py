@@ -93,5 +93,5 @@ def record(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def former_protocol(protocol: dict[str, Any]) -> dict[str, Any]:
-    """A protocol by the names that its key is of."""
+    """The settings and facts of a protocol by their former names, of which its key is."""
     return words(protocol, {new: old for old, new in PROTOCOL.items()})

@@ -269,7 +269,7 @@ def test_a_protocol_says_how_files_were_brought_to_one_size(tmp_path, judge):
     sized = evaluate(a, b, SMALL.changed(metrics=("fid",), size=8, resize_mode="pad"), extractor=judge).protocol
     assert sized["reference"]["shape"] == [1, 8, 8] and (sized["size"], sized["resize_mode"]) == (8, "pad")
     assert (
-        "+resize_mode=pad+metrics=fid+size=8" in sized["name"] and "size" not in plain and plain["key"] != sized["key"]
+        "+metrics=fid+resize_mode=pad+size=8" in sized["name"] and "size" not in plain and plain["key"] != sized["key"]
     )
     with pytest.raises(UserError, match="small.size=8 says size of images that are read from files, and here are none"):
         evaluate(None, Digits(), SMALL.changed(size=8), extractor=judge)

@@ -163,7 +163,7 @@ def test_images_stand_among_models():
         ),
         ({"images": 50000}, r"images \(10,000, 50,000\)"),
         ({"extractor": {"name": "inception", "hash": "e0" * 8}}, r"differ in extractor.name \(mnistnet, inception\)\."),
-        ({"pixels": {"crop": "centre"}}, r"pixels.crop \(nothing, center\)"),
+        ({"pixels": {"crop": "center"}}, r"pixels.crop \(nothing, center\)"),
     ],
 )
 def test_rows_of_different_protocols_are_refused_with_what_differs(other, message):
