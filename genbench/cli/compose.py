@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core import yaml_file
-from genbench.core.arguments import same_class
+from genbench.core.class_paths import same_class
 from genbench.core.errors import UserError, did_you_mean
 
 # what `fit` and `validate` have outside of every group, and their groups

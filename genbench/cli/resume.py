@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from genbench.core.arguments import same_class
+from genbench.core.class_paths import same_class
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule

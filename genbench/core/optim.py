@@ -14,7 +14,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from genbench.core.arguments import Count, Whole, same_class
+from genbench.core.arguments import Count, Whole
+from genbench.core.class_paths import same_class
 from genbench.core.errors import UserError, did_you_mean
 from genbench.core.units import Images
 

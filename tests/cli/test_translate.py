@@ -361,7 +361,8 @@ def test_arrays_are_read_as_flags_say(cli, bare, seen):
     assert cli("translate", "--ckpt", bare, "--input", "many", "--output", "z", "--layout", "NCHW")[0] == 0
     assert written("z") == ["train_batch_1-0000.png", "train_batch_1-0001.png", "train_batch_2-0000.png"]
     np.save("fog.npy", images[:, 0, :, :].repeat(5, 0)[:10])
-    assert cli("translate", "--ckpt", bare, "--input", "fog.npy", "--output", "f", "--severity", 2)[0] == 0
+    flags = ("--severity", 2, "--layout", "NHW")
+    assert cli("translate", "--ckpt", bare, "--input", "fog.npy", "--output", "f", *flags)[0] == 0
     assert written("f") == ["fog-0002.png", "fog-0003.png"]
     assert [shown.mean() for shown in seen[2:]] == [100, 255, 255, 0, 0]
 
