@@ -21,7 +21,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 language = "en"
 
 # Markdown
-myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3  # links to headings are checked
 
 # API reference
@@ -34,6 +34,8 @@ autodoc_inherit_docstrings = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 
 # HTML
 html_theme = "furo"

@@ -18,12 +18,13 @@ from sphinx.application import Sphinx
 from sphinx.util import inspect
 
 SECTIONS = ("Args:", "Raises:", "Returns:", "Yields:")
+BOUNDED = re.compile(r"[~\w.]*Annotated\[([~\w.]+), [~\w.]*(?:Bounds|OneOf)\([^()]*(?:\([^()]*\))?[^()]*\)\]")
 ENTRY = re.compile(r"( *)(\S[^`]*?) {2,}(\S.*)")  # "name   its meaning"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", process, priority=400)  # before Napoleon, which has 500
-    app.connect("autodoc-process-signature", signature_of_init)
+    app.connect("autodoc-process-signature", readable_signature)
     app.add_directive("package", Package)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -35,19 +36,26 @@ class Package(Directive):
 
     def run(self) -> list[nodes.Node]:
         package = self.arguments[0]
-        found = nodes.Element()
+        found: list[nodes.Node] = []
         for module in sorted(m.name for m in pkgutil.iter_modules(import_module(package).__path__)):
+            section = nodes.section(ids=[nodes.make_id(module)], names=[module])
+            section += nodes.title(text=module.replace("_", " ").capitalize())
             text = [f".. automodule:: {package}.{module}", "   :members:", ""]
-            self.state.nested_parse(StringList(text, source=package), 0, found)
-        return found.children
+            self.state.nested_parse(StringList(text, source=package), 0, section)
+            found.append(section)
+        return found
 
 
-def signature_of_init(app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> tuple[str, str] | None:
-    """Classes whose metaclass has a `__call__(*args, **kwargs)` show the signature of `__init__`."""
-    if what != "class" or "__call__" not in {key for cls in type(obj).__mro__[:-2] for key in vars(cls)}:
-        return None
-    signature = inspect.signature(obj.__init__, bound_method=True)
-    return inspect.stringify_signature(signature, unqualified_typehints=True, show_return_annotation=False), ""
+def readable_signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Without the bounds of numbers, and of classes that of `__init__`, not of their metaclass's `__call__`."""
+    if what == "class" and "__call__" in {key for cls in type(obj).__mro__[:-2] for key in vars(cls)}:
+        if "__init__" not in vars(obj):
+            return "", returns  # its arguments are those of its base
+        own = inspect.signature(obj.__init__, bound_method=True)
+        signature = inspect.stringify_signature(own, unqualified_typehints=True, show_return_annotation=False)
+    return BOUNDED.sub(r"\1", signature) if signature else signature, returns
 
 
 def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
