@@ -21,7 +21,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 language = "en"
 
 # Markdown
-myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist"]
+myst_enable_extensions = ["html_image"]  # <img width="...">, which GitHub shows too
 myst_heading_anchors = 3  # links to headings are checked
 
 # API reference

@@ -62,7 +62,8 @@ def test_the_readme_is_short():
 
 @page
 def test_relative_links_and_pictures_lead_to_files(page):
-    for target in re.findall(r"!?\[[^\]]*\]\(([^)\s]+)\)", prose(page)):
+    text = prose(page)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         path = target.partition("#")[0]
         if path and "://" not in path:
             assert (page.parent / path).exists(), target
@@ -70,7 +71,7 @@ def test_relative_links_and_pictures_lead_to_files(page):
 
 @page
 def test_a_page_loads_nothing_from_the_network(page):
-    assert not re.search(r"!\[[^\]]*\]\(\w+://|<(img|script|iframe)", prose(page))
+    assert not re.search(r"!\[[^\]]*\]\(\w+://|src=.\w+:|<(script|iframe|link)", prose(page))
 
 
 def test_the_readme_names_every_model_and_config():
