@@ -17,7 +17,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
 from genbench.networks.conv import Norm, dcgan_init, down_net, up_net
-from genbench.objectives.game import Game
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 # section 4: Adam with learning rate 0.0002 and beta1 0.5
 ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
@@ -31,7 +31,7 @@ class DCGAN(GenerativeModule):
         prior: Distribution of z; the paper's uniform on [-1, 1], or a standard normal
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
         norm: Normalisation in the discriminator: over the batch as in the paper, over each image (layer), or none
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -49,7 +49,7 @@ class DCGAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.prior, self.game = latent_dim, prior, Game.of(game)
+        self.latent_dim, self.prior, self.game = latent_dim, prior, AdversarialSettings.of(game)
         channels, size = self.spec.channels, self.spec.size
         self.generator = up_net(latent_dim, channels, size, width, output=nn.Tanh())
         self.discriminator = down_net(channels, size, width, outputs=1, norm=norm)
@@ -58,11 +58,27 @@ class DCGAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W]
+        view = self.game.view(self.draw, self.images_seen)
+        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
 
-        def generate() -> Tensor:
-            return self.generator(self._place(self.draw(getattr(torch, self._draw), len(real), self.latent_dim)))
+        with self.turn("discriminator") as turn:
+            real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))
+            terms = self.game.discriminator_loss(real_logits, fake_logits)
+            terms |= self.game.penalties(lambda x: self.discriminator.forward(view(x)), real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.game.balance(real_logits, fake_logits))
+        self.game.clip_weights_(self.discriminator)
 
-        self.game.duel(self, real, generate)
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self.generator(self._z(len(real))) if step else fake
+                turn.minimize(**self.game.generator_loss(self.discriminator(view(fake))))
+
+    def _z(self, n: int) -> Tensor:
+        """Noise vectors [n, latent_dim] for training."""
+        return self._place(self.draw(getattr(torch, self._draw), n, self.latent_dim))
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""

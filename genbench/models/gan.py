@@ -16,7 +16,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
 from genbench.networks.mlp import mlp
-from genbench.objectives.game import Game
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 # as DCGAN's: the 2014 paper's momentum SGD with its schedules is nowhere used any more
 ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
@@ -28,7 +28,7 @@ class GAN(GenerativeModule):
     Args:
         latent_dim: Numbers in the noise vector z, from a standard normal
         hidden: Widths of the generator between z and the image; the discriminator has them reversed
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -44,7 +44,7 @@ class GAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, Game.of(game)
+        self.latent_dim, self.game = latent_dim, AdversarialSettings.of(game)
         shape, numbers = self.spec.shape, prod(self.spec.shape)
         is_image = len(shape) == 3  # a point may lie anywhere, a pixel in [-1, 1]
         self.generator = nn.Sequential(
@@ -55,11 +55,27 @@ class GAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W] or [B, D]
+        view = self.game.view(self.draw, self.images_seen)
+        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
 
-        def generate() -> Tensor:
-            return self.generator(self.draw(torch.randn, len(real), self.latent_dim).to(self.dtype))
+        with self.turn("discriminator") as turn:
+            real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))
+            terms = self.game.discriminator_loss(real_logits, fake_logits)
+            terms |= self.game.penalties(lambda x: self.discriminator.forward(view(x)), real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.game.balance(real_logits, fake_logits))
+        self.game.clip_weights_(self.discriminator)
 
-        self.game.duel(self, real, generate)
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self.generator(self._z(len(real))) if step else fake
+                turn.minimize(**self.game.generator_loss(self.discriminator(view(fake))))
+
+    def _z(self, n: int) -> Tensor:
+        """Noise vectors [n, latent_dim] for training."""
+        return self.draw(torch.randn, n, self.latent_dim).to(self.dtype)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1], or points [n, D]."""

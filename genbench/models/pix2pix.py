@@ -18,7 +18,7 @@ from genbench.core.precision import full
 from genbench.networks.conv import dcgan_init
 from genbench.networks.pix2pix import Norm, PatchGAN, UNetGenerator, refuse_small
 from genbench.networks.unet import refuse_single, refuse_stride
-from genbench.objectives.game import Game, Terms, View
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 # section 3.3
 ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
@@ -37,7 +37,7 @@ class Pix2Pix(GenerativeModule):
             paper's batches of one are in use as in training, or of an image over all channels (layer). Over the batch,
             an image is translated with the running averages of training
         l1: Weight of the absolute difference from the true image, lambda of equation 4
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -62,7 +62,7 @@ class Pix2Pix(GenerativeModule):
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         refuse_single(self.spec, "Pix2Pix")
         shown, made = self.spec.source[0], self.spec.channels
-        self.l1, self.game = l1, Game.of(game)
+        self.l1, self.game = l1, AdversarialSettings.of(game)
         self.generator = UNetGenerator(shown, made, width, depth, norm, dropout)
         self.stride = self.generator.stride
         refuse_stride(self.spec.size, self.stride, "Pix2Pix")
@@ -73,22 +73,32 @@ class Pix2Pix(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         shown, real = batch.source, batch.image  # [B, C', H, W], [B, C, H, W]
+        view = self.game.view(self.draw, self.images_seen)
+        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self._generate(shown)  # used by both updates: the generator steps last
 
-        def generate() -> Tensor:
-            return self.generator(shown, lambda *shape: self.draw(torch.rand, len(shown), *shape))
+        with self.turn("discriminator") as turn:
+            real_pair, fake_pair = torch.cat([shown, real], 1), torch.cat([shown, fake.detach().to(real)], 1)
+            real_logits = self.discriminator(view(real_pair))  # [B, 1, h, w]
+            fake_logits = self.discriminator(view(fake_pair))
+            # the paper halves this loss, which Adam is invariant to
+            terms = self.game.discriminator_loss(real_logits, fake_logits)
+            forward = self.discriminator.forward
+            terms |= self.game.penalties(lambda x: forward(view(x)).mean((2, 3)), real_pair, fake_pair, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.game.balance(real_logits, fake_logits))
+        self.game.clip_weights_(self.discriminator)
 
-        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
-            pairs = torch.cat([shown, real], 1), torch.cat([shown, fake.to(real)], 1)
-            logits = [self.discriminator(view(pair)) for pair in pairs]  # [B, 1, h, w]
-            terms = self.game.discriminator(*logits)  # the paper halves them, which Adam does not feel
-            terms |= self.game.penalties(lambda x: self.discriminator.forward(view(x)).mean((2, 3)), *pairs, self.draw)
-            return terms, *logits
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self._generate(shown) if step else fake
+                terms = self.game.generator_loss(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
+                turn.minimize(**terms, l1=self.l1 * l1_loss(full(fake), full(real)))
 
-        def fool(view: View, fake: Tensor) -> Terms:
-            terms = self.game.generator(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
-            return terms | {"l1": self.l1 * l1_loss(full(fake), full(real))}
-
-        self.game.play(self, generate, judge, fool)
+    def _generate(self, shown: Tensor) -> Tensor:
+        """[B, C', H, W] -> [B, C, H, W], with dropout keyed by the images' place in the run."""
+        return self.generator(shown, lambda *shape: self.draw(torch.rand, len(shown), *shape))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The absolute difference of each image, [B]."""

@@ -23,7 +23,7 @@ from genbench.core.noise import Draws, per_seed
 from genbench.core.optim import merge
 from genbench.networks.conv import Norm, dcgan_init, down_body, up_net, widths
 from genbench.objectives.adversarial import alikeness
-from genbench.objectives.game import Game, Terms, View
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 # section 5: Adam with learning rate 0.0002 and momentum 0.5
 ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
@@ -42,7 +42,7 @@ class TextConditionalGAN(GenerativeModule):
             generated images
         diversity: Weight of what two images of one caption cost by being alike, `alikeness`; the paper has no such
             cost, and without it the noise soon changes nothing
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -65,7 +65,7 @@ class TextConditionalGAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, Game.of(game)
+        self.latent_dim, self.game = latent_dim, AdversarialSettings.of(game)
         self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
         if self.spec.target != "caption":
             raise UserError(
@@ -79,31 +79,38 @@ class TextConditionalGAN(GenerativeModule):
         self.game.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        real, caption, game = batch.image, batch.caption, self.game  # [B, C, H, W], [B, L]
+        real, caption = batch.image, batch.caption  # [B, C, H, W], [B, L]
         if len(real) < 2:
             raise UserError("TextConditionalGAN takes mismatched captions from its batch: give each device 2 images.")
         wrong = [_mismatched(caption, self.draw, 1 + k % (len(caption) - 1)) for k in range(self.mismatches)]
         half = len(real) // 2
         # two images of each caption of the first half; an odd one is the last caption's
         asked = torch.cat([caption[:half], caption[:half], caption[2 * half :]]) if self.diversity else caption
+        view = self.game.view(self.draw, self.images_seen)
+        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self._generate(asked)  # used by both updates: the generator steps last
 
-        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
+        with self.turn("discriminator") as turn:
             # algorithm 1: s_r of right pairs, s_w of real images with wrong captions, s_f of generated images
-            matched, *mismatched = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
-            (fake_logits,) = self.discriminator(view(fake), asked)
-            terms = game.discriminator(matched, fake_logits)
+            real_logits, *wrong_logits = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
+            (fake_logits,) = self.discriminator(view(fake.detach()), asked)
+            terms = self.game.discriminator_loss(real_logits, fake_logits)
             terms["fake"] = terms["fake"] / 2
-            terms["mismatched"] = self.mismatch_weight * game.objective.fake(torch.cat(mismatched))
-            terms |= game.penalties(lambda x: self.discriminator.forward(view(x), caption)[0], real, fake, self.draw)
-            return terms, matched, fake_logits
+            terms["mismatched"] = self.mismatch_weight * self.game.objective.fake(torch.cat(wrong_logits))
+            forward = self.discriminator.forward
+            terms |= self.game.penalties(lambda x: forward(view(x), caption)[0], real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.game.balance(real_logits, fake_logits))
+        self.game.clip_weights_(self.discriminator)
 
-        def fool(view: View, fake: Tensor) -> Terms:
-            terms = game.generator(self.discriminator(view(fake), asked)[0])
-            if self.diversity:
-                terms["alikeness"] = self.diversity * alikeness(fake[:half], fake[half : 2 * half])
-            return terms
-
-        game.play(self, lambda: self._generate(asked), judge, fool)
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self._generate(asked) if step else fake
+                terms = self.game.generator_loss(self.discriminator(view(fake), asked)[0])
+                if self.diversity:
+                    terms["alikeness"] = self.diversity * alikeness(fake[:half], fake[half : 2 * half])
+                turn.minimize(**terms)
 
     def _generate(self, caption: Tensor) -> Tensor:
         z = self.draw(torch.randn, len(caption), self.latent_dim).to(self.dtype)

@@ -139,13 +139,15 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
     return _slope(discriminator, real).square().flatten(1).sum(1).mean() / 2
 
 
-def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """E(‖∇D(x̂)‖ - 1)² between real and fake, x̂ = share · real + (1 - share) · fake (Gulrajani et al. 2017, equation 3).
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
+    """E(‖∇D(x̂)‖ - 1)² at x̂ = epsilon · real + (1 - epsilon) · fake (Gulrajani et al. 2017, equation 3) -> scalar.
 
-    real, fake [B, ...] and share [B], uniform in [0, 1]
+    Args:
+        real, fake: [B, ...]
+        epsilon: [B], uniform in [0, 1]
     """
-    share = share.view(-1, *[1] * (real.ndim - 1))
-    between = share * full(real.detach()) + (1 - share) * full(fake.detach())
+    epsilon = epsilon.view(-1, *[1] * (real.ndim - 1))
+    between = epsilon * full(real.detach()) + (1 - epsilon) * full(fake.detach())
     return (_slope(discriminator, between).flatten(1).norm(dim=1) - 1).square().mean()
 
 

@@ -16,7 +16,7 @@ import genbench.models
 from genbench.cli.trainer import SETTINGS
 from genbench.core.arguments import Bounds, declared
 from genbench.core.units import Images
-from genbench.objectives.game import Game
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 Path = tuple[str, ...]  # ("model", "optimizer", "lr"), without `init_args`
 IN_CLASS = ("model", "data")
@@ -175,7 +175,7 @@ def pool(run: str) -> dict[Path, st.SearchStrategy[Any]]:
         }  # fmt: skip
     if "game" in declared(model):
         objectives = st.sampled_from(["non_saturating", "minimax", "hinge", "least_squares", "wasserstein"])
-        found |= {("model", *path): values for path, values in of_class("game", Game).items()}
+        found |= {("model", *path): values for path, values in of_class("game", AdversarialSettings).items()}
         found[("model", "game", "objective")] = objectives
         found[("model", "game", "augment")] = st.lists(
             st.sampled_from(["translation", "cutout", "affine"]), max_size=2, unique=True

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import RandomImages, run
+from small import RandomImages, Turns, run
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -12,7 +12,7 @@ from genbench.core.errors import UserError
 from genbench.core.noise import Draws
 from genbench.models import DCGAN, GAN, SNGAN, ConditionalGAN, SemiSupervisedGAN, TextConditionalGAN
 from genbench.models.conditional_gan import Auxiliary, Concatenation, Projection
-from genbench.models.semi_supervised_gan import UnitRows, is_real
+from genbench.models.semi_supervised_gan import UnitRows, real_logit
 from genbench.models.text_conditional_gan import Judge, TextEncoder, _mismatched
 from genbench.objectives.augment import AUGMENTATIONS
 
@@ -115,9 +115,9 @@ def test_k_plus_one_classes_are_a_discriminator_of_their_normaliser():
     # with a logit of 0 for class K + 1 the softmax gives 1 - p(K + 1 | x) = Z / (Z + 1)
     logits = 3 * torch.randn(9, 4, dtype=torch.float64)
     softmax = torch.cat([logits, torch.zeros(9, 1, dtype=torch.float64)], 1).softmax(1)
-    torch.testing.assert_close(is_real(logits).sigmoid(), 1 - softmax[:, -1])
+    torch.testing.assert_close(real_logit(logits).sigmoid(), 1 - softmax[:, -1])
     # and the game's terms are the cross-entropies of section 5
-    expected = cross_entropy(is_real(logits), torch.ones(9, dtype=torch.float64))
+    expected = cross_entropy(real_logit(logits), torch.ones(9, dtype=torch.float64))
     torch.testing.assert_close(-(1 - softmax[:, -1]).log().mean(), expected)
 
 
@@ -181,15 +181,12 @@ def test_labelled_images_are_transformed_and_real_ones_once_more_for_consistency
 def test_consistency_is_the_cross_entropy_from_an_images_classes_to_those_of_its_transform(monkeypatch):
     monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: x.flip(3))
     module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, transforms=["cutout"], consistency=1.0)
-    given = []
-    monkeypatch.setattr(
-        module.game, "play", lambda _, generate, judge, fool: given.append(judge(lambda x: x, generate()))
-    )
+    module.turn = turns = Turns()
     x = torch.randn(8, 1, 16, 16)
     module.eval()
     module.training_step(Batch(x, label=torch.arange(8) % 3), 0)
     wanted, found = module.classify(x).softmax(1), module.classify(x.flip(3)).log_softmax(1)
-    torch.testing.assert_close(given[0][0]["consistency"], -(wanted * found).sum(1).mean())
+    torch.testing.assert_close(turns.terms["discriminator"]["consistency"], -(wanted * found).sum(1).mean())
 
 
 def test_a_caption_has_a_mismatch_in_its_batch():
