@@ -32,19 +32,21 @@ class ToyGAN(GenerativeModule):
             nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4))
         )
         self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
-        self.game = AdversarialSettings()
+        self.adversarial = AdversarialSettings()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         fake = self.generator(self.draw(torch.randn, len(batch), 3).to(self.dtype))
         with self.turn("discriminator") as turn:
-            terms = self.game.discriminator_loss(self.discriminator(batch.image), self.discriminator(fake.detach()))
+            terms = self.adversarial.discriminator_loss(
+                self.discriminator(batch.image), self.discriminator(fake.detach())
+            )
             if self.r1_gamma:
                 terms["r1"] = self.r1_gamma * r1_penalty(self.discriminator, batch.image)
             if 0 <= self.poison < self.images_seen:
                 terms["real"] = terms["real"] * float("nan")
             turn.minimize(**terms)
         with self.turn("generator") as turn:
-            turn.minimize(**self.game.generator_loss(self.discriminator(fake)))
+            turn.minimize(**self.adversarial.generator_loss(self.discriminator(fake)))
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         return self.generator(per_seed(torch.randn, seeds, (3,)).to(self.dtype))

@@ -59,7 +59,7 @@ def check(
     """
     measured_by = protocols.load(protocol)
     if len(model.spec.shape) == 1:  # a step would refuse augmentation, after the run's folder has changed
-        for changes in (getattr(getattr(model, "game", None), "augment", ()), getattr(model, "transforms", ())):
+        for changes in (getattr(getattr(model, "adversarial", None), "augment", ()), getattr(model, "transforms", ())):
             augmented(torch.zeros(1, *model.spec.shape), changes, model.draw)
     if not is_first_process():
         return  # the others would say the same

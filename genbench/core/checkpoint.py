@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.serialization import get_crc32_options, set_crc32_options
 
 import genbench
-from genbench.core import ranks
+from genbench.core import ranks, renamed
 from genbench.core.arguments import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.files import NotWritten, replacing, write
@@ -128,6 +128,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{path} is not a checkpoint of genbench.")
     _refuse_newer(checkpoint["genbench"], path)
     _refuse_missing(checkpoint, CONTENTS, path)
+    renamed.checkpoint(checkpoint)
     _refuse_values(checkpoint, path)
     if not summed:
         _note(path, "it has no checksums, so that damage to it cannot be noticed")

@@ -83,7 +83,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             one of its steps is 1,000 images seen
         schedules: What differs for single players, by player
         accumulate: Add up the gradients of so many batches before a step. Equal to one large batch for a model of
-            one player without batch normalisation; in a game the small batches meet an opponent that has not moved
+            one player without batch normalisation; of a GAN the small batches meet an opponent that has not moved
         clip_norm: Clip each player's gradient to this norm
         clip_value: Clip each gradient's elements to this magnitude
 
@@ -181,7 +181,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             raise UserError(
                 f"accumulate is {self.accumulate}, and the {player} takes several turns on one batch: the gradients of "
                 "its turns would be added up. Leave `model.accumulate` out, or give each player one turn "
-                "(`game.generator_steps`)."
+                "(`adversarial.generator_steps`)."
             )
         self._turned.add(player)
         optimizer = self._wrapped_optimizers()[index]

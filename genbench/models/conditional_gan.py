@@ -37,7 +37,8 @@ class ConditionalGAN(GenerativeModule):
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
         norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
         class_weight: Weight of the class terms, where conditioning is auxiliary
-        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -53,12 +54,13 @@ class ConditionalGAN(GenerativeModule):
         width: Width = 64,
         norm: Norm = "batch",
         class_weight: Weight = 1.0,
-        game: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.class_weight, self.game = latent_dim, class_weight, AdversarialSettings.of(game)
+        self.latent_dim, self.class_weight = latent_dim, class_weight
+        self.adversarial = AdversarialSettings.of(adversarial)
         if self.spec.target != "label":
             raise UserError(
                 "ConditionalGAN learns from labels, and this data has none. Choose data with classes (for Shapes "
@@ -69,31 +71,32 @@ class ConditionalGAN(GenerativeModule):
         discriminator = {"concat": Concatenation, "projection": Projection, "auxiliary": Auxiliary}[conditioning]
         self.discriminator = discriminator(channels, size, width, self.classes, norm)
         dcgan_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real, label = batch.image, self.labels_of_all(batch)  # [B, C, H, W], [B]
-        view = self.game.view(self.draw, self.images_seen)
-        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
             fake = self._generate(label)  # used by both updates: the generator steps last
 
         with self.turn("discriminator") as turn:
             real_logits, real_class = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
             fake_logits, fake_class = self.discriminator(view(fake.detach()), label)
-            terms = self.game.discriminator_loss(real_logits, fake_logits)
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             if real_class is not None:  # Odena et al. 2017, equation 3: of real and of generated images
                 terms["real_class"] = self.class_weight * cross_entropy(full(real_class), label)
                 terms["fake_class"] = self.class_weight * cross_entropy(full(fake_class), label)
-            terms |= self.game.penalties(lambda x: self.discriminator.forward(view(x), label)[0], real, fake, self.draw)
+            forward = self.discriminator.forward
+            terms |= self.adversarial.penalties(lambda x: forward(view(x), label)[0], real, fake, self.draw)
             turn.minimize(**terms)
-            turn.log(**self.game.balance(real_logits, fake_logits))
-        self.game.clip_weights_(self.discriminator)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
         for step in range(generator_steps):
             with self.turn("generator") as turn:
                 fake_logits, fake_class = self.discriminator(view(self._generate(label) if step else fake), label)
-                terms = self.game.generator_loss(fake_logits)
+                terms = self.adversarial.generator_loss(fake_logits)
                 if fake_class is not None:
                     terms["class"] = self.class_weight * cross_entropy(full(fake_class), label)
                 turn.minimize(**terms)

@@ -1,8 +1,8 @@
 """DCGAN: Radford, Metz & Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
 Adversarial Networks", ICLR 2016, https://arxiv.org/abs/1511.06434.
 
-With another game it is the WGAN of Arjovsky et al. 2017 (configs/wgan.yaml) and, without batch normalisation in the
-critic, the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
+With other adversarial settings it is the WGAN of Arjovsky et al. 2017 (configs/wgan.yaml) and, without batch
+normalisation in the critic, the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class DCGAN(GenerativeModule):
         prior: Distribution of z; the paper's uniform on [-1, 1], or a standard normal
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
         norm: Normalisation in the discriminator: over the batch as in the paper, over each image (layer), or none
-        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -44,37 +45,37 @@ class DCGAN(GenerativeModule):
         prior: Literal["normal", "uniform"] = "normal",
         width: Width = 64,
         norm: Norm = "batch",
-        game: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.prior, self.game = latent_dim, prior, AdversarialSettings.of(game)
+        self.latent_dim, self.prior, self.adversarial = latent_dim, prior, AdversarialSettings.of(adversarial)
         channels, size = self.spec.channels, self.spec.size
         self.generator = up_net(latent_dim, channels, size, width, output=nn.Tanh())
         self.discriminator = down_net(channels, size, width, outputs=1, norm=norm)
         dcgan_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W]
-        view = self.game.view(self.draw, self.images_seen)
-        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
             fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
 
         with self.turn("discriminator") as turn:
             real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))
-            terms = self.game.discriminator_loss(real_logits, fake_logits)
-            terms |= self.game.penalties(lambda x: self.discriminator.forward(view(x)), real, fake, self.draw)
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
+            terms |= self.adversarial.penalties(lambda x: self.discriminator.forward(view(x)), real, fake, self.draw)
             turn.minimize(**terms)
-            turn.log(**self.game.balance(real_logits, fake_logits))
-        self.game.clip_weights_(self.discriminator)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
         for step in range(generator_steps):
             with self.turn("generator") as turn:
                 fake = self.generator(self._z(len(real))) if step else fake
-                turn.minimize(**self.game.generator_loss(self.discriminator(view(fake))))
+                turn.minimize(**self.adversarial.generator_loss(self.discriminator(view(fake))))
 
     def _z(self, n: int) -> Tensor:
         """Noise vectors [n, latent_dim] for training."""

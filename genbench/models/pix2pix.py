@@ -37,7 +37,8 @@ class Pix2Pix(GenerativeModule):
             paper's batches of one are in use as in training, or of an image over all channels (layer). Over the batch,
             an image is translated with the running averages of training
         l1: Weight of the absolute difference from the true image, lambda of equation 4
-        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -55,45 +56,44 @@ class Pix2Pix(GenerativeModule):
         patch_layers: Halvings = 3,
         norm: Norm = "batch",
         l1: Weight = 100.0,
-        game: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
         refuse_single(self.spec, "Pix2Pix")
         shown, made = self.spec.source[0], self.spec.channels
-        self.l1, self.game = l1, AdversarialSettings.of(game)
+        self.l1, self.adversarial = l1, AdversarialSettings.of(adversarial)
         self.generator = UNetGenerator(shown, made, width, depth, norm, dropout)
         self.stride = self.generator.stride
         refuse_stride(self.spec.size, self.stride, "Pix2Pix")
         refuse_small(self.spec.size, patch_layers)
         self.discriminator = PatchGAN(shown + made, discriminator_width, patch_layers, norm)
         dcgan_init(self)  # section 6.2
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         shown, real = batch.source, batch.image  # [B, C', H, W], [B, C, H, W]
-        view = self.game.view(self.draw, self.images_seen)
-        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
             fake = self._generate(shown)  # used by both updates: the generator steps last
 
         with self.turn("discriminator") as turn:
-            real_pair, fake_pair = torch.cat([shown, real], 1), torch.cat([shown, fake.detach().to(real)], 1)
-            real_logits = self.discriminator(view(real_pair))  # [B, 1, h, w]
-            fake_logits = self.discriminator(view(fake_pair))
+            pairs = torch.cat([shown, real], 1), torch.cat([shown, fake.detach().to(real)], 1)
+            real_logits, fake_logits = (self.discriminator(view(pair)) for pair in pairs)  # [B, 1, h, w]
             # the paper halves this loss, which Adam is invariant to
-            terms = self.game.discriminator_loss(real_logits, fake_logits)
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             forward = self.discriminator.forward
-            terms |= self.game.penalties(lambda x: forward(view(x)).mean((2, 3)), real_pair, fake_pair, self.draw)
+            terms |= self.adversarial.penalties(lambda x: forward(view(x)).mean((2, 3)), *pairs, self.draw)
             turn.minimize(**terms)
-            turn.log(**self.game.balance(real_logits, fake_logits))
-        self.game.clip_weights_(self.discriminator)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
         for step in range(generator_steps):
             with self.turn("generator") as turn:
                 fake = self._generate(shown) if step else fake
-                terms = self.game.generator_loss(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
+                terms = self.adversarial.generator_loss(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
                 turn.minimize(**terms, l1=self.l1 * l1_loss(full(fake), full(real)))
 
     def _generate(self, shown: Tensor) -> Tensor:

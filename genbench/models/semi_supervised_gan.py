@@ -32,21 +32,22 @@ class SemiSupervisedGAN(GenerativeModule):
 
     Args:
         generator: What the generator learns from: feature_matching (section 3.1: the mean of the discriminator's last
-            hidden layer over a batch), or adversarial (the game's own objective)
+            hidden layer over a batch), or adversarial (the objective of the adversarial settings)
         latent_dim: Numbers in the noise vector z, from a standard normal
         network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected discriminator
         noise: Standard deviation of the noise on the discriminator's layers, while it trains; on its input 0.6 of it
         norm: Normalisation in the convolutional discriminator: over each image (layer), or none
-        unsupervised: Weight of the game's terms in the discriminator; at 0 there is no game, and the classifier is
-            alone with its labels
+        unsupervised: Weight of the adversarial terms in the discriminator's loss; at 0 the discriminator is a
+            classifier that learns from its labels alone, and the generator does not train
         transforms: Changes that leave an image of its class, which labelled images are trained under: any of colour,
             translation, cutout, affine
         consistency: Weight of the cross-entropy between the classes of a real image and those of the same image under
             the transforms (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; with a GAN, Kumar
             et al. 2017)
-        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -66,12 +67,12 @@ class SemiSupervisedGAN(GenerativeModule):
         unsupervised: Weight = 1.0,
         transforms: Sequence[str] = (),
         consistency: Weight = 0.0,
-        game: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, AdversarialSettings.of(game)
+        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         self.matches, self.unsupervised = generator == "feature_matching", unsupervised
         self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency
         if self.spec.target != "label":
@@ -93,7 +94,7 @@ class SemiSupervisedGAN(GenerativeModule):
         self.discriminator = Classifier(body, features, classes)
         if network == "conv":
             dcgan_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W]
@@ -102,8 +103,8 @@ class SemiSupervisedGAN(GenerativeModule):
             self._classifier_step(known, label)
             return
 
-        view = self.game.view(self.draw, self.images_seen)
-        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
             fake = self._generate(len(real))  # used by both updates: the generator steps last
 
@@ -115,17 +116,17 @@ class SemiSupervisedGAN(GenerativeModule):
             logits, _ = self.discriminator(torch.cat([view(x) for x in shown]))
             known_class, real_class, fake_class, *changed = logits.split([len(x) for x in shown])  # [B, K] each
             real_logits, fake_logits = real_logit(real_class), real_logit(fake_class)
-            terms = self.game.discriminator_loss(real_logits, fake_logits)
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             forward = self.discriminator.forward
-            terms |= self.game.penalties(lambda x: real_logit(forward(view(x))[0]), real, fake, self.draw)
+            terms |= self.adversarial.penalties(lambda x: real_logit(forward(view(x))[0]), real, fake, self.draw)
             terms = {name: self.unsupervised * term for name, term in terms.items()}
             terms["class"] = cross_entropy(full(known_class), label)
             if changed:  # the classes of the image as it is are the target, without gradient
                 target = full(real_class).detach().softmax(1)
                 terms["consistency"] = self.consistency * cross_entropy(full(changed[0]), target)
             turn.minimize(**terms)
-            turn.log(**self.game.balance(real_logits, fake_logits))
-        self.game.clip_weights_(self.discriminator)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
         for step in range(generator_steps):
             with self.turn("generator") as turn:
@@ -133,17 +134,17 @@ class SemiSupervisedGAN(GenerativeModule):
                 if self.matches:
                     turn.minimize(features=self._feature_matching(view(real), features))
                 else:
-                    turn.minimize(**self.game.generator_loss(real_logit(logits)))
+                    turn.minimize(**self.adversarial.generator_loss(real_logit(logits)))
 
     def _classifier_step(self, known: Tensor, label: Tensor) -> None:
         """The discriminator learns from the labels alone; the generator does not step."""
-        view = self.game.view(self.draw, self.images_seen)
+        view = self.adversarial.view(self.draw, self.images_seen)
         with self.turn("discriminator") as turn:
             logits, _ = self.discriminator(view(augmented(known, self.transforms, self.draw)))  # [B, K]
             turn.minimize(**{"class": cross_entropy(full(logits), label)})
 
     def _feature_matching(self, real: Tensor, fake_features: Tensor) -> Tensor:
-        """Squared distance between mean features, of images [B, C, H, W] and features [B, F] -> scalar (section 3.1)."""
+        """Squared distance of mean features, of images [B, C, H, W] and features [B, F] -> scalar (section 3.1)."""
         with torch.no_grad():
             _, real_features = self.discriminator(real)
         return (full(real_features).mean(0) - full(fake_features).mean(0)).square().sum()

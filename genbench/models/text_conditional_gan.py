@@ -42,7 +42,8 @@ class TextConditionalGAN(GenerativeModule):
             generated images
         diversity: Weight of what two images of one caption cost by being alike, `alikeness`; the paper has no such
             cost, and without it the noise soon changes nothing
-        game: Objective, penalties and balance, see `genbench.objectives.adversarial_settings`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -60,12 +61,12 @@ class TextConditionalGAN(GenerativeModule):
         mismatches: Count = 1,
         mismatch_weight: Weight = 0.5,
         diversity: Weight = 0.0,
-        game: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, AdversarialSettings.of(game)
+        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
         if self.spec.target != "caption":
             raise UserError(
@@ -76,7 +77,7 @@ class TextConditionalGAN(GenerativeModule):
         self.generator = Drawer(channels, size, width, words, latent_dim, text_dim)
         self.discriminator = Judge(channels, size, width, words, text_dim, norm)
         dcgan_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real, caption = batch.image, batch.caption  # [B, C, H, W], [B, L]
@@ -86,8 +87,8 @@ class TextConditionalGAN(GenerativeModule):
         half = len(real) // 2
         # two images of each caption of the first half; an odd one is the last caption's
         asked = torch.cat([caption[:half], caption[:half], caption[2 * half :]]) if self.diversity else caption
-        view = self.game.view(self.draw, self.images_seen)
-        generator_steps = self.game.generator_steps_due(self.updates["discriminator"])
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
             fake = self._generate(asked)  # used by both updates: the generator steps last
 
@@ -95,19 +96,19 @@ class TextConditionalGAN(GenerativeModule):
             # algorithm 1: s_r of right pairs, s_w of real images with wrong captions, s_f of generated images
             real_logits, *wrong_logits = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
             (fake_logits,) = self.discriminator(view(fake.detach()), asked)
-            terms = self.game.discriminator_loss(real_logits, fake_logits)
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             terms["fake"] = terms["fake"] / 2
-            terms["mismatched"] = self.mismatch_weight * self.game.objective.fake(torch.cat(wrong_logits))
+            terms["mismatched"] = self.mismatch_weight * self.adversarial.objective.fake(torch.cat(wrong_logits))
             forward = self.discriminator.forward
-            terms |= self.game.penalties(lambda x: forward(view(x), caption)[0], real, fake, self.draw)
+            terms |= self.adversarial.penalties(lambda x: forward(view(x), caption)[0], real, fake, self.draw)
             turn.minimize(**terms)
-            turn.log(**self.game.balance(real_logits, fake_logits))
-        self.game.clip_weights_(self.discriminator)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
         for step in range(generator_steps):
             with self.turn("generator") as turn:
                 fake = self._generate(asked) if step else fake
-                terms = self.game.generator_loss(self.discriminator(view(fake), asked)[0])
+                terms = self.adversarial.generator_loss(self.discriminator(view(fake), asked)[0])
                 if self.diversity:
                     terms["alikeness"] = self.diversity * alikeness(fake[:half], fake[half : 2 * half])
                 turn.minimize(**terms)

@@ -16,7 +16,7 @@ from genbench.core.precision import full
 
 
 class NonSaturating:
-    """The game of Goodfellow et al. 2014 with the generator's objective of their section 3, max log D(G(z)).
+    """The losses of Goodfellow et al. 2014, with the generator's objective of their section 3, max log D(G(z)).
 
     On logits l = logit D: -log D = softplus(-l) and -log(1 - D) = softplus(l).
     """
@@ -43,7 +43,7 @@ class NonSaturating:
 
 
 class Minimax(NonSaturating):
-    """The game as equation 1 of Goodfellow et al. 2014 has it: the generator minimises log(1 - D(G(z))).
+    """Equation 1 of Goodfellow et al. 2014: the generator minimises log(1 - D(G(z))).
 
     Its gradient vanishes where the discriminator is sure, and is there to see that.
     """

@@ -23,7 +23,7 @@ Smoothing = Annotated[float, Bounds(above=0.5, at_most=1, words="the target of r
 
 
 class AdversarialSettings(metaclass=Checked):
-    """How a discriminator and a generator are trained; a model's `game` argument holds these.
+    """How a discriminator and a generator are trained; a model's `adversarial` argument holds these.
 
     A model's `training_step` calls the methods below by name.
 
@@ -43,7 +43,7 @@ class AdversarialSettings(metaclass=Checked):
         generator_steps: Steps of the generator for one of the discriminator
     """
 
-    _setting = "model.game"
+    _setting = "model.adversarial"
 
     def __init__(
         self,
@@ -61,25 +61,27 @@ class AdversarialSettings(metaclass=Checked):
     ) -> None:
         if objective not in OBJECTIVES:
             near = did_you_mean(objective, OBJECTIVES)
-            raise UserError(f"game.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.{near}")
+            raise UserError(f"adversarial.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.{near}")
         self.objective = OBJECTIVES[objective]()
         self.gradient_penalty, self.r1, self.clip = gradient_penalty, r1, clip
         self.spectral_norm, self.smoothing = spectral_norm, smoothing
         self.instance_noise = instance_noise
         self.noise_images = None if noise_images is None else Images(noise_images)
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
-        self.augment = augmentations(augment, "game.augment")
+        self.augment = augmentations(augment, "adversarial.augment")
         if min(discriminator_steps, generator_steps) > 1:
             raise UserError(
-                f"game.discriminator_steps is {discriminator_steps} and game.generator_steps is {generator_steps}: one "
-                "player may step more often than the other, and one of the two is 1."
+                f"adversarial.discriminator_steps is {discriminator_steps} and adversarial.generator_steps is "
+                f"{generator_steps}: one network may step more often than the other, and one of the two is 1."
             )
         if smoothing < 1 and not self.objective.smooths:
-            raise UserError(f"game.smoothing is {smoothing}, and the {objective} objective has no label to smooth.")
+            raise UserError(
+                f"adversarial.smoothing is {smoothing}, and the {objective} objective has no label to smooth."
+            )
         if not (self.objective.bounded or gradient_penalty or r1 or clip or spectral_norm):
             raise UserError(
-                "The wasserstein objective is unbounded by itself: give the game `gradient_penalty: 10`, `clip: 0.01`, "
-                "`spectral_norm: true` or `r1: 1`."
+                "The wasserstein objective is unbounded by itself: give `model.adversarial` one of `gradient_penalty: "
+                "10`, `clip: 0.01`, `spectral_norm: true` and `r1: 1`."
             )
 
     @classmethod
@@ -92,7 +94,7 @@ class AdversarialSettings(metaclass=Checked):
         for name, value in merged.items():
             if name not in known or name == "return":
                 listed = ", ".join(k for k in known if k != "return")
-                raise UserError(f"A game has no `{name}`; it has {listed}.{did_you_mean(name, known)}")
+                raise UserError(f"There is no `adversarial.{name}`; there are {listed}.{did_you_mean(name, known)}")
             kind = str(known[name])
             wanted, right = {
                 "str": ("a word", isinstance(value, str)),
@@ -100,9 +102,9 @@ class AdversarialSettings(metaclass=Checked):
                 "Sequence[str]": ("a list of words", isinstance(value, (list, tuple))),
             }.get(kind, ("", True))
             if value is None and "None" not in kind:
-                raise UserError(f"game.{name} is none, and it has a value always. Leave it out for its default.")
+                raise UserError(f"adversarial.{name} is none, and it has a value always. Leave it out for its default.")
             if not right:
-                raise UserError(f"game.{name} is {value!r}; it must be {wanted}.")
+                raise UserError(f"adversarial.{name} is {value!r}; it must be {wanted}.")
         return cls(**merged)
 
     def constrain(self, discriminator: nn.Module) -> nn.Module:
@@ -114,9 +116,9 @@ class AdversarialSettings(metaclass=Checked):
         layers = list(discriminator.modules())
         if self.gradient_penalty and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
             raise UserError(
-                "game.gradient_penalty bounds the gradient of each image, and batch normalisation in the discriminator "
-                "mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: layer`, or "
-                "`none` where it has that."
+                "adversarial.gradient_penalty bounds the gradient of each image, and batch normalisation in the "
+                "discriminator mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: "
+                "layer`, or `none` where it has that."
             )
         for layer in layers if self.spectral_norm else []:
             if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)):
@@ -178,7 +180,7 @@ class AdversarialSettings(metaclass=Checked):
         return terms
 
     def balance(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
-        """For the logs: mean D(x) and D(G(z)), and the accuracy on either; {} where the objective has no probability."""
+        """For logging: mean D(x) and D(G(z)), the accuracy on either; {} where the objective has no probability."""
         real, fake = (self.objective.probability(x.detach()) for x in (real_logits, fake_logits))
         if real is None:
             return {}

@@ -1,4 +1,4 @@
-"""A game that goes wrong is spoken of, once; one that does not is left in peace. Norms are those of the gradients."""
+"""Adversarial training that fails is reported once; one that does not is not. Norms are those of the gradients."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ RESTS = {"d_real": 0.51, "d_fake": 0.495, "real_accuracy": 0.6, "fake_accuracy":
 
 
 class Staged(GenerativeModule):
-    """A game whose terms are given: `terms(images_seen)`."""
+    """A GAN whose terms are given: `terms(images_seen)`."""
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     averaged = ("generator",)
@@ -69,7 +69,7 @@ def staged(terms, spec=SPEC, **training):
     return module
 
 
-def test_a_healthy_game_is_left_in_peace(tmp_path, capsys):
+def test_balanced_training_is_not_reported(tmp_path, capsys):
     watched(staged(HEALTHY), tmp_path)
     assert said(capsys) == []
 
@@ -92,10 +92,10 @@ def test_what_lasts_is_said_once(terms, words, tmp_path, capsys):
 
 def test_flags_are_named_where_the_model_has_them(tmp_path, capsys):
     module = staged(WON)
-    module.hparams["game"] = None
+    module.hparams["adversarial"] = None
     watched(module, tmp_path)
     (line,) = said(capsys)
-    assert "`--model.game.smoothing 0.9`" in line and "`--model.game.r1 1`" in line
+    assert "`--model.adversarial.smoothing 0.9`" in line and "`--model.adversarial.r1 1`" in line
 
 
 def test_what_does_not_last_is_not_said_and_what_comes_back_after_as_long_is_said_again(tmp_path, capsys):

@@ -67,9 +67,9 @@ AROUND = {
 }
 # arguments that are drawn by hand, or not at all: they fetch, compile, or start other processes
 APART = {
-    "spec", "optimizer", "optimizers", "schedule", "schedules", "game", "root", "download", "path", "autoencoder",
-    "size", "range", "window", "subset", "compile", "monitor", "protocol", "extractor", "workers", "memory", "mode",
-    "transforms",
+    "spec", "optimizer", "optimizers", "schedule", "schedules", "adversarial", "root", "download", "path",
+    "autoencoder", "size", "range", "window", "subset", "compile", "monitor", "protocol", "extractor", "workers",
+    "memory", "mode", "transforms",
 }  # fmt: skip
 OPTIMIZERS = {
     "torch.optim.Adam": ("lr", "betas", "weight_decay", "eps"),
@@ -173,11 +173,11 @@ def pool(run: str) -> dict[Path, st.SearchStrategy[Any]]:
             (*at, "warmup"): share, (*at, "decay_from"): st.sampled_from([0.5, 0.75, 45]),
             (*at, "final"): numbers(0, 1), (*at, "decay"): st.sampled_from(["linear", "cosine"]),
         }  # fmt: skip
-    if "game" in declared(model):
+    if "adversarial" in declared(model):
         objectives = st.sampled_from(["non_saturating", "minimax", "hinge", "least_squares", "wasserstein"])
-        found |= {("model", *path): values for path, values in of_class("game", AdversarialSettings).items()}
-        found[("model", "game", "objective")] = objectives
-        found[("model", "game", "augment")] = st.lists(
+        found |= {("model", *path): values for path, values in of_class("adversarial", AdversarialSettings).items()}
+        found[("model", "adversarial", "objective")] = objectives
+        found[("model", "adversarial", "augment")] = st.lists(
             st.sampled_from(["translation", "cutout", "affine"]), max_size=2, unique=True
         )
     if data is not genbench.data.Ring:
@@ -402,7 +402,7 @@ BROKEN = (
     b"trainer: {callbacks: [{class_path: x.Y}]}", b"!!python/object:os.system {}", b"\x00", b"a: 1\n---\nb: 2",
     b"model: {optimizer: 3}", b"model: {optimizers: {vae: 3}}", b"model: {schedule: [1]}", b"null: 3", b"true: 1",
     b"max_images: {a: 1}", b"name: [a]", b"model: null", b"data: {init_args: {size: null}, class_path: null}",
-    b"model: {init_args: {game: 3}}", b"<<: 3", b"model: {<<: {width: 3}}", b"ema.halflife.x: 3", b".a: 3",
+    b"model: {init_args: {adversarial: 3}}", b"<<: 3", b"model: {<<: {width: 3}}", b"ema.halflife.x: 3", b".a: 3",
     b"trainer: {logger: {class_path: 3}}", b"model+: {a: 1}", b"ema: {halflife+: 3}", b"data: {class_path: Digits.}",
 )  # fmt: skip
 CLASSES = (

@@ -256,7 +256,7 @@ def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
         (["--data.size", "48"], "make images of 16, 32, 64, 128, 256 pixels a side; the data has 48"),
         (["--trainer.accelerator", "gpu"], "This machine has 0 GPUs"),
         (["--model.optimizer.lr", "1e15"], "model.optimizer.lr is 1000000000000000.0; it must be at most 10"),
-        (["--model.game.r1", "1e38"], "The loss is no longer finite: player '"),
+        (["--model.adversarial.r1", "1e38"], "The loss is no longer finite: player '"),
         (["--data", "FashionMNIST", "--data.root", "nowhere", "--data.download", "false"], "FashionMNIST is not at "),
         (["--ckpt", "last"], "there is no runs/run/checkpoints/last.ckpt yet"),
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),

@@ -41,13 +41,13 @@ def test_a_game_equals_the_same_loop_written_by_hand():
         fake = by_hand.generator(by_hand.draw(torch.randn, 8, 3))
         d.zero_grad()
         sum(
-            by_hand.game.discriminator_loss(
+            by_hand.adversarial.discriminator_loss(
                 by_hand.discriminator(batch.image), by_hand.discriminator(fake.detach())
             ).values()
         ).backward()
         d.step()
         g.zero_grad()
-        by_hand.game.generator_loss(by_hand.discriminator(fake))["adversarial"].backward()
+        by_hand.adversarial.generator_loss(by_hand.discriminator(fake))["adversarial"].backward()
         g.step()
         seen += 8
     for name, p in by_hand.named_parameters():
@@ -153,7 +153,7 @@ def test_an_overflow_of_one_player_leaves_the_others_scale_alone():
             with self.turn("discriminator") as turn:
                 turn.minimize(real=self.discriminator(batch.image).float().mean() * 1e38)
             with self.turn("generator") as turn:
-                turn.minimize(**self.game.generator_loss(self.discriminator(fake)))
+                turn.minimize(**self.adversarial.generator_loss(self.discriminator(fake)))
 
     module = Overflows(SPEC)
     before = weights(module)

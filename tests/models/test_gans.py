@@ -116,7 +116,7 @@ def test_k_plus_one_classes_are_a_discriminator_of_their_normaliser():
     logits = 3 * torch.randn(9, 4, dtype=torch.float64)
     softmax = torch.cat([logits, torch.zeros(9, 1, dtype=torch.float64)], 1).softmax(1)
     torch.testing.assert_close(real_logit(logits).sigmoid(), 1 - softmax[:, -1])
-    # and the game's terms are the cross-entropies of section 5
+    # and the adversarial terms are the cross-entropies of section 5
     expected = cross_entropy(real_logit(logits), torch.ones(9, dtype=torch.float64))
     torch.testing.assert_close(-(1 - softmax[:, -1]).log().mean(), expected)
 
@@ -233,27 +233,27 @@ def test_the_verdict_on_a_pair_is_a_sum_over_features_of_text_and_image():
 
 
 def test_five_critic_steps_to_one_of_the_generator():
-    game = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
-    module = DCGAN(DataSpec((1, 16, 16)), width=4, latent_dim=4, game=game)
+    adversarial = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
+    module = DCGAN(DataSpec((1, 16, 16)), width=4, latent_dim=4, adversarial=adversarial)
     run(module, images=8 * 11)
     assert module.updates == {"generator": 2, "discriminator": 11}
     assert all(p.abs().max() <= 0.01 for p in module.discriminator.parameters())
 
 
 def test_two_generator_steps_to_one_of_the_discriminator():
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game={"generator_steps": 2})
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial={"generator_steps": 2})
     run(module, images=8 * 3)
     assert module.updates == {"generator": 6, "discriminator": 3}
 
 
 def test_accumulation_refuses_several_turns_of_one_player_on_a_batch():
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game={"generator_steps": 2}, accumulate=2)
-    with pytest.raises(UserError, match=r"the generator takes several turns on one batch.*game.generator_steps"):
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial={"generator_steps": 2}, accumulate=2)
+    with pytest.raises(UserError, match=r"the generator takes several turns on one batch.*adversarial.generator_steps"):
         run(module, images=16)
 
 
 @pytest.mark.parametrize(
-    "game",
+    "adversarial",
     [
         {"objective": "minimax", "smoothing": 0.9},
         {"objective": "least_squares", "instance_noise": 0.1},
@@ -261,10 +261,10 @@ def test_accumulation_refuses_several_turns_of_one_player_on_a_batch():
         {"objective": "wasserstein", "gradient_penalty": 10},
         {"objective": "non_saturating", "r1": 1, "augment": ["colour", "translation", "cutout"]},
     ],
-    ids=lambda game: game["objective"],
+    ids=lambda adversarial: adversarial["objective"],
 )
-def test_every_objective_and_penalty_trains_a_model(game):
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game=game)
+def test_every_objective_and_penalty_trains_a_model(adversarial):
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial=adversarial)
     # of a linear cost the output's bias has no gradient: real and fake images pull it alike
     weights = [p for p in module.parameters() if p.numel() > 1]
     before = [p.clone() for p in weights]

@@ -69,8 +69,8 @@ def test_terms_of_half_precision_logits_are_computed_in_float32(half):
 
 def test_the_minimax_value_where_the_discriminator_cannot_tell_is_minus_log_4():
     undecided = torch.zeros(5, 1, dtype=torch.float64)
-    game = Minimax()
-    value = -(game.real(undecided) + game.fake(undecided))  # E log D(x) + E log(1 - D(G(z))): equation 1
+    objective = Minimax()
+    value = -(objective.real(undecided) + objective.fake(undecided))  # E log D(x) + E log(1 - D(G(z))): equation 1
     assert value.item() == pytest.approx(-math.log(4), rel=1e-15)
 
 
@@ -100,9 +100,11 @@ def test_the_optimal_discriminator_of_known_densities_has_the_gradient_zero():
     # D* = p / (p + q) (Goodfellow et al. 2014, proposition 1), for least squares too (Mao et al. 2017, equation 5)
     p, q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     best = p / (p + q)
-    for game, output in ((NonSaturating(), best.logit()), (LeastSquares(), best.clone())):
+    for objective, output in ((NonSaturating(), best.logit()), (LeastSquares(), best.clone())):
         output.requires_grad_(True)
-        cost = sum(p[k] * game.real(output[k : k + 1]) + q[k] * game.fake(output[k : k + 1]) for k in range(3))
+        cost = sum(
+            p[k] * objective.real(output[k : k + 1]) + q[k] * objective.fake(output[k : k + 1]) for k in range(3)
+        )
         (slope,) = torch.autograd.grad(cost, output)
         assert slope.abs().max() < 1e-15
 
@@ -116,15 +118,15 @@ def test_the_hinge_is_flat_beyond_its_margins():
 
 def test_the_wasserstein_cost_is_the_difference_of_the_means():
     real, fake = torch.randn(2, 9, 1, dtype=torch.float64)
-    game = Wasserstein()
-    torch.testing.assert_close(game.real(real) + game.fake(fake), fake.mean() - real.mean())
-    assert game.generator(fake) == -fake.mean() and game.probability(fake) is None
+    objective = Wasserstein()
+    torch.testing.assert_close(objective.real(real) + objective.fake(fake), fake.mean() - real.mean())
+    assert objective.generator(fake) == -fake.mean() and objective.probability(fake) is None
 
 
 def test_least_squares_is_half_the_squared_distance_from_its_targets():
     logits = torch.randn(9, 1, dtype=torch.float64)
-    game = LeastSquares()
-    for cost, target in ((game.real(logits), 1), (game.fake(logits), 0), (game.generator(logits), 1)):
+    objective = LeastSquares()
+    for cost, target in ((objective.real(logits), 1), (objective.fake(logits), 0), (objective.generator(logits), 1)):
         torch.testing.assert_close(cost, (logits - target).pow(2).mean() / 2)
 
 

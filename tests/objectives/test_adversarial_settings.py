@@ -1,4 +1,4 @@
-"""A game as a config describes it: what it adds up, whose turn it is, and what it refuses."""
+"""Adversarial settings of a config: loss terms, penalties, step counts, and which settings are refused."""
 
 import math
 
@@ -24,32 +24,32 @@ def draws() -> Draws:
     ("settings", "says"),
     [
         ({"objective": "wgan"}, "minimax, non_saturating, least_squares, hinge, wasserstein"),
-        ({"r2": 1}, "A game has no `r2`; it has objective"),
+        ({"r2": 1}, "There is no `adversarial.r2`; there are objective"),
         ({"objective": "wasserstein"}, "unbounded by itself"),
         ({"objective": "hinge", "smoothing": 0.9}, "no label to smooth"),
         ({"smoothing": 1.1}, r"lies in \(0.5, 1\]"),
-        ({"r1": -1}, "game.r1 is -1; it must be at least 0"),
+        ({"r1": -1}, "adversarial.r1 is -1; it must be at least 0"),
         ({"augment": ["rotation"]}, "any of colour, translation, cutout, affine"),
         ({"discriminator_steps": 0}, "at least 1"),
-        ({"discriminator_steps": 2.5}, "game.discriminator_steps is 2.5; it must be a whole number"),
-        ({"r1": "1"}, "game.r1 is '1'; it must be a number"),
+        ({"discriminator_steps": 2.5}, "adversarial.discriminator_steps is 2.5; it must be a whole number"),
+        ({"r1": "1"}, "adversarial.r1 is '1'; it must be a number"),
         ({"spectral_norm": "false"}, "must be true or false"),
         ({"objective": ["hinge"]}, "must be a word"),
         ({"augment": "colour"}, "must be a list of words"),
         ({"noise_images": 0}, "not a number of images"),
-        ({"smoothing": None}, "game.smoothing is none"),
-        ({"generator_steps": None}, "game.generator_steps is none"),
+        ({"smoothing": None}, "adversarial.smoothing is none"),
+        ({"generator_steps": None}, "adversarial.generator_steps is none"),
         ({"discriminator_steps": 2, "generator_steps": 2}, "one of the two is 1"),
     ],
 )
-def test_settings_that_make_no_game_are_refused(settings, says):
+def test_settings_out_of_bounds_are_refused(settings, says):
     with pytest.raises(UserError, match=says):
         AdversarialSettings.of(settings)
 
 
 def test_what_a_user_sets_goes_over_what_a_model_sets():
-    game = AdversarialSettings.of({"objective": "hinge", "discriminator_steps": 5}, {"discriminator_steps": 2})
-    assert type(game.objective).__name__ == "Hinge" and game.discriminator_steps == 2
+    settings = AdversarialSettings.of({"objective": "hinge", "discriminator_steps": 5}, {"discriminator_steps": 2})
+    assert type(settings.objective).__name__ == "Hinge" and settings.discriminator_steps == 2
 
 
 def test_the_generator_is_due_after_so_many_discriminator_steps():
@@ -87,7 +87,7 @@ def test_a_penalty_is_of_what_the_discriminator_sees():
             seen.append(x.detach())
             return x.square().flatten(1).sum(1)
 
-    module = GAN(DataSpec((1, 2, 2)), hidden=[8], latent_dim=4, game={"r1": 1.0, "instance_noise": 1.0})
+    module = GAN(DataSpec((1, 2, 2)), hidden=[8], latent_dim=4, adversarial={"r1": 1.0, "instance_noise": 1.0})
     module.generator[0][-1].requires_grad_(False).weight.zero_()  # generated images are zero, as the real ones are
     module.generator[0][-1].bias.zero_()
     module.discriminator, module.turn, module.draw = Net(), Turns(), draws()
@@ -96,13 +96,13 @@ def test_a_penalty_is_of_what_the_discriminator_sees():
 
 
 def test_instance_noise_has_its_spread_and_falls_to_none():
-    game, x = AdversarialSettings(instance_noise=0.5, noise_images=1000), torch.zeros(2000, 1, 2, 2)
+    settings, x = AdversarialSettings(instance_noise=0.5, noise_images=1000), torch.zeros(2000, 1, 2, 2)
     for seen, sigma in ((0, 0.5), (500, 0.25), (1000, 0.0), (3000, 0.0)):
-        assert game.view(draws(), seen)(x).std().item() == pytest.approx(sigma, abs=0.01)
+        assert settings.view(draws(), seen)(x).std().item() == pytest.approx(sigma, abs=0.01)
     assert AdversarialSettings(instance_noise=0.5).view(draws(), 10**9)(x).std().item() == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_plain_game_shows_the_images_themselves():
+def test_without_augmentation_the_discriminator_sees_the_images_themselves():
     x = torch.randn(3, 1, 4, 4)
     assert AdversarialSettings().view(draws(), 0)(x) is x
 
@@ -118,9 +118,9 @@ def test_balance_tells_probabilities_and_shares_that_are_right():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_penalties_refuse_weights_of_half_precision(dtype):
-    x, game = torch.randn(2, 1, 4, 4, dtype=dtype), AdversarialSettings(r1=1)
+    x, settings = torch.randn(2, 1, 4, 4, dtype=dtype), AdversarialSettings(r1=1)
     with pytest.raises(UserError, match="bf16-mixed"):
-        game.penalties(nn.Flatten(), x, x, draws())
+        settings.penalties(nn.Flatten(), x, x, draws())
 
 
 def test_penalties_are_weighted_and_named():

@@ -1,0 +1,98 @@
+"""Checkpoints, settings, records and curves of older versions are read by today's names."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from small import run, same_weights
+
+import genbench
+from genbench.callbacks import EMA
+from genbench.core import renamed, yaml_file
+from genbench.core.batch import DataSpec
+from genbench.models import DCGAN
+
+IMAGES = DataSpec((1, 16, 16))
+# model, its arguments by name; of each kind of name (`renamed.Names`) what it was called
+OLD = {
+    "dcgan": (DCGAN, IMAGES, {"width": 4, "latent_dim": 4, "adversarial": {"r1": 1.0}}),
+}
+
+
+def older(names, contents):
+    """The contents of a checkpoint by the old names of its class."""
+    back = {kind: {new: old for old, new in vars(names)[kind].items()} for kind in vars(names)}
+
+    def keys(mapping, kind, cut=None):
+        first = ((name, *name.partition(cut)) if cut else (name, name, "", "") for name in mapping)
+        return {back[kind].get(head, head) + dot + rest: mapping[name] for name, head, dot, rest in first}
+
+    state, found = contents["genbench"], {"hyper_parameters": keys(contents["hyper_parameters"], "arguments")}
+    found["state_dict"] = keys(contents["state_dict"], "networks", ".")
+    found["ema"] = contents["ema"] | {"state_dict": keys(contents["ema"]["state_dict"], "networks", ".")}
+    terms = {}
+    for name, value in state["terms"].items():
+        optimizer, term = name.split("/")
+        terms[f"{back['optimizers'].get(optimizer, optimizer)}/{back['terms'].get(term, term)}"] = value
+    by_optimizer = {key: keys(state[key], "optimizers") for key in ("updates", "optimizers", "scalers")}
+    return contents | found | {"genbench": state | {"terms": terms} | by_optimizer}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_a_checkpoint_with_old_names_is_loaded_and_goes_on_bit_for_bit(tmp_path, name):
+    cls, spec, arguments = OLD[name]
+    old, new = tmp_path / "old.ckpt", tmp_path / "new.ckpt"
+    run(cls(spec, **arguments), images=24, callbacks=[EMA()]).save_checkpoint(new)
+    contents = torch.load(new, weights_only=True)
+    before = older(renamed.CLASSES[cls.__name__], contents)
+    assert before.keys() == contents.keys() and str(before) != str(contents)
+    torch.save(before, old)
+    assert same_weights(genbench.load(old), genbench.load(new))
+    assert dict(genbench.load(old).hparams) == dict(genbench.load(new).hparams)
+    modules = [cls(spec, **arguments) for _ in range(2)]
+    for module, path in zip(modules, (old, new), strict=True):
+        run(module, images=48, callbacks=[EMA()], ckpt=path)
+    assert same_weights(*modules) and modules[0].updates == modules[1].updates
+    assert modules[0].read_terms() == modules[1].read_terms()
+
+
+def test_settings_of_an_older_run_are_read_by_todays_names(tmp_path):
+    path = tmp_path / "config.yaml"
+    model = {"class_path": "genbench.models.DCGAN", "init_args": {"width": 4, "game": {"r1": 1}}}
+    path.write_text(yaml.safe_dump({"model": model}))
+    assert yaml_file.read(path)["model"]["init_args"] == {"width": 4, "adversarial": {"r1": 1}}
+    # beside the class, by its short name
+    path.write_text(yaml.safe_dump({"model": {"class_path": "DCGAN", "game": {"r1": 1}}}))
+    assert yaml_file.read(path)["model"] == {"class_path": "DCGAN", "adversarial": {"r1": 1}}
+
+
+def test_arguments_of_other_classes_keep_their_names():
+    for cls in ("my.module.DCGAN", "genbench.models.VAE"):
+        model = {"class_path": cls, "init_args": {"game": 1}}
+        assert renamed.settings({"model": model}) == {"model": model}
+    assert renamed.setting("model.game.r1", "my.module.DCGAN") == "model.game.r1"
+    assert renamed.column("vae/kl", "my.module.VAE") == "vae/kl"
+
+
+def test_a_name_of_today_is_never_replaced_by_an_old_one():
+    model = {"class_path": "DCGAN", "init_args": {"game": {"r1": 1}, "adversarial": {"r1": 2}}}
+    assert renamed.settings({"model": model}) == {"model": model}
+
+
+def test_the_run_of_a_checkpoint_and_of_a_record_has_todays_names():
+    config = {"model": {"class_path": "genbench.models.GAN", "init_args": {"game": None}}}
+    segments = [{"from": 0, "to": 9, "changed": {"model.game.r1": [1, 2], "max_images": [1, 2]}}]
+    run = {"config": config, "segments": segments, "grid": {"model.game.r1": 1}}
+    record = {"model": {"class": "genbench.models.gan.GAN", "arguments": {"game": None}}, "run": run}
+    renamed.record(record)
+    assert record["model"]["arguments"] == {"adversarial": None}
+    assert record["run"]["config"]["model"]["init_args"] == {"adversarial": None}
+    assert record["run"]["grid"] == {"model.adversarial.r1": 1}
+    assert record["run"]["segments"][0]["changed"] == {"model.adversarial.r1": [1, 2], "max_images": [1, 2]}
+
+
+def test_no_config_of_the_package_has_an_old_name():
+    for path in (Path(__file__).parents[2] / "configs").rglob("*.yaml"):
+        text = yaml.safe_load(path.read_text())
+        assert renamed.settings(text) == text, path
