@@ -23,7 +23,7 @@ class ToyGAN(GenerativeModule):
     """A fully connected GAN without batch normalisation."""
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
 
     def __init__(self, spec: DataSpec | None = None, r1_gamma: float = 0.0, poison: int = -1, **training: Any) -> None:
         super().__init__(spec, **training)
@@ -53,19 +53,15 @@ class ToyGAN(GenerativeModule):
 
 
 class ToyAutoencoder(GenerativeModule):
-    """One player, one linear layer each way."""
-
-    players = {"autoencoder": ("encoder", "decoder")}
-    averaged = ("encoder", "decoder")
+    """One optimizer, one linear layer each way."""
 
     def __init__(self, spec: DataSpec | None = None, **training: Any) -> None:
         super().__init__(spec, **training)
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
         self.decoder = nn.Sequential(nn.Linear(4, 16), nn.Unflatten(1, (1, 4, 4)))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        with self.turn("autoencoder") as turn:
-            turn.minimize(mse=(self.decoder(self.encoder(batch.image)) - batch.image).square().mean())
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"mse": (self.decoder(self.encoder(batch.image)) - batch.image).square().mean()}
 
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder(x))

@@ -184,7 +184,7 @@ def refuse_other_optimizers(trained: dict[str, dict[str, Any]], model: Generativ
         now = model.optimizer_classes.get(player, before)
         if before.rpartition(".")[2] != now.rpartition(".")[2]:
             raise UserError(
-                f"{path} cannot go on with another optimizer: that of player '{player}' was {before} and is now {now}, "
+                f"{path} cannot go on with another optimizer: '{player}' was {before} and is now {now}, "
                 "and the checkpoint holds the state of the former. Leave it out, or begin a new run without `--ckpt`."
             )
 

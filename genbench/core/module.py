@@ -1,10 +1,16 @@
-"""GenerativeModule: what every model is. Players take turns; how a step is taken is decided here, once.
+"""GenerativeModule: the base of all models. How an optimizer step is taken is decided here, once.
 
-A model builds its networks, says which of them belong to which player, and describes a training step as turns:
+A model with one optimizer returns its named loss terms:
+
+    class Autoencoder(GenerativeModule):
+        def training_step(self, batch, batch_idx):
+            return {"reconstruction": mse_loss(self.decoder(self.encoder(batch.image)), batch.image)}
+
+A model with several says which networks belong to which optimizer (player), and writes its updates one after the other:
 
     class GAN(GenerativeModule):
         players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-        averaged = ("generator",)
+        ema = ("generator",)
 
         def training_step(self, batch, batch_idx):
             fake = self.generator(self.draw(torch.randn, len(batch), 100))
@@ -13,8 +19,8 @@ A model builds its networks, says which of them belong to which player, and desc
             with self.turn("generator") as turn:
                 turn.minimize(adversarial=...)
 
-A pass through a network that steps in between cannot be shared: only a detached path, or one through networks that
-have not stepped, may outlive a step.
+The output of a network may be used after that network has stepped only if it is detached: its graph holds weights that
+have changed.
 """
 
 from __future__ import annotations
@@ -23,8 +29,9 @@ import copy
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,7 +74,35 @@ class Turn:
     def log(self, **values: Tensor) -> None:
         """Record scalars under this player's name: averaged until they are read, watched for NaN."""
         for name, value in values.items():
-            self._module._record(f"{self._player}/{name}", value)
+            self._module.record(f"{self._player}/{name}", value)
+
+
+def _with_step(training_step: Callable) -> Callable:
+    """A `training_step` that takes an optimizer step on the loss terms that it returns, if it returns any."""
+
+    @wraps(training_step)
+    def step(self: GenerativeModule, batch: Any, batch_idx: int) -> dict[str, Tensor] | None:
+        terms = training_step(self, batch, batch_idx)
+        if type(self).training_step is not step:  # a subclass has called it, and returns terms itself
+            return terms
+        if terms is None and (self._turned or len(self.players) > 1):  # it has taken its steps
+            return None
+        if not isinstance(terms, Mapping):
+            raise UserError(
+                f"training_step of {type(self).__name__} returns a {type(terms).__name__}: return loss terms by "
+                "name, such as {'reconstruction': loss}."
+            )
+        if len(self.players) > 1:
+            raise UserError(
+                f"training_step of {type(self).__name__} returns loss terms, and the model has the optimizers "
+                f"{', '.join(self.players)}: give each its own, `with self.turn(NAME) as turn: turn.minimize(...)`."
+            )
+        (player,) = self.players
+        with self.turn(player) as turn:
+            turn.minimize(**terms)
+        return None
+
+    return step
 
 
 class GenerativeModule(LightningModule, metaclass=Remembers):
@@ -87,9 +122,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         clip_norm: Clip each player's gradient to this norm
         clip_value: Clip each gradient's elements to this magnitude
 
-    Class attributes that a model sets:
-        players   player -> names of its networks; one optimizer each
-        averaged  networks that a capability uses: these have moving averages, and no others
+    Class attributes that a model may set:
+        players   optimizer -> names of its networks; by default one, `train`, of all networks but frozen models
+        ema       names of the networks that a capability uses: these have moving averages; by default all of `players`
         changeable  arguments of its own that a run may change when it goes on: those that change neither networks nor
                     buffers, such as the weights of loss terms
         conditional  whether `sample` takes a condition
@@ -101,8 +136,6 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     """
 
     abstract = True
-    players: ClassVar[dict[str, tuple[str, ...]]]
-    averaged: ClassVar[tuple[str, ...]]
     changeable: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False
     per_process: ClassVar[tuple[str, ...]] = ()
@@ -114,6 +147,19 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         super().__init_subclass__(**kwargs)
         if issubclass(cls, Samples):
             cls.sample = taking_a_number(cls.sample)
+        if "training_step" in vars(cls):
+            cls.training_step = _with_step(cls.training_step)
+
+    @property
+    def players(self) -> dict[str, tuple[str, ...]]:
+        """Optimizer -> names of its networks."""
+        # a model inside of this one is trained already, see `core.composition`
+        return {"train": tuple(n for n, net in self.named_children() if not isinstance(net, GenerativeModule))}
+
+    @property
+    def ema(self) -> tuple[str, ...]:
+        """Names of the networks that have moving averages."""
+        return tuple(name for names in self.players.values() for name in names)
 
     def __init__(
         self,
@@ -145,7 +191,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         for argument, given in {"optimizers": optimizers, "schedules": schedules}.items():
             for name in given or {}:
                 if name not in self.players:
-                    raise UserError(f"{argument} names the player '{name}'; the players are {', '.join(self.players)}.")
+                    raise UserError(f"{argument} names '{name}'; the model's optimizers are {', '.join(self.players)}.")
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
 
         self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights
@@ -343,7 +389,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
 
     # ---- what turns logged --------------------------------------------------------------------------------------
 
-    def _record(self, name: str, value: Tensor) -> None:
+    def record(self, name: str, value: Tensor) -> None:
+        """Log a scalar as a column of metrics.csv, such as `train/elbo`: the mean of all values until they are read."""
         value = value.detach()
         if name in self._sums:
             self._sums[name].add_(value)
@@ -359,7 +406,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         if name not in self._counts:
             value = measure()
             if torch.isfinite(value):
-                self._record(name, value)
+                self.record(name, value)
 
     def read_terms(self, *, reset: bool = True) -> dict[str, float]:
         """Means of all terms since the last reset, over all processes; one synchronisation for all.
@@ -367,7 +414,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         A term that was not finite at any time since then makes its sum so.
 
         Raises:
-            NonFiniteLoss: names the player, the term and the images seen; on all processes alike.
+            NonFiniteLoss: names the optimizer, the term and the images seen; on all processes alike.
         """
         if not self._sums:
             return {}
@@ -377,11 +424,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             self._sums, self._counts = {}, {}
         for name, mean in means.items():
             if not math.isfinite(mean):
-                player, term = name.split("/", 1)
                 raise NonFiniteLoss(
-                    f"The loss is no longer finite: player '{player}', term '{term}' is {mean} "
-                    f"at {self.images_seen:,} images seen. The last checkpoint is from before; try a lower learning "
-                    "rate, `--model.clip_norm 1`, or 32-bit precision."
+                    f"The loss is no longer finite: {name} is {mean} at {self.images_seen:,} images seen. The last "
+                    "checkpoint is from before; try a lower learning rate, `--model.clip_norm 1`, or 32-bit precision."
                 )
         return means
 
@@ -393,8 +438,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             finite = torch.isfinite(torch.stack([n.float() for n in norms])).all().float()
             if ranks.mean(finite).item() < 1:
                 raise NonFiniteLoss(
-                    f"Weights are no longer finite: player '{player}' at {self.images_seen:,} images seen. The last "
-                    "checkpoint is from before; try a lower learning rate or `--model.clip_norm 1`."
+                    f"Weights are no longer finite: those of optimizer '{player}' at {self.images_seen:,} images "
+                    "seen. The last checkpoint is from before; try a lower learning rate or `--model.clip_norm 1`."
                 )
 
     # ---- checkpoints --------------------------------------------------------------------------------------------

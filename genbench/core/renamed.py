@@ -33,8 +33,20 @@ GROUPS: dict[str, str] = {}
 
 GANS = ("ConditionalGAN", "DCGAN", "GAN", "Pix2Pix", "SNGAN", "SemiSupervisedGAN", "TextConditionalGAN")
 
+# a model with one optimizer calls it `train`
+ONE = {
+    "autoencoder": ("Autoencoder", "ConvAutoencoder", "DenoisingAutoencoder"),
+    "mixture": ("LatentMixture",),
+    "pixelcnn": ("PixelCNN",),
+    "prior": ("VQPrior",),
+    "unet": ("SegmentationUNet", "UNet"),
+    "vae": ("ConditionalVAE", "VAE"),
+}
+
 CLASSES: dict[str, Names] = {
     **dict.fromkeys(GANS, Names(arguments={"game": "adversarial"})),
+    **{cls: Names(optimizers={old: "train"}) for old, classes in ONE.items() for cls in classes},
+    "VQVAE": Names(optimizers={"autoencoder": "train"}),
 }
 
 

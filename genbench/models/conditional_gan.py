@@ -42,7 +42,7 @@ class ConditionalGAN(GenerativeModule):
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
     changeable = ("class_weight",)
     conditional = True
 

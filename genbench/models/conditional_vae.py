@@ -39,8 +39,6 @@ class ConditionalVAE(GenerativeModule):
         beta: Weight of the KL term
     """
 
-    players = {"vae": ("encoder", "decoder", "pixel")}
-    averaged = ("encoder", "decoder", "pixel")
     changeable = ("beta",)
     conditional = True
     likelihood = "lower bound"
@@ -64,10 +62,10 @@ class ConditionalVAE(GenerativeModule):
                 "`--data.target label`), or train a VAE."
             )
         self.latent_dim, self.beta, self.classes = latent_dim, beta, len(self.spec.classes)
-        self.pixel = pixels_of(decoder, sigma)
-        self.pixels = self.pixel.pixels
+        pixel = pixels_of(decoder, sigma)
+        self.pixels = pixel.pixels
         channels, size = self.spec.channels, self.spec.size
-        seen, outputs = channels + self.classes, self.pixel.outputs(channels)
+        seen, outputs = channels + self.classes, pixel.outputs(channels)
         if network == "conv":
             self.encoder = down_net(seen, size, width, outputs=2 * latent_dim)
             self.decoder = up_net(latent_dim + self.classes, outputs, size, width)
@@ -76,18 +74,18 @@ class ConditionalVAE(GenerativeModule):
             self.encoder = nn.Sequential(nn.Flatten(), mlp([seen * size**2, *hidden, 2 * latent_dim]))
             layers = mlp([latent_dim + self.classes, *hidden[::-1], prod(shape)])
             self.decoder = nn.Sequential(layers, nn.Unflatten(1, shape))
+        self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
         label = self.labels_of_all(batch)  # [B]
         eps = self.draw(torch.randn, len(x), self.latent_dim).to(self.dtype)  # [B, D]
         target = dequantised(x, self.draw(torch.rand, *x.shape)) if self.pixel.density else x
-        with self.turn("vae") as turn:
-            mu, logvar = self.posterior(x, label)
-            nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), label), target)  # [B]
-            kl = gaussian_kl(mu, logvar).sum(1)  # [B]
-            turn.minimize(reconstruction=nll.mean(), kl=self.beta * kl.mean())  # equation 4 of Sohn et al.
-            turn.log(elbo=-(nll.detach() + kl.detach()).mean())
+        mu, logvar = self.posterior(x, label)
+        nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), label), target)  # [B]
+        kl = gaussian_kl(mu, logvar).sum(1)  # [B]
+        self.record("train/elbo", -(nll + kl).mean())
+        return {"reconstruction": nll.mean(), "kl": self.beta * kl.mean()}  # equation 4 of Sohn et al.
 
     def posterior(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] and labels [B] -> mean and log variance of q(z|x, y), [B, D] each."""

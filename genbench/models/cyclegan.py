@@ -42,7 +42,7 @@ class CycleGAN(GenerativeModule):
     """
 
     players = {"generator": ("to_b", "to_a"), "discriminator": ("judge_b", "judge_a")}
-    averaged = ("to_b", "to_a")
+    ema = ("to_b", "to_a")
     changeable = ("cycle", "identity")
     per_process = ("pool_b.images", "pool_b.filled", "pool_a.images", "pool_a.filled")
     domains = ("A", "B")

@@ -36,7 +36,7 @@ class DCGAN(GenerativeModule):
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
 
     def __init__(
         self,

@@ -32,8 +32,6 @@ class DenoisingAutoencoder(GenerativeModule):
         hidden: Widths of the fully connected encoder; the decoder has them reversed
     """
 
-    players = {"autoencoder": ("encoder", "decoder")}
-    averaged = ("encoder", "decoder")
     changeable = ("corruption", "amount")
     latent_dtype = "float32"
 
@@ -61,11 +59,10 @@ class DenoisingAutoencoder(GenerativeModule):
             layers = [mlp([latent_dim, *hidden[::-1], pixels]), nn.Tanh(), nn.Unflatten(1, self.spec.shape)]
             self.decoder = nn.Sequential(*layers)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
         spoilt = corrupt(x, self.corruption, self.amount, self.draw)
-        with self.turn("autoencoder") as turn:
-            turn.minimize(reconstruction=mse_loss(full(self.reconstruct(spoilt)), full(x)))  # equation 4
+        return {"reconstruction": mse_loss(full(self.reconstruct(spoilt)), full(x))}  # equation 4
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Squared error per pixel of spoilt images made whole, [B], and of the spoilt ones as they are."""

@@ -33,7 +33,7 @@ class GAN(GenerativeModule):
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
 
     def __init__(
         self,

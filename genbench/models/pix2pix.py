@@ -42,7 +42,7 @@ class Pix2Pix(GenerativeModule):
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
     changeable = ("l1",)
     domains = ("B",)
 

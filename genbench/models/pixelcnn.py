@@ -31,8 +31,6 @@ class PixelCNN(GenerativeModule):
         by_class: Let everything depend on the label
     """
 
-    players = {"pixelcnn": ("net",)}
-    averaged = ("net",)
     likelihood = "exact"
 
     def __init__(
@@ -61,12 +59,11 @@ class PixelCNN(GenerativeModule):
         """[-1, 1] -> int64 in [0, values)."""
         return ((x.float() + 1) / 2 * (self.values - 1)).round().long()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         levels = self.levels(batch.image)  # [B, C, H, W]
         label = self.labels_of_all(batch) if self.conditional else None
-        with self.turn("pixelcnn") as turn:
-            logits = self.net(levels, label)  # [B, values, C, H, W]
-            turn.minimize(nll=cross_entropy(full(logits), levels))  # nats of one number
+        logits = self.net(levels, label)  # [B, values, C, H, W]
+        return {"nll": cross_entropy(full(logits), levels)}  # nats per dimension
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Nats [B] and bits per number [B]."""

@@ -27,8 +27,6 @@ class SegmentationUNet(GenerativeModule):
         loss: Cross-entropy of pixels, the Dice coefficient of classes, or the sum of both
     """
 
-    players = {"unet": ("net",)}
-    averaged = ("net",)
     changeable = ("loss",)
 
     def __init__(
@@ -51,11 +49,10 @@ class SegmentationUNet(GenerativeModule):
         self.stride = self.net.stride
         refuse_stride(self.spec.size, self.stride, "SegmentationUNet")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         logits = self.segment(batch.image)  # [B, K, H, W]
-        with self.turn("unet") as turn:
-            terms = {"cross_entropy": cross_entropy(full(logits), batch.mask), "dice": dice_loss(logits, batch.mask)}
-            turn.minimize(**{name: term for name, term in terms.items() if self.loss in (name, "both")})
+        terms = {"cross_entropy": cross_entropy(full(logits), batch.mask), "dice": dice_loss(logits, batch.mask)}
+        return {name: term for name, term in terms.items() if self.loss in (name, "both")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Cross-entropy of each image's pixels, [B] nats."""

@@ -51,7 +51,6 @@ class SemiSupervisedGAN(GenerativeModule):
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator", "discriminator")
     changeable = ("generator", "unsupervised", "transforms", "consistency")
 
     def __init__(

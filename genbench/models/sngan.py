@@ -34,7 +34,7 @@ class SNGAN(GenerativeModule):
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class TextConditionalGAN(GenerativeModule):
     """
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
     changeable = ("mismatches", "mismatch_weight", "diversity")
     conditional = True
 

@@ -25,8 +25,6 @@ class UNet(GenerativeModule):
         loss: The absolute (l1) or the squared (l2) difference of pixels in [-1, 1]
     """
 
-    players = {"unet": ("net",)}
-    averaged = ("net",)
     changeable = ("loss",)
     domains = ("B",)
 
@@ -46,10 +44,9 @@ class UNet(GenerativeModule):
         self.stride = self.net.stride
         unet.refuse_stride(self.spec.size, self.stride, "UNet")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         distance = {"l1": l1_loss, "l2": mse_loss}[self.loss]
-        with self.turn("unet") as turn:
-            turn.minimize(**{self.loss: distance(full(self.net(batch.source)), full(batch.image))})
+        return {self.loss: distance(full(self.net(batch.source)), full(batch.image))}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The absolute difference of each image, [B]."""

@@ -48,8 +48,6 @@ class VAE(GenerativeModule):
         importance_samples: Codes of each image that training takes its bound from; at 1 the KL term is exact
     """
 
-    players = {"vae": ("encoder", "decoder", "pixel")}
-    averaged = ("encoder", "decoder", "pixel")
     changeable = ("beta", "kl_warmup", "free_bits", "importance_samples")
     latent_dtype = "float32"
     likelihood = "lower bound"
@@ -83,9 +81,9 @@ class VAE(GenerativeModule):
         self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
         self.beta, self.kl_warmup = beta, Images(kl_warmup) if kl_warmup else None
         self.free_bits, self.importance_samples = free_bits, importance_samples
-        self.pixel = pixels_of(decoder, sigma)
+        pixel = pixels_of(decoder, sigma)
         shape = self.spec.shape
-        outputs = (self.pixel.outputs(shape[0]), *shape[1:])
+        outputs = (pixel.outputs(shape[0]), *shape[1:])
         if network == "conv":
             self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=2 * latent_dim)
             self.decoder = up_net(latent_dim, outputs[0], self.spec.size, width)
@@ -93,22 +91,20 @@ class VAE(GenerativeModule):
             flat = White() if decoder == "bernoulli" else nn.Flatten()
             self.encoder = nn.Sequential(flat, mlp([prod(shape), *hidden, 2 * latent_dim]))
             self.decoder = nn.Sequential(mlp([latent_dim, *hidden[::-1], prod(outputs)]), nn.Unflatten(1, outputs))
+        self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x, k = batch.image, self.importance_samples  # [B, C, H, W]
         eps = self.draw(torch.randn, len(x), k, self.latent_dim).to(self.dtype)  # [B, K, D]
         target = self._target(x)
-        with self.turn("vae") as turn:
-            if k > 1:
-                targets = target[:, None].expand(-1, k, *x.shape[1:])
-                bound = importance_bound(self._log_weights(x, targets, eps, self.kl_weight()))
-                turn.minimize(bound=-bound.mean())
-                return
-            nll, kl = self._bound(x, eps[:, 0], target)  # [B], [B, D]
-            reconstruction, divergence = nll.mean(), kl.sum(1).mean()
-            cost = with_free_bits(kl, self.free_bits).sum() if self.free_bits else divergence
-            turn.minimize(reconstruction=reconstruction, kl=self.kl_weight() * cost)
-            turn.log(elbo=-(reconstruction.detach() + divergence.detach()))
+        if k > 1:
+            targets = target[:, None].expand(-1, k, *x.shape[1:])
+            return {"bound": -importance_bound(self._log_weights(x, targets, eps, self.kl_weight())).mean()}
+        nll, kl = self._bound(x, eps[:, 0], target)  # [B], [B, D]
+        reconstruction, divergence = nll.mean(), kl.sum(1).mean()
+        self.record("train/elbo", -(reconstruction + divergence))
+        kl_loss = with_free_bits(kl, self.free_bits).sum() if self.free_bits else divergence
+        return {"reconstruction": reconstruction, "kl": self.kl_weight() * kl_loss}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The evidence lower bound [B] in nats, with one draw of z for each image, and its two parts."""

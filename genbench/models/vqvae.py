@@ -38,8 +38,6 @@ class VQVAE(GenerativeModule):
             so many images each, over which the moving averages should have forgotten; none by default
     """
 
-    players = {"autoencoder": ("encoder", "decoder", "quantizer")}
-    averaged = ("encoder", "decoder", "quantizer")
     changeable = ("decay", "commitment", "revive_every")
     latent_dtype = "int64"
 
@@ -74,7 +72,7 @@ class VQVAE(GenerativeModule):
             nn.Conv2d(width, dim, 1),
             nn.BatchNorm2d(dim),
         )
-        self.quantizer = Quantizer(codes, dim, codebook, decay)
+        quantizer = Quantizer(codes, dim, codebook, decay)
         self.decoder = nn.Sequential(
             nn.Conv2d(dim, width, 3, padding=1),
             *(Residual(width) for _ in range(blocks)),
@@ -84,10 +82,11 @@ class VQVAE(GenerativeModule):
             nn.ConvTranspose2d(width // 2, channels, 4, stride=2, padding=1),
             nn.Tanh(),
         )
+        self.quantizer = quantizer  # the last of the networks, as in the optimizer's state of earlier checkpoints
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         x = batch.image  # [B, C, H, W]
-        with self.turn("autoencoder") as turn:
+        with self.turn("train") as turn:
             z = self.encoder(x)  # [B, D, H/4, W/4]
             quantized, code, terms = self.quantizer(z)
             terms["commitment"] = self.commitment * terms["commitment"]

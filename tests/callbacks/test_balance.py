@@ -25,7 +25,7 @@ class Staged(GenerativeModule):
     """A GAN whose terms are given: `terms(images_seen)`."""
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
     terms = staticmethod(lambda images_seen: HEALTHY)
 
     def __init__(self, spec=None, **training):
@@ -186,15 +186,14 @@ def test_the_norm_is_that_of_the_whole_unscaled_gradient_before_clipping(plugins
     run(module, images=160, callbacks=[norms, Monitor(every_images=40, show=False)], logger=[curves], plugins=plugins)
     steps = [8 * training.get("accumulate", 1) * (k + 1) for k in range(len(norms.values))]  # images seen at each
     firsts = [next(v for n, v in zip(steps, norms.values, strict=True) if n > 40 * k) for k in range(4)]
-    assert [float(row["autoencoder/grad_norm"]) for row in curves.rows()] == pytest.approx(firsts, rel=1e-5)
+    assert [float(row["train/grad_norm"]) for row in curves.rows()] == pytest.approx(firsts, rel=1e-5)
     assert min(firsts) > 1e-2
 
 
 def test_a_gradient_that_overflows_is_passed_over(tmp_path):
     class Overflows(ToyAutoencoder):
         def training_step(self, batch, batch_idx):
-            with self.turn("autoencoder") as turn:
-                turn.minimize(mse=self.reconstruct(batch.image).float().mean() * (1e38 if batch_idx == 0 else 1.0))
+            return {"mse": self.reconstruct(batch.image).float().mean() * (1e38 if batch_idx == 0 else 1.0)}
 
     curves, norms = Curves(tmp_path), Norms()
     run(
@@ -202,7 +201,7 @@ def test_a_gradient_that_overflows_is_passed_over(tmp_path):
         plugins=[MixedPrecision("16-mixed", "cpu")],
     )  # fmt: skip
     assert not np.isfinite(norms.values[0])
-    assert float(curves.rows()[0]["autoencoder/grad_norm"]) == pytest.approx(norms.values[1], rel=1e-5)
+    assert float(curves.rows()[0]["train/grad_norm"]) == pytest.approx(norms.values[1], rel=1e-5)
 
 
 def test_the_line_shows_losses_first_and_neither_rates_nor_norms(capsys):

@@ -161,13 +161,14 @@ def pool(run: str) -> dict[Path, st.SearchStrategy[Any]]:
     for name, cls in SETTINGS.items():
         found |= of_class(name, cls)
     share = st.sampled_from([0.0, 0.25, 0.5, 10, 40])
-    for player in ("optimizer", *(f"optimizers.{name}" for name in model.players)):
+    players = model.players if isinstance(model.players, dict) else ("train",)
+    for player in ("optimizer", *(f"optimizers.{name}" for name in players)):
         at = ("model", *player.split("."))
         found |= {
             (*at, "lr"): st.sampled_from([1e-5, 3e-4, 2e-3, 0.05]), (*at, "weight_decay"): numbers(0, 0.5),
             (*at, "betas"): st.lists(numbers(0, 0.99), min_size=2, max_size=2),
         }  # fmt: skip
-    for player in ("schedule", *(f"schedules.{name}" for name in model.players)):
+    for player in ("schedule", *(f"schedules.{name}" for name in players)):
         at = ("model", *player.split("."))
         found |= {
             (*at, "warmup"): share, (*at, "decay_from"): st.sampled_from([0.5, 0.75, 45]),

@@ -28,7 +28,7 @@ def saved(run):
     return torch.load(Path(run) / LAST, weights_only=True)
 
 
-def rates(run, player="vae"):
+def rates(run, player="train"):
     with open(Path(run) / "metrics.csv", newline="") as file:
         return {
             int(row["images_seen"]): float(row[f"{player}/lr"]) for row in csv.DictReader(file) if row[f"{player}/lr"]
@@ -219,7 +219,7 @@ def test_batch_size_precision_and_augmentation_are_applied_said_and_recorded(cli
         "max_images": [160, 320],
     } or set(changed) >= {"data.batch_size", "data.flip", "trainer.precision"}  # fmt: skip
     assert all(f"changed: {name}" in err for name in ("data.batch_size 16 -> 32", "data.flip", "trainer.precision"))
-    assert saved(half)["genbench"]["updates"] == {"vae": 15}  # ten steps of 16 images and five of 32
+    assert saved(half)["genbench"]["updates"] == {"train": 15}  # ten steps of 16 images and five of 32
 
 
 def test_last_means_the_newest_folder_also_where_it_was_called_otherwise_before(cli, half):

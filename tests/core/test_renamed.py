@@ -8,15 +8,18 @@ import yaml
 from small import run, same_weights
 
 import genbench
-from genbench.callbacks import EMA
+from genbench.callbacks import EMA, Monitor
 from genbench.core import renamed, yaml_file
 from genbench.core.batch import DataSpec
-from genbench.models import DCGAN
+from genbench.core.checkpoint import AtomicCheckpointIO
+from genbench.loggers import Curves
+from genbench.models import DCGAN, VAE
 
 IMAGES = DataSpec((1, 16, 16))
 # model, its arguments by name; of each kind of name (`renamed.Names`) what it was called
 OLD = {
     "dcgan": (DCGAN, IMAGES, {"width": 4, "latent_dim": 4, "adversarial": {"r1": 1.0}}),
+    "vae": (VAE, IMAGES, {"width": 4, "latent_dim": 4, "optimizers": {"train": {"lr": 1e-3}}}),
 }
 
 
@@ -29,6 +32,8 @@ def older(names, contents):
         return {back[kind].get(head, head) + dot + rest: mapping[name] for name, head, dot, rest in first}
 
     state, found = contents["genbench"], {"hyper_parameters": keys(contents["hyper_parameters"], "arguments")}
+    if "optimizers" in found["hyper_parameters"]:
+        found["hyper_parameters"]["optimizers"] = keys(contents["hyper_parameters"]["optimizers"], "optimizers")
     found["state_dict"] = keys(contents["state_dict"], "networks", ".")
     found["ema"] = contents["ema"] | {"state_dict": keys(contents["ema"]["state_dict"], "networks", ".")}
     terms = {}
@@ -52,7 +57,7 @@ def test_a_checkpoint_with_old_names_is_loaded_and_goes_on_bit_for_bit(tmp_path,
     assert dict(genbench.load(old).hparams) == dict(genbench.load(new).hparams)
     modules = [cls(spec, **arguments) for _ in range(2)]
     for module, path in zip(modules, (old, new), strict=True):
-        run(module, images=48, callbacks=[EMA()], ckpt=path)
+        run(module, images=48, callbacks=[EMA()], ckpt=path, plugins=[AtomicCheckpointIO()])
     assert same_weights(*modules) and modules[0].updates == modules[1].updates
     assert modules[0].read_terms() == modules[1].read_terms()
 
@@ -73,6 +78,17 @@ def test_arguments_of_other_classes_keep_their_names():
         assert renamed.settings({"model": model}) == {"model": model}
     assert renamed.setting("model.game.r1", "my.module.DCGAN") == "model.game.r1"
     assert renamed.column("vae/kl", "my.module.VAE") == "vae/kl"
+
+
+def test_curves_of_an_older_run_go_on_in_the_same_columns(tmp_path):
+    curves = Curves(tmp_path)
+    curves.log_metrics({"vae/kl": 1.0, "val/elbo": 2.0}, step=8)
+    module = VAE(IMAGES, width=4, latent_dim=4)
+    module.images_seen = 8
+    run(module, images=24, callbacks=[Monitor(every_images=8, show=False)], logger=[Curves(tmp_path)])
+    rows = Curves(tmp_path).rows()
+    assert [row["images_seen"] for row in rows] == ["8", "16", "24"] and all(row["train/kl"] for row in rows)
+    assert "vae/kl" not in rows[0] and rows[0]["val/elbo"] == "2"
 
 
 def test_a_name_of_today_is_never_replaced_by_an_old_one():

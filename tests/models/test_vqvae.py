@@ -46,8 +46,8 @@ def test_training_moves_the_codebook_and_logs_how_it_is_used(codebook):
     run(model, images=40)
     assert not torch.equal(model.quantizer.vectors.detach(), before)
     terms = model.read_terms()
-    assert 1 <= terms["autoencoder/perplexity"] <= 6.001 and 0 < terms["autoencoder/used"] <= 1
-    assert ("autoencoder/codebook" in terms) == (codebook == "gradient")
+    assert 1 <= terms["train/perplexity"] <= 6.001 and 0 < terms["train/used"] <= 1
+    assert ("train/codebook" in terms) == (codebook == "gradient")
 
 
 def test_dead_codes_are_revived_every_so_many_images(monkeypatch):
@@ -106,7 +106,7 @@ def test_the_frozen_part_stays_in_eval_mode_and_takes_no_gradient(trained):
     model = prior(str(trained)).train()
     assert model.training and not model.autoencoder.training
     assert not any(p.requires_grad for p in model.autoencoder.parameters())
-    assert {id(p) for p in model.parameters_of("prior")} == {id(p) for p in model.net.parameters()}
+    assert {id(p) for p in model.parameters_of("train")} == {id(p) for p in model.net.parameters()}
 
 
 def test_a_prior_says_what_it_is_to_be_built_on(trained, tmp_path):
