@@ -260,7 +260,7 @@ def in_panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
     rest: dict[str, dict[str, str]] = {}
     for name in names:
         player, _, term = name.rpartition("/")
-        if term in ("d_real", "d_fake", "used") or (term.endswith("accuracy") and player != "val"):
+        if term in ("d_real", "d_fake", "codebook_usage") or (term.endswith("accuracy") and player != "val"):
             panels.setdefault(SHARES, {})[name] = term
         elif term == "grad_norm":
             panels.setdefault(NORMS, {})[name] = player

@@ -46,7 +46,21 @@ ONE = {
 CLASSES: dict[str, Names] = {
     **dict.fromkeys(GANS, Names(arguments={"game": "adversarial"})),
     **{cls: Names(optimizers={old: "train"}) for old, classes in ONE.items() for cls in classes},
-    "VQVAE": Names(optimizers={"autoencoder": "train"}),
+    "CycleGAN": Names(
+        networks={
+            "to_b": "G_AB",
+            "to_a": "G_BA",
+            "judge_b": "D_B",
+            "judge_a": "D_A",
+            "pool_b": "pool_B",
+            "pool_a": "pool_A",
+        },
+    ),
+    "VQVAE": Names(
+        arguments={"codes": "num_embeddings", "dim": "embedding_dim", "revive_every": "restart_dead_codes"},
+        optimizers={"autoencoder": "train"},
+        terms={"used": "codebook_usage"},
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.mlp import mlp
 
 
@@ -42,7 +42,7 @@ class Autoencoder(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
-        return {"reconstruction": mse_loss(full(self.decoder(self.encoder(x))), full(x))}
+        return {"reconstruction": mse_loss(to_float32(self.decoder(self.encoder(x))), to_float32(x))}
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> codes [B, latent_dim]."""

@@ -21,7 +21,7 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.conv import Norm, dcgan_init, down_body, down_net, up_net, widths
 from genbench.objectives.adversarial_settings import AdversarialSettings
 
@@ -85,8 +85,8 @@ class ConditionalGAN(GenerativeModule):
             fake_logits, fake_class = self.discriminator(view(fake.detach()), label)
             terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             if real_class is not None:  # Odena et al. 2017, equation 3: of real and of generated images
-                terms["real_class"] = self.class_weight * cross_entropy(full(real_class), label)
-                terms["fake_class"] = self.class_weight * cross_entropy(full(fake_class), label)
+                terms["real_class"] = self.class_weight * cross_entropy(to_float32(real_class), label)
+                terms["fake_class"] = self.class_weight * cross_entropy(to_float32(fake_class), label)
             forward = self.discriminator.forward
             terms |= self.adversarial.penalties(lambda x: forward(view(x), label)[0], real, fake, self.draw)
             turn.minimize(**terms)
@@ -98,7 +98,7 @@ class ConditionalGAN(GenerativeModule):
                 fake_logits, fake_class = self.discriminator(view(self._generate(label) if step else fake), label)
                 terms = self.adversarial.generator_loss(fake_logits)
                 if fake_class is not None:
-                    terms["class"] = self.class_weight * cross_entropy(full(fake_class), label)
+                    terms["class"] = self.class_weight * cross_entropy(to_float32(fake_class), label)
                 turn.minimize(**terms)
 
     def _generate(self, label: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn.functional import mse_loss
 from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.conv import down_net, up_net
 
 
@@ -35,7 +35,7 @@ class ConvAutoencoder(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
-        return {"reconstruction": mse_loss(full(self.reconstruct(x)), full(x))}
+        return {"reconstruction": mse_loss(to_float32(self.reconstruct(x)), to_float32(x))}
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> codes [B, latent_dim]."""

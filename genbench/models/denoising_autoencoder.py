@@ -14,7 +14,7 @@ from genbench.core.arguments import Weight, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.conv import down_net, up_net
 from genbench.networks.mlp import mlp
 from genbench.objectives.corruption import corrupt
@@ -62,14 +62,14 @@ class DenoisingAutoencoder(GenerativeModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
         spoilt = corrupt(x, self.corruption, self.amount, self.draw)
-        return {"reconstruction": mse_loss(full(self.reconstruct(spoilt)), full(x))}  # equation 4
+        return {"reconstruction": mse_loss(to_float32(self.reconstruct(spoilt)), to_float32(x))}  # equation 4
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Squared error per pixel of spoilt images made whole, [B], and of the spoilt ones as they are."""
         x = batch.image
         spoilt = corrupt(x, self.corruption, self.amount, self.draw)
         found = {"denoised_mse": self.reconstruct(spoilt), "spoilt_mse": spoilt}
-        return {name: (full(y) - full(x)).square().flatten(1).mean(1) for name, y in found.items()}
+        return {name: (to_float32(y) - to_float32(x)).square().flatten(1).mean(1) for name, y in found.items()}
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> codes [B, latent_dim]."""

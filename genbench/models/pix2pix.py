@@ -14,7 +14,7 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.core.optim import merge
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init
 from genbench.networks.pix2pix import Norm, PatchGAN, UNetGenerator, refuse_small
 from genbench.networks.unet import refuse_single, refuse_stride
@@ -94,7 +94,7 @@ class Pix2Pix(GenerativeModule):
             with self.turn("generator") as turn:
                 fake = self._generate(shown) if step else fake
                 terms = self.adversarial.generator_loss(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
-                turn.minimize(**terms, l1=self.l1 * l1_loss(full(fake), full(real)))
+                turn.minimize(**terms, l1=self.l1 * l1_loss(to_float32(fake), to_float32(real)))
 
     def _generate(self, shown: Tensor) -> Tensor:
         """[B, C', H, W] -> [B, C, H, W], with dropout keyed by the images' place in the run."""
@@ -102,7 +102,7 @@ class Pix2Pix(GenerativeModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The absolute difference of each image, [B]."""
-        return {"l1": (full(self.translate(batch.source)) - full(batch.image)).abs().flatten(1).mean(1)}
+        return {"l1": (to_float32(self.translate(batch.source)) - to_float32(batch.image)).abs().flatten(1).mean(1)}
 
     def translate(self, x: Tensor, *, to: str = "B", seed: int = 0) -> Tensor:
         """[B, C', H, W] -> [B, C, H, W] in [-1, 1].

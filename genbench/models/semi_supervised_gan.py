@@ -19,7 +19,7 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.optim import merge
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init, down_body, up_net, widths
 from genbench.objectives.adversarial_settings import AdversarialSettings
 from genbench.objectives.augment import augmentations, augmented
@@ -119,10 +119,10 @@ class SemiSupervisedGAN(GenerativeModule):
             forward = self.discriminator.forward
             terms |= self.adversarial.penalties(lambda x: real_logit(forward(view(x))[0]), real, fake, self.draw)
             terms = {name: self.unsupervised * term for name, term in terms.items()}
-            terms["class"] = cross_entropy(full(known_class), label)
+            terms["class"] = cross_entropy(to_float32(known_class), label)
             if changed:  # the classes of the image as it is are the target, without gradient
-                target = full(real_class).detach().softmax(1)
-                terms["consistency"] = self.consistency * cross_entropy(full(changed[0]), target)
+                target = to_float32(real_class).detach().softmax(1)
+                terms["consistency"] = self.consistency * cross_entropy(to_float32(changed[0]), target)
             turn.minimize(**terms)
             turn.log(**self.adversarial.balance(real_logits, fake_logits))
         self.adversarial.clip_weights_(self.discriminator)
@@ -140,13 +140,13 @@ class SemiSupervisedGAN(GenerativeModule):
         view = self.adversarial.view(self.draw, self.images_seen)
         with self.turn("discriminator") as turn:
             logits, _ = self.discriminator(view(augmented(known, self.transforms, self.draw)))  # [B, K]
-            turn.minimize(**{"class": cross_entropy(full(logits), label)})
+            turn.minimize(**{"class": cross_entropy(to_float32(logits), label)})
 
     def _feature_matching(self, real: Tensor, fake_features: Tensor) -> Tensor:
         """Squared distance of mean features, of images [B, C, H, W] and features [B, F] -> scalar (section 3.1)."""
         with torch.no_grad():
             _, real_features = self.discriminator(real)
-        return (full(real_features).mean(0) - full(fake_features).mean(0)).square().sum()
+        return (to_float32(real_features).mean(0) - to_float32(fake_features).mean(0)).square().sum()
 
     def _generate(self, count: int) -> Tensor:
         return self.generator(self.draw(torch.randn, count, self.latent_dim).to(self.dtype))
@@ -164,7 +164,7 @@ class SemiSupervisedGAN(GenerativeModule):
 
 def real_logit(logits: Tensor) -> Tensor:
     """[B, K] -> [B]: the logit of being real, D = Z/(Z + 1) with Z = Σ exp l (section 5): class K + 1 has logit 0."""
-    return full(logits).logsumexp(1)
+    return to_float32(logits).logsumexp(1)
 
 
 class Classifier(nn.Module):

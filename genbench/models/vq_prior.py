@@ -17,7 +17,7 @@ from genbench.core.capabilities import Decodes, Encodes
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.pixelcnn import GatedPixelCNN
 from genbench.samplers.pixelcnn import draw
 
@@ -66,13 +66,13 @@ class VQPrior(composition.OnCodes, GenerativeModule):
             code = self.encode(batch.image)[:, None]  # [B, 1, h, w]
         label = self.labels_of_all(batch) if self.conditional else None
         logits = self.net(code, label)  # [B, values, 1, h, w]
-        return {"nll": cross_entropy(full(logits), code)}  # nats per codebook index
+        return {"nll": cross_entropy(to_float32(logits), code)}  # nats per codebook index
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Bits that the prior needs for an image's codes, [B]; without it they are `code_bits`."""
         code = self.encode(batch.image)[:, None]
         logits = self.net(code, batch.label if self.conditional else None)
-        nats = cross_entropy(full(logits), code, reduction="none").flatten(1).sum(1)
+        nats = cross_entropy(to_float32(logits), code, reduction="none").flatten(1).sum(1)
         return {"prior_bits": nats / math.log(2)}
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, so
 
 from genbench.core import ranks
 from genbench.core.errors import refuse_below
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 
 if TYPE_CHECKING:
     from genbench.objectives.pixels import Pixels
@@ -22,7 +22,7 @@ AT_ONCE = 1 << 25  # numbers that a decoder gives in one pass of `log_likelihood
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, diag exp logvar) ‖ N(0, 1)) of each number, [B, D] -> [B, D] (Kingma & Welling 2014, appendix B)."""
-    mu, logvar = full(mu), full(logvar)
+    mu, logvar = to_float32(mu), to_float32(logvar)
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
 
@@ -33,14 +33,14 @@ def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """-log p(x) of pixels x in [-1, 1], read as probabilities (x + 1) / 2 of being white; [B, ...] -> [B] nats."""
-    target = (full(x) + 1) / 2
-    return binary_cross_entropy_with_logits(full(logits), target, reduction="none").flatten(1).sum(1)
+    target = (to_float32(x) + 1) / 2
+    return binary_cross_entropy_with_logits(to_float32(logits), target, reduction="none").flatten(1).sum(1)
 
 
 def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
     """-log N(x; mean, sigma²) of pixels in [-1, 1], a density; [B, ...] -> [B] nats."""
     log_sigma = sigma.log() if isinstance(sigma, Tensor) else math.log(sigma)
-    error = (full(mean) - full(x)).square() / (2 * sigma**2)
+    error = (to_float32(mean) - to_float32(x)).square() / (2 * sigma**2)
     return (error + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
@@ -50,7 +50,7 @@ def logistic_nll(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int = 256) 
     The logistic distribution's mass in the bin around each value; the outermost bins reach to infinity (Salimans et
     al. 2017, "PixelCNN++", equation 2).
     """
-    mean, log_scale, x = full(mean), full(log_scale), full(x)
+    mean, log_scale, x = to_float32(mean), to_float32(log_scale), to_float32(x)
     half = 1 / (levels - 1)
     above, below = ((x - mean + side) * torch.exp(-log_scale) for side in (half, -half))
     # log(σ(above) - σ(below)), with nothing that rounds to zero inside the logarithm
@@ -90,7 +90,7 @@ def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
 
     eps, z: [B, K, D]; logvar: [B, D] -> [B, K]
     """
-    eps, z, logvar = full(eps), full(z), full(logvar)
+    eps, z, logvar = to_float32(eps), to_float32(z), to_float32(logvar)
     return 0.5 * (eps.square() - z.square()).sum(2) + 0.5 * logvar.sum(1, keepdim=True)
 
 

@@ -39,7 +39,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "autoencoder": ("Autoencoder", "Digits", {"hidden": [8], "latent_dim": 4}, DIGITS),
     "conv_autoencoder": ("ConvAutoencoder", "Digits", {"width": 4, "latent_dim": 4}, DIGITS),
     "denoising": ("DenoisingAutoencoder", "Digits", {"width": 4, "latent_dim": 4}, DIGITS),
-    "vqvae": ("VQVAE", "Digits", {"width": 4, "codes": 8, "dim": 4, "blocks": 1}, DIGITS),
+    "vqvae": ("VQVAE", "Digits", {"width": 4, "num_embeddings": 8, "embedding_dim": 4, "blocks": 1}, DIGITS),
     "pixelcnn": (
         "PixelCNN", "Digits", {"width": 4, "layers": 2, "kernel": 3}, DIGITS | {"size": 8, "binarize": "static"},
     ),
@@ -223,7 +223,7 @@ def scalar(draw: Any, path: Path, value: Any) -> str:
 
 
 ADDED = (("max_images",), ("name",))
-IMAGES = ("max_images", "every_images", "patience_images", "halflife", "kl_warmup", "revive_every", "keep_every")
+IMAGES = ("max_images", "every_images", "patience_images", "halflife", "kl_warmup", "restart_dead_codes", "keep_every")
 
 
 def flow(value: Any) -> str:

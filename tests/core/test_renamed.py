@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from small import run, same_weights
+from small import RandomImages, run, same_weights
 
 import genbench
 from genbench.callbacks import EMA, Monitor
@@ -13,12 +13,14 @@ from genbench.core import renamed, yaml_file
 from genbench.core.batch import DataSpec
 from genbench.core.checkpoint import AtomicCheckpointIO
 from genbench.loggers import Curves
-from genbench.models import DCGAN, VAE
+from genbench.models import DCGAN, VAE, VQVAE, CycleGAN
 
-IMAGES = DataSpec((1, 16, 16))
+IMAGES, DOMAINS = DataSpec((1, 16, 16)), DataSpec((3, 16, 16), "domain", source=(3, 16, 16))
 # model, its arguments by name; of each kind of name (`renamed.Names`) what it was called
 OLD = {
     "dcgan": (DCGAN, IMAGES, {"width": 4, "latent_dim": 4, "adversarial": {"r1": 1.0}}),
+    "vqvae": (VQVAE, IMAGES, {"num_embeddings": 6, "embedding_dim": 3, "width": 8, "restart_dead_codes": 16}),
+    "cyclegan": (CycleGAN, DOMAINS, {"width": 2, "blocks": 1, "discriminator_width": 4, "patch_layers": 1}),
     "vae": (VAE, IMAGES, {"width": 4, "latent_dim": 4, "optimizers": {"train": {"lr": 1e-3}}}),
 }
 
@@ -45,8 +47,11 @@ def older(names, contents):
 
 
 @pytest.mark.parametrize("name", OLD)
-def test_a_checkpoint_with_old_names_is_loaded_and_goes_on_bit_for_bit(tmp_path, name):
+def test_a_checkpoint_with_old_names_is_loaded_and_goes_on_bit_for_bit(tmp_path, name, monkeypatch):
     cls, spec, arguments = OLD[name]
+    if spec.source:
+        images = torch.randint(0, 256, (64, *spec.source), dtype=torch.uint8)
+        monkeypatch.setattr(RandomImages, "targets", {"source": images})
     old, new = tmp_path / "old.ckpt", tmp_path / "new.ckpt"
     run(cls(spec, **arguments), images=24, callbacks=[EMA()]).save_checkpoint(new)
     contents = torch.load(new, weights_only=True)
