@@ -47,10 +47,9 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Samples, taking_a_number
 from genbench.core.errors import NonFiniteLoss, UserError
 from genbench.core.noise import Draws, mix
-from genbench.core.optim import Schedule, build_optimizer, build_schedule, look_ahead, merge
+from genbench.core.optim import ADAM, Schedule, build_optimizer, build_schedule, look_ahead, merge
 
 FORMAT = 1  # of a checkpoint's contents: goes up where an older genbench would misread them; 0 did not say it
-ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
 
 
 class Turn:
@@ -125,6 +124,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     Class attributes that a model may set:
         players   optimizer -> names of its networks; by default one, `train`, of all networks but frozen models
         ema       names of the networks that a capability uses: these have moving averages; by default all of `players`
+        default_optimizer  class path and arguments of every optimizer where the user gives none
         changeable  arguments of its own that a run may change when it goes on: those that change neither networks nor
                     buffers, such as the weights of loss terms
         conditional  whether `sample` takes a condition
@@ -136,6 +136,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     """
 
     abstract = True
+    default_optimizer: ClassVar[dict[str, Any]] = ADAM
     changeable: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False
     per_process: ClassVar[tuple[str, ...]] = ()
@@ -182,7 +183,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self.save_hyperparameters(self._arguments, logger=False)
         self.automatic_optimization = False
         self.spec = DataSpec.from_dict(spec) if isinstance(spec, dict) else spec
-        default = merge(ADAM, optimizer)
+        default = merge(self.default_optimizer, optimizer)
         self._optimizers = {name: merge(default, (optimizers or {}).get(name)) for name in self.players}
         self._schedules = {name: merge(schedule, (schedules or {}).get(name)) for name in self.players}
         for name in self.players:

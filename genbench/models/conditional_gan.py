@@ -20,12 +20,10 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.core.precision import to_float32
 from genbench.networks.conv import Norm, dcgan_init, down_body, down_net, up_net, widths
 from genbench.objectives.adversarial_settings import AdversarialSettings
-
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class ConditionalGAN(GenerativeModule):
@@ -41,6 +39,7 @@ class ConditionalGAN(GenerativeModule):
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
     changeable = ("class_weight",)
@@ -55,10 +54,9 @@ class ConditionalGAN(GenerativeModule):
         norm: Norm = "batch",
         class_weight: Weight = 1.0,
         adversarial: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         self.latent_dim, self.class_weight = latent_dim, class_weight
         self.adversarial = AdversarialSettings.of(adversarial)
         if self.spec.target != "label":

@@ -7,11 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from math import prod
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from genbench.core.arguments import Sigma, Weight, Width
@@ -19,9 +18,8 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.networks.conv import down_net, up_net
-from genbench.networks.mlp import mlp
-from genbench.objectives.elbo import gaussian_kl, log_likelihood, log_prior_ratio, reparameterize
+from genbench.networks import encoder_decoder
+from genbench.objectives.elbo import gaussian_kl, log_likelihood, log_weights, reparameterize
 from genbench.objectives.pixels import dequantised, pixels_of
 
 
@@ -66,14 +64,8 @@ class ConditionalVAE(GenerativeModule):
         self.pixels = pixel.pixels
         channels, size = self.spec.channels, self.spec.size
         seen, outputs = channels + self.classes, pixel.outputs(channels)
-        if network == "conv":
-            self.encoder = down_net(seen, size, width, outputs=2 * latent_dim)
-            self.decoder = up_net(latent_dim + self.classes, outputs, size, width)
-        else:
-            shape = (outputs, size, size)
-            self.encoder = nn.Sequential(nn.Flatten(), mlp([seen * size**2, *hidden, 2 * latent_dim]))
-            layers = mlp([latent_dim + self.classes, *hidden[::-1], prod(shape)])
-            self.decoder = nn.Sequential(layers, nn.Unflatten(1, shape))
+        self.encoder = encoder_decoder.encoder(network, (seen, size, size), 2 * latent_dim, width, hidden)
+        self.decoder = encoder_decoder.decoder(network, latent_dim + self.classes, (outputs, size, size), width, hidden)
         self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -105,11 +97,8 @@ class ConditionalVAE(GenerativeModule):
 
     def _log_weights(self, label: Tensor, x: Tensor, targets: Tensor, eps: Tensor) -> Tensor:
         """log p(x|z_k, y) p(z_k) / q(z_k|x, y) of x [B, ...] as each of its `targets` [B, K, ...]: [B, K] nats."""
-        mu, logvar = self.posterior(x, label)  # [B, D]
-        z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
-        output = self._decode(z.flatten(0, 1), label.repeat_interleave(eps.shape[1]))
-        nll = self.pixel.nll(output, targets.flatten(0, 1)).view(len(x), -1)
-        return log_prior_ratio(eps, z, logvar) - nll
+        labels = label.repeat_interleave(eps.shape[1])  # [B * K]
+        return log_weights(*self.posterior(x, label), lambda z: self._decode(z, labels), self.pixel, targets, eps)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None, mean: bool = True) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1].

@@ -13,16 +13,13 @@ from genbench.core.arguments import Depth, Halvings, Weight, Whole, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init
 from genbench.networks.cyclegan import ImagePool, ResidualTranslator
 from genbench.networks.pix2pix import PatchGAN, refuse_small
 from genbench.networks.unet import refuse_stride
 from genbench.objectives.adversarial import LeastSquares
-
-# section 4 and the authors' code
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class CycleGAN(GenerativeModule):
@@ -41,6 +38,7 @@ class CycleGAN(GenerativeModule):
         pool: Past images of each generator that its discriminator is shown, each process its own
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("G_AB", "G_BA"), "discriminator": ("D_B", "D_A")}
     ema = ("G_AB", "G_BA")
     changeable = ("cycle", "identity")
@@ -59,10 +57,9 @@ class CycleGAN(GenerativeModule):
         cycle: Weight = 10.0,
         identity: Weight = 5.0,
         pool: Whole = 50,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         if not self.spec.source:
             raise UserError(
                 "CycleGAN learns from images of two domains, and this data has one. Choose data with two, such as "

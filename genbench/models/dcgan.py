@@ -15,12 +15,9 @@ from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.networks.conv import Norm, dcgan_init, down_net, up_net
 from genbench.objectives.adversarial_settings import AdversarialSettings
-
-# section 4: Adam with learning rate 0.0002 and beta1 0.5
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class DCGAN(GenerativeModule):
@@ -35,6 +32,7 @@ class DCGAN(GenerativeModule):
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
 
@@ -46,10 +44,9 @@ class DCGAN(GenerativeModule):
         width: Width = 64,
         norm: Norm = "batch",
         adversarial: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         self.latent_dim, self.prior, self.adversarial = latent_dim, prior, AdversarialSettings.of(adversarial)
         channels, size = self.spec.channels, self.spec.size
         self.generator = up_net(latent_dim, channels, size, width, output=nn.Tanh())

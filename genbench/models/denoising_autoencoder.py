@@ -4,7 +4,6 @@ Network with a Local Denoising Criterion", JMLR 2010, https://www.jmlr.org/paper
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -15,8 +14,7 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import to_float32
-from genbench.networks.conv import down_net, up_net
-from genbench.networks.mlp import mlp
+from genbench.networks import encoder_decoder
 from genbench.objectives.corruption import corrupt
 
 
@@ -50,14 +48,9 @@ class DenoisingAutoencoder(GenerativeModule):
         if corruption != "gaussian" and amount > 1:
             raise UserError(f"model.amount is {amount}, a share of the pixels, and at most 1.")
         self.corruption, self.amount, self.latent_shape = corruption, amount, (latent_dim,)
-        channels, pixels = self.spec.channels, prod(self.spec.shape)
-        if network == "conv":
-            self.encoder = down_net(channels, self.spec.size, width, outputs=latent_dim)
-            self.decoder = up_net(latent_dim, channels, self.spec.size, width, output=nn.Tanh())
-        else:
-            self.encoder = nn.Sequential(nn.Flatten(), mlp([pixels, *hidden, latent_dim]))
-            layers = [mlp([latent_dim, *hidden[::-1], pixels]), nn.Tanh(), nn.Unflatten(1, self.spec.shape)]
-            self.decoder = nn.Sequential(*layers)
+        shape = (self.spec.channels, *self.spec.shape[1:])
+        self.encoder = encoder_decoder.encoder(network, shape, latent_dim, width, hidden)
+        self.decoder = encoder_decoder.decoder(network, latent_dim, shape, width, hidden, output=nn.Tanh())
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]

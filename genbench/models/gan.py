@@ -14,12 +14,9 @@ from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.networks.mlp import mlp
 from genbench.objectives.adversarial_settings import AdversarialSettings
-
-# as DCGAN's: the 2014 paper's momentum SGD with its schedules is nowhere used any more
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class GAN(GenerativeModule):
@@ -32,6 +29,7 @@ class GAN(GenerativeModule):
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM  # the 2014 paper's SGD with momentum is no longer in use
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
 
@@ -41,10 +39,9 @@ class GAN(GenerativeModule):
         latent_dim: Width = 64,
         hidden: Sequence[Width] = (256, 512, 1024),
         adversarial: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         shape, numbers = self.spec.shape, prod(self.spec.shape)
         is_image = len(shape) == 3  # a point may lie anywhere, a pixel in [-1, 1]

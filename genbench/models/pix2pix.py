@@ -13,15 +13,12 @@ from genbench.core.arguments import Bounds, Halvings, Weight, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init
 from genbench.networks.pix2pix import Norm, PatchGAN, UNetGenerator, refuse_small
 from genbench.networks.unet import refuse_single, refuse_stride
 from genbench.objectives.adversarial_settings import AdversarialSettings
-
-# section 3.3
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class Pix2Pix(GenerativeModule):
@@ -41,6 +38,7 @@ class Pix2Pix(GenerativeModule):
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
     changeable = ("l1",)
@@ -57,10 +55,9 @@ class Pix2Pix(GenerativeModule):
         norm: Norm = "batch",
         l1: Weight = 100.0,
         adversarial: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         refuse_single(self.spec, "Pix2Pix")
         shown, made = self.spec.source[0], self.spec.channels
         self.l1, self.adversarial = l1, AdversarialSettings.of(adversarial)

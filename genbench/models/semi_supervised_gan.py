@@ -18,13 +18,11 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init, down_body, up_net, widths
 from genbench.objectives.adversarial_settings import AdversarialSettings
 from genbench.objectives.augment import augmentations, augmented
-
-ADAM = {"class_path": "torch.optim.Adam", "lr": 3e-4, "betas": [0.5, 0.999]}
 
 
 class SemiSupervisedGAN(GenerativeModule):
@@ -50,6 +48,7 @@ class SemiSupervisedGAN(GenerativeModule):
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = {**GAN_ADAM, "lr": 3e-4}
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     changeable = ("generator", "unsupervised", "transforms", "consistency")
 
@@ -67,10 +66,9 @@ class SemiSupervisedGAN(GenerativeModule):
         transforms: Sequence[str] = (),
         consistency: Weight = 0.0,
         adversarial: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         self.matches, self.unsupervised = generator == "feature_matching", unsupervised
         self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency

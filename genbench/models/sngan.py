@@ -13,12 +13,11 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.networks.resnet import ResidualDiscriminator, ResidualGenerator, residual_init
 from genbench.objectives.adversarial_settings import AdversarialSettings
 
-# section 4.1 and table 4: Adam with learning rate 0.0002 and betas 0 and 0.9, five critic steps, the hinge
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.0, 0.9]}
+# section 4.1 and table 4: the hinge, and five critic steps
 SETTINGS = {"objective": "hinge", "spectral_norm": True, "discriminator_steps": 5}
 
 
@@ -33,6 +32,7 @@ class SNGAN(GenerativeModule):
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = {**GAN_ADAM, "betas": [0.0, 0.9]}  # section 4.1 and table 4
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
 
@@ -43,10 +43,9 @@ class SNGAN(GenerativeModule):
         width: Width = 256,
         discriminator_width: Width = 128,
         adversarial: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(SETTINGS, adversarial)
         channels, size = self.spec.channels, self.spec.size
         if size != 32:

@@ -20,13 +20,10 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws, per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.networks.conv import Norm, dcgan_init, down_body, up_net, widths
 from genbench.objectives.adversarial import alikeness
 from genbench.objectives.adversarial_settings import AdversarialSettings
-
-# section 5: Adam with learning rate 0.0002 and momentum 0.5
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class TextConditionalGAN(GenerativeModule):
@@ -46,6 +43,7 @@ class TextConditionalGAN(GenerativeModule):
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
     changeable = ("mismatches", "mismatch_weight", "diversity")
@@ -62,10 +60,9 @@ class TextConditionalGAN(GenerativeModule):
         mismatch_weight: Weight = 0.5,
         diversity: Weight = 0.0,
         adversarial: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
         if self.spec.target != "caption":

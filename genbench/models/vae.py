@@ -6,7 +6,6 @@ Variational Inference with Inverse Autoregressive Flow", NeurIPS 2016."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, Literal
 
 import torch
@@ -18,13 +17,12 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.units import Images
-from genbench.networks.conv import down_net, up_net
-from genbench.networks.mlp import mlp
+from genbench.networks import encoder_decoder
 from genbench.objectives.elbo import (
     gaussian_kl,
     importance_bound,
     log_likelihood,
-    log_prior_ratio,
+    log_weights,
     reparameterize,
     with_free_bits,
 )
@@ -83,14 +81,12 @@ class VAE(GenerativeModule):
         self.free_bits, self.importance_samples = free_bits, importance_samples
         pixel = pixels_of(decoder, sigma)
         shape = self.spec.shape
-        outputs = (pixel.outputs(shape[0]), *shape[1:])
         if network == "conv":
-            self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=2 * latent_dim)
-            self.decoder = up_net(latent_dim, outputs[0], self.spec.size, width)
-        else:
-            flat = White() if decoder == "bernoulli" else nn.Flatten()
-            self.encoder = nn.Sequential(flat, mlp([prod(shape), *hidden, 2 * latent_dim]))
-            self.decoder = nn.Sequential(mlp([latent_dim, *hidden[::-1], prod(outputs)]), nn.Unflatten(1, outputs))
+            shape = (self.spec.channels, *shape[1:])  # which refuses points
+        outputs = (pixel.outputs(shape[0]), *shape[1:])
+        flatten = White() if decoder == "bernoulli" else nn.Flatten()
+        self.encoder = encoder_decoder.encoder(network, shape, 2 * latent_dim, width, hidden, flatten)
+        self.decoder = encoder_decoder.decoder(network, latent_dim, outputs, width, hidden)
         self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -125,10 +121,7 @@ class VAE(GenerativeModule):
 
     def _log_weights(self, x: Tensor, targets: Tensor, eps: Tensor, kl_weight: float = 1.0) -> Tensor:
         """log p(x|z_k) p(z_k) / q(z_k|x) of x [B, ...] as each of its `targets` [B, K, ...]: [B, K] nats."""
-        mu, logvar = self.posterior(x)  # [B, D]
-        z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
-        nll = self.pixel.nll(self.decoder(z.flatten(0, 1)), targets.flatten(0, 1)).view(len(x), -1)
-        return kl_weight * log_prior_ratio(eps, z, logvar) - nll
+        return log_weights(*self.posterior(x), self.decoder, self.pixel, targets, eps, kl_weight)
 
     def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
         """[B, C, H, W] -> [B] nats: a lower bound of log p(x), the closer the more samples (Burda et al. 2016)."""

@@ -69,11 +69,11 @@ def importance_bound(log_weights: Tensor) -> Tensor:
 
 
 def log_likelihood(
-    log_weights: Callable[[Tensor, Tensor, Tensor], Tensor], pixel: Pixels, x: Tensor, latent_dim: int, samples: int
+    weights: Callable[[Tensor, Tensor, Tensor], Tensor], pixel: Pixels, x: Tensor, latent_dim: int, samples: int
 ) -> Tensor:
     """A lower bound of log p(x), [B, ...] -> [B] nats, by so many codes of each image, some at once.
 
-    log_weights  log p(x, z_k) / q(z_k|x) of x as each of its targets [B, K, ...], with the noise [B, K, D] of z_k
+    weights  log p(x, z_k) / q(z_k|x) of x as each of its targets [B, K, ...], with the noise [B, K, D] of z_k
     """
     refuse_below(1, {"importance_samples": samples})
     at_once = max(1, AT_ONCE // x.numel())
@@ -81,8 +81,31 @@ def log_likelihood(
     for k in torch.arange(samples).split(at_once):
         targets = pixel.scored(x, len(k))
         eps = torch.randn(len(x), len(k), latent_dim, dtype=x.dtype, device=x.device)
-        parts.append(log_weights(x, targets, eps))
+        parts.append(weights(x, targets, eps))
     return importance_bound(torch.cat(parts, 1))
+
+
+def log_weights(
+    mu: Tensor,
+    logvar: Tensor,
+    decode: Callable[[Tensor], Tensor],
+    pixel: Pixels,
+    targets: Tensor,
+    eps: Tensor,
+    kl_weight: float = 1.0,
+) -> Tensor:
+    """log p(x, z_k) / q(z_k|x) of K codes z_k = mu + sigma * eps_k -> [B, K] nats (Burda et al. 2016, equation 7).
+
+    Args:
+        mu, logvar: [B, D]
+        decode: Codes [B * K, D] -> outputs of the decoder
+        targets: Images that the likelihood is taken of, [B, K, ...]
+        eps: [B, K, D]
+        kl_weight: Weight of log p(z) / q(z|x)
+    """
+    z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
+    nll = pixel.nll(decode(z.flatten(0, 1)), targets.flatten(0, 1)).view(len(mu), -1)
+    return kl_weight * log_prior_ratio(eps, z, logvar) - nll
 
 
 def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
