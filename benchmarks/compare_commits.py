@@ -37,7 +37,7 @@ from torch import Tensor
 
 # What BASE calls so -> what HEAD calls so: flags (without --), verbs, configs, columns of metrics.csv, scores, settings
 # of a protocol, keys of a record and of a checkpoint; all other names in this file are BASE's. A whole name is looked
-# for first ("data.labelled": "data.labeled"), then each part between / . and - by itself: {"quality": "validation"}
+# for first ("data.labeled": "data.labeled"), then each part between / . and - by itself: {"quality": "validation"}
 # makes --validation.samples of --quality.samples. A whole name that becomes itself keeps its parts as they are. Values
 # of flags are translated as whole words alone. A name that becomes None is one that HEAD no longer has: its flag is
 # left out, and its numbers are not compared.

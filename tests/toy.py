@@ -20,7 +20,7 @@ SPEC = DataSpec((1, 4, 4))
 
 
 class ToyGAN(GenerativeModule):
-    """A fully connected GAN without batch normalisation."""
+    """A fully connected GAN without batch normalization."""
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)

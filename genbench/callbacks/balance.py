@@ -95,7 +95,7 @@ class Balance(Callback, metaclass=Checked):
                 logger.log_metrics({"diversity": diversity}, step=module.images_seen)
             if self._lasted("collapsed", diversity < self.collapsed, module):
                 # of images, not of points
-                augmented = [("augmentation", "adversarial.augment '[colour, translation]'")]
+                augmented = [("augmentation", "adversarial.augment '[color, translation]'")]
                 said.append(
                     f"warning: the samples have collapsed at {module.images_seen:,} images seen: their variance is "
                     f"{diversity:.3g} of the data's, so the generator makes much the same of every z. What may help: "
@@ -139,7 +139,7 @@ class Balance(Callback, metaclass=Checked):
             )  # fmt: skip
         if self._lasted("rests", rests, module):
             said.append(
-                f"note: D rests at 1/2 {at}. That is the equilibrium, or a {player} that has learnt nothing: "
+                f"note: D rests at 1/2 {at}. That is the equilibrium, or a {player} that has learned nothing: "
                 "the samples tell which."
             )
         return said

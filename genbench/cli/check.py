@@ -62,7 +62,7 @@ class Broken(AssertionError):
 class MadeUp(LightningDataModule):
     """A few smooth random images, or points, with every kind of target, in the shape of `spec`."""
 
-    def __init__(self, spec: DataSpec, batch_size: int = 8, n: int = 36, labelled: bool = False) -> None:
+    def __init__(self, spec: DataSpec, batch_size: int = 8, n: int = 36, labeled: bool = False) -> None:
         super().__init__()
         self.spec, self.batch_size = spec, batch_size
         draw = torch.Generator().manual_seed(0)
@@ -80,12 +80,12 @@ class MadeUp(LightningDataModule):
         caption = torch.randint(1, words, (n, length), generator=draw) if words else None
         mask = image[:, 0].gt(127).long() if spec.target == "mask" else None
         source = None
-        if spec.source:  # to be found from the image: it upside down, in other colours
+        if spec.source:  # to be found from the image: it upside down, in other colors
             source = 255 - image.flip(2).float().mean(1, keepdim=True).to(torch.uint8).expand(
                 -1, spec.source[0], -1, -1
             )
         self.known = None
-        if labelled and label is not None:  # every third, of all classes if there are so many
+        if labeled and label is not None:  # every third, of all classes if there are so many
             self.known = torch.arange(0, n, 3)
         self.everything = MemorySource(Batch(image, label, caption, mask, source=source))
 
@@ -109,7 +109,7 @@ class Recipe:
             raise UserError(f"{path} is no config of an experiment: it needs `model` and `data`.")
         self.path, self.name = path, path.stem
         data = text["data"] if isinstance(text["data"], dict) else {}
-        self.labelled = bool((data.get("init_args") or {}).get("labelled"))
+        self.labeled = bool((data.get("init_args") or {}).get("labeled"))
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(LightningDataModule, "data")
         parser.add_subclass_arguments(GenerativeModule, "model", skip={"spec"})
@@ -131,7 +131,7 @@ class Recipe:
         return getattr(sys.modules[module], name)(self.spec, **arguments | {a: p for a, p in parts.items() if p})
 
     def data(self) -> MadeUp:
-        return MadeUp(self.spec, labelled=self.labelled)
+        return MadeUp(self.spec, labeled=self.labeled)
 
 
 def _untrained(value: Any, folder: Path) -> dict[str, Any] | None:
@@ -235,7 +235,7 @@ def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) ->
     demand(all(run.lightning_module.updates.values()), "a player took no step")
 
 
-def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
+def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
     data = MadeUp(recipe.spec, n=8)
     real = from_stored(data.everything.everything.image)
     model = recipe.model()
@@ -467,7 +467,7 @@ def _some(names: list[str]) -> str:
 PROMISES: list[Callable[[Recipe, Path], None]] = [
     players_own_every_parameter_once,
     losses_are_finite_and_every_parameter_moves,
-    one_batch_can_be_learnt,
+    one_batch_can_be_learned,
     samples_have_the_datas_shape_and_range,
     a_sample_depends_on_its_seed_alone,
     a_checkpoint_is_enough,

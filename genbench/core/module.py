@@ -117,7 +117,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             one of its steps is 1,000 images seen
         schedules: What differs for single players, by player
         accumulate: Add up the gradients of so many batches before a step. Equal to one large batch for a model of
-            one player without batch normalisation; of a GAN the small batches meet an opponent that has not moved
+            one player without batch normalization; of a GAN the small batches meet an opponent that has not moved
         clip_norm: Clip each player's gradient to this norm
         clip_value: Clip each gradient's elements to this magnitude
 
@@ -312,9 +312,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             raise UserError(f"{name} draws images of a class: give a label for each.")
 
     def labels_of_all(self, batch: Batch) -> Tensor:
-        """The batch's labels [B]. Raises UserError where some images have none (`data.labelled`)."""
+        """The batch's labels [B]. Raises UserError where some images have none (`data.labeled`)."""
         if batch.known_label is not None:
-            raise UserError(f"{type(self).__name__} wants the label of every image: leave `data.labelled` out.")
+            raise UserError(f"{type(self).__name__} wants the label of every image: leave `data.labeled` out.")
         return batch.label
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -410,7 +410,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
                 self.record(name, value)
 
     def read_terms(self, *, reset: bool = True) -> dict[str, float]:
-        """Means of all terms since the last reset, over all processes; one synchronisation for all.
+        """Means of all terms since the last reset, over all processes; one synchronization for all.
 
         A term that was not finite at any time since then makes its sum so.
 

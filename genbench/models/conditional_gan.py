@@ -27,13 +27,13 @@ from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class ConditionalGAN(GenerativeModule):
-    """GAN of labelled square images of any power of two from 16 to 256 pixels.
+    """GAN of labeled square images of any power of two from 16 to 256 pixels.
 
     Args:
         conditioning: How the discriminator meets the label: concat, projection or auxiliary
         latent_dim: Numbers in the noise vector z, from a standard normal; the label joins it as a one-hot vector
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
-        norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
+        norm: Normalization in the discriminator: over the batch, over each image (layer), or none
         class_weight: Weight of the class terms, where conditioning is auxiliary
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`

@@ -20,7 +20,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.networks import encoder_decoder
 from genbench.objectives.elbo import gaussian_kl, log_likelihood, log_weights, reparameterize
-from genbench.objectives.pixels import dequantised, pixels_of
+from genbench.objectives.pixels import dequantized, pixels_of
 
 
 class ConditionalVAE(GenerativeModule):
@@ -31,7 +31,7 @@ class ConditionalVAE(GenerativeModule):
         network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected encoder; the decoder has them reversed
-        decoder: Distribution of a pixel: Bernoulli (a grey pixel as the probability of white), Gaussian, or logistic
+        decoder: Distribution of a pixel: Bernoulli (a gray pixel as the probability of white), Gaussian, or logistic
             (of 256 levels, with a scale of each pixel's own)
         sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one for all pixels
         beta: Weight of the KL term
@@ -72,7 +72,7 @@ class ConditionalVAE(GenerativeModule):
         x = batch.image  # [B, C, H, W]
         label = self.labels_of_all(batch)  # [B]
         eps = self.draw(torch.randn, len(x), self.latent_dim).to(self.dtype)  # [B, D]
-        target = dequantised(x, self.draw(torch.rand, *x.shape)) if self.pixel.density else x
+        target = dequantized(x, self.draw(torch.rand, *x.shape)) if self.pixel.density else x
         mu, logvar = self.posterior(x, label)
         nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), label), target)  # [B]
         kl = gaussian_kl(mu, logvar).sum(1)  # [B]

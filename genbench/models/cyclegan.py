@@ -30,10 +30,10 @@ class CycleGAN(GenerativeModule):
         blocks: Their residual blocks; the paper's are 6 for 128 pixels and 9 from 256 on
         discriminator_width: Channels of the discriminators' first layer
         patch_layers: Halvings of the discriminators: 3 see patches of 70×70, 2 of 34×34, 1 of 16×16
-        norm: Normalisation of all four: of each channel over an image, as in the paper (instance), or of an image over
-            all channels (layer). The first takes the colour from an image of one colour: it is in the channels' scale
+        norm: Normalization of all four: of each channel over an image, as in the paper (instance), or of an image over
+            all channels (layer). The first takes the color from an image of one color: it is in the channels' scale
         cycle: Weight of the absolute difference after there and back, lambda of equation 3
-        identity: Weight of leaving images alone that are of the wanted domain already, which keeps their colours;
+        identity: Weight of leaving images alone that are of the wanted domain already, which keeps their colors;
             section 5.2 has half of `cycle` for paintings made photographs, and none otherwise
         pool: Past images of each generator that its discriminator is shown, each process its own
     """

@@ -2,7 +2,7 @@
 Adversarial Networks", ICLR 2016, https://arxiv.org/abs/1511.06434.
 
 With other adversarial settings it is the WGAN of Arjovsky et al. 2017 (configs/wgan.yaml) and, without batch
-normalisation in the critic, the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
+normalization in the critic, the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DCGAN(GenerativeModule):
         latent_dim: Numbers in the noise vector z; the paper's 100
         prior: Distribution of z; the paper's uniform on [-1, 1], or a standard normal
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
-        norm: Normalisation in the discriminator: over the batch as in the paper, over each image (layer), or none
+        norm: Normalization in the discriminator: over the batch as in the paper, over each image (layer), or none
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """

@@ -1,6 +1,6 @@
 """LatentMixture: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020,
 https://arxiv.org/abs/1903.12436, section 4: a density fitted to the codes of a trained autoencoder, which makes it able
-to sample. Theirs is fitted by expectation maximisation, ours by gradient, batch by batch."""
+to sample. Theirs is fitted by expectation maximization, ours by gradient, batch by batch."""
 
 from __future__ import annotations
 

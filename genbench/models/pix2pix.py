@@ -30,7 +30,7 @@ class Pix2Pix(GenerativeModule):
         dropout: Its noise, in the first three layers of the way up, in use as in training
         discriminator_width: Channels of the discriminator's first layer
         patch_layers: Halvings of the discriminator: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16, 0 single pixels
-        norm: Normalisation of both: of each channel over the batch, or over an image (instance), which is what the
+        norm: Normalization of both: of each channel over the batch, or over an image (instance), which is what the
             paper's batches of one are in use as in training, or of an image over all channels (layer). Over the batch,
             an image is translated with the running averages of training
         l1: Weight of the absolute difference from the true image, lambda of equation 4

@@ -74,12 +74,12 @@ class PixelCNN(GenerativeModule):
         """[B, C, H, W] -> log p(x), [B] nats; of a model by class log Σ p(x|y) / K, all K classes being as likely.
 
         Raises:
-            UserError: the model is of black and white pixels, and these are grey.
+            UserError: the model is of black and white pixels, and these are gray.
         """
         if self.values == 2 and bool((x.abs() < 0.999).any()):
             raise UserError(
-                "This PixelCNN is one of black and white pixels, and these images have grey ones. Give it binary "
-                "images (`--data.binarize static` or `dynamic`), or train it on grey ones without `data.binarize`."
+                "This PixelCNN is one of black and white pixels, and these images have gray ones. Give it binary "
+                "images (`--data.binarize static` or `dynamic`), or train it on gray ones without `data.binarize`."
             )
         levels = self.levels(x)
         if not self.conditional:

@@ -26,7 +26,7 @@ from genbench.objectives.augment import augmentations, augmented
 
 
 class SemiSupervisedGAN(GenerativeModule):
-    """GAN whose discriminator classifies; with `data.labelled` it needs labels of that many images only.
+    """GAN whose discriminator classifies; with `data.labeled` it needs labels of that many images only.
 
     Args:
         generator: What the generator learns from: feature_matching (section 3.1: the mean of the discriminator's last
@@ -36,10 +36,10 @@ class SemiSupervisedGAN(GenerativeModule):
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected discriminator
         noise: Standard deviation of the noise on the discriminator's layers, while it trains; on its input 0.6 of it
-        norm: Normalisation in the convolutional discriminator: over each image (layer), or none
+        norm: Normalization in the convolutional discriminator: over each image (layer), or none
         unsupervised: Weight of the adversarial terms in the discriminator's loss; at 0 the discriminator is a
             classifier that learns from its labels alone, and the generator does not train
-        transforms: Changes that leave an image of its class, which labelled images are trained under: any of colour,
+        transforms: Changes that leave an image of its class, which labeled images are trained under: any of color,
             translation, cutout, affine
         consistency: Weight of the cross-entropy between the classes of a real image and those of the same image under
             the transforms (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; with a GAN, Kumar
@@ -185,7 +185,7 @@ class Brightness(nn.Module):
 
 
 class UnitRows(nn.Linear):
-    """Linear layer whose rows are of length √2, whatever their weights: the authors' weight normalisation, whose
+    """Linear layer whose rows are of length √2, whatever their weights: the authors' weight normalization, whose
     lengths are not trained; √2 keeps the outputs of ReLU layers of one size."""
 
     def forward(self, x: Tensor) -> Tensor:

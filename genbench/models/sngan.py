@@ -22,7 +22,7 @@ SETTINGS = {"objective": "hinge", "spectral_norm": True, "discriminator_steps": 
 
 
 class SNGAN(GenerativeModule):
-    """Residual GAN under spectral normalisation, for 32×32 images.
+    """Residual GAN under spectral normalization, for 32×32 images.
 
     Args:
         latent_dim: Numbers in the noise vector z, from a standard normal

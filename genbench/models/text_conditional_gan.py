@@ -33,7 +33,7 @@ class TextConditionalGAN(GenerativeModule):
         latent_dim: Numbers in the noise vector z, from a standard normal; the paper's 100
         text_dim: Numbers that a caption becomes; the paper's 128
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
-        norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
+        norm: Normalization in the discriminator: over the batch, over each image (layer), or none
         mismatches: Wrong captions that the discriminator is shown for each real image; the paper's 1
         mismatch_weight: Weight of their mean in the discriminator's cost; the paper's is a half, as is that of
             generated images
@@ -121,7 +121,7 @@ class TextConditionalGAN(GenerativeModule):
 
 
 class TextEncoder(nn.Module):
-    """Tokens [B, L], padded with 0, -> [B, text_dim]: words, their neighbourhoods, and the most of each feature.
+    """Tokens [B, L], padded with 0, -> [B, text_dim]: words, their neighborhoods, and the most of each feature.
 
     One convolution over the words, then a maximum (Kim 2014, "Convolutional Neural Networks for Sentence
     Classification").
@@ -130,11 +130,11 @@ class TextEncoder(nn.Module):
     def __init__(self, words: int, text_dim: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, text_dim, padding_idx=0)
-        self.neighbours = nn.Conv1d(text_dim, text_dim, 3, padding=1)
+        self.neighbors = nn.Conv1d(text_dim, text_dim, 3, padding=1)
         self.output = nn.Linear(text_dim, text_dim)
 
     def forward(self, caption: Tensor) -> Tensor:
-        h = relu(self.neighbours(self.embedding(caption).transpose(1, 2)))  # [B, text_dim, L]
+        h = relu(self.neighbors(self.embedding(caption).transpose(1, 2)))  # [B, text_dim, L]
         h = h * (caption != 0)[:, None]  # what stands at the padding says nothing
         return self.output(h.amax(2))
 

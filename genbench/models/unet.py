@@ -16,7 +16,7 @@ from genbench.networks import unet
 
 
 class UNet(GenerativeModule):
-    """One image from another: colour from grey, a clean image from a noisy one.
+    """One image from another: color from gray, a clean image from a noisy one.
 
     Args:
         width: Channels at full resolution; they double at each halving, at most 8 times

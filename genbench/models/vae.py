@@ -26,7 +26,7 @@ from genbench.objectives.elbo import (
     reparameterize,
     with_free_bits,
 )
-from genbench.objectives.pixels import dequantised, pixels_of
+from genbench.objectives.pixels import dequantized, pixels_of
 
 
 class VAE(GenerativeModule):
@@ -37,7 +37,7 @@ class VAE(GenerativeModule):
         network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected encoder; the decoder has them reversed
-        decoder: Distribution of a pixel: Bernoulli (a grey pixel as the probability of white), Gaussian, or logistic
+        decoder: Distribution of a pixel: Bernoulli (a gray pixel as the probability of white), Gaussian, or logistic
             (of 256 levels, with a scale of each pixel's own)
         sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one for all pixels
         beta: Weight of the KL term
@@ -111,7 +111,7 @@ class VAE(GenerativeModule):
 
     def _target(self, x: Tensor) -> Tensor:
         """Images whose likelihood is taken: on the levels alone, a density would rise without bound."""
-        return dequantised(x, self.draw(torch.rand, *x.shape)) if self.pixel.density and x.ndim == 4 else x
+        return dequantized(x, self.draw(torch.rand, *x.shape)) if self.pixel.density and x.ndim == 4 else x
 
     def _bound(self, x: Tensor, eps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The two terms of equation 10, as costs: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B, D], in nats."""

@@ -1,6 +1,6 @@
 """VQVAE: van den Oord, Vinyals & Kavukcuoglu, "Neural Discrete Representation Learning", NeurIPS 2017,
 https://arxiv.org/abs/1711.00937. Restart of dead codes: Williams et al., "Hierarchical Quantized
-Autoencoders", NeurIPS 2020, section 3.1; Dhariwal et al., "Jukebox", 2020, section 3.1. Batch normalisation of what
+Autoencoders", NeurIPS 2020, section 3.1; Dhariwal et al., "Jukebox", 2020, section 3.1. Batch normalization of what
 is coded: Łańcucki et al., "Robust Training of Vector Quantized Bottleneck Models", IJCNN 2020, section 3; without it
 the encoder was seen to shrink to one point that the codebook followed.
 """

@@ -49,8 +49,8 @@ class GaussianMixture(nn.Module):
         """[B, D] -> log p(z) [B] nats."""
         with torch.autocast(z.device.type, enabled=False):
             u = (to_float32(z) - self.shift) / self.scale
-            centred = u[:, None] - to_float32(self.mean)
-            y = torch.einsum("kde,bkd->bke", to_float32(self.factors()), centred)  # [B, K, D]
+            centerd = u[:, None] - to_float32(self.mean)
+            y = torch.einsum("kde,bkd->bke", to_float32(self.factors()), centerd)  # [B, K, D]
             each = self.log_diagonal.sum(1) - 0.5 * (y.square() + math.log(2 * math.pi)).sum(2)
             return (each + self.weight.log_softmax(0)).logsumexp(1) - self.scale.log().sum()
 

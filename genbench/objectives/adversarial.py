@@ -43,7 +43,7 @@ class NonSaturating:
 
 
 class Minimax(NonSaturating):
-    """Equation 1 of Goodfellow et al. 2014: the generator minimises log(1 - D(G(z))).
+    """Equation 1 of Goodfellow et al. 2014: the generator minimizes log(1 - D(G(z))).
 
     Its gradient vanishes where the discriminator is sure, and is there to see that.
     """

@@ -37,7 +37,7 @@ class AdversarialSettings(metaclass=Checked):
             2016, section 3.4)
         instance_noise: Standard deviation of noise on all that the discriminator sees (Sønderby et al. 2017, section 4)
         noise_images: Let that noise fall to none over so many images; by default it stays
-        augment: What the discriminator sees is changed by these, and the gradient passes (DiffAugment): any of colour,
+        augment: What the discriminator sees is changed by these, and the gradient passes (DiffAugment): any of color,
             translation, cutout, affine
         discriminator_steps: Steps of the discriminator, each on a batch of its own, for one of the generator
         generator_steps: Steps of the generator for one of the discriminator
@@ -108,15 +108,15 @@ class AdversarialSettings(metaclass=Checked):
         return cls(**merged)
 
     def constrain(self, discriminator: nn.Module) -> nn.Module:
-        """Put spectral normalisation on all its weight matrices, where asked for; called once the weights are drawn.
+        """Put spectral normalization on all its weight matrices, where asked for; called once the weights are drawn.
 
         Raises:
-            UserError: it normalises over the batch, under a gradient penalty, which is one of each image by itself.
+            UserError: it normalizes over the batch, under a gradient penalty, which is one of each image by itself.
         """
         layers = list(discriminator.modules())
         if self.gradient_penalty and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
             raise UserError(
-                "adversarial.gradient_penalty bounds the gradient of each image, and batch normalisation in the "
+                "adversarial.gradient_penalty bounds the gradient of each image, and batch normalization in the "
                 "discriminator mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: "
                 "layer`, or `none` where it has that."
             )

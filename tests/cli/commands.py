@@ -34,7 +34,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "sngan": ("SNGAN", "Digits", {"width": 4, "latent_dim": 4, "discriminator_width": 4}, DIGITS | {"size": 32}),
     "ssgan": (
         "SemiSupervisedGAN", "Digits", {"network": "mlp", "hidden": [8], "latent_dim": 4},
-        DIGITS | {"subset": 200, "labelled": 20},
+        DIGITS | {"subset": 200, "labeled": 20},
     ),
     "autoencoder": ("Autoencoder", "Digits", {"hidden": [8], "latent_dim": 4}, DIGITS),
     "conv_autoencoder": ("ConvAutoencoder", "Digits", {"width": 4, "latent_dim": 4}, DIGITS),
@@ -43,7 +43,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "pixelcnn": (
         "PixelCNN", "Digits", {"width": 4, "layers": 2, "kernel": 3}, DIGITS | {"size": 8, "binarize": "static"},
     ),
-    "unet": ("UNet", "Shapes", {"width": 4, "depth": 2}, SHAPES | {"task": "colourise"}),
+    "unet": ("UNet", "Shapes", {"width": 4, "depth": 2}, SHAPES | {"task": "colorize"}),
     "pix2pix": (
         "Pix2Pix", "Shapes", {"width": 4, "depth": 3, "discriminator_width": 4, "patch_layers": 1},
         SHAPES | {"task": "edges"},

@@ -35,7 +35,7 @@ CPU = ["--trainer.accelerator", "cpu"]
         (["--trainer.strategy.class_path", "lightning.pytorch.strategies.DDPStrategy"], "DDPStrategy cannot train"),
         (
             ["--trainer.sync_batchnorm", "true"],
-            "synchronises batch normalisation on GPUs only",
+            "synchronizes batch normalization on GPUs only",
         ),
     ],
 )

@@ -299,10 +299,10 @@ class Tried:
         other = cls(**given)
         expect(attributes(live) == attributes(other), f"{attributes(live)} in place of {attributes(other)}")
         loader = seen.trainer.train_dataloader
-        for name, value in {"batch_size": other.batch_size, "flip": other.flip, "seed": module.seed,
-                            "jitter": getattr(other, "jitter", 0)}.items():  # fmt: skip
+        for name, value in {"batch_size": other.batch_size, "hflip": other.hflip, "seed": module.seed,
+                            "random_crop": getattr(other, "random_crop", 0)}.items():  # fmt: skip
             expect(getattr(loader, name) == value, f"the loader's {name} is {getattr(loader, name)}, not {value}")
-        names = ("seed", "flip", "jitter", "binarize", "task", "known")
+        names = ("seed", "hflip", "random_crop", "binarize", "task", "known")
         same = {name: getattr(loader, name) for name in names}
         again = next(iter(TrainLoader(live.source("train"), other.batch_size, position=start, **same)))
         expect(module.images_seen == start + other.batch_size, f"{module.images_seen} images seen")

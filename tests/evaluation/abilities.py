@@ -15,7 +15,7 @@ from genbench.data import Digits, Shapes
 from genbench.evaluation.protocol import Protocol
 
 SMALL = Protocol("small", real=100, generated=70, block=16, kid_subsets=5, kid_subset_size=32, is_splits=2,
-                 neighbours_images=64, train=150)  # fmt: skip
+                 neighbors_images=64, train=150)  # fmt: skip
 
 
 class Untrained(GenerativeModule):

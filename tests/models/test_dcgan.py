@@ -132,7 +132,7 @@ def test_samples_are_images_in_range(channels):
 def test_a_seed_is_the_same_image_at_any_batch_size_and_order():
     module, seen = small().eval().requires_grad_(False), []
     for parameter in module.generator.parameters():
-        parameter.mul_(8)  # images of an untrained generator are all but the same grey
+        parameter.mul_(8)  # images of an untrained generator are all but the same gray
     module.generator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
     seeds = torch.tensor([3, 2**40, 0, 17, 5])
     together = module.sample(seeds)

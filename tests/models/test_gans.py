@@ -21,7 +21,7 @@ CAPTIONS = DataSpec((3, 16, 16), "caption", (), ("<pad>", "a", "red", "blue", "c
 
 
 @pytest.mark.parametrize("model", [ConditionalGAN, SemiSupervisedGAN])
-def test_labels_asked_of_an_unlabelled_set_are_refused(model):
+def test_labels_asked_of_an_unlabeled_set_are_refused(model):
     with pytest.raises(UserError, match=r"this data has none.*--data.target label"):
         model(DataSpec((3, 16, 16), "caption", (), ("<pad>", "a")))
 
@@ -111,7 +111,7 @@ def test_conditional_samples_of_one_seed_differ_by_label():
     assert len(images.flatten(1).unique(dim=0)) == 3
 
 
-def test_k_plus_one_classes_are_a_discriminator_of_their_normaliser():
+def test_k_plus_one_classes_are_a_discriminator_of_their_normalizer():
     # with a logit of 0 for class K + 1 the softmax gives 1 - p(K + 1 | x) = Z / (Z + 1)
     logits = 3 * torch.randn(9, 4, dtype=torch.float64)
     softmax = torch.cat([logits, torch.zeros(9, 1, dtype=torch.float64)], 1).softmax(1)
@@ -153,11 +153,11 @@ def test_weights_of_any_length_make_the_same_layer_of_the_papers_network():
 
 
 @pytest.fixture
-def labelled(monkeypatch):
+def labeled(monkeypatch):
     monkeypatch.setattr(RandomImages, "targets", {"label": torch.arange(64) % 3})
 
 
-def test_labels_alone_leave_the_generator_where_it_is(labelled):
+def test_labels_alone_leave_the_generator_where_it_is(labeled):
     module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, unsupervised=0)
     before = [p.clone() for p in module.generator.parameters()]
     run(module, images=16)
@@ -166,7 +166,7 @@ def test_labels_alone_leave_the_generator_where_it_is(labelled):
 
 
 @pytest.mark.parametrize("consistency", [0.0, 1.0])
-def test_labelled_images_are_transformed_and_real_ones_once_more_for_consistency(consistency, labelled, monkeypatch):
+def test_labeled_images_are_transformed_and_real_ones_once_more_for_consistency(consistency, labeled, monkeypatch):
     # a transform that paints them black, seen by what the network is given
     monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: torch.full_like(x, -1))
     settings = {"network": "mlp", "hidden": [8], "latent_dim": 4, "transforms": ["cutout"], "consistency": consistency}
@@ -174,7 +174,7 @@ def test_labelled_images_are_transformed_and_real_ones_once_more_for_consistency
     shown = []
     module.discriminator.register_forward_pre_hook(lambda _, args: shown.append(args[0].detach()))
     run(module, images=8)
-    black = [bool((part == -1).all()) for part in shown[0].split(8)]  # labelled, real, generated, and transformed
+    black = [bool((part == -1).all()) for part in shown[0].split(8)]  # labeled, real, generated, and transformed
     assert black == [True, False, False, True][: 4 if consistency else 3]
 
 
@@ -259,7 +259,7 @@ def test_accumulation_refuses_several_turns_of_one_player_on_a_batch():
         {"objective": "least_squares", "instance_noise": 0.1},
         {"objective": "hinge", "spectral_norm": True},
         {"objective": "wasserstein", "gradient_penalty": 10},
-        {"objective": "non_saturating", "r1": 1, "augment": ["colour", "translation", "cutout"]},
+        {"objective": "non_saturating", "r1": 1, "augment": ["color", "translation", "cutout"]},
     ],
     ids=lambda adversarial: adversarial["objective"],
 )

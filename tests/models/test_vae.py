@@ -141,7 +141,7 @@ def test_probabilities_of_all_images_sum_to_one(decoder, levels):
     assert total.item() == pytest.approx(1, abs=0.01)
 
 
-def test_a_dequantised_gaussian_gives_the_levels_a_probability():
+def test_a_dequantized_gaussian_gives_the_levels_a_probability():
     vae = ignoring_z("gaussian", spec=DataSpec((1, 1, 2)), latent_dim=1).double()
     vae.encoder[1][0].weight.data.zero_(), vae.encoder[1][0].bias.data.zero_()  # the posterior is the prior
     vae.decoder[0][0].bias.data = torch.tensor([0.1, -0.3]).double()
@@ -165,8 +165,8 @@ def test_validation_scores_the_levels_of_an_image_as_its_likelihood_does():
     assert (elbo < exact + 0.02).all() and (elbo > exact - 0.05).all()
 
 
-def test_grey_pixels_have_no_likelihood_under_a_bernoulli_decoder():
-    with pytest.raises(UserError, match=r"grey ones.*--data.binarize static.*--model.decoder logistic"):
+def test_gray_pixels_have_no_likelihood_under_a_bernoulli_decoder():
+    with pytest.raises(UserError, match=r"gray ones.*--data.binarize static.*--model.decoder logistic"):
         small().log_likelihood(torch.zeros(2, 1, 4, 4))
 
 
@@ -220,7 +220,7 @@ def test_the_terms_that_are_minimized_are_the_bounds_with_beta_on_the_kl():
 
 
 def one_step(vae):
-    """What one step minimised, and the posterior and images that it was of; `vae` has a rate of none."""
+    """What one step minimized, and the posterior and images that it was of; `vae` has a rate of none."""
     seen = []
     vae.encoder.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
     terms = Each("on_train_batch_end", lambda trainer, module: module.read_terms())

@@ -1,4 +1,4 @@
-"""The codebook is taught as k-means teaches its centres, and gradients pass it as if it were not there."""
+"""The codebook is taught as k-means teaches its centers, and gradients pass it as if it were not there."""
 
 import pytest
 import torch
