@@ -41,7 +41,11 @@ from torch import Tensor
 # makes --validation.samples of --quality.samples. A whole name that becomes itself keeps its parts as they are. Values
 # of flags are translated as whole words alone. A name that becomes None is one that HEAD no longer has: its flag is
 # left out, and its numbers are not compared.
-RENAMED: dict[str, str | None] = {}
+ONE = ("autoencoder", "mixture", "pixelcnn", "prior", "unet", "vae")  # names of the only optimizer of a model
+TERMS = ("bound", "codebook", "commitment", "cross_entropy", "dice", "elbo", "grad_norm", "kl", "l1", "l2", "lr", "nll",
+         "perplexity", "reconstruction")  # fmt: skip
+RENAMED: dict[str, str | None] = {f"{optimizer}/{term}": f"train/{term}" for optimizer in ONE for term in TERMS}
+RENAMED["autoencoder/used"] = "train/codebook_usage"
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMED = re.compile("per_second|seconds|memory")  # columns that no two runs have alike

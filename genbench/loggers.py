@@ -12,7 +12,7 @@ import re
 import shlex
 import struct
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -163,17 +163,19 @@ class Curves(Logger):
             self._warned = True
 
     @rank_zero_only
-    def cut(self, images_seen: int, unread: Iterable[str] = ()) -> None:
+    def cut(self, images_seen: int, unread: Iterable[str] = (), today: Callable[[str], str] = str) -> None:
         """Drop what was logged after so many images; and at so many what has terms that a checkpoint has yet to read.
         Rows that wait since that checkpoint take their places.
 
         unread  names of these terms: a row of theirs was logged after the checkpoint, by the end of its run
+        today  what a column that an older version has written is called now
         """
         with self._unfailing():
             self._look()
+            self._columns = [today(name) for name in self._columns]
             rows = [
                 row
-                for row in self.rows()
+                for row in ({today(name): value for name, value in row.items()} for row in self.rows())
                 if int(row[COLUMN]) < images_seen
                 or (int(row[COLUMN]) == images_seen and not any(row.get(name) for name in unread))
             ]
@@ -258,7 +260,7 @@ def in_panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
     rest: dict[str, dict[str, str]] = {}
     for name in names:
         player, _, term = name.rpartition("/")
-        if term in ("d_real", "d_fake", "used") or (term.endswith("accuracy") and player != "val"):
+        if term in ("d_real", "d_fake", "codebook_usage") or (term.endswith("accuracy") and player != "val"):
             panels.setdefault(SHARES, {})[name] = term
         elif term == "grad_norm":
             panels.setdefault(NORMS, {})[name] = player

@@ -56,7 +56,7 @@ def test_networks_objectives_and_metrics_know_nothing_of_lightning():
             assert not any(name.split(".")[0] == "lightning" for name in imported(path)), path
 
 
-def test_the_leaderboard_needs_errors_files_and_former_names_alone():
+def test_the_leaderboard_needs_errors_files_and_old_names_alone():
     for path in (ROOT / "leaderboard").rglob("*.py"):
         found = {name for name in imported(path) if name.startswith("genbench.core.")}
         assert all(name.split(".")[2] in ("errors", "files", "renamed") for name in found), path

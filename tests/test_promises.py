@@ -49,7 +49,7 @@ def test_check_runs_them_on_a_config_of_ones_own_and_names_what_is_broken(tmp_pa
         "import torch\n"
         "from genbench.models import VAE\n\n\n"
         "class Theirs(VAE):\n"
-        "    averaged = ('encoder', 'decoder')\n\n"
+        "    ema = ('encoder', 'decoder')\n\n"
         "    def sample(self, seeds, *, condition=None):\n"
         "        return self.decode(torch.randn(len(seeds), self.latent_dim))\n"  # not from the seeds
     )

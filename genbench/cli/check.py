@@ -222,8 +222,8 @@ def players_own_every_parameter_once(recipe: Recipe, folder: Path) -> None:
     demand(len(owned) == len({id(p) for p in owned}), "a parameter belongs to two players")
     free = {n for n, p in model.named_parameters() if p.requires_grad and all(p is not q for q in owned)}
     demand(not free, f"no player moves {', '.join(sorted(free))}")
-    for name in model.averaged:
-        demand(hasattr(model, name), f"`averaged` names '{name}', which the model does not have")
+    for name in model.ema:
+        demand(hasattr(model, name), f"`ema` names '{name}', which the model does not have")
 
 
 def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) -> None:

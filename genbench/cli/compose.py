@@ -167,7 +167,7 @@ def settings(command: Command) -> Settings:
 
 
 def _single(flags: list[Flag]) -> Iterator[Flag]:
-    """Each `--game '{r1: 1, clip: 2}'` as one flag for each of its values."""
+    """Each `--model.adversarial '{r1: 1, clip: 2}'` as one flag for each of its values."""
     for flag in flags:
         inner = None
         if flag.path[0] not in SINGLE and not flag.append and str(flag.value).lstrip()[:1] == "{":
@@ -601,4 +601,4 @@ def _setting_names() -> set[str]:
         for group, cls in (("model", GenerativeModule), ("data", ImageData))
         for name in parameters(cls)
     }
-    return found | {"model.game", "model.width", "model.latent_dim"} | set(ROOT)
+    return found | {"model.adversarial", "model.width", "model.latent_dim"} | set(ROOT)

@@ -10,7 +10,7 @@ from genbench.cli import configs
 from genbench.cli.compose import Command, read_command
 from genbench.cli.help import help_page
 from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of
-from genbench.core import renamed, yaml_file
+from genbench.core import yaml_file
 from genbench.core.errors import Interrupted, UserError
 
 
@@ -48,7 +48,7 @@ def with_configs(verb: str, argv: list[str]) -> Command:
         has_model = any(_names_model(text) for _, text in command.configs)
         if not has_model:
             kept = run / "config.yaml" if run is not None else None
-            own = (kept, renamed.config(yaml_file.read(kept))) if kept and kept.is_file() else (path, _config_in(path))
+            own = (kept, yaml_file.read(kept)) if kept and kept.is_file() else (path, _config_in(path))
             if own[1]:
                 command.configs.insert(0, own)
                 command.own = 1

@@ -59,7 +59,7 @@ def check(
     """
     measured_by = protocols.load(protocol)
     if len(model.spec.shape) == 1:  # a step would refuse augmentation, after the run's folder has changed
-        for changes in (getattr(getattr(model, "game", None), "augment", ()), getattr(model, "transforms", ())):
+        for changes in (getattr(getattr(model, "adversarial", None), "augment", ()), getattr(model, "transforms", ())):
             augmented(torch.zeros(1, *model.spec.shape), changes, model.draw)
     if not is_first_process():
         return  # the others would say the same
@@ -442,7 +442,7 @@ def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:
 
     total = size(model.state_dict().values())
     if averaged:
-        total += sum(size(getattr(model, name).state_dict().values()) for name in model.averaged)
+        total += sum(size(getattr(model, name).state_dict().values()) for name in model.ema)
     for player, optimizer in model._optimizers.items():
         total += _moments(optimizer) * size(model.parameters_of(player))
     return total + 50_000  # the config, and the names of all tensors

@@ -36,13 +36,13 @@ TABLE = (
         "refused",
         "the checkpoint holds the state of the optimizer that it was made with",
     ),
-    Rule(("model.game.spectral_norm",), "refused", "it changes the networks"),
+    Rule(("model.adversarial.spectral_norm",), "refused", "it changes the networks"),
     Rule(
         ("model.optimizer*", "model.schedule*", "model.accumulate", "model.clip_norm", "model.clip_value"),
         "applied",
         "learning rates, betas, weight decay, schedules, accumulation and clipping",
     ),
-    Rule(("model.game*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
+    Rule(("model.adversarial*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
     Rule(("model", "model.*"), "refused", "it may change the networks"),
     Rule(
         ("data.batch_size", "data.hflip", "data.random_crop"),
@@ -188,7 +188,7 @@ def refuse_other_optimizers(trained: dict[str, dict[str, Any]], model: Generativ
         now = model.optimizer_classes.get(player, before)
         if before.rpartition(".")[2] != now.rpartition(".")[2]:
             raise UserError(
-                f"{path} cannot go on with another optimizer: that of player '{player}' was {before} and is now {now}, "
+                f"{path} cannot go on with another optimizer: '{player}' was {before} and is now {now}, "
                 "and the checkpoint holds the state of the former. Leave it out, or begin a new run without `--ckpt`."
             )
 

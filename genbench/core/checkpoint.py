@@ -128,12 +128,13 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{path} is not a checkpoint of genbench.")
     _refuse_newer(checkpoint["genbench"], path)
     _refuse_missing(checkpoint, CONTENTS, path)
+    renamed.checkpoint(checkpoint)
     _refuse_values(checkpoint, path)
     if not summed:
         _note(path, "it has no checksums, so that damage to it cannot be noticed")
     elif "format" not in checkpoint["genbench"]:
         _note(path, "it does not say its format, and is read as one of an older genbench")
-    return renamed.checkpoint(checkpoint)
+    return checkpoint
 
 
 def _why_not_read(path: Path) -> str | None:
@@ -273,9 +274,7 @@ def refuse_misfit(
     if "ema" in checkpoint:
         _refuse_missing(checkpoint, (("ema.state_dict", dict),), path)
         averaged = {
-            f"{name}.{key}": value
-            for name in module.averaged
-            for key, value in getattr(module, name).state_dict().items()
+            f"{name}.{key}": value for name in module.ema for key, value in getattr(module, name).state_dict().items()
         }
         _compare(checkpoint["ema"]["state_dict"], averaged, f"The averaged weights in {path} do not fit this {kind}: ")
     if training:
@@ -319,7 +318,7 @@ def _refuse_other_optimizers(checkpoint: dict[str, Any], module: GenerativeModul
     if list(updates) != list(module.players) or len(states) != len(module.players):
         raise UserError(
             f"{path} does not fit this {type(module).__name__}: it has {len(states)} optimizers, of "
-            f"{', '.join(map(str, updates)) or 'no player'}, and the model's players are {', '.join(module.players)}."
+            f"{', '.join(map(str, updates)) or 'none'}, and those of the model are {', '.join(module.players)}."
         )
     for player, state in zip(module.players, states, strict=True):
         own = module.parameters_of(player)

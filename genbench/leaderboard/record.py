@@ -64,10 +64,10 @@ class Record:
             raise UserError("not a record of genbench")
         if type(found["schema"]) is int and found["schema"] > SCHEMA:
             raise UserError(f"a record of schema {found['schema']}, and this genbench reads {SCHEMA}: update genbench")
-        found = renamed.record(found)
         fault = next(_faults(found), None)
         if fault is not None:
             raise UserError(f"a damaged record: {fault}")
+        renamed.record(found)
         names = ("run", "training")  # may be left out
         return cls(**{name: found.get(name) if name in names else found[name] for name in cls.__dataclass_fields__})
 

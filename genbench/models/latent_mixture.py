@@ -27,8 +27,6 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
         components: Gaussians of the mixture; the paper's 10
     """
 
-    players = {"mixture": ("mixture",)}
-    averaged = ("mixture",)
     latent_dtype = "float32"
 
     def __init__(
@@ -50,12 +48,11 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
         self.autoencoder, self.latent_shape = part, part.latent_shape
         self.mixture = GaussianMixture(components, *part.latent_shape)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         with torch.no_grad():
             z = self.encode(batch.image)  # [B, D]
         self.mixture.begin(z)
-        with self.turn("mixture") as turn:
-            turn.minimize(nll=-self.mixture.log_prob(z).mean())
+        return {"nll": -self.mixture.log_prob(z).mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """-log density of the codes, [B] nats; that of the images it is not."""

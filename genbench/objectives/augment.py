@@ -85,7 +85,8 @@ def augmented(x: Tensor, changes: Sequence[Callable[[Tensor, Draw], Tensor]], dr
     """Images [B, C, H, W] changed one way after the other. Raises UserError for points [B, D]."""
     if changes and x.ndim != 4:
         raise UserError(
-            "Augmentations (`game.augment`, `model.transforms`) change images, and the data has points. Leave them out."
+            "Augmentations (`adversarial.augment`, `model.transforms`) change images, and the data has points. Leave "
+            "them out."
         )
     for change in changes:
         x = change(x, draw)

@@ -102,7 +102,7 @@ def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list
 def _sheet(path: Path, kind: str) -> Path:
     """The picture of that kind beside a record."""
     folder = path.with_suffix("")
-    former = folder / "neighbours.png"  # of records before 2026-12
+    former = folder / "neighbors.png"  # of records before 2026-12
     return former if kind == "neighbors" and former.exists() else folder / f"{kind}.png"
 
 

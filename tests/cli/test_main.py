@@ -121,10 +121,13 @@ def test_a_wrong_flag_of_any_verb_is_one_sentence(cli, capfd, arguments, said):
         (["evaluate", "--floor", "--data", "Digits", "--extractor", "digitnet"], "Did you mean 'digitsnet'?"),
         (["fit", "--config", "quickstart", "--model.optimizer.llr", "1"], "Did you mean 'lr'?"),
         (
-            ["fit", "--config", "dcgan", "--data", "Digits", "--model.game.objectve", "hinge"],
+            ["fit", "--config", "dcgan", "--data", "Digits", "--model.adversarial.objectve", "hinge"],
             "Did you mean 'objective'?",
         ),
-        (["fit", "--config", "dcgan", "--data", "Digits", "--model.game.objective", "hing"], "Did you mean 'hinge'?"),
+        (
+            ["fit", "--config", "dcgan", "--data", "Digits", "--model.adversarial.objective", "hing"],
+            "Did you mean 'hinge'?",
+        ),
         (["report", "rusn"], "Did you mean 'runs'?"),
         (["sample", "--ckpt", "runs/frist", "--out", "x.png"], "Did you mean 'first'?"),
         (["validate", "--ckptt", "last"], "validate has no setting --ckptt. Did you mean 'ckpt'?"),

@@ -185,9 +185,6 @@ def test_a_validation_step_that_needs_its_trainer_is_left_to_training(tmp_path):
 
 def test_a_model_that_no_score_is_for_is_refused(tmp_path):
     class Idle(GenerativeModule):
-        players = {"idle": ("net",)}
-        averaged = ("net",)
-
         def __init__(self, spec=None, **training):
             super().__init__(spec, **training)
             self.net = nn.Linear(1, 1)

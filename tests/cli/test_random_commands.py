@@ -257,8 +257,9 @@ class Tried:
         shapes = [{name: tuple(t.shape) for name, t in one.state_dict().items()} for one in (module, other)]
         expect(shapes[0] == shapes[1], f"networks {shapes}")
         expect(attributes(module) == attributes(other), f"{attributes(module)} in place of {attributes(other)}")
-        if hasattr(other, "game"):
-            expect(attributes(module.game) == attributes(other.game), f"game {attributes(module.game)}")
+        if hasattr(other, "adversarial"):
+            found = attributes(module.adversarial)
+            expect(found == attributes(other.adversarial), f"adversarial {found}")
         for name, value in given.items():
             kept = checkpoint["hyper_parameters"].get(name)
             expect(kept is not None or value in (None, {}), f"hyperparameter {name} is missing")

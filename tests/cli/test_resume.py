@@ -28,7 +28,7 @@ def saved(run):
     return torch.load(Path(run) / LAST, weights_only=True)
 
 
-def rates(run, player="vae"):
+def rates(run, player="train"):
     with open(Path(run) / "metrics.csv", newline="") as file:
         return {
             int(row["images_seen"]): float(row[f"{player}/lr"]) for row in csv.DictReader(file) if row[f"{player}/lr"]
@@ -219,7 +219,7 @@ def test_batch_size_precision_and_augmentation_are_applied_said_and_recorded(cli
         "max_images": [160, 320],
     } or set(changed) >= {"data.batch_size", "data.hflip", "trainer.precision"}  # fmt: skip
     assert all(f"changed: {name}" in err for name in ("data.batch_size 16 -> 32", "data.hflip", "trainer.precision"))
-    assert saved(half)["genbench"]["updates"] == {"vae": 15}  # ten steps of 16 images and five of 32
+    assert saved(half)["genbench"]["updates"] == {"train": 15}  # ten steps of 16 images and five of 32
 
 
 def test_last_means_the_newest_folder_also_where_it_was_called_otherwise_before(cli, half):
@@ -567,7 +567,7 @@ SPECS = {
 OTHER = {"class_weight": 0.5, "beta": 4.0, "kl_warmup": 500, "free_bits": 0.5, "importance_samples": 3, "cycle": 1.0,
          "identity": 0.0, "corruption": "masking", "amount": 0.1, "l1": 1.0, "unsupervised": 0.5, "consistency": 0.5,
          "mismatches": 2, "mismatch_weight": 1.0, "diversity": 0.1, "decay": 0.5, "commitment": 1.0,
-         "revive_every": 100}  # fmt: skip
+         "restart_dead_codes": 100}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(avera
         (
             "genbench/updates",
             {"critic": 2},
-            "it has 2 optimizers, of critic, and the model's players are",
+            "it has 2 optimizers, of critic, and those of the model are",
         ),
         ("optimizer_states/0/state", {}, "of the generator's optimizer, the averages of 2 updates are missing"),
         (

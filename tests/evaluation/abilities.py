@@ -19,9 +19,6 @@ SMALL = Protocol("small", real=100, generated=70, block=16, kid_subsets=5, kid_s
 
 
 class Untrained(GenerativeModule):
-    players = {"model": ("net",)}
-    averaged = ("net",)
-
     def __init__(self, spec: DataSpec | None = None, **training: Any) -> None:
         super().__init__(spec, **training)
         self.net = nn.Linear(1, 1)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import RandomImages, run
+from small import RandomImages, Turns, run
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -12,7 +12,7 @@ from genbench.core.errors import UserError
 from genbench.core.noise import Draws
 from genbench.models import DCGAN, GAN, SNGAN, ConditionalGAN, SemiSupervisedGAN, TextConditionalGAN
 from genbench.models.conditional_gan import Auxiliary, Concatenation, Projection
-from genbench.models.semi_supervised_gan import UnitRows, is_real
+from genbench.models.semi_supervised_gan import UnitRows, real_logit
 from genbench.models.text_conditional_gan import Judge, TextEncoder, _mismatched
 from genbench.objectives.augment import AUGMENTATIONS
 
@@ -115,9 +115,9 @@ def test_k_plus_one_classes_are_a_discriminator_of_their_normalizer():
     # with a logit of 0 for class K + 1 the softmax gives 1 - p(K + 1 | x) = Z / (Z + 1)
     logits = 3 * torch.randn(9, 4, dtype=torch.float64)
     softmax = torch.cat([logits, torch.zeros(9, 1, dtype=torch.float64)], 1).softmax(1)
-    torch.testing.assert_close(is_real(logits).sigmoid(), 1 - softmax[:, -1])
-    # and the game's terms are the cross-entropies of section 5
-    expected = cross_entropy(is_real(logits), torch.ones(9, dtype=torch.float64))
+    torch.testing.assert_close(real_logit(logits).sigmoid(), 1 - softmax[:, -1])
+    # and the adversarial terms are the cross-entropies of section 5
+    expected = cross_entropy(real_logit(logits), torch.ones(9, dtype=torch.float64))
     torch.testing.assert_close(-(1 - softmax[:, -1]).log().mean(), expected)
 
 
@@ -181,15 +181,12 @@ def test_labeled_images_are_transformed_and_real_ones_once_more_for_consistency(
 def test_consistency_is_the_cross_entropy_from_an_images_classes_to_those_of_its_transform(monkeypatch):
     monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: x.flip(3))
     module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, transforms=["cutout"], consistency=1.0)
-    given = []
-    monkeypatch.setattr(
-        module.game, "play", lambda _, generate, judge, fool: given.append(judge(lambda x: x, generate()))
-    )
+    module.turn = turns = Turns()
     x = torch.randn(8, 1, 16, 16)
     module.eval()
     module.training_step(Batch(x, label=torch.arange(8) % 3), 0)
     wanted, found = module.classify(x).softmax(1), module.classify(x.flip(3)).log_softmax(1)
-    torch.testing.assert_close(given[0][0]["consistency"], -(wanted * found).sum(1).mean())
+    torch.testing.assert_close(turns.terms["discriminator"]["consistency"], -(wanted * found).sum(1).mean())
 
 
 def test_a_caption_has_a_mismatch_in_its_batch():
@@ -236,27 +233,27 @@ def test_the_verdict_on_a_pair_is_a_sum_over_features_of_text_and_image():
 
 
 def test_five_critic_steps_to_one_of_the_generator():
-    game = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
-    module = DCGAN(DataSpec((1, 16, 16)), width=4, latent_dim=4, game=game)
+    adversarial = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
+    module = DCGAN(DataSpec((1, 16, 16)), width=4, latent_dim=4, adversarial=adversarial)
     run(module, images=8 * 11)
     assert module.updates == {"generator": 2, "discriminator": 11}
     assert all(p.abs().max() <= 0.01 for p in module.discriminator.parameters())
 
 
 def test_two_generator_steps_to_one_of_the_discriminator():
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game={"generator_steps": 2})
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial={"generator_steps": 2})
     run(module, images=8 * 3)
     assert module.updates == {"generator": 6, "discriminator": 3}
 
 
 def test_accumulation_refuses_several_turns_of_one_player_on_a_batch():
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game={"generator_steps": 2}, accumulate=2)
-    with pytest.raises(UserError, match=r"the generator takes several turns on one batch.*game.generator_steps"):
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial={"generator_steps": 2}, accumulate=2)
+    with pytest.raises(UserError, match=r"the generator takes several turns on one batch.*adversarial.generator_steps"):
         run(module, images=16)
 
 
 @pytest.mark.parametrize(
-    "game",
+    "adversarial",
     [
         {"objective": "minimax", "smoothing": 0.9},
         {"objective": "least_squares", "instance_noise": 0.1},
@@ -264,10 +261,10 @@ def test_accumulation_refuses_several_turns_of_one_player_on_a_batch():
         {"objective": "wasserstein", "gradient_penalty": 10},
         {"objective": "non_saturating", "r1": 1, "augment": ["color", "translation", "cutout"]},
     ],
-    ids=lambda game: game["objective"],
+    ids=lambda adversarial: adversarial["objective"],
 )
-def test_every_objective_and_penalty_trains_a_model(game):
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game=game)
+def test_every_objective_and_penalty_trains_a_model(adversarial):
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial=adversarial)
     # of a linear cost the output's bias has no gradient: real and fake images pull it alike
     weights = [p for p in module.parameters() if p.numel() > 1]
     before = [p.clone() for p in weights]

@@ -216,7 +216,7 @@ def test_the_terms_that_are_minimized_are_the_bounds_with_beta_on_the_kl():
     assert [t["weight"] for t in terms.values] == [1, 2, 3, 4, 4]
     for t in terms.values:
         # the bound itself has no beta
-        assert -t["vae/elbo"] == pytest.approx(t["vae/reconstruction"] + t["vae/kl"] / t["weight"], rel=1e-5)
+        assert -t["train/elbo"] == pytest.approx(t["train/reconstruction"] + t["train/kl"] / t["weight"], rel=1e-5)
 
 
 def one_step(vae):
@@ -238,13 +238,13 @@ def test_several_importance_samples_train_the_bound_of_several():
     p_x = Bernoulli(logits=vae.decoder(z.flatten(0, 1)).view(8, 4, 16), validate_args=False)
     joint = p_x.log_prob((x.flatten(1)[:, None] + 1) / 2).sum(2) + Normal(0, 1).log_prob(z).sum(2)
     each = joint - Normal(q.loc[:, None], q.scale[:, None]).log_prob(z).sum(2)
-    assert terms["vae/bound"] == pytest.approx(-each.exp().mean(1).log().mean().item(), rel=1e-4)
+    assert terms["train/bound"] == pytest.approx(-each.exp().mean(1).log().mean().item(), rel=1e-4)
 
 
 def test_free_bits_cost_nothing():
     terms, q, _ = one_step(small(free_bits=0.05, optimizer={"lr": 1e-30}))
     kl = kl_divergence(q, Normal(0, 1)).mean(0)
-    assert kl.min() < 0.05 and terms["vae/kl"] == pytest.approx(kl.clamp(min=0.05).sum().item(), rel=1e-4)
+    assert kl.min() < 0.05 and terms["train/kl"] == pytest.approx(kl.clamp(min=0.05).sum().item(), rel=1e-4)
 
 
 def scores(seed):

@@ -1,5 +1,5 @@
-"""A game between a generator and a discriminator, as a config describes it: objective, penalties, and what keeps the
-two in balance. One for all models of the family."""
+"""Settings of adversarial training, as a config describes them: objective, penalties, augmentation and step counts. One
+class for all models that have a discriminator."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from genbench.core.arguments import Bounds, Checked, Count, Weight
 from genbench.core.errors import UserError, did_you_mean
-from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws
 from genbench.core.units import Images
 from genbench.objectives.adversarial import OBJECTIVES, clip_weights_, gradient_penalty, r1_penalty
 from genbench.objectives.augment import augmentations, augmented
 
-Terms = dict[str, Tensor]  # scalars by name
-View = Callable[[Tensor], Tensor]  # what the discriminator is shown of an image
-Smoothing = Annotated[float, Bounds(above=0.5, at_most=1, words="what real images are told to be lies in (0.5, 1]")]
+Terms = dict[str, Tensor]  # scalar loss terms by name
+View = Callable[[Tensor], Tensor]  # an image as the discriminator sees it
+Smoothing = Annotated[float, Bounds(above=0.5, at_most=1, words="the target of real images lies in (0.5, 1]")]
 
 
-class Game(metaclass=Checked):
-    """Rules of an adversarial game; a model's `game` argument holds these.
+class AdversarialSettings(metaclass=Checked):
+    """How a discriminator and a generator are trained; a model's `adversarial` argument holds these.
+
+    A model's `training_step` calls the methods below by name.
 
     Args:
         objective: minimax (saturating, as written in 2014), non_saturating, least_squares, hinge or wasserstein
@@ -42,7 +43,7 @@ class Game(metaclass=Checked):
         generator_steps: Steps of the generator for one of the discriminator
     """
 
-    _setting = "model.game"
+    _setting = "model.adversarial"
 
     def __init__(
         self,
@@ -60,38 +61,40 @@ class Game(metaclass=Checked):
     ) -> None:
         if objective not in OBJECTIVES:
             near = did_you_mean(objective, OBJECTIVES)
-            raise UserError(f"game.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.{near}")
+            raise UserError(f"adversarial.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.{near}")
         self.objective = OBJECTIVES[objective]()
         self.gradient_penalty, self.r1, self.clip = gradient_penalty, r1, clip
         self.spectral_norm, self.smoothing = spectral_norm, smoothing
         self.instance_noise = instance_noise
         self.noise_images = None if noise_images is None else Images(noise_images)
         self.discriminator_steps, self.generator_steps = discriminator_steps, generator_steps
-        self.augment = augmentations(augment, "game.augment")
+        self.augment = augmentations(augment, "adversarial.augment")
         if min(discriminator_steps, generator_steps) > 1:
             raise UserError(
-                f"game.discriminator_steps is {discriminator_steps} and game.generator_steps is {generator_steps}: one "
-                "player may step more often than the other, and one of the two is 1."
+                f"adversarial.discriminator_steps is {discriminator_steps} and adversarial.generator_steps is "
+                f"{generator_steps}: one network may step more often than the other, and one of the two is 1."
             )
         if smoothing < 1 and not self.objective.smooths:
-            raise UserError(f"game.smoothing is {smoothing}, and the {objective} objective has no label to smooth.")
+            raise UserError(
+                f"adversarial.smoothing is {smoothing}, and the {objective} objective has no label to smooth."
+            )
         if not (self.objective.bounded or gradient_penalty or r1 or clip or spectral_norm):
             raise UserError(
-                "The wasserstein objective is unbounded by itself: give the game `gradient_penalty: 10`, `clip: 0.01`, "
-                "`spectral_norm: true` or `r1: 1`."
+                "The wasserstein objective is unbounded by itself: give `model.adversarial` one of `gradient_penalty: "
+                "10`, `clip: 0.01`, `spectral_norm: true` and `r1: 1`."
             )
 
     @classmethod
-    def of(cls, *settings: dict[str, Any] | None) -> Game:
+    def of(cls, *settings: dict[str, Any] | None) -> AdversarialSettings:
         """From what a model sets by itself and what its user changes, the later over the earlier."""
         merged: dict[str, Any] = {}
         for part in settings:
             merged |= part or {}
-        known = Game.__init__.__annotations__
+        known = AdversarialSettings.__init__.__annotations__
         for name, value in merged.items():
             if name not in known or name == "return":
                 listed = ", ".join(k for k in known if k != "return")
-                raise UserError(f"A game has no `{name}`; it has {listed}.{did_you_mean(name, known)}")
+                raise UserError(f"There is no `adversarial.{name}`; there are {listed}.{did_you_mean(name, known)}")
             kind = str(known[name])
             wanted, right = {
                 "str": ("a word", isinstance(value, str)),
@@ -99,9 +102,9 @@ class Game(metaclass=Checked):
                 "Sequence[str]": ("a list of words", isinstance(value, (list, tuple))),
             }.get(kind, ("", True))
             if value is None and "None" not in kind:
-                raise UserError(f"game.{name} is none, and it has a value always. Leave it out for its default.")
+                raise UserError(f"adversarial.{name} is none, and it has a value always. Leave it out for its default.")
             if not right:
-                raise UserError(f"game.{name} is {value!r}; it must be {wanted}.")
+                raise UserError(f"adversarial.{name} is {value!r}; it must be {wanted}.")
         return cls(**merged)
 
     def constrain(self, discriminator: nn.Module) -> nn.Module:
@@ -113,24 +116,28 @@ class Game(metaclass=Checked):
         layers = list(discriminator.modules())
         if self.gradient_penalty and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
             raise UserError(
-                "game.gradient_penalty bounds the gradient of each image, and batch normalization in the discriminator "
-                "mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: layer`, or "
-                "`none` where it has that."
+                "adversarial.gradient_penalty bounds the gradient of each image, and batch normalization in the "
+                "discriminator mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: "
+                "layer`, or `none` where it has that."
             )
         for layer in layers if self.spectral_norm else []:
             if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)):
                 spectral_norm(layer)
         return discriminator
 
-    # ---- one training step --------------------------------------------------------------------------------------
+    # ---- parts of a training step -------------------------------------------------------------------------------
 
-    def generator_turns(self, module: GenerativeModule) -> int:
-        """How many turns the generator has in this training step; asked before the discriminator's turn."""
-        due = (module.updates["discriminator"] + 1) % self.discriminator_steps == 0
+    def generator_steps_due(self, discriminator_updates: int) -> int:
+        """How many times the generator steps in this training step.
+
+        Args:
+            discriminator_updates: Steps of the discriminator before this training step
+        """
+        due = (discriminator_updates + 1) % self.discriminator_steps == 0
         return self.generator_steps if due else 0
 
     def view(self, draw: Draws, images_seen: int) -> View:
-        """What the discriminator is shown of an image: augmented, and under the instance noise of this moment."""
+        """A function from images to the discriminator's inputs: augmented, with the instance noise of this moment."""
         left = max(0.0, 1 - images_seen / self.noise_images) if self.noise_images else 1.0
 
         def seen(x: Tensor) -> Tensor:
@@ -141,16 +148,24 @@ class Game(metaclass=Checked):
 
         return seen
 
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
-        """[B], [B] -> the discriminator's cost, scalar terms by name."""
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
+        """[B], [B] -> the terms of the discriminator's loss, scalars by name."""
         return {"real": self.objective.real(real_logits, self.smoothing), "fake": self.objective.fake(fake_logits)}
 
-    def generator(self, fake_logits: Tensor) -> Terms:
-        """[B] -> the generator's cost."""
+    def generator_loss(self, fake_logits: Tensor) -> Terms:
+        """[B] -> the terms of the generator's loss, scalars by name."""
         return {"adversarial": self.objective.generator(fake_logits)}
 
     def penalties(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draw: Draws) -> Terms:
-        """Those that are asked for, weighted: scalars by name. real and fake [B, ...]"""
+        """The penalties that the settings ask for, weighted: scalars by name.
+
+        Args:
+            discriminator: Images [B, ...] -> logits [B] or [B, 1], through the uncompiled forward and the view
+            real, fake: [B, ...]
+
+        Raises:
+            UserError: the weights are in half precision.
+        """
         terms = {}
         if (self.gradient_penalty or self.r1) and real.dtype in (torch.float16, torch.bfloat16):
             raise UserError(
@@ -158,14 +173,14 @@ class Game(metaclass=Checked):
                 "too few digits for it. Use `--trainer.precision bf16-mixed`, `16-mixed` or `32-true`."
             )
         if self.gradient_penalty:
-            share = draw(torch.rand, len(real)).to(real.dtype)
-            terms["gradient_penalty"] = self.gradient_penalty * gradient_penalty(discriminator, real, fake, share)
+            epsilon = draw(torch.rand, len(real)).to(real.dtype)
+            terms["gradient_penalty"] = self.gradient_penalty * gradient_penalty(discriminator, real, fake, epsilon)
         if self.r1:
             terms["r1"] = self.r1 * r1_penalty(discriminator, real)
         return terms
 
     def balance(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
-        """Mean D(x) and D(G(z)), and the shares of both that are told right; none where D is no probability."""
+        """For logging: mean D(x) and D(G(z)), the accuracy on either; {} where the objective has no probability."""
         real, fake = (self.objective.probability(x.detach()) for x in (real_logits, fake_logits))
         if real is None:
             return {}
@@ -176,46 +191,7 @@ class Game(metaclass=Checked):
             "fake_accuracy": (fake < 0.5).float().mean(),
         }
 
-    def clip_(self, discriminator: nn.Module) -> None:
-        """Cut its weights, where asked for; called after its turn."""
+    def clip_weights_(self, discriminator: nn.Module) -> None:
+        """Clamp its weights where `clip` is set; to be called after each of its steps."""
         if self.clip:
             clip_weights_(discriminator.parameters(), self.clip)
-
-    def play(
-        self,
-        module: GenerativeModule,
-        generate: Callable[[], Tensor],
-        judge: Callable[[View, Tensor], tuple[Terms, Tensor, Tensor]],
-        fool: Callable[[View, Tensor], Terms],
-    ) -> None:
-        """The two turns of a training step.
-
-        generate() -> [B, ...] draws images
-        judge(view, fake) -> the discriminator's terms, and its logits of real and of generated images
-        fool(view, fake) -> the generator's terms
-        """
-        turns, view = self.generator_turns(module), self.view(module.draw, module.images_seen)
-        with torch.set_grad_enabled(turns > 0):
-            fake = generate()  # one pass serves both turns: the generator steps last
-
-        with module.turn("discriminator") as turn:
-            terms, real_logits, fake_logits = judge(view, fake.detach())
-            turn.minimize(**terms)
-            turn.log(**self.balance(real_logits, fake_logits))
-        self.clip_(module.discriminator)
-
-        for again in range(turns):
-            with module.turn("generator") as turn:
-                turn.minimize(**fool(view, generate() if again else fake))
-
-    def duel(self, module: GenerativeModule, real: Tensor, generate: Callable[[], Tensor]) -> None:
-        """`play` where the discriminator is one of images to logits; generate() -> as many as `real` has."""
-        discriminator = module.discriminator
-
-        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
-            real_logits, fake_logits = discriminator(view(real)), discriminator(view(fake))
-            terms = self.discriminator(real_logits, fake_logits)
-            terms |= self.penalties(lambda x: discriminator.forward(view(x)), real, fake, module.draw)
-            return terms, real_logits, fake_logits
-
-        self.play(module, generate, judge, lambda view, fake: self.generator(discriminator(view(fake))))
