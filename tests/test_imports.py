@@ -24,6 +24,7 @@ ALLOWED = {
     "leaderboard": {"core", "leaderboard"},
     "report": {"core", "leaderboard", "report"},
     "suites": {"core", "suites"},
+    "testing": {"callbacks", "cli", "core", "data", "loggers", "metrics", "models", "testing"},
 }
 
 
@@ -48,6 +49,12 @@ def test_a_room_imports_only_what_lies_below_it(room):
             if parts[0] == "genbench" and len(parts) > 1 and (ROOT / parts[1]).exists():
                 own = room == "models" and path.name == "__init__.py" and parts[1] == "models"
                 assert own or parts[1] in ALLOWED[room], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_of_the_command_line_check_alone_imports_testing():
+    for path in (ROOT / "cli").glob("*.py"):
+        if path.name != "check.py":
+            assert not any(name.startswith("genbench.testing") for name in imported(path)), path
 
 
 def test_networks_objectives_and_metrics_know_nothing_of_lightning():

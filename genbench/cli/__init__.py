@@ -24,7 +24,7 @@ VERBS = {
     "leaderboard": ("leaderboard", "rank what was evaluated: [FOLDER ...] --by fid --data NAME --format markdown"),
     "report": ("report", "write boards, curves, pictures and configs into one page: [FOLDER ...] --out report.html"),
     "fetch": ("fetch", "bring data sets and extractor weights to the data root ahead of time: [NAME ...]"),
-    "check": ("check", "run the promises that every model must keep: --config NAME|FILE"),
+    "check": ("check", "run the contract tests of a model: --config NAME|FILE"),
 }
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from genbench.cli.check import PROMISES, Recipe
 from genbench.core.errors import UserError
 from genbench.data import Digits, Grid, Ring
 from genbench.evaluation import extractors
@@ -15,6 +14,8 @@ from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import TensorImages, open_images
 from genbench.evaluation.pictures import POINTS, Pictures, scatter
 from genbench.metrics.frechet import feature_moments, frechet_distance
+from genbench.testing.contracts import CONTRACT_TESTS
+from genbench.testing.recipe import Recipe
 from tests.evaluation.abilities import SMALL, Coder, Density, Giver, values
 
 RING = {"val_images": 300, "train_images": 300, "test_images": 300}
@@ -110,12 +111,12 @@ def test_a_plot_has_every_point_in_its_place_and_fixed_axes():
     assert np.asarray(scatter(torch.zeros(3, 1))).shape == (480, 480, 3)  # one number: along the axis
 
 
-def test_a_config_of_points_keeps_every_promise(tmp_path):
+def test_a_config_of_points_passes_every_contract_test(tmp_path):
     config = {
         "model": {"class_path": "genbench.models.GAN", "init_args": {"latent_dim": 4, "hidden": [16]}},
         "data": {"class_path": "genbench.data.Ring"},
     }
     path = tmp_path / "ring.yaml"
     path.write_text(json.dumps(config))
-    for promise in PROMISES:
-        promise(Recipe(path), tmp_path / promise.__name__)
+    for contract_test in CONTRACT_TESTS:
+        contract_test(Recipe(path), tmp_path / contract_test.__name__)
