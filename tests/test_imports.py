@@ -24,6 +24,7 @@ ALLOWED = {
     "leaderboard": {"core", "leaderboard"},
     "report": {"core", "leaderboard", "report"},
     "suites": {"core", "suites"},
+    "runner": {"callbacks", "cli", "core", "data", "evaluation", "leaderboard", "metrics", "runner", "suites"},
     "testing": {"callbacks", "cli", "core", "data", "loggers", "metrics", "models", "testing"},
 }
 
@@ -51,10 +52,11 @@ def test_a_room_imports_only_what_lies_below_it(room):
                 assert own or parts[1] in ALLOWED[room], f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_of_the_command_line_check_alone_imports_testing():
+@pytest.mark.parametrize(("room", "verb"), {"testing": "check.py", "runner": "suite.py"}.items())
+def test_a_room_above_the_command_line_is_imported_by_its_own_verb_alone(room, verb):
     for path in (ROOT / "cli").glob("*.py"):
-        if path.name != "check.py":
-            assert not any(name.startswith("genbench.testing") for name in imported(path)), path
+        if path.name != verb:
+            assert not any(name.startswith(f"genbench.{room}") for name in imported(path)), path
 
 
 def test_networks_objectives_and_metrics_know_nothing_of_lightning():
