@@ -13,8 +13,9 @@ from lightning import Trainer
 from genbench.callbacks import Quality
 from genbench.callbacks.stopwatch import Stopwatch
 from genbench.cli import sentence
+from genbench.cli.devices import refuse_what_players_cannot
 from genbench.cli.fit import with_configs
-from genbench.cli.trainer import Parser, refuse_what_players_cannot
+from genbench.cli.parser import Parser
 from genbench.core.errors import Interrupted, UserError
 from genbench.data.module import DataModule
 from genbench.evaluation import extractors

@@ -11,7 +11,7 @@ import yaml
 
 from genbench.cli import compose, sentence
 from genbench.cli.fit import with_configs
-from genbench.cli.trainer import Parser
+from genbench.cli.parser import Parser
 from genbench.core.arguments import same_class
 from genbench.core.errors import UserError
 from genbench.models import VAE
