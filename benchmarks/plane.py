@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import genbench
-from genbench.callbacks.pictures import enlarged, picture
+from genbench.callbacks.sample_logger import enlarged, picture
 from genbench.core.batch import from_stored, to_stored
 from genbench.core.module import GenerativeModule
 from genbench.data import MNIST

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genbench.cli.runs import quiet
+from genbench.cli.quiet import quiet
 
 os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "WANDB_MODE": "offline"}
 sys.path.insert(0, str(Path(__file__).parent))  # `import toy`

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from genbench.cli import configs
-from genbench.cli.arguments import Arguments
-from genbench.cli.runs import import_modules, quiet
+from genbench.cli.flags import Arguments, import_modules
+from genbench.cli.quiet import quiet
 from genbench.testing import ContractViolation, contract_tests
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import configs
-from genbench.cli.arguments import Arguments
-from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of, usable_device
+from genbench.cli.flags import Arguments, find_checkpoint, import_modules, usable_device
+from genbench.cli.quiet import quiet
+from genbench.cli.run_folders import run_of
 from genbench.core import yaml_file
 from genbench.core.errors import UserError, did_you_mean, refuse_below
 from genbench.core.files import refuse_unwritable
@@ -165,14 +166,13 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     import genbench.data
     import genbench.models  # noqa: F401  so that our own classes are known
     from genbench.cli.sample import own_options
-    from genbench.core import checkpoint as files
-    from genbench.core import ranks
-    from genbench.evaluation import runs
+    from genbench.core import checkpoint_io, ranks
+    from genbench.evaluation import checkpoint_facts
     from genbench.evaluation.evaluate import evaluate, silent
+    from genbench.evaluation.galleries import Gallery
     from genbench.evaluation.images import open_images, open_reference
-    from genbench.evaluation.pictures import Pictures
     from genbench.evaluation.statistics import Statistics
-    from genbench.suites.folder import about
+    from genbench.suites.suite_folder import about
 
     images_flags, more = _split(more, "--images.")
     reference_flags, more = _split(more, "--reference.")
@@ -185,9 +185,9 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     out = arguments.runs / "records"
     if arguments.ckpt:
         path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
-        contents = files.read(path)
-        subject: Any = files.rebuild(contents, path, raw=arguments.raw)
-        run, training = runs.facts(contents, path, raw=arguments.raw)
+        contents = checkpoint_io.read(path)
+        subject: Any = checkpoint_io.rebuild(contents, path, raw=arguments.raw)
+        run, training = checkpoint_facts.facts(contents, path, raw=arguments.raw)
         run |= about(run_of(path))
         config, trained_on = run["config"], contents.get("data")
         out = (run_of(path) or path.parent) / "records"
@@ -221,7 +221,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     if arguments.reference and not isinstance(data, Statistics):
         _refuse_large_subsets(arguments.kid_subset_size, len(data), "to compare with")
     subject, data = _in_one_range(subject, data, ((trained_on or {}).get("arguments") or {}).get("range"))
-    pictures = Pictures()
+    pictures = Gallery()
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
         name=name, device=usable_device(arguments.device), batch_size=arguments.batch_size,
@@ -350,7 +350,7 @@ def _data(
     from genbench.data.base import ImageData
     from genbench.data.module import DataModule
     from genbench.data.ranges import for_other_files, refuse_unlike
-    from genbench.evaluation.runs import data_class
+    from genbench.evaluation.checkpoint_facts import data_class
 
     kept: list[str] = []
     other_files = False  # than those of the training, in its range

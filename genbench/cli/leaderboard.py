@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 
-from genbench.cli.arguments import Arguments
+from genbench.cli.flags import Arguments
 from genbench.core.errors import UserError, did_you_mean
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from genbench.callbacks import Budget, Checkpoint, Quality
 from genbench.cli import disk
-from genbench.cli.runs import is_first_process
+from genbench.cli.run_folders import is_first_process
 from genbench.core.capabilities import Classifies
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from genbench.callbacks.run_record import environment
 from genbench.cli.console import console
-from genbench.core import checkpoint as files
+from genbench.core import checkpoint_io
 from genbench.core.arguments import same_class
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import UserError
@@ -302,7 +302,7 @@ def note_newer(checkpoint: dict[str, Any], ckpt: Path, folder: Path) -> None:
     """Say so where a run goes on from a checkpoint that is not its last."""
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file() and not last.samefile(ckpt):
-        newest, seen = (files.read(last)["genbench"]["images_seen"], checkpoint["genbench"]["images_seen"])
+        newest, seen = (checkpoint_io.read(last)["genbench"]["images_seen"], checkpoint["genbench"]["images_seen"])
         if newest > seen:
             console.print(
                 f"note: {last} has seen {newest:,} images. This run goes on from {seen:,}, and what came after is "

@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.arguments import Arguments
-from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
+from genbench.cli.flags import Arguments, add_model_arguments, find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, did_you_mean, refuse_below
 
 SOFTWARE = "genbench sample"  # that PNGs in a folder say they are by
@@ -134,7 +133,7 @@ def write(images: Any, out: Path, columns: int | None = None) -> None:
     """
     import numpy as np
 
-    from genbench.callbacks.pictures import enlarged, picture
+    from genbench.callbacks.sample_logger import enlarged, picture
     from genbench.core import files
     from genbench.core.batch import from_stored
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import configs
-from genbench.cli.arguments import Arguments
-from genbench.cli.runs import import_modules, quiet
+from genbench.cli.flags import Arguments, import_modules
+from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError, did_you_mean, refuse_below
-from genbench.suites.folder import Folder, State, is_open, side_by_side, wall_minutes
-from genbench.suites.suite import Suite, load
+from genbench.suites.definition import Suite, load
+from genbench.suites.suite_folder import Folder, State, is_open, side_by_side, wall_minutes
 
 
 def _parser() -> argparse.ArgumentParser:

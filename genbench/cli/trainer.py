@@ -40,8 +40,8 @@ from genbench.cli.devices import as_list, on_cpu, refuse_what_players_cannot, us
 from genbench.cli.lightning_settings import DEFAULTS
 from genbench.cli.next_steps import say_done, say_stopped
 from genbench.cli.resume import Change
-from genbench.cli.runs import Place, inside, is_first_process, new_name, run_of, version_of
-from genbench.core import checkpoint as files
+from genbench.cli.run_folders import Place, inside, is_first_process, new_name, run_of, version_of
+from genbench.core import checkpoint_io
 from genbench.core.arguments import loaded_classes
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import kept_elsewhere
@@ -157,7 +157,7 @@ class GenbenchCLI(LightningCLI):
         self.place: Place | None = None
         if self.ckpt is not None:
             self.read_at = version_of(self.ckpt)
-            self.checkpoint = files.read(self.ckpt)
+            self.checkpoint = checkpoint_io.read(self.ckpt)
             resume.refuse_other_model(self.checkpoint["genbench"]["model"], config.model.class_path, self.ckpt)
         state = self.checkpoint.get("run") or {}
         self._compare(config, state)
@@ -337,7 +337,7 @@ class GenbenchCLI(LightningCLI):
         notes = model.look_ahead(budget)
         state, changeable = self.checkpoint.get("run") or {}, type(model).changeable
         if self.ckpt is not None:
-            files.refuse_misfit(self.checkpoint, model, self.ckpt, training=True)
+            checkpoint_io.refuse_misfit(self.checkpoint, model, self.ckpt, training=True)
             resume.refuse_other_contents(self.checkpoint.get("data") or {}, data, self.changes, self.ckpt)
             resume.refuse_other_optimizers(self.checkpoint["genbench"].get("optimizers") or {}, model, self.ckpt)
             seen = self.checkpoint["genbench"]["images_seen"]
@@ -382,7 +382,7 @@ class GenbenchCLI(LightningCLI):
 
     def validate(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         resume.refuse_other_contents(self.checkpoint.get("data") or {}, datamodule, self.changes, self.ckpt)
-        trained = files.load(self.ckpt)  # with averaged weights, as validation during training has them
+        trained = checkpoint_io.load(self.ckpt)  # with averaged weights, as validation during training has them
         (scores,) = self.trainer.validate(trained, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
             print(f"{self.ckpt} at {trained.images_seen:,} images seen, averaged weights")

@@ -26,9 +26,9 @@ from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.core.noise import mix, per_seed
 from genbench.data import ranges, tasks
+from genbench.data.image_files import Fit, How, StoredImages
 from genbench.data.loader import MemorySource, Source, TrainLoader, Unpaired
 from genbench.data.module import MEMORY_SHARE, DataModule, Stage
-from genbench.data.pictures import Fit, How, Pictures
 from genbench.data.ranges import DTYPE, Range
 from genbench.data.tasks import Task
 
@@ -62,7 +62,7 @@ class Split:
     """
 
     length: int
-    pictures: Callable[[np.ndarray], Pictures | tuple[Pictures, np.ndarray]]
+    pictures: Callable[[np.ndarray], StoredImages | tuple[StoredImages, np.ndarray]]
     names: Sequence[object] | None = None
     label: Tensor | None = None
     caption: Tensor | None = None
@@ -159,7 +159,7 @@ def _fitted(split: Split, rows: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.nd
     return fit(pictures, lambda k: split.name(int(rows[k]))), mask
 
 
-def _with_masks(found: Pictures | tuple[Pictures, np.ndarray]) -> tuple[Pictures, np.ndarray | None]:
+def _with_masks(found: StoredImages | tuple[StoredImages, np.ndarray]) -> tuple[StoredImages, np.ndarray | None]:
     return found if isinstance(found, tuple) else (found, None)
 
 

@@ -23,8 +23,8 @@ from genbench.core.errors import UserError
 from genbench.core.files import ordinary
 from genbench.data import medical
 from genbench.data.base import ImageData, Split, Stage
+from genbench.data.image_files import SEVERAL, File, Film, count_frames, joined, picture_size, read_picture
 from genbench.data.layouts import layout, listed
-from genbench.data.pictures import SEVERAL, File, Film, count_frames, joined, picture_size, read_picture
 from genbench.data.ranges import Stored
 
 EXTENSIONS = (

@@ -27,8 +27,8 @@ from genbench.data.folder import (
     opened,
     say_ignored,
 )
+from genbench.data.image_files import columns, size_of
 from genbench.data.layouts import SPLIT_FOLDERS, listed
-from genbench.data.pictures import columns, size_of
 from genbench.data.ranges import Range, Stored
 
 Domain = Literal["A", "B"]

@@ -24,9 +24,9 @@ from genbench.data import medical
 from genbench.data.arrays import STATISTICS, SUFFIXES, ArrayFile, ArrayImages, refuse_special, refuse_unread
 from genbench.data.base import ImageData
 from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
+from genbench.data.image_files import Fit, How
 from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
-from genbench.data.pictures import Fit, How
 from genbench.data.ranges import Range
 from genbench.evaluation.extractors import in_channels
 from genbench.evaluation.statistics import Statistics, read_statistics

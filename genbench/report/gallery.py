@@ -9,8 +9,8 @@ from typing import Any
 from genbench.leaderboard import formats
 from genbench.leaderboard.board import Board
 from genbench.leaderboard.formats import Namesakes
-from genbench.report import pictures
-from genbench.report.pictures import Picture, Shown
+from genbench.report import page_images
+from genbench.report.page_images import Picture, Shown
 from genbench.report.rows import Rows, words
 
 LARGE = 400  # pixels: a sheet that is wider is shown smaller
@@ -48,11 +48,11 @@ def galleries(
         for tile in tiles:
             path = _sheet(tile["path"], kind)
             try:
-                if (picture := pictures.read(path)) is not None:
+                if (picture := page_images.read(path)) is not None:
                     wanted.append((kind, tile, picture))
             except OSError as error:
                 skipped.append((path, str(error)))
-    shown = pictures.fitted([picture for *_, picture in wanted])
+    shown = page_images.fitted([picture for *_, picture in wanted])
     found = []
     for kind in TITLES:
         groups: dict[str, list[dict[str, Any]]] = {}

@@ -7,10 +7,10 @@ from typing import Any
 
 from genbench.core.errors import UserError
 from genbench.runner.work import work
-from genbench.suites.folder import Folder, State, is_open, wall_minutes
+from genbench.suites.definition import Suite
 from genbench.suites.show import Lines
 from genbench.suites.slurm import Cluster, submit, with_jobs
-from genbench.suites.suite import Suite
+from genbench.suites.suite_folder import Folder, State, is_open, wall_minutes
 
 SLURM_POLL = 5.0  # seconds; its controller has others to answer
 UNDER_WAY = ("queued", "running")

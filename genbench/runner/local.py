@@ -13,10 +13,10 @@ import torch
 
 from genbench.runner import work
 from genbench.suites import claims
-from genbench.suites.folder import Folder, is_open, wall_minutes
+from genbench.suites.definition import Suite
 from genbench.suites.launch import KILLED, Here
 from genbench.suites.show import Lines
-from genbench.suites.suite import Suite
+from genbench.suites.suite_folder import Folder, is_open, wall_minutes
 
 POLL = 0.5  # seconds
 

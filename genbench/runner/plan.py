@@ -21,7 +21,7 @@ from genbench.data.module import DataModule
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.metrics.scales import SCALES
-from genbench.suites.suite import Suite, told
+from genbench.suites.definition import Suite, told
 
 
 def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

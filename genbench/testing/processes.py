@@ -14,7 +14,7 @@ import torch.distributed as dist
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from genbench.cli.runs import import_modules
+from genbench.cli.flags import import_modules
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.testing.contracts import require

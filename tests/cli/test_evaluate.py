@@ -195,12 +195,12 @@ def test_a_record_that_can_be_kept_nowhere_is_printed_whole(cli, here, elsewhere
 
 def test_pictures_that_have_no_room_lose_no_record(cli, here, full, monkeypatch):
     from genbench.core.files import NotWritten
-    from genbench.evaluation.pictures import Pictures
+    from genbench.evaluation.galleries import Gallery
 
     def write(self, folder):
         raise NotWritten(f"{folder / 'samples.png'} could not be written: No space left on device.")
 
-    monkeypatch.setattr(Pictures, "write", write)
+    monkeypatch.setattr(Gallery, "write", write)
     status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid")
     assert status == 2 and "Pictures of this record are missing: " in err and "fid-digitsnet" in out
     assert only_record(Path("runs/run/records")).run["name"] == "run"

@@ -18,7 +18,7 @@ from toy import SPEC, ToyGAN
 from genbench.callbacks import EMA, Budget, Checkpoint, Quality
 from genbench.cli import disk, preflight
 from genbench.cli.next_steps import imports
-from genbench.core import checkpoint
+from genbench.core import checkpoint_io
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data import MNIST, ArrayImages, Digits, Grid, ImageFolder, PairedFolder, Shapes, Split, UnpairedFolder
@@ -462,4 +462,4 @@ def test_a_score_that_is_blank_for_a_while_ends_nothing(tmp_path, capsys):
     callbacks = [EMA(), Late(every_images=16), Checkpoint(monitor="val/mode_kl-ring")]
     run(ToyGAN(SPEC), images=32, callbacks=callbacks, folder=tmp_path)
     assert "val/mode_kl-ring could not be computed (no sample is good)" in capsys.readouterr().err
-    assert checkpoint.read(tmp_path / "checkpoints" / "best.ckpt")["genbench"]["images_seen"] == 32
+    assert checkpoint_io.read(tmp_path / "checkpoints" / "best.ckpt")["genbench"]["images_seen"] == 32

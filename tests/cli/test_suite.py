@@ -15,9 +15,9 @@ from genbench.leaderboard.record import collect
 from genbench.runner import work
 from genbench.runner.local import bury
 from genbench.suites import claims, launch
-from genbench.suites.folder import Folder, State
+from genbench.suites.definition import Launch
 from genbench.suites.show import duration, summary
-from genbench.suites.suite import Launch
+from genbench.suites.suite_folder import Folder, State
 
 from .conftest import TINY
 

@@ -11,8 +11,8 @@ from genbench.core.errors import UserError
 from genbench.data import Digits, Grid, Ring
 from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.galleries import POINTS, Gallery, scatter
 from genbench.evaluation.images import TensorImages, open_images
-from genbench.evaluation.pictures import POINTS, Pictures, scatter
 from genbench.metrics.frechet import feature_moments, frechet_distance
 from genbench.testing.contracts import CONTRACT_TESTS
 from genbench.testing.recipe import Recipe
@@ -89,7 +89,7 @@ def test_images_and_points_are_not_mixed(model, data, extractor, message):
 
 
 def test_an_evaluation_leaves_a_plot_of_samples_before_real_points(tmp_path):
-    data, pictures = Ring(**RING), Pictures()
+    data, pictures = Ring(**RING), Gallery()
     points = torch.tensor(Ring.modes)[:3].repeat(100, 1)
     evaluate(Giver(data.spec).give(points), data, SMALL.changed(generated=300), pictures=pictures)
     assert pictures.found["samples"].shape == (min(300, POINTS), 2) and pictures.found.keys() == {"samples"}

@@ -14,7 +14,7 @@ import yaml
 
 from genbench.leaderboard.record import read
 from genbench.suites import claims
-from genbench.suites.folder import Folder
+from genbench.suites.suite_folder import Folder
 from tests.cli.conftest import TINY
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm", "no_jobs_are_left")]

@@ -26,7 +26,7 @@ from genbench.core.errors import UserError
 from genbench.core.files import create, ordinary, replacing
 from genbench.core.history import COLUMN
 from genbench.suites import claims
-from genbench.suites.suite import Budget, Experiment, Suite
+from genbench.suites.definition import Budget, Experiment, Suite
 
 OWN = ("configs", "budgets", "claims", "logs", "jobs", "wandb")  # folders beside those of the runs
 

@@ -15,8 +15,8 @@ from genbench.core.noise import mix
 from genbench.data import Digits
 from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.galleries import COLUMNS, GAP, Gallery, nearest, sheet
 from genbench.evaluation.images import SplitImages, TensorImages
-from genbench.evaluation.pictures import COLUMNS, GAP, Pictures, nearest, sheet
 from tests.evaluation.abilities import SMALL, Coder, Giver, Independent, Obedient, assert_same, untimed
 from tests.evaluation.test_evaluate import subject
 
@@ -24,7 +24,7 @@ FEW = {"samples": 20, "searched": 3, "reconstructions": 5}
 
 
 def seen(model, protocol=SMALL, data=None, **more):
-    pictures = Pictures(**FEW | more)
+    pictures = Gallery(**FEW | more)
     record = evaluate(model, data or Digits(), protocol, extractor=extractors.build("digitsnet"), pictures=pictures)
     return pictures, record
 
@@ -40,7 +40,7 @@ def test_scores_are_those_of_an_evaluation_without_pictures(vae):
 
 def test_the_model_samples_and_reconstructs_nothing_twice(judge, monkeypatch):
     model, counts = subject("vae"), []
-    for pictures in (None, Pictures(**FEW)):
+    for pictures in (None, Gallery(**FEW)):
         made = {"sample": 0, "reconstruct": 0}
         for name in made:
 

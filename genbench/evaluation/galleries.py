@@ -30,7 +30,7 @@ MASK_COLOURS = (
 )
 
 
-class Pictures:
+class Gallery:
     """Fills while `evaluate` runs that it was given to, in every process; the model does nothing for it twice.
 
     samples          of the protocol's first seeds: under one protocol the same noise for all models

@@ -12,7 +12,7 @@ from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, Monitor, Pictures, Quality
-from genbench.callbacks.pictures import enlarged, grid
+from genbench.callbacks.sample_logger import enlarged, grid
 from genbench.core.batch import DataSpec, to_uint8
 from genbench.loggers import Curves
 from genbench.models import DCGAN, VAE

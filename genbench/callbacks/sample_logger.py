@@ -22,7 +22,7 @@ from genbench.core.errors import reason, warn
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
-from genbench.evaluation.pictures import POINTS, beside, painted, scatter
+from genbench.evaluation.galleries import POINTS, beside, painted, scatter
 from genbench.loggers import Curves
 
 
