@@ -34,6 +34,6 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
 
 def show(images: Tensor) -> Image:
     """[N, C, H, W] in [-1, 1], or points [N, D], as one picture, which a notebook displays."""
-    from genbench.callbacks.sample_logger import enlarged, picture
+    from genbench.core.image_grid import enlarged, picture
 
     return enlarged(picture(images))

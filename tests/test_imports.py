@@ -75,3 +75,14 @@ def test_nothing_reads_lightnings_step_counter():
     for path in ROOT.rglob("*.py"):
         names = {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
         assert "global_step" not in names, path
+
+
+def test_no_two_modules_have_one_name():
+    """But models, networks, objectives, samplers and metrics of one thing, and a verb and the room that it calls."""
+    alike = {"networks", "objectives", "samplers", "metrics", "models"}
+    seen: dict[str, str] = {"module.py": "", "evaluate.py": ""}
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.parent.name in alike or path.name == "__init__.py" or seen.get(path.name) == "":
+            continue
+        assert path.name not in seen, f"{path.relative_to(ROOT)} and {seen[path.name]}"
+        seen[path.name] = str(path.relative_to(ROOT))

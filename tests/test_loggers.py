@@ -18,7 +18,7 @@ from toy import SPEC, ToyGAN
 
 import genbench.loggers
 from genbench.callbacks import EMA, Monitor, Pictures, Quality
-from genbench.callbacks.sample_logger import enlarged, grid
+from genbench.core.image_grid import enlarged, grid
 from genbench.loggers import Curves, Wandb, in_panels, log_table
 
 # ---- CSV ------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,39 +15,14 @@ from torch import Tensor
 from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
 from genbench.core.arguments import Bounds, Checked
-from genbench.core.batch import from_uint8, to_uint8, to_words
+from genbench.core.batch import from_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import reason, warn
 from genbench.core.files import replacing
+from genbench.core.image_grid import POINTS, beside, enlarged, grid, painted, picture, scatter
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
-from genbench.evaluation.galleries import POINTS, beside, painted, scatter
 from genbench.loggers import Curves
-
-
-def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
-    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark grey."""
-    images = to_uint8(images).cpu()
-    n, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    sheet = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 40, dtype=torch.uint8)
-    for k, image in enumerate(images):
-        top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
-        sheet[:, top : top + height, left : left + width] = image
-    array = sheet.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[:, :, 0] if channels == 1 else array)
-
-
-def picture(samples: Tensor, real: Tensor | None = None, columns: int | None = None) -> Image.Image:
-    """A grid of images [N, C, H, W], or a plot of points [N, D] before real ones."""
-    return scatter(samples.detach(), real) if samples.ndim == 2 else grid(samples, columns)
-
-
-def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
-    """Small pictures magnified by a whole factor, so that a person can see them."""
-    factor = max(1, round(side / max(picture.size)))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 class Pictures(Callback, metaclass=Checked):

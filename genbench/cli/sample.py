@@ -133,9 +133,9 @@ def write(images: Any, out: Path, columns: int | None = None) -> None:
     """
     import numpy as np
 
-    from genbench.callbacks.sample_logger import enlarged, picture
     from genbench.core import files
     from genbench.core.batch import from_stored
+    from genbench.core.image_grid import enlarged, picture
 
     array = images.numpy() if images.ndim == 2 else images.permute(0, 2, 3, 1).numpy()
     if out.suffix == "":

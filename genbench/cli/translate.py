@@ -335,8 +335,8 @@ def _made(make: Any, picture: Any, model: Any, masks: bool, arguments: argparse.
     from PIL import Image
 
     from genbench.core.batch import from_uint8, to_uint8
+    from genbench.core.image_grid import painted
     from genbench.core.tiles import in_tiles
-    from genbench.evaluation.galleries import painted
 
     array = np.asarray(picture).copy()
     pixels = torch.from_numpy(array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None])

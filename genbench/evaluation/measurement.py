@@ -25,6 +25,7 @@ from genbench.core.capabilities import (
     options,
 )
 from genbench.core.errors import UserError, dimensions
+from genbench.core.image_grid import beside, painted
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.data.module import DataModule
@@ -39,7 +40,7 @@ from genbench.evaluation.features import (
     extract,
     in_order,
 )
-from genbench.evaluation.galleries import COLUMNS, Gallery, beside, nearest, painted
+from genbench.evaluation.galleries import COLUMNS, Gallery, nearest
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.evaluation.statistics import Statistics

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from genbench.core.batch import from_uint8
+from genbench.core.image_grid import GAP
 from genbench.core.noise import mix
 from genbench.data import Digits
 from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.galleries import COLUMNS, GAP, Gallery, nearest, sheet
+from genbench.evaluation.galleries import COLUMNS, Gallery, nearest, sheet
 from genbench.evaluation.images import SplitImages, TensorImages
 from tests.evaluation.abilities import SMALL, Coder, Giver, Independent, Obedient, assert_same, untimed
 from tests.evaluation.test_evaluate import subject

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from genbench.core.errors import UserError
+from genbench.core.image_grid import POINTS
 from genbench.data import Digits, Grid, Ring
 from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.galleries import POINTS, Gallery, scatter
+from genbench.evaluation.galleries import Gallery
 from genbench.evaluation.images import TensorImages, open_images
 from genbench.metrics.frechet import feature_moments, frechet_distance
 from genbench.testing.contracts import CONTRACT_TESTS
@@ -99,16 +100,6 @@ def test_an_evaluation_leaves_a_plot_of_samples_before_real_points(tmp_path):
     blue = (image[:, :, 2] - image[:, :, 0] > 80).sum()
     grey = ((np.ptp(image, axis=2) == 0) & (abs(image[:, :, 0] - 191) < 5)).sum()
     assert blue > 20 and grey > 100  # three modes are drawn, and the others show that they are not
-
-
-def test_a_plot_has_every_point_in_its_place_and_fixed_axes():
-    point = torch.tensor([[1.0, -0.5]])
-    image = np.asarray(scatter(point.repeat(20, 1))).astype(int)
-    rows, columns = np.nonzero(image[:, :, 2] - image[:, :, 0] > 80)
-    # the square from -1.5 to 1.5 is 0.9 of 480 pixels, from 0.08 and (0.07 from below) on
-    assert columns.mean() == pytest.approx(480 * (0.08 + 0.9 * 2.5 / 3), abs=1.5)
-    assert rows.mean() == pytest.approx(480 * (1 - 0.07 - 0.9 * 1 / 3), abs=1.5)
-    assert np.asarray(scatter(torch.zeros(3, 1))).shape == (480, 480, 3)  # one number: along the axis
 
 
 def test_a_config_of_points_passes_every_contract_test(tmp_path):

@@ -58,7 +58,7 @@ def test_translations_of_other_sources_are_not_compared():
 
 
 def test_masks_are_shown_beside_the_image_and_the_truth():
-    from genbench.evaluation.galleries import MASK_COLOURS
+    from genbench.core.image_grid import MASK_COLOURS
     from genbench.models import SegmentationUNet
 
     data = Shapes(size=16, target="mask", train_images=8, val_images=12, test_images=8)
