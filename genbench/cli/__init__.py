@@ -121,7 +121,7 @@ def sentence(error: BaseException) -> str | None:
         named = str(error.filename)
         return f"{named if len(named) <= 100 else named[:97] + '...'}: {error.strerror}. Give another path."
     if type(error).__name__ == "ArgumentError":
-        from genbench.cli.compose import explained
+        from genbench.cli.parser_errors import explained
 
         return explained(str(error))
     cause = error

@@ -1,11 +1,14 @@
-"""What a run says at its end: where everything lies, and the commands that go on from there."""
+"""What is said at the end of `fit` and `validate`: scores, where everything lies, and the commands that go on."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from lightning import LightningDataModule, Trainer
+from rich.console import Console
+from rich.table import Table
 
 from genbench.cli.console import console
 from genbench.cli.preflight import testing
@@ -39,6 +42,16 @@ def say_stopped(trainer: Trainer, folder: Path, *, trained: bool) -> None:
     if last.exists() and trained:
         console.print(f"\nStopped. Go on from the last checkpoint:  python -m genbench fit --ckpt {last}")
     _say_wandb(trainer)
+
+
+def print_scores(scores: Mapping[str, float], data: str) -> None:
+    """The table of `validate`, on standard output."""
+    table = Table()
+    table.add_column("score")
+    table.add_column(data, justify="right")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.5g}")
+    Console().print(table)
 
 
 def _say_wandb(trainer: Trainer) -> None:

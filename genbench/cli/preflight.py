@@ -21,11 +21,12 @@ from genbench.cli.run_folders import is_first_process
 from genbench.core.capabilities import Classifies
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.data.base import ImageData, Split, StreamSource
+from genbench.data.base import ImageData
 from genbench.data.layouts import listed
 from genbench.data.loader import Unpaired, finish
 from genbench.data.module import DataModule
 from genbench.data.ranges import Range, Seen
+from genbench.data.streams import Split, StreamSource
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.expected import Held, expected

@@ -28,7 +28,7 @@ def main(verb: str, argv: list[str]) -> int:
     _refuse_unwritable(arguments.out)
 
     from genbench.core.files import write
-    from genbench.leaderboard.formats import printable
+    from genbench.leaderboard.columns import printable
     from genbench.leaderboard.record import located
     from genbench.report.page import report
 

@@ -106,7 +106,7 @@ def _drawn_before(folder: Path) -> list[Path]:
     """
     from PIL import Image
 
-    from genbench.data.folder import EXTENSIONS
+    from genbench.data.readers import EXTENSIONS
 
     found = []
     for path in sorted(folder.iterdir()):

@@ -240,11 +240,12 @@ def _conclude(kept: Folder) -> None:
     """The board, the report, and the table in Weights & Biases, of what there is."""
     from genbench.leaderboard import formats
     from genbench.leaderboard.board import boards
+    from genbench.leaderboard.columns import printable
     from genbench.leaderboard.record import collect
 
     records, skipped = collect([kept.path])
     for path, reason in skipped:
-        print(formats.printable(f"skipped {path}: {reason}."), file=sys.stderr)
+        print(printable(f"skipped {path}: {reason}."), file=sys.stderr)
     if not records:
         return
     plan = kept.plan()

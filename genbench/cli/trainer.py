@@ -16,8 +16,6 @@ from jsonargparse.typing import register_type
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.console import Console
-from rich.table import Table
 
 import genbench.data
 import genbench.models
@@ -38,7 +36,9 @@ from genbench.cli import compose, preflight, resume
 from genbench.cli.console import console
 from genbench.cli.devices import as_list, on_cpu, refuse_what_players_cannot, use_own_strategy, use_real_fp16
 from genbench.cli.lightning_settings import DEFAULTS
-from genbench.cli.next_steps import say_done, say_stopped
+from genbench.cli.merging import value_of
+from genbench.cli.next_steps import print_scores, say_done, say_stopped
+from genbench.cli.parser_errors import explained
 from genbench.cli.resume import Change
 from genbench.cli.run_folders import Place, inside, is_first_process, new_name, run_of, version_of
 from genbench.core import checkpoint_io
@@ -52,7 +52,7 @@ from genbench.data.module import DataModule
 from genbench.loggers import Curves
 
 register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
-set_loader("yaml", lambda text: compose.value_of(text, f"'{text}'"), (yaml.YAMLError, UserError))
+set_loader("yaml", lambda text: value_of(text, f"'{text}'"), (yaml.YAMLError, UserError))
 
 # callbacks that every run has, each with its own group of settings
 SETTINGS = {
@@ -264,7 +264,7 @@ class GenbenchCLI(LightningCLI):
             if self.place is not None:
                 self.place.leave()
             if "got an unexpected keyword argument" in str(error):  # from `dict_kwargs`, which the parser cannot check
-                raise UserError(f"{compose.explained(str(error))}. Leave it out of `dict_kwargs`.") from error
+                raise UserError(f"{explained(str(error))}. Leave it out of `dict_kwargs`.") from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -386,12 +386,7 @@ class GenbenchCLI(LightningCLI):
         (scores,) = self.trainer.validate(trained, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
             print(f"{self.ckpt} at {trained.images_seen:,} images seen, averaged weights")
-            table = Table()
-            table.add_column("score")
-            table.add_column(type(datamodule).__name__, justify="right")
-            for name, value in scores.items():
-                table.add_row(name, f"{value:.5g}")
-            Console().print(table)
+            print_scores(scores, type(datamodule).__name__)
 
 
 def _arguments(verb: str) -> set[str]:

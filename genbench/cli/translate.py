@@ -16,8 +16,8 @@ from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError, refuse_below
 
 if TYPE_CHECKING:
-    from genbench.data.folder import Files, Picture, ZipFiles
     from genbench.data.ranges import Range, Stored
+    from genbench.data.readers import Files, Picture, ZipFiles
 
 NAMED = 3  # files without an image that the end names
 OF_ARRAYS = ("key", "layout", "severity")

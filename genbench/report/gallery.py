@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench.leaderboard import formats
+from genbench.leaderboard import columns, formats
 from genbench.leaderboard.board import Board
 from genbench.leaderboard.formats import Namesakes
 from genbench.report import page_images
@@ -115,7 +115,7 @@ def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
             entry, of = own[name], means[name]
             mean = f" (mean of {of.seeds} seeds: {of.mean:.3g})" if of.seeds > 1 else ""
             lines.append(
-                f"{name} {formats.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
+                f"{name} {columns.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
             )
     return lines
 

@@ -13,7 +13,7 @@ import torch
 
 from genbench.core.errors import UserError
 from genbench.data import ArrayImages
-from genbench.data.arrays import ArrayFile
+from genbench.data.array_file import ArrayFile
 from genbench.evaluation.images import open_images
 
 

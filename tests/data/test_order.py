@@ -12,9 +12,9 @@ import torch
 
 from genbench.core.batch import Batch, from_uint8, to_uint8
 from genbench.core.errors import UserError
-from genbench.data.base import Split, StreamSource
 from genbench.data.image_files import Fit
 from genbench.data.loader import EvalLoader, MemorySource, Order, TrainLoader, mirrored
+from genbench.data.streams import Split, StreamSource
 
 N, SEED = 11, 7
 # picture i has i at the left and 100 + i at the right, so that a mirrored one can be told
