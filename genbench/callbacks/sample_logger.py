@@ -15,7 +15,7 @@ from torch import Tensor
 from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
 from genbench.core.arguments import Bounds, Checked
-from genbench.core.batch import from_uint8, to_words
+from genbench.core.batch import Batch, from_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import reason, warn
 from genbench.core.files import replacing
@@ -50,6 +50,10 @@ class Pictures(Callback, metaclass=Checked):
         self.every_images, self.n, self.film = Images(every_images), n, film
         self._shown_at = -1
         self._failed: set[str] = set()  # what was said to have failed
+        self._block: Batch | None = None
+
+    def on_train_start(self, trainer, module: GenerativeModule) -> None:
+        self._block = None
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.due(self.every_images):
@@ -128,7 +132,7 @@ class Pictures(Callback, metaclass=Checked):
     def _translations(self, trainer, module: GenerativeModule) -> Image.Image:
         """What the model is shown, what it makes of it, and the true image, in turn; of a model that translates both
         ways instead of the true one what it makes of that again, and the same of an image of the other domain."""
-        batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
+        batch = self._validation_block(trainer)[:16]
         source, real = (x.to(module.device, module.dtype) for x in (batch.source, batch.image))
         made = module.translate(source, to="B").to(real.dtype)
         columns = [source, made, real]
@@ -139,7 +143,7 @@ class Pictures(Callback, metaclass=Checked):
 
     def _masks(self, trainer, module: GenerativeModule) -> Image.Image:
         """An image, the classes that the model finds in it, and the true ones, in turn."""
-        batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
+        batch = self._validation_block(trainer)[:16]
         image = batch.image.to(module.device, module.dtype)
         found = module.segment(image).argmax(1)
         columns = [image.float(), *(from_uint8(painted(mask)) for mask in (found, batch.mask))]
@@ -149,15 +153,21 @@ class Pictures(Callback, metaclass=Checked):
         """Classes in turn, or the first captions of the validation split, which are written beside the grids."""
         if not module.conditional or module.spec.target != "caption":
             return in_turn(module, n)
-        condition = in_turn(module, n, next(iter(trainer.datamodule.val_dataloader())))
+        condition = in_turn(module, n, self._validation_block(trainer))
         with replacing(Path(trainer.default_root_dir) / "samples" / "captions.txt") as file:
             file.writelines(f"{to_words(caption, module.spec.vocabulary)}\n".encode() for caption in condition.tolist())
         return condition
 
     def _real(self, trainer) -> Tensor:
         """The first images of the validation split, or as many points as one of its blocks has."""
-        found = next(iter(trainer.datamodule.val_dataloader())).image
+        found = self._validation_block(trainer).image
         return found if found.ndim == 2 else found[:32]
+
+    def _validation_block(self, trainer) -> Batch:
+        """The first block of the validation split, read once in a run."""
+        if self._block is None:
+            self._block = next(iter(trainer.datamodule.val_dataloader()))
+        return self._block
 
 
 def _log_image(logger: Any, name: str, sheet: Image.Image, images_seen: int) -> None:

@@ -128,12 +128,6 @@ class ArrayImages(ImageData):
             )
 
 
-# ---- one array ------------------------------------------------------------------------------------------------------
-
-
-# ---- which arrays, and how their axes are read ----------------------------------------------------------------------
-
-
 def find(path: str, root: Path) -> Path:
     """An .npy or .npz file or a folder, as it is or below the data root. Raises UserError where there is none."""
     if not path.strip():

@@ -24,7 +24,7 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.data import ranges, tasks
 from genbench.data.image_files import Fit, How
-from genbench.data.loader import MemorySource, Source, TrainLoader, Unpaired
+from genbench.data.loader import MemorySource, Source, Unpaired
 from genbench.data.module import MEMORY_SHARE, DataModule, Stage
 from genbench.data.ranges import DTYPE, Range
 from genbench.data.streams import CHUNK, Joined, Split, StreamSource
@@ -405,9 +405,9 @@ class ImageData(DataModule):
         image = torch.empty(len(stream), self.channels, size, size, dtype=torch.uint8)
 
         def fill(chunk: Tensor) -> tuple[Tensor | None, Tensor | None]:
-            batch = stream.batch(chunk)
-            image[chunk[0] : chunk[-1] + 1] = batch.image  # in place: joining the parts would take the memory twice
-            return batch.mask, batch.source
+            part, mask, source = stream.pictures(chunk)
+            image[chunk[0] : chunk[-1] + 1] = part  # in place: joining the parts would take the memory twice
+            return mask, source
 
         chunks = torch.arange(len(stream)).split(CHUNK)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -422,13 +422,11 @@ class ImageData(DataModule):
 
     # ---- loaders ------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> TrainLoader:
-        loader = super().train_dataloader()
-        loader.jitter, loader.binarize, loader.task = self.jitter, self.binarize == "dynamic", self.task
+    def _presented(self, source: Source) -> dict[str, Any]:
+        known = None
         if self.labelled is not None:
-            label = loader.source.target("label", torch.arange(len(loader.source)))
-            loader.known = (label >= 0).nonzero()[:, 0]
-        return loader
+            known = (source.target("label", torch.arange(len(source))) >= 0).nonzero()[:, 0]
+        return {"jitter": self.jitter, "binarize": self.binarize == "dynamic", "task": self.task, "known": known}
 
     def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
         if source.in_memory:

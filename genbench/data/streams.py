@@ -104,11 +104,17 @@ class StreamSource:
         if name == "source" and self.task == "none" and self.split.source is None:
             return None
         if name in ("mask", "source"):  # come with the pictures
-            found = [getattr(self.batch(part), name) for part in indices.split(CHUNK)]
+            which = 1 if name == "mask" else 2
+            found = [self.pictures(part)[which] for part in indices.split(CHUNK)]
             return None if found[0] is None else torch.cat(found)
         return self.split.targets(self.rows[indices]).get(name)
 
     def batch(self, indices: Tensor) -> Batch:
+        image, mask, source = self.pictures(indices)
+        return Batch(image, mask=mask, source=source, **self.split.targets(self.rows[indices]))
+
+    def pictures(self, indices: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """uint8 images [B, C, H, W], their masks [B, H, W] and what they are made from, without labels."""
         rows = self.rows[indices]
         numbers = rows.numpy()
         image, mask = _fitted(self.split, numbers, self.fit)
@@ -123,12 +129,7 @@ class StreamSource:
             source = to_uint8(
                 tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))
             )
-        return Batch(
-            image=image,
-            source=source,
-            mask=None if mask is None else torch.from_numpy(mask),
-            **self.split.targets(rows),
-        )
+        return image, None if mask is None else torch.from_numpy(mask), source
 
 
 def _fitted(split: Split, rows: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from genbench.core.errors import UserError, did_you_mean
-from genbench.leaderboard.differences import T, _shown, listed, refuse_mixture, unique
-from genbench.leaderboard.intervals import Score, _mean, score
+from genbench.leaderboard.differences import T, as_text, listed, refuse_mixture, unique
+from genbench.leaderboard.intervals import Score, mean_of, score
 from genbench.leaderboard.record import Record, history
 
 CHECKPOINTS = ("best", "last")  # in this order, before all others
@@ -201,12 +201,12 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         segments=first.segments,
         grid=runs[0].get("grid") or {},
         tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
-        images_seen=round(_mean(seen)) if seen else None,  # best checkpoints of several seeds differ
+        images_seen=round(mean_of(seen)) if seen else None,  # best checkpoints of several seeds differ
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
-        training_images_per_second=_mean(t.get("images_per_second") for t in trained),
-        sampling_images_per_second=_mean(r.cost.get("sampling_images_per_second") for r in measured),
-        device_hours=_mean(t.get("device_hours") for t in trained),
+        training_images_per_second=mean_of(t.get("images_per_second") for t in trained),
+        sampling_images_per_second=mean_of(r.cost.get("sampling_images_per_second") for r in measured),
+        device_hours=mean_of(t.get("device_hours") for t in trained),
         device=(trained[-1] if trained else records[-1].environment).get("device"),
         scores={metric: score([r.metrics[metric] for r in records if metric in r.metrics]) for metric in metrics},
         records=tuple(map(tuple, seeds)),
@@ -249,7 +249,7 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
 def _point(row: Row, same: Sequence[Row]) -> str:
     """What tells a row from others in the grid of a suite: `lr=0.0001`."""
     varied = [key for key in row.grid if any(other.grid.get(key) != row.grid[key] for other in same)]
-    return ", ".join(f"{key.rpartition('.')[2]}={_shown(row.grid[key])}" for key in varied)
+    return ", ".join(f"{key.rpartition('.')[2]}={as_text(row.grid[key])}" for key in varied)
 
 
 def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:

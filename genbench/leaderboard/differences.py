@@ -35,7 +35,7 @@ def difference(measured: Iterable[Record | Board]) -> str:
     different = {field: v for field, v in values.items() if any(x != v[0] for x in v)}
     own = [field for field in different if field not in ("name", "key")]
     shown = own or list(different)  # the name and the key follow from the rest
-    return "; ".join(f"{field} ({listed(unique(_shown(x) for x in different[field]))})" for field in shown)
+    return "; ".join(f"{field} ({listed(unique(as_text(x) for x in different[field]))})" for field in shown)
 
 
 def apart(found: Sequence[Board]) -> list[str]:
@@ -68,13 +68,13 @@ def _settings(board: Board) -> dict[str, str | None]:
     def said(name: str, value: Any) -> str | None:
         if name == "reference.shape" and isinstance(value, list):
             return dimensions(value)
-        return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else _shown(value)
+        return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else as_text(value)
 
     found = {name: said(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
     given = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
     given = [arguments if isinstance(arguments, dict) else {} for arguments in given]
     for name in unique(name for arguments in given for name in arguments):
-        values = unique(_shown(arguments[name]) if name in arguments else "default" for arguments in given)
+        values = unique(as_text(arguments[name]) if name in arguments else "default" for arguments in given)
         found[f"data.arguments.{name}"] = values[0] if len(values) == 1 else None
     return found
 
@@ -84,7 +84,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
         yield from _flat(v, f"{prefix}{name}.") if isinstance(v, dict) else [(prefix + name, v)]
 
 
-def _shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:,}"
     text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -94,7 +94,7 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
         low=low,
         high=high,
         seeds=n,
-        within=_mean(entry.get("std") for entry in entries),
+        within=mean_of(entry.get("std") for entry in entries),
         bound=next((b for b in bounds if b != "exact"), bounds[0] if bounds else None),
         note=next((entry["note"] for entry in entries if entry.get("note")), None)
         if n < len(entries) or not n
@@ -111,6 +111,6 @@ def _moments(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean_of(values: Iterable[float | None]) -> float | None:
     there = [v for v in values if v is not None]
     return math.fsum(there) / len(there) if there else None

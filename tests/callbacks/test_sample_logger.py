@@ -230,3 +230,15 @@ def test_loggers_that_take_images_are_given_the_grids(tmp_path):
     callbacks = [EMA(), Pictures(every_images=20, n=4)]
     run(ToyAutoencoder(SPEC), images=40, callbacks=callbacks, folder=tmp_path, logger=[logger], limit_val_batches=0)
     assert logger.given == [("reconstructions", (50, 20), 24), ("reconstructions", (50, 20), 40)]
+
+
+def test_the_validation_split_is_read_once_for_all_grids_of_a_run(tmp_path, monkeypatch):
+    read, loader = [], RandomImages.val_dataloader
+
+    def counted(self):
+        read.append(1)
+        return loader(self)
+
+    monkeypatch.setattr(RandomImages, "val_dataloader", counted)
+    shown(ToyAutoencoder(SPEC), tmp_path)
+    assert len(list((tmp_path / "reconstructions").glob("*.png"))) > 1 and len(read) == 1
