@@ -128,7 +128,7 @@ def worker(rank, folder):
 
 def test_two_processes_show_what_one_does(vae, tmp_path):
     root = Path(__file__).parents[2]
-    script = "import sys; from tests.evaluation.test_kept_pictures import worker; worker(int(sys.argv[1]), sys.argv[2])"
+    script = "import sys; from tests.evaluation.test_galleries import worker; worker(int(sys.argv[1]), sys.argv[2])"
     path = os.pathsep.join([str(root / "tests"), str(root), *filter(None, sys.path)])
     command = [sys.executable, "-W", "ignore", "-c", script]
     environment = os.environ | {"PYTHONPATH": path, "GENBENCH_CACHE": str(tmp_path)}
