@@ -160,7 +160,7 @@ def trained(monkeypatch, value, **more):
 
     read = checkpoint_io.read
     data = {"data": {"class": "x", "arguments": {"range": value, **more}}}
-    monkeypatch.setattr(checkpoint, "read", lambda path: read(path) | data)
+    monkeypatch.setattr(checkpoint_io, "read", lambda path: read(path) | data)
 
 
 def stretched(low, high, kind, levels=LEVELS):
