@@ -45,7 +45,7 @@ def refuse_what_players_cannot(config: Any) -> None:
         )
     if config.sync_batchnorm and on_cpu(config):
         raise UserError(
-            "--trainer.sync_batchnorm: PyTorch synchronises batch normalisation on GPUs only, and this run is on a "
+            "--trainer.sync_batchnorm: PyTorch synchronizes batch normalization on GPUs only, and this run is on a "
             "CPU. Leave it out, or train on GPUs with `--trainer.accelerator gpu`."
         )
 

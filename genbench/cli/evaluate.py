@@ -50,7 +50,7 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
     how.add_argument("--size", type=int, metavar="N", help="bring images of --images and --reference to squares")
     how.add_argument("--channels", type=int, choices=(1, 3), help="and to gray or RGB")
-    how.add_argument("--fit", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)")
+    how.add_argument("--resize-mode", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)")
     how.add_argument("--enlarge", action="store_true", default=None, help="scale up those that are smaller")
     how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of scores")
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
@@ -208,7 +208,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
-        size=arguments.size, channels=arguments.channels, fit=arguments.fit, enlarge=arguments.enlarge,
+        size=arguments.size, channels=arguments.channels, resize_mode=arguments.resize_mode, enlarge=arguments.enlarge,
         kid_subset_size=arguments.kid_subset_size,
     )  # fmt: skip
     count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)

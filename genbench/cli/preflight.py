@@ -140,7 +140,7 @@ def training_images(model: GenerativeModule, data: DataModule) -> None:
     label = held.label
     if label is None or not classes:
         return
-    least = -1 if getattr(data, "labelled", None) is not None else 0
+    least = -1 if getattr(data, "labeled", None) is not None else 0
     if int(label.min()) < least or int(label.max()) >= len(classes):
         raise UserError(
             f"{data.name} has {len(classes)} classes, and the labels of its training images go from {int(label.min())} "

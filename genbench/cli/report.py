@@ -51,7 +51,7 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _refuse_unwritable(out: Path) -> None:
-    """Now, and not after the work; `write` would make a folder that was misspelt."""
+    """Now, and not after the work; `write` would make a folder that was misspelled."""
     from genbench.core.files import kind_of
 
     if out.exists() and not out.is_file() and not out.is_dir():

@@ -51,7 +51,7 @@ TABLE = (
     ),
     Rule(("model.game*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
     Rule(("model", "model.*"), "refused", "it may change the networks"),
-    Rule(("data.batch_size", "data.flip", "data.jitter"), "applied", "batches and augmentation of the training images"),
+    Rule(("data.batch_size", "data.hflip", "data.random_crop"), "applied", "batches and augmentation of the training images"),
     Rule(("data.path",), "outside", "where the same images lie; other images are refused"),
     Rule(
         ("data.root", "data.memory", "data.workers", "data.download", "data.eval_batch_size"),

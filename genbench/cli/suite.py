@@ -161,11 +161,11 @@ def _status(kept: Folder) -> int:
     for name, side in {"run": "left", "state": "left", "images": "right", "of": "right", "images/s": "right",
                        "took": "right", "tries": "right"}.items():  # fmt: skip
         table.add_column(name, justify=side, no_wrap=True)
-    colours = {"done": "green", "running": "cyan", "failed": "red"}
+    colors = {"done": "green", "running": "cyan", "failed": "red"}
     for state in states:
         table.add_row(
             escape(state.run),
-            f"[{colours.get(state.state, 'default')}]{state.state}[/]" + _in_words(state),
+            f"[{colors.get(state.state, 'default')}]{state.state}[/]" + _in_words(state),
             f"{state.images:,}" if state.images else "",
             f"{state.budget:,}" if state.budget else "",
             f"{state.speed:,.0f}" if state.speed else "",

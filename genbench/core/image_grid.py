@@ -15,7 +15,7 @@ from genbench.core.batch import to_uint8
 GAP = 2  # pixels between two images
 POINTS = 2000  # in a plot: a mode that is never hit shows
 # of a mask's classes in turn, the first of which is mostly the background
-MASK_COLOURS = (
+MASK_COLORS = (
     (0, 0, 0),
     (230, 75, 60),
     (60, 150, 230),
@@ -27,7 +27,7 @@ MASK_COLOURS = (
 
 
 def arranged(images: Tensor, columns: int, gap: int = GAP) -> Image.Image:
-    """uint8 [N, C, H, W] -> one picture, row by row on dark grey."""
+    """uint8 [N, C, H, W] -> one picture, row by row on dark gray."""
     n, channels, height, width = images.shape
     rows = math.ceil(n / columns)
     paper = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 40, dtype=torch.uint8)
@@ -39,7 +39,7 @@ def arranged(images: Tensor, columns: int, gap: int = GAP) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = GAP) -> Image.Image:
-    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark grey; a square without `columns`."""
+    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark gray; a square without `columns`."""
     return arranged(to_uint8(images).cpu(), columns or math.ceil(math.sqrt(len(images))), gap)
 
 
@@ -55,7 +55,7 @@ def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
 
 
 def beside(columns: Sequence[Tensor]) -> Tensor:
-    """Images or points of the same rows as one tensor [B, columns, ...], grey ones as colours beside colours."""
+    """Images or points of the same rows as one tensor [B, columns, ...], gray ones as colors beside colors."""
     if columns[0].ndim == 4:
         channels = max(x.shape[1] for x in columns)
         columns = [x.expand(-1, channels, -1, -1) for x in columns]
@@ -63,9 +63,9 @@ def beside(columns: Sequence[Tensor]) -> Tensor:
 
 
 def painted(mask: Tensor) -> Tensor:
-    """Classes [B, H, W] -> uint8 [B, 3, H, W], a colour for each."""
-    colours = torch.tensor(MASK_COLOURS, dtype=torch.uint8, device=mask.device)
-    return colours[mask.long() % len(colours)].permute(0, 3, 1, 2)
+    """Classes [B, H, W] -> uint8 [B, 3, H, W], a color for each."""
+    colors = torch.tensor(MASK_COLORS, dtype=torch.uint8, device=mask.device)
+    return colors[mask.long() % len(colors)].permute(0, 3, 1, 2)
 
 
 def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Image.Image:

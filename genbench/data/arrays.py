@@ -71,7 +71,7 @@ class ArrayImages(ImageData):
         shapes = [images.shape for images in self.images.values()]
         self.native_size = min(shapes[0][:2])
         if shapes[0][:2] == (28, 28):  # as MNIST and its kin, which are padded by 2
-            self.native_size, self.native_fit = 32, "pad"
+            self.native_size, self.native_resize_mode = 32, "pad"
         self.native_channels = 1 if all(shape[2] == 1 for shape in shapes) else 3
         super().__init__(**kwargs)
         self.test_size = test_size

@@ -1,4 +1,4 @@
-"""The DataModule that every image data set shares: splits, sizes, colours, memory, order.
+"""The DataModule that every image data set shares: splits, sizes, colors, memory, order.
 
 A data set says what it is (`Split`s of pictures) and how it is fetched; everything else happens here, so the same
 argument means the same for all of them. One class, of which a fifth is the text of its arguments: more than 400 lines.
@@ -32,10 +32,10 @@ from genbench.data.tasks import Task
 
 # arguments that change how a model is trained and not what its samples are compared with
 TRAINING_ONLY = (
-    "flip", "jitter", "batch_size", "eval_batch_size", "subset", "per_class", "labelled", "memory", "workers",
+    "hflip", "random_crop", "batch_size", "eval_batch_size", "subset", "per_class", "labeled", "memory", "workers",
     "download",
 )  # fmt: skip
-PIXELS = ("size", "channels", "fit", "enlarge")
+PIXELS = ("size", "channels", "resize_mode", "enlarge")
 
 
 class ImageData(DataModule):
@@ -44,8 +44,8 @@ class ImageData(DataModule):
     Args:
         root: Folder of the data sets. Default: the environment variable GENBENCH_DATA, else ./data
         size: Side of the square images, in pixels. Default: the data set's own
-        channels: 1 for grey, 3 for RGB. Default: the data set's own
-        fit: How a picture is brought to the size. crop scales its shorter side and cuts the centre out; pad puts the
+        channels: 1 for gray, 3 for RGB. Default: the data set's own
+        resize_mode: How a picture is brought to the size. crop scales its shorter side and cuts the center out; pad puts the
             whole of it in the middle of black, scaled down if it is too large; stretch ignores proportions; none
             scales nothing. Default: the data set's own
         range: Which of the stored values become black and white; what lies outside is clipped. dtype: the whole range
@@ -55,13 +55,13 @@ class ImageData(DataModule):
         window: The range as CENTER,WIDTH, as radiologists state it
         enlarge: Scale up pictures that are smaller than the size, which are refused otherwise. Default: no (Digits,
             which are 8×8: yes)
-        flip: Mirror half of the training images. Default: where that changes no meaning
-        jitter: Make training images so many pixels larger and cut the size out of them, anywhere, anew each time that
+        hflip: Mirror half of the training images. Default: where that changes no meaning
+        random_crop: Make training images so many pixels larger and cut the size out of them, anywhere, anew each time that
             they are shown
-        binarize: Make each pixel white with its grey level as the probability, else black (Salakhutdinov & Murray
+        binarize: Make each pixel white with its gray level as the probability, else black (Salakhutdinov & Murray
             2008): static draws every picture once for ever, dynamic draws a training picture anew each time that it
             is shown (Burda et al. 2016), and validates and tests on the static ones
-        task: Teach a model to make each image from what is left of it: from grey, from its edges, from a noisy, a
+        task: Teach a model to make each image from what is left of it: from gray, from its edges, from a noisy, a
             blurred or a smaller one, or from one with a hole. Noise and holes are drawn anew each time that a training
             image is shown, and once for ever for validation and test
         batch_size: Images of one training batch, over all devices together
@@ -70,9 +70,9 @@ class ImageData(DataModule):
             or a tenth of the training set where that is less
         subset: Train on so many images only, or on such a share as 10%, drawn evenly over the classes
         per_class: Train on so many images of each class only
-        labelled: Tell the label of so many training images only, the same number of each class, and train on the
-            others without. A batch then has as many of the labelled ones beside its own images
-        split_seed: Decides which images the validation split, the subset and the labelled ones are; not the run's
+        labeled: Tell the label of so many training images only, the same number of each class, and train on the
+            others without. A batch then has as many of the labeled ones beside its own images
+        split_seed: Decides which images the validation split, the subset and the labeled ones are; not the run's
             seed, so that runs with different seeds train on the same images
         memory: Decode the whole set to memory (auto: if it takes under a quarter of what is free)
         workers: Processes that decode ahead, for data that is not in memory. Default: a core
@@ -86,11 +86,11 @@ class ImageData(DataModule):
     own_splits: tuple[Stage, ...] = ("train", "test")  # the others are cut off the training set
     native_size: int = 32
     native_channels: int = 3
-    native_fit: How = "crop"
-    native_flip: bool = False
+    native_resize_mode: How = "crop"
+    native_hflip: bool = False
     native_enlarge: bool = False
     native_range: str | None = None  # `dtype` where the pictures are known to be 8-bit ones
-    published_pixels: bool = True  # there is one size and colour in which everyone compares it
+    published_pixels: bool = True  # there is one size and color in which everyone compares it
     test_size: int | None = None
 
     def __init__(
@@ -98,12 +98,12 @@ class ImageData(DataModule):
         root: str | None = None,
         size: Side | None = None,
         channels: Literal[1, 3] | None = None,
-        fit: Literal["crop", "pad", "stretch", "none"] | None = None,
+        resize_mode: Literal["crop", "pad", "stretch", "none"] | None = None,
         range: str | list[Number] | None = None,
         window: str | list[Number] | None = None,
         enlarge: bool | None = None,
-        flip: bool | None = None,
-        jitter: Whole = 0,
+        hflip: bool | None = None,
+        random_crop: Whole = 0,
         binarize: Literal["none", "static", "dynamic"] = "none",
         task: Task = "none",
         batch_size: Count = 64,
@@ -111,7 +111,7 @@ class ImageData(DataModule):
         val_size: Count | None = None,
         subset: Count | str | None = None,
         per_class: Count | None = None,
-        labelled: Count | None = None,
+        labeled: Count | None = None,
         split_seed: Seed = 0,
         memory: Literal["auto", "yes", "no"] = "auto",
         workers: Annotated[int, Bounds(at_least=0, at_most=1024)] | None = None,
@@ -121,34 +121,34 @@ class ImageData(DataModule):
         self._streams: dict[str, list[StreamSource]] = {}
         self.size = self.native_size if size is None else size
         self.channels = channels or self.native_channels
-        self.fit = fit or self.native_fit
+        self.fit = fit or self.native_resize_mode
         self.enlarge = self.native_enlarge if enlarge is None else enlarge
-        self.flip = self.native_flip if flip is None else flip
-        self.jitter, self.binarize, self.task = jitter, binarize, task
+        self.hflip = self.native_hflip if flip is None else flip
+        self.random_crop, self.binarize, self.task = random_crop, binarize, task
         if range is not None and window is not None:
             raise UserError("data.range and data.window are both given, and mean the same. Leave one of them out.")
         self._given = (ranges.windowed(window),) * 2 if window is not None else self.read_range(range)
         self._ranges: tuple[Range, Range] | None = None
         tasks.check(task, self.channels, self.size)
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
-        self.labelled = labelled
+        self.labeled = labeled
         self.memory, self.download = memory, download
         self.workers = workers
 
         if isinstance(subset, str) and not (re.fullmatch(r"\d+(\.\d+)?%", subset) and 0 < float(subset[:-1]) <= 100):
             raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
-        if jitter > self.size:
+        if random_crop > self.size:
             raise UserError(
-                f"data.jitter is {jitter}, and the images are {self.size} pixels a side: training would show no more "
+                f"data.random_crop is {random_crop}, and the images are {self.size} pixels a side: training would show no more "
                 f"than a corner of each. It must be at most {self.size}."
             )
-        if jitter and self.fit == "none":
-            raise UserError("data.jitter scales training images up, and data.fit is `none`, which scales nothing.")
+        if random_crop and self.fit == "none":
+            raise UserError("data.random_crop scales training images up, and data.resize_mode is `none`, which scales nothing.")
         # padding is the data set's own choice only up to its own size: 28 pixels in the middle of 256 help nobody
         if fit is None and self.fit == "pad" and self.size > self.native_size and not self.enlarge:
             raise UserError(
                 f"{self.name} has images of {self.native_size}×{self.native_size}, and data.size is {self.size}. Say "
-                "`--data.enlarge true` to scale them up, or `--data.fit pad` to put them in the middle of black."
+                "`--data.enlarge true` to scale them up, or `--data.resize_mode pad` to put them in the middle of black."
             )
 
     # ---- what a data set provides -------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class ImageData(DataModule):
 
     def refuse_made(self) -> None:
         """Raise UserError where this data has pairs or domains, and is asked for what is done with single images."""
-        for name in ("task", "binarize", "labelled", "per_class"):
+        for name in ("task", "binarize", "labeled", "per_class"):
             value = getattr(self, name)
             if value not in ("none", None):
                 instead = f"Say `--data.{name} none`" if name in ("task", "binarize") else "Leave it out"
@@ -279,7 +279,7 @@ class ImageData(DataModule):
             streams = self.streams(stage)
             del self._streams[stage]
             own = streams[0].split
-            need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.jitter) ** 2
+            need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.random_crop) ** 2
             need *= 1 if own.source is None else 2
             fits = self.memory == "auto" and need < MEMORY_SHARE * free_memory() / self._processes
             found = [self._decode(s, stage) if fits or self.memory == "yes" else s for s in streams]
@@ -309,8 +309,8 @@ class ImageData(DataModule):
         anew = self.binarize == "dynamic" and training
         once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
         task = "none" if training else self.task  # of training images the loader makes it, once moved
-        jitter = self.jitter if training else 0
-        fit = Fit(self.size + jitter, self.channels, self.fit, self.enlarge, jitter, own)
+        random_crop = self.random_crop if training else 0
+        fit = Fit(self.size + random_crop, self.channels, self.fit, self.enlarge, random_crop, own)
         return StreamSource(split, rows, fit, once, task, replace(fit, range=other))
 
     def _rows(self, stage: Stage, split: Split) -> tuple[Split, Tensor]:
@@ -321,7 +321,7 @@ class ImageData(DataModule):
         if stage != "train":
             return split, parts[stage].sort().values
         rows = self._limit(split, parts["train"])
-        if self.labelled is not None:
+        if self.labeled is not None:
             split = replace(split, label=self._told(split, rows))
         return split, rows.sort().values
 
@@ -377,14 +377,14 @@ class ImageData(DataModule):
     def _told(self, split: Split, rows: Tensor) -> Tensor:
         """The split's labels [N], but -1 for all except the first of `rows`, which are shuffled, of each class."""
         if split.label is None:
-            raise UserError(f"data.labelled needs classes, and {self.name} has none. Leave it out.")
-        each, rest = divmod(self.labelled, len(self.classes))
+            raise UserError(f"data.labeled needs classes, and {self.name} has none. Leave it out.")
+        each, rest = divmod(self.labeled, len(self.classes))
         if rest:
             raise UserError(
-                f"data.labelled is {self.labelled}, which does not divide by the {len(self.classes)} classes of "
+                f"data.labeled is {self.labeled}, which does not divide by the {len(self.classes)} classes of "
                 f"{self.name}. Choose a multiple of {len(self.classes)}."
             )
-        said = f"data.labelled is {self.labelled}, {each} of each class"
+        said = f"data.labeled is {self.labeled}, {each} of each class"
         told = torch.full_like(split.label, -1)
         known = self._of_each_class(split, rows, each, said)
         told[known] = split.label[known]
@@ -424,9 +424,9 @@ class ImageData(DataModule):
 
     def _presented(self, source: Source) -> dict[str, Any]:
         known = None
-        if self.labelled is not None:
+        if self.labeled is not None:
             known = (source.target("label", torch.arange(len(source))) >= 0).nonzero()[:, 0]
-        return {"jitter": self.jitter, "binarize": self.binarize == "dynamic", "task": self.task, "known": known}
+        return {"random_crop": self.random_crop, "binarize": self.binarize == "dynamic", "task": self.task, "known": known}
 
     def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
         if source.in_memory:

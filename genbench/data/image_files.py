@@ -29,7 +29,7 @@ SEVERAL = (".gif", ".tif", ".tiff", ".webp", ".avif")  # names of files that oft
 
 
 def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
-    """Read an image upright and as it is stored: grey or RGB of 8 bits, or an array of more.
+    """Read an image upright and as it is stored: gray or RGB of 8 bits, or an array of more.
 
     Args:
         file: A path, or what opens it
@@ -224,13 +224,13 @@ class Fit:
     """Brings pictures to uint8 [N, C, size, size].
 
     size      side of the square, in pixels
-    channels  1 for grey, 3 for RGB
-    how       crop     scale the shorter side to `size`, cut the centre out
+    channels  1 for gray, 3 for RGB
+    how       crop     scale the shorter side to `size`, cut the center out
               pad      the whole picture in the middle of black, scaled down if it is larger than `size`
               stretch  scale both sides, whatever becomes of the proportions
               none     it must have the size already
     enlarge   a picture that is too small may be scaled up; otherwise it is refused (`pad` leaves it as it is)
-    jitter    pixels of the size that will be cut off again: a picture may be so much smaller
+    random_crop    pixels of the size that will be cut off again: a picture may be so much smaller
     range     which of the stored values become black and white
     """
 
@@ -238,7 +238,7 @@ class Fit:
     channels: int
     how: How = "crop"
     enlarge: bool = False
-    jitter: int = 0
+    random_crop: int = 0
     range: Range = DTYPE
 
     def __call__(self, pictures: StoredImages, name: Callable[[int], str]) -> np.ndarray:
@@ -248,7 +248,7 @@ class Fit:
             height, width = pictures.shape[1:3]
             unscaled = self.how == "pad" and not self.enlarge and max(height, width) <= self.size
             if unscaled or height == width == self.size:
-                return self._pad(self._colour(pictures))
+                return self._pad(self._color(pictures))
             pictures = map(Image.fromarray, pictures[..., 0] if pictures.shape[3:] == (1,) else pictures)
             return np.stack([self._one(picture, name(k)) for k, picture in enumerate(pictures)])
         return np.stack([self.one(picture, name(k)) for k, picture in enumerate(pictures)])
@@ -270,13 +270,13 @@ class Fit:
         shorter, longer = sorted(image.size)
         if self.how == "none":
             raise UserError(
-                f"{name} is {width}×{height}, data.size is {self.size} and data.fit is `none`, which scales nothing. "
-                "Say `--data.fit crop`, `pad` or `stretch`, or another `--data.size`."
+                f"{name} is {width}×{height}, data.size is {self.size} and data.resize_mode is `none`, which scales nothing. "
+                "Say `--data.resize_mode crop`, `pad` or `stretch`, or another `--data.size`."
             )
-        if self.how != "pad" and shorter < self.size - self.jitter and not self.enlarge:
+        if self.how != "pad" and shorter < self.size - self.random_crop and not self.enlarge:
             raise UserError(
-                f"{name} is {width}×{height}, smaller than data.size, which is {self.size - self.jitter}. Say "
-                "`--data.enlarge true` to scale such pictures up, `--data.fit pad` to put them in the middle of "
+                f"{name} is {width}×{height}, smaller than data.size, which is {self.size - self.random_crop}. Say "
+                "`--data.enlarge true` to scale such pictures up, `--data.resize_mode pad` to put them in the middle of "
                 f"black, or `--data.size {shorter}` or less."
             )
         if self.how == "pad":
@@ -290,7 +290,7 @@ class Fit:
         left, top = (width - shorter) / 2, (height - shorter) / 2
         return image.resize((self.size, self.size), Image.LANCZOS, box=(left, top, left + shorter, top + shorter))
 
-    def _colour(self, pictures: np.ndarray) -> np.ndarray:
+    def _color(self, pictures: np.ndarray) -> np.ndarray:
         """[N, H, W] or [N, H, W, 3] to [N, H, W, C]; the luma is Pillow's (ITU-R 601-2), to the bit."""
         if pictures.ndim == 3:
             pictures = pictures[..., None]

@@ -146,7 +146,7 @@ class Order:
 def _hashes(kind: str, seed: int, first: int, count: int, device: torch.device | str) -> Tensor:
     """int64 [count]: random bits of images `first`, `first + 1`, ... of the run.
 
-    A hash of the image's place in the run (SplitMix64's finaliser), so that it depends neither on the batch that the
+    A hash of the image's place in the run (SplitMix64's finalizer), so that it depends neither on the batch that the
     image is in nor on workers, processes or the device.
     """
 
@@ -164,16 +164,16 @@ def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cp
     return _hashes("flip", seed, first, count, device) & 1 == 1
 
 
-def corners(jitter: int, seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """int64 [2, count]: the top and the left, each from 0 to `jitter`, of what is cut out of each image of the run."""
+def corners(random_crop: int, seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """int64 [2, count]: the top and the left, each from 0 to `random_crop`, of what is cut out of each image of the run."""
     bits = _hashes("jitter", seed, first, count, device)
-    return torch.stack([bits & 0x7FFFFFFF, (bits >> 31) & 0x7FFFFFFF]) % (jitter + 1)
+    return torch.stack([bits & 0x7FFFFFFF, (bits >> 31) & 0x7FFFFFFF]) % (random_crop + 1)
 
 
-def cut(image: Tensor, corner: Tensor, jitter: int) -> Tensor:
-    """[B, C, H, W] -> [B, C, H - jitter, W - jitter], of each image what begins at its `corner` [2, B]."""
+def cut(image: Tensor, corner: Tensor, random_crop: int) -> Tensor:
+    """[B, C, H, W] -> [B, C, H - random_crop, W - random_crop], of each image what begins at its `corner` [2, B]."""
     down, right = (
-        start[:, None] + torch.arange(side - jitter, device=image.device)
+        start[:, None] + torch.arange(side - random_crop, device=image.device)
         for start, side in zip(corner, image.shape[2:], strict=True)
     )
     rows, channels = (torch.arange(n, device=image.device) for n in image.shape[:2])
@@ -197,7 +197,7 @@ def _floats(image: Tensor) -> Tensor:
 
 
 def _mirror(image: Tensor, flip: Tensor) -> Tensor:
-    """Mirror those of the images [B, ..., W] where `flip` [B] is true."""
+    """Mirror those of the images [B, ..., W] where `hflip` [B] is true."""
     if image.device.type == "cpu":
         array, rows = image.numpy(), flip.numpy()
         array[rows] = array[rows][..., ::-1]
@@ -216,7 +216,7 @@ class TrainLoader:
     seed        of the order and of the flips
     position    images of the run that were seen before; each iteration begins there
     flip        mirror half of the images; what belongs to an image moves with it
-    jitter      cut each image out of one that is so many pixels larger, anywhere
+    random_crop      cut each image out of one that is so many pixels larger, anywhere
     binarize    draw each pixel black or white, anew each time that the image is shown
     task        what a model is shown of each image, its noise drawn as often
     known       indices [M] of the images that have a label, where not all have: each batch then carries as many of
@@ -231,8 +231,8 @@ class TrainLoader:
         *,
         seed: int,
         position: int = 0,
-        flip: bool = False,
-        jitter: int = 0,
+        hflip: bool = False,
+        random_crop: int = 0,
         binarize: bool = False,
         task: Task = "none",
         known: Tensor | None = None,
@@ -242,7 +242,7 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         self.source, self.batch_size, self.seed, self.position = source, batch_size, seed, position
-        self.flip, self.jitter, self.binarize, self.task, self.known = flip, jitter, binarize, task, known
+        self.hflip, self.random_crop, self.binarize, self.task, self.known = flip, random_crop, binarize, task, known
         self.rank, self.world = rank, world
         self.workers, self.pin_memory = workers, pin_memory
 
@@ -270,7 +270,7 @@ class TrainLoader:
             batch.image = self._mirrored(self._cut(batch.image, seeds, place), seeds, place)
             if batch.source is not None:
                 batch.source = self._mirrored(self._cut(batch.source, [other], place), [other], place)
-            if batch.mask is not None:  # of data that refuses jitter
+            if batch.mask is not None:  # of data that refuses random_crop
                 batch.mask = self._mirrored(batch.mask, seeds, place)
             batch = finish(batch)
             if self.binarize:
@@ -287,16 +287,16 @@ class TrainLoader:
             yield batch
 
     def _cut(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
-        """[B, C, H, W], as many by each seed from that place of the run on, to the size without `jitter`."""
-        if not self.jitter:
+        """[B, C, H, W], as many by each seed from that place of the run on, to the size without `random_crop`."""
+        if not self.random_crop:
             return image
         each = len(image) // len(seeds)
-        corner = torch.cat([corners(self.jitter, seed, place, each, image.device) for seed in seeds], 1)
-        return cut(image, corner, self.jitter)
+        corner = torch.cat([corners(self.random_crop, seed, place, each, image.device) for seed in seeds], 1)
+        return cut(image, corner, self.random_crop)
 
     def _mirrored(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
         """[B, ..., W], half of them mirrored, likewise."""
-        if not self.flip:
+        if not self.hflip:
             return image
         each = len(image) // len(seeds)
         return _mirror(image, torch.cat([mirrored(seed, place, each, image.device) for seed in seeds]))

@@ -82,7 +82,7 @@ class PartnerPictures:
         if abs(w * height - h * width) > max(w + h, width + height):  # more than rounding a scaled side may do
             raise UserError(
                 f"{self.names[row]} is {w}×{h} and its partner {self.partners[row]} {width}×{height}: cut to a "
-                "square, they would show different parts. Give both the same proportions, or say `--data.fit stretch`."
+                "square, they would show different parts. Give both the same proportions, or say `--data.resize_mode stretch`."
             )
 
 
@@ -267,7 +267,7 @@ class UnpairedFolder(_TwoKinds):
     """
 
     target = "domain"
-    native_flip = True
+    native_hflip = True
 
     def __init__(
         self,

@@ -14,16 +14,16 @@ from torch import Tensor
 from genbench.core import ranks
 from genbench.core.files import replacing
 from genbench.core.image_grid import GAP, POINTS, arranged, scatter
-from genbench.metrics.neighbours import squared_distances
+from genbench.metrics.neighbors import squared_distances
 
-COLUMNS = {"samples": 8, "neighbours": 6, "reconstructions": 8, "translations": 6, "translations_a": 6, "masks": 6}
+COLUMNS = {"samples": 8, "neighbors": 6, "reconstructions": 8, "translations": 6, "translations_a": 6, "masks": 6}
 
 
 class Gallery:
     """Fills while `evaluate` runs that it was given to, in every process; the model does nothing for it twice.
 
     samples          of the protocol's first seeds: under one protocol the same noise for all models
-    neighbours       the first samples, each followed by the training images nearest to it in the extractor's features
+    neighbors       the first samples, each followed by the training images nearest to it in the extractor's features
     reconstructions  reference images, each followed by its reconstruction
     translations     what a model was shown, what it made of it in domain B, and the true image; where none is known,
                      what it made of that again. Likewise translations_a, in domain A
@@ -33,7 +33,7 @@ class Gallery:
 
     Args:
         samples: How many are kept
-        searched: How many of these are shown beside their neighbours
+        searched: How many of these are shown beside their neighbors
         reconstructions: How many images are kept with theirs
     """
 
@@ -82,7 +82,7 @@ class Gallery:
 
 
 def sheet(images: Tensor, columns: int) -> tuple[Image.Image, int]:
-    """uint8 [N, C, H, W] -> images on dark grey, row by row, and how many rows they are."""
+    """uint8 [N, C, H, W] -> images on dark gray, row by row, and how many rows they are."""
     columns = min(columns, len(images))
     return arranged(images, columns), math.ceil(len(images) / columns)
 

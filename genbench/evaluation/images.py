@@ -148,7 +148,7 @@ class FileImages:
         self._look()
 
     def at(
-        self, size: int | None = None, channels: int | None = None, fit: How = "crop", enlarge: bool = False
+        self, size: int | None = None, channels: int | None = None, resize_mode: How = "crop", enlarge: bool = False
     ) -> FileImages:
         """The same images brought to a square size and a color, by the rules of `ImageFolder`.
 
@@ -212,7 +212,7 @@ class FileImages:
         if array.shape != self.shape:
             raise UserError(
                 f"{self.name}: {name} is {_described(array.shape)}, and {self.split.name(0)} is "
-                f"{_described(self.shape)}. All images must have one size and be all grey or all in colour: `--size` "
+                f"{_described(self.shape)}. All images must have one size and be all gray or all in color: `--size` "
                 "and `--channels` bring them to one."
             )
         return array
@@ -242,7 +242,7 @@ def flags_called(flags: str) -> Iterator[None]:
 
 
 def _described(shape: Sequence[int]) -> str:
-    return f"{shape[2]}×{shape[1]} {'grey' if shape[0] == 1 else 'RGB'}"
+    return f"{shape[2]}×{shape[1]} {'gray' if shape[0] == 1 else 'RGB'}"
 
 
 def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
@@ -365,7 +365,7 @@ def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
 
 
 def bring(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """uint8 [B, C, H, W] to the colour and size of `shape`; untouched where they have it already, as points must.
+    """uint8 [B, C, H, W] to the color and size of `shape`; untouched where they have it already, as points must.
 
     Raises:
         UserError: one is an image and the other a point, or points have another number of coordinates.

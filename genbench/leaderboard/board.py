@@ -90,7 +90,7 @@ def rank(records: Sequence[Record], by: str | None = None, track: str = "generat
         mean = row.scores[by].mean if by else None
         return row.kind == "floor", math.inf if mean is None else sign * mean, row.label
 
-    rows = _ranked(sorted(_labelled(rows), key=place), by)
+    rows = _ranked(sorted(_labeled(rows), key=place), by)
     newest = max(records, key=lambda r: r.time)
     return Board(newest.data, newest.protocol, track, by, metrics, tuple(rows))
 
@@ -217,9 +217,9 @@ def _where(facts: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(facts.get(name) for name in ("device", "world_size", "precision"))
 
 
-def _labelled(rows: Sequence[Row]) -> list[Row]:
+def _labeled(rows: Sequence[Row]) -> list[Row]:
     """Rows of one name told apart by their runs, by changes of their settings, and by how they sample."""
-    labelled = []
+    labeled = []
     for same in _grouped(rows, lambda row: (row.kind, row.name)).values():
         configs = unique(row.config_hash for row in same)
         options = unique(option for row in same for option in row.sampling)
@@ -242,8 +242,8 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
                 run = names[row.config_hash]
                 alike = list(names.values()).count(run) > 1
                 more.insert(0, f"{run}, {row.config_hash[:6]}" if alike else run)
-            labelled.append(replace(row, label=f"{row.name} ({', '.join(more)})" if more else row.name))
-    return labelled
+            labeled.append(replace(row, label=f"{row.name} ({', '.join(more)})" if more else row.name))
+    return labeled
 
 
 def _point(row: Row, same: Sequence[Row]) -> str:

@@ -15,7 +15,7 @@ from genbench.report.rows import Rows, words
 
 LARGE = 400  # pixels: a sheet that is wider is shown smaller
 BESIDE = {
-    "neighbours": ("nearest_train_ratio", "authenticity"),
+    "neighbors": ("nearest_train_ratio", "authenticity"),
     "reconstructions": ("mse",),
     "translations": ("translation_psnr", "translation_fid"),
     "translations_a": ("translation_a_psnr", "translation_a_fid"),
@@ -23,7 +23,7 @@ BESIDE = {
 }  # scores by kind
 TITLES = {
     "samples": ("Samples", "The first samples of each model; under one protocol all models are given the same noise."),
-    "neighbours": (
+    "neighbors": (
         "Nearest training images",
         "Each row begins with a sample; the training images nearest to it in the extractor's features follow.",
     ),

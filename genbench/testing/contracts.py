@@ -65,7 +65,7 @@ def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) ->
     require(all(run.lightning_module.updates.values()), "a player took no step")
 
 
-def one_batch_can_be_learnt(recipe: Recipe, folder: Path) -> None:
+def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
     data = SyntheticData(recipe.spec, n=8)
     real = from_stored(data.everything.everything.image)
     model = recipe.model()
@@ -222,7 +222,7 @@ def _curve(folder: Path) -> list[dict[str, str]]:
 CONTRACT_TESTS: list[Callable[[Recipe, Path], None]] = [
     players_own_every_parameter_once,
     losses_are_finite_and_every_parameter_moves,
-    one_batch_can_be_learnt,
+    one_batch_can_be_learned,
     samples_have_the_datas_shape_and_range,
     a_sample_depends_on_its_seed_alone,
     a_checkpoint_is_enough,

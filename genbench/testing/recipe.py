@@ -28,7 +28,7 @@ from genbench.loggers import Curves
 class SyntheticData(LightningDataModule):
     """A few smooth random images, or points, with every kind of target, in the shape of `spec`."""
 
-    def __init__(self, spec: DataSpec, batch_size: int = 8, n: int = 36, labelled: bool = False) -> None:
+    def __init__(self, spec: DataSpec, batch_size: int = 8, n: int = 36, labeled: bool = False) -> None:
         super().__init__()
         self.spec, self.batch_size = spec, batch_size
         draw = torch.Generator().manual_seed(0)
@@ -46,12 +46,12 @@ class SyntheticData(LightningDataModule):
         caption = torch.randint(1, words, (n, length), generator=draw) if words else None
         mask = image[:, 0].gt(127).long() if spec.target == "mask" else None
         source = None
-        if spec.source:  # to be found from the image: it upside down, in other colours
+        if spec.source:  # to be found from the image: it upside down, in other colors
             source = 255 - image.flip(2).float().mean(1, keepdim=True).to(torch.uint8).expand(
                 -1, spec.source[0], -1, -1
             )
         self.known = None
-        if labelled and label is not None:  # every third, of all classes if there are so many
+        if labeled and label is not None:  # every third, of all classes if there are so many
             self.known = torch.arange(0, n, 3)
         self.everything = MemorySource(Batch(image, label, caption, mask, source=source))
 
@@ -83,7 +83,7 @@ class Recipe:
             raise UserError(f"{path} is no config of an experiment: it needs `model` and `data`.")
         self.path, self.name, self.modules = path, path.stem, list(modules)
         data = text["data"] if isinstance(text["data"], dict) else {}
-        self.labelled = bool((data.get("init_args") or {}).get("labelled"))
+        self.labeled = bool((data.get("init_args") or {}).get("labeled"))
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(LightningDataModule, "data")
         parser.add_subclass_arguments(GenerativeModule, "model", skip={"spec"})
@@ -105,7 +105,7 @@ class Recipe:
         return getattr(sys.modules[module], name)(self.spec, **arguments | {a: p for a, p in parts.items() if p})
 
     def data(self) -> SyntheticData:
-        return SyntheticData(self.spec, labelled=self.labelled)
+        return SyntheticData(self.spec, labeled=self.labeled)
 
 
 def _untrained(value: Any, folder: Path) -> dict[str, Any] | None:

@@ -103,7 +103,7 @@ def test_the_film_has_a_frame_for_each_grid(tmp_path, kind):
     assert lasting == [150, 150, 150, 2000] or kind == "webp"
 
 
-def test_a_film_in_colour_shows_the_grids_colours(tmp_path):
+def test_a_film_in_color_shows_the_grids_colors(tmp_path):
     shown(DCGAN(DataSpec((3, 16, 16)), latent_dim=4, width=2, optimizer={"lr": 0.01}), tmp_path)
     film, grids = Image.open(tmp_path / "samples.gif"), sorted((tmp_path / "samples").iterdir())
     film.seek(3)

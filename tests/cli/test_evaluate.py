@@ -90,7 +90,7 @@ def test_pictures_lie_beside_the_record_under_its_name(cli, here):
     (path,) = Path("runs/run/records").glob("*.json")
     assert status == 0 and err == ""
     names = {p.name for p in path.with_suffix("").iterdir()}
-    assert names == {"samples.png", "neighbours.png", "reconstructions.png"}
+    assert names == {"samples.png", "neighbors.png", "reconstructions.png"}
 
 
 def test_test_is_evaluate(cli, here):
@@ -269,7 +269,7 @@ def test_images_are_read_as_flags_say_and_what_is_skipped_is_named(cli, here):
     flags = ("--extractor", "digitsnet", "--metrics", "fid", "--reference", "many.npz", "--protocol", "mine")
     with pytest.warns(UserWarning, match="mixed: 1 files that are no images are ignored: notes.txt"):
         status, _, err = cli("evaluate", "--images", "mixed", *flags, "--reference.key", "a", "--size", 16)
-    assert status == 2 and "1.png is 16×16 grey, and" in err and "`--size` and `--channels` bring them to one" in err
+    assert status == 2 and "1.png is 16×16 gray, and" in err and "`--size` and `--channels` bring them to one" in err
     more = ("--reference.key", "b", "--reference.range", "-128,127", "--size", 16, "--channels", 1)
     with pytest.warns(UserWarning) as told:
         status, _, err = cli("evaluate", "--images", "mixed", *flags, *more)
@@ -346,7 +346,7 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "last", "--config", "broken.yaml"), "broken.yaml is not YAML"),
         (("--ckpt", "last", "--out", "vae.yaml"), "The record cannot be written to vae.yaml"),
         (("--ckpt", "last", "--seed", "4294967296"), "seed is 4294967296; it must be below 2³¹"),
-        (("--images", "noise.npy", "--data", "Digits", "--data.colour", "3"), "colour"),
+        (("--images", "noise.npy", "--data", "Digits", "--data.color", "3"), "color"),
         (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
         (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
         (
@@ -437,7 +437,7 @@ def test_images_that_bear_a_name_twice_are_told_apart(cli, here):
     assert status == 0 and err == "" and out.count('"noise.npy"') == 2
 
 
-def test_one_reference_has_one_key_however_it_is_spelt(cli, here):
+def test_one_reference_has_one_key_however_it_is_spelled(cli, here):
     for k, path in enumerate(("noise.npy", "./runs/../noise.npy", here / "noise.npy")):
         flags = ("--reference", path, "--extractor", "digitsnet", "--protocol", "mine", "--out", f"out{k}")
         assert cli("evaluate", "--images", "noise.npy", *flags)[0] == 0

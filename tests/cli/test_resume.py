@@ -189,7 +189,7 @@ def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, con
         (["--seed_everything", "7"], "seed_everything 0 -> 7"),
         (["--seed_everything", "true"], "every run has a seed. Give a whole number"),
         (["--model.optimizer", "{class_path: torch.optim.SGD, lr: 0.1}"], "another optimizer"),
-        (["--checkpoint.monitor", "val/mispelled", "--quality.every_images", "16"], "val/mispelled"),
+        (["--checkpoint.monitor", "val/misspelled", "--quality.every_images", "16"], "val/misspelled"),
         (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "must come after the one before"),
     ],
 )  # fmt: skip
@@ -210,15 +210,15 @@ def test_settings_outside_of_the_training_take_effect_and_begin_no_segment(cli, 
 
 
 def test_batch_size_precision_and_augmentation_are_applied_said_and_recorded(cli, half):
-    flags = ("--data.batch_size", "32", "--data.flip", "true", "--trainer.precision", "64-true")
+    flags = ("--data.batch_size", "32", "--data.hflip", "true", "--trainer.precision", "64-true")
     status, _, err = cli("fit", "--ckpt", half, "--max_images", "320", *flags)
     assert status == 0
     changed = saved(half)["run"]["segments"][1]["changed"]
     assert changed == {
-        "data.batch_size": [16, 32], "data.flip": [None, True], "trainer.precision": [None, "64-true"],
+        "data.batch_size": [16, 32], "data.hflip": [None, True], "trainer.precision": [None, "64-true"],
         "max_images": [160, 320],
-    } or set(changed) >= {"data.batch_size", "data.flip", "trainer.precision"}  # fmt: skip
-    assert all(f"changed: {name}" in err for name in ("data.batch_size 16 -> 32", "data.flip", "trainer.precision"))
+    } or set(changed) >= {"data.batch_size", "data.hflip", "trainer.precision"}  # fmt: skip
+    assert all(f"changed: {name}" in err for name in ("data.batch_size 16 -> 32", "data.hflip", "trainer.precision"))
     assert saved(half)["genbench"]["updates"] == {"vae": 15}  # ten steps of 16 images and five of 32
 
 
@@ -558,8 +558,8 @@ def test_every_setting_of_fit_has_a_rule_and_the_docs_have_the_table():
 
 
 SPECS = {
-    "Pix2Pix": Shapes(task="colourise", size=256, enlarge=True),
-    "UNet": Shapes(task="colourise"),
+    "Pix2Pix": Shapes(task="colorize", size=256, enlarge=True),
+    "UNet": Shapes(task="colorize"),
     "CycleGAN": Shapes(target="domain"),
     "SegmentationUNet": Shapes(target="mask"),
     "TextConditionalGAN": Shapes(target="caption"),

@@ -293,7 +293,7 @@ def averaged(tmp_path):
         ("hyper_parameters", None, "it lacks `hyper_parameters`"),
         ("hyper_parameters", [1], "it holds a list in place of `hyper_parameters`"),
         ("hyper_parameters/sizes", [1], "arguments that toy.ToyGAN cannot be built with"),
-        ("hyper_parameters/spec", {"colour": 1}, "arguments that toy.ToyGAN cannot be built with"),
+        ("hyper_parameters/spec", {"color": 1}, "arguments that toy.ToyGAN cannot be built with"),
         ("state_dict", None, "it lacks `state_dict`"),
         ("state_dict", torch.zeros(3), "it holds a Tensor in place of `state_dict`"),
         ("state_dict/generator.0.bias", None,

@@ -78,7 +78,7 @@ def test_each_sample_stands_before_the_training_images_nearest_to_it(judge):
     train = SplitImages(Digits(), "train", SMALL.train)
     copies = train.images(torch.arange(40, 110))
     pictures, _ = seen(Giver(Digits().spec).give(from_uint8(copies)))
-    rows = pictures.found["neighbours"].unflatten(0, (3, COLUMNS["neighbours"]))
+    rows = pictures.found["neighbors"].unflatten(0, (3, COLUMNS["neighbors"]))
     assert torch.equal(rows[:, 0], copies[:3]) and torch.equal(rows[:, 1], copies[:3])  # a copy is found
     features = judge(train.images(torch.arange(len(train))))[0].double()
     order = torch.cdist(features[40:43], features).argsort(1)[:, :5]
@@ -104,7 +104,7 @@ def test_reference_images_stand_before_their_reconstructions(vae):
 
 
 def test_there_are_pictures_of_abilities_that_are_there_and_asked_for(vae):
-    assert vae[0].found.keys() == {"samples", "neighbours", "reconstructions"}
+    assert vae[0].found.keys() == {"samples", "neighbors", "reconstructions"}
     assert seen(subject("vae"), SMALL.changed(metrics=("fid",)))[0].found.keys() == {"samples"}
     assert not seen(Independent(Digits().spec))[0].found
     assert seen(None)[0].found.keys() == {"samples"}  # a floor: real images
@@ -160,7 +160,7 @@ def test_files_are_named_after_what_they_show_and_say_how_many_rows_they_have(va
     files = {path.name: Image.open(path) for path in (tmp_path / "record").iterdir()}
     assert {name: picture.text["rows"] for name, picture in files.items()} == {
         "samples.png": "3",
-        "neighbours.png": "3",
+        "neighbors.png": "3",
         "reconstructions.png": "2",
     }
     assert {picture.text["gap"] for picture in files.values()} == {str(GAP)}

@@ -98,8 +98,8 @@ def test_an_evaluation_leaves_a_plot_of_samples_before_real_points(tmp_path):
     image = np.asarray(Image.open(tmp_path / "samples.png")).astype(int)
     assert image.shape == (480, 480, 3)
     blue = (image[:, :, 2] - image[:, :, 0] > 80).sum()
-    grey = ((np.ptp(image, axis=2) == 0) & (abs(image[:, :, 0] - 191) < 5)).sum()
-    assert blue > 20 and grey > 100  # three modes are drawn, and the others show that they are not
+    gray = ((np.ptp(image, axis=2) == 0) & (abs(image[:, :, 0] - 191) < 5)).sum()
+    assert blue > 20 and gray > 100  # three modes are drawn, and the others show that they are not
 
 
 def test_a_config_of_points_passes_every_contract_test(tmp_path):

@@ -166,7 +166,7 @@ def test_images_stand_among_models():
         ),
         ({"images": 50000}, r"images \(10,000, 50,000\)"),
         ({"extractor": {"name": "inception", "hash": "e0" * 8}}, r"differ in extractor.name \(mnistnet, inception\)\."),
-        ({"pixels": {"crop": "centre"}}, r"pixels.crop \(nothing, centre\)"),
+        ({"pixels": {"crop": "centre"}}, r"pixels.crop \(nothing, center\)"),
     ],
 )
 def test_rows_of_different_protocols_are_refused_with_what_differs(other, message):

@@ -137,7 +137,7 @@ def test_the_rate_stays_and_then_falls_in_a_line():
         run(cyclegan(optimizer=SGD, schedule=decay), 8)
 
 
-def test_what_cannot_be_learnt_from_is_refused():
+def test_what_cannot_be_learned_from_is_refused():
     with pytest.raises(UserError, match="Pix2Pix makes one image from another, and this data has no pairs of such"):
         pix2pix(DOMAINS)
     with pytest.raises(UserError, match="CycleGAN learns from images of two domains, and this data has one"):

@@ -58,7 +58,7 @@ def test_translations_of_other_sources_are_not_compared():
 
 
 def test_masks_are_shown_beside_the_image_and_the_truth():
-    from genbench.core.image_grid import MASK_COLOURS
+    from genbench.core.image_grid import MASK_COLORS
     from genbench.models import SegmentationUNet
 
     data = Shapes(size=16, target="mask", train_images=8, val_images=12, test_images=8)
@@ -71,6 +71,6 @@ def test_masks_are_shown_beside_the_image_and_the_truth():
     batch = data.source("val").batch(rows)
     assert torch.equal(sheet[:, 0], batch.image)
     assert torch.equal(
-        sheet[0, 2].permute(1, 2, 0), torch.tensor(MASK_COLOURS, dtype=torch.uint8)[batch.mask[0].long()]
+        sheet[0, 2].permute(1, 2, 0), torch.tensor(MASK_COLORS, dtype=torch.uint8)[batch.mask[0].long()]
     )
-    assert {tuple(c) for c in sheet[:, 1].permute(0, 2, 3, 1).reshape(-1, 3).tolist()} <= set(MASK_COLOURS)
+    assert {tuple(c) for c in sheet[:, 1].permute(0, 2, 3, 1).reshape(-1, 3).tolist()} <= set(MASK_COLORS)

@@ -159,7 +159,7 @@ def test_the_shipped_suites_are_those_that_are_promised():
         "likelihood",
         "likelihood_8bit",
         "reconstruction",
-        "colourise",
+        "colorize",
         "unpaired",
         "segmentation",
     }
