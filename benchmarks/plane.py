@@ -26,8 +26,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import genbench
-from genbench.callbacks.pictures import enlarged, picture
 from genbench.core.batch import from_stored, to_stored
+from genbench.core.image_grid import enlarged, picture
 from genbench.core.module import GenerativeModule
 from genbench.data import MNIST
 from genbench.evaluation import extractors

@@ -18,8 +18,9 @@ from toy import SPEC, ToyGAN
 
 import genbench.loggers
 from genbench.callbacks import EMA, Monitor, Pictures, Quality
-from genbench.callbacks.pictures import enlarged, grid
-from genbench.loggers import Curves, Wandb, in_panels, log_table
+from genbench.core.image_grid import enlarged, grid
+from genbench.core.panels import in_panels
+from genbench.loggers import Curves, Wandb, log_table
 
 # ---- CSV ------------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,6 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.core.units import Images
 
@@ -236,6 +235,8 @@ def loaded_classes(base: type) -> dict[str, type]:
 
 def plain(name: str, value: Any) -> Any:
     """The value as plain YAML types, which is all that a safe checkpoint can hold."""
+    from genbench.core.batch import DataSpec  # with it comes torch, and `fit --help` is to need none
+
     if isinstance(value, DataSpec):
         return value.to_dict()
     if isinstance(value, dict):

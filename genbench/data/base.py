@@ -1,35 +1,33 @@
 """The DataModule that every image data set shares: splits, sizes, colors, memory, order.
 
 A data set says what it is (`Split`s of pictures) and how it is fetched; everything else happens here, so the same
-argument means the same for all of them.
+argument means the same for all of them. One class, of which a fifth is the text of its arguments: more than 400 lines.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from genbench.core.arguments import Bounds, Count, Number, Seed, Side, Whole
-from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
+from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
-from genbench.core.noise import mix, per_seed
 from genbench.data import ranges, tasks
-from genbench.data.loader import MemorySource, Source, TrainLoader, Unpaired
+from genbench.data.image_files import Fit, How
+from genbench.data.loader import MemorySource, Source, Unpaired
 from genbench.data.module import MEMORY_SHARE, DataModule, Stage
-from genbench.data.pictures import Fit, How, Pictures
 from genbench.data.ranges import DTYPE, Range
+from genbench.data.streams import CHUNK, Joined, Split, StreamSource
 from genbench.data.tasks import Task
 
 # arguments that change how a model is trained and not what its samples are compared with
@@ -38,129 +36,6 @@ TRAINING_ONLY = (
     "download",
 )  # fmt: skip
 PIXELS = ("size", "channels", "resize_mode", "enlarge")
-
-# pictures that one thread decodes at a time
-CHUNK = 128
-
-
-@dataclass
-class Split:
-    """The pictures of one split as the data set keeps them, and what is known of each.
-
-    length    number of pictures, N
-    pictures  pictures(rows: int64 [B]) -> an array [B, H, W] or [B, H, W, C] of any integer or floating-point type,
-              as it is stored; or PIL images (L or RGB) or arrays [H, W] or [H, W, C] one by one. C is 1 or 3, or 2 or
-              4 where the last is opacity. Where there are masks, a pair of these and of masks uint8 [B, H, W] at the
-              wanted size. What becomes black and white is decided by the data set's range
-    names     what each picture is called in an error, as what `str` makes of it
-    label     int64 [N], if it has classes
-    caption   int64 [N, L] tokens, if it has captions
-    factors   float32 [N, F], if it was drawn from known factors
-    source    the pictures that these are made from, row by row, if it has pairs
-    other     the pictures of another domain, in no relation to these, if it has two
-    group     int64 [N], pictures that are held out together, if some are: the frames of a film
-    """
-
-    length: int
-    pictures: Callable[[np.ndarray], Pictures | tuple[Pictures, np.ndarray]]
-    names: Sequence[object] | None = None
-    label: Tensor | None = None
-    caption: Tensor | None = None
-    factors: Tensor | None = None
-    source: Split | None = None
-    other: Split | None = None
-    group: Tensor | None = None
-
-    def targets(self, rows: Tensor) -> dict[str, Tensor]:
-        found = {"label": self.label, "caption": self.caption, "factors": self.factors}
-        return {name: values[rows] for name, values in found.items() if values is not None}
-
-    def name(self, row: int) -> str:
-        return str(self.names[row]) if self.names is not None else f"Picture {row}"
-
-    def look(self, rows: np.ndarray) -> list[ranges.Seen]:
-        """Types and extreme values of some pictures, as they are stored."""
-        pictures, _ = _with_masks(self.pictures(rows))
-        return list(ranges.look(pictures, lambda k: self.name(int(rows[k]))))
-
-
-class _Joined:
-    """rows -> pictures of several splits one after the other, one by one."""
-
-    def __init__(self, splits: list[Split]) -> None:
-        self.splits, self.ends = splits, np.cumsum([split.length for split in splits])
-
-    def __call__(self, rows: np.ndarray) -> Iterator[Image.Image | np.ndarray]:
-        for row in rows:
-            which = int(np.searchsorted(self.ends, row, "right"))
-            split = self.splits[which]
-            yield next(iter(split.pictures(np.array([row - self.ends[which] + split.length]))))
-
-
-class StreamSource:
-    """Some rows of a split, decoded when they are asked for: for data that does not fit in memory.
-
-    binarize  draw each pixel of a picture black or white, once for ever; the name of the split that rows are of
-    task      what a model is shown of each picture
-    shown     how the pictures of the split's source are fitted, if not as these
-    """
-
-    in_memory = False
-    device = torch.device("cpu")
-
-    def __init__(
-        self,
-        split: Split,
-        rows: Tensor,
-        fit: Fit,
-        binarize: str | None = None,
-        task: Task = "none",
-        shown: Fit | None = None,
-    ) -> None:
-        self.split, self.rows, self.fit, self.binarize, self.task = split, rows, fit, binarize, task
-        self.shown = shown or fit
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def target(self, name: str, indices: Tensor) -> Tensor | None:
-        if name == "source" and self.task == "none" and self.split.source is None:
-            return None
-        if name in ("mask", "source"):  # come with the pictures
-            found = [getattr(self.batch(part), name) for part in indices.split(CHUNK)]
-            return None if found[0] is None else torch.cat(found)
-        return self.split.targets(self.rows[indices]).get(name)
-
-    def batch(self, indices: Tensor) -> Batch:
-        rows = self.rows[indices]
-        numbers = rows.numpy()
-        image, mask = _fitted(self.split, numbers, self.fit)
-        if self.binarize:
-            image = np.stack(
-                [_binary(picture, self.binarize, int(row)) for picture, row in zip(image, numbers, strict=True)]
-            )
-        image, source = torch.from_numpy(image), None
-        if self.split.source is not None:
-            source = torch.from_numpy(_fitted(self.split.source, numbers, self.shown)[0])
-        if self.task != "none":
-            source = to_uint8(
-                tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))
-            )
-        return Batch(
-            image=image,
-            source=source,
-            mask=None if mask is None else torch.from_numpy(mask),
-            **self.split.targets(rows),
-        )
-
-
-def _fitted(split: Split, rows: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
-    pictures, mask = _with_masks(split.pictures(rows))
-    return fit(pictures, lambda k: split.name(int(rows[k]))), mask
-
-
-def _with_masks(found: Pictures | tuple[Pictures, np.ndarray]) -> tuple[Pictures, np.ndarray | None]:
-    return found if isinstance(found, tuple) else (found, None)
 
 
 class ImageData(DataModule):
@@ -376,7 +251,7 @@ class ImageData(DataModule):
         splits = [self.split(stage) for stage in self.own_splits]
         length = sum(split.length for split in splits)
         names = [split.name(row) for split in splits for row in range(split.length)] if len(splits) > 1 else None
-        split = splits[0] if names is None else Split(length, _Joined(splits), names)
+        split = splits[0] if names is None else Split(length, Joined(splits), names)
         return split, self._find_range(split, torch.arange(length), self._given[0], name)
 
     def _find_range(self, split: Split, rows: Tensor, given: Range | str | None, name: str) -> Range:
@@ -533,9 +408,9 @@ class ImageData(DataModule):
         image = torch.empty(len(stream), self.channels, size, size, dtype=torch.uint8)
 
         def fill(chunk: Tensor) -> tuple[Tensor | None, Tensor | None]:
-            batch = stream.batch(chunk)
-            image[chunk[0] : chunk[-1] + 1] = batch.image  # in place: joining the parts would take the memory twice
-            return batch.mask, batch.source
+            part, mask, source = stream.pictures(chunk)
+            image[chunk[0] : chunk[-1] + 1] = part  # in place: joining the parts would take the memory twice
+            return mask, source
 
         chunks = torch.arange(len(stream)).split(CHUNK)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -550,13 +425,16 @@ class ImageData(DataModule):
 
     # ---- loaders ------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> TrainLoader:
-        loader = super().train_dataloader()
-        loader.random_crop, loader.binarize, loader.task = self.random_crop, self.binarize == "dynamic", self.task
+    def _presented(self, source: Source) -> dict[str, Any]:
+        known = None
         if self.labeled is not None:
-            label = loader.source.target("label", torch.arange(len(loader.source)))
-            loader.known = (label >= 0).nonzero()[:, 0]
-        return loader
+            known = (source.target("label", torch.arange(len(source))) >= 0).nonzero()[:, 0]
+        return {
+            "random_crop": self.random_crop,
+            "binarize": self.binarize == "dynamic",
+            "task": self.task,
+            "known": known,
+        }
 
     def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
         if source.in_memory:
@@ -564,12 +442,6 @@ class ImageData(DataModule):
         spare = (os.cpu_count() or 1) // self._processes - 1
         workers = min(8, max(1, spare)) if self.workers is None else self.workers
         return {"workers": workers, "pin_memory": device.type == "cuda"}
-
-
-def _binary(image: np.ndarray, split: str, row: int) -> np.ndarray:
-    """uint8 [...] -> 0 and 255, 255 as often as the level says; a function of the picture and its place in a split."""
-    white = np.random.default_rng(mix("binarize", split, row)).random(image.shape, dtype=np.float32) * 255 < image
-    return white * np.uint8(255)
 
 
 def _number_within(labels: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from genbench.data.base import ImageData, Split, Stage
+from genbench.data.base import ImageData, Stage
+from genbench.data.streams import Split
 
 
 class Digits(ImageData):

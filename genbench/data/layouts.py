@@ -1,4 +1,7 @@
-"""Which split and class each image of a folder or zip belongs to, by the layouts that data sets come in."""
+"""Which split and class each image of a folder or zip belongs to, by the layouts that data sets come in.
+
+One file of more than 400 lines: each rule says what a folder is not, too, and is right beside the others alone.
+"""
 
 from __future__ import annotations
 

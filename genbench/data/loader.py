@@ -2,8 +2,9 @@
 
 The training set is read as one endless stream: pass e of it is a permutation keyed on (seed, e), and image p of the
 run is element p mod N of pass p div N. A batch is the next B images of the stream, passes joined without a gap; of
-each batch rank r takes the r-th block. So a loader's position is one number, the images taken so far, and a run that
-goes on at p sees what the uninterrupted run would have seen.
+each batch rank r takes the r-th block. So a loader needs one number of the run, the images that it has seen, and a run
+that goes on at p sees what the uninterrupted run would have seen. The model counts them (`images_seen`); a loader is
+built where the count stands, and keeps no count of its own.
 """
 
 from __future__ import annotations
@@ -213,7 +214,7 @@ class TrainLoader:
 
     batch_size  images of one global batch, over all processes
     seed        of the order and of the flips
-    position    images of the run taken so far; it advances as batches are taken, and may be set before iterating
+    position    images of the run that were seen before; each iteration begins there
     flip        mirror half of the images; what belongs to an image moves with it
     random_crop      cut each image out of one that is so many pixels larger, anywhere
     binarize    draw each pixel black or white, anew each time that the image is shown
@@ -264,9 +265,8 @@ class TrainLoader:
         if isinstance(self.source, Unpaired):
             other = mix("other", self.seed)
             mine = (torch.stack(both, 1) for both in zip(mine, block(len(self.source.source), other), strict=False))
-        for batch in _read(self.source, mine, self.workers, self.pin_memory):
-            place = self.position + first
-            self.position += self.batch_size
+        for number, batch in enumerate(_read(self.source, mine, self.workers, self.pin_memory)):
+            place = self.position + number * self.batch_size + first
             batch.image = self._mirrored(self._cut(batch.image, seeds, place), seeds, place)
             if batch.source is not None:
                 batch.source = self._mirrored(self._cut(batch.source, [other], place), [other], place)

@@ -102,8 +102,13 @@ class DataModule(LightningDataModule, metaclass=Remembers):
             hflip=self.hflip,
             rank=rank,
             world=world,
+            **self._presented(source),
             **self._reading(source, device),
         )
+
+    def _presented(self, source: Source) -> dict[str, Any]:
+        """How training images are shown, besides mirrored: other arguments of `TrainLoader`."""
+        return {}
 
     def check_share(self, world: int) -> None:
         """Raise UserError where a batch does not divide by so many devices."""

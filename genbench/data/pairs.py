@@ -14,22 +14,13 @@ from genbench.core.arguments import Whole, key_of
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.data import ranges
-from genbench.data.base import ImageData, Split, Stage
-from genbench.data.folder import (
-    FilePictures,
-    Files,
-    Frame,
-    Picture,
-    ZipFiles,
-    expanded,
-    find,
-    grouped,
-    opened,
-    say_ignored,
-)
+from genbench.data.base import ImageData, Stage
+from genbench.data.folder import expanded, find, grouped, opened, say_ignored
+from genbench.data.image_files import columns, size_of
 from genbench.data.layouts import SPLIT_FOLDERS, listed
-from genbench.data.pictures import columns, size_of
 from genbench.data.ranges import Range, Stored
+from genbench.data.readers import FilePictures, Files, Frame, Picture, ZipFiles
+from genbench.data.streams import Split
 
 Domain = Literal["A", "B"]
 _FOLDER = re.compile(rf"({'|'.join(SPLIT_FOLDERS)})?[_-]?([AB])")

@@ -15,7 +15,8 @@ from genbench.core.arguments import Count, Seed, Share
 from genbench.core.batch import DataSpec, to_tokens
 from genbench.core.errors import UserError
 from genbench.core.noise import mix
-from genbench.data.base import ImageData, Split, Stage
+from genbench.data.base import ImageData, Stage
+from genbench.data.streams import Split
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from genbench.core.errors import UserError
-from genbench.data.base import ImageData, Split, Stage
-from genbench.data.folder import FilePictures, Files
+from genbench.data.base import ImageData, Stage
+from genbench.data.readers import FilePictures, Files
+from genbench.data.streams import Split
 
 _DIGITS = tuple(string.digits)
 

@@ -21,13 +21,16 @@ from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
 from genbench.data import medical
-from genbench.data.arrays import STATISTICS, SUFFIXES, ArrayFile, ArrayImages, refuse_special, refuse_unread
+from genbench.data.array_file import STATISTICS, ArrayFile
+from genbench.data.array_members import SUFFIXES, refuse_special, refuse_unread
+from genbench.data.arrays import ArrayImages
 from genbench.data.base import ImageData
-from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
+from genbench.data.folder import ImageFolder, several
+from genbench.data.image_files import Fit, How
 from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
-from genbench.data.pictures import Fit, How
 from genbench.data.ranges import Range
+from genbench.data.readers import EXTENSIONS, Files
 from genbench.evaluation.extractors import in_channels
 from genbench.evaluation.statistics import Statistics, read_statistics
 

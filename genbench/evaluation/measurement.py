@@ -25,6 +25,7 @@ from genbench.core.capabilities import (
     options,
 )
 from genbench.core.errors import UserError, dimensions
+from genbench.core.image_grid import beside, painted
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.data.module import DataModule
@@ -39,8 +40,8 @@ from genbench.evaluation.features import (
     extract,
     in_order,
 )
+from genbench.evaluation.galleries import COLUMNS, Gallery, nearest
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
-from genbench.evaluation.pictures import COLUMNS, Pictures, beside, nearest, painted
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.evaluation.statistics import Statistics
 from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
@@ -77,7 +78,7 @@ class Measurement:
         sampling: dict[str, Any],
         batch_size: int,
         progress: Progress,
-        pictures: Pictures,
+        pictures: Gallery,
     ) -> None:
         self.subject, self.data, self.reference, self.protocol = subject, data, reference, protocol
         self.given = given  # the data before it was brought to the pixels in which images are compared

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench.leaderboard import formats
+from genbench.leaderboard import columns, formats
 from genbench.leaderboard.board import Board
 from genbench.leaderboard.formats import Namesakes
-from genbench.report import pictures
-from genbench.report.pictures import Picture, Shown
+from genbench.report import page_images
+from genbench.report.page_images import Picture, Shown
 from genbench.report.rows import Rows, words
 
 LARGE = 400  # pixels: a sheet that is wider is shown smaller
@@ -48,11 +48,11 @@ def galleries(
         for tile in tiles:
             path = _sheet(tile["path"], kind)
             try:
-                if (picture := pictures.read(path)) is not None:
+                if (picture := page_images.read(path)) is not None:
                     wanted.append((kind, tile, picture))
             except OSError as error:
                 skipped.append((path, str(error)))
-    shown = pictures.fitted([picture for *_, picture in wanted])
+    shown = page_images.fitted([picture for *_, picture in wanted])
     found = []
     for kind in TITLES:
         groups: dict[str, list[dict[str, Any]]] = {}
@@ -102,7 +102,7 @@ def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list
 def _sheet(path: Path, kind: str) -> Path:
     """The picture of that kind beside a record."""
     folder = path.with_suffix("")
-    former = folder / "neighbors.png"  # of records before 2026-12
+    former = folder / "neighbours.png"  # as older versions called it
     return former if kind == "neighbors" and former.exists() else folder / f"{kind}.png"
 
 
@@ -117,7 +117,7 @@ def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
             entry, of = own[name], means[name]
             mean = f" (mean of {of.seeds} seeds: {of.mean:.3g})" if of.seeds > 1 else ""
             lines.append(
-                f"{name} {formats.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
+                f"{name} {columns.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
             )
     return lines
 

@@ -20,9 +20,9 @@ from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.suites import claims
-from genbench.suites.folder import Folder, State
+from genbench.suites.definition import Launch
 from genbench.suites.launch import Work, environment
-from genbench.suites.suite import Launch
+from genbench.suites.suite_folder import Folder, State
 
 SECONDS_TO_SAVE = 120  # before a time limit on Slurm
 # options of sbatch that follow from the suite, or that its work relies on

@@ -8,7 +8,7 @@ from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Budget, Checkpoint, Quality
-from genbench.core import checkpoint
+from genbench.core import checkpoint_io
 from genbench.core.errors import NonFiniteLoss, UserError
 
 
@@ -32,7 +32,7 @@ def saves():
 
 
 def seen(path):
-    return checkpoint.read(path)["genbench"]["images_seen"]
+    return checkpoint_io.read(path)["genbench"]["images_seen"]
 
 
 def test_the_last_checkpoint_is_written_at_its_interval_and_at_the_end(tmp_path):

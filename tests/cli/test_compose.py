@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from genbench.cli import compose, sentence
+from genbench.cli import compose, sentence, settable
 from genbench.cli.fit import with_configs
-from genbench.cli.trainer import Parser
+from genbench.cli.parser import Parser
 from genbench.core.class_paths import same_class
 from genbench.core.errors import UserError
 from genbench.models import VAE
@@ -440,14 +440,14 @@ def test_the_settings_that_are_known_before_torch_are_those_of_the_parser():
     resolved("--config base.yaml")
     found = {action.dest.partition(".")[0] for action in resolved.parser.parser._subparsers._group_actions[0].choices[
         "fit"]._actions}  # fmt: skip
-    assert found - {"help", "config", "print_config"} == set(compose.ROOT)
-    assert set(SETTINGS) | {"trainer"} == set(compose.GROUPS) and GenbenchCLI.verb == "fit"
+    assert found - {"help", "config", "print_config"} == set(settable.ROOT)
+    assert set(SETTINGS) | {"trainer"} == set(settable.GROUPS) and GenbenchCLI.verb == "fit"
 
 
 def test_types_tell_classes_from_mappings_and_text():
     hints = typing.get_type_hints(Mine.__init__)
-    assert compose._base(hints["scaling"]) is Scaled and compose._inner(hints["extra"]) is Any
-    assert compose._base(hints["extra"]) is None and compose._inner(hints["names"]) is str
+    assert settable.base_of(hints["scaling"]) is Scaled and settable.inner_of(hints["extra"]) is Any
+    assert settable.base_of(hints["extra"]) is None and settable.inner_of(hints["names"]) is str
     assert same_class("Adam", "torch.optim.Adam") and not same_class("a.Adam", "torch.optim.Adam")
     with pytest.raises(UserError, match="no setting '--nonsense'|no setting --nonsense"):
         merged("--nonsense 1")

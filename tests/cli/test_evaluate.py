@@ -195,12 +195,12 @@ def test_a_record_that_can_be_kept_nowhere_is_printed_whole(cli, here, elsewhere
 
 def test_pictures_that_have_no_room_lose_no_record(cli, here, full, monkeypatch):
     from genbench.core.files import NotWritten
-    from genbench.evaluation.pictures import Pictures
+    from genbench.evaluation.galleries import Gallery
 
     def write(self, folder):
         raise NotWritten(f"{folder / 'samples.png'} could not be written: No space left on device.")
 
-    monkeypatch.setattr(Pictures, "write", write)
+    monkeypatch.setattr(Gallery, "write", write)
     status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid")
     assert status == 2 and "Pictures of this record are missing: " in err and "fid-digitsnet" in out
     assert only_record(Path("runs/run/records")).run["name"] == "run"
@@ -511,7 +511,7 @@ def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_
     from PIL import Image
 
     import genbench.data  # noqa: F401  as evaluate does
-    from genbench.cli.evaluate import _data
+    from genbench.cli.evaluate_data import data_of
 
     levels = np.arange(256).reshape(16, 16)
     for k in range(4):
@@ -523,7 +523,7 @@ def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_
     for more, most in (([], 127 if stored == "0,8190" else 255), (["--data.range", "dtype"], 16)):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            data = _data(None, [f"--data.path={tmp_path}", *more], trained)
+            data = data_of(None, [f"--data.path={tmp_path}", *more], trained)
             image = data.source("test").batch(torch.tensor([0])).image
         assert abs(int(image.max()) - most) <= 1
         notes = [str(one.message) for one in told if "black and white" in str(one.message)]
@@ -531,4 +531,4 @@ def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_
     Image.fromarray(np.uint8(levels)).save(tmp_path / "0.png")
     with pytest.raises(UserError, match="0.png has values of type uint8, which end at 255, and the range .* is 0,8190"):
         trained["arguments"]["range"] = "0,8190"
-        _data(None, [f"--data.path={tmp_path}"], trained)
+        data_of(None, [f"--data.path={tmp_path}"], trained)

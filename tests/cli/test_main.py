@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import genbench
-from genbench.cli import compose, usage
+from genbench.cli import parser_errors, settable, usage
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fit", "--help"]])
@@ -56,10 +56,10 @@ def test_help_fits_a_screen_and_names_only_what_there_is(cli, config, verb):
     assert status == 0 and len(out.splitlines()) <= 60 and max(map(len, out.splitlines())) <= 80
     named = set(re.findall(r"--([a-z_.]+\.?[a-z_]*)", out)) - {"import", "help", "print_config", "config"}
     assert len(named) >= 6
-    missing = {name for name in named if name.partition(".")[0] not in compose.ROOT}
+    missing = {name for name in named if name.partition(".")[0] not in settable.ROOT}
     assert not missing
-    groups = {name for name in named if name.partition(".")[0] in compose.GROUPS}
-    assert groups <= compose._setting_names()
+    groups = {name for name in named if name.partition(".")[0] in settable.GROUPS}
+    assert groups <= parser_errors.setting_names()
 
 
 def test_everything_is_listed_on_request(cli, config, capfd):

@@ -429,12 +429,12 @@ def test_of_two_that_begin_one_name_in_the_same_second_one_is_refused(cli, confi
 
 
 def test_default_names_do_not_collide(monkeypatch, tmp_path):
-    from genbench.cli import runs
+    from genbench.cli import run_folders
 
     names = []
     for _ in range(3):
         monkeypatch.delenv("GENBENCH_RUN", raising=False)
-        names.append(runs.new_name("vae-digits", tmp_path))
+        names.append(run_folders.new_name("vae-digits", tmp_path))
     assert len(set(names)) == 3
 
 

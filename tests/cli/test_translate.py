@@ -76,7 +76,7 @@ def test_names_and_sizes_are_kept_and_the_pixels_are_the_models(cli, unet, photo
 
 def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
     import genbench
-    from genbench.core import checkpoint
+    from genbench.core import checkpoint_io
 
     levels = np.random.default_rng(0).integers(0, 256, (12, 16, 16), dtype=np.uint8)
     levels[:, 0, 0], levels[:, 0, 1] = 0, 255
@@ -94,7 +94,7 @@ def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
     flags = ("--data.batch_size", 5, "--data.val_size", 1, "--data.test_size", 1, "--name", "x")
     assert cli("fit", "--config", path, *flags)[0] == 0
     last = "runs/x/checkpoints/last.ckpt"
-    assert checkpoint.read(last)["data"]["arguments"]["range"] == "-1000,3080/0,255"
+    assert checkpoint_io.read(last)["data"]["arguments"]["range"] == "-1000,3080/0,255"
     assert cli("translate", "--ckpt", last, "--input", "pairs/A", "--output", "out")[0] == 0
     with torch.no_grad():
         wanted = to_uint8(genbench.load(last).translate(from_uint8(torch.from_numpy(levels[:1, None]))))[0, 0].numpy()
@@ -156,11 +156,11 @@ def written(folder):
 
 def trained(monkeypatch, value, **more):
     """Lets checkpoints say that such a range was found in training."""
-    from genbench.core import checkpoint
+    from genbench.core import checkpoint_io
 
-    read = checkpoint.read
+    read = checkpoint_io.read
     data = {"data": {"class": "x", "arguments": {"range": value, **more}}}
-    monkeypatch.setattr(checkpoint, "read", lambda path: read(path) | data)
+    monkeypatch.setattr(checkpoint_io, "read", lambda path: read(path) | data)
 
 
 def stretched(low, high, kind, levels=LEVELS):

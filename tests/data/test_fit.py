@@ -6,7 +6,7 @@ from PIL import Image
 
 from genbench.core.errors import UserError
 from genbench.data import CIFAR10, MNIST
-from genbench.data.pictures import Fit
+from genbench.data.image_files import Fit
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from kinds import everything, folder, load, same, stretched, truth
 from PIL import Image
 
 from genbench.core.errors import UserError
-from genbench.data.base import ImageData, Split
-from genbench.data.pictures import Fit
+from genbench.data.base import ImageData
+from genbench.data.image_files import Fit
 from genbench.data.ranges import DTYPE, Range, for_other_files, of_domain, refuse_unlike, stated
+from genbench.data.streams import Split
 
 
 def tiffs(path, pictures, **kwargs):

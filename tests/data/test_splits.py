@@ -11,8 +11,8 @@ import torch
 import genbench.data
 from genbench.core.errors import UserError
 from genbench.data import Digits, ImageData, Split
-from genbench.data.base import StreamSource
 from genbench.data.loader import MemorySource
+from genbench.data.streams import StreamSource
 
 COUNTS = {"rare": 20, "some": 80, "many": 300}
 

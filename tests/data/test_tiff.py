@@ -9,7 +9,7 @@ from kinds import chunk, everything, folder, load, png16, same, stretched, truth
 from PIL import Image, ImageOps
 
 from genbench.core.errors import UserError
-from genbench.data.pictures import read_picture
+from genbench.data.image_files import read_picture
 from genbench.data.ranges import Range, pixels
 from genbench.data.tiff import upright
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from genbench.core.errors import UserError
 from genbench.data import Digits, ImageFolder, Shapes
-from genbench.data.pictures import Fit
+from genbench.data.image_files import Fit
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import SplitImages, TensorImages, bring, open_images, pixel_hash
 from tests.evaluation.abilities import SMALL, assert_same, untimed

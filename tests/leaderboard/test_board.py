@@ -10,8 +10,11 @@ import scipy.stats
 from scipy.special import expit, logit
 
 from genbench.core.errors import UserError
-from genbench.leaderboard.board import boards, difference, interval, rank, t_quantile
-from genbench.leaderboard.formats import columns, heading, notes, with_namesakes
+from genbench.leaderboard.board import boards, rank
+from genbench.leaderboard.columns import columns
+from genbench.leaderboard.differences import difference
+from genbench.leaderboard.formats import heading, notes, with_namesakes
+from genbench.leaderboard.intervals import interval, t_quantile
 from tests.leaderboard.records import entry, many, protocol, record
 
 

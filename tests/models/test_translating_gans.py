@@ -11,7 +11,7 @@ from genbench.core.optim import LinearDecay
 from genbench.data import Shapes, UnpairedFolder
 from genbench.evaluation import protocol
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.pictures import Pictures
+from genbench.evaluation.galleries import Gallery
 from genbench.models import CycleGAN, Pix2Pix
 
 PAIRS = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
@@ -138,7 +138,7 @@ class Copies(CycleGAN):
 
 def test_translations_both_ways_are_scored_beside_the_truth_where_it_is_known():
     data = Shapes(size=32, target="domain", train_images=8, val_images=30, test_images=8)
-    few, kept = protocol.load("quick").changed(real=20), Pictures()
+    few, kept = protocol.load("quick").changed(real=20), Gallery()
     spec = data.spec
     found = evaluate(Copies(spec, width=2, blocks=1, patch_layers=1), data, few, pictures=kept).metrics
     rows = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:20].sort().values
@@ -173,7 +173,7 @@ def test_domains_without_a_known_truth_are_scored_as_sets(tmp_path):
         for k in range(2):
             Image.new("L", (16, 16)).save(tmp_path / f"train{domain}" / f"{k}.png")
     data = UnpairedFolder(str(tmp_path), size=16, workers=0, memory="yes")
-    kept = Pictures()
+    kept = Gallery()
     few = protocol.load("fid10k-test").changed(extractor="digitsnet", metrics=("reconstruction",))
     found = evaluate(Copies(data.spec, width=2, blocks=1, patch_layers=1), data, few, pictures=kept).metrics
     assert set(found) == {"translation_fid-digitsnet", "translation_a_fid-digitsnet", "cycle_l1"}

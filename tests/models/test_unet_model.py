@@ -9,7 +9,7 @@ from genbench.core.errors import UserError
 from genbench.data import Digits, Shapes
 from genbench.evaluation import protocol
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.pictures import Pictures
+from genbench.evaluation.galleries import Gallery
 from genbench.models import UNet
 
 SPEC = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
@@ -39,7 +39,7 @@ class Copies(UNet):
 def test_a_translation_is_scored_beside_the_truth():
     data = Digits(size=16, task="denoise", val_size=60)
     few = protocol.load("quick").changed(real=40)
-    kept = Pictures()
+    kept = Gallery()
     found = evaluate(Copies(data.spec, width=4, depth=2), data, few, pictures=kept).metrics
     source, truth = (torch.cat([getattr(b, name) for b in data.val_dataloader()]) for name in ("source", "image"))
     rows = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:40].sort().values
@@ -58,11 +58,11 @@ def test_translations_of_other_sources_are_not_compared():
 
 
 def test_masks_are_shown_beside_the_image_and_the_truth():
-    from genbench.evaluation.pictures import MASK_COLORS
+    from genbench.core.image_grid import MASK_COLORS
     from genbench.models import SegmentationUNet
 
     data = Shapes(size=16, target="mask", train_images=8, val_images=12, test_images=8)
-    kept = Pictures(reconstructions=5)
+    kept = Gallery(reconstructions=5)
     model = SegmentationUNet(data.spec, width=2, depth=2)
     found = evaluate(model, data, protocol.load("quick"), pictures=kept).metrics
     assert 0 <= found["mean_iou"]["value"] <= 1

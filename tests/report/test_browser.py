@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from genbench.leaderboard.record import located
-from genbench.report.report import report
+from genbench.report.page import report
 from tests.leaderboard.records import entry, many, protocol, record
 from tests.report.browser import lacking, opened
 from tests.report.folders import SHEETS, leave

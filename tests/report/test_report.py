@@ -10,7 +10,7 @@ import pytest
 
 from genbench.core.errors import UserError
 from genbench.leaderboard.record import located, write
-from genbench.report.report import report
+from genbench.report.page import report
 from tests.leaderboard.records import entry, many, protocol, record
 from tests.report.folders import SHEETS, leave
 

@@ -14,7 +14,7 @@ import yaml
 
 from genbench.leaderboard.record import read
 from genbench.suites import claims
-from genbench.suites.folder import Folder
+from genbench.suites.suite_folder import Folder
 from tests.cli.conftest import TINY
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm", "no_jobs_are_left")]
@@ -72,7 +72,7 @@ def write(folder, models=({"config": "vae.yaml"},), **more):
 @pytest.fixture
 def suite(tmp_path, cli, monkeypatch):
     """Writes a suite and runs a verb of it; returns (exit status, standard output, standard error)."""
-    monkeypatch.setattr("genbench.cli.suite.SLURM_POLL", 1.0)
+    monkeypatch.setattr("genbench.runner.cluster.SLURM_POLL", 1.0)
 
     def run(what, *arguments, **more):
         if more:

@@ -26,7 +26,7 @@ from genbench.core.errors import UserError
 from genbench.core.files import create, ordinary, replacing
 from genbench.core.history import COLUMN
 from genbench.suites import claims
-from genbench.suites.suite import Budget, Experiment, Suite
+from genbench.suites.definition import Budget, Experiment, Suite
 
 OWN = ("configs", "budgets", "claims", "logs", "jobs", "wandb")  # folders beside those of the runs
 
@@ -305,3 +305,13 @@ def _differences(a: Any, b: Any, at: str = "") -> list[tuple[str, Any, Any]]:
         for key in [*a, *(key for key in b if key not in a)]
         for difference in _differences(a.get(key), b.get(key), f"{at}.{key}" if at else key)
     ]
+
+
+def is_open(state: State, retry_failed: bool) -> bool:
+    """Whether there is something to do at a run that nobody works on."""
+    return state.state in ("waiting", "stopped") or (retry_failed and state.state == "failed")
+
+
+def wall_minutes(minutes: float | None, facts: dict[str, Any]) -> float | None:
+    """Wall-clock minutes of one run's training from those of a device, where the budget is a time."""
+    return minutes and minutes / (facts["devices"] * facts["nodes"])

@@ -7,7 +7,7 @@ import yaml
 
 from genbench.cli import configs
 from genbench.core.errors import UserError
-from genbench.suites.suite import load
+from genbench.suites.definition import load
 
 SHIPPED = sorted((configs.folder() / "suites").glob("*.yaml"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from genbench.core.errors import UserError
 from genbench.data import Digits
-from genbench.evaluation.runs import config_hash, data_class, facts
+from genbench.evaluation.checkpoint_facts import config_hash, data_class, facts
 
 CONFIG = {
     "seed_everything": 0, "name": "a", "runs": "runs", "ckpt": None, "max_images": 100, "protocol": "quick",

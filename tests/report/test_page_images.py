@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from genbench.report.pictures import fitted, read
+from genbench.report.page_images import fitted, read
 
 GAP, SIDE, ROWS = 2, 32, 8
 

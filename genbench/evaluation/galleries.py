@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -13,24 +13,13 @@ from torch import Tensor
 
 from genbench.core import ranks
 from genbench.core.files import replacing
+from genbench.core.image_grid import GAP, POINTS, arranged, scatter
 from genbench.metrics.neighbors import squared_distances
 
-GAP = 2  # pixels between two images
-POINTS = 2000  # in a plot: a mode that is never hit shows
 COLUMNS = {"samples": 8, "neighbors": 6, "reconstructions": 8, "translations": 6, "translations_a": 6, "masks": 6}
-# of a mask's classes in turn, the first of which is mostly the background
-MASK_COLORS = (
-    (0, 0, 0),
-    (230, 75, 60),
-    (60, 150, 230),
-    (90, 200, 100),
-    (245, 195, 50),
-    (165, 95, 215),
-    (240, 240, 240),
-)
 
 
-class Pictures:
+class Gallery:
     """Fills while `evaluate` runs that it was given to, in every process; the model does nothing for it twice.
 
     samples          of the protocol's first seeds: under one protocol the same noise for all models
@@ -92,55 +81,10 @@ class Pictures:
                 picture.save(file, "PNG", pnginfo=about)
 
 
-def beside(columns: Sequence[Tensor]) -> Tensor:
-    """Images or points of the same rows as one tensor [B, columns, ...], gray ones as colors beside colors."""
-    if columns[0].ndim == 4:
-        channels = max(x.shape[1] for x in columns)
-        columns = [x.expand(-1, channels, -1, -1) for x in columns]
-    return torch.stack([x.cpu() for x in columns], 1)
-
-
-def painted(mask: Tensor) -> Tensor:
-    """Classes [B, H, W] -> uint8 [B, 3, H, W], a color for each."""
-    colors = torch.tensor(MASK_COLORS, dtype=torch.uint8, device=mask.device)
-    return colors[mask.long() % len(colors)].permute(0, 3, 1, 2)
-
-
 def sheet(images: Tensor, columns: int) -> tuple[Image.Image, int]:
-    """uint8 [n, C, H, W] -> images on dark gray, row by row, and how many rows they are."""
-    n, channels, height, width = images.shape
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    paper = torch.full((channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), 40, dtype=torch.uint8)
-    for k, image in enumerate(images):
-        top, left = GAP + k // columns * (height + GAP), GAP + k % columns * (width + GAP)
-        paper[:, top : top + height, left : left + width] = image
-    array = paper.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[:, :, 0] if channels == 1 else array), rows
-
-
-def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Image.Image:
-    """The first two coordinates of points [N, D], before those of real ones [M, D], on a square of `side` pixels.
-
-    Always of -1.5 to 1.5, so that plots can be compared; how many points lie outside is written below.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(side / 100, side / 100), dpi=100)
-    axes = figure.add_axes((0.08, 0.07, 0.9, 0.9), aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
-    axes.tick_params(labelsize=7)
-    axes.grid(color="0.93", linewidth=0.5)
-    axes.set_axisbelow(True)
-    for which, style in ((real, {"c": "0.75", "s": 6}), (points, {"c": "tab:blue", "s": 3, "alpha": 0.5})):
-        if which is not None:
-            x, y = (which[:, k].float().cpu() if k < which.shape[1] else torch.zeros(len(which)) for k in (0, 1))
-            axes.scatter(x, y, linewidths=0, **style)
-    if outside := int((points[:, :2].abs() > 1.5).any(1).sum()):
-        axes.text(-1.45, -1.45, f"{outside:,} of {len(points):,} outside", fontsize=8, color="tab:red")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
+    """uint8 [N, C, H, W] -> images on dark gray, row by row, and how many rows they are."""
+    columns = min(columns, len(images))
+    return arranged(images, columns), math.ceil(len(images) / columns)
 
 
 def nearest(x: Tensor, y: Tensor, k: int, block: int = 1024) -> Tensor:

@@ -20,7 +20,7 @@ from genbench.data import tiff
 from genbench.data.ranges import DTYPE, Levels, Negative, Range, Stored, pixels
 
 How = Literal["crop", "pad", "stretch", "none"]
-Pictures = np.ndarray | Iterable[Stored]
+StoredImages = np.ndarray | Iterable[Stored]
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what such files begin with, big ones too
 
 
@@ -241,7 +241,7 @@ class Fit:
     random_crop: int = 0
     range: Range = DTYPE
 
-    def __call__(self, pictures: Pictures, name: Callable[[int], str]) -> np.ndarray:
+    def __call__(self, pictures: StoredImages, name: Callable[[int], str]) -> np.ndarray:
         """`pictures` as `Split` has them; `name(k)` is the k-th in an error."""
         if isinstance(pictures, np.ndarray):
             pictures = self.range.levels(pictures, name)

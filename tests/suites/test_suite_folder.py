@@ -8,8 +8,8 @@ import yaml
 from genbench.cli import configs
 from genbench.core.errors import UserError
 from genbench.suites import claims
-from genbench.suites.folder import Folder, State, about, progress, seconds_left
-from genbench.suites.suite import load
+from genbench.suites.definition import load
+from genbench.suites.suite_folder import Folder, State, about, progress, seconds_left
 
 
 def begin(tmp_path, name="mine", config=None, **more):

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from genbench.core import checkpoint as files
+from genbench.core import checkpoint_io
 from genbench.core.arguments import key_of, loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
@@ -54,7 +54,7 @@ def facts_of(model: GenerativeModule, weights: str) -> tuple[dict[str, Any], dic
     """The same for a model at hand: of the checkpoint that it was loaded from, else of itself, with such `weights`."""
     if model.origin is not None:
         path, weights = model.origin
-        return facts(files.read(path), path, raw=weights == "raw")
+        return facts(checkpoint_io.read(path), path, raw=weights == "raw")
     arguments = {name: value for name, value in dict(model.hparams).items() if name != "spec"}
     run = {
         "name": "in memory",

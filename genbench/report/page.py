@@ -22,7 +22,7 @@ from genbench.leaderboard.record import Record
 from genbench.report.charts import learning, quality
 from genbench.report.gallery import galleries
 from genbench.report.rows import Rows
-from genbench.report.runs import runs
+from genbench.report.run_pages import runs
 from genbench.report.tables import table
 
 HERE = Path(__file__).parent

@@ -12,37 +12,10 @@ from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, Monitor, Pictures, Quality
-from genbench.callbacks.pictures import enlarged, grid
 from genbench.core.batch import DataSpec, to_uint8
+from genbench.core.image_grid import enlarged, grid
 from genbench.loggers import Curves
 from genbench.models import DCGAN, VAE
-
-
-@pytest.mark.parametrize(("n", "columns", "rows"), [(1, 1, 1), (5, 3, 2), (64, 8, 8), (10, 4, 3)])
-def test_a_grid_is_as_square_as_it_can_be(n, columns, rows):
-    sheet = grid(torch.zeros(n, 1, 3, 4))
-    assert sheet.mode == "L" and sheet.size == (2 + columns * (4 + 2), 2 + rows * (3 + 2))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_image_stands_in_its_place_rounded_to_bytes(channels):
-    images = torch.rand(5, channels, 3, 4) * 2.4 - 1.2  # a little out of range, as networks are
-    sheet = np.array(grid(images)).reshape(12, 20, channels)
-    expected = ((images.double() + 1) * 127.5).round().clamp(0, 255).numpy()
-    empty = np.ones((12, 20), dtype=bool)
-    for k in range(5):
-        top, left = 2 + k // 3 * 5, 2 + k % 3 * 6
-        assert np.array_equal(sheet[top : top + 3, left : left + 4].transpose(2, 0, 1), expected[k])
-        empty[top : top + 3, left : left + 4] = False
-    assert (sheet[empty] == 40).all()
-
-
-def test_small_pictures_are_magnified_by_a_whole_factor_and_large_ones_left():
-    small = Image.fromarray(np.arange(100 * 50, dtype=np.uint8).reshape(50, 100))
-    large = enlarged(small, side=700)
-    assert large.size == (700, 350)
-    assert np.array_equal(np.array(large)[3::7, 3::7], np.array(small))
-    assert enlarged(large, side=300).size == (700, 350)
 
 
 def shown(module, folder, images=72, **arguments):
@@ -257,3 +230,15 @@ def test_loggers_that_take_images_are_given_the_grids(tmp_path):
     callbacks = [EMA(), Pictures(every_images=20, n=4)]
     run(ToyAutoencoder(SPEC), images=40, callbacks=callbacks, folder=tmp_path, logger=[logger], limit_val_batches=0)
     assert logger.given == [("reconstructions", (50, 20), 24), ("reconstructions", (50, 20), 40)]
+
+
+def test_the_validation_split_is_read_once_for_all_grids_of_a_run(tmp_path, monkeypatch):
+    read, loader = [], RandomImages.val_dataloader
+
+    def counted(self):
+        read.append(1)
+        return loader(self)
+
+    monkeypatch.setattr(RandomImages, "val_dataloader", counted)
+    shown(ToyAutoencoder(SPEC), tmp_path)
+    assert len(list((tmp_path / "reconstructions").glob("*.png"))) > 1 and len(read) == 1

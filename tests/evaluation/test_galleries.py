@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from genbench.core.batch import from_uint8
+from genbench.core.image_grid import GAP
 from genbench.core.noise import mix
 from genbench.data import Digits
 from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.galleries import COLUMNS, Gallery, nearest, sheet
 from genbench.evaluation.images import SplitImages, TensorImages
-from genbench.evaluation.pictures import COLUMNS, GAP, Pictures, nearest, sheet
 from tests.evaluation.abilities import SMALL, Coder, Giver, Independent, Obedient, assert_same, untimed
 from tests.evaluation.test_evaluate import subject
 
@@ -24,7 +25,7 @@ FEW = {"samples": 20, "searched": 3, "reconstructions": 5}
 
 
 def seen(model, protocol=SMALL, data=None, **more):
-    pictures = Pictures(**FEW | more)
+    pictures = Gallery(**FEW | more)
     record = evaluate(model, data or Digits(), protocol, extractor=extractors.build("digitsnet"), pictures=pictures)
     return pictures, record
 
@@ -40,7 +41,7 @@ def test_scores_are_those_of_an_evaluation_without_pictures(vae):
 
 def test_the_model_samples_and_reconstructs_nothing_twice(judge, monkeypatch):
     model, counts = subject("vae"), []
-    for pictures in (None, Pictures(**FEW)):
+    for pictures in (None, Gallery(**FEW)):
         made = {"sample": 0, "reconstruct": 0}
         for name in made:
 
@@ -127,7 +128,7 @@ def worker(rank, folder):
 
 def test_two_processes_show_what_one_does(vae, tmp_path):
     root = Path(__file__).parents[2]
-    script = "import sys; from tests.evaluation.test_kept_pictures import worker; worker(int(sys.argv[1]), sys.argv[2])"
+    script = "import sys; from tests.evaluation.test_galleries import worker; worker(int(sys.argv[1]), sys.argv[2])"
     path = os.pathsep.join([str(root / "tests"), str(root), *filter(None, sys.path)])
     command = [sys.executable, "-W", "ignore", "-c", script]
     environment = os.environ | {"PYTHONPATH": path, "GENBENCH_CACHE": str(tmp_path)}

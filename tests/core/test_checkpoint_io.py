@@ -18,7 +18,7 @@ from toy import SPEC, ToyAutoencoder, ToyGAN, fit
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint
-from genbench.core import checkpoint
+from genbench.core import checkpoint_io
 from genbench.core.capabilities import options
 from genbench.core.errors import UserError
 from genbench.core.module import FORMAT
@@ -36,7 +36,7 @@ def test_a_disk_that_is_full_leaves_the_last_good_checkpoint_and_says_so(tmp_pat
     script = f"""
 import resource, torch
 from pathlib import Path
-from genbench.core.checkpoint import AtomicCheckpointIO
+from genbench.core.checkpoint_io import AtomicCheckpointIO
 path = Path({str(tmp_path)!r}) / "last.ckpt"
 AtomicCheckpointIO().save_checkpoint({{"x": 1}}, path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -81,7 +81,7 @@ def test_a_truncated_checkpoint_is_named(trained, kept, why):
     _, path = trained
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=rf"toy.ckpt is damaged or not a checkpoint \({why}\)"):
-        checkpoint.read(path)
+        checkpoint_io.read(path)
 
 
 def test_a_pickle_from_a_stranger_is_not_run(tmp_path):
@@ -91,16 +91,16 @@ def test_a_pickle_from_a_stranger_is_not_run(tmp_path):
 
     torch.save({"genbench": Evil()}, tmp_path / "evil.ckpt")
     with pytest.raises(UserError, match="holds more than tensors and plain values"):
-        checkpoint.read(tmp_path / "evil.ckpt")
+        checkpoint_io.read(tmp_path / "evil.ckpt")
     assert not (tmp_path / "was_run").exists()
 
 
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="is not a checkpoint of genbench"):
-        checkpoint.read(tmp_path / "other.ckpt")
+        checkpoint_io.read(tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="There is no checkpoint at"):
-        checkpoint.read(tmp_path / "none.ckpt")
+        checkpoint_io.read(tmp_path / "none.ckpt")
 
 
 # ---- damage ---------------------------------------------------------------------------------------------------------
@@ -145,12 +145,12 @@ def directory(path):
 
 def test_a_bit_that_turned_over_anywhere_is_named_or_changes_nothing(trained):
     _, path = trained
-    whole, draw, refused = checkpoint.read(path), random.Random(0), 0
+    whole, draw, refused = checkpoint_io.read(path), random.Random(0), 0
     bits = [draw.randrange(8 * path.stat().st_size) for _ in range(300)] + draw.sample(directory(path), 300)
     for bit in bits:
         other = flipped(path, bit)
         try:
-            found = checkpoint.read(other)
+            found = checkpoint_io.read(other)
         except UserError as error:
             assert str(error).startswith(f"{other} is damaged"), error
             refused += 1
@@ -173,7 +173,7 @@ def test_every_tensor_and_the_pickle_are_covered(trained):
         )  # fmt: skip
         for byte in (first, first + member.file_size - 1):
             with pytest.raises(UserError, match=f"damaged: '.*{name}' in it does not match its checksum"):
-                checkpoint.read(flipped(path, 8 * byte + 3))
+                checkpoint_io.read(flipped(path, 8 * byte + 3))
 
 
 def test_a_tensor_that_the_directory_calls_a_folder_is_named(trained):
@@ -182,18 +182,18 @@ def test_a_tensor_that_the_directory_calls_a_folder_is_named(trained):
     data = path.read_bytes()
     header = data.rindex(b"PK\1\2", 0, data.rindex(b"/data/1"))
     with pytest.raises(UserError, match="flipped.ckpt is damaged"):
-        checkpoint.read(flipped(path, 8 * (header + 38) + 4))
+        checkpoint_io.read(flipped(path, 8 * (header + 38) + 4))
 
 
 def test_checksums_are_written_also_where_torch_was_told_to_leave_them_out(trained):
     module, path = trained
-    contents = checkpoint.read(path)
+    contents = checkpoint_io.read(path)
     with checksums(False):
-        checkpoint.AtomicCheckpointIO().save_checkpoint(contents, path)
+        checkpoint_io.AtomicCheckpointIO().save_checkpoint(contents, path)
         assert not get_crc32_options()  # as the program wants it
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
-    assert same(dict(checkpoint.read(path)["state_dict"]), dict(module.state_dict()))
+    assert same(dict(checkpoint_io.read(path)["state_dict"]), dict(module.state_dict()))
 
 
 def test_checking_costs_little_beside_loading(tmp_path):
@@ -209,7 +209,7 @@ def test_checking_costs_little_beside_loading(tmp_path):
         return min(found)
 
     bare = seconds(lambda: torch.load(tmp_path / "a.ckpt", weights_only=True))
-    assert seconds(lambda: checkpoint.read(tmp_path / "a.ckpt")) < bare + 0.3 * 50 / 200 + 0.05
+    assert seconds(lambda: checkpoint_io.read(tmp_path / "a.ckpt")) < bare + 0.3 * 50 / 200 + 0.05
 
 
 # ---- formats --------------------------------------------------------------------------------------------------------
@@ -219,14 +219,14 @@ GENBENCH = {"model": "toy.ToyGAN", "images_seen": 1, "updates": {}, "seed": 0, "
 
 def test_a_checkpoint_says_its_format_and_who_wrote_it(trained, capfd):
     _, path = trained
-    state = checkpoint.read(path)["genbench"]
+    state = checkpoint_io.read(path)["genbench"]
     assert (state["format"], state["version"]) == (FORMAT, genbench.__version__)
     assert capfd.readouterr().err == ""
 
 
 def test_a_newer_format_is_refused(trained):
     _, path = trained
-    contents = checkpoint.read(path)
+    contents = checkpoint_io.read(path)
     contents["genbench"] |= {"format": FORMAT + 1, "version": "9.1"}
     torch.save(contents, path)
     with pytest.raises(UserError, match=f"has format {FORMAT + 1}, written by genbench 9.1, .* reads formats up to"):
@@ -241,7 +241,7 @@ def test_a_newer_format_is_refused(trained):
 @pytest.mark.parametrize("how", ["without a format", "without checksums", "in torch's old form"])
 def test_older_forms_are_read_and_it_is_said_once(trained, capfd, how):
     module, path = trained
-    contents = checkpoint.read(path)
+    contents = checkpoint_io.read(path)
     if how == "without a format":
         del contents["genbench"]["format"], contents["genbench"]["version"]
     with checksums(how != "without checksums"):
@@ -260,7 +260,7 @@ def test_older_forms_are_read_and_it_is_said_once(trained, capfd, how):
 
 def changed(path, where, value=None):
     """The checkpoint with another value at `a.b.c`, or without it."""
-    contents = place = checkpoint.read(path)
+    contents = place = checkpoint_io.read(path)
     *above, last = where.split("/")
     for name in above:
         place = place[int(name) if isinstance(place, list) else name]
@@ -321,7 +321,7 @@ def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(avera
         genbench.load(averaged)
     assert genbench.load(averaged, raw=True).origin == (averaged, "raw")
     with pytest.raises(UserError, match="it lacks `ema`"):
-        checkpoint.refuse_misfit(checkpoint.read(averaged), ToyGAN(SPEC), averaged, training=True)
+        checkpoint_io.refuse_misfit(checkpoint_io.read(averaged), ToyGAN(SPEC), averaged, training=True)
 
 
 @pytest.mark.parametrize(
@@ -352,19 +352,19 @@ def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(avera
 def test_a_training_state_that_is_not_the_models_is_named_before_training(averaged, where, value, message):
     genbench.load(changed(averaged, where, value))  # sampling needs none of it
     with pytest.raises(UserError, match=re.escape(message)):
-        checkpoint.refuse_misfit(checkpoint.read(averaged), ToyGAN(SPEC), averaged, training=True)
+        checkpoint_io.refuse_misfit(checkpoint_io.read(averaged), ToyGAN(SPEC), averaged, training=True)
 
 
 def test_a_whole_checkpoint_fits_its_model_and_no_other(averaged):
-    contents = checkpoint.read(averaged)
-    checkpoint.refuse_misfit(contents, ToyGAN(SPEC), averaged, training=True)
+    contents = checkpoint_io.read(averaged)
+    checkpoint_io.refuse_misfit(contents, ToyGAN(SPEC), averaged, training=True)
     with pytest.raises(UserError, match="does not fit this ToyAutoencoder: `encoder.1.weight` is missing in the check"):
-        checkpoint.refuse_misfit(contents, ToyAutoencoder(SPEC), averaged)
+        checkpoint_io.refuse_misfit(contents, ToyAutoencoder(SPEC), averaged)
 
 
 def test_lightning_reads_through_the_same_checks(averaged):
-    io = checkpoint.AtomicCheckpointIO()
-    assert same(io.load_checkpoint(averaged, map_location="cpu", weights_only=True), checkpoint.read(averaged))
+    io = checkpoint_io.AtomicCheckpointIO()
+    assert same(io.load_checkpoint(averaged, map_location="cpu", weights_only=True), checkpoint_io.read(averaged))
     with pytest.raises(UserError, match="does not match its checksum"):
         io.load_checkpoint(flipped(averaged, 8 * averaged.read_bytes().index(b"state_dict")))
 
@@ -387,7 +387,7 @@ def test_a_checkpoint_that_has_no_room_is_kept_elsewhere_and_can_be_gone_on_with
 def test_a_copy_that_has_no_room_says_where_the_checkpoint_is(averaged, full):
     full(averaged.parent)
     with pytest.raises(UserError, match=f"The same checkpoint lies in {averaged}"):
-        checkpoint.copy(averaged, averaged.with_name("other.ckpt"))
+        checkpoint_io.copy(averaged, averaged.with_name("other.ckpt"))
 
 
 # ---- the ways to name it, and to sample -----------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,39 +15,14 @@ from torch import Tensor
 from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
 from genbench.core.arguments import Bounds, Checked
-from genbench.core.batch import from_uint8, to_uint8, to_words
+from genbench.core.batch import Batch, from_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
 from genbench.core.errors import reason, warn
 from genbench.core.files import replacing
+from genbench.core.image_grid import POINTS, beside, enlarged, grid, painted, picture, scatter
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
-from genbench.evaluation.pictures import POINTS, beside, painted, scatter
 from genbench.loggers import Curves
-
-
-def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Image.Image:
-    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark gray."""
-    images = to_uint8(images).cpu()
-    n, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    sheet = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 40, dtype=torch.uint8)
-    for k, image in enumerate(images):
-        top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
-        sheet[:, top : top + height, left : left + width] = image
-    array = sheet.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[:, :, 0] if channels == 1 else array)
-
-
-def picture(samples: Tensor, real: Tensor | None = None, columns: int | None = None) -> Image.Image:
-    """A grid of images [N, C, H, W], or a plot of points [N, D] before real ones."""
-    return scatter(samples.detach(), real) if samples.ndim == 2 else grid(samples, columns)
-
-
-def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
-    """Small pictures magnified by a whole factor, so that a person can see them."""
-    factor = max(1, round(side / max(picture.size)))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 class Pictures(Callback, metaclass=Checked):
@@ -76,6 +50,10 @@ class Pictures(Callback, metaclass=Checked):
         self.every_images, self.n, self.film = Images(every_images), n, film
         self._shown_at = -1
         self._failed: set[str] = set()  # what was said to have failed
+        self._block: Batch | None = None
+
+    def on_train_start(self, trainer, module: GenerativeModule) -> None:
+        self._block = None
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.due(self.every_images):
@@ -154,7 +132,7 @@ class Pictures(Callback, metaclass=Checked):
     def _translations(self, trainer, module: GenerativeModule) -> Image.Image:
         """What the model is shown, what it makes of it, and the true image, in turn; of a model that translates both
         ways instead of the true one what it makes of that again, and the same of an image of the other domain."""
-        batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
+        batch = self._validation_block(trainer)[:16]
         source, real = (x.to(module.device, module.dtype) for x in (batch.source, batch.image))
         made = module.translate(source, to="B").to(real.dtype)
         columns = [source, made, real]
@@ -165,7 +143,7 @@ class Pictures(Callback, metaclass=Checked):
 
     def _masks(self, trainer, module: GenerativeModule) -> Image.Image:
         """An image, the classes that the model finds in it, and the true ones, in turn."""
-        batch = next(iter(trainer.datamodule.val_dataloader()))[:16]
+        batch = self._validation_block(trainer)[:16]
         image = batch.image.to(module.device, module.dtype)
         found = module.segment(image).argmax(1)
         columns = [image.float(), *(from_uint8(painted(mask)) for mask in (found, batch.mask))]
@@ -175,15 +153,21 @@ class Pictures(Callback, metaclass=Checked):
         """Classes in turn, or the first captions of the validation split, which are written beside the grids."""
         if not module.conditional or module.spec.target != "caption":
             return in_turn(module, n)
-        condition = in_turn(module, n, next(iter(trainer.datamodule.val_dataloader())))
+        condition = in_turn(module, n, self._validation_block(trainer))
         with replacing(Path(trainer.default_root_dir) / "samples" / "captions.txt") as file:
             file.writelines(f"{to_words(caption, module.spec.vocabulary)}\n".encode() for caption in condition.tolist())
         return condition
 
     def _real(self, trainer) -> Tensor:
         """The first images of the validation split, or as many points as one of its blocks has."""
-        found = next(iter(trainer.datamodule.val_dataloader())).image
+        found = self._validation_block(trainer).image
         return found if found.ndim == 2 else found[:32]
+
+    def _validation_block(self, trainer) -> Batch:
+        """The first block of the validation split, read once in a run."""
+        if self._block is None:
+            self._block = next(iter(trainer.datamodule.val_dataloader()))
+        return self._block
 
 
 def _log_image(logger: Any, name: str, sheet: Image.Image, images_seen: int) -> None:

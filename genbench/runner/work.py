@@ -21,11 +21,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.runs import job
+from genbench.cli.run_folders import job
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.suites import claims
-from genbench.suites.folder import Folder
+from genbench.suites.suite_folder import Folder
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the second before a time limit
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2, 128 + signal.SIGHUP)
@@ -100,7 +100,7 @@ def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | Non
 
 def _train(kept: Folder, run: str, modules: list[str]) -> int:
     """The exit status of `fit`, by all processes of the run; 0 if it has been trained already."""
-    from genbench.cli.runs import import_modules
+    from genbench.cli.flags import import_modules
 
     import_modules([f"--import={module}" for module in modules])
     experiment, seed = kept.runs()[run]
@@ -134,9 +134,9 @@ def _last_checkpoint(run: Path) -> Path:
 def _images_seen(checkpoint: Path) -> int | None:
     if not checkpoint.is_file():
         return None
-    from genbench.core import checkpoint as files
+    from genbench.core import checkpoint_io
 
-    return files.read(checkpoint)["genbench"]["images_seen"]
+    return checkpoint_io.read(checkpoint)["genbench"]["images_seen"]
 
 
 def _fit(argv: list[str], facts: dict[str, Any]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench.leaderboard import formats
+from genbench.leaderboard import columns, formats
 from genbench.leaderboard.record import Record
 from genbench.report.rows import Rows
 from genbench.report.text import as_yaml
@@ -33,7 +33,7 @@ def _run(group: Sequence[tuple[Record, Path]], rows: Rows) -> dict[str, Any]:
         facts.append(f"seed {run['seed']}")
     if run:
         seen = max(r.run["images_seen"] for r, _ in group if r.run)
-        facts.append(f"{formats.compact(seen)} images")
+        facts.append(f"{columns.compact(seen)} images")
     segments = max((r.segments for r, _ in group), key=len)
     if segments and f"{len(segments)} segments" not in label:
         facts.append(f"{len(segments)} segments")
@@ -55,9 +55,9 @@ def _run(group: Sequence[tuple[Record, Path]], rows: Rows) -> dict[str, Any]:
         "records": [_named(r, path) for r, path in group],
         "command": run.get("command") if isinstance(run.get("command"), str) else "",
         "config": as_yaml(config) if config else "",
-        "changes": [formats.printable(formats.changes([s])) for s in segments if s["changed"]],
+        "changes": [columns.printable(formats.changes([s])) for s in segments if s["changed"]],
         "tables": [
-            (title, [(formats.printable(str(k)), _fact(k, v)) for k, v in facts.items()])
+            (title, [(columns.printable(str(k)), _fact(k, v)) for k, v in facts.items()])
             for title, facts in (
                 ("Training", training),
                 ("Evaluation", record.cost),
@@ -79,7 +79,7 @@ def _named(record: Record, path: Path) -> str:
 
 def _fact(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return formats.BLANK if value is None else formats.printable(str(value))
+        return columns.BLANK if value is None else columns.printable(str(value))
     if str(name).endswith("memory"):
         return f"{value / 2**20:,.0f} MiB"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
