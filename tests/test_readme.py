@@ -10,7 +10,7 @@ import pytest
 import genbench.data
 import genbench.models
 from genbench.cli import configs, main
-from genbench.suites.suite import load
+from genbench.suites.definition import load
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

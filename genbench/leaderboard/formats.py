@@ -229,7 +229,7 @@ def flat(boards: Sequence[Board]) -> tuple[list[str], list[list[Any]]]:
             for player, n in plain.pop("updates").items():
                 plain[f"updates_{player}"] = n
             for name, score in plain.pop("scores").items():
-                plain |= {f"{name}_{field}".removesuffix("mean"): v for field, v in _statistics(score).items()}
+                plain |= {f"{name}_{field}".removesuffix("_mean"): v for field, v in _statistics(score).items()}
             place = {
                 "data": board.data["name"],
                 "protocol": board.protocol["name"],

@@ -13,7 +13,7 @@ from genbench.callbacks import EMA, Monitor
 from genbench.core import renamed, yaml_file
 from genbench.core.arguments import key_of
 from genbench.core.batch import DataSpec
-from genbench.core.checkpoint import AtomicCheckpointIO
+from genbench.core.checkpoint_io import AtomicCheckpointIO
 from genbench.evaluation.protocol import Protocol, load
 from genbench.leaderboard.record import collect
 from genbench.loggers import Curves
