@@ -76,7 +76,7 @@ def test_the_documented_example_runs_them_in_pytest(tmp_path):
     example = dedent("".join(re.findall(r"^(?:    .*)?\n", genbench.testing.__doc__, re.MULTILINE)))
     (tmp_path / "test_my_model.py").write_text(example)
     (tmp_path / "my_model.py").write_text(
-        "from genbench.models import VAE\n\n\nclass MyModel(VAE):\n    averaged = ('encoder', 'no_such_part')\n"
+        "from genbench.models import VAE\n\n\nclass MyModel(VAE):\n    ema = ('encoder', 'no_such_part')\n"
     )
     config = {
         "model": {"class_path": "my_model.MyModel", "init_args": {"width": 4, "latent_dim": 4}},
@@ -89,4 +89,4 @@ def test_the_documented_example_runs_them_in_pytest(tmp_path):
     ).stdout  # fmt: skip
     assert "PASSED test_my_model.py::test_my_model[samples_have_the_datas_shape_and_range]" in said
     assert "FAILED test_my_model.py::test_my_model[players_own_every_parameter_once]" in said
-    assert "genbench.testing.contracts.ContractViolation: `averaged` names 'no_such_part'" in said
+    assert "genbench.testing.contracts.ContractViolation: `ema` names 'no_such_part'" in said
