@@ -28,7 +28,7 @@ from genbench.evaluation.images import TensorImages
 from genbench.evaluation.protocol import Protocol
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from random_inception import write_weights
+from tests.helpers.random_inception import write_weights
 
 
 def pictures(n: int, seed: int) -> Tensor:

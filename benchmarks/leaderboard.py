@@ -18,7 +18,7 @@ from machine import report
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from genbench.leaderboard.record import write
-from tests.leaderboard.records import many
+from tests.helpers.records import many
 
 BOUND = 0.5  # seconds beyond Python's own start
 COMMANDS = {

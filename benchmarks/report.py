@@ -17,8 +17,8 @@ from machine import report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.report.browser import opened
-from tests.report.folders import fill
+from tests.helpers.browser import opened
+from tests.helpers.run_folders import fill
 
 BOUNDS = {"seconds to write": 10, "MB": 20, "seconds to open": 2}
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import Each, run
-from toy import SPEC, ToyGAN
 
 import genbench.loggers
 from genbench.callbacks import EMA, Monitor, Pictures, Quality
 from genbench.callbacks.pictures import enlarged, grid
 from genbench.loggers import Curves, Wandb, in_panels, log_table
+from tests.helpers.small import Each, run
+from tests.helpers.toy import SPEC, ToyGAN
 
 # ---- CSV ------------------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import shared  # noqa: F401  the recipes below name its classes
 
 from genbench.cli import configs
 from genbench.cli.check import PROMISES, Recipe, two_processes
+from tests.helpers import shared_state
 
 EXPERIMENTS = sorted(configs.folder().glob("*.yaml"))
 
@@ -25,8 +25,8 @@ def pair(tmp_path_factory):
     for name in ("Reduced", "Drifting", "Exempted", "Astray"):
         paths.append(folder / f"{name}.yaml")
         digits = {"class_path": "genbench.data.Digits", "init_args": {"size": 16}}
-        paths[-1].write_text(json.dumps({"model": {"class_path": f"shared.{name}"}, "data": digits}))
-    return two_processes([Recipe(path) for path in paths], folder, ["shared"])
+        paths[-1].write_text(json.dumps({"model": {"class_path": f"{shared_state.__name__}.{name}"}, "data": digits}))
+    return two_processes([Recipe(path) for path in paths], folder, [shared_state.__name__])
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from lightning import Callback
-from small import Each, run, same_weights
-from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Budget, Checkpoint, Quality
 from genbench.core import checkpoint
 from genbench.core.errors import NonFiniteLoss, UserError
+from tests.helpers.small import Each, run, same_weights
+from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
 class Scores(Quality):

@@ -5,10 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from conditional import CAPTIONS, LABELS, Toned, tones
 from PIL import Image
-from small import RandomImages, run, same_weights
-from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, Monitor, Pictures, Quality
@@ -16,6 +13,9 @@ from genbench.callbacks.pictures import enlarged, grid
 from genbench.core.batch import DataSpec, to_uint8
 from genbench.loggers import Curves
 from genbench.models import DCGAN, VAE
+from tests.helpers.conditional import CAPTIONS, LABELS, Toned, tones
+from tests.helpers.small import RandomImages, run, same_weights
+from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
 @pytest.mark.parametrize(("n", "columns", "rows"), [(1, 1, 1), (5, 3, 2), (64, 8, 8), (10, 4, 3)])

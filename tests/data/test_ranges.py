@@ -5,13 +5,13 @@ import pytest
 import tifffile
 import torch
 import yaml
-from kinds import everything, folder, load, same, stretched, truth
 from PIL import Image
 
 from genbench.core.errors import UserError
 from genbench.data.base import ImageData, Split
 from genbench.data.pictures import Fit
 from genbench.data.ranges import DTYPE, Range, for_other_files, of_domain, refuse_unlike, stated
+from tests.helpers.image_files import everything, folder, load, same, stretched, truth
 
 
 def tiffs(path, pictures, **kwargs):

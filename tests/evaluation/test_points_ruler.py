@@ -15,7 +15,7 @@ from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import TensorImages, open_images
 from genbench.evaluation.pictures import POINTS, Pictures, scatter
 from genbench.metrics.frechet import feature_moments, frechet_distance
-from tests.evaluation.abilities import SMALL, Coder, Density, Giver, values
+from tests.helpers.abilities import SMALL, Coder, Density, Giver, values
 
 RING = {"val_images": 300, "train_images": 300, "test_images": 300}
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from genbench.core.errors import UserError
 from genbench.leaderboard.board import boards, difference, interval, rank, t_quantile
 from genbench.leaderboard.formats import columns, heading, notes, with_namesakes
-from tests.leaderboard.records import entry, many, protocol, record
+from tests.helpers.records import entry, many, protocol, record
 
 
 def fid(value, name="fid", **more):

@@ -1,7 +1,7 @@
-"""A real Slurm on this machine, for the tests beside this file: a controller and one node of two cores.
+"""A real Slurm on this machine, for the tests in tests/slurm: a controller and one node of two cores.
 
-python tests/slurm/cluster.py start FOLDER    then: export SLURM_CONF=FOLDER/slurm.conf
-python tests/slurm/cluster.py stop FOLDER
+python tests/helpers/slurm_cluster.py start FOLDER    then: export SLURM_CONF=FOLDER/slurm.conf
+python tests/helpers/slurm_cluster.py stop FOLDER
 
 It takes root, and Debian's packages slurm-wlm and munge. Everything lies in FOLDER, the key and the socket of a munge
 of its own included, so that a Slurm that this machine may have is left alone.

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from genbench.leaderboard.record import Record, write
-from tests.leaderboard.records import many
+from tests.helpers.records import many
 
 REAL = Path(__file__).parents[2] / "benchmarks" / "records"
 SHEETS = {"samples": (8, 8), "neighbours": (6, 8), "reconstructions": (8, 8)}  # columns and rows
