@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, for the tests and for benchmarks/report.py."""
+"""Debian's Chromium without a window, for the tests and for benchmarks/scripts/report.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records as an evaluation writes them, for the tests and for benchmarks/leaderboard.py."""
+"""Records as an evaluation writes them, for the tests and for benchmarks/scripts/leaderboard.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of runs as training and evaluation leave them, for the tests and for benchmarks/report.py."""
+"""Folders of runs as training and evaluation leave them, for the tests and for benchmarks/scripts/report.py."""
 
 from __future__ import annotations
 

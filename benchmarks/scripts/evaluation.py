@@ -3,20 +3,19 @@
 The network carries seeded random weights, so nothing is downloaded; both sides read the same file and see the same
 images. Ours is timed from an empty cache, and again with the reference in it.
 
-    python benchmarks/evaluation.py [--images 1000]
+    python benchmarks/scripts/evaluation.py [--images 1000]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from machine import report
+from machine import RESULTS, report
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 from torchmetrics.image.inception import InceptionScore
@@ -26,8 +25,6 @@ from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import TensorImages
 from genbench.evaluation.protocol import Protocol
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tests.helpers.random_inception import write_weights
 
 
@@ -66,7 +63,7 @@ def ours(real: Tensor, fake: Tensor, weights: Path, size: int) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluation.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "evaluation.json")
     arguments = parser.parse_args()
     real, fake = pictures(arguments.images, 0), pictures(arguments.images, 1)
     size = min(1000, arguments.images)

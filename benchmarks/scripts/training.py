@@ -3,7 +3,7 @@
 Both sides have the same networks, optimizer, data loader and memory format. Ours adds what a user gets: averaged
 weights, loss terms read and logged, a progress bar. Also measured: the share of a step spent waiting for data.
 
-    python benchmarks/training.py --data-root DATA [--runs 7] [--blocks 10]
+    python benchmarks/scripts/training.py --data-root DATA [--runs 7] [--blocks 10]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from lightning import Callback, Trainer
-from machine import SILENT, report
+from machine import RESULTS, SILENT, report
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from genbench.callbacks import (
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"))
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--blocks", type=int, default=10, help=f"of {BLOCK} steps each")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "training.json")
     arguments = parser.parse_args()
     quiet()
     data = MNIST(root=arguments.data_root, batch_size=64)

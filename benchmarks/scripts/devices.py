@@ -3,7 +3,7 @@
 All three live through the whole of it and take turns in blocks of steps, so that what else the machine does falls on
 both sides; the single process changes its core from block to block. Both train as `fit` does, all defaults on.
 
-    python benchmarks/devices.py --data-root DATA [--rounds 16]
+    python benchmarks/scripts/devices.py --data-root DATA [--rounds 16]
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"))
     parser.add_argument("--rounds", type=int, default=24, help=f"blocks of {BLOCK} steps, of each side and model")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "devices.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "devices.json")
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[:2]
     with socket.socket() as free:

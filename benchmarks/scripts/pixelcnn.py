@@ -4,7 +4,7 @@ Both sides draw the same 64 images of 28×28 by the same network and the same no
 no number differs by more than one level. The network is that of configs/pixelcnn.yaml, with random weights: what a step
 costs does not depend on them.
 
-    python benchmarks/pixelcnn.py [--runs 1]
+    python benchmarks/scripts/pixelcnn.py [--runs 1]
 
 A run of the naive side takes some minutes.
 """
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from machine import report
+from machine import RESULTS, report
 
 from genbench.core.noise import per_seed
 from genbench.networks.pixelcnn import GatedPixelCNN
@@ -28,7 +28,7 @@ N, SIZE, WIDTH, LAYERS = 64, 28, 32, 7
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "pixelcnn.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "pixelcnn.json")
     arguments = parser.parse_args()
     rows = []
     torch.manual_seed(0)

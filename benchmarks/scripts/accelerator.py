@@ -3,7 +3,7 @@
 Both sides train equal networks in one process, in turns of a block of steps, on random images that lie on the device.
 FLOPs are those that PyTorch counts in a step of the bare loop: convolutions and matrix products, forward and backward.
 
-    python benchmarks/accelerator.py [--batch 256] [--blocks 10] [--only VAE] [--only bf16]
+    python benchmarks/scripts/accelerator.py [--batch 256] [--blocks 10] [--only VAE] [--only bf16]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningDataModule, Trainer
-from machine import SILENT, report
+from machine import RESULTS, SILENT, report
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -226,7 +226,7 @@ def main() -> int:
         "--only", action="append", default=[], metavar="TEXT", help="cases whose name holds all of these"
     )
     parser.add_argument("--quick", action="store_true", help="try the script out: few steps; nothing is written")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "accelerator.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "accelerator.json")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():

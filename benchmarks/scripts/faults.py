@@ -1,6 +1,6 @@
 """Kills, full disks and signals at random moments of `fit`, `evaluate` and `suite`: nothing written may be lost.
 
-python benchmarks/faults.py [--seed 0] [--only NUMBER ...]
+python benchmarks/scripts/faults.py [--seed 0] [--only NUMBER ...]
 
 Tiny models are trained on Digits. A moment is a time, or the n-th point of writing (see injected.py), or the size of a
 small disk. After each fault all files are read, what the command printed is done (else the same command is given
@@ -36,7 +36,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes
 import injected
 import torch
 import yaml
-from machine import report
+from machine import RESULTS, report
 from PIL import Image
 
 from genbench.core import checkpoint as files
@@ -620,7 +620,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", action="store_true", help="the folders of all faults, not of those that lost something"
     )
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "faults.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
     arguments = parser.parse_args()
     planned = [(name, what) for what, counts in PLAN.items() for name in counts for _ in range(counts[name])]
     chosen = {

@@ -1,7 +1,7 @@
 """What a score of a translation does not say: how sharp it is; and what a threshold reaches where a network segments.
 
-    python benchmarks/translation.py sharpness LABEL=CHECKPOINT ... --data '{class_path: ..., init_args: {...}}'
-    python benchmarks/translation.py threshold
+    python benchmarks/scripts/translation.py sharpness LABEL=CHECKPOINT ... --data '{class_path: ..., init_args: {...}}'
+    python benchmarks/scripts/translation.py threshold
 
 Sharpness is the energy of gradients, the mean square of the differences between neighbouring pixels in [-1, 1], of what
 a model makes of test images, over that of the true images: 1 is as sharp as they are. It is taken of the colours alone
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from machine import report
+from machine import RESULTS, ROOT, report
 from torch import Tensor
 
 import genbench
@@ -32,8 +32,7 @@ from genbench.evaluation.images import choice
 from genbench.metrics.reconstruction import psnr
 from genbench.metrics.segmentation import mean_iou
 
-RESULTS = Path(__file__).parent / "results"
-CONFIG = Path(__file__).parents[1] / "configs" / "segmentation_unet.yaml"
+CONFIG = ROOT / "configs" / "segmentation_unet.yaml"
 
 
 def energy(x: Tensor) -> float:

@@ -7,7 +7,7 @@ on fakes, and the generator on the same fakes. Networks, images and the number o
 configs/dcgan.yaml, which genbench's side trains with `python -m genbench fit`; it is measured by `evaluate`, with raw
 weights and once more with averaged ones, which the bare loop has not.
 
-    python benchmarks/dcgan.py [--images 1000000] [--seeds 0 1 2] [--side bare|genbench]
+    python benchmarks/scripts/dcgan.py [--images 1000000] [--seeds 0 1 2] [--side bare|genbench]
 
 A file is written for each side and seed that is done, and what is there is not done again; a training of genbench's
 goes on from its last checkpoint.
@@ -28,7 +28,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from machine import conditions, report
+from machine import RESULTS, ROOT, conditions, report
 from torch import Tensor, nn
 
 from genbench.cli.runs import quiet
@@ -41,7 +41,6 @@ from genbench.evaluation.evaluate import evaluate
 from genbench.models import DCGAN
 from genbench.networks.conv import dcgan_init, down_net, up_net
 
-ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "dcgan.yaml"
 LATENT, WIDTH, BATCH = 100, 32, 64  # of the config
 PROTOCOL, METRICS = "fid10k-test", "fid"
@@ -167,7 +166,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--side", choices=("bare", "genbench"), help="default: both")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark-dcgan", help="folder of our runs")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "dcgan", help="of results")
+    parser.add_argument("--out", type=Path, default=RESULTS / "dcgan", help="of results")
     arguments = parser.parse_args()
     for name in ("data_root", "work", "out"):
         setattr(arguments, name, getattr(arguments, name).resolve())

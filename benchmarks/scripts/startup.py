@@ -1,6 +1,6 @@
 """From Enter to an answer: help, and the first training step, beside what importing torch and lightning costs.
 
-python benchmarks/startup.py [--runs 5]
+python benchmarks/scripts/startup.py [--runs 5]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import report
+from machine import RESULTS, report
 
 COMMANDS = {
     "python": ["-c", "pass"],
@@ -36,7 +36,7 @@ GenerativeModule.on_train_batch_start = lambda *_: os._exit(0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "startup.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "startup.json")
     arguments = parser.parse_args()
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(arguments.runs):

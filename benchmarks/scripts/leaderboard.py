@@ -1,6 +1,6 @@
 """The leaderboard of 1,000 records beside Python's own start: they take turns.
 
-python benchmarks/leaderboard.py [--records 1000] [--runs 5]
+python benchmarks/scripts/leaderboard.py [--records 1000] [--runs 5]
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import report
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from machine import RESULTS, report
 
 from genbench.leaderboard.record import write
 from tests.helpers.records import many
@@ -32,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--records", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "leaderboard.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "leaderboard.json")
     arguments = parser.parse_args()
     cases = {"3 seeds of a config": {"seeds": 3}, "every config alone": {"seeds": 1}}
     times: dict[tuple[str, str], list[float]] = {}

@@ -8,7 +8,7 @@ plane; an image that jumps has a large change in few steps. `on paths` is the sa
 images. How like a digit what the plane shows is, the classifier of genbench says by its probability of the likeliest
 class.
 
-    python benchmarks/plane.py [--images 400000] [--work runs] [--data-root DATA]
+    python benchmarks/scripts/plane.py [--images 400000] [--work runs] [--data-root DATA]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import report
+from machine import RESULTS, ROOT, report
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -32,7 +32,6 @@ from genbench.core.module import GenerativeModule
 from genbench.data import MNIST
 from genbench.evaluation import extractors
 
-ROOT = Path(__file__).parents[1]
 SIDES = {
     "autoencoder": ["--config", "stacked_autoencoder"],
     "VAE": ["--config", "vae", "--model.network", "mlp", "--model.hidden", "[512, 256]"],
@@ -105,7 +104,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400_000)
     parser.add_argument("--work", type=Path, default=Path("runs"))
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "plane.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "plane.json")
     arguments = parser.parse_args()
     data = MNIST(root=arguments.data_root)
     real = from_stored(data.source("test").everything.image[:2000])

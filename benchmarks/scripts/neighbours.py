@@ -1,6 +1,6 @@
 """Time and memory of precision, recall, density and coverage, beyond the features themselves.
 
-python benchmarks/neighbours.py [--n 50000] [--dims 2048]
+python benchmarks/scripts/neighbours.py [--n 50000] [--dims 2048]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from machine import report
+from machine import RESULTS, report
 from rich.progress import track
 
 from genbench.core.machine import peak_memory
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=2000, help="images of each set; 50000 for the figure")
     parser.add_argument("--dims", type=int, default=2048)
     parser.add_argument("--block", type=int, default=1024)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "neighbours.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "neighbours.json")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     real, fake = torch.randn(2, arguments.n, arguments.dims)

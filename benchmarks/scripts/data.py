@@ -1,6 +1,6 @@
 """Images per second of our MNIST loader, beside torchvision's data set in a `DataLoader`.
 
-    python benchmarks/data.py --data-root DATA
+    python benchmarks/scripts/data.py --data-root DATA
 
 All loaders give shuffled batches of 64 images, float32 [64, 1, 32, 32] in [-1, 1], with their labels. They take turns,
 so that what else the machine does falls on all of them; the medians are printed and written to
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from machine import report
+from machine import RESULTS, report
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"), help="where MNIST/raw lies")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each loader")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "data.json")
     args = parser.parse_args()
 
     name = "torchvision + DataLoader"

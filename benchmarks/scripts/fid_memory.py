@@ -1,6 +1,6 @@
 """Peak memory of an evaluation that asks for the FID alone, over the number of samples: it must not grow.
 
-python benchmarks/fid_memory.py [--counts 1000 10000 50000]
+python benchmarks/scripts/fid_memory.py [--counts 1000 10000 50000]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from machine import report
+from machine import RESULTS, report
 
 from genbench.core.machine import peak_memory
 from genbench.evaluation import extractors
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 50_000])
     parser.add_argument("--one", type=int, help="measure this count, in this process")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fid_memory.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "fid_memory.json")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(peak(arguments.one)))

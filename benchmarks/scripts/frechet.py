@@ -1,6 +1,6 @@
 """Last step of the FID, from two covariances to a number: ours, torchmetrics' and SciPy's, in turns.
 
-python benchmarks/frechet.py [--dims 2048] [--runs 5]
+python benchmarks/scripts/frechet.py [--dims 2048] [--runs 5]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import scipy.linalg
 import torch
-from machine import report
+from machine import RESULTS, report
 from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dims", type=int, default=2048)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "frechet.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "frechet.json")
     arguments = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     real, fake = (feature_moments(features(3 * arguments.dims, arguments.dims, s, generator)) for s in (0, 0.02))

@@ -1,6 +1,6 @@
 """The report of 200 runs with curves and pictures: written, and opened in Chromium.
 
-python benchmarks/report.py [--runs 200] [--times 3]
+python benchmarks/scripts/report.py [--runs 200] [--times 3]
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import report
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from machine import RESULTS, report
 
 from tests.helpers.browser import opened
 from tests.helpers.run_folders import fill
@@ -27,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--times", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "report.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "report.json")
     arguments = parser.parse_args()
     rows = []
     for case, seeds, channels in (

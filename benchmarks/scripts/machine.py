@@ -16,6 +16,9 @@ from rich.table import Table
 
 from genbench.core.machine import processor
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
 # settings of a Lightning trainer that leaves to genbench's callbacks what they do
 SILENT: dict[str, Any] = {
     "max_epochs": -1,

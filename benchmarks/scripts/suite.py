@@ -1,7 +1,7 @@
 """What a suite costs besides training and measuring: starting, claiming, timing the first steps, the board, the report.
 
-python benchmarks/suite.py mnist shapes
-python benchmarks/suite.py runs/mnist runs/shapes --wall 2210 2250    # of suites that have run in one go, seconds
+python benchmarks/scripts/suite.py mnist shapes
+python benchmarks/scripts/suite.py runs/mnist runs/shapes --wall 2210 2250    # seconds of suites that ran at once
 
 The records say how long a run trained (with its validation and pictures) and was measured; all else is overhead.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from machine import report
+from machine import RESULTS, report
 
 from genbench.leaderboard.record import collect
 from genbench.suites import claims
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("suites", nargs="+", help="names of suites, or folders of some that have run")
     parser.add_argument("--wall", type=float, nargs="+", help="seconds that these took, one run at a time")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "suite.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "suite.json")
     arguments = parser.parse_args()
     rows = []
     for k, name in enumerate(arguments.suites):

@@ -1,6 +1,6 @@
 """Memory of a long run: 10,000 steps must not grow it, and the data set is held once, as uint8.
 
-python benchmarks/memory.py --data-root DATA [--steps 10000]
+python benchmarks/scripts/memory.py --data-root DATA [--steps 10000]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from lightning import Callback, Trainer
-from machine import SILENT, report
+from machine import RESULTS, SILENT, report
 
 from genbench.callbacks import EMA, Acceleration, Balance, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
 from genbench.cli.runs import quiet
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"))
     parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "memory.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "memory.json")
     arguments = parser.parse_args()
     quiet()
     data = MNIST(root=arguments.data_root, batch_size=64)

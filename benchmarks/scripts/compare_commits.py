@@ -1,7 +1,7 @@
 """Two commits on one machine: whether a restructuring changed any number of training or measuring.
 
-python benchmarks/compare_commits.py main                        # against the working tree, all configs
-python benchmarks/compare_commits.py main --head HEAD --only dcgan vq_prior papers/maps --data FOLDER --jobs 2
+python benchmarks/scripts/compare_commits.py main                        # against the working tree, all configs
+python benchmarks/scripts/compare_commits.py main --head HEAD --only dcgan vq_prior papers/maps --data FOLDER --jobs 2
 
 Both commits train each config for some hundred images, on the CPU with one torch thread, and measure the result. The
 text in metrics.csv, but for speeds, and the weights, averaged weights and optimizer states of last.ckpt in their order
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from machine import report
+from machine import RESULTS, ROOT, report
 from PIL import Image
 from torch import Tensor
 
@@ -43,7 +43,6 @@ from torch import Tensor
 # left out, and its numbers are not compared.
 RENAMED: dict[str, str | None] = {}
 
-ROOT = Path(__file__).resolve().parents[1]
 TIMED = re.compile("per_second|seconds|memory")  # columns that no two runs have alike
 NEEDS = {"latent_mixture": "conv_autoencoder", "vq_prior": "vqvae"}  # whose checkpoint a config begins with
 
@@ -277,7 +276,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("GENBENCH_DATA"), metavar="FOLDER",
                         help="MNIST and CIFAR-10 (default: $GENBENCH_DATA); without, Digits and Shapes")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="configs at a time, each on one thread")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compare_commits.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "compare_commits.json")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that worktrees are removed
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
