@@ -5,6 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+
+import genbench
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 500_000  # bytes; the hook of .pre-commit-config.yaml has the same
@@ -39,3 +42,11 @@ def test_paths_in_benchmarks_that_files_name_exist(tracked):
     ]
     found = {(n, p) for n in sources for p in re.findall(r"benchmarks/[\w/.-]*\w", (ROOT / n).read_text())}
     assert [f"{name} names {path}" for name, path in sorted(found) if not (ROOT / path).exists()] == []
+
+
+def test_the_hook_has_the_size_limit_of_this_test_and_the_citation_the_version_of_the_package():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    (size,) = (hook for hook in hooks if hook["id"] == "check-added-large-files")
+    kibibytes = int(size["args"][1].removeprefix("--maxkb="))
+    assert kibibytes * 1024 <= LIMIT < (kibibytes + 1) * 1024 and size["exclude"] == f"^{SHIPPED_WEIGHTS}"
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == genbench.__version__
