@@ -26,12 +26,22 @@ def class_statistics(logits: Tensor) -> dict[str, float]:
     mode_kl        divergence KL(shares || uniform), in nats: log K - class_entropy (the "reverse KL" of VEEGAN)
 
     Even perfect samples have a divergence of about (K - 1) / 2N: compare at equal numbers only.
+
+    Example:
+        >>> found = class_statistics(torch.eye(4)[[0, 0, 1, 1]])  # two of four classes
+        >>> found["modes"], round(found["class_entropy"], 4), round(found["mode_kl"], 4)  # log 2 both
+        (2.0, 0.6931, 0.6931)
     """
     return _statistics(_histogram(logits))
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of images that the classifier puts in the class that was asked for; logits [N, K], labels [N]."""
+    """Share of images that the classifier puts in the class that was asked for; logits [N, K], labels [N].
+
+    Example:
+        >>> class_accuracy(torch.eye(2), torch.tensor([0, 0]))
+        0.5
+    """
     require(len(logits), 1, "generated", "A class accuracy")
     return _hits(logits, labels).double().mean().item()
 
@@ -41,6 +51,10 @@ def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequen
 
     Raises:
         UserError: a caption names none of the classes, or several.
+
+    Example:
+        >>> caption_classes(torch.tensor([[1, 3], [2, 3]]), ("<pad>", "red", "blue", "star"), ("red star", "blue star"))
+        tensor([0, 1])
     """
     token = {word: number for number, word in enumerate(vocabulary)}
     has = torch.zeros(len(captions), len(vocabulary), dtype=torch.bool).scatter(1, captions, True)  # [N, V]

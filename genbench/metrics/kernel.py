@@ -24,6 +24,12 @@ def kernel_distance(
 
     The subsets are those that torch-fidelity draws from the same seed, fake before real; they depend on the order of
     the features.
+
+    Example:
+        Of zeros and ones in one dimension it is 1³ + 2³ - 2 · 1³.
+
+        >>> kernel_distance(torch.zeros(4, 1), torch.ones(4, 1), subsets=2, subset_size=3)
+        (7.0, 0.0)
     """
     for features, whose in ((fake, "generated"), (real, "real")):
         require(
