@@ -66,7 +66,8 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
-        return cls(**{k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
+        return cls(**given)
 
 
 def to_tokens(caption: str, vocabulary: Sequence[str], length: int = 0) -> list[int]:
@@ -120,7 +121,7 @@ class _Movable:
 
     def __len__(self) -> int:
         """Number of real images that the batch holds."""
-        return len(getattr(self, fields(self)[0].name))
+        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]  # the subclasses are dataclasses
 
 
 @dataclass

@@ -53,7 +53,7 @@ class Range:
     only: str | None = None
 
     def __str__(self) -> str:
-        return "dtype" if self.low is None else f"{_written(self.low)},{_written(self.high)}"
+        return "dtype" if self.low is None or self.high is None else f"{_written(self.low)},{_written(self.high)}"
 
     def apply(self, picture: Stored, name: str) -> Image.Image:
         """An image of mode L or RGB of one picture: an image, or an array [H, W] or [H, W, C]."""
@@ -99,7 +99,7 @@ class Range:
         return _scaled(pictures, low, high)
 
     def _ends(self, kind: np.dtype, name: Callable[[int], str]) -> tuple[float, float]:
-        if self.low is not None:
+        if self.low is not None and self.high is not None:
             return self.low, self.high
         if kind.kind not in "uib":
             raise UserError(
@@ -195,7 +195,7 @@ def of_domain(value: str | None, domain: str) -> Range | None:
 
 def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
     """Raise UserError where a picture of the type that it has would be black or white in the range of a training."""
-    if trained.high is None:
+    if trained.low is None or trained.high is None:
         return
     kind = pixels(picture).dtype
     if kind.kind == "u" and type_range(kind)[1] < trained.low + (trained.high - trained.low) / 2:

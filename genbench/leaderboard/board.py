@@ -219,8 +219,8 @@ def _settings(board: Board) -> dict[str, str | None]:
         return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else _shown(value)
 
     found = {name: said(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
-    given = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
-    given = [arguments if isinstance(arguments, dict) else {} for arguments in given]
+    kept = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
+    given = [arguments if isinstance(arguments, dict) else {} for arguments in kept]
     for name in _unique(name for arguments in given for name in arguments):
         values = _unique(_shown(arguments[name]) if name in arguments else "default" for arguments in given)
         found[f"data.arguments.{name}"] = values[0] if len(values) == 1 else None
@@ -258,6 +258,7 @@ def interval(values: Sequence[float], low: float | None, high: float | None) -> 
     if n < SEEDS or min(values) == max(values):
         return None
     mean, std = _moments(values)
+    assert std is not None, "of several values"
     half = t_quantile(n - 1) * std / math.sqrt(n)
     if low is None and high is None:
         return mean - half, mean + half
@@ -266,6 +267,7 @@ def interval(values: Sequence[float], low: float | None, high: float | None) -> 
     if below <= 0 or above <= 0 or (low is not None and min(values) < low) or (high is not None and max(values) > high):
         return None  # no values of such a score, or so near to a bound that the mean rounds to it
     if high is None:
+        assert low is not None, "both have been looked at"
         return low + below * math.exp(-half / below), low + below * math.exp(half / below)
     if low is None:
         return high - above * math.exp(half / above), high - above * math.exp(-half / above)
@@ -367,7 +369,7 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         segments=first.segments,
         grid=runs[0].get("grid") or {},
         tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
-        images_seen=round(_mean(seen)) if seen else None,  # best checkpoints of several seeds differ
+        images_seen=None if (mean := _mean(seen)) is None else round(mean),  # best checkpoints of several seeds differ
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
         training_images_per_second=_mean(t.get("images_per_second") for t in trained),
@@ -406,8 +408,8 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
                 more.insert(0, f"{len(row.segments)} segments{alike}")
             if len(configs) > 1:
                 run = names[row.config_hash]
-                alike = list(names.values()).count(run) > 1
-                more.insert(0, f"{run}, {row.config_hash[:6]}" if alike else run)
+                shared = list(names.values()).count(run) > 1
+                more.insert(0, f"{run}, {row.config_hash[:6]}" if shared and row.config_hash else run)
             labelled.append(replace(row, label=f"{row.name} ({', '.join(more)})" if more else row.name))
     return labelled
 

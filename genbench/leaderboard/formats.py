@@ -125,7 +125,7 @@ def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
         found.append("floor: real images against real images, about what a perfect model reaches.")
     bounds: dict[str, list[str]] = {}
     for row in board.rows:
-        for bound in {score.bound for score in row.scores.values() if _bounded(score.bound)}:
+        for bound in {score.bound for score in row.scores.values() if score.bound and _bounded(score.bound)}:
             bounds.setdefault(bound, []).append(row.label)
     if bounds:
         each = "; ".join(f"{bound} ({', '.join(dict.fromkeys(rows))})" for bound, rows in bounds.items())
@@ -192,7 +192,7 @@ def shortened(found: Sequence[Column], width: int) -> list[Column]:
 
 def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
     """The columns that fit, the most important first, and the names of those that do not."""
-    taken = set()
+    taken: set[int] = set()
     for place, k in enumerate(sorted(range(len(found)), key=lambda k: found[k].priority)):
         if found[k].priority == BLANK_PRIORITY and len(taken) < place:  # something of worth is left out already
             continue
@@ -349,7 +349,10 @@ def _metric(board: Board, metric: str, priority: int) -> Column:
 def _interval(board: Board, metric: str, priority: int) -> Column:
     decimals = _decimals(board, metric)
     scores = [row.scores[metric] for row in board.rows]
-    cells = [BLANK if s.low is None else f"{_fixed(s.low, decimals)} to {_fixed(s.high, decimals)}" for s in scores]
+    cells = [
+        BLANK if s.low is None or s.high is None else f"{_fixed(s.low, decimals)} to {_fixed(s.high, decimals)}"
+        for s in scores
+    ]
     return Column(INTERVAL, cells, "95% interval\nof the mean", priority=priority)
 
 

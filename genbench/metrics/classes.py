@@ -18,7 +18,7 @@ from genbench.metrics.frechet import feature_moments, frechet_distance
 from genbench.metrics.score import FeatureScore, Score, require, require_finite
 
 
-def class_statistics(logits: Tensor) -> dict[str, float]:
+def class_statistics(logits: Tensor) -> dict[str, float | None]:
     """Of logits [N, K]:
 
     modes          classes that at least one image falls in
@@ -97,7 +97,7 @@ def _histogram(logits: Tensor) -> Tensor:
     return logits.argmax(1).bincount(minlength=logits.shape[1])
 
 
-def _statistics(counts: Tensor) -> dict[str, float]:
+def _statistics(counts: Tensor) -> dict[str, float | None]:
     require(int(counts.sum()), 1, "generated", "A statistic of classes")
     return shares(counts)
 
@@ -120,6 +120,8 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
 class ClassStatistics(Score, scores=["modes", "class_entropy", "mode_kl"]):
     """Computes a dict of the three."""
 
+    counts: Tensor
+
     def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("counts", torch.zeros(classes, dtype=torch.long), dist_reduce_fx="sum")
@@ -128,11 +130,14 @@ class ClassStatistics(Score, scores=["modes", "class_entropy", "mode_kl"]):
         """logits [B, K]"""
         self.counts += _histogram(logits)
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float | None]:
         return _statistics(self.counts)
 
 
 class ClassAccuracy(Score, scores=["class_accuracy"]):
+    hits: Tensor
+    count: Tensor
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")

@@ -86,6 +86,13 @@ def _pivoted_cholesky(sigma: Tensor, noise: float) -> Tensor:
 class FrechetDistance(Score, scores=["fid"]):
     """Memory is that of 2 D² numbers, however many images there are."""
 
+    real_count: Tensor
+    real_total: Tensor
+    real_outer: Tensor
+    fake_count: Tensor
+    fake_total: Tensor
+    fake_outer: Tensor
+
     def __init__(self, dims: int = 2048, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name in ("real", "fake"):

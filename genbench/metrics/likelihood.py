@@ -32,6 +32,9 @@ def bits_per_dim(nats: Nats, dims: int) -> Nats:
 class BitsPerDim(Score, scores=["bits_per_dim"]):
     """Mean over images."""
 
+    nats: Tensor
+    count: Tensor
+
     def __init__(self, dims: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dims = dims

@@ -54,6 +54,10 @@ def _statistics(good: Tensor, count: int) -> dict[str, float | None]:
 class MixtureStatistics(Score, scores=["good_samples", "modes", "class_entropy", "mode_kl"]):
     """Computes a dict of the four."""
 
+    modes: Tensor
+    good: Tensor
+    count: Tensor
+
     def __init__(self, modes: Tensor, std: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.register_buffer("modes", modes)

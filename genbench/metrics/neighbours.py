@@ -42,7 +42,7 @@ def neighbour_scores(
         require_finite(features, whose)
     near_real, near_fake = (x.new_full((len(x), k), torch.inf, dtype=torch.float64) for x in (real, fake))
     precise, recalled, covered = (x.new_zeros(len(x), dtype=torch.bool) for x in (fake, real, real))
-    balls = 0
+    balls = 0.0
     of_real, of_fake = (range(0, len(x), block) for x in (real, fake))
     tiles = [
         *((near_real, real, real, i, j) for i, j in combinations_with_replacement(of_real, 2)),  # symmetric

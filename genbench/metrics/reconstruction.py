@@ -87,6 +87,11 @@ def _check(x: Tensor, y: Tensor) -> None:
 class ImageSimilarity(Score, scores=["mse", "psnr", "ssim"]):
     """Computes a dict of the three, means over images."""
 
+    count: Tensor
+    mse_total: Tensor
+    psnr_total: Tensor
+    ssim_total: Tensor
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")

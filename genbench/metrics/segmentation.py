@@ -79,6 +79,8 @@ def _require_pixels(confusion: Tensor) -> None:
 class Segmentation(Score, scores=["mean_iou", "dice", "pixel_accuracy"]):
     """Computes a dict of the three."""
 
+    confusion: Tensor
+
     def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.long), dist_reduce_fx="sum")

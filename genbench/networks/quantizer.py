@@ -24,6 +24,11 @@ class Quantizer(nn.Module):
         decay: Of the moving average, for each batch
     """
 
+    vectors: Tensor
+    count: Tensor
+    sum: Tensor
+    usage: Tensor
+
     def __init__(self, codes: int, dim: int, codebook: Literal["ema", "gradient"] = "ema", decay: float = 0.99) -> None:
         super().__init__()
         self.codes, self.decay, self.averages = codes, decay, codebook == "ema"
