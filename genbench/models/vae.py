@@ -176,7 +176,7 @@ class VAE(GenerativeModule):
 
 class White(nn.Module):
     """Pixels [B, C, H, W] in [-1, 1] -> how white they are, [B, C·H·W] in [0, 1]: what is black then moves no weight of
-    a fully connected layer, which the likelihood of binary MNIST is better for (benchmarks/results/likelihood.md)."""
+    a fully connected layer, which the likelihood of binary MNIST is better for (benchmarks/likelihood.md)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x + 1) / 2).flatten(1)
