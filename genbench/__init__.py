@@ -27,13 +27,13 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
         UserError: there is none, it is damaged, or it holds a model whose class is not imported.
     """
     import genbench.models  # noqa: F401  so that our own classes are known
-    from genbench.core import checkpoint, files
+    from genbench.core import checkpoint_io, files
 
-    return checkpoint.load(files.find_checkpoint(path), raw=raw, device=device)
+    return checkpoint_io.load(files.find_checkpoint(path), raw=raw, device=device)
 
 
 def show(images: Tensor) -> Image:
     """[N, C, H, W] in [-1, 1], or points [N, D], as one picture, which a notebook displays."""
-    from genbench.callbacks.pictures import enlarged, picture
+    from genbench.core.image_grid import enlarged, picture
 
     return enlarged(picture(images))

@@ -12,7 +12,7 @@ import re
 import shlex
 import struct
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,7 @@ from genbench.core import history
 from genbench.core.errors import warn
 from genbench.core.files import elsewhere, replacing
 from genbench.core.history import COLUMN
-
-NORMS = "gradient norms"
-SHARES = "probabilities and accuracies"
+from genbench.core.panels import SHARES, in_panels
 
 
 class Curves(Logger):
@@ -163,17 +161,19 @@ class Curves(Logger):
             self._warned = True
 
     @rank_zero_only
-    def cut(self, images_seen: int, unread: Iterable[str] = ()) -> None:
+    def cut(self, images_seen: int, unread: Iterable[str] = (), today: Callable[[str], str] = str) -> None:
         """Drop what was logged after so many images; and at so many what has terms that a checkpoint has yet to read.
         Rows that wait since that checkpoint take their places.
 
         unread  names of these terms: a row of theirs was logged after the checkpoint, by the end of its run
+        today  what a column that an older version has written is called now
         """
         with self._unfailing():
             self._look()
+            self._columns = [today(name) for name in self._columns]
             rows = [
                 row
-                for row in self.rows()
+                for row in ({today(name): value for name, value in row.items()} for row in self.rows())
                 if int(row[COLUMN]) < images_seen
                 or (int(row[COLUMN]) == images_seen and not any(row.get(name) for name in unread))
             ]
@@ -245,32 +245,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def in_panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What is drawn together: title -> name -> label.
-
-    A player's losses share a panel, as they share a unit. All probabilities and accuracies share one, from 0 to 1, and
-    all gradient norms. What has a unit of its own stands alone: validation scores, diversity, speed, `elbo` (a bound,
-    no loss) and `perplexity`.
-    """
-    panels: dict[str, dict[str, str]] = {}
-    rest: dict[str, dict[str, str]] = {}
-    for name in names:
-        player, _, term = name.rpartition("/")
-        if term in ("d_real", "d_fake", "used") or (term.endswith("accuracy") and player != "val"):
-            panels.setdefault(SHARES, {})[name] = term
-        elif term == "grad_norm":
-            panels.setdefault(NORMS, {})[name] = player
-        elif player in ("", "val") or term in ("elbo", "perplexity"):
-            rest[name] = {name: term}
-        else:
-            panels.setdefault(player, {})[name] = term
-    if SHARES in panels:
-        terms = list(panels[SHARES].values())  # of several discriminators some may be alike
-        panels[SHARES] = {name: t if terms.count(t) == 1 else name for name, t in panels[SHARES].items()}
-    last = {title: panels.pop(title) for title in (SHARES, NORMS) if title in panels}
-    return panels | last | dict(sorted(rest.items(), key=lambda item: not item[0].startswith("val/")))
 
 
 class Wandb(WandbLogger):

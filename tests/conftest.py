@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genbench.cli.runs import quiet
+from genbench.cli.quiet import quiet
 
 os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "WANDB_MODE": "offline"}
 torch.set_num_threads(1)  # what a file of tests shares is made before `quiet_and_seeded`
@@ -19,7 +19,7 @@ torch.set_num_threads(1)  # what a file of tests shares is made before `quiet_an
 def pytest_collection_modifyitems(items):
     """A file runs in one worker, for what its tests share; the tests over all configs share nothing."""
     for item in items:
-        if item.get_closest_marker("xdist_group") or "test_every_model_keeps" in item.name:
+        if item.get_closest_marker("xdist_group") or "test_every_model_passes" in item.name:
             continue
         group = "slurm" if "slurm" in item.path.parts else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

@@ -16,8 +16,9 @@ from PIL import Image
 
 import genbench.loggers
 from genbench.callbacks import EMA, Monitor, Pictures, Quality
-from genbench.callbacks.pictures import enlarged, grid
-from genbench.loggers import Curves, Wandb, in_panels, log_table
+from genbench.core.image_grid import enlarged, grid
+from genbench.core.panels import in_panels
+from genbench.loggers import Curves, Wandb, log_table
 from tests.helpers.small import Each, run
 from tests.helpers.toy import SPEC, ToyGAN
 
@@ -221,20 +222,20 @@ def test_what_has_one_unit_shares_a_panel(tmp_path):
     names = [
         "generator/adversarial", "discriminator/real", "discriminator/d_real", "discriminator/d_fake", "generator/r1",
         "discriminator/real_accuracy", "generator/grad_norm", "images_per_second", "discriminator/grad_norm",
-        "diversity", "val/fid", "val/accuracy", "vae/kl", "vae/elbo", "vqvae/used", "vqvae/perplexity",
+        "diversity", "val/fid", "val/accuracy", "train/kl", "train/elbo", "train/codebook_usage", "train/perplexity",
     ]  # fmt: skip
     assert {title: list(labels.values()) for title, labels in in_panels(names).items()} == {
         "generator": ["adversarial", "r1"],
         "discriminator": ["real"],
-        "vae": ["kl"],
-        "probabilities and accuracies": ["d_real", "d_fake", "real_accuracy", "used"],
+        "train": ["kl"],
+        "probabilities and accuracies": ["d_real", "d_fake", "real_accuracy", "codebook_usage"],
         "gradient norms": ["generator", "discriminator"],
         "val/fid": ["fid"],
         "val/accuracy": ["accuracy"],
         "images_per_second": ["images_per_second"],
         "diversity": ["diversity"],
-        "vae/elbo": ["elbo"],
-        "vqvae/perplexity": ["perplexity"],
+        "train/elbo": ["elbo"],
+        "train/perplexity": ["perplexity"],
     }
     two = in_panels(["discriminator_a/d_real", "discriminator_b/d_real"])
     assert list(two["probabilities and accuracies"].values()) == ["discriminator_a/d_real", "discriminator_b/d_real"]

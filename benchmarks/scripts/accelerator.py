@@ -27,7 +27,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.utils.flop_counter import FlopCounterMode
 
 from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint, Monitor, StopSafely
-from genbench.cli.runs import quiet
+from genbench.cli.quiet import quiet
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.data.loader import MemorySource, TrainLoader

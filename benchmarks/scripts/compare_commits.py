@@ -37,11 +37,15 @@ from torch import Tensor
 
 # What BASE calls so -> what HEAD calls so: flags (without --), verbs, configs, columns of metrics.csv, scores, settings
 # of a protocol, keys of a record and of a checkpoint; all other names in this file are BASE's. A whole name is looked
-# for first ("data.labelled": "data.labeled"), then each part between / . and - by itself: {"quality": "validation"}
+# for first ("data.labeled": "data.labeled"), then each part between / . and - by itself: {"quality": "validation"}
 # makes --validation.samples of --quality.samples. A whole name that becomes itself keeps its parts as they are. Values
 # of flags are translated as whole words alone. A name that becomes None is one that HEAD no longer has: its flag is
 # left out, and its numbers are not compared.
-RENAMED: dict[str, str | None] = {}
+ONE = ("autoencoder", "mixture", "pixelcnn", "prior", "unet", "vae")  # names of the only optimizer of a model
+TERMS = ("bound", "codebook", "commitment", "cross_entropy", "dice", "elbo", "grad_norm", "kl", "l1", "l2", "lr", "nll",
+         "perplexity", "reconstruction")  # fmt: skip
+RENAMED: dict[str, str | None] = {f"{optimizer}/{term}": f"train/{term}" for optimizer in ONE for term in TERMS}
+RENAMED["autoencoder/used"] = "train/codebook_usage"
 
 TIMED = re.compile("per_second|seconds|memory")  # columns that no two runs have alike
 NEEDS = {"latent_mixture": "conv_autoencoder", "vq_prior": "vqvae"}  # whose checkpoint a config begins with

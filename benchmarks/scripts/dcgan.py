@@ -31,8 +31,8 @@ import torch
 from machine import RESULTS, ROOT, conditions, report
 from torch import Tensor, nn
 
-from genbench.cli.runs import quiet
-from genbench.core import checkpoint
+from genbench.cli.quiet import quiet
+from genbench.core import checkpoint_io
 from genbench.core.batch import from_uint8
 from genbench.core.files import replacing
 from genbench.data import MNIST
@@ -111,7 +111,7 @@ def genbench(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     begin += ["--quality.every_images", arguments.images, "--pictures.every_images", arguments.images]
     if not last.is_file():
         command("fit", *begin, "--max_images", arguments.images, "--runs", arguments.work)
-    elif checkpoint.read(last)["genbench"]["images_seen"] < arguments.images:
+    elif checkpoint_io.read(last)["genbench"]["images_seen"] < arguments.images:
         command("fit", "--ckpt", last)
     measure = ["evaluate", "--ckpt", last, "--protocol", PROTOCOL, "--metrics", METRICS, "--json"]
     raw, averaged = (json.loads(command(*measure, *more)) for more in (["--raw"], []))

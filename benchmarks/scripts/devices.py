@@ -47,7 +47,7 @@ def work(rank: int, world: int, cores: list[int], port: int, root: str, words: C
         Quality,
         StopSafely,
     )
-    from genbench.cli.runs import quiet
+    from genbench.cli.quiet import quiet
     from genbench.core.strategy import PlayersDDP
     from genbench.data import MNIST
     from genbench.loggers import Curves

@@ -29,7 +29,7 @@ from tests.helpers.random_inception import write_weights
 
 
 def pictures(n: int, seed: int) -> Tensor:
-    """Smooth coloured noise, uint8 [n, 3, 32, 32]."""
+    """Smooth colored noise, uint8 [n, 3, 32, 32]."""
     coarse = torch.rand(n, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
 

@@ -39,8 +39,7 @@ import yaml
 from machine import RESULTS, report
 from PIL import Image
 
-from genbench.core import checkpoint as files
-from genbench.core import history
+from genbench.core import checkpoint_io, history
 from genbench.core.files import _TEMPORARY
 from genbench.leaderboard.record import collect
 
@@ -153,12 +152,6 @@ def warm() -> None:
     import matplotlib.pyplot
     import submitit  # noqa: F401
 
-    import genbench.cli.evaluate
-    import genbench.cli.trainer
-    import genbench.evaluation.evaluate
-    import genbench.evaluation.pictures
-    import genbench.evaluation.runs  # noqa: F401
-
 
 # ---- what must be true ----------------------------------------------------------------------------------------------
 
@@ -201,7 +194,7 @@ def whole(folder: Path) -> None:
             continue
         try:
             if path.suffix == ".ckpt":
-                files.read(path)
+                checkpoint_io.read(path)
             elif path.suffix in (".png", ".gif"):
                 with Image.open(path) as picture:
                     picture.load()
@@ -231,7 +224,7 @@ def kept(before: Path, folder: Path, log: list[str]) -> None:
     need(not lost or (alone and all(name.name in ("config.yaml", "metrics.csv") for name in lost)), f"lost: {lost}")
     for name in wanted:
         if name.name == "last.ckpt" and (before / name).is_file():
-            old, new = (files.read(where / name)["genbench"]["images_seen"] for where in (before, folder))
+            old, new = (checkpoint_io.read(where / name)["genbench"]["images_seen"] for where in (before, folder))
             need(new >= old, f"{name} went back from {old} to {new} images")
 
 
@@ -245,7 +238,7 @@ def curve_so_far(after: Path, folder: Path) -> None:
     for run in runs(folder):
         last = run / "checkpoints" / "last.ckpt"
         if last.is_file() and (run / "metrics.csv").is_file():
-            seen = files.read(last)["genbench"]["images_seen"]
+            seen = checkpoint_io.read(last)["genbench"]["images_seen"]
             there, peace = (
                 [row for row in rows(one) if int(row["images_seen"]) <= seen]
                 for one in (run, after / run.relative_to(folder))
@@ -281,7 +274,7 @@ def equal(peace: Path, folder: Path, *, pictures: bool = True) -> None:
         names = {p.name for p in theirs.glob("checkpoints/*")}
         need({p.name for p in ours.glob("checkpoints/*")} == names, f"checkpoints of {ours.name} are not {names}")
         for name in names:
-            a, b = (files.read(one / "checkpoints" / name) for one in (ours, theirs))
+            a, b = (checkpoint_io.read(one / "checkpoints" / name) for one in (ours, theirs))
             for part in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "genbench"):
                 found = next(differences(a.get(part), b.get(part)), None)
                 need(found is None, f"{ours.name}/{name}: {part}{found}")

@@ -14,7 +14,7 @@ from lightning import Callback, Trainer
 from machine import RESULTS, SILENT, report
 
 from genbench.callbacks import EMA, Acceleration, Balance, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
-from genbench.cli.runs import quiet
+from genbench.cli.quiet import quiet
 from genbench.data import MNIST
 from genbench.loggers import Curves
 from genbench.models import VAE

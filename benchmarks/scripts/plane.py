@@ -26,8 +26,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import genbench
-from genbench.callbacks.pictures import enlarged, picture
 from genbench.core.batch import from_stored, to_stored
+from genbench.core.image_grid import enlarged, picture
 from genbench.core.module import GenerativeModule
 from genbench.data import MNIST
 from genbench.evaluation import extractors
@@ -57,17 +57,17 @@ def change(images: Tensor, step: float) -> Tensor:
 def measure(model: GenerativeModule, real: Tensor, judge: Any) -> tuple[dict[str, float], Tensor]:
     """Smoothness of a decoder, and its plane: images [TILES · TILES, C, H, W]."""
     z = torch.cat([model.encode(x) for x in real.split(500)])
-    centre, unit = z.mean(0), z.std(0)
+    center, unit = z.mean(0), z.std(0)
 
     def decode(codes: Tensor) -> Tensor:  # in units, [..., 2]
-        flat = (centre + unit * codes.reshape(-1, 2)).split(1000)
+        flat = (center + unit * codes.reshape(-1, 2)).split(1000)
         return torch.cat([model.decode(part) for part in flat]).unflatten(0, codes.shape[:-1])
 
     fine, coarse = torch.linspace(-REACH, REACH, FINE), torch.linspace(-REACH, REACH, TILES)
     lines = torch.stack([torch.stack(torch.meshgrid(coarse, fine, indexing="ij"), -1)] * 2)  # [2, TILES, FINE, 2]
     lines[1] = lines[1].flip(-1)  # across, and down
     steps = change(decode(lines), (fine[1] - fine[0]).item()).flatten()
-    ends = ((z - centre) / unit)[:400].view(2, 200, 1, 2)
+    ends = ((z - center) / unit)[:400].view(2, 200, 1, 2)
     share = torch.linspace(0, 1, 21)[:, None]
     length = (ends[1] - ends[0]).norm(dim=-1) / 20
     paths = change(decode(ends[0] + share * (ends[1] - ends[0])), 1) / length

@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for case, seeds, channels in (
-        ("4 seeds of a config, colour", 4, 3), ("every config alone, colour", 1, 3), ("every config alone, grey", 1, 1),
+        ("4 seeds of a config, color", 4, 3), ("every config alone, color", 1, 3), ("every config alone, gray", 1, 1),
     ):  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             runs = fill(Path(folder, "runs"), arguments.runs // seeds, seeds, channels=channels)

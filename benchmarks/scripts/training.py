@@ -33,7 +33,7 @@ from genbench.callbacks import (
     Quality,
     StopSafely,
 )
-from genbench.cli.runs import quiet
+from genbench.cli.quiet import quiet
 from genbench.data import MNIST
 from genbench.data.loader import TrainLoader
 from genbench.loggers import Curves

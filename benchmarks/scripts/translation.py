@@ -3,11 +3,11 @@
     python benchmarks/scripts/translation.py sharpness LABEL=CHECKPOINT ... --data '{class_path: ..., init_args: {...}}'
     python benchmarks/scripts/translation.py threshold
 
-Sharpness is the energy of gradients, the mean square of the differences between neighbouring pixels in [-1, 1], of what
-a model makes of test images, over that of the true images: 1 is as sharp as they are. It is taken of the colours alone
-too, since the brightness of a coloured picture is given.
+Sharpness is the energy of gradients, the mean square of the differences between neighboring pixels in [-1, 1], of what
+a model makes of test images, over that of the true images: 1 is as sharp as they are. It is taken of the colors alone
+too, since the brightness of a colored picture is given.
 
-The threshold is on a pixel's distance in colour from the median of its image, the best of 64 on training images; a
+The threshold is on a pixel's distance in color from the median of its image, the best of 64 on training images; a
 pixel above it is of the image's shape, which it is told: a network must find that out.
 """
 
@@ -61,14 +61,14 @@ def sharpness(arguments: argparse.Namespace) -> None:
         row = {"model": label, "images seen": model.images_seen}
         row["gradient energy"] = round(energy(made) / energy(true), 3)
         if true.shape[1] == 3:
-            row["of colours alone"] = round(energy(chroma(made)) / energy(chroma(true)), 3)
+            row["of colors alone"] = round(energy(chroma(made)) / energy(chroma(true)), 3)
         row["psnr"] = round(psnr(made, true).mean().item(), 2)
         rows.append(row)
     report(f"Sharpness on {len(true):,} test images of {data.name}", rows, arguments.out or RESULTS / "sharpness.json")
 
 
 def distances(x: Tensor) -> Tensor:
-    """Images [N, 3, H, W] -> distance of each pixel from the median colour of its image, [N, H, W]."""
+    """Images [N, 3, H, W] -> distance of each pixel from the median color of its image, [N, H, W]."""
     return (x - x.flatten(2).median(2).values[..., None, None]).norm(dim=1)
 
 

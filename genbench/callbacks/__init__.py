@@ -7,8 +7,8 @@ from genbench.callbacks.checkpoint import Checkpoint
 from genbench.callbacks.codebook import Codebook
 from genbench.callbacks.ema import EMA
 from genbench.callbacks.monitor import Monitor
-from genbench.callbacks.pictures import Pictures
 from genbench.callbacks.quality import Quality
+from genbench.callbacks.sample_logger import Pictures
 
 __all__ = [
     "EMA",

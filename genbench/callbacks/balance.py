@@ -1,4 +1,4 @@
-"""Whether the two players of a game are a match for each other, and whether the samples are as various as the data."""
+"""Whether generator and discriminator are in balance, and whether the samples are as diverse as the data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genbench.core.capabilities import Samples
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
-PLAYERS = ("discriminator", "critic")  # whoever of these plays makes the training a game
+PLAYERS = ("discriminator", "critic")  # a model that has one of these optimizers is adversarial
 N = 64  # samples, and real images, that diversity is measured on
 
 
@@ -40,12 +40,12 @@ class Spell:
 
 
 class Balance(Callback, metaclass=Checked):
-    """Watches a game of a generator and a `discriminator` or `critic`, logs `diversity`, and says what goes wrong.
+    """Watches adversarial training with a `discriminator` or `critic`, logs `diversity`, and says what goes wrong.
 
     Verdicts follow from the terms that the discriminator logs, as `Monitor` reads them: `d_real` and `d_fake`, the mean
     probability of being real that it gives to real images, D(x), and to samples, D(G(z)); `real_accuracy` and
     `fake_accuracy`, the shares that it tells right. A Wasserstein critic gives no probabilities and logs none of these:
-    of such a game only `diversity` is known.
+    of such a model only `diversity` is known.
 
     `diversity` is the total variance of 64 samples (always of the same seeds, by the weights as trained and not their
     averages) over that of 64 images of the validation split: 1 is as various as the data, 0 is one image over and over.
@@ -94,13 +94,14 @@ class Balance(Callback, metaclass=Checked):
             for logger in trainer.loggers:
                 logger.log_metrics({"diversity": diversity}, step=module.images_seen)
             if self._lasted("collapsed", diversity < self.collapsed, module):
-                augmented = [("augmentation", "game.augment '[colour, translation]'")]  # of images, not of points
+                # of images, not of points
+                augmented = [("augmentation", "adversarial.augment '[color, translation]'")]
                 said.append(
                     f"warning: the samples have collapsed at {module.images_seen:,} images seen: their variance is "
                     f"{diversity:.3g} of the data's, so the generator makes much the same of every z. What may help: "
                     + _advice(
                         module, *(augmented if len(module.spec.shape) == 3 else []),
-                        ("a gradient penalty", "game.gradient_penalty 10"), ("R1", "game.r1 1"),
+                        ("a gradient penalty", "adversarial.gradient_penalty 10"), ("R1", "adversarial.r1 1"),
                     )
                 )  # fmt: skip
         for line in said:
@@ -123,8 +124,8 @@ class Balance(Callback, metaclass=Checked):
                 f"warning: the {player} has won {at}; the generator learns little from it. What may help: "
                 + _advice(
                     module, ("a lower learning rate for it", _half_the_rate(module, player)),
-                    ("label smoothing", "game.smoothing 0.9"), ("instance noise", "game.instance_noise 0.1"),
-                    ("R1", "game.r1 1"),
+                    ("label smoothing", "adversarial.smoothing 0.9"),
+                    ("instance noise", "adversarial.instance_noise 0.1"), ("R1", "adversarial.r1 1"),
                 )
             )  # fmt: skip
         if self._lasted("lost", lost, module):
@@ -132,13 +133,13 @@ class Balance(Callback, metaclass=Checked):
                 f"warning: the generator has won {at}; the {player} takes samples for real, and what it teaches is "
                 "worth little. What may help: "
                 + _advice(
-                    module, (f"more steps of the {player}", "game.discriminator_steps 2"),
+                    module, (f"more steps of the {player}", "adversarial.discriminator_steps 2"),
                     ("a lower learning rate for the generator", _half_the_rate(module, "generator")),
                 )
             )  # fmt: skip
         if self._lasted("rests", rests, module):
             said.append(
-                f"note: D rests at 1/2 {at}. That is the game's equilibrium, or a {player} that has learnt nothing: "
+                f"note: D rests at 1/2 {at}. That is the equilibrium, or a {player} that has learned nothing: "
                 "the samples tell which."
             )
         return said
@@ -177,23 +178,23 @@ def _half_the_rate(module: GenerativeModule, player: str) -> str:
 
 
 def _advice(module: GenerativeModule, *remedies: tuple[str, str]) -> str:
-    """What to try, each with its flag where the model has such an argument; not what its game has or refuses."""
-    game = getattr(module, "game", None)
+    """What to try, each with its flag where the model has such an argument; not what its settings have or refuse."""
+    settings = getattr(module, "adversarial", None)
     named = []
     for what, flag in remedies:
-        setting = flag.partition(" ")[0].rpartition("game.")[2]
-        if game is not None and _pointless(game, setting):
+        setting = flag.partition(" ")[0].rpartition("adversarial.")[2]
+        if settings is not None and _pointless(settings, setting):
             continue
-        if game is not None and setting == "discriminator_steps":
-            flag = f"game.discriminator_steps {2 * game.discriminator_steps}"
-            if game.generator_steps > 1:
-                what, flag = "fewer steps of its own", "game.generator_steps 1"
+        if settings is not None and setting == "discriminator_steps":
+            flag = f"adversarial.discriminator_steps {2 * settings.discriminator_steps}"
+            if settings.generator_steps > 1:
+                what, flag = "fewer steps of its own", "adversarial.generator_steps 1"
         named.append(f"{what} (`--model.{flag}`)" if flag.partition(".")[0] in module.hparams else what)
     return " or ".join(filter(None, [", ".join(named[:-1]), named[-1] if named else "other networks"])) + "."
 
 
-def _pointless(game: Any, setting: str) -> bool:
-    """Whether a game has this already, or refuses it."""
+def _pointless(settings: Any, setting: str) -> bool:
+    """Whether the settings have this already, or refuse it."""
     if setting == "smoothing":
-        return game.smoothing < 1 or not game.objective.smooths
-    return setting in ("instance_noise", "r1", "gradient_penalty", "augment") and bool(getattr(game, setting))
+        return settings.smoothing < 1 or not settings.objective.smooths
+    return setting in ("instance_noise", "r1", "gradient_penalty", "augment") and bool(getattr(settings, setting))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lightning import Callback
 
 from genbench.callbacks.quality import Quality
-from genbench.core import checkpoint as files
+from genbench.core import checkpoint_io
 from genbench.core.arguments import Checked
 from genbench.core.errors import Interrupted, UserError
 from genbench.core.module import GenerativeModule
@@ -54,7 +54,7 @@ class Checkpoint(Callback, metaclass=Checked):
         return Path(trainer.default_root_dir) / "checkpoints"
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
-        trainer.strategy.checkpoint_io = files.AtomicCheckpointIO()
+        trainer.strategy.checkpoint_io = checkpoint_io.AtomicCheckpointIO()
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
         if trainer.ckpt_path is not None:
@@ -69,7 +69,7 @@ class Checkpoint(Callback, metaclass=Checked):
             for name in [*self._names, "last.ckpt"]:
                 path = folder / name
                 if not path.exists() or (name == "last.ckpt" and not path.samefile(begun)):
-                    files.copy(begun, path)
+                    checkpoint_io.copy(begun, path)
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
@@ -129,7 +129,7 @@ class Checkpoint(Callback, metaclass=Checked):
         trainer.save_checkpoint(first, weights_only=False)
         if trainer.is_global_zero:
             for path in others:
-                files.copy(first, path)
+                checkpoint_io.copy(first, path)
         self._saved_at = module.images_seen
 
     def state_dict(self) -> dict[str, Any]:

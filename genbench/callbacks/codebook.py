@@ -14,8 +14,8 @@ from genbench.core.units import Images
 
 
 class Codebook(Callback, metaclass=Checked):
-    """Says when most of a codebook has died, from what the model logs: `used`, the share of codes that are used at
-    least a tenth as often as an even share, and `perplexity`. Models without a codebook are left alone.
+    """Warns when most vectors of a codebook are dead, from what the model logs: `codebook_usage`, the fraction that is
+    used at least a tenth as often as under uniform use, and `perplexity`. Does nothing for models without a codebook.
 
     Args:
         patience_images: How long it must last before it is said; and again only after it has been away for as long
@@ -36,13 +36,14 @@ class Codebook(Callback, metaclass=Checked):
             return
         self._read_at = monitor.read_at
         terms = {name.rpartition("/")[2]: value for name, value in monitor.terms.items()}
-        if "used" not in terms or not self._spell.lasted(terms["used"] < self.dead, module.images_seen):
+        usage = terms.get("codebook_usage")
+        if usage is None or not self._spell.lasted(usage < self.dead, module.images_seen):
             return
-        remedies = [f"fewer codes (`--model.codes {max(2, codes // 4)}`)"]
-        if getattr(module, "revive_every", 0) is None:
-            remedies.insert(0, "revival of those that are not (`--model.revive_every 10k`)")
+        remedies = [f"fewer codes (`--model.num_embeddings {max(2, codes // 4)}`)"]
+        if getattr(module, "restart_dead_codes", 0) is None:
+            remedies.insert(0, "restarting the others (`--model.restart_dead_codes 10k`)")
         monitor.say(
-            f"warning: the codebook has died at {module.images_seen:,} images seen: {terms['used']:.2%} of its {codes} "
+            f"warning: the codebook has died at {module.images_seen:,} images seen: {usage:.2%} of its {codes} "
             f"codes are in use (perplexity {terms['perplexity']:.3g}), and reconstructions are no better than so few "
             f"allow. What may help: {' or '.join(remedies)}."
         )

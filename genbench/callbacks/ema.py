@@ -17,7 +17,7 @@ from genbench.core.units import Images
 
 
 class EMA(Callback, metaclass=Checked):
-    """Averages the weights of `module.averaged`, copies their buffers, and puts them in place wherever a model is
+    """Averages the weights of `module.ema`, copies their buffers, and puts them in place wherever a model is
     judged: validation, samples, `genbench.load`. Raw and averaged weights both stand in every checkpoint.
 
     Args:
@@ -53,7 +53,7 @@ class EMA(Callback, metaclass=Checked):
     def _raw(self, module: GenerativeModule) -> dict[str, Tensor]:
         return {
             f"{name}.{key}": value
-            for name in module.averaged
+            for name in module.ema
             for key, value in getattr(module, name).state_dict(keep_vars=True).items()
         }
 

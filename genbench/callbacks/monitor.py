@@ -18,6 +18,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from genbench.callbacks.budget import Budget
+from genbench.core import renamed
 from genbench.core.arguments import Checked, Weight
 from genbench.core.errors import UserError
 from genbench.core.history import Unreadable
@@ -62,10 +63,10 @@ class Monitor(Callback, metaclass=Checked):
         self.read_at = 0
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        unread = module.read_terms(reset=False)
+        unread, cls = module.read_terms(reset=False), f"{type(module).__module__}.{type(module).__qualname__}"
         for logger in trainer.loggers:
             if isinstance(logger, Curves):  # what a stopped run logged after its last checkpoint is run again
-                logger.cut(module.images_seen, unread)
+                logger.cut(module.images_seen, unread, lambda name: renamed.column(name, cls))
         curves = next((x for x in trainer.loggers if isinstance(x, Curves)), None)
         for logger in trainer.loggers:
             if isinstance(logger, Wandb) and curves is not None and module.images_seen:

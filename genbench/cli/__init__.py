@@ -24,7 +24,7 @@ VERBS = {
     "leaderboard": ("leaderboard", "rank what was evaluated: [FOLDER ...] --by fid --data NAME --format markdown"),
     "report": ("report", "write boards, curves, pictures and configs into one page: [FOLDER ...] --out report.html"),
     "fetch": ("fetch", "bring data sets and extractor weights to the data root ahead of time: [NAME ...]"),
-    "check": ("check", "run the promises that every model must keep: --config NAME|FILE"),
+    "check": ("check", "run the contract tests of a model: --config NAME|FILE"),
 }
 
 
@@ -121,7 +121,7 @@ def sentence(error: BaseException) -> str | None:
         named = str(error.filename)
         return f"{named if len(named) <= 100 else named[:97] + '...'}: {error.strerror}. Give another path."
     if type(error).__name__ == "ArgumentError":
-        from genbench.cli.compose import explained
+        from genbench.cli.parser_errors import explained
 
         return explained(str(error))
     cause = error

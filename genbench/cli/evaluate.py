@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from genbench.cli import configs
-from genbench.cli.arguments import Arguments
-from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of, usable_device
+from genbench.cli.evaluate_data import data_of, options_of, root_of, split_flags
+from genbench.cli.flags import Arguments, find_checkpoint, import_modules, usable_device
+from genbench.cli.quiet import quiet
+from genbench.cli.run_folders import run_of
 from genbench.core import yaml_file
 from genbench.core.errors import UserError, did_you_mean, refuse_below
 from genbench.core.files import refuse_unwritable
@@ -48,7 +50,9 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
     how.add_argument("--size", type=int, metavar="N", help="bring images of --images and --reference to squares")
     how.add_argument("--channels", type=int, choices=(1, 3), help="and to gray or RGB")
-    how.add_argument("--fit", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)")
+    how.add_argument(
+        "--resize-mode", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)"
+    )
     how.add_argument("--enlarge", action="store_true", default=None, help="scale up those that are smaller")
     how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of scores")
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
@@ -165,29 +169,28 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     import genbench.data
     import genbench.models  # noqa: F401  so that our own classes are known
     from genbench.cli.sample import own_options
-    from genbench.core import checkpoint as files
-    from genbench.core import ranks
-    from genbench.evaluation import runs
+    from genbench.core import checkpoint_io, ranks
+    from genbench.evaluation import checkpoint_facts
     from genbench.evaluation.evaluate import evaluate, silent
+    from genbench.evaluation.galleries import Gallery
     from genbench.evaluation.images import open_images, open_reference
-    from genbench.evaluation.pictures import Pictures
     from genbench.evaluation.statistics import Statistics
-    from genbench.suites.folder import about
+    from genbench.suites.suite_folder import about
 
-    images_flags, more = _split(more, "--images.")
-    reference_flags, more = _split(more, "--reference.")
-    data_flags, own = _split(more, "--data.")
-    images_options = _options("--images", arguments.images, images_flags)
-    reference_options = _options("--reference", arguments.reference, reference_flags)
+    images_flags, more = split_flags(more, "--images.")
+    reference_flags, more = split_flags(more, "--reference.")
+    data_flags, own = split_flags(more, "--data.")
+    images_options = options_of("--images", arguments.images, images_flags)
+    reference_options = options_of("--reference", arguments.reference, reference_flags)
     config: dict[str, Any] = {}
     run = training = trained_on = None
     named_by_user = False
     out = arguments.runs / "records"
     if arguments.ckpt:
         path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
-        contents = files.read(path)
-        subject: Any = files.rebuild(contents, path, raw=arguments.raw)
-        run, training = runs.facts(contents, path, raw=arguments.raw)
+        contents = checkpoint_io.read(path)
+        subject: Any = checkpoint_io.rebuild(contents, path, raw=arguments.raw)
+        run, training = checkpoint_facts.facts(contents, path, raw=arguments.raw)
         run |= about(run_of(path))
         config, trained_on = run["config"], contents.get("data")
         out = (run_of(path) or path.parent) / "records"
@@ -207,7 +210,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     protocol = protocols.load(arguments.protocol or config.get("protocol") or "fid10k-test").changed(
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
-        size=arguments.size, channels=arguments.channels, fit=arguments.fit, enlarge=arguments.enlarge,
+        size=arguments.size, channels=arguments.channels, resize_mode=arguments.resize_mode, enlarge=arguments.enlarge,
         kid_subset_size=arguments.kid_subset_size,
     )  # fmt: skip
     count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)
@@ -216,12 +219,12 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     data = (
         open_reference(arguments.reference, **reference_options)
         if arguments.reference
-        else _data(arguments.data, data_flags, trained_on, _root_of(config), named_by_user)
+        else data_of(arguments.data, data_flags, trained_on, root_of(config), named_by_user)
     )
     if arguments.reference and not isinstance(data, Statistics):
         _refuse_large_subsets(arguments.kid_subset_size, len(data), "to compare with")
     subject, data = _in_one_range(subject, data, ((trained_on or {}).get("arguments") or {}).get("range"))
-    pictures = Pictures()
+    pictures = Gallery()
     record = evaluate(
         subject, data, protocol, weights=arguments.weights, sampling=options, run=run, training=training,
         name=name, device=usable_device(arguments.device), batch_size=arguments.batch_size,
@@ -246,32 +249,6 @@ def _in_one_range(subject: Any, data: Any, trained: str | None) -> tuple[Any, An
         if range.only is not None and range.only == subject.range.only:
             subject = subject.by(range, data.name)
     return subject, data
-
-
-def _options(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
-    """What flags such as `--images.key` say of how a path is read: arguments of the data set that reads it."""
-    from inspect import signature
-
-    from jsonargparse import ArgumentParser
-
-    from genbench.data.base import ImageData
-    from genbench.evaluation.images import reader_of
-
-    if not given:
-        return {}
-    if path is None:
-        raise UserError(f"`{given[0]}` belongs to `{flag} PATH`, which was not given.")
-    reader = reader_of(path)
-    of_training = {*signature(ImageData.__init__).parameters, "path", "labels", "labels_key", "test_size"}
-    parser = ArgumentParser(exit_on_error=False)
-    known = parser.add_class_arguments(reader, flag.removeprefix("--"), skip=of_training - {"self", "range", "window"})
-    for flag_given in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
-        name = flag_given.partition(".")[2]
-        if name in protocols.PREPARATION:
-            raise UserError(f"There is no option {flag_given}: `--{name}` is of all images that are read from files.")
-        if flag_given.removeprefix("--") not in known:
-            raise UserError(f"There is no option {flag_given} for {path}; there are --{', --'.join(known)}.")
-    return vars(getattr(parser.parse_args(given), flag.removeprefix("--")))
 
 
 def _hand_over(record: Any, pictures: Any, out: Path, arguments: argparse.Namespace) -> None:
@@ -313,81 +290,6 @@ def _refuse_large_subsets(size: int | None, count: int, whose: str) -> None:
         )
 
 
-def _split(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
-    """Flags that begin so, and all others."""
-    data: list[str] = []
-    other: list[str] = []
-    into = other
-    for argument in more:
-        if argument.startswith("--"):
-            into = data if argument.startswith(prefix) else other
-        into.append(argument)
-    return data, other
-
-
-def _root_of(config: dict[str, Any]) -> str | None:
-    """Where the run's data lay, if it is still there."""
-    data = config.get("data")
-    root = ((data.get("init_args") or {}) if isinstance(data, dict) else {}).get("root")
-    return root if root and Path(root).expanduser().is_dir() else None
-
-
-def _data(
-    name: str | None,
-    flags: list[str],
-    trained_on: dict[str, Any] | None,
-    root: str | None = None,
-    named_by_user: bool = False,
-) -> Any:
-    """The DataModule that was asked for, or the one that the model was trained on with what the flags change.
-
-    named_by_user  whether its class is from a config: a checkpoint's must be loaded already, since it causes no import
-    """
-    import numpy as np
-    from jsonargparse import ArgumentParser
-
-    import genbench.data
-    from genbench.data.base import ImageData
-    from genbench.data.module import DataModule
-    from genbench.data.ranges import for_other_files, refuse_unlike
-    from genbench.evaluation.runs import data_class
-
-    kept: list[str] = []
-    other_files = False  # than those of the training, in its range
-    if name is None:
-        if trained_on is None:
-            raise UserError(
-                "What to compare with is not known: give `--data NAME` (such as MNIST, CIFAR10, ImageFolder with "
-                "--data.path) or `--reference PATH`."
-            )
-        name = trained_on["class"]
-        if not named_by_user:
-            data_class(name)
-        stored, changed = dict(trained_on["arguments"]), {flag.partition("=")[0] for flag in flags}
-        if changed & {"--data.range", "--data.window"}:
-            stored["range"] = stored["window"] = None
-        elif not named_by_user and "--data.path" in changed:
-            other_files = True
-            stored["range"] = for_other_files(stored.get("range"))
-        for key, value in stored.items():
-            if value is not None and key != "root":
-                kept += [f"--data.{key}={json.dumps(value) if not isinstance(value, str) else value}"]
-        if root:
-            kept.append(f"--data.root={root}")
-    elif "." not in name and name not in genbench.data.__all__:
-        known = sorted(genbench.data.__all__)
-        raise UserError(f"There is no data set '{name}'; there are {', '.join(known)}.{did_you_mean(name, known)}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--data", type=DataModule)
-    data = parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data
-    if other_files and isinstance(data, ImageData):
-        train = data.split("train")
-        for split, trained in zip((train, train.source or train.other), data.ranges(train), strict=True):
-            if split is not None:
-                refuse_unlike(next(iter(split.pictures(np.array([0])))), trained, split.name(0))
-    return data
-
-
 def _bars(items: Iterable, title: str) -> Iterable:
     from rich.console import Console
     from rich.progress import track
@@ -402,7 +304,7 @@ def show(record: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from genbench.leaderboard.formats import bound_sign
+    from genbench.leaderboard.columns import bound_sign
 
     console = Console(highlight=False, soft_wrap=True)
     protocol, run = record.protocol, record.run or {}

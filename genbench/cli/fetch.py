@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from genbench.cli.arguments import Arguments
+from genbench.cli.flags import Arguments
 from genbench.core.errors import UserError, did_you_mean
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from genbench.cli import configs
 from genbench.cli.compose import Command, read_command
+from genbench.cli.flags import find_checkpoint, import_modules
 from genbench.cli.help import help_page
-from genbench.cli.runs import find_checkpoint, import_modules, quiet, run_of
+from genbench.cli.quiet import quiet
+from genbench.cli.run_folders import run_of
 from genbench.core import yaml_file
 from genbench.core.errors import Interrupted, UserError
 
@@ -64,9 +66,9 @@ def with_configs(verb: str, argv: list[str]) -> Command:
 
 def _config_in(path: Path) -> dict[str, Any]:
     """The config that a checkpoint holds; empty if it holds none, being of a script of one's own."""
-    from genbench.core import checkpoint
+    from genbench.core import checkpoint_io
 
-    return (checkpoint.read(path).get("run") or {}).get("config") or {}
+    return (checkpoint_io.read(path).get("run") or {}).get("config") or {}
 
 
 def _names_model(text: dict[str, Any]) -> bool:

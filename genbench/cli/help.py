@@ -32,7 +32,7 @@ Optimization
   --model.schedule CLASS        learning-rate schedule
   --model.accumulate N          add up the gradients of N batches
   --model.clip_norm X           clip each player's gradient
-  --model.game.r1 X             of GANs: objective, penalties, augmentation, ...
+  --model.adversarial.r1 X      of GANs: objective, penalties, augmentation, ...
   --ema.halflife 10k            of the moving average of weights, in images
 
 While it trains

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 
-from genbench.cli.arguments import Arguments
+from genbench.cli.flags import Arguments
 from genbench.core.errors import UserError, did_you_mean
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
@@ -41,12 +41,13 @@ def main(verb: str, argv: list[str]) -> int:
 
     from genbench.leaderboard import formats
     from genbench.leaderboard.board import boards
+    from genbench.leaderboard.columns import printable
     from genbench.leaderboard.record import collect
 
     folders = arguments.folders or [folder for folder in ("runs",) if os.path.isdir(folder)]
     records, skipped = collect(folders)
     for path, reason in skipped:
-        print(formats.printable(f"skipped {path}: {reason}."), file=sys.stderr)
+        print(printable(f"skipped {path}: {reason}."), file=sys.stderr)
     if not records:
         raise UserError(
             f"There is no record in {', '.join(folders) or 'runs'}. Make one with `python -m genbench evaluate --ckpt "

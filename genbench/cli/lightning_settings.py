@@ -13,7 +13,7 @@ from lightning import Trainer
 from lightning.pytorch import callbacks
 
 from genbench import callbacks as ours
-from genbench.cli.compose import find_class
+from genbench.cli.settable import find_class
 from genbench.core.errors import UserError
 
 # in place of Trainer's own defaults: our callbacks do these, counted in images

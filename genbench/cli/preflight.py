@@ -6,13 +6,8 @@ Everything here is bounded: it reads what training reads anyway, looks at a few 
 from __future__ import annotations
 
 import copy
-import errno
-import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +15,18 @@ import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from genbench.callbacks import EMA, Budget, Checkpoint, Quality
-from genbench.cli.runs import is_first_process
+from genbench.callbacks import Budget, Checkpoint, Quality
+from genbench.cli import disk
+from genbench.cli.run_folders import is_first_process
 from genbench.core.capabilities import Classifies
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.data.base import ImageData, Split, StreamSource
+from genbench.data.base import ImageData
 from genbench.data.layouts import listed
 from genbench.data.loader import Unpaired, finish
 from genbench.data.module import DataModule
 from genbench.data.ranges import Range, Seen
+from genbench.data.streams import Split, StreamSource
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.expected import Held, expected
@@ -59,13 +56,13 @@ def check(
     """
     measured_by = protocols.load(protocol)
     if len(model.spec.shape) == 1:  # a step would refuse augmentation, after the run's folder has changed
-        for changes in (getattr(getattr(model, "game", None), "augment", ()), getattr(model, "transforms", ())):
+        for changes in (getattr(getattr(model, "adversarial", None), "augment", ()), getattr(model, "transforms", ())):
             augmented(torch.zeros(1, *model.spec.shape), changes, model.draw)
     if not is_first_process():
         return  # the others would say the same
     folder = Path(trainer.default_root_dir)
-    refuse_unwritable(folder)
-    notes = room(trainer, model, folder)
+    disk.refuse_unwritable(folder)
+    notes = disk.room(trainer, model, folder)
     if isinstance(data, DataModule):
         with torch.random.fork_rng([]):  # networks that judge draw their first weights
             notes += _look_ahead(trainer, model, data, measured_by)
@@ -143,7 +140,7 @@ def training_images(model: GenerativeModule, data: DataModule) -> None:
     label = held.label
     if label is None or not classes:
         return
-    least = -1 if getattr(data, "labelled", None) is not None else 0
+    least = -1 if getattr(data, "labeled", None) is not None else 0
     if int(label.min()) < least or int(label.max()) >= len(classes):
         raise UserError(
             f"{data.name} has {len(classes)} classes, and the labels of its training images go from {int(label.min())} "
@@ -343,20 +340,6 @@ def testing(protocol: Protocol, model: GenerativeModule, data: DataModule) -> tu
     return " and ".join(reasons), " ".join(flags)
 
 
-def measuring(protocol: str, model: GenerativeModule, data: LightningDataModule, checkpoint: str) -> str:
-    """The command that measures a trained model, such as works on this machine now."""
-    if not isinstance(data, DataModule):  # which a checkpoint does not keep
-        return f"python -m genbench evaluate --ckpt {checkpoint} --data NAME{imports(model)}"
-    flags = testing(protocols.load(protocol), model, data)[1]
-    return f"python -m genbench test --ckpt {checkpoint} {flags}".strip() + imports(model, data)
-
-
-def imports(*parts: object) -> str:
-    """The flags that a command needs to know the classes of a user's own, such as ` --import my.module`."""
-    modules = dict.fromkeys(type(part).__module__ for part in parts)
-    return "".join(f" --import {name}" for name in modules if name.partition(".")[0] != "genbench")
-
-
 def _split_fault(protocol: Protocol, model: GenerativeModule, data: DataModule) -> str | None:
     stage = protocol.split
     if isinstance(data, ImageData) and stage in data.own_splits and stage != "train" and hasattr(data, "missing"):
@@ -372,91 +355,3 @@ def _split_fault(protocol: Protocol, model: GenerativeModule, data: DataModule) 
     except UserError as error:
         return str(error).rstrip(".")
     return None if None in scores.values() else next(iter(scores.values()))
-
-
-# ---- disk -----------------------------------------------------------------------------------------------------------
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Raise UserError where nothing can be written to the run's folder, or it cannot be made."""
-    for place in (folder, folder / "checkpoints"):
-        there = _there(place)
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            raise UserError(
-                f"The run cannot be written to {folder}: {there} is {_why(there, error)}. Give another folder with "
-                "`--runs`."
-            ) from error
-
-
-def _why(there: Path, error: OSError) -> str:
-    return "not a folder" if not there.is_dir() else f"not writable ({error.strerror})"
-
-
-def _there(path: Path) -> Path:
-    """The path, or the nearest above it that is there."""
-    path = path.absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
-def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
-    """Whether the disk has room for the checkpoints that are planned; what a user must know of it.
-
-    Raises:
-        UserError: there is not even room for the last and the best one, and for one that is being written.
-    """
-    saver = next((c for c in trainer.callbacks if isinstance(c, Checkpoint)), None)
-    if saver is None:
-        return []
-    size = checkpoint_bytes(model, averaged=any(isinstance(c, EMA) and c.enabled for c in trainer.callbacks))
-    size *= {"64-true": 2, "16-true": 0.5, "bf16-true": 0.5}.get(str(trainer.precision), 1)
-    free = shutil.disk_usage(_there(folder)).free
-    names = ("last.ckpt", "best.ckpt") if trainer.limit_val_batches else ("last.ckpt",)
-    missing = sum(not (folder / "checkpoints" / name).exists() for name in names)
-    need = (missing + 1) * size
-    if free < need:
-        raise UserError(
-            f"The disk of {folder} has {_megabytes(free)} free, and this run needs about {_megabytes(need)}: "
-            f"{_megabytes(size)} for each checkpoint that is to be there, and as much for the one that is being "
-            "written. Free some of it, or name a folder on another disk with `--runs`."
-        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as which a suite stops, and does not go on to others
-    budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), 0)
-    kept = budget // saver.keep_every if saver.keep_every else 0
-    if free < need + kept * size:
-        return [
-            f"checkpoint.keep_every is {saver.keep_every:,}, which keeps {kept} checkpoints of about "
-            f"{_megabytes(size)}, and the disk of {folder} has {_megabytes(free)} free."
-        ]
-    return []
-
-
-def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:
-    """About the size of a checkpoint: weights, their averages, and what the optimizers keep of each parameter."""
-
-    def size(tensors: Iterable[torch.Tensor]) -> int:
-        return sum(t.numel() * t.element_size() for t in tensors)
-
-    total = size(model.state_dict().values())
-    if averaged:
-        total += sum(size(getattr(model, name).state_dict().values()) for name in model.averaged)
-    for player, optimizer in model._optimizers.items():
-        total += _moments(optimizer) * size(model.parameters_of(player))
-    return total + 50_000  # the config, and the names of all tensors
-
-
-def _moments(optimizer: dict[str, Any]) -> int:
-    """Numbers that an optimizer keeps for each parameter; Adam's two for one that is not known."""
-    name = str(optimizer.get("class_path")).rpartition(".")[2]
-    if name in ("SGD", "Adagrad", "Muon"):
-        return 0 if name == "SGD" and not optimizer.get("momentum") else 1
-    if name == "RMSprop":
-        return 1 + bool(optimizer.get("momentum")) + bool(optimizer.get("centered"))
-    return 0 if name == "Adafactor" else 2 + bool(optimizer.get("amsgrad"))
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e6:.2g} MB"

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from genbench.cli.arguments import Arguments
+from genbench.cli.flags import Arguments
 from genbench.core.errors import UserError
 
 
@@ -28,9 +28,9 @@ def main(verb: str, argv: list[str]) -> int:
     _refuse_unwritable(arguments.out)
 
     from genbench.core.files import write
-    from genbench.leaderboard.formats import printable
+    from genbench.leaderboard.columns import printable
     from genbench.leaderboard.record import located
-    from genbench.report.report import report
+    from genbench.report.page import report
 
     folders = arguments.folders or [folder for folder in ("runs",) if os.path.isdir(folder)]
     found, skipped = located(folders)
@@ -51,7 +51,7 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _refuse_unwritable(out: Path) -> None:
-    """Now, and not after the work; `write` would make a folder that was misspelt."""
+    """Now, and not after the work; `write` would make a folder that was misspelled."""
     from genbench.core.files import kind_of
 
     if out.exists() and not out.is_file() and not out.is_dir():

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from genbench.core.arguments import same_class
+from genbench.callbacks.run_record import environment
+from genbench.cli.console import console
+from genbench.core import checkpoint_io
+from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
+from genbench.core.class_paths import same_class
 from genbench.core.errors import UserError
+from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
+from genbench.loggers import Curves
 
 # applied   takes effect from here on and changes how the model is trained: the run has a new segment
 # outside   takes effect and changes nothing of the training
@@ -36,15 +43,19 @@ TABLE = (
         "refused",
         "the checkpoint holds the state of the optimizer that it was made with",
     ),
-    Rule(("model.game.spectral_norm",), "refused", "it changes the networks"),
+    Rule(("model.adversarial.spectral_norm",), "refused", "it changes the networks"),
     Rule(
         ("model.optimizer*", "model.schedule*", "model.accumulate", "model.clip_norm", "model.clip_value"),
         "applied",
         "learning rates, betas, weight decay, schedules, accumulation and clipping",
     ),
-    Rule(("model.game*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
+    Rule(("model.adversarial*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
     Rule(("model", "model.*"), "refused", "it may change the networks"),
-    Rule(("data.batch_size", "data.flip", "data.jitter"), "applied", "batches and augmentation of the training images"),
+    Rule(
+        ("data.batch_size", "data.hflip", "data.random_crop"),
+        "applied",
+        "batches and augmentation of the training images",
+    ),
     Rule(("data.path",), "outside", "where the same images lie; other images are refused"),
     Rule(
         ("data.root", "data.memory", "data.workers", "data.download", "data.eval_batch_size"),
@@ -184,7 +195,7 @@ def refuse_other_optimizers(trained: dict[str, dict[str, Any]], model: Generativ
         now = model.optimizer_classes.get(player, before)
         if before.rpartition(".")[2] != now.rpartition(".")[2]:
             raise UserError(
-                f"{path} cannot go on with another optimizer: that of player '{player}' was {before} and is now {now}, "
+                f"{path} cannot go on with another optimizer: '{player}' was {before} and is now {now}, "
                 "and the checkpoint holds the state of the former. Leave it out, or begin a new run without `--ckpt`."
             )
 
@@ -271,3 +282,51 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
         return value["class_path"].rpartition(".")[2]
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+
+
+def refuse_other_model(trained: str, configured: str, ckpt: Path) -> None:
+    if trained.rpartition(".")[2] != configured.rpartition(".")[2]:
+        raise UserError(
+            f"{ckpt} is a checkpoint of {trained}, and the config is of {configured}. Leave `--config` out to "
+            "use the run's own, or name the checkpoint of another run."
+        )
+
+
+def note_other_environment(state: dict[str, Any]) -> None:
+    for what, now in environment().items():
+        before = state.get("environment", {}).get(what, now)
+        if before != now:
+            console.print(
+                f"note: the checkpoint was made with {what} {before}, this is {now}: the run goes on, but not bit "
+                "for bit as it would have."
+            )
+
+
+def note_newer(checkpoint: dict[str, Any], ckpt: Path, folder: Path) -> None:
+    """Say so where a run goes on from a checkpoint that is not its last."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file() and not last.samefile(ckpt):
+        newest, seen = (checkpoint_io.read(last)["genbench"]["images_seen"], checkpoint["genbench"]["images_seen"])
+        if newest > seen:
+            console.print(
+                f"note: {last} has seen {newest:,} images. This run goes on from {seen:,}, and what came after is "
+                "replaced. `--name OTHER` leaves it as it is and begins a new run."
+            )
+
+
+def lacks_last_pictures(folder: Path, model: GenerativeModule, seen: int, film: str) -> bool:
+    """Whether a run that has reached its budget was killed before its last pictures and curves were made."""
+    curves, metrics = folder / "curves.png", folder / "metrics.csv"
+    if metrics.is_file() and not (curves.is_file() and curves.stat().st_mtime >= metrics.stat().st_mtime):
+        with suppress(Unreadable):  # of which there will be none; training says so
+            if Curves(folder).series():
+                return True
+    kinds = {Samples: "samples", Reconstructs: "reconstructions", Translates: "translations", Segments: "masks"}
+    for capability, name in kinds.items():
+        if isinstance(model, capability):
+            grids = sorted((folder / name).glob("*.png"))
+            if not grids or grids[-1].stem != f"{seen:010d}":
+                return True
+            if film != "none" and len(grids) > 1 and not (folder / f"{name}.{film}").is_file():
+                return True
+    return False

@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.arguments import Arguments
-from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, usable_device
+from genbench.cli.flags import Arguments, add_model_arguments, find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, did_you_mean, refuse_below
 
 SOFTWARE = "genbench sample"  # that PNGs in a folder say they are by
@@ -107,7 +106,7 @@ def _drawn_before(folder: Path) -> list[Path]:
     """
     from PIL import Image
 
-    from genbench.data.folder import EXTENSIONS
+    from genbench.data.readers import EXTENSIONS
 
     found = []
     for path in sorted(folder.iterdir()):
@@ -134,9 +133,9 @@ def write(images: Any, out: Path, columns: int | None = None) -> None:
     """
     import numpy as np
 
-    from genbench.callbacks.pictures import enlarged, picture
     from genbench.core import files
     from genbench.core.batch import from_stored
+    from genbench.core.image_grid import enlarged, picture
 
     array = images.numpy() if images.ndim == 2 else images.permute(0, 2, 3, 1).numpy()
     if out.suffix == "":

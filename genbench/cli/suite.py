@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import fnmatch
-import os
 import shutil
-import signal
-import socket
 import sys
-import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from genbench.cli import configs
-from genbench.cli.arguments import Arguments
-from genbench.cli.runs import import_modules, quiet
+from genbench.cli.flags import Arguments, import_modules
+from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError, did_you_mean, refuse_below
-from genbench.suites import claims
-from genbench.suites.folder import Folder, State, side_by_side
-from genbench.suites.suite import Suite, load, told
-
-POLL = 0.5  # seconds
-SLURM_POLL = 5.0  # its controller has others to answer
-UNDER_WAY = ("queued", "running")
+from genbench.suites.definition import Suite, load
+from genbench.suites.suite_folder import Folder, State, is_open, side_by_side, wall_minutes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,9 +86,14 @@ def _run(arguments: argparse.Namespace, modules: list[str]) -> int:
     path = _find(arguments.suite)
     suite = load(path, configs.find, where="slurm" if arguments.slurm else None, at_once=arguments.at_once)
     kept = Folder(arguments.folder or Path("runs") / suite.name)
+    from genbench.runner import work  # here the wait begins: torch and lightning
+    from genbench.runner.cluster import run_on_cluster
+    from genbench.runner.local import run_here
+    from genbench.runner.plan import resolve
+
     warnings.filterwarnings("ignore")
     quiet()
-    resolved, facts, built = _resolved(suite, path)
+    resolved, facts, built = resolve(suite, path)
     wanted = _chosen([run for run, *_ in suite.runs()], arguments.only)
     if arguments.dry_run:
         return _dry_run(suite, kept, facts, built, wanted, arguments.retry_failed)
@@ -109,102 +103,26 @@ def _run(arguments: argparse.Namespace, modules: list[str]) -> int:
     try:
         kept.begin(suite, resolved, facts)
         if suite.launch.where == "slurm":
-            status = _on_cluster(suite, kept, facts, wanted, arguments, modules)
+            status = run_on_cluster(
+                suite, kept, facts, wanted, modules, retry_failed=arguments.retry_failed, wait=arguments.wait
+            )
         else:
-            status = _run_here(suite, kept, facts, wanted, arguments, modules)
+            status = run_here(suite, kept, facts, wanted, modules, retry_failed=arguments.retry_failed)
         if status is None:
+            print(f"How far they are:  python -m genbench suite status {kept.path}", file=sys.stderr)
             return 0
+        if status > 128:
+            folder = f" --folder {arguments.folder}" if arguments.folder else ""
+            print(f"\nStopped. Go on with:  python -m genbench suite run {arguments.suite}{folder}", file=sys.stderr)
         _conclude(kept)
     except OSError as error:
-        from genbench.cli.work import full
-
-        if not full(error):
+        if not work.full(error):
             raise
         raise UserError(
             f"The disk of {kept.path} is full. Nothing that was finished is lost: free some of it, and call "
             "`suite run` again."
         ) from error
     return status
-
-
-def _resolved(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Of each experiment: its config with everything that was set, what is kept of it, and its model and data.
-
-    Raises:
-        UserError: with all that `fit` would refuse in any of them.
-    """
-    from genbench.callbacks import Quality
-    from genbench.cli import sentence
-    from genbench.cli.fit import with_configs
-    from genbench.cli.trainer import Parser, refuse_what_players_cannot
-    from genbench.data.module import DataModule
-    from genbench.evaluation import protocol as protocols
-    from genbench.metrics.scales import SCALES
-
-    faults: dict[str, list[str]] = {}  # what is wrong -> in which experiments
-    resolved, facts, built = {}, {}, {}
-    parser: Any = None
-    for experiment in suite.experiments:
-        try:
-            command = with_configs("fit", [*experiment.flags, "--seed_everything=0"])
-            if parser is None:
-                parser = Parser.run("fit", command)
-            config = parser.parse(command)
-            dump = {
-                key: value
-                for key, value in parser.dump(config).items()
-                if key not in ("seed_everything", "name", "runs", "max_images")
-            }
-            refuse_what_players_cannot(config.fit.trainer)
-            facts[experiment.name] = each = _machines(dump["trainer"], suite)
-            built[experiment.name] = model, data = parser.build(config)
-            protocol = protocols.load(dump["protocol"])
-            if isinstance(data, DataModule):
-                data.check_share(each["devices"] * each["nodes"])
-                _judge(protocol, data)
-            quality, monitor = Quality(**dump["quality"]), dump["checkpoint"]["monitor"]
-            if monitor:  # whether validation gives it is known once the data is at hand
-                quality.deciding(model, [monitor], monitor, dump["checkpoint"]["mode"])
-            each["parameters"] = sum(p.numel() for p in model.parameters())
-            kept, images = dump["checkpoint"]["keep_every"], experiment.budget.images
-            each["checkpoints"] = 2 + (images // kept if kept and images else 0)
-            resolved[experiment.name] = dump
-        except Exception as error:
-            said = sentence(error)
-            if said is None:
-                raise
-            faults.setdefault(said, []).append(experiment.name)
-    wrong = [f"{', '.join(names)}: {said}" for said, names in faults.items()]
-    if suite.by is not None and suite.by.partition("-")[0] not in SCALES:
-        wrong.append(f"by is '{suite.by}': there is no such metric; there are {', '.join(SCALES)}.")
-    if wrong:
-        raise UserError(told(path, wrong))
-    return resolved, facts, built
-
-
-def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
-    """Devices of a run on each node, and nodes: those of its config, else of the suite; the config then has them."""
-    asked = trainer["devices"]
-    if asked in ("auto", None):
-        asked = suite.launch.devices
-    devices = len(asked) if isinstance(asked, list) else int(asked) if str(asked).isdecimal() else 0
-    if devices < 1:
-        raise UserError(f"trainer.devices is {asked}; in a suite it is a number of devices.")
-    nodes = trainer["num_nodes"] if trainer["num_nodes"] > 1 else suite.launch.nodes
-    if nodes > 1 and suite.launch.where == "local":
-        raise UserError(
-            f"trainer.num_nodes is {nodes}, and on this machine a run has one: use `launch: {{where: slurm}}`."
-        )
-    trainer |= {"devices": devices, "num_nodes": nodes}
-    return {"devices": devices, "nodes": nodes}
-
-
-def _judge(protocol: Any, data: Any) -> None:
-    """Raise UserError where the network that judges samples is not at hand: now, and not after hours of training."""
-    from genbench.evaluation import extractors
-
-    name = data.extractor if protocol.extractor == "default" else protocol.extractor
-    extractors.build(name, root=data.root)
 
 
 def _chosen(runs: list[str], patterns: list[str] | None) -> list[str]:
@@ -214,170 +132,6 @@ def _chosen(runs: list[str], patterns: list[str] | None) -> list[str]:
         if not fnmatch.filter(runs, pattern):
             raise UserError(f"--only {pattern}: no run is called so; there are {', '.join(runs)}.")
     return [run for run in runs if any(fnmatch.fnmatch(run, pattern) for pattern in patterns)]
-
-
-def _run_here(
-    suite: Suite,
-    kept: Folder,
-    facts: dict[str, Any],
-    wanted: list[str],
-    arguments: argparse.Namespace,
-    modules: list[str],
-) -> int:
-    """Do the runs on this machine; the exit status."""
-    import torch
-
-    from genbench.cli import work
-    from genbench.suites.launch import Here
-    from genbench.suites.show import Lines
-
-    here = Here(kept.path, suite.launch, torch.cuda.device_count())
-    devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
-    show = Lines(kept, here, _all_minutes(suite, facts))
-    begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
-    told: list[int] = []  # signals
-    full = False  # the disk
-
-    def stop(signum: int, frame: Any) -> None:
-        told.append(signum)
-        os.write(2, b"\nstopping: what runs saves and ends; once more to end at once.\n" if len(told) == 1 else b"")
-        here.stop()
-        for run in here.running() if len(told) > 2 else ():  # those that do not listen
-            attempt = claims.latest(kept.claims, run)
-            if attempt is not None and attempt.alive and attempt.holder["host"] == socket.gethostname():
-                os.killpg(attempt.holder["pid"], signal.SIGKILL)
-
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        while True:
-            for run, took, why in here.ended():
-                if not took and why is None and kept.states([run])[0].state == "running":
-                    del begun[run]  # somebody else was faster, and may yet leave it to us
-                    continue
-                try:
-                    _bury(kept, run, begun[run], why, bool(told))
-                except OSError as error:
-                    full |= work.full(error)
-                show.ended(run)
-                full |= work.FULL in (kept.states([run])[0].reason or "") or "No space left" in (why or "")
-            states = {state.run: state for state in kept.states(wanted)}
-            show.refresh(states.values())
-            todo = [run for run in wanted if _is_open(states[run], arguments.retry_failed) and run not in begun]
-            elsewhere = [run for run in wanted if states[run].state == "running" and run not in here.running()]
-            if full and not here.running():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if told and not here.running():
-                folder = f" --folder {arguments.folder}" if arguments.folder else ""
-                print(
-                    f"\nStopped. Go on with:  python -m genbench suite run {arguments.suite}{folder}", file=sys.stderr
-                )
-                return 128 + told[0]
-            if not (todo or elsewhere or here.running()):
-                break
-            while todo and here.room(devices[todo[0]]) and not (told or full):
-                run = todo.pop(0)
-                begun[run] = states[run].attempts
-                show.begins(states[run])
-                here.start(run, devices[run], work.work, str(kept.path), run, arguments.retry_failed, modules)
-                if told:
-                    here.stop()  # it was not there yet
-            time.sleep(POLL)
-    finally:
-        show.close()
-        here.close()
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-    return 1 if any(state.state != "done" for state in kept.states(wanted)) else 0
-
-
-def _is_open(state: State, retry_failed: bool) -> bool:
-    return state.state in ("waiting", "stopped") or (retry_failed and state.state == "failed")
-
-
-def _bury(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool) -> None:
-    """Say of a run whose process died how it ended: nobody else does.
-
-    attempts  at this run, before the process was started
-    """
-    from genbench.suites.launch import KILLED
-
-    attempt = claims.latest(kept.claims, run)
-    if why is None or (attempt is not None and (attempt.alive or attempt.number > attempts + 1)):
-        return  # it has said so itself; or another process works on it
-    if attempt is None or attempt.number == attempts:  # it died before it took the run
-        if not stopping and (claim := claims.take(kept.claims, run, again=True)) is not None:
-            claim.end("failed", why)
-    elif attempt.outcome is None:
-        # by whom it was killed is not known: it goes on the next time
-        claims.close(kept.claims, run, attempt, "stopped" if stopping or why == KILLED else "failed", why)
-
-
-def _minutes(minutes: float | None, facts: dict[str, Any]) -> float | None:
-    """Wall-clock minutes of one run's training from those of a device, where the budget is a time."""
-    return minutes and minutes / (facts["devices"] * facts["nodes"])
-
-
-def _all_minutes(suite: Suite, facts: dict[str, Any]) -> dict[str, float | None]:
-    return {each.name: _minutes(each.budget.minutes, facts[each.name]) for each in suite.experiments}
-
-
-def _on_cluster(
-    suite: Suite,
-    kept: Folder,
-    facts: dict[str, Any],
-    wanted: list[str],
-    arguments: argparse.Namespace,
-    modules: list[str],
-) -> int | None:
-    """Submit the runs to Slurm; None where we do not wait for them."""
-    from genbench.cli.work import work
-    from genbench.suites.show import Lines
-    from genbench.suites.slurm import Cluster, submit, with_jobs
-
-    cluster = Cluster(kept.path.absolute(), suite.launch)
-    show = Lines(kept, cluster, _all_minutes(suite, facts))
-    try:
-        states = with_jobs(kept, kept.states(wanted))
-        todo = [state.run for state in states if _is_open(state, arguments.retry_failed)]
-        if todo:
-            numbers = sorted(submit(cluster, kept, facts, todo, work, arguments.retry_failed, modules))
-            show.say(f"{len(todo)} run{'s' * (len(todo) > 1)} submitted to Slurm as {', '.join(numbers)}")
-        if arguments.wait or not (todo or any(state.state in UNDER_WAY for state in states)):
-            return _wait(kept, wanted, show)
-    except KeyboardInterrupt:
-        show.say("Not waiting any longer; the jobs go on.")
-    finally:
-        show.close()
-    print(f"How far they are:  python -m genbench suite status {kept.path}", file=sys.stderr)
-    return None
-
-
-def _wait(kept: Folder, wanted: list[str], show: Any) -> int:
-    """Stay until no job waits or runs; the exit status."""
-    from genbench.suites.slurm import with_jobs
-
-    before: dict[str, State] = {}
-    silent = False
-    while True:
-        try:
-            states = {state.run: state for state in with_jobs(kept, kept.states(wanted))}
-        except UserError as error:  # its controller is restarted, or has too much to do
-            if not silent:
-                show.say(str(error))
-            silent = True
-            time.sleep(SLURM_POLL)
-            continue
-        silent = False
-        for run, state in states.items():
-            if run in before and state.state == "running" != before[run].state:
-                show.begins(before[run])
-            elif state.state != (before[run].state if run in before else "done"):
-                show.ended(run)
-        if not any(state.state in UNDER_WAY for state in states.values()):
-            return 1 if any(state.state != "done" for state in states.values()) else 0
-        before = states
-        show.refresh(states.values())
-        time.sleep(SLURM_POLL)
 
 
 # ---- what it says -------------------------------------------------------------------------------------------------
@@ -407,11 +161,11 @@ def _status(kept: Folder) -> int:
     for name, side in {"run": "left", "state": "left", "images": "right", "of": "right", "images/s": "right",
                        "took": "right", "tries": "right"}.items():  # fmt: skip
         table.add_column(name, justify=side, no_wrap=True)
-    colours = {"done": "green", "running": "cyan", "failed": "red"}
+    colors = {"done": "green", "running": "cyan", "failed": "red"}
     for state in states:
         table.add_row(
             escape(state.run),
-            f"[{colours.get(state.state, 'default')}]{state.state}[/]" + _in_words(state),
+            f"[{colors.get(state.state, 'default')}]{state.state}[/]" + _in_words(state),
             f"{state.images:,}" if state.images else "",
             f"{state.budget:,}" if state.budget else "",
             f"{state.speed:,.0f}" if state.speed else "",
@@ -422,7 +176,7 @@ def _status(kept: Folder) -> int:
     for state in states:
         if state.reason and state.state in ("failed", "stopped") and not state.reason.startswith("SIG"):
             console.print(escape(f"\n{state.run} {state.state}: {state.reason}\n  log: {kept.log(state.run)}"))
-    minutes = {name: _minutes(each["budget"]["minutes"], each) for name, each in plan["experiments"].items()}
+    minutes = {name: wall_minutes(each["budget"]["minutes"], each) for name, each in plan["experiments"].items()}
     running = sum(state.state == "running" for state in states)
     console.print(escape(f"\n{plan['suite']}: {summary(states, minutes, running)}"))
     if any(state.state == "failed" for state in states):
@@ -441,6 +195,7 @@ def _dry_run(
     """Runs, time and disk to be expected, by a few steps of each experiment where that is needed."""
     import torch
 
+    from genbench.runner.plan import bytes_of, images_per_second
     from genbench.suites.launch import Here
     from genbench.suites.show import duration
 
@@ -449,11 +204,11 @@ def _dry_run(
         states = {state.run: state for state in kept.states()}
     here = Here(kept.path, suite.launch, torch.cuda.device_count())
     of = {run: experiment for run, experiment, _ in suite.runs()}
-    todo = [run for run in wanted if run not in states or _is_open(states[run], retry_failed)]
+    todo = [run for run in wanted if run not in states or is_open(states[run], retry_failed)]
     done = sum(run in states and states[run].state == "done" for run in wanted)
     left: list[float] = []
     needed = {of[run].name for run in todo if not of[run].budget.minutes}
-    speeds = {name: _a_few_steps(*built[name]) for name in sorted(needed)}
+    speeds = {name: images_per_second(*built[name]) for name in sorted(needed)}
     budgets = dict.fromkeys(str(of[run].budget) for run in wanted)
     print(f"{suite.name}: {len(wanted)} runs of {' or '.join(budgets)}, {done} of them done already\n")
     for run in wanted:
@@ -461,11 +216,11 @@ def _dry_run(
         if run not in todo:
             print(f"  {run}  {states[run].state}")
             continue
-        minutes = _minutes(of[run].budget.minutes, facts[name])
+        minutes = wall_minutes(of[run].budget.minutes, facts[name])
         seconds = 60 * minutes if minutes else of[run].budget.images / speeds[name]
         left.append(seconds)
         print(f"  {run}  about {duration(seconds)} of training")
-    disk = sum(_bytes(facts[of[run].name]) for run in todo)
+    disk = sum(bytes_of(facts[of[run].name]) for run in todo)
     free = shutil.disk_usage(_there(kept.path)).free
     measured = ", by a few steps of each on this machine" if speeds else ""
     total = duration(side_by_side(left, here.at_once))
@@ -477,31 +232,6 @@ def _dry_run(
     return 0
 
 
-def _a_few_steps(model: Any, data: Any) -> float:
-    """Images per second of a model on this machine's default device, over two seconds."""
-    import tempfile
-
-    from lightning import Trainer
-
-    from genbench.callbacks.stopwatch import Stopwatch
-    from genbench.core.errors import Interrupted
-
-    with tempfile.TemporaryDirectory() as folder:
-        watch = Stopwatch(os.path.join(folder, "speed.json"), seconds=2, warmup=1)
-        trainer = Trainer(
-            devices=1, logger=False, callbacks=[watch], max_epochs=-1, default_root_dir=folder, limit_val_batches=0,
-            enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=False,
-        )  # fmt: skip
-        with suppress(Interrupted):
-            trainer.fit(model, datamodule=data)
-        return watch.found["images_per_second"]
-
-
-def _bytes(facts: dict[str, Any]) -> float:
-    """Of a run: checkpoints of weights, averages and Adam's two moments, and a few pictures."""
-    return facts["checkpoints"] * 4 * 4 * facts["parameters"] + 3e6
-
-
 def _there(path: Path) -> Path:
     return path if path.exists() else _there(path.absolute().parent)
 
@@ -510,11 +240,12 @@ def _conclude(kept: Folder) -> None:
     """The board, the report, and the table in Weights & Biases, of what there is."""
     from genbench.leaderboard import formats
     from genbench.leaderboard.board import boards
+    from genbench.leaderboard.columns import printable
     from genbench.leaderboard.record import collect
 
     records, skipped = collect([kept.path])
     for path, reason in skipped:
-        print(formats.printable(f"skipped {path}: {reason}."), file=sys.stderr)
+        print(printable(f"skipped {path}: {reason}."), file=sys.stderr)
     if not records:
         return
     plan = kept.plan()

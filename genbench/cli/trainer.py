@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,8 @@ import yaml
 from jsonargparse import set_loader
 from jsonargparse.typing import register_type
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.console import Console
-from rich.table import Table
 
 import genbench.data
 import genbench.models
@@ -39,30 +31,28 @@ from genbench.callbacks import (
     Quality,
     StopSafely,
 )
+from genbench.callbacks.run_record import RunRecord
 from genbench.cli import compose, preflight, resume
-from genbench.cli.lightning_settings import DEFAULTS, refuse_what_is_not_followed
+from genbench.cli.console import console
+from genbench.cli.devices import as_list, on_cpu, refuse_what_players_cannot, use_own_strategy, use_real_fp16
+from genbench.cli.lightning_settings import DEFAULTS
+from genbench.cli.merging import value_of
+from genbench.cli.next_steps import print_scores, say_done, say_stopped
+from genbench.cli.parser_errors import explained
 from genbench.cli.resume import Change
-from genbench.cli.runs import Place, inside, is_first_process, new_name, run_of, version_of
-from genbench.core import checkpoint as files
-from genbench.core import machine
+from genbench.cli.run_folders import Place, inside, is_first_process, new_name, run_of, version_of
+from genbench.core import checkpoint_io
 from genbench.core.arguments import loaded_classes
-from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
-from genbench.core.errors import LostProcess, UserError, warn
-from genbench.core.files import kept_elsewhere, replacing
-from genbench.core.history import Unreadable
+from genbench.core.errors import LostProcess, UserError
+from genbench.core.files import kept_elsewhere
 from genbench.core.module import GenerativeModule
 from genbench.core.precision import allow_tf32
-from genbench.core.strategy import PlayersDDP
 from genbench.core.units import Images
 from genbench.data.module import DataModule
-from genbench.loggers import Curves, Wandb
+from genbench.loggers import Curves
 
 register_type(Images, serializer=int, deserializer=Images, fail_already_registered=False)
-set_loader("yaml", lambda text: compose.value_of(text, f"'{text}'"), (yaml.YAMLError, UserError))
-
-MOST_PROCESSES = 10_000  # devices of a machine, or machines: beyond it a number is a slip of the keyboard
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+set_loader("yaml", lambda text: value_of(text, f"'{text}'"), (yaml.YAMLError, UserError))
 
 # callbacks that every run has, each with its own group of settings
 SETTINGS = {
@@ -75,100 +65,6 @@ SETTINGS = {
     "quality": Quality,
     "checkpoint": Checkpoint,
 }
-
-
-class Run(Callback):
-    """The run's folder: `runs/<name>/` with config.yaml, curves, pictures and checkpoints of this run alone.
-
-    Nothing is written there before model, optimizers and data are built and hold what the checkpoint has.
-    """
-
-    def __init__(
-        self, folder: Path, config: dict[str, Any], command: str | None, segments: list[dict[str, Any]]
-    ) -> None:
-        self.folder, self.config, self.command, self.segments = folder, config, command, segments
-        self._begun = False
-        self._seconds = self._busy = 0.0  # of the parts before this one: in all, and in training steps
-        self._started = self._batch_started = time.monotonic()
-
-    def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.is_global_zero and self._begun and not (self.folder / "config.yaml").exists():
-            warn(f"{self.folder} has been moved or removed during training. What follows is written there anew.")
-            self._write_config()
-        config = {name: value for name, value in self.config.items() if name != "config"}
-        checkpoint["run"] = {
-            "environment": environment(),
-            "wandb": _wandb_id(trainer),
-            "name": self.folder.name,
-            "command": self.command,
-            "config": config,
-            "segments": [*self.segments[:-1], self.segments[-1] | {"to": module.images_seen}],
-            "training": self._training(trainer, module),
-        }
-        waiting = [row for logger in trainer.loggers if isinstance(logger, Curves) for row in logger.waiting]
-        if waiting:  # a disk that is full has no room for them: they go where the checkpoint goes
-            checkpoint["run"]["rows"] = waiting
-        data = trainer.datamodule
-        if isinstance(data, DataModule):
-            cls = type(data)
-            checkpoint["data"] = {
-                "class": f"{cls.__module__}.{cls.__qualname__}",
-                "arguments": data.arguments,
-                "contents": data.contents(),
-            }
-
-    def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
-        before = checkpoint.get("run", {}).get("training") or {}
-        self.command = checkpoint.get("run", {}).get("command") or self.command  # that began the run
-        self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
-        if run_of(Path(trainer.ckpt_path)) == self.folder:
-            for logger in trainer.loggers:
-                if isinstance(logger, Curves):
-                    logger.waiting = list(checkpoint.get("run", {}).get("rows", []))
-
-    def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
-        self._started = time.monotonic()
-        if trainer.is_global_zero:
-            (self.folder / "checkpoints").mkdir(exist_ok=True)  # where one that was kept elsewhere is to be moved
-            self._write_config()
-            for logger in trainer.loggers:
-                logger.log_hyperparams(self.config)
-        self._begun = True
-
-    def _write_config(self) -> None:
-        with replacing(self.folder / "config.yaml") as file:
-            file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self._batch_started = time.monotonic()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        # the first of the callbacks: what the others do in between, such as pictures, is not training
-        self._busy += time.monotonic() - self._batch_started
-
-    def _training(self, trainer: Trainer, module: GenerativeModule) -> dict[str, Any]:
-        """What the training took so far, in all its parts."""
-        seconds = self._seconds + time.monotonic() - self._started
-        device = trainer.strategy.root_device
-        return {
-            "device": machine.device_name(device),
-            "precision": str(trainer.precision),
-            "world_size": trainer.world_size,
-            "seconds": seconds,
-            "busy_seconds": self._busy,
-            "images_per_second": module.images_seen / self._busy if self._busy else None,
-            "peak_memory": machine.peak_memory(device),
-            "device_hours": seconds * trainer.world_size / 3600,
-        }
-
-
-def environment() -> dict[str, Any]:
-    """What bit-for-bit resumption depends on."""
-    return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
-
-
-def _wandb_id(trainer: Trainer) -> str | None:
-    return next((logger.experiment.id for logger in trainer.loggers if isinstance(logger, Wandb)), None)
 
 
 class GenbenchCLI(LightningCLI):
@@ -261,13 +157,13 @@ class GenbenchCLI(LightningCLI):
         self.place: Place | None = None
         if self.ckpt is not None:
             self.read_at = version_of(self.ckpt)
-            self.checkpoint = files.read(self.ckpt)
-            self._same_model(self.checkpoint["genbench"]["model"], config.model.class_path)
+            self.checkpoint = checkpoint_io.read(self.ckpt)
+            resume.refuse_other_model(self.checkpoint["genbench"]["model"], config.model.class_path, self.ckpt)
         state = self.checkpoint.get("run") or {}
         self._compare(config, state)
         if self.subcommand == "fit":
             self._choose_folder(config)
-            self._warn_if_elsewhere(state)
+            resume.note_other_environment(state)
         else:
             self._refuse_changes_of_model()
             self.folder = run_of(self.ckpt) or Path(config.runs)
@@ -330,22 +226,6 @@ class GenbenchCLI(LightningCLI):
                 self.place.take()
         self.folder = self.place.folder
 
-    def _same_model(self, trained: str, configured: str) -> None:
-        if trained.rpartition(".")[2] != configured.rpartition(".")[2]:
-            raise UserError(
-                f"{self.ckpt} is a checkpoint of {trained}, and the config is of {configured}. Leave `--config` out to "
-                "use the run's own, or name the checkpoint of another run."
-            )
-
-    def _warn_if_elsewhere(self, state: dict[str, Any]) -> None:
-        for what, now in environment().items():
-            before = state.get("environment", {}).get(what, now)
-            if before != now:
-                console.print(
-                    f"note: the checkpoint was made with {what} {before}, this is {now}: the run goes on, but not bit "
-                    "for bit as it would have."
-                )
-
     def _write_into_folder(self, config: Any, state: dict[str, Any]) -> None:
         before = ((state.get("config") or {}).get("trainer") or {}).get("default_root_dir")  # it may have moved since
         config.trainer.default_root_dir = str(self.folder)
@@ -384,7 +264,7 @@ class GenbenchCLI(LightningCLI):
             if self.place is not None:
                 self.place.leave()
             if "got an unexpected keyword argument" in str(error):  # from `dict_kwargs`, which the parser cannot check
-                raise UserError(f"{compose.explained(str(error))}. Leave it out of `dict_kwargs`.") from error
+                raise UserError(f"{explained(str(error))}. Leave it out of `dict_kwargs`.") from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -394,19 +274,19 @@ class GenbenchCLI(LightningCLI):
         if self.subcommand == "fit":
             dump = self.dump(self.config)
             command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
-            self.run_folder = Run(self.folder, dump, command, [])
+            self.run_record = RunRecord(self.folder, dump, command, [], resumed=self.place.resumed)
             # the budget before what asks whether this was the last batch
-            own = [self.run_folder, Budget(self._get(self.config, "max_images")), *own, StopSafely()]
+            own = [self.run_record, Budget(self._get(self.config, "max_images")), *own, StopSafely()]
         else:
             own = [settings["acceleration"], settings["quality"]]
         # `true` and `false` are Lightning's words for its own default and for none
-        loggers = [logger for logger in _as_list(config["logger"]) if not isinstance(logger, bool)]
+        loggers = [logger for logger in as_list(config["logger"]) if not isinstance(logger, bool)]
         if self.subcommand == "fit":
             loggers.insert(0, Curves(self.folder))
-        config |= {"logger": loggers, "callbacks": [*_as_list(config["callbacks"]), *own]}
-        _use_own_strategy(config)
-        _use_real_fp16(config)
-        if not _on_cpu(config):  # Lightning reads PyTorch's old switch, which raises where a new one contradicts it
+        config |= {"logger": loggers, "callbacks": [*as_list(config["callbacks"]), *own]}
+        use_own_strategy(config)
+        use_real_fp16(config)
+        if not on_cpu(config):  # Lightning reads PyTorch's old switch, which raises where a new one contradicts it
             allow_tf32(settings["acceleration"].tf32)
         try:
             return Trainer(**config | kwargs)
@@ -441,13 +321,15 @@ class GenbenchCLI(LightningCLI):
             kept = kept_elsewhere(error)
             began = trainer.state.fn is not None
             if began and kept is None and trainer.is_global_zero and not isinstance(error, LostProcess):
-                self._say_how_to_go_on()  # a lost process says it itself, whichever is left
+                begun = self.checkpoint["genbench"]["images_seen"] if self.checkpoint else 0
+                # a lost process says it itself, whichever is left
+                say_stopped(trainer, self.folder, trained=self.model.images_seen > begun)
             raise
         finally:
             if is_first_process():
                 self.place.leave(wanted=kept is not None)
         if trainer.is_global_zero:
-            self._say_where()
+            say_done(trainer, self.folder, self._get(self.config, "protocol"))
 
     def _prepare(self, model: GenerativeModule, data: LightningDataModule) -> None:
         """The last checks before anything is written, what the user should know, and the lock of the folder."""
@@ -455,11 +337,14 @@ class GenbenchCLI(LightningCLI):
         notes = model.look_ahead(budget)
         state, changeable = self.checkpoint.get("run") or {}, type(model).changeable
         if self.ckpt is not None:
-            files.refuse_misfit(self.checkpoint, model, self.ckpt, training=True)
+            checkpoint_io.refuse_misfit(self.checkpoint, model, self.ckpt, training=True)
             resume.refuse_other_contents(self.checkpoint.get("data") or {}, data, self.changes, self.ckpt)
             resume.refuse_other_optimizers(self.checkpoint["genbench"].get("optimizers") or {}, model, self.ckpt)
             seen = self.checkpoint["genbench"]["images_seen"]
-            if seen >= budget and not (self.place.resumed and self._lacks(model, seen)):
+            film = self._get(self.config, "pictures").film
+            if seen >= budget and not (
+                self.place.resumed and resume.lacks_last_pictures(self.folder, model, seen, film)
+            ):
                 raise UserError(
                     f"{self.ckpt} has seen {seen:,} images and the budget is {budget:,}: it is done. Give a larger "
                     "`--max_images` to go on."
@@ -469,9 +354,9 @@ class GenbenchCLI(LightningCLI):
                 for change in self.changes
                 if resume.changes_training(change, changeable, schedule=model.has_schedule)
             ]
-            self.run_folder.segments = resume.segments(state.get("segments"), trained, seen)
+            self.run_record.segments = resume.segments(state.get("segments"), trained, seen)
         else:
-            self.run_folder.segments = resume.segments(None, [], 0)
+            self.run_record.segments = resume.segments(None, [], 0)
         if not is_first_process():
             return
         for note in notes:
@@ -488,197 +373,23 @@ class GenbenchCLI(LightningCLI):
                     "note: gradients that were being accumulated are dropped, as model.accumulate has changed."
                 )
             if self.place.resumed:
-                self._note_newer()
+                resume.note_newer(self.checkpoint, self.ckpt, self.folder)
                 self.place.take()
                 if version_of(self.ckpt) != self.read_at:
                     raise UserError(
                         f"{self.ckpt} has been replaced by another process since it was read. Give the command again."
                     )
 
-    def _note_newer(self) -> None:
-        """Say so where a run goes on from a checkpoint that is not its last."""
-        last = self.folder / "checkpoints" / "last.ckpt"
-        if last.is_file() and not last.samefile(self.ckpt):
-            newest, seen = (files.read(last)["genbench"]["images_seen"], self.checkpoint["genbench"]["images_seen"])
-            if newest > seen:
-                console.print(
-                    f"note: {last} has seen {newest:,} images. This run goes on from {seen:,}, and what came after is "
-                    "replaced. `--name OTHER` leaves it as it is and begins a new run."
-                )
-
-    def _lacks(self, model: GenerativeModule, seen: int) -> bool:
-        """Whether a run that has reached its budget was killed before its last pictures and curves were made."""
-        curves, metrics = self.folder / "curves.png", self.folder / "metrics.csv"
-        if metrics.is_file() and not (curves.is_file() and curves.stat().st_mtime >= metrics.stat().st_mtime):
-            with suppress(Unreadable):  # of which there will be none; training says so
-                if Curves(self.folder).series():
-                    return True
-        film = self._get(self.config, "pictures").film
-        kinds = {Samples: "samples", Reconstructs: "reconstructions", Translates: "translations", Segments: "masks"}
-        for capability, name in kinds.items():
-            if isinstance(model, capability):
-                grids = sorted((self.folder / name).glob("*.png"))
-                if not grids or grids[-1].stem != f"{seen:010d}":
-                    return True
-                if film != "none" and len(grids) > 1 and not (self.folder / f"{name}.{film}").is_file():
-                    return True
-        return False
-
     def validate(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         resume.refuse_other_contents(self.checkpoint.get("data") or {}, datamodule, self.changes, self.ckpt)
-        trained = files.load(self.ckpt)  # with averaged weights, as validation during training has them
+        trained = checkpoint_io.load(self.ckpt)  # with averaged weights, as validation during training has them
         (scores,) = self.trainer.validate(trained, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
             print(f"{self.ckpt} at {trained.images_seen:,} images seen, averaged weights")
-            table = Table()
-            table.add_column("score")
-            table.add_column(type(datamodule).__name__, justify="right")
-            for name, value in scores.items():
-                table.add_row(name, f"{value:.5g}")
-            Console().print(table)
-
-    # ---- last words ---------------------------------------------------------------------------------------------
-
-    def _say_where(self) -> None:
-        last = self.folder / "checkpoints" / "last.ckpt"
-        console.print(
-            f"\nDone: {self.trainer.lightning_module.images_seen:,} images. Everything lies in {self.folder}/"
-        )
-        self._say_wandb()
-        model, data = self.trainer.lightning_module, self.trainer.datamodule
-        own = preflight.imports(model)
-        ckpt, best = shlex.quote(str(last)), last.with_name("best.ckpt")
-        if isinstance(model, Samples):
-            console.print(f"  sample:  python -m genbench sample --ckpt {ckpt} --n 64 --out samples.png{own}")
-        if isinstance(model, (Translates, Segments)):
-            console.print(f"  apply:   python -m genbench translate --ckpt {ckpt} --input FOLDER --output FOLDER{own}")
-        judged = shlex.quote(str(best)) if best.exists() else ckpt
-        console.print(f"  measure: {preflight.measuring(self._get(self.config, 'protocol'), model, data, judged)}")
-        console.print(f"  resume:  python -m genbench fit --ckpt {ckpt} --max_images N{preflight.imports(model, data)}")
-
-    def _say_how_to_go_on(self) -> None:
-        last = self.folder / "checkpoints" / "last.ckpt"
-        begun = self.checkpoint["genbench"]["images_seen"] if self.checkpoint else 0
-        if last.exists() and self.model.images_seen > begun:  # without a step it was refused, and would be again
-            console.print(f"\nStopped. Go on from the last checkpoint:  python -m genbench fit --ckpt {last}")
-        self._say_wandb()
-
-    def _say_wandb(self) -> None:
-        for logger in self.trainer.loggers:
-            if isinstance(logger, Wandb):
-                console.print(logger.where())
-
-
-class Parser(GenbenchCLI):
-    """`fit`'s parser alone: flags to a config, and a config to a model and its data."""
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-    def parse(self, command: compose.Command) -> Any:
-        type(self).settings = compose.settings(command)
-        return self.parser.parse_object(self._object())
-
-    def build(self, config: Any) -> tuple[GenerativeModule, LightningDataModule]:
-        built = self.parser.instantiate_classes(config)["fit"]
-        return built.model, built.data
+            print_scores(scores, type(datamodule).__name__)
 
 
 def _arguments(verb: str) -> set[str]:
     import inspect
 
     return set(inspect.signature(getattr(Trainer, verb)).parameters)
-
-
-def refuse_what_players_cannot(config: Any) -> None:
-    """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
-    refuse_what_is_not_followed(config)
-    for name in ("devices", "num_nodes"):
-        asked = str(config[name])
-        if asked.isdecimal() and int(asked[:20]) > MOST_PROCESSES:
-            raise UserError(
-                f"--trainer.{name} is {asked[:20]}; at most {MOST_PROCESSES:,} were expected. This machine has "
-                f"{torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores."
-            )
-    strategy = config.strategy
-    if strategy is None:
-        raise UserError("--trainer.strategy null: leave it out, or give `auto`.")
-    if not isinstance(strategy, str):
-        strategy = strategy.class_path
-        module, _, name = strategy.rpartition(".")
-        known = issubclass(getattr(sys.modules[module], name), (PlayersDDP, SingleDeviceStrategy))
-    else:
-        known = strategy in ("auto", "ddp")
-    if not known:
-        raise UserError(
-            f"--trainer.strategy {strategy} cannot train players: strategies other than `auto` wrap or shard one "
-            "module for one backward per step. Players step in turns, each on gradients of its own, and every model "
-            "here fits on one device. Leave it out: several devices then average each player's gradients when it steps."
-        )
-    if config.sync_batchnorm and _on_cpu(config):
-        raise UserError(
-            "--trainer.sync_batchnorm: PyTorch synchronises batch normalisation on GPUs only, and this run is on a "
-            "CPU. Leave it out, or train on GPUs with `--trainer.accelerator gpu`."
-        )
-
-
-def _on_cpu(config: Any) -> bool:
-    return config["accelerator"] == "cpu" or (config["accelerator"] == "auto" and not torch.cuda.is_available())
-
-
-def _launched() -> tuple[int, int] | None:
-    """Processes on each machine and machines, where torchrun or Slurm has started more than one process."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    elif SLURMEnvironment.detect():
-        world, here = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NTASKS_PER_NODE", 0))
-    else:
-        return None
-    if world == 1:
-        return None
-    if not here:
-        raise UserError(f"Slurm has started {world} processes: say how many on each machine, with `--ntasks-per-node`.")
-    return here, world // here
-
-
-def _use_own_strategy(config: dict[str, Any]) -> None:
-    """Several devices train with our strategy: as many as were asked for, or as processes were started already."""
-    devices, accelerator = config["devices"], config["accelerator"]
-    launched = _launched()
-    if launched and devices == "auto":
-        devices, config["num_nodes"] = launched
-        config["devices"] = devices
-    if accelerator in ("auto", "gpu", "cuda") and devices in ("auto", -1, "-1"):
-        count = torch.cuda.device_count()
-    elif isinstance(devices, (list, tuple)):
-        count = len(devices)
-    else:
-        text = str(devices)
-        number = text.isdecimal() and len(text) < 10  # another is for Lightning to refuse
-        count = int(text) if number else len([d for d in text.split(",") if d.strip()])
-    if launched and (count, config["num_nodes"]) != launched:
-        raise UserError(
-            f"{launched[0]} processes were started on each of {launched[1]} machines, and the config asks for {count} "
-            f"devices on {config['num_nodes']}: leave `--trainer.devices` and `--trainer.num_nodes` out."
-        )
-    if config["strategy"] in ("auto", "ddp") and (count > 1 or config["num_nodes"] > 1):
-        config["strategy"] = PlayersDDP()
-    elif config["strategy"] == "ddp":
-        config["strategy"] = "auto"
-
-
-def _use_real_fp16(config: dict[str, Any]) -> None:
-    """fp16 on a CPU as asked, with a gradient scaler, where Lightning would quietly take bf16."""
-    if _on_cpu(config) and str(config["precision"]) in ("16-mixed", "16"):
-        config["precision"] = None
-        config["plugins"] = [*_as_list(config["plugins"]), MixedPrecision("16-mixed", device="cpu")]
-
-
-def _as_list(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]

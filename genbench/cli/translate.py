@@ -11,13 +11,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genbench.cli.arguments import Arguments
-from genbench.cli.runs import add_model_arguments, find_checkpoint, import_modules, quiet, usable_device
+from genbench.cli.flags import Arguments, add_model_arguments, find_checkpoint, import_modules, usable_device
+from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError, refuse_below
 
 if TYPE_CHECKING:
-    from genbench.data.folder import Files, Picture, ZipFiles
     from genbench.data.ranges import Range, Stored
+    from genbench.data.readers import Files, Picture, ZipFiles
 
 NAMED = 3  # files without an image that the end names
 OF_ARRAYS = ("key", "layout", "severity")
@@ -118,7 +118,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
 
     import genbench
     from genbench.cli.sample import own_options
-    from genbench.core import checkpoint
+    from genbench.core import checkpoint_io
     from genbench.core.capabilities import Segments, Translates
     from genbench.core.files import no_room
     from genbench.data import ranges
@@ -152,7 +152,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
         elif arguments.range is not None:
             given = ranges.stated(arguments.range)
         else:
-            trained_on = (checkpoint.read(ckpt).get("data") or {}).get("arguments", {})
+            trained_on = (checkpoint_io.read(ckpt).get("data") or {}).get("arguments", {})
             turned = trained_on.get("direction") == "BtoA"  # what the files call B, the model calls A
             domain = "B" if (options.get("to") == "A") != turned else "A"
             given = trained = ranges.of_domain(trained_on.get("range"), domain)
@@ -248,7 +248,7 @@ def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tupl
 def _of_files(path: Path, frames: Any, masks: bool) -> tuple[list[Shown], dict[str, str], list[str]]:
     from genbench.core.files import kind_of
     from genbench.data.folder import expanded, opened
-    from genbench.data.pictures import SEVERAL
+    from genbench.data.image_files import SEVERAL
     from genbench.evaluation.images import flags_called, refuse_leading_out
 
     if path.is_file() and zipfile.is_zipfile(path):
@@ -335,8 +335,8 @@ def _made(make: Any, picture: Any, model: Any, masks: bool, arguments: argparse.
     from PIL import Image
 
     from genbench.core.batch import from_uint8, to_uint8
+    from genbench.core.image_grid import painted
     from genbench.core.tiles import in_tiles
-    from genbench.evaluation.pictures import painted
 
     array = np.asarray(picture).copy()
     pixels = torch.from_numpy(array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None])
@@ -367,6 +367,6 @@ def _write(image: Any, path: Path) -> None:
 
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     with replacing(path) as file:
-        # by itself a JPEG would keep colours at half of the size
+        # by itself a JPEG would keep colors at half of the size
         options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {})
         image.save(file, kind, icc_profile=image.info.get("icc_profile"), **options)

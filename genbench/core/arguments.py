@@ -13,7 +13,6 @@ import inspect
 import json
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.core.units import Images
 
@@ -237,6 +235,8 @@ def loaded_classes(base: type) -> dict[str, type]:
 
 def plain(name: str, value: Any) -> Any:
     """The value as plain YAML types, which is all that a safe checkpoint can hold."""
+    from genbench.core.batch import DataSpec  # with it comes torch, and `fit --help` is to need none
+
     if isinstance(value, DataSpec):
         return value.to_dict()
     if isinstance(value, dict):
@@ -254,17 +254,6 @@ def plain(name: str, value: Any) -> Any:
         f"The argument '{name}' is a {type(value).__name__}; these arguments must be plain numbers, strings, lists "
         "and dicts, so that a checkpoint can be loaded safely."
     )
-
-
-def same_class(a: Any, b: Any) -> bool:
-    """Whether two paths, each full or short, are of one class."""
-    if a == b or not (isinstance(a, str) and isinstance(b, str)):
-        return a == b
-    (a_module, _, a_name), (b_module, _, b_name) = a.rpartition("."), b.rpartition(".")
-    if a_name != b_name or not (a_module and b_module):
-        return a_name == b_name
-    a_class, b_class = (getattr(sys.modules.get(module), a_name, None) for module in (a_module, b_module))
-    return a_class is not None and a_class is b_class
 
 
 def key_of(value: Any) -> str:

@@ -129,7 +129,7 @@ class Batch(_Movable):
     """Images and what is known of each.
 
     image    [B, C, H, W] float32 in [-1, 1], or [B, D] for points
-    label    [B] int64, index into `DataSpec.classes`; -1 where it is not given (`data.labelled`)
+    label    [B] int64, index into `DataSpec.classes`; -1 where it is not given (`data.labeled`)
     caption  [B, L] int64 tokens of `DataSpec.vocabulary`, padded with 0
     mask     [B, H, W] int64, a class per pixel
     factors  [B, F] float32, the known factors the image was drawn from

@@ -1,6 +1,6 @@
 """What a trained model can do, as protocols that evaluation, verbs and callbacks ask for with `isinstance`.
 
-A model has the methods that it can honour and no others.
+A model has the methods that it can honor and no others.
 """
 
 from __future__ import annotations

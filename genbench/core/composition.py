@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from genbench.core import checkpoint, files
+from genbench.core import checkpoint_io, files
 from genbench.core.arguments import loaded_classes
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError, dimensions
@@ -59,7 +59,7 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
             path = files.find_checkpoint(part)
         except UserError as error:
             raise UserError(f"{error} Train {wanted} first, or name its checkpoint: `--{argument} PATH`.") from error
-        module = checkpoint.load(path)
+        module = checkpoint_io.load(path)
         if isinstance(module, OnCodes):
             raise UserError(
                 f"{part} is of a {type(module).__name__}, which is built on {wanted} itself. Give the checkpoint of "

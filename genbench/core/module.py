@@ -1,10 +1,16 @@
-"""GenerativeModule: what every model is. Players take turns; how a step is taken is decided here, once.
+"""GenerativeModule: the base of all models. How an optimizer step is taken is decided here, once.
 
-A model builds its networks, says which of them belong to which player, and describes a training step as turns:
+A model with one optimizer returns its named loss terms:
+
+    class Autoencoder(GenerativeModule):
+        def training_step(self, batch, batch_idx):
+            return {"reconstruction": mse_loss(self.decoder(self.encoder(batch.image)), batch.image)}
+
+A model with several says which networks belong to which optimizer (player), and writes its updates one after the other:
 
     class GAN(GenerativeModule):
         players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-        averaged = ("generator",)
+        ema = ("generator",)
 
         def training_step(self, batch, batch_idx):
             fake = self.generator(self.draw(torch.randn, len(batch), 100))
@@ -13,8 +19,8 @@ A model builds its networks, says which of them belong to which player, and desc
             with self.turn("generator") as turn:
                 turn.minimize(adversarial=...)
 
-A pass through a network that steps in between cannot be shared: only a detached path, or one through networks that
-have not stepped, may outlive a step.
+The output of a network may be used after that network has stepped only if it is detached: its graph holds weights that
+have changed.
 """
 
 from __future__ import annotations
@@ -23,8 +29,9 @@ import copy
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,10 +47,9 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Samples, taking_a_number
 from genbench.core.errors import NonFiniteLoss, UserError
 from genbench.core.noise import Draws, mix
-from genbench.core.optim import Schedule, build_optimizer, build_schedule, look_ahead, merge
+from genbench.core.optim import ADAM, Schedule, build_optimizer, build_schedule, look_ahead, merge
 
 FORMAT = 1  # of a checkpoint's contents: goes up where an older genbench would misread them; 0 did not say it
-ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
 
 
 class Turn:
@@ -67,7 +73,35 @@ class Turn:
     def log(self, **values: Tensor) -> None:
         """Record scalars under this player's name: averaged until they are read, watched for NaN."""
         for name, value in values.items():
-            self._module._record(f"{self._player}/{name}", value)
+            self._module.record(f"{self._player}/{name}", value)
+
+
+def _with_step(training_step: Callable) -> Callable:
+    """A `training_step` that takes an optimizer step on the loss terms that it returns, if it returns any."""
+
+    @wraps(training_step)
+    def step(self: GenerativeModule, batch: Any, batch_idx: int) -> dict[str, Tensor] | None:
+        terms = training_step(self, batch, batch_idx)
+        if type(self).training_step is not step:  # a subclass has called it, and returns terms itself
+            return terms
+        if terms is None and (self._turned or len(self.players) > 1):  # it has taken its steps
+            return None
+        if not isinstance(terms, Mapping):
+            raise UserError(
+                f"training_step of {type(self).__name__} returns a {type(terms).__name__}: return loss terms by "
+                "name, such as {'reconstruction': loss}."
+            )
+        if len(self.players) > 1:
+            raise UserError(
+                f"training_step of {type(self).__name__} returns loss terms, and the model has the optimizers "
+                f"{', '.join(self.players)}: give each its own, `with self.turn(NAME) as turn: turn.minimize(...)`."
+            )
+        (player,) = self.players
+        with self.turn(player) as turn:
+            turn.minimize(**terms)
+        return None
+
+    return step
 
 
 class GenerativeModule(LightningModule, metaclass=Remembers):
@@ -83,13 +117,14 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             one of its steps is 1,000 images seen
         schedules: What differs for single players, by player
         accumulate: Add up the gradients of so many batches before a step. Equal to one large batch for a model of
-            one player without batch normalisation; in a game the small batches meet an opponent that has not moved
+            one player without batch normalization; of a GAN the small batches meet an opponent that has not moved
         clip_norm: Clip each player's gradient to this norm
         clip_value: Clip each gradient's elements to this magnitude
 
-    Class attributes that a model sets:
-        players   player -> names of its networks; one optimizer each
-        averaged  networks that a capability uses: these have moving averages, and no others
+    Class attributes that a model may set:
+        players   optimizer -> names of its networks; by default one, `train`, of all networks but frozen models
+        ema       names of the networks that a capability uses: these have moving averages; by default all of `players`
+        default_optimizer  class path and arguments of every optimizer where the user gives none
         changeable  arguments of its own that a run may change when it goes on: those that change neither networks nor
                     buffers, such as the weights of loss terms
         conditional  whether `sample` takes a condition
@@ -101,8 +136,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     """
 
     abstract = True
-    players: ClassVar[dict[str, tuple[str, ...]]]
-    averaged: ClassVar[tuple[str, ...]]
+    default_optimizer: ClassVar[dict[str, Any]] = ADAM
     changeable: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = False
     per_process: ClassVar[tuple[str, ...]] = ()
@@ -114,6 +148,19 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         super().__init_subclass__(**kwargs)
         if issubclass(cls, Samples):
             cls.sample = taking_a_number(cls.sample)
+        if "training_step" in vars(cls):
+            cls.training_step = _with_step(cls.training_step)
+
+    @property
+    def players(self) -> dict[str, tuple[str, ...]]:
+        """Optimizer -> names of its networks."""
+        # a model inside of this one is trained already, see `core.composition`
+        return {"train": tuple(n for n, net in self.named_children() if not isinstance(net, GenerativeModule))}
+
+    @property
+    def ema(self) -> tuple[str, ...]:
+        """Names of the networks that have moving averages."""
+        return tuple(name for names in self.players.values() for name in names)
 
     def __init__(
         self,
@@ -136,7 +183,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self.save_hyperparameters(self._arguments, logger=False)
         self.automatic_optimization = False
         self.spec = DataSpec.from_dict(spec) if isinstance(spec, dict) else spec
-        default = merge(ADAM, optimizer)
+        default = merge(self.default_optimizer, optimizer)
         self._optimizers = {name: merge(default, (optimizers or {}).get(name)) for name in self.players}
         self._schedules = {name: merge(schedule, (schedules or {}).get(name)) for name in self.players}
         for name in self.players:
@@ -145,7 +192,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         for argument, given in {"optimizers": optimizers, "schedules": schedules}.items():
             for name in given or {}:
                 if name not in self.players:
-                    raise UserError(f"{argument} names the player '{name}'; the players are {', '.join(self.players)}.")
+                    raise UserError(f"{argument} names '{name}'; the model's optimizers are {', '.join(self.players)}.")
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
 
         self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights
@@ -181,7 +228,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             raise UserError(
                 f"accumulate is {self.accumulate}, and the {player} takes several turns on one batch: the gradients of "
                 "its turns would be added up. Leave `model.accumulate` out, or give each player one turn "
-                "(`game.generator_steps`)."
+                "(`adversarial.generator_steps`)."
             )
         self._turned.add(player)
         optimizer = self._wrapped_optimizers()[index]
@@ -265,9 +312,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             raise UserError(f"{name} draws images of a class: give a label for each.")
 
     def labels_of_all(self, batch: Batch) -> Tensor:
-        """The batch's labels [B]. Raises UserError where some images have none (`data.labelled`)."""
+        """The batch's labels [B]. Raises UserError where some images have none (`data.labeled`)."""
         if batch.known_label is not None:
-            raise UserError(f"{type(self).__name__} wants the label of every image: leave `data.labelled` out.")
+            raise UserError(f"{type(self).__name__} wants the label of every image: leave `data.labeled` out.")
         return batch.label
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -343,7 +390,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
 
     # ---- what turns logged --------------------------------------------------------------------------------------
 
-    def _record(self, name: str, value: Tensor) -> None:
+    def record(self, name: str, value: Tensor) -> None:
+        """Log a scalar as a column of metrics.csv, such as `train/elbo`: the mean of all values until they are read."""
         value = value.detach()
         if name in self._sums:
             self._sums[name].add_(value)
@@ -359,15 +407,15 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         if name not in self._counts:
             value = measure()
             if torch.isfinite(value):
-                self._record(name, value)
+                self.record(name, value)
 
     def read_terms(self, *, reset: bool = True) -> dict[str, float]:
-        """Means of all terms since the last reset, over all processes; one synchronisation for all.
+        """Means of all terms since the last reset, over all processes; one synchronization for all.
 
         A term that was not finite at any time since then makes its sum so.
 
         Raises:
-            NonFiniteLoss: names the player, the term and the images seen; on all processes alike.
+            NonFiniteLoss: names the optimizer, the term and the images seen; on all processes alike.
         """
         if not self._sums:
             return {}
@@ -377,11 +425,9 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             self._sums, self._counts = {}, {}
         for name, mean in means.items():
             if not math.isfinite(mean):
-                player, term = name.split("/", 1)
                 raise NonFiniteLoss(
-                    f"The loss is no longer finite: player '{player}', term '{term}' is {mean} "
-                    f"at {self.images_seen:,} images seen. The last checkpoint is from before; try a lower learning "
-                    "rate, `--model.clip_norm 1`, or 32-bit precision."
+                    f"The loss is no longer finite: {name} is {mean} at {self.images_seen:,} images seen. The last "
+                    "checkpoint is from before; try a lower learning rate, `--model.clip_norm 1`, or 32-bit precision."
                 )
         return means
 
@@ -393,8 +439,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             finite = torch.isfinite(torch.stack([n.float() for n in norms])).all().float()
             if ranks.mean(finite).item() < 1:
                 raise NonFiniteLoss(
-                    f"Weights are no longer finite: player '{player}' at {self.images_seen:,} images seen. The last "
-                    "checkpoint is from before; try a lower learning rate or `--model.clip_norm 1`."
+                    f"Weights are no longer finite: those of optimizer '{player}' at {self.images_seen:,} images "
+                    "seen. The last checkpoint is from before; try a lower learning rate or `--model.clip_norm 1`."
                 )
 
     # ---- checkpoints --------------------------------------------------------------------------------------------

@@ -14,10 +14,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from genbench.core.arguments import Count, Whole, same_class
+from genbench.core.arguments import Count, Whole
+from genbench.core.class_paths import same_class
 from genbench.core.errors import UserError, did_you_mean
 from genbench.core.units import Images
 
+ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
+# Radford et al. 2016, section 4; also pix2pix (section 3.3), GAN-CLS (section 5) and CycleGAN (section 4)
+GAN_ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 KIMG = 1000  # images to one step of a schedule
 
 

@@ -15,8 +15,8 @@ KINDS = (("cuda", "matmul"), ("cudnn", "conv"), ("cudnn", "rnn"), ("mkldnn", "ma
          ("mkldnn", "rnn"))  # fmt: skip
 
 
-def full(x: Tensor) -> Tensor:
-    """x in float32, or in float64 if it is."""
+def to_float32(x: Tensor) -> Tensor:
+    """x in float32, or in float64 where it is float64."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

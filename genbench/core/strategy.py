@@ -1,6 +1,6 @@
 """Several devices: every player's gradients are averaged once, when that player steps.
 
-`DistributedDataParallel` expects one backward of the whole module per step. A game has one backward per player, and
+`DistributedDataParallel` expects one backward of the whole module per step. A GAN has one backward per player, and
 its detached passes leave parameters without gradient, which makes plain DDP raise; with its search for unused
 parameters every backward reduces the gradients of all players. Reducing at the optimizer's step needs neither.
 """

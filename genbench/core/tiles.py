@@ -13,7 +13,7 @@ from genbench.core.errors import UserError
 Make = Callable[[Tensor], Tensor]  # [B, C, H, W] -> [B, C', H, W]
 
 SMALLEST = 16  # pixels: networks mirror their edges, which takes a few
-SHARE = 8  # of a tile's side its neighbours have one in so many too
+SHARE = 8  # of a tile's side its neighbors have one in so many too
 
 
 def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor:
@@ -21,7 +21,7 @@ def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor
 
     Sides are filled up to a multiple of `stride` by mirroring, and cut back. Tiles overlap by an eighth, over which one
     fades into the next. Where the memory does not hold a tile, smaller ones are tried. What a network takes from the
-    whole image, as the means of its normalisation or noise, it takes from each tile: tiles are not quite the whole.
+    whole image, as the means of its normalization or noise, it takes from each tile: tiles are not quite the whole.
 
     Raises:
         UserError: the memory holds not even a small one.

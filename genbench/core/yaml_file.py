@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from genbench.core import renamed
 from genbench.core.errors import UserError
 
 MOST_BYTES = 32 * 2**20  # of a file; the plan of a suite of 1,000 runs has less than 1 MB
@@ -49,6 +50,8 @@ for _tag, _pattern, _first in (
 def read(path: str | os.PathLike, what: str = "file of settings") -> dict[str, Any]:
     """The mapping that a file holds, which should be `what`; an empty file holds an empty one.
 
+    Old names of settings are replaced by those of today, see `core.renamed`.
+
     Raises:
         UserError: it cannot be read, is not UTF-8, is not YAML, has a key twice, or holds something else than a
             mapping. The message names the file and, where there is one, the line.
@@ -70,7 +73,7 @@ def read(path: str | os.PathLike, what: str = "file of settings") -> dict[str, A
         return {}
     if not isinstance(found, dict):
         raise UserError(f"{path} is no {what}: it holds {_kind(found)} where settings were expected, `name: value`.")
-    return found
+    return renamed.settings(found)
 
 
 def parse(text: str, source: str) -> Any:

@@ -1,7 +1,7 @@
 """DataModules of images and points, which publish a `DataSpec`."""
 
 from genbench.data.arrays import ArrayImages
-from genbench.data.base import ImageData, Split
+from genbench.data.base import ImageData
 from genbench.data.digits import Digits
 from genbench.data.folder import ImageFolder
 from genbench.data.module import DataModule
@@ -9,6 +9,7 @@ from genbench.data.pairs import PairedFolder, UnpairedFolder
 from genbench.data.points import Grid, Ring
 from genbench.data.shapes import Shapes
 from genbench.data.stacked import StackedMNIST
+from genbench.data.streams import Split
 from genbench.data.vision import CIFAR10, CIFAR100, EMNIST, KMNIST, MNIST, STL10, SVHN, CelebA, FashionMNIST
 
 __all__ = [

@@ -1,166 +1,41 @@
-"""The DataModule that every image data set shares: splits, sizes, colours, memory, order.
+"""The DataModule that every image data set shares: splits, sizes, colors, memory, order.
 
 A data set says what it is (`Split`s of pictures) and how it is fetched; everything else happens here, so the same
-argument means the same for all of them.
+argument means the same for all of them. One class, of which a fifth is the text of its arguments: more than 400 lines.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from genbench.core.arguments import Bounds, Count, Number, Seed, Side, Whole
-from genbench.core.batch import Batch, DataSpec, from_uint8, to_uint8
+from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
-from genbench.core.noise import mix, per_seed
 from genbench.data import ranges, tasks
-from genbench.data.loader import MemorySource, Source, TrainLoader, Unpaired
+from genbench.data.image_files import Fit, How
+from genbench.data.loader import MemorySource, Source, Unpaired
 from genbench.data.module import MEMORY_SHARE, DataModule, Stage
-from genbench.data.pictures import Fit, How, Pictures
 from genbench.data.ranges import DTYPE, Range
+from genbench.data.streams import CHUNK, Joined, Split, StreamSource
 from genbench.data.tasks import Task
 
 # arguments that change how a model is trained and not what its samples are compared with
 TRAINING_ONLY = (
-    "flip", "jitter", "batch_size", "eval_batch_size", "subset", "per_class", "labelled", "memory", "workers",
+    "hflip", "random_crop", "batch_size", "eval_batch_size", "subset", "per_class", "labeled", "memory", "workers",
     "download",
 )  # fmt: skip
-PIXELS = ("size", "channels", "fit", "enlarge")
-
-# pictures that one thread decodes at a time
-CHUNK = 128
-
-
-@dataclass
-class Split:
-    """The pictures of one split as the data set keeps them, and what is known of each.
-
-    length    number of pictures, N
-    pictures  pictures(rows: int64 [B]) -> an array [B, H, W] or [B, H, W, C] of any integer or floating-point type,
-              as it is stored; or PIL images (L or RGB) or arrays [H, W] or [H, W, C] one by one. C is 1 or 3, or 2 or
-              4 where the last is opacity. Where there are masks, a pair of these and of masks uint8 [B, H, W] at the
-              wanted size. What becomes black and white is decided by the data set's range
-    names     what each picture is called in an error, as what `str` makes of it
-    label     int64 [N], if it has classes
-    caption   int64 [N, L] tokens, if it has captions
-    factors   float32 [N, F], if it was drawn from known factors
-    source    the pictures that these are made from, row by row, if it has pairs
-    other     the pictures of another domain, in no relation to these, if it has two
-    group     int64 [N], pictures that are held out together, if some are: the frames of a film
-    """
-
-    length: int
-    pictures: Callable[[np.ndarray], Pictures | tuple[Pictures, np.ndarray]]
-    names: Sequence[object] | None = None
-    label: Tensor | None = None
-    caption: Tensor | None = None
-    factors: Tensor | None = None
-    source: Split | None = None
-    other: Split | None = None
-    group: Tensor | None = None
-
-    def targets(self, rows: Tensor) -> dict[str, Tensor]:
-        found = {"label": self.label, "caption": self.caption, "factors": self.factors}
-        return {name: values[rows] for name, values in found.items() if values is not None}
-
-    def name(self, row: int) -> str:
-        return str(self.names[row]) if self.names is not None else f"Picture {row}"
-
-    def look(self, rows: np.ndarray) -> list[ranges.Seen]:
-        """Types and extreme values of some pictures, as they are stored."""
-        pictures, _ = _with_masks(self.pictures(rows))
-        return list(ranges.look(pictures, lambda k: self.name(int(rows[k]))))
-
-
-class _Joined:
-    """rows -> pictures of several splits one after the other, one by one."""
-
-    def __init__(self, splits: list[Split]) -> None:
-        self.splits, self.ends = splits, np.cumsum([split.length for split in splits])
-
-    def __call__(self, rows: np.ndarray) -> Iterator[Image.Image | np.ndarray]:
-        for row in rows:
-            which = int(np.searchsorted(self.ends, row, "right"))
-            split = self.splits[which]
-            yield next(iter(split.pictures(np.array([row - self.ends[which] + split.length]))))
-
-
-class StreamSource:
-    """Some rows of a split, decoded when they are asked for: for data that does not fit in memory.
-
-    binarize  draw each pixel of a picture black or white, once for ever; the name of the split that rows are of
-    task      what a model is shown of each picture
-    shown     how the pictures of the split's source are fitted, if not as these
-    """
-
-    in_memory = False
-    device = torch.device("cpu")
-
-    def __init__(
-        self,
-        split: Split,
-        rows: Tensor,
-        fit: Fit,
-        binarize: str | None = None,
-        task: Task = "none",
-        shown: Fit | None = None,
-    ) -> None:
-        self.split, self.rows, self.fit, self.binarize, self.task = split, rows, fit, binarize, task
-        self.shown = shown or fit
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def target(self, name: str, indices: Tensor) -> Tensor | None:
-        if name == "source" and self.task == "none" and self.split.source is None:
-            return None
-        if name in ("mask", "source"):  # come with the pictures
-            found = [getattr(self.batch(part), name) for part in indices.split(CHUNK)]
-            return None if found[0] is None else torch.cat(found)
-        return self.split.targets(self.rows[indices]).get(name)
-
-    def batch(self, indices: Tensor) -> Batch:
-        rows = self.rows[indices]
-        numbers = rows.numpy()
-        image, mask = _fitted(self.split, numbers, self.fit)
-        if self.binarize:
-            image = np.stack(
-                [_binary(picture, self.binarize, int(row)) for picture, row in zip(image, numbers, strict=True)]
-            )
-        image, source = torch.from_numpy(image), None
-        if self.split.source is not None:
-            source = torch.from_numpy(_fitted(self.split.source, numbers, self.shown)[0])
-        if self.task != "none":
-            source = to_uint8(
-                tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))
-            )
-        return Batch(
-            image=image,
-            source=source,
-            mask=None if mask is None else torch.from_numpy(mask),
-            **self.split.targets(rows),
-        )
-
-
-def _fitted(split: Split, rows: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
-    pictures, mask = _with_masks(split.pictures(rows))
-    return fit(pictures, lambda k: split.name(int(rows[k]))), mask
-
-
-def _with_masks(found: Pictures | tuple[Pictures, np.ndarray]) -> tuple[Pictures, np.ndarray | None]:
-    return found if isinstance(found, tuple) else (found, None)
+PIXELS = ("size", "channels", "resize_mode", "enlarge")
 
 
 class ImageData(DataModule):
@@ -169,10 +44,10 @@ class ImageData(DataModule):
     Args:
         root: Folder of the data sets. Default: the environment variable GENBENCH_DATA, else ./data
         size: Side of the square images, in pixels. Default: the data set's own
-        channels: 1 for grey, 3 for RGB. Default: the data set's own
-        fit: How a picture is brought to the size. crop scales its shorter side and cuts the centre out; pad puts the
-            whole of it in the middle of black, scaled down if it is too large; stretch ignores proportions; none
-            scales nothing. Default: the data set's own
+        channels: 1 for gray, 3 for RGB. Default: the data set's own
+        resize_mode: How a picture is brought to the size. crop scales its shorter side and cuts the center out; pad
+            puts the whole of it in the middle of black, scaled down if it is too large; stretch ignores proportions;
+            none scales nothing. Default: the data set's own
         range: Which of the stored values become black and white; what lies outside is clipped. dtype: the whole range
             of the type that a picture is stored in. data: minimum and maximum of the training split. LOW,HIGH: these.
             Default: dtype; but data, which is said, for pictures of more than 8 bits that fill less than half of the
@@ -180,13 +55,13 @@ class ImageData(DataModule):
         window: The range as CENTER,WIDTH, as radiologists state it
         enlarge: Scale up pictures that are smaller than the size, which are refused otherwise. Default: no (Digits,
             which are 8×8: yes)
-        flip: Mirror half of the training images. Default: where that changes no meaning
-        jitter: Make training images so many pixels larger and cut the size out of them, anywhere, anew each time that
-            they are shown
-        binarize: Make each pixel white with its grey level as the probability, else black (Salakhutdinov & Murray
+        hflip: Mirror half of the training images. Default: where that changes no meaning
+        random_crop: Make training images so many pixels larger and cut the size out of them, anywhere, anew each time
+            that they are shown
+        binarize: Make each pixel white with its gray level as the probability, else black (Salakhutdinov & Murray
             2008): static draws every picture once for ever, dynamic draws a training picture anew each time that it
             is shown (Burda et al. 2016), and validates and tests on the static ones
-        task: Teach a model to make each image from what is left of it: from grey, from its edges, from a noisy, a
+        task: Teach a model to make each image from what is left of it: from gray, from its edges, from a noisy, a
             blurred or a smaller one, or from one with a hole. Noise and holes are drawn anew each time that a training
             image is shown, and once for ever for validation and test
         batch_size: Images of one training batch, over all devices together
@@ -195,9 +70,9 @@ class ImageData(DataModule):
             or a tenth of the training set where that is less
         subset: Train on so many images only, or on such a share as 10%, drawn evenly over the classes
         per_class: Train on so many images of each class only
-        labelled: Tell the label of so many training images only, the same number of each class, and train on the
-            others without. A batch then has as many of the labelled ones beside its own images
-        split_seed: Decides which images the validation split, the subset and the labelled ones are; not the run's
+        labeled: Tell the label of so many training images only, the same number of each class, and train on the
+            others without. A batch then has as many of the labeled ones beside its own images
+        split_seed: Decides which images the validation split, the subset and the labeled ones are; not the run's
             seed, so that runs with different seeds train on the same images
         memory: Decode the whole set to memory (auto: if it takes under a quarter of what is free)
         workers: Processes that decode ahead, for data that is not in memory. Default: a core
@@ -211,11 +86,11 @@ class ImageData(DataModule):
     own_splits: tuple[Stage, ...] = ("train", "test")  # the others are cut off the training set
     native_size: int = 32
     native_channels: int = 3
-    native_fit: How = "crop"
-    native_flip: bool = False
+    native_resize_mode: How = "crop"
+    native_hflip: bool = False
     native_enlarge: bool = False
     native_range: str | None = None  # `dtype` where the pictures are known to be 8-bit ones
-    published_pixels: bool = True  # there is one size and colour in which everyone compares it
+    published_pixels: bool = True  # there is one size and color in which everyone compares it
     test_size: int | None = None
 
     def __init__(
@@ -223,12 +98,12 @@ class ImageData(DataModule):
         root: str | None = None,
         size: Side | None = None,
         channels: Literal[1, 3] | None = None,
-        fit: Literal["crop", "pad", "stretch", "none"] | None = None,
+        resize_mode: Literal["crop", "pad", "stretch", "none"] | None = None,
         range: str | list[Number] | None = None,
         window: str | list[Number] | None = None,
         enlarge: bool | None = None,
-        flip: bool | None = None,
-        jitter: Whole = 0,
+        hflip: bool | None = None,
+        random_crop: Whole = 0,
         binarize: Literal["none", "static", "dynamic"] = "none",
         task: Task = "none",
         batch_size: Count = 64,
@@ -236,7 +111,7 @@ class ImageData(DataModule):
         val_size: Count | None = None,
         subset: Count | str | None = None,
         per_class: Count | None = None,
-        labelled: Count | None = None,
+        labeled: Count | None = None,
         split_seed: Seed = 0,
         memory: Literal["auto", "yes", "no"] = "auto",
         workers: Annotated[int, Bounds(at_least=0, at_most=1024)] | None = None,
@@ -246,34 +121,37 @@ class ImageData(DataModule):
         self._streams: dict[str, list[StreamSource]] = {}
         self.size = self.native_size if size is None else size
         self.channels = channels or self.native_channels
-        self.fit = fit or self.native_fit
+        self.resize_mode = resize_mode or self.native_resize_mode
         self.enlarge = self.native_enlarge if enlarge is None else enlarge
-        self.flip = self.native_flip if flip is None else flip
-        self.jitter, self.binarize, self.task = jitter, binarize, task
+        self.hflip = self.native_hflip if hflip is None else hflip
+        self.random_crop, self.binarize, self.task = random_crop, binarize, task
         if range is not None and window is not None:
             raise UserError("data.range and data.window are both given, and mean the same. Leave one of them out.")
         self._given = (ranges.windowed(window),) * 2 if window is not None else self.read_range(range)
         self._ranges: tuple[Range, Range] | None = None
         tasks.check(task, self.channels, self.size)
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
-        self.labelled = labelled
+        self.labeled = labeled
         self.memory, self.download = memory, download
         self.workers = workers
 
         if isinstance(subset, str) and not (re.fullmatch(r"\d+(\.\d+)?%", subset) and 0 < float(subset[:-1]) <= 100):
             raise UserError(f"data.subset is '{subset}'; a number of images or a share such as 10% was expected.")
-        if jitter > self.size:
+        if random_crop > self.size:
             raise UserError(
-                f"data.jitter is {jitter}, and the images are {self.size} pixels a side: training would show no more "
-                f"than a corner of each. It must be at most {self.size}."
+                f"data.random_crop is {random_crop}, and the images are {self.size} pixels a side: training would show "
+                f"no more than a corner of each. It must be at most {self.size}."
             )
-        if jitter and self.fit == "none":
-            raise UserError("data.jitter scales training images up, and data.fit is `none`, which scales nothing.")
+        if random_crop and self.resize_mode == "none":
+            raise UserError(
+                "data.random_crop scales training images up, and data.resize_mode is `none`, which scales nothing."
+            )
         # padding is the data set's own choice only up to its own size: 28 pixels in the middle of 256 help nobody
-        if fit is None and self.fit == "pad" and self.size > self.native_size and not self.enlarge:
+        if resize_mode is None and self.resize_mode == "pad" and self.size > self.native_size and not self.enlarge:
             raise UserError(
                 f"{self.name} has images of {self.native_size}×{self.native_size}, and data.size is {self.size}. Say "
-                "`--data.enlarge true` to scale them up, or `--data.fit pad` to put them in the middle of black."
+                "`--data.enlarge true` to scale them up, or `--data.resize_mode pad` to put them in the middle of "
+                "black."
             )
 
     # ---- what a data set provides -------------------------------------------------------------------------------
@@ -310,7 +188,7 @@ class ImageData(DataModule):
 
     def refuse_made(self) -> None:
         """Raise UserError where this data has pairs or domains, and is asked for what is done with single images."""
-        for name in ("task", "binarize", "labelled", "per_class"):
+        for name in ("task", "binarize", "labeled", "per_class"):
             value = getattr(self, name)
             if value not in ("none", None):
                 instead = f"Say `--data.{name} none`" if name in ("task", "binarize") else "Leave it out"
@@ -373,7 +251,7 @@ class ImageData(DataModule):
         splits = [self.split(stage) for stage in self.own_splits]
         length = sum(split.length for split in splits)
         names = [split.name(row) for split in splits for row in range(split.length)] if len(splits) > 1 else None
-        split = splits[0] if names is None else Split(length, _Joined(splits), names)
+        split = splits[0] if names is None else Split(length, Joined(splits), names)
         return split, self._find_range(split, torch.arange(length), self._given[0], name)
 
     def _find_range(self, split: Split, rows: Tensor, given: Range | str | None, name: str) -> Range:
@@ -404,7 +282,7 @@ class ImageData(DataModule):
             streams = self.streams(stage)
             del self._streams[stage]
             own = streams[0].split
-            need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.jitter) ** 2
+            need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.random_crop) ** 2
             need *= 1 if own.source is None else 2
             fits = self.memory == "auto" and need < MEMORY_SHARE * free_memory() / self._processes
             found = [self._decode(s, stage) if fits or self.memory == "yes" else s for s in streams]
@@ -434,8 +312,8 @@ class ImageData(DataModule):
         anew = self.binarize == "dynamic" and training
         once = None if anew or self.binarize == "none" else stage if stage in self.own_splits else "train"
         task = "none" if training else self.task  # of training images the loader makes it, once moved
-        jitter = self.jitter if training else 0
-        fit = Fit(self.size + jitter, self.channels, self.fit, self.enlarge, jitter, own)
+        random_crop = self.random_crop if training else 0
+        fit = Fit(self.size + random_crop, self.channels, self.resize_mode, self.enlarge, random_crop, own)
         return StreamSource(split, rows, fit, once, task, replace(fit, range=other))
 
     def _rows(self, stage: Stage, split: Split) -> tuple[Split, Tensor]:
@@ -446,7 +324,7 @@ class ImageData(DataModule):
         if stage != "train":
             return split, parts[stage].sort().values
         rows = self._limit(split, parts["train"])
-        if self.labelled is not None:
+        if self.labeled is not None:
             split = replace(split, label=self._told(split, rows))
         return split, rows.sort().values
 
@@ -502,14 +380,14 @@ class ImageData(DataModule):
     def _told(self, split: Split, rows: Tensor) -> Tensor:
         """The split's labels [N], but -1 for all except the first of `rows`, which are shuffled, of each class."""
         if split.label is None:
-            raise UserError(f"data.labelled needs classes, and {self.name} has none. Leave it out.")
-        each, rest = divmod(self.labelled, len(self.classes))
+            raise UserError(f"data.labeled needs classes, and {self.name} has none. Leave it out.")
+        each, rest = divmod(self.labeled, len(self.classes))
         if rest:
             raise UserError(
-                f"data.labelled is {self.labelled}, which does not divide by the {len(self.classes)} classes of "
+                f"data.labeled is {self.labeled}, which does not divide by the {len(self.classes)} classes of "
                 f"{self.name}. Choose a multiple of {len(self.classes)}."
             )
-        said = f"data.labelled is {self.labelled}, {each} of each class"
+        said = f"data.labeled is {self.labeled}, {each} of each class"
         told = torch.full_like(split.label, -1)
         known = self._of_each_class(split, rows, each, said)
         told[known] = split.label[known]
@@ -530,9 +408,9 @@ class ImageData(DataModule):
         image = torch.empty(len(stream), self.channels, size, size, dtype=torch.uint8)
 
         def fill(chunk: Tensor) -> tuple[Tensor | None, Tensor | None]:
-            batch = stream.batch(chunk)
-            image[chunk[0] : chunk[-1] + 1] = batch.image  # in place: joining the parts would take the memory twice
-            return batch.mask, batch.source
+            part, mask, source = stream.pictures(chunk)
+            image[chunk[0] : chunk[-1] + 1] = part  # in place: joining the parts would take the memory twice
+            return mask, source
 
         chunks = torch.arange(len(stream)).split(CHUNK)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -547,13 +425,16 @@ class ImageData(DataModule):
 
     # ---- loaders ------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> TrainLoader:
-        loader = super().train_dataloader()
-        loader.jitter, loader.binarize, loader.task = self.jitter, self.binarize == "dynamic", self.task
-        if self.labelled is not None:
-            label = loader.source.target("label", torch.arange(len(loader.source)))
-            loader.known = (label >= 0).nonzero()[:, 0]
-        return loader
+    def _presented(self, source: Source) -> dict[str, Any]:
+        known = None
+        if self.labeled is not None:
+            known = (source.target("label", torch.arange(len(source))) >= 0).nonzero()[:, 0]
+        return {
+            "random_crop": self.random_crop,
+            "binarize": self.binarize == "dynamic",
+            "task": self.task,
+            "known": known,
+        }
 
     def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
         if source.in_memory:
@@ -561,12 +442,6 @@ class ImageData(DataModule):
         spare = (os.cpu_count() or 1) // self._processes - 1
         workers = min(8, max(1, spare)) if self.workers is None else self.workers
         return {"workers": workers, "pin_memory": device.type == "cuda"}
-
-
-def _binary(image: np.ndarray, split: str, row: int) -> np.ndarray:
-    """uint8 [...] -> 0 and 255, 255 as often as the level says; a function of the picture and its place in a split."""
-    white = np.random.default_rng(mix("binarize", split, row)).random(image.shape, dtype=np.float32) * 255 < image
-    return white * np.uint8(255)
 
 
 def _number_within(labels: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from genbench.data.base import ImageData, Split, Stage
+from genbench.data.base import ImageData, Stage
+from genbench.data.streams import Split
 
 
 class Digits(ImageData):
     """Optical recognition of handwritten digits (Alpaydin & Kaynak 1998), the 1,797 test scans in scikit-learn.
 
-    The last 297 are the test split. Native size 8×8, grey; enlarged smoothly to the size that is asked for.
+    The last 297 are the test split. Native size 8×8, gray; enlarged smoothly to the size that is asked for.
     """
 
     classes = tuple("0123456789")

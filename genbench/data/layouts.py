@@ -1,4 +1,7 @@
-"""Which split and class each image of a folder or zip belongs to, by the layouts that data sets come in."""
+"""Which split and class each image of a folder or zip belongs to, by the layouts that data sets come in.
+
+One file of more than 400 lines: each rule says what a folder is not, too, and is right beside the others alone.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ _ENDS: dict[str, Stage] = {"tr": "train", "ts": "test", "va": "val"}
 # words in names of folders, as in cars_train, bounding_box_test or trainA, by what they say
 _SPLIT_WORDS = {
     **SPLIT_FOLDERS, "trainval": "train", "dev": "val", "eval": "val", "evaluation": "val", "holdout": "test",
-    "pred": "test", "query": "test", "gallery": "test", "unlabeled": "rest", "unlabelled": "rest", "extra": "rest",
+    "pred": "test", "query": "test", "gallery": "test", "unlabelled": "rest", "unlabeled": "rest", "extra": "rest",
 }  # fmt: skip
 _SPLIT_PART = re.compile(rf"(?:{'|'.join(_SPLIT_WORDS)})[\W_]*(?P<part>[a-z]|\d+)?")
 _PART = re.compile(r"(?:fold|split|part|shard|chunk|batch|subset)[\W_]*(?:\d+|[a-z])")

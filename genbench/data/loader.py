@@ -2,8 +2,9 @@
 
 The training set is read as one endless stream: pass e of it is a permutation keyed on (seed, e), and image p of the
 run is element p mod N of pass p div N. A batch is the next B images of the stream, passes joined without a gap; of
-each batch rank r takes the r-th block. So a loader's position is one number, the images taken so far, and a run that
-goes on at p sees what the uninterrupted run would have seen.
+each batch rank r takes the r-th block. So a loader needs one number of the run, the images that it has seen, and a run
+that goes on at p sees what the uninterrupted run would have seen. The model counts them (`images_seen`); a loader is
+built where the count stands, and keeps no count of its own.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Order:
 def _hashes(kind: str, seed: int, first: int, count: int, device: torch.device | str) -> Tensor:
     """int64 [count]: random bits of images `first`, `first + 1`, ... of the run.
 
-    A hash of the image's place in the run (SplitMix64's finaliser), so that it depends neither on the batch that the
+    A hash of the image's place in the run (SplitMix64's finalizer), so that it depends neither on the batch that the
     image is in nor on workers, processes or the device.
     """
 
@@ -163,16 +164,16 @@ def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cp
     return _hashes("flip", seed, first, count, device) & 1 == 1
 
 
-def corners(jitter: int, seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """int64 [2, count]: the top and the left, each from 0 to `jitter`, of what is cut out of each image of the run."""
+def corners(random_crop: int, seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """int64 [2, count]: the top and the left, each from 0 to `random_crop`, of what is cut out of each image."""
     bits = _hashes("jitter", seed, first, count, device)
-    return torch.stack([bits & 0x7FFFFFFF, (bits >> 31) & 0x7FFFFFFF]) % (jitter + 1)
+    return torch.stack([bits & 0x7FFFFFFF, (bits >> 31) & 0x7FFFFFFF]) % (random_crop + 1)
 
 
-def cut(image: Tensor, corner: Tensor, jitter: int) -> Tensor:
-    """[B, C, H, W] -> [B, C, H - jitter, W - jitter], of each image what begins at its `corner` [2, B]."""
+def cut(image: Tensor, corner: Tensor, random_crop: int) -> Tensor:
+    """[B, C, H, W] -> [B, C, H - random_crop, W - random_crop], of each image what begins at its `corner` [2, B]."""
     down, right = (
-        start[:, None] + torch.arange(side - jitter, device=image.device)
+        start[:, None] + torch.arange(side - random_crop, device=image.device)
         for start, side in zip(corner, image.shape[2:], strict=True)
     )
     rows, channels = (torch.arange(n, device=image.device) for n in image.shape[:2])
@@ -196,7 +197,7 @@ def _floats(image: Tensor) -> Tensor:
 
 
 def _mirror(image: Tensor, flip: Tensor) -> Tensor:
-    """Mirror those of the images [B, ..., W] where `flip` [B] is true."""
+    """Mirror those of the images [B, ..., W] where `hflip` [B] is true."""
     if image.device.type == "cpu":
         array, rows = image.numpy(), flip.numpy()
         array[rows] = array[rows][..., ::-1]
@@ -213,9 +214,9 @@ class TrainLoader:
 
     batch_size  images of one global batch, over all processes
     seed        of the order and of the flips
-    position    images of the run taken so far; it advances as batches are taken, and may be set before iterating
+    position    images of the run that were seen before; each iteration begins there
     flip        mirror half of the images; what belongs to an image moves with it
-    jitter      cut each image out of one that is so many pixels larger, anywhere
+    random_crop      cut each image out of one that is so many pixels larger, anywhere
     binarize    draw each pixel black or white, anew each time that the image is shown
     task        what a model is shown of each image, its noise drawn as often
     known       indices [M] of the images that have a label, where not all have: each batch then carries as many of
@@ -230,8 +231,8 @@ class TrainLoader:
         *,
         seed: int,
         position: int = 0,
-        flip: bool = False,
-        jitter: int = 0,
+        hflip: bool = False,
+        random_crop: int = 0,
         binarize: bool = False,
         task: Task = "none",
         known: Tensor | None = None,
@@ -241,7 +242,7 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         self.source, self.batch_size, self.seed, self.position = source, batch_size, seed, position
-        self.flip, self.jitter, self.binarize, self.task, self.known = flip, jitter, binarize, task, known
+        self.hflip, self.random_crop, self.binarize, self.task, self.known = hflip, random_crop, binarize, task, known
         self.rank, self.world = rank, world
         self.workers, self.pin_memory = workers, pin_memory
 
@@ -264,13 +265,12 @@ class TrainLoader:
         if isinstance(self.source, Unpaired):
             other = mix("other", self.seed)
             mine = (torch.stack(both, 1) for both in zip(mine, block(len(self.source.source), other), strict=False))
-        for batch in _read(self.source, mine, self.workers, self.pin_memory):
-            place = self.position + first
-            self.position += self.batch_size
+        for number, batch in enumerate(_read(self.source, mine, self.workers, self.pin_memory)):
+            place = self.position + number * self.batch_size + first
             batch.image = self._mirrored(self._cut(batch.image, seeds, place), seeds, place)
             if batch.source is not None:
                 batch.source = self._mirrored(self._cut(batch.source, [other], place), [other], place)
-            if batch.mask is not None:  # of data that refuses jitter
+            if batch.mask is not None:  # of data that refuses random_crop
                 batch.mask = self._mirrored(batch.mask, seeds, place)
             batch = finish(batch)
             if self.binarize:
@@ -287,16 +287,16 @@ class TrainLoader:
             yield batch
 
     def _cut(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
-        """[B, C, H, W], as many by each seed from that place of the run on, to the size without `jitter`."""
-        if not self.jitter:
+        """[B, C, H, W], as many by each seed from that place of the run on, to the size without `random_crop`."""
+        if not self.random_crop:
             return image
         each = len(image) // len(seeds)
-        corner = torch.cat([corners(self.jitter, seed, place, each, image.device) for seed in seeds], 1)
-        return cut(image, corner, self.jitter)
+        corner = torch.cat([corners(self.random_crop, seed, place, each, image.device) for seed in seeds], 1)
+        return cut(image, corner, self.random_crop)
 
     def _mirrored(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
         """[B, ..., W], half of them mirrored, likewise."""
-        if not self.flip:
+        if not self.hflip:
             return image
         each = len(image) // len(seeds)
         return _mirror(image, torch.cat([mirrored(seed, place, each, image.device) for seed in seeds]))

@@ -37,7 +37,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     abstract = True
     classes: tuple[str, ...] = ()
     extractor: str = "inception"  # the network whose features scores are computed from, unless told otherwise
-    flip: bool = False
+    hflip: bool = False
     _setting = "data"
 
     def __init__(self, root: str | None = None, batch_size: Count = 64, eval_batch_size: Count = 256) -> None:
@@ -79,7 +79,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
         return {name: value for name, value in self._arguments.items() if name != "root" and value is not None}
 
     def reference(self) -> Self:
-        """The data as it is compared with: in its published size and colour where it has such, in full.
+        """The data as it is compared with: in its published size and color where it has such, in full.
 
         A model may have been trained at another size or on a part: its samples are judged by the same images as all.
         """
@@ -99,11 +99,16 @@ class DataModule(LightningDataModule, metaclass=Remembers):
             self.batch_size,
             seed=getattr(module, "seed", 0),
             position=int(getattr(module, "images_seen", 0)),
-            flip=self.flip,
+            hflip=self.hflip,
             rank=rank,
             world=world,
+            **self._presented(source),
             **self._reading(source, device),
         )
+
+    def _presented(self, source: Source) -> dict[str, Any]:
+        """How training images are shown, besides mirrored: other arguments of `TrainLoader`."""
+        return {}
 
     def check_share(self, world: int) -> None:
         """Raise UserError where a batch does not divide by so many devices."""

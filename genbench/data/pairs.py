@@ -14,22 +14,13 @@ from genbench.core.arguments import Whole, key_of
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.data import ranges
-from genbench.data.base import ImageData, Split, Stage
-from genbench.data.folder import (
-    FilePictures,
-    Files,
-    Frame,
-    Picture,
-    ZipFiles,
-    expanded,
-    find,
-    grouped,
-    opened,
-    say_ignored,
-)
+from genbench.data.base import ImageData, Stage
+from genbench.data.folder import expanded, find, grouped, opened, say_ignored
+from genbench.data.image_files import columns, size_of
 from genbench.data.layouts import SPLIT_FOLDERS, listed
-from genbench.data.pictures import columns, size_of
 from genbench.data.ranges import Range, Stored
+from genbench.data.readers import FilePictures, Files, Frame, Picture, ZipFiles
+from genbench.data.streams import Split
 
 Domain = Literal["A", "B"]
 _FOLDER = re.compile(rf"({'|'.join(SPLIT_FOLDERS)})?[_-]?([AB])")
@@ -91,7 +82,8 @@ class PartnerPictures:
         if abs(w * height - h * width) > max(w + h, width + height):  # more than rounding a scaled side may do
             raise UserError(
                 f"{self.names[row]} is {w}×{h} and its partner {self.partners[row]} {width}×{height}: cut to a "
-                "square, they would show different parts. Give both the same proportions, or say `--data.fit stretch`."
+                "square, they would show different parts. Give both the same proportions, or say "
+                "`--data.resize_mode stretch`."
             )
 
 
@@ -212,7 +204,7 @@ class PairedFolder(_TwoKinds):
                     split.pictures.check(row)
         if halves := self.of("train", None):
             width, height = self.reader.size(halves[0].name)
-            if width // 2 != height and self.fit != "stretch":
+            if width // 2 != height and self.resize_mode != "stretch":
                 rank_zero_warn(
                     f"{self.path} is taken as pairs side by side, whose halves are cut to squares: in {halves[0].name} "
                     f"each is {width // 2}×{height}."
@@ -255,7 +247,7 @@ class PairedFolder(_TwoKinds):
             )
         names, partners = ([found[key] for key in sorted(found)] for found in (wanted, shown))
         image = self._files(names)
-        if self.fit != "stretch":
+        if self.resize_mode != "stretch":
             image.pictures = PartnerPictures(self.reader, names, partners)
         image.source = self._files(partners)
         return image
@@ -276,7 +268,7 @@ class UnpairedFolder(_TwoKinds):
     """
 
     target = "domain"
-    native_flip = True
+    native_hflip = True
 
     def __init__(
         self,

@@ -15,12 +15,13 @@ from genbench.core.arguments import Count, Seed, Share
 from genbench.core.batch import DataSpec, to_tokens
 from genbench.core.errors import UserError
 from genbench.core.noise import mix
-from genbench.data.base import ImageData, Split, Stage
+from genbench.data.base import ImageData, Stage
+from genbench.data.streams import Split
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 
-# of well separated lightness, so that grey images can tell them apart too
-COLOURS = {
+# of well separated lightness, so that gray images can tell them apart too
+COLORS = {
     "blue": (35, 70, 215),
     "red": (228, 38, 48),
     "purple": (165, 78, 215),
@@ -37,10 +38,10 @@ STRIPES = 16  # over an image
 # what a column of the factors means
 FACTORS = {
     "shape": "index into SHAPES",
-    "colour": "index into COLOURS",
+    "color": "index into COLORS",
     "size": "radius of the circle around the shape, as a fraction of the image's side",
-    "x": "of the centre, as a fraction of the side, from the left",
-    "y": "of the centre, as a fraction of the side, from the top",
+    "x": "of the center, as a fraction of the side, from the left",
+    "y": "of the center, as a fraction of the side, from the top",
     "rotation": "degrees, clockwise",
 }
 
@@ -52,7 +53,7 @@ NEAR, MIDDLE, FAR = (0.32, 0.36), (0.46, 0.54), (0.64, 0.68)
 ROTATION = 30.0
 
 _PLACES = ("in", "at", "the", "top", "bottom", "left", "right", "centre")
-VOCABULARY = ("<pad>", "a", "small", "large", *COLOURS, *SHAPES, *_PLACES)
+VOCABULARY = ("<pad>", "a", "small", "large", *COLORS, *SHAPES, *_PLACES)
 CAPTION_LENGTH = 8  # "a large red circle at the bottom right"
 
 
@@ -65,7 +66,7 @@ def draw_factors(count: int, rng: np.random.Generator) -> np.ndarray:
 
     columns = (
         rng.integers(len(SHAPES), size=count),
-        rng.integers(len(COLOURS), size=count),
+        rng.integers(len(COLORS), size=count),
         among(SMALL, LARGE),
         among(NEAR, MIDDLE, FAR),
         among(NEAR, MIDDLE, FAR),
@@ -76,13 +77,13 @@ def draw_factors(count: int, rng: np.random.Generator) -> np.ndarray:
 
 def describe(factors: np.ndarray) -> str:
     """The caption of one row of factors [6]: "a large red circle at the top left"."""
-    shape, colour, size, x, y, _ = factors.tolist()
+    shape, color, size, x, y, _ = factors.tolist()
     extent = "small" if size < (SMALL[1] + LARGE[0]) / 2 else "large"
     low, high = (NEAR[1] + MIDDLE[0]) / 2, (MIDDLE[1] + FAR[0]) / 2
     vertical = "top" if y < low else "bottom" if y > high else ""
     horizontal = "left" if x < low else "right" if x > high else ""
     place = f"at the {vertical} {horizontal}" if vertical or horizontal else "in the centre"
-    return " ".join(f"a {extent} {list(COLOURS)[int(colour)]} {SHAPES[int(shape)]} {place}".split())
+    return " ".join(f"a {extent} {list(COLORS)[int(color)]} {SHAPES[int(shape)]} {place}".split())
 
 
 def tokens(caption: str) -> list[int]:
@@ -91,10 +92,10 @@ def tokens(caption: str) -> list[int]:
 
 
 def distances(factors: np.ndarray, size: int) -> np.ndarray:
-    """Signed distance of each pixel's centre to the shape's outline, in pixels, negative inside: float32 [N, H, W]."""
-    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    """Signed distance of each pixel's center to the shape's outline, in pixels, negative inside: float32 [N, H, W]."""
+    centers = (np.arange(size, dtype=np.float32) + 0.5) / size
     radius, x, y, rotation = factors.T[2:, :, None, None]
-    right, down = centres - x, centres[:, None] - y
+    right, down = centers - x, centers[:, None] - y
     cos, sin = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
     # the pixel in the shape's own frame, where it stands upright and has radius 1
     u, v = (cos * right + sin * down) / radius, (cos * down - sin * right) / radius
@@ -151,7 +152,7 @@ def draw(
         size: Side of the images, in pixels
         texture: Contrast of the waves in the background, 0 (flat) to 1
         noise: Standard deviation of the noise on each pixel, as a fraction of white
-        occlusion: Width of a grey bar across the shape, as a fraction of the shape's diameter
+        occlusion: Width of a gray bar across the shape, as a fraction of the shape's diameter
         seeds: int64 [N], of the waves, the noise and the bar's place in each image
 
     Returns:
@@ -161,12 +162,12 @@ def draw(
     distance = distances(factors, size)
     mask = (distance < 0) * (1 + factors[:, 0].astype(np.uint8)[:, None, None])
     cover = np.clip(0.5 - distance, 0, 1)[:, None]  # the share of a pixel that the shape covers: [N, 1, H, W]
-    colour = np.array(list(COLOURS.values()), dtype=np.float32)[factors[:, 1].astype(int), :, None, None]
+    color = np.array(list(COLORS.values()), dtype=np.float32)[factors[:, 1].astype(int), :, None, None]
     image = np.array(BACKGROUND, dtype=np.float32)[:, None, None]
     rngs = [np.random.default_rng(int(seed)) for seed in seeds] if texture or noise or occlusion else []
     if texture:
         image = image + 150 * texture * _waves(rngs, size)
-    image = image + cover * (colour - image)
+    image = image + cover * (color - image)
     if occlusion:
         bar = _bars(rngs, factors, size, occlusion)
         image += np.clip(0.5 - bar, 0, 1)[:, None] * (np.array(BAR, dtype=np.float32)[:, None, None] - image)
@@ -178,28 +179,28 @@ def draw(
 
 
 def draw_outlines(factors: np.ndarray, size: int) -> np.ndarray:
-    """The same shapes as lines of their colour on paper: uint8 [N, H, W, 3]."""
+    """The same shapes as lines of their color on paper: uint8 [N, H, W, 3]."""
     distance = abs(distances(factors, size)) - LINE * size / 2
-    return _on_paper(distance, _colours(factors))
+    return _on_paper(distance, _colors(factors))
 
 
 def draw_stripes(factors: np.ndarray, size: int) -> np.ndarray:
-    """The same shapes on paper, with stripes across in their colour and dark: uint8 [N, H, W, 3]."""
+    """The same shapes on paper, with stripes across in their color and dark: uint8 [N, H, W, 3]."""
     band = np.arange(size) * STRIPES // size % 2 == 1
     dark = np.array(BACKGROUND, dtype=np.float32)
-    return _on_paper(distances(factors, size), np.where(band[:, None, None], _colours(factors), dark))
+    return _on_paper(distances(factors, size), np.where(band[:, None, None], _colors(factors), dark))
 
 
-def _colours(factors: np.ndarray) -> np.ndarray:
+def _colors(factors: np.ndarray) -> np.ndarray:
     """[N, 1, 1, 3]"""
-    return np.array(list(COLOURS.values()), dtype=np.float32)[factors[:, 1].astype(int), None, None]
+    return np.array(list(COLORS.values()), dtype=np.float32)[factors[:, 1].astype(int), None, None]
 
 
-def _on_paper(distance: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Where the signed distance [N, H, W] is negative the colour [N, H or 1, W or 1, 3]: uint8 [N, H, W, 3]."""
+def _on_paper(distance: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Where the signed distance [N, H, W] is negative the color [N, H or 1, W or 1, 3]: uint8 [N, H, W, 3]."""
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     paper = np.array(PAPER, dtype=np.float32)
-    return (paper + cover * (colour - paper) + 0.5).astype(np.uint8)
+    return (paper + cover * (color - paper) + 0.5).astype(np.uint8)
 
 
 def _waves(rngs: list[np.random.Generator], size: int, count: int = 3) -> np.ndarray:
@@ -216,12 +217,12 @@ def _waves(rngs: list[np.random.Generator], size: int, count: int = 3) -> np.nda
 
 
 def _bars(rngs: list[np.random.Generator], factors: np.ndarray, size: int, width: float) -> np.ndarray:
-    """Signed distance in pixels to a bar of any direction that passes near the shape's centre: [N, H, W]."""
+    """Signed distance in pixels to a bar of any direction that passes near the shape's center: [N, H, W]."""
     turn, offset = np.stack([rng.random(2, dtype=np.float32) for rng in rngs], axis=1)[..., None, None]
     turn, offset = np.pi * turn, 0.8 * (offset - 0.5)
     radius, x, y = factors.T[2:5, :, None, None]
-    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
-    across = np.cos(turn) * (centres - x) + np.sin(turn) * (centres[:, None] - y)
+    centers = (np.arange(size, dtype=np.float32) + 0.5) / size
+    across = np.cos(turn) * (centers - x) + np.sin(turn) * (centers[:, None] - y)
     return size * (abs(across - offset * radius) - width * radius)
 
 
@@ -246,7 +247,7 @@ class _OtherDrawing:
 
 
 class Shapes(ImageData):
-    """Coloured shapes on a dark ground, each with label, caption, mask and factors; drawn here, no download.
+    """Colored shapes on a dark ground, each with label, caption, mask and factors; drawn here, no download.
 
     Args:
         train_images: Images of the training split
@@ -254,7 +255,7 @@ class Shapes(ImageData):
         test_images: Images of the test split
         texture: Contrast of waves in the background, 0 (flat) to 1
         noise: Standard deviation of noise on each pixel, as a fraction of white
-        occlusion: Width of a grey bar across each shape, as a fraction of the shape's diameter
+        occlusion: Width of a gray bar across each shape, as a fraction of the shape's diameter
         target: What a conditional model is told: label (the shape), caption, mask or none; or what one that translates
             is shown: outline, the same shape as a line on paper, or domain, other shapes, with stripes (the same ones
             when it is validated and tested, so that the true translation is known)
@@ -283,10 +284,10 @@ class Shapes(ImageData):
         self.counts: dict[Stage, int] = {"train": train_images, "val": val_images, "test": test_images}
         self.difficulty = {"texture": texture, "noise": noise, "occlusion": occlusion}
         self.target, self.seed = target, seed
-        if self.flip:
-            raise UserError("data.flip would mirror Shapes against their captions and factors. Leave it out.")
-        if self.jitter:
-            raise UserError("data.jitter would move Shapes against their captions and factors. Leave it out.")
+        if self.hflip:
+            raise UserError("data.hflip would mirror Shapes against their captions and factors. Leave it out.")
+        if self.random_crop:
+            raise UserError("data.random_crop would move Shapes against their captions and factors. Leave it out.")
         if target in ("outline", "domain"):
             self.refuse_made()
         if not 16 <= self.size <= 256:

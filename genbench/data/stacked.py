@@ -10,7 +10,8 @@ import torch
 from genbench.core.arguments import MOST, Bounds, Count, Seed
 from genbench.core.errors import UserError
 from genbench.core.noise import mix
-from genbench.data.base import Split, Stage
+from genbench.data.base import Stage
+from genbench.data.streams import Split
 from genbench.data.vision import MNIST
 
 

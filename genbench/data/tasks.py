@@ -1,4 +1,4 @@
-"""What an image is made into, so that a model may learn the way back: colourise, denoise, restore.
+"""What an image is made into, so that a model may learn the way back: colorize, denoise, restore.
 
 Each function takes images [B, C, H, W] in [-1, 1] and gives what a model is shown: [B, C2, H, W] in [-1, 1], rounded to
 the 256 levels of a picture.
@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
 from genbench.core.errors import UserError
 
-Task = Literal["none", "colourise", "edges", "denoise", "deblur", "super_resolve_2", "super_resolve_4", "inpaint"]
+Task = Literal["none", "colorize", "edges", "denoise", "deblur", "super_resolve_2", "super_resolve_4", "inpaint"]
 Draw = Callable[..., Tensor]  # (torch.randn or torch.rand, *shape) -> noise [B, *shape], of each image's own
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
@@ -25,7 +25,7 @@ BLUR = 1.5  # standard deviation of the Gaussian, in pixels
 
 def channels_of(task: Task, channels: int) -> int:
     """Channels of what a model is shown."""
-    return 1 if task in ("colourise", "edges") else channels
+    return 1 if task in ("colorize", "edges") else channels
 
 
 def make(task: Task, image: Tensor, draw: Draw) -> Tensor:
@@ -35,8 +35,8 @@ def make(task: Task, image: Tensor, draw: Draw) -> Tensor:
 
 def check(task: Task, channels: int, size: int) -> None:
     """Raise UserError where the images cannot have the task."""
-    if task == "colourise" and channels == 1:
-        raise UserError("data.task is colourise, and these images are grey. Choose data in colour.")
+    if task == "colorize" and channels == 1:
+        raise UserError("data.task is colorize, and these images are gray. Choose data in color.")
     factor = {"super_resolve_2": 2, "super_resolve_4": 4}.get(task, 1)
     if size % factor:
         raise UserError(f"data.task is {task}, and {size} pixels a side do not divide by {factor}. Set `--data.size`.")
@@ -46,7 +46,7 @@ def _levels(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
-def _grey(image: Tensor) -> Tensor:
+def _gray(image: Tensor) -> Tensor:
     if image.shape[1] == 1:
         return image
     return (image * image.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
@@ -56,7 +56,7 @@ def _edges(image: Tensor, draw: Draw) -> Tensor:
     """White lines on black: the length of Sobel's gradient."""
     across = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
     both = torch.stack([across, across.T])[:, None]
-    return conv2d(pad(_grey(image), (1, 1, 1, 1), mode="replicate"), both).norm(dim=1, keepdim=True) * 2 - 1
+    return conv2d(pad(_gray(image), (1, 1, 1, 1), mode="replicate"), both).norm(dim=1, keepdim=True) * 2 - 1
 
 
 def _denoise(image: Tensor, draw: Draw) -> Tensor:
@@ -82,7 +82,7 @@ def _super_resolve(factor: int) -> Callable[[Tensor, Draw], Tensor]:
 
 
 def _inpaint(image: Tensor, draw: Draw) -> Tensor:
-    """A grey square of half the side, anywhere."""
+    """A gray square of half the side, anywhere."""
     size = image.shape[-1]
     hole = size // 2
     corner = (draw(torch.rand, 2).to(image.device) * (size - hole + 1)).long()  # [B, 2]
@@ -92,7 +92,7 @@ def _inpaint(image: Tensor, draw: Draw) -> Tensor:
 
 
 _TASKS: dict[str, Callable[[Tensor, Draw], Tensor]] = {
-    "colourise": lambda image, draw: _grey(image),
+    "colorize": lambda image, draw: _gray(image),
     "edges": _edges,
     "denoise": _denoise,
     "deblur": _deblur,

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from genbench.core.errors import UserError
-from genbench.data.base import ImageData, Split, Stage
-from genbench.data.folder import FilePictures, Files
+from genbench.data.base import ImageData, Stage
+from genbench.data.readers import FilePictures, Files
+from genbench.data.streams import Split
 
 _DIGITS = tuple(string.digits)
 
@@ -81,7 +82,7 @@ def _idx_files(folder: str, train: str = "train-", test: str = "t10k-") -> tuple
 
 
 class MNIST(TorchvisionData):
-    """Handwritten digits (LeCun et al. 1998): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
+    """Handwritten digits (LeCun et al. 1998): 60,000 + 10,000 images, 28×28 gray, padded by 2 to 32×32."""
 
     dataset = "MNIST"
     test_images = 10_000
@@ -89,12 +90,12 @@ class MNIST(TorchvisionData):
     files = _idx_files("MNIST")
     classes = _DIGITS
     native_channels = 1
-    native_fit = "pad"
+    native_resize_mode = "pad"
     extractor = "mnistnet"
 
 
 class FashionMNIST(TorchvisionData):
-    """Articles of clothing (Xiao et al. 2017): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
+    """Articles of clothing (Xiao et al. 2017): 60,000 + 10,000 images, 28×28 gray, padded by 2 to 32×32."""
 
     dataset = "FashionMNIST"
     test_images = 10_000
@@ -113,11 +114,11 @@ class FashionMNIST(TorchvisionData):
         "Ankle boot",
     )
     native_channels = 1
-    native_fit = "pad"
+    native_resize_mode = "pad"
 
 
 class KMNIST(TorchvisionData):
-    """Cursive Japanese characters (Clanuwat et al. 2018): 60,000 + 10,000 images, 28×28 grey, padded by 2 to 32×32."""
+    """Cursive Japanese characters (Clanuwat et al. 2018): 60,000 + 10,000 images, 28×28 gray, padded by 2 to 32×32."""
 
     dataset = "KMNIST"
     test_images = 10_000
@@ -125,7 +126,7 @@ class KMNIST(TorchvisionData):
     files = _idx_files("KMNIST")
     classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
     native_channels = 1
-    native_fit = "pad"
+    native_resize_mode = "pad"
 
 
 # lower-case letters whose capitals look alike, which three of EMNIST's variants count as one class (their table 1)
@@ -144,7 +145,7 @@ _EMNIST_CLASSES["balanced"] = _EMNIST_CLASSES["bymerge"]
 
 
 class EMNIST(TorchvisionData):
-    """Handwritten letters and digits (Cohen et al. 2017), 28×28 grey, padded by 2 to 32×32.
+    """Handwritten letters and digits (Cohen et al. 2017), 28×28 gray, padded by 2 to 32×32.
 
     Args:
         split: Which of the six variants: balanced and bymerge have 47 classes, byclass 62, letters 26, digits and
@@ -154,7 +155,7 @@ class EMNIST(TorchvisionData):
     dataset = "EMNIST"
     source_page = "https://www.nist.gov/itl/products-and-services/emnist-dataset"
     native_channels = 1
-    native_fit = "pad"
+    native_resize_mode = "pad"
 
     def __init__(
         self,
@@ -189,7 +190,7 @@ class CIFAR10(TorchvisionData):
         for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta")
     )
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-    native_flip = True
+    native_hflip = True
 
 
 class CIFAR100(TorchvisionData):
@@ -208,7 +209,7 @@ class CIFAR100(TorchvisionData):
         skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
         tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905
     )
-    native_flip = True
+    native_hflip = True
 
 
 class SVHN(TorchvisionData):
@@ -240,7 +241,7 @@ class STL10(TorchvisionData):
     files = tuple(f"stl10_binary/{name}.bin" for name in ("train_X", "train_y", "unlabeled_X", "test_X", "test_y"))
     classes = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
     native_size = 96
-    native_flip = True
+    native_hflip = True
 
     def __init__(self, unlabeled: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -280,7 +281,7 @@ class CelebA(TorchvisionData):
     own_splits = ("train", "val", "test")
     published_pixels = False  # compared at 64, 128 and 256 alike
     native_size = 64
-    native_flip = True
+    native_hflip = True
 
     def __init__(self, attribute: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)

@@ -19,13 +19,13 @@ from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
 from genbench.data.base import ImageData
 from genbench.data.module import DataModule
-from genbench.evaluation import extractors, runs
+from genbench.evaluation import checkpoint_facts, extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.features import Progress
+from genbench.evaluation.galleries import Gallery
 from genbench.evaluation.images import FileImages, ImageSet, SplitImages, at_most
 from genbench.evaluation.measurement import Measurement
-from genbench.evaluation.pictures import Pictures
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.statistics import Statistics
 from genbench.leaderboard.record import Record
@@ -49,7 +49,7 @@ def evaluate(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     progress: Progress = silent,
-    pictures: Pictures | None = None,
+    pictures: Gallery | None = None,
 ) -> Record:
     """Measure a model, or images in its place, and say exactly how; the same record on every process.
 
@@ -76,7 +76,7 @@ def evaluate(
     if isinstance(subject, GenerativeModule):
         subject.to(device)
         if run is None:
-            run, training = runs.facts_of(subject, protocol.weights)
+            run, training = checkpoint_facts.facts_of(subject, protocol.weights)
             protocol = protocol.changed(weights=run["weights"])
     if protocol.preparation:
         subject, data = _prepared(subject, protocol), _prepared(data, protocol)
@@ -128,7 +128,7 @@ def evaluate(
         at_once = min(batch_size or protocol.block, protocol.block)
         measurement = Measurement(
             subject, data, reference, given, protocol, extractor, device, sampling or {}, at_once, progress,
-            pictures or Pictures(samples=0, searched=0, reconstructions=0),
+            pictures or Gallery(samples=0, searched=0, reconstructions=0),
         )  # fmt: skip
         measurement.take(generated)
     scores = measurement.scores

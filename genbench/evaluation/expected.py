@@ -57,7 +57,7 @@ def expected(
     reference, found = _compared(data), _Found(extractor, min(held.images, protocol.real))
     groups, generated, points = set(protocol.metrics), protocol.generated, len(reference.shape) == 1
     if protocol.pixels == "binary" and not reference.binary and isinstance(model, HasLikelihood):
-        raise UserError(f"The protocol {protocol.name} is of binary pixels, and {data.name} has grey ones.")
+        raise UserError(f"The protocol {protocol.name} is of binary pixels, and {data.name} has gray ones.")
     if isinstance(model, Samples) and GENERATION & groups:
         found.sampled(model, data, protocol, held.label, generated)
     if "reconstruction" in groups:
@@ -126,9 +126,9 @@ class _Found:
             self.featured("kid", _few(both, protocol.kid_subset_size))
         if "is" in groups and self._classifies(data):
             self.featured("is", _few(generated, protocol.is_splits))
-        if "neighbours" in groups:
-            for name in GROUPS["neighbours"]:
-                self.featured(name, _few(min(both, protocol.neighbours_images), protocol.neighbours_k + 1))
+        if "neighbors" in groups:
+            for name in GROUPS["neighbors"]:
+                self.featured(name, _few(min(both, protocol.neighbors_images), protocol.neighbors_k + 1))
         if "memorization" in groups:
             for name in GROUPS["memorization"]:
                 if name != "nearest_train_ratio" or protocol.split != "train":

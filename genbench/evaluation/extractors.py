@@ -230,14 +230,14 @@ def _loaded(network: nn.Module, state: dict[str, Tensor], name: str) -> nn.Modul
 
 
 def in_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 or float [B, 1 or 3, H, W] -> [B, channels, H, W]: grey repeated, or the luminance of RGB (ITU-R 601)."""
+    """uint8 or float [B, 1 or 3, H, W] -> [B, channels, H, W]: gray repeated, or the luminance of RGB (ITU-R 601)."""
     if images.shape[1] == channels:
         return images
     if channels == 3:
         return images.expand(-1, 3, -1, -1)
     weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
-    grey = (images.float() * weights).sum(1, keepdim=True)
-    return grey if images.is_floating_point() else grey.round().to(torch.uint8)
+    gray = (images.float() * weights).sum(1, keepdim=True)
+    return gray if images.is_floating_point() else gray.round().to(torch.uint8)
 
 
 def _nhwc(images: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ def _shipped(name: str) -> Extractor:
 
 
 def tensorflow_resize(images: Tensor, size: int) -> Tensor:
-    """TensorFlow 1's bilinear resize, float [B, C, H, W] -> [B, C, size, size]: corners not aligned, centres ignored.
+    """TensorFlow 1's bilinear resize, float [B, C, H, W] -> [B, C, size, size]: corners not aligned, centers ignored.
 
     Bit for bit as in torch-fidelity, in a tenth of the time: first along rows, then along columns.
     """
@@ -341,14 +341,14 @@ def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
 
 
 def _vgg_random() -> Extractor:
-    """VGG16 as it is initialised, with 64 units in its last hidden layer (R64 of Naeem et al. 2020)."""
+    """VGG16 as it is initialized, with 64 units in its last hidden layer (R64 of Naeem et al. 2020)."""
     from torchvision.models import vgg16
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = vgg16(weights=None, dropout=0.0)
         network.classifier[3] = nn.Linear(4096, 64)
-        nn.init.normal_(network.classifier[3].weight, 0, 0.01)  # as torchvision initialises its neighbours
+        nn.init.normal_(network.classifier[3].weight, 0, 0.01)  # as torchvision initializes its neighbors
         network.classifier = network.classifier[:4]
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, None]:

@@ -21,13 +21,16 @@ from torch.nn.functional import interpolate
 
 from genbench.core.errors import UserError
 from genbench.data import medical
-from genbench.data.arrays import STATISTICS, SUFFIXES, ArrayFile, ArrayImages, refuse_special, refuse_unread
+from genbench.data.array_file import STATISTICS, ArrayFile
+from genbench.data.array_members import SUFFIXES, refuse_special, refuse_unread
+from genbench.data.arrays import ArrayImages
 from genbench.data.base import ImageData
-from genbench.data.folder import EXTENSIONS, Files, ImageFolder, several
+from genbench.data.folder import ImageFolder, several
+from genbench.data.image_files import Fit, How
 from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
-from genbench.data.pictures import Fit, How
 from genbench.data.ranges import Range
+from genbench.data.readers import EXTENSIONS, Files
 from genbench.evaluation.extractors import in_channels
 from genbench.evaluation.statistics import Statistics, read_statistics
 
@@ -145,20 +148,20 @@ class FileImages:
         self._look()
 
     def at(
-        self, size: int | None = None, channels: int | None = None, fit: How = "crop", enlarge: bool = False
+        self, size: int | None = None, channels: int | None = None, resize_mode: How = "crop", enlarge: bool = False
     ) -> FileImages:
         """The same images brought to a square size and a color, by the rules of `ImageFolder`.
 
         Raises:
-            UserError: `fit` or `enlarge` without a size.
+            UserError: `resize_mode` or `enlarge` without a size.
         """
-        if size is None and (fit != "crop" or enlarge):
+        if size is None and (resize_mode != "crop" or enlarge):
             raise UserError("How images are brought to a size was given, and no size. Add `--size`.")
         images = copy.copy(self)
         images.channels = channels
         images._look()
         if size is not None:
-            images.fit = Fit(size, images.shape[0], fit, enlarge)
+            images.fit = Fit(size, images.shape[0], resize_mode, enlarge)
             images.shape = (images.shape[0], size, size)
         return images
 
@@ -209,7 +212,7 @@ class FileImages:
         if array.shape != self.shape:
             raise UserError(
                 f"{self.name}: {name} is {_described(array.shape)}, and {self.split.name(0)} is "
-                f"{_described(self.shape)}. All images must have one size and be all grey or all in colour: `--size` "
+                f"{_described(self.shape)}. All images must have one size and be all gray or all in color: `--size` "
                 "and `--channels` bring them to one."
             )
         return array
@@ -224,7 +227,8 @@ def flags_called(flags: str) -> Iterator[None]:
 
     def renamed(said: Any) -> str:
         said = str(said).replace("--data.enlarge true", "--enlarge")
-        said = re.sub(r"(--)?\bdata\.(size|channels|fit|enlarge)\b", r"\1\2", said)
+        said = re.sub(r"(--)?\bdata\.(size|channels|resize_mode|enlarge)\b", r"\1\2", said)
+        said = said.replace("--resize_mode", "--resize-mode")
         said = re.sub(r"(?<![-\w/])data\.(?=(range|window|frames|key|layout|severity)\b)", "--data.", said)
         return said.replace("--data.", f"{flags}." if flags else "--")
 
@@ -239,7 +243,7 @@ def flags_called(flags: str) -> Iterator[None]:
 
 
 def _described(shape: Sequence[int]) -> str:
-    return f"{shape[2]}×{shape[1]} {'grey' if shape[0] == 1 else 'RGB'}"
+    return f"{shape[2]}×{shape[1]} {'gray' if shape[0] == 1 else 'RGB'}"
 
 
 def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
@@ -362,7 +366,7 @@ def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
 
 
 def bring(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """uint8 [B, C, H, W] to the colour and size of `shape`; untouched where they have it already, as points must.
+    """uint8 [B, C, H, W] to the color and size of `shape`; untouched where they have it already, as points must.
 
     Raises:
         UserError: one is an image and the other a point, or points have another number of coordinates.

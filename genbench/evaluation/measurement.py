@@ -25,6 +25,7 @@ from genbench.core.capabilities import (
     options,
 )
 from genbench.core.errors import UserError, dimensions
+from genbench.core.image_grid import beside, painted
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.data.module import DataModule
@@ -39,8 +40,8 @@ from genbench.evaluation.features import (
     extract,
     in_order,
 )
+from genbench.evaluation.galleries import COLUMNS, Gallery, nearest
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
-from genbench.evaluation.pictures import COLUMNS, Pictures, beside, nearest, painted
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.evaluation.statistics import Statistics
 from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
@@ -50,7 +51,7 @@ from genbench.metrics.kernel import kernel_distance
 from genbench.metrics.likelihood import bits_per_dim
 from genbench.metrics.memorization import memorization
 from genbench.metrics.mixture import mixture_statistics
-from genbench.metrics.neighbours import neighbour_scores
+from genbench.metrics.neighbors import neighbor_scores
 from genbench.metrics.reconstruction import WINDOW, mse, psnr, ssim
 from genbench.metrics.scales import SCALES
 from genbench.metrics.segmentation import confusion, dice, mean_iou, pixel_accuracy
@@ -59,7 +60,7 @@ LPIPS_WEIGHTS = "vgg16-397923af.pth"
 LPIPS_LEAST = 16  # pixels a side, which VGG16 halves four times
 CLASSES = ("modes", "class_entropy", "mode_kl")  # scores that need a classifier
 MIXTURE = (*CLASSES, "good_samples")  # scores that need to know the density
-GENERATION = {"fid", "kid", "is", "neighbours", "classes", "memorization"}  # groups that need samples
+GENERATION = {"fid", "kid", "is", "neighbors", "classes", "memorization"}  # groups that need samples
 
 
 class Measurement:
@@ -77,7 +78,7 @@ class Measurement:
         sampling: dict[str, Any],
         batch_size: int,
         progress: Progress,
-        pictures: Pictures,
+        pictures: Gallery,
     ) -> None:
         self.subject, self.data, self.reference, self.protocol = subject, data, reference, protocol
         self.given = given  # the data before it was brought to the pixels in which images are compared
@@ -95,7 +96,7 @@ class Measurement:
         binary = isinstance(data, DataModule) and data.spec.binary
         if protocol.pixels == "binary" and not binary and isinstance(subject, HasLikelihood):
             raise UserError(
-                f"The protocol {protocol.name} is of binary pixels, and {reference.name} has grey ones. Evaluate on "
+                f"The protocol {protocol.name} is of binary pixels, and {reference.name} has gray ones. Evaluate on "
                 "binary images (`--data.binarize static`), or by another protocol."
             )
         self.pixels = "binary" if binary else protocol.pixels  # what a likelihood is of
@@ -105,7 +106,7 @@ class Measurement:
         if self.statistics is not None:
             self._refuse_other_features()
         # scores that need features one by one
-        self.keep = bool({"kid", "is", "neighbours", "classes", "memorization"} & set(protocol.metrics))
+        self.keep = bool({"kid", "is", "neighbors", "classes", "memorization"} & set(protocol.metrics))
 
     def _refuse_other_features(self) -> None:
         """Raise UserError where the statistics are of another number of features; before an hour of sampling."""
@@ -308,7 +309,7 @@ class Measurement:
         )  # fmt: skip
         if fake.logits is not None:
             self.group("is", n, lambda: {"is": inception_score(fake.logits, protocol.is_splits, protocol.score_seed)})
-        self.group("neighbours", min(n, protocol.neighbours_images), lambda: self._neighbours(real, fake))
+        self.group("neighbors", min(n, protocol.neighbors_images), lambda: self._neighbors(real, fake))
         self._classes(real, fake, n, label)
         if caption is not None:
             self._captions(fake, n, caption)
@@ -321,11 +322,11 @@ class Measurement:
         for entry in self.scores.values():
             entry["note"] = entry["note"] or f"against the mu and sigma of {Path(self.statistics.name).name} alone"
 
-    def _neighbours(self, real: Features, fake: Features) -> dict[str, float]:
-        most = self.protocol.neighbours_images
-        return neighbour_scores(
-            *(x.features[choice(x.count, most)] for x in (real, fake)), self.protocol.neighbours_k,
-            progress=lambda items: self.progress(items, "Neighbours"),
+    def _neighbors(self, real: Features, fake: Features) -> dict[str, float]:
+        most = self.protocol.neighbors_images
+        return neighbor_scores(
+            *(x.features[choice(x.count, most)] for x in (real, fake)), self.protocol.neighbors_k,
+            progress=lambda items: self.progress(items, "Neighbors"),
         )  # fmt: skip
 
     def _classes(self, real: Features, fake: Features, n: int, label: Tensor | None) -> None:
@@ -367,9 +368,9 @@ class Measurement:
             lambda: memorization(fake.features, seen.features, held_out,
                                  progress=lambda items: self.progress(items, "Nearest training images")),
         )  # fmt: skip
-        images = len(self.reference.shape) == 3  # a point beside its neighbours shows nothing
+        images = len(self.reference.shape) == 3  # a point beside its neighbors shows nothing
         if self.pictures.searched and images and ranks.rank() == 0:
-            self._show_neighbours(fake, seen)
+            self._show_neighbors(fake, seen)
 
     def _show_real(self) -> None:
         """Points of the reference lie behind the samples."""
@@ -378,12 +379,12 @@ class Measurement:
                 choice(len(self.reference), self.pictures.shown(self.reference.shape))
             )
 
-    def _show_neighbours(self, fake: Features, seen: Features) -> None:
+    def _show_neighbors(self, fake: Features, seen: Features) -> None:
         rows = torch.tensor(self.pictures.rows("samples")[: self.pictures.searched])
         samples = self.pictures.found["samples"][: len(rows)]
-        found = nearest(fake.features[rows], seen.features, COLUMNS["neighbours"] - 1)
+        found = nearest(fake.features[rows], seen.features, COLUMNS["neighbors"] - 1)
         beside = self._images_of(self.train)(found.flatten()).unflatten(0, found.shape)
-        self.pictures.keep("neighbours", rows, torch.cat([samples[:, None], beside], 1), rows)
+        self.pictures.keep("neighbors", rows, torch.cat([samples[:, None], beside], 1), rows)
 
     # ---- what else a model can do -----------------------------------------------------------------------------------
 
@@ -404,7 +405,7 @@ class Measurement:
         return {name: in_order(parts.get(name, [])) for name in sorted(set(ranks.gather(list(parts))))}
 
     def _for_model(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Reference images as uint8, and as the model takes them: in its size, colour and type."""
+        """Reference images as uint8, and as the model takes them: in its size, color and type."""
         images = self.reference.images(rows)
         x = from_stored(bring(images, self.model.spec.shape)).to(self.device, self.model.dtype)
         return images, x

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from genbench.core import yaml_file
+from genbench.core import renamed, yaml_file
 from genbench.core.arguments import key_of
 from genbench.core.errors import UserError, did_you_mean
 
@@ -17,7 +17,7 @@ GROUPS = {
     "fid": ("fid",),
     "kid": ("kid",),
     "is": ("is",),
-    "neighbours": ("precision", "recall", "density", "coverage"),
+    "neighbors": ("precision", "recall", "density", "coverage"),
     "classes": (
         "class_accuracy",
         "caption_accuracy",
@@ -53,7 +53,7 @@ GROUPS = {
     "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
 }
 
-PREPARATION = ("size", "channels", "fit", "enlarge")
+PREPARATION = ("size", "channels", "resize_mode", "enlarge")
 LEAST = {"seed": 0, "score_seed": 0, "kid_subset_size": 2}  # of whole numbers that may not begin at 1
 
 
@@ -73,12 +73,12 @@ class Protocol:
                        many processes share the work change nothing
     kid_subsets, kid_subset_size, is_splits, score_seed
                        as in torch-fidelity
-    neighbours_k       the k of precision, recall, density and coverage
-    neighbours_images  of each set that they are computed from, at most
+    neighbors_k       the k of precision, recall, density and coverage
+    neighbors_images  of each set that they are computed from, at most
     train              training images that samples are searched in for copies, at most
-    pixels             what a likelihood is of: binary pixels, 8-bit pixels, or a density over dequantised ones
+    pixels             what a likelihood is of: binary pixels, 8-bit pixels, or a density over dequantized ones
     filter             how samples of another size are brought to the reference's
-    size, channels, fit, enlarge
+    size, channels, resize_mode, enlarge
                        how images that are read from files are brought to one square size and color, by the rules of
                        `ImageFolder`. Default: they have one already
     """
@@ -96,14 +96,14 @@ class Protocol:
     kid_subset_size: int = 1000
     is_splits: int = 10
     score_seed: int = 2020
-    neighbours_k: int = 5
-    neighbours_images: int = 10_000
+    neighbors_k: int = 5
+    neighbors_images: int = 10_000
     train: int = 60_000
     pixels: Literal["binary", "8-bit", "density"] = "8-bit"
     filter: Literal["bicubic, antialias"] = "bicubic, antialias"
     size: int | None = None
     channels: Literal[1, 3] | None = None
-    fit: Literal["crop", "pad", "stretch", "none"] = "crop"
+    resize_mode: Literal["crop", "pad", "stretch", "none"] = "crop"
     enlarge: bool = False
 
     @property
@@ -156,7 +156,7 @@ class Protocol:
         settings = {name: value for name, value in asdict(self).items() if name not in PREPARATION} | self.preparation
         plain = json.loads(json.dumps(settings | facts))
         named = {name: value for name, value in plain.items() if name != "name"}
-        return {"name": self.name, "key": key_of(named)} | named
+        return {"name": self.name, "key": key_of(renamed.former_protocol(named))} | named
 
 
 def _short(value: Any) -> str:

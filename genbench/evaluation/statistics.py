@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.errors import UserError
-from genbench.data.arrays import ArrayFile
+from genbench.data.array_file import ArrayFile
 
 # of the largest value or eigenvalue: rounding of a covariance of 2,048 features that was computed in float32
 TOLERANCE = 1e-4

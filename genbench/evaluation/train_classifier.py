@@ -23,7 +23,7 @@ from genbench.core.noise import mix
 from genbench.data import MNIST, Digits, Shapes
 from genbench.data.base import ImageData
 from genbench.data.loader import EvalLoader, TrainLoader
-from genbench.data.shapes import COLOURS, SHAPES
+from genbench.data.shapes import COLORS, SHAPES
 from genbench.networks.classifier import SmallClassifier
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -42,10 +42,10 @@ DIGITS = tuple("0123456789")
 RECIPES = {
     "mnistnet": Recipe(MNIST, DIGITS, images=400_000),
     "digitsnet": Recipe(Digits, DIGITS, images=120_000),
-    # shape and colour at once, so that both can be read off; difficulties too, so that they do not confuse it
+    # shape and color at once, so that both can be read off; difficulties too, so that they do not confuse it
     "shapesnet": Recipe(
         Shapes,
-        tuple(f"{shape} {colour}" for shape in SHAPES for colour in COLOURS),
+        tuple(f"{shape} {color}" for shape in SHAPES for color in COLORS),
         images=480_000,
         options=({}, {"texture": 0.5, "noise": 0.1, "occlusion": 0.2, "seed": 1}),
     ),
@@ -56,11 +56,11 @@ def labels_of(batch: Batch, recipe: Recipe) -> Tensor:
     """[B] int64, index into the recipe's classes."""
     if recipe.data is not Shapes:
         return batch.label
-    return batch.factors[:, 0].long() * len(COLOURS) + batch.factors[:, 1].long()
+    return batch.factors[:, 0].long() * len(COLORS) + batch.factors[:, 1].long()
 
 
 def jittered(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turned by up to 8°, moved by up to 2 of 32 pixels, scaled by up to 8%: samples are not centred like scans."""
+    """Turned by up to 8°, moved by up to 2 of 32 pixels, scaled by up to 8%: samples are not centerd like scans."""
     turn, across, down, larger = (torch.rand(4, len(images), generator=generator) * 2 - 1) * torch.tensor(
         [[0.14], [0.125], [0.125], [0.08]]
     )

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from genbench.core.errors import UserError, did_you_mean, dimensions
+from genbench.core.errors import UserError, did_you_mean
+from genbench.leaderboard.differences import T, as_text, listed, refuse_mixture, unique
+from genbench.leaderboard.intervals import Score, mean_of, score
 from genbench.leaderboard.record import Record, history
 
 CHECKPOINTS = ("best", "last")  # in this order, before all others
-SEEDS = 3  # the fewest of which an interval says anything: for two, Student's t is 12.7
 TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmentation", "classification")
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Score:
-    """mean    over seeds; None where no seed has a value
-    std     sample standard deviation over seeds; None for one seed
-    low     95% interval of the mean, see `interval`; None below three seeds, and where all have one value
-    high
-    seeds   how many have a value
-    within  mean of the deviations that the records themselves give: over splits or subsets of one sample
-    bound   exact or lower bound, for a likelihood
-    note    why there is no value
-    """
-
-    mean: float | None
-    std: float | None
-    low: float | None
-    high: float | None
-    seeds: int
-    within: float | None
-    bound: str | None
-    note: str | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +90,7 @@ def rank(records: Sequence[Record], by: str | None = None, track: str = "generat
         mean = row.scores[by].mean if by else None
         return row.kind == "floor", math.inf if mean is None else sign * mean, row.label
 
-    rows = _ranked(sorted(_labelled(rows), key=place), by)
+    rows = _ranked(sorted(_labeled(rows), key=place), by)
     newest = max(records, key=lambda r: r.time)
     return Board(newest.data, newest.protocol, track, by, metrics, tuple(rows))
 
@@ -152,159 +127,16 @@ def boards(
         if (metrics := _metrics(group, t))
     ]
     if track is not None:
-        known = _unique(t for _, t, _ in tables)
+        known = unique(t for _, t, _ in tables)
         tables = [table for table in tables if table[1] == track]
         if not tables:
-            raise UserError(f"There is no score of the track '{track}'; there are {_listed(known)}.")
+            raise UserError(f"There is no score of the track '{track}'; there are {listed(known)}.")
     if by is not None:
-        known = _unique(m for *_, metrics in tables for m, better in metrics.items() if better)
+        known = unique(m for *_, metrics in tables for m, better in metrics.items() if better)
         tables = [table for table in tables if _find(by, table[2])]
         if not tables:
             raise _no_metric(by, known)
     return [rank(group, by, t) for group, t, _ in tables]
-
-
-def refuse_mixture(records: Iterable[Record]) -> None:
-    """Raise UserError where records are of several data sets or protocols, and say in what they differ."""
-    kinds = {(r.data["name"], r.protocol["key"]): r for r in records}.values()
-    if len(kinds) > 1:
-        names = _listed(_unique(f"{r.protocol['name']} on {r.data['name']}" for r in kinds))
-        raise UserError(
-            f"Rows of different protocols are not ranked together: those of {names} differ in {difference(kinds)}. "
-            "Ask for one of them; without `--protocol` each has a table of its own."
-        )
-
-
-def difference(measured: Iterable[Record | Board]) -> str:
-    """The fields in which the protocols of records or boards differ, their data sets included, each with its values."""
-    flat = [dict(_flat(one.protocol | {"data": one.data})) for one in measured]
-    fields = _unique(field for fields in flat for field in fields)
-    values = {field: [fields.get(field) for fields in flat] for field in fields}
-    different = {field: v for field, v in values.items() if any(x != v[0] for x in v)}
-    own = [field for field in different if field not in ("name", "key")]
-    shown = own or list(different)  # the name and the key follow from the rest
-    return "; ".join(f"{field} ({_listed(_unique(_shown(x) for x in different[field]))})" for field in shown)
-
-
-def apart(found: Sequence[Board]) -> list[str]:
-    """For each board the fewest settings of its protocol and data set that tell it from the others: `task=denoise`.
-
-    A setting counts where a reader can tell its values apart, which hashes are not for, and where all records of a
-    board have it alike. Of two that tell as many boards apart, the protocol's is said.
-    """
-    every = [_settings(board) for board in found]
-    values = {}
-    for name in _unique(name for settings in every for name in settings):
-        of_data = name.startswith("data.arguments.")
-        said = [settings.get(name, "default" if of_data else None) for settings in every]
-        if None not in said:
-            values[name] = [f"{name.removeprefix('data.arguments.')}={value}" for value in said]
-    told: list[tuple[str, ...]] = [()] * len(found)
-    while values:
-        more = {name: [(*a, b) for a, b in zip(told, said, strict=True)] for name, said in values.items()}
-        best = max(more, key=lambda name: len(set(more[name])))
-        if len(set(more[best])) == len(set(told)):
-            break
-        told = more[best]
-        del values[best]
-    return [", ".join(said) for said in told]
-
-
-def _settings(board: Board) -> dict[str, str | None]:
-    """Settings of the protocol and then of the data set; None where no one value can be said."""
-
-    def said(name: str, value: Any) -> str | None:
-        if name == "reference.shape" and isinstance(value, list):
-            return dimensions(value)
-        return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else _shown(value)
-
-    found = {name: said(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
-    kept = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
-    given = [arguments if isinstance(arguments, dict) else {} for arguments in kept]
-    for name in _unique(name for arguments in given for name in arguments):
-        values = _unique(_shown(arguments[name]) if name in arguments else "default" for arguments in given)
-        found[f"data.arguments.{name}"] = values[0] if len(values) == 1 else None
-    return found
-
-
-@functools.cache
-def t_quantile(df: int) -> float:
-    """The 97.5% quantile of Student's t: Abramowitz & Stegun 26.7.3 and 26.7.4, whose series are finite, bisected."""
-
-    def within(t: float) -> float:  # P(|T| < t)
-        theta = math.atan(t / math.sqrt(df))
-        term, total = (math.cos(theta), 0.0) if df % 2 else (1.0, 0.0)
-        for k in range(2 + df % 2, df + 1, 2):
-            total += term
-            term *= math.cos(theta) ** 2 * (k - 1) / k
-        return (theta + math.sin(theta) * total) * 2 / math.pi if df % 2 else math.sin(theta) * total
-
-    low, high = 0.0, 13.0  # 12.71 for one degree of freedom
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < 0.95 else (low, middle)
-    return high
-
-
-def interval(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float] | None:
-    """The 95% interval of the mean of a score with this range, by Student's t; it stays within the range.
-
-    The interval is symmetric about the mean on a scale that has no bound, and its width there follows by the delta
-    method: log(x - low) where the score has a lower bound alone, log(high - x) where it has an upper one alone, the
-    logit of (x - low) / (high - low) where it has both. Values on a bound need no care: only the mean is transformed.
-    None where there are fewer than three values, and where all are equal: they say nothing of the deviation.
-    """
-    n = len(values)
-    if n < SEEDS or min(values) == max(values):
-        return None
-    mean, std = _moments(values)
-    assert std is not None, "of several values"
-    half = t_quantile(n - 1) * std / math.sqrt(n)
-    if low is None and high is None:
-        return mean - half, mean + half
-    below = math.inf if low is None else mean - low
-    above = math.inf if high is None else high - mean
-    if below <= 0 or above <= 0 or (low is not None and min(values) < low) or (high is not None and max(values) > high):
-        return None  # no values of such a score, or so near to a bound that the mean rounds to it
-    if high is None:
-        assert low is not None, "both have been looked at"
-        return low + below * math.exp(-half / below), low + below * math.exp(half / below)
-    if low is None:
-        return high - above * math.exp(half / above), high - above * math.exp(-half / above)
-    half *= 1 / below + 1 / above
-    odds = [below / above * math.exp(sign * half) for sign in (-1, 1)]
-    return low + (high - low) * odds[0] / (1 + odds[0]), low + (high - low) * odds[1] / (1 + odds[1])
-
-
-def score(entries: Sequence[dict[str, Any]]) -> Score:
-    """One metric over seeds."""
-    valued = [entry for entry in entries if entry.get("value") is not None]
-    values = [entry["value"] for entry in valued]
-    n = len(values)
-    mean, std = _moments(values) if n else (None, None)
-    low, high = (n and interval(values, valued[0].get("low"), valued[0].get("high"))) or (None, None)
-    bounds = [entry["bound"] for entry in entries if entry.get("bound")]
-    return Score(
-        mean=mean,
-        std=std,
-        low=low,
-        high=high,
-        seeds=n,
-        within=_mean(entry.get("std") for entry in entries),
-        bound=next((b for b in bounds if b != "exact"), bounds[0] if bounds else None),
-        note=next((entry["note"] for entry in entries if entry.get("note")), None)
-        if n < len(entries) or not n
-        else None,
-    )
-
-
-def _moments(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; the mean of equal values is exactly theirs."""
-    n = len(values)
-    if n == 1:
-        return values[0], None
-    mean = min(max(math.fsum(values) / n, min(values)), max(values))
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
 
 
 def _by_checkpoint(records: Sequence[Record]) -> list[list[list[Record]]]:
@@ -360,7 +192,7 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         label=first.model["name"],
         name=first.model["name"],
         kind=first.kind,
-        runs=(own[:6],) if own else tuple(_unique(run["name"] for run in runs if run)),
+        runs=(own[:6],) if own else tuple(unique(run["name"] for run in runs if run)),
         seeds=tuple(of[0].run.get("seed") for of in seeds if of[0].run),
         config_hash=own or runs[0].get("config_hash"),
         checkpoint=" = ".join(sorted(checkpoints, key=_order)) or None,
@@ -369,12 +201,14 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         segments=first.segments,
         grid=runs[0].get("grid") or {},
         tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
-        images_seen=None if (mean := _mean(seen)) is None else round(mean),  # best checkpoints of several seeds differ
+        images_seen=None
+        if (mean := mean_of(seen)) is None
+        else round(mean),  # best checkpoints of several seeds differ
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
-        training_images_per_second=_mean(t.get("images_per_second") for t in trained),
-        sampling_images_per_second=_mean(r.cost.get("sampling_images_per_second") for r in measured),
-        device_hours=_mean(t.get("device_hours") for t in trained),
+        training_images_per_second=mean_of(t.get("images_per_second") for t in trained),
+        sampling_images_per_second=mean_of(r.cost.get("sampling_images_per_second") for r in measured),
+        device_hours=mean_of(t.get("device_hours") for t in trained),
         device=(trained[-1] if trained else records[-1].environment).get("device"),
         scores={metric: score([r.metrics[metric] for r in records if metric in r.metrics]) for metric in metrics},
         records=tuple(map(tuple, seeds)),
@@ -385,12 +219,12 @@ def _where(facts: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(facts.get(name) for name in ("device", "world_size", "precision"))
 
 
-def _labelled(rows: Sequence[Row]) -> list[Row]:
+def _labeled(rows: Sequence[Row]) -> list[Row]:
     """Rows of one name told apart by their runs, by changes of their settings, and by how they sample."""
-    labelled = []
+    labeled = []
     for same in _grouped(rows, lambda row: (row.kind, row.name)).values():
-        configs = _unique(row.config_hash for row in same)
-        options = _unique(option for row in same for option in row.sampling)
+        configs = unique(row.config_hash for row in same)
+        options = unique(option for row in same for option in row.sampling)
         varied = [o for o in options if any(row.sampling.get(o) != same[0].sampling.get(o) for row in same)]
         names = {
             config: _common([run for row in same if row.config_hash == config for run in row.runs])
@@ -409,15 +243,15 @@ def _labelled(rows: Sequence[Row]) -> list[Row]:
             if len(configs) > 1:
                 run = names[row.config_hash]
                 shared = list(names.values()).count(run) > 1
-                more.insert(0, f"{run}, {row.config_hash[:6]}" if shared and row.config_hash else run)
-            labelled.append(replace(row, label=f"{row.name} ({', '.join(more)})" if more else row.name))
-    return labelled
+                more.insert(0, f"{run}, {(row.config_hash or '')[:6]}" if shared else run)
+            labeled.append(replace(row, label=f"{row.name} ({', '.join(more)})" if more else row.name))
+    return labeled
 
 
 def _point(row: Row, same: Sequence[Row]) -> str:
     """What tells a row from others in the grid of a suite: `lr=0.0001`."""
     varied = [key for key in row.grid if any(other.grid.get(key) != row.grid[key] for other in same)]
-    return ", ".join(f"{key.rpartition('.')[2]}={_shown(row.grid[key])}" for key in varied)
+    return ", ".join(f"{key.rpartition('.')[2]}={as_text(row.grid[key])}" for key in varied)
 
 
 def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:
@@ -453,7 +287,7 @@ def _find(by: str, metrics: Iterable[str]) -> str | None:
     stems = [name for name in names if name.partition("-")[0] == by]
     if by in names or len(stems) < 2:
         return by if by in names else next(iter(stems), None)
-    raise UserError(f"'{by}' stands for several metrics of one table: {_listed(stems)}. Give one of them in full.")
+    raise UserError(f"'{by}' stands for several metrics of one table: {listed(stems)}. Give one of them in full.")
 
 
 def _judging(by: str, metrics: dict[str, str | None]) -> str:
@@ -462,14 +296,14 @@ def _judging(by: str, metrics: dict[str, str | None]) -> str:
     if found is None:
         raise _no_metric(by, known)
     if metrics[found] is None:
-        raise UserError(f"'{found}' describes and does not judge, so nothing ranks by it; there are {_listed(known)}.")
+        raise UserError(f"'{found}' describes and does not judge, so nothing ranks by it; there are {listed(known)}.")
     return found
 
 
 def _no_metric(by: str, known: Iterable[str]) -> UserError:
     known = list(known)
     near = did_you_mean(by, [*known, *(name.partition("-")[0] for name in known)])  # `fid` means `fid-mnistnet` too
-    return UserError(f"There is no metric '{by}' to rank by; there are {_listed(known)}.{near}")
+    return UserError(f"There is no metric '{by}' to rank by; there are {listed(known)}.{near}")
 
 
 def _named(
@@ -478,7 +312,7 @@ def _named(
     """The records under any of the names asked for."""
     for name in asked:
         if not any(name in names(record) for record in records):
-            known = _listed(_unique(names(record)[0] for record in records))
+            known = listed(unique(names(record)[0] for record in records))
             raise UserError(f"There is no record of the {what} '{name}'; there are {known}.")
     return [record for record in records if set(names(record)) & set(asked)]
 
@@ -491,33 +325,8 @@ def _common(runs: Sequence[str]) -> str:
     return re.sub(r"[-_. ]+(seed|s)?[-_. ]*\d*$|\d+$", "", begin) or ", ".join(runs)
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, v in value.items():
-        yield from _flat(v, f"{prefix}{name}.") if isinstance(v, dict) else [(prefix + name, v)]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:,}"
-    text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value)
-    return text[:8] if re.fullmatch("[0-9a-f]{12,}", text) else text if len(text) <= 40 else f"{text[:37]}..."
-
-
 def _grouped(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
     groups: dict[Any, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    there = [v for v in values if v is not None]
-    return math.fsum(there) / len(there) if there else None
-
-
-def _unique(items: Iterable[T]) -> list[T]:
-    return list(dict.fromkeys(items))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

@@ -3,73 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from genbench.core.errors import dimensions
-from genbench.leaderboard.board import SEEDS, Board, Row, Score, apart, difference
+from genbench.leaderboard.board import Board
+from genbench.leaderboard.columns import (
+    ARROWS,
+    BLANK,
+    BLANK_PRIORITY,
+    INTERVAL,
+    PLUS_MINUS,
+    Column,
+    _bounded,
+    columns,
+    printable,
+)
+from genbench.leaderboard.differences import apart, difference
+from genbench.leaderboard.intervals import SEEDS, Score
 
-BLANK = "—"
-PLUS_MINUS = " ± "
-INTERVAL = "95% interval of the mean"
-BLANK_PRIORITY = 99  # of a column that says nothing
 GAP = "  "  # between two columns
 HEADER = 2  # lines
 LONGEST, SHORTEST = 40, 12  # characters of a name in a terminal
-ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
-
-
-@dataclass(frozen=True)
-class Column:
-    """name      on one line
-    cells     one for each row
-    header    the name, broken into lines where that saves room
-    best      rows whose cell is the best of the column
-    priority  the lower, the later it is left out where a table is too wide; 0 never is
-    """
-
-    name: str
-    cells: list[str]
-    header: str = ""
-    best: frozenset[int] = frozenset()
-    priority: int = 0
-
-    @property
-    def is_text(self) -> bool:
-        return self.name in ("model", "checkpoint")
-
-
-def columns(board: Board) -> list[Column]:
-    """What a table shows of a board, from left to right."""
-    rows = board.rows
-    found = [
-        Column("rank", [BLANK if row.rank is None else str(row.rank) for row in rows]),
-        Column("model", [printable(row.label) for row in rows]),
-        Column("checkpoint", [checkpoint(row) for row in rows]),
-        Column("seeds", [str(len(row.seeds) or BLANK) for row in rows]),
-    ]
-    others = [metric for metric in board.metrics if metric != board.by]
-    for metric in [board.by, *others] if board.by else others:
-        place = others.index(metric) + 1 if metric in others else 0
-        # cost comes before the third of the many scores of samples; other tracks have few
-        column = _metric(board, metric, place + 10 if place > 2 and board.track == "generation" else min(place, 3))
-        found.append(column if set(column.cells) != {BLANK} else replace(column, priority=BLANK_PRIORITY))
-        if metric == board.by and any(row.scores[metric].low is not None for row in rows):
-            found.append(_interval(board, metric, 8))
-    cost = [
-        Column("images seen", [compact(row.images_seen) for row in rows], "images\nseen", priority=4),
-        Column("parameters", [compact(row.parameters) for row in rows], "param-\neters", priority=5),
-        Column("tried", [BLANK if row.tried is None else str(row.tried) for row in rows], "configs\ntried", priority=8),
-        Column("updates", [_updates(row) for row in rows], priority=9),
-        Column("training images/s", _compacts(rows, "training_images_per_second"), "training\nimages/s", priority=7),
-        Column("sampling images/s", _compacts(rows, "sampling_images_per_second"), "sampling\nimages/s", priority=6),
-        Column("device hours", [_rounded(row.device_hours) for row in rows], "device\nhours", priority=10),
-        Column("device", [printable(row.device) if row.device else BLANK for row in rows], priority=30),
-    ]
-    return found + [column for column in cost if set(column.cells) != {BLANK}]
 
 
 @dataclass(frozen=True)
@@ -272,7 +229,7 @@ def flat(boards: Sequence[Board]) -> tuple[list[str], list[list[Any]]]:
             for player, n in plain.pop("updates").items():
                 plain[f"updates_{player}"] = n
             for name, score in plain.pop("scores").items():
-                plain |= {f"{name}_{field}".removesuffix("_mean"): v for field, v in _statistics(score).items()}
+                plain |= {f"{name}_{field}".removesuffix("mean"): v for field, v in _statistics(score).items()}
             place = {
                 "data": board.data["name"],
                 "protocol": board.protocol["name"],
@@ -296,110 +253,11 @@ def as_csv(boards: Sequence[Board]) -> str:
         return file.getvalue().rstrip("\n")
 
 
-def printable(text: str) -> str:
-    """One line without control codes."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def compact(value: float | None) -> str:
-    """1,234,567 as 1.2M."""
-    if value is None:
-        return BLANK
-    for power, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if abs(value) >= 0.9995 * 10**power:
-            return f"{value / 10**power:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def checkpoint(row: Row) -> str:
-    """Which checkpoint a row is of, or what stands in a model's place."""
-    if row.kind != "model":
-        return row.kind
-    return printable(row.checkpoint or BLANK) + (" (raw)" if row.weights == "raw" else "")
-
-
 def _statistics(score: Score) -> dict[str, Any]:
     found = vars(score).copy()
     return {"mean": found.pop("mean"), "std": found.pop("std")} | {
         {"low": "ci95_low", "high": "ci95_high"}.get(name, name): value for name, value in found.items()
     }
-
-
-def _metric(board: Board, metric: str, priority: int) -> Column:
-    """mean ± std of a metric, the best mean of several models marked."""
-    better, decimals = board.metrics[metric], _decimals(board, metric)
-    cells, means = [], {}
-    for k, row in enumerate(board.rows):
-        score = row.scores[metric]
-        if score.mean is None:
-            cells.append(BLANK)
-            continue
-        sign = bound_sign(better, score.bound)
-        deviation = "" if score.std is None else f"{PLUS_MINUS}{score.std:,.{decimals}f}"
-        some = f" ({score.seeds})" if score.seeds < len(row.seeds) else ""
-        cells.append(f"{sign}{_fixed(score.mean, decimals)}{deviation}{some}")
-        if row.kind != "floor":
-            means[k] = score.mean
-    best = (min if better == "lower" else max)(means.values(), default=0)
-    bold = frozenset(k for k, mean in means.items() if mean == best) if better and len(means) > 1 else frozenset()
-    name = printable(metric) + ARROWS[better]
-    return Column(name, cells, name.replace("-", "-\n", 1), bold, priority)
-
-
-def _interval(board: Board, metric: str, priority: int) -> Column:
-    decimals = _decimals(board, metric)
-    scores = [row.scores[metric] for row in board.rows]
-    cells = [
-        BLANK if s.low is None or s.high is None else f"{_fixed(s.low, decimals)} to {_fixed(s.high, decimals)}"
-        for s in scores
-    ]
-    return Column(INTERVAL, cells, "95% interval\nof the mean", priority=priority)
-
-
-def _compacts(rows: Sequence[Row], field: str) -> list[str]:
-    return [compact(getattr(row, field)) for row in rows]
-
-
-def _decimals(board: Board, metric: str) -> int:
-    """So many that the smallest mean shows three digits and a common deviation one."""
-    every = [row.scores[metric] for row in board.rows]
-    scores = [score for score, row in zip(every, board.rows, strict=True) if row.kind != "floor"]
-    means = [abs(s.mean) for s in scores if s.mean] or [abs(s.mean) for s in every if s.mean]
-    deviations = sorted(s.std for s in scores if s.std)
-    digits = 2 - math.floor(math.log10(min(means, default=1)))
-    if deviations:
-        digits = max(digits, min(-math.floor(math.log10(deviations[len(deviations) // 2])), digits + 2))
-    whole = all(s.mean == int(s.mean) for s in every if s.mean) and not deviations  # counts, such as of modes
-    return 0 if whole else min(max(digits, 1), 5)
-
-
-def _fixed(value: float, decimals: int) -> str:
-    text = f"{value:,.{decimals}f}"
-    shows_nothing = value != 0 and not text.strip("-0.")
-    if shows_nothing:
-        return f"{value:.2g}"
-    return f"{value:.1e}" if abs(value) >= 1e7 else text
-
-
-def _rounded(value: float | None) -> str:
-    return BLANK if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
-
-
-def bound_sign(better: str | None, bound: str | None) -> str:
-    """What stands before a score that is a bound, the likelihood itself being at least as good; else nothing."""
-    return {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if _bounded(bound) else ""
-
-
-def _bounded(bound: str | None) -> bool:
-    return bound not in (None, "exact")
-
-
-def _updates(row: Row) -> str:
-    """Of each player: `2 × 16k` where they are equal."""
-    each = {player: compact(n) for player, n in row.updates.items()}
-    if len(set(each.values())) == 1:
-        return f"{len(each)} × {next(iter(each.values()))}" if len(each) > 1 else next(iter(each.values()))
-    return printable(", ".join(f"{player} {n}" for player, n in each.items())) or BLANK
 
 
 def _laid_out(column: Column) -> list[str]:

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from genbench.core import renamed
 from genbench.core.errors import UserError
 from genbench.core.files import near_by
 from genbench.core.files import write as write_file
@@ -66,6 +67,7 @@ class Record:
         fault = next(_faults(found), None)
         if fault is not None:
             raise UserError(f"a damaged record: {fault}")
+        renamed.record(found)
         names = ("run", "training")  # may be left out
         given: dict[str, Any] = {n: found.get(n) if n in names else found[n] for n in cls.__dataclass_fields__}
         return cls(**given)

@@ -53,7 +53,7 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
 def _trace_of_root(sigma1: Tensor, sigma2: Tensor) -> Tensor:
     """Tr sqrt(sigma1 sigma2): with sigma1 = F Fᵀ the sum of the roots of the eigenvalues of Fᵀ sigma2 F, [r, r].
 
-    Where sigma1 is well conditioned, F is its Cholesky factor, and LAPACK's generalised solver uses that it is a
+    Where sigma1 is well conditioned, F is its Cholesky factor, and LAPACK's generalized solver uses that it is a
     triangle. Else, as with fewer images than dimensions, F [D, r] is the factor of the part that stands out from
     rounding. Eigenvalues that do not are left out: the root makes 1e-8 of 1e-16, and there may be hundreds.
     """

@@ -18,7 +18,7 @@ def bits_per_dim(nats: Nats, dims: int) -> Nats:
     """-log2 p(x) / dims from log p(x) in nats, [B] or one number; dims = C·H·W.
 
     Only values of one pixel measure compare. Probabilities of black and white or of 8-bit pixels give at least 0; a
-    uniform guess of 256 levels gives 8. A density of levels in [0, 256), dequantised by uniform noise, is an upper
+    uniform guess of 256 levels gives 8. A density of levels in [0, 256), dequantized by uniform noise, is an upper
     bound of the 8-bit value (Theis et al. 2016, section 3.1). In [-1, 1] levels are 2/255 apart, and a density there
     lacks log2(127.5) = 6.99 bits per dimension: pass nats - dims * log(127.5).
 

@@ -1,4 +1,4 @@
-"""Whether generated images are copies of training images, by nearest neighbours in feature space.
+"""Whether generated images are copies of training images, by nearest neighbors in feature space.
 
 Authenticity: Alaa et al. 2022, "How Faithful is your Synthetic Data? Sample-level Metrics for Evaluating and Auditing
 Generative Models".
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.errors import UserError
-from genbench.metrics.neighbours import Progress, squared_distances
+from genbench.metrics.neighbors import Progress, squared_distances
 from genbench.metrics.score import FeatureScore, require, require_finite
 
 
@@ -25,7 +25,7 @@ def memorization(
     nearest_train        median distance of a fake to the nearest training image
     nearest_train_ratio  the same over the median distance of held-out images; below 1 speaks for copies
     authenticity         share of fakes that are farther from the nearest training image than that one is from its own
-                         nearest neighbour in training
+                         nearest neighbor in training
 
     Example:
         >>> memorization(torch.tensor([[0.0]]), train=torch.tensor([[0.0], [1.0]]))  # a copy
@@ -38,7 +38,7 @@ def memorization(
             require_finite(features, whose)
     match = _nearest(fake, train, block, progress)
     to_train = _distances(fake, train, match)
-    matched, which = match.unique(return_inverse=True)  # only these need their own neighbours
+    matched, which = match.unique(return_inverse=True)  # only these need their own neighbors
     others = _nearest(train[matched], train, block, progress, skip=matched)
     within_train = _distances(train, train, others, matched)[which]
     scores = {"nearest_train": to_train.quantile(0.5).item()}

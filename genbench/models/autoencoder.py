@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.mlp import mlp
 
 
@@ -29,8 +29,6 @@ class Autoencoder(GenerativeModule):
         hidden: Widths of the layers between image and code; the decoder has them reversed. None: one layer each way
     """
 
-    players = {"autoencoder": ("encoder", "decoder")}
-    averaged = ("encoder", "decoder")
     latent_dtype = "float32"
 
     def __init__(
@@ -42,10 +40,9 @@ class Autoencoder(GenerativeModule):
         self.encoder = nn.Sequential(nn.Flatten(), mlp([prod(shape), *hidden, latent_dim]))
         self.decoder = nn.Sequential(mlp([latent_dim, *hidden[::-1], prod(shape)]), nn.Unflatten(1, shape))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
-        with self.turn("autoencoder") as turn:
-            turn.minimize(reconstruction=mse_loss(full(self.decoder(self.encoder(x))), full(x)))
+        return {"reconstruction": mse_loss(to_float32(self.decoder(self.encoder(x))), to_float32(x))}
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> codes [B, latent_dim]."""

@@ -20,28 +20,28 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
-from genbench.core.precision import full
+from genbench.core.optim import GAN_ADAM
+from genbench.core.precision import to_float32
 from genbench.networks.conv import Norm, dcgan_init, down_body, down_net, up_net, widths
-from genbench.objectives.game import Game, Terms, View
-
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class ConditionalGAN(GenerativeModule):
-    """GAN of labelled square images of any power of two from 16 to 256 pixels.
+    """GAN of labeled square images of any power of two from 16 to 256 pixels.
 
     Args:
         conditioning: How the discriminator meets the label: concat, projection or auxiliary
         latent_dim: Numbers in the noise vector z, from a standard normal; the label joins it as a one-hot vector
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
-        norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
+        norm: Normalization in the discriminator: over the batch, over each image (layer), or none
         class_weight: Weight of the class terms, where conditioning is auxiliary
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
     changeable = ("class_weight",)
     conditional = True
 
@@ -53,12 +53,12 @@ class ConditionalGAN(GenerativeModule):
         width: Width = 64,
         norm: Norm = "batch",
         class_weight: Weight = 1.0,
-        game: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.class_weight, self.game = latent_dim, class_weight, Game.of(game)
+        super().__init__(spec, **training)
+        self.latent_dim, self.class_weight = latent_dim, class_weight
+        self.adversarial = AdversarialSettings.of(adversarial)
         if self.spec.target != "label":
             raise UserError(
                 "ConditionalGAN learns from labels, and this data has none. Choose data with classes (for Shapes "
@@ -69,29 +69,35 @@ class ConditionalGAN(GenerativeModule):
         discriminator = {"concat": Concatenation, "projection": Projection, "auxiliary": Auxiliary}[conditioning]
         self.discriminator = discriminator(channels, size, width, self.classes, norm)
         dcgan_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        real, label, game = batch.image, self.labels_of_all(batch), self.game  # [B, C, H, W], [B]
+        real, label = batch.image, self.labels_of_all(batch)  # [B, C, H, W], [B]
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self._generate(label)  # used by both updates: the generator steps last
 
-        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
-            real_logits, real_named = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
-            fake_logits, fake_named = self.discriminator(view(fake), label)
-            terms = game.discriminator(real_logits, fake_logits)
-            if real_named is not None:  # Odena et al. 2017, equation 3: of real and of generated images
-                terms["real_class"] = self.class_weight * cross_entropy(full(real_named), label)
-                terms["fake_class"] = self.class_weight * cross_entropy(full(fake_named), label)
-            terms |= game.penalties(lambda x: self.discriminator.forward(view(x), label)[0], real, fake, self.draw)
-            return terms, real_logits, fake_logits
+        with self.turn("discriminator") as turn:
+            real_logits, real_class = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
+            fake_logits, fake_class = self.discriminator(view(fake.detach()), label)
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
+            if real_class is not None:  # Odena et al. 2017, equation 3: of real and of generated images
+                terms["real_class"] = self.class_weight * cross_entropy(to_float32(real_class), label)
+                terms["fake_class"] = self.class_weight * cross_entropy(to_float32(fake_class), label)
+            forward = self.discriminator.forward
+            terms |= self.adversarial.penalties(lambda x: forward(view(x), label)[0], real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
-        def fool(view: View, fake: Tensor) -> Terms:
-            fake_logits, named = self.discriminator(view(fake), label)
-            terms = game.generator(fake_logits)
-            if named is not None:
-                terms["class"] = self.class_weight * cross_entropy(full(named), label)
-            return terms
-
-        game.play(self, lambda: self._generate(label), judge, fool)
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake_logits, fake_class = self.discriminator(view(self._generate(label) if step else fake), label)
+                terms = self.adversarial.generator_loss(fake_logits)
+                if fake_class is not None:
+                    terms["class"] = self.class_weight * cross_entropy(to_float32(fake_class), label)
+                turn.minimize(**terms)
 
     def _generate(self, label: Tensor) -> Tensor:
         """Images of these classes [B], the noise keyed by their place in the run."""

@@ -7,11 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from math import prod
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from genbench.core.arguments import Sigma, Weight, Width
@@ -19,10 +18,9 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.networks.conv import down_net, up_net
-from genbench.networks.mlp import mlp
-from genbench.objectives.elbo import gaussian_kl, log_likelihood, log_prior_ratio, reparameterize
-from genbench.objectives.pixels import dequantised, pixels_of
+from genbench.networks import encoder_decoder
+from genbench.objectives.elbo import gaussian_kl, log_likelihood, log_weights, reparameterize
+from genbench.objectives.pixels import dequantized, pixels_of
 
 
 class ConditionalVAE(GenerativeModule):
@@ -33,14 +31,12 @@ class ConditionalVAE(GenerativeModule):
         network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected encoder; the decoder has them reversed
-        decoder: Distribution of a pixel: Bernoulli (a grey pixel as the probability of white), Gaussian, or logistic
+        decoder: Distribution of a pixel: Bernoulli (a gray pixel as the probability of white), Gaussian, or logistic
             (of 256 levels, with a scale of each pixel's own)
         sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one for all pixels
         beta: Weight of the KL term
     """
 
-    players = {"vae": ("encoder", "decoder", "pixel")}
-    averaged = ("encoder", "decoder", "pixel")
     changeable = ("beta",)
     conditional = True
     likelihood = "lower bound"
@@ -64,30 +60,24 @@ class ConditionalVAE(GenerativeModule):
                 "`--data.target label`), or train a VAE."
             )
         self.latent_dim, self.beta, self.classes = latent_dim, beta, len(self.spec.classes)
-        self.pixel = pixels_of(decoder, sigma)
-        self.pixels = self.pixel.pixels
+        pixel = pixels_of(decoder, sigma)
+        self.pixels = pixel.pixels
         channels, size = self.spec.channels, self.spec.size
-        seen, outputs = channels + self.classes, self.pixel.outputs(channels)
-        if network == "conv":
-            self.encoder = down_net(seen, size, width, outputs=2 * latent_dim)
-            self.decoder = up_net(latent_dim + self.classes, outputs, size, width)
-        else:
-            shape = (outputs, size, size)
-            self.encoder = nn.Sequential(nn.Flatten(), mlp([seen * size**2, *hidden, 2 * latent_dim]))
-            layers = mlp([latent_dim + self.classes, *hidden[::-1], prod(shape)])
-            self.decoder = nn.Sequential(layers, nn.Unflatten(1, shape))
+        seen, outputs = channels + self.classes, pixel.outputs(channels)
+        self.encoder = encoder_decoder.encoder(network, (seen, size, size), 2 * latent_dim, width, hidden)
+        self.decoder = encoder_decoder.decoder(network, latent_dim + self.classes, (outputs, size, size), width, hidden)
+        self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
         label = self.labels_of_all(batch)  # [B]
         eps = self.draw(torch.randn, len(x), self.latent_dim).to(self.dtype)  # [B, D]
-        target = dequantised(x, self.draw(torch.rand, *x.shape)) if self.pixel.density else x
-        with self.turn("vae") as turn:
-            mu, logvar = self.posterior(x, label)
-            nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), label), target)  # [B]
-            kl = gaussian_kl(mu, logvar).sum(1)  # [B]
-            turn.minimize(reconstruction=nll.mean(), kl=self.beta * kl.mean())  # equation 4 of Sohn et al.
-            turn.log(elbo=-(nll.detach() + kl.detach()).mean())
+        target = dequantized(x, self.draw(torch.rand, *x.shape)) if self.pixel.density else x
+        mu, logvar = self.posterior(x, label)
+        nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), label), target)  # [B]
+        kl = gaussian_kl(mu, logvar).sum(1)  # [B]
+        self.record("train/elbo", -(nll + kl).mean())
+        return {"reconstruction": nll.mean(), "kl": self.beta * kl.mean()}  # equation 4 of Sohn et al.
 
     def posterior(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] and labels [B] -> mean and log variance of q(z|x, y), [B, D] each."""
@@ -107,11 +97,8 @@ class ConditionalVAE(GenerativeModule):
 
     def _log_weights(self, label: Tensor, x: Tensor, targets: Tensor, eps: Tensor) -> Tensor:
         """log p(x|z_k, y) p(z_k) / q(z_k|x, y) of x [B, ...] as each of its `targets` [B, K, ...]: [B, K] nats."""
-        mu, logvar = self.posterior(x, label)  # [B, D]
-        z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
-        output = self._decode(z.flatten(0, 1), label.repeat_interleave(eps.shape[1]))
-        nll = self.pixel.nll(output, targets.flatten(0, 1)).view(len(x), -1)
-        return log_prior_ratio(eps, z, logvar) - nll
+        labels = label.repeat_interleave(eps.shape[1])  # [B * K]
+        return log_weights(*self.posterior(x, label), lambda z: self._decode(z, labels), self.pixel, targets, eps)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None, mean: bool = True) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1].

@@ -11,7 +11,7 @@ from torch.nn.functional import mse_loss
 from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.conv import down_net, up_net
 
 
@@ -23,8 +23,6 @@ class ConvAutoencoder(GenerativeModule):
         width: Channels next to the image; they double at each halving, at most 8 times
     """
 
-    players = {"autoencoder": ("encoder", "decoder")}
-    averaged = ("encoder", "decoder")
     latent_dtype = "float32"
 
     def __init__(
@@ -35,10 +33,9 @@ class ConvAutoencoder(GenerativeModule):
         self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=latent_dim)
         self.decoder = up_net(latent_dim, self.spec.channels, self.spec.size, width, output=nn.Tanh())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
-        with self.turn("autoencoder") as turn:
-            turn.minimize(reconstruction=mse_loss(full(self.reconstruct(x)), full(x)))
+        return {"reconstruction": mse_loss(to_float32(self.reconstruct(x)), to_float32(x))}
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> codes [B, latent_dim]."""

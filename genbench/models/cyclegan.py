@@ -13,16 +13,13 @@ from genbench.core.arguments import Depth, Halvings, Weight, Whole, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.core.optim import merge
-from genbench.core.precision import full
+from genbench.core.optim import GAN_ADAM
+from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init
 from genbench.networks.cyclegan import ImagePool, ResidualTranslator
 from genbench.networks.pix2pix import PatchGAN, refuse_small
 from genbench.networks.unet import refuse_stride
 from genbench.objectives.adversarial import LeastSquares
-
-# section 4 and the authors' code
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
 
 
 class CycleGAN(GenerativeModule):
@@ -32,19 +29,20 @@ class CycleGAN(GenerativeModule):
         width: Channels of the generators at full resolution
         blocks: Their residual blocks; the paper's are 6 for 128 pixels and 9 from 256 on
         discriminator_width: Channels of the discriminators' first layer
-        patch_layers: Halvings of the discriminators: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16
-        norm: Normalisation of all four: of each channel over an image, as in the paper (instance), or of an image over
-            all channels (layer). The first takes the colour from an image of one colour: it is in the channels' scale
+        patch_layers: Halvings of the discriminators: 3 see patches of 70×70, 2 of 34×34, 1 of 16×16
+        norm: Normalization of all four: of each channel over an image, as in the paper (instance), or of an image over
+            all channels (layer). The first takes the color from an image of one color: it is in the channels' scale
         cycle: Weight of the absolute difference after there and back, lambda of equation 3
-        identity: Weight of leaving images alone that are of the wanted domain already, which keeps their colours;
+        identity: Weight of leaving images alone that are of the wanted domain already, which keeps their colors;
             section 5.2 has half of `cycle` for paintings made photographs, and none otherwise
         pool: Past images of each generator that its discriminator is shown, each process its own
     """
 
-    players = {"generator": ("to_b", "to_a"), "discriminator": ("judge_b", "judge_a")}
-    averaged = ("to_b", "to_a")
+    default_optimizer = GAN_ADAM
+    players = {"generator": ("G_AB", "G_BA"), "discriminator": ("D_B", "D_A")}
+    ema = ("G_AB", "G_BA")
     changeable = ("cycle", "identity")
-    per_process = ("pool_b.images", "pool_b.filled", "pool_a.images", "pool_a.filled")
+    per_process = ("pool_B.images", "pool_B.filled", "pool_A.images", "pool_A.filled")
     domains = ("A", "B")
     stride = ResidualTranslator.stride
 
@@ -59,10 +57,9 @@ class CycleGAN(GenerativeModule):
         cycle: Weight = 10.0,
         identity: Weight = 5.0,
         pool: Whole = 50,
-        optimizer: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         if not self.spec.source:
             raise UserError(
                 "CycleGAN learns from images of two domains, and this data has one. Choose data with two, such as "
@@ -74,39 +71,37 @@ class CycleGAN(GenerativeModule):
         if identity and a != b:
             raise UserError(f"Images of {a} and of {b} channels cannot be left alone: say `--model.identity 0`.")
         self.cycle, self.identity, self.objective = cycle, identity, LeastSquares()
-        self.to_b, self.to_a = (ResidualTranslator(*io, width, blocks, norm) for io in ((a, b), (b, a)))
-        self.judge_b, self.judge_a = (PatchGAN(c, discriminator_width, patch_layers, norm) for c in (b, a))
+        self.G_AB, self.G_BA = (ResidualTranslator(*io, width, blocks, norm) for io in ((a, b), (b, a)))
+        self.D_B, self.D_A = (PatchGAN(c, discriminator_width, patch_layers, norm) for c in (b, a))
         dcgan_init(self)  # section 7.1
-        self.pool_b, self.pool_a = (ImagePool(pool, shape) for shape in (self.spec.shape, self.spec.source))
+        self.pool_B, self.pool_A = (ImagePool(pool, shape) for shape in (self.spec.shape, self.spec.source))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        a, b = batch.source, batch.image  # [B, C', H, W], [B, C, H, W], in no relation
+        real_A, real_B = batch.source, batch.image  # [B, C', H, W] and [B, C, H, W], unpaired
+        objective = self.objective
         with self.turn("generator") as turn:
-            made_b, made_a = self.to_b(a), self.to_a(b)
-            logits = self.judge_b(made_b), self.judge_a(made_a)
-            # the paper's generators minimise the square itself, and this objective has half of it
-            terms = {"adversarial": 2 * sum(self.objective.generator(x) for x in logits)}
-            if self.cycle:
-                terms["cycle"] = self.cycle * (_distance(self.to_a(made_b), a) + _distance(self.to_b(made_a), b))
-            if self.identity:
-                terms["identity"] = self.identity * (_distance(self.to_b(b), b) + _distance(self.to_a(a), a))
+            fake_B, fake_A = self.G_AB(real_A), self.G_BA(real_B)
+            # the paper's generators minimize the squared error, and this objective is half of it
+            terms = {"adversarial": 2 * (objective.generator(self.D_B(fake_B)) + objective.generator(self.D_A(fake_A)))}
+            if self.cycle:  # equation 2
+                rec_A, rec_B = self.G_BA(fake_B), self.G_AB(fake_A)
+                terms["cycle"] = self.cycle * (_l1(rec_A, real_A) + _l1(rec_B, real_B))
+            if self.identity:  # section 5.2
+                terms["identity"] = self.identity * (_l1(self.G_AB(real_B), real_B) + _l1(self.G_BA(real_A), real_A))
             turn.minimize(**terms)
 
-        old_b, old_a = (
-            pool(made.detach(), self.draw(torch.rand, len(made), 2))
-            for pool, made in ((self.pool_b, made_b), (self.pool_a, made_a))
-        )
+        fake_B = self.pool_B(fake_B.detach(), self.draw(torch.rand, len(fake_B), 2))  # past images among them
+        fake_A = self.pool_A(fake_A.detach(), self.draw(torch.rand, len(fake_A), 2))
         with self.turn("discriminator") as turn:
-            pairs = (self.judge_b, b, old_b), (self.judge_a, a, old_a)
             turn.minimize(
-                real=sum(self.objective.real(judge(real)) for judge, real, _ in pairs),
-                fake=sum(self.objective.fake(judge(fake)) for judge, _, fake in pairs),
+                real=objective.real(self.D_B(real_B)) + objective.real(self.D_A(real_A)),
+                fake=objective.fake(self.D_B(fake_B)) + objective.fake(self.D_A(fake_A)),
             )
 
     def translate(self, x: Tensor, *, to: str = "B") -> Tensor:
         """[B, C, H, W] of the one domain -> [B, C', H, W] in [-1, 1] of the other, `to`."""
-        return (self.to_b if to == "B" else self.to_a)(x)
+        return (self.G_AB if to == "B" else self.G_BA)(x)
 
 
-def _distance(x: Tensor, y: Tensor) -> Tensor:
-    return l1_loss(full(x), full(y))
+def _l1(x: Tensor, y: Tensor) -> Tensor:
+    return l1_loss(to_float32(x), to_float32(y))

@@ -1,8 +1,8 @@
 """DCGAN: Radford, Metz & Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
 Adversarial Networks", ICLR 2016, https://arxiv.org/abs/1511.06434.
 
-With another game it is the WGAN of Arjovsky et al. 2017 (configs/wgan.yaml) and, without batch normalisation in the
-critic, the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
+With other adversarial settings it is the WGAN of Arjovsky et al. 2017 (configs/wgan.yaml) and, without batch
+normalization in the critic, the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.networks.conv import Norm, dcgan_init, down_net, up_net
-from genbench.objectives.game import Game
-
-# section 4: Adam with learning rate 0.0002 and beta1 0.5
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class DCGAN(GenerativeModule):
@@ -30,12 +27,14 @@ class DCGAN(GenerativeModule):
         latent_dim: Numbers in the noise vector z; the paper's 100
         prior: Distribution of z; the paper's uniform on [-1, 1], or a standard normal
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
-        norm: Normalisation in the discriminator: over the batch as in the paper, over each image (layer), or none
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        norm: Normalization in the discriminator: over the batch as in the paper, over each image (layer), or none
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
 
     def __init__(
         self,
@@ -44,25 +43,40 @@ class DCGAN(GenerativeModule):
         prior: Literal["normal", "uniform"] = "normal",
         width: Width = 64,
         norm: Norm = "batch",
-        game: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.prior, self.game = latent_dim, prior, Game.of(game)
+        super().__init__(spec, **training)
+        self.latent_dim, self.prior, self.adversarial = latent_dim, prior, AdversarialSettings.of(adversarial)
         channels, size = self.spec.channels, self.spec.size
         self.generator = up_net(latent_dim, channels, size, width, output=nn.Tanh())
         self.discriminator = down_net(channels, size, width, outputs=1, norm=norm)
         dcgan_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W]
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
 
-        def generate() -> Tensor:
-            return self.generator(self._place(self.draw(getattr(torch, self._draw), len(real), self.latent_dim)))
+        with self.turn("discriminator") as turn:
+            real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
+            terms |= self.adversarial.penalties(lambda x: self.discriminator.forward(view(x)), real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
-        self.game.duel(self, real, generate)
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self.generator(self._z(len(real))) if step else fake
+                turn.minimize(**self.adversarial.generator_loss(self.discriminator(view(fake))))
+
+    def _z(self, n: int) -> Tensor:
+        """Noise vectors [n, latent_dim] for training."""
+        return self._place(self.draw(getattr(torch, self._draw), n, self.latent_dim))
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""

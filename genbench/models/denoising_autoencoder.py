@@ -4,7 +4,6 @@ Network with a Local Denoising Criterion", JMLR 2010, https://www.jmlr.org/paper
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -14,9 +13,8 @@ from genbench.core.arguments import Weight, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
-from genbench.networks.conv import down_net, up_net
-from genbench.networks.mlp import mlp
+from genbench.core.precision import to_float32
+from genbench.networks import encoder_decoder
 from genbench.objectives.corruption import corrupt
 
 
@@ -32,8 +30,6 @@ class DenoisingAutoencoder(GenerativeModule):
         hidden: Widths of the fully connected encoder; the decoder has them reversed
     """
 
-    players = {"autoencoder": ("encoder", "decoder")}
-    averaged = ("encoder", "decoder")
     changeable = ("corruption", "amount")
     latent_dtype = "float32"
 
@@ -52,27 +48,21 @@ class DenoisingAutoencoder(GenerativeModule):
         if corruption != "gaussian" and amount > 1:
             raise UserError(f"model.amount is {amount}, a share of the pixels, and at most 1.")
         self.corruption, self.amount, self.latent_shape = corruption, amount, (latent_dim,)
-        channels, pixels = self.spec.channels, prod(self.spec.shape)
-        if network == "conv":
-            self.encoder = down_net(channels, self.spec.size, width, outputs=latent_dim)
-            self.decoder = up_net(latent_dim, channels, self.spec.size, width, output=nn.Tanh())
-        else:
-            self.encoder = nn.Sequential(nn.Flatten(), mlp([pixels, *hidden, latent_dim]))
-            layers = [mlp([latent_dim, *hidden[::-1], pixels]), nn.Tanh(), nn.Unflatten(1, self.spec.shape)]
-            self.decoder = nn.Sequential(*layers)
+        shape = (self.spec.channels, *self.spec.shape[1:])
+        self.encoder = encoder_decoder.encoder(network, shape, latent_dim, width, hidden)
+        self.decoder = encoder_decoder.decoder(network, latent_dim, shape, width, hidden, output=nn.Tanh())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
         spoilt = corrupt(x, self.corruption, self.amount, self.draw)
-        with self.turn("autoencoder") as turn:
-            turn.minimize(reconstruction=mse_loss(full(self.reconstruct(spoilt)), full(x)))  # equation 4
+        return {"reconstruction": mse_loss(to_float32(self.reconstruct(spoilt)), to_float32(x))}  # equation 4
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Squared error per pixel of spoilt images made whole, [B], and of the spoilt ones as they are."""
         x = batch.image
         spoilt = corrupt(x, self.corruption, self.amount, self.draw)
         found = {"denoised_mse": self.reconstruct(spoilt), "spoilt_mse": spoilt}
-        return {name: (full(y) - full(x)).square().flatten(1).mean(1) for name, y in found.items()}
+        return {name: (to_float32(y) - to_float32(x)).square().flatten(1).mean(1) for name, y in found.items()}
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> codes [B, latent_dim]."""

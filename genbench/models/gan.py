@@ -14,12 +14,9 @@ from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.networks.mlp import mlp
-from genbench.objectives.game import Game
-
-# as DCGAN's: the 2014 paper's momentum SGD with its schedules is nowhere used any more
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class GAN(GenerativeModule):
@@ -28,38 +25,55 @@ class GAN(GenerativeModule):
     Args:
         latent_dim: Numbers in the noise vector z, from a standard normal
         hidden: Widths of the generator between z and the image; the discriminator has them reversed
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM  # the 2014 paper's SGD with momentum is no longer in use
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
 
     def __init__(
         self,
         spec: DataSpec | None = None,
         latent_dim: Width = 64,
         hidden: Sequence[Width] = (256, 512, 1024),
-        game: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, Game.of(game)
+        super().__init__(spec, **training)
+        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         shape, numbers = self.spec.shape, prod(self.spec.shape)
         is_image = len(shape) == 3  # a point may lie anywhere, a pixel in [-1, 1]
         self.generator = nn.Sequential(
             mlp([latent_dim, *hidden, numbers]), nn.Tanh() if is_image else nn.Identity(), nn.Unflatten(1, shape)
         )
         self.discriminator = nn.Sequential(nn.Flatten(), mlp([numbers, *hidden[::-1], 1], slope=0.2))
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W] or [B, D]
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
 
-        def generate() -> Tensor:
-            return self.generator(self.draw(torch.randn, len(real), self.latent_dim).to(self.dtype))
+        with self.turn("discriminator") as turn:
+            real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
+            terms |= self.adversarial.penalties(lambda x: self.discriminator.forward(view(x)), real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
-        self.game.duel(self, real, generate)
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self.generator(self._z(len(real))) if step else fake
+                turn.minimize(**self.adversarial.generator_loss(self.discriminator(view(fake))))
+
+    def _z(self, n: int) -> Tensor:
+        """Noise vectors [n, latent_dim] for training."""
+        return self.draw(torch.randn, n, self.latent_dim).to(self.dtype)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1], or points [n, D]."""

@@ -1,6 +1,6 @@
 """LatentMixture: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020,
 https://arxiv.org/abs/1903.12436, section 4: a density fitted to the codes of a trained autoencoder, which makes it able
-to sample. Theirs is fitted by expectation maximisation, ours by gradient, batch by batch."""
+to sample. Theirs is fitted by expectation maximization, ours by gradient, batch by batch."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
         components: Gaussians of the mixture; the paper's 10
     """
 
-    players = {"mixture": ("mixture",)}
-    averaged = ("mixture",)
     latent_dtype = "float32"
 
     def __init__(
@@ -50,12 +48,11 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
         self.autoencoder, self.latent_shape = part, part.latent_shape
         self.mixture = GaussianMixture(components, *part.latent_shape)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         with torch.no_grad():
             z = self.encode(batch.image)  # [B, D]
         self.mixture.begin(z)
-        with self.turn("mixture") as turn:
-            turn.minimize(nll=-self.mixture.log_prob(z).mean())
+        return {"nll": -self.mixture.log_prob(z).mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """-log density of the codes, [B] nats; that of the images it is not."""

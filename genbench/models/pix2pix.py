@@ -13,15 +13,12 @@ from genbench.core.arguments import Bounds, Halvings, Weight, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
-from genbench.core.optim import merge
-from genbench.core.precision import full
+from genbench.core.optim import GAN_ADAM
+from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init
 from genbench.networks.pix2pix import Norm, PatchGAN, UNetGenerator, refuse_small
 from genbench.networks.unet import refuse_single, refuse_stride
-from genbench.objectives.game import Game, Terms, View
-
-# section 3.3
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class Pix2Pix(GenerativeModule):
@@ -33,15 +30,17 @@ class Pix2Pix(GenerativeModule):
         dropout: Its noise, in the first three layers of the way up, in use as in training
         discriminator_width: Channels of the discriminator's first layer
         patch_layers: Halvings of the discriminator: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16, 0 single pixels
-        norm: Normalisation of both: of each channel over the batch, or over an image (instance), which is what the
+        norm: Normalization of both: of each channel over the batch, or over an image (instance), which is what the
             paper's batches of one are in use as in training, or of an image over all channels (layer). Over the batch,
             an image is translated with the running averages of training
         l1: Weight of the absolute difference from the true image, lambda of equation 4
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
     changeable = ("l1",)
     domains = ("B",)
 
@@ -55,44 +54,52 @@ class Pix2Pix(GenerativeModule):
         patch_layers: Halvings = 3,
         norm: Norm = "batch",
         l1: Weight = 100.0,
-        game: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
+        super().__init__(spec, **training)
         refuse_single(self.spec, "Pix2Pix")
         shown, made = self.spec.source[0], self.spec.channels
-        self.l1, self.game = l1, Game.of(game)
+        self.l1, self.adversarial = l1, AdversarialSettings.of(adversarial)
         self.generator = UNetGenerator(shown, made, width, depth, norm, dropout)
         self.stride = self.generator.stride
         refuse_stride(self.spec.size, self.stride, "Pix2Pix")
         refuse_small(self.spec.size, patch_layers)
         self.discriminator = PatchGAN(shown + made, discriminator_width, patch_layers, norm)
         dcgan_init(self)  # section 6.2
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         shown, real = batch.source, batch.image  # [B, C', H, W], [B, C, H, W]
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self._generate(shown)  # used by both updates: the generator steps last
 
-        def generate() -> Tensor:
-            return self.generator(shown, lambda *shape: self.draw(torch.rand, len(shown), *shape))
+        with self.turn("discriminator") as turn:
+            pairs = torch.cat([shown, real], 1), torch.cat([shown, fake.detach().to(real)], 1)
+            real_logits, fake_logits = (self.discriminator(view(pair)) for pair in pairs)  # [B, 1, h, w]
+            # the paper halves this loss, which Adam is invariant to
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
+            forward = self.discriminator.forward
+            terms |= self.adversarial.penalties(lambda x: forward(view(x)).mean((2, 3)), *pairs, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
-        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
-            pairs = torch.cat([shown, real], 1), torch.cat([shown, fake.to(real)], 1)
-            logits = [self.discriminator(view(pair)) for pair in pairs]  # [B, 1, h, w]
-            terms = self.game.discriminator(*logits)  # the paper halves them, which Adam does not feel
-            terms |= self.game.penalties(lambda x: self.discriminator.forward(view(x)).mean((2, 3)), *pairs, self.draw)
-            return terms, *logits
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self._generate(shown) if step else fake
+                terms = self.adversarial.generator_loss(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
+                turn.minimize(**terms, l1=self.l1 * l1_loss(to_float32(fake), to_float32(real)))
 
-        def fool(view: View, fake: Tensor) -> Terms:
-            terms = self.game.generator(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
-            return terms | {"l1": self.l1 * l1_loss(full(fake), full(real))}
-
-        self.game.play(self, generate, judge, fool)
+    def _generate(self, shown: Tensor) -> Tensor:
+        """[B, C', H, W] -> [B, C, H, W], with dropout keyed by the images' place in the run."""
+        return self.generator(shown, lambda *shape: self.draw(torch.rand, len(shown), *shape))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The absolute difference of each image, [B]."""
-        return {"l1": (full(self.translate(batch.source)) - full(batch.image)).abs().flatten(1).mean(1)}
+        return {"l1": (to_float32(self.translate(batch.source)) - to_float32(batch.image)).abs().flatten(1).mean(1)}
 
     def translate(self, x: Tensor, *, to: str = "B", seed: int = 0) -> Tensor:
         """[B, C', H, W] -> [B, C, H, W] in [-1, 1].

@@ -15,7 +15,7 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.pixelcnn import GatedPixelCNN
 from genbench.samplers.pixelcnn import draw
 
@@ -31,8 +31,6 @@ class PixelCNN(GenerativeModule):
         by_class: Let everything depend on the label
     """
 
-    players = {"pixelcnn": ("net",)}
-    averaged = ("net",)
     likelihood = "exact"
 
     def __init__(
@@ -61,12 +59,11 @@ class PixelCNN(GenerativeModule):
         """[-1, 1] -> int64 in [0, values)."""
         return ((x.float() + 1) / 2 * (self.values - 1)).round().long()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         levels = self.levels(batch.image)  # [B, C, H, W]
         label = self.labels_of_all(batch) if self.conditional else None
-        with self.turn("pixelcnn") as turn:
-            logits = self.net(levels, label)  # [B, values, C, H, W]
-            turn.minimize(nll=cross_entropy(full(logits), levels))  # nats of one number
+        logits = self.net(levels, label)  # [B, values, C, H, W]
+        return {"nll": cross_entropy(to_float32(logits), levels)}  # nats per dimension
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Nats [B] and bits per number [B]."""
@@ -77,12 +74,12 @@ class PixelCNN(GenerativeModule):
         """[B, C, H, W] -> log p(x), [B] nats; of a model by class log Σ p(x|y) / K, all K classes being as likely.
 
         Raises:
-            UserError: the model is of black and white pixels, and these are grey.
+            UserError: the model is of black and white pixels, and these are gray.
         """
         if self.values == 2 and bool((x.abs() < 0.999).any()):
             raise UserError(
-                "This PixelCNN is one of black and white pixels, and these images have grey ones. Give it binary "
-                "images (`--data.binarize static` or `dynamic`), or train it on grey ones without `data.binarize`."
+                "This PixelCNN is one of black and white pixels, and these images have gray ones. Give it binary "
+                "images (`--data.binarize static` or `dynamic`), or train it on gray ones without `data.binarize`."
             )
         levels = self.levels(x)
         if not self.conditional:
@@ -92,7 +89,7 @@ class PixelCNN(GenerativeModule):
         return torch.stack(each).logsumexp(0) - math.log(classes)
 
     def _log_p(self, levels: Tensor, label: Tensor | None) -> Tensor:
-        return -cross_entropy(full(self.net(levels, label)), levels, reduction="none").flatten(1).sum(1)
+        return -cross_entropy(to_float32(self.net(levels, label)), levels, reduction="none").flatten(1).sum(1)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n], and labels [n] of a model by class -> images [n, C, H, W] in [-1, 1]."""

@@ -12,7 +12,7 @@ from genbench.core.arguments import Bounds, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.unet import UNet, refuse_stride
 from genbench.objectives.segmentation import dice_loss
 
@@ -27,8 +27,6 @@ class SegmentationUNet(GenerativeModule):
         loss: Cross-entropy of pixels, the Dice coefficient of classes, or the sum of both
     """
 
-    players = {"unet": ("net",)}
-    averaged = ("net",)
     changeable = ("loss",)
 
     def __init__(
@@ -51,15 +49,14 @@ class SegmentationUNet(GenerativeModule):
         self.stride = self.net.stride
         refuse_stride(self.spec.size, self.stride, "SegmentationUNet")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         logits = self.segment(batch.image)  # [B, K, H, W]
-        with self.turn("unet") as turn:
-            terms = {"cross_entropy": cross_entropy(full(logits), batch.mask), "dice": dice_loss(logits, batch.mask)}
-            turn.minimize(**{name: term for name, term in terms.items() if self.loss in (name, "both")})
+        terms = {"cross_entropy": cross_entropy(to_float32(logits), batch.mask), "dice": dice_loss(logits, batch.mask)}
+        return {name: term for name, term in terms.items() if self.loss in (name, "both")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Cross-entropy of each image's pixels, [B] nats."""
-        each = cross_entropy(full(self.segment(batch.image)), batch.mask, reduction="none")
+        each = cross_entropy(to_float32(self.segment(batch.image)), batch.mask, reduction="none")
         return {"cross_entropy": each.mean((1, 2))}
 
     def segment(self, x: Tensor) -> Tensor:

@@ -18,39 +18,38 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
-from genbench.core.precision import full
+from genbench.core.optim import GAN_ADAM
+from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init, down_body, up_net, widths
+from genbench.objectives.adversarial_settings import AdversarialSettings
 from genbench.objectives.augment import augmentations, augmented
-from genbench.objectives.game import Game, Terms, View
-
-ADAM = {"class_path": "torch.optim.Adam", "lr": 3e-4, "betas": [0.5, 0.999]}
 
 
 class SemiSupervisedGAN(GenerativeModule):
-    """GAN whose discriminator classifies; with `data.labelled` it needs labels of that many images only.
+    """GAN whose discriminator classifies; with `data.labeled` it needs labels of that many images only.
 
     Args:
         generator: What the generator learns from: feature_matching (section 3.1: the mean of the discriminator's last
-            hidden layer over a batch), or adversarial (the game's own objective)
+            hidden layer over a batch), or adversarial (the objective of the adversarial settings)
         latent_dim: Numbers in the noise vector z, from a standard normal
         network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected discriminator
         noise: Standard deviation of the noise on the discriminator's layers, while it trains; on its input 0.6 of it
-        norm: Normalisation in the convolutional discriminator: over each image (layer), or none
-        unsupervised: Weight of the game's terms in the discriminator; at 0 there is no game, and the classifier is
-            alone with its labels
-        transforms: Changes that leave an image of its class, which labelled images are trained under: any of colour,
+        norm: Normalization in the convolutional discriminator: over each image (layer), or none
+        unsupervised: Weight of the adversarial terms in the discriminator's loss; at 0 the discriminator is a
+            classifier that learns from its labels alone, and the generator does not train
+        transforms: Changes that leave an image of its class, which labeled images are trained under: any of color,
             translation, cutout, affine
         consistency: Weight of the cross-entropy between the classes of a real image and those of the same image under
             the transforms (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; with a GAN, Kumar
             et al. 2017)
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = {**GAN_ADAM, "lr": 3e-4}
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator", "discriminator")
     changeable = ("generator", "unsupervised", "transforms", "consistency")
 
     def __init__(
@@ -66,12 +65,11 @@ class SemiSupervisedGAN(GenerativeModule):
         unsupervised: Weight = 1.0,
         transforms: Sequence[str] = (),
         consistency: Weight = 0.0,
-        game: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, Game.of(game)
+        super().__init__(spec, **training)
+        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         self.matches, self.unsupervised = generator == "feature_matching", unsupervised
         self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency
         if self.spec.target != "label":
@@ -93,45 +91,60 @@ class SemiSupervisedGAN(GenerativeModule):
         self.discriminator = Classifier(body, features, classes)
         if network == "conv":
             dcgan_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        game, real = self.game, batch.image  # [B, C, H, W]
+        real = batch.image  # [B, C, H, W]
         known, label = (real, batch.label) if batch.known_image is None else (batch.known_image, batch.known_label)
-
         if not self.unsupervised:
-            view = game.view(self.draw, self.images_seen)
-            with self.turn("discriminator") as turn:
-                named, _ = self.discriminator(view(augmented(known, self.transforms, self.draw)))  # [B, K]
-                turn.minimize(**{"class": cross_entropy(full(named), label)})
+            self._classifier_step(known, label)
             return
 
-        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
-            shown = [augmented(known, self.transforms, self.draw), real, fake]
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self._generate(len(real))  # used by both updates: the generator steps last
+
+        with self.turn("discriminator") as turn:
+            shown = [augmented(known, self.transforms, self.draw), real, fake.detach()]
             if self.consistency:
                 shown.append(augmented(real, self.transforms, self.draw))
-            # nothing in the discriminator mixes the images of a batch, so that one pass serves them all
+            # no layer of the discriminator mixes the images of a batch, so that one pass serves all of them
             logits, _ = self.discriminator(torch.cat([view(x) for x in shown]))
-            named, of_real, of_fake, *changed = logits.split([len(x) for x in shown])  # [B, K] each
-            real_logits, fake_logits = is_real(of_real), is_real(of_fake)
-            terms = game.discriminator(real_logits, fake_logits)
-            terms |= game.penalties(lambda x: is_real(self.discriminator.forward(view(x))[0]), real, fake, self.draw)
+            known_class, real_class, fake_class, *changed = logits.split([len(x) for x in shown])  # [B, K] each
+            real_logits, fake_logits = real_logit(real_class), real_logit(fake_class)
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
+            forward = self.discriminator.forward
+            terms |= self.adversarial.penalties(lambda x: real_logit(forward(view(x))[0]), real, fake, self.draw)
             terms = {name: self.unsupervised * term for name, term in terms.items()}
-            terms["class"] = cross_entropy(full(named), label)
-            if changed:  # the image as it is teaches, the changed one learns
-                wanted = full(of_real).detach().softmax(1)
-                terms["consistency"] = self.consistency * cross_entropy(full(changed[0]), wanted)
-            return terms, real_logits, fake_logits
+            terms["class"] = cross_entropy(to_float32(known_class), label)
+            if changed:  # the classes of the image as it is are the target, without gradient
+                target = to_float32(real_class).detach().softmax(1)
+                terms["consistency"] = self.consistency * cross_entropy(to_float32(changed[0]), target)
+            turn.minimize(**terms)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
-        def fool(view: View, fake: Tensor) -> Terms:
-            logits, features = self.discriminator(view(fake))  # [B, K], [B, F]
-            if not self.matches:
-                return game.generator(is_real(logits))
-            with torch.no_grad():
-                _, wanted = self.discriminator(view(real))
-            return {"features": (full(wanted).mean(0) - full(features).mean(0)).square().sum()}
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                logits, features = self.discriminator(view(self._generate(len(real)) if step else fake))
+                if self.matches:
+                    turn.minimize(features=self._feature_matching(view(real), features))
+                else:
+                    turn.minimize(**self.adversarial.generator_loss(real_logit(logits)))
 
-        game.play(self, lambda: self._generate(len(real)), judge, fool)
+    def _classifier_step(self, known: Tensor, label: Tensor) -> None:
+        """The discriminator learns from the labels alone; the generator does not step."""
+        view = self.adversarial.view(self.draw, self.images_seen)
+        with self.turn("discriminator") as turn:
+            logits, _ = self.discriminator(view(augmented(known, self.transforms, self.draw)))  # [B, K]
+            turn.minimize(**{"class": cross_entropy(to_float32(logits), label)})
+
+    def _feature_matching(self, real: Tensor, fake_features: Tensor) -> Tensor:
+        """Squared distance of mean features, of images [B, C, H, W] and features [B, F] -> scalar (section 3.1)."""
+        with torch.no_grad():
+            _, real_features = self.discriminator(real)
+        return (to_float32(real_features).mean(0) - to_float32(fake_features).mean(0)).square().sum()
 
     def _generate(self, count: int) -> Tensor:
         return self.generator(self.draw(torch.randn, count, self.latent_dim).to(self.dtype))
@@ -147,9 +160,9 @@ class SemiSupervisedGAN(GenerativeModule):
         return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
 
 
-def is_real(logits: Tensor) -> Tensor:
-    """[B, K] -> [B]: logit of not being class K + 1, whose own is 0: D = Z/(Z + 1), Z = Σ exp l (section 5)."""
-    return full(logits).logsumexp(1)
+def real_logit(logits: Tensor) -> Tensor:
+    """[B, K] -> [B]: the logit of being real, D = Z/(Z + 1) with Z = Σ exp l (section 5): class K + 1 has logit 0."""
+    return to_float32(logits).logsumexp(1)
 
 
 class Classifier(nn.Module):
@@ -172,7 +185,7 @@ class Brightness(nn.Module):
 
 
 class UnitRows(nn.Linear):
-    """Linear layer whose rows are of length √2, whatever their weights: the authors' weight normalisation, whose
+    """Linear layer whose rows are of length √2, whatever their weights: the authors' weight normalization, whose
     lengths are not trained; √2 keeps the outputs of ReLU layers of one size."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,27 +13,28 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.networks.resnet import ResidualDiscriminator, ResidualGenerator, residual_init
-from genbench.objectives.game import Game
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
-# section 4.1 and table 4: Adam with learning rate 0.0002 and betas 0 and 0.9, five critic steps, the hinge
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.0, 0.9]}
-GAME = {"objective": "hinge", "spectral_norm": True, "discriminator_steps": 5}
+# section 4.1 and table 4: the hinge, and five critic steps
+SETTINGS = {"objective": "hinge", "spectral_norm": True, "discriminator_steps": 5}
 
 
 class SNGAN(GenerativeModule):
-    """Residual GAN under spectral normalisation, for 32×32 images.
+    """Residual GAN under spectral normalization, for 32×32 images.
 
     Args:
         latent_dim: Numbers in the noise vector z, from a standard normal
         width: Channels of the generator; the paper's 256
         discriminator_width: Channels of the discriminator; the paper's 128
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = {**GAN_ADAM, "betas": [0.0, 0.9]}  # section 4.1 and table 4
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
 
     def __init__(
         self,
@@ -41,27 +42,42 @@ class SNGAN(GenerativeModule):
         latent_dim: Width = 128,
         width: Width = 256,
         discriminator_width: Width = 128,
-        game: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, Game.of(GAME, game)
+        super().__init__(spec, **training)
+        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(SETTINGS, adversarial)
         channels, size = self.spec.channels, self.spec.size
         if size != 32:
             raise UserError(f"SNGAN makes images of 32 pixels a side, and the data has {size}. Set `--data.size 32`.")
         self.generator = ResidualGenerator(latent_dim, channels, width)
         self.discriminator = ResidualDiscriminator(channels, discriminator_width)
         residual_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, 32, 32]
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
 
-        def generate() -> Tensor:
-            return self.generator(self.draw(torch.randn, len(real), self.latent_dim).to(self.dtype))
+        with self.turn("discriminator") as turn:
+            real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
+            terms |= self.adversarial.penalties(lambda x: self.discriminator.forward(view(x)), real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
-        self.game.duel(self, real, generate)
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self.generator(self._z(len(real))) if step else fake
+                turn.minimize(**self.adversarial.generator_loss(self.discriminator(view(fake))))
+
+    def _z(self, n: int) -> Tensor:
+        """Noise vectors [n, latent_dim] for training."""
+        return self.draw(torch.randn, n, self.latent_dim).to(self.dtype)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, 32, 32] in [-1, 1]."""

@@ -20,13 +20,10 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import Draws, per_seed
-from genbench.core.optim import merge
+from genbench.core.optim import GAN_ADAM
 from genbench.networks.conv import Norm, dcgan_init, down_body, up_net, widths
 from genbench.objectives.adversarial import alikeness
-from genbench.objectives.game import Game, Terms, View
-
-# section 5: Adam with learning rate 0.0002 and momentum 0.5
-ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class TextConditionalGAN(GenerativeModule):
@@ -36,17 +33,19 @@ class TextConditionalGAN(GenerativeModule):
         latent_dim: Numbers in the noise vector z, from a standard normal; the paper's 100
         text_dim: Numbers that a caption becomes; the paper's 128
         width: Channels of both networks next to the image; they double at each halving, at most 8 times
-        norm: Normalisation in the discriminator: over the batch, over each image (layer), or none
+        norm: Normalization in the discriminator: over the batch, over each image (layer), or none
         mismatches: Wrong captions that the discriminator is shown for each real image; the paper's 1
         mismatch_weight: Weight of their mean in the discriminator's cost; the paper's is a half, as is that of
             generated images
         diversity: Weight of what two images of one caption cost by being alike, `alikeness`; the paper has no such
             cost, and without it the noise soon changes nothing
-        game: Objective, penalties and balance, see `genbench.objectives.game.Game`
+        adversarial: Objective, penalties, augmentation and step counts, see
+            `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
 
+    default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
     changeable = ("mismatches", "mismatch_weight", "diversity")
     conditional = True
 
@@ -60,12 +59,11 @@ class TextConditionalGAN(GenerativeModule):
         mismatches: Count = 1,
         mismatch_weight: Weight = 0.5,
         diversity: Weight = 0.0,
-        game: dict[str, Any] | None = None,
-        optimizer: dict[str, Any] | None = None,
+        adversarial: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
-        super().__init__(spec, optimizer=merge(ADAM, optimizer), **training)
-        self.latent_dim, self.game = latent_dim, Game.of(game)
+        super().__init__(spec, **training)
+        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
         if self.spec.target != "caption":
             raise UserError(
@@ -76,34 +74,41 @@ class TextConditionalGAN(GenerativeModule):
         self.generator = Drawer(channels, size, width, words, latent_dim, text_dim)
         self.discriminator = Judge(channels, size, width, words, text_dim, norm)
         dcgan_init(self)
-        self.game.constrain(self.discriminator)
+        self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        real, caption, game = batch.image, batch.caption, self.game  # [B, C, H, W], [B, L]
+        real, caption = batch.image, batch.caption  # [B, C, H, W], [B, L]
         if len(real) < 2:
             raise UserError("TextConditionalGAN takes mismatched captions from its batch: give each device 2 images.")
         wrong = [_mismatched(caption, self.draw, 1 + k % (len(caption) - 1)) for k in range(self.mismatches)]
         half = len(real) // 2
         # two images of each caption of the first half; an odd one is the last caption's
         asked = torch.cat([caption[:half], caption[:half], caption[2 * half :]]) if self.diversity else caption
+        view = self.adversarial.view(self.draw, self.images_seen)
+        generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
+        with torch.set_grad_enabled(generator_steps > 0):
+            fake = self._generate(asked)  # used by both updates: the generator steps last
 
-        def judge(view: View, fake: Tensor) -> tuple[Terms, Tensor, Tensor]:
+        with self.turn("discriminator") as turn:
             # algorithm 1: s_r of right pairs, s_w of real images with wrong captions, s_f of generated images
-            matched, *mismatched = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
-            (fake_logits,) = self.discriminator(view(fake), asked)
-            terms = game.discriminator(matched, fake_logits)
+            real_logits, *wrong_logits = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
+            (fake_logits,) = self.discriminator(view(fake.detach()), asked)
+            terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             terms["fake"] = terms["fake"] / 2
-            terms["mismatched"] = self.mismatch_weight * game.objective.fake(torch.cat(mismatched))
-            terms |= game.penalties(lambda x: self.discriminator.forward(view(x), caption)[0], real, fake, self.draw)
-            return terms, matched, fake_logits
+            terms["mismatched"] = self.mismatch_weight * self.adversarial.objective.fake(torch.cat(wrong_logits))
+            forward = self.discriminator.forward
+            terms |= self.adversarial.penalties(lambda x: forward(view(x), caption)[0], real, fake, self.draw)
+            turn.minimize(**terms)
+            turn.log(**self.adversarial.balance(real_logits, fake_logits))
+        self.adversarial.clip_weights_(self.discriminator)
 
-        def fool(view: View, fake: Tensor) -> Terms:
-            terms = game.generator(self.discriminator(view(fake), asked)[0])
-            if self.diversity:
-                terms["alikeness"] = self.diversity * alikeness(fake[:half], fake[half : 2 * half])
-            return terms
-
-        game.play(self, lambda: self._generate(asked), judge, fool)
+        for step in range(generator_steps):
+            with self.turn("generator") as turn:
+                fake = self._generate(asked) if step else fake
+                terms = self.adversarial.generator_loss(self.discriminator(view(fake), asked)[0])
+                if self.diversity:
+                    terms["alikeness"] = self.diversity * alikeness(fake[:half], fake[half : 2 * half])
+                turn.minimize(**terms)
 
     def _generate(self, caption: Tensor) -> Tensor:
         z = self.draw(torch.randn, len(caption), self.latent_dim).to(self.dtype)
@@ -116,7 +121,7 @@ class TextConditionalGAN(GenerativeModule):
 
 
 class TextEncoder(nn.Module):
-    """Tokens [B, L], padded with 0, -> [B, text_dim]: words, their neighbourhoods, and the most of each feature.
+    """Tokens [B, L], padded with 0, -> [B, text_dim]: words, their neighborhoods, and the most of each feature.
 
     One convolution over the words, then a maximum (Kim 2014, "Convolutional Neural Networks for Sentence
     Classification").
@@ -125,11 +130,11 @@ class TextEncoder(nn.Module):
     def __init__(self, words: int, text_dim: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, text_dim, padding_idx=0)
-        self.neighbours = nn.Conv1d(text_dim, text_dim, 3, padding=1)
+        self.neighbors = nn.Conv1d(text_dim, text_dim, 3, padding=1)
         self.output = nn.Linear(text_dim, text_dim)
 
     def forward(self, caption: Tensor) -> Tensor:
-        h = relu(self.neighbours(self.embedding(caption).transpose(1, 2)))  # [B, text_dim, L]
+        h = relu(self.neighbors(self.embedding(caption).transpose(1, 2)))  # [B, text_dim, L]
         h = h * (caption != 0)[:, None]  # what stands at the padding says nothing
         return self.output(h.amax(2))
 

@@ -11,12 +11,12 @@ from torch.nn.functional import l1_loss, mse_loss
 from genbench.core.arguments import Bounds, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks import unet
 
 
 class UNet(GenerativeModule):
-    """One image from another: colour from grey, a clean image from a noisy one.
+    """One image from another: color from gray, a clean image from a noisy one.
 
     Args:
         width: Channels at full resolution; they double at each halving, at most 8 times
@@ -25,8 +25,6 @@ class UNet(GenerativeModule):
         loss: The absolute (l1) or the squared (l2) difference of pixels in [-1, 1]
     """
 
-    players = {"unet": ("net",)}
-    averaged = ("net",)
     changeable = ("loss",)
     domains = ("B",)
 
@@ -46,14 +44,13 @@ class UNet(GenerativeModule):
         self.stride = self.net.stride
         unet.refuse_stride(self.spec.size, self.stride, "UNet")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         distance = {"l1": l1_loss, "l2": mse_loss}[self.loss]
-        with self.turn("unet") as turn:
-            turn.minimize(**{self.loss: distance(full(self.net(batch.source)), full(batch.image))})
+        return {self.loss: distance(to_float32(self.net(batch.source)), to_float32(batch.image))}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The absolute difference of each image, [B]."""
-        return {"l1": (full(self.net(batch.source)) - full(batch.image)).abs().flatten(1).mean(1)}
+        return {"l1": (to_float32(self.net(batch.source)) - to_float32(batch.image)).abs().flatten(1).mean(1)}
 
     def translate(self, x: Tensor, *, to: str = "B") -> Tensor:
         """[B, C', H, W] -> [B, C, H, W] in [-1, 1]."""

@@ -6,7 +6,6 @@ Variational Inference with Inverse Autoregressive Flow", NeurIPS 2016."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, Literal
 
 import torch
@@ -18,17 +17,16 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.units import Images
-from genbench.networks.conv import down_net, up_net
-from genbench.networks.mlp import mlp
+from genbench.networks import encoder_decoder
 from genbench.objectives.elbo import (
     gaussian_kl,
     importance_bound,
     log_likelihood,
-    log_prior_ratio,
+    log_weights,
     reparameterize,
     with_free_bits,
 )
-from genbench.objectives.pixels import dequantised, pixels_of
+from genbench.objectives.pixels import dequantized, pixels_of
 
 
 class VAE(GenerativeModule):
@@ -39,7 +37,7 @@ class VAE(GenerativeModule):
         network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
         width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
         hidden: Widths of the fully connected encoder; the decoder has them reversed
-        decoder: Distribution of a pixel: Bernoulli (a grey pixel as the probability of white), Gaussian, or logistic
+        decoder: Distribution of a pixel: Bernoulli (a gray pixel as the probability of white), Gaussian, or logistic
             (of 256 levels, with a scale of each pixel's own)
         sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one for all pixels
         beta: Weight of the KL term
@@ -48,8 +46,6 @@ class VAE(GenerativeModule):
         importance_samples: Codes of each image that training takes its bound from; at 1 the KL term is exact
     """
 
-    players = {"vae": ("encoder", "decoder", "pixel")}
-    averaged = ("encoder", "decoder", "pixel")
     changeable = ("beta", "kl_warmup", "free_bits", "importance_samples")
     latent_dtype = "float32"
     likelihood = "lower bound"
@@ -83,32 +79,28 @@ class VAE(GenerativeModule):
         self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
         self.beta, self.kl_warmup = beta, Images(kl_warmup) if kl_warmup else None
         self.free_bits, self.importance_samples = free_bits, importance_samples
-        self.pixel = pixels_of(decoder, sigma)
+        pixel = pixels_of(decoder, sigma)
         shape = self.spec.shape
-        outputs = (self.pixel.outputs(shape[0]), *shape[1:])
         if network == "conv":
-            self.encoder = down_net(self.spec.channels, self.spec.size, width, outputs=2 * latent_dim)
-            self.decoder = up_net(latent_dim, outputs[0], self.spec.size, width)
-        else:
-            flat = White() if decoder == "bernoulli" else nn.Flatten()
-            self.encoder = nn.Sequential(flat, mlp([prod(shape), *hidden, 2 * latent_dim]))
-            self.decoder = nn.Sequential(mlp([latent_dim, *hidden[::-1], prod(outputs)]), nn.Unflatten(1, outputs))
+            shape = (self.spec.channels, *shape[1:])  # which refuses points
+        outputs = (pixel.outputs(shape[0]), *shape[1:])
+        flatten = White() if decoder == "bernoulli" else nn.Flatten()
+        self.encoder = encoder_decoder.encoder(network, shape, 2 * latent_dim, width, hidden, flatten)
+        self.decoder = encoder_decoder.decoder(network, latent_dim, outputs, width, hidden)
+        self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x, k = batch.image, self.importance_samples  # [B, C, H, W]
         eps = self.draw(torch.randn, len(x), k, self.latent_dim).to(self.dtype)  # [B, K, D]
         target = self._target(x)
-        with self.turn("vae") as turn:
-            if k > 1:
-                targets = target[:, None].expand(-1, k, *x.shape[1:])
-                bound = importance_bound(self._log_weights(x, targets, eps, self.kl_weight()))
-                turn.minimize(bound=-bound.mean())
-                return
-            nll, kl = self._bound(x, eps[:, 0], target)  # [B], [B, D]
-            reconstruction, divergence = nll.mean(), kl.sum(1).mean()
-            cost = with_free_bits(kl, self.free_bits).sum() if self.free_bits else divergence
-            turn.minimize(reconstruction=reconstruction, kl=self.kl_weight() * cost)
-            turn.log(elbo=-(reconstruction.detach() + divergence.detach()))
+        if k > 1:
+            targets = target[:, None].expand(-1, k, *x.shape[1:])
+            return {"bound": -importance_bound(self._log_weights(x, targets, eps, self.kl_weight())).mean()}
+        nll, kl = self._bound(x, eps[:, 0], target)  # [B], [B, D]
+        reconstruction, divergence = nll.mean(), kl.sum(1).mean()
+        self.record("train/elbo", -(reconstruction + divergence))
+        kl_loss = with_free_bits(kl, self.free_bits).sum() if self.free_bits else divergence
+        return {"reconstruction": reconstruction, "kl": self.kl_weight() * kl_loss}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The evidence lower bound [B] in nats, with one draw of z for each image, and its two parts."""
@@ -119,7 +111,7 @@ class VAE(GenerativeModule):
 
     def _target(self, x: Tensor) -> Tensor:
         """Images whose likelihood is taken: on the levels alone, a density would rise without bound."""
-        return dequantised(x, self.draw(torch.rand, *x.shape)) if self.pixel.density and x.ndim == 4 else x
+        return dequantized(x, self.draw(torch.rand, *x.shape)) if self.pixel.density and x.ndim == 4 else x
 
     def _bound(self, x: Tensor, eps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The two terms of equation 10, as costs: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B, D], in nats."""
@@ -129,10 +121,7 @@ class VAE(GenerativeModule):
 
     def _log_weights(self, x: Tensor, targets: Tensor, eps: Tensor, kl_weight: float = 1.0) -> Tensor:
         """log p(x|z_k) p(z_k) / q(z_k|x) of x [B, ...] as each of its `targets` [B, K, ...]: [B, K] nats."""
-        mu, logvar = self.posterior(x)  # [B, D]
-        z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
-        nll = self.pixel.nll(self.decoder(z.flatten(0, 1)), targets.flatten(0, 1)).view(len(x), -1)
-        return kl_weight * log_prior_ratio(eps, z, logvar) - nll
+        return log_weights(*self.posterior(x), self.decoder, self.pixel, targets, eps, kl_weight)
 
     def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
         """[B, C, H, W] -> [B] nats: a lower bound of log p(x), the closer the more samples (Burda et al. 2016)."""
@@ -176,7 +165,7 @@ class VAE(GenerativeModule):
 
 class White(nn.Module):
     """Pixels [B, C, H, W] in [-1, 1] -> how white they are, [B, C·H·W] in [0, 1]: what is black then moves no weight of
-    a fully connected layer, which the likelihood of binary MNIST is better for (benchmarks/likelihood.md)."""
+    a fully connected layer, which the likelihood of binary MNIST is better for (docs/results/likelihood.md)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x + 1) / 2).flatten(1)

@@ -17,7 +17,7 @@ from genbench.core.capabilities import Decodes, Encodes
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.networks.pixelcnn import GatedPixelCNN
 from genbench.samplers.pixelcnn import draw
 
@@ -33,8 +33,6 @@ class VQPrior(composition.OnCodes, GenerativeModule):
         by_class: Let everything depend on the label
     """
 
-    players = {"prior": ("net",)}
-    averaged = ("net",)
     latent_dtype = "int64"
 
     def __init__(
@@ -63,19 +61,18 @@ class VQPrior(composition.OnCodes, GenerativeModule):
         classes = len(self.spec.classes) if by_class else 0
         self.net = GatedPixelCNN(part.latent_values, 1, width, layers, kernel, classes, ordinal=False)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         with torch.no_grad():
             code = self.encode(batch.image)[:, None]  # [B, 1, h, w]
         label = self.labels_of_all(batch) if self.conditional else None
-        with self.turn("prior") as turn:
-            logits = self.net(code, label)  # [B, values, 1, h, w]
-            turn.minimize(nll=cross_entropy(full(logits), code))  # nats of a code
+        logits = self.net(code, label)  # [B, values, 1, h, w]
+        return {"nll": cross_entropy(to_float32(logits), code)}  # nats per codebook index
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Bits that the prior needs for an image's codes, [B]; without it they are `code_bits`."""
         code = self.encode(batch.image)[:, None]
         logits = self.net(code, batch.label if self.conditional else None)
-        nats = cross_entropy(full(logits), code, reduction="none").flatten(1).sum(1)
+        nats = cross_entropy(to_float32(logits), code, reduction="none").flatten(1).sum(1)
         return {"prior_bits": nats / math.log(2)}
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:

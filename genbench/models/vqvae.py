@@ -1,6 +1,6 @@
 """VQVAE: van den Oord, Vinyals & Kavukcuoglu, "Neural Discrete Representation Learning", NeurIPS 2017,
-https://arxiv.org/abs/1711.00937. Revival of codes that nothing uses: Williams et al., "Hierarchical Quantized
-Autoencoders", NeurIPS 2020, section 3.1; Dhariwal et al., "Jukebox", 2020, section 3.1. Batch normalisation of what
+https://arxiv.org/abs/1711.00937. Restart of dead codes: Williams et al., "Hierarchical Quantized
+Autoencoders", NeurIPS 2020, section 3.1; Dhariwal et al., "Jukebox", 2020, section 3.1. Batch normalization of what
 is coded: Łańcucki et al., "Robust Training of Vector Quantized Bottleneck Models", IJCNN 2020, section 3; without it
 the encoder was seen to shrink to one point that the codebook followed.
 """
@@ -17,43 +17,43 @@ from genbench.core.arguments import Bounds, Weight, Whole, Width
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 from genbench.core.units import Images
 from genbench.networks.quantizer import Quantizer
 
 
 class VQVAE(GenerativeModule):
-    """Autoencoder whose code is a grid of names of vectors, a quarter of the image's side. What draws new codes is a
-    prior of its own: `VQPrior`, which takes this one's checkpoint.
+    """Autoencoder whose code is a grid of codebook indices, a quarter of the image's side. New codes are sampled by a
+    separate prior, `VQPrior`, which is built on this model's checkpoint.
 
     Args:
-        codes: Vectors of the codebook; the paper's 512
-        dim: Numbers of a vector; the paper's 64
+        num_embeddings: Vectors of the codebook; the paper's 512
+        embedding_dim: Dimensions of a vector; the paper's 64
         width: Channels of encoder and decoder; the paper's 256
         blocks: Residual blocks of each; the paper's 2
-        codebook: Taught by a moving average, or by gradient
-        decay: Of the moving average, for each batch
-        commitment: Weight of the term that keeps the encoder at its codes
-        revive_every: Put codes that are used less than a tenth of an even share where the encoder's outputs are, after
-            so many images each, over which the moving averages should have forgotten; none by default
+        codebook: Learned by a moving average (ema), or by gradient
+        decay: Decay of the moving average per batch
+        commitment: Weight of the commitment loss, beta of equation 3
+        restart_dead_codes: Interval in images at which vectors that are used less than a tenth as often as under
+            uniform use are replaced by outputs of the encoder; the moving averages should have forgotten the interval
+            before. None by default
     """
 
-    players = {"autoencoder": ("encoder", "decoder", "quantizer")}
-    averaged = ("encoder", "decoder", "quantizer")
-    changeable = ("decay", "commitment", "revive_every")
+    players = {"train": ("encoder", "decoder", "quantizer")}  # in the order of the optimizer's state in checkpoints
+    changeable = ("decay", "commitment", "restart_dead_codes")
     latent_dtype = "int64"
 
     def __init__(
         self,
         spec: DataSpec | None = None,
-        codes: Width = 512,
-        dim: Width = 64,
+        num_embeddings: Width = 512,
+        embedding_dim: Width = 64,
         width: Width = 128,
         blocks: Whole = 2,
         codebook: Literal["ema", "gradient"] = "ema",
         decay: Annotated[float, Bounds(at_least=0, below=1, words="a moving average's decay lies in [0, 1)")] = 0.99,
         commitment: Weight = 0.25,
-        revive_every: Images | None = None,
+        restart_dead_codes: Images | None = None,
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
@@ -61,8 +61,8 @@ class VQVAE(GenerativeModule):
         if size % 4:
             raise UserError(f"VQVAE halves images twice, and the data has {size} pixels a side. Set `--data.size`.")
         self.commitment = commitment
-        self.revive_every = Images(revive_every) if revive_every else None
-        self.latent_shape, self.latent_values = (size // 4, size // 4), codes
+        self.restart_dead_codes = Images(restart_dead_codes) if restart_dead_codes else None
+        self.latent_shape, self.latent_values = (size // 4, size // 4), num_embeddings
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, width // 2, 4, stride=2, padding=1),
             nn.ReLU(inplace=True),
@@ -71,12 +71,12 @@ class VQVAE(GenerativeModule):
             nn.Conv2d(width, width, 3, padding=1),
             *(Residual(width) for _ in range(blocks)),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, dim, 1),
-            nn.BatchNorm2d(dim),
+            nn.Conv2d(width, embedding_dim, 1),
+            nn.BatchNorm2d(embedding_dim),
         )
-        self.quantizer = Quantizer(codes, dim, codebook, decay)
+        self.quantizer = Quantizer(num_embeddings, embedding_dim, codebook, decay)
         self.decoder = nn.Sequential(
-            nn.Conv2d(dim, width, 3, padding=1),
+            nn.Conv2d(embedding_dim, width, 3, padding=1),
             *(Residual(width) for _ in range(blocks)),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1),
@@ -87,16 +87,18 @@ class VQVAE(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         x = batch.image  # [B, C, H, W]
-        with self.turn("autoencoder") as turn:
+        with self.turn("train") as turn:
             z = self.encoder(x)  # [B, D, H/4, W/4]
             quantized, code, terms = self.quantizer(z)
             terms["commitment"] = self.commitment * terms["commitment"]
-            turn.minimize(reconstruction=mse_loss(full(self.decoder(quantized)), full(x)), **terms)  # equation 3
+            reconstruction = mse_loss(to_float32(self.decoder(quantized)), to_float32(x))
+            turn.minimize(reconstruction=reconstruction, **terms)  # equation 3
             self.quantizer.learn(z.detach(), code)
-            turn.log(perplexity=self.quantizer.perplexity, used=self.quantizer.used)
-        if self.revive_every and self.due(self.revive_every):
+            turn.log(perplexity=self.quantizer.perplexity, codebook_usage=self.quantizer.codebook_usage)
+        # after the optimizer's step, which may move a codebook that is learned by gradient
+        if self.restart_dead_codes and self.due(self.restart_dead_codes):
             which = self.draw(torch.rand, self.latent_values)
-            self.quantizer.revive(z.detach(), which, least=0.1)
+            self.quantizer.restart_dead_codes(z.detach(), which, least=0.1)
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> codes int64 [B, H/4, W/4]."""

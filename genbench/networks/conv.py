@@ -53,7 +53,7 @@ def up_net(latent_dim: int, channels: int, size: int, width: int, output: nn.Mod
 def down_body(channels: int, size: int, width: int, norm: Norm = "batch") -> nn.Sequential:
     """[B, channels, size, size] -> [B, widths(size, width)[-1], 4, 4] by strided convolutions.
 
-    No normalisation next to the image. A critic under a gradient penalty has none between the images of a batch, so
+    No normalization next to the image. A critic under a gradient penalty has none between the images of a batch, so
     `layer` or `none` (Gulrajani et al. 2017, section 4).
     """
     inner = widths(size, width)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.core.errors import refuse_below
-from genbench.networks.pix2pix import Norm, normalised
+from genbench.networks.pix2pix import Norm, normalized
 
 
 class ResidualTranslator(nn.Sequential):
@@ -52,14 +52,14 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
         first, second = (nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect") for _ in range(2))
-        self.branch = nn.Sequential(first, *_after(norm, channels), second, normalised(norm, channels))
+        self.branch = nn.Sequential(first, *_after(norm, channels), second, normalized(norm, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
 
 
 def _after(norm: Norm, channels: int) -> list[nn.Module]:
-    return [normalised(norm, channels), nn.ReLU(inplace=True)]
+    return [normalized(norm, channels), nn.ReLU(inplace=True)]
 
 
 class ImagePool(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genbench.core import ranks
 from genbench.core.noise import per_seed
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 
 
 class GaussianMixture(nn.Module):
@@ -40,8 +40,8 @@ class GaussianMixture(nn.Module):
     def begin(self, z: Tensor) -> None:
         """Take the place and the spread of [B, D] vectors, of all processes; once."""
         if not self.begun:
-            self.shift.copy_(ranks.mean(full(z).mean(0)))
-            variance = ranks.mean((full(z) - self.shift).square().mean(0))
+            self.shift.copy_(ranks.mean(to_float32(z).mean(0)))
+            variance = ranks.mean((to_float32(z) - self.shift).square().mean(0))
             self.scale.copy_(variance.sqrt().clamp(min=1e-6))
             self.begun.fill_(True)
 
@@ -52,16 +52,17 @@ class GaussianMixture(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """[B, D] -> log p(z) [B] nats."""
         with torch.autocast(z.device.type, enabled=False):
-            u = (full(z) - self.shift) / self.scale
-            y = torch.einsum("kde,bkd->bke", full(self.factors()), u[:, None] - full(self.mean))  # [B, K, D]
+            u = (to_float32(z) - self.shift) / self.scale
+            centerd = u[:, None] - to_float32(self.mean)
+            y = torch.einsum("kde,bkd->bke", to_float32(self.factors()), centerd)  # [B, K, D]
             each = self.log_diagonal.sum(1) - 0.5 * (y.square() + math.log(2 * math.pi)).sum(2)
             return (each + self.weight.log_softmax(0)).logsumexp(1) - self.scale.log().sum()
 
     def draw(self, seeds: Tensor) -> Tensor:
         """int64 seeds [n] -> [n, D]."""
         u = per_seed(torch.rand, seeds, (1,))  # [n, 1]
-        k = (u >= full(self.weight).softmax(0).cumsum(0)[:-1]).sum(1)
+        k = (u >= to_float32(self.weight).softmax(0).cumsum(0)[:-1]).sum(1)
         eps = per_seed(torch.randn, ~seeds, (self.mean.shape[1], 1))  # seeds of their own: u has used the first draws
         with torch.autocast(seeds.device.type, enabled=False):
-            spread = torch.linalg.solve_triangular(full(self.factors()[k]).mT, eps, upper=True)[:, :, 0]
-            return self.shift + self.scale * (full(self.mean[k]) + spread)
+            spread = torch.linalg.solve_triangular(to_float32(self.factors()[k]).mT, eps, upper=True)[:, :, 0]
+            return self.shift + self.scale * (to_float32(self.mean[k]) + spread)

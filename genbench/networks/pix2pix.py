@@ -39,14 +39,14 @@ class UNetGenerator(nn.Module):
         widths = [width * min(2**k, 8) for k in range(depth)]
         self.down = nn.ModuleList([nn.Conv2d(inputs, width, 4, stride=2, padding=1)])
         for k, (narrow, wide) in enumerate(pairwise(widths), start=2):
-            innermost = k == depth  # may be 1×1, which has nothing to be normalised over
+            innermost = k == depth  # may be 1×1, which has nothing to be normalized over
             layers = [nn.LeakyReLU(0.2), nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=innermost)]
-            self.down.append(nn.Sequential(*layers, *([] if innermost else [normalised(norm, wide)])))
+            self.down.append(nn.Sequential(*layers, *([] if innermost else [normalized(norm, wide)])))
         self.up = nn.ModuleList()
         for k, (narrow, wide) in enumerate(list(pairwise(widths))[::-1]):
             wide *= 1 if k == 0 else 2  # what came up, and what went down there
             up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
-            self.up.append(nn.Sequential(nn.ReLU(), up, normalised(norm, narrow)))
+            self.up.append(nn.Sequential(nn.ReLU(), up, normalized(norm, narrow)))
         self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, outputs, 4, stride=2, padding=1), nn.Tanh())
 
     def forward(self, x: Tensor, draw: Draw) -> Tensor:
@@ -84,7 +84,7 @@ class PatchGAN(nn.Sequential):
         ]
         for k, (narrow, wide) in enumerate(pairwise(widths), start=1):
             convolution = nn.Conv2d(narrow, wide, stride=2 if k < layers else 1, bias=False, **kernel)
-            parts += [convolution, normalised(norm, wide), nn.LeakyReLU(0.2, inplace=True)]
+            parts += [convolution, normalized(norm, wide), nn.LeakyReLU(0.2, inplace=True)]
         super().__init__(*parts, nn.Conv2d(widths[-1], 1, **kernel))
 
 
@@ -97,7 +97,7 @@ def refuse_small(size: int, layers: int) -> None:
         )
 
 
-def normalised(norm: Norm, channels: int) -> nn.Module:
+def normalized(norm: Norm, channels: int) -> nn.Module:
     """The layer of a kind, each with a scale and a shift of every channel."""
     if norm == "layer":
         return nn.GroupNorm(1, channels)

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 
 from genbench.core import ranks
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 
 
 class Quantizer(nn.Module):
-    """K vectors of D numbers; a vector is replaced by the nearest of them.
+    """A codebook of K vectors of D dimensions; an input vector is replaced by the nearest of them.
 
     Args:
-        codes: K
-        dim: D
+        num_embeddings: K
+        embedding_dim: D
         codebook: How the vectors are taught: by the gradient of their distance to what they stand for (equation 3), or
             by its moving average (ema; appendix A.1)
         decay: Of the moving average, for each batch
@@ -29,25 +29,31 @@ class Quantizer(nn.Module):
     sum: Tensor
     usage: Tensor
 
-    def __init__(self, codes: int, dim: int, codebook: Literal["ema", "gradient"] = "ema", decay: float = 0.99) -> None:
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        codebook: Literal["ema", "gradient"] = "ema",
+        decay: float = 0.99,
+    ) -> None:
         super().__init__()
-        self.codes, self.decay, self.averages = codes, decay, codebook == "ema"
-        vectors = torch.randn(codes, dim)
+        self.num_embeddings, self.decay, self.averages = num_embeddings, decay, codebook == "ema"
+        vectors = torch.randn(num_embeddings, embedding_dim)
         if self.averages:
             self.register_buffer("vectors", vectors)
-            self.register_buffer("count", torch.ones(codes))  # N of equation 6
+            self.register_buffer("count", torch.ones(num_embeddings))  # N of equation 6
             self.register_buffer("sum", vectors.clone())  # m of equation 7
         else:
             self.vectors = nn.Parameter(vectors)
         # how often each code was used of late, as a share; the same decay, whatever the codebook
-        self.register_buffer("usage", torch.full((codes,), 1 / codes))
+        self.register_buffer("usage", torch.full((num_embeddings,), 1 / num_embeddings))
 
     def nearest(self, z: Tensor) -> Tensor:
         """[B, D, H, W] -> int64 [B, H, W], which vector is nearest (equation 1)."""
-        flat = full(z).movedim(1, -1)
+        flat = to_float32(z).movedim(1, -1)
         with torch.autocast(z.device.type, enabled=False):
             # |z - e|² without |z|², which is the same for all e
-            return (full(self.vectors).square().sum(1) - 2 * flat @ full(self.vectors).T).argmin(-1)
+            return (to_float32(self.vectors).square().sum(1) - 2 * flat @ to_float32(self.vectors).T).argmin(-1)
 
     def look_up(self, code: Tensor) -> Tensor:
         """int64 [B, H, W] -> [B, D, H, W]."""
@@ -58,16 +64,16 @@ class Quantizer(nn.Module):
         codes int64 [B, H, W]; and the terms of equation 3 that teach codebook and encoder, without their weights."""
         code = self.nearest(z)
         found = self.look_up(code)
-        terms = {"commitment": mse_loss(full(z), full(found.detach()))}
+        terms = {"commitment": mse_loss(to_float32(z), to_float32(found.detach()))}
         if not self.averages:
-            terms["codebook"] = mse_loss(full(found), full(z.detach()))
+            terms["codebook"] = mse_loss(to_float32(found), to_float32(z.detach()))
         return z + (found - z).detach(), code, terms
 
     @torch.no_grad()
     def learn(self, z: Tensor, code: Tensor) -> None:
         """Take a batch [B, D, H, W] and its codes into the averages; over all processes."""
-        flat = full(z).movedim(1, -1).flatten(0, -2)  # [N, D]
-        chosen = one_hot(code.flatten(), self.codes).to(flat.dtype)  # [N, K]
+        flat = to_float32(z).movedim(1, -1).flatten(0, -2)  # [N, D]
+        chosen = one_hot(code.flatten(), self.num_embeddings).to(flat.dtype)  # [N, K]
         count = ranks.total(chosen.sum(0))
         self.usage.lerp_(count / count.sum(), 1 - self.decay)
         if self.averages:
@@ -80,13 +86,19 @@ class Quantizer(nn.Module):
             self.vectors.copy_(torch.where(known, self.sum / self.count[:, None], self.vectors))
 
     @torch.no_grad()
-    def revive(self, z: Tensor, which: Tensor, least: float) -> Tensor:
-        """Put codes that are used less than `least` times as often as an even share where the batch is; how many.
+    def restart_dead_codes(self, z: Tensor, which: Tensor, least: float) -> Tensor:
+        """Replace the vectors that are used less than `least` times as often as under uniform use by encoder outputs.
 
-        z [B, D, H, W] and `which` [K], uniform in [0, 1), choose a vector for each; the first process's count.
+        Args:
+            z: Outputs of the encoder [B, D, H, W]; on several devices those of the first process are taken
+            which: [K], uniform in [0, 1): which of them each vector would become
+            least: Share of uniform use, 1 / K, below which a vector is dead
+
+        Returns:
+            How many were replaced.
         """
-        dead = self.usage < least / self.codes
-        flat = full(z).movedim(1, -1).flatten(0, -2)
+        dead = self.usage < least / self.num_embeddings
+        flat = to_float32(z).movedim(1, -1).flatten(0, -2)
         fresh = flat[(which * len(flat)).long()]
         fresh = ranks.total(fresh if ranks.rank() == 0 else torch.zeros_like(fresh))
         self.vectors[dead] = fresh[dead].to(self.vectors.dtype)
@@ -95,9 +107,9 @@ class Quantizer(nn.Module):
         return dead.sum()
 
     @property
-    def used(self) -> Tensor:
-        """The share of codes that are used at least a tenth as often as an even share."""
-        return (self.usage >= 0.1 / self.codes).float().mean()
+    def codebook_usage(self) -> Tensor:
+        """The fraction of vectors that are used at least a tenth as often as under uniform use."""
+        return (self.usage >= 0.1 / self.num_embeddings).float().mean()
 
     @property
     def perplexity(self) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 
 class UpBlock(nn.Module):
-    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]; batch normalisation before each ReLU."""
+    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]; batch normalization before each ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """[B, inputs, H, W] -> [B, outputs, H/2, W/2], or of the same size where not `halve`; no normalisation."""
+    """[B, inputs, H, W] -> [B, outputs, H/2, W/2], or of the same size where not `halve`; no normalization."""
 
     def __init__(self, inputs: int, outputs: int, halve: bool = True, first: bool = False) -> None:
         super().__init__()

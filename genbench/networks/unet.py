@@ -1,6 +1,6 @@
 """The U-Net: Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI
 2015, https://arxiv.org/abs/1505.04597, figure 1; padded, so that what comes out is as large as what goes in, and with
-batch normalisation."""
+batch normalization."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ def refuse_single(spec: DataSpec, name: str) -> None:
     if spec.target != "image":
         raise UserError(
             f"{name} makes one image from another, and this data has no pairs of such. Give it a task, such as "
-            "`--data.task colourise`, or data with pairs, such as `--data PairedFolder --data.path FOLDER`."
+            "`--data.task colorize`, or data with pairs, such as `--data PairedFolder --data.path FOLDER`."
         )

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 
 
 class NonSaturating:
-    """The game of Goodfellow et al. 2014 with the generator's objective of their section 3, max log D(G(z)).
+    """The losses of Goodfellow et al. 2014, with the generator's objective of their section 3, max log D(G(z)).
 
     On logits l = logit D: -log D = softplus(-l) and -log(1 - D) = softplus(l).
     """
@@ -26,31 +26,31 @@ class NonSaturating:
 
     def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
         """[B] -> scalar: -target log D - (1 - target) log(1 - D); log 2 at D = 1/2."""
-        logits = full(logits)
+        logits = to_float32(logits)
         return softplus(-logits).mean() if target == 1 else (softplus(-logits) + (1 - target) * logits).mean()
 
     def fake(self, logits: Tensor) -> Tensor:
         """[B] -> scalar: -log(1 - D); log 2 at D = 1/2."""
-        return softplus(full(logits)).mean()
+        return softplus(to_float32(logits)).mean()
 
     def generator(self, logits: Tensor) -> Tensor:
         """[B] -> scalar: -log D."""
-        return softplus(-full(logits)).mean()
+        return softplus(-to_float32(logits)).mean()
 
     def probability(self, logits: Tensor) -> Tensor | None:
         """D(x) [B], the probability of being real; None where there is no such."""
-        return full(logits).sigmoid()
+        return to_float32(logits).sigmoid()
 
 
 class Minimax(NonSaturating):
-    """The game as equation 1 of Goodfellow et al. 2014 has it: the generator minimises log(1 - D(G(z))).
+    """Equation 1 of Goodfellow et al. 2014: the generator minimizes log(1 - D(G(z))).
 
     Its gradient vanishes where the discriminator is sure, and is there to see that.
     """
 
     def generator(self, logits: Tensor) -> Tensor:
         """[B] -> scalar: log(1 - D)."""
-        return -softplus(full(logits)).mean()
+        return -softplus(to_float32(logits)).mean()
 
 
 class LeastSquares:
@@ -60,17 +60,17 @@ class LeastSquares:
     bounded = True
 
     def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
-        return (full(logits) - target).square().mean() / 2
+        return (to_float32(logits) - target).square().mean() / 2
 
     def fake(self, logits: Tensor) -> Tensor:
-        return full(logits).square().mean() / 2
+        return to_float32(logits).square().mean() / 2
 
     def generator(self, logits: Tensor) -> Tensor:
-        return (full(logits) - 1).square().mean() / 2
+        return (to_float32(logits) - 1).square().mean() / 2
 
     def probability(self, logits: Tensor) -> Tensor | None:
         """The output itself: at the optimum it is p(real | x)."""
-        return full(logits).clamp(0, 1)
+        return to_float32(logits).clamp(0, 1)
 
 
 class Hinge:
@@ -80,17 +80,17 @@ class Hinge:
     bounded = True
 
     def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
-        return relu(1 - full(logits)).mean()
+        return relu(1 - to_float32(logits)).mean()
 
     def fake(self, logits: Tensor) -> Tensor:
-        return relu(1 + full(logits)).mean()
+        return relu(1 + to_float32(logits)).mean()
 
     def generator(self, logits: Tensor) -> Tensor:
-        return -full(logits).mean()
+        return -to_float32(logits).mean()
 
     def probability(self, logits: Tensor) -> Tensor | None:
         """The sigmoid, for a look beside other games: this cost does not make it a probability."""
-        return full(logits).sigmoid()
+        return to_float32(logits).sigmoid()
 
 
 class Wasserstein:
@@ -100,13 +100,13 @@ class Wasserstein:
     bounded = False
 
     def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
-        return -full(logits).mean()
+        return -to_float32(logits).mean()
 
     def fake(self, logits: Tensor) -> Tensor:
-        return full(logits).mean()
+        return to_float32(logits).mean()
 
     def generator(self, logits: Tensor) -> Tensor:
-        return -full(logits).mean()
+        return -to_float32(logits).mean()
 
     def probability(self, logits: Tensor) -> Tensor | None:
         return None
@@ -129,7 +129,7 @@ def _slope(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     forward = getattr(discriminator, "forward", discriminator)
     with torch.autocast(x.device.type, enabled=False):
-        x = full(x.detach()).requires_grad_(True)
+        x = to_float32(x.detach()).requires_grad_(True)
         (gradient,) = torch.autograd.grad(forward(x).sum(), x, create_graph=True)
     return gradient
 
@@ -139,13 +139,15 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
     return _slope(discriminator, real).square().flatten(1).sum(1).mean() / 2
 
 
-def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """E(‖∇D(x̂)‖ - 1)² between real and fake, x̂ = share · real + (1 - share) · fake (Gulrajani et al. 2017, equation 3).
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
+    """E(‖∇D(x̂)‖ - 1)² at x̂ = epsilon · real + (1 - epsilon) · fake (Gulrajani et al. 2017, equation 3) -> scalar.
 
-    real, fake [B, ...] and share [B], uniform in [0, 1]
+    Args:
+        real, fake: [B, ...]
+        epsilon: [B], uniform in [0, 1]
     """
-    share = share.view(-1, *[1] * (real.ndim - 1))
-    between = share * full(real.detach()) + (1 - share) * full(fake.detach())
+    epsilon = epsilon.view(-1, *[1] * (real.ndim - 1))
+    between = epsilon * to_float32(real.detach()) + (1 - epsilon) * to_float32(fake.detach())
     return (_slope(discriminator, between).flatten(1).norm(dim=1) - 1).square().mean()
 
 
@@ -163,5 +165,5 @@ def alikeness(a: Tensor, b: Tensor) -> Tensor:
     ratio also has the distance of both noise vectors, which in many dimensions is about the same for all. The logarithm
     pushes a collapsed pair no harder, in proportion, than a diverse one.
     """
-    distance = (full(a) - full(b)).abs().flatten(1).mean(1)
+    distance = (to_float32(a) - to_float32(b)).abs().flatten(1).mean(1)
     return -(distance + 1e-4).log().mean()

@@ -20,12 +20,12 @@ from genbench.core.errors import UserError
 Draw = Callable[..., Tensor]
 
 
-def colour(x: Tensor, draw: Draw) -> Tensor:
+def color(x: Tensor, draw: Draw) -> Tensor:
     """Brightness by up to a half (of [-1, 1]), saturation by 0 to 2 and contrast by 0.5 to 1.5, each uniform."""
     brightness, saturation, contrast = draw(torch.rand, len(x), 3).to(x.dtype).view(-1, 3, 1, 1, 1).unbind(1)
     x = x + (brightness - 0.5)
-    grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * (2 * saturation)
+    gray = x.mean(1, keepdim=True)
+    x = gray + (x - gray) * (2 * saturation)
     middle = x.mean((1, 2, 3), keepdim=True)
     return middle + (x - middle) * (contrast + 0.5)
 
@@ -44,18 +44,18 @@ def translation(x: Tensor, draw: Draw, ratio: float = 0.125) -> Tensor:
 
 
 def cutout(x: Tensor, draw: Draw, ratio: float = 0.5) -> Tensor:
-    """A square of half the side set to zero, its centre anywhere."""
+    """A square of half the side set to zero, its center anywhere."""
     height, width = x.shape[-2:]
     u, v = draw(torch.rand, len(x), 2).to(x.device).unbind(1)
     mask = _outside(u, height, ratio)[:, None, :, None] | _outside(v, width, ratio)[:, None, None, :]
     return x * mask.to(x.dtype)
 
 
-def _outside(centre: Tensor, side: int, ratio: float) -> Tensor:
-    """bool [B, side]: which rows a band around the centre (in [0, 1)) leaves alone."""
-    place = torch.arange(side, device=centre.device)
+def _outside(center: Tensor, side: int, ratio: float) -> Tensor:
+    """bool [B, side]: which rows a band around the center (in [0, 1)) leaves alone."""
+    place = torch.arange(side, device=center.device)
     band = int(side * ratio + 0.5)
-    first = (centre * (side + 1 - band % 2)).long()[:, None] - band // 2
+    first = (center * (side + 1 - band % 2)).long()[:, None] - band // 2
     return (place < first) | (place >= first + band)
 
 
@@ -71,7 +71,7 @@ def affine(x: Tensor, draw: Draw) -> Tensor:
     return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-AUGMENTATIONS = {"colour": colour, "translation": translation, "cutout": cutout, "affine": affine}
+AUGMENTATIONS = {"color": color, "translation": translation, "cutout": cutout, "affine": affine}
 
 
 def augmentations(names: Sequence[str], argument: str) -> list[Callable[[Tensor, Draw], Tensor]]:
@@ -85,7 +85,8 @@ def augmented(x: Tensor, changes: Sequence[Callable[[Tensor, Draw], Tensor]], dr
     """Images [B, C, H, W] changed one way after the other. Raises UserError for points [B, D]."""
     if changes and x.ndim != 4:
         raise UserError(
-            "Augmentations (`game.augment`, `model.transforms`) change images, and the data has points. Leave them out."
+            "Augmentations (`adversarial.augment`, `model.transforms`) change images, and the data has points. Leave "
+            "them out."
         )
     for change in changes:
         x = change(x, draw)

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, so
 
 from genbench.core import ranks
 from genbench.core.errors import refuse_below
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 
 if TYPE_CHECKING:
     from genbench.objectives.pixels import Pixels
@@ -22,7 +22,7 @@ AT_ONCE = 1 << 25  # numbers that a decoder gives in one pass of `log_likelihood
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, diag exp logvar) ‖ N(0, 1)) of each number, [B, D] -> [B, D] (Kingma & Welling 2014, appendix B)."""
-    mu, logvar = full(mu), full(logvar)
+    mu, logvar = to_float32(mu), to_float32(logvar)
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
 
@@ -33,14 +33,14 @@ def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """-log p(x) of pixels x in [-1, 1], read as probabilities (x + 1) / 2 of being white; [B, ...] -> [B] nats."""
-    target = (full(x) + 1) / 2
-    return binary_cross_entropy_with_logits(full(logits), target, reduction="none").flatten(1).sum(1)
+    target = (to_float32(x) + 1) / 2
+    return binary_cross_entropy_with_logits(to_float32(logits), target, reduction="none").flatten(1).sum(1)
 
 
 def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
     """-log N(x; mean, sigma²) of pixels in [-1, 1], a density; [B, ...] -> [B] nats."""
     log_sigma = sigma.log() if isinstance(sigma, Tensor) else math.log(sigma)
-    error = (full(mean) - full(x)).square() / (2 * sigma**2)
+    error = (to_float32(mean) - to_float32(x)).square() / (2 * sigma**2)
     return (error + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
@@ -50,7 +50,7 @@ def logistic_nll(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int = 256) 
     The logistic distribution's mass in the bin around each value; the outermost bins reach to infinity (Salimans et
     al. 2017, "PixelCNN++", equation 2).
     """
-    mean, log_scale, x = full(mean), full(log_scale), full(x)
+    mean, log_scale, x = to_float32(mean), to_float32(log_scale), to_float32(x)
     half = 1 / (levels - 1)
     above, below = ((x - mean + side) * torch.exp(-log_scale) for side in (half, -half))
     # log(σ(above) - σ(below)), with nothing that rounds to zero inside the logarithm
@@ -69,11 +69,11 @@ def importance_bound(log_weights: Tensor) -> Tensor:
 
 
 def log_likelihood(
-    log_weights: Callable[[Tensor, Tensor, Tensor], Tensor], pixel: Pixels, x: Tensor, latent_dim: int, samples: int
+    weights: Callable[[Tensor, Tensor, Tensor], Tensor], pixel: Pixels, x: Tensor, latent_dim: int, samples: int
 ) -> Tensor:
     """A lower bound of log p(x), [B, ...] -> [B] nats, by so many codes of each image, some at once.
 
-    log_weights  log p(x, z_k) / q(z_k|x) of x as each of its targets [B, K, ...], with the noise [B, K, D] of z_k
+    weights  log p(x, z_k) / q(z_k|x) of x as each of its targets [B, K, ...], with the noise [B, K, D] of z_k
     """
     refuse_below(1, {"importance_samples": samples})
     at_once = max(1, AT_ONCE // x.numel())
@@ -81,8 +81,31 @@ def log_likelihood(
     for k in torch.arange(samples).split(at_once):
         targets = pixel.scored(x, len(k))
         eps = torch.randn(len(x), len(k), latent_dim, dtype=x.dtype, device=x.device)
-        parts.append(log_weights(x, targets, eps))
+        parts.append(weights(x, targets, eps))
     return importance_bound(torch.cat(parts, 1))
+
+
+def log_weights(
+    mu: Tensor,
+    logvar: Tensor,
+    decode: Callable[[Tensor], Tensor],
+    pixel: Pixels,
+    targets: Tensor,
+    eps: Tensor,
+    kl_weight: float = 1.0,
+) -> Tensor:
+    """log p(x, z_k) / q(z_k|x) of K codes z_k = mu + sigma * eps_k -> [B, K] nats (Burda et al. 2016, equation 7).
+
+    Args:
+        mu, logvar: [B, D]
+        decode: Codes [B * K, D] -> outputs of the decoder
+        targets: Images that the likelihood is taken of, [B, K, ...]
+        eps: [B, K, D]
+        kl_weight: Weight of log p(z) / q(z|x)
+    """
+    z = reparameterize(mu[:, None], logvar[:, None], eps)  # [B, K, D]
+    nll = pixel.nll(decode(z.flatten(0, 1)), targets.flatten(0, 1)).view(len(mu), -1)
+    return kl_weight * log_prior_ratio(eps, z, logvar) - nll
 
 
 def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
@@ -90,7 +113,7 @@ def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
 
     eps, z: [B, K, D]; logvar: [B, D] -> [B, K]
     """
-    eps, z, logvar = full(eps), full(z), full(logvar)
+    eps, z, logvar = to_float32(eps), to_float32(z), to_float32(logvar)
     return 0.5 * (eps.square() - z.square()).sum(2) + 0.5 * logvar.sum(1, keepdim=True)
 
 

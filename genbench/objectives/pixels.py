@@ -16,7 +16,7 @@ LEVELS = 255 / 2  # levels of an 8-bit pixel in one unit of [-1, 1]
 
 
 class Bernoulli(nn.Module):
-    """Black or white; the output is the logit of white. A grey pixel counts as the probability of being white."""
+    """Black or white; the output is the logit of white. A gray pixel counts as the probability of being white."""
 
     pixels: Literal["binary"] = "binary"
     density = False
@@ -46,7 +46,7 @@ class Bernoulli(nn.Module):
         """
         if bool((x.abs() < 0.999).any()):
             raise UserError(
-                "A Bernoulli decoder has a likelihood of black and white pixels, and these images have grey ones. "
+                "A Bernoulli decoder has a likelihood of black and white pixels, and these images have gray ones. "
                 "Train and evaluate on binary images (`--data.binarize static` or `dynamic`), or choose a decoder of "
                 "8-bit pixels (`--model.decoder logistic` or `gaussian`)."
             )
@@ -93,11 +93,11 @@ class Gaussian(nn.Module):
         return (output + self.sigma * noise).clamp(-1, 1)
 
     def scored(self, x: Tensor, draws: int) -> Tensor:
-        """Dequantised: each level spread evenly over its bin, which makes the density a bound of the levels'
+        """Dequantized: each level spread evenly over its bin, which makes the density a bound of the levels'
         probability (Theis et al. 2016, "A note on the evaluation of generative models", section 3.1); points are
         left as they are."""
         spread = x[:, None].expand(-1, draws, *x.shape[1:])
-        return spread if x.ndim == 2 else dequantised(spread, torch.rand_like(spread))
+        return spread if x.ndim == 2 else dequantized(spread, torch.rand_like(spread))
 
 
 class Logistic(nn.Module):
@@ -138,6 +138,6 @@ def pixels_of(decoder: Literal["bernoulli", "gaussian", "logistic"], sigma: floa
     return {"bernoulli": Bernoulli, "gaussian": lambda: Gaussian(sigma), "logistic": Logistic}[decoder]()
 
 
-def dequantised(x: Tensor, u: Tensor) -> Tensor:
+def dequantized(x: Tensor, u: Tensor) -> Tensor:
     """Pixels of 256 levels in [-1, 1], each moved within its bin by u in [0, 1) (Uria et al. 2013, "RNADE")."""
     return x + (u - 0.5) / LEVELS

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from genbench.core.precision import full
+from genbench.core.precision import to_float32
 
 
 def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
@@ -16,7 +16,7 @@ def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
     Milletari, Navab & Ahmadi, "V-Net", 3DV 2016, section 3. `smooth` is added above and below, so that a class which is
     neither there nor predicted costs nothing.
     """
-    p = full(logits).softmax(1)
+    p = to_float32(logits).softmax(1)
     q = one_hot(mask, logits.shape[1]).movedim(-1, 1).to(p.dtype)
     overlap, both = (p * q).sum((0, 2, 3)), (p.square() + q).sum((0, 2, 3))
     return 1 - torch.mean((2 * overlap + smooth) / (both + smooth))

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench.leaderboard import formats
+from genbench.leaderboard import columns, formats
 from genbench.leaderboard.board import Board
 from genbench.leaderboard.formats import Namesakes
-from genbench.report import pictures
-from genbench.report.pictures import Picture, Shown
+from genbench.report import page_images
+from genbench.report.page_images import Picture, Shown
 from genbench.report.rows import Rows, words
 
 LARGE = 400  # pixels: a sheet that is wider is shown smaller
 BESIDE = {
-    "neighbours": ("nearest_train_ratio", "authenticity"),
+    "neighbors": ("nearest_train_ratio", "authenticity"),
     "reconstructions": ("mse",),
     "translations": ("translation_psnr", "translation_fid"),
     "translations_a": ("translation_a_psnr", "translation_a_fid"),
@@ -23,7 +23,7 @@ BESIDE = {
 }  # scores by kind
 TITLES = {
     "samples": ("Samples", "The first samples of each model; under one protocol all models are given the same noise."),
-    "neighbours": (
+    "neighbors": (
         "Nearest training images",
         "Each row begins with a sample; the training images nearest to it in the extractor's features follow.",
     ),
@@ -48,11 +48,11 @@ def galleries(
         for tile in tiles:
             path = _sheet(tile["path"], kind)
             try:
-                if (picture := pictures.read(path)) is not None:
+                if (picture := page_images.read(path)) is not None:
                     wanted.append((kind, tile, picture))
             except OSError as error:
                 skipped.append((path, str(error)))
-    shown = pictures.fitted([picture for *_, picture in wanted])
+    shown = page_images.fitted([picture for *_, picture in wanted])
     found = []
     for kind in TITLES:
         groups: dict[str, list[dict[str, Any]]] = {}
@@ -102,7 +102,9 @@ def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list
 
 def _sheet(path: Path, kind: str) -> Path:
     """The picture of that kind beside a record."""
-    return path.with_suffix("") / f"{kind}.png"
+    folder = path.with_suffix("")
+    former = folder / "neighbours.png"  # as older versions called it
+    return former if kind == "neighbors" and former.exists() else folder / f"{kind}.png"
 
 
 def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
@@ -116,7 +118,7 @@ def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
             entry, of = own[name], means[name]
             mean = f" (mean of {of.seeds} seeds: {of.mean:.3g})" if of.seeds > 1 else ""
             lines.append(
-                f"{name} {formats.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
+                f"{name} {columns.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
             )
     return lines
 

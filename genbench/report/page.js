@@ -148,10 +148,10 @@ function redraw() {
 // The library takes some tags and entities in text for markup
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-const COLOURS = ["#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#d4a72c", "#9d755d", "#ff9da6", "#8f8f8f"];
+const COLORS = ["#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#d4a72c", "#9d755d", "#ff9da6", "#8f8f8f"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
-const colour = (model) => COLOURS[data.models.indexOf(model) % COLOURS.length];
-const dash = (model) => DASHES[Math.floor(data.models.indexOf(model) / COLOURS.length) % DASHES.length];
+const color = (model) => COLORS[data.models.indexOf(model) % COLORS.length];
+const dash = (model) => DASHES[Math.floor(data.models.indexOf(model) / COLORS.length) % DASHES.length];
 const ARROW = { lower: " ↓", higher: " ↑" };
 
 function layout(x, y, more = {}) {
@@ -202,7 +202,7 @@ function scatter(field, name) {
       type: "scatter", mode: "markers", name: short(model), x: own.map((p) => p[field]), y: means,
       error_y: { type: "data", array: deviations.map((d) => d ?? 0), visible: deviations.some((d) => d), thickness: 1, width: 3 },
       cliponaxis: false, // a mark on a bound of its score is whole
-      marker: { color: colour(model), size: 10, line: { width: 1.5, color: colour(model) },
+      marker: { color: color(model), size: 10, line: { width: 1.5, color: color(model) },
         symbol: own.map((p) => (p.checkpoint === "last" ? "circle-open" : "circle")) },
       hovertext: own.map((p, k) => plain(`${p.label}${p.checkpoint ? `, ${p.checkpoint}` : ""}: ${metric} ${means[k].toPrecision(4)}`
         + (deviations[k] ? ` ± ${deviations[k].toPrecision(2)}` : ""))), hoverinfo: "text",
@@ -252,7 +252,7 @@ function learning() {
     known.add(run.model);
     return {
       type: "scatter", mode: values.length < 40 ? "lines+markers" : "lines", name: short(run.model), legendgroup: run.model, showlegend: first,
-      x: run.at[at], y: values, line: { color: colour(run.model), width: 1.5, dash: dash(run.model) }, marker: { size: 4 },
+      x: run.at[at], y: values, line: { color: color(run.model), width: 1.5, dash: dash(run.model) }, marker: { size: 4 },
       hovertext: values.map((value, k) => plain(`${run.name}: ${value.toPrecision(4)} after ${run.at[at][k].toLocaleString("en")} images`)), hoverinfo: "text",
     };
   });

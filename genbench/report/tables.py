@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from genbench.leaderboard import formats
-from genbench.leaderboard.board import Board, Row, Score
+from genbench.leaderboard.board import Board, Row
+from genbench.leaderboard.columns import ARROWS, BLANK, PLUS_MINUS, checkpoint, printable
+from genbench.leaderboard.columns import columns as columns_of
 from genbench.leaderboard.formats import Namesakes
+from genbench.leaderboard.intervals import Score
 from genbench.report.rows import Rows, words
 from genbench.report.text import as_yaml
 
@@ -17,19 +20,19 @@ MINOR = ("checkpoint", "seeds")  # columns that a narrow screen shows below the 
 
 def table(board: Board, namesakes: Namesakes | None, rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
     """A board as the page has it: what stands in each cell, and what it is sorted by."""
-    metrics = {formats.printable(m) + formats.ARROWS[better]: m for m, better in board.metrics.items()}
+    metrics = {printable(m) + ARROWS[better]: m for m, better in board.metrics.items()}
     columns = []
     cells: list[list[dict[str, Any]]] = [[] for _ in board.rows]
     lead = board.by or next(iter(board.metrics))  # what a narrow screen shows beside the model
-    for column in formats.columns(board):
+    for column in columns_of(board):
         metric = metrics.get(column.name)
         numbers = [
             row.scores[metric].mean if metric else _number(text)
             for text, row in zip(column.cells, board.rows, strict=True)
         ]
-        blank = set(column.cells) <= {formats.BLANK}
+        blank = set(column.cells) <= {BLANK}
         text = column.is_text or column.name == "device" or not (metric or blank or any(n is not None for n in numbers))
-        tail = max(len(cell.partition(formats.PLUS_MINUS)[2]) for cell in column.cells)
+        tail = max(len(cell.partition(PLUS_MINUS)[2]) for cell in column.cells)
         better = board.metrics[metric] if metric else "lower" if column.name == "rank" else None
         columns.append(
             {
@@ -43,7 +46,7 @@ def table(board: Board, namesakes: Namesakes | None, rows: Rows, anchors: dict[P
             }
         )
         for k, (cell, number, row) in enumerate(zip(column.cells, numbers, board.rows, strict=True)):
-            head, sign, deviation = cell.partition(formats.PLUS_MINUS)
+            head, sign, deviation = cell.partition(PLUS_MINUS)
             cells[k].append(
                 {
                     "head": head,
@@ -73,7 +76,7 @@ def _widest(columns: list[dict[str, Any]], cells: list[list[dict[str, Any]]]) ->
 
 def _line(board: Board, row: Row, cells: list[dict[str, Any]], rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
     _, path = rows.first(row)[0]
-    under = " · ".join(filter(None, [formats.checkpoint(row), f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else ""]))
+    under = " · ".join(filter(None, [checkpoint(row), f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else ""]))
     return {
         "floor": row.kind == "floor",
         "cells": cells,

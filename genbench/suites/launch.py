@@ -15,7 +15,7 @@ from typing import Any
 
 import submitit
 
-from genbench.suites.suite import Launch
+from genbench.suites.definition import Launch
 
 KILLED = "it ended without a word, as a process does that is killed"
 AFTER = 10.0  # seconds in which the death of a process is seen

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from genbench.suites.folder import Folder, State, seconds_left
+from genbench.suites.suite_folder import Folder, State, seconds_left
 
 
 class Lines:

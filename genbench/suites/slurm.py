@@ -20,9 +20,9 @@ from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.suites import claims
-from genbench.suites.folder import Folder, State
+from genbench.suites.definition import Launch
 from genbench.suites.launch import Work, environment
-from genbench.suites.suite import Launch
+from genbench.suites.suite_folder import Folder, State
 
 SECONDS_TO_SAVE = 120  # before a time limit on Slurm
 # options of sbatch that follow from the suite, or that its work relies on
@@ -224,7 +224,7 @@ def how_it_died(job: Job, errors: Path) -> tuple[str, str]:
     if job.state in ("FAILED", "COMPLETED"):
         return "failed", f"it ended without a word, as a process does that is killed. What its job printed: {errors}"
     words = {
-        "CANCELLED": "its job was cancelled",
+        "CANCELLED": "its job was canceled",
         "TIMEOUT": "its job's time limit was over",
         "PREEMPTED": "its job had to make room for another",
         "NODE_FAIL": "its machine failed",
@@ -256,7 +256,7 @@ def _with_job(kept: Folder, state: State, number: str, job: Job | None) -> State
     if job is None:
         if state.state not in ("waiting", "stopped") or not (attempt is None or its_own):
             return state
-        reason = f"Slurm no longer knows its job {number}: it was cancelled, or ended some time ago"
+        reason = f"Slurm no longer knows its job {number}: it was canceled, or ended some time ago"
         return replace(state, state="stopped", reason=reason)
     if not job.over:
         waits = state.state in ("waiting", "stopped") or (state.state == "failed" and not its_own)

@@ -13,7 +13,7 @@ from tests.helpers.small import SGD, Each, run
 from tests.helpers.toy import SPEC, ToyGAN
 
 MODELS = {
-    "dcgan": lambda: DCGAN(DataSpec((3, 16, 16)), latent_dim=4, width=4, game={"r1": 1.0}, optimizer=SGD),
+    "dcgan": lambda: DCGAN(DataSpec((3, 16, 16)), latent_dim=4, width=4, adversarial={"r1": 1.0}, optimizer=SGD),
     "vae": lambda: VAE(DataSpec((3, 16, 16)), latent_dim=4, width=4, optimizer=SGD | {"lr": 1e-4}),
     "mlp": lambda: VAE(DataSpec((3, 16, 16)), latent_dim=4, network="mlp", hidden=[8], optimizer=SGD | {"lr": 1e-4}),
 }

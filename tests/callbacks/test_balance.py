@@ -1,4 +1,4 @@
-"""A game that goes wrong is spoken of, once; one that does not is left in peace. Norms are those of the gradients."""
+"""Adversarial training that fails is reported once; one that does not is not. Norms are those of the gradients."""
 
 import numpy as np
 import pytest
@@ -22,10 +22,10 @@ RESTS = {"d_real": 0.51, "d_fake": 0.495, "real_accuracy": 0.6, "fake_accuracy":
 
 
 class Staged(GenerativeModule):
-    """A game whose terms are given: `terms(images_seen)`."""
+    """A GAN whose terms are given: `terms(images_seen)`."""
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
     terms = staticmethod(lambda images_seen: HEALTHY)
 
     def __init__(self, spec=None, **training):
@@ -69,7 +69,7 @@ def staged(terms, spec=SPEC, **training):
     return module
 
 
-def test_a_healthy_game_is_left_in_peace(tmp_path, capsys):
+def test_balanced_training_is_not_reported(tmp_path, capsys):
     watched(staged(HEALTHY), tmp_path)
     assert said(capsys) == []
 
@@ -92,10 +92,10 @@ def test_what_lasts_is_said_once(terms, words, tmp_path, capsys):
 
 def test_flags_are_named_where_the_model_has_them(tmp_path, capsys):
     module = staged(WON)
-    module.hparams["game"] = None
+    module.hparams["adversarial"] = None
     watched(module, tmp_path)
     (line,) = said(capsys)
-    assert "`--model.game.smoothing 0.9`" in line and "`--model.game.r1 1`" in line
+    assert "`--model.adversarial.smoothing 0.9`" in line and "`--model.adversarial.r1 1`" in line
 
 
 def test_what_does_not_last_is_not_said_and_what_comes_back_after_as_long_is_said_again(tmp_path, capsys):
@@ -186,15 +186,14 @@ def test_the_norm_is_that_of_the_whole_unscaled_gradient_before_clipping(plugins
     run(module, images=160, callbacks=[norms, Monitor(every_images=40, show=False)], logger=[curves], plugins=plugins)
     steps = [8 * training.get("accumulate", 1) * (k + 1) for k in range(len(norms.values))]  # images seen at each
     firsts = [next(v for n, v in zip(steps, norms.values, strict=True) if n > 40 * k) for k in range(4)]
-    assert [float(row["autoencoder/grad_norm"]) for row in curves.rows()] == pytest.approx(firsts, rel=1e-5)
+    assert [float(row["train/grad_norm"]) for row in curves.rows()] == pytest.approx(firsts, rel=1e-5)
     assert min(firsts) > 1e-2
 
 
 def test_a_gradient_that_overflows_is_passed_over(tmp_path):
     class Overflows(ToyAutoencoder):
         def training_step(self, batch, batch_idx):
-            with self.turn("autoencoder") as turn:
-                turn.minimize(mse=self.reconstruct(batch.image).float().mean() * (1e38 if batch_idx == 0 else 1.0))
+            return {"mse": self.reconstruct(batch.image).float().mean() * (1e38 if batch_idx == 0 else 1.0)}
 
     curves, norms = Curves(tmp_path), Norms()
     run(
@@ -202,7 +201,7 @@ def test_a_gradient_that_overflows_is_passed_over(tmp_path):
         plugins=[MixedPrecision("16-mixed", "cpu")],
     )  # fmt: skip
     assert not np.isfinite(norms.values[0])
-    assert float(curves.rows()[0]["autoencoder/grad_norm"]) == pytest.approx(norms.values[1], rel=1e-5)
+    assert float(curves.rows()[0]["train/grad_norm"]) == pytest.approx(norms.values[1], rel=1e-5)
 
 
 def test_the_line_shows_losses_first_and_neither_rates_nor_norms(capsys):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from genbench.callbacks import EMA, Checkpoint, Monitor, StopSafely
-from genbench.core import checkpoint
+from genbench.core import checkpoint_io
 from genbench.core.errors import Interrupted
 from tests.helpers.small import Each, run, same_weights
 from tests.helpers.toy import SPEC, ToyGAN
@@ -55,7 +55,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, capfd, signum):
         stopped(module, tmp_path, signum)
     assert stop.value.signum == signum
     assert module.images_seen == 32 and module.updates == {"generator": 4, "discriminator": 4}
-    saved = checkpoint.read(tmp_path / "checkpoints" / "last.ckpt")
+    saved = checkpoint_io.read(tmp_path / "checkpoints" / "last.ckpt")
     assert saved["genbench"]["images_seen"] == 32 and saved["genbench"]["updates"] == module.updates
     assert f"{signum.name}: finishing this step and saving" in capfd.readouterr().err
 
@@ -133,7 +133,7 @@ def test_what_follows_a_hang_up_does_not_end_at_once(tmp_path, more):
     with pytest.raises(Interrupted) as stop:
         run(ToyGAN(SPEC), images=80, callbacks=callbacks, folder=tmp_path, limit_val_batches=0)
     assert stop.value.signum == more
-    assert checkpoint.read(tmp_path / "checkpoints" / "last.ckpt")["genbench"]["images_seen"] == 32
+    assert checkpoint_io.read(tmp_path / "checkpoints" / "last.ckpt")["genbench"]["images_seen"] == 32
 
 
 def test_a_terminal_that_is_closed_while_a_bar_moves_costs_nothing(tmp_path):
@@ -156,4 +156,4 @@ def test_a_terminal_that_is_closed_while_a_bar_moves_costs_nothing(tmp_path):
         shown += os.read(terminal, 4096)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
-    assert checkpoint.read(tmp_path / "checkpoints" / "last.ckpt")["genbench"]["images_seen"] >= 8
+    assert checkpoint_io.read(tmp_path / "checkpoints" / "last.ckpt")["genbench"]["images_seen"] >= 8

@@ -6,7 +6,7 @@ from lightning import Callback
 
 import genbench
 from genbench.callbacks import EMA, Budget, Checkpoint, Quality
-from genbench.core import checkpoint
+from genbench.core import checkpoint_io
 from genbench.core.errors import NonFiniteLoss, UserError
 from tests.helpers.small import Each, run, same_weights
 from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
@@ -32,7 +32,7 @@ def saves():
 
 
 def seen(path):
-    return checkpoint.read(path)["genbench"]["images_seen"]
+    return checkpoint_io.read(path)["genbench"]["images_seen"]
 
 
 def test_the_last_checkpoint_is_written_at_its_interval_and_at_the_end(tmp_path):
@@ -143,7 +143,7 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_good_ones(tmp_path)
             module.decoder[0].bias.data[0] = torch.nan
 
     module = ToyAutoencoder(SPEC)
-    with pytest.raises(NonFiniteLoss, match="player 'autoencoder' at 24 images"):
+    with pytest.raises(NonFiniteLoss, match="optimizer 'train' at 24 images"):
         callbacks = [Each("on_train_batch_end", poison), Checkpoint(every_images=8)]
         run(module, images=80, callbacks=callbacks, folder=tmp_path, limit_val_batches=0)
     assert seen(tmp_path / "checkpoints" / "last.ckpt") == 16

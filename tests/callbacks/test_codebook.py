@@ -12,7 +12,10 @@ from tests.helpers.small import run
 
 def small(**arguments):
     torch.manual_seed(0)
-    return VQVAE(DataSpec((1, 8, 8)), **{"codes": 40, "dim": 3, "width": 8, "blocks": 1, "decay": 0.5} | arguments)
+    return VQVAE(
+        DataSpec((1, 8, 8)),
+        **{"num_embeddings": 40, "embedding_dim": 3, "width": 8, "blocks": 1, "decay": 0.5} | arguments,
+    )
 
 
 def watched(module, **settings):
@@ -30,16 +33,16 @@ def test_a_dead_codebook_is_said_once_with_its_usage_and_what_may_help(capsys, m
     watched(module)
     (line,) = said(capsys)
     assert "2.50% of its 40 codes are in use (perplexity 1" in line
-    assert "`--model.revive_every 10k`" in line and "`--model.codes 10`" in line
+    assert "`--model.restart_dead_codes 10k`" in line and "`--model.num_embeddings 10`" in line
 
 
-def test_one_that_is_used_or_is_being_revived_is_left_in_peace(capsys, monkeypatch):
-    watched(small(revive_every=16), dead=0.05)
+def test_no_warning_of_a_codebook_that_is_used_or_is_being_restarted(capsys, monkeypatch):
+    watched(small(restart_dead_codes=16), dead=0.05)
     assert not said(capsys)
-    module = small(revive_every=48)
+    module = small(restart_dead_codes=48)
     monkeypatch.setattr(module.quantizer, "nearest", lambda z: torch.zeros(len(z), 2, 2, dtype=torch.int64))
     watched(module)
-    assert "revive_every" not in said(capsys)[0]
+    assert "restart_dead_codes" not in said(capsys)[0]
 
 
 def test_it_needs_a_monitor():

@@ -7,7 +7,7 @@ import torch
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, Quality
-from genbench.core import checkpoint
+from genbench.core import checkpoint_io
 from genbench.core.batch import DataSpec
 from genbench.models import DCGAN
 from tests.helpers.small import Each, run, same_weights
@@ -176,7 +176,7 @@ def test_without_an_average_a_checkpoint_is_loaded_as_trained(tmp_path):
     callbacks = [ema, Quality(every_images=16, samples=10), Checkpoint()]
     run(module, images=16, callbacks=callbacks, folder=tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
-    assert "ema" not in checkpoint.read(path)
+    assert "ema" not in checkpoint_io.read(path)
     assert same_weights(genbench.load(path), module)
     with ema.in_place(module):
         assert same_weights(genbench.load(path), module)

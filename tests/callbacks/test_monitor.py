@@ -21,7 +21,7 @@ class Remembering(ToyAutoencoder):
         with torch.no_grad():
             loss = (self.reconstruct(batch.image) - batch.image).square().mean().item()
         self.__dict__.setdefault("losses", []).append(loss)
-        super().training_step(batch, batch_idx)
+        return super().training_step(batch, batch_idx)
 
 
 def test_a_logged_term_is_the_mean_of_the_steps_since_the_last_one(tmp_path):
@@ -31,7 +31,7 @@ def test_a_logged_term_is_the_mean_of_the_steps_since_the_last_one(tmp_path):
     assert [row["images_seen"] for row in rows] == ["24", "48", "72", "88"]  # the rest at the end
     for k, row in enumerate(rows):
         steps = module.losses[3 * k : 3 * k + 3]
-        assert float(row["autoencoder/mse"]) == pytest.approx(sum(steps) / len(steps), rel=1e-5)
+        assert float(row["train/mse"]) == pytest.approx(sum(steps) / len(steps), rel=1e-5)
 
 
 def test_every_term_and_rate_of_every_player_is_in_the_curves(tmp_path):
@@ -53,7 +53,7 @@ def test_a_run_that_was_stopped_between_two_readings_has_the_curve_of_one_that_w
         folder.mkdir(exist_ok=True)
         callbacks = [Monitor(every_images=40, show=False)]
         trainer = run(module, images=images, callbacks=callbacks, logger=[curves], ckpt=ckpt)
-        return trainer, [(row["images_seen"], row["autoencoder/mse"]) for row in curves.rows()]
+        return trainer, [(row["images_seen"], row["train/mse"]) for row in curves.rows()]
 
     whole, part, rest = (ToyAutoencoder(SPEC) for _ in range(3))
     part.load_state_dict(whole.state_dict())

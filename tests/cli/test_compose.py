@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from genbench.cli import compose, sentence
+from genbench.cli import compose, sentence, settable
 from genbench.cli.fit import with_configs
-from genbench.cli.trainer import Parser
-from genbench.core.arguments import same_class
+from genbench.cli.parser import Parser
+from genbench.core.class_paths import same_class
 from genbench.core.errors import UserError
 from genbench.models import VAE
 
@@ -51,7 +51,7 @@ def here(tmp_path, monkeypatch):
     write("base", {
         "max_images": 1000,
         "model": {"class_path": "genbench.models.DCGAN", "init_args": {
-            "width": 4, "optimizer": ADAM, "game": {"objective": "non_saturating", "r1": 1.0}}},
+            "width": 4, "optimizer": ADAM, "adversarial": {"objective": "non_saturating", "r1": 1.0}}},
         "data": {"class_path": "genbench.data.Digits", "init_args": {"batch_size": 16, "size": 16}},
     })  # fmt: skip
 
@@ -102,14 +102,15 @@ def test_the_order_of_flags_and_configs_changes_nothing_but_configs_among_one_an
     write("more", {"model": {"init_args": {"optimizer": {"lr": 0.01}, "norm": "layer"}}, "max_images": "2k"})
     words = [
         ["--config", "base.yaml"], ["--config=more.yaml"], ["--model.optimizer.lr", "1e-5"],
-        ["--model.optimizer.betas.1=0.9"], ["--model.game", "{objective: hinge}"], ["--model.game.smoothing", "0.9"],
+        ["--model.optimizer.betas.1=0.9"], ["--model.adversarial", "{objective: hinge}"],
+        ["--model.adversarial.smoothing", "0.9"],
         ["--data", "Shapes"], ["--data.size", "32"], ["--trainer.devices", "2"], ["--title", "{a} 5"],
         ["--model.optimizers.generator.lr", "3e-4"], ["--trainer.logger.project", "mine"],
         ["--trainer.logger", "genbench.loggers.Wandb"], ["--trainer.precision=bf16-mixed"], ["--quality.samples", "64"],
     ]  # fmt: skip
     expected = merged(joined(words)).config
     assert expected["model"]["init_args"]["optimizer"] == ADAM | {"lr": 1e-5, "betas": [0.5, 0.9]}
-    assert expected["model"]["init_args"]["game"] == {"objective": "hinge", "r1": 1.0, "smoothing": 0.9}
+    assert expected["model"]["init_args"]["adversarial"] == {"objective": "hinge", "r1": 1.0, "smoothing": 0.9}
     assert expected["data"] == {"class_path": "Shapes", "init_args": {"size": "32"}}
     assert expected["max_images"] == "2k" and expected["model"]["init_args"]["norm"] == "layer"
     draw = random.Random(0)
@@ -123,8 +124,8 @@ def test_the_order_of_flags_and_configs_changes_nothing_but_configs_among_one_an
 
 def test_of_a_flag_that_is_given_twice_the_last_one_counts():
     assert model("--model.width 8 --config base.yaml --model.width 16")["width"] == 16
-    assert model("--config base.yaml --model.game.r1 2 --model.game '{r1: 3}'")["game"]["r1"] == 3
-    assert model("--config base.yaml --model.game '{r1: 3}' --model.game.r1 2")["game"]["r1"] == 2
+    assert model("--config base.yaml --model.adversarial.r1 2 --model.adversarial '{r1: 3}'")["adversarial"]["r1"] == 3
+    assert model("--config base.yaml --model.adversarial '{r1: 3}' --model.adversarial.r1 2")["adversarial"]["r1"] == 2
 
 
 # ---- merging ----------------------------------------------------------------------------------------------------
@@ -309,13 +310,13 @@ def test_numbers_of_images_are_read_as_people_write_them_in_flags_and_configs(te
         ("--title=--x", "title", "--x"),
         ("--title 007", "title", "007"),
         ("--title '#1'", "title", "#1"),
-        ("--model.game.objective '# x'", "model.init_args.game.objective", "# x"),
+        ("--model.adversarial.objective '# x'", "model.init_args.adversarial.objective", "# x"),
         ("--title '{a: b}'", "title", "{a: b}"),
         ("--title '[a'", "title", "[a"),
         ("--model.width 010", "model.init_args.width", 10),
         ("--trainer.devices '[0, 1]'", "trainer.devices", [0, 1]),
-        ("--model.game null", "model.init_args.game", None),
-        ("--model.game '{}'", "model.init_args.game", {"objective": "non_saturating", "r1": 1.0}),
+        ("--model.adversarial null", "model.init_args.adversarial", None),
+        ("--model.adversarial '{}'", "model.init_args.adversarial", {"objective": "non_saturating", "r1": 1.0}),
         ("--trainer '{precision: bf16-mixed}'", "trainer.precision", "bf16-mixed"),
         ("--quality '{samples: 7, every_images: 5k}'", "quality.samples", 7),
     ],
@@ -367,9 +368,9 @@ def test_what_flags_and_other_configs_set_is_told_from_the_runs_own(tmp_path):
     (run / "checkpoints" / "last.ckpt").touch()
     (run / "config.yaml").write_text(Path("base.yaml").read_text())
     write("extra", {"model": {"init_args": {"optimizer": {"lr": 0.01}}}, "trainer": {"precision": "bf16-mixed"}})
-    found = merged("--max_images 5k --ckpt runs/a --model.game.r1 2 --config extra.yaml")
+    found = merged("--max_images 5k --ckpt runs/a --model.adversarial.r1 2 --config extra.yaml")
     assert found.given == {
-        "trainer.precision": "bf16-mixed", "model.init_args.optimizer.lr": 0.01, "model.init_args.game.r1": 2,
+        "trainer.precision": "bf16-mixed", "model.init_args.optimizer.lr": 0.01, "model.init_args.adversarial.r1": 2,
         "max_images": "5k", "ckpt": "runs/a",
     }  # fmt: skip
     assert found.config["model"]["init_args"]["width"] == 4  # of the run
@@ -409,9 +410,9 @@ def test_what_flags_and_other_configs_set_is_told_from_the_runs_own(tmp_path):
         ("--quality 5", "quality is 5; settings were expected"),
         ("--model.width 1:30", "model.init_args.width is 1:30, which is no number"),
         ("--model.width 1e1", "model.width: Expected a <class 'int'>. Got value: 10.0"),
-        ("--model.game '{r1: 1, r1: 2}'", "--model.game, line 1: 'r1' is set twice"),
-        ("--model.game '{r1: 1'", "--model.game is not YAML"),
-        ("--model.game hinge", "model.game: Expected a <class 'dict'>"),
+        ("--model.adversarial '{r1: 1, r1: 2}'", "--model.adversarial, line 1: 'r1' is set twice"),
+        ("--model.adversarial '{r1: 1'", "--model.adversarial is not YAML"),
+        ("--model.adversarial hinge", "model.adversarial: Expected a <class 'dict'>"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_proposes_the_nearest(flags, said):
@@ -439,14 +440,14 @@ def test_the_settings_that_are_known_before_torch_are_those_of_the_parser():
     resolved("--config base.yaml")
     found = {action.dest.partition(".")[0] for action in resolved.parser.parser._subparsers._group_actions[0].choices[
         "fit"]._actions}  # fmt: skip
-    assert found - {"help", "config", "print_config"} == set(compose.ROOT)
-    assert set(SETTINGS) | {"trainer"} == set(compose.GROUPS) and GenbenchCLI.verb == "fit"
+    assert found - {"help", "config", "print_config"} == set(settable.ROOT)
+    assert set(SETTINGS) | {"trainer"} == set(settable.GROUPS) and GenbenchCLI.verb == "fit"
 
 
 def test_types_tell_classes_from_mappings_and_text():
     hints = typing.get_type_hints(Mine.__init__)
-    assert compose._base(hints["scaling"]) is Scaled and compose._inner(hints["extra"]) is Any
-    assert compose._base(hints["extra"]) is None and compose._inner(hints["names"]) is str
+    assert settable.base_of(hints["scaling"]) is Scaled and settable.inner_of(hints["extra"]) is Any
+    assert settable.base_of(hints["extra"]) is None and settable.inner_of(hints["names"]) is str
     assert same_class("Adam", "torch.optim.Adam") and not same_class("a.Adam", "torch.optim.Adam")
     with pytest.raises(UserError, match="no setting '--nonsense'|no setting --nonsense"):
         merged("--nonsense 1")

@@ -35,7 +35,7 @@ CPU = ["--trainer.accelerator", "cpu"]
         (["--trainer.strategy.class_path", "lightning.pytorch.strategies.DDPStrategy"], "DDPStrategy cannot train"),
         (
             ["--trainer.sync_batchnorm", "true"],
-            "synchronises batch normalisation on GPUs only",
+            "synchronizes batch normalization on GPUs only",
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_processes_that_slurm_started_are_one_run_without_a_word_about_devices(c
     assert [wait(number) for number in numbers] == [0, 0], Path("child.log").read_text()
     (run,) = Path("runs").iterdir()
     assert run.name == "vae-digits-4711"
-    assert [int(row["images_seen"]) for row in curve(run) if row["vae/kl"]] == list(range(32, 321, 32))
+    assert [int(row["images_seen"]) for row in curve(run) if row["train/kl"]] == list(range(32, 321, 32))
     assert saved(run / "checkpoints" / "last.ckpt")["run"]["training"]["world_size"] == 2
 
 

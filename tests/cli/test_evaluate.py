@@ -74,7 +74,7 @@ def test_a_checkpoint_is_measured_and_its_record_lies_in_its_run(cli, here):
     assert record.protocol["name"] == "mine"  # of the run's config
     assert record.run["name"] == "run" and record.run["checkpoint"] == "last" and record.run["images_seen"] == 48
     assert record.run["weights"] == "ema" and record.run["config"]["max_images"] == 48
-    assert record.model["players"] == {"vae": record.model["parameters"]}
+    assert record.model["players"] == {"train": record.model["parameters"]}
     assert record.training["images_per_second"] > 0 and record.cost["sampling_images_per_second"] > 0
     assert "VAE, last at 48 images seen, ema weights" in out
     assert "against 60 images of Digits (test) by digitsnet, protocol mine" in out
@@ -90,7 +90,7 @@ def test_pictures_lie_beside_the_record_under_its_name(cli, here):
     (path,) = Path("runs/run/records").glob("*.json")
     assert status == 0 and err == ""
     names = {p.name for p in path.with_suffix("").iterdir()}
-    assert names == {"samples.png", "neighbours.png", "reconstructions.png"}
+    assert names == {"samples.png", "neighbors.png", "reconstructions.png"}
 
 
 def test_test_is_evaluate(cli, here):
@@ -195,12 +195,12 @@ def test_a_record_that_can_be_kept_nowhere_is_printed_whole(cli, here, elsewhere
 
 def test_pictures_that_have_no_room_lose_no_record(cli, here, full, monkeypatch):
     from genbench.core.files import NotWritten
-    from genbench.evaluation.pictures import Pictures
+    from genbench.evaluation.galleries import Gallery
 
     def write(self, folder):
         raise NotWritten(f"{folder / 'samples.png'} could not be written: No space left on device.")
 
-    monkeypatch.setattr(Pictures, "write", write)
+    monkeypatch.setattr(Gallery, "write", write)
     status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid")
     assert status == 2 and "Pictures of this record are missing: " in err and "fid-digitsnet" in out
     assert only_record(Path("runs/run/records")).run["name"] == "run"
@@ -269,7 +269,7 @@ def test_images_are_read_as_flags_say_and_what_is_skipped_is_named(cli, here):
     flags = ("--extractor", "digitsnet", "--metrics", "fid", "--reference", "many.npz", "--protocol", "mine")
     with pytest.warns(UserWarning, match="mixed: 1 files that are no images are ignored: notes.txt"):
         status, _, err = cli("evaluate", "--images", "mixed", *flags, "--reference.key", "a", "--size", 16)
-    assert status == 2 and "1.png is 16×16 grey, and" in err and "`--size` and `--channels` bring them to one" in err
+    assert status == 2 and "1.png is 16×16 gray, and" in err and "`--size` and `--channels` bring them to one" in err
     more = ("--reference.key", "b", "--reference.range", "-128,127", "--size", 16, "--channels", 1)
     with pytest.warns(UserWarning) as told:
         status, _, err = cli("evaluate", "--images", "mixed", *flags, *more)
@@ -346,7 +346,7 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "last", "--config", "broken.yaml"), "broken.yaml is not YAML"),
         (("--ckpt", "last", "--out", "vae.yaml"), "The record cannot be written to vae.yaml"),
         (("--ckpt", "last", "--seed", "4294967296"), "seed is 4294967296; it must be below 2³¹"),
-        (("--images", "noise.npy", "--data", "Digits", "--data.colour", "3"), "colour"),
+        (("--images", "noise.npy", "--data", "Digits", "--data.color", "3"), "color"),
         (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
         (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
         (
@@ -437,7 +437,7 @@ def test_images_that_bear_a_name_twice_are_told_apart(cli, here):
     assert status == 0 and err == "" and out.count('"noise.npy"') == 2
 
 
-def test_one_reference_has_one_key_however_it_is_spelt(cli, here):
+def test_one_reference_has_one_key_however_it_is_spelled(cli, here):
     for k, path in enumerate(("noise.npy", "./runs/../noise.npy", here / "noise.npy")):
         flags = ("--reference", path, "--extractor", "digitsnet", "--protocol", "mine", "--out", f"out{k}")
         assert cli("evaluate", "--images", "noise.npy", *flags)[0] == 0
@@ -511,7 +511,7 @@ def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_
     from PIL import Image
 
     import genbench.data  # noqa: F401  as evaluate does
-    from genbench.cli.evaluate import _data
+    from genbench.cli.evaluate_data import data_of
 
     levels = np.arange(256).reshape(16, 16)
     for k in range(4):
@@ -523,7 +523,7 @@ def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_
     for more, most in (([], 127 if stored == "0,8190" else 255), (["--data.range", "dtype"], 16)):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            data = _data(None, [f"--data.path={tmp_path}", *more], trained)
+            data = data_of(None, [f"--data.path={tmp_path}", *more], trained)
             image = data.source("test").batch(torch.tensor([0])).image
         assert abs(int(image.max()) - most) <= 1
         notes = [str(one.message) for one in told if "black and white" in str(one.message)]
@@ -531,4 +531,4 @@ def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_
     Image.fromarray(np.uint8(levels)).save(tmp_path / "0.png")
     with pytest.raises(UserError, match="0.png has values of type uint8, which end at 255, and the range .* is 0,8190"):
         trained["arguments"]["range"] = "0,8190"
-        _data(None, [f"--data.path={tmp_path}"], trained)
+        data_of(None, [f"--data.path={tmp_path}"], trained)

@@ -54,7 +54,7 @@ def test_a_run_folder_holds_everything_of_the_run_and_the_last_words_say_so(cli,
     assert "python -m genbench fit --ckpt runs/run/checkpoints/last.ckpt" in err
     assert Image.open("runs/run/samples.gif").n_frames == 2
     rows = curve("runs/run")
-    assert [int(r["images_seen"]) for r in rows if r["vae/kl"]] == list(range(32, 321, 32))
+    assert [int(r["images_seen"]) for r in rows if r["train/kl"]] == list(range(32, 321, 32))
     assert [int(r["images_seen"]) for r in rows if r["val/elbo"]] == [160, 320]
     assert yaml.safe_load(Path("runs/run/config.yaml").read_text())["model"]["init_args"]["accumulate"] == 1
 
@@ -86,7 +86,7 @@ def test_killed_and_resumed_equals_uninterrupted(cli, config, child, name, where
     def killed():
         from genbench.core.module import GenerativeModule
 
-        original = GenerativeModule._record
+        original = GenerativeModule.record
 
         def record(module, term, value):
             if where == "between":
@@ -96,7 +96,7 @@ def test_killed_and_resumed_equals_uninterrupted(cli, config, child, name, where
                 os.kill(os.getpid(), signal.SIGKILL)
             original(module, term, value)
 
-        GenerativeModule._record = record
+        GenerativeModule.record = record
         return main(["fit", "--config", str(config(name)), "--name", "part"])
 
     assert wait(child(killed)) == -signal.SIGKILL
@@ -120,14 +120,14 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(cli, config, ch
     def stopped():
         from genbench.core.module import GenerativeModule
 
-        original = GenerativeModule._record
+        original = GenerativeModule.record
 
         def record(module, term, value):
             if module.images_seen == where and term == "discriminator/real":
                 os.kill(os.getpid(), signum)
             original(module, term, value)
 
-        GenerativeModule._record = record
+        GenerativeModule.record = record
         return main(["fit", "--config", str(path), "--name", "part"])
 
     assert wait(child(stopped)) == status
@@ -147,14 +147,14 @@ def test_a_run_that_is_told_to_stop_at_its_last_step_ends_as_it_would_have(cli, 
     def stopped():
         from genbench.core.module import GenerativeModule
 
-        original = GenerativeModule._record
+        original = GenerativeModule.record
 
         def record(module, term, value):
-            if module.images_seen == 320 and term == "vae/kl":
+            if module.images_seen == 320 and term == "train/kl":
                 os.kill(os.getpid(), signal.SIGTERM)
             original(module, term, value)
 
-        GenerativeModule._record = record
+        GenerativeModule.record = record
         return main(["fit", "--config", str(path), "--name", "part"])
 
     assert wait(child(stopped)) == 0
@@ -171,7 +171,7 @@ def test_a_second_ctrl_c_ends_at_once_without_saving(config, child, tmp_path, mo
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(60)
 
-        GenerativeModule._record = record
+        GenerativeModule.record = record
         return main(["fit", "--config", str(config()), "--name", "run"])
 
     number = child(stubborn)
@@ -191,8 +191,8 @@ def test_two_processes_are_one_run_in_one_folder_that_rank_0_named(config, tmp_p
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("vae-digits-")
-    assert [int(row["images_seen"]) for row in curve(run) if row["vae/kl"]] == list(range(32, 321, 32))
-    assert saved(run / "checkpoints" / "last.ckpt")["genbench"]["updates"] == {"vae": 20}
+    assert [int(row["images_seen"]) for row in curve(run) if row["train/kl"]] == list(range(32, 321, 32))
+    assert saved(run / "checkpoints" / "last.ckpt")["genbench"]["updates"] == {"train": 20}
 
 
 def test_the_same_seed_gives_the_same_run_and_pictures_change_nothing(cli, config):
@@ -256,7 +256,7 @@ def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
         (["--data.size", "48"], "make images of 16, 32, 64, 128, 256 pixels a side; the data has 48"),
         (["--trainer.accelerator", "gpu"], "This machine has 0 GPUs"),
         (["--model.optimizer.lr", "1e15"], "model.optimizer.lr is 1000000000000000.0; it must be at most 10"),
-        (["--model.game.r1", "1e38"], "The loss is no longer finite: player '"),
+        (["--model.adversarial.r1", "1e38"], "The loss is no longer finite: "),
         (["--data", "FashionMNIST", "--data.root", "nowhere", "--data.download", "false"], "FashionMNIST is not at "),
         (["--ckpt", "last"], "there is no runs/run/checkpoints/last.ckpt yet"),
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),

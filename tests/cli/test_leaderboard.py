@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from genbench.leaderboard.board import interval
+from genbench.leaderboard.intervals import interval
 from genbench.leaderboard.record import write
 from tests.helpers.records import entry, many, protocol, record
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import genbench
-from genbench.cli import compose, usage
+from genbench.cli import parser_errors, settable, usage
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fit", "--help"]])
@@ -56,10 +56,10 @@ def test_help_fits_a_screen_and_names_only_what_there_is(cli, config, verb):
     assert status == 0 and len(out.splitlines()) <= 60 and max(map(len, out.splitlines())) <= 80
     named = set(re.findall(r"--([a-z_.]+\.?[a-z_]*)", out)) - {"import", "help", "print_config", "config"}
     assert len(named) >= 6
-    missing = {name for name in named if name.partition(".")[0] not in compose.ROOT}
+    missing = {name for name in named if name.partition(".")[0] not in settable.ROOT}
     assert not missing
-    groups = {name for name in named if name.partition(".")[0] in compose.GROUPS}
-    assert groups <= compose._setting_names()
+    groups = {name for name in named if name.partition(".")[0] in settable.GROUPS}
+    assert groups <= parser_errors.setting_names()
 
 
 def test_everything_is_listed_on_request(cli, config, capfd):
@@ -121,10 +121,13 @@ def test_a_wrong_flag_of_any_verb_is_one_sentence(cli, capfd, arguments, said):
         (["evaluate", "--floor", "--data", "Digits", "--extractor", "digitnet"], "Did you mean 'digitsnet'?"),
         (["fit", "--config", "quickstart", "--model.optimizer.llr", "1"], "Did you mean 'lr'?"),
         (
-            ["fit", "--config", "dcgan", "--data", "Digits", "--model.game.objectve", "hinge"],
+            ["fit", "--config", "dcgan", "--data", "Digits", "--model.adversarial.objectve", "hinge"],
             "Did you mean 'objective'?",
         ),
-        (["fit", "--config", "dcgan", "--data", "Digits", "--model.game.objective", "hing"], "Did you mean 'hinge'?"),
+        (
+            ["fit", "--config", "dcgan", "--data", "Digits", "--model.adversarial.objective", "hing"],
+            "Did you mean 'hinge'?",
+        ),
         (["report", "rusn"], "Did you mean 'runs'?"),
         (["sample", "--ckpt", "runs/frist", "--out", "x.png"], "Did you mean 'first'?"),
         (["validate", "--ckptt", "last"], "validate has no setting --ckptt. Did you mean 'ckpt'?"),

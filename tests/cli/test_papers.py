@@ -45,10 +45,10 @@ SETTINGS = {  # of the papers: pix2pix, section 6.2, and CycleGAN, section 7 and
 def test_a_papers_config_has_its_settings(path):
     config = yaml.safe_load(path.read_text())
     model, data = (config[part]["init_args"] for part in ("model", "data"))
-    given = (config["max_images"], data["batch_size"], data.get("direction"), data.get("jitter"))
+    given = (config["max_images"], data["batch_size"], data.get("direction"), data.get("random_crop"))
     assert given == SETTINGS[path.stem] and data["size"] == 256
     shoes = path.stem == "edges2shoes"
-    assert (data.get("flip", False), model.get("norm", "instance")) == (not shoes, "batch" if shoes else "instance")
+    assert (data.get("hflip", False), model.get("norm", "instance")) == (not shoes, "batch" if shoes else "instance")
     assert model["optimizer"] == {"class_path": "torch.optim.Adam", "lr": 0.0002, "betas": [0.5, 0.999]}
     assert (model["width"], model["discriminator_width"], model["patch_layers"]) == (64, 64, 3)
     if "schedule" in model:  # half at the full rate, half on the way to none

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import nn
 
 from genbench.callbacks import EMA, Budget, Checkpoint, Quality
-from genbench.cli import preflight
-from genbench.core import checkpoint
+from genbench.cli import disk, preflight
+from genbench.cli.next_steps import imports
+from genbench.core import checkpoint_io
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data import MNIST, ArrayImages, Digits, Grid, ImageFolder, PairedFolder, Shapes, Split, UnpairedFolder
@@ -185,9 +186,6 @@ def test_a_validation_step_that_needs_its_trainer_is_left_to_training(tmp_path):
 
 def test_a_model_that_no_score_is_for_is_refused(tmp_path):
     class Idle(GenerativeModule):
-        players = {"idle": ("net",)}
-        averaged = ("net",)
-
         def __init__(self, spec=None, **training):
             super().__init__(spec, **training)
             self.net = nn.Linear(1, 1)
@@ -347,16 +345,16 @@ def test_the_size_of_a_checkpoint_is_foretold(tmp_path, cli, config):
         assert cli("fit", "--config", path, "--name", name)[0] == 0
         built = VAE(Digits(size=16).spec, width=32, latent_dim=32, optimizer=optimizer)
         size = (tmp_path / "runs" / name / "checkpoints" / "last.ckpt").stat().st_size
-        assert preflight.checkpoint_bytes(built, averaged=True) == pytest.approx(size, rel=0.05)
+        assert disk.checkpoint_bytes(built, averaged=True) == pytest.approx(size, rel=0.05)
 
 
 def test_a_disk_without_room_for_two_checkpoints_and_the_one_being_written_is_refused(tmp_path, monkeypatch):
     model = ToyGAN(SPEC)
-    size = preflight.checkpoint_bytes(model, averaged=True)
+    size = disk.checkpoint_bytes(model, averaged=True)
 
     def room(checkpoints, **settings):
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=checkpoints * size))
-        return preflight.room(at(tmp_path, EMA(), **settings), model, tmp_path)
+        return disk.room(at(tmp_path, EMA(), **settings), model, tmp_path)
 
     with pytest.raises(UserError, match="MB free, and this run needs about"):
         room(2.9)
@@ -373,14 +371,14 @@ def test_a_disk_without_room_for_two_checkpoints_and_the_one_being_written_is_re
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"{tmp_path / 'file'} is not a folder. Give another folder with `--runs`"):
-        preflight.refuse_unwritable(tmp_path / "file" / "run")
+        disk.refuse_unwritable(tmp_path / "file" / "run")
 
     def read_only(dir):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(preflight.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(disk.tempfile, "TemporaryFile", read_only)
     with pytest.raises(UserError, match=r"not writable \(Read-only file system\)"):
-        preflight.refuse_unwritable(tmp_path / "run")
+        disk.refuse_unwritable(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -397,7 +395,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
         (["--seed_everything", "4294967296"], "--seed_everything 4294967296: every run has a seed"),
         (["--pictures.n", "-3"], "pictures.n is -3; it must be at least 1."),
         (["--model.clip_norm", "-1"], "model.clip_norm is -1.0; it must be above 0."),
-        (["--data.jitter", "999"], "data.jitter is 999, and the images are 16 pixels a side"),
+        (["--data.random_crop", "999"], "data.random_crop is 999, and the images are 16 pixels a side"),
         (["--model.accumulate", "21"], "a step takes 336 images, and `max_images` is 320"),
         (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
         (["--data.val_size", "1"], "Validation on 1 image cannot give val/fid-digitsnet"),
@@ -442,8 +440,8 @@ def test_what_measures_a_model_fits_its_data(tmp_path, offline):
 
 
 def test_a_class_of_a_users_own_is_imported_by_the_commands_that_are_printed():
-    assert preflight.imports(ToyGAN(SPEC), Digits(size=16)) == " --import tests.helpers.toy"
-    assert preflight.imports(DCGAN(Digits(size=16).spec, **TINY), Digits(size=16)) == ""
+    assert imports(ToyGAN(SPEC), Digits(size=16)) == " --import tests.helpers.toy"
+    assert imports(DCGAN(Digits(size=16).spec, **TINY), Digits(size=16)) == ""
 
 
 def test_a_score_that_is_blank_for_a_while_ends_nothing(tmp_path, capsys):
@@ -461,4 +459,4 @@ def test_a_score_that_is_blank_for_a_while_ends_nothing(tmp_path, capsys):
     callbacks = [EMA(), Late(every_images=16), Checkpoint(monitor="val/mode_kl-ring")]
     run(ToyGAN(SPEC), images=32, callbacks=callbacks, folder=tmp_path)
     assert "val/mode_kl-ring could not be computed (no sample is good)" in capsys.readouterr().err
-    assert checkpoint.read(tmp_path / "checkpoints" / "best.ckpt")["genbench"]["images_seen"] == 32
+    assert checkpoint_io.read(tmp_path / "checkpoints" / "best.ckpt")["genbench"]["images_seen"] == 32

@@ -256,8 +256,9 @@ class Tried:
         shapes = [{name: tuple(t.shape) for name, t in one.state_dict().items()} for one in (module, other)]
         expect(shapes[0] == shapes[1], f"networks {shapes}")
         expect(attributes(module) == attributes(other), f"{attributes(module)} in place of {attributes(other)}")
-        if hasattr(other, "game"):
-            expect(attributes(module.game) == attributes(other.game), f"game {attributes(module.game)}")
+        if hasattr(other, "adversarial"):
+            found = attributes(module.adversarial)
+            expect(found == attributes(other.adversarial), f"adversarial {found}")
         for name, value in given.items():
             kept = checkpoint["hyper_parameters"].get(name)
             expect(kept is not None or value in (None, {}), f"hyperparameter {name} is missing")
@@ -297,10 +298,10 @@ class Tried:
         other = cls(**given)
         expect(attributes(live) == attributes(other), f"{attributes(live)} in place of {attributes(other)}")
         loader = seen.trainer.train_dataloader
-        for name, value in {"batch_size": other.batch_size, "flip": other.flip, "seed": module.seed,
-                            "jitter": getattr(other, "jitter", 0)}.items():  # fmt: skip
+        for name, value in {"batch_size": other.batch_size, "hflip": other.hflip, "seed": module.seed,
+                            "random_crop": getattr(other, "random_crop", 0)}.items():  # fmt: skip
             expect(getattr(loader, name) == value, f"the loader's {name} is {getattr(loader, name)}, not {value}")
-        names = ("seed", "flip", "jitter", "binarize", "task", "known")
+        names = ("seed", "hflip", "random_crop", "binarize", "task", "known")
         same = {name: getattr(loader, name) for name in names}
         again = next(iter(TrainLoader(live.source("train"), other.batch_size, position=start, **same)))
         expect(module.images_seen == start + other.batch_size, f"{module.images_seen} images seen")

@@ -28,7 +28,7 @@ def saved(run):
     return torch.load(Path(run) / LAST, weights_only=True)
 
 
-def rates(run, player="vae"):
+def rates(run, player="train"):
     with open(Path(run) / "metrics.csv", newline="") as file:
         return {
             int(row["images_seen"]): float(row[f"{player}/lr"]) for row in csv.DictReader(file) if row[f"{player}/lr"]
@@ -189,7 +189,7 @@ def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, con
         (["--seed_everything", "7"], "seed_everything 0 -> 7"),
         (["--seed_everything", "true"], "every run has a seed. Give a whole number"),
         (["--model.optimizer", "{class_path: torch.optim.SGD, lr: 0.1}"], "another optimizer"),
-        (["--checkpoint.monitor", "val/mispelled", "--quality.every_images", "16"], "val/mispelled"),
+        (["--checkpoint.monitor", "val/misspelled", "--quality.every_images", "16"], "val/misspelled"),
         (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "must come after the one before"),
     ],
 )  # fmt: skip
@@ -210,16 +210,16 @@ def test_settings_outside_of_the_training_take_effect_and_begin_no_segment(cli, 
 
 
 def test_batch_size_precision_and_augmentation_are_applied_said_and_recorded(cli, half):
-    flags = ("--data.batch_size", "32", "--data.flip", "true", "--trainer.precision", "64-true")
+    flags = ("--data.batch_size", "32", "--data.hflip", "true", "--trainer.precision", "64-true")
     status, _, err = cli("fit", "--ckpt", half, "--max_images", "320", *flags)
     assert status == 0
     changed = saved(half)["run"]["segments"][1]["changed"]
     assert changed == {
-        "data.batch_size": [16, 32], "data.flip": [None, True], "trainer.precision": [None, "64-true"],
+        "data.batch_size": [16, 32], "data.hflip": [None, True], "trainer.precision": [None, "64-true"],
         "max_images": [160, 320],
-    } or set(changed) >= {"data.batch_size", "data.flip", "trainer.precision"}  # fmt: skip
-    assert all(f"changed: {name}" in err for name in ("data.batch_size 16 -> 32", "data.flip", "trainer.precision"))
-    assert saved(half)["genbench"]["updates"] == {"vae": 15}  # ten steps of 16 images and five of 32
+    } or set(changed) >= {"data.batch_size", "data.hflip", "trainer.precision"}  # fmt: skip
+    assert all(f"changed: {name}" in err for name in ("data.batch_size 16 -> 32", "data.hflip", "trainer.precision"))
+    assert saved(half)["genbench"]["updates"] == {"train": 15}  # ten steps of 16 images and five of 32
 
 
 def test_last_means_the_newest_folder_also_where_it_was_called_otherwise_before(cli, half):
@@ -429,12 +429,12 @@ def test_of_two_that_begin_one_name_in_the_same_second_one_is_refused(cli, confi
 
 
 def test_default_names_do_not_collide(monkeypatch, tmp_path):
-    from genbench.cli import runs
+    from genbench.cli import run_folders
 
     names = []
     for _ in range(3):
         monkeypatch.delenv("GENBENCH_RUN", raising=False)
-        names.append(runs.new_name("vae-digits", tmp_path))
+        names.append(run_folders.new_name("vae-digits", tmp_path))
     assert len(set(names)) == 3
 
 
@@ -558,8 +558,8 @@ def test_every_setting_of_fit_has_a_rule_and_the_docs_have_the_table():
 
 
 SPECS = {
-    "Pix2Pix": Shapes(task="colourise", size=256, enlarge=True),
-    "UNet": Shapes(task="colourise"),
+    "Pix2Pix": Shapes(task="colorize", size=256, enlarge=True),
+    "UNet": Shapes(task="colorize"),
     "CycleGAN": Shapes(target="domain"),
     "SegmentationUNet": Shapes(target="mask"),
     "TextConditionalGAN": Shapes(target="caption"),
@@ -567,7 +567,7 @@ SPECS = {
 OTHER = {"class_weight": 0.5, "beta": 4.0, "kl_warmup": 500, "free_bits": 0.5, "importance_samples": 3, "cycle": 1.0,
          "identity": 0.0, "corruption": "masking", "amount": 0.1, "l1": 1.0, "unsupervised": 0.5, "consistency": 0.5,
          "mismatches": 2, "mismatch_weight": 1.0, "diversity": 0.1, "decay": 0.5, "commitment": 1.0,
-         "revive_every": 100}  # fmt: skip
+         "restart_dead_codes": 100}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genbench.cli import work
-from genbench.cli.suite import _bury
 from genbench.leaderboard.record import collect
+from genbench.runner import work
+from genbench.runner.local import bury
 from genbench.suites import claims, launch
-from genbench.suites.folder import Folder, State
+from genbench.suites.definition import Launch
 from genbench.suites.show import duration, summary
-from genbench.suites.suite import Launch
+from genbench.suites.suite_folder import Folder, State
 
 from .conftest import TINY
 
@@ -221,7 +221,7 @@ def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
     [
         (
             ["run", "mnits"],
-            "There is no suite 'mnits'; there are cifar10, colourise, likelihood, likelihood_8bit, mnist, quick, reco",
+            "There is no suite 'mnits'; there are cifar10, colorize, likelihood, likelihood_8bit, mnist, quick, reco",
         ),
         (["run", "tiny.yaml", "--only", "x*"], "--only x*: no run is called so; there are dcgan-Digits-seed0, vae"),
         (["run", "tiny.yaml", "--at-once", "0"], "--at-once is 0; it must be at least 1"),
@@ -271,7 +271,7 @@ def test_one_killed_for_memory_is_named_so_and_the_others_go_on(tmp_path, monkey
     here.start("a", 1, dies, kept.claims, "a")
     for name, (took, why) in finish(here).items():
         assert not took
-        _bury(kept, name, 0, why, False)
+        bury(kept, name, 0, why, False)
     here.start("b", 1, lives, kept.claims, "b")
     assert finish(here) == {"b": [True, None]}
     here.close()
@@ -295,7 +295,7 @@ def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path,
     kept = Folder(tmp_path / "kept")
     here = launch.Here(kept.path, Launch(at_once=1), 0)
     here.start("a", 1, dies)
-    _bury(kept, "a", 0, finish(here)["a"][1], False)
+    bury(kept, "a", 0, finish(here)["a"][1], False)
     attempt = claims.latest(kept.claims, "a")
     assert attempt.outcome == "failed" and attempt.reason.endswith("no such module")
 

@@ -33,13 +33,13 @@ def checkpoint(model, path="model.ckpt"):
 
 @pytest.fixture
 def photos(cli):
-    """A folder of grey and coloured pictures of odd sizes and kinds, in an empty working folder."""
+    """A folder of gray and colored pictures of odd sizes and kinds, in an empty working folder."""
     draw = np.random.default_rng(0)
     for name, size in {"a.png": (16, 16), "deep/er/b.jpg": (37, 21), "c.JPEG": (5, 9), "d.bmp": (24, 70)}.items():
         path = Path("in", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(path)
-    Image.fromarray(draw.integers(0, 256, (20, 20), dtype=np.uint8)).save("in/grey.png")
+    Image.fromarray(draw.integers(0, 256, (20, 20), dtype=np.uint8)).save("in/gray.png")
     return Path("in")
 
 
@@ -62,20 +62,20 @@ def test_names_and_sizes_are_kept_and_the_pixels_are_the_models(cli, unet, photo
     status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
     assert status == 0 and "5 images of UNet at 8 images seen -> out" in out
     names = sorted(p.relative_to("out").as_posix() for p in Path("out").rglob("*.*"))
-    assert names == ["a.png", "c.JPEG", "d.bmp", "deep/er/b.jpg", "grey.png"]
+    assert names == ["a.png", "c.JPEG", "d.bmp", "deep/er/b.jpg", "gray.png"]
     for name in names:
         made, shown = Image.open(f"out/{name}"), Image.open(f"in/{name}")
         assert made.size == shown.size and made.mode == "RGB" and made.format == shown.format
     model = genbench.load(unet)
-    grey = torch.from_numpy(np.array(Image.open("in/a.png").convert("L")))[None, None]
+    gray = torch.from_numpy(np.array(Image.open("in/a.png").convert("L")))[None, None]
     with torch.no_grad():
-        wanted = to_uint8(model.translate(from_uint8(grey)))[0].permute(1, 2, 0).numpy()
+        wanted = to_uint8(model.translate(from_uint8(gray)))[0].permute(1, 2, 0).numpy()
     assert abs(np.asarray(Image.open("out/a.png")).astype(int) - wanted).max() <= 1
 
 
 def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
     import genbench
-    from genbench.core import checkpoint
+    from genbench.core import checkpoint_io
 
     levels = np.random.default_rng(0).integers(0, 256, (12, 16, 16), dtype=np.uint8)
     levels[:, 0, 0], levels[:, 0, 1] = 0, 255
@@ -93,7 +93,7 @@ def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
     flags = ("--data.batch_size", 5, "--data.val_size", 1, "--data.test_size", 1, "--name", "x")
     assert cli("fit", "--config", path, *flags)[0] == 0
     last = "runs/x/checkpoints/last.ckpt"
-    assert checkpoint.read(last)["data"]["arguments"]["range"] == "-1000,3080/0,255"
+    assert checkpoint_io.read(last)["data"]["arguments"]["range"] == "-1000,3080/0,255"
     assert cli("translate", "--ckpt", last, "--input", "pairs/A", "--output", "out")[0] == 0
     with torch.no_grad():
         wanted = to_uint8(genbench.load(last).translate(from_uint8(torch.from_numpy(levels[:1, None]))))[0, 0].numpy()
@@ -155,11 +155,11 @@ def written(folder):
 
 def trained(monkeypatch, value, **more):
     """Lets checkpoints say that such a range was found in training."""
-    from genbench.core import checkpoint
+    from genbench.core import checkpoint_io
 
-    read = checkpoint.read
+    read = checkpoint_io.read
     data = {"data": {"class": "x", "arguments": {"range": value, **more}}}
-    monkeypatch.setattr(checkpoint, "read", lambda path: read(path) | data)
+    monkeypatch.setattr(checkpoint_io, "read", lambda path: read(path) | data)
 
 
 def stretched(low, high, kind, levels=LEVELS):
@@ -360,7 +360,8 @@ def test_arrays_are_read_as_flags_say(cli, bare, seen):
     assert cli("translate", "--ckpt", bare, "--input", "many", "--output", "z", "--layout", "NCHW")[0] == 0
     assert written("z") == ["train_batch_1-0000.png", "train_batch_1-0001.png", "train_batch_2-0000.png"]
     np.save("fog.npy", images[:, 0, :, :].repeat(5, 0)[:10])
-    assert cli("translate", "--ckpt", bare, "--input", "fog.npy", "--output", "f", "--severity", 2)[0] == 0
+    flags = ("--severity", 2, "--layout", "NHW")
+    assert cli("translate", "--ckpt", bare, "--input", "fog.npy", "--output", "f", *flags)[0] == 0
     assert written("f") == ["fog-0002.png", "fog-0003.png"]
     assert [shown.mean() for shown in seen[2:]] == [100, 255, 255, 0, 0]
 
@@ -410,7 +411,7 @@ def test_large_images_go_in_tiles(cli, unet, monkeypatch):
     assert max(seen) <= 64 and Image.open("out/large.png").size == (200, 90)
 
 
-def test_a_pictures_colour_profile_goes_with_it(cli, photos, monkeypatch):
+def test_a_pictures_color_profile_goes_with_it(cli, photos, monkeypatch):
     give(monkeypatch, source=torch.zeros(64, 3, 16, 16, dtype=torch.uint8))
     path = checkpoint(CycleGAN(DOMAINS, width=2, blocks=1, discriminator_width=2, patch_layers=1))
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -429,7 +430,7 @@ def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
     assert status == 1 and not err.strip()
     assert "skipped: in/broken.png cannot be read as an image" in out and "skipped: in/empty.jpg" in out
     assert "5 images of UNet" in out and "2 skipped" in out and "; no images: notes.txt" in out
-    assert not Path("out/broken.png").exists() and Path("out/grey.png").exists()
+    assert not Path("out/broken.png").exists() and Path("out/gray.png").exists()
 
 
 def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
@@ -453,12 +454,12 @@ def test_an_image_that_cannot_be_written_is_named_and_the_others_are_made(cli, u
     Image.new("RGB", (9000, 8)).save("in/wide.webp")
     status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--side-by-side")
     assert status == 1 and "skipped: out/wide.webp cannot be written" in out and "Traceback" not in err
-    assert Path("out/grey.png").exists()
+    assert Path("out/gray.png").exists()
 
 
-def test_a_jpeg_keeps_its_colours_at_full_size(cli, unet):
+def test_a_jpeg_keeps_its_colors_at_full_size(cli, unet):
     cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert Image.open("out/c.JPEG").layer[0][1:3] == (1, 1)  # as many samples of colour as of brightness
+    assert Image.open("out/c.JPEG").layer[0][1:3] == (1, 1)  # as many samples of color as of brightness
 
 
 def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):

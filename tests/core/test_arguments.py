@@ -26,7 +26,7 @@ from genbench.data.module import DataModule
 from genbench.data.points import Gaussians
 from genbench.data.vision import TorchvisionData
 from genbench.models import DCGAN, VAE, VQVAE
-from genbench.objectives.game import Game
+from genbench.objectives.adversarial_settings import AdversarialSettings
 from tests.helpers.toy import SPEC, ToyGAN
 
 SHIPPED = [
@@ -34,7 +34,7 @@ SHIPPED = [
     *(cls for name in genbench.data.__all__ if issubclass(cls := getattr(genbench.data, name), DataModule)),
     *(getattr(genbench.callbacks, name) for name in genbench.callbacks.__all__ if name != "StopSafely"),
     Stopwatch,
-    Game,
+    AdversarialSettings,
 ]
 
 
@@ -131,7 +131,7 @@ def test_every_shipped_class_is_held_to_its_bounds():
         (lambda: EMA(rampup=math.nan), "ema.rampup is nan; it must be a finite number."),
         (lambda: Monitor(every_images=0), "monitor.every_images is 0; it is not a number of images"),
         (lambda: Balance(sure=2), "balance.sure is 2; it must lie between 0 and 1."),
-        (lambda: Game(clip=-0.01), "model.game.clip is -0.01; it must be at least 0."),
+        (lambda: AdversarialSettings(clip=-0.01), "model.adversarial.clip is -0.01; it must be at least 0."),
     ],
 )
 def test_a_number_that_cannot_be_is_refused_by_the_name_that_the_user_writes(build, said):

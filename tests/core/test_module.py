@@ -41,13 +41,13 @@ def test_a_game_equals_the_same_loop_written_by_hand():
         fake = by_hand.generator(by_hand.draw(torch.randn, 8, 3))
         d.zero_grad()
         sum(
-            by_hand.game.discriminator(
+            by_hand.adversarial.discriminator_loss(
                 by_hand.discriminator(batch.image), by_hand.discriminator(fake.detach())
             ).values()
         ).backward()
         d.step()
         g.zero_grad()
-        by_hand.game.generator(by_hand.discriminator(fake))["adversarial"].backward()
+        by_hand.adversarial.generator_loss(by_hand.discriminator(fake))["adversarial"].backward()
         g.step()
         seen += 8
     for name, p in by_hand.named_parameters():
@@ -83,12 +83,62 @@ def test_a_turn_that_minimizes_nothing_takes_no_step():
     assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
 
 
+def test_returned_loss_terms_are_one_step_of_the_optimizer():
+    module, by_hand = ToyAutoencoder(SPEC, optimizer=SGD), ToyAutoencoder(SPEC)
+    by_hand.load_state_dict(module.state_dict())
+    fit(module, images=24)
+    optimizer = torch.optim.SGD(by_hand.parameters(), 0.1)
+    for batch, _ in zip(Loader(by_hand, 8), range(3), strict=False):
+        optimizer.zero_grad()
+        (by_hand.reconstruct(batch.image) - batch.image).square().mean().backward()
+        optimizer.step()
+    for name, p in by_hand.named_parameters():
+        torch.testing.assert_close(module.get_parameter(name), p, rtol=0, atol=1e-7)
+    assert module.updates == {"train": 3} and module.ema == ("encoder", "decoder")
+
+
+def test_a_subclass_may_add_a_loss_term_to_those_of_its_base():
+    class More(ToyAutoencoder):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) | {"norm": self.encoder[1].weight.square().sum()}
+
+    module = More(SPEC)
+    fit(module, images=24)
+    assert module.updates == {"train": 3} and set(module.read_terms()) == {"train/mse", "train/norm"}
+
+
+def test_a_model_inside_of_a_model_has_no_optimizer_and_no_average():
+    class Outer(ToyAutoencoder):
+        def __init__(self, spec=None, **training):
+            super().__init__(spec, **training)
+            self.inner = ToyAutoencoder(spec)
+
+    assert Outer(SPEC).players == {"train": ("encoder", "decoder")} and Outer(SPEC).ema == ("encoder", "decoder")
+
+
+@pytest.mark.parametrize(
+    ("base", "returned", "message"),
+    [
+        (ToyAutoencoder, torch.zeros(()), "returns a Tensor: return loss terms by name"),
+        (ToyAutoencoder, None, "returns a NoneType: return loss terms by name"),
+        (ToyGAN, {"loss": torch.zeros(())}, "the optimizers generator, discriminator: give each its own"),
+    ],
+)
+def test_what_a_training_step_must_not_return_is_refused(base, returned, message):
+    class Wrong(base):
+        def training_step(self, batch, batch_idx):
+            return returned
+
+    with pytest.raises(UserError, match=message):
+        fit(Wrong(SPEC), images=8)
+
+
 def test_accumulated_batches_equal_one_large_batch_for_one_player():
     small, large = (ToyAutoencoder(SPEC, optimizer=SGD, accumulate=a).double() for a in (4, 1))
     small.load_state_dict(large.state_dict())
     fit(small, images=160, batch_size=8, precision="64-true")
     fit(large, images=160, batch_size=32, precision="64-true")
-    assert small.updates == large.updates == {"autoencoder": 5}
+    assert small.updates == large.updates == {"train": 5}
     for name, p in large.named_parameters():
         torch.testing.assert_close(small.get_parameter(name), p, rtol=0, atol=1e-14)
 
@@ -153,7 +203,7 @@ def test_an_overflow_of_one_player_leaves_the_others_scale_alone():
             with self.turn("discriminator") as turn:
                 turn.minimize(real=self.discriminator(batch.image).float().mean() * 1e38)
             with self.turn("generator") as turn:
-                turn.minimize(**self.game.generator(self.discriminator(fake)))
+                turn.minimize(**self.adversarial.generator_loss(self.discriminator(fake)))
 
     module = Overflows(SPEC)
     before = weights(module)
@@ -197,11 +247,11 @@ def test_compiled_networks_learn_the_same_with_and_without_a_penalty(r1_gamma, b
         torch.testing.assert_close(compiled.get_parameter(name), p, rtol=0, atol=1e-6)
 
 
-def test_a_loss_that_is_not_finite_names_player_term_and_images():
+def test_a_loss_that_is_not_finite_names_optimizer_term_and_images():
     from genbench.callbacks import Monitor
 
     module = ToyGAN(SPEC, poison=100)
-    with pytest.raises(NonFiniteLoss, match=r"player 'discriminator', term 'real' is nan at 120 images"):
+    with pytest.raises(NonFiniteLoss, match=r"discriminator/real is nan at 120 images"):
         fit(module, images=1000, callbacks=[Monitor(every_images=40, show=False)])
 
 
@@ -209,7 +259,7 @@ def test_weights_that_are_not_finite_are_not_saved():
     module = ToyGAN(SPEC)
     fit(module, images=8)
     module.generator[0].bias.data[0] = math.inf
-    with pytest.raises(NonFiniteLoss, match="player 'generator' at 8 images"):
+    with pytest.raises(NonFiniteLoss, match="optimizer 'generator' at 8 images"):
         module.check_finite()
 
 
@@ -236,7 +286,7 @@ def test_hyperparameters_are_plain_and_complete_also_from_python():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"optimizers": {"critic": {}}}, "the players are generator, discriminator"),
+        ({"optimizers": {"critic": {}}}, "names 'critic'; the model's optimizers are generator, discriminator"),
         ({"accumulate": 0}, "at least 1"),
         ({"optimizer": torch.nn.Identity()}, "must be plain"),
         ({"spec": None}, "needs to know its data"),

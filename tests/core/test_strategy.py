@@ -190,20 +190,20 @@ class AllReduce(torch.autograd.Function):
         return ranks.total(gradient)
 
 
-def synchronised(self, x):
+def synchronized(self, x):
     """What `SyncBatchNorm` computes while training; PyTorch's own runs on GPUs only."""
     count = ranks.world() * x.numel() // x.shape[1]
     mean = AllReduce.apply(x.sum((0, 2, 3))) / count
-    centred = x - mean[:, None, None]
-    var = AllReduce.apply(centred.square().sum((0, 2, 3))) / count
+    centerd = x - mean[:, None, None]
+    var = AllReduce.apply(centerd.square().sum((0, 2, 3))) / count
     self.num_batches_tracked += 1
     self.running_mean.lerp_(mean.detach(), self.momentum)
     self.running_var.lerp_(var.detach() * count / (count - 1), self.momentum)
-    return centred * (self.weight / (var + self.eps).sqrt())[:, None, None] + self.bias[:, None, None]
+    return centerd * (self.weight / (var + self.eps).sqrt())[:, None, None] + self.bias[:, None, None]
 
 
-def test_with_synchronised_batch_norm_two_processes_equal_one_also_where_there_is_batch_norm(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.nn.SyncBatchNorm, "forward", synchronised)
+def test_with_synchronized_batch_norm_two_processes_equal_one_also_where_there_is_batch_norm(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.SyncBatchNorm, "forward", synchronized)
 
     class Look(Callback):
         def on_train_end(self, trainer, module):

@@ -10,7 +10,7 @@ SIZE = 8
 def make(request, tmp_path):
     """make({"cat/1.png": 7, "note.txt": b"..."}) -> path of a folder, or of a zip, with these files.
 
-    Content is bytes, a picture, or the red of one in a single colour.
+    Content is bytes, a picture, or the red of one in a single color.
     """
 
     def write(files):

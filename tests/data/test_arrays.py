@@ -13,7 +13,7 @@ import torch
 
 from genbench.core.errors import UserError
 from genbench.data import ArrayImages
-from genbench.data.arrays import ArrayFile
+from genbench.data.array_file import ArrayFile
 from genbench.evaluation.images import open_images
 
 
@@ -521,7 +521,7 @@ def test_what_is_not_compressed_stays_on_disk_and_workers_open_it_themselves(tmp
 
 def test_a_compressed_array_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", images=gray())
-    monkeypatch.setattr("genbench.data.arrays.free_memory", lambda: 1000)
+    monkeypatch.setattr("genbench.data.array_members.free_memory", lambda: 1000)
     with pytest.raises(UserError, match="more than the memory that is free. Save it uncompressed"):
         load(tmp_path / "a.npz").split("train")
 

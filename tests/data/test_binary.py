@@ -1,4 +1,4 @@
-"""Black and white images are drawn from grey ones, once for ever or anew each time, the same wherever they are read."""
+"""Black and white images are drawn from gray ones, once for ever or anew each time, the same wherever they are read."""
 
 import pytest
 import torch
@@ -27,11 +27,11 @@ def test_every_pixel_is_black_or_white_and_the_spec_says_so(how):
     assert DataSpec.from_dict(data.spec.to_dict()) == data.spec
 
 
-def test_a_pixel_is_white_as_often_as_its_grey_level_says():
-    grey, drawn = (images(Digits(size=16, binarize=how), "train").float() / 255 for how in ("none", "static"))
+def test_a_pixel_is_white_as_often_as_its_gray_level_says():
+    gray, drawn = (images(Digits(size=16, binarize=how), "train").float() / 255 for how in ("none", "static"))
     for low, high in ((0.0, 0.001), (0.1, 0.3), (0.4, 0.6), (0.7, 0.9), (0.999, 1.0)):
-        among = (grey >= low) & (grey <= high)
-        p, n = grey[among].mean(), among.sum()
+        among = (gray >= low) & (gray <= high)
+        p, n = gray[among].mean(), among.sum()
         assert abs(drawn[among].mean() - p) <= 4.5 * (p * (1 - p) / n).sqrt() + 1e-6
 
 
@@ -63,9 +63,9 @@ def test_processes_draw_the_blocks_of_one_batch():
 
 
 def test_binary_data_are_compared_in_the_size_that_they_are_trained_at():
-    binary, grey = Digits(size=16, binarize="dynamic").reference(), Digits(size=16).reference()
+    binary, gray = Digits(size=16, binarize="dynamic").reference(), Digits(size=16).reference()
     assert binary.spec.shape == (1, 16, 16) and binary.spec.binary
-    assert grey.spec.shape == Digits().spec.shape
+    assert gray.spec.shape == Digits().spec.shape
     assert SplitImages(binary, "test", 10).images(torch.arange(10)).unique().tolist() == [0, 255]
 
 

@@ -18,7 +18,7 @@ SIZE = 8
 
 
 def picture(number, size=SIZE, mode="RGB"):
-    """A picture whose colour is its number."""
+    """A picture whose color is its number."""
     return Image.new(mode, (size, size), (number, 0, 0) if mode == "RGB" else number)
 
 
@@ -276,7 +276,7 @@ def test_palettes_are_looked_up(tmp_path):
     assert read(tmp_path, image)[:, 0, 0].tolist() == [5, 10, 20]
 
 
-def test_sixteen_bits_of_grey_become_eight_and_are_not_clipped(tmp_path):
+def test_sixteen_bits_of_gray_become_eight_and_are_not_clipped(tmp_path):
     ramp = (np.arange(16, dtype=np.uint16) * 4369).reshape(4, 4)  # 0 to 65,535
     expected = (np.arange(16) * 17).reshape(4, 4)  # 0 to 255
     for suffix in ("png", "tif"):
@@ -289,7 +289,7 @@ def test_bitmaps_of_one_bit_are_black_and_white(tmp_path):
     assert read(tmp_path, checks, channels=1)[0].tolist() == [[0, 255], [255, 0]]
 
 
-def test_printers_colours_become_screen_colours(tmp_path):
+def test_printers_colors_become_screen_colors(tmp_path):
     found = read(tmp_path, Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "jpg")[:, 0, 0]
     assert found[0] > 200 > 60 > found[1]
 

@@ -12,9 +12,9 @@ import torch
 
 from genbench.core.batch import Batch, from_uint8, to_uint8
 from genbench.core.errors import UserError
-from genbench.data.base import Split, StreamSource
+from genbench.data.image_files import Fit
 from genbench.data.loader import EvalLoader, MemorySource, Order, TrainLoader, mirrored
-from genbench.data.pictures import Fit
+from genbench.data.streams import Split, StreamSource
 
 N, SEED = 11, 7
 # picture i has i at the left and 100 + i at the right, so that a mirrored one can be told
@@ -43,7 +43,7 @@ READERS = {"memory": (in_memory, 0), "stream": (streamed, 0), "workers": (stream
 def reader(request):
     source, workers = READERS[request.param]
     return lambda batch_size=4, **kwargs: TrainLoader(
-        source(), batch_size, seed=SEED, workers=workers, **{"flip": True, **kwargs}
+        source(), batch_size, seed=SEED, workers=workers, **{"hflip": True, **kwargs}
     )
 
 
@@ -59,7 +59,7 @@ def equal(one, other):
 
 def stream(images):
     """What an uninterrupted run sees, image by image."""
-    return tuple(part[:images] for part in take(TrainLoader(in_memory(), 1, seed=SEED, flip=True), images))
+    return tuple(part[:images] for part in take(TrainLoader(in_memory(), 1, seed=SEED, hflip=True), images))
 
 
 def test_each_pass_is_a_permutation_and_passes_are_joined_without_a_gap(reader):
@@ -78,7 +78,7 @@ def test_a_batch_larger_than_the_set_joins_passes(reader):
 def test_a_run_that_goes_on_at_any_image_sees_what_the_uninterrupted_run_sees(position):
     expected = tuple(part[position:] for part in stream(position + 12))
     for source, workers in [READERS["memory"], READERS["stream"]]:
-        loader = TrainLoader(source(), 4, seed=SEED, position=position, flip=True, workers=workers)
+        loader = TrainLoader(source(), 4, seed=SEED, position=position, hflip=True, workers=workers)
         assert equal(take(loader, 3), expected)
 
 
@@ -96,18 +96,19 @@ def test_workers_go_on_when_a_signal_tells_training_to_stop(signum):
 @pytest.mark.parametrize("position", [3, 9])
 def test_workers_resume_at_the_same_image(position):
     expected = tuple(part[position:] for part in stream(position + 12))
-    assert equal(take(TrainLoader(streamed(), 4, seed=SEED, position=position, flip=True, workers=2), 3), expected)
+    assert equal(take(TrainLoader(streamed(), 4, seed=SEED, position=position, hflip=True, workers=2), 3), expected)
 
 
-def test_the_position_counts_batches_taken_not_those_decoded_ahead(reader):
+def test_a_loader_keeps_no_count_and_one_built_at_the_images_seen_goes_on_whatever_was_decoded_ahead(reader):
     loader = reader()
     batches = iter(loader)
-    assert loader.position == 0
-    for count in range(1, 6):
+    first = next(batches).image
+    for _ in range(4):
         next(batches)
-        assert loader.position == 4 * count
-    again = reader(position=loader.position)
+        assert loader.position == 0
+    again = reader(position=4 * 5)
     assert torch.equal(next(batches).image, next(iter(again)).image)
+    assert torch.equal(next(iter(loader)).image, first)
 
 
 def test_two_ranks_together_see_what_one_sees(reader):
@@ -118,12 +119,12 @@ def test_two_ranks_together_see_what_one_sees(reader):
 
 
 def test_flips_are_keyed_by_the_place_in_the_run_whatever_the_batch():
-    wide, narrow = (take(TrainLoader(in_memory(), size, seed=SEED, flip=True), 60 // size) for size in (6, 4))
+    wide, narrow = (take(TrainLoader(in_memory(), size, seed=SEED, hflip=True), 60 // size) for size in (6, 4))
     assert equal(wide, narrow)
 
 
 def test_half_of_the_images_are_mirrored_and_their_masks_with_them():
-    image, label, mask = take(TrainLoader(in_memory(), 50, seed=SEED, flip=True), 20)
+    image, label, mask = take(TrainLoader(in_memory(), 50, seed=SEED, hflip=True), 20)
     pixels = to_uint8(image)[:, 0]
     flipped = pixels[:, 0, 0] == 100 + label
     assert 400 < flipped.sum() < 600
@@ -132,7 +133,7 @@ def test_half_of_the_images_are_mirrored_and_their_masks_with_them():
     assert mask.dtype == torch.int64
 
 
-def test_mirrored_is_the_splitmix_finaliser():
+def test_mirrored_is_the_splitmix_finalizer():
     from genbench.core.noise import mix
 
     def by_hand(seed, place):
@@ -146,10 +147,10 @@ def test_mirrored_is_the_splitmix_finaliser():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_an_accelerator_the_batches_are_the_same():
-    loader = TrainLoader(in_memory().to(torch.device("cuda")), 4, seed=SEED, flip=True)
+    loader = TrainLoader(in_memory().to(torch.device("cuda")), 4, seed=SEED, hflip=True)
     image, label, mask = take(loader, 6)
     assert image.is_cuda
-    expected = take(TrainLoader(in_memory(), 4, seed=SEED, flip=True), 6)
+    expected = take(TrainLoader(in_memory(), 4, seed=SEED, hflip=True), 6)
     assert torch.equal(to_uint8(image).cpu(), to_uint8(expected[0]))
     assert equal((label.cpu(), mask.cpu()), expected[1:])
 
@@ -189,12 +190,12 @@ OF_A_BATCH = ("image", "label", "mask", "known_image", "known_label")
 
 
 def known_stream(images):
-    """What an uninterrupted run sees beside the labelled images, image by image."""
-    batches = itertools.islice(TrainLoader(in_memory(), 1, seed=SEED, flip=True, known=KNOWN), images)
+    """What an uninterrupted run sees beside the labeled images, image by image."""
+    batches = itertools.islice(TrainLoader(in_memory(), 1, seed=SEED, hflip=True, known=KNOWN), images)
     return [torch.cat(parts) for parts in zip(*([getattr(b, f) for f in OF_A_BATCH] for b in batches), strict=True)]
 
 
-def test_labelled_images_come_again_and_again_in_an_order_of_their_own(reader):
+def test_labeled_images_come_again_and_again_in_an_order_of_their_own(reader):
     batches = list(itertools.islice(reader(batch_size=6, known=KNOWN), 5))
     labels = torch.cat([batch.known_label for batch in batches]).view(-1, 3)  # a batch is two passes over the three
     assert all(sorted(one.tolist()) == KNOWN.tolist() for one in labels)
@@ -211,15 +212,15 @@ def test_labelled_images_come_again_and_again_in_an_order_of_their_own(reader):
 
 @pytest.mark.parametrize("position", [0, 1, 9, 11, 100])
 @pytest.mark.parametrize("kind", READERS)
-def test_a_run_that_goes_on_sees_the_labelled_images_of_the_uninterrupted_run(kind, position):
+def test_a_run_that_goes_on_sees_the_labeled_images_of_the_uninterrupted_run(kind, position):
     source, workers = READERS[kind]
-    loader = TrainLoader(source(), 4, seed=SEED, position=position, flip=True, known=KNOWN, workers=workers)
+    loader = TrainLoader(source(), 4, seed=SEED, position=position, hflip=True, known=KNOWN, workers=workers)
     found = list(itertools.islice(loader, 3))
     for name, expected in zip(OF_A_BATCH, known_stream(position + 12), strict=True):
         assert torch.equal(torch.cat([getattr(batch, name) for batch in found]), expected[position:])
 
 
-def test_two_ranks_together_see_the_labelled_images_of_one(reader):
+def test_two_ranks_together_see_the_labeled_images_of_one(reader):
     both = [reader(rank=rank, world=2, known=KNOWN) for rank in range(2)]
     for one, *halves in itertools.islice(zip(reader(known=KNOWN), *both, strict=False), 6):
         for name in OF_A_BATCH:

@@ -184,7 +184,7 @@ BLOCK = np.random.default_rng(0).integers(0, 256, size=(10, 8, 6)).astype(np.uin
 
 
 def slices(path):
-    data = load(path, frames="each", fit="pad", size=10, range="dtype")
+    data = load(path, frames="each", resize_mode="pad", size=10, range="dtype")
     return [data.reader.stored(picture) for picture, _ in data.images["train"]], data
 
 
@@ -220,11 +220,11 @@ def test_scaling_of_a_volume_is_applied_and_a_range_is_found(tmp_path):
 
 def test_a_single_volume_may_be_the_path_and_a_zip_may_hold_several(tmp_path):
     path = volume(tmp_path, BLOCK)
-    assert len(everything(load(path / "volume.nii.gz", fit="pad", size=10))[0]) == 6
+    assert len(everything(load(path / "volume.nii.gz", resize_mode="pad", size=10))[0]) == 6
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for k in range(4):
             archive.write(path / "volume.nii.gz", f"{k}/volume.nii.gz")
-    data = load(tmp_path / "all.zip", fit="pad", size=10, labels=False)
+    data = load(tmp_path / "all.zip", resize_mode="pad", size=10, labels=False)
     assert len(everything(data)[0]) == 24
     assert len(data.source("test")) == 6  # a whole volume
 
@@ -247,7 +247,7 @@ def test_volumes_that_are_damaged_are_named(tmp_path):
     for content in (b"no volume", path.read_bytes()[:300]):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"volume.nii.gz cannot be read as a NIfTI file"):
-            everything(load(tmp_path, fit="pad", size=10))
+            everything(load(tmp_path, resize_mode="pad", size=10))
 
 
 # ---- both ---------------------------------------------------------------------------------------------------------

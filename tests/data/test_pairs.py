@@ -95,7 +95,7 @@ def test_partners_of_other_proportions_are_named_where_they_would_be_cut_apart(m
     path = make({**rest, **scaled, "A/test/2.png": picture(3, 3 * SIZE), "B/test/2.png": picture(4, 2 * SIZE)})
     with pytest.raises(UserError, match="B/test/2.png is 16×8 and its partner A/test/2.png 24×8: cut to a square, th"):
         load(PairedFolder, path, val_size=1)
-    assert read(load(PairedFolder, path, val_size=1, fit="stretch"), "test") == [[1, 3], [2, 4]]
+    assert read(load(PairedFolder, path, val_size=1, resize_mode="stretch"), "test") == [[1, 3], [2, 4]]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make
     files |= {f"testA/{k}.png": 50 + k for k in range(2)} | {f"testB/{k}.png": 150 for k in range(3)}
     path = make(files)
     for memory in ("yes", "no"):
-        data = load(UnpairedFolder, path, batch_size=5, val_size=1, memory=memory, flip=False)
+        data = load(UnpairedFolder, path, batch_size=5, val_size=1, memory=memory, hflip=False)
         assert data.spec.target == "domain" and isinstance(data.source("train"), Unpaired)
         seen = []
         for batch, _ in zip(data.train_dataloader(), range(8), strict=False):
@@ -185,12 +185,12 @@ def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make
 @pytest.mark.parametrize("memory", ["yes", "no"])
 def test_domains_are_the_same_on_two_processes_and_from_where_a_run_stopped(make, memory):
     files = {f"train{d}/{k}.png": k + 100 * (d == "B") for d in "AB" for k in range(9 if d == "A" else 12)}
-    data = load(UnpairedFolder, make(files), val_size=1, test_size=1, memory=memory, flip=True, jitter=2)
+    data = load(UnpairedFolder, make(files), val_size=1, test_size=1, memory=memory, hflip=True, random_crop=2)
     source = data.source("train")
 
     def batches(position, world, count):
         loaders = [
-            TrainLoader(source, 4, seed=3, position=position, flip=True, jitter=2, rank=r, world=world)
+            TrainLoader(source, 4, seed=3, position=position, hflip=True, random_crop=2, rank=r, world=world)
             for r in range(world)
         ]
         steps = [[batch for batch, _ in zip(loader, range(count), strict=False)] for loader in loaders]
@@ -220,7 +220,7 @@ def test_pairs_are_cut_and_mirrored_together_and_domains_apart(make):
     ramp = np.arange(SIZE * SIZE, dtype=np.uint8).reshape(SIZE, SIZE)
     files = {f"{d}/{k}.png": Image.fromarray(np.stack([ramp] * 3, 2)) for d in "AB" for k in range(8)}
     path = make(files)
-    changed = {"flip": True, "jitter": 4, "batch_size": 6, "val_size": 1, "test_size": 1}
+    changed = {"hflip": True, "random_crop": 4, "batch_size": 6, "val_size": 1, "test_size": 1}
     batch = next(iter(load(PairedFolder, path, **changed).train_dataloader()))
     assert torch.equal(batch.source, batch.image) and batch.image.shape == (6, 3, SIZE, SIZE)
     assert len({tuple(x.flatten().tolist()) for x in batch.image}) > 3
@@ -232,7 +232,7 @@ def test_pairs_are_cut_and_mirrored_together_and_domains_apart(make):
 def test_jitter_cuts_anywhere_and_only_in_training(make):
     wide = np.stack([*np.mgrid[:12, :12], np.zeros((12, 12))], 2).astype(np.uint8)  # red is the row, green the column
     wide = Image.fromarray(wide)
-    data = load(PairedFolder, make({f"{d}/{k}.png": wide for d in "AB" for k in range(9)}), jitter=4, batch_size=7)
+    data = load(PairedFolder, make({f"{d}/{k}.png": wide for d in "AB" for k in range(9)}), random_crop=4, batch_size=7)
     corners = set()
     for batch, _ in zip(data.train_dataloader(), range(60), strict=False):
         assert torch.equal(batch.source, batch.image)
@@ -240,14 +240,14 @@ def test_jitter_cuts_anywhere_and_only_in_training(make):
     assert corners == {(top, left) for top in range(5) for left in range(5)}
     assert data.source("val").batch(torch.arange(1)).image.shape[-1] == SIZE
     with pytest.raises(UserError, match=r"12×12, smaller than data.size, which is 13\."):
-        load(PairedFolder, str(data.path), jitter=4, size=13).source("train")
-    with pytest.raises(UserError, match="data.fit is `none`, which scales nothing"):
-        load(PairedFolder, make({}), jitter=4, fit="none")
+        load(PairedFolder, str(data.path), random_crop=4, size=13).source("train")
+    with pytest.raises(UserError, match="data.resize_mode is `none`, which scales nothing"):
+        load(PairedFolder, make({}), random_crop=4, resize_mode="none")
 
 
 def test_outlines_are_of_the_same_shapes_and_those_of_another_domain_are_not():
-    with pytest.raises(UserError, match="data.labelled is 10, and here are two kinds of images already"):
-        Shapes(target="domain", labelled=10)
+    with pytest.raises(UserError, match="data.labeled is 10, and here are two kinds of images already"):
+        Shapes(target="domain", labeled=10)
     data = Shapes(size=32, target="outline", train_images=40, val_images=8, test_images=8, batch_size=16)
     for batch in (next(iter(data.train_dataloader())), next(iter(data.val_dataloader()))):
         # where the outline is darker than paper, all around, the shape is or begins
@@ -262,8 +262,8 @@ def test_outlines_are_of_the_same_shapes_and_those_of_another_domain_are_not():
     a, b = domain.source("train"), data.source("train")
     assert torch.equal(a.image.everything.image, b.everything.image)
     assert not torch.equal(a.source.everything.image, b.everything.source)
-    with pytest.raises(UserError, match="data.jitter would move Shapes"):
-        Shapes(jitter=2)
+    with pytest.raises(UserError, match="data.random_crop would move Shapes"):
+        Shapes(random_crop=2)
 
 
 # ---- stored values ------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ import yaml
 from PIL import Image
 
 from genbench.core.errors import UserError
-from genbench.data.base import ImageData, Split
-from genbench.data.pictures import Fit
+from genbench.data.base import ImageData
+from genbench.data.image_files import Fit
 from genbench.data.ranges import DTYPE, Range, for_other_files, of_domain, refuse_unlike, stated
+from genbench.data.streams import Split
 from tests.helpers.image_files import everything, folder, load, same, stretched, truth
 
 

@@ -1,4 +1,4 @@
-"""Pictures are brought to the wanted size and colours, and never enlarged in silence."""
+"""Pictures are brought to the wanted size and colors, and never enlarged in silence."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 from genbench.core.errors import UserError
 from genbench.data import CIFAR10, MNIST
-from genbench.data.pictures import Fit
+from genbench.data.image_files import Fit
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_padding_scales_down_what_is_too_large_and_keeps_all_of_it():
     assert fitted.sum() == 200 * 10 * 20
 
 
-def test_cropping_takes_the_centre_of_the_longer_side():
+def test_cropping_takes_the_center_of_the_longer_side():
     stripes = np.zeros((10, 30, 3), dtype=np.uint8)
     stripes[:, 10:20] = 255
     assert (Fit(10, 3).one(Image.fromarray(stripes), "stripes") == 255).all()
@@ -50,9 +50,9 @@ def test_stretching_keeps_both_ends():
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("how", ["crop", "pad", "stretch", "none"])
 @pytest.mark.parametrize("size", [20, 28, 32])
-@pytest.mark.parametrize("grey", [True, False])
-def test_whole_arrays_come_out_as_their_pictures_one_by_one(noise, channels, how, size, grey):
-    pictures = noise[..., 0] if grey else noise
+@pytest.mark.parametrize("gray", [True, False])
+def test_whole_arrays_come_out_as_their_pictures_one_by_one(noise, channels, how, size, gray):
+    pictures = noise[..., 0] if gray else noise
     fit = Fit(size, channels, how)
     try:
         expected = np.stack([fit.one(Image.fromarray(picture), "it") for picture in pictures])
@@ -66,7 +66,7 @@ def test_whole_arrays_come_out_as_their_pictures_one_by_one(noise, channels, how
 def test_a_picture_that_is_too_small_is_refused_by_name_with_what_to_do(noise):
     with pytest.raises(UserError, match=r"picture0.png is 28×28, smaller than data.size, which is 64") as error:
         Fit(64, 3)(noise, name)
-    for way_out in ("--data.enlarge true", "--data.fit pad", "--data.size 28"):
+    for way_out in ("--data.enlarge true", "--data.resize_mode pad", "--data.size 28"):
         assert way_out in str(error.value)
     with pytest.raises(UserError, match="which scales nothing"):
         Fit(64, 3, "none")(noise, name)
@@ -88,10 +88,10 @@ def test_a_set_that_pads_by_itself_does_so_up_to_its_own_size_only():
     assert MNIST(size=28).spec.shape == (1, 28, 28)
     with pytest.raises(UserError, match=r"MNIST has images of 32×32, and data.size is 64"):
         MNIST(size=64)
-    assert MNIST(size=64, fit="pad").size == 64
+    assert MNIST(size=64, resize_mode="pad").size == 64
     assert MNIST(size=64, enlarge=True).size == 64
 
 
-def test_colours_are_converted_where_asked():
+def test_colors_are_converted_where_asked():
     assert MNIST(channels=3).spec.shape == (3, 32, 32)
     assert CIFAR10(channels=1).spec.shape == (1, 32, 32)

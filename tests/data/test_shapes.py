@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from genbench.core.errors import UserError
 from genbench.data import Shapes
-from genbench.data.shapes import COLOURS, SHAPES, VOCABULARY, describe, draw, draw_factors, tokens
+from genbench.data.shapes import COLORS, SHAPES, VOCABULARY, describe, draw, draw_factors, tokens
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_masks_agree_with_an_independent_drawing_of_the_factors(factors):
         assert set(np.unique(mask)) == {0, 1 + int(shape)}
 
 
-def test_the_area_and_the_centre_of_a_mask_are_those_of_geometry(factors):
+def test_the_area_and_the_center_of_a_mask_are_those_of_geometry(factors):
     size = 256
     _, masks = draw(factors, size)
     width = 0.32
@@ -67,13 +67,13 @@ def test_the_area_and_the_centre_of_a_mask_are_those_of_geometry(factors):
         assert ((right + 0.5).mean() / size, (down + 0.5).mean() / size) == pytest.approx((x, y), abs=0.01)
 
 
-def test_shapes_lie_inside_the_image_and_have_their_colour(factors):
+def test_shapes_lie_inside_the_image_and_have_their_color(factors):
     images, masks = draw(factors, 64)
     assert not masks[:, [0, -1]].any()
     assert not masks[:, :, [0, -1]].any()
     for row, image, mask in zip(factors, images, masks, strict=True):
-        colours, counts = np.unique(image[mask > 0], axis=0, return_counts=True)
-        assert tuple(colours[counts.argmax()]) == list(COLOURS.values())[int(row[1])]
+        colors, counts = np.unique(image[mask > 0], axis=0, return_counts=True)
+        assert tuple(colors[counts.argmax()]) == list(COLORS.values())[int(row[1])]
 
 
 def test_edges_are_smooth(factors):
@@ -84,10 +84,10 @@ def test_edges_are_smooth(factors):
 
 def test_captions_say_what_the_factors_say(factors):
     for row in factors:
-        shape, colour, size, x, y, _ = row.tolist()
+        shape, color, size, x, y, _ = row.tolist()
         words = describe(row).split()
         assert SHAPES[int(shape)] in words
-        assert list(COLOURS)[int(colour)] in words
+        assert list(COLORS)[int(color)] in words
         assert ("large" in words) == (size > 0.21)
         assert ("left" in words, "right" in words) == (x < 0.4, x > 0.6)
         assert ("top" in words, "bottom" in words) == (y < 0.4, y > 0.6)
@@ -98,9 +98,9 @@ def test_captions_say_what_the_factors_say(factors):
 
 def test_tokens_spell_the_caption_and_zero_is_padding(factors):
     for row in factors:
-        spelt = tokens(describe(row))
-        assert len(spelt) == 8
-        assert " ".join(VOCABULARY[token] for token in spelt if token) == describe(row)
+        spelled = tokens(describe(row))
+        assert len(spelled) == 8
+        assert " ".join(VOCABULARY[token] for token in spelled if token) == describe(row)
     assert VOCABULARY[0] == "<pad>"
     assert tokens("a red star")[3:] == [0] * 5
     with pytest.raises(UserError, match=r"the word `pink`. Known are: a, small"):
@@ -150,7 +150,7 @@ def test_texture_changes_the_background_and_leaves_the_mask(factors):
 
 def test_noise_has_the_deviation_that_is_asked_for(factors):
     (plain, _), (noisy, _) = (draw(factors, 32, noise=n, seeds=np.arange(200)) for n in (0.0, 0.02))
-    orange = np.flatnonzero(factors[:, 1] == list(COLOURS).index("green"))  # far from black and white
+    orange = np.flatnonzero(factors[:, 1] == list(COLORS).index("green"))  # far from black and white
     inside = draw(factors[orange], 32)[1] > 0
     difference = noisy[orange][inside].astype(float) - plain[orange][inside]
     assert difference.std() / 255 == pytest.approx(0.02, rel=0.1)
@@ -167,12 +167,12 @@ def test_the_bar_hides_part_of_the_shape_and_the_mask_shows_what_is_seen(factors
     assert np.median(abs(bar - (122, 124, 128)).max(-1)) == 0
 
 
-def test_grey_images_still_tell_the_colours_apart():
+def test_gray_images_still_tell_the_colors_apart():
     data = Shapes(channels=1, train_images=300)
     everything = data.source("train").everything
     assert everything.image.shape == (300, 1, 32, 32)
     lightness = everything.image.flatten(1).amax(1).int()  # the background is darker than any shape
-    shades = [set(lightness[everything.factors[:, 1] == colour].tolist()) for colour in range(len(COLOURS))]
+    shades = [set(lightness[everything.factors[:, 1] == color].tolist()) for color in range(len(COLORS))]
     assert all(max(darker) + 15 < min(lighter) for darker, lighter in itertools.pairwise(shades))
 
 
@@ -200,5 +200,5 @@ def test_impossible_settings_are_refused():
         Shapes(texture=2)
     with pytest.raises(UserError, match=r"data.train_images is 0"):
         Shapes(train_images=0)
-    with pytest.raises(UserError, match=r"data.flip would mirror Shapes against their captions"):
-        Shapes(flip=True)
+    with pytest.raises(UserError, match=r"data.hflip would mirror Shapes against their captions"):
+        Shapes(hflip=True)

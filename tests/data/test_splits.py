@@ -11,8 +11,8 @@ import torch
 import genbench.data
 from genbench.core.errors import UserError
 from genbench.data import Digits, ImageData, Split
-from genbench.data.base import StreamSource
 from genbench.data.loader import MemorySource
+from genbench.data.streams import StreamSource
 
 COUNTS = {"rare": 20, "some": 80, "many": 300}
 
@@ -95,7 +95,7 @@ def test_per_class_takes_the_same_number_of_each():
     assert len(numbers(data, "val")) == 70  # limits are for training only
 
 
-def test_a_subset_of_unlabelled_images_is_drawn_at_random():
+def test_a_subset_of_unlabeled_images_is_drawn_at_random():
     chosen = numbers(Unlabeled(val_size=70, subset=30))
     assert len(set(chosen)) == 30
     assert max(chosen) > 200
@@ -110,27 +110,27 @@ def told(data):
 
 @pytest.mark.parametrize("memory", ["yes", "no"])
 def test_so_many_labels_are_told_the_same_number_of_each_class_and_all_images_kept(memory):
-    data = Numbered(val_size=70, labelled=30, memory=memory)
+    data = Numbered(val_size=70, labeled=30, memory=memory)
     images, labels = told(data)
     assert labels.bincount().tolist() == [10, 10, 10]
     assert torch.equal(labels, Numbered().split("train").label[images])
     assert numbers(data) == numbers(Numbered(val_size=70))
     assert (data.source("val").target("label", torch.arange(70)) >= 0).all()  # for training only
-    assert data.reference().labelled is None
+    assert data.reference().labeled is None
 
 
 def test_the_labels_told_depend_on_split_seed_alone_and_grow_by_adding():
-    some, more = (told(Numbered(val_size=70, labelled=count))[0] for count in (15, 30))
+    some, more = (told(Numbered(val_size=70, labeled=count))[0] for count in (15, 30))
     assert set(some) < set(more)
     torch.manual_seed(123)
-    assert told(Numbered(val_size=70, labelled=15, batch_size=3))[0] == some
-    assert told(Numbered(val_size=70, labelled=15, split_seed=1))[0] != some
-    assert set(told(Numbered(val_size=70, labelled=15, subset=200))[0]) == set(some)
+    assert told(Numbered(val_size=70, labeled=15, batch_size=3))[0] == some
+    assert told(Numbered(val_size=70, labeled=15, split_seed=1))[0] != some
+    assert set(told(Numbered(val_size=70, labeled=15, subset=200))[0]) == set(some)
 
 
 @pytest.mark.parametrize("memory", ["yes", "no"])
-def test_a_batch_carries_as_many_labelled_images_beside_its_own(memory):
-    data = Numbered(val_size=70, labelled=6, batch_size=32, memory=memory, workers=0)
+def test_a_batch_carries_as_many_labeled_images_beside_its_own(memory):
+    data = Numbered(val_size=70, labeled=6, batch_size=32, memory=memory, workers=0)
     plain = next(iter(Numbered(val_size=70, batch_size=32).train_dataloader()))
     assert plain.known_image is None and plain.known_label is None
     batch = next(iter(data.train_dataloader()))
@@ -145,8 +145,8 @@ def test_a_batch_carries_as_many_labelled_images_beside_its_own(memory):
 
 
 def test_data_without_classes_has_no_labels_to_tell():
-    with pytest.raises(UserError, match=r"data.labelled needs classes, and Unlabeled has none. Leave it out"):
-        Unlabeled(labelled=3).source("train")
+    with pytest.raises(UserError, match=r"data.labeled needs classes, and Unlabeled has none. Leave it out"):
+        Unlabeled(labeled=3).source("train")
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_data_without_classes_has_no_labels_to_tell():
         ({"val_size": 400}, "none would be left to train on"),
         ({"subset": 361}, "data.subset is 361, and there are only 360 training images"),
         ({"per_class": 21}, "data.per_class is 21, and of class `rare` there are only"),
-        ({"labelled": 63}, "data.labelled is 63, 21 of each class, and of class `rare` there are only"),
-        ({"labelled": 31}, "data.labelled is 31, which does not divide by the 3 classes of Numbered. Choose a multip"),
-        ({"labelled": 0}, "data.labelled is 0; it must be at least 1"),
+        ({"labeled": 63}, "data.labeled is 63, 21 of each class, and of class `rare` there are only"),
+        ({"labeled": 31}, "data.labeled is 31, which does not divide by the 3 classes of Numbered. Choose a multip"),
+        ({"labeled": 0}, "data.labeled is 0; it must be at least 1"),
         ({"batch_size": 0}, "data.batch_size is 0; it must be at least 1"),
         ({"size": 0}, "data.size is 0"),
         ({"subset": -5}, "data.subset is -5"),

@@ -23,18 +23,18 @@ def shown(task, images):
     return tasks.make(task, images, DRAW)
 
 
-def test_grey_is_pillows_grey(images):
-    grey = to_uint8(shown("colourise", images))
+def test_gray_is_pillows_gray(images):
+    gray = to_uint8(shown("colorize", images))
     pillow = [np.array(Image.fromarray(x.permute(1, 2, 0).numpy()).convert("L")) for x in to_uint8(images)]
-    assert np.abs(grey[:, 0].numpy().astype(int) - np.stack(pillow)).max() <= 1
-    assert grey.shape == (4, 1, 16, 16)
+    assert np.abs(gray[:, 0].numpy().astype(int) - np.stack(pillow)).max() <= 1
+    assert gray.shape == (4, 1, 16, 16)
 
 
 def test_edges_are_scipys_sobel(images):
-    grey = images[:, :1]
-    slopes = [[ndimage.sobel(x, axis=axis, mode="nearest") / 4 for axis in (0, 1)] for x in grey[:, 0].numpy()]
+    gray = images[:, :1]
+    slopes = [[ndimage.sobel(x, axis=axis, mode="nearest") / 4 for axis in (0, 1)] for x in gray[:, 0].numpy()]
     expected = np.stack([np.hypot(*both) * 2 - 1 for both in slopes])[:, None]
-    assert shown("edges", grey).numpy() == pytest.approx(expected.clip(-1, 1), abs=1 / 127)
+    assert shown("edges", gray).numpy() == pytest.approx(expected.clip(-1, 1), abs=1 / 127)
 
 
 def test_blur_is_scipys_gaussian(images):
@@ -98,8 +98,8 @@ def test_what_is_shown_is_mirrored_with_its_image():
     from genbench.data.loader import TrainLoader
 
     source = Shapes(train_images=64).source("train")
-    batch = next(iter(TrainLoader(source, 16, seed=3, flip=True, task="colourise")))
-    assert torch.equal(batch.source, tasks.make("colourise", batch.image, None))
+    batch = next(iter(TrainLoader(source, 16, seed=3, hflip=True, task="colorize")))
+    assert torch.equal(batch.source, tasks.make("colorize", batch.image, None))
 
 
 def test_a_task_changes_what_the_data_is_of():
@@ -110,7 +110,7 @@ def test_a_task_changes_what_the_data_is_of():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(UserError, match="data.task is colourise, and these images are grey"):
-        Digits(task="colourise")
+    with pytest.raises(UserError, match="data.task is colorize, and these images are gray"):
+        Digits(task="colorize")
     with pytest.raises(UserError, match=r"data.task is super_resolve_4, and 18 pixels a side do not divide by 4"):
         Digits(size=18, task="super_resolve_4")

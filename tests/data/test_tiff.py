@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from genbench.core.errors import UserError
-from genbench.data.pictures import read_picture
+from genbench.data.image_files import read_picture
 from genbench.data.ranges import Range, pixels
 from genbench.data.tiff import upright
 from tests.helpers.image_files import chunk, everything, folder, load, png16, same, stretched, truth

@@ -132,7 +132,7 @@ def test_cifar10_batches_are_read(tmp_path, rng, monkeypatch):
     data = CIFAR10(root=str(tmp_path))
     train_and_validation_hold(data, images, numbers)
     agrees(data, "test", tested, tested_numbers)
-    assert data.flip
+    assert data.hflip
 
 
 def test_cifar100_files_are_read(tmp_path, rng, monkeypatch):
@@ -165,7 +165,7 @@ def test_svhn_matrices_are_read_and_its_ten_is_a_zero(tmp_path, rng, monkeypatch
     data = SVHN(root=str(tmp_path))
     train_and_validation_hold(data, *written["train"])
     agrees(data, "test", *written["test"])
-    assert not data.flip
+    assert not data.hflip
 
 
 def write_stl10(folder, rng, monkeypatch):
@@ -204,7 +204,7 @@ def test_stl10_trains_on_its_unlabeled_images_where_asked(tmp_path, rng, monkeyp
 
 
 def write_celeba(folder, monkeypatch):
-    """12 faces of 178×218, each of one colour with a dark rim above and below the central square."""
+    """12 faces of 178×218, each of one color with a dark rim above and below the central square."""
     faces = folder / "img_align_celeba"
     faces.mkdir(parents=True)
     names = [f"{k:06d}.jpg" for k in range(1, 13)]

@@ -163,7 +163,7 @@ def ordered(judge):
         "collapsed": held_out[:3].repeat_interleave(97, 0)[:290],
         "copies": real[1][100:390],
     }
-    protocol = SMALL.changed(real=10_000, generated=290, kid_subset_size=200, neighbours_images=290, train=10_000)
+    protocol = SMALL.changed(real=10_000, generated=290, kid_subset_size=200, neighbors_images=290, train=10_000)
     return {
         name: values(evaluate(TensorImages(name, images), data, protocol, extractor=judge))
         for name, images in sets.items()
@@ -285,7 +285,7 @@ def test_all_models_of_a_data_set_are_compared_with_the_same_pixels(judge):
     quick = SMALL.changed(metrics=("fid",))
     sets = [
         Digits(),
-        Digits(size=16, subset=40, batch_size=8, flip=True),
+        Digits(size=16, subset=40, batch_size=8, hflip=True),
         Digits(size=64, eval_batch_size=3, channels=3),
         Digits(split_seed=0, download=False, memory="no", workers=0, per_class=3, enlarge=True),
     ]
@@ -300,12 +300,12 @@ def test_all_models_of_a_data_set_are_compared_with_the_same_pixels(judge):
     assert other.protocol["key"] != found[0][1]
 
 
-def test_samples_of_another_size_or_colour_are_brought_to_the_references(judge):
+def test_samples_of_another_size_or_color_are_brought_to_the_references(judge):
     images = Digits().source("test").everything.image[:70]
     quick = SMALL.changed(metrics=("fid",))
     same = evaluate(TensorImages("x", images), Digits(), quick, extractor=judge)
-    colour = evaluate(TensorImages("x", images.repeat(1, 3, 1, 1)), Digits(), quick, extractor=judge)
-    assert_same(values(same), values(colour))
+    color = evaluate(TensorImages("x", images.repeat(1, 3, 1, 1)), Digits(), quick, extractor=judge)
+    assert_same(values(same), values(color))
     given = Giver(DataSpec((1, 32, 32))).give(from_uint8(images))
     assert_same(values(same), values(evaluate(given, Digits(), quick, extractor=judge)))
 
@@ -340,7 +340,7 @@ class Sorted(Digits):
 
 def test_data_that_is_sorted_by_class_is_judged_by_all_its_classes(judge):
     model = Obedient(Digits().spec)
-    protocol = SMALL.changed(real=290, generated=60, neighbours_images=60)
+    protocol = SMALL.changed(real=290, generated=60, neighbors_images=60)
     found = values(evaluate(model, Sorted(), protocol, extractor=judge))
     assert len(torch.cat(model.asked)[:60].unique()) == 10
     assert found["precision-digitsnet"] > 0.5 and found["recall-digitsnet"] > 0.5
@@ -489,11 +489,11 @@ def test_a_likelihood_of_binary_images_is_called_so_and_takes_its_samples(judge)
     found = evaluate(model, data, SMALL, extractor=judge, sampling={"importance_samples": 5})
     assert found.metrics["bits_per_dim"]["value"] == pytest.approx(1, rel=1e-6) and model.asked == 5
     assert found.protocol["pixels"] == "binary" and found.run["sampling"] == {"importance_samples": 5}
-    grey = evaluate(Uniform(Digits().spec), Digits(), SMALL, extractor=judge)
-    assert grey.protocol["pixels"] == "8-bit" and grey.protocol["key"] != found.protocol["key"]
+    gray = evaluate(Uniform(Digits().spec), Digits(), SMALL, extractor=judge)
+    assert gray.protocol["pixels"] == "8-bit" and gray.protocol["key"] != found.protocol["key"]
 
 
-def test_a_likelihood_of_binary_pixels_is_not_taken_of_grey_ones(judge):
+def test_a_likelihood_of_binary_pixels_is_not_taken_of_gray_ones(judge):
     found = evaluate(Coin(Digits().spec), Digits(), SMALL, extractor=judge).metrics["nats"]
     assert found["value"] is None and "of binary pixels" in found["note"] and "of 8-bit pixels" in found["note"]
     assert "--data.binarize static" in found["note"]
@@ -522,14 +522,14 @@ def test_an_accuracy_needs_labels_of_as_many_classes(judge):
     assert note(few, Digits()) == "the model knows 2 classes, and Digits test has 10"
 
 
-def test_samples_of_captions_are_judged_by_the_shape_and_colour_that_was_asked_for(empty_cache):
+def test_samples_of_captions_are_judged_by_the_shape_and_color_that_was_asked_for(empty_cache):
     data = Shapes(target="caption", train_images=10, val_images=10, test_images=60)
     judge = extractors.build("shapesnet")
     protocol = SMALL.changed(real=60, generated=60, metrics=("classes",))
     for amiss in (0, 1):
         record = evaluate(Painter(data.spec).learn(data, amiss), data, protocol, extractor=judge)
-        label, colour = data.source("test").everything.factors[:, :2].int().T
-        right = ((label == label.roll(-amiss)) & (colour == colour.roll(-amiss))).double().mean().item()
+        label, color = data.source("test").everything.factors[:, :2].int().T
+        right = ((label == label.roll(-amiss)) & (color == color.roll(-amiss))).double().mean().item()
         entry = record.metrics["caption_accuracy-shapesnet"]
         assert entry["value"] == pytest.approx(right, abs=0.05) and entry["n"] == 60
         assert entry["track"] == "generation" and not any("class_accuracy" in name for name in record.metrics)

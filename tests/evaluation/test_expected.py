@@ -27,7 +27,7 @@ from genbench.models import (
 )
 
 SMALL = Protocol(
-    "small", split="val", real=12, generated=12, kid_subsets=2, kid_subset_size=4, is_splits=2, neighbours_k=2, train=20
+    "small", split="val", real=12, generated=12, kid_subsets=2, kid_subset_size=4, is_splits=2, neighbors_k=2, train=20
 )
 
 
@@ -94,10 +94,10 @@ def test_the_scores_that_are_foretold_are_those_that_are_given(case):
     agree(make(data.spec), data, SMALL)
 
 
-@pytest.mark.parametrize("changes", [{"real": 1}, {"generated": 1}, {"kid_subset_size": 13}, {"neighbours_k": 12}])
+@pytest.mark.parametrize("changes", [{"real": 1}, {"generated": 1}, {"kid_subset_size": 13}, {"neighbors_k": 12}])
 def test_scores_that_need_more_images_are_foretold_to_be_blank(changes):
     data = digits()
-    few = replace(SMALL, metrics=("fid", "kid", "neighbours", "reconstruction"), **changes)
+    few = replace(SMALL, metrics=("fid", "kid", "neighbors", "reconstruction"), **changes)
     foretold = agree(VAE(data.spec, **GANS), data, few)
     assert any(why is not None and "it needs at least" in why for why in foretold.values())
 
@@ -123,12 +123,12 @@ def test_a_protocol_of_nothing_that_the_model_can_do_is_an_error_at_once():
     data = digits()
     with pytest.raises(UserError, match="DCGAN can do nothing that the protocol small scores"):
         expected(DCGAN(data.spec, **GANS), data, replace(SMALL, metrics=("segmentation",)), None, held(data))
-    with pytest.raises(UserError, match="of binary pixels, and Digits has grey ones"):
+    with pytest.raises(UserError, match="of binary pixels, and Digits has gray ones"):
         expected(VAE(data.spec, **GANS), data, replace(SMALL, pixels="binary"), None, held(data))
 
 
 def test_an_exact_likelihood_is_of_the_pixels_that_the_model_was_trained_on():
-    data = Digits(size=8, fit="crop", val_size=12, binarize="static", enlarge=True)
+    data = Digits(size=8, resize_mode="crop", val_size=12, binarize="static", enlarge=True)
     model = PixelCNN(data.spec, width=2, layers=1, kernel=3)
     for metrics in (("likelihood",), tuple(g for g in GROUPS if g == "likelihood")):
         agree(model, data, replace(SMALL, metrics=metrics))

@@ -162,10 +162,10 @@ def test_only_inceptions_scores_have_plain_names(judge):
     assert [inception.score(name) for name in ("fid", "kid", "is")] == ["fid", "kid", "is"]
 
 
-def test_grey_is_repeated_and_colour_becomes_luminance():
-    grey = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
-    assert torch.equal(in_channels(grey, 3), grey.repeat(1, 3, 1, 1)) and in_channels(grey, 1) is grey
-    assert torch.equal(in_channels(grey.repeat(1, 3, 1, 1), 1), grey)
+def test_gray_is_repeated_and_color_becomes_luminance():
+    gray = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
+    assert torch.equal(in_channels(gray, 3), gray.repeat(1, 3, 1, 1)) and in_channels(gray, 1) is gray
+    assert torch.equal(in_channels(gray.repeat(1, 3, 1, 1), 1), gray)
     white_red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
     assert in_channels(white_red, 1).item() == 76 and in_channels(white_red / 255, 1).item() == pytest.approx(0.299)
 

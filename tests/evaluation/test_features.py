@@ -14,7 +14,7 @@ from genbench.evaluation.images import TensorImages
 from genbench.metrics.frechet import feature_moments
 from tests.helpers.abilities import SMALL, assert_same, untimed
 
-PROTOCOL = SMALL.changed(metrics=("fid", "kid", "neighbours", "memorization"))
+PROTOCOL = SMALL.changed(metrics=("fid", "kid", "neighbors", "memorization"))
 
 
 def noise(count=40):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from genbench.core.errors import UserError
 from genbench.data import Digits, ImageFolder, Shapes
-from genbench.data.pictures import Fit
+from genbench.data.image_files import Fit
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import SplitImages, TensorImages, bring, open_images, pixel_hash
 from tests.helpers.abilities import SMALL, assert_same, untimed
@@ -113,7 +113,7 @@ def broken(folder, what):
             for k in range(700, 760):  # in the compressed pixels
                 data[k] ^= 255
             path.write_bytes(data)
-        case "size" | "colour":
+        case "size" | "color":
             path = written(folder, "folder", images)
             other = random_images(1, 17) if what == "size" else random_images(1, 16, 3)
             (path / "0" / "007.png").write_bytes(png(other[0]))
@@ -174,8 +174,8 @@ class Trap:
         ("pickle in npz", "arr_0.npy in .*odd.npz is a pickle"),
         ("cut", "is not a readable array|is no folder"),
         ("flipped", "is not a readable array"),
-        ("size", "0/007.png is 17×17 grey, and 0/000.png is 16×16 grey. All images must have one size"),
-        ("colour", "0/007.png is 16×16 RGB, and 0/000.png is 16×16 grey"),
+        ("size", "0/007.png is 17×17 gray, and 0/000.png is 16×16 gray. All images must have one size"),
+        ("color", "0/007.png is 16×16 RGB, and 0/000.png is 16×16 gray"),
         ("damaged", "002.png"),
         ("empty", "no image in .*empty. The names of images end in .jpg"),
         ("text", "no image in .*notes"),
@@ -235,13 +235,13 @@ def test_a_folder_of_mixed_sizes_and_colors_is_brought_to_one_as_in_training(tmp
     for k, shape in enumerate([(20, 16, 3), (16, 16), (40, 64, 3)]):
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{k}.png")
     rows = torch.arange(3)
-    with pytest.raises(UserError, match="1.png is 16×16 grey, and .*0.png is 16×20 RGB.*`--size` and `--channels`"):
+    with pytest.raises(UserError, match="1.png is 16×16 gray, and .*0.png is 16×20 RGB.*`--size` and `--channels`"):
         open_images(folder).images(rows)
-    with pytest.raises(UserError, match="1.png is 16×16 grey"):
+    with pytest.raises(UserError, match="1.png is 16×16 gray"):
         open_images(folder).at(size=16).images(rows)
     for channels, fit in ((3, "crop"), (1, "pad")):
-        found = open_images(folder).at(size=16, channels=channels, fit=fit)
-        data = ImageFolder(path=str(folder), size=16, channels=channels, fit=fit, labels=False)
+        found = open_images(folder).at(size=16, channels=channels, resize_mode=fit)
+        data = ImageFolder(path=str(folder), size=16, channels=channels, resize_mode=fit, labels=False)
         split = data.split("train")
         expected = Fit(16, channels, fit)(split.pictures(rows.numpy()), split.name)
         assert found.shape == (channels, 16, 16) and np.array_equal(found.images(rows).numpy(), expected)
@@ -266,9 +266,11 @@ def test_a_covariance_without_its_mean_is_no_set_of_points(tmp_path):
 def test_a_protocol_says_how_files_were_brought_to_one_size(tmp_path, judge):
     a, b = (open_images(written(tmp_path / name, "folder", random_images())) for name in "ab")
     plain = evaluate(a, b, SMALL.changed(metrics=("fid",)), extractor=judge).protocol
-    sized = evaluate(a, b, SMALL.changed(metrics=("fid",), size=8, fit="pad"), extractor=judge).protocol
-    assert sized["reference"]["shape"] == [1, 8, 8] and (sized["size"], sized["fit"]) == (8, "pad")
-    assert "+fit=pad+metrics=fid+size=8" in sized["name"] and "size" not in plain and plain["key"] != sized["key"]
+    sized = evaluate(a, b, SMALL.changed(metrics=("fid",), size=8, resize_mode="pad"), extractor=judge).protocol
+    assert sized["reference"]["shape"] == [1, 8, 8] and (sized["size"], sized["resize_mode"]) == (8, "pad")
+    assert (
+        "+metrics=fid+resize_mode=pad+size=8" in sized["name"] and "size" not in plain and plain["key"] != sized["key"]
+    )
     with pytest.raises(UserError, match="small.size=8 says size of images that are read from files, and here are none"):
         evaluate(None, Digits(), SMALL.changed(size=8), extractor=judge)
 
@@ -312,19 +314,19 @@ def test_the_hash_of_pixels_tells_every_set_from_another():
     assert len(set(hashes)) == 7 and pixel_hash(TensorImages("y", images.clone())) == hashes[0]
 
 
-def test_images_of_the_references_size_and_colour_are_left_as_they_are():
+def test_images_of_the_references_size_and_color_are_left_as_they_are():
     images = torch.from_numpy(random_images(3)).permute(0, 3, 1, 2)
     assert bring(images, (1, 16, 16)) is images
 
 
 def test_other_images_are_brought_to_the_references_as_pillow_does_it():
-    colour = random_images(1, 24, 3)
-    tensor = torch.from_numpy(colour).permute(0, 3, 1, 2)
+    color = random_images(1, 24, 3)
+    tensor = torch.from_numpy(color).permute(0, 3, 1, 2)
     for size in (12, 40):
         for channel, found in enumerate(bring(tensor, (3, size, size))[0]):
-            exact = Image.fromarray(colour[0, :, :, channel].astype(np.float32))  # in bytes it clips between two passes
+            exact = Image.fromarray(color[0, :, :, channel].astype(np.float32))  # in bytes it clips between two passes
             expected = np.asarray(exact.resize((size, size), Image.BICUBIC)).clip(0, 255)
             assert abs(found.numpy() - expected).max() < 0.51
-    grey = np.asarray(Image.fromarray(colour[0]).convert("L")).astype(int)
-    assert abs(bring(tensor, (1, 24, 24))[0, 0].numpy().astype(int) - grey).max() <= 1
+    gray = np.asarray(Image.fromarray(color[0]).convert("L")).astype(int)
+    assert abs(bring(tensor, (1, 24, 24))[0, 0].numpy().astype(int) - gray).max() <= 1
     assert torch.equal(bring(tensor[:, :1], (3, 24, 24)), tensor[:, :1].expand(-1, 3, -1, -1))

@@ -46,8 +46,8 @@ def test_other_weights_do_not_give_plain_names(weights):
     assert judge.name == f"inception-{judge.hash[:8]}" and judge.score("fid") == f"fid-{judge.name}"
 
 
-class InColour(Dataset):
-    """uint8 [3, H, W] each, as torch-fidelity wants them for its Inception: grey ones repeated."""
+class InColor(Dataset):
+    """uint8 [3, H, W] each, as torch-fidelity wants them for its Inception: gray ones repeated."""
 
     def __init__(self, images):
         self.images = images
@@ -76,7 +76,7 @@ def test_scores_are_torch_fidelitys(tmp_path, weights, inception, channels, size
     record = evaluate(*ours, PROTOCOL, extractor=inception)
     # the inception score is of input1
     theirs = torch_fidelity.calculate_metrics(
-        input1=InColour(fake), input2=InColour(real), cuda=False, fid=True, kid=True, isc=True, kid_subsets=6,
+        input1=InColor(fake), input2=InColor(real), cuda=False, fid=True, kid=True, isc=True, kid_subsets=6,
         kid_subset_size=8, isc_splits=3, rng_seed=2020, batch_size=6, save_cpu_ram=True, verbose=False, cache=False,
         feature_extractor_weights_path=str(weights),
     )  # fmt: skip

@@ -7,14 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from genbench.cli.check import PROMISES, Recipe
 from genbench.core.errors import UserError
+from genbench.core.image_grid import POINTS
 from genbench.data import Digits, Grid, Ring
 from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.galleries import Gallery
 from genbench.evaluation.images import TensorImages, open_images
-from genbench.evaluation.pictures import POINTS, Pictures, scatter
 from genbench.metrics.frechet import feature_moments, frechet_distance
+from genbench.testing.contracts import CONTRACT_TESTS
+from genbench.testing.recipe import Recipe
 from tests.helpers.abilities import SMALL, Coder, Density, Giver, values
 
 RING = {"val_images": 300, "train_images": 300, "test_images": 300}
@@ -88,7 +90,7 @@ def test_images_and_points_are_not_mixed(model, data, extractor, message):
 
 
 def test_an_evaluation_leaves_a_plot_of_samples_before_real_points(tmp_path):
-    data, pictures = Ring(**RING), Pictures()
+    data, pictures = Ring(**RING), Gallery()
     points = torch.tensor(Ring.modes)[:3].repeat(100, 1)
     evaluate(Giver(data.spec).give(points), data, SMALL.changed(generated=300), pictures=pictures)
     assert pictures.found["samples"].shape == (min(300, POINTS), 2) and pictures.found.keys() == {"samples"}
@@ -96,26 +98,16 @@ def test_an_evaluation_leaves_a_plot_of_samples_before_real_points(tmp_path):
     image = np.asarray(Image.open(tmp_path / "samples.png")).astype(int)
     assert image.shape == (480, 480, 3)
     blue = (image[:, :, 2] - image[:, :, 0] > 80).sum()
-    grey = ((np.ptp(image, axis=2) == 0) & (abs(image[:, :, 0] - 191) < 5)).sum()
-    assert blue > 20 and grey > 100  # three modes are drawn, and the others show that they are not
+    gray = ((np.ptp(image, axis=2) == 0) & (abs(image[:, :, 0] - 191) < 5)).sum()
+    assert blue > 20 and gray > 100  # three modes are drawn, and the others show that they are not
 
 
-def test_a_plot_has_every_point_in_its_place_and_fixed_axes():
-    point = torch.tensor([[1.0, -0.5]])
-    image = np.asarray(scatter(point.repeat(20, 1))).astype(int)
-    rows, columns = np.nonzero(image[:, :, 2] - image[:, :, 0] > 80)
-    # the square from -1.5 to 1.5 is 0.9 of 480 pixels, from 0.08 and (0.07 from below) on
-    assert columns.mean() == pytest.approx(480 * (0.08 + 0.9 * 2.5 / 3), abs=1.5)
-    assert rows.mean() == pytest.approx(480 * (1 - 0.07 - 0.9 * 1 / 3), abs=1.5)
-    assert np.asarray(scatter(torch.zeros(3, 1))).shape == (480, 480, 3)  # one number: along the axis
-
-
-def test_a_config_of_points_keeps_every_promise(tmp_path):
+def test_a_config_of_points_passes_every_contract_test(tmp_path):
     config = {
         "model": {"class_path": "genbench.models.GAN", "init_args": {"latent_dim": 4, "hidden": [16]}},
         "data": {"class_path": "genbench.data.Ring"},
     }
     path = tmp_path / "ring.yaml"
     path.write_text(json.dumps(config))
-    for promise in PROMISES:
-        promise(Recipe(path), tmp_path / promise.__name__)
+    for contract_test in CONTRACT_TESTS:
+        contract_test(Recipe(path), tmp_path / contract_test.__name__)

@@ -13,8 +13,8 @@ from genbench.metrics.scales import SCALES
 OTHER = {
     "split": "val", "real": 7, "generated": 7, "extractor": "inception", "weights": "raw", "seed": 7,
     "metrics": ("fid",), "block": 7, "kid_subsets": 7, "kid_subset_size": 7, "is_splits": 7, "score_seed": 7,
-    "neighbours_k": 7, "neighbours_images": 7, "train": 7, "pixels": "binary", "filter": "another",
-    "size": 7, "channels": 3, "fit": "pad", "enlarge": True,
+    "neighbors_k": 7, "neighbors_images": 7, "train": 7, "pixels": "binary", "filter": "another",
+    "size": 7, "channels": 3, "resize_mode": "pad", "enlarge": True,
 }  # fmt: skip
 SHIPPED = ("fid10k-test", "fid50k-train", "fid5k-random", "quick")
 
@@ -47,7 +47,7 @@ def test_what_is_resolved_holds_every_setting_as_plain_values():
 
 def test_a_setting_that_older_records_lack_leaves_the_key_as_it_was_unless_it_is_used():
     assert key(Protocol("a")) == "16bce7f76b228064"
-    assert key(Protocol("a", size=32)) == key(Protocol("b", size=32, fit="crop")) != key(Protocol("a"))
+    assert key(Protocol("a", size=32)) == key(Protocol("b", size=32, resize_mode="crop")) != key(Protocol("a"))
 
 
 def test_a_changed_setting_is_in_the_name():
@@ -106,7 +106,7 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path, monkeypatch):
         ("block: true", "block is True; it must be a whole number of at least 1"),
         ("real: 1e4", "real is 10000.0; it must be a whole number"),
         ("train: 0", "train is 0; it must be a whole number of at least 1"),
-        ("neighbours_images: none", "neighbours_images is none; it must be a whole number of at least 1"),
+        ("neighbors_images: none", "neighbors_images is none; it must be a whole number of at least 1"),
         ("seed: -1", "seed is -1; it must be a whole number of at least 0"),
         ("score_seed: x", "score_seed is x; it must be a whole number of at least 0"),
         ("- fid", "holds a list where settings were expected"),

@@ -15,13 +15,10 @@ from genbench.data import Digits, Shapes
 from genbench.evaluation.protocol import Protocol
 
 SMALL = Protocol("small", real=100, generated=70, block=16, kid_subsets=5, kid_subset_size=32, is_splits=2,
-                 neighbours_images=64, train=150)  # fmt: skip
+                 neighbors_images=64, train=150)  # fmt: skip
 
 
 class Untrained(GenerativeModule):
-    players = {"model": ("net",)}
-    averaged = ("net",)
-
     def __init__(self, spec: DataSpec | None = None, **training: Any) -> None:
         super().__init__(spec, **training)
         self.net = nn.Linear(1, 1)

@@ -17,17 +17,14 @@ CAPTIONS = DataSpec((1, 4, 4), "caption", (), ("<pad>", "a", "red", "blue", "sta
 class Toned(GenerativeModule):
     """Pixels of level 10 k for class k, or 10 times the tokens' sum for a caption."""
 
-    players = {"model": ("net",)}
-    averaged = ("net",)
     conditional = True
 
     def __init__(self, spec: DataSpec | None = None, **training: Any) -> None:
         super().__init__(spec, **training)
         self.net = nn.Linear(1, 1)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        with self.turn("model") as turn:
-            turn.minimize(loss=self.net(batch.image.mean((2, 3))).square().mean())
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"loss": self.net(batch.image.mean((2, 3))).square().mean()}
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         level = 10.0 * (condition if condition.ndim == 1 else condition.sum(1))

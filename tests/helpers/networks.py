@@ -9,7 +9,7 @@ def count(net):
 
 def receptive_field(net, x):
     """Height and width of what one output pixel in the middle sees, by its gradient."""
-    # a normalisation over the image shows a little of everything, and a ReLU may show nothing
+    # a normalization over the image shows a little of everything, and a ReLU may show nothing
     for name, layer in list(net.named_modules()):
         if isinstance(layer, (nn.InstanceNorm2d, nn.BatchNorm2d, nn.ReLU, nn.LeakyReLU, nn.Tanh)):
             parent = net.get_submodule(name.rpartition(".")[0])

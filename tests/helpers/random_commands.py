@@ -16,7 +16,7 @@ import genbench.models
 from genbench.cli.trainer import SETTINGS
 from genbench.core.arguments import Bounds, declared
 from genbench.core.units import Images
-from genbench.objectives.game import Game
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 Path = tuple[str, ...]  # ("model", "optimizer", "lr"), without `init_args`
 IN_CLASS = ("model", "data")
@@ -32,18 +32,18 @@ RUNS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "cgan": ("ConditionalGAN", "Digits", {"width": 4, "latent_dim": 4}, DIGITS),
     "cvae": ("ConditionalVAE", "Digits", {"network": "mlp", "hidden": [8], "latent_dim": 4}, DIGITS),
     "sngan": ("SNGAN", "Digits", {"width": 4, "latent_dim": 4, "discriminator_width": 4}, DIGITS | {"size": 32}),
-    "ssgan": (
+    "semi_supervised_gan": (
         "SemiSupervisedGAN", "Digits", {"network": "mlp", "hidden": [8], "latent_dim": 4},
-        DIGITS | {"subset": 200, "labelled": 20},
+        DIGITS | {"subset": 200, "labeled": 20},
     ),
     "autoencoder": ("Autoencoder", "Digits", {"hidden": [8], "latent_dim": 4}, DIGITS),
     "conv_autoencoder": ("ConvAutoencoder", "Digits", {"width": 4, "latent_dim": 4}, DIGITS),
     "denoising": ("DenoisingAutoencoder", "Digits", {"width": 4, "latent_dim": 4}, DIGITS),
-    "vqvae": ("VQVAE", "Digits", {"width": 4, "codes": 8, "dim": 4, "blocks": 1}, DIGITS),
+    "vqvae": ("VQVAE", "Digits", {"width": 4, "num_embeddings": 8, "embedding_dim": 4, "blocks": 1}, DIGITS),
     "pixelcnn": (
         "PixelCNN", "Digits", {"width": 4, "layers": 2, "kernel": 3}, DIGITS | {"size": 8, "binarize": "static"},
     ),
-    "unet": ("UNet", "Shapes", {"width": 4, "depth": 2}, SHAPES | {"task": "colourise"}),
+    "unet": ("UNet", "Shapes", {"width": 4, "depth": 2}, SHAPES | {"task": "colorize"}),
     "pix2pix": (
         "Pix2Pix", "Shapes", {"width": 4, "depth": 3, "discriminator_width": 4, "patch_layers": 1},
         SHAPES | {"task": "edges"},
@@ -67,9 +67,9 @@ AROUND = {
 }
 # arguments that are drawn by hand, or not at all: they fetch, compile, or start other processes
 APART = {
-    "spec", "optimizer", "optimizers", "schedule", "schedules", "game", "root", "download", "path", "autoencoder",
-    "size", "range", "window", "subset", "compile", "monitor", "protocol", "extractor", "workers", "memory", "mode",
-    "transforms",
+    "spec", "optimizer", "optimizers", "schedule", "schedules", "adversarial", "root", "download", "path",
+    "autoencoder", "size", "range", "window", "subset", "compile", "monitor", "protocol", "extractor", "workers",
+    "memory", "mode", "transforms",
 }  # fmt: skip
 OPTIMIZERS = {
     "torch.optim.Adam": ("lr", "betas", "weight_decay", "eps"),
@@ -161,23 +161,24 @@ def pool(run: str) -> dict[Path, st.SearchStrategy[Any]]:
     for name, cls in SETTINGS.items():
         found |= of_class(name, cls)
     share = st.sampled_from([0.0, 0.25, 0.5, 10, 40])
-    for player in ("optimizer", *(f"optimizers.{name}" for name in model.players)):
+    players = model.players if isinstance(model.players, dict) else ("train",)
+    for player in ("optimizer", *(f"optimizers.{name}" for name in players)):
         at = ("model", *player.split("."))
         found |= {
             (*at, "lr"): st.sampled_from([1e-5, 3e-4, 2e-3, 0.05]), (*at, "weight_decay"): numbers(0, 0.5),
             (*at, "betas"): st.lists(numbers(0, 0.99), min_size=2, max_size=2),
         }  # fmt: skip
-    for player in ("schedule", *(f"schedules.{name}" for name in model.players)):
+    for player in ("schedule", *(f"schedules.{name}" for name in players)):
         at = ("model", *player.split("."))
         found |= {
             (*at, "warmup"): share, (*at, "decay_from"): st.sampled_from([0.5, 0.75, 45]),
             (*at, "final"): numbers(0, 1), (*at, "decay"): st.sampled_from(["linear", "cosine"]),
         }  # fmt: skip
-    if "game" in declared(model):
+    if "adversarial" in declared(model):
         objectives = st.sampled_from(["non_saturating", "minimax", "hinge", "least_squares", "wasserstein"])
-        found |= {("model", *path): values for path, values in of_class("game", Game).items()}
-        found[("model", "game", "objective")] = objectives
-        found[("model", "game", "augment")] = st.lists(
+        found |= {("model", *path): values for path, values in of_class("adversarial", AdversarialSettings).items()}
+        found[("model", "adversarial", "objective")] = objectives
+        found[("model", "adversarial", "augment")] = st.lists(
             st.sampled_from(["translation", "cutout", "affine"]), max_size=2, unique=True
         )
     if data is not genbench.data.Ring:
@@ -222,7 +223,7 @@ def scalar(draw: Any, path: Path, value: Any) -> str:
 
 
 ADDED = (("max_images",), ("name",))
-IMAGES = ("max_images", "every_images", "patience_images", "halflife", "kl_warmup", "revive_every", "keep_every")
+IMAGES = ("max_images", "every_images", "patience_images", "halflife", "kl_warmup", "restart_dead_codes", "keep_every")
 
 
 def flow(value: Any) -> str:
@@ -402,7 +403,7 @@ BROKEN = (
     b"trainer: {callbacks: [{class_path: x.Y}]}", b"!!python/object:os.system {}", b"\x00", b"a: 1\n---\nb: 2",
     b"model: {optimizer: 3}", b"model: {optimizers: {vae: 3}}", b"model: {schedule: [1]}", b"null: 3", b"true: 1",
     b"max_images: {a: 1}", b"name: [a]", b"model: null", b"data: {init_args: {size: null}, class_path: null}",
-    b"model: {init_args: {game: 3}}", b"<<: 3", b"model: {<<: {width: 3}}", b"ema.halflife.x: 3", b".a: 3",
+    b"model: {init_args: {adversarial: 3}}", b"<<: 3", b"model: {<<: {width: 3}}", b"ema.halflife.x: 3", b".a: 3",
     b"trainer: {logger: {class_path: 3}}", b"model+: {a: 1}", b"ema: {halflife+: 3}", b"data: {class_path: Digits.}",
 )  # fmt: skip
 CLASSES = (

@@ -13,9 +13,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 
 def write_weights(path: Path, seed: int = 0) -> Path:
-    """Weights at random, batch normalisation fitted to noise images, features of the size that trained ones have.
+    """Weights at random, batch normalization fitted to noise images, features of the size that trained ones have.
 
-    Normalised values are shifted by 1.5 standard deviations. Without the shift half of all units stand at the kink of
+    Normalized values are shifted by 1.5 standard deviations. Without the shift half of all units stand at the kink of
     their ReLU, and such a network magnifies the rounding of float32, in any memory format alike, from 3e-7 to 2e-5.
     """
     empty = io.BytesIO()

@@ -17,7 +17,7 @@ from genbench.leaderboard.record import Record, write
 from tests.helpers.records import many
 
 REAL = Path(__file__).parents[2] / "benchmarks" / "records"
-SHEETS = {"samples": (8, 8), "neighbours": (6, 8), "reconstructions": (8, 8)}  # columns and rows
+SHEETS = {"samples": (8, 8), "neighbors": (6, 8), "reconstructions": (8, 8)}  # columns and rows
 
 
 def leave(
@@ -87,6 +87,6 @@ def fill(runs: Path, models: int, seeds: int, *, rows: int = 300, channels: int 
             record.model["arguments"] = real["model"]["arguments"]
         new = record.run is not None and record.run["name"] not in names
         names |= {record.run["name"]} if record.run else set()
-        kinds = tuple(SHEETS) if "mse" in record.metrics else ("samples", "neighbours")
+        kinds = tuple(SHEETS) if "mse" in record.metrics else ("samples", "neighbors")
         leave(record, runs, curve=rows if new else 0, kinds=kinds if record.run else ("samples",), channels=channels)
     return len(names)

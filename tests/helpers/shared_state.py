@@ -19,9 +19,9 @@ class Reduced(VAE):
         super().__init__(spec, width=4, latent_dim=4, **training)
         self.register_buffer("brightness", torch.zeros(()))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        super().training_step(batch, batch_idx)
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         self.brightness.lerp_(self.of_all(batch.image.mean()), 0.1)
+        return super().training_step(batch, batch_idx)
 
     def of_all(self, value: Tensor) -> Tensor:
         return ranks.mean(value)
@@ -37,9 +37,9 @@ class Exempted(Drifting):
 
 
 class Astray(Reduced):
-    """Takes a gradient past its turn."""
+    """Changes a weight by its share of the batch, outside of the optimizer's step."""
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        super().training_step(batch, batch_idx)
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         with torch.no_grad():
             self.encoder[0].bias += 1e-3 * batch.image.mean()
+        return super().training_step(batch, batch_idx)

@@ -51,6 +51,29 @@ class Each(Callback):
         setattr(self, hook, lambda trainer, module, *_: self.values.append(look(trainer, module)))
 
 
+class Turns:
+    """In place of a module's `turn`: keeps the loss terms of each player, and takes no step."""
+
+    def __init__(self) -> None:
+        self.terms: dict[str, dict[str, torch.Tensor]] = {}
+
+    def __call__(self, player: str) -> Turns:
+        self.player = player
+        return self
+
+    def __enter__(self) -> Turns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def minimize(self, **terms: torch.Tensor) -> None:
+        self.terms[self.player] = terms
+
+    def log(self, **_: torch.Tensor) -> None:
+        pass
+
+
 def run(
     module: GenerativeModule,
     images: int,

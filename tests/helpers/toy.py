@@ -14,16 +14,16 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.data.loader import MemorySource, TrainLoader
 from genbench.objectives.adversarial import r1_penalty
-from genbench.objectives.game import Game
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
 SPEC = DataSpec((1, 4, 4))
 
 
 class ToyGAN(GenerativeModule):
-    """A fully connected GAN without batch normalisation."""
+    """A fully connected GAN without batch normalization."""
 
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
-    averaged = ("generator",)
+    ema = ("generator",)
 
     def __init__(self, spec: DataSpec | None = None, r1_gamma: float = 0.0, poison: int = -1, **training: Any) -> None:
         super().__init__(spec, **training)
@@ -32,38 +32,36 @@ class ToyGAN(GenerativeModule):
             nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4))
         )
         self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1))
-        self.game = Game()
+        self.adversarial = AdversarialSettings()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         fake = self.generator(self.draw(torch.randn, len(batch), 3).to(self.dtype))
         with self.turn("discriminator") as turn:
-            terms = self.game.discriminator(self.discriminator(batch.image), self.discriminator(fake.detach()))
+            terms = self.adversarial.discriminator_loss(
+                self.discriminator(batch.image), self.discriminator(fake.detach())
+            )
             if self.r1_gamma:
                 terms["r1"] = self.r1_gamma * r1_penalty(self.discriminator, batch.image)
             if 0 <= self.poison < self.images_seen:
                 terms["real"] = terms["real"] * float("nan")
             turn.minimize(**terms)
         with self.turn("generator") as turn:
-            turn.minimize(**self.game.generator(self.discriminator(fake)))
+            turn.minimize(**self.adversarial.generator_loss(self.discriminator(fake)))
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         return self.generator(per_seed(torch.randn, seeds, (3,)).to(self.dtype))
 
 
 class ToyAutoencoder(GenerativeModule):
-    """One player, one linear layer each way."""
-
-    players = {"autoencoder": ("encoder", "decoder")}
-    averaged = ("encoder", "decoder")
+    """One optimizer, one linear layer each way."""
 
     def __init__(self, spec: DataSpec | None = None, **training: Any) -> None:
         super().__init__(spec, **training)
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
         self.decoder = nn.Sequential(nn.Linear(4, 16), nn.Unflatten(1, (1, 4, 4)))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        with self.turn("autoencoder") as turn:
-            turn.minimize(mse=(self.decoder(self.encoder(batch.image)) - batch.image).square().mean())
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"mse": (self.decoder(self.encoder(batch.image)) - batch.image).square().mean()}
 
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder(x))

@@ -10,8 +10,11 @@ import scipy.stats
 from scipy.special import expit, logit
 
 from genbench.core.errors import UserError
-from genbench.leaderboard.board import boards, difference, interval, rank, t_quantile
-from genbench.leaderboard.formats import columns, heading, notes, with_namesakes
+from genbench.leaderboard.board import boards, rank
+from genbench.leaderboard.columns import columns
+from genbench.leaderboard.differences import difference
+from genbench.leaderboard.formats import heading, notes, with_namesakes
+from genbench.leaderboard.intervals import interval, t_quantile
 from tests.helpers.records import entry, many, protocol, record
 
 
@@ -163,7 +166,7 @@ def test_images_stand_among_models():
         ),
         ({"images": 50000}, r"images \(10,000, 50,000\)"),
         ({"extractor": {"name": "inception", "hash": "e0" * 8}}, r"differ in extractor.name \(mnistnet, inception\)\."),
-        ({"pixels": {"crop": "centre"}}, r"pixels.crop \(nothing, centre\)"),
+        ({"pixels": {"crop": "center"}}, r"pixels.crop \(nothing, center\)"),
     ],
 )
 def test_rows_of_different_protocols_are_refused_with_what_differs(other, message):

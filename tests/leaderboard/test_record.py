@@ -162,7 +162,7 @@ def test_whatever_stands_in_a_records_place_it_is_refused_or_every_table_shows_i
     from genbench.leaderboard import formats
     from genbench.leaderboard.board import boards
     from genbench.report.rows import Rows
-    from genbench.report.runs import runs
+    from genbench.report.run_pages import runs
     from genbench.report.tables import table
 
     segments = [{"from": 0, "to": 9, "changed": {}}, {"from": 9, "to": None, "changed": {"lr": [1, 2]}}]

@@ -36,7 +36,7 @@ def features(n, decades=0.0, dims=D):
 
 
 def from_factors(x, y):
-    """|mu1 - mu2|² + Tr sigma1 + Tr sigma2 - 2 |X Yᵀ|_*, of centred and scaled features: no covariance, no root."""
+    """|mu1 - mu2|² + Tr sigma1 + Tr sigma2 - 2 |X Yᵀ|_*, of centerd and scaled features: no covariance, no root."""
     (mu1, a), (mu2, b) = ((z.mean(0), (z - z.mean(0)) / (len(z) - 1) ** 0.5) for z in (x, y))
     nuclear = torch.linalg.svdvals(a @ b.T).sum()
     return ((mu1 - mu2).square().sum() + a.square().sum() + b.square().sum() - 2 * nuclear).item()

@@ -1,4 +1,4 @@
-"""Distances to training images against scikit-learn's neighbours; copies are caught."""
+"""Distances to training images against scikit-learn's neighbors; copies are caught."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def sets(*sizes, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("sizes", [(60, 100, 40), (101, 50, 33), (1, 2, 1)])
-def test_it_is_that_of_scikit_learns_neighbours(sizes):
+def test_it_is_that_of_scikit_learns_neighbors(sizes):
     fake, train, held_out = sets(*sizes)
     assert memorization(fake, train, held_out, block=16) == pytest.approx(
         scikit_learns(fake.numpy(), train.numpy(), held_out.numpy())

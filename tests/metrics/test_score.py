@@ -21,7 +21,7 @@ from genbench.metrics.kernel import KernelDistance, kernel_distance
 from genbench.metrics.likelihood import BitsPerDim, bits_per_dim
 from genbench.metrics.memorization import Memorization, memorization
 from genbench.metrics.mixture import MixtureStatistics, mixture_statistics
-from genbench.metrics.neighbours import NeighbourScores, neighbour_scores
+from genbench.metrics.neighbors import NeighborScores, neighbor_scores
 from genbench.metrics.reconstruction import ImageSimilarity, mse, psnr, ssim
 from genbench.metrics.scales import SCALES
 from genbench.metrics.score import Score
@@ -54,8 +54,8 @@ def case(name: str) -> Case:
             return Case(KernelDistance, both, kernel_distance(fake, real, 5, 20), {"subsets": 5, "subset_size": 20})
         case "is":
             return Case(InceptionScore, [((logits,), {})], inception_score(logits, 3), {"splits": 3})
-        case "neighbours":
-            return Case(NeighbourScores, both, neighbour_scores(real, fake))
+        case "neighbors":
+            return Case(NeighborScores, both, neighbor_scores(real, fake))
         case "memorization":
             sets = [((z,), {"which": which}) for z, which in ((fake, "fake"), (real, "train"), (other, "held_out"))]
             return Case(Memorization, sets, memorization(fake, real, other))
@@ -84,7 +84,7 @@ NAMES = [
     "fid",
     "kid",
     "is",
-    "neighbours",
+    "neighbors",
     "memorization",
     "class statistics",
     "mixture statistics",
@@ -178,5 +178,5 @@ def test_direction_and_bounds_are_those_of_the_name():
 
 def test_scores_of_several_directions_have_none():
     assert ImageSimilarity.higher_is_better is None
-    assert NeighbourScores.higher_is_better is True and Segmentation.higher_is_better is True
+    assert NeighborScores.higher_is_better is True and Segmentation.higher_is_better is True
     assert (Segmentation.plot_lower_bound, Segmentation.plot_upper_bound) == (0, 1)

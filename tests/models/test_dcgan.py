@@ -79,7 +79,7 @@ def test_training_equals_the_loop_of_the_tutorials():
 
 
 def test_a_turn_leaves_the_other_players_gradients_and_weights_untouched():
-    module = small(game={"r1": 1.0})
+    module = small(adversarial={"r1": 1.0})
     nets = {name: getattr(module, name) for name in module.players}
     original, checked = module.turn, []
 
@@ -117,7 +117,7 @@ def test_one_pass_of_the_generator_serves_both_turns():
 def test_the_penalty_is_a_term_of_the_discriminator_only_where_it_is_asked_for():
     for gamma, expected in [(0.0, {"real", "fake"}), (10.0, {"real", "fake", "r1"})]:
         terms = Each("on_train_batch_end", lambda trainer, module: module.read_terms())
-        run(small(game={"r1": gamma}), images=8, callbacks=[terms])
+        run(small(adversarial={"r1": gamma}), images=8, callbacks=[terms])
         costs = {n.split("/")[1] for n in terms.values[0] if n.startswith("discriminator/")}
         assert costs - {"d_real", "d_fake", "real_accuracy", "fake_accuracy"} == expected
 
@@ -132,7 +132,7 @@ def test_samples_are_images_in_range(channels):
 def test_a_seed_is_the_same_image_at_any_batch_size_and_order():
     module, seen = small().eval().requires_grad_(False), []
     for parameter in module.generator.parameters():
-        parameter.mul_(8)  # images of an untrained generator are all but the same grey
+        parameter.mul_(8)  # images of an untrained generator are all but the same gray
     module.generator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
     seeds = torch.tensor([3, 2**40, 0, 17, 5])
     together = module.sample(seeds)

@@ -11,17 +11,17 @@ from genbench.core.errors import UserError
 from genbench.core.noise import Draws
 from genbench.models import DCGAN, GAN, SNGAN, ConditionalGAN, SemiSupervisedGAN, TextConditionalGAN
 from genbench.models.conditional_gan import Auxiliary, Concatenation, Projection
-from genbench.models.semi_supervised_gan import UnitRows, is_real
+from genbench.models.semi_supervised_gan import UnitRows, real_logit
 from genbench.models.text_conditional_gan import Judge, TextEncoder, _mismatched
 from genbench.objectives.augment import AUGMENTATIONS
-from tests.helpers.small import RandomImages, run
+from tests.helpers.small import RandomImages, Turns, run
 
 LABELS = DataSpec((1, 16, 16), "label", ("zero", "one", "two"))
 CAPTIONS = DataSpec((3, 16, 16), "caption", (), ("<pad>", "a", "red", "blue", "circle"))
 
 
 @pytest.mark.parametrize("model", [ConditionalGAN, SemiSupervisedGAN])
-def test_labels_asked_of_an_unlabelled_set_are_refused(model):
+def test_labels_asked_of_an_unlabeled_set_are_refused(model):
     with pytest.raises(UserError, match=r"this data has none.*--data.target label"):
         model(DataSpec((3, 16, 16), "caption", (), ("<pad>", "a")))
 
@@ -111,13 +111,13 @@ def test_conditional_samples_of_one_seed_differ_by_label():
     assert len(images.flatten(1).unique(dim=0)) == 3
 
 
-def test_k_plus_one_classes_are_a_discriminator_of_their_normaliser():
+def test_k_plus_one_classes_are_a_discriminator_of_their_normalizer():
     # with a logit of 0 for class K + 1 the softmax gives 1 - p(K + 1 | x) = Z / (Z + 1)
     logits = 3 * torch.randn(9, 4, dtype=torch.float64)
     softmax = torch.cat([logits, torch.zeros(9, 1, dtype=torch.float64)], 1).softmax(1)
-    torch.testing.assert_close(is_real(logits).sigmoid(), 1 - softmax[:, -1])
-    # and the game's terms are the cross-entropies of section 5
-    expected = cross_entropy(is_real(logits), torch.ones(9, dtype=torch.float64))
+    torch.testing.assert_close(real_logit(logits).sigmoid(), 1 - softmax[:, -1])
+    # and the adversarial terms are the cross-entropies of section 5
+    expected = cross_entropy(real_logit(logits), torch.ones(9, dtype=torch.float64))
     torch.testing.assert_close(-(1 - softmax[:, -1]).log().mean(), expected)
 
 
@@ -153,11 +153,11 @@ def test_weights_of_any_length_make_the_same_layer_of_the_papers_network():
 
 
 @pytest.fixture
-def labelled(monkeypatch):
+def labeled(monkeypatch):
     monkeypatch.setattr(RandomImages, "targets", {"label": torch.arange(64) % 3})
 
 
-def test_labels_alone_leave_the_generator_where_it_is(labelled):
+def test_labels_alone_leave_the_generator_where_it_is(labeled):
     module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, unsupervised=0)
     before = [p.clone() for p in module.generator.parameters()]
     run(module, images=16)
@@ -166,7 +166,7 @@ def test_labels_alone_leave_the_generator_where_it_is(labelled):
 
 
 @pytest.mark.parametrize("consistency", [0.0, 1.0])
-def test_labelled_images_are_transformed_and_real_ones_once_more_for_consistency(consistency, labelled, monkeypatch):
+def test_labeled_images_are_transformed_and_real_ones_once_more_for_consistency(consistency, labeled, monkeypatch):
     # a transform that paints them black, seen by what the network is given
     monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: torch.full_like(x, -1))
     settings = {"network": "mlp", "hidden": [8], "latent_dim": 4, "transforms": ["cutout"], "consistency": consistency}
@@ -174,22 +174,19 @@ def test_labelled_images_are_transformed_and_real_ones_once_more_for_consistency
     shown = []
     module.discriminator.register_forward_pre_hook(lambda _, args: shown.append(args[0].detach()))
     run(module, images=8)
-    black = [bool((part == -1).all()) for part in shown[0].split(8)]  # labelled, real, generated, and transformed
+    black = [bool((part == -1).all()) for part in shown[0].split(8)]  # labeled, real, generated, and transformed
     assert black == [True, False, False, True][: 4 if consistency else 3]
 
 
 def test_consistency_is_the_cross_entropy_from_an_images_classes_to_those_of_its_transform(monkeypatch):
     monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: x.flip(3))
     module = SemiSupervisedGAN(LABELS, network="mlp", hidden=[8], latent_dim=4, transforms=["cutout"], consistency=1.0)
-    given = []
-    monkeypatch.setattr(
-        module.game, "play", lambda _, generate, judge, fool: given.append(judge(lambda x: x, generate()))
-    )
+    module.turn = turns = Turns()
     x = torch.randn(8, 1, 16, 16)
     module.eval()
     module.training_step(Batch(x, label=torch.arange(8) % 3), 0)
     wanted, found = module.classify(x).softmax(1), module.classify(x.flip(3)).log_softmax(1)
-    torch.testing.assert_close(given[0][0]["consistency"], -(wanted * found).sum(1).mean())
+    torch.testing.assert_close(turns.terms["discriminator"]["consistency"], -(wanted * found).sum(1).mean())
 
 
 def test_a_caption_has_a_mismatch_in_its_batch():
@@ -236,38 +233,38 @@ def test_the_verdict_on_a_pair_is_a_sum_over_features_of_text_and_image():
 
 
 def test_five_critic_steps_to_one_of_the_generator():
-    game = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
-    module = DCGAN(DataSpec((1, 16, 16)), width=4, latent_dim=4, game=game)
+    adversarial = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
+    module = DCGAN(DataSpec((1, 16, 16)), width=4, latent_dim=4, adversarial=adversarial)
     run(module, images=8 * 11)
     assert module.updates == {"generator": 2, "discriminator": 11}
     assert all(p.abs().max() <= 0.01 for p in module.discriminator.parameters())
 
 
 def test_two_generator_steps_to_one_of_the_discriminator():
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game={"generator_steps": 2})
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial={"generator_steps": 2})
     run(module, images=8 * 3)
     assert module.updates == {"generator": 6, "discriminator": 3}
 
 
 def test_accumulation_refuses_several_turns_of_one_player_on_a_batch():
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game={"generator_steps": 2}, accumulate=2)
-    with pytest.raises(UserError, match=r"the generator takes several turns on one batch.*game.generator_steps"):
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial={"generator_steps": 2}, accumulate=2)
+    with pytest.raises(UserError, match=r"the generator takes several turns on one batch.*adversarial.generator_steps"):
         run(module, images=16)
 
 
 @pytest.mark.parametrize(
-    "game",
+    "adversarial",
     [
         {"objective": "minimax", "smoothing": 0.9},
         {"objective": "least_squares", "instance_noise": 0.1},
         {"objective": "hinge", "spectral_norm": True},
         {"objective": "wasserstein", "gradient_penalty": 10},
-        {"objective": "non_saturating", "r1": 1, "augment": ["colour", "translation", "cutout"]},
+        {"objective": "non_saturating", "r1": 1, "augment": ["color", "translation", "cutout"]},
     ],
-    ids=lambda game: game["objective"],
+    ids=lambda adversarial: adversarial["objective"],
 )
-def test_every_objective_and_penalty_trains_a_model(game):
-    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, game=game)
+def test_every_objective_and_penalty_trains_a_model(adversarial):
+    module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial=adversarial)
     # of a linear cost the output's bias has no gradient: real and fake images pull it alike
     weights = [p for p in module.parameters() if p.numel() > 1]
     before = [p.clone() for p in weights]

@@ -32,7 +32,7 @@ def test_a_mixture_makes_an_autoencoder_able_to_sample_and_holds_all_of_it(tmp_p
 
 
 def test_a_mixture_says_what_it_is_to_be_built_on(tmp_path):
-    part = VQVAE(SPEC, codes=4, dim=3, width=8, blocks=1)
+    part = VQVAE(SPEC, num_embeddings=4, embedding_dim=3, width=8, blocks=1)
     run(part, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path)
     with pytest.raises(UserError, match="density of codes that are vectors, and VQVAE has none"):
         LatentMixture(SPEC, autoencoder=str(next(tmp_path.rglob("last.ckpt"))))

@@ -41,25 +41,25 @@ def test_a_likelihood_over_classes_is_the_mean_of_theirs():
 
 
 def test_pixels_are_binary_where_the_data_is_and_of_256_levels_else():
-    grey = small(DataSpec((3, 4, 4)))
-    assert (small().values, small().pixels, grey.values, grey.pixels) == (2, "binary", 256, "8-bit")
+    gray = small(DataSpec((3, 4, 4)))
+    assert (small().values, small().pixels, gray.values, gray.pixels) == (2, "binary", 256, "8-bit")
     x = torch.arange(256).view(4, 1, 8, 8) / 127.5 - 1
-    assert torch.equal(grey.levels(x).flatten(), torch.arange(256))
+    assert torch.equal(gray.levels(x).flatten(), torch.arange(256))
     assert small().sample(torch.arange(3)).unique().tolist() == [-1, 1]
-    images = grey.sample(torch.arange(2))
+    images = gray.sample(torch.arange(2))
     assert images.shape == (2, 3, 4, 4)
-    torch.testing.assert_close(grey.levels(images) / 127.5 - 1, images)
+    torch.testing.assert_close(gray.levels(images) / 127.5 - 1, images)
 
 
 def test_training_lowers_the_cost_to_what_the_images_hold(monkeypatch):
     module = small(DataSpec((1, 4, 4), binary=True), width=16, optimizer={"lr": 0.01}).train()
     run(module, images=1600)
     images = from_uint8(RandomImages(module.spec).train.everything.image)
-    assert -module.eval().log_likelihood(images).mean().item() < 16 * math.log(2) - 1  # forty images can be learnt
+    assert -module.eval().log_likelihood(images).mean().item() < 16 * math.log(2) - 1  # forty images can be learned
 
 
-def test_grey_images_have_no_likelihood_under_a_model_of_black_and_white():
-    with pytest.raises(UserError, match=r"black and white pixels, and these images have grey ones.*--data.binarize"):
+def test_gray_images_have_no_likelihood_under_a_model_of_black_and_white():
+    with pytest.raises(UserError, match=r"black and white pixels, and these images have gray ones.*--data.binarize"):
         small().log_likelihood(torch.zeros(2, 1, 2, 2))
 
 

@@ -10,9 +10,9 @@ from genbench.core.optim import LinearDecay
 from genbench.data import Shapes, UnpairedFolder
 from genbench.evaluation import protocol
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.pictures import Pictures
+from genbench.evaluation.galleries import Gallery
 from genbench.models import CycleGAN, Pix2Pix
-from tests.helpers.small import SGD, run
+from tests.helpers.small import SGD, Turns, run
 
 PAIRS = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
 DOMAINS = DataSpec((3, 16, 16), "domain", source=(3, 16, 16))
@@ -26,44 +26,18 @@ def cyclegan(spec=DOMAINS, **more):
     return CycleGAN(spec, **{"width": 2, "blocks": 1, "discriminator_width": 4, "patch_layers": 1} | more)
 
 
-class Game:
-    """Stands in for a trainer: takes the terms of each player's turn, and the gradient that they give."""
-
-    def __init__(self, model):
-        self.terms, self.model = {}, model
-        model.turn = self
-        model.draw = lambda kind, *shape: kind(*shape)
-
-    def __call__(self, player):
-        self.player = player
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def minimize(self, **terms):
-        self.terms[self.player] = terms
-
-    def log(self, **_):
-        pass
-
-
 def test_pix2pix_pays_for_pixels_and_for_patches_that_are_told_apart():
     torch.manual_seed(0)
     model, batch = pix2pix(dropout=0.0, l1=100.0), Batch(torch.rand(4, 3, 16, 16), source=torch.rand(4, 1, 16, 16))
-    game = Game(model)
-    model.updates = {"generator": 0, "discriminator": 0}
+    model.turn, model.draw = (turns := Turns()), lambda kind, *shape: kind(*shape)
     model.training_step(batch, 0)
     made = model.generator(batch.source, lambda *s: torch.ones(1, *s))
     logits = [model.discriminator(torch.cat([batch.source, x], 1)) for x in (batch.image, made)]
     # equations 1 and 3 of the paper, with the generator's log D
-    terms = game.terms["discriminator"]
+    terms = turns.terms["discriminator"]
     assert terms["real"].item() == pytest.approx(-logits[0].sigmoid().log().mean().item(), rel=1e-4)
     assert terms["fake"].item() == pytest.approx(-(1 - logits[1].sigmoid()).log().mean().item(), rel=1e-4)
-    terms = game.terms["generator"]
+    terms = turns.terms["generator"]
     assert terms["adversarial"].item() == pytest.approx(-logits[1].sigmoid().log().mean().item(), rel=1e-4)
     assert terms["l1"].item() == pytest.approx(100 * (made - batch.image).abs().mean().item(), rel=1e-4)
 
@@ -72,21 +46,21 @@ def test_cyclegan_pays_for_the_game_for_the_way_back_and_for_what_it_should_leav
     torch.manual_seed(0)
     model = cyclegan(pool=0)
     a, b = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
-    game = Game(model)
+    model.turn, model.draw = (turns := Turns()), lambda kind, *shape: kind(*shape)
     model.training_step(Batch(b, source=a), 0)
-    made_b, made_a = model.to_b(a), model.to_a(b)
+    made_b, made_a = model.G_AB(a), model.G_BA(b)
 
     def l1(x, y):
         return (x - y).abs().mean().item()
 
-    terms = {name: term.item() for name, term in game.terms["generator"].items()}
-    made = ((model.judge_b, made_b), (model.judge_a, made_a))
+    terms = {name: term.item() for name, term in turns.terms["generator"].items()}
+    made = ((model.D_B, made_b), (model.D_A, made_a))
     wanted = sum((1 - judge(x)).square().mean().item() for judge, x in made)
     assert terms["adversarial"] == pytest.approx(wanted, rel=1e-4)  # section 4, "E(D(G(x)) - 1)²"
-    assert terms["cycle"] == pytest.approx(10 * (l1(model.to_a(made_b), a) + l1(model.to_b(made_a), b)), rel=1e-4)
-    assert terms["identity"] == pytest.approx(5 * (l1(model.to_b(b), b) + l1(model.to_a(a), a)), rel=1e-4)
-    terms = {name: term.item() for name, term in game.terms["discriminator"].items()}
-    pairs = ((model.judge_b, b, made_b), (model.judge_a, a, made_a))
+    assert terms["cycle"] == pytest.approx(10 * (l1(model.G_BA(made_b), a) + l1(model.G_AB(made_a), b)), rel=1e-4)
+    assert terms["identity"] == pytest.approx(5 * (l1(model.G_AB(b), b) + l1(model.G_BA(a), a)), rel=1e-4)
+    terms = {name: term.item() for name, term in turns.terms["discriminator"].items()}
+    pairs = ((model.D_B, b, made_b), (model.D_A, a, made_a))
     assert terms["real"] == pytest.approx(sum((1 - j(x)).square().mean().item() / 2 for j, x, _ in pairs), rel=1e-4)
     assert terms["fake"] == pytest.approx(sum(j(x).square().mean().item() / 2 for j, _, x in pairs), rel=1e-4)
 
@@ -94,17 +68,17 @@ def test_cyclegan_pays_for_the_game_for_the_way_back_and_for_what_it_should_leav
 def test_a_discriminator_is_shown_past_images_of_its_own_domain():
     torch.manual_seed(0)
     model, seen = cyclegan(pool=1), {"b": [], "a": []}
-    game = Game(model)
-    model.judge_b.register_forward_pre_hook(lambda module, given: seen["b"].append(given[0].detach()))
-    model.judge_a.register_forward_pre_hook(lambda module, given: seen["a"].append(given[0].detach()))
+    model.turn, model.draw = (turns := Turns()), lambda kind, *shape: kind(*shape)
+    model.D_B.register_forward_pre_hook(lambda module, given: seen["b"].append(given[0].detach()))
+    model.D_A.register_forward_pre_hook(lambda module, given: seen["a"].append(given[0].detach()))
     made = {"b": [], "a": []}
     for _ in range(12):
         a, b = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
         with torch.no_grad():
-            made["b"].append(model.to_b(a))
-            made["a"].append(model.to_a(b))
+            made["b"].append(model.G_AB(a))
+            made["a"].append(model.G_BA(b))
         model.training_step(Batch(b, source=a), 0)
-    assert game.terms
+    assert turns.terms
     for domain in "ab":
         shown = seen[domain][2::3]  # after the generator's turn the real image, and then the one of the pool
         ages = [next(k - j for j in range(k, -1, -1) if torch.allclose(shown[k], made[domain][j])) for k in range(12)]
@@ -120,7 +94,7 @@ def test_neither_samples_and_a_seed_draws_the_dropout():
     both = cyclegan().eval()
     assert both.domains == ("A", "B") and both.stride == 4
     x = torch.rand(1, 3, 16, 20)
-    assert torch.equal(both.translate(x, to="A"), both.to_a(x)) and torch.equal(both.translate(x), both.to_b(x))
+    assert torch.equal(both.translate(x, to="A"), both.G_BA(x)) and torch.equal(both.translate(x), both.G_AB(x))
 
 
 def test_the_rate_stays_and_then_falls_in_a_line():
@@ -137,7 +111,7 @@ def test_the_rate_stays_and_then_falls_in_a_line():
         run(cyclegan(optimizer=SGD, schedule=decay), 8)
 
 
-def test_what_cannot_be_learnt_from_is_refused():
+def test_what_cannot_be_learned_from_is_refused():
     with pytest.raises(UserError, match="Pix2Pix makes one image from another, and this data has no pairs of such"):
         pix2pix(DOMAINS)
     with pytest.raises(UserError, match="CycleGAN learns from images of two domains, and this data has one"):
@@ -164,7 +138,7 @@ class Copies(CycleGAN):
 
 def test_translations_both_ways_are_scored_beside_the_truth_where_it_is_known():
     data = Shapes(size=32, target="domain", train_images=8, val_images=30, test_images=8)
-    few, kept = protocol.load("quick").changed(real=20), Pictures()
+    few, kept = protocol.load("quick").changed(real=20), Gallery()
     spec = data.spec
     found = evaluate(Copies(spec, width=2, blocks=1, patch_layers=1), data, few, pictures=kept).metrics
     rows = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:20].sort().values
@@ -199,7 +173,7 @@ def test_domains_without_a_known_truth_are_scored_as_sets(tmp_path):
         for k in range(2):
             Image.new("L", (16, 16)).save(tmp_path / f"train{domain}" / f"{k}.png")
     data = UnpairedFolder(str(tmp_path), size=16, workers=0, memory="yes")
-    kept = Pictures()
+    kept = Gallery()
     few = protocol.load("fid10k-test").changed(extractor="digitsnet", metrics=("reconstruction",))
     found = evaluate(Copies(data.spec, width=2, blocks=1, patch_layers=1), data, few, pictures=kept).metrics
     assert set(found) == {"translation_fid-digitsnet", "translation_a_fid-digitsnet", "cycle_l1"}

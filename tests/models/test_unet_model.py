@@ -9,7 +9,7 @@ from genbench.core.errors import UserError
 from genbench.data import Digits, Shapes
 from genbench.evaluation import protocol
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.pictures import Pictures
+from genbench.evaluation.galleries import Gallery
 from genbench.models import UNet
 
 SPEC = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
@@ -39,7 +39,7 @@ class Copies(UNet):
 def test_a_translation_is_scored_beside_the_truth():
     data = Digits(size=16, task="denoise", val_size=60)
     few = protocol.load("quick").changed(real=40)
-    kept = Pictures()
+    kept = Gallery()
     found = evaluate(Copies(data.spec, width=4, depth=2), data, few, pictures=kept).metrics
     source, truth = (torch.cat([getattr(b, name) for b in data.val_dataloader()]) for name in ("source", "image"))
     rows = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:40].sort().values
@@ -58,11 +58,11 @@ def test_translations_of_other_sources_are_not_compared():
 
 
 def test_masks_are_shown_beside_the_image_and_the_truth():
-    from genbench.evaluation.pictures import MASK_COLOURS
+    from genbench.core.image_grid import MASK_COLORS
     from genbench.models import SegmentationUNet
 
     data = Shapes(size=16, target="mask", train_images=8, val_images=12, test_images=8)
-    kept = Pictures(reconstructions=5)
+    kept = Gallery(reconstructions=5)
     model = SegmentationUNet(data.spec, width=2, depth=2)
     found = evaluate(model, data, protocol.load("quick"), pictures=kept).metrics
     assert 0 <= found["mean_iou"]["value"] <= 1
@@ -70,7 +70,5 @@ def test_masks_are_shown_beside_the_image_and_the_truth():
     rows = torch.randperm(12, generator=torch.Generator().manual_seed(0))[:5].sort().values
     batch = data.source("val").batch(rows)
     assert torch.equal(sheet[:, 0], batch.image)
-    assert torch.equal(
-        sheet[0, 2].permute(1, 2, 0), torch.tensor(MASK_COLOURS, dtype=torch.uint8)[batch.mask[0].long()]
-    )
-    assert {tuple(c) for c in sheet[:, 1].permute(0, 2, 3, 1).reshape(-1, 3).tolist()} <= set(MASK_COLOURS)
+    assert torch.equal(sheet[0, 2].permute(1, 2, 0), torch.tensor(MASK_COLORS, dtype=torch.uint8)[batch.mask[0].long()])
+    assert {tuple(c) for c in sheet[:, 1].permute(0, 2, 3, 1).reshape(-1, 3).tolist()} <= set(MASK_COLORS)

@@ -141,7 +141,7 @@ def test_probabilities_of_all_images_sum_to_one(decoder, levels):
     assert total.item() == pytest.approx(1, abs=0.01)
 
 
-def test_a_dequantised_gaussian_gives_the_levels_a_probability():
+def test_a_dequantized_gaussian_gives_the_levels_a_probability():
     vae = ignoring_z("gaussian", spec=DataSpec((1, 1, 2)), latent_dim=1).double()
     vae.encoder[1][0].weight.data.zero_(), vae.encoder[1][0].bias.data.zero_()  # the posterior is the prior
     vae.decoder[0][0].bias.data = torch.tensor([0.1, -0.3]).double()
@@ -165,8 +165,8 @@ def test_validation_scores_the_levels_of_an_image_as_its_likelihood_does():
     assert (elbo < exact + 0.02).all() and (elbo > exact - 0.05).all()
 
 
-def test_grey_pixels_have_no_likelihood_under_a_bernoulli_decoder():
-    with pytest.raises(UserError, match=r"grey ones.*--data.binarize static.*--model.decoder logistic"):
+def test_gray_pixels_have_no_likelihood_under_a_bernoulli_decoder():
+    with pytest.raises(UserError, match=r"gray ones.*--data.binarize static.*--model.decoder logistic"):
         small().log_likelihood(torch.zeros(2, 1, 4, 4))
 
 
@@ -216,11 +216,11 @@ def test_the_terms_that_are_minimized_are_the_bounds_with_beta_on_the_kl():
     assert [t["weight"] for t in terms.values] == [1, 2, 3, 4, 4]
     for t in terms.values:
         # the bound itself has no beta
-        assert -t["vae/elbo"] == pytest.approx(t["vae/reconstruction"] + t["vae/kl"] / t["weight"], rel=1e-5)
+        assert -t["train/elbo"] == pytest.approx(t["train/reconstruction"] + t["train/kl"] / t["weight"], rel=1e-5)
 
 
 def one_step(vae):
-    """What one step minimised, and the posterior and images that it was of; `vae` has a rate of none."""
+    """What one step minimized, and the posterior and images that it was of; `vae` has a rate of none."""
     seen = []
     vae.encoder.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
     terms = Each("on_train_batch_end", lambda trainer, module: module.read_terms())
@@ -238,13 +238,13 @@ def test_several_importance_samples_train_the_bound_of_several():
     p_x = Bernoulli(logits=vae.decoder(z.flatten(0, 1)).view(8, 4, 16), validate_args=False)
     joint = p_x.log_prob((x.flatten(1)[:, None] + 1) / 2).sum(2) + Normal(0, 1).log_prob(z).sum(2)
     each = joint - Normal(q.loc[:, None], q.scale[:, None]).log_prob(z).sum(2)
-    assert terms["vae/bound"] == pytest.approx(-each.exp().mean(1).log().mean().item(), rel=1e-4)
+    assert terms["train/bound"] == pytest.approx(-each.exp().mean(1).log().mean().item(), rel=1e-4)
 
 
 def test_free_bits_cost_nothing():
     terms, q, _ = one_step(small(free_bits=0.05, optimizer={"lr": 1e-30}))
     kl = kl_divergence(q, Normal(0, 1)).mean(0)
-    assert kl.min() < 0.05 and terms["vae/kl"] == pytest.approx(kl.clamp(min=0.05).sum().item(), rel=1e-4)
+    assert kl.min() < 0.05 and terms["train/kl"] == pytest.approx(kl.clamp(min=0.05).sum().item(), rel=1e-4)
 
 
 def scores(seed):

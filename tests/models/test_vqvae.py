@@ -15,7 +15,7 @@ from genbench.models import VQVAE, Autoencoder, VQPrior
 from tests.helpers.small import run, same_weights
 
 SPEC = DataSpec((1, 8, 8), "label", ("zero", "one"))
-SMALL = {"codes": 6, "dim": 3, "width": 8, "blocks": 1}
+SMALL = {"num_embeddings": 6, "embedding_dim": 3, "width": 8, "blocks": 1}
 
 
 def small(spec=SPEC, **arguments):
@@ -46,13 +46,13 @@ def test_training_moves_the_codebook_and_logs_how_it_is_used(codebook):
     run(model, images=40)
     assert not torch.equal(model.quantizer.vectors.detach(), before)
     terms = model.read_terms()
-    assert 1 <= terms["autoencoder/perplexity"] <= 6.001 and 0 < terms["autoencoder/used"] <= 1
-    assert ("autoencoder/codebook" in terms) == (codebook == "gradient")
+    assert 1 <= terms["train/perplexity"] <= 6.001 and 0 < terms["train/codebook_usage"] <= 1
+    assert ("train/codebook" in terms) == (codebook == "gradient")
 
 
-def test_dead_codes_are_revived_every_so_many_images(monkeypatch):
-    model, calls = small(revive_every=16), []
-    monkeypatch.setattr(model.quantizer, "revive", lambda z, which, least: calls.append(model.images_seen))
+def test_dead_codes_are_restarted_every_so_many_images(monkeypatch):
+    model, calls = small(restart_dead_codes=16), []
+    monkeypatch.setattr(model.quantizer, "restart_dead_codes", lambda z, which, least: calls.append(model.images_seen))
     run(model, images=48)
     assert calls == [16, 32, 48]
 
@@ -61,7 +61,7 @@ def test_dead_codes_are_revived_every_so_many_images(monkeypatch):
     ("spec", "arguments", "said"),
     [
         (SPEC, {"decay": 1.0}, r"model.decay is 1.0; a moving average's decay lies in \[0, 1\)"),
-        (SPEC, {"codes": 0}, "model.codes is 0; it must be at least 1"),
+        (SPEC, {"num_embeddings": 0}, "model.num_embeddings is 0; it must be at least 1"),
         (DataSpec((1, 10, 10)), {}, "halves images twice, and the data has 10 pixels a side"),
     ],
 )
@@ -106,7 +106,7 @@ def test_the_frozen_part_stays_in_eval_mode_and_takes_no_gradient(trained):
     model = prior(str(trained)).train()
     assert model.training and not model.autoencoder.training
     assert not any(p.requires_grad for p in model.autoencoder.parameters())
-    assert {id(p) for p in model.parameters_of("prior")} == {id(p) for p in model.net.parameters()}
+    assert {id(p) for p in model.parameters_of("train")} == {id(p) for p in model.net.parameters()}
 
 
 def test_a_prior_says_what_it_is_to_be_built_on(trained, tmp_path):

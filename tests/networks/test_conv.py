@@ -49,7 +49,7 @@ def test_channels_double_at_each_halving_up_to_eight_times():
 
 
 def layers(net):
-    """Class, channels, stride and padding of the convolutions, channels of the normalisations, names of the rest."""
+    """Class, channels, stride and padding of the convolutions, channels of the normalizations, names of the rest."""
     found = []
     for layer in net:
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -61,7 +61,7 @@ def layers(net):
 
 
 def test_the_generator_of_64_pixels_is_the_papers():
-    # figure 1 at half its width, as in PyTorch's DCGAN tutorial: normalisation everywhere but at the output
+    # figure 1 at half its width, as in PyTorch's DCGAN tutorial: normalization everywhere but at the output
     net = up_net(100, 3, 64, width=64, output=nn.Tanh())
     assert layers(net) == [
         "Unflatten",
@@ -71,7 +71,7 @@ def test_the_generator_of_64_pixels_is_the_papers():
         (128, 64, 2, 1), 64, "ReLU",
         (64, 3, 2, 1), "Tanh",
     ]  # fmt: skip
-    # 16 weights for each pair of channels, two numbers for each normalised one, one bias for each colour
+    # 16 weights for each pair of channels, two numbers for each normalized one, one bias for each color
     pairs = 100 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 3
     assert parameters(net) == 16 * pairs + 2 * (512 + 256 + 128 + 64) + 3 == 3_576_704 + 3
 
@@ -90,7 +90,7 @@ def test_the_discriminator_of_64_pixels_is_the_papers():
     assert parameters(net) == 16 * pairs + 2 * (128 + 256 + 512) + 64 + 1 == 2_765_568 + 65
 
 
-def test_no_bias_stands_before_a_normalisation_that_would_remove_it():
+def test_no_bias_stands_before_a_normalization_that_would_remove_it():
     for net in (up_net(5, 3, 64, 4), down_net(3, 64, 4, 1)):
         for layer, following in pairwise(net):
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):

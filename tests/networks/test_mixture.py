@@ -50,7 +50,7 @@ def test_draws_have_the_mixtures_moments_and_depend_on_their_own_seed():
     assert torch.equal(mixture.draw(torch.tensor([7, 3])).detach(), z[[7, 3]])
 
 
-def test_gradient_finds_a_fit_as_good_as_expectation_maximisation():
+def test_gradient_finds_a_fit_as_good_as_expectation_maximization():
     z = some(seed=2).draw(torch.arange(2000)).detach()
     torch.manual_seed(0)
     mixture = GaussianMixture(3, 2).double()

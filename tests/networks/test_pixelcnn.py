@@ -9,8 +9,8 @@ from genbench.networks.pixelcnn import GatedPixelCNN
 from genbench.samplers.pixelcnn import choose, draw, draw_naively
 
 KINDS = {
-    "grey": {"values": 4, "channels": 1, "width": 6, "layers": 3},
-    "colour": {"values": 5, "channels": 3, "width": 48, "layers": 3},
+    "gray": {"values": 4, "channels": 1, "width": 6, "layers": 3},
+    "color": {"values": 5, "channels": 3, "width": 48, "layers": 3},
     "one layer": {"values": 4, "channels": 2, "width": 16, "layers": 1},
     "codes": {"values": 7, "channels": 1, "width": 6, "layers": 2, "ordinal": False},
     "by class": {"values": 4, "channels": 2, "width": 24, "layers": 3, "classes": 3},
@@ -46,7 +46,7 @@ def test_a_number_depends_on_all_before_it_within_reach_and_on_none_after(kind):
                 assert not sees[d, k, m], f"{(i, j, c)} sees {(k, m, d)}"
         if number:
             k, m, d = places[number - 1]
-            if m == j or m == j - 1:  # the neighbour before it
+            if m == j or m == j - 1:  # the neighbor before it
                 assert sees[d, k, m]
         if i:
             assert sees[:, i - 1, max(j - 1, 0) : j + 2].all()

@@ -1,4 +1,4 @@
-"""The codebook is taught as k-means teaches its centres, and gradients pass it as if it were not there."""
+"""The codebook is taught as k-means teaches its centers, and gradients pass it as if it were not there."""
 
 import pytest
 import torch
@@ -81,22 +81,22 @@ def test_dead_codes_come_back_where_the_batch_is_and_living_ones_stay(codebook):
     quantizer.learn(torch.zeros(1, 2, 2, 2), torch.tensor([[[0, 0], [1, 1]]]))
     if codebook == "ema":
         before = quantizer.vectors.clone()
-    assert quantizer.revive(z, torch.tensor([0.0, 0.3, 0.6, 0.999]), least=0.1).item() == 2
+    assert quantizer.restart_dead_codes(z, torch.tensor([0.0, 0.3, 0.6, 0.999]), least=0.1).item() == 2
     vectors = quantizer.vectors.detach()
     assert torch.equal(vectors[:2], before[:2])
     for k in (2, 3):
         assert (flat(z) == vectors[k]).all(1).any()
 
 
-def test_use_is_told_as_it_is_while_codes_are_revived():
+def test_use_is_told_as_it_is_while_codes_are_restarted():
     quantizer, code = Quantizer(64, 2), torch.arange(64).view(1, 8, 8) % 4
     seen = []
     for step in range(1, 801):
         z = torch.randn(1, 2, 8, 8)
         quantizer.learn(z, code)
         if step % 100 == 0:
-            quantizer.revive(z, torch.rand(64), least=0.1)
-            seen.append((quantizer.used.item(), quantizer.perplexity.item()))
+            quantizer.restart_dead_codes(z, torch.rand(64), least=0.1)
+            seen.append((quantizer.codebook_usage.item(), quantizer.perplexity.item()))
     assert seen[-1] == (4 / 64, pytest.approx(4, rel=0.05)) and seen[-2][0] == 4 / 64
 
 

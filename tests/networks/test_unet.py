@@ -8,6 +8,7 @@ from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.models import SegmentationUNet
 from genbench.networks.unet import UNet
+from tests.helpers.small import Turns
 
 SPEC = DataSpec((3, 16, 16), "mask", ("background", "thing"))
 
@@ -59,30 +60,13 @@ def test_a_segmentation_learns_a_threshold_by_each_of_its_losses(loss):
 
     torch.manual_seed(0)
     model = SegmentationUNet(SPEC, width=4, depth=1, loss=loss)
-    terms = []
-    model.turn = lambda player: _Turn(terms)
+    model.turn = turns = Turns()
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     for _ in range(40):
         x = torch.rand(8, 3, 16, 16) * 2 - 1
         optimizer.zero_grad()
         model.training_step(Batch(x, mask=(x[:, 0] > 0).long()), 0)
+        sum(turns.terms["train"].values()).backward()
         optimizer.step()
-    assert set(terms[-1]) == ({"cross_entropy", "dice"} if loss == "both" else {loss})
+    assert set(turns.terms["train"]) == ({"cross_entropy", "dice"} if loss == "both" else {loss})
     assert (model.segment(x).argmax(1) == (x[:, 0] > 0)).float().mean() > 0.95
-
-
-class _Turn:
-    """Takes the terms that a model gives and backpropagates them."""
-
-    def __init__(self, terms):
-        self.terms = terms
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def minimize(self, **terms):
-        self.terms.append(terms)
-        sum(terms.values()).backward()

@@ -18,28 +18,28 @@ from genbench.objectives.adversarial import (
     gradient_penalty,
     r1_penalty,
 )
-from genbench.objectives.game import Game
+from genbench.objectives.adversarial_settings import AdversarialSettings
 
-GAME = Game()
+SETTINGS = AdversarialSettings()
 
 
 def test_where_the_discriminator_cannot_tell_every_term_is_log_2():
     undecided = torch.zeros(5, 1, dtype=torch.float64)
-    terms = GAME.discriminator(undecided, undecided) | GAME.generator(undecided)
+    terms = SETTINGS.discriminator_loss(undecided, undecided) | SETTINGS.generator_loss(undecided)
     assert terms.keys() == {"real", "fake", "adversarial"}
     assert all(term.item() == pytest.approx(math.log(2), rel=1e-15) for term in terms.values())
 
 
 def test_the_discriminators_terms_are_minus_the_log_likelihood_of_its_verdicts():
     real, fake = 4 * torch.randn(2, 9, 1, dtype=torch.float64)
-    terms = GAME.discriminator(real, fake)
+    terms = SETTINGS.discriminator_loss(real, fake)
     torch.testing.assert_close(terms["real"], -torch.log(torch.sigmoid(real)).mean(), rtol=1e-12, atol=0)
     torch.testing.assert_close(terms["fake"], -torch.log(1 - torch.sigmoid(fake)).mean(), rtol=1e-12, atol=0)
 
 
 def test_the_terms_equal_cross_entropy_with_the_labels_real_and_fake():
     real, fake = 4 * torch.randn(2, 9, 1, dtype=torch.float64)
-    terms = GAME.discriminator(real, fake) | GAME.generator(fake)
+    terms = SETTINGS.discriminator_loss(real, fake) | SETTINGS.generator_loss(fake)
     for name, logits, label in [("real", real, 1.0), ("fake", fake, 0.0), ("adversarial", fake, 1.0)]:
         expected = cross_entropy(logits, torch.full_like(logits, label))
         torch.testing.assert_close(terms[name], expected, rtol=1e-14, atol=0)
@@ -47,30 +47,30 @@ def test_the_terms_equal_cross_entropy_with_the_labels_real_and_fake():
 
 def test_the_generator_still_learns_where_the_discriminator_rejects_it():
     logits = torch.full((4, 1), -30.0, requires_grad=True)
-    (ours,) = torch.autograd.grad(GAME.generator(logits)["adversarial"], logits)
-    (saturating,) = torch.autograd.grad(-GAME.discriminator(logits, logits)["fake"], logits)
+    (ours,) = torch.autograd.grad(SETTINGS.generator_loss(logits)["adversarial"], logits)
+    (saturating,) = torch.autograd.grad(-SETTINGS.discriminator_loss(logits, logits)["fake"], logits)
     assert torch.equal(ours, torch.full((4, 1), -1 / 4))
     assert saturating.abs().max() < 1e-13  # the original minimax objective has stopped there
 
 
 def test_terms_of_extreme_logits_are_finite():
     far = torch.tensor([[1e4], [-1e4]])
-    terms = GAME.discriminator(far, far) | GAME.generator(far)
+    terms = SETTINGS.discriminator_loss(far, far) | SETTINGS.generator_loss(far)
     assert [term.item() for term in terms.values()] == [5000] * 3
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_terms_of_half_precision_logits_are_computed_in_float32(half):
     logits = torch.randn(100, 1).to(half)
-    for term in (*GAME.discriminator(logits, logits).values(), *GAME.generator(logits).values()):
+    for term in (*SETTINGS.discriminator_loss(logits, logits).values(), *SETTINGS.generator_loss(logits).values()):
         assert term.dtype == torch.float32
-    assert GAME.generator(logits)["adversarial"] == GAME.generator(logits.float())["adversarial"]
+    assert SETTINGS.generator_loss(logits)["adversarial"] == SETTINGS.generator_loss(logits.float())["adversarial"]
 
 
 def test_the_minimax_value_where_the_discriminator_cannot_tell_is_minus_log_4():
     undecided = torch.zeros(5, 1, dtype=torch.float64)
-    game = Minimax()
-    value = -(game.real(undecided) + game.fake(undecided))  # E log D(x) + E log(1 - D(G(z))): equation 1
+    objective = Minimax()
+    value = -(objective.real(undecided) + objective.fake(undecided))  # E log D(x) + E log(1 - D(G(z))): equation 1
     assert value.item() == pytest.approx(-math.log(4), rel=1e-15)
 
 
@@ -100,9 +100,11 @@ def test_the_optimal_discriminator_of_known_densities_has_the_gradient_zero():
     # D* = p / (p + q) (Goodfellow et al. 2014, proposition 1), for least squares too (Mao et al. 2017, equation 5)
     p, q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     best = p / (p + q)
-    for game, output in ((NonSaturating(), best.logit()), (LeastSquares(), best.clone())):
+    for objective, output in ((NonSaturating(), best.logit()), (LeastSquares(), best.clone())):
         output.requires_grad_(True)
-        cost = sum(p[k] * game.real(output[k : k + 1]) + q[k] * game.fake(output[k : k + 1]) for k in range(3))
+        cost = sum(
+            p[k] * objective.real(output[k : k + 1]) + q[k] * objective.fake(output[k : k + 1]) for k in range(3)
+        )
         (slope,) = torch.autograd.grad(cost, output)
         assert slope.abs().max() < 1e-15
 
@@ -116,15 +118,15 @@ def test_the_hinge_is_flat_beyond_its_margins():
 
 def test_the_wasserstein_cost_is_the_difference_of_the_means():
     real, fake = torch.randn(2, 9, 1, dtype=torch.float64)
-    game = Wasserstein()
-    torch.testing.assert_close(game.real(real) + game.fake(fake), fake.mean() - real.mean())
-    assert game.generator(fake) == -fake.mean() and game.probability(fake) is None
+    objective = Wasserstein()
+    torch.testing.assert_close(objective.real(real) + objective.fake(fake), fake.mean() - real.mean())
+    assert objective.generator(fake) == -fake.mean() and objective.probability(fake) is None
 
 
 def test_least_squares_is_half_the_squared_distance_from_its_targets():
     logits = torch.randn(9, 1, dtype=torch.float64)
-    game = LeastSquares()
-    for cost, target in ((game.real(logits), 1), (game.fake(logits), 0), (game.generator(logits), 1)):
+    objective = LeastSquares()
+    for cost, target in ((objective.real(logits), 1), (objective.fake(logits), 0), (objective.generator(logits), 1)):
         torch.testing.assert_close(cost, (logits - target).pow(2).mean() / 2)
 
 

@@ -7,7 +7,7 @@ from scipy.ndimage import affine_transform
 
 from genbench.core.errors import UserError
 from genbench.core.noise import Draws
-from genbench.objectives.augment import AUGMENTATIONS, affine, augmentations, augmented, colour, cutout, translation
+from genbench.objectives.augment import AUGMENTATIONS, affine, augmentations, augmented, color, cutout, translation
 
 
 def draws() -> Draws:
@@ -28,22 +28,22 @@ def test_shape_stays_gradients_pass_and_images_differ(name):
     assert len(found.unique(dim=0)) > 3  # each image is changed in its own way
 
 
-def test_colour_moves_brightness_scales_saturation_and_contrast_and_nothing_else():
+def test_color_moves_brightness_scales_saturation_and_contrast_and_nothing_else():
     x = torch.rand(200, 3, 4, 4, dtype=torch.float64)
-    y = colour(x, draws())
-    # about its own mean an image is scaled by the contrast, of grey parts exactly
-    grey, found = (v.mean(1) for v in (x, y))
-    centred, moved = (v - v.mean((1, 2), keepdim=True) for v in (grey, found))
-    contrast = (moved * centred).sum((1, 2)) / centred.square().sum((1, 2))
-    torch.testing.assert_close(moved, contrast[:, None, None] * centred)
+    y = color(x, draws())
+    # about its own mean an image is scaled by the contrast, of gray parts exactly
+    gray, found = (v.mean(1) for v in (x, y))
+    centerd, moved = (v - v.mean((1, 2), keepdim=True) for v in (gray, found))
+    contrast = (moved * centerd).sum((1, 2)) / centerd.square().sum((1, 2))
+    torch.testing.assert_close(moved, contrast[:, None, None] * centerd)
     assert 0.5 <= contrast.min() < 0.6 and 1.4 < contrast.max() <= 1.5
-    # what is not grey is scaled by the contrast and by the saturation, from 0 to 2
+    # what is not gray is scaled by the contrast and by the saturation, from 0 to 2
     tint, seen = ((v - v.mean(1, keepdim=True)).flatten(1) for v in (x, y))
     scale = (seen * tint).sum(1) / tint.square().sum(1)
     torch.testing.assert_close(seen, scale[:, None] * tint)
     saturation = scale / contrast
     assert 0 <= saturation.min() < 0.1 and 1.9 < saturation.max() <= 2
-    brightness = found.mean((1, 2)) - grey.mean((1, 2))
+    brightness = found.mean((1, 2)) - gray.mean((1, 2))
     assert -0.5 <= brightness.min() < -0.4 and 0.4 < brightness.max() <= 0.5
 
 
@@ -91,7 +91,7 @@ def test_affine_keeps_a_plain_image_and_most_of_the_ink():
 
 
 def test_names_that_are_not_known_and_points_are_refused():
-    with pytest.raises(UserError, match="model.transforms is .*any of colour, translation, cutout, affine"):
+    with pytest.raises(UserError, match="model.transforms is .*any of color, translation, cutout, affine"):
         augmentations(["turn"], "model.transforms")
     with pytest.raises(UserError, match="the data has points"):
         augmented(torch.zeros(3, 2), [affine], draws())

@@ -47,7 +47,7 @@ def test_bernoulli_nll_is_minus_the_log_probability_of_black_and_white_pixels():
     torch.testing.assert_close(bernoulli_nll(logits, 2 * white - 1), expected, rtol=1e-13, atol=0)
 
 
-def test_a_grey_pixel_costs_what_white_and_black_cost_in_its_proportion():
+def test_a_gray_pixel_costs_what_white_and_black_cost_in_its_proportion():
     logits, share = torch.randn(6, 1, 4, 4, dtype=torch.float64), torch.rand(6, 1, 4, 4, dtype=torch.float64)
     pixel = Bernoulli(logits=logits)
     expected = share * pixel.log_prob(torch.ones_like(share)) + (1 - share) * pixel.log_prob(torch.zeros_like(share))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from genbench.leaderboard.record import located
-from genbench.report.report import report
+from genbench.report.page import report
 from tests.helpers.browser import lacking, opened
 from tests.helpers.records import entry, many, protocol, record
 from tests.helpers.run_folders import SHEETS, leave
@@ -27,7 +27,7 @@ def page(tmp_path_factory):
     records = many(10, 2, 1)
     records += [r for r in many(10, 3, 1) if r.run and r.run["name"] == "stylegan2-2"]  # so that it has an interval
     for k, made in enumerate(records):
-        kinds = tuple(SHEETS) if "mse" in made.metrics else ("samples", "neighbours")
+        kinds = tuple(SHEETS) if "mse" in made.metrics else ("samples", "neighbors")
         leave(made, folder / "runs", curve=40, kinds=kinds if made.run else (), size=16, channels=1 + 2 * (k % 2))
     pairs = {"data": "Pairs", "metrics": {"translation_mse": entry("mse", 0.0335, track="translation")}}
     of = [protocol(reference={"hash": str(k) * 16}) for k in range(2)]
@@ -181,13 +181,13 @@ def test_pictures_are_of_best_or_last_checkpoints_at_a_chosen_size(driver):
 
 def test_the_button_switches_between_light_and_dark_with_the_charts(driver):
     drawn(driver, "curves-chart")
-    colours = """const paper = getComputedStyle(document.body).backgroundColor;
+    colors = """const paper = getComputedStyle(document.body).backgroundColor;
     return [paper, document.getElementById('curves-chart').layout.xaxis.gridcolor]"""
-    light = driver.execute_script(colours)
+    light = driver.execute_script(colors)
     driver.find_element("id", "theme").click()
-    dark = driver.execute_script(colours)
+    dark = driver.execute_script(colors)
     driver.find_element("id", "theme").click()
-    assert light == driver.execute_script(colours) and all(a != b for a, b in zip(light, dark, strict=True))
+    assert light == driver.execute_script(colors) and all(a != b for a, b in zip(light, dark, strict=True))
     assert sum(map(int, dark[0][4:-1].split(", "))) < 150 < 600 < sum(map(int, light[0][4:-1].split(", ")))
 
 

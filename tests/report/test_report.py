@@ -10,7 +10,7 @@ import pytest
 
 from genbench.core.errors import UserError
 from genbench.leaderboard.record import located, write
-from genbench.report.report import report
+from genbench.report.page import report
 from tests.helpers.records import entry, many, protocol, record
 from tests.helpers.run_folders import SHEETS, leave
 
@@ -250,13 +250,13 @@ def test_a_resumed_run_says_which_settings_were_changed_and_when():
 
 
 def test_a_picture_or_curve_that_cannot_be_read_is_named_and_the_page_is_made(tmp_path):
-    path = leave(record(), tmp_path, kinds=("samples", "neighbours"), size=8)
+    path = leave(record(), tmp_path, kinds=("samples", "neighbors"), size=8)
     picture = path.with_suffix("") / "samples.png"
     picture.write_bytes(picture.read_bytes()[:200])
-    (path.with_suffix("") / "neighbours.png").write_text("<svg onload=alert(1)>")
+    (path.with_suffix("") / "neighbors.png").write_text("<svg onload=alert(1)>")
     (path.parents[1] / "metrics.csv").write_text('images_seen,a/b\n1,"' + "x" * 200_000 + "\n")
     made = report(located([tmp_path])[0])
-    assert {p.name for p, _ in made.skipped} == {"samples.png", "neighbours.png", "metrics.csv"}
+    assert {p.name for p, _ in made.skipped} == {"samples.png", "neighbors.png", "metrics.csv"}
     assert "<img" not in made.html and "1 of 1 rows have no pictures" in made.html
 
 

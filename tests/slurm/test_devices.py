@@ -20,5 +20,5 @@ def test_srun_with_two_tasks_is_one_run_without_a_word_about_devices(config, tmp
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("vae-digits-")
-    assert [int(row["images_seen"]) for row in curve(run) if row["vae/kl"]] == list(range(32, 321, 32))
+    assert [int(row["images_seen"]) for row in curve(run) if row["train/kl"]] == list(range(32, 321, 32))
     assert saved(run / "checkpoints" / "last.ckpt")["run"]["training"]["world_size"] == 2

@@ -14,7 +14,7 @@ import yaml
 
 from genbench.leaderboard.record import read
 from genbench.suites import claims
-from genbench.suites.folder import Folder
+from genbench.suites.suite_folder import Folder
 from tests.cli.conftest import TINY
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm", "no_jobs_are_left")]
@@ -72,7 +72,7 @@ def write(folder, models=({"config": "vae.yaml"},), **more):
 @pytest.fixture
 def suite(tmp_path, cli, monkeypatch):
     """Writes a suite and runs a verb of it; returns (exit status, standard output, standard error)."""
-    monkeypatch.setattr("genbench.cli.suite.SLURM_POLL", 1.0)
+    monkeypatch.setattr("genbench.runner.cluster.SLURM_POLL", 1.0)
 
     def run(what, *arguments, **more):
         if more:
@@ -251,7 +251,7 @@ def test_a_run_killed_for_memory_is_named_and_the_other_goes_on(suite, kept):
     assert "submitted" not in suite("run", "--slurm", "--wait", "--import", "slowed")[2]  # not tried again unasked
 
 
-def test_a_cancelled_job_is_told_and_submitted_anew(suite, kept):
+def test_a_canceled_job_is_told_and_submitted_anew(suite, kept):
     launch = {"sbatch": {"hold": True}}
     assert suite("run", "--slurm", "--import", "slowed", seeds=[0, 1], launch=launch)[0] == 0
     before = jobs(kept)
@@ -260,11 +260,11 @@ def test_a_cancelled_job_is_told_and_submitted_anew(suite, kept):
     slurm_says("scancel", before[one])
     until(lambda: f"{one} stopped: " in suite("status")[1])  # Slurm forgets a task of an array that never ran
     out = suite("status")[1]
-    assert re.search(f"{one} stopped: .* it was cancelled", out) and re.search(f"{other} +queued", out)
+    assert re.search(f"{one} stopped: .* it was canceled", out) and re.search(f"{other} +queued", out)
     assert "1 run submitted" in suite("run", "--slurm", "--import", "slowed")[2]
     assert jobs(kept)[other] == before[other] and jobs(kept)[one] != before[one]
     slurm_says("scancel", jobs(kept)[one])
-    until(lambda: f"{one} stopped: its job was cancelled" in suite("status")[1])
+    until(lambda: f"{one} stopped: its job was canceled" in suite("status")[1])
 
 
 @pytest.mark.parametrize(

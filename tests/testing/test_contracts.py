@@ -1,21 +1,28 @@
 """What every model must do, over all configs. A new config is found here by itself."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+import genbench.testing
 from genbench.cli import configs
-from genbench.cli.check import PROMISES, Recipe, two_processes
+from genbench.testing.contracts import CONTRACT_TESTS
+from genbench.testing.processes import two_processes
+from genbench.testing.recipe import Recipe
 from tests.helpers import shared_state
 
 EXPERIMENTS = sorted(configs.folder().glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda p: p.__name__)
-def test_every_model_keeps_its_promises(promise, path, tmp_path):
-    promise(Recipe(path), tmp_path)
+@pytest.mark.parametrize("contract_test", CONTRACT_TESTS)
+def test_every_model_passes_its_contract_tests(contract_test, path, tmp_path):
+    contract_test(Recipe(path), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +33,7 @@ def pair(tmp_path_factory):
         paths.append(folder / f"{name}.yaml")
         digits = {"class_path": "genbench.data.Digits", "init_args": {"size": 16}}
         paths[-1].write_text(json.dumps({"model": {"class_path": f"{shared_state.__name__}.{name}"}, "data": digits}))
-    return two_processes([Recipe(path) for path in paths], folder, [shared_state.__name__])
+    return two_processes([Recipe(path, [shared_state.__name__]) for path in paths], folder)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
@@ -41,7 +48,7 @@ def test_state_that_a_batch_shares_is_reduced_over_processes_or_exempted_by_name
     assert "the weights encoder.0.bias differ between two processes" in pair["Astray"]
 
 
-def test_check_runs_them_on_a_config_of_ones_own_and_names_what_is_broken(tmp_path, capsys, monkeypatch):
+def test_check_runs_them_on_a_config_of_ones_own_and_says_what_failed(tmp_path, capsys, monkeypatch):
     from genbench.cli import main
 
     monkeypatch.chdir(tmp_path)
@@ -49,7 +56,7 @@ def test_check_runs_them_on_a_config_of_ones_own_and_names_what_is_broken(tmp_pa
         "import torch\n"
         "from genbench.models import VAE\n\n\n"
         "class Theirs(VAE):\n"
-        "    averaged = ('encoder', 'decoder')\n\n"
+        "    ema = ('encoder', 'decoder')\n\n"
         "    def sample(self, seeds, *, condition=None):\n"
         "        return self.decode(torch.randn(len(seeds), self.latent_dim))\n"  # not from the seeds
     )
@@ -60,5 +67,26 @@ def test_check_runs_them_on_a_config_of_ones_own_and_names_what_is_broken(tmp_pa
     Path("theirs.yaml").write_text(json.dumps(config))
     assert main(["check", "--import", "theirs", "--config", "theirs.yaml"]) == 1
     out = capsys.readouterr().out
-    assert "broken  a sample depends on its seed alone" in out and "levels apart" in out
-    assert "kept    interrupted equals uninterrupted" in out and "kept    two processes agree" in out
+    assert "failed  a sample depends on its seed alone" in out and "levels apart" in out
+    assert "passed  interrupted equals uninterrupted" in out and "passed  two processes agree" in out
+    assert "\n7 of 9 contract tests passed by theirs\n" in out
+
+
+def test_the_documented_example_runs_them_in_pytest(tmp_path):
+    example = dedent("".join(re.findall(r"^(?:    .*)?\n", genbench.testing.__doc__, re.MULTILINE)))
+    (tmp_path / "test_my_model.py").write_text(example)
+    (tmp_path / "my_model.py").write_text(
+        "from genbench.models import VAE\n\n\nclass MyModel(VAE):\n    averaged = ('encoder', 'no_such_part')\n"
+    )
+    config = {
+        "model": {"class_path": "my_model.MyModel", "init_args": {"width": 4, "latent_dim": 4}},
+        "data": {"class_path": "genbench.data.Digits", "init_args": {"size": 16}},
+    }
+    (tmp_path / "my_model.yaml").write_text(json.dumps(config))
+    said = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "-k", "players or shape"],
+        cwd=tmp_path, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert "PASSED test_my_model.py::test_my_model[samples_have_the_datas_shape_and_range]" in said
+    assert "FAILED test_my_model.py::test_my_model[players_own_every_parameter_once]" in said
+    assert "genbench.testing.contracts.ContractViolation: `averaged` names 'no_such_part'" in said

@@ -1,0 +1,47 @@
+"""Settings of the documentation. `sphinx-build -W -b html docs build/docs` builds it without a network."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "_ext")]
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # importing the package must not start a GPU
+
+import genbench  # noqa: E402
+
+project = "genbench"
+author = "the genbench authors"
+copyright = "the genbench authors, Apache-2.0"
+version = release = genbench.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+exclude_patterns = ["_ext"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+language = "en"
+
+# Markdown
+myst_enable_extensions = ["html_image"]  # <img width="...">, which GitHub shows too
+myst_heading_anchors = 3  # links to headings are checked
+
+# API reference
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_class_signature = "mixed"
+autodoc_inherit_docstrings = False
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+# HTML
+html_theme = "furo"
+html_title = "genbench"
+html_static_path = ["_static"]
+html_css_files = ["genbench.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": False}

@@ -1,0 +1,124 @@
+"""What a run writes about itself: `config.yaml`, and in every checkpoint its settings, data, segments and time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning import Callback, Trainer
+
+from genbench.core import machine
+from genbench.core.errors import warn
+from genbench.core.files import replacing
+from genbench.core.module import GenerativeModule
+from genbench.data.module import DataModule
+from genbench.loggers import Curves, Wandb
+
+
+class RunRecord(Callback):
+    """Writes `config.yaml` into the run's folder, and into each checkpoint how the run was set up and what it took.
+
+    Nothing is written before model, optimizers and data are built and hold what the checkpoint has.
+
+    Args:
+        folder: The run's: `runs/<name>/`
+        config: With everything that was set
+        command: That began the run
+        segments: Parts of the training with settings of their own, from `genbench.cli.resume.segments`
+        resumed: Whether the run goes on in the folder that its checkpoint lies in
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        command: str | None,
+        segments: list[dict[str, Any]],
+        resumed: bool = False,
+    ) -> None:
+        self.folder, self.config, self.command, self.segments, self.resumed = folder, config, command, segments, resumed
+        self._begun = False
+        self._seconds = self._busy = 0.0  # of the parts before this one: in all, and in training steps
+        self._started = self._batch_started = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.is_global_zero and self._begun and not (self.folder / "config.yaml").exists():
+            warn(f"{self.folder} has been moved or removed during training. What follows is written there anew.")
+            self._write_config()
+        config = {name: value for name, value in self.config.items() if name != "config"}
+        checkpoint["run"] = {
+            "environment": environment(),
+            "wandb": _wandb_id(trainer),
+            "name": self.folder.name,
+            "command": self.command,
+            "config": config,
+            "segments": [*self.segments[:-1], self.segments[-1] | {"to": module.images_seen}],
+            "training": self._training(trainer, module),
+        }
+        waiting = [row for logger in trainer.loggers if isinstance(logger, Curves) for row in logger.waiting]
+        if waiting:  # a disk that is full has no room for them: they go where the checkpoint goes
+            checkpoint["run"]["rows"] = waiting
+        data = trainer.datamodule
+        if isinstance(data, DataModule):
+            cls = type(data)
+            checkpoint["data"] = {
+                "class": f"{cls.__module__}.{cls.__qualname__}",
+                "arguments": data.arguments,
+                "contents": data.contents(),
+            }
+
+    def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
+        before = checkpoint.get("run", {}).get("training") or {}
+        self.command = checkpoint.get("run", {}).get("command") or self.command  # that began the run
+        self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
+        if self.resumed:
+            for logger in trainer.loggers:
+                if isinstance(logger, Curves):
+                    logger.waiting = list(checkpoint.get("run", {}).get("rows", []))
+
+    def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
+        self._started = time.monotonic()
+        if trainer.is_global_zero:
+            (self.folder / "checkpoints").mkdir(exist_ok=True)  # where one that was kept elsewhere is to be moved
+            self._write_config()
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.config)
+        self._begun = True
+
+    def _write_config(self) -> None:
+        with replacing(self.folder / "config.yaml") as file:
+            file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._batch_started = time.monotonic()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        # the first of the callbacks: what the others do in between, such as pictures, is not training
+        self._busy += time.monotonic() - self._batch_started
+
+    def _training(self, trainer: Trainer, module: GenerativeModule) -> dict[str, Any]:
+        """What the training took so far, in all its parts."""
+        seconds = self._seconds + time.monotonic() - self._started
+        device = trainer.strategy.root_device
+        return {
+            "device": machine.device_name(device),
+            "precision": str(trainer.precision),
+            "world_size": trainer.world_size,
+            "seconds": seconds,
+            "busy_seconds": self._busy,
+            "images_per_second": module.images_seen / self._busy if self._busy else None,
+            "peak_memory": machine.peak_memory(device),
+            "device_hours": seconds * trainer.world_size / 3600,
+        }
+
+
+def environment() -> dict[str, Any]:
+    """What bit-for-bit resumption depends on."""
+    return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+
+
+def _wandb_id(trainer: Trainer) -> str | None:
+    return next((logger.experiment.id for logger in trainer.loggers if isinstance(logger, Wandb)), None)

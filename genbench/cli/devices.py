@@ -1,0 +1,106 @@
+"""Strategy, precision and devices of a run, from the settings of its trainer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from genbench.cli.lightning_settings import refuse_what_is_not_followed
+from genbench.core.errors import UserError
+from genbench.core.strategy import PlayersDDP
+
+MOST_PROCESSES = 10_000  # devices of a machine, or machines: beyond it a number is a slip of the keyboard
+
+
+def refuse_what_players_cannot(config: Any) -> None:
+    """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
+    refuse_what_is_not_followed(config)
+    for name in ("devices", "num_nodes"):
+        asked = str(config[name])
+        if asked.isdecimal() and int(asked[:20]) > MOST_PROCESSES:
+            raise UserError(
+                f"--trainer.{name} is {asked[:20]}; at most {MOST_PROCESSES:,} were expected. This machine has "
+                f"{torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores."
+            )
+    strategy = config.strategy
+    if strategy is None:
+        raise UserError("--trainer.strategy null: leave it out, or give `auto`.")
+    if not isinstance(strategy, str):
+        strategy = strategy.class_path
+        module, _, name = strategy.rpartition(".")
+        known = issubclass(getattr(sys.modules[module], name), (PlayersDDP, SingleDeviceStrategy))
+    else:
+        known = strategy in ("auto", "ddp")
+    if not known:
+        raise UserError(
+            f"--trainer.strategy {strategy} cannot train players: strategies other than `auto` wrap or shard one "
+            "module for one backward per step. Players step in turns, each on gradients of its own, and every model "
+            "here fits on one device. Leave it out: several devices then average each player's gradients when it steps."
+        )
+    if config.sync_batchnorm and on_cpu(config):
+        raise UserError(
+            "--trainer.sync_batchnorm: PyTorch synchronizes batch normalization on GPUs only, and this run is on a "
+            "CPU. Leave it out, or train on GPUs with `--trainer.accelerator gpu`."
+        )
+
+
+def on_cpu(config: Any) -> bool:
+    return config["accelerator"] == "cpu" or (config["accelerator"] == "auto" and not torch.cuda.is_available())
+
+
+def _launched() -> tuple[int, int] | None:
+    """Processes on each machine and machines, where torchrun or Slurm has started more than one process."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    elif SLURMEnvironment.detect():
+        world, here = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NTASKS_PER_NODE", 0))
+    else:
+        return None
+    if world == 1:
+        return None
+    if not here:
+        raise UserError(f"Slurm has started {world} processes: say how many on each machine, with `--ntasks-per-node`.")
+    return here, world // here
+
+
+def use_own_strategy(config: dict[str, Any]) -> None:
+    """Several devices train with our strategy: as many as were asked for, or as processes were started already."""
+    devices, accelerator = config["devices"], config["accelerator"]
+    launched = _launched()
+    if launched and devices == "auto":
+        devices, config["num_nodes"] = launched
+        config["devices"] = devices
+    if accelerator in ("auto", "gpu", "cuda") and devices in ("auto", -1, "-1"):
+        count = torch.cuda.device_count()
+    elif isinstance(devices, (list, tuple)):
+        count = len(devices)
+    else:
+        text = str(devices)
+        number = text.isdecimal() and len(text) < 10  # another is for Lightning to refuse
+        count = int(text) if number else len([d for d in text.split(",") if d.strip()])
+    if launched and (count, config["num_nodes"]) != launched:
+        raise UserError(
+            f"{launched[0]} processes were started on each of {launched[1]} machines, and the config asks for {count} "
+            f"devices on {config['num_nodes']}: leave `--trainer.devices` and `--trainer.num_nodes` out."
+        )
+    if config["strategy"] in ("auto", "ddp") and (count > 1 or config["num_nodes"] > 1):
+        config["strategy"] = PlayersDDP()
+    elif config["strategy"] == "ddp":
+        config["strategy"] = "auto"
+
+
+def use_real_fp16(config: dict[str, Any]) -> None:
+    """fp16 on a CPU as asked, with a gradient scaler, where Lightning would quietly take bf16."""
+    if on_cpu(config) and str(config["precision"]) in ("16-mixed", "16"):
+        config["precision"] = None
+        config["plugins"] = [*as_list(config["plugins"]), MixedPrecision("16-mixed", device="cpu")]
+
+
+def as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]

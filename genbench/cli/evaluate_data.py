@@ -1,0 +1,111 @@
+"""The data that `evaluate` measures on, from its flags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genbench.core.errors import UserError, did_you_mean
+from genbench.evaluation import protocol as protocols
+
+
+def options_of(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
+    """What flags such as `--images.key` say of how a path is read: arguments of the data set that reads it."""
+    from inspect import signature
+
+    from jsonargparse import ArgumentParser
+
+    from genbench.data.base import ImageData
+    from genbench.evaluation.images import reader_of
+
+    if not given:
+        return {}
+    if path is None:
+        raise UserError(f"`{given[0]}` belongs to `{flag} PATH`, which was not given.")
+    reader = reader_of(path)
+    of_training = {*signature(ImageData.__init__).parameters, "path", "labels", "labels_key", "test_size"}
+    parser = ArgumentParser(exit_on_error=False)
+    known = parser.add_class_arguments(reader, flag.removeprefix("--"), skip=of_training - {"self", "range", "window"})
+    for flag_given in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
+        name = flag_given.partition(".")[2]
+        if name in protocols.PREPARATION:
+            raise UserError(f"There is no option {flag_given}: `--{name}` is of all images that are read from files.")
+        if flag_given.removeprefix("--") not in known:
+            raise UserError(f"There is no option {flag_given} for {path}; there are --{', --'.join(known)}.")
+    return vars(getattr(parser.parse_args(given), flag.removeprefix("--")))
+
+
+def split_flags(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
+    """Flags that begin so, and all others."""
+    data: list[str] = []
+    other: list[str] = []
+    into = other
+    for argument in more:
+        if argument.startswith("--"):
+            into = data if argument.startswith(prefix) else other
+        into.append(argument)
+    return data, other
+
+
+def root_of(config: dict[str, Any]) -> str | None:
+    """Where the run's data lay, if it is still there."""
+    data = config.get("data")
+    root = ((data.get("init_args") or {}) if isinstance(data, dict) else {}).get("root")
+    return root if root and Path(root).expanduser().is_dir() else None
+
+
+def data_of(
+    name: str | None,
+    flags: list[str],
+    trained_on: dict[str, Any] | None,
+    root: str | None = None,
+    named_by_user: bool = False,
+) -> Any:
+    """The DataModule that was asked for, or the one that the model was trained on with what the flags change.
+
+    named_by_user  whether its class is from a config: a checkpoint's must be loaded already, since it causes no import
+    """
+    import numpy as np
+    from jsonargparse import ArgumentParser
+
+    import genbench.data
+    from genbench.data.base import ImageData
+    from genbench.data.module import DataModule
+    from genbench.data.ranges import for_other_files, refuse_unlike
+    from genbench.evaluation.checkpoint_facts import data_class
+
+    kept: list[str] = []
+    other_files = False  # than those of the training, in its range
+    if name is None:
+        if trained_on is None:
+            raise UserError(
+                "What to compare with is not known: give `--data NAME` (such as MNIST, CIFAR10, ImageFolder with "
+                "--data.path) or `--reference PATH`."
+            )
+        name = trained_on["class"]
+        if not named_by_user:
+            data_class(name)
+        stored, changed = dict(trained_on["arguments"]), {flag.partition("=")[0] for flag in flags}
+        if changed & {"--data.range", "--data.window"}:
+            stored["range"] = stored["window"] = None
+        elif not named_by_user and "--data.path" in changed:
+            other_files = True
+            stored["range"] = for_other_files(stored.get("range"))
+        for key, value in stored.items():
+            if value is not None and key != "root":
+                kept += [f"--data.{key}={json.dumps(value) if not isinstance(value, str) else value}"]
+        if root:
+            kept.append(f"--data.root={root}")
+    elif "." not in name and name not in genbench.data.__all__:
+        known = sorted(genbench.data.__all__)
+        raise UserError(f"There is no data set '{name}'; there are {', '.join(known)}.{did_you_mean(name, known)}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--data", type=DataModule)
+    data = parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data
+    if other_files and isinstance(data, ImageData):
+        train = data.split("train")
+        for split, trained in zip((train, train.source or train.other), data.ranges(train), strict=True):
+            if split is not None:
+                refuse_unlike(next(iter(split.pictures(np.array([0])))), trained, split.name(0))
+    return data

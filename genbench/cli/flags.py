@@ -1,0 +1,94 @@
+"""Flags that several verbs have, and argparse for all verbs but `fit` and `validate`: a mistake is one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from genbench.core import files
+from genbench.core.errors import UserError, did_you_mean
+
+
+class Arguments(argparse.ArgumentParser):
+    """An ArgumentParser that prints one sentence in place of all its flags, and exits with 2."""
+
+    def flags(self) -> Iterator[str]:
+        """All flags, those of sub-commands too."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield from parser.flags()
+
+    def error(self, message: str) -> NoReturn:
+        near = ""
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            near = did_you_mean(found[1].partition("=")[0], self.flags())
+        elif found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            near = did_you_mean(found[1], re.findall(r"[\w.-]+", found[2]))
+        self.exit(2, f"error: {message}.{near} `{self.prog} --help` lists them all.\n")
+
+
+def import_modules(argv: list[str]) -> list[str]:
+    """Import what `--import my.module` names, and return the other arguments."""
+    rest, given = [], iter(argv)
+    for argument in given:
+        name, equals, value = argument.partition("=")
+        if name != "--import":
+            rest.append(argument)
+            continue
+        module = value if equals else next(given, "")
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise UserError(f"--import {module!r} is not the name of a module. Give one such as `my.module`.")
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # as for `python script.py`: modules of the folder that one is in
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(
+                f"--import {module}: {error}. Give a module that Python finds from {Path.cwd()}."
+            ) from error
+    return rest
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of a verb that applies a trained model: which one, of which weights, and where."""
+    parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
+    parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
+    parser.add_argument("--name", help="name of the run, for --ckpt last")
+    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
+
+
+def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
+    """What `--ckpt` means: a file, a run folder, or `last` / `best` of the run `name`, else of the newest run.
+
+    Raises:
+        UserError: there is none; says where it was looked for.
+    """
+    try:
+        return files.find_checkpoint(ckpt, runs, name)
+    except UserError as error:
+        raise UserError(f"--ckpt {ckpt}: {str(error)[0].lower()}{str(error)[1:]}") from error
+
+
+def usable_device(asked: str) -> str:
+    """The device of `--device`, where `auto` is a GPU if there is one.
+
+    Raises:
+        UserError: this machine does not have it.
+    """
+    import torch
+
+    device = asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return device

@@ -1,0 +1,74 @@
+"""What is said at the end of `fit` and `validate`: scores, where everything lies, and the commands that go on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning import LightningDataModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from genbench.cli.console import console
+from genbench.cli.preflight import testing
+from genbench.core.capabilities import Samples, Segments, Translates
+from genbench.core.module import GenerativeModule
+from genbench.data.module import DataModule
+from genbench.evaluation import protocol as protocols
+from genbench.loggers import Wandb
+
+
+def say_done(trainer: Trainer, folder: Path, protocol: str) -> None:
+    """Of a run that has reached its budget."""
+    model, data = trainer.lightning_module, trainer.datamodule
+    last = folder / "checkpoints" / "last.ckpt"
+    console.print(f"\nDone: {model.images_seen:,} images. Everything lies in {folder}/")
+    _say_wandb(trainer)
+    own = imports(model)
+    ckpt, best = shlex.quote(str(last)), last.with_name("best.ckpt")
+    if isinstance(model, Samples):
+        console.print(f"  sample:  python -m genbench sample --ckpt {ckpt} --n 64 --out samples.png{own}")
+    if isinstance(model, (Translates, Segments)):
+        console.print(f"  apply:   python -m genbench translate --ckpt {ckpt} --input FOLDER --output FOLDER{own}")
+    measured = shlex.quote(str(best)) if best.exists() else ckpt
+    console.print(f"  measure: {measuring(protocol, model, data, measured)}")
+    console.print(f"  resume:  python -m genbench fit --ckpt {ckpt} --max_images N{imports(model, data)}")
+
+
+def say_stopped(trainer: Trainer, folder: Path, *, trained: bool) -> None:
+    """Of a run that was stopped or failed; `trained`, whether it has made a step, else it would fail again."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists() and trained:
+        console.print(f"\nStopped. Go on from the last checkpoint:  python -m genbench fit --ckpt {last}")
+    _say_wandb(trainer)
+
+
+def print_scores(scores: Mapping[str, float], data: str) -> None:
+    """The table of `validate`, on standard output."""
+    table = Table()
+    table.add_column("score")
+    table.add_column(data, justify="right")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.5g}")
+    Console().print(table)
+
+
+def _say_wandb(trainer: Trainer) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, Wandb):
+            console.print(logger.where())
+
+
+def measuring(protocol: str, model: GenerativeModule, data: LightningDataModule, checkpoint: str) -> str:
+    """The command that measures a trained model, such as works on this machine now."""
+    if not isinstance(data, DataModule):  # which a checkpoint does not keep
+        return f"python -m genbench evaluate --ckpt {checkpoint} --data NAME{imports(model)}"
+    flags = testing(protocols.load(protocol), model, data)[1]
+    return f"python -m genbench test --ckpt {checkpoint} {flags}".strip() + imports(model, data)
+
+
+def imports(*parts: object) -> str:
+    """The flags that a command needs to know the classes of a user's own, such as ` --import my.module`."""
+    modules = dict.fromkeys(type(part).__module__ for part in parts)
+    return "".join(f" --import {name}" for name in modules if name.partition(".")[0] != "genbench")

@@ -1,0 +1,32 @@
+"""`fit`'s parser alone: flags to a config, and a config to a model and its data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import LightningDataModule
+
+from genbench.cli import compose
+from genbench.cli.trainer import GenbenchCLI
+from genbench.core.module import GenerativeModule
+
+
+class Parser(GenbenchCLI):
+    """GenbenchCLI that runs nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+    def parse(self, command: compose.Command) -> Any:
+        type(self).settings = compose.settings(command)
+        return self.parser.parse_object(self._object())
+
+    def build(self, config: Any) -> tuple[GenerativeModule, LightningDataModule]:
+        built = self.parser.instantiate_classes(config)["fit"]
+        return built.model, built.data

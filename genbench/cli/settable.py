@@ -1,0 +1,109 @@
+"""What a setting may be, by the annotations of what it is given to."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import importlib
+import inspect
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
+from datetime import timedelta
+from typing import Any
+
+# what `fit` and `validate` have outside of every group, and their groups
+SINGLE = ("seed_everything", "max_images", "name", "title", "protocol", "runs", "ckpt")
+GROUPS = ("trainer", "acceleration", "ema", "monitor", "balance", "codebook", "pictures", "quality", "checkpoint")
+ROOT = (*SINGLE, *GROUPS, "model", "data")
+USUAL = {  # what other frameworks call these
+    "lr": " Did you mean 'model.optimizer.lr'?",
+    "learning_rate": " Did you mean 'model.optimizer.lr'?",
+    "batch_size": " Did you mean 'data.batch_size'?",
+    "epochs": " Did you mean 'max_images'? The budget is counted in images.",
+    "max_epochs": " Did you mean 'max_images'? The budget is counted in images.",
+    "steps": " Did you mean 'max_images'? The budget is counted in images.",
+    "seed": " Did you mean 'seed_everything'?",
+}
+CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
+SCALARS = (str, bytes, int, float, complex, types.NoneType, os.PathLike, enum.Enum, timedelta)
+COLLECTIONS = (list, tuple, set, frozenset)
+
+
+class Group:
+    """The place of settings by fixed names, each with a type."""
+
+    def __init__(self, hints: dict[str, Any]) -> None:
+        self.hints = hints
+
+
+@functools.cache
+def parameters(cls: type) -> dict[str, Any]:
+    """Argument -> type, of a class's constructor and of those of its bases that it hands arguments on to."""
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        init = base.__dict__.get("__init__")
+        if not inspect.isfunction(init):
+            continue
+        try:
+            hints = typing.get_type_hints(init)
+        except Exception:  # names that are imported for type checkers alone
+            hints = {}
+        more = False
+        for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                more = True
+            elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+                found.setdefault(name, hints.get(name, Any))
+        if not more:
+            break
+    return found
+
+
+def options(hint: Any) -> Iterator[Any]:
+    """The alternatives of a type, with those of a list's elements."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType, typing.Annotated) or (
+        inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, Mapping)
+    ):
+        for one in inner:
+            yield from options(one)
+    else:
+        yield hint
+
+
+def base_of(hint: Any) -> type | None:
+    """The class below which a setting names one."""
+    for one in options(hint):
+        if inspect.isclass(one) and one not in (object, Any) and not issubclass(one, (*SCALARS, *COLLECTIONS, Mapping)):
+            return None if is_dataclass(one) else one
+    return None
+
+
+def inner_of(hint: Any) -> Any:
+    """The type of a mapping's values, where a setting may be a mapping; else None."""
+    for one in options(hint):
+        origin = typing.get_origin(one) or one
+        if one is Any or (inspect.isclass(origin) and (issubclass(origin, Mapping) or is_dataclass(origin))):
+            inner = typing.get_args(one)
+            return inner[1] if len(inner) == 2 else Any
+    return None
+
+
+def find_class(path: Any, base: type) -> type | None:
+    """The class of a full path, or of a short name below `base`; None if there is none, or several."""
+    from genbench.core.arguments import loaded_classes
+
+    if not isinstance(path, str):
+        return None
+    module, _, name = path.rpartition(".")
+    if not module:
+        found = {cls for cls in loaded_classes(base).values() if cls.__name__ == name}
+        return found.pop() if len(found) == 1 else None
+    try:  # the parser imports it anyway
+        cls = getattr(importlib.import_module(module), name, None)
+    except Exception:
+        return None
+    return cls if inspect.isclass(cls) else None

@@ -1,0 +1,94 @@
+"""Images and points as one picture for people: grids, plots of points, masks in color."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genbench.core.batch import to_uint8
+
+GAP = 2  # pixels between two images
+POINTS = 2000  # in a plot: a mode that is never hit shows
+# of a mask's classes in turn, the first of which is mostly the background
+MASK_COLORS = (
+    (0, 0, 0),
+    (230, 75, 60),
+    (60, 150, 230),
+    (90, 200, 100),
+    (245, 195, 50),
+    (165, 95, 215),
+    (240, 240, 240),
+)
+
+
+def arranged(images: Tensor, columns: int, gap: int = GAP) -> Image.Image:
+    """uint8 [N, C, H, W] -> one picture, row by row on dark gray."""
+    n, channels, height, width = images.shape
+    rows = math.ceil(n / columns)
+    paper = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 40, dtype=torch.uint8)
+    for k, image in enumerate(images):
+        top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
+        paper[:, top : top + height, left : left + width] = image
+    array = paper.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if channels == 1 else array)
+
+
+def grid(images: Tensor, columns: int | None = None, gap: int = GAP) -> Image.Image:
+    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark gray; a square without `columns`."""
+    return arranged(to_uint8(images).cpu(), columns or math.ceil(math.sqrt(len(images))), gap)
+
+
+def picture(samples: Tensor, real: Tensor | None = None, columns: int | None = None) -> Image.Image:
+    """A grid of images [N, C, H, W], or a plot of points [N, D] before real ones."""
+    return scatter(samples.detach(), real) if samples.ndim == 2 else grid(samples, columns)
+
+
+def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
+    """Small pictures magnified by a whole factor, so that a person can see them."""
+    factor = max(1, round(side / max(picture.size)))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def beside(columns: Sequence[Tensor]) -> Tensor:
+    """Images or points of the same rows as one tensor [B, columns, ...], gray ones as colors beside colors."""
+    if columns[0].ndim == 4:
+        channels = max(x.shape[1] for x in columns)
+        columns = [x.expand(-1, channels, -1, -1) for x in columns]
+    return torch.stack([x.cpu() for x in columns], 1)
+
+
+def painted(mask: Tensor) -> Tensor:
+    """Classes [B, H, W] -> uint8 [B, 3, H, W], a color for each."""
+    colors = torch.tensor(MASK_COLORS, dtype=torch.uint8, device=mask.device)
+    return colors[mask.long() % len(colors)].permute(0, 3, 1, 2)
+
+
+def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Image.Image:
+    """The first two coordinates of points [N, D], before those of real ones [M, D], on a square of `side` pixels.
+
+    Always of -1.5 to 1.5, so that plots can be compared; how many points lie outside is written below.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(side / 100, side / 100), dpi=100)
+    axes = figure.add_axes((0.08, 0.07, 0.9, 0.9), aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
+    axes.tick_params(labelsize=7)
+    axes.grid(color="0.93", linewidth=0.5)
+    axes.set_axisbelow(True)
+    styles: tuple[dict[str, Any], ...] = ({"c": "0.75", "s": 6}, {"c": "tab:blue", "s": 3, "alpha": 0.5})
+    for which, style in zip((real, points), styles, strict=True):
+        if which is not None:
+            x, y = (which[:, k].float().cpu() if k < which.shape[1] else torch.zeros(len(which)) for k in (0, 1))
+            axes.scatter(x, y, linewidths=0, **style)
+    if outside := int((points[:, :2].abs() > 1.5).any(1).sum()):
+        axes.text(-1.45, -1.45, f"{outside:,} of {len(points):,} outside", fontsize=8, color="tab:red")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())

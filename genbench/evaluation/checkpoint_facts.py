@@ -1,0 +1,93 @@
+"""What a checkpoint says of its training, as records have it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from genbench.core import checkpoint_io
+from genbench.core.arguments import key_of, loaded_classes
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.data.module import DataModule
+from genbench.evaluation.extractors import state_hash
+
+# settings of a run that change neither what is trained nor how
+ELSEWHERE = (
+    ("seed_everything",), ("name",), ("title",), ("runs",), ("ckpt",), ("ckpt_path",), ("protocol",),
+    ("data", "init_args", "root"), ("data", "init_args", "download"), ("data", "init_args", "workers"),
+    ("data", "init_args", "memory"), ("data", "init_args", "eval_batch_size"), ("trainer", "logger"),
+    ("trainer", "default_root_dir"), ("pictures",), ("monitor",), ("balance",), ("checkpoint", "every_images"),
+    ("checkpoint", "keep_every"),
+)  # fmt: skip
+
+
+def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """`run` and `training` of a record, from a checkpoint's contents and its file."""
+    state, about = checkpoint["genbench"], checkpoint.get("run") or {}
+    config = about.get("config") or {}
+    run = {
+        "name": _run_folder(path) or about.get("name") or path.stem,  # of a script of one's own, it has none
+        "config": config,
+        "command": about.get("command"),
+        "segments": about.get("segments"),
+        "config_hash": config_hash(config or {"model": checkpoint["hyper_parameters"]}),
+        "seed": state["seed"],
+        "images_seen": state["images_seen"],
+        "updates": dict(state["updates"]),
+        "checkpoint": path.stem if path.suffix == ".ckpt" else path.name,
+        "checkpoint_hash": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        "weights": "raw" if raw or "ema" not in checkpoint else "ema",
+    }
+    return run, about.get("training")
+
+
+def _run_folder(path: Path) -> str | None:
+    """The name of the run's folder, which may have been renamed since, if the checkpoint lies in one."""
+    folder = path.absolute().parent.parent
+    return folder.name if path.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
+
+
+def facts_of(model: GenerativeModule, weights: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The same for a model at hand: of the checkpoint that it was loaded from, else of itself, with such `weights`."""
+    if model.origin is not None:
+        path, weights = model.origin
+        return facts(checkpoint_io.read(path), path, raw=weights == "raw")
+    arguments = {name: value for name, value in dict(model.hparams).items() if name != "spec"}
+    run = {
+        "name": "in memory",
+        "config": {},
+        "config_hash": key_of({"model": arguments}),
+        "seed": model.seed,
+        "images_seen": model.images_seen,
+        "updates": dict(model.updates),
+        "checkpoint": "in memory",
+        "checkpoint_hash": state_hash(model.state_dict()),
+        "weights": weights,
+    }
+    return run, None
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """16 hex digits of all settings that make another experiment: runs that differ in their seed share it."""
+    kept = copy.deepcopy(config)
+    for *folders, last in ELSEWHERE:
+        place: Any = kept
+        for name in folders:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.pop(last, None)
+    return key_of(kept)
+
+
+def data_class(name: str) -> type[DataModule]:
+    """The loaded DataModule of that full name; a checkpoint causes no import."""
+    cls = loaded_classes(DataModule).get(name)
+    if cls is None:
+        raise UserError(
+            f"The checkpoint was trained on {name}, which is not loaded. Name its module with `--import "
+            f"{name.rpartition('.')[0]}`, or give other data with `--data`."
+        )
+    return cls

@@ -1,0 +1,99 @@
+"""In what boards differ that cannot be ranked together."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from genbench.core.errors import UserError, dimensions
+from genbench.leaderboard.record import Record
+
+if TYPE_CHECKING:
+    from genbench.leaderboard.board import Board
+
+T = TypeVar("T")
+
+
+def refuse_mixture(records: Iterable[Record]) -> None:
+    """Raise UserError where records are of several data sets or protocols, and say in what they differ."""
+    kinds = {(r.data["name"], r.protocol["key"]): r for r in records}.values()
+    if len(kinds) > 1:
+        names = listed(unique(f"{r.protocol['name']} on {r.data['name']}" for r in kinds))
+        raise UserError(
+            f"Rows of different protocols are not ranked together: those of {names} differ in {difference(kinds)}. "
+            "Ask for one of them; without `--protocol` each has a table of its own."
+        )
+
+
+def difference(measured: Iterable[Record | Board]) -> str:
+    """The fields in which the protocols of records or boards differ, their data sets included, each with its values."""
+    flat = [dict(_flat(one.protocol | {"data": one.data})) for one in measured]
+    fields = unique(field for fields in flat for field in fields)
+    values = {field: [fields.get(field) for fields in flat] for field in fields}
+    different = {field: v for field, v in values.items() if any(x != v[0] for x in v)}
+    own = [field for field in different if field not in ("name", "key")]
+    shown = own or list(different)  # the name and the key follow from the rest
+    return "; ".join(f"{field} ({listed(unique(as_text(x) for x in different[field]))})" for field in shown)
+
+
+def apart(found: Sequence[Board]) -> list[str]:
+    """For each board the fewest settings of its protocol and data set that tell it from the others: `task=denoise`.
+
+    A setting counts where a reader can tell its values apart, which hashes are not for, and where all records of a
+    board have it alike. Of two that tell as many boards apart, the protocol's is said.
+    """
+    every = [_settings(board) for board in found]
+    values = {}
+    for name in unique(name for settings in every for name in settings):
+        of_data = name.startswith("data.arguments.")
+        said = [settings.get(name, "default" if of_data else None) for settings in every]
+        if None not in said:
+            values[name] = [f"{name.removeprefix('data.arguments.')}={value}" for value in said]
+    told: list[tuple[str, ...]] = [()] * len(found)
+    while values:
+        more = {name: [(*a, b) for a, b in zip(told, said, strict=True)] for name, said in values.items()}
+        best = max(more, key=lambda name: len(set(more[name])))
+        if len(set(more[best])) == len(set(told)):
+            break
+        told = more[best]
+        del values[best]
+    return [", ".join(said) for said in told]
+
+
+def _settings(board: Board) -> dict[str, str | None]:
+    """Settings of the protocol and then of the data set; None where no one value can be said."""
+
+    def said(name: str, value: Any) -> str | None:
+        if name == "reference.shape" and isinstance(value, list):
+            return dimensions(value)
+        return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else as_text(value)
+
+    found = {name: said(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
+    kept = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
+    given = [arguments if isinstance(arguments, dict) else {} for arguments in kept]
+    for name in unique(name for arguments in given for name in arguments):
+        values = unique(as_text(arguments[name]) if name in arguments else "default" for arguments in given)
+        found[f"data.arguments.{name}"] = values[0] if len(values) == 1 else None
+    return found
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, v in value.items():
+        yield from _flat(v, f"{prefix}{name}.") if isinstance(v, dict) else [(prefix + name, v)]
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = "nothing" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text[:8] if re.fullmatch("[0-9a-f]{12,}", text) else text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def unique(items: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(items))
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,106 @@
+"""One file that shows all records: boards, charts, pictures and configs, and asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from genbench.core.errors import UserError
+from genbench.leaderboard import formats
+from genbench.leaderboard.board import boards
+from genbench.leaderboard.record import Record
+from genbench.report.charts import learning, quality
+from genbench.report.gallery import galleries
+from genbench.report.rows import Rows
+from genbench.report.run_pages import runs
+from genbench.report.tables import table
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Report:
+    """html  the page; skipped  files that lie beside records and cannot be read, with the reason"""
+
+    html: str
+    skipped: list[tuple[Path, str]]
+
+
+def report(found: Sequence[tuple[Record, Path]]) -> Report:
+    """A page of records, each given with its file: the same records give the same page, byte by byte.
+
+    Raises:
+        UserError: there is no score in them.
+    """
+    records = [record for record, _ in found]
+    tables = formats.with_namesakes(boards(records))
+    if not tables:
+        raise UserError("The records hold no scores. Evaluate with a protocol that measures some.")
+    skipped: list[tuple[Path, str]] = []
+    rows = Rows(found, [board for board, _ in tables])
+    trained = runs(found, rows)
+    anchors = {path: run["anchor"] for run in trained for path in run["paths"]}
+    shown, left_out = galleries(rows, tables, skipped)
+    data = {
+        "boards": [quality(board, namesakes) for board, namesakes in tables],
+        "runs": learning(trained, skipped),
+        "models": sorted({record.model["name"] for record in records}),
+    }
+    css, js = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    plotly = get_plotlyjs()
+    templates = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    html = templates.get_template("page.html").render(
+        summary=_summary(records, trained),
+        boards=[table(board, namesakes, rows, anchors) for board, namesakes in tables],
+        galleries=shown,
+        left_out=left_out,
+        runs=trained,
+        has_cost=any(point["hours"] or point["parameters"] for board in data["boards"] for point in board["points"]),
+        has_curves=any(run["series"] for run in data["runs"]),
+        css=Markup(css),
+        js=Markup(js),
+        plotly=Markup(plotly),
+        scripts=" ".join(map(_hash, (js, plotly))),
+        data=Markup(_embedded(data)),
+    )
+    return Report(html, skipped)
+
+
+def _summary(records: Sequence[Record], runs: Sequence[dict[str, Any]]) -> str:
+    def count(number: int, what: str) -> str:
+        return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+    trained = [run for run in runs if run["trained"]]
+    parts = [
+        count(len({run["model"] for run in trained}), "model"),
+        count(len(trained), "run"),
+        count(len(records), "record"),
+        count(len({r.data["name"] for r in records}), "data set"),
+        count(len({(r.data["name"], r.protocol["key"]) for r in records}), "protocol"),
+    ]
+    days = sorted(r.created[:10] for r in records)
+    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    return f"{', '.join(parts)}; measured {when}."
+
+
+def _embedded(data: Any) -> str:
+    """JSON that ends no script element and starts no comment."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _hash(script: str) -> str:
+    """As a content security policy names a script: none but ours may run, whatever a record says."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,0 +1,115 @@
+"""The runs of a suite on this machine, several at once, each in a process of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+import torch
+
+from genbench.runner import work
+from genbench.suites import claims
+from genbench.suites.definition import Suite
+from genbench.suites.launch import KILLED, Here
+from genbench.suites.show import Lines
+from genbench.suites.suite_folder import Folder, is_open, wall_minutes
+
+POLL = 0.5  # seconds
+
+
+def run_here(
+    suite: Suite,
+    kept: Folder,
+    facts: dict[str, Any],
+    wanted: list[str],
+    modules: list[str],
+    *,
+    retry_failed: bool = False,
+) -> int:
+    """Do the runs on this machine.
+
+    Args:
+        suite: What they are of
+        kept: Its folder, with a plan
+        facts: Of each experiment, from `resolve`
+        wanted: Names of runs; those that are done are left out
+        modules: What models come from, besides genbench
+        retry_failed: Also those that have failed before
+
+    Returns:
+        0 where all are done, 1 where not, and 128 + the signal's number where one has stopped them.
+    """
+    here = Here(kept.path, suite.launch, torch.cuda.device_count())
+    devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
+    minutes = {each.name: wall_minutes(each.budget.minutes, facts[each.name]) for each in suite.experiments}
+    show = Lines(kept, here, minutes)
+    begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
+    told: list[int] = []  # signals
+    full = False  # the disk
+
+    def stop(signum: int, frame: Any) -> None:
+        told.append(signum)
+        os.write(2, b"\nstopping: what runs saves and ends; once more to end at once.\n" if len(told) == 1 else b"")
+        here.stop()
+        for run in here.running() if len(told) > 2 else ():  # those that do not listen
+            attempt = claims.latest(kept.claims, run)
+            if attempt is not None and attempt.alive and attempt.holder["host"] == socket.gethostname():
+                os.killpg(attempt.holder["pid"], signal.SIGKILL)
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while True:
+            for run, took, why in here.ended():
+                if not took and why is None and kept.states([run])[0].state == "running":
+                    del begun[run]  # somebody else was faster, and may yet leave it to us
+                    continue
+                try:
+                    bury(kept, run, begun[run], why, bool(told))
+                except OSError as error:
+                    full |= work.full(error)
+                show.ended(run)
+                full |= work.FULL in (kept.states([run])[0].reason or "") or "No space left" in (why or "")
+            states = {state.run: state for state in kept.states(wanted)}
+            show.refresh(states.values())
+            todo = [run for run in wanted if is_open(states[run], retry_failed) and run not in begun]
+            elsewhere = [run for run in wanted if states[run].state == "running" and run not in here.running()]
+            if full and not here.running():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if told and not here.running():
+                return 128 + told[0]
+            if not (todo or elsewhere or here.running()):
+                break
+            while todo and here.room(devices[todo[0]]) and not (told or full):
+                run = todo.pop(0)
+                begun[run] = states[run].attempts
+                show.begins(states[run])
+                here.start(run, devices[run], work.work, str(kept.path), run, retry_failed, modules)
+                if told:
+                    here.stop()  # it was not there yet
+            time.sleep(POLL)
+    finally:
+        show.close()
+        here.close()
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    return 1 if any(state.state != "done" for state in kept.states(wanted)) else 0
+
+
+def bury(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool) -> None:
+    """Say of a run whose process died how it ended: nobody else does.
+
+    attempts  at this run, before the process was started
+    """
+    attempt = claims.latest(kept.claims, run)
+    if why is None or (attempt is not None and (attempt.alive or attempt.number > attempts + 1)):
+        return  # it has said so itself; or another process works on it
+    if attempt is None or attempt.number == attempts:  # it died before it took the run
+        if not stopping and (claim := claims.take(kept.claims, run, again=True)) is not None:
+            claim.end("failed", why)
+    elif attempt.outcome is None:
+        # by whom it was killed is not known: it goes on the next time
+        claims.close(kept.claims, run, attempt, "stopped" if stopping or why == KILLED else "failed", why)

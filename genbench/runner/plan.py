@@ -1,0 +1,112 @@
+"""What the runs of a suite are and need: configs with everything set, devices, time and disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+
+from genbench.callbacks import Quality
+from genbench.callbacks.stopwatch import Stopwatch
+from genbench.cli import sentence
+from genbench.cli.devices import refuse_what_players_cannot
+from genbench.cli.fit import with_configs
+from genbench.cli.parser import Parser
+from genbench.core.errors import Interrupted, UserError
+from genbench.data.module import DataModule
+from genbench.evaluation import extractors
+from genbench.evaluation import protocol as protocols
+from genbench.metrics.scales import SCALES
+from genbench.suites.definition import Suite, told
+
+
+def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Of each experiment: its config with everything that was set, what is kept of it, and its model and data.
+
+    Raises:
+        UserError: with all that `fit` would refuse in any of them.
+    """
+    faults: dict[str, list[str]] = {}  # what is wrong -> in which experiments
+    resolved, facts, built = {}, {}, {}
+    parser: Any = None
+    for experiment in suite.experiments:
+        try:
+            command = with_configs("fit", [*experiment.flags, "--seed_everything=0"])
+            if parser is None:
+                parser = Parser.run("fit", command)
+            config = parser.parse(command)
+            dump = {
+                key: value
+                for key, value in parser.dump(config).items()
+                if key not in ("seed_everything", "name", "runs", "max_images")
+            }
+            refuse_what_players_cannot(config.fit.trainer)
+            facts[experiment.name] = each = _machines(dump["trainer"], suite)
+            built[experiment.name] = model, data = parser.build(config)
+            protocol = protocols.load(dump["protocol"])
+            if isinstance(data, DataModule):
+                data.check_share(each["devices"] * each["nodes"])
+                _require_extractor(protocol, data)
+            quality, monitor = Quality(**dump["quality"]), dump["checkpoint"]["monitor"]
+            if monitor:  # whether validation gives it is known once the data is at hand
+                quality.deciding(model, [monitor], monitor, dump["checkpoint"]["mode"])
+            each["parameters"] = sum(p.numel() for p in model.parameters())
+            kept, images = dump["checkpoint"]["keep_every"], experiment.budget.images
+            each["checkpoints"] = 2 + (images // kept if kept and images else 0)
+            resolved[experiment.name] = dump
+        except Exception as error:
+            said = sentence(error)
+            if said is None:
+                raise
+            faults.setdefault(said, []).append(experiment.name)
+    wrong = [f"{', '.join(names)}: {said}" for said, names in faults.items()]
+    if suite.by is not None and suite.by.partition("-")[0] not in SCALES:
+        wrong.append(f"by is '{suite.by}': there is no such metric; there are {', '.join(SCALES)}.")
+    if wrong:
+        raise UserError(told(path, wrong))
+    return resolved, facts, built
+
+
+def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
+    """Devices of a run on each node, and nodes: those of its config, else of the suite; the config then has them."""
+    asked = trainer["devices"]
+    if asked in ("auto", None):
+        asked = suite.launch.devices
+    devices = len(asked) if isinstance(asked, list) else int(asked) if str(asked).isdecimal() else 0
+    if devices < 1:
+        raise UserError(f"trainer.devices is {asked}; in a suite it is a number of devices.")
+    nodes = trainer["num_nodes"] if trainer["num_nodes"] > 1 else suite.launch.nodes
+    if nodes > 1 and suite.launch.where == "local":
+        raise UserError(
+            f"trainer.num_nodes is {nodes}, and on this machine a run has one: use `launch: {{where: slurm}}`."
+        )
+    trainer |= {"devices": devices, "num_nodes": nodes}
+    return {"devices": devices, "nodes": nodes}
+
+
+def _require_extractor(protocol: Any, data: Any) -> None:
+    """Raise UserError where the feature extractor's weights are missing: now, and not after hours of training."""
+    name = data.extractor if protocol.extractor == "default" else protocol.extractor
+    extractors.build(name, root=data.root)
+
+
+def images_per_second(model: Any, data: Any) -> float:
+    """Images per second of a model on this machine's default device, over two seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Stopwatch(os.path.join(folder, "speed.json"), seconds=2, warmup=1)
+        trainer = Trainer(
+            devices=1, logger=False, callbacks=[watch], max_epochs=-1, default_root_dir=folder, limit_val_batches=0,
+            enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=False,
+        )  # fmt: skip
+        with suppress(Interrupted):
+            trainer.fit(model, datamodule=data)
+        return watch.found["images_per_second"]
+
+
+def bytes_of(facts: dict[str, Any]) -> float:
+    """Of a run: checkpoints of weights, averages and Adam's two moments, and a few pictures."""
+    return facts["checkpoints"] * 4 * 4 * facts["parameters"] + 3e6

@@ -1,0 +1,231 @@
+"""What every model must do: one function for each contract test.
+
+Each takes the recipe of a model and a folder to write to, and raises ContractViolation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import genbench
+from genbench.callbacks import EMA, Budget
+from genbench.core.batch import from_stored, to_stored
+from genbench.core.capabilities import (
+    Classifies,
+    Encodes,
+    HasLikelihood,
+    Reconstructs,
+    Samples,
+    Segments,
+    Translates,
+)
+from genbench.loggers import Curves
+from genbench.metrics.sliced_wasserstein import project, sliced_wasserstein
+from genbench.testing.recipe import Recipe, SyntheticData, train
+
+
+class ContractViolation(AssertionError):
+    """A contract test failed; the message says why."""
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ContractViolation(message)
+
+
+def players_own_every_parameter_once(recipe: Recipe, folder: Path) -> None:
+    model = recipe.model()
+    owned = [p for player in model.players for p in model.parameters_of(player)]
+    require(len(owned) == len({id(p) for p in owned}), "a parameter belongs to two players")
+    free = {n for n, p in model.named_parameters() if p.requires_grad and all(p is not q for q in owned)}
+    require(not free, f"no player moves {', '.join(sorted(free))}")
+    for name in model.ema:
+        require(hasattr(model, name), f"`ema` names '{name}', which the model does not have")
+
+
+def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) -> None:
+    # not a single number: the output's bias of a critic with a linear cost has no gradient
+    before = {n: p.clone() for n, p in recipe.model().named_parameters() if p.requires_grad and p.numel() > 1}
+    run = train(recipe, folder, images=96)  # a generator may step at every fifth batch
+    still = [n for n, p in run.lightning_module.named_parameters() if n in before and torch.equal(p, before[n])]
+    require(not still, f"these parameters did not move in twelve steps: {', '.join(still)}")
+    require(all(run.lightning_module.updates.values()), "a player took no step")
+
+
+def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
+    data = SyntheticData(recipe.spec, n=8)
+    real = from_stored(data.everything.everything.image)
+    model = recipe.model()
+
+    built_on_another = any(not p.requires_grad for p in model.parameters())
+
+    @torch.no_grad()
+    def distance() -> float:
+        if built_on_another:  # and its images are what the frozen part makes of them
+            scores = model.eval().validation_step(replace(data.everything.everything, image=real), 0)
+            model.train()
+            return sum(values.mean().item() for values in scores.values())
+        if isinstance(model, Classifies):
+            cost = cross_entropy(model.eval().classify(real), data.everything.everything.label).item()
+            model.train()
+            return cost
+        if isinstance(model, HasLikelihood) and model.likelihood == "exact":
+            return -model.log_likelihood(real).mean().item()
+        if isinstance(model, Translates):
+            made = model.translate(from_stored(data.everything.everything.source), to="B")
+            if recipe.spec.target == "domain":
+                return sliced_wasserstein(project(made), project(real)).item()
+            return (made - real).square().mean().item()
+        if isinstance(model, Segments):
+            return cross_entropy(model.segment(real), data.everything.everything.mask).item()
+        if isinstance(model, Reconstructs):
+            return (model.reconstruct(real) - real).square().mean().item()
+        return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
+
+    if not isinstance(model, (Samples, Reconstructs, Classifies, Translates, Segments)):
+        return
+    before = distance()
+    for steps in (200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more
+        run = Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            callbacks=[Budget(8 * steps)],
+            max_epochs=-1,
+            default_root_dir=folder,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        )
+        run.fit(model, datamodule=data)
+        after = distance()
+        if after < 0.8 * before:
+            return
+    require(False, f"{steps} steps on one batch brought it from {before:.3g} to {after:.3g} only")
+
+
+def samples_have_the_datas_shape_and_range(recipe: Recipe, folder: Path) -> None:
+    model = recipe.model().eval()
+    if isinstance(model, Samples):
+        images = _sample(model, torch.arange(3))
+        require(tuple(images.shape) == (3, *recipe.spec.shape), f"samples are {tuple(images.shape)}")
+        require(bool(torch.isfinite(images).all()), "samples are not finite")
+        require(images.ndim == 2 or bool(images.abs().max() <= 1.001), "samples leave [-1, 1]")  # points may
+    x = from_stored(recipe.data().everything.everything.image[:3])
+    if isinstance(model, Reconstructs):
+        require(model.reconstruct(x).shape == x.shape, "reconstructions have another shape")
+    if isinstance(model, Translates):
+        source, shapes = from_stored(recipe.data().everything.everything.source[:3]), {"B": x.shape}
+        shapes |= {"A": source.shape} if "A" in model.domains else {}
+        for to, shape in shapes.items():
+            made = model.translate(source if to == "B" else x, to=to)
+            require(made.shape == shape, f"translations to {to} are {tuple(made.shape)}")
+            require(bool(made.abs().max() <= 1.001), f"translations to {to} leave [-1, 1] or are not finite")
+    if isinstance(model, Segments):
+        found, shape = model.segment(x), (3, len(recipe.spec.classes), *x.shape[2:])
+        require(tuple(found.shape) == shape, f"masks are {tuple(found.shape)}")
+        require(bool(torch.isfinite(found).all()), "masks are not finite")
+    if isinstance(model, Encodes):
+        z = model.encode(x)
+        require(tuple(z.shape[1:]) == tuple(model.latent_shape), f"`latent_shape` is not {tuple(z.shape[1:])}")
+        require(str(z.dtype) == f"torch.{model.latent_dtype}", f"`latent_dtype` is not {z.dtype}")
+
+
+def a_sample_depends_on_its_seed_alone(recipe: Recipe, folder: Path) -> None:
+    model = recipe.model().eval()
+    if not isinstance(model, Samples):
+        return
+    seeds = torch.tensor([5, 3, 8, 1, 9])
+    torch.manual_seed(1)
+    together = to_stored(_sample(model, seeds)).float()
+    torch.manual_seed(2)
+    single = torch.cat([to_stored(_sample(model, seeds[k : k + 1], k)) for k in range(5)]).float()
+    off = float((together - single).abs().max())
+    if together.ndim == 2:
+        require(off <= 1e-4, f"the same seed gives points {off:.2g} apart at batch sizes 5 and 1")
+    else:
+        require(off <= 1, f"the same seed gives pixels {off:g} levels apart at batch sizes 5 and 1")
+    two = torch.cat([_sample(model, seeds[k : k + 1]) for k in (0, 1)])  # of one condition
+    require(bool((two[0] != two[1]).any()), "two seeds give the same image")
+    if model.conditional:
+        one = torch.cat([_sample(model, seeds[:1], first) for first in (0, 1)])
+        require(bool((one[0] != one[1]).any()), "two conditions give the same image of one seed")
+
+
+def interrupted_equals_uninterrupted(recipe: Recipe, folder: Path) -> None:
+    # 36 images in batches of 8, checkpoints every 24: the last one before a crash at 64 lies in mid-epoch (48), the
+    # one before a crash at 80 on the last batch of the second pass (72)
+    whole = train(recipe, folder / "whole", images=112)
+    for stop in (64, 80):
+        part = folder / f"part{stop}"
+        train(recipe, part, images=112, crash_at=stop)
+        rest = train(recipe, part, images=112, ckpt=part / "checkpoints" / "last.ckpt")
+        a, b = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder / "whole", part))
+        require(same(a["state_dict"], b["state_dict"]), f"weights differ after a crash at {stop} images")
+        require(same(a["ema"]["state_dict"], b["ema"]["state_dict"]), f"averages differ after a crash at {stop} images")
+        require(_curve(folder / "whole") == _curve(part), f"the logged curve differs after a crash at {stop} images")
+        require(whole.lightning_module.updates == rest.lightning_module.updates, "numbers of updates differ")
+
+
+def a_checkpoint_is_enough(recipe: Recipe, folder: Path) -> None:
+    run = train(recipe, folder, images=40)
+    model = genbench.load(folder / "checkpoints" / "last.ckpt")
+    require(type(model) is type(run.lightning_module), "the checkpoint gives another class")
+    average = next(c for c in run.callbacks if isinstance(c, EMA)).average
+    loaded = {k: v for k, v in model.state_dict().items() if k in average}
+    require(same(loaded, average), "averages were not loaded")
+    if isinstance(model, Samples):
+        run.lightning_module.eval().load_state_dict(average, strict=False)
+        a, b = (_sample(m, torch.arange(2)) for m in (model, run.lightning_module))
+        require(bool(torch.equal(a, b)), "the loaded model samples something else")
+
+
+def half_precision_stays_finite(recipe: Recipe, folder: Path) -> None:
+    for precision in ("16-mixed", "bf16-mixed"):
+        plugin = MixedPrecision(precision, device="cpu")
+        run = train(recipe, folder / precision, images=40, plugins=[plugin])
+        require(all(run.lightning_module.updates.values()), f"no step was taken in {precision}")
+        finite = all(bool(torch.isfinite(p).all()) for p in run.lightning_module.parameters())
+        require(finite, f"weights are not finite in {precision}")
+
+
+def _sample(model: Any, seeds: Tensor, first: int = 0, data: SyntheticData | None = None) -> Tensor:
+    """Asked for the labels or captions of the data's images from `first` on, in turn."""
+    condition = None
+    if model.conditional:
+        known = getattr((data or SyntheticData(model.spec)).everything.everything, model.spec.target)
+        condition = known[(torch.arange(len(seeds)) + first) % len(known)]
+    with torch.no_grad():
+        return model.sample(seeds, condition=condition)
+
+
+def _curve(folder: Path) -> list[dict[str, str]]:
+    rows = Curves(folder).rows()
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+# those that run in one process
+CONTRACT_TESTS: list[Callable[[Recipe, Path], None]] = [
+    players_own_every_parameter_once,
+    losses_are_finite_and_every_parameter_moves,
+    one_batch_can_be_learned,
+    samples_have_the_datas_shape_and_range,
+    a_sample_depends_on_its_seed_alone,
+    a_checkpoint_is_enough,
+    interrupted_equals_uninterrupted,
+    half_precision_stays_finite,
+]

@@ -1,0 +1,141 @@
+"""README and docs: links lead to files, what they name exists, and the classes and commands that they show run."""
+
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from genbench.suites.suite import load
+
+import genbench.data
+import genbench.models
+from genbench.cli import configs, main
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+SMALL = ["--max_images", "128", "--quality.samples", "16", "--pictures.n", "4", "--trainer.accelerator", "cpu"]
+
+page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and text of each block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def files(page: Path) -> dict[str, str]:
+    """Blocks of code that begin with the name of their file: `# my_model.py`."""
+    named = ((re.match(r"# (\w+\.(?:py|yaml))\n", text), text) for _, text in blocks(page))
+    return {name[1]: text for name, text in named if name}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """What is typed after `python -m genbench`, in all blocks of the page."""
+    lines = [line for language, text in blocks(page) if language == "bash" for line in text.splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[3:] for line in words if line[:3] == ["python", "-m", "genbench"]]
+
+
+@pytest.fixture
+def folder_of(tmp_path, monkeypatch):
+    """Writes the files of a page into an empty folder, which commands then run in."""
+
+    def write(page):
+        monkeypatch.chdir(tmp_path)
+        for name, text in files(page).items():
+            (tmp_path / name).write_text(text)
+
+    return write
+
+
+def test_the_readme_is_short():
+    lines = README.read_text().splitlines()
+    assert len(lines) < 200
+    assert max(map(len, lines)) <= 120
+
+
+@page
+def test_relative_links_and_pictures_lead_to_files(page):
+    text = prose(page)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+        path = target.partition("#")[0]
+        if path and "://" not in path:
+            assert (page.parent / path).exists(), target
+
+
+@page
+def test_a_page_loads_nothing_from_the_network(page):
+    assert not re.search(r"!\[[^\]]*\]\(\w+://|src=.\w+:|<(script|iframe|link)", prose(page))
+
+
+def test_the_readme_names_every_model_and_config():
+    text = README.read_text()
+    for model in genbench.models.__all__:
+        assert f"[{model}](" in text, model
+    for config in (ROOT / "configs").glob("*.yaml"):
+        assert f"`{config.stem}`" in text, config
+
+
+def test_the_docs_name_every_model_config_and_data_set():
+    models, data = ((ROOT / "docs" / name).read_text() for name in ("models.md", "datasets.md"))
+    for config in [*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/papers").glob("*.yaml")]:
+        assert f"`{config.relative_to(ROOT / 'configs').with_suffix('')}`" in models, config
+    for model in genbench.models.__all__:
+        assert f"`{model}`" in models, model
+    for name in set(genbench.data.__all__) - {"DataModule", "ImageData", "Split"}:
+        assert f"`{name}`" in data, name
+
+
+def test_the_architecture_page_names_files_that_exist():
+    named = re.findall(
+        r"`((?:genbench/|configs|tests|benchmarks)[\w/.]*)`", (ROOT / "docs/architecture.md").read_text()
+    )
+    assert len(named) > 15
+    for path in named:
+        assert (ROOT / path).exists(), path
+    folders = {path.name for path in (ROOT / "genbench").iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert {f"genbench/{name}" for name in folders} <= set(named)
+
+
+@page
+def test_configs_that_commands_name_exist(page):
+    own = files(page)
+    for words in commands(page):
+        for flag, value in pairwise(words):
+            if flag == "--config":
+                assert value in own or (ROOT / "configs" / f"{value}.yaml").is_file(), value
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorials/own_model.md", "docs/tutorials/own_data.md"])
+def test_classes_of_your_own_train_and_sample_as_written(name, folder_of):
+    page = ROOT / name
+    folder_of(page)
+    own = [words for words in commands(page) if "--import" in words and words[0] != "check"]
+    assert {words[0] for words in own} == {"fit", "sample"}
+    for words in own:
+        assert main([*words, *(SMALL if words[0] == "fit" else [])]) == 0, words
+    for words in own:
+        if words[0] == "sample":
+            assert Path(words[words.index("--out") + 1]).is_file()
+
+
+def test_the_readmes_model_passes_the_contract_tests(folder_of, capfd):
+    folder_of(README)
+    (words,) = (words for words in commands(README) if words[:1] == ["check"])
+    assert main(words) == 0, capfd.readouterr().out
+
+
+def test_classes_of_your_own_are_short():
+    lines = {name: len(text.splitlines()) for name, text in files(README).items()}
+    assert lines["my_gan.py"] <= 45 and lines["my_data.py"] <= 30
+
+
+def test_the_suite_of_the_tutorial_has_twelve_runs(folder_of):
+    folder_of(ROOT / "docs/tutorials/sweep.md")
+    assert len(list(load(Path("rates.yaml"), configs.find).runs())) == 12
