@@ -6,11 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from genbench.suites.suite import load
 
 import genbench.data
 import genbench.models
 from genbench.cli import configs, main
+from genbench.suites.definition import load
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from genbench.core.checkpoint import AtomicCheckpointIO
 
 import genbench
 from genbench.callbacks import EMA, Monitor
 from genbench.core import renamed, yaml_file
 from genbench.core.arguments import key_of
 from genbench.core.batch import DataSpec
+from genbench.core.checkpoint_io import AtomicCheckpointIO
 from genbench.evaluation.protocol import Protocol, load
 from genbench.leaderboard.record import collect
 from genbench.loggers import Curves
