@@ -12,7 +12,7 @@ import re
 import shlex
 import struct
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,7 @@ class Curves(Logger):
                 axis.grid(alpha=0.3)
                 if title == SHARES:
                     axis.set_ylim(-0.03, 1.03)
-                if len(labels) > 1 or not title.endswith(*labels.values()):
+                if len(labels) > 1 or not title.endswith(next(iter(labels.values()))):
                     axis.legend(fontsize=8)
             for axis in axes.flat[len(panels) :]:
                 axis.set_visible(False)
@@ -285,7 +285,8 @@ class Wandb(WandbLogger):
         self._last: tuple[int, set[str]] | None = None  # step that earlier parts of the run end with, and its names
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        assert step is not None, "the callbacks log with the number of images seen"
         last, names = self.last_step()
         if step < last:
             return
@@ -300,7 +301,8 @@ class Wandb(WandbLogger):
             run.define_metric(COLUMN)
             run.define_metric("*", step_metric=COLUMN)
             before = [_recorded(folder) for folder in self._parts()[:-1]]
-            online = (run.starting_step - 1, set())  # where the server knows more than the folders here
+            # where the server knows more than the folders here
+            online: tuple[int, set[str]] = (run.starting_step - 1, set())
             self._last = max([*filter(None, before), online], key=lambda part: part[0])
         return self._last
 
@@ -336,7 +338,7 @@ def _recorded(folder: Path) -> tuple[int, set[str]] | None:
     The client has no reader in Python. Its file is a log of LevelDB: blocks of 32 KiB; each record in them has a header
     of 7 bytes (checksum, length, and kind: 1 whole, 2 first, 3 middle, 4 last part).
     """
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # protobuf makes it at run time
 
     last: tuple[int, set[str]] | None = None
     try:
@@ -378,7 +380,7 @@ def log_table(
     )  # fmt: skip
     run = logger.experiment
     kept.write_text(run.id)
-    run.log({name: wandb.Table(columns, rows, allow_mixed_types=True)}, step=logger.last_step()[0] + 1)
+    run.log({name: wandb.Table([*columns], rows, allow_mixed_types=True)}, step=logger.last_step()[0] + 1)
     where = logger.where()
     run.finish()
     return where
@@ -387,7 +389,7 @@ def log_table(
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         try:
             if name and netrc.netrc(os.path.expanduser(name)).authenticators(host):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from genbench.cli.quiet import quiet
 
 os.environ |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "WANDB_MODE": "offline"}
-sys.path.insert(0, str(Path(__file__).parent))  # `import toy`
 torch.set_num_threads(1)  # what a file of tests shares is made before `quiet_and_seeded`
 
 

@@ -1,17 +1,12 @@
 """Nothing that was written is lost by a kill or a full disk, and what goes on ends as in peace.
 
-A few moments of those that benchmarks/faults.py takes by chance.
+A few moments of those that benchmarks/scripts/faults.py takes by chance.
 """
 
 import random
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import faults
+import pytest
 
 
 @pytest.fixture(scope="module")

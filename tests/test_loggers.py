@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import Each, run
-from toy import SPEC, ToyGAN
 
 import genbench.loggers
 from genbench.callbacks import EMA, Monitor, Pictures, Quality
 from genbench.core.image_grid import enlarged, grid
 from genbench.core.panels import in_panels
 from genbench.loggers import Curves, Wandb, log_table
+from tests.helpers.small import Each, run
+from tests.helpers.toy import SPEC, ToyGAN
 
 # ---- CSV ------------------------------------------------------------------------------------------------------------
 

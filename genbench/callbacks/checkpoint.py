@@ -93,7 +93,9 @@ class Checkpoint(Callback, metaclass=Checked):
         # a score of another name, direction or protocol cannot be compared with
         kind = f"{monitor} {mode} {quality.protocol.name}"
         first = self.best is None or self._best_of not in (kind, monitor)  # the monitor alone in older checkpoints
-        if math.isfinite(score) and (first or (score < self.best if mode == "min" else score > self.best)):
+        if math.isfinite(score) and (
+            first or self.best is None or (score < self.best if mode == "min" else score > self.best)
+        ):
             self.best, self._best_of = score, kind
             self.save(trainer, module, best=True)
         elif self._due(module) or trainer.should_stop:

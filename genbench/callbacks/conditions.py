@@ -16,6 +16,7 @@ def in_turn(module: GenerativeModule, n: int, real: Batch | None = None) -> Tens
         return None
     place = torch.arange(n, device=module.device)
     if module.spec.target == "caption":
+        assert real is not None and real.caption is not None, "captions are those of real images"
         return real.caption.to(module.device)[place % len(real)]
     return place % len(module.spec.classes)
 

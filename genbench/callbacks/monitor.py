@@ -122,7 +122,7 @@ class Monitor(Callback, metaclass=Checked):
         with suppress(OSError):  # the terminal, or the reader of a pipe, may be gone
             if self._live is not None:
                 self._live.refresh()
-            else:
+            elif self._console is not None:
                 parts = [f"{line.images} images", line.rate, line.left, line.words(len(line.terms))]
                 self._console.print("  ".join(parts), highlight=False, markup=False, soft_wrap=True)
 

@@ -148,7 +148,7 @@ class Quality(Callback, metaclass=Checked):
                 f"{', '.join(given) or 'nothing'}.{did_you_mean(monitor, given)}"
             )
         known = SCALES.get(monitor.removeprefix("val/").partition("-")[0])
-        right = {"lower": "min", "higher": "max"}.get(known.better if known else None)
+        right = {"lower": "min", "higher": "max", None: None}[known.better if known else None]
         if mode is None and right is None:
             raise UserError(
                 f"checkpoint.monitor is {monitor}, of which it is not known whether small or large is good: say "
@@ -159,7 +159,9 @@ class Quality(Callback, metaclass=Checked):
                 f"checkpoint.mode is {mode}, and {'small' if right == 'min' else 'large'} values of {monitor} are "
                 f"good: say `--checkpoint.mode {right}`, or leave it out."
             )
-        return monitor, mode or right
+        decided = mode or right
+        assert decided is not None, "one of them is known"
+        return monitor, decided
 
     def on_train_batch_start(self, trainer, module: GenerativeModule, batch: Any, batch_idx: int) -> None:
         # Lightning validates when batch_idx + 1 divides by this: now, or not at all

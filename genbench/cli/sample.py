@@ -227,12 +227,14 @@ def asked_for(model: Any, n: int, label: str | None = None, prompt: str | None =
         if label is not None or not (prompt or "").split():
             words = ", ".join(spec.vocabulary[1:])
             raise UserError(f"{name} draws what a caption says: give it `--prompt '...'`, made of the words {words}.")
-        return torch.tensor(to_tokens(prompt, spec.vocabulary, spec.caption_length)).expand(n, -1)
+        return torch.tensor(to_tokens(prompt or "", spec.vocabulary, spec.caption_length)).expand(n, -1)
     known = ", ".join(spec.classes)
     if prompt is not None:
         raise UserError(f"{name} was trained on labels and reads no --prompt. Its --label is one of {known}.")
     if label is None:
-        return in_turn(model, n).cpu()
+        labels = in_turn(model, n)
+        assert labels is not None, "the model takes labels"
+        return labels.cpu()
     if label not in spec.classes and not (label.isdecimal() and len(label) < 10 and int(label) < len(spec.classes)):
         raise UserError(f"There is no class '{label}'; the model knows {known}.")
     return torch.full((n,), spec.classes.index(label) if label in spec.classes else int(label))

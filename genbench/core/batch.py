@@ -44,7 +44,12 @@ class DataSpec:
 
     @property
     def size(self) -> int:
-        """Height, which is also the width: data sets are brought to squares."""
+        """Height, which is also the width: data sets are brought to squares.
+
+        Example:
+            >>> DataSpec((3, 32, 32)).size
+            32
+        """
         return self._of_images()[-1]
 
     def _of_images(self) -> tuple[int, ...]:
@@ -61,7 +66,8 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
-        return cls(**{k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
+        return cls(**given)
 
 
 def to_tokens(caption: str, vocabulary: Sequence[str], length: int = 0) -> list[int]:
@@ -69,6 +75,10 @@ def to_tokens(caption: str, vocabulary: Sequence[str], length: int = 0) -> list[
 
     Raises:
         UserError: the vocabulary lacks a word, or the caption has more than `length` words where that is not 0.
+
+    Example:
+        >>> to_tokens("a red star", ("<pad>", "a", "red", "star"), length=5)
+        [1, 2, 3, 0, 0]
     """
     token, words = {word: number for number, word in enumerate(vocabulary) if number}, caption.lower().split()
     if unknown := [word for word in words if word not in token]:
@@ -79,7 +89,12 @@ def to_tokens(caption: str, vocabulary: Sequence[str], length: int = 0) -> list[
 
 
 def to_words(tokens: Tensor | Sequence[int], vocabulary: Sequence[str]) -> str:
-    """Tokens [L] as the words of a caption, without padding."""
+    """Tokens [L] as the words of a caption, without padding.
+
+    Example:
+        >>> to_words([1, 2, 3, 0, 0], ("<pad>", "a", "red", "star"))
+        'a red star'
+    """
     return " ".join(vocabulary[token] for token in tokens if token)
 
 
@@ -106,7 +121,7 @@ class _Movable:
 
     def __len__(self) -> int:
         """Number of real images that the batch holds."""
-        return len(getattr(self, fields(self)[0].name))
+        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]  # the subclasses are dataclasses
 
 
 @dataclass
@@ -138,12 +153,22 @@ class Batch(_Movable):
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """[-1, 1] floats to uint8, rounded and clamped: the door through which images leave."""
+    """[-1, 1] floats to uint8, rounded and clamped: the door through which images leave.
+
+    Example:
+        >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 1.5]))
+        tensor([  0, 128, 255, 255], dtype=torch.uint8)
+    """
     return image.detach().float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def from_uint8(image: Tensor) -> Tensor:
-    """uint8 to float32 in [-1, 1]: the door through which images enter."""
+    """uint8 to float32 in [-1, 1]: the door through which images enter.
+
+    Example:
+        >>> from_uint8(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([-1.,  1.])
+    """
     return image.to(torch.float32).div_(127.5).sub_(1)
 
 

@@ -99,7 +99,7 @@ def taking_a_number(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def sampled(self: Any, seeds: Tensor | int, *args: Any, **options: Any) -> Tensor:
         return sample(self, _seeds(seeds, self.device), *args, **options)
 
-    sampled.takes_a_number = True
+    sampled.takes_a_number = True  # type: ignore[attr-defined]  # a mark on a function
     return sampled
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from genbench.core import process
 from genbench.core.errors import UserError, did_you_mean
@@ -24,6 +24,8 @@ _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)\.[a-z0-9_]{8}\.tmp", r
 OLD = 24 * 3600.0  # seconds after which a file of another machine is no longer being written
 LONGEST = 120  # bytes of the name that a temporary file repeats: file systems take 255 in all
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without links say
+
+AnyPath = TypeVar("AnyPath", bound=str | os.PathLike)
 
 _swept: set[Path] = set()  # folders that this process has looked for orphans in
 
@@ -203,7 +205,7 @@ def kind_of(path: str | os.PathLike) -> str:
     return next(words for test, words in kinds.items() if test(mode))
 
 
-def ordinary(path: str | os.PathLike) -> str | os.PathLike:
+def ordinary(path: AnyPath) -> AnyPath:
     """The path itself, which may be opened: nothing waits for a writer of a named pipe or reads a device for ever.
 
     Raises:
@@ -228,7 +230,7 @@ def remove_orphans(folder: str | os.PathLike) -> None:
 
     A process of this machine is known to be gone; of others only files older than a day are removed.
     """
-    with suppress(OSError), os.scandir(folder) as entries:
+    with suppress(OSError), os.scandir(os.fspath(folder)) as entries:
         for entry in entries:
             found = _TEMPORARY.fullmatch(entry.name)
             if found and entry.is_file(follow_symlinks=False) and _is_orphan(entry, *found.groups()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,8 @@ def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Imag
     axes.tick_params(labelsize=7)
     axes.grid(color="0.93", linewidth=0.5)
     axes.set_axisbelow(True)
-    for which, style in ((real, {"c": "0.75", "s": 6}), (points, {"c": "tab:blue", "s": 3, "alpha": 0.5})):
+    styles: tuple[dict[str, Any], ...] = ({"c": "0.75", "s": 6}, {"c": "tab:blue", "s": 3, "alpha": 0.5})
+    for which, style in zip((real, points), styles, strict=True):
         if which is not None:
             x, y = (which[:, k].float().cpu() if k < which.shape[1] else torch.zeros(len(which)) for k in (0, 1))
             axes.scatter(x, y, linewidths=0, **style)

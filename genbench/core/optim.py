@@ -34,7 +34,7 @@ class LinearDecay(LRScheduler):
         self.start, self.end = start, end
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         left = min(1.0, max(0.0, (self.end - self.last_epoch) / (self.end - self.start)))
         return [rate * left for rate in self.base_lrs]
 
@@ -169,7 +169,7 @@ def _loaded(class_path: str, base: type) -> type | None:
     return None
 
 
-def loaded_class(class_path: str, base: type, what: str) -> type:
+def loaded_class(class_path: str, base: type[Any], what: str) -> type:
     """The class of that path, if its module is loaded: a path in a checkpoint must not cause an import.
 
     `Adam` alone is looked up in torch.optim.
@@ -185,8 +185,9 @@ def loaded_class(class_path: str, base: type, what: str) -> type:
 
 
 def _call(cls: type, first: Any, arguments: dict[str, Any], what: str, **own: Any) -> Any:
-    known = inspect.signature(cls.__init__).parameters
-    known = [name for name in known if name not in ("self", "params", "optimizer", *own)]
+    known = [
+        name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "params", "optimizer", *own)
+    ]
     for name in arguments:
         if name not in known:
             near = did_you_mean(name, known)
@@ -286,6 +287,7 @@ def look_ahead(description: dict[str, Any] | None, optimizer: dict[str, Any], pl
         places = [0, *(x for x in (schedule.warmup, schedule.decay_from, schedule.decay_to) if x < budget), budget]
     else:
         places = [step * size for step in range(steps + 1)]
+    assert schedule is not None, "there is a description"
     rates = []
     for place in places:
         schedule.advance(int(place))

@@ -50,7 +50,8 @@ def average_(tensors: list[Tensor]) -> None:
         return
     rest = list(tensors)
     while rest:
-        bucket, size = [], 0
+        bucket: list[Tensor] = []
+        size = 0
         while rest and size < BUCKET_BYTES and (not bucket or rest[0].dtype == bucket[0].dtype):
             bucket.append(rest.pop(0))
             size += bucket[-1].numel() * bucket[-1].element_size()

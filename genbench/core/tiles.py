@@ -46,7 +46,8 @@ def _in_tiles(make: Make, x: Tensor, stride: int, tile: int) -> Tensor:
         return _filled(make, x, stride)
     side = max(tile // stride, 1) * stride
     overlap = max(side // SHARE, 1)
-    total, weight = None, x.new_zeros(height, width)
+    total: Tensor | None = None
+    weight = x.new_zeros(height, width)
     for top in _starts(height, side, overlap, stride):
         for left in _starts(width, side, overlap, stride):
             part = x[:, :, top : top + side, left : left + side]
@@ -56,6 +57,7 @@ def _in_tiles(make: Make, x: Tensor, stride: int, tile: int) -> Tensor:
             fade = torch.outer(_fade(part.shape[2], overlap), _fade(part.shape[3], overlap)).to(made)
             total[:, :, top : top + side, left : left + side] += made * fade
             weight[top : top + side, left : left + side] += fade
+    assert total is not None, "an image has at least one tile"
     return total / weight
 
 

@@ -10,7 +10,12 @@ _GROUPS = re.compile(r"\d{1,3}(?:[,_]\d{3})+")
 
 
 class Images(int):
-    """A whole number of images: `Images("1M") == Images("1e6") == 1_000_000`."""
+    """A whole number of images: `Images("1M") == Images("1e6") == 1_000_000`.
+
+    Example:
+        >>> Images("50k"), Images("1.5M"), Images("1e6")
+        (50000, 1500000, 1000000)
+    """
 
     def __new__(cls, value: int | float | str) -> Images:
         text = str(value).strip().lower()

@@ -53,7 +53,7 @@ class Range:
     only: str | None = None
 
     def __str__(self) -> str:
-        return "dtype" if self.low is None else f"{_written(self.low)},{_written(self.high)}"
+        return "dtype" if self.low is None or self.high is None else f"{_written(self.low)},{_written(self.high)}"
 
     def apply(self, picture: Stored, name: str) -> Image.Image:
         """An image of mode L or RGB of one picture: an image, or an array [H, W] or [H, W, C]."""
@@ -71,6 +71,10 @@ class Range:
 
         The last of 2 or 4 channels is opacity, of its type's whole range: the picture is laid over white.
         Raises UserError, with the name of the k-th picture, where values have no place in the range.
+
+        Example:
+            >>> Range(0, 1000).levels(np.array([[[-5, 500, 2000]]], np.int16), name=str)
+            array([[[  0, 128, 255]]], dtype=uint8)
         """
         kind = np.dtype(pictures.dtype.newbyteorder("="))
         if self.only not in (None, kind.name):
@@ -95,7 +99,7 @@ class Range:
         return _scaled(pictures, low, high)
 
     def _ends(self, kind: np.dtype, name: Callable[[int], str]) -> tuple[float, float]:
-        if self.low is not None:
+        if self.low is not None and self.high is not None:
             return self.low, self.high
         if kind.kind not in "uib":
             raise UserError(
@@ -140,7 +144,12 @@ def _table(kind: str, low: float, high: float) -> np.ndarray:
 
 
 def type_range(kind: np.dtype) -> tuple[int, int]:
-    """The smallest and the largest value of an integer type; 0 and 1 of truth values."""
+    """The smallest and the largest value of an integer type; 0 and 1 of truth values.
+
+    Example:
+        >>> type_range(np.dtype("int16"))
+        (-32768, 32767)
+    """
     if kind.kind == "b":
         return 0, 1
     return int(np.iinfo(kind).min), int(np.iinfo(kind).max)
@@ -153,6 +162,10 @@ def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> 
     """A stated range; `data` where it is to be found from the data; None where nothing is stated.
 
     Raises UserError for anything else.
+
+    Example:
+        >>> stated("0,4095")
+        Range(low=0.0, high=4095.0, only=None)
     """
     if value is None:
         return None
@@ -182,7 +195,7 @@ def of_domain(value: str | None, domain: str) -> Range | None:
 
 def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
     """Raise UserError where a picture of the type that it has would be black or white in the range of a training."""
-    if trained.high is None:
+    if trained.low is None or trained.high is None:
         return
     kind = pixels(picture).dtype
     if kind.kind == "u" and type_range(kind)[1] < trained.low + (trained.high - trained.low) / 2:
@@ -198,7 +211,12 @@ def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
 
 
 def windowed(value: str | Sequence[float]) -> Range:
-    """The range of a window of CENTER,WIDTH. Raises UserError where it is none."""
+    """The range of a window of CENTER,WIDTH. Raises UserError where it is none.
+
+    Example:
+        >>> windowed("40,400")
+        Range(low=-160.0, high=240.0, only=None)
+    """
     center, width = _two_numbers(value, f"data.window is {_shown(value)}; CENTER,WIDTH was expected, such as 40,400.")
     if width <= 0:
         raise UserError(f"data.window is {_shown(value)}; its width must be above 0.")

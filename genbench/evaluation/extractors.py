@@ -273,8 +273,8 @@ def tensorflow_resize(images: Tensor, size: int) -> Tensor:
     def steps(length: int) -> tuple[Tensor, Tensor, Tensor]:
         at = torch.arange(size, dtype=torch.float32) * (torch.tensor(length, dtype=torch.float32) / size)
         low = at.floor().long()
-        places = low, (low + 1).clamp(max=length - 1), at - low
-        return tuple(p.to(images.device) for p in places)
+        device = images.device
+        return low.to(device), (low + 1).clamp(max=length - 1).to(device), (at - low).to(device)
 
     low, high, share = steps(images.shape[-1])
     left = images[..., low]
@@ -425,6 +425,9 @@ def _stacked() -> Extractor:
 
 class _Points(nn.Module):
     """Points as their own features; their logits are the log-densities of the modes, up to a constant."""
+
+    modes: Tensor
+    std: Tensor
 
     def __init__(self, modes: Tensor, std: float) -> None:
         super().__init__()

@@ -134,6 +134,7 @@ def cached(made_of: dict[str, Any], make: Callable[[], Features]) -> Features:
         found = Features(0, torch.empty(0), torch.empty(0))  # scores are computed by the first process alone
     if ranks.several():
         dist.barrier()
+    assert found is not None, "it was read or made"
     return found
 
 

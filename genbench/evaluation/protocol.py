@@ -129,8 +129,8 @@ class Protocol:
                 raise UserError(f"protocol {self.name}: {name} is {value}; it must be below 2³¹.")
             choices = get_args(kind) if get_origin(kind) is Literal else (value,)
             if value not in choices:
-                choices = [str(choice) for choice in choices]
-                listed = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+                named = [str(choice) for choice in choices]
+                listed = " or ".join(filter(None, (", ".join(named[:-1]), named[-1])))
                 raise UserError(f"protocol {self.name}: {name} is '{value}'; it must be {listed}.")
         if not isinstance(self.metrics, (list, tuple)) or not self.metrics:
             raise UserError(

@@ -43,13 +43,18 @@ def read_statistics(file: ArrayFile) -> Statistics:
     Raises:
         UserError: they are no mean and covariance.
     """
-    mu, sigma = (np.asarray(member.array()) for member in file.statistics())
-    wrong = f"{file.path} has mu {list(mu.shape)} ({mu.dtype}) and sigma {list(sigma.shape)} ({sigma.dtype})"
-    if mu.ndim == 2 and len(mu) == 1:
-        mu = mu[0]
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or {mu.dtype.kind, sigma.dtype.kind} - set("fiu"):
+    members = file.statistics()
+    assert members is not None, "the file was recognized by them"
+    mean, covariance = (np.asarray(member.array()) for member in members)
+    wrong = (
+        f"{file.path} has mu {list(mean.shape)} ({mean.dtype}) and sigma {list(covariance.shape)} ({covariance.dtype})"
+    )
+    if mean.ndim == 2 and len(mean) == 1:
+        mean = mean[0]
+    kinds = {mean.dtype.kind, covariance.dtype.kind}
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or kinds - set("fiu"):
         raise UserError(f"{wrong}; mean and covariance of features are numbers [D] and [D, D].")
-    mu, sigma = (torch.from_numpy(np.array(x, dtype=np.float64, order="C")) for x in (mu, sigma))
+    mu, sigma = (torch.from_numpy(np.array(x, dtype=np.float64, order="C")) for x in (mean, covariance))
     if not (mu.isfinite().all() and sigma.isfinite().all()):
         raise UserError(f"mu or sigma in {file.path} holds NaN or infinity. Compute the statistics anew.")
     largest = sigma.abs().max()

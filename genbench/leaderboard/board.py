@@ -201,7 +201,9 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         segments=first.segments,
         grid=runs[0].get("grid") or {},
         tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
-        images_seen=round(mean_of(seen)) if seen else None,  # best checkpoints of several seeds differ
+        images_seen=None
+        if (mean := mean_of(seen)) is None
+        else round(mean),  # best checkpoints of several seeds differ
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
         training_images_per_second=mean_of(t.get("images_per_second") for t in trained),
@@ -240,8 +242,8 @@ def _labeled(rows: Sequence[Row]) -> list[Row]:
                 more.insert(0, f"{len(row.segments)} segments{alike}")
             if len(configs) > 1:
                 run = names[row.config_hash]
-                alike = list(names.values()).count(run) > 1
-                more.insert(0, f"{run}, {row.config_hash[:6]}" if alike else run)
+                shared = list(names.values()).count(run) > 1
+                more.insert(0, f"{run}, {(row.config_hash or '')[:6]}" if shared else run)
             labeled.append(replace(row, label=f"{row.name} ({', '.join(more)})" if more else row.name))
     return labeled
 

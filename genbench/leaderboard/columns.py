@@ -111,7 +111,10 @@ def _metric(board: Board, metric: str, priority: int) -> Column:
 def _interval(board: Board, metric: str, priority: int) -> Column:
     decimals = _decimals(board, metric)
     scores = [row.scores[metric] for row in board.rows]
-    cells = [BLANK if s.low is None else f"{_fixed(s.low, decimals)} to {_fixed(s.high, decimals)}" for s in scores]
+    cells = [
+        BLANK if s.low is None or s.high is None else f"{_fixed(s.low, decimals)} to {_fixed(s.high, decimals)}"
+        for s in scores
+    ]
     return Column(INTERVAL, cells, "95% interval\nof the mean", priority=priority)
 
 

@@ -71,8 +71,8 @@ def _settings(board: Board) -> dict[str, str | None]:
         return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else as_text(value)
 
     found = {name: said(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
-    given = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
-    given = [arguments if isinstance(arguments, dict) else {} for arguments in given]
+    kept = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
+    given = [arguments if isinstance(arguments, dict) else {} for arguments in kept]
     for name in unique(name for arguments in given for name in arguments):
         values = unique(as_text(arguments[name]) if name in arguments else "default" for arguments in given)
         found[f"data.arguments.{name}"] = values[0] if len(values) == 1 else None

@@ -82,7 +82,7 @@ def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
         found.append("floor: real images against real images, about what a perfect model reaches.")
     bounds: dict[str, list[str]] = {}
     for row in board.rows:
-        for bound in {score.bound for score in row.scores.values() if _bounded(score.bound)}:
+        for bound in {score.bound for score in row.scores.values() if score.bound and _bounded(score.bound)}:
             bounds.setdefault(bound, []).append(row.label)
     if bounds:
         each = "; ".join(f"{bound} ({', '.join(dict.fromkeys(rows))})" for bound, rows in bounds.items())
@@ -149,7 +149,7 @@ def shortened(found: Sequence[Column], width: int) -> list[Column]:
 
 def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
     """The columns that fit, the most important first, and the names of those that do not."""
-    taken = set()
+    taken: set[int] = set()
     for place, k in enumerate(sorted(range(len(found)), key=lambda k: found[k].priority)):
         if found[k].priority == BLANK_PRIORITY and len(taken) < place:  # something of worth is left out already
             continue

@@ -64,6 +64,7 @@ def interval(values: Sequence[float], low: float | None, high: float | None) -> 
     if n < SEEDS or min(values) == max(values):
         return None
     mean, std = _moments(values)
+    assert std is not None, "of several values"
     half = t_quantile(n - 1) * std / math.sqrt(n)
     if low is None and high is None:
         return mean - half, mean + half
@@ -72,6 +73,7 @@ def interval(values: Sequence[float], low: float | None, high: float | None) -> 
     if below <= 0 or above <= 0 or (low is not None and min(values) < low) or (high is not None and max(values) > high):
         return None  # no values of such a score, or so near to a bound that the mean rounds to it
     if high is None:
+        assert low is not None, "both have been looked at"
         return low + below * math.exp(-half / below), low + below * math.exp(half / below)
     if low is None:
         return high - above * math.exp(half / above), high - above * math.exp(-half / above)

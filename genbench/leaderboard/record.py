@@ -69,7 +69,8 @@ class Record:
             raise UserError(f"a damaged record: {fault}")
         renamed.record(found)
         names = ("run", "training")  # may be left out
-        return cls(**{name: found.get(name) if name in names else found[name] for name in cls.__dataclass_fields__})
+        given: dict[str, Any] = {n: found.get(n) if n in names else found[n] for n in cls.__dataclass_fields__}
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: what is not finite is null, and a score that was not says so in its note."""
@@ -223,8 +224,8 @@ def _files(folders: Iterable[str | os.PathLike], skipped: list[tuple[Path, str]]
     def unreadable(error: OSError) -> None:
         skipped.append((Path(error.filename), f"not readable ({error.strerror})"))
 
-    seen = set()  # folders may overlap
-    for given in map(os.fspath, folders):
+    seen: set[tuple[str, str]] = set()  # folders may overlap
+    for given in (os.fspath(folder) for folder in folders):
         if not os.path.exists(given):
             raise UserError(f"There is no folder {given}. Give folders of runs or of records.{near_by(Path(given))}")
         if not os.path.isdir(given):

@@ -18,7 +18,7 @@ from genbench.metrics.frechet import feature_moments, frechet_distance
 from genbench.metrics.score import FeatureScore, Score, require, require_finite
 
 
-def class_statistics(logits: Tensor) -> dict[str, float]:
+def class_statistics(logits: Tensor) -> dict[str, float | None]:
     """Of logits [N, K]:
 
     modes          classes that at least one image falls in
@@ -26,12 +26,22 @@ def class_statistics(logits: Tensor) -> dict[str, float]:
     mode_kl        divergence KL(shares || uniform), in nats: log K - class_entropy (the "reverse KL" of VEEGAN)
 
     Even perfect samples have a divergence of about (K - 1) / 2N: compare at equal numbers only.
+
+    Example:
+        >>> found = class_statistics(torch.eye(4)[[0, 0, 1, 1]])  # two of four classes
+        >>> found["modes"], round(found["class_entropy"], 4), round(found["mode_kl"], 4)  # log 2 both
+        (2.0, 0.6931, 0.6931)
     """
     return _statistics(_histogram(logits))
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of images that the classifier puts in the class that was asked for; logits [N, K], labels [N]."""
+    """Share of images that the classifier puts in the class that was asked for; logits [N, K], labels [N].
+
+    Example:
+        >>> class_accuracy(torch.eye(2), torch.tensor([0, 0]))
+        0.5
+    """
     require(len(logits), 1, "generated", "A class accuracy")
     return _hits(logits, labels).double().mean().item()
 
@@ -41,6 +51,10 @@ def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequen
 
     Raises:
         UserError: a caption names none of the classes, or several.
+
+    Example:
+        >>> caption_classes(torch.tensor([[1, 3], [2, 3]]), ("<pad>", "red", "blue", "star"), ("red star", "blue star"))
+        tensor([0, 1])
     """
     token = {word: number for number, word in enumerate(vocabulary)}
     has = torch.zeros(len(captions), len(vocabulary), dtype=torch.bool).scatter(1, captions, True)  # [N, V]
@@ -83,7 +97,7 @@ def _histogram(logits: Tensor) -> Tensor:
     return logits.argmax(1).bincount(minlength=logits.shape[1])
 
 
-def _statistics(counts: Tensor) -> dict[str, float]:
+def _statistics(counts: Tensor) -> dict[str, float | None]:
     require(int(counts.sum()), 1, "generated", "A statistic of classes")
     return shares(counts)
 
@@ -106,6 +120,8 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
 class ClassStatistics(Score, scores=["modes", "class_entropy", "mode_kl"]):
     """Computes a dict of the three."""
 
+    counts: Tensor
+
     def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("counts", torch.zeros(classes, dtype=torch.long), dist_reduce_fx="sum")
@@ -114,11 +130,14 @@ class ClassStatistics(Score, scores=["modes", "class_entropy", "mode_kl"]):
         """logits [B, K]"""
         self.counts += _histogram(logits)
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float | None]:
         return _statistics(self.counts)
 
 
 class ClassAccuracy(Score, scores=["class_accuracy"]):
+    hits: Tensor
+    count: Tensor
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")

@@ -22,14 +22,27 @@ def moments(count: int, total: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def feature_moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D] and unbiased covariance [D, D] of features [N, D], in float64."""
+    """Mean [D] and unbiased covariance [D, D] of features [N, D], in float64.
+
+    Example:
+        >>> feature_moments(torch.tensor([[0.0], [2.0]]))
+        (tensor([1.], dtype=torch.float64), tensor([[2.]], dtype=torch.float64))
+    """
     require(len(features), 2, "real and 2 generated", "A Fréchet distance")
     features = features.double()
     return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)
 
 
 def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -> Tensor:
-    """|mu1 - mu2|² + Tr(sigma1 + sigma2 - 2 sqrt(sigma1 sigma2)), [D] and [D, D] -> scalar float64 on the CPU."""
+    """|mu1 - mu2|² + Tr(sigma1 + sigma2 - 2 sqrt(sigma1 sigma2)), [D] and [D, D] -> scalar float64 on the CPU.
+
+    Example:
+        Of N(0, 1) and N(3, 4) it is (0 - 3)² + (1 - 2)².
+
+        >>> mu, sigma = torch.zeros(1), torch.eye(1)
+        >>> round(frechet_distance(mu, sigma, mu + 3, 4 * sigma).item(), 6)
+        10.0
+    """
     mu1, sigma1, mu2, sigma2 = (x.double().cpu() for x in (mu1, sigma1, mu2, sigma2))
     if not all(x.isfinite().all() for x in (mu1, sigma1, mu2, sigma2)):
         raise UserError("A Fréchet distance needs finite features; mean or covariance holds NaN or infinity.")
@@ -72,6 +85,13 @@ def _pivoted_cholesky(sigma: Tensor, noise: float) -> Tensor:
 
 class FrechetDistance(Score, scores=["fid"]):
     """Memory is that of 2 D² numbers, however many images there are."""
+
+    real_count: Tensor
+    real_total: Tensor
+    real_outer: Tensor
+    fake_count: Tensor
+    fake_total: Tensor
+    fake_outer: Tensor
 
     def __init__(self, dims: int = 2048, **kwargs: Any) -> None:
         super().__init__(**kwargs)

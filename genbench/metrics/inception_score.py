@@ -19,6 +19,13 @@ def inception_score(logits: Tensor, splits: int = 10, seed: int = 2020) -> tuple
     """Mean and standard deviation over the splits of class scores [N, K], in float64; from 1 to K.
 
     The images are shuffled as torch-fidelity does from the same seed, and so depend on their order.
+
+    Example:
+        One certain image of each of K classes has K, the largest value.
+
+        >>> score, _ = inception_score(1000 * torch.eye(4), splits=1)
+        >>> round(score, 6)
+        4.0
     """
     require(len(logits), splits, "generated", f"An inception score in {splits} splits")
     require_finite(logits, "generated")

@@ -24,6 +24,12 @@ def kernel_distance(
 
     The subsets are those that torch-fidelity draws from the same seed, fake before real; they depend on the order of
     the features.
+
+    Example:
+        Of zeros and ones in one dimension it is 1³ + 2³ - 2 · 1³.
+
+        >>> kernel_distance(torch.zeros(4, 1), torch.ones(4, 1), subsets=2, subset_size=3)
+        (7.0, 0.0)
     """
     for features, whose in ((fake, "generated"), (real, "real")):
         require(
@@ -56,7 +62,10 @@ def _sums(x: Tensor, of_x: Tensor, y: Tensor, of_y: Tensor) -> Tensor:
 def _sums_of_each(x: Tensor, of_x: Tensor, y: Tensor, of_y: Tensor) -> Tensor:
     """One kernel matrix per subset."""
     drawn = ((x[rows], y[columns]) for rows, columns in zip(of_x, of_y, strict=True))
-    return torch.stack([sum(_kernel(block, columns).sum() for block in rows.split(BLOCK)) for rows, columns in drawn])
+    zero = torch.zeros((), dtype=torch.float64, device=x.device)
+    return torch.stack(
+        [sum((_kernel(block, columns).sum() for block in rows.split(BLOCK)), zero) for rows, columns in drawn]
+    )
 
 
 def _sums_of_whole(x: Tensor, of_x: Tensor, y: Tensor, of_y: Tensor) -> Tensor:

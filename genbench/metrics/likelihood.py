@@ -21,12 +21,19 @@ def bits_per_dim(nats: Nats, dims: int) -> Nats:
     uniform guess of 256 levels gives 8. A density of levels in [0, 256), dequantized by uniform noise, is an upper
     bound of the 8-bit value (Theis et al. 2016, section 3.1). In [-1, 1] levels are 2/255 apart, and a density there
     lacks log2(127.5) = 6.99 bits per dimension: pass nats - dims * log(127.5).
+
+    Example:
+        >>> round(bits_per_dim(784 * math.log(1 / 256), 784), 6)
+        8.0
     """
     return -nats / (dims * math.log(2))
 
 
 class BitsPerDim(Score, scores=["bits_per_dim"]):
     """Mean over images."""
+
+    nats: Tensor
+    count: Tensor
 
     def __init__(self, dims: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -27,6 +27,12 @@ def mixture_statistics(points: Tensor, modes: Tensor, std: float) -> dict[str, f
 
     Raises:
         UserError: there is no point, or one that is not finite; without a good point the last two are None.
+
+    Example:
+        >>> points, modes = torch.tensor([[0.0, 0.1], [9.0, 9.0]]), torch.tensor([[0.0, 0.0], [4.0, 0.0]])
+        >>> found = mixture_statistics(points, modes, std=0.1)
+        >>> found["good_samples"], found["modes"], round(found["mode_kl"], 4)  # log 2
+        (0.5, 1.0, 0.6931)
     """
     return _statistics(_good_by_mode(points, modes, std), len(points))
 
@@ -47,6 +53,10 @@ def _statistics(good: Tensor, count: int) -> dict[str, float | None]:
 
 class MixtureStatistics(Score, scores=["good_samples", "modes", "class_entropy", "mode_kl"]):
     """Computes a dict of the four."""
+
+    modes: Tensor
+    good: Tensor
+    count: Tensor
 
     def __init__(self, modes: Tensor, std: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)

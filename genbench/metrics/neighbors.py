@@ -32,13 +32,17 @@ def neighbor_scores(
     recall     share of reals in the ball of a fake one
     density    number of reals whose balls a fake lies in, over k
     coverage   share of reals with a fake in their ball
+
+    Example:
+        >>> neighbor_scores(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [9.0]]), k=1)
+        {'precision': 0.5, 'recall': 1.0, 'density': 1.0, 'coverage': 1.0}
     """
     for features, whose in ((real, "real"), (fake, "generated")):
         require(len(features), k + 1, whose, f"A score of {k} neighbors")
         require_finite(features, whose)
     near_real, near_fake = (x.new_full((len(x), k), torch.inf, dtype=torch.float64) for x in (real, fake))
     precise, recalled, covered = (x.new_zeros(len(x), dtype=torch.bool) for x in (fake, real, real))
-    balls = 0
+    balls = 0.0
     of_real, of_fake = (range(0, len(x), block) for x in (real, fake))
     tiles = [
         *((near_real, real, real, i, j) for i, j in combinations_with_replacement(of_real, 2)),  # symmetric
@@ -70,7 +74,12 @@ def neighbor_scores(
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances of features [N, D] and [M, D] -> [N, M] float64, whatever autocast or TF32 say."""
+    """Squared Euclidean distances of features [N, D] and [M, D] -> [N, M] float64, whatever autocast or TF32 say.
+
+    Example:
+        >>> squared_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[25.]], dtype=torch.float64)
+    """
     x, y = x.double(), y.double()
     squares = torch.addmm(y.square().sum(1), x, y.T, alpha=-2).add_(x.square().sum(1, keepdim=True))
     return squares.clamp_(min=0)

@@ -16,7 +16,12 @@ WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # of SSIM (Wang et al. 2004, sectio
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error of pixels in [-1, 1]; [B, C, H, W] -> [B] float64."""
+    """Mean squared error of pixels in [-1, 1]; [B, C, H, W] -> [B] float64.
+
+    Example:
+        >>> mse(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+        tensor([1.], dtype=torch.float64)
+    """
     _check(x, y)
     return (x.double() - y.double()).square().flatten(1).mean(1)
 
@@ -26,6 +31,12 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
 
     Errors below half a level of uint8, which do not survive rounding, count as half a level: equal images have
     54.2 dB and not infinity, which no mean over images would outlive.
+
+    Example:
+        10 log10(2² / 1), since pixels in [-1, 1] differ by 2 at most.
+
+        >>> round(psnr(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)).item(), 4)
+        6.0206
     """
     return _decibels(mse(x, y))
 
@@ -35,6 +46,11 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
     Gaussian windows that lie in the image altogether, mean over them and over channels. Brightness counts from black,
     as in uint8: on pixels around zero the measure would be another.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 121).reshape(1, 1, 11, 11)
+        >>> round(ssim(x, x).item(), 6)
+        1.0
     """
     _check(x, y)
     height, width = x.shape[-2:]
@@ -70,6 +86,11 @@ def _check(x: Tensor, y: Tensor) -> None:
 
 class ImageSimilarity(Score, scores=["mse", "psnr", "ssim"]):
     """Computes a dict of the three, means over images."""
+
+    count: Tensor
+    mse_total: Tensor
+    psnr_total: Tensor
+    ssim_total: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -71,5 +71,10 @@ SCALES: dict[str, Scale] = {
 
 
 def scale(name: str) -> Scale:
-    """The scale of a score by its full name: that of `fid` for `fid-mnistnet`."""
+    """The scale of a score by its full name: that of `fid` for `fid-mnistnet`.
+
+    Example:
+        >>> scale("fid-mnistnet").better
+        'lower'
+    """
     return SCALES[name.partition("-")[0]]

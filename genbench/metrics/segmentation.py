@@ -16,7 +16,14 @@ from genbench.metrics.score import Score
 
 
 def confusion(logits: Tensor, mask: Tensor) -> Tensor:
-    """Pixels of true class (row) and predicted class (column); [B, K, H, W] and [B, H, W] -> [K, K] int64."""
+    """Pixels of true class (row) and predicted class (column); [B, K, H, W] and [B, H, W] -> [K, K] int64.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).reshape(1, 2, 1, 2)  # class 1, then class 0
+        >>> confusion(logits, torch.tensor([[[1, 1]]]))
+        tensor([[0, 0],
+                [1, 1]])
+    """
     classes = logits.shape[1]
     truth = mask.long().flatten()
     if len(truth) and not (truth.min() >= 0 and truth.max() < classes):
@@ -28,7 +35,12 @@ def confusion(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_iou(confusion: Tensor) -> float:
-    """Intersection over union, mean over the classes that are in truth or prediction; [K, K]."""
+    """Intersection over union, mean over the classes that are in truth or prediction; [K, K].
+
+    Example:
+        >>> round(mean_iou(torch.tensor([[3, 1], [0, 4]])), 6)  # 3/4 and 4/5
+        0.775
+    """
     hits, union = confusion.diagonal(), confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     _require_pixels(confusion)
     return (hits[union > 0].double() / union[union > 0]).mean().item()
@@ -38,6 +50,10 @@ def dice(confusion: Tensor) -> float:
     """Twice the intersection over the sum of both areas, mean over the classes that are in truth or prediction; [K, K].
 
     Dice 1945, "Measures of the Amount of Ecologic Association Between Species": the F1 score of a class's pixels.
+
+    Example:
+        >>> round(dice(torch.tensor([[3, 1], [0, 4]])), 6)  # 6/7 and 8/9
+        0.873016
     """
     hits, areas = confusion.diagonal(), confusion.sum(0) + confusion.sum(1)
     _require_pixels(confusion)
@@ -45,7 +61,12 @@ def dice(confusion: Tensor) -> float:
 
 
 def pixel_accuracy(confusion: Tensor) -> float:
-    """Share of pixels in their true class; [K, K]."""
+    """Share of pixels in their true class; [K, K].
+
+    Example:
+        >>> pixel_accuracy(torch.tensor([[3, 1], [0, 4]]))
+        0.875
+    """
     _require_pixels(confusion)
     return (confusion.trace().double() / confusion.sum()).item()
 
@@ -57,6 +78,8 @@ def _require_pixels(confusion: Tensor) -> None:
 
 class Segmentation(Score, scores=["mean_iou", "dice", "pixel_accuracy"]):
     """Computes a dict of the three."""
+
+    confusion: Tensor
 
     def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

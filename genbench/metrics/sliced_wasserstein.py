@@ -22,6 +22,11 @@ def sliced_wasserstein(a: Tensor, b: Tensor) -> Tensor:
 
     In one dimension the optimal transport joins equal quantiles (Rabin et al. 2011); sets of different size are
     compared at the larger one's quantiles.
+
+    Example:
+        >>> a = torch.tensor([[0.0], [1.0]])
+        >>> sliced_wasserstein(a, a + 3).item()
+        3.0
     """
     n = max(len(a), len(b))
     a, b = (_quantiles(x, n) for x in (a, b))

@@ -21,6 +21,10 @@ class GaussianMixture(nn.Module):
         dim: D
     """
 
+    shift: Tensor
+    scale: Tensor
+    begun: Tensor
+
     def __init__(self, components: int, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(components))  # logits

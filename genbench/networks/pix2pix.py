@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class PatchGAN(nn.Sequential):
         widths = [width * min(2**k, 8) for k in range(layers + 1)]
         if not layers:
             widths.append(2 * width)
-        kernel = {"kernel_size": 4, "padding": 1} if layers else {"kernel_size": 1}
+        kernel: dict[str, Any] = {"kernel_size": 4, "padding": 1} if layers else {"kernel_size": 1}
         parts: list[nn.Module] = [
             nn.Conv2d(channels, width, stride=2 if layers else 1, **kernel),
             nn.LeakyReLU(0.2, inplace=True),

@@ -57,11 +57,11 @@ class GatedPixelCNN(nn.Module):
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """int64 [B, C, H, W], labels [B] -> logits [B, values, C, H, W]."""
         v = h = self.enter(x)
-        skips: Tensor | float = 0.0
+        skips: list[Tensor] = []
         for layer in self.layers:
             v, h, skip = layer(v, h, label)
-            skips = skips + skip
-        return self.leave(skips)
+            skips.append(skip)
+        return self.leave(sum(skips[1:], skips[0]))
 
     def cache(self, batch: int, width: int, label: Tensor | None = None) -> Cache:
         """For so many images of a width that are drawn pixel by pixel, of labels [B]."""
@@ -116,6 +116,8 @@ class MaskedConv2d(nn.Conv2d):
     Features are dealt to the channels in equal blocks; where the outputs are the two `halves` of a gate, in each.
     """
 
+    mask: Tensor
+
     def __init__(
         self, inputs: int, outputs: int, kernel: int | tuple[int, int], channels: int, itself: bool = True,
         halves: int = 1,
@@ -142,16 +144,17 @@ class Cache:
 
     def __init__(self, net: GatedPixelCNN, batch: int, width: int, label: Tensor | None) -> None:
         self.net = net
-        self.layers = [_Stacks(layer, batch, width, label) for layer in net.layers]
+        self.layers = [_Stacks(layer, batch, width, label) for layer in net.layers]  # type: ignore[arg-type]
         self.hidden, self.output = _Pointwise(net.hidden), _Pointwise(net.output)
 
     def logits(self, pixel: Tensor, j: int) -> Tensor:
         """The pixel at column j as far as it is drawn, int64 [B, C, 1, 1] -> logits [B, C, values]."""
-        h, skips = self.net.enter(pixel).flatten(1), 0.0  # [B, inputs]
+        h = self.net.enter(pixel).flatten(1)  # [B, inputs]
+        skips: list[Tensor] = []
         for layer in self.layers:
             h, skip = layer.pixel(h, j)
-            skips = skips + skip
-        logits = self.output(relu(self.hidden(relu(skips))))
+            skips.append(skip)
+        logits = self.output(relu(self.hidden(relu(sum(skips[1:], skips[0])))))
         return logits.view(len(pixel), self.net.channels, self.net.values)
 
     def note(self, pixel: Tensor, j: int) -> None:
@@ -185,7 +188,7 @@ class _Stacks:
         self.layer, self.weight = layer, layer.horizontal.masked.flatten(1)
         self.skip, self.out = _Pointwise(layer.skip), None if layer.out is None else _Pointwise(layer.out)
         self.to_v, to_h = layer.biases(label)
-        self.start = to_h + layer.horizontal.bias[:, None, None]
+        self.start = to_h + layer.horizontal.bias[:, None, None]  # type: ignore[index]  # it has one
         self.rows = weight.new_zeros(batch, inputs, k + 1, width + 2 * k)  # the last ones, with padding
         self.line = weight.new_zeros(batch, inputs, width + k)
         self._begin_row(weight.new_zeros(batch, outputs, 1, width))

@@ -24,6 +24,11 @@ class Quantizer(nn.Module):
         decay: Of the moving average, for each batch
     """
 
+    vectors: Tensor
+    count: Tensor
+    sum: Tensor
+    usage: Tensor
+
     def __init__(
         self,
         num_embeddings: int,

@@ -56,10 +56,10 @@ def galleries(
     found = []
     for kind in TITLES:
         groups: dict[str, list[dict[str, Any]]] = {}
-        for (of, tile, _), picture in zip(wanted, shown, strict=True):
-            if of == kind and picture is not None:
-                scale = min(1, LARGE / picture.width)
-                more = {"picture": picture, "width": round(picture.width * scale), "small": scale == 1}
+        for (of, tile, _), image in zip(wanted, shown, strict=True):
+            if of == kind and image is not None:
+                scale = min(1, LARGE / image.width)
+                more = {"picture": image, "width": round(image.width * scale), "small": scale == 1}
                 more["scores"] = _scores(tile, BESIDE.get(kind, ()))
                 groups.setdefault(tile["protocol"], []).append(tile | more)
         if groups:
@@ -84,7 +84,8 @@ def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list
             if path in tiles:
                 tiles[path]["means"] |= row.scores
                 continue
-            facts = [row.checkpoint, None if (record.run or {}).get("seed") is None else f"seed {record.run['seed']}"]
+            seed = (record.run or {}).get("seed")
+            facts = [row.checkpoint, None if seed is None else f"seed {seed}"]
             tiles[path] = {
                 "path": path,
                 "protocol": formats.measured_on(board, namesakes),

@@ -91,10 +91,10 @@ def _as_webp(picture: Picture, share: float) -> Shown:
     rows = max(1, round(picture.rows * share))
     with Image.open(io.BytesIO(picture.data)) as image:
         height = picture.gap + rows * (image.height - picture.gap) // picture.rows
-        image = image.crop((0, 0, image.width, height)).convert("RGB")
+        part = image.crop((0, 0, image.width, height)).convert("RGB")
     with io.BytesIO() as file:
-        image.save(file, "WEBP", quality=QUALITY, method=2)
-        return Shown(_uri("webp", file.getvalue()), image.width, height, rows, picture.rows)
+        part.save(file, "WEBP", quality=QUALITY, method=2)
+        return Shown(_uri("webp", file.getvalue()), part.width, height, rows, picture.rows)
 
 
 def _uri(kind: str, data: bytes) -> str:

@@ -21,7 +21,8 @@ MINOR = ("checkpoint", "seeds")  # columns that a narrow screen shows below the 
 def table(board: Board, namesakes: Namesakes | None, rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
     """A board as the page has it: what stands in each cell, and what it is sorted by."""
     metrics = {printable(m) + ARROWS[better]: m for m, better in board.metrics.items()}
-    columns, cells = [], [[] for _ in board.rows]
+    columns = []
+    cells: list[list[dict[str, Any]]] = [[] for _ in board.rows]
     lead = board.by or next(iter(board.metrics))  # what a narrow screen shows beside the model
     for column in columns_of(board):
         metric = metrics.get(column.name)

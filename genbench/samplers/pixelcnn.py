@@ -39,7 +39,7 @@ def draw(net: nn.Module, u: Tensor, label: Tensor | None = None) -> Tensor:
     """
     x = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
     channels, height, width = u.shape[1:]
-    cache = net.cache(len(u), width, label)
+    cache = net.cache(len(u), width, label)  # type: ignore[operator]  # a method of GatedPixelCNN
     for i in steps(range(height)):
         for j in range(width):
             for c in range(channels):

@@ -94,11 +94,10 @@ class Experiment:
     def run(self, seed: int) -> str:
         return f"{self.name}-seed{seed}"
 
-    def command(self, seed: int, images: int) -> str:
+    def command(self, seed: int, images: int | None) -> str:
         """What a person would type for the same training."""
-        return shlex.join(
-            ["python", "-m", "genbench", "fit", *self.flags, f"--seed_everything={seed}", f"--max_images={images}"]
-        )
+        budget = [] if images is None else [f"--max_images={images}"]
+        return shlex.join(["python", "-m", "genbench", "fit", *self.flags, f"--seed_everything={seed}", *budget])
 
 
 @dataclass(frozen=True)
@@ -235,6 +234,7 @@ def _experiments(
         found = list(_configs([entry["config"]], "models", path, find, faults))
         own = _flags(entry.get("set") or {}, "models.set", faults)
         budget = _budget(entry["budget"], faults) if "budget" in entry else common_budget
+        assert budget is not None, "`lacking` is set where a model has none"
         grid = _grid(text.get("grid"), faults) | _grid(entry.get("grid"), faults)
         points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         name = str(entry.get("name") or Path(entry["config"]).stem)
@@ -275,6 +275,8 @@ def _configs(names: Any, what: str, path: Path, find: Callable[[str], Path | Non
 
 def _own_data(config: Path | None) -> str:
     """The data set that a config names."""
+    if config is None:
+        return ""
     try:
         return yaml_file.read(config)["data"]["class_path"].rpartition(".")[2]
     except (LookupError, TypeError, AttributeError, UserError):

@@ -30,7 +30,7 @@ class Lines:
     def ended(self, run: str) -> None:
         (state,) = self.kept.states([run])
         if state.state == "failed":
-            self.say(f"{run}  failed: {state.reason.rstrip('.')}. Its log: {self.kept.log(run)}")
+            self.say(f"{run}  failed: {(state.reason or '').rstrip('.')}. Its log: {self.kept.log(run)}")
         elif state.state == "done":
             self.say(f"{run}  done, {state.images:,} images{_took(state.seconds)}")
         elif state.state == "stopped":

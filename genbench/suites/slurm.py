@@ -193,7 +193,7 @@ def jobs_of(wanted: Iterable[str]) -> dict[str, Job]:
         UserError: Slurm does not answer.
     """
     wanted = set(wanted)
-    found = {}
+    found: dict[str, Job] = {}
     for number in sorted({job.partition("_")[0] for job in wanted}):
         said = _said(["scontrol", "show", "job", number, "--oneliner"])
         if said.returncode and "Invalid job id" not in said.stderr:
@@ -263,7 +263,7 @@ def _with_job(kept: Folder, state: State, number: str, job: Job | None) -> State
         waits |= state.state == "running" and its_own and job.state == "PENDING"  # its machine was lost a moment ago
         return replace(state, state="queued", reason=job.reason) if waits else state
     outcome, reason = how_it_died(job, kept.path / "jobs" / f"{number}_0_log.err")
-    if its_own and attempt.outcome is None and not attempt.alive:
+    if attempt is not None and its_own and attempt.outcome is None and not attempt.alive:
         claims.close(kept.claims, state.run, attempt, outcome, reason)
         return kept.states([state.run])[0]
     if state.state not in ("waiting", "stopped") or job.state == "COMPLETED":

@@ -135,7 +135,7 @@ class Folder:
                 "budget": asdict(experiment.budget),
                 "seeds": seeds + [seed for seed in suite.seeds if seed not in seeds],
             }
-        plan = {"suite": suite.name, "by": suite.by, "wandb": suite.wandb, "experiments": experiments}
+        plan: dict[str, Any] = {"suite": suite.name, "by": suite.by, "wandb": suite.wandb, "experiments": experiments}
         plan["order"] = [run for run, *_ in suite.runs()]
         if plan != before:
             with replacing(self.path / "suite.yaml") as file:
@@ -268,8 +268,8 @@ def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_o
         known = speeds.get(state.experiment)
         if state.budget is not None and known:
             seconds += max(0, state.budget - state.images) * len(known) / sum(known)
-        elif minutes.get(state.experiment):
-            seconds += 60 * minutes[state.experiment]
+        elif given := minutes.get(state.experiment):
+            seconds += 60 * given
         else:
             return None
         left.append(seconds)

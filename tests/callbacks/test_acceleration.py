@@ -3,14 +3,14 @@
 import pytest
 import torch
 from lightning.pytorch.profilers import SimpleProfiler
-from small import SGD, Each, run
-from toy import SPEC, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Acceleration
 from genbench.callbacks.acceleration import Unprofiled
 from genbench.core.batch import DataSpec
 from genbench.models import DCGAN, VAE
+from tests.helpers.small import SGD, Each, run
+from tests.helpers.toy import SPEC, ToyGAN
 
 MODELS = {
     "dcgan": lambda: DCGAN(DataSpec((3, 16, 16)), latent_dim=4, width=4, adversarial={"r1": 1.0}, optimizer=SGD),

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
-from small import SGD, Each, run, same_weights
 from torch import nn
-from toy import SPEC, ToyAutoencoder
 
 from genbench.callbacks import Balance, Monitor
 from genbench.callbacks.balance import Spell
@@ -14,6 +12,8 @@ from genbench.core.batch import DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.loggers import Curves
+from tests.helpers.small import SGD, Each, run, same_weights
+from tests.helpers.toy import SPEC, ToyAutoencoder
 
 HEALTHY = {"d_real": 0.7, "d_fake": 0.3, "real_accuracy": 0.8, "fake_accuracy": 0.85}
 WON = {"d_real": 0.999, "d_fake": 0.001, "real_accuracy": 1.0, "fake_accuracy": 1.0}

@@ -7,12 +7,12 @@ import sys
 import time
 
 import pytest
-from small import Each, run, same_weights
-from toy import SPEC, ToyGAN
 
 from genbench.callbacks import EMA, Checkpoint, Monitor, StopSafely
 from genbench.core import checkpoint_io
 from genbench.core.errors import Interrupted
+from tests.helpers.small import Each, run, same_weights
+from tests.helpers.toy import SPEC, ToyGAN
 
 
 @pytest.mark.parametrize(("budget", "seen"), [(8, 8), (17, 24), (24, 24), ("0.1k", 104)])

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from small import run
 
 from genbench.callbacks import Codebook, Monitor
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.models import VQVAE
+from tests.helpers.small import run
 
 
 def small(**arguments):

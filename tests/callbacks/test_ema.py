@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from small import Each, run, same_weights
-from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, Quality
 from genbench.core import checkpoint_io
 from genbench.core.batch import DataSpec
 from genbench.models import DCGAN
+from tests.helpers.small import Each, run, same_weights
+from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
 class Weights(ToyAutoencoder):

@@ -6,12 +6,12 @@ import time
 import pytest
 import torch
 from rich.console import Console
-from small import SGD, Each, run
-from toy import SPEC, ToyAutoencoder, ToyGAN
 
 from genbench.callbacks import Monitor
 from genbench.callbacks.monitor import Line
 from genbench.loggers import Curves
+from tests.helpers.small import SGD, Each, run
+from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
 class Remembering(ToyAutoencoder):

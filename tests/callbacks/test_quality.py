@@ -2,9 +2,6 @@
 
 import pytest
 import torch
-from conditional import LABELS, Toned
-from small import Each, RandomImages, run, validate
-from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, Quality
@@ -15,6 +12,9 @@ from genbench.evaluation import extractors
 from genbench.loggers import Curves
 from genbench.metrics.frechet import FrechetDistance
 from genbench.models import DCGAN, VAE
+from tests.helpers.conditional import LABELS, Toned
+from tests.helpers.small import Each, RandomImages, run, validate
+from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
 def held_out(spec=SPEC):

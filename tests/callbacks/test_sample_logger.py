@@ -5,10 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from conditional import CAPTIONS, LABELS, Toned, tones
 from PIL import Image
-from small import RandomImages, run, same_weights
-from toy import SPEC, ToyAutoencoder, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, Monitor, Pictures, Quality
@@ -16,6 +13,9 @@ from genbench.core.batch import DataSpec, to_uint8
 from genbench.core.image_grid import enlarged, grid
 from genbench.loggers import Curves
 from genbench.models import DCGAN, VAE
+from tests.helpers.conditional import CAPTIONS, LABELS, Toned, tones
+from tests.helpers.small import RandomImages, run, same_weights
+from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
 def shown(module, folder, images=72, **arguments):

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from small import run
-from toy import SPEC, ToyGAN
 
 from genbench.callbacks import stopwatch
 from genbench.core.errors import Interrupted
+from tests.helpers.small import run
+from tests.helpers.toy import SPEC, ToyGAN
 
 
 def test_images_per_second_are_those_between_warming_up_and_the_end(tmp_path, monkeypatch):

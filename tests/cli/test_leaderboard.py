@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from genbench.leaderboard.intervals import interval
 from genbench.leaderboard.record import write
-from tests.leaderboard.records import entry, many, protocol, record
+from tests.helpers.records import entry, many, protocol, record
 
 EVIL = "[bold]=1+1|_x_ & 50% \\input \x1b[31m\nnew"
 SHOWN = "[bold]=1+1|_x_ & 50% \\input ?[31m?new"

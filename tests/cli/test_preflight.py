@@ -13,7 +13,6 @@ import torch
 from lightning import Trainer
 from PIL import Image
 from torch import nn
-from toy import SPEC, ToyGAN
 
 from genbench.callbacks import EMA, Budget, Checkpoint, Quality
 from genbench.cli import disk, preflight
@@ -25,6 +24,7 @@ from genbench.data import MNIST, ArrayImages, Digits, Grid, ImageFolder, PairedF
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.models import DCGAN, VAE, ConditionalGAN, CycleGAN, SemiSupervisedGAN
+from tests.helpers.toy import SPEC, ToyGAN
 
 TINY = {"latent_dim": 2, "width": 2}
 
@@ -440,12 +440,12 @@ def test_what_measures_a_model_fits_its_data(tmp_path, offline):
 
 
 def test_a_class_of_a_users_own_is_imported_by_the_commands_that_are_printed():
-    assert imports(ToyGAN(SPEC), Digits(size=16)) == " --import toy"
+    assert imports(ToyGAN(SPEC), Digits(size=16)) == " --import tests.helpers.toy"
     assert imports(DCGAN(Digits(size=16).spec, **TINY), Digits(size=16)) == ""
 
 
 def test_a_score_that_is_blank_for_a_while_ends_nothing(tmp_path, capsys):
-    from small import run
+    from tests.helpers.small import run
 
     class Late(Quality):
         def setup(self, trainer, module, stage):

@@ -33,9 +33,8 @@ from genbench.cli.trainer import SETTINGS
 from genbench.core.batch import to_stored
 from genbench.core.units import Images
 from genbench.data.loader import TrainLoader
-
-from . import commands
-from .commands import RUNS, Case
+from tests.helpers import random_commands
+from tests.helpers.random_commands import RUNS, Case
 
 EXAMPLES = int(os.environ.get("GENBENCH_EXAMPLES", 200))
 REAL = int(os.environ.get("GENBENCH_REAL_COMMANDS", 0))
@@ -127,7 +126,7 @@ class Tried:
 
     def config(self, run):
         text = {}
-        for path, value in (commands.base(run) | {("max_images",): 32}).items():
+        for path, value in (random_commands.base(run) | {("max_images",): 32}).items():
             into = text
             for part in path[:-1]:
                 into = into.setdefault(part, {})
@@ -429,7 +428,7 @@ def attributes(thing):
 
 def equal(path, got, value):
     if path[-1] == "class_path":
-        return isinstance(got, str) and commands.same(got, value)
+        return isinstance(got, str) and random_commands.same(got, value)
     if isinstance(value, (list, tuple)) and isinstance(got, (list, tuple)):
         return len(got) == len(value) and all(equal(path, *pair) for pair in zip(got, value, strict=True))
     if path[-1] == "precision" or path[-1] == "devices":
@@ -486,13 +485,13 @@ def over(examples):
 
 
 @over(EXAMPLES)
-@given(case=commands.commands())
+@given(case=random_commands.commands())
 def run_all(tried, case):
     tried.check(case)
 
 
 @over(max(1, REAL))
-@given(case=commands.commands())
+@given(case=random_commands.commands())
 def run_for_real(tried, case):
     tried.check_for_real(case)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from genbench.leaderboard.record import write
-from tests.leaderboard.records import many, record
-from tests.report.folders import leave
+from tests.helpers.records import many, record
+from tests.helpers.run_folders import leave
 
 
 def test_a_page_is_written_and_its_size_told(cli):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conditional import CAPTIONS, LABELS, Toned, tones
 from PIL import Image
-from small import run
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint
 from genbench.core.batch import DataSpec
 from genbench.models import VQVAE, Autoencoder
+from tests.helpers.conditional import CAPTIONS, LABELS, Toned, tones
+from tests.helpers.small import run
 
 
 @pytest.fixture

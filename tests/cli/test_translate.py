@@ -23,9 +23,8 @@ DOMAINS = DataSpec((3, 16, 16), "domain", source=(3, 16, 16))
 
 def checkpoint(model, path="model.ckpt"):
     """What a run of no steps would leave."""
-    from small import run
-
     from genbench.callbacks import EMA, Checkpoint
+    from tests.helpers.small import run
 
     run(model, 8, [EMA(), Checkpoint()], folder=Path("run"))
     Path("run/checkpoints/last.ckpt").rename(path)
@@ -46,7 +45,7 @@ def photos(cli):
 
 def give(monkeypatch, **targets):
     """Gives the images of `small.run` sources or masks."""
-    import small
+    from tests.helpers import small
 
     monkeypatch.setattr(small.RandomImages, "targets", targets)
 

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import Callback
-from toy import SPEC, ToyGAN
 
 import genbench.callbacks
 import genbench.data
@@ -28,6 +27,7 @@ from genbench.data.points import Gaussians
 from genbench.data.vision import TorchvisionData
 from genbench.models import DCGAN, VAE, VQVAE
 from genbench.objectives.adversarial_settings import AdversarialSettings
+from tests.helpers.toy import SPEC, ToyGAN
 
 SHIPPED = [
     *(getattr(genbench.models, name) for name in genbench.models.__all__),

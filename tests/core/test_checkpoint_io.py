@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import run
 from torch.serialization import get_crc32_options, set_crc32_options
-from toy import SPEC, ToyAutoencoder, ToyGAN, fit
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint
@@ -22,6 +20,8 @@ from genbench.core import checkpoint_io
 from genbench.core.capabilities import options
 from genbench.core.errors import UserError
 from genbench.core.module import FORMAT
+from tests.helpers.small import run
+from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN, fit
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_checkpoint_imports_nothing_by_itself(trained):
     _, path = trained
     script = f"import genbench; genbench.load({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert done.returncode and "is not loaded" in done.stderr and "--import toy" in done.stderr
+    assert done.returncode and "is not loaded" in done.stderr and "--import tests.helpers.toy" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_checking_costs_little_beside_loading(tmp_path):
 
 # ---- formats --------------------------------------------------------------------------------------------------------
 
-GENBENCH = {"model": "toy.ToyGAN", "images_seen": 1, "updates": {}, "seed": 0, "format": FORMAT}
+GENBENCH = {"model": "tests.helpers.toy.ToyGAN", "images_seen": 1, "updates": {}, "seed": 0, "format": FORMAT}
 
 
 def test_a_checkpoint_says_its_format_and_who_wrote_it(trained, capfd):
@@ -292,8 +292,8 @@ def averaged(tmp_path):
         ("run", {"segments": "x"}, "`run.segments` is 'x'; a list of mappings was expected"),
         ("hyper_parameters", None, "it lacks `hyper_parameters`"),
         ("hyper_parameters", [1], "it holds a list in place of `hyper_parameters`"),
-        ("hyper_parameters/sizes", [1], "arguments that toy.ToyGAN cannot be built with"),
-        ("hyper_parameters/spec", {"color": 1}, "arguments that toy.ToyGAN cannot be built with"),
+        ("hyper_parameters/sizes", [1], "arguments that tests.helpers.toy.ToyGAN cannot be built with"),
+        ("hyper_parameters/spec", {"color": 1}, "arguments that tests.helpers.toy.ToyGAN cannot be built with"),
         ("state_dict", None, "it lacks `state_dict`"),
         ("state_dict", torch.zeros(3), "it holds a Tensor in place of `state_dict`"),
         ("state_dict/generator.0.bias", None,

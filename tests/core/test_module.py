@@ -6,10 +6,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
-from toy import SPEC, Loader, ToyAutoencoder, ToyGAN, fit
 
 from genbench.core.batch import DataSpec
 from genbench.core.errors import NonFiniteLoss, UserError
+from tests.helpers.toy import SPEC, Loader, ToyAutoencoder, ToyGAN, fit
 
 SGD = {"class_path": "torch.optim.SGD", "lr": 0.1}
 

@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 from torch.optim import Optimizer, lr_scheduler
-from toy import SPEC, ToyGAN
 
 from genbench.core.arguments import declared, items, numeric
 from genbench.core.errors import UserError
 from genbench.core.optim import LinearDecay
 from genbench.core.rates import OPTIMIZER, SCHEDULE
+from tests.helpers.toy import SPEC, ToyGAN
 
 
 def classes(module, base):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from small import RandomImages, run, same_weights
 
 import genbench
 from genbench.callbacks import EMA, Monitor
@@ -18,6 +17,7 @@ from genbench.evaluation.protocol import Protocol, load
 from genbench.leaderboard.record import collect
 from genbench.loggers import Curves
 from genbench.models import DCGAN, VAE, VQVAE, CycleGAN
+from tests.helpers.small import RandomImages, run, same_weights
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 IMAGES, DOMAINS = DataSpec((1, 16, 16)), DataSpec((3, 16, 16), "domain", source=(3, 16, 16))

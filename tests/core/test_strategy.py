@@ -16,7 +16,6 @@ from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from toy import SPEC, ToyGAN
 
 import genbench
 from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint
@@ -25,6 +24,7 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.strategy import PlayersDDP
 from genbench.data.loader import MemorySource, TrainLoader
 from genbench.models import DCGAN, VAE
+from tests.helpers.toy import SPEC, ToyGAN
 
 ADAM = {"class_path": "torch.optim.Adam", "lr": 0.01}
 

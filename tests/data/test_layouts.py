@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kinds import everything
 
 from genbench.core.errors import UserError
 from genbench.data import ImageFolder
 from genbench.data.layouts import layout
+from tests.helpers.image_files import everything
 
 
 def load(path, **kwargs):

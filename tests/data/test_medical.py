@@ -6,13 +6,13 @@ import zipfile
 import nibabel
 import numpy as np
 import pytest
-from kinds import everything, folder, load, same, stretched, truth
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, SecondaryCaptureImageStorage, generate_uid
 
 from genbench.core.errors import UserError
 from genbench.data import PairedFolder
+from tests.helpers.image_files import everything, folder, load, same, stretched, truth
 
 
 def dicom(file, pixels, kind="MONOCHROME2", frames=None, **more):

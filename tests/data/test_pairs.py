@@ -271,7 +271,7 @@ def test_outlines_are_of_the_same_shapes_and_those_of_another_domain_are_not():
 
 def deep(tmp_path, kind, low_a, high_a, low_b, high_b, count=6):
     """Pairs of the same picture, A and B each in a range and type of its own."""
-    from kinds import truth
+    from tests.helpers.image_files import truth
 
     for domain, low, high, dtype in (("A", low_a, high_a, kind[0]), ("B", low_b, high_b, kind[1])):
         (tmp_path / domain).mkdir()

@@ -5,7 +5,6 @@ import pytest
 import tifffile
 import torch
 import yaml
-from kinds import everything, folder, load, same, stretched, truth
 from PIL import Image
 
 from genbench.core.errors import UserError
@@ -13,6 +12,7 @@ from genbench.data.base import ImageData
 from genbench.data.image_files import Fit
 from genbench.data.ranges import DTYPE, Range, for_other_files, of_domain, refuse_unlike, stated
 from genbench.data.streams import Split
+from tests.helpers.image_files import everything, folder, load, same, stretched, truth
 
 
 def tiffs(path, pictures, **kwargs):

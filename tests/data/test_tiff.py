@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from kinds import chunk, everything, folder, load, png16, same, stretched, truth
 from PIL import Image, ImageOps
 
 from genbench.core.errors import UserError
 from genbench.data.image_files import read_picture
 from genbench.data.ranges import Range, pixels
 from genbench.data.tiff import upright
+from tests.helpers.image_files import chunk, everything, folder, load, png16, same, stretched, truth
 
 
 def stored(path, **writing):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import run
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -23,7 +22,7 @@ from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import SplitImages, TensorImages
 from genbench.leaderboard.record import Record
 from genbench.models import DCGAN, VAE
-from tests.evaluation.abilities import (
+from tests.helpers.abilities import (
     SMALL,
     Coder,
     Density,
@@ -39,6 +38,7 @@ from tests.evaluation.abilities import (
     untimed,
     values,
 )
+from tests.helpers.small import run
 
 SUBJECTS = ("dcgan", "vae", "images")
 SIZES = (1, 7, 64)
@@ -92,7 +92,7 @@ def pair(tmp_path_factory):
     workers = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", script, str(rank), str(folder)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "tests"), str(root), *filter(None, sys.path)])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])},
         )
         for rank in range(2)
     ]

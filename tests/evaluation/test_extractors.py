@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from small import run as fit
 from torch import nn
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
@@ -21,6 +20,7 @@ from genbench.evaluation import extractors
 from genbench.evaluation.extractors import SHIPPED, Extractor, fetch_weights, find_weights, in_channels, state_hash
 from genbench.evaluation.train_classifier import RECIPES, accuracy, jittered, labels_of, train
 from genbench.models import DCGAN
+from tests.helpers.small import run as fit
 
 NAMES = ("mnistnet", "digitsnet", "shapesnet")
 MNIST_ROOT = Path(os.environ.get("GENBENCH_DATA", "/nonexistent"))

@@ -12,7 +12,7 @@ from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.features import Extraction, Features, blocks, cached, extract
 from genbench.evaluation.images import TensorImages
 from genbench.metrics.frechet import feature_moments
-from tests.evaluation.abilities import SMALL, assert_same, untimed
+from tests.helpers.abilities import SMALL, assert_same, untimed
 
 PROTOCOL = SMALL.changed(metrics=("fid", "kid", "neighbors", "memorization"))
 

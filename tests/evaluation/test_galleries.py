@@ -18,8 +18,8 @@ from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.galleries import COLUMNS, Gallery, nearest, sheet
 from genbench.evaluation.images import SplitImages, TensorImages
-from tests.evaluation.abilities import SMALL, Coder, Giver, Independent, Obedient, assert_same, untimed
 from tests.evaluation.test_evaluate import subject
+from tests.helpers.abilities import SMALL, Coder, Giver, Independent, Obedient, assert_same, untimed
 
 FEW = {"samples": 20, "searched": 3, "reconstructions": 5}
 
@@ -129,7 +129,7 @@ def worker(rank, folder):
 def test_two_processes_show_what_one_does(vae, tmp_path):
     root = Path(__file__).parents[2]
     script = "import sys; from tests.evaluation.test_galleries import worker; worker(int(sys.argv[1]), sys.argv[2])"
-    path = os.pathsep.join([str(root / "tests"), str(root), *filter(None, sys.path)])
+    path = os.pathsep.join([str(root), *filter(None, sys.path)])
     command = [sys.executable, "-W", "ignore", "-c", script]
     environment = os.environ | {"PYTHONPATH": path, "GENBENCH_CACHE": str(tmp_path)}
     workers = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in range(2)]

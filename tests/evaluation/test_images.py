@@ -14,7 +14,7 @@ from genbench.data import Digits, ImageFolder, Shapes
 from genbench.data.image_files import Fit
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import SplitImages, TensorImages, bring, open_images, pixel_hash
-from tests.evaluation.abilities import SMALL, assert_same, untimed
+from tests.helpers.abilities import SMALL, assert_same, untimed
 
 
 def random_images(count=40, size=16, channels=1):

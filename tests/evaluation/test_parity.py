@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch_fidelity
 from PIL import Image
-from random_inception import write_weights
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -19,6 +18,7 @@ from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.extractors import in_channels
 from genbench.evaluation.images import open_images
 from genbench.evaluation.protocol import Protocol
+from tests.helpers.random_inception import write_weights
 
 PROTOCOL = Protocol("parity", metrics=("fid", "kid", "is"), block=8, kid_subsets=6, kid_subset_size=8, is_splits=3)
 NAMES = {"fid": ("frechet_inception_distance", None)} | {

@@ -10,7 +10,7 @@ from genbench.core.errors import UserError
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import TensorImages, open_images, open_reference
 from genbench.metrics.frechet import feature_moments, frechet_distance
-from tests.evaluation.abilities import SMALL, Giver, values
+from tests.helpers.abilities import SMALL, Giver, values
 
 D = 6
 

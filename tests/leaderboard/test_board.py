@@ -15,7 +15,7 @@ from genbench.leaderboard.columns import columns
 from genbench.leaderboard.differences import difference
 from genbench.leaderboard.formats import heading, notes, with_namesakes
 from genbench.leaderboard.intervals import interval, t_quantile
-from tests.leaderboard.records import entry, many, protocol, record
+from tests.helpers.records import entry, many, protocol, record
 
 
 def fid(value, name="fid", **more):

@@ -11,7 +11,7 @@ import pytest
 from genbench.core.errors import UserError
 from genbench.leaderboard import record as module
 from genbench.leaderboard.record import Record, collect, located, read, write
-from tests.leaderboard.records import entry, protocol, record
+from tests.helpers.records import entry, protocol, record
 
 
 def reasons(folder):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
-from small import run
 
 from genbench.core.batch import Batch, DataSpec, from_uint8
 from genbench.core.capabilities import Decodes, Encodes, Reconstructs, Samples
@@ -12,6 +11,7 @@ from genbench.core.errors import UserError
 from genbench.core.noise import Draws
 from genbench.models import Autoencoder, ConvAutoencoder, DenoisingAutoencoder
 from genbench.objectives.corruption import corrupt
+from tests.helpers.small import run
 
 SPEC = DataSpec((1, 16, 16))
 KINDS = [Autoencoder, ConvAutoencoder, DenoisingAutoencoder]

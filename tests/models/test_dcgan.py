@@ -3,7 +3,6 @@
 import pytest
 import torch
 from scipy.stats import kstest
-from small import Each, RandomImages, run, same_weights
 from torch import nn
 
 from genbench.core.batch import DataSpec, to_uint8
@@ -11,6 +10,7 @@ from genbench.core.capabilities import Encodes, HasLikelihood, Reconstructs, Sam
 from genbench.core.errors import UserError
 from genbench.data.loader import TrainLoader
 from genbench.models import DCGAN
+from tests.helpers.small import Each, RandomImages, run, same_weights
 
 SPEC = DataSpec((1, 16, 16))
 

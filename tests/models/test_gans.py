@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small import RandomImages, Turns, run
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -15,6 +14,7 @@ from genbench.models.conditional_gan import Auxiliary, Concatenation, Projection
 from genbench.models.semi_supervised_gan import UnitRows, real_logit
 from genbench.models.text_conditional_gan import Judge, TextEncoder, _mismatched
 from genbench.objectives.augment import AUGMENTATIONS
+from tests.helpers.small import RandomImages, Turns, run
 
 LABELS = DataSpec((1, 16, 16), "label", ("zero", "one", "two"))
 CAPTIONS = DataSpec((3, 16, 16), "caption", (), ("<pad>", "a", "red", "blue", "circle"))

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small import run
 
 import genbench
 from genbench.callbacks import Checkpoint
@@ -11,6 +10,7 @@ from genbench.core.capabilities import Decodes, Samples
 from genbench.core.errors import UserError
 from genbench.core.units import Images
 from genbench.models import VQVAE, Autoencoder, LatentMixture
+from tests.helpers.small import run
 
 SPEC = DataSpec((1, 8, 8))
 

@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from small import RandomImages, run
 
 from genbench.core.batch import DataSpec, from_uint8
 from genbench.core.capabilities import HasLikelihood, Samples
 from genbench.core.errors import UserError
 from genbench.models import ConditionalVAE, PixelCNN
+from tests.helpers.small import RandomImages, run
 
 BINARY = DataSpec((1, 2, 2), binary=True)
 LABELS = DataSpec((1, 2, 2), "label", ("zero", "one", "two"), binary=True)

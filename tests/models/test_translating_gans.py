@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small import SGD, Turns, run
 
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Samples, Translates
@@ -13,6 +12,7 @@ from genbench.evaluation import protocol
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.galleries import Gallery
 from genbench.models import CycleGAN, Pix2Pix
+from tests.helpers.small import SGD, Turns, run
 
 PAIRS = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
 DOMAINS = DataSpec((3, 16, 16), "domain", source=(3, 16, 16))

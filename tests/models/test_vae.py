@@ -3,7 +3,6 @@
 import pytest
 import torch
 from scipy.stats import kstest
-from small import Each, run, validate
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
 from genbench.callbacks import Quality
@@ -13,6 +12,7 @@ from genbench.core.errors import UserError
 from genbench.core.noise import per_seed
 from genbench.models import VAE
 from genbench.objectives.elbo import importance_bound
+from tests.helpers.small import Each, run, validate
 
 SPEC = DataSpec((1, 4, 4))
 

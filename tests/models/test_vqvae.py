@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import run, same_weights
 
 import genbench
 from genbench.callbacks import Checkpoint
@@ -13,6 +12,7 @@ from genbench.core.capabilities import Decodes, Encodes, Reconstructs, Samples
 from genbench.core.errors import UserError
 from genbench.core.units import Images
 from genbench.models import VQVAE, Autoencoder, VQPrior
+from tests.helpers.small import run, same_weights
 
 SPEC = DataSpec((1, 8, 8), "label", ("zero", "one"))
 SMALL = {"num_embeddings": 6, "embedding_dim": 3, "width": 8, "blocks": 1}
@@ -84,7 +84,7 @@ def test_a_prior_holds_all_of_its_autoencoder_and_works_with_the_first_file_dele
     model = prior(str(trained), by_class=by_class)
     assert same_weights(model.autoencoder, part)
     if by_class:
-        from small import RandomImages
+        from tests.helpers.small import RandomImages
 
         RandomImages.targets = {"label": torch.arange(64) % 2}
     try:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from small import Turns
 from torch.nn.functional import mse_loss
 
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.models import SegmentationUNet
 from genbench.networks.unet import UNet
+from tests.helpers.small import Turns
 
 SPEC = DataSpec((3, 16, 16), "mask", ("background", "thing"))
 

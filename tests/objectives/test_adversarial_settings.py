@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from small import Turns
 from torch import nn
 
 from genbench.core.batch import Batch, DataSpec
@@ -12,6 +11,7 @@ from genbench.core.errors import UserError
 from genbench.core.noise import Draws
 from genbench.models import GAN
 from genbench.objectives.adversarial_settings import AdversarialSettings
+from tests.helpers.small import Turns
 
 
 def draws() -> Draws:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from genbench.leaderboard.record import located
 from genbench.report.page import report
-from tests.leaderboard.records import entry, many, protocol, record
-from tests.report.browser import lacking, opened
-from tests.report.folders import SHEETS, leave
+from tests.helpers.browser import lacking, opened
+from tests.helpers.records import entry, many, protocol, record
+from tests.helpers.run_folders import SHEETS, leave
 
 pytestmark = [
     pytest.mark.browser,

@@ -11,8 +11,8 @@ import pytest
 from genbench.core.errors import UserError
 from genbench.leaderboard.record import located, write
 from genbench.report.page import report
-from tests.leaderboard.records import entry, many, protocol, record
-from tests.report.folders import SHEETS, leave
+from tests.helpers.records import entry, many, protocol, record
+from tests.helpers.run_folders import SHEETS, leave
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`&amp;{{7*7}}\u2028<!--"
 

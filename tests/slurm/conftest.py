@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import cli  # noqa: F401  a fixture
-from tests.slurm import cluster
+from tests.helpers import slurm_cluster
 
 
 @pytest.fixture(scope="session")
 def slurm():
     """A Slurm of two cores that all its commands find."""
-    if reason := cluster.missing():
+    if reason := slurm_cluster.missing():
         pytest.skip(reason)
     folder = Path(tempfile.gettempdir()) / "genbench-slurm"  # one place, so that what a killed test has left is found
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another test run has it to itself
-        os.environ["SLURM_CONF"] = str(cluster.start(folder))
+        os.environ["SLURM_CONF"] = str(slurm_cluster.start(folder))
         yield folder
         del os.environ["SLURM_CONF"]
-        cluster.stop(folder)
+        slurm_cluster.stop(folder)

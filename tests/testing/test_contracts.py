@@ -8,13 +8,13 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-import shared  # noqa: F401  the recipes below name its classes
 
 import genbench.testing
 from genbench.cli import configs
 from genbench.testing.contracts import CONTRACT_TESTS
 from genbench.testing.processes import two_processes
 from genbench.testing.recipe import Recipe
+from tests.helpers import shared_state
 
 EXPERIMENTS = sorted(configs.folder().glob("*.yaml"))
 
@@ -32,8 +32,8 @@ def pair(tmp_path_factory):
     for name in ("Reduced", "Drifting", "Exempted", "Astray"):
         paths.append(folder / f"{name}.yaml")
         digits = {"class_path": "genbench.data.Digits", "init_args": {"size": 16}}
-        paths[-1].write_text(json.dumps({"model": {"class_path": f"shared.{name}"}, "data": digits}))
-    return two_processes([Recipe(path, ["shared"]) for path in paths], folder)
+        paths[-1].write_text(json.dumps({"model": {"class_path": f"{shared_state.__name__}.{name}"}, "data": digits}))
+    return two_processes([Recipe(path, [shared_state.__name__]) for path in paths], folder)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
