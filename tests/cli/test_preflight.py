@@ -302,7 +302,8 @@ def deep(path, **highest):
     return path
 
 
-def test_values_outside_the_range_of_the_training_images_are_said_with_a_range_that_holds_them(tmp_path):
+def test_values_outside_the_range_of_the_training_images_are_said_with_a_range_that_holds_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "SECONDS", 60)  # all files, also on a busy machine
     data = ImageFolder(str(deep(tmp_path, train=4080, val=4100, test=8160)), size=16, batch_size=4)
     (note,) = preflight.look_at_files(data)
     for part in ("20 of the 20 `test` images", "from 0 to 8160", "outside 0,4080", "`--data.range 0,8160` has room"):
@@ -320,7 +321,8 @@ def test_masks_of_0_and_1_beside_test_masks_of_0_and_255_are_said(tmp_path):
     assert "from 0 to 255: what lies outside 0,1, the range" in note and "`--data.range 0,255` has room" in note
 
 
-def test_values_outside_the_range_of_one_domain_are_said_of_it(tmp_path):
+def test_values_outside_the_range_of_one_domain_are_said_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "SECONDS", 60)  # all files, also on a busy machine
     path = deep(tmp_path, trainA=1000, trainB=4080, testA=2000, testB=4080)
     for kind in (PairedFolder, UnpairedFolder):
         for direction in ("AtoB", "BtoA"):
@@ -328,7 +330,8 @@ def test_values_outside_the_range_of_one_domain_are_said_of_it(tmp_path):
             assert f"of Domain A of {kind.__name__}" in note and "`--data.range 0,2000/0,4080` has room" in note
 
 
-def test_values_of_arrays_outside_the_range_are_said_too(tmp_path):
+def test_values_of_arrays_outside_the_range_are_said_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "SECONDS", 60)  # all files, also on a busy machine
     values = np.random.default_rng(0).integers(0, 1001, (40, 16, 16), dtype=np.uint16)
     np.savez(tmp_path / "a.npz", train_images=values, test_images=values * 3)
     (note,) = preflight.look_at_files(ArrayImages(str(tmp_path / "a.npz"), batch_size=4))
