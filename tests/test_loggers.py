@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import genbench.loggers
-from genbench.callbacks import EMA, Monitor, Pictures, Quality
+from genbench.callbacks import EMA, Monitor, SampleLogger, ValidationMetrics
 from genbench.core.image_grid import enlarged, grid
 from genbench.core.panels import in_panels
 from genbench.loggers import Curves, Wandb, log_table
@@ -345,8 +345,8 @@ def no_service_is_left():
 
 def train(logger, curves, images, folder, ckpt=None, more=()):
     torch.manual_seed(0)
-    callbacks = [EMA(every_images=8), Monitor(every_images=16, show=False), Pictures(every_images=32, n=4)]
-    callbacks += [Quality(every_images=32, samples=10), *more]
+    callbacks = [EMA(every_images=8), Monitor(every_images=16, show=False), SampleLogger(every_images=32, n=4)]
+    callbacks += [ValidationMetrics(every_images=32, samples=10), *more]
     module = ToyGAN(SPEC)
     trainer = run(module, images=images, callbacks=callbacks, logger=[curves, logger], folder=folder, ckpt=ckpt)
     return module, trainer

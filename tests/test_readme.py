@@ -15,7 +15,7 @@ from genbench.suites.definition import load
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-SMALL = ["--max_images", "128", "--quality.samples", "16", "--pictures.n", "4", "--trainer.accelerator", "cpu"]
+SMALL = ["--max_images", "128", "--validation.samples", "16", "--samples.n", "4", "--trainer.accelerator", "cpu"]
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 

@@ -25,7 +25,7 @@ def test_the_built_wheel_trains_from_a_config_that_travelled_with_it(tmp_path):
     where = run(sys.executable, "-c", "import genbench; print(genbench.__file__)", cwd=work, env=environment)
     assert Path(where.strip()).is_relative_to(site)
     assert (site / "genbench/py.typed").is_file()  # type checkers read the annotations of what is installed
-    fit = ("fit", "--config", "quickstart", "--max_images", 128, "--name", "run", "--quality.samples", 16)
+    fit = ("fit", "--config", "quickstart", "--max_images", 128, "--name", "run", "--validation.samples", 16)
     said = run(sys.executable, "-m", "genbench", *fit, cwd=work, env=environment)
     assert "Done: 128 images" in said
     assert (work / "runs/run/checkpoints/last.ckpt").is_file()

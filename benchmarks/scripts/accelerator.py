@@ -26,7 +26,7 @@ from machine import RESULTS, SILENT, report
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from torch.utils.flop_counter import FlopCounterMode
 
-from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint, Monitor, StopSafely
+from genbench.callbacks import EMA, Acceleration, Checkpoint, MaxImages, Monitor, StopSafely
 from genbench.cli.quiet import quiet
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
@@ -191,7 +191,7 @@ def measure(
                 EMA(),
                 Monitor(show=False),
                 Checkpoint(),
-                Budget(arguments.batch * arguments.steps * (arguments.blocks + 1)),
+                MaxImages(arguments.batch * arguments.steps * (arguments.blocks + 1)),
                 StopSafely(),
                 turns,
             ],

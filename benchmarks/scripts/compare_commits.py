@@ -37,8 +37,8 @@ from torch import Tensor
 
 # What BASE calls so -> what HEAD calls so: flags (without --), verbs, configs, columns of metrics.csv, scores, settings
 # of a protocol, keys of a record and of a checkpoint; all other names in this file are BASE's. A whole name is looked
-# for first ("data.labeled": "data.labeled"), then each part between / . and - by itself: {"quality": "validation"}
-# makes --validation.samples of --quality.samples. A whole name that becomes itself keeps its parts as they are. Values
+# for first ("data.labeled": "data.labeled"), then each part between / . and - by itself: {"monitor": "progress"}
+# makes --progress.samples of --monitor.samples. A whole name that becomes itself keeps its parts as they are. Values
 # of flags are translated as whole words alone. A name that becomes None is one that HEAD no longer has: its flag is
 # left out, and its numbers are not compared.
 ONE = ("autoencoder", "mixture", "pixelcnn", "prior", "unet", "vae")  # names of the only optimizer of a model
@@ -114,17 +114,17 @@ def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
     """Train and measure; returns the folder that holds it all."""
     model, kind = (settings[part]["class_path"].rpartition(".")[2] for part in ("model", "data"))
     images = 8 if (paper := config.startswith("papers/")) else 500
-    flags = {"config": side.call(config), "name": "run", "max_images": images, "pictures.n": 16}
+    flags = {"config": side.call(config), "name": "run", "max_images": images, "samples.n": 16}
     if kind in FILES and not (data / FILES[kind][0]).is_dir():
         kind = FILES[kind][1]
         flags |= {"data": kind} | {f"data.{name}": value for name, value in settings["data"]["init_args"].items()}
     flags |= SMALL[kind]
     flags |= (NARROW[model] | {"model.width": 4, "model.discriminator_width": 4}) if paper else {}
-    flags |= {"quality.every_images": images // 2, "quality.samples": 32, "monitor.every_images": images // 4}
-    flags |= {"checkpoint.every_images": images, "pictures.every_images": images, "trainer.accelerator": "cpu"}
+    flags |= {"validation.every_images": images // 2, "validation.samples": 32, "monitor.every_images": images // 4}
+    flags |= {"checkpoint.every_images": images, "samples.every_images": images, "trainer.accelerator": "cpu"}
     measure = {"ckpt": "runs/run/checkpoints/last.ckpt", "protocol": side.work / "small.yaml", "device": "cpu"}
     if kind not in ("MNIST", "Digits", "Shapes", "Ring"):  # which have small networks
-        flags["quality.extractor"] = measure["extractor"] = "digitsnet"
+        flags["validation.extractor"] = measure["extractor"] = "digitsnet"
     if config in NEEDS:
         flags["model.autoencoder"] = side.work / NEEDS[config] / measure["ckpt"]
     folder = side.work / config

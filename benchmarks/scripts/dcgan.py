@@ -108,7 +108,7 @@ def genbench(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     last = arguments.work / name / "checkpoints" / "last.ckpt"
     begin = ["--config", CONFIG, "--seed_everything", seed, "--name", name, "--data.root", arguments.data_root]
     # what is looked at on the way changes no weight: once, at the end
-    begin += ["--quality.every_images", arguments.images, "--pictures.every_images", arguments.images]
+    begin += ["--validation.every_images", arguments.images, "--samples.every_images", arguments.images]
     if not last.is_file():
         command("fit", *begin, "--max_images", arguments.images, "--runs", arguments.work)
     elif checkpoint_io.read(last)["genbench"]["images_seen"] < arguments.images:

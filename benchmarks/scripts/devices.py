@@ -39,13 +39,13 @@ def work(rank: int, world: int, cores: list[int], port: int, root: str, words: C
     from genbench.callbacks import (
         EMA,
         Acceleration,
-        Balance,
-        Budget,
         Checkpoint,
+        GANMonitor,
+        MaxImages,
         Monitor,
-        Pictures,
-        Quality,
+        SampleLogger,
         StopSafely,
+        ValidationMetrics,
     )
     from genbench.cli.quiet import quiet
     from genbench.core.strategy import PlayersDDP
@@ -85,11 +85,11 @@ def work(rank: int, world: int, cores: list[int], port: int, root: str, words: C
                     Acceleration(),
                     EMA(),
                     Monitor(show=False),
-                    Balance(),
-                    Pictures(n=1),
-                    Quality(),
+                    GANMonitor(),
+                    SampleLogger(n=1),
+                    ValidationMetrics(),
                     Checkpoint(),
-                    Budget(10**9),
+                    MaxImages(10**9),
                     StopSafely(),
                     TakeTurns(),
                 ],

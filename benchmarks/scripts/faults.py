@@ -560,9 +560,9 @@ def configs(folder: Path, images: int) -> None:
         text |= {"monitor": {"every_images": 80}, "ema": {"every_images": 64}}
         text |= {
             "checkpoint": {"every_images": 240, "keep_every": images // 2},
-            "pictures": {"every_images": 320, "n": 4},
+            "samples": {"every_images": 320, "n": 4},
         }
-        text |= {"quality": {"every_images": 480, "samples": 32}}
+        text |= {"validation": {"every_images": 480, "samples": 32}}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(text))
     (folder / "few.yaml").write_text("split: test\nreal: 40\ngenerated: 64\nmetrics: [fid, reconstruction]\n")
     suite = {"models": ["dcgan.yaml", "vae.yaml"], "budget": {"images": images}, "protocol": "few.yaml"}

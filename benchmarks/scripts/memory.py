@@ -13,7 +13,17 @@ from pathlib import Path
 from lightning import Callback, Trainer
 from machine import RESULTS, SILENT, report
 
-from genbench.callbacks import EMA, Acceleration, Balance, Budget, Checkpoint, Monitor, Pictures, Quality, StopSafely
+from genbench.callbacks import (
+    EMA,
+    Acceleration,
+    Checkpoint,
+    GANMonitor,
+    MaxImages,
+    Monitor,
+    SampleLogger,
+    StopSafely,
+    ValidationMetrics,
+)
 from genbench.cli.quiet import quiet
 from genbench.data import MNIST
 from genbench.loggers import Curves
@@ -58,11 +68,11 @@ def main() -> None:
                 Acceleration(),
                 EMA(),
                 Monitor(show=False),
-                Balance(),
-                Pictures(every_images=64 * watch.every),
-                Quality(every_images=64 * watch.every),
+                GANMonitor(),
+                SampleLogger(every_images=64 * watch.every),
+                ValidationMetrics(every_images=64 * watch.every),
                 Checkpoint(every_images=64 * watch.every),
-                Budget(64 * arguments.steps),
+                MaxImages(64 * arguments.steps),
                 StopSafely(),
                 watch,
             ],

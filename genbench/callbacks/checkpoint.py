@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lightning import Callback
 
-from genbench.callbacks.quality import Quality
+from genbench.callbacks.validation_metrics import ValidationMetrics
 from genbench.core import checkpoint_io
 from genbench.core.arguments import Checked
 from genbench.core.errors import Interrupted, UserError
@@ -83,15 +83,15 @@ class Checkpoint(Callback, metaclass=Checked):
     def on_validation_end(self, trainer, module: GenerativeModule) -> None:
         if trainer.state.fn != "fit":
             return
-        quality = next(c for c in trainer.callbacks if isinstance(c, Quality))
-        given = [*quality.scores, *(quality.blank if self.monitor else ())]
-        monitor, mode = quality.deciding(module, given, self.monitor, self.mode)
-        score = quality.scores.get(monitor, math.nan)
+        metrics = next(c for c in trainer.callbacks if isinstance(c, ValidationMetrics))
+        given = [*metrics.scores, *(metrics.blank if self.monitor else ())]
+        monitor, mode = metrics.deciding(module, given, self.monitor, self.mode)
+        score = metrics.scores.get(monitor, math.nan)
         if not math.isfinite(score) and trainer.is_global_zero:  # it may be later: once some samples are good, say
-            why = quality.blank.get(monitor) or f"it is {score}"
+            why = metrics.blank.get(monitor) or f"it is {score}"
             print(f"warning: best.ckpt stays as it is: {monitor} could not be computed ({why}).", file=sys.stderr)
         # a score of another name, direction or protocol cannot be compared with
-        kind = f"{monitor} {mode} {quality.protocol.name}"
+        kind = f"{monitor} {mode} {metrics.protocol.name}"
         first = self.best is None or self._best_of not in (kind, monitor)  # the monitor alone in older checkpoints
         if math.isfinite(score) and (
             first or self.best is None or (score < self.best if mode == "min" else score > self.best)

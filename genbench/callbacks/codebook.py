@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import Callback
 
-from genbench.callbacks.balance import Spell
+from genbench.callbacks.gan_monitor import Spell
 from genbench.callbacks.monitor import monitor_of
 from genbench.core.arguments import Checked, Share
 from genbench.core.module import GenerativeModule

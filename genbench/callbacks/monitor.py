@@ -17,7 +17,7 @@ from rich.text import Text
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from genbench.callbacks.budget import Budget
+from genbench.callbacks.max_images import MaxImages
 from genbench.core import renamed
 from genbench.core.arguments import Checked, Weight
 from genbench.core.errors import UserError
@@ -75,7 +75,7 @@ class Monitor(Callback, metaclass=Checked):
         self._read = self._shown = (time.monotonic(), module.images_seen)
         if not (self.show and trainer.is_global_zero):
             return
-        budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), None)
+        budget = next((c.max_images for c in trainer.callbacks if isinstance(c, MaxImages)), None)
         self._console = Console(stderr=True)
         self._line = Line(type(module).__name__, module.images_seen, budget)
         if self._console.is_terminal:

@@ -25,7 +25,7 @@ from genbench.core.units import Images
 from genbench.loggers import Curves
 
 
-class Pictures(Callback, metaclass=Checked):
+class SampleLogger(Callback, metaclass=Checked):
     """Writes grids to `<run>/samples/`, `reconstructions/`, `translations/`, `masks/`, and to loggers that take images.
 
     The samples' noise is the same in every grid, the reconstructed images too; the weights are the averaged ones. A

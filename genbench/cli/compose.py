@@ -18,7 +18,7 @@ from genbench.cli.settable import (
     SINGLE,
     USUAL,
 )
-from genbench.core import yaml_file
+from genbench.core import renamed, yaml_file
 from genbench.core.errors import UserError, did_you_mean
 
 
@@ -112,7 +112,7 @@ def read_command(verb: str, argv: Iterable[str], find: Callable[[str], Path]) ->
         append = name.endswith("+")
         parts = tuple(name.removeprefix("--").removesuffix("+").split("."))
         if parts[0] not in ROOT or "" in parts:
-            near = did_you_mean(parts[0], ROOT)
+            near = did_you_mean(renamed.GROUPS.get(parts[0], parts[0]), ROOT)
             if near and len(parts) > 1:  # the whole flag, with its first part put right
                 near = near.removesuffix("'?") + f".{'.'.join(parts[1:])}'?"
             near = near or USUAL.get(parts[0]) or did_you_mean(".".join(parts), setting_names())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
-from genbench.callbacks import EMA, Budget, Checkpoint
+from genbench.callbacks import EMA, Checkpoint, MaxImages
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 
@@ -65,7 +65,7 @@ def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
             f"{_megabytes(size)} for each checkpoint that is to be there, and as much for the one that is being "
             "written. Free some of it, or name a folder on another disk with `--runs`."
         ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as which a suite stops, and does not go on to others
-    budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), 0)
+    budget = next((c.max_images for c in trainer.callbacks if isinstance(c, MaxImages)), 0)
     kept = budget // saver.keep_every if saver.keep_every else 0
     if free < need + kept * size:
         return [

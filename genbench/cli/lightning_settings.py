@@ -28,7 +28,7 @@ DEFAULTS = {
 }
 
 BUDGET = "A run is as long as its budget of images: use `--max_images`."
-VALIDATION = "Validation runs every so many images: use `--quality.every_images`."
+VALIDATION = "Validation runs every so many images: use `--validation.every_images`."
 FEWER = "To train on fewer images use `--data.subset`; for a short run, `--max_images`."
 LOADERS = "The loaders here share out, order and keep their images by themselves."
 CLIPPING = "Each player's gradient is clipped by itself: use `--model.clip_norm` or `--model.clip_value`."
@@ -41,7 +41,7 @@ REFUSED = {
     "min_steps": BUDGET,
     "max_time": BUDGET + " A suite turns minutes into images: `budget: {minutes: 5}`.",
     "limit_train_batches": FEWER,
-    "limit_val_batches": "What validation takes is set by `--data.val_size` and `--quality.samples`.",
+    "limit_val_batches": "What validation takes is set by `--data.val_size` and `--validation.samples`.",
     "limit_test_batches": "What a test takes is set by its protocol: use `--protocol`.",
     "limit_predict_batches": "To draw fewer images use `sample --n`.",
     "overfit_batches": FEWER,
@@ -77,12 +77,12 @@ REFUSED_CALLBACKS = {
     callbacks.BaseFinetuning: "Players are trained whole, by optimizers of their own.",
     callbacks.ModelPruning: "Players are trained whole, by optimizers of their own.",
     callbacks.SpikeDetection: "A loss that is no longer finite ends the run by itself, with a sentence.",
-    ours.Budget: BUDGET,
+    ours.MaxImages: BUDGET,
 }
 # every run has one of each of ours
 OWN_CALLBACKS = (
-    ours.Acceleration, ours.Balance, ours.Checkpoint, ours.Codebook, ours.EMA, ours.Monitor, ours.Pictures,
-    ours.Quality, ours.StopSafely,
+    ours.Acceleration, ours.GANMonitor, ours.Checkpoint, ours.Codebook, ours.EMA, ours.Monitor, ours.SampleLogger,
+    ours.ValidationMetrics, ours.StopSafely,
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from genbench.callbacks import Budget, Checkpoint, Quality
+from genbench.callbacks import Checkpoint, MaxImages, ValidationMetrics
 from genbench.cli import disk
 from genbench.cli.run_folders import is_first_process
 from genbench.core.capabilities import Classifies
@@ -74,7 +74,7 @@ def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, mea
     data.prepare_data()
     print(what_is_read(data, validated=bool(trainer.limit_val_batches)), file=sys.stderr)
     training_images(model, data)
-    budget = next((c.max_images for c in trainer.callbacks if isinstance(c, Budget)), None)
+    budget = next((c.max_images for c in trainer.callbacks if isinstance(c, MaxImages)), None)
     if budget is not None and -(-budget // data.batch_size) < model.accumulate:
         raise UserError(
             f"model.accumulate is {model.accumulate}: a step takes {model.accumulate * data.batch_size:,} images, and "
@@ -250,7 +250,7 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
     Raises:
         UserError: validation cannot give the score that was asked for, or none that could tell.
     """
-    quality = next((c for c in trainer.callbacks if isinstance(c, Quality)), None)
+    quality = next((c for c in trainer.callbacks if isinstance(c, ValidationMetrics)), None)
     saver = next((c for c in trainer.callbacks if isinstance(c, Checkpoint)), None)
     if quality is None or saver is None:
         return []
@@ -266,7 +266,7 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
     if saver.monitor is None:
         usual = [f"val/{name}" for name in quality.usual(model)]
         chosen = next((name for name in usual if name in given), None)
-        why = scores.get(usual[0]) or f"the protocol {quality.protocol.name} does not ask for it"
+        why = scores.get(usual[0]) or f"the protocol {validation.protocol.name} does not ask for it"
         if chosen is None:
             raise UserError(
                 f"Validation on {counted} cannot give {usual[0]}, which tells which checkpoint is best: {why}. Choose "

@@ -73,7 +73,7 @@ TABLE = (
     Rule(("trainer.default_root_dir", "name", "runs", "ckpt", "config"), "location", "where the run lies"),
     Rule(("trainer.*",), "applied", "devices, precision and the like"),
     Rule(
-        ("title", "protocol", "monitor.*", "balance.*", "codebook.*", "pictures.*", "quality.*", "checkpoint.*"),
+        ("title", "protocol", "monitor.*", "gan_monitor.*", "codebook.*", "samples.*", "validation.*", "checkpoint.*"),
         "outside",
         "intervals, pictures, validation, checkpoints and names",
     ),

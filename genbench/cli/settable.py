@@ -16,7 +16,7 @@ from typing import Any
 
 # what `fit` and `validate` have outside of every group, and their groups
 SINGLE = ("seed_everything", "max_images", "name", "title", "protocol", "runs", "ckpt")
-GROUPS = ("trainer", "acceleration", "ema", "monitor", "balance", "codebook", "pictures", "quality", "checkpoint")
+GROUPS = ("trainer", "acceleration", "ema", "monitor", "gan_monitor", "codebook", "samples", "validation", "checkpoint")
 ROOT = (*SINGLE, *GROUPS, "model", "data")
 USUAL = {  # what other frameworks call these
     "lr": " Did you mean 'model.optimizer.lr'?",

@@ -22,14 +22,14 @@ import genbench.models
 from genbench.callbacks import (
     EMA,
     Acceleration,
-    Balance,
-    Budget,
     Checkpoint,
     Codebook,
+    GANMonitor,
+    MaxImages,
     Monitor,
-    Pictures,
-    Quality,
+    SampleLogger,
     StopSafely,
+    ValidationMetrics,
 )
 from genbench.callbacks.run_record import RunRecord
 from genbench.cli import compose, preflight, resume
@@ -59,10 +59,10 @@ SETTINGS = {
     "acceleration": Acceleration,
     "ema": EMA,
     "monitor": Monitor,
-    "balance": Balance,
+    "gan_monitor": GANMonitor,
     "codebook": Codebook,
-    "pictures": Pictures,
-    "quality": Quality,
+    "samples": SampleLogger,
+    "validation": ValidationMetrics,
     "checkpoint": Checkpoint,
 }
 
@@ -276,9 +276,9 @@ class GenbenchCLI(LightningCLI):
             command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
             self.run_record = RunRecord(self.folder, dump, command, [], resumed=self.place.resumed)
             # the budget before what asks whether this was the last batch
-            own = [self.run_record, Budget(self._get(self.config, "max_images")), *own, StopSafely()]
+            own = [self.run_record, MaxImages(self._get(self.config, "max_images")), *own, StopSafely()]
         else:
-            own = [settings["acceleration"], settings["quality"]]
+            own = [settings["acceleration"], settings["validation"]]
         # `true` and `false` are Lightning's words for its own default and for none
         loggers = [logger for logger in as_list(config["logger"]) if not isinstance(logger, bool)]
         if self.subcommand == "fit":
@@ -341,7 +341,7 @@ class GenbenchCLI(LightningCLI):
             resume.refuse_other_contents(self.checkpoint.get("data") or {}, data, self.changes, self.ckpt)
             resume.refuse_other_optimizers(self.checkpoint["genbench"].get("optimizers") or {}, model, self.ckpt)
             seen = self.checkpoint["genbench"]["images_seen"]
-            film = self._get(self.config, "pictures").film
+            film = self._get(self.config, "samples").film
             if seen >= budget and not (
                 self.place.resumed and resume.lacks_last_pictures(self.folder, model, seen, film)
             ):

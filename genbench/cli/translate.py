@@ -368,5 +368,5 @@ def _write(image: Any, path: Path) -> None:
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     with replacing(path) as file:
         # by itself a JPEG would keep colors at half of the size
-        options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {})
+        options = {"JPEG": {"validation": 95, "subsampling": 0}, "WEBP": {"validation": 95}}.get(kind, {})
         image.save(file, kind, icc_profile=image.info.get("icc_profile"), **options)

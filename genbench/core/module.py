@@ -197,7 +197,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
 
         self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights
         self.images_seen = 0
-        self.budget: int | None = None  # images of the whole run, where a Budget says so
+        self.budget: int | None = None  # images of the whole run, where a MaxImages says so
         self._last_batch = 0  # images of the last global batch
         self.updates = dict.fromkeys(self.players, 0)
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))

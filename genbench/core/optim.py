@@ -136,7 +136,7 @@ def _at(name: str, value: Any, budget: int | None) -> float:
     if _is_number(value) and 0 <= value <= 1:
         if value and budget is None:
             raise ValueError(
-                f"{name} is {value}, a share of the budget, which is not known here: give the Trainer a Budget, or "
+                f"{name} is {value}, a share of the budget, which is not known here: give the Trainer a MaxImages, or "
                 "write a number of images"
             )
         return value * (budget or 0)

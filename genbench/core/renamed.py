@@ -42,8 +42,8 @@ PROTOCOL = {
     "fit": "resize_mode",
 }
 
-# groups of settings outside of model and data, as `--quality.samples`
-GROUPS: dict[str, str] = {}
+# groups of settings outside of model and data, as `--validation.samples`
+GROUPS = {"quality": "validation", "balance": "gan_monitor", "pictures": "samples"}
 
 GANS = ("ConditionalGAN", "DCGAN", "GAN", "Pix2Pix", "SNGAN", "SemiSupervisedGAN", "TextConditionalGAN")
 

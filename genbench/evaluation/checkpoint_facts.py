@@ -19,7 +19,7 @@ ELSEWHERE = (
     ("seed_everything",), ("name",), ("title",), ("runs",), ("ckpt",), ("ckpt_path",), ("protocol",),
     ("data", "init_args", "root"), ("data", "init_args", "download"), ("data", "init_args", "workers"),
     ("data", "init_args", "memory"), ("data", "init_args", "eval_batch_size"), ("trainer", "logger"),
-    ("trainer", "default_root_dir"), ("pictures",), ("monitor",), ("balance",), ("checkpoint", "every_images"),
+    ("trainer", "default_root_dir"), ("samples",), ("monitor",), ("gan_monitor",), ("checkpoint", "every_images"),
     ("checkpoint", "keep_every"),
 )  # fmt: skip
 

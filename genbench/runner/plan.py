@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning import Trainer
 
-from genbench.callbacks import Quality
+from genbench.callbacks import ValidationMetrics
 from genbench.callbacks.stopwatch import Stopwatch
 from genbench.cli import sentence
 from genbench.cli.devices import refuse_what_players_cannot
@@ -51,7 +51,7 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
             if isinstance(data, DataModule):
                 data.check_share(each["devices"] * each["nodes"])
                 _require_extractor(protocol, data)
-            quality, monitor = Quality(**dump["quality"]), dump["checkpoint"]["monitor"]
+            quality, monitor = ValidationMetrics(**dump["validation"]), dump["checkpoint"]["monitor"]
             if monitor:  # whether validation gives it is known once the data is at hand
                 quality.deciding(model, [monitor], monitor, dump["checkpoint"]["mode"])
             each["parameters"] = sum(p.numel() for p in model.parameters())

@@ -7,7 +7,7 @@ budget: {minutes: 5}                  # of a run: of one device, turned into ima
 protocol: fid10k-test                 # what best and last checkpoints are measured by; default: the config's own
 by: fid                               # what the board at the end ranks by; default: the first score of a track
 parts: [trainer/bf16]                 # configs merged into all
-set: {quality.every_images: 100k}     # any key of a config, for all runs
+set: {validation.every_images: 100k}     # any key of a config, for all runs
 grid: {model.optimizer.lr: [1e-4, 2e-4]}   # any key of a config, and the values that it takes in turn
 keep_every: 500k                      # checkpoints kept beside the last and the best
 wandb: {project: genbench}            # one group of runs, and a table of records

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import genbench
-from genbench.callbacks import EMA, Budget
+from genbench.callbacks import EMA, MaxImages
 from genbench.core.batch import from_stored, to_stored
 from genbench.core.capabilities import (
     Classifies,
@@ -103,7 +103,7 @@ def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
             accelerator="cpu",
             devices=1,
             logger=False,
-            callbacks=[Budget(8 * steps)],
+            callbacks=[MaxImages(8 * steps)],
             max_epochs=-1,
             default_root_dir=folder,
             enable_progress_bar=False,

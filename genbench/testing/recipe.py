@@ -14,7 +14,7 @@ from lightning import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 from torch.nn.functional import interpolate
 
-from genbench.callbacks import EMA, Balance, Budget, Checkpoint, Monitor, Quality
+from genbench.callbacks import EMA, Checkpoint, GANMonitor, MaxImages, Monitor, ValidationMetrics
 from genbench.cli import compose
 from genbench.core import composition, yaml_file
 from genbench.core.batch import Batch, DataSpec
@@ -149,10 +149,10 @@ def train(
             *([first] if first else []),
             EMA(every_images=Images(16)),
             Monitor(every_images=Images(16), show=False),
-            Balance(every_images=Images(32)),
-            Quality(every_images=Images(32), samples=16),
+            GANMonitor(every_images=Images(32)),
+            ValidationMetrics(every_images=Images(32), samples=16),
             Checkpoint(every_images=Images(24)),
-            Budget(images),
+            MaxImages(images),
             *([Crash(crash_at)] if crash_at else []),
         ],
         max_epochs=-1, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,

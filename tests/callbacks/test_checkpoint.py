@@ -5,14 +5,14 @@ import torch
 from lightning import Callback
 
 import genbench
-from genbench.callbacks import EMA, Budget, Checkpoint, Quality
+from genbench.callbacks import EMA, Checkpoint, MaxImages, ValidationMetrics
 from genbench.core import checkpoint_io
 from genbench.core.errors import NonFiniteLoss, UserError
 from tests.helpers.small import Each, run, same_weights
 from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
-class Scores(Quality):
+class Scores(ValidationMetrics):
     """Validation that gives these scores, one after the other."""
 
     def __init__(self, scores, every_images=16):
@@ -59,7 +59,7 @@ def test_a_run_that_ends_between_two_intervals_is_saved_at_its_end(tmp_path):
 
 def test_it_is_saved_at_its_interval_also_where_validation_is_switched_off(tmp_path):
     written = saves()
-    callbacks = [Quality(every_images=20), Checkpoint(every_images=20), written]
+    callbacks = [ValidationMetrics(every_images=20), Checkpoint(every_images=20), written]
     run(ToyGAN(SPEC), images=80, callbacks=callbacks, folder=tmp_path, limit_val_batches=0)
     assert written.values == [24, 40, 64, 80]
 
@@ -132,7 +132,7 @@ def test_the_checkpoint_that_a_run_goes_back_to_is_its_last_from_the_start(tmp_p
 
 
 def test_a_score_that_validation_does_not_give_is_refused_with_those_it_gives(tmp_path):
-    callbacks = [Quality(every_images=16), Checkpoint(monitor="val/fid")]
+    callbacks = [ValidationMetrics(every_images=16), Checkpoint(monitor="val/fid")]
     with pytest.raises(UserError, match="monitor is 'val/fid', which validation does not give; it gives .*val/mse"):
         run(ToyAutoencoder(SPEC), images=16, callbacks=callbacks, folder=tmp_path)
 
@@ -170,5 +170,11 @@ def test_the_last_step_is_saved_before_anything_else_that_ends_a_run(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        run(ToyGAN(SPEC), images=40, callbacks=[Budget(40), Dies(), Checkpoint()], folder=tmp_path, limit_val_batches=0)
+        run(
+            ToyGAN(SPEC),
+            images=40,
+            callbacks=[MaxImages(40), Dies(), Checkpoint()],
+            folder=tmp_path,
+            limit_val_batches=0,
+        )
     assert seen(tmp_path / "checkpoints" / "last.ckpt") == 40

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import genbench
-from genbench.callbacks import EMA, Checkpoint, Quality
+from genbench.callbacks import EMA, Checkpoint, ValidationMetrics
 from genbench.core import checkpoint_io
 from genbench.core.batch import DataSpec
 from genbench.models import DCGAN
@@ -141,7 +141,7 @@ def test_validation_while_training_judges_the_average():
     after = Each(
         "on_validation_end", lambda trainer, module: torch.equal(module.decoder[0].bias, before["decoder.0.bias"])
     )
-    run(module, images=24, callbacks=[ema, remember, Quality(every_images=8), inside, after])
+    run(module, images=24, callbacks=[ema, remember, ValidationMetrics(every_images=8), inside, after])
     assert inside.values == [True] * 3 and after.values == [False] * 3
 
 
@@ -173,7 +173,7 @@ def test_a_resumed_average_is_that_of_a_run_that_was_never_stopped(tmp_path):
 
 def test_without_an_average_a_checkpoint_is_loaded_as_trained(tmp_path):
     module, ema = ToyGAN(SPEC), EMA(enabled=False)
-    callbacks = [ema, Quality(every_images=16, samples=10), Checkpoint()]
+    callbacks = [ema, ValidationMetrics(every_images=16, samples=10), Checkpoint()]
     run(module, images=16, callbacks=callbacks, folder=tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
     assert "ema" not in checkpoint_io.read(path)

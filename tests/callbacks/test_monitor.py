@@ -59,9 +59,9 @@ def test_a_run_that_was_stopped_between_two_readings_has_the_curve_of_one_that_w
     part.load_state_dict(whole.state_dict())
     _, expected = reading(tmp_path / "whole", whole, 120)
 
-    from genbench.callbacks import Budget
+    from genbench.callbacks import MaxImages
 
-    class Saves(Budget):  # a checkpoint in the middle of the second reading; the run goes on a little
+    class Saves(MaxImages):  # a checkpoint in the middle of the second reading; the run goes on a little
         def on_train_batch_end(self, trainer, module, *_):
             if module.images_seen == 64:
                 trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=False)

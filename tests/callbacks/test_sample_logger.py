@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import genbench
-from genbench.callbacks import EMA, Checkpoint, Monitor, Pictures, Quality
+from genbench.callbacks import EMA, Checkpoint, Monitor, SampleLogger, ValidationMetrics
 from genbench.core.batch import DataSpec, to_uint8
 from genbench.core.image_grid import enlarged, grid
 from genbench.loggers import Curves
@@ -19,7 +19,7 @@ from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
 def shown(module, folder, images=72, **arguments):
-    callbacks = [EMA(every_images=8), Pictures(**{"every_images": 20, "n": 5} | arguments), Checkpoint()]
+    callbacks = [EMA(every_images=8), SampleLogger(**{"every_images": 20, "n": 5} | arguments), Checkpoint()]
     run(module, images=images, callbacks=callbacks, folder=folder, limit_val_batches=0)
     return folder
 
@@ -32,7 +32,7 @@ def test_grids_are_written_at_the_interval_and_at_the_end_and_named_by_images(tm
 
 
 def test_a_grid_at_the_interval_that_ends_the_run_is_written_once(tmp_path):
-    class Counting(Pictures):
+    class Counting(SampleLogger):
         shown = 0
 
         def _show(self, trainer, module):
@@ -155,7 +155,12 @@ def test_what_cannot_be_written_is_said_once_and_training_is_saved(tmp_path, cap
     else:
         (tmp_path / where).mkdir()
     module, curves = ToyGAN(SPEC), Curves(tmp_path)
-    callbacks = [EMA(every_images=8), Monitor(every_images=8, show=False), Pictures(every_images=16, n=4), Checkpoint()]
+    callbacks = [
+        EMA(every_images=8),
+        Monitor(every_images=8, show=False),
+        SampleLogger(every_images=16, n=4),
+        Checkpoint(),
+    ]
     run(module, images=72, callbacks=callbacks, folder=tmp_path, limit_val_batches=0, logger=[curves])
     said = capsys.readouterr().err
     assert said.count("warning") == 1 and where.partition(".")[0] in said
@@ -170,7 +175,7 @@ def test_a_model_that_cannot_sample_trains_on_as_if_it_had_not_been_asked(tmp_pa
 
     modules = [Shy(SPEC), Shy(SPEC)]
     modules[1].load_state_dict(modules[0].state_dict())
-    for module, pictures in zip(modules, [[], [Pictures(every_images=16, n=4)]], strict=True):
+    for module, pictures in zip(modules, [[], [SampleLogger(every_images=16, n=4)]], strict=True):
         run(module, images=80, callbacks=[EMA(), *pictures], folder=tmp_path, limit_val_batches=0)
     assert same_weights(*modules) and modules[1].training
     said = capsys.readouterr().err
@@ -182,8 +187,8 @@ def test_a_run_killed_before_its_last_pictures_makes_them_as_it_would_have(tmp_p
     def end(folder, images, ckpt=None):
         folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
-        callbacks = [EMA(every_images=8), Monitor(every_images=16, show=False), Pictures(every_images=40, n=4)]
-        callbacks += [Quality(every_images=40, samples=10), Checkpoint(every_images=1000)]
+        callbacks = [EMA(every_images=8), Monitor(every_images=16, show=False), SampleLogger(every_images=40, n=4)]
+        callbacks += [ValidationMetrics(every_images=40, samples=10), Checkpoint(every_images=1000)]
         run(build(), images=images, callbacks=callbacks, folder=folder, logger=[Curves(folder)], ckpt=ckpt)
         return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.suffix in (".png", ".gif")}
 
@@ -208,7 +213,7 @@ def test_training_is_bit_for_bit_the_same_with_and_without_pictures(tmp_path):
         lambda: VAE(DataSpec((1, 16, 16)), latent_dim=2, width=2),
     ):
         modules = []
-        for pictures in ([], [Pictures(every_images=16, n=4)]):
+        for pictures in ([], [SampleLogger(every_images=16, n=4)]):
             torch.manual_seed(0)
             modules.append(build())
             run(modules[-1], images=80, callbacks=[EMA(), *pictures], folder=tmp_path, limit_val_batches=0)
@@ -227,7 +232,7 @@ def test_loggers_that_take_images_are_given_the_grids(tmp_path):
             self.given.append((name, images[0].size, step))
 
     logger = Takes()
-    callbacks = [EMA(), Pictures(every_images=20, n=4)]
+    callbacks = [EMA(), SampleLogger(every_images=20, n=4)]
     run(ToyAutoencoder(SPEC), images=40, callbacks=callbacks, folder=tmp_path, logger=[logger], limit_val_batches=0)
     assert logger.given == [("reconstructions", (50, 20), 24), ("reconstructions", (50, 20), 40)]
 

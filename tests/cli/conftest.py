@@ -41,8 +41,8 @@ def config(tmp_path):
             "monitor": {"every_images": 32},
             "ema": {"every_images": 32},
             "checkpoint": {"every_images": 80},
-            "quality": {"every_images": 160, "samples": 32},
-            "pictures": {"every_images": 160, "n": 4},
+            "validation": {"every_images": 160, "samples": 32},
+            "samples": {"every_images": 160, "n": 4},
         }
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(text | more))

@@ -106,7 +106,8 @@ def test_the_order_of_flags_and_configs_changes_nothing_but_configs_among_one_an
         ["--model.adversarial.smoothing", "0.9"],
         ["--data", "Shapes"], ["--data.size", "32"], ["--trainer.devices", "2"], ["--title", "{a} 5"],
         ["--model.optimizers.generator.lr", "3e-4"], ["--trainer.logger.project", "mine"],
-        ["--trainer.logger", "genbench.loggers.Wandb"], ["--trainer.precision=bf16-mixed"], ["--quality.samples", "64"],
+        ["--trainer.logger", "genbench.loggers.Wandb"], ["--trainer.precision=bf16-mixed"],
+        ["--validation.samples", "64"],
     ]  # fmt: skip
     expected = merged(joined(words)).config
     assert expected["model"]["init_args"]["optimizer"] == ADAM | {"lr": 1e-5, "betas": [0.5, 0.9]}
@@ -318,7 +319,7 @@ def test_numbers_of_images_are_read_as_people_write_them_in_flags_and_configs(te
         ("--model.adversarial null", "model.init_args.adversarial", None),
         ("--model.adversarial '{}'", "model.init_args.adversarial", {"objective": "non_saturating", "r1": 1.0}),
         ("--trainer '{precision: bf16-mixed}'", "trainer.precision", "bf16-mixed"),
-        ("--quality '{samples: 7, every_images: 5k}'", "quality.samples", 7),
+        ("--quality '{samples: 7, every_images: 5k}'", "validation.samples", 7),
     ],
 )
 def test_values_are_what_they_say(flag, path, value):
@@ -395,7 +396,11 @@ def test_what_flags_and_other_configs_set_is_told_from_the_runs_own(tmp_path):
         ("--epochs 5", "Did you mean 'max_images'? The budget is counted in images."),
         ("--devices 2", "Did you mean 'trainer.devices'?"),
         ("--trainer.precison bf16", "Did you mean 'trainer.precision'?"),
-        ("--quality.every_image 5", "Did you mean 'quality.every_images'?"),
+        (
+            "--quality.every_images 5",
+            "fit has no setting --quality.every_images. Did you mean 'validation.every_images'?",
+        ),
+        ("--validation.every_image 5", "Did you mean 'validation.every_images'?"),
         ("--model.widht 5", "Option 'widht' is not accepted by DCGAN. Did you mean 'width'?"),
         ("--data.bach_size 5", "Option 'bach_size' is not accepted by Digits. Did you mean 'batch_size'?"),
         ("--model DCGNA", "model: there is no class 'DCGNA'. Did you mean 'DCGAN'?"),

@@ -125,7 +125,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_last_checkpoint_g
 ):
     start = [sys.executable, "-m", *(["torch.distributed.run", "--nproc-per-node=2", "-m"] if starter != "fit" else [])]
     devices = ["--trainer.devices", "2"] if starter == "fit" else []
-    rare = {"pictures": {"every_images": 10**8}, "quality": {"every_images": 10**8, "samples": 32}}
+    rare = {"samples": {"every_images": 10**8}, "validation": {"every_images": 10**8, "samples": 32}}
     command = [*start, "genbench", "fit", "--config", str(config("vae", **rare)), "--name", "run", *CPU, *devices]
     with open(tmp_path / "log", "w") as log:
         marked = os.environ | {"MARK": str(tmp_path)}

@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
         "max_images": 48, "protocol": "mine", "model": TINY["vae"],
         "data": {"class_path": "genbench.data.Digits", "init_args": {"size": 16, "batch_size": 16, "subset": 80}},
         "monitor": {"every_images": 48}, "checkpoint": {"every_images": 48},
-        "quality": {"every_images": 48, "samples": 16}, "pictures": {"every_images": 48, "n": 4},
+        "validation": {"every_images": 48, "samples": 16}, "samples": {"every_images": 48, "n": 4},
     }  # fmt: skip
     before = Path.cwd()
     os.chdir(folder)

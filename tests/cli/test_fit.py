@@ -198,7 +198,7 @@ def test_two_processes_are_one_run_in_one_folder_that_rank_0_named(config, tmp_p
 def test_the_same_seed_gives_the_same_run_and_pictures_change_nothing(cli, config):
     path = config("dcgan")
     cli("fit", "--config", path, "--name", "a")
-    cli("fit", "--config", path, "--name", "b", "--pictures.every_images", "32")
+    cli("fit", "--config", path, "--name", "b", "--samples.every_images", "32")
     cli("fit", "--config", path, "--name", "c", "--seed_everything", "1")
     a, b, c = (saved(f"runs/{n}/checkpoints/last.ckpt")["state_dict"] for n in "abc")
     assert all(torch.equal(a[k], b[k]) for k in a)

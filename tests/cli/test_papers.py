@@ -23,7 +23,7 @@ def test_a_papers_config_takes_its_steps(path, cli, tmp_path):
             for domain in "AB" if unpaired else ("",):
                 draw(tmp_path / path.stem / f"{split}{domain}" / f"{k}.jpg", 256 if unpaired else 512, 40 * k)
     small = ["--model.width", 2, "--model.discriminator_width", 2, "--data.eval_batch_size", 2]
-    small += ["--quality.extractor", "digitsnet", "--data.workers", 0]
+    small += ["--validation.extractor", "digitsnet", "--data.workers", 0]
     small += ["--model.blocks", 1] if unpaired else []
     small += ["--data.val_size", 2] if "val_size" in path.read_text() else []
     here = ["--data.root", ".", "--name", "run"]

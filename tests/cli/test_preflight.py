@@ -14,7 +14,7 @@ from lightning import Trainer
 from PIL import Image
 from torch import nn
 
-from genbench.callbacks import EMA, Budget, Checkpoint, Quality
+from genbench.callbacks import EMA, Checkpoint, MaxImages, ValidationMetrics
 from genbench.cli import disk, preflight
 from genbench.cli.next_steps import imports
 from genbench.core import checkpoint_io
@@ -54,7 +54,7 @@ def pictures(path, **folders):
 
 def at(folder, *callbacks, **settings):
     """A trainer that is asked and not run."""
-    given = [Quality(samples=10), Checkpoint(**settings), Budget(1000), *callbacks]
+    given = [ValidationMetrics(samples=10), Checkpoint(**settings), MaxImages(1000), *callbacks]
     return Trainer(
         callbacks=given, default_root_dir=folder, accelerator="cpu", devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -213,7 +213,7 @@ def test_an_extractor_of_points_is_refused_for_images_before_training(tmp_path, 
     data = Digits(size=16)
     model = VAE(data.spec, **TINY)
     trainer = at(tmp_path)
-    trainer.callbacks[0] = Quality(samples=10, extractor="ring")
+    trainer.callbacks[0] = ValidationMetrics(samples=10, extractor="ring")
     with pytest.raises(UserError, match="The extractor 'ring' looks at points, and here are images"):
         preflight.check(trainer, model, data, "fid10k-test")
     why, flags = preflight.testing(protocols.load("fid10k-test").changed(extractor="grid"), model, data)
@@ -396,14 +396,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
             "--seed_everything -3: every run has a seed. Give a whole number from 0 to 4294967295",
         ),
         (["--seed_everything", "4294967296"], "--seed_everything 4294967296: every run has a seed"),
-        (["--pictures.n", "-3"], "pictures.n is -3; it must be at least 1."),
+        (["--samples.n", "-3"], "samples.n is -3; it must be at least 1."),
         (["--model.clip_norm", "-1"], "model.clip_norm is -1.0; it must be above 0."),
         (["--data.random_crop", "999"], "data.random_crop is 999, and the images are 16 pixels a side"),
         (["--model.accumulate", "21"], "a step takes 336 images, and `max_images` is 320"),
         (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
         (["--data.val_size", "1"], "Validation on 1 image cannot give val/fid-digitsnet"),
         (["--protocol", "fid"], "There is no protocol 'fid'"),
-        (["--quality.extractor", "digitnet"], "There is no extractor 'digitnet'"),
+        (["--validation.extractor", "digitnet"], "There is no extractor 'digitnet'"),
     ],
 )
 def test_a_setting_that_cannot_be_costs_nothing(cli, config, flags, said):
@@ -450,7 +450,7 @@ def test_a_class_of_a_users_own_is_imported_by_the_commands_that_are_printed():
 def test_a_score_that_is_blank_for_a_while_ends_nothing(tmp_path, capsys):
     from tests.helpers.small import run
 
-    class Late(Quality):
+    class Late(ValidationMetrics):
         def setup(self, trainer, module, stage):
             pass
 

@@ -27,7 +27,7 @@ from PIL import Image
 import genbench
 import genbench.data
 import genbench.models
-from genbench.callbacks import Budget, StopSafely
+from genbench.callbacks import MaxImages, StopSafely
 from genbench.cli import main, resume
 from genbench.cli.trainer import SETTINGS
 from genbench.core.batch import to_stored
@@ -321,7 +321,7 @@ class Tried:
             for name in given:
                 if name in other:
                     expect(attributes(live)[name] == other[name], f"{group}.{name} is {attributes(live)[name]}")
-        (budget,) = (one.max_images for one in seen.trainer.callbacks if isinstance(one, Budget))
+        (budget,) = (one.max_images for one in seen.trainer.callbacks if isinstance(one, MaxImages))
         expect(budget == Images(expected.get(("max_images",), 1_000_000)), f"budget {budget}")
         if (precision := expected.get(("trainer", "precision"))) is not None:
             whole = {"32": "32-true", "16": "16-mixed", "64": "64-true", "bf16": "bf16-mixed"}

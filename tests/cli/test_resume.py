@@ -87,7 +87,7 @@ ONE_CYCLE = "{class_path: OneCycleLR, max_lr: 0.01, total_steps: 10, div_factor:
 
 
 def test_what_a_schedule_keeps_in_the_optimizer_is_that_of_the_config(cli, config):
-    sizes = ("--data.batch_size", "80", "--monitor.every_images", "80", "--quality.every_images", "5k")
+    sizes = ("--data.batch_size", "80", "--monitor.every_images", "80", "--validation.every_images", "5k")
     cli("fit", "--config", config("vae"), "--name", "run", "--max_images", "160", *sizes)
     # a state of before there was the schedule, and one of another
     assert cli("fit", "--ckpt", "runs/run", "--max_images", "240", "--model.schedule", ONE_CYCLE)[0] == 0
@@ -102,7 +102,7 @@ def test_what_a_schedule_keeps_in_the_optimizer_is_that_of_the_config(cli, confi
 def test_weights_equal_those_of_a_run_whose_optimizer_was_changed_by_hand(cli, config, half):
     from lightning import Trainer
 
-    from genbench.callbacks import Acceleration, Budget
+    from genbench.callbacks import Acceleration, MaxImages
 
     whole = genbench.load(half / LAST, raw=True)
     start = saved(half)
@@ -121,7 +121,7 @@ def test_weights_equal_those_of_a_run_whose_optimizer_was_changed_by_hand(cli, c
     by_hand = type(whole)(**whole.hparams)
     by_hand.load_state_dict(start["state_dict"])
 
-    class Changed(Budget):
+    class Changed(MaxImages):
         def on_train_start(self, trainer, module):
             optimizer = trainer.optimizers[0]
             optimizer.load_state_dict(start["optimizer_states"][0])
@@ -189,7 +189,7 @@ def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, con
         (["--seed_everything", "7"], "seed_everything 0 -> 7"),
         (["--seed_everything", "true"], "every run has a seed. Give a whole number"),
         (["--model.optimizer", "{class_path: torch.optim.SGD, lr: 0.1}"], "another optimizer"),
-        (["--checkpoint.monitor", "val/misspelled", "--quality.every_images", "16"], "val/misspelled"),
+        (["--checkpoint.monitor", "val/misspelled", "--validation.every_images", "16"], "val/misspelled"),
         (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "must come after the one before"),
     ],
 )  # fmt: skip
@@ -202,7 +202,7 @@ def test_what_cannot_change_is_refused_by_name_and_nothing_in_the_folder_is_touc
 
 
 def test_settings_outside_of_the_training_take_effect_and_begin_no_segment(cli, half):
-    flags = ("--monitor.every_images", "16", "--pictures.n", "9", "--data.eval_batch_size", "32", "--title", "Mine")
+    flags = ("--monitor.every_images", "16", "--samples.n", "9", "--data.eval_batch_size", "32", "--title", "Mine")
     status, _, err = cli("fit", "--ckpt", half, "--max_images", "320", *flags)
     assert status == 0 and "changed: monitor.every_images 32 -> 16" in err
     assert 176 in rates(half)
@@ -295,9 +295,9 @@ def test_images_whose_values_have_another_range_are_refused(cli, config):
         "16",
         "--data.val_size",
         "10",
-        "--quality.samples",
+        "--validation.samples",
         "10",
-        "--quality.extractor",
+        "--validation.extractor",
         "digitsnet",
     )
     assert cli("fit", "--config", config("vae"), "--name", "run", *data, *small, "--max_images", "32")[0] == 0
@@ -383,16 +383,16 @@ def training(cli_main, arguments, ready):
     """A child's work: train, and say so once the first batch is over."""
 
     def start():
-        from genbench.callbacks import budget
+        from genbench.callbacks import max_images
 
-        told = budget.Budget.on_train_batch_end
+        told = max_images.MaxImages.on_train_batch_end
 
         def tell(self, trainer, module, *rest):
             ready.touch()
             time.sleep(0.05)
             told(self, trainer, module, *rest)
 
-        budget.Budget.on_train_batch_end = tell
+        max_images.MaxImages.on_train_batch_end = tell
         return cli_main(arguments)
 
     return start
@@ -444,16 +444,16 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again_by_the_same_comma
     flags = ["fit", "--config", str(config("vae")), "--name", "run", "--monitor.every_images", "16"]
 
     def killed():
-        from genbench.callbacks import budget
+        from genbench.callbacks import max_images
 
-        told = budget.Budget.on_train_batch_end
+        told = max_images.MaxImages.on_train_batch_end
 
         def kill(self, trainer, module, *rest):
             told(self, trainer, module, *rest)
             if module.images_seen == 64:
                 os.kill(os.getpid(), 9)
 
-        budget.Budget.on_train_batch_end = kill
+        max_images.MaxImages.on_train_batch_end = kill
         return main(flags)
 
     assert wait(child(killed)) == -9
@@ -514,9 +514,9 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
         "16",
         "--data.val_size",
         "10",
-        "--quality.samples",
+        "--validation.samples",
         "10",
-        "--quality.extractor",
+        "--validation.extractor",
         "digitsnet",
     )
     cli("fit", "--config", config("vae"), "--name", "run", *data, *small, "--max_images", "32")

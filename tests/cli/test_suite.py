@@ -29,8 +29,8 @@ def write(folder, name="tiny", **more):
     for model, description in TINY.items():
         data = {"class_path": "genbench.data.Digits", "init_args": {"size": 16, "batch_size": 16, "subset": 80}}
         text = {"model": description, "data": data, "monitor": {"every_images": 64}, "ema": {"every_images": 64}}
-        text |= {"checkpoint": {"every_images": 640}, "quality": {"every_images": 4000, "samples": 32}}
-        text |= {"pictures": {"every_images": 4000, "n": 4}}
+        text |= {"checkpoint": {"every_images": 640}, "validation": {"every_images": 4000, "samples": 32}}
+        text |= {"samples": {"every_images": 4000, "n": 4}}
         (folder / f"{model}.yaml").write_text(yaml.safe_dump(text))
     (folder / "few.yaml").write_text("split: val\nreal: 40\ngenerated: 64\nmetrics: [fid, reconstruction]\n")
     suite = {"models": ["dcgan.yaml", "vae.yaml"], "budget": {"images": 12_000}, "protocol": str(folder / "few.yaml")}

@@ -15,7 +15,7 @@ from lightning import Callback
 import genbench.callbacks
 import genbench.data
 import genbench.models
-from genbench.callbacks import EMA, Balance, Monitor, Pictures
+from genbench.callbacks import EMA, GANMonitor, Monitor, SampleLogger
 from genbench.callbacks.stopwatch import Stopwatch
 from genbench.core.arguments import Bounds, Checked, Count, OneOf, Remembers, Weight, declared, items, numeric, refuse
 from genbench.core.errors import UserError
@@ -127,10 +127,10 @@ def test_every_shipped_class_is_held_to_its_bounds():
         (lambda: Shapes(channels=2), "data.channels is 2; it must be 1 or 3."),
         (lambda: Ring(test_images=0), "data.test_images is 0; it must be at least 1."),
         (lambda: ImageFolder("nowhere", test_size=-1), "data.test_size is -1; it must be at least 0."),
-        (lambda: Pictures(n=-3), "pictures.n is -3; it must be at least 1."),
+        (lambda: SampleLogger(n=-3), "samples.n is -3; it must be at least 1."),
         (lambda: EMA(rampup=math.nan), "ema.rampup is nan; it must be a finite number."),
         (lambda: Monitor(every_images=0), "monitor.every_images is 0; it is not a number of images"),
-        (lambda: Balance(sure=2), "balance.sure is 2; it must lie between 0 and 1."),
+        (lambda: GANMonitor(sure=2), "gan_monitor.sure is 2; it must lie between 0 and 1."),
         (lambda: AdversarialSettings(clip=-0.01), "model.adversarial.clip is -0.01; it must be at least 0."),
     ],
 )

@@ -152,10 +152,10 @@ def test_accumulation_survives_an_interruption_between_its_batches(tmp_path):
     rest = ToyGAN(SPEC, accumulate=3)
     from lightning import Trainer
 
-    from genbench.callbacks import Budget
+    from genbench.callbacks import MaxImages
 
     trainer = Trainer(
-        accelerator="cpu", logger=False, callbacks=[Budget(72)], max_epochs=-1, enable_progress_bar=False,
+        accelerator="cpu", logger=False, callbacks=[MaxImages(72)], max_epochs=-1, enable_progress_bar=False,
         enable_checkpointing=False, enable_model_summary=False, limit_val_batches=0,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 import genbench
-from genbench.callbacks import EMA, Acceleration, Budget, Checkpoint
+from genbench.callbacks import EMA, Acceleration, Checkpoint, MaxImages
 from genbench.core import ranks, strategy
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.strategy import PlayersDDP
@@ -69,7 +69,7 @@ def run(name, folder, world=1, images=160, ckpt=None, callbacks=(), **trainer):
         trainer["strategy"] = PlayersDDP(process_group_backend="gloo")
     fitted = Trainer(
         accelerator="cpu", devices=world, precision="64-true", logger=False, max_epochs=-1, default_root_dir=folder,
-        callbacks=[*callbacks, curve, Checkpoint(every_images=10**6), Budget(images)], limit_val_batches=0,
+        callbacks=[*callbacks, curve, Checkpoint(every_images=10**6), MaxImages(images)], limit_val_batches=0,
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, **trainer,
     )  # fmt: skip
     fitted.fit(module, datamodule=Random(module.spec.shape), ckpt_path=ckpt, weights_only=True)

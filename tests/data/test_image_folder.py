@@ -34,11 +34,11 @@ def numbers(data, stage):
 @pytest.mark.parametrize(
     ("ending", "saved", "within"),
     [
-        (".jfif", {"format": "JPEG", "quality": 100}, 2),
-        (".jpe", {"format": "JPEG", "quality": 100}, 2),
+        (".jfif", {"format": "JPEG", "validation": 100}, 2),
+        (".jpe", {"format": "JPEG", "validation": 100}, 2),
         (".tga", {}, 0),
         (".pnm", {}, 0),
-        (".avif", {"quality": 100}, 2),
+        (".avif", {"validation": 100}, 2),
     ],
 )
 def test_other_names_and_formats_of_images_are_read(tmp_path, ending, saved, within):

@@ -17,18 +17,18 @@ CONFIG = {
                       "memory": "auto", "eval_batch_size": 256},
     },
     "trainer": {"precision": "32-true", "devices": 1, "logger": True, "default_root_dir": "a"},
-    "ema": {"halflife": 100}, "quality": {"every_images": 100}, "pictures": {"n": 4}, "monitor": {"every_images": 10},
-    "balance": {"every_images": 20}, "checkpoint": {"every_images": 50},
+    "ema": {"halflife": 100}, "validation": {"every_images": 100}, "samples": {"n": 4}, "monitor": {"every_images": 10},
+    "gan_monitor": {"every_images": 20}, "checkpoint": {"every_images": 50},
 }  # fmt: skip
 ELSEWHERE = [
-    "seed_everything", "name", "runs", "ckpt", "protocol", "pictures", "monitor", "balance", "data.init_args.root",
+    "seed_everything", "name", "runs", "ckpt", "protocol", "samples", "monitor", "gan_monitor", "data.init_args.root",
     "data.init_args.download", "data.init_args.workers", "data.init_args.memory", "trainer.logger",
     "trainer.default_root_dir", "data.init_args.eval_batch_size", "checkpoint.every_images",
 ]  # fmt: skip
 DECISIVE = [
     "max_images", "model.class_path", "model.init_args.width", "data.class_path", "data.init_args.size",
     "data.init_args.batch_size", "data.init_args.subset", "trainer.precision", "trainer.devices", "ema.halflife",
-    "quality.every_images",
+    "validation.every_images",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 import genbench
-from genbench.callbacks import EMA, Checkpoint, Quality
+from genbench.callbacks import EMA, Checkpoint, ValidationMetrics
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.data import MNIST, Digits
@@ -100,7 +100,7 @@ def test_an_extractor_is_no_module_and_is_frozen(judge):
 
 def test_no_checkpoint_holds_one(tmp_path):
     module = DCGAN(DataSpec((1, 16, 16)), latent_dim=4, width=2)
-    fit(module, images=16, callbacks=[EMA(), Quality(samples=10), Checkpoint()], folder=tmp_path)
+    fit(module, images=16, callbacks=[EMA(), ValidationMetrics(samples=10), Checkpoint()], folder=tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
     contents = torch.load(path, weights_only=True)
     assert contents["state_dict"].keys() == module.state_dict().keys()

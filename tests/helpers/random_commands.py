@@ -60,9 +60,9 @@ RUNS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
 FAST = ("vae", "dcgan", "gan", "ring", "cvae", "autoencoder")
 AROUND = {
     ("max_images",): 48,
-    ("quality", "samples"): 16,
-    ("quality", "every_images"): 1_000_000,
-    ("pictures", "n"): 4,
+    ("validation", "samples"): 16,
+    ("validation", "every_images"): 1_000_000,
+    ("samples", "n"): 4,
     ("ema", "every_images"): 16,
 }
 # arguments that are drawn by hand, or not at all: they fetch, compile, or start other processes
@@ -192,7 +192,7 @@ def pool(run: str) -> dict[Path, st.SearchStrategy[Any]]:
         ("title",): WORDS | st.just("all"),
         ("runs",): st.sampled_from(["runs", "a/b", "élan"]),
         ("protocol",): st.sampled_from(["fid10k-test", "fid50k-train"]),
-        ("quality", "extractor"): st.sampled_from([None, "vgg-random"]),
+        ("validation", "extractor"): st.sampled_from([None, "vgg-random"]),
         ("trainer", "precision"): st.sampled_from(["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", 32]),
         ("trainer", "deterministic"): st.booleans(),
         ("trainer", "detect_anomaly"): st.booleans(),
@@ -423,7 +423,8 @@ STRAY = (
     ["--model.optimizer.params", "3"], ["--model.optimizer.betas.7", "3"], ["--model.schedule.optimizer", "3"],
     ["--trainer.default_root_dir", "x"], ["--name", "../x"], ["--name", ""], ["--runs", ""], ["--import", "no.such"],
     ["--import", ""], ["--import"], ["--print_config", "x"], ["--trainer.profiler", "x"], ["--max_images", "0"],
-    ["--checkpoint.monitor", "val/nothing"], ["--quality.protocol", "nothing"], ["--quality.extractor", "nothing"],
+    ["--checkpoint.monitor", "val/nothing"], ["--validation.protocol", "nothing"],
+    ["--validation.extractor", "nothing"],
     ["--protocol", "nothing"], ["--model.dict_kwargs", "{a: 1}"], ["--model.dict_kwargs.a", "1"], ["--data+", "3"],
     ["--trainer.plugins", "x"], ["--trainer.num_nodes", "0"], ["--trainer.logger.x", "3"], ["--seed_everything", "-1"],
     ["--model.class_path.x", "3"], ["--data.batch_size", "4096"], ["--model.schedule.class_path", "StepLR"],
@@ -520,7 +521,7 @@ def others(draw: Any) -> Case:
             flags.pop("raw", None)
         words = [verb, *what, *typed(flags | {"metrics": flags.get("metrics", ["fid"])})]
     elif verb == "validate":
-        flags = flags_of(draw, {"quality.samples": COUNT, "trainer.accelerator": st.just("cpu")})
+        flags = flags_of(draw, {"validation.samples": COUNT, "trainer.accelerator": st.just("cpu")})
         words, run = ["validate", "--ckpt", "BASES/vae", *typed(flags)], "vae"
     elif verb == "translate":
         run = draw(st.sampled_from(["unet", "cyclegan"]))

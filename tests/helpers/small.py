@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningDataModule, Trainer
 
-from genbench.callbacks import Budget
+from genbench.callbacks import MaxImages
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.data.loader import EvalLoader, MemorySource, TrainLoader
@@ -86,7 +86,7 @@ def run(
     """Train in silence on the CPU until so many images are seen."""
     defaults = {"accelerator": "cpu", "devices": 1, "logger": False, "num_sanity_val_steps": 0}
     trainer = Trainer(
-        callbacks=[*callbacks, Budget(images)], default_root_dir=folder, max_epochs=-1, enable_progress_bar=False,
+        callbacks=[*callbacks, MaxImages(images)], default_root_dir=folder, max_epochs=-1, enable_progress_bar=False,
         enable_checkpointing=False, enable_model_summary=False, inference_mode=False, **defaults | settings,
     )  # fmt: skip
     trainer.fit(module, datamodule=RandomImages(module.spec, batch_size), ckpt_path=ckpt, weights_only=True)

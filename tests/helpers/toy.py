@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
-from genbench.callbacks import Budget
+from genbench.callbacks import MaxImages
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
@@ -82,7 +82,7 @@ def fit(
     """Train in silence on the CPU."""
     settings = {"accelerator": "cpu", "devices": 1, "logger": False} | trainer
     run = Trainer(
-        callbacks=[*(callbacks or []), Budget(images)], max_epochs=-1, enable_progress_bar=False,
+        callbacks=[*(callbacks or []), MaxImages(images)], max_epochs=-1, enable_progress_bar=False,
         enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, **settings,
     )  # fmt: skip
     run.fit(module, train_dataloaders=Loader(module, batch_size))

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
-from genbench.callbacks import Quality
+from genbench.callbacks import ValidationMetrics
 from genbench.core.batch import Batch, DataSpec, to_uint8
 from genbench.core.capabilities import Decodes, Encodes, HasLikelihood, Reconstructs, Samples
 from genbench.core.errors import UserError
@@ -251,7 +251,7 @@ def scores(seed):
     module = small().eval()
     module.seed = seed
     torch.manual_seed(seed)
-    return validate(module, [Quality(samples=10)])
+    return validate(module, [ValidationMetrics(samples=10)])
 
 
 def test_validation_noise_depends_neither_on_the_runs_seed_nor_on_the_global_one():

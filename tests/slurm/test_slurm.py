@@ -50,8 +50,8 @@ VAE = {
     "monitor": {"every_images": 32},
     "ema": {"every_images": 32},
     "checkpoint": {"every_images": 48},
-    "quality": {"every_images": 320, "samples": 16},
-    "pictures": {"every_images": 320, "n": 4},
+    "validation": {"every_images": 320, "samples": 16},
+    "samples": {"every_images": 320, "n": 4},
 }
 PROTOCOL = {"real": 60, "generated": 48, "metrics": ["fid"], "block": 16}
 

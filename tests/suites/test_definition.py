@@ -61,11 +61,11 @@ def test_entries_of_one_config_on_one_data_set_count_together(suite):
 def test_what_is_set_for_all_comes_before_what_is_set_for_one(suite):
     found = suite(
         models=[{"config": "dcgan", "set": {"model.width": 8}}],
-        set={"model.width": 16, "quality.every_images": "100k"}, parts=["trainer/bf16"], protocol="quick",
+        set={"model.width": 16, "validation.every_images": "100k"}, parts=["trainer/bf16"], protocol="quick",
         keep_every="5k",
     )  # fmt: skip
     assert found.experiments[0].flags == (
-        "--config=dcgan", "--config=trainer/bf16", "--model.width=16", "--quality.every_images=100k",
+        "--config=dcgan", "--config=trainer/bf16", "--model.width=16", "--validation.every_images=100k",
         "--protocol=quick", "--checkpoint.keep_every=5k", "--model.width=8",
     )  # fmt: skip
 

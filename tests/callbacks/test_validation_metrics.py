@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import genbench
-from genbench.callbacks import EMA, Checkpoint, Quality
+from genbench.callbacks import EMA, Checkpoint, ValidationMetrics
 from genbench.core.batch import DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.core.noise import Draws
@@ -34,14 +34,16 @@ def test_the_reconstruction_error_is_the_mean_over_every_image_of_the_split():
     module, x = ToyAutoencoder(SPEC).eval(), held_out()
     assert len(x) == 24  # blocks of 10, 10 and 4: their means may not be averaged as equals
     expected = (from_uint8(to_uint8(module.reconstruct(x))) - x).double().square().mean().item()
-    assert validate(module, [Quality()])["val/mse"] == pytest.approx(expected, rel=1e-6)
+    assert validate(module, [ValidationMetrics()])["val/mse"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("samples", [10, 15, 24, 100])
 def test_samples_are_compared_with_all_images_of_the_split(samples):
     module, x = ToyGAN(SPEC).eval(), held_out()
     expected = fid(module, samples, x)
-    assert validate(module, [Quality(samples=samples)]) == {"val/fid-digitsnet": pytest.approx(expected, rel=1e-4)}
+    assert validate(module, [ValidationMetrics(samples=samples)]) == {
+        "val/fid-digitsnet": pytest.approx(expected, rel=1e-4)
+    }
 
 
 def test_what_a_model_scores_of_each_image_is_averaged_over_the_split():
@@ -59,7 +61,7 @@ def test_what_a_model_scores_of_each_image_is_averaged_over_the_split():
             code = torch.distributions.Normal(mu, torch.exp(logvar / 2))
             kl = torch.distributions.kl_divergence(code, torch.distributions.Normal(0.0, 1.0))
         sums += torch.tensor([expected.double().sum(), kl.double().sum()])
-    scores = validate(vae, [Quality(samples=10)])
+    scores = validate(vae, [ValidationMetrics(samples=10)])
     of_the_protocol = {"fid-digitsnet", "mse", "psnr", "reconstruction_fid-digitsnet", "code_bits"}
     assert scores.keys() == {f"val/{name}" for name in {"elbo", "reconstruction", "kl"} | of_the_protocol}
     log_probability, divergence = (sums / 24).tolist()
@@ -75,12 +77,12 @@ def test_a_classifier_is_scored_by_its_accuracy_on_the_labels_of_the_split(monke
 
     torch.manual_seed(0)
     module, labels = Guesser(SPEC).eval(), torch.arange(64) % 4
-    assert "val/accuracy" not in validate(module, [Quality()])  # no labels
+    assert "val/accuracy" not in validate(module, [ValidationMetrics()])  # no labels
     monkeypatch.setattr(RandomImages, "targets", {"label": labels})
     with torch.no_grad():
         right = (module.encoder(held_out()).argmax(1) == labels[40:]).double().mean().item()
     assert 0 < right < 1
-    assert validate(module, [Quality()])["val/accuracy"] == pytest.approx(right)
+    assert validate(module, [ValidationMetrics()])["val/accuracy"] == pytest.approx(right)
 
 
 def test_a_conditional_model_is_asked_for_the_labels_of_the_split(monkeypatch):
@@ -93,20 +95,20 @@ def test_a_conditional_model_is_asked_for_the_labels_of_the_split(monkeypatch):
 
     labels = torch.arange(64) % 3
     monkeypatch.setattr(RandomImages, "targets", {"label": labels})
-    assert "val/fid-digitsnet" in validate(Asked(LABELS), [Quality(samples=24)])
+    assert "val/fid-digitsnet" in validate(Asked(LABELS), [ValidationMetrics(samples=24)])
     assert torch.equal(torch.cat(asked)[:24], labels[40:])
 
 
 def test_a_run_is_validated_at_its_interval_and_at_its_end(tmp_path):
     seen = Each("on_validation_epoch_end", lambda trainer, module: module.images_seen)
     curves = Curves(tmp_path)
-    run(ToyAutoencoder(SPEC), images=72, callbacks=[EMA(), Quality(every_images=20), seen], logger=[curves])
+    run(ToyAutoencoder(SPEC), images=72, callbacks=[EMA(), ValidationMetrics(every_images=20), seen], logger=[curves])
     assert seen.values == [24, 40, 64, 72]
     assert [int(row["images_seen"]) for row in curves.rows() if row["val/mse"]] == seen.values
 
 
 def test_the_scores_of_a_run_are_those_of_its_averaged_weights(tmp_path):
-    quality = Quality(every_images=1000, samples=24)
+    quality = ValidationMetrics(every_images=1000, samples=24)
     spec = DataSpec((1, 16, 16))
     module = DCGAN(spec, latent_dim=4, width=2, optimizer={"lr": 0.01})
     run(module, images=80, callbacks=[EMA(halflife=200, rampup=0), quality, Checkpoint()], folder=tmp_path)
@@ -118,7 +120,7 @@ def test_the_scores_of_a_run_are_those_of_its_averaged_weights(tmp_path):
 
 def test_scoring_does_not_touch_the_training():
     weights = []
-    for quality in ([], [Quality(every_images=16, samples=10)]):
+    for quality in ([], [ValidationMetrics(every_images=16, samples=10)]):
         torch.manual_seed(0)
         module = VAE(DataSpec((1, 16, 16)), latent_dim=2, width=2)
         run(module, images=80, callbacks=[EMA(), *quality], limit_val_batches=1.0 if quality else 0)
@@ -128,9 +130,9 @@ def test_scoring_does_not_touch_the_training():
 
 def test_the_best_checkpoint_is_not_chosen_on_the_test_split():
     with pytest.raises(UserError, match="fid10k-test, which measures on the test split"):
-        Quality(protocol="fid10k-test")
+        ValidationMetrics(protocol="fid10k-test")
     with pytest.raises(UserError, match="samples is 1; a distance between distributions needs at least 2"):
-        Quality(samples=1)
+        ValidationMetrics(samples=1)
 
 
 def test_where_no_weights_are_at_hand_a_random_network_judges_and_says_so(monkeypatch, capsys):
@@ -141,8 +143,8 @@ def test_where_no_weights_are_at_hand_a_random_network_judges_and_says_so(monkey
 
     monkeypatch.setattr(extractors, "build", absent)
     monkeypatch.setattr(RandomImages, "extractor", "inception")
-    assert validate(ToyGAN(SPEC), [Quality(samples=10)]).keys() == {"val/fid-digitsnet"}
+    assert validate(ToyGAN(SPEC), [ValidationMetrics(samples=10)]).keys() == {"val/fid-digitsnet"}
     said = capsys.readouterr().err
     assert "'inception' are not at hand" in said and "random VGG16" in said
     with pytest.raises(UserError, match="not at hand"):
-        validate(ToyGAN(SPEC), [Quality(samples=10, extractor="inception")])
+        validate(ToyGAN(SPEC), [ValidationMetrics(samples=10, extractor="inception")])

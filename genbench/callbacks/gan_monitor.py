@@ -39,7 +39,7 @@ class Spell:
         return news
 
 
-class Balance(Callback, metaclass=Checked):
+class GANMonitor(Callback, metaclass=Checked):
     """Watches adversarial training with a `discriminator` or `critic`, logs `diversity`, and says what goes wrong.
 
     Verdicts follow from the terms that the discriminator logs, as `Monitor` reads them: `d_real` and `d_fake`, the mean
@@ -81,7 +81,7 @@ class Balance(Callback, metaclass=Checked):
         player = next((name for name in PLAYERS if name in module.players), None)
         if player is None or not trainer.is_global_zero:
             return
-        monitor = monitor_of(trainer, "Balance")
+        monitor = monitor_of(trainer, "GANMonitor")
         said = []
         if monitor.read_at != self._read_at:
             self._read_at = monitor.read_at

@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
-from genbench.callbacks import Balance, Monitor
-from genbench.callbacks.balance import Spell
+from genbench.callbacks import GANMonitor, Monitor
+from genbench.callbacks.gan_monitor import Spell
 from genbench.core.batch import DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
@@ -53,7 +53,7 @@ def watched(module, folder, images=160, show=True, **balance):
     curves = Curves(folder)
     callbacks = [
         Monitor(every_images=8, line_seconds=1e9, show=show),
-        Balance(**{"every_images": 16, "patience_images": 32, "collapsed": 0.0} | balance),
+        GANMonitor(**{"every_images": 16, "patience_images": 32, "collapsed": 0.0} | balance),
     ]
     run(module, images=images, callbacks=callbacks, logger=[curves])
     return curves
@@ -136,7 +136,7 @@ def test_a_generator_that_ignores_its_z_is_warned_of(shape, tmp_path, capsys):
 
 def test_diversity_is_the_ratio_of_the_variances_of_samples_and_real_images(tmp_path):
     curves, module = Curves(tmp_path), staged(HEALTHY)
-    callbacks = [Monitor(every_images=80, show=False), Balance(every_images=80)]
+    callbacks = [Monitor(every_images=80, show=False), GANMonitor(every_images=80)]
     trainer = run(module, images=80, callbacks=callbacks, logger=[curves])
     with torch.no_grad():
         samples = module.eval().sample(torch.arange(64))
@@ -153,7 +153,7 @@ def test_it_leaves_training_alone(tmp_path):
         module.generator[1].eval()  # frozen statistics stay frozen
     run(a, images=80, callbacks=[Monitor(every_images=8, show=False)])
     modes = Each("on_train_batch_end", lambda trainer, module: [part.training for part in module.modules()])
-    run(b, images=80, callbacks=[Monitor(every_images=8, show=False), Balance(every_images=8), modes])
+    run(b, images=80, callbacks=[Monitor(every_images=8, show=False), GANMonitor(every_images=8), modes])
     assert same_weights(a, b)
     assert all(mode == modes.values[0] for mode in modes.values)
 

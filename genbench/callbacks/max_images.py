@@ -18,7 +18,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
 
-class Budget(Callback, metaclass=Checked):
+class MaxImages(Callback, metaclass=Checked):
     """Ends training at the first batch that brings the images seen to `max_images`.
 
     Args:

@@ -29,7 +29,7 @@ from genbench.metrics.scales import SCALES
 FEW = "a distance between distributions needs at least 2"
 
 
-class Quality(Callback, metaclass=Checked):
+class ValidationMetrics(Callback, metaclass=Checked):
     """Validates every so many images and logs, with averaged weights:
 
     val/<name>  means over the split of what the model's `validation_step` returns for each image
@@ -55,7 +55,7 @@ class Quality(Callback, metaclass=Checked):
         self.protocol = protocols.load(protocol).changed(generated=samples, extractor=extractor)
         if self.protocol.split != "val":
             raise UserError(
-                f"quality.protocol is {protocol}, which measures on the {self.protocol.split} split: the best "
+                f"validation.protocol is {protocol}, which measures on the {self.protocol.split} split: the best "
                 "checkpoint is chosen on images that are neither trained nor tested on. Choose one with `split: val`."
             )
         self._judge: Extractor | None = None
