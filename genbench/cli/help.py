@@ -38,8 +38,8 @@ Optimization
 While it trains
   --checkpoint.every_images 50k      how often last.ckpt is written
   --checkpoint.keep_every 200k       keep these too
-  --validation.every_images 50k         how often validation scores are measured
-  --samples.every_images 50k        how often samples are drawn
+  --validation.every_images 50k  how often validation scores are measured
+  --samples.every_images 50k    how often samples are drawn
   --monitor.every_images 1k          rows of metrics.csv
 
 Hardware
@@ -65,8 +65,8 @@ Score a checkpoint's averaged weights on the validation split.
   --name NAME                   the run that last and best are of
   --runs FOLDER                 folder of all runs
   --config NAME|FILE            merged over the run's own config
-  --validation.samples N           how many images are drawn for the scores
-  --validation.extractor NAME      network that judges them
+  --validation.samples N        how many images are drawn for the scores
+  --validation.extractor NAME   network that judges them
   --trainer.accelerator cpu|gpu
   --import MODULE               a module with your own model or data
   --help all                    every setting

@@ -45,6 +45,9 @@ PROTOCOL = {
 # groups of settings outside of model and data, as `--validation.samples`
 GROUPS = {"quality": "validation", "balance": "gan_monitor", "pictures": "samples"}
 
+# callbacks, whose states a checkpoint has by class
+CALLBACKS = {"Quality": "ValidationMetrics", "Balance": "GANMonitor", "Pictures": "SampleLogger", "Budget": "MaxImages"}
+
 GANS = ("ConditionalGAN", "DCGAN", "GAN", "Pix2Pix", "SNGAN", "SemiSupervisedGAN", "TextConditionalGAN")
 
 # a model with one optimizer calls it `train`
@@ -120,6 +123,8 @@ def checkpoint(contents: dict[str, Any]) -> None:
     state = contents["genbench"]
     cls = state["model"]
     contents["hyper_parameters"] = _described({"class": cls, "arguments": contents["hyper_parameters"]})["arguments"]
+    if "callbacks" in contents:
+        contents["callbacks"] = _keys(contents["callbacks"], lambda name: CALLBACKS.get(name, name))
     if isinstance(contents.get("data"), dict):
         contents["data"] = _described(contents["data"])
     if isinstance(run := contents.get("run"), dict):

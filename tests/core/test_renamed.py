@@ -159,3 +159,17 @@ def test_records_of_older_versions_are_read_and_their_keys_hold():
 def test_a_protocol_has_the_key_that_it_had_before_its_settings_were_renamed():
     assert load("fid10k-test").resolved()["key"] == "16bce7f76b228064"
     assert Protocol("mine", size=8, resize_mode="pad").resolved()["key"] == "aafe2b2f556162f1"
+
+
+def test_states_of_callbacks_and_groups_of_settings_have_todays_names():
+    contents = {
+        "genbench": {"model": "my.Model"}, "hyper_parameters": {},
+        "callbacks": {"Balance": {"a": 1}, "Checkpoint": {"b": 2}},
+        "run": {"config": {"quality": {"samples": 10}, "balance": {}, "pictures": {"n": 4}, "ema": {}}},
+    }  # fmt: skip
+    renamed.checkpoint(contents)
+    assert contents["callbacks"] == {"GANMonitor": {"a": 1}, "Checkpoint": {"b": 2}}
+    assert contents["run"]["config"] == {
+        "validation": {"samples": 10}, "gan_monitor": {}, "samples": {"n": 4}, "ema": {},
+    }  # fmt: skip
+    assert renamed.setting("quality.samples", None) == "validation.samples"
