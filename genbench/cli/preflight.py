@@ -266,7 +266,7 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
     if saver.monitor is None:
         usual = [f"val/{name}" for name in quality.usual(model)]
         chosen = next((name for name in usual if name in given), None)
-        why = scores.get(usual[0]) or f"the protocol {validation.protocol.name} does not ask for it"
+        why = scores.get(usual[0]) or f"the protocol {quality.protocol.name} does not ask for it"
         if chosen is None:
             raise UserError(
                 f"Validation on {counted} cannot give {usual[0]}, which tells which checkpoint is best: {why}. Choose "

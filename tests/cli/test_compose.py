@@ -319,7 +319,7 @@ def test_numbers_of_images_are_read_as_people_write_them_in_flags_and_configs(te
         ("--model.adversarial null", "model.init_args.adversarial", None),
         ("--model.adversarial '{}'", "model.init_args.adversarial", {"objective": "non_saturating", "r1": 1.0}),
         ("--trainer '{precision: bf16-mixed}'", "trainer.precision", "bf16-mixed"),
-        ("--quality '{samples: 7, every_images: 5k}'", "validation.samples", 7),
+        ("--validation '{samples: 7, every_images: 5k}'", "validation.samples", 7),
     ],
 )
 def test_values_are_what_they_say(flag, path, value):
@@ -412,7 +412,7 @@ def test_what_flags_and_other_configs_set_is_told_from_the_runs_own(tmp_path):
         ("quickstart", "give a config as `--config quickstart`"),
         ("--max_images", "--max_images needs a value"),
         ("--title --name x", "--title needs a value"),
-        ("--quality 5", "quality is 5; settings were expected"),
+        ("--validation 5", "validation is 5; settings were expected"),
         ("--model.width 1:30", "model.init_args.width is 1:30, which is no number"),
         ("--model.width 1e1", "model.width: Expected a <class 'int'>. Got value: 10.0"),
         ("--model.adversarial '{r1: 1, r1: 2}'", "--model.adversarial, line 1: 'r1' is set twice"),
