@@ -62,6 +62,8 @@ class GANMonitor(Callback, metaclass=Checked):
         collapsed: Diversity below which samples have collapsed
     """
 
+    _setting = "gan_monitor"
+
     def __init__(
         self,
         every_images: Images = Images(10_000),

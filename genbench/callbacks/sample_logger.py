@@ -41,6 +41,8 @@ class SampleLogger(Callback, metaclass=Checked):
         film: At the end, join the grids to an animation: gif, webp or none
     """
 
+    _setting = "samples"
+
     def __init__(
         self,
         every_images: Images = Images(50_000),

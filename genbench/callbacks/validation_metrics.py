@@ -44,6 +44,8 @@ class ValidationMetrics(Callback, metaclass=Checked):
             a random VGG16, which says so in the scores' names
     """
 
+    _setting = "validation"
+
     def __init__(
         self,
         every_images: Images = Images(100_000),
