@@ -46,6 +46,10 @@ TERMS = ("bound", "codebook", "commitment", "cross_entropy", "dice", "elbo", "gr
          "perplexity", "reconstruction")  # fmt: skip
 RENAMED: dict[str, str | None] = {f"{optimizer}/{term}": f"train/{term}" for optimizer in ONE for term in TERMS}
 RENAMED["autoencoder/used"] = "train/codebook_usage"
+RENAMED |= {
+    "quality": "validation", "pictures": "samples", "balance": "gan_monitor", "ssgan": "semi_supervised_gan",
+    "pix2pix_colourise": "pix2pix_colorize", "unet_colourise": "unet_colorize",
+}  # fmt: skip
 
 TIMED = re.compile("per_second|seconds|memory")  # columns that no two runs have alike
 NEEDS = {"latent_mixture": "conv_autoencoder", "vq_prior": "vqvae"}  # whose checkpoint a config begins with
@@ -120,11 +124,11 @@ def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
         flags |= {"data": kind} | {f"data.{name}": value for name, value in settings["data"]["init_args"].items()}
     flags |= SMALL[kind]
     flags |= (NARROW[model] | {"model.width": 4, "model.discriminator_width": 4}) if paper else {}
-    flags |= {"validation.every_images": images // 2, "validation.samples": 32, "monitor.every_images": images // 4}
+    flags |= {"quality.every_images": images // 2, "quality.samples": 32, "monitor.every_images": images // 4}
     flags |= {"checkpoint.every_images": images, "samples.every_images": images, "trainer.accelerator": "cpu"}
     measure = {"ckpt": "runs/run/checkpoints/last.ckpt", "protocol": side.work / "small.yaml", "device": "cpu"}
     if kind not in ("MNIST", "Digits", "Shapes", "Ring"):  # which have small networks
-        flags["validation.extractor"] = measure["extractor"] = "digitsnet"
+        flags["quality.extractor"] = measure["extractor"] = "digitsnet"
     if config in NEEDS:
         flags["model.autoencoder"] = side.work / NEEDS[config] / measure["ckpt"]
     folder = side.work / config
