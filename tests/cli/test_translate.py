@@ -88,7 +88,7 @@ def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
         model={"class_path": "genbench.models.UNet", "init_args": {"width": 2, "depth": 2}},
         data={"class_path": "genbench.data.PairedFolder", "init_args": {"path": "pairs", "size": 16, "channels": 1}},
         max_images=10,
-        quality={"every_images": 10, "extractor": "mnistnet"},
+        validation={"every_images": 10, "extractor": "mnistnet"},
     )
     flags = ("--data.batch_size", 5, "--data.val_size", 1, "--data.test_size", 1, "--name", "x")
     assert cli("fit", "--config", path, *flags)[0] == 0
