@@ -37,7 +37,7 @@ from torch import Tensor
 
 # What BASE calls so -> what HEAD calls so: flags (without --), verbs, configs, columns of metrics.csv, scores, settings
 # of a protocol, keys of a record and of a checkpoint; all other names in this file are BASE's. A whole name is looked
-# for first ("data.labeled": "data.labeled"), then each part between / . and - by itself: {"monitor": "progress"}
+# for first ("data.labelled": "data.labelled"), then each part between / . and - by itself: {"monitor": "progress"}
 # makes --progress.samples of --monitor.samples. A whole name that becomes itself keeps its parts as they are. Values
 # of flags are translated as whole words alone. A name that becomes None is one that HEAD no longer has: its flag is
 # left out, and its numbers are not compared.
@@ -48,7 +48,7 @@ RENAMED: dict[str, str | None] = {f"{optimizer}/{term}": f"train/{term}" for opt
 RENAMED["autoencoder/used"] = "train/codebook_usage"
 RENAMED |= {
     "quality": "validation", "pictures": "samples", "balance": "gan_monitor", "ssgan": "semi_supervised_gan",
-    "pix2pix_colourise": "pix2pix_colorize", "unet_colourise": "unet_colorize",
+    "pix2pix_colourise": "pix2pix_colorize", "unet_colourise": "unet_colorize", "colourise": "colorize",
 }  # fmt: skip
 
 TIMED = re.compile("per_second|seconds|memory")  # columns that no two runs have alike
@@ -118,14 +118,14 @@ def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
     """Train and measure; returns the folder that holds it all."""
     model, kind = (settings[part]["class_path"].rpartition(".")[2] for part in ("model", "data"))
     images = 8 if (paper := config.startswith("papers/")) else 500
-    flags = {"config": side.call(config), "name": "run", "max_images": images, "samples.n": 16}
+    flags = {"config": side.call(config), "name": "run", "max_images": images, "pictures.n": 16}
     if kind in FILES and not (data / FILES[kind][0]).is_dir():
         kind = FILES[kind][1]
         flags |= {"data": kind} | {f"data.{name}": value for name, value in settings["data"]["init_args"].items()}
     flags |= SMALL[kind]
     flags |= (NARROW[model] | {"model.width": 4, "model.discriminator_width": 4}) if paper else {}
     flags |= {"quality.every_images": images // 2, "quality.samples": 32, "monitor.every_images": images // 4}
-    flags |= {"checkpoint.every_images": images, "samples.every_images": images, "trainer.accelerator": "cpu"}
+    flags |= {"checkpoint.every_images": images, "pictures.every_images": images, "trainer.accelerator": "cpu"}
     measure = {"ckpt": "runs/run/checkpoints/last.ckpt", "protocol": side.work / "small.yaml", "device": "cpu"}
     if kind not in ("MNIST", "Digits", "Shapes", "Ring"):  # which have small networks
         flags["quality.extractor"] = measure["extractor"] = "digitsnet"
