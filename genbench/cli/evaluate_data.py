@@ -30,7 +30,8 @@ def options_of(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
     for flag_given in (argument.partition("=")[0] for argument in given if argument.startswith("--")):
         name = flag_given.partition(".")[2]
         if name in protocols.PREPARATION:
-            raise UserError(f"There is no option {flag_given}: `--{name}` is of all images that are read from files.")
+            ours = name.replace("_", "-")
+            raise UserError(f"There is no option {flag_given}: `--{ours}` is of all images that are read from files.")
         if flag_given.removeprefix("--") not in known:
             raise UserError(f"There is no option {flag_given} for {path}; there are --{', --'.join(known)}.")
     return vars(getattr(parser.parse_args(given), flag.removeprefix("--")))

@@ -145,7 +145,7 @@ def changes(
         for change in _differences(old, new)
         if rule(change.setting, changeable).effect != "location"
         and not {change.setting, change.setting.partition(".")[0]} & unknown
-        and not (change.setting == "data.range" and _listed(change.new) == found_range)
+        and not (change.setting == "data.range" and _range_text(change.new) == found_range)
     ]
     refused = [
         change
@@ -271,7 +271,7 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[Change]:
         yield Change(name, old, new)
 
 
-def _listed(value: Any) -> str:
+def _range_text(value: Any) -> str:
     """A range as checkpoints have it: `0,4095`, also where it was given as a list or with spaces."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).replace(" ", "")
 

@@ -362,6 +362,10 @@ def test_records_become_a_board(cli, here):
             ("--images", "noise.npy", "--data", "Digits", "--images.size", "8"),
             "`--size` is of all images that are read",
         ),
+        (
+            ("--images", "noise.npy", "--data", "Digits", "--images.resize_mode", "8"),
+            "`--resize-mode` is of all images that are read",
+        ),
         (("--ckpt", "last", "--size", "8"), "says size of images that are read from files, and here are none"),
         (("--images", "noise.npy", "--data", "Digits", "--images.severity", "2.5"), "severity"),
         (("--floor", "--reference", "noise.npy", "--extractor", "digitsnet"), "A floor needs a data set"),

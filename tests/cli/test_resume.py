@@ -22,6 +22,10 @@ from genbench.data import Digits, Shapes
 from .conftest import wait
 
 LAST = "checkpoints/last.ckpt"
+FOLDER = (
+    "--data", "ImageFolder", "--data.path", "in", "--data.batch_size", "16", "--data.channels", "1",
+    "--data.size", "16", "--data.val_size", "10", "--validation.samples", "10", "--validation.extractor", "digitsnet",
+)  # fmt: skip
 
 
 def saved(run):
@@ -289,18 +293,7 @@ def test_images_whose_values_have_another_range_are_refused(cli, config):
     Path("in").mkdir()
     for k in range(60):
         Image.fromarray(np.full((16, 16), k * 40, np.uint16)).save(f"in/{k:02}.png")
-    data = ("--data", "ImageFolder", "--data.path", "in", "--data.batch_size", "16", "--data.channels", "1")
-    small = (
-        "--data.size",
-        "16",
-        "--data.val_size",
-        "10",
-        "--validation.samples",
-        "10",
-        "--validation.extractor",
-        "digitsnet",
-    )
-    assert cli("fit", "--config", config("vae"), "--name", "run", *data, *small, "--max_images", "32")[0] == 0
+    assert cli("fit", "--config", config("vae"), "--name", "run", *FOLDER, "--max_images", "32")[0] == 0
     Image.fromarray(np.full((16, 16), 3000, np.uint16)).save("in/01.png")  # none of those whose bytes are compared
     before = contents("runs/run")
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
@@ -508,18 +501,7 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     Path("in").mkdir()
     for k in range(60):
         Image.new("L", (16, 16), k * 4).save(f"in/{k:02}.png")
-    data = ("--data", "ImageFolder", "--data.path", "in", "--data.batch_size", "16", "--data.channels", "1")
-    small = (
-        "--data.size",
-        "16",
-        "--data.val_size",
-        "10",
-        "--validation.samples",
-        "10",
-        "--validation.extractor",
-        "digitsnet",
-    )
-    cli("fit", "--config", config("vae"), "--name", "run", *data, *small, "--max_images", "32")
+    cli("fit", "--config", config("vae"), "--name", "run", *FOLDER, "--max_images", "32")
     shutil.copytree("in", "moved")
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "64", "--data.path", "moved")
     assert status == 0 and "changed: data.path in -> moved" in err
