@@ -17,7 +17,7 @@ VERBS = {
     "fit": ("fit", "train a model: --config NAME|FILE [--data NAME] [--max_images 1M] [--name NAME] [--ckpt last]"),
     "validate": ("fit", "score a checkpoint on the validation split: --ckpt PATH"),
     "test": ("evaluate", "evaluate a checkpoint under its config's protocol: --ckpt PATH"),
-    "evaluate": ("evaluate", "measure a model or images, write a record: --ckpt PATH | --images PATH | --floor"),
+    "evaluate": ("evaluate", "measure a model or images, write a record: --ckpt PATH | --images PATH | --baseline"),
     "sample": ("sample", "draw images from a checkpoint: --ckpt PATH --n 64 --out grid.png"),
     "translate": ("translate", "make an image of each image in a folder: --ckpt PATH --input FOLDER --output FOLDER"),
     "suite": ("suite", "train and measure many models and seeds: run SUITE [--dry-run] | status SUITE"),

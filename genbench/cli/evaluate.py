@@ -34,7 +34,7 @@ def _parser(verb: str) -> Arguments:
     what.add_argument("--ckpt", help="checkpoint, run folder, or last / best of the newest run")
     what.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images, with what says how they "
                       "are read as --images.KEY VALUE: key, layout, severity, range, ...")  # fmt: skip
-    what.add_argument("--floor", action="store_true", help="real images of another split of the data, as samples")
+    what.add_argument("--baseline", action="store_true", help="real images of another split of the data, as samples")
     against = parser.add_argument_group("what it is compared with")
     against.add_argument("--data", metavar="NAME", help="data set, with its arguments as --data.KEY VALUE (default: "
                          "the one that the model was trained on)")  # fmt: skip
@@ -73,10 +73,10 @@ def _parser(verb: str) -> Arguments:
 def main(verb: str, argv: list[str]) -> int:
     given_in_full, argv = argv, import_modules(argv)
     arguments, more = _parser(verb).parse_known_args(argv)
-    given = [name for name in ("ckpt", "images", "floor") if getattr(arguments, name)]
+    given = [name for name in ("ckpt", "images", "baseline") if getattr(arguments, name)]
     if len(given) != 1:
         raise UserError(
-            f"{verb} needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--floor`; "
+            f"{verb} needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--baseline`; "
             f"{'none was given' if not given else 'given were --' + ' and --'.join(given)}."
         )
     if arguments.reference and any(flag.startswith("--data.") for flag in more):

@@ -155,6 +155,8 @@ def checkpoint(contents: dict[str, Any]) -> None:
 def record(found: dict[str, Any]) -> None:
     """Replace the old names in a record, as it stands in its file."""
     model, run = found.get("model"), found.get("run")
+    if found.get("kind") == "floor":
+        found["kind"] = "baseline"
     if isinstance(found.get("protocol"), dict):
         found["protocol"] = _words(found["protocol"], PROTOCOL)
     if isinstance(data := found.get("data"), dict) and isinstance(data.get("arguments"), dict):

@@ -54,7 +54,7 @@ def evaluate(
     """Measure a model, or images in its place, and say exactly how; the same record on every process.
 
     Args:
-        subject: A trained model, in whichever of its weights are to be judged; a set of images; or None for the floor,
+        subject: A trained model, in whichever of its weights are measured; a set of images; or None for the baseline,
             which is other real images of the same data
         data: What it is compared with: a DataModule, a set of images, or statistics of the features of images, with
             which the Fréchet distance alone is computed
@@ -97,7 +97,7 @@ def evaluate(
                 f"{protocol.name} asks for {', '.join(protocol.metrics)}."
             )
         if subject is None:
-            raise UserError("A floor needs a data set with a second split: give `--data`, not `--reference`.")
+            raise UserError("A baseline needs a data set with a second split: give `--data`, not `--reference`.")
         protocol = protocol.changed(metrics=("fid",))
         shape = subject.spec.shape if isinstance(subject, GenerativeModule) else subject.shape
         reference = replace(data, shape=tuple(shape))
@@ -142,7 +142,7 @@ def evaluate(
         **({"real": None} if isinstance(reference, Statistics) else {}),
     )
     record = Record(
-        kind="model" if isinstance(subject, GenerativeModule) else "floor" if subject is None else "images",
+        kind="model" if isinstance(subject, GenerativeModule) else "baseline" if subject is None else "images",
         model=_describe(subject, name or ((run or {}).get("config") or {}).get("title")) | measurement.judged | judged,
         data={"name": Path(data.name).name, "arguments": _own_arguments(data)},
         run=None if run is None else run | {"sampling": sampling or {}},

@@ -162,7 +162,7 @@ class Measurement:
 
     def take(self, generated: int) -> None:
         if self.subject is None:
-            self.floor(generated)
+            self.baseline(generated)
         elif self.model is None:
             images = self.subject
             self.judged = {"images": len(images), "shape": list(images.shape), "hash": pixel_hash(images)}
@@ -221,13 +221,13 @@ class Measurement:
             made_of["shape"] = list(shape)
         return cached(made_of, lambda: self._extract(self._images_of(images, shape), len(images), title))
 
-    def floor(self, generated: int) -> None:
+    def baseline(self, generated: int) -> None:
         """Real images that are not the reference, in a model's place."""
         if not isinstance(self.data, DataModule):
-            raise UserError("A floor needs a data set with a second split: give `--data`, not `--reference`.")
+            raise UserError("A baseline needs a data set with a second split: give `--data`, not `--reference`.")
         split = "test" if self.protocol.split == "train" else "train"
         others = SplitImages(self.data, split, generated)
-        if len(others) < generated:  # a floor of fewer images is higher: the board says so
+        if len(others) < generated:  # a baseline of fewer images is higher: the board says so
             self.judged = {"name": f"{len(others):,} real images"}
         self._look_at(others)
         features = self._cached(others, pixel_hash(others), f"Features of {others.name}")

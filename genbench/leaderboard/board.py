@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """metrics maps each metric to the way that is better; rows stand by rank, then unranked ones, then the floor."""
+    """metrics maps each metric to the way that is better; rows stand by rank, then unranked ones, then the baseline."""
 
     data: dict[str, Any]
     protocol: dict[str, Any]
@@ -88,7 +88,7 @@ def rank(records: Sequence[Record], by: str | None = None, track: str = "generat
 
     def place(row: Row) -> tuple[bool, float, str]:
         mean = row.scores[by].mean if by else None
-        return row.kind == "floor", math.inf if mean is None else sign * mean, row.label
+        return row.kind == "baseline", math.inf if mean is None else sign * mean, row.label
 
     rows = _ranked(sorted(_labeled(rows), key=place), by)
     newest = max(records, key=lambda r: r.time)
@@ -255,11 +255,11 @@ def _point(row: Row, same: Sequence[Row]) -> str:
 
 
 def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:
-    """Rows in their order with ranks; equal means share theirs, and the floor and rows without a value have none."""
+    """Rows in their order with ranks; equal means share theirs, and the baseline and rows without a value have none."""
     done: list[Row] = []
     for row in rows:
         place = None
-        if by is not None and row.kind != "floor" and (mean := row.scores[by].mean) is not None:
+        if by is not None and row.kind != "baseline" and (mean := row.scores[by].mean) is not None:
             place = done[-1].rank if done and done[-1].scores[by].mean == mean else len(done) + 1
         done.append(replace(row, rank=place))
     return done

@@ -100,7 +100,7 @@ def _metric(board: Board, metric: str, priority: int) -> Column:
         deviation = "" if score.std is None else f"{PLUS_MINUS}{score.std:,.{decimals}f}"
         some = f" ({score.seeds})" if score.seeds < len(row.seeds) else ""
         cells.append(f"{sign}{_fixed(score.mean, decimals)}{deviation}{some}")
-        if row.kind != "floor":
+        if row.kind != "baseline":
             means[k] = score.mean
     best = (min if better == "lower" else max)(means.values(), default=0)
     bold = frozenset(k for k, mean in means.items() if mean == best) if better and len(means) > 1 else frozenset()
@@ -125,7 +125,7 @@ def _compacts(rows: Sequence[Row], field: str) -> list[str]:
 def _decimals(board: Board, metric: str) -> int:
     """So many that the smallest mean shows three digits and a common deviation one."""
     every = [row.scores[metric] for row in board.rows]
-    scores = [score for score, row in zip(every, board.rows, strict=True) if row.kind != "floor"]
+    scores = [score for score, row in zip(every, board.rows, strict=True) if row.kind != "baseline"]
     means = [abs(s.mean) for s in scores if s.mean] or [abs(s.mean) for s in every if s.mean]
     deviations = sorted(s.std for s in scores if s.std)
     digits = 2 - math.floor(math.log10(min(means, default=1)))

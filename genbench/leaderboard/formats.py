@@ -78,8 +78,8 @@ def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
             if score.note:
                 lines.setdefault(f"{metric}: {score.note}", []).append(row.label)
     found = [f"{BLANK} {text} ({', '.join(dict.fromkeys(rows))})" for text, rows in lines.items()]
-    if any(row.kind == "floor" for row in board.rows):
-        found.append("floor: real images against real images, about what a perfect model reaches.")
+    if any(row.kind == "baseline" for row in board.rows):
+        found.append("baseline: real images against real images, about what a perfect model reaches.")
     bounds: dict[str, list[str]] = {}
     for row in board.rows:
         for bound in {score.bound for score in row.scores.values() if score.bound and _bounded(score.bound)}:
@@ -123,9 +123,9 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
         title, *about = heading(board, namesakes)
         text = Text().append(f"{title}\n", style="bold").append("\n".join([*about, "", ""]))
         rule = GAP.join("─" * len(lines[0]) for lines in laid_out) + "\n"
-        floor = len(board.rows) - sum(row.kind == "floor" for row in board.rows)
+        baseline = len(board.rows) - sum(row.kind == "baseline" for row in board.rows)
         for k, line in enumerate(zip(*laid_out, strict=True), start=-HEADER):
-            text.append(rule if k in (0, floor) else "")
+            text.append(rule if k in (0, baseline) else "")
             start = len(text)
             text.append(GAP.join(line) + "\n")
             for j, column in enumerate(chosen):
@@ -184,7 +184,7 @@ def as_latex(boards: Sequence[Board]) -> str:
         spec = "".join("l" if c.is_text else "r" for c in found)
         lines = [" & ".join(_latex(c.name) for c in found) + r" \\", r"\midrule"]
         for k, row in enumerate(board.rows):
-            if row.kind == "floor" and k and board.rows[k - 1].kind != "floor":
+            if row.kind == "baseline" and k and board.rows[k - 1].kind != "baseline":
                 lines.append(r"\midrule")
             cells = [(_latex(c.cells[k]), k in c.best) for c in found]
             lines.append(" & ".join(rf"\textbf{{{cell}}}" if best else cell for cell, best in cells) + r" \\")

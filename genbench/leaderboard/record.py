@@ -20,7 +20,7 @@ from genbench.core.files import near_by
 from genbench.core.files import write as write_file
 
 SCHEMA = 1
-KINDS = ("model", "images", "floor")  # floor: real images against real images
+KINDS = ("model", "images", "baseline")  # baseline: real images against real images
 LARGEST = 1e100  # beyond it no score is meant, and squares overflow
 MEGABYTES = 16  # a file beyond this is no record, and is not read
 DEEPEST = 64  # levels of nesting; a record has fewer than 20
@@ -28,7 +28,7 @@ DEEPEST = 64  # levels of nesting; a record has fewer than 20
 
 @dataclass(frozen=True)
 class Record:
-    """kind         model, images (a folder or archive in the model's place) or floor (real against real)
+    """kind         model, images (a folder or archive in the model's place) or baseline (real against real)
     model        name; class, arguments, parameters and players where there is a model
     data         name and arguments of the data set
     run          what was trained, how far, from which seed, and which of its checkpoints this is; None where unknown.
@@ -64,10 +64,10 @@ class Record:
             raise UserError("not a record of genbench")
         if type(found["schema"]) is int and found["schema"] > SCHEMA:
             raise UserError(f"a record of schema {found['schema']}, and this genbench reads {SCHEMA}: update genbench")
+        renamed.record(found)
         fault = next(_faults(found), None)
         if fault is not None:
             raise UserError(f"a damaged record: {fault}")
-        renamed.record(found)
         names = ("run", "training")  # may be left out
         given: dict[str, Any] = {n: found.get(n) if n in names else found[n] for n in cls.__dataclass_fields__}
         return cls(**given)
@@ -101,7 +101,7 @@ class Record:
     def source(self) -> tuple[Any, ...]:
         """What was measured, but for the seed and for which of its checkpoints."""
         run = self.run or {}
-        name = None if self.kind == "floor" else self.model["name"]
+        name = None if self.kind == "baseline" else self.model["name"]
         images = self.model.get("hash")  # of images in a model's place
         sampling = json.dumps(run.get("sampling") or {}, sort_keys=True)
         return self.kind, name, images, run.get("config_hash"), history(self.segments), run.get("weights"), sampling
@@ -217,7 +217,7 @@ def _same(a: Record, b: Record) -> bool:
     """Whether one thing was measured twice, so that nothing is lost with the older record."""
     if a.kind == "images":
         return a.model.get("hash") is not None  # which is part of what makes them one
-    return a.kind == "floor" or bool(a.run and b.run and a.run["checkpoint_hash"] == b.run["checkpoint_hash"])
+    return a.kind == "baseline" or bool(a.run and b.run and a.run["checkpoint_hash"] == b.run["checkpoint_hash"])
 
 
 def _files(folders: Iterable[str | os.PathLike], skipped: list[tuple[Path, str]]) -> Iterator[Path]:

@@ -20,7 +20,7 @@ new ResizeObserver(measure).observe(bar);
 const unsorted = (cell) => cell === "" || cell === "—";
 
 function sort(table, column, ascending) {
-  const body = table.tBodies[0]; // the floor has a body of its own, and stays below
+  const body = table.tBodies[0]; // the baseline has a body of its own, and stays below
   const numeric = table.tHead.rows[0].cells[column].classList.contains("number");
   const key = (row) => row.cells[column].dataset.sort;
   const order = (a, b) => (numeric ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true }));
@@ -54,7 +54,7 @@ const matches = (text) => words.every((word) => text.includes(word));
 $("filter").addEventListener("input", (event) => {
   words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const element of all("[data-find]")) element.hidden = !matches(element.dataset.find);
-  const rows = all("tbody tr[data-find]"); // a floor is there as long as its board is
+  const rows = all("tbody tr[data-find]"); // a baseline is there as long as its board is
   const emptied = (element, found) => (element.hidden = words.length > 0 && !element.querySelector(found));
   for (const board of all(".board")) emptied(board, "tr[data-find]:not([hidden])");
   for (const gallery of all(".gallery")) emptied(gallery, "figure:not([hidden])");
@@ -208,14 +208,14 @@ function scatter(field, name) {
         + (deviations[k] ? ` ± ${deviations[k].toPrecision(2)}` : ""))), hoverinfo: "text",
     };
   });
-  const floor = board.points.find((p) => p.kind === "floor" && p.scores[metric]);
-  const level = floor && floor.scores[metric][0];
-  const shapes = floor && points.length && !(log && level <= 0) ? [{
+  const baseline = board.points.find((p) => p.kind === "baseline" && p.scores[metric]);
+  const level = baseline && baseline.scores[metric][0];
+  const shapes = baseline && points.length && !(log && level <= 0) ? [{
     type: "line", xref: "paper", x0: 0, x1: 1, y0: level, y1: level, line: { width: 1, dash: "dot", color: getComputedStyle(root).getPropertyValue("--soft").trim() },
-    label: { text: "floor", textposition: "end", yanchor: "bottom" },
+    label: { text: "baseline", textposition: "end", yanchor: "bottom" },
   }] : [];
   const xs = points.map((p) => p[field]);
-  const shown = [...points, ...(floor ? [floor] : [])].map((p) => p.scores[metric]);
+  const shown = [...points, ...(baseline ? [baseline] : [])].map((p) => p.scores[metric]);
   return [traces, layout(
     { title: title(name), type: logarithmic(xs) ? "log" : "linear", ...(logarithmic(xs) ? { dtick: "D2" } : { rangemode: "tozero" }), tickformat: field === "hours" ? "~g" : "~s" },
     { title: title(metric + (ARROW[board.metrics[metric]] ?? "")), type: log ? "log" : "linear",

@@ -78,7 +78,7 @@ def _line(board: Board, row: Row, cells: list[dict[str, Any]], rows: Rows, ancho
     _, path = rows.first(row)[0]
     under = " · ".join(filter(None, [checkpoint(row), f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else ""]))
     return {
-        "floor": row.kind == "floor",
+        "baseline": row.kind == "baseline",
         "cells": cells,
         "under": under,
         "find": words(board, row),

@@ -322,7 +322,7 @@ def test_all_records_of_a_data_set_have_one_key(cli, here, against):
 def test_records_become_a_board(cli, here):
     assert cli("evaluate", "--ckpt", "last")[0] == 0
     assert cli("evaluate", "--images", "noise.npy", "--data", "Digits", "--protocol", "mine")[0] == 0
-    assert cli("evaluate", "--floor", "--data", "Digits", "--protocol", "mine")[0] == 0
+    assert cli("evaluate", "--baseline", "--data", "Digits", "--protocol", "mine")[0] == 0
     status, out, err = cli("leaderboard", "runs", "--by", "fid", "--format", "json")
     assert status == 0 and err == ""
     for name in ("VAE", "noise.npy", "real images"):
@@ -335,8 +335,8 @@ def test_records_become_a_board(cli, here):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "evaluate needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--floor`; none was given"),
-        (("--floor", "--images", "noise.npy"), "given were --images and --floor"),
+        ((), "evaluate needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--baseline`; none was given"),
+        (("--baseline", "--images", "noise.npy"), "given were --images and --baseline"),
         (("--images", "noise.npy"), "What to compare with is not known: give `--data NAME`"),
         (("--images", "noise.npy", "--data", "Digits", "--reference", "noise.npy"), "not both"),
         (("--images", "noise.npy", "--data", "Nothing"), "no data set 'Nothing'; there are ArrayImages, CIFAR10"),
@@ -353,7 +353,7 @@ def test_records_become_a_board(cli, here):
             ("--images", "noise.npy", "--data", "Digits", "--reference.key", "a"),
             "belongs to `--reference PATH`, which was",
         ),
-        (("--floor", "--data", "Digits", "--images.key", "a"), "belongs to `--images PATH`, which was not given"),
+        (("--baseline", "--data", "Digits", "--images.key", "a"), "belongs to `--images PATH`, which was not given"),
         (
             ("--images", "noise.npy", "--data", "Digits", "--images.mean", "1"),
             "There is no option --images.mean for noise",
@@ -368,7 +368,7 @@ def test_records_become_a_board(cli, here):
         ),
         (("--ckpt", "last", "--size", "8"), "says size of images that are read from files, and here are none"),
         (("--images", "noise.npy", "--data", "Digits", "--images.severity", "2.5"), "severity"),
-        (("--floor", "--reference", "noise.npy", "--extractor", "digitsnet"), "A floor needs a data set"),
+        (("--baseline", "--reference", "noise.npy", "--extractor", "digitsnet"), "A baseline needs a data set"),
         (("--ckpt", "last", "--foo", "1"), "VAE has no option --foo; its own options: --mean"),
         (("--ckpt", "last", "--extracter", "x"), "VAE has no option --extracter; its own options: --mean"),
         (("--ckpt", "last", "--extracter", "x"), "Did you mean '--extractor'?"),
@@ -386,7 +386,7 @@ def test_records_become_a_board(cli, here):
             "and there are 40 images to measure",
         ),
         (
-            ("--floor", "--data", "Digits", "--protocol", "mine", "--generated", "99", "--kid-subset-size", "61"),
+            ("--baseline", "--data", "Digits", "--protocol", "mine", "--generated", "99", "--kid-subset-size", "61"),
             "--kid-subset-size is 61, and there are 60 images to compare with",
         ),
         (("--ckpt", "last", "--kid-subset-size", "1"), "kid_subset_size is 1; it must be a whole number of at least 2"),
@@ -464,7 +464,7 @@ def test_help_names_the_flags(cli, capfd):
     for flag in (
         "--ckpt",
         "--images",
-        "--floor",
+        "--baseline",
         "--data",
         "--reference",
         "--protocol",

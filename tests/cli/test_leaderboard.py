@@ -65,8 +65,8 @@ def test_what_is_spoiled_is_skipped_and_named(board, tmp_path):
     assert "pipe.json: not a regular file." in err and "nested more than 64 levels deep" in err
 
 
-def floor():
-    return record("real", "floor", metrics={"fid": entry("fid", 0.5)})
+def baseline():
+    return record("real", "baseline", metrics={"fid": entry("fid", 0.5)})
 
 
 def test_neither_torch_nor_lightning_nor_numpy_is_imported(board, tmp_path):
@@ -82,16 +82,18 @@ def test_neither_torch_nor_lightning_nor_numpy_is_imported(board, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_the_table_ranks_with_mean_deviation_direction_blank_and_floor(board):
+def test_the_table_ranks_with_mean_deviation_direction_blank_and_baseline(board):
     note = "needs 1,000 images, got 64"
     few = record("VAE", metrics={"fid": entry("fid", None, note=note), "is": entry("is", 7.0)})
-    status, out, err = board([*seeds(), floor(), few, record("theirs", "images", metrics={"fid": entry("fid", 1.25)})])
+    status, out, err = board(
+        [*seeds(), baseline(), few, record("theirs", "images", metrics={"fid": entry("fid", 1.25)})]
+    )
     assert status == 0 and err == ""
     lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
     assert lines[6][:5] == ["1", "theirs", "images", "—", "1.25"]
     assert lines[7][:5] == ["2", "DCGAN", "last", "3", "3.50 ± 0.50"]
     assert lines[8][:5] == ["—", "VAE", "last", "1", "—"]
-    assert lines[10][:5] == ["—", "real", "floor", "—", "0.50"]
+    assert lines[10][:5] == ["—", "real", "baseline", "—", "0.50"]
     assert "MNIST · fid10k-test · generation" in out and "ranked by fid ↓" in out
     assert f"— fid: {note} (VAE)" in out and "1.23M" in out and "2 × 15.6k" in out
 
@@ -125,8 +127,8 @@ def test_text_in_a_record_is_neither_markup_nor_control_code(board):
     assert status == 0 and SHOWN in out and "\x1b[31m" not in out
 
 
-def test_best_values_are_bold_and_the_floor_is_not(board):
-    out = board([*seeds(), *seeds("VAE", (1.0, 2.0)), floor()], "--format", "markdown")[1]
+def test_best_values_are_bold_and_the_baseline_is_not(board):
+    out = board([*seeds(), *seeds("VAE", (1.0, 2.0)), baseline()], "--format", "markdown")[1]
     assert re.findall(r"\*\*(.*?)\*\*", out) == ["1.50 ± 0.71"]
 
 
@@ -151,7 +153,7 @@ def test_latex_is_one_tabular_with_escaped_names(board):
 
 def test_csv_holds_everything_in_full_precision_and_no_formula(board):
     values = (3.1, 3.123456789012345, 4.0)
-    records = [*seeds("=cmd()", values), floor(), record("+evil", "images", metrics={"nats": entry("nats", -97.25)})]
+    records = [*seeds("=cmd()", values), baseline(), record("+evil", "images", metrics={"nats": entry("nats", -97.25)})]
     out = board(records, "--format", "csv")[1]
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [(row["model"], row["track"]) for row in rows] == [
@@ -168,12 +170,12 @@ def test_csv_holds_everything_in_full_precision_and_no_formula(board):
 
 
 def test_json_holds_everything_in_full_precision(board):
-    out = board([*seeds(values=(3.0, 3.123456789012345)), floor()], "--format", "json")[1]
+    out = board([*seeds(values=(3.0, 3.123456789012345)), baseline()], "--format", "json")[1]
     (found,) = json.loads(out)["boards"]
     assert found["protocol"] == protocol() and found["by"] == "fid" and found["metrics"] == {"fid": "lower"}
     first, last = found["rows"]
     assert first["scores"]["fid"]["mean"] == (3.0 + 3.123456789012345) / 2 and first["seeds"] == [0, 1]
-    assert first["rank"] == 1 and last["rank"] is None and last["kind"] == "floor"
+    assert first["rank"] == 1 and last["rank"] is None and last["kind"] == "baseline"
 
 
 LOWERED = [
@@ -226,7 +228,7 @@ def test_a_bound_is_shown_as_one(board):
 def test_small_values_and_single_seeds_keep_their_digits(board):
     values = {"a": 0.000852, "b": 0.0123, "c": 1.5}
     records = [record(name, metrics={"kid": entry("kid", v)}) for name, v in values.items()]
-    out = board([*records, record("real", "floor", metrics={"kid": entry("kid", -2e-7)})])[1]
+    out = board([*records, record("real", "baseline", metrics={"kid": entry("kid", -2e-7)})])[1]
     assert "0.00085 " in out and "0.01230 " in out and "1.50000 " in out and "-2e-07" in out
 
 

@@ -150,6 +150,8 @@ def test_records_of_older_versions_are_read_and_their_keys_hold():
     former = [json.loads(path.read_text()) for path in BENCHMARKS.rglob("records/*.json")]
     assert len(records) > 150 and not [why for _, why in skipped if "older record" not in why]
     assert any("neighbours_k" in found["protocol"] for found in former)
+    assert {found["kind"] for found in former} == {"model", "floor"}
+    assert {record.kind for record in records} == {"model", "baseline"}
     assert not any("neighbours_k" in record.protocol or "labelled" in record.data["arguments"] for record in records)
     for record in records:
         named = {name: value for name, value in record.protocol.items() if name not in ("name", "key")}

@@ -189,16 +189,16 @@ def test_copied_training_images_are_caught(ordered):
     assert good["authenticity-digitsnet"] > 0.5
 
 
-def test_the_floor_is_other_real_images(judge, ordered):
+def test_the_baseline_is_other_real_images(judge, ordered):
     protocol = SMALL.changed(real=10_000, generated=290)
-    floor = evaluate(None, Digits(), protocol, extractor=judge)
-    assert floor.kind == "floor" and floor.model == {"name": "real images"}
+    baseline = evaluate(None, Digits(), protocol, extractor=judge)
+    assert baseline.kind == "baseline" and baseline.model == {"name": "real images"}
     few = evaluate(None, Digits(), SMALL.changed(generated=10_000, metrics=("fid",)), extractor=judge)
     assert few.model == {"name": "1,350 real images"}  # all there are, and said so
-    assert values(floor)["fid-digitsnet"] < ordered["blurred"]["fid-digitsnet"]
-    assert not any("authenticity" in name for name in floor.metrics)  # they are the training images
-    assert floor.metrics["class_accuracy-digitsnet"]["value"] > 0.97
-    with pytest.raises(UserError, match="A floor needs a data set with a second split"):
+    assert values(baseline)["fid-digitsnet"] < ordered["blurred"]["fid-digitsnet"]
+    assert not any("authenticity" in name for name in baseline.metrics)  # they are the training images
+    assert baseline.metrics["class_accuracy-digitsnet"]["value"] > 0.97
+    with pytest.raises(UserError, match="A baseline needs a data set with a second split"):
         evaluate(None, TensorImages("x", torch.zeros(9, 1, 32, 32, dtype=torch.uint8)), protocol, extractor=judge)
 
 

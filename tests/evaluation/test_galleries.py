@@ -107,7 +107,7 @@ def test_there_are_pictures_of_abilities_that_are_there_and_asked_for(vae):
     assert vae[0].found.keys() == {"samples", "neighbors", "reconstructions"}
     assert seen(subject("vae"), SMALL.changed(metrics=("fid",)))[0].found.keys() == {"samples"}
     assert not seen(Independent(Digits().spec))[0].found
-    assert seen(None)[0].found.keys() == {"samples"}  # a floor: real images
+    assert seen(None)[0].found.keys() == {"samples"}  # a baseline: real images
 
 
 def test_images_in_a_models_place_are_a_fair_choice_of_them():

@@ -158,7 +158,7 @@ def test_statistics_of_other_features_are_refused_before_anything_is_sampled(tmp
         evaluate(TensorImages("fake", images(2)), reference, SMALL, extractor=judge)
     with pytest.raises(UserError, match="only the group `fid` compares with; the protocol .* asks for kid"):
         evaluate(TensorImages("fake", images(2)), reference, SMALL.changed(metrics=("kid",)), extractor=judge)
-    with pytest.raises(UserError, match="A floor needs a data set"):
+    with pytest.raises(UserError, match="A baseline needs a data set"):
         evaluate(None, reference, SMALL, extractor=judge)
     with pytest.raises(UserError, match="mean and covariance of features, no images"):
         open_images(tmp_path / "s.npz")

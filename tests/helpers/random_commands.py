@@ -514,7 +514,7 @@ def others(draw: Any) -> Case:
         flags = flags_of(draw, known) | {"generated": draw(COUNT)}
         what = ["--ckpt", f"BASES/{run}"]
         if verb == "evaluate" and draw(st.integers(0, 3)) == 0:
-            what = ["--floor", "--data", "Digits"]
+            what = ["--baseline", "--data", "Digits"]
             flags.pop("raw", None)
         elif verb == "evaluate" and draw(st.integers(0, 3)) == 0:
             what = ["--images", "BASES/drawn.npy", "--data", "Digits"]

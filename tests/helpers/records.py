@@ -80,14 +80,14 @@ def record(
 
 
 def many(models: int = 10, seeds: int = 3, protocols: int = 2) -> list[Record]:
-    """Best and last of every seed of every model under every protocol, and a floor: some lack abilities."""
+    """Best and last of every seed of every model under every protocol, and a baseline: some lack abilities."""
     draw = random.Random(0)
     names = ["DCGAN", "WGAN-GP", "VAE", "beta-VAE", "VQVAE", "PixelCNN", "DDPM", "RealNVP", "StyleGAN2", "Diffusion"]
     rulers = [protocol(), protocol("fid1k-val", split="val", images=1000), protocol(seed=1), protocol("fid50k-train")]
     found = []
     for ruler in (rulers[k % 4] | {"key": rulers[k % 4]["key"][:12] + f"{k // 4:04d}"} for k in range(protocols)):
-        floor = {f"{n}-mnistnet": entry(n, v) for n, v in (("fid", 0.41), ("kid", -1e-6), ("precision", 0.752))}
-        found.append(record("real", "floor", metrics=floor, protocol=ruler))
+        baseline = {f"{n}-mnistnet": entry(n, v) for n, v in (("fid", 0.41), ("kid", -1e-6), ("precision", 0.752))}
+        found.append(record("real", "baseline", metrics=baseline, protocol=ruler))
         for k in range(models):
             name = names[k % len(names)] + (f" v{k // len(names)}" if k >= len(names) else "")
             level = draw.lognormvariate(2, 0.8)

@@ -147,9 +147,9 @@ def test_a_model_stands_on_the_tracks_of_its_abilities():
     assert found == {"generation": ["GAN", "VAE"], "likelihood": ["VAE"]}
 
 
-def test_the_floor_comes_last_and_has_no_rank():
-    board = rank([record("real", "floor", metrics=fid(0.1)), record(metrics=fid(3.0))])
-    assert [(row.kind, row.rank) for row in board.rows] == [("model", 1), ("floor", None)]
+def test_the_baseline_comes_last_and_has_no_rank():
+    board = rank([record("real", "baseline", metrics=fid(0.1)), record(metrics=fid(3.0))])
+    assert [(row.kind, row.rank) for row in board.rows] == [("model", 1), ("baseline", None)]
 
 
 def test_images_stand_among_models():

@@ -19,7 +19,7 @@ def reasons(folder):
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):
-    for made in (record(), record("samples", "images"), record("real", "floor")):
+    for made in (record(), record("samples", "images"), record("real", "baseline")):
         assert read(write(made, tmp_path)) == made
         assert Record.from_dict(made.to_dict()) == made
 
@@ -89,7 +89,7 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
         "better.json": json.dumps(found | {"metrics": {"fid": entry("fid", 1, better="up")}}),
         "range.json": json.dumps(found | {"metrics": {"fid": entry("fid", 1) | {"low": "none"}}}),
         "beyond.json": json.dumps(found | {"metrics": {"fid": entry("fid", -5) | {"low": 0}}}),
-        "twice.json": good.read_text().replace('"kind"', '"kind": "floor", "kind"', 1),
+        "twice.json": good.read_text().replace('"kind"', '"kind": "baseline", "kind"', 1),
         "nan.json": json.dumps(found | {"metrics": {"fid": entry("fid", math.nan)}}),
         "infinite.json": good.read_text().replace("3.25", "1e999"),
         "garbage.json": bytes(range(256)) * 100,
@@ -119,7 +119,7 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
     assert said["newer.json"].endswith("update genbench")
     assert said["keyless.json"] == "a damaged record: metrics is missing"
     assert said["text.json"] == "a damaged record: run.images_seen is 'many'; a finite number was expected"
-    assert "it is one of model, images, floor" in said["kind.json"]
+    assert "it is one of model, images, baseline" in said["kind.json"]
     assert said["beyond.json"].startswith("a damaged record: metrics.fid.value is -5, outside of its range from 0")
     assert said["range.json"] == "a damaged record: metrics.fid.low is 'none'; a finite number was expected"
     assert "not readable" in said["gone.json"]

@@ -81,16 +81,21 @@ def click(driver, name, table=0):
     return driver.execute_script(script, table, name)
 
 
+def awaited(driver, script, *arguments):
+    """What a script returns, once that is true: events of the page are handled a moment after what caused them."""
+    for _ in range(100):
+        if found := driver.execute_script(script, *arguments):
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"not true within 10 seconds: {script}")
+
+
 def drawn(driver, name):
     """The traces of a chart, once it is scrolled to and drawn."""
     driver.execute_script("document.getElementById(arguments[0]).scrollIntoView()", name)
-    for _ in range(100):
-        script = """const chart = document.getElementById(arguments[0]);
-        return chart.data && [chart.data.length, chart.layout.yaxis.title.text]"""
-        if found := driver.execute_script(script, name):
-            return found
-        time.sleep(0.1)
-    raise TimeoutError(f"{name} was not drawn")
+    script = """const chart = document.getElementById(arguments[0]);
+    return chart.data && [chart.data.length, chart.layout.yaxis.title.text]"""
+    return awaited(driver, script, name)
 
 
 def choose(driver, name, value):
@@ -111,8 +116,10 @@ def test_a_header_sorts_by_number_best_first_and_then_the_other_way(driver):
     assert found[-1] == "" and [float(v) for v in found[:-1]] == sorted(map(float, found[:-1]), reverse=True)
     assert click(driver, "model") == "ascending"
     assert column(driver, "model") == sorted(column(driver, "model"), key=str.lower)
-    floor = driver.execute_script("return document.querySelector('tbody.floor').previousElementSibling.rows.length")
-    assert floor == 21  # which stays below
+    baseline = driver.execute_script(
+        "return document.querySelector('tbody.baseline').previousElementSibling.rows.length"
+    )
+    assert baseline == 21  # which stays below
 
 
 def test_a_header_is_reached_and_pressed_by_key(driver):
@@ -171,12 +178,8 @@ def test_pictures_are_of_best_or_last_checkpoints_at_a_chosen_size(driver):
     driver.execute_script(button.format("zoom", 2))
     assert driver.execute_script(size) == 2 * (8 * 18 + 2)
     driver.execute_script(f"{image} i.scrollIntoView()")
-    for _ in range(100):
-        decoded = driver.execute_script(f"{image} return [i.naturalWidth, getComputedStyle(i).imageRendering]")
-        if decoded[0]:
-            break
-        time.sleep(0.1)
-    assert decoded == [8 * 18 + 2, "pixelated"]
+    assert awaited(driver, f"{image} return i.naturalWidth") == 8 * 18 + 2
+    assert driver.execute_script(f"{image} return getComputedStyle(i).imageRendering") == "pixelated"
 
 
 def test_the_button_switches_between_light_and_dark_with_the_charts(driver):
@@ -203,9 +206,8 @@ def test_the_system_that_prefers_dark_gets_dark(driver):
 def test_a_model_leads_to_its_run_which_opens(driver):
     link = driver.find_element("css selector", "tbody th a")
     driver.execute_script("arguments[0].click()", link)
-    time.sleep(0.2)
     name = link.get_attribute("href").partition("#")[2]
-    assert driver.execute_script("return document.getElementById(arguments[0]).open", name)
+    assert awaited(driver, "return document.getElementById(arguments[0]).open", name)
     assert "class_path: genbench.models." in driver.find_element("id", name).text
 
 
@@ -283,7 +285,7 @@ def test_one_point_has_an_axis_around_it_that_stays_in_the_range_of_its_score(dr
     axis = "return document.getElementById('by-size')._fullLayout.yaxis.range"
     low, high = driver.execute_script(axis)
     assert 0.02 < low < 0.0335 < high < 0.05
-    choose(driver, "quality-board", "0")  # of fids, the floor among them
+    choose(driver, "quality-board", "0")  # of fids, the baseline among them
     assert drawn(driver, "by-size")[1] == "fid-mnistnet ↓"
     low, high = driver.execute_script(axis)
     lowest = "return Math.min(...data.boards[0].points.map((p) => p.scores['fid-mnistnet']?.[0] ?? Infinity))"
@@ -294,14 +296,16 @@ def test_one_point_has_an_axis_around_it_that_stays_in_the_range_of_its_score(dr
 def test_a_heading_that_is_jumped_to_stands_below_the_bar(driver, width):
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    script = """return [document.querySelector(`${location.hash} h2`).getBoundingClientRect().top,
-        document.querySelector('.bar').getBoundingClientRect().bottom, scrollY]"""
+    measured = """const bar = document.querySelector('.bar');
+        return document.documentElement.style.getPropertyValue('--bar') === `${bar.offsetHeight}px`"""
+    below = """const top = document.querySelector(`${location.hash} h2`).getBoundingClientRect().top;
+        const bar = document.querySelector('.bar').getBoundingClientRect().bottom;
+        return location.hash === `#${arguments[0]}` && bar <= top && top <= bar + 40 && scrollY > 100"""
     try:
+        awaited(driver, measured)
         for name in ("quality", "samples", "curves"):
             driver.execute_script("document.querySelector(`nav a[href='#${arguments[0]}']`).click()", name)
-            time.sleep(0.1)
-            top, bar, scrolled = driver.execute_script(script)
-            assert bar <= top <= bar + 40 and scrolled > 100
+            assert awaited(driver, below, name)
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

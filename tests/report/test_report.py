@@ -60,28 +60,28 @@ def page(*records, folder=None, **more):
 
 
 def cells(html, column):
-    """Of the first board what a column sorts by, floor included."""
+    """Of the first board what a column sorts by, baseline included."""
     found = Page(html)
     columns = [a["title"].removeprefix("Sort by ") for t, a in found.elements if t == "button" and "title" in a]
     values = [a["data-sort"] for t, a in found.elements if "data-sort" in a]
     return values[columns.index(column) :: len(columns)]
 
 
-def test_every_board_is_there_with_its_heading_notes_and_floor():
+def test_every_board_is_there_with_its_heading_notes_and_baseline():
     found = Page(page(*many(10, 2, 2)))
     headings = [text for text in found.text if " · fid" in text and text.count("·") == 2]
     for name in ("fid10k-test", "fid1k-val"):
         for track in ("generation", "reconstruction", "likelihood"):
             assert f"MNIST · {name} · {track}" in headings
     assert "— fid-mnistnet: needs 2,048 images, got 1,000" in found.shown
-    assert [a for t, a in found.elements if t == "tbody" and a.get("class") == "floor"]
+    assert [a for t, a in found.elements if t == "tbody" and a.get("class") == "baseline"]
     assert "10 models, 20 runs" in found.shown
 
 
 def test_cells_are_sorted_by_the_numbers_that_they_round():
     values = (3.0, 3.123456789, 3.0625)
     records = [record(run={"seed": k}, metrics={"fid": entry("fid", v)}) for k, v in enumerate(values)]
-    html = page(*records, record("real", "floor", metrics={"fid": entry("fid", 0.5)}))
+    html = page(*records, record("real", "baseline", metrics={"fid": entry("fid", 0.5)}))
     assert cells(html, "fid ↓") == [repr(sum(values) / 3), "0.5"]
     assert cells(html, "parameters") == ["1230000.0", ""] and cells(html, "updates") == ["15600.0", ""]
     assert cells(html, "model") == ["DCGAN", "real"] and cells(html, "rank") == ["1.0", ""]
@@ -89,9 +89,9 @@ def test_cells_are_sorted_by_the_numbers_that_they_round():
     assert "95% interval" not in page(*records[:2])
 
 
-def test_best_values_are_marked_and_the_floor_never_is():
+def test_best_values_are_marked_and_the_baseline_never_is():
     html = page(record("a", metrics={"fid": entry("fid", 1.0)}), record("b", metrics={"fid": entry("fid", 2.0)}),
-                record("real", "floor", metrics={"fid": entry("fid", 0.1)}))  # fmt: skip
+                record("real", "baseline", metrics={"fid": entry("fid", 0.1)}))  # fmt: skip
     marked = [a["data-sort"] for _, a in Page(html).elements if "best" in a.get("class", "").split()]
     assert marked == ["1.0"]
 
@@ -168,7 +168,7 @@ def test_every_run_stands_once_with_command_config_costs_and_versions():
     records = [
         record(run={"checkpoint": c, "command": "python -m genbench fit --name 'a b'"}) for c in ("best", "last")
     ]
-    html = page(*records, record("VAE"), record("real", "floor"))
+    html = page(*records, record("VAE"), record("real", "baseline"))
     found = Page(html)
     ids = [a["id"] for t, a in found.elements if a.get("class") == "run"]
     assert ids == ["run-0", "run-1", "run-2"]
