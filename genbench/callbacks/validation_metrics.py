@@ -21,7 +21,8 @@ from genbench.data.module import DataModule
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.expected import Expected, Held, expected
+from genbench.evaluation.evaluator import Expected, Held
+from genbench.evaluation.evaluators import expected
 from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.images import TensorImages
 from genbench.metrics.scales import SCALES

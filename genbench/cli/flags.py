@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from genbench.core import files
 from genbench.core.errors import UserError, did_you_mean
+from genbench.core.importing import import_module
 
 
 class Arguments(argparse.ArgumentParser):
@@ -43,16 +42,7 @@ def import_modules(argv: list[str]) -> list[str]:
             rest.append(argument)
             continue
         module = value if equals else next(given, "")
-        if not all(part.isidentifier() for part in module.split(".")):
-            raise UserError(f"--import {module!r} is not the name of a module. Give one such as `my.module`.")
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # as for `python script.py`: modules of the folder that one is in
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(
-                f"--import {module}: {error}. Give a module that Python finds from {Path.cwd()}."
-            ) from error
+        import_module(module, "--import")
     return rest
 
 

@@ -29,7 +29,8 @@ from genbench.data.ranges import Range, Seen
 from genbench.data.streams import Split, StreamSource
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
-from genbench.evaluation.expected import Held, expected
+from genbench.evaluation.evaluator import Held
+from genbench.evaluation.evaluators import expected
 from genbench.evaluation.protocol import Protocol
 from genbench.objectives.augment import augmented
 

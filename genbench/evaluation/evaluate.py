@@ -1,4 +1,4 @@
-"""The ruler: one pass over the samples, one over the reference, and every score that follows from them."""
+"""Evaluation: one pass over the samples, one over the reference, and all scores from their features."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
 from genbench.data.base import ImageData
 from genbench.data.module import DataModule
-from genbench.evaluation import checkpoint_facts, extractors
+from genbench.evaluation import checkpoint_facts, evaluators, extractors
 from genbench.evaluation import protocol as protocols
+from genbench.evaluation.comparison import Comparison
 from genbench.evaluation.extractors import Extractor
 from genbench.evaluation.features import Progress
 from genbench.evaluation.galleries import Gallery
 from genbench.evaluation.images import FileImages, ImageSet, SplitImages, at_most
-from genbench.evaluation.measurement import Measurement
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.statistics import Statistics
 from genbench.leaderboard.record import Record
@@ -71,85 +71,76 @@ def evaluate(
         pictures: Fills with images that the evaluation comes by; where one process has it, all must
     """
     began = time.perf_counter()
+    device = torch.device(device or getattr(subject, "device", None) or "cpu")
     protocol = protocols.load(protocol) if isinstance(protocol, str) else protocol
-    device = torch.device(device or getattr(subject, "device", "cpu"))
     if isinstance(subject, GenerativeModule):
         subject.to(device)
         if run is None:
             run, training = checkpoint_facts.facts_of(subject, protocol.weights)
-            protocol = protocol.changed(weights=run["weights"])
     if protocol.preparation:
-        subject, data = _prepared(subject, protocol), _prepared(data, protocol)
-        if not any(isinstance(side, FileImages) for side in (subject, data)):
-            raise UserError(
-                f"The protocol {protocol.name} says {', '.join(protocol.preparation)} of images that are read from "
-                "files, and here are none. A data set has arguments of its own, such as `--data.size`."
-            )
-    given, judged = data, _range_of(subject)
+        subject, data = _prepared(subject, data, protocol)
+    given, measured_range = data, _range_of(subject)
     if isinstance(data, DataModule):
         data = data.reference()
         ranks.first_alone(data.prepare_data)
-        reference: ImageSet | Statistics = SplitImages(data, protocol.split, protocol.real)
+    shape: tuple[int, ...] = ()
+    if isinstance(subject, GenerativeModule):
+        shape = tuple(subject.spec.shape)
+    elif subject is not None:
+        subject = at_most(subject, protocol.generated)
+        shape = tuple(subject.shape)
+    protocol = _resolved(protocol, subject, data, (run or {}).get("weights"), weights)
+    reference: ImageSet | Statistics
+    if isinstance(data, DataModule):
+        reference = SplitImages(data, protocol.split, protocol.real)
     elif isinstance(data, Statistics):
-        if "fid" not in protocol.metrics:
-            raise UserError(
-                f"{data.name} has statistics of features, which only the group `fid` compares with; the protocol "
-                f"{protocol.name} asks for {', '.join(protocol.metrics)}."
-            )
-        if subject is None:
-            raise UserError("A baseline needs a data set with a second split: give `--data`, not `--reference`.")
-        protocol = protocol.changed(metrics=("fid",))
-        shape = subject.spec.shape if isinstance(subject, GenerativeModule) else subject.shape
-        reference = replace(data, shape=tuple(shape))
+        reference = replace(data, shape=shape)
     else:
         reference = at_most(data, protocol.real)
-    usual = getattr(data, "extractor", "inception")
-    if protocol.extractor == usual and weights is None:  # named, and no other than it would have been
-        name_of_it = protocol.name.replace(f"+extractor={usual}", "")
-        protocol = replace(protocol, extractor="default", name=name_of_it)
     if extractor is None:
-        chosen = usual if protocol.extractor == "default" else protocol.extractor
+        chosen = getattr(data, "extractor", "inception") if protocol.extractor == "default" else protocol.extractor
         root = getattr(data, "root", None)
         extractor = ranks.first_alone(lambda: extractors.build(chosen, weights, root))
     extractor.to(device)
-    if isinstance(subject, GenerativeModule) or subject is None:
-        generated = protocol.generated
-    else:
-        subject = at_most(subject, protocol.generated)
-        generated = len(subject)
-        protocol = protocol.changed(generated=generated)
-        if len(subject.shape) == 3 and tuple(subject.shape) != tuple(reference.shape):
-            rank_zero_warn(
-                f"{subject.name} has images of {dimensions(subject.shape)}: they are brought to "
-                f"{dimensions(reference.shape)}, as those that they are compared with."
-            )
+    images = None if isinstance(subject, GenerativeModule) else subject
+    if images is not None and len(shape) == 3 and shape != tuple(reference.shape):
+        rank_zero_warn(
+            f"{images.name} has images of {dimensions(shape)}: they are brought to {dimensions(reference.shape)}, as "
+            "those that they are compared with."
+        )
     # only what the first process computes is used, so that all have one record
     with _measuring(subject, device):
-        at_once = min(batch_size or protocol.block, protocol.block)
-        measurement = Measurement(
-            subject, data, reference, given, protocol, extractor, device, sampling or {}, at_once, progress,
+        comparison = Comparison(
+            subject, data, given, reference, protocol, extractor, device, sampling or {},
+            min(batch_size or protocol.block, protocol.block), progress,
             pictures or Gallery(samples=0, searched=0, reconstructions=0),
         )  # fmt: skip
-        measurement.take(generated)
-    scores = measurement.scores
-    # what the data is follows from its pixels: however it was named or asked for, one key
+        found = evaluators.measure(comparison)
+    facts: dict[str, Any]
+    if isinstance(reference, Statistics):
+        facts = {"kind": "statistics", "images": None, "features": len(reference.mu), "hash": reference.hash}
+    else:
+        facts = {"images": len(reference), "shape": list(reference.shape), "hash": comparison.reference_hash}
+    # the key follows from the pixels of the data, not from its name or its arguments
     resolved = protocol.resolved(
         split=protocol.split if isinstance(data, DataModule) else "all",
         extractor={"name": extractor.name, "hash": extractor.hash, "resize": extractor.resize},
-        reference=_facts_of(reference, measurement) | _range_of(data),
-        searched=measurement.train_hash,
-        pixels=measurement.pixels,
+        reference=facts | found.facts | _range_of(data),
+        searched=comparison.train_hash,
+        pixels=comparison.pixels,
         **({"real": None} if isinstance(reference, Statistics) else {}),
     )
     record = Record(
         kind="model" if isinstance(subject, GenerativeModule) else "baseline" if subject is None else "images",
-        model=_describe(subject, name or ((run or {}).get("config") or {}).get("title")) | measurement.judged | judged,
+        model=_describe(subject, name or ((run or {}).get("config") or {}).get("title"))
+        | found.subject
+        | measured_range,
         data={"name": Path(data.name).name, "arguments": _own_arguments(data)},
         run=None if run is None else run | {"sampling": sampling or {}},
         training=training,
         protocol=resolved,
-        metrics=scores,
-        cost=measurement.cost
+        metrics=found.entries,
+        cost=found.cost
         | {
             "evaluation_seconds": time.perf_counter() - began,
             "peak_memory": max(ranks.gather([machine.peak_memory(device)])),
@@ -165,8 +156,40 @@ def evaluate(
     return ranks.from_first(record)
 
 
-def _prepared(side: Any, protocol: Protocol) -> Any:
-    return side.at(**protocol.preparation) if isinstance(side, FileImages) else side
+def _prepared(subject: Any, data: Any, protocol: Protocol) -> tuple[Any, Any]:
+    """Both sides, with images of files in the size and color that the protocol says."""
+    if not any(isinstance(side, FileImages) for side in (subject, data)):
+        raise UserError(
+            f"The protocol {protocol.name} says {', '.join(protocol.preparation)} of images that are read from files, "
+            "and here are none. A data set has arguments of its own, such as `--data.size`."
+        )
+    prepared = [side.at(**protocol.preparation) if isinstance(side, FileImages) else side for side in (subject, data)]
+    return prepared[0], prepared[1]
+
+
+def _resolved(protocol: Protocol, subject: Any, data: Any, of_model: str | None, weights: str | None) -> Protocol:
+    """The protocol as it applies to these two sides.
+
+    Args:
+        of_model: `ema` or `raw`, whichever weights the model has
+        weights: File of the extractor's weights
+    """
+    protocol = protocol.changed(weights=of_model)
+    if isinstance(data, Statistics):
+        if "fid" not in protocol.metrics:
+            raise UserError(
+                f"{data.name} has statistics of features, which only the group `fid` compares with; the protocol "
+                f"{protocol.name} asks for {', '.join(protocol.metrics)}."
+            )
+        if subject is None:
+            raise UserError("A baseline needs a data set with a second split: give `--data`, not `--reference`.")
+        protocol = protocol.changed(metrics=("fid",))
+    usual = getattr(data, "extractor", "inception")
+    if protocol.extractor == usual and weights is None:  # named, and the one that `default` is
+        protocol = replace(protocol, extractor="default", name=protocol.name.replace(f"+extractor={usual}", ""))
+    if subject is None or isinstance(subject, GenerativeModule):
+        return protocol
+    return protocol.changed(generated=len(subject))
 
 
 def _range_of(side: Any) -> dict[str, str]:
@@ -177,14 +200,6 @@ def _range_of(side: Any) -> dict[str, str]:
     elif isinstance(side, ImageData):
         found = side.written_range(side.ranges())
     return {} if found == "dtype" else {"range": found}
-
-
-def _facts_of(reference: ImageSet | Statistics, measurement: Measurement) -> dict[str, Any]:
-    """What a protocol says of the reference."""
-    if isinstance(reference, Statistics):
-        return {"kind": "statistics", "images": None, "features": len(reference.mu), "hash": reference.hash}
-    facts = {"images": len(reference), "shape": list(reference.shape), "hash": measurement.reference_hash}
-    return facts | ({"made_from": measurement.shown_hash} if measurement.shown_hash else {})
 
 
 @contextmanager
@@ -208,7 +223,8 @@ def _own_arguments(data: Any) -> dict[str, Any]:
     usual = {
         name: parameter.default
         for cls in reversed(type(data).__mro__)
-        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if "__init__" in vars(cls)
+        for name, parameter in inspect.signature(vars(cls)["__init__"]).parameters.items()
     }
     given = getattr(data, "arguments", {})
     return {name: value for name, value in given.items() if name != "download" and value != usual.get(name)}

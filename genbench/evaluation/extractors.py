@@ -7,12 +7,13 @@ or points, runs in float32 whatever surrounds it, and gives features and, where 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from genbench.core import importing
 from genbench.core.errors import UserError, did_you_mean
 from genbench.core.precision import without_tf32
 from genbench.data.module import data_root
@@ -66,6 +68,7 @@ class Extractor:
     hash: str = ""
     points: bool = False
     mixture: tuple[Tensor, float] | None = None
+    _numbers: dict[str, int] = field(default_factory=dict, repr=False)  # of features and logits, as first seen
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -81,11 +84,20 @@ class Extractor:
         """uint8 [B, C, H, W] or points [B, D] -> features [B, D] and logits [B, K] or None, float32.
 
         Raises:
-            UserError: it looks at images and was given points, or the other way round.
+            UserError: it takes images and was given points, or the other way round; or its output has another shape.
         """
         self.refuse_others(images.shape[1:])
         with full_precision(images.device):
             features, logits = self.read(self.network, images)
+        for what, found in (("features", features), ("logits", logits)):
+            if found is None:
+                continue
+            numbers = self._numbers.setdefault(what, found.shape[-1])
+            if found.shape != (len(images), numbers):
+                raise UserError(
+                    f"The extractor '{self.name}' gave {what} of shape {list(found.shape)} for {len(images)} images; "
+                    f"[{len(images)}, {numbers}] was expected: one row per image, and equally many numbers each time."
+                )
         return features.float(), None if logits is None else logits.float()
 
     def refuse_others(self, shape: Sequence[int]) -> None:
@@ -120,7 +132,13 @@ def state_hash(state: dict[str, Tensor]) -> str:
 
 
 def names() -> list[str]:
-    return [*sorted(p.stem for p in SHIPPED.glob("*.safetensors")), *PUBLISHED, *READY, "torchvision:NAME"]
+    return [
+        *sorted(p.stem for p in SHIPPED.glob("*.safetensors")),
+        *PUBLISHED,
+        *READY,
+        "torchvision:NAME",
+        "my.module:Network",
+    ]
 
 
 def build(name: str, weights: str | os.PathLike | None = None, root: Path | None = None) -> Extractor:
@@ -144,6 +162,8 @@ def build(name: str, weights: str | os.PathLike | None = None, root: Path | None
         return _dinov2(weights, root)
     if name in READY:
         return READY[name]()
+    if _is_own(name):
+        return _own(name, weights)
     at_hand(name, root)  # or there is none of that name
     return _torchvision(name.partition(":")[2], weights)
 
@@ -172,6 +192,8 @@ def at_hand(name: str, root: Path | None = None) -> bool:
         return find_weights(name, root) is not None and (name != "dinov2" or find_spec("timm") is not None)
     if name.startswith("torchvision:"):
         return _cached(name.partition(":")[2]).is_file()
+    if _is_own(name):
+        return True
     raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.{did_you_mean(name, names())}")
 
 
@@ -457,6 +479,49 @@ def _mixture(data: type[Gaussians]) -> Extractor:
     return Extractor(
         data.extractor, _Points(modes, data.std), read, "none", tuple(map(str, range(len(modes)))), points=True,
         mixture=(modes, data.std),
+    )  # fmt: skip
+
+
+def _is_own(name: str) -> bool:
+    return ":" in name and not name.startswith("torchvision:")
+
+
+def _own(name: str, weights: str | os.PathLike | None) -> Extractor:
+    """A network of the user's, `my.module:Network`: an `nn.Module` class without required arguments.
+
+    `forward` takes uint8 images [B, C, H, W] and returns features [B, D], or features and logits [B, K]. The class may
+    have the attributes `classes`, names of the K classes, and `points`: if True, it takes points, float32 [B, D]. The
+    global random numbers are seeded while it is made. Its hash is that of its weights and of its source file.
+    """
+    module_name, _, class_name = name.partition(":")
+    cls = getattr(importing.import_module(module_name, "--extractor"), class_name, None)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise UserError(f"--extractor {name}: {module_name} has no nn.Module class '{class_name}'.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            network = cls()
+        except TypeError as error:
+            raise UserError(
+                f"--extractor {name}: it cannot be made without arguments ({error}). Give them defaults."
+            ) from error
+    if weights is not None:
+        _loaded(network, _safe_load(Path(weights), name), name)
+    digest = hashlib.sha256(state_hash(network.state_dict()).encode())
+    digest.update(Path(inspect.getfile(cls)).read_bytes())
+
+    def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        found = network(images)
+        features, logits = found if isinstance(found, tuple) else (found, None)
+        if features.ndim != 2:
+            raise UserError(
+                f"The extractor '{class_name}' gave features of shape {list(features.shape)}; [B, D] was expected."
+            )
+        return features, logits
+
+    return Extractor(
+        class_name, network, read, "its own", tuple(getattr(cls, "classes", ())), hash=digest.hexdigest()[:16],
+        points=getattr(cls, "points", False),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from genbench.core.arguments import key_of
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
 from genbench.evaluation.extractors import Extractor, state_hash
-from genbench.metrics.frechet import moments
+from genbench.metrics.frechet import FeatureSums
 
 Progress = Callable[[Iterable, str], Iterable]
 
@@ -26,20 +26,17 @@ Progress = Callable[[Iterable, str], Iterable]
 @dataclass
 class Features:
     """
-    count      of images; None where it is not known
-    mu, sigma  mean [D] and covariance [D, D], float64
-    features   [N, D] float32, where scores want them one by one
-    logits     [N, K] float32, where the extractor classifies
+    sums      from which mean and covariance follow
+    features  [N, D] float32, if a score needs them one by one
+    logits    [N, K] float32, if the extractor classifies too
     """
 
-    count: int | None
-    mu: Tensor
-    sigma: Tensor
+    sums: FeatureSums
     features: Tensor | None = None
     logits: Tensor | None = None
 
     def state(self) -> dict[str, Tensor]:
-        parts = {"mu": self.mu, "sigma": self.sigma, "features": self.features, "logits": self.logits}
+        parts = {"total": self.sums.total, "outer": self.sums.outer, "features": self.features, "logits": self.logits}
         return {name: value for name, value in parts.items() if value is not None}
 
 
@@ -58,11 +55,11 @@ def in_order(parts: list[tuple[int, Tensor]]) -> Tensor:
 
 
 class Extraction:
-    """Passes blocks through an extractor and adds up what scores need: memory does not grow where `keep` is off."""
+    """Passes blocks through an extractor and adds up their features; they are kept one by one only with `keep`."""
 
     def __init__(self, extractor: Extractor, keep: bool) -> None:
         self.extractor, self.keep = extractor, keep
-        self._sums: list[Tensor] = []
+        self._sums: FeatureSums | None = None
         self._features: list[tuple[int, Tensor]] = []
         self._logits: list[tuple[int, Tensor]] = []
 
@@ -70,9 +67,9 @@ class Extraction:
         """Block `number`: uint8 [B, C, H, W], of which the first `count` are real."""
         features, logits = self.extractor(images)
         features = features[:count]
-        exact = features.double()
-        sums = [torch.tensor(count, dtype=torch.float64), exact.sum(0).cpu(), (exact.T @ exact).cpu()]
-        self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
+        found = FeatureSums.of(features)
+        found = FeatureSums(count, found.total.cpu(), found.outer.cpu())
+        self._sums = found if self._sums is None else self._sums + found
         if self.keep:
             self._features.append((number, features.cpu()))
             if logits is not None:
@@ -80,15 +77,14 @@ class Extraction:
 
     def result(self) -> Features:
         """All processes' blocks together; whole on each of them."""
-        parts = ranks.gather([self._sums])
-        count, total, outer = (sum(values) for values in zip(*(p for p in parts if p), strict=True))
-        if not torch.isfinite(outer).all():
+        first, *others = (sums for sums in ranks.gather([self._sums]) if sums is not None)
+        sums = sum(others, first)
+        if not torch.isfinite(sums.outer).all():
             raise UserError(f"The extractor '{self.extractor.name}' gave features that are not finite.")
-        mu, sigma = moments(int(count), total, outer) if count > 1 else (total, torch.zeros_like(outer))
         if not self.keep:
-            return Features(int(count), mu, sigma)
+            return Features(sums)
         logits = in_order(self._logits) if any(ranks.gather([bool(self._logits)])) else None
-        return Features(int(count), mu, sigma, in_order(self._features), logits)
+        return Features(sums, in_order(self._features), logits)
 
 
 def extract(
@@ -101,11 +97,18 @@ def extract(
     device: torch.device,
     progress: Progress,
     title: str,
+    seen: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Features:
-    """Features of `count` images, which `images(rows)` gives as uint8 [B, C, H, W]."""
+    """Features of `count` images, which `images(rows)` gives as uint8 [B, C, H, W].
+
+    seen  is given the rows and the images of each block, without padding
+    """
     extraction = Extraction(extractor, keep)
     for number, rows, real in progress(blocks(count, block), title):
-        extraction.add(number, images(rows).to(device), real)
+        found = images(rows)
+        extraction.add(number, found.to(device), real)
+        if seen is not None:
+            seen(rows[:real], found[:real])
     return extraction.result()
 
 
@@ -131,7 +134,7 @@ def cached(made_of: dict[str, Any], make: Callable[[], Features]) -> Features:
         if ranks.rank() == 0:
             _write(path, made_of, found)
     elif ranks.several() and ranks.rank() > 0:
-        found = Features(0, torch.empty(0), torch.empty(0))  # scores are computed by the first process alone
+        found = Features(FeatureSums(0, torch.empty(0), torch.empty(0)))  # the first process alone computes scores
     if ranks.several():
         dist.barrier()
     assert found is not None, "it was read or made"
@@ -149,7 +152,8 @@ def _read(path: Path, made_of: dict[str, Any]) -> Features | None:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         if json.loads(about["made_of"]) != made_of or about["checksum"] != state_hash(state):
             return None
-        return Features(int(about["count"]), **state)
+        sums = FeatureSums(int(about["count"]), state.pop("total"), state.pop("outer"))
+        return Features(sums, **state)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return None
 
@@ -158,7 +162,7 @@ def _write(path: Path, made_of: dict[str, Any], found: Features) -> None:
     from safetensors.torch import save
 
     state = {name: value.contiguous() for name, value in found.state().items()}
-    about = {"made_of": json.dumps(made_of), "count": str(found.count), "checksum": state_hash(state)}
+    about = {"made_of": json.dumps(made_of), "count": str(found.sums.count), "checksum": state_hash(state)}
     try:
         with replacing(path) as file:
             file.write(save(state, about))

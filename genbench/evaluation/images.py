@@ -44,8 +44,9 @@ class ImageSet(Protocol):
 
     name: str
     shape: tuple[int, ...]
-    label: Tensor | None
 
+    @property
+    def label(self) -> Tensor | None: ...
     def __len__(self) -> int: ...
     def images(self, rows: Tensor) -> Tensor:
         """uint8 [B, C, H, W], or float32 [B, D]"""

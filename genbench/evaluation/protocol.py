@@ -1,4 +1,4 @@
-"""What a number means: a protocol says everything that a score depends on besides the model."""
+"""Protocols: everything that a score depends on besides the model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from genbench.core import renamed, yaml_file
 from genbench.core.arguments import key_of
 from genbench.core.errors import UserError, did_you_mean
+from genbench.metrics.registry import REGISTERED
+from genbench.metrics.scales import TRANSLATION
 
-# groups of scores that a protocol asks for, and the scores that each gives
+# groups of metrics that a protocol may name, and the scores of each; a user's own metric is a group of its name
 GROUPS = {
     "fid": ("fid",),
     "kid": ("kid",),
@@ -29,26 +31,8 @@ GROUPS = {
         "accuracy",
     ),
     "memorization": ("nearest_train", "nearest_train_ratio", "authenticity"),
-    # what a model makes of images that it is shown, beside the true ones; translations too
-    "reconstruction": (
-        "mse",
-        "psnr",
-        "ssim",
-        "reconstruction_fid",
-        "code_bits",
-        "lpips",
-        "translation_mse",
-        "translation_psnr",
-        "translation_ssim",
-        "translation_fid",
-        "translation_lpips",
-        "translation_a_mse",
-        "translation_a_psnr",
-        "translation_a_ssim",
-        "translation_a_fid",
-        "translation_a_lpips",
-        "cycle_l1",
-    ),
+    # images that a model makes of others, beside the true ones: reconstructions and translations
+    "reconstruction": ("mse", "psnr", "ssim", "lpips", "reconstruction_fid", "code_bits", *TRANSLATION, "cycle_l1"),
     "likelihood": ("nats", "bits_per_dim"),
     "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
 }
@@ -67,7 +51,7 @@ class Protocol:
     extractor          network whose features are compared; `default` is the data set's own
     weights            averaged (ema) or raw weights of the model
     seed               of the samples: sample i has seed 2³² · seed + i
-    metrics            groups of scores, see GROUPS
+    metrics            groups of metrics, see GROUPS, and names of the user's own
     block              images that pass through the networks at once, the last block padded: since a network rounds
                        differently at another batch size, it belongs to the protocol, and how images are read and how
                        many processes share the work change nothing
@@ -137,9 +121,12 @@ class Protocol:
                 f"protocol {self.name}: metrics is {self.metrics!r}; it must be a list of groups of metrics."
             )
         for group in self.metrics:
-            if not isinstance(group, str) or group not in GROUPS:
-                raise UserError(f"protocol {self.name}: there is no group of metrics '{group}'; there are "
-                                f"{', '.join(GROUPS)}.")  # fmt: skip
+            known = (*GROUPS, *REGISTERED)
+            if not isinstance(group, str) or group not in known:
+                raise UserError(
+                    f"protocol {self.name}: there is no group of metrics '{group}'; there are {', '.join(known)}."
+                    f"{did_you_mean(str(group), known)} A metric of your own is added with `--import my.module`."
+                )
 
     def changed(self, **changes: Any) -> Protocol:
         """With other settings and a name that says so: `fid10k-test+generated=500`."""

@@ -5,6 +5,7 @@ Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +15,32 @@ from genbench.core.errors import UserError
 from genbench.metrics.score import Score, require, require_finite
 
 
-def moments(count: int, total: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D] and unbiased covariance [D, D] from the sum [D] and the sum of outer products [D, D], in float64."""
-    require(count, 2, "real and 2 generated", "A Fréchet distance")
-    mu = total / count
-    return mu, (outer - torch.outer(total, mu)) / (count - 1)
+@dataclass
+class FeatureSums:
+    """What mean and covariance of features follow from; sums of several sets of images are added.
+
+    count  of images
+    total  sum of their features, [D] float64
+    outer  sum of the outer products of their features, [D, D] float64
+    """
+
+    count: int
+    total: Tensor
+    outer: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> FeatureSums:
+        """The sums of features [N, D]."""
+        exact = features.double()
+        return cls(len(exact), exact.sum(0), exact.T @ exact)
+
+    def __add__(self, other: FeatureSums) -> FeatureSums:
+        return FeatureSums(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean [D] and unbiased covariance [D, D] in float64."""
+        mu = self.total / self.count
+        return mu, (self.outer - torch.outer(self.total, mu)) / (self.count - 1)
 
 
 def feature_moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,13 +108,6 @@ def _pivoted_cholesky(sigma: Tensor, noise: float) -> Tensor:
 class FrechetDistance(Score, scores=["fid"]):
     """Memory is that of 2 D² numbers, however many images there are."""
 
-    real_count: Tensor
-    real_total: Tensor
-    real_outer: Tensor
-    fake_count: Tensor
-    fake_total: Tensor
-    fake_outer: Tensor
-
     def __init__(self, dims: int = 2048, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name in ("real", "fake"):
@@ -100,22 +115,20 @@ class FrechetDistance(Score, scores=["fid"]):
             self.add_state(f"{name}_total", torch.zeros(dims, dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state(f"{name}_outer", torch.zeros(dims, dims, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, features: Tensor, real: bool) -> None:
-        """features [B, D]"""
-        require_finite(features, "real" if real else "generated")
-        features = features.double()
-        if real:
-            self.real_count += len(features)
-            self.real_total += features.sum(0)
-            self.real_outer += features.T @ features
-        else:
-            self.fake_count += len(features)
-            self.fake_total += features.sum(0)
-            self.fake_outer += features.T @ features
+    def update(self, features: Tensor | FeatureSums, real: bool) -> None:
+        """features [B, D], or their sums"""
+        whose = "real" if real else "fake"
+        if not isinstance(features, FeatureSums):
+            require_finite(features, "real" if real else "generated")
+            features = FeatureSums.of(features)
+        for name, value in vars(self._sums(whose) + features).items():
+            setattr(self, f"{whose}_{name}", torch.as_tensor(value, device=self.device))
 
     def compute(self) -> Tensor:
-        require(int(self.real_count), 2, "real", "A Fréchet distance")
-        require(int(self.fake_count), 2, "generated", "A Fréchet distance")
-        real = moments(int(self.real_count), self.real_total, self.real_outer)
-        fake = moments(int(self.fake_count), self.fake_total, self.fake_outer)
-        return frechet_distance(*real, *fake)
+        real, fake = self._sums("real"), self._sums("fake")
+        require(int(fake.count), 2, "generated", "A Fréchet distance")
+        require(int(real.count), 2, "real", "A Fréchet distance")
+        return frechet_distance(*fake.moments(), *real.moments())
+
+    def _sums(self, whose: str) -> FeatureSums:
+        return FeatureSums(*(getattr(self, f"{whose}_{name}") for name in ("count", "total", "outer")))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from genbench.core.errors import UserError
-from genbench.metrics.score import Score, require
+from genbench.metrics.score import PerImage, require
 
 Nats = TypeVar("Nats", Tensor, float)
 
@@ -29,25 +28,21 @@ def bits_per_dim(nats: Nats, dims: int) -> Nats:
     return -nats / (dims * math.log(2))
 
 
-class BitsPerDim(Score, scores=["bits_per_dim"]):
-    """Mean over images."""
-
-    nats: Tensor
-    count: Tensor
+class Likelihood(PerImage, scores=["nats", "bits_per_dim"]):
+    """Computes a dict of the two, means over images of `dims` numbers."""
 
     def __init__(self, dims: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dims = dims
-        self.add_state("nats", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, nats: Tensor) -> None:
+    def update(self, nats: Tensor) -> None:  # type: ignore[override]
         """nats [B], log p(x) per image"""
-        if bad := int((~nats.isfinite()).sum()):
-            raise UserError(f"Likelihoods must be finite; those of {bad} of {len(nats)} images are NaN or infinite.")
-        self.nats += nats.double().sum()
-        self.count += len(nats)
+        self.keep("values", nats.double())
 
-    def compute(self) -> Tensor:
-        require(int(self.count), 1, "held-out", "A likelihood")
-        return bits_per_dim(self.nats / self.count, self.dims)
+    def compute(self) -> dict[str, float]:  # type: ignore[override]
+        nats = self.kept("values")
+        require(len(nats), 1, "held-out", "A likelihood")
+        if bad := int((~nats.isfinite()).sum()):
+            raise UserError(f"the likelihoods of {bad} of {len(nats)} images are NaN or infinite")
+        mean = nats.mean().item()
+        return {"nats": mean, "bits_per_dim": bits_per_dim(mean, self.dims)}

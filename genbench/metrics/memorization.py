@@ -76,16 +76,14 @@ def _distances(x: Tensor, y: Tensor, match: Tensor, rows: Tensor | None = None) 
 class Memorization(FeatureScore, scores=["nearest_train", "nearest_train_ratio", "authenticity"]):
     """Computes a dict of the three; no ratio where no held-out images were seen."""
 
-    def __init__(self, block: int = 1024, **kwargs: Any) -> None:
+    def __init__(self, block: int = 1024, progress: Progress | None = None, **kwargs: Any) -> None:
         super().__init__("fake", "train", "held_out", **kwargs)
-        self.block = block
+        self.block, self.progress = block, progress
 
     def update(self, features: Tensor, which: Literal["fake", "train", "held_out"]) -> None:
         """features [B, D]"""
         self.keep(which, features)
 
     def compute(self) -> dict[str, float]:
-        held_out = self.kept("held_out")
-        return memorization(
-            self.kept("fake"), self.kept("train"), held_out if len(held_out) else None, block=self.block
-        )
+        fake, train, held_out = (self.kept(name) for name in ("fake", "train", "held_out"))
+        return memorization(fake, train, held_out if len(held_out) else None, self.block, self.progress)

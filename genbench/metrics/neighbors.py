@@ -92,13 +92,13 @@ def _keep_nearest(near: Tensor, distances: Tensor) -> None:
 class NeighborScores(FeatureScore, scores=["precision", "recall", "density", "coverage"]):
     """Computes a dict of the four."""
 
-    def __init__(self, k: int = 5, block: int = 1024, **kwargs: Any) -> None:
+    def __init__(self, k: int = 5, block: int = 1024, progress: Progress | None = None, **kwargs: Any) -> None:
         super().__init__("real", "fake", **kwargs)
-        self.k, self.block = k, block
+        self.k, self.block, self.progress = k, block, progress
 
     def update(self, features: Tensor, real: bool) -> None:
         """features [B, D]"""
         self.keep("real" if real else "fake", features)
 
     def compute(self) -> dict[str, float]:
-        return neighbor_scores(self.kept("real"), self.kept("fake"), self.k, self.block)
+        return neighbor_scores(self.kept("real"), self.kept("fake"), self.k, self.block, self.progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from genbench.core.errors import UserError
-from genbench.metrics.score import Score, require
+from genbench.metrics.score import PerImage
 
 HALF_LEVEL = 1 / 255  # of uint8, for pixels in [-1, 1]
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # of SSIM (Wang et al. 2004, section III)
@@ -84,28 +85,33 @@ def _check(x: Tensor, y: Tensor) -> None:
         raise UserError(f"Images and reconstructions must have one shape; these have {[*x.shape]} and {[*y.shape]}.")
 
 
-class ImageSimilarity(Score, scores=["mse", "psnr", "ssim"]):
-    """Computes a dict of the three, means over images."""
+class MeanSquaredError(PerImage, scores=["mse"]):
+    """Mean squared error, of points [B, D] too."""
 
-    count: Tensor
-    mse_total: Tensor
-    psnr_total: Tensor
-    ssim_total: Tensor
+    of_each = staticmethod(mse)
 
-    def __init__(self, **kwargs: Any) -> None:
+
+class PSNR(PerImage, scores=["psnr"]):
+    of_each = staticmethod(psnr)
+
+
+class SSIM(PerImage, scores=["ssim"]):
+    of_each = staticmethod(ssim)
+
+
+class CycleConsistency(PerImage, scores=["cycle_l1"]):
+    """Mean absolute difference of images that were translated to the other domain and back."""
+
+    def of_each(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().flatten(1).mean(1)
+
+
+class LPIPS(PerImage, scores=["lpips"]):
+    """Learned perceptual distance (Zhang et al. 2018); `network` maps [B, 3, H, W] x 2 to one value per pair."""
+
+    def __init__(self, network: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-        for name in self.scores:
-            self.add_state(f"{name}_total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.network = network
 
-    def update(self, x: Tensor, y: Tensor) -> None:
-        """x, y [B, C, H, W] in [-1, 1]"""
-        error = mse(x, y)
-        self.count += len(x)
-        self.mse_total += error.sum()
-        self.psnr_total += _decibels(error).sum()
-        self.ssim_total += ssim(x, y).sum()
-
-    def compute(self) -> dict[str, float]:
-        require(int(self.count), 1, "reconstructed", "A similarity")
-        return {name: (getattr(self, f"{name}_total") / self.count).item() for name in self.scores}
+    def of_each(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.network(x, y).flatten()

@@ -1,23 +1,24 @@
-"""Every score that a record can hold: which way is better, what range it has, and on which track it ranks.
+"""Every score that a record can hold: its direction, its range and its track.
 
-One name for one thing: a score has this name in code, logs, records and tables. Scores of a feature space that is not
-the FID Inception's carry the extractor's name behind a hyphen (`fid-mnistnet`); `scale` finds them too.
+A score has one name in code, logs, records and tables. A score computed from features carries the extractor's name
+after a hyphen (`fid-mnistnet`), unless the extractor is the FID Inception; `scale` finds it too.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 Track = Literal["generation", "reconstruction", "likelihood", "translation", "segmentation", "classification"]
+TRACKS: tuple[Track, ...] = get_args(Track)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """better  which way is better; none where a score describes and does not judge
-    low, high  the range
-    track      where models are ranked by it
+    """better  whether lower or higher values are better; None: the score only describes a model
+    low, high  its range
+    track      the table in which models are ranked by it
     """
 
     better: Literal["lower", "higher"] | None
@@ -50,16 +51,6 @@ SCALES: dict[str, Scale] = {
     "lpips": Scale("lower", 0, math.inf, "reconstruction"),
     "reconstruction_fid": Scale("lower", 0, math.inf, "reconstruction"),
     "code_bits": Scale(None, 0, math.inf, "reconstruction"),  # bits per image of the code
-    "translation_psnr": Scale("higher", 0, math.inf, "translation"),
-    "translation_mse": Scale("lower", 0, 4, "translation"),
-    "translation_ssim": Scale("higher", -1, 1, "translation"),
-    "translation_lpips": Scale("lower", 0, math.inf, "translation"),
-    "translation_fid": Scale("lower", 0, math.inf, "translation"),
-    "translation_a_psnr": Scale("higher", 0, math.inf, "translation"),
-    "translation_a_mse": Scale("lower", 0, 4, "translation"),
-    "translation_a_ssim": Scale("higher", -1, 1, "translation"),
-    "translation_a_lpips": Scale("lower", 0, math.inf, "translation"),
-    "translation_a_fid": Scale("lower", 0, math.inf, "translation"),
     "cycle_l1": Scale("lower", 0, 2, "translation"),  # of pixels in [-1, 1]
     "nats": Scale("higher", -math.inf, math.inf, "likelihood"),  # log p(x) per image
     "bits_per_dim": Scale("lower", -math.inf, math.inf, "likelihood"),
@@ -68,10 +59,18 @@ SCALES: dict[str, Scale] = {
     "pixel_accuracy": Scale("higher", 0, 1, "segmentation"),
     "accuracy": Scale("higher", 0, 1, "classification"),
 }
+# translations to domain B and to domain A are scored like reconstructions
+_TRANSLATED = {
+    prefix + name.removeprefix("reconstruction_"): replace(SCALES[name], track="translation")
+    for prefix in ("translation_", "translation_a_")
+    for name in ("mse", "psnr", "ssim", "lpips", "reconstruction_fid")
+}
+TRANSLATION = tuple(_TRANSLATED)
+SCALES |= _TRANSLATED
 
 
 def scale(name: str) -> Scale:
-    """The scale of a score by its full name: that of `fid` for `fid-mnistnet`.
+    """The scale of a score by its full name: `fid-mnistnet` has the scale of `fid`.
 
     Example:
         >>> scale("fid-mnistnet").better

@@ -1,4 +1,4 @@
-"""What every score shares: direction and range from `SCALES`, kept features, checks before a number is given."""
+"""Base classes of the metrics: direction and range from `SCALES`, kept features, checks of the inputs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _shared(values: list) -> Any:
 class Score(Metric):
     """A torchmetrics metric that only accumulates; a pure function of the same module computes.
 
-    scores  names in `SCALES` of what `compute` returns, in its order. Direction and bounds are theirs, and None where
-            they differ or where there is none. (The inception score and KID come with their standard deviation.)
+    scores  names in `SCALES` of what `compute` returns, in its order. Direction and bounds of the metric are those of
+            its scores, or None if these differ. (The inception score and KID return a standard deviation too.)
     """
 
     scores: ClassVar[tuple[str, ...]] = ()
@@ -44,7 +44,10 @@ class Score(Metric):
 
 
 class FeatureScore(Score):
-    """A score that needs all features at once. Under several processes each must have seen one batch of every set."""
+    """A score that needs all features, or all values, at once.
+
+    Under several processes each must have seen one batch of every set.
+    """
 
     def __init__(self, *sets: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -60,6 +63,26 @@ class FeatureScore(Score):
         if isinstance(state, Tensor):  # gathered from all processes
             return state
         return torch.cat(state) if state else torch.zeros(0, 0, device=self.device)
+
+
+class PerImage(FeatureScore):
+    """The mean over images of a function that gives one value per image."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("values", **kwargs)
+
+    def of_each(self, x: Tensor, y: Tensor) -> Tensor:
+        """Images [B, C, H, W] and the true ones -> [B]"""
+        raise NotImplementedError
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """x, y [B, C, H, W] in [-1, 1]"""
+        self.keep("values", self.of_each(x, y).double())
+
+    def compute(self) -> float:
+        values = self.kept("values")
+        require(len(values), 1, "reconstructed", "A similarity")
+        return values.mean().item()
 
 
 def require(count: int, least: int, whose: str, score: str) -> None:

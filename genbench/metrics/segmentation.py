@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from genbench.core.errors import UserError
-from genbench.metrics.score import Score
+from genbench.metrics.score import FeatureScore
 
 
 def confusion(logits: Tensor, mask: Tensor) -> Tensor:
@@ -76,19 +75,17 @@ def _require_pixels(confusion: Tensor) -> None:
         raise UserError("A score of segmentation needs at least one image with its mask; none was given.")
 
 
-class Segmentation(Score, scores=["mean_iou", "dice", "pixel_accuracy"]):
+class Segmentation(FeatureScore, scores=["mean_iou", "dice", "pixel_accuracy"]):
     """Computes a dict of the three."""
 
-    confusion: Tensor
-
-    def __init__(self, classes: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.long), dist_reduce_fx="sum")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("confusion", **kwargs)
 
     def update(self, logits: Tensor, mask: Tensor) -> None:
         """logits [B, K, H, W], mask [B, H, W]"""
-        self.confusion += confusion(logits, mask)
+        self.keep("confusion", confusion(logits, mask)[None])
 
     def compute(self) -> dict[str, float]:
-        table = self.confusion
+        table = self.kept("confusion").sum(0)  # [K, K]
+        _require_pixels(table)
         return {"mean_iou": mean_iou(table), "dice": dice(table), "pixel_accuracy": pixel_accuracy(table)}

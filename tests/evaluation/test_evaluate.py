@@ -17,7 +17,7 @@ from genbench.callbacks import EMA, Checkpoint
 from genbench.core.batch import DataSpec, from_uint8
 from genbench.core.errors import UserError
 from genbench.data import Digits, Shapes
-from genbench.evaluation import extractors, measurement
+from genbench.evaluation import extractors, paired
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.images import SplitImages, TensorImages
 from genbench.leaderboard.record import Record
@@ -563,7 +563,7 @@ def test_lpips_is_the_mean_over_images_where_its_weights_are_at_hand(judge, monk
     def distance(made, true):  # in place of torchmetrics' network: 1 where an image meets its own reconstruction
         return 1 + (made - true).abs().flatten(1).mean(1)
 
-    monkeypatch.setattr(measurement, "lpips_at_hand", lambda device: distance)
+    monkeypatch.setattr(paired, "lpips_network", lambda device: distance)
     found = values(evaluate(Coder(Digits().spec), Digits(), SMALL, extractor=judge))
     assert found["lpips"] == pytest.approx(1, abs=0.01)
 
@@ -609,6 +609,6 @@ def test_features_that_are_not_finite_are_refused():
 
 def test_a_model_that_can_do_nothing_asked_for_says_so(judge):
     with pytest.raises(
-        UserError, match="Uniform can do nothing that the protocol small.metrics=fid scores: it asks for fid"
+        UserError, match="Uniform can do nothing that the protocol small.metrics=fid scores on this data; its metrics are fid"
     ):
         evaluate(Uniform(Digits().spec), Digits(), SMALL.changed(metrics=("fid",)), extractor=judge)

@@ -11,7 +11,8 @@ from genbench.core.errors import UserError
 from genbench.data import Digits, ImageFolder, Ring, Shapes, UnpairedFolder
 from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.expected import Held, expected
+from genbench.evaluation.evaluator import Held
+from genbench.evaluation.evaluators import expected
 from genbench.evaluation.protocol import GROUPS, Protocol
 from genbench.models import (
     DCGAN,

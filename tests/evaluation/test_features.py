@@ -11,7 +11,7 @@ from genbench.data import Digits
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.features import Extraction, Features, blocks, cached, extract
 from genbench.evaluation.images import TensorImages
-from genbench.metrics.frechet import feature_moments
+from genbench.metrics.frechet import FeatureSums, feature_moments
 from tests.helpers.abilities import SMALL, assert_same, untimed
 
 PROTOCOL = SMALL.changed(metrics=("fid", "kid", "neighbors", "memorization"))
@@ -45,10 +45,11 @@ def test_moments_and_rows_are_those_of_the_images_without_the_padding(judge, kee
     )  # fmt: skip
     features, logits = judge(images.all)
     mu, sigma = feature_moments(features)
-    assert found.count == 40
-    torch.testing.assert_close(found.mu, mu, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found.sigma, sigma, rtol=1e-5, atol=1e-6)
-    assert found.mu.dtype == found.sigma.dtype == torch.float64
+    assert found.sums.count == 40
+    its_mu, its_sigma = found.sums.moments()
+    torch.testing.assert_close(its_mu, mu, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(its_sigma, sigma, rtol=1e-5, atol=1e-6)
+    assert its_mu.dtype == its_sigma.dtype == torch.float64
     if keep:
         torch.testing.assert_close(found.features, features, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found.logits, logits, rtol=1e-5, atol=1e-5)
@@ -60,8 +61,9 @@ def test_without_single_features_memory_does_not_grow_with_the_number_of_images(
     extraction = Extraction(judge, keep=False)
     for number in range(3):
         extraction.add(number, noise(8).all, 8)
-    held = sum(t.numel() for t in extraction._sums)
-    assert held == 1 + 128 + 128**2 and not extraction._features and not extraction._logits
+    assert extraction._sums.count == 24
+    assert extraction._sums.total.shape == (128,) and extraction._sums.outer.shape == (128, 128)
+    assert not extraction._features and not extraction._logits
 
 
 def test_a_second_evaluation_extracts_nothing_but_the_samples(judge, calls, empty_cache):
@@ -150,12 +152,12 @@ def test_whatever_features_depend_on_makes_another_file(judge, empty_cache):
 
 
 def test_what_is_read_is_what_was_made(empty_cache):
-    made = Features(3, torch.rand(2).double(), torch.rand(2, 2).double(), torch.rand(3, 2), torch.rand(3, 4))
+    made = Features(FeatureSums.of(torch.rand(3, 2)), torch.rand(3, 2), torch.rand(3, 4))
     for _ in range(2):
         found = cached({"a": 1}, lambda: made)
-        assert found.count == 3
+        assert found.sums.count == 3
         assert all(torch.equal(v, made.state()[k]) for k, v in found.state().items())
         made_again = cached({"a": 1}, lambda: pytest.fail("made again"))
         assert torch.equal(made_again.features, made.features)
-    bare = cached({"a": 2}, lambda: Features(3, made.mu, made.sigma))
+    bare = cached({"a": 2}, lambda: Features(made.sums))
     assert bare.features is None and cached({"a": 2}, lambda: pytest.fail("made again")).logits is None

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 
 from genbench.core.errors import UserError
-from genbench.metrics.likelihood import BitsPerDim, bits_per_dim
+from genbench.metrics.likelihood import Likelihood, bits_per_dim
 
 
 def test_a_uniform_guess_of_256_levels_takes_8_bits_and_a_coin_1():
@@ -29,14 +29,16 @@ def test_a_density_of_pixels_in_minus_one_to_one_becomes_that_of_levels():
 
 
 def test_the_metric_is_the_mean_over_images():
-    metric = BitsPerDim(4)
+    metric = Likelihood(4)
     metric.update(torch.tensor([-1.0, -2.0]))
     metric.update(torch.tensor([-6.0]))
-    assert metric.compute().item() == pytest.approx(3 / (4 * math.log(2)))
+    assert metric.compute() == pytest.approx({"nats": -3, "bits_per_dim": 3 / (4 * math.log(2))})
 
 
 def test_no_images_or_broken_likelihoods_are_told():
     with pytest.raises(UserError, match="at least 1 held-out"):
-        BitsPerDim(4).compute()
-    with pytest.raises(UserError, match="finite"):
-        BitsPerDim(4).update(torch.tensor([-torch.inf]))
+        Likelihood(4).compute()
+    metric = Likelihood(4)
+    metric.update(torch.tensor([-torch.inf, 0.0, -torch.nan]))
+    with pytest.raises(UserError, match="the likelihoods of 2 of 3 images are NaN or infinite"):
+        metric.compute()

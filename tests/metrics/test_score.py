@@ -18,11 +18,11 @@ from genbench.metrics.classes import (
 from genbench.metrics.frechet import FrechetDistance, feature_moments, frechet_distance
 from genbench.metrics.inception_score import InceptionScore, inception_score
 from genbench.metrics.kernel import KernelDistance, kernel_distance
-from genbench.metrics.likelihood import BitsPerDim, bits_per_dim
+from genbench.metrics.likelihood import Likelihood, bits_per_dim
 from genbench.metrics.memorization import Memorization, memorization
 from genbench.metrics.mixture import MixtureStatistics, mixture_statistics
 from genbench.metrics.neighbors import NeighborScores, neighbor_scores
-from genbench.metrics.reconstruction import ImageSimilarity, mse, psnr, ssim
+from genbench.metrics.reconstruction import LPIPS, PSNR, SSIM, CycleConsistency, MeanSquaredError, mse, psnr, ssim
 from genbench.metrics.scales import SCALES
 from genbench.metrics.score import Score
 from genbench.metrics.segmentation import Segmentation, confusion, dice, mean_iou, pixel_accuracy
@@ -69,15 +69,24 @@ def case(name: str) -> Case:
         case "class fid":
             sets = [((fake, fake_labels), {"real": False}), ((real, real_labels), {"real": True})]
             return Case(ClassFrechetDistance, sets, class_frechet_distance(fake, fake_labels, real, real_labels))
-        case "similarity":
-            value = {f.__name__: f(x, y).mean().item() for f in (mse, psnr, ssim)}
-            return Case(ImageSimilarity, [((x, y), {})], value)
+        case "mse":
+            return Case(MeanSquaredError, [((x, y), {})], mse(x, y).mean())
+        case "psnr":
+            return Case(PSNR, [((x, y), {})], psnr(x, y).mean())
+        case "ssim":
+            return Case(SSIM, [((x, y), {})], ssim(x, y).mean())
+        case "cycle":
+            return Case(CycleConsistency, [((x, y), {})], (x - y).abs().mean())
+        case "lpips":
+            return Case(LPIPS, [((x, y), {})], mse(x, y).mean() / 2, {"network": lambda a, b: mse(a, b)[:, None] / 2})
         case "likelihood":
-            return Case(BitsPerDim, [((logits[:, 0],), {})], bits_per_dim(logits[:, 0], 5).mean(), {"dims": 5})
+            nats = logits[:, 0]
+            value = {"nats": nats.mean().item(), "bits_per_dim": bits_per_dim(nats, 5).mean().item()}
+            return Case(Likelihood, [((nats,), {})], value, {"dims": 5})
         case "segmentation":
             found = confusion(maps, masks)
             value = {"mean_iou": mean_iou(found), "dice": dice(found), "pixel_accuracy": pixel_accuracy(found)}
-            return Case(Segmentation, [((maps, masks), {})], value, {"classes": K})
+            return Case(Segmentation, [((maps, masks), {})], value)
 
 
 NAMES = [
@@ -90,7 +99,11 @@ NAMES = [
     "mixture statistics",
     "class accuracy",
     "class fid",
-    "similarity",
+    "mse",
+    "psnr",
+    "ssim",
+    "cycle",
+    "lpips",
     "likelihood",
     "segmentation",
 ]
@@ -177,6 +190,6 @@ def test_direction_and_bounds_are_those_of_the_name():
 
 
 def test_scores_of_several_directions_have_none():
-    assert ImageSimilarity.higher_is_better is None
+    assert Likelihood.higher_is_better is None
     assert NeighborScores.higher_is_better is True and Segmentation.higher_is_better is True
     assert (Segmentation.plot_lower_bound, Segmentation.plot_upper_bound) == (0, 1)

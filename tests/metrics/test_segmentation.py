@@ -46,4 +46,4 @@ def test_masks_of_other_classes_and_no_masks_are_told():
     with pytest.raises(UserError, match="for 4 classes holds 0 to 3; this one holds"):
         confusion(logits, mask + 252)
     with pytest.raises(UserError, match="at least one image"):
-        Segmentation(4).compute()
+        Segmentation().compute()

@@ -1,0 +1,43 @@
+"""Modules of the user's, imported by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from genbench.core.errors import UserError
+
+
+def import_module(name: str, flag: str) -> ModuleType:
+    """The module of that name, which may lie in the current folder.
+
+    Args:
+        name: As in `import name`
+        flag: The flag that named it, for messages
+
+    Raises:
+        UserError: there is no such module, or its own code failed: then the message ends in the module's traceback.
+    """
+    if not name or not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"{flag} {name!r} is not the name of a module. Give one such as `my.module`.")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as for `python script.py`: modules of the current folder
+    try:
+        return importlib.import_module(name)
+    except UserError as error:
+        raise UserError(f"{flag} {name}: {error}") from error
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and (name == missing or name.startswith(f"{missing}.")):
+            raise UserError(f"{flag} {name}: {error}. Give a module that Python finds from {Path.cwd()}.") from error
+        # the frames of the module itself, without those of importlib above them
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames[1:] if "importlib" not in frame.filename]
+        lines = ["Traceback (most recent call last):\n", *traceback.format_list(own)]
+        lines += traceback.format_exception_only(error)
+        raise UserError(
+            f"{flag} {name}: the module failed while it was imported.\n{''.join(lines).rstrip()}"
+        ) from error

@@ -1,0 +1,349 @@
+"""Scores of samples: distances between two sets of images in the space of an extractor's features."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genbench.core import ranks
+from genbench.core.batch import to_stored
+from genbench.core.capabilities import Samples, options
+from genbench.core.errors import UserError
+from genbench.core.module import GenerativeModule
+from genbench.data.module import DataModule
+from genbench.evaluation.comparison import Comparison, refuse_nan
+from genbench.evaluation.evaluator import Evaluator, Expected, Plan
+from genbench.evaluation.features import Features
+from genbench.evaluation.galleries import COLUMNS, nearest
+from genbench.evaluation.images import ImageSet, SplitImages, bring, choice, pixel_hash
+from genbench.evaluation.protocol import GROUPS
+from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
+from genbench.evaluation.statistics import Statistics
+from genbench.metrics.classes import ClassAccuracy, ClassFrechetDistance, ClassStatistics, caption_classes
+from genbench.metrics.frechet import FrechetDistance, frechet_distance
+from genbench.metrics.inception_score import InceptionScore
+from genbench.metrics.kernel import KernelDistance
+from genbench.metrics.memorization import Memorization
+from genbench.metrics.mixture import MixtureStatistics
+from genbench.metrics.neighbors import NeighborScores
+from genbench.metrics.registry import update_parameters
+from genbench.metrics.score import Score
+
+
+class Generation(Evaluator):
+    """Samples of a model, images in a model's place, or real images as the baseline, against the reference."""
+
+    capability = Samples
+    track = "generation"
+    groups = frozenset({"fid", "kid", "is", "neighbors", "classes", "memorization"})
+
+    def expected(self, plan: Plan) -> Expected:
+        model, protocol, extractor, label = plan.model, plan.protocol, plan.extractor, plan.held.label
+        groups, target = set(protocol.metrics), model.spec.target
+        if model.conditional and target == "label" and label is None:
+            raise UserError(
+                f"{type(model).__name__} is conditional on a label, and the images of the split {protocol.split} have "
+                "none to ask for."
+            )
+        both = min(plan.real, protocol.generated)
+        found: Expected = {}
+        if "fid" in groups:
+            found["fid"] = plan.few(both, 2)
+        if "kid" in groups:
+            found["kid"] = plan.few(both, protocol.kid_subset_size)
+        if "is" in groups and _classifies(plan):
+            found["is"] = plan.few(protocol.generated, protocol.is_splits)
+        if "neighbors" in groups:
+            few = plan.few(min(both, protocol.neighbors_images), protocol.neighbors_k + 1)
+            found |= dict.fromkeys(GROUPS["neighbors"], few)
+        if "memorization" in groups:
+            found |= dict.fromkeys(GROUPS["memorization"])
+            if protocol.split == "train":
+                del found["nearest_train_ratio"]
+        if "classes" in groups:
+            if extractor.classes:
+                found |= dict.fromkeys((MixtureStatistics if extractor.mixture else ClassStatistics).scores)
+            if model.conditional and target == "label":
+                if class_columns(extractor.classes, plan.data.classes) is not None:
+                    found["class_accuracy"] = None
+                assert label is not None, "it was asked for above"
+                counts = label[label >= 0].bincount()
+                found["class_fid"] = plan.few(int(counts[counts > 0].min()), 2, "of each class")
+            if model.conditional and target == "caption":
+                found["caption_accuracy"] = None
+        return {extractor.score(name): why for name, why in found.items()} | plan.own(self.track)
+
+    def evaluate(self, comparison: Comparison) -> Scores:
+        c, model, protocol = comparison, comparison.model, comparison.protocol
+        condition = _conditions(c)
+        own_options = {k: v for k, v in c.sampling.items() if k in options(model.sample)}
+        spent = [0.0]
+
+        def draw(rows: Tensor) -> Tensor:
+            seeds = (rows + protocol.seed * 2**32).to(c.device)
+            asked = None if condition is None else condition[rows].to(c.device)
+            before = _now(c.device)
+            found = model.sample(seeds, condition=asked, **own_options)
+            spent[0] += _now(c.device) - before
+            return to_stored(_checked(found, model))
+
+        def images(rows: Tensor) -> Tensor:
+            found = torch.cat([draw(part) for part in rows.split(c.batch_size)])
+            found = bring(found, c.reference.shape)
+            c.gallery.keep("samples", rows, found, torch.arange(c.gallery.shown(c.reference.shape)))
+            return found
+
+        asked = {} if condition is None else {"label" if condition.ndim == 1 else "caption": condition}
+        own = _OwnOnImages(c, asked.get("label"))
+        fake = c.extract(images, protocol.generated, "Sampling", own.generated)
+        seconds = max(ranks.gather(spent))
+        padded = -(-protocol.generated // protocol.block) * protocol.block
+        scores = compare(c, fake, own, **asked)
+        scores.cost["sampling_images_per_second"] = padded / seconds if seconds else None
+        return scores
+
+    def evaluate_images(self, comparison: Comparison) -> Scores:
+        """Images in a model's place."""
+        c, images = comparison, comparison.subject
+        assert images is not None and not isinstance(images, GenerativeModule)
+        _look_at(c, images)
+        own = _OwnOnImages(c, None)
+        scores = compare(c, c.extract(c.images_of(images), len(images), "Features of the images", own.generated), own)
+        scores.subject = {"images": len(images), "shape": list(images.shape), "hash": pixel_hash(images)}
+        return scores
+
+    def evaluate_baseline(self, comparison: Comparison) -> Scores:
+        """Real images that are not the reference, in a model's place."""
+        c, protocol = comparison, comparison.protocol
+        if not isinstance(c.data, DataModule):
+            raise UserError("A baseline needs a data set with a second split: give `--data`, not `--reference`.")
+        others = SplitImages(c.data, "test" if protocol.split == "train" else "train", protocol.generated)
+        _look_at(c, others)
+        own = _OwnOnImages(c, others.label)
+        features = c.cached_features(others, pixel_hash(others), f"Features of {others.name}")
+        own.update(others, real=False)
+        scores = compare(c, features, own, others.label)
+        if len(others) < protocol.generated:  # a baseline of fewer images is higher: the board says so
+            scores.subject = {"name": f"{len(others):,} real images"}
+        return scores
+
+
+def compare(
+    comparison: Comparison,
+    fake: Features,
+    own: _OwnOnImages,
+    label: Tensor | None = None,
+    caption: Tensor | None = None,
+) -> Scores:
+    """All scores of features against those of the reference; the generated images were to be of `label` [N] or of
+    `caption` [N, L]."""
+    c = comparison
+    scores = Scores(c.protocol, c.extractor)
+    c.gallery.gather("samples")
+    if isinstance(c.reference, Statistics):
+        _compare_with_statistics(scores, fake, c.reference)
+        return scores
+    if len(c.reference.shape) == 1:  # points of the reference are shown behind the samples
+        c.gallery.real = c.images.images(choice(len(c.images), c.gallery.shown(c.reference.shape)))
+    real = c.reference_features()
+    if ranks.rank() == 0:
+        _add_distances(c, scores, real, fake)
+        _add_classes(c, scores, real, fake, label, caption)
+    if c.train is not None and c.subject is not None:
+        _add_memorization(c, scores, real, fake)
+    own.add(scores, real, fake, label)
+    return scores
+
+
+def _add_distances(c: Comparison, scores: Scores, real: Features, fake: Features) -> None:
+    """Distances and overlaps of the two sets, whatever they show."""
+    protocol, n, most = c.protocol, fake.sums.count, c.protocol.neighbors_images
+    sums = [{"features": x.sums, "real": x is real} for x in (fake, real)]
+    scores.add("fid", n, FrechetDistance(len(fake.sums.total)), *sums, featured=True)
+    if fake.features is None or real.features is None:
+        return
+    each: list[dict[str, Any]] = [{"features": x.features, "real": x is real} for x in (fake, real)]
+    kernel = KernelDistance(protocol.kid_subsets, protocol.kid_subset_size, protocol.score_seed)
+    scores.add("kid", n, kernel, *each, featured=True)
+    if fake.logits is not None:
+        inception = InceptionScore(protocol.is_splits, protocol.score_seed)
+        scores.add("is", n, inception, {"logits": fake.logits}, featured=True)
+    neighbors = NeighborScores(protocol.neighbors_k, progress=lambda items: c.progress(items, "Neighbors"))
+    chosen = [{**side, "features": side["features"][choice(len(side["features"]), most)]} for side in each]
+    scores.add("neighbors", min(n, most), neighbors, *chosen, featured=True)
+
+
+def _add_classes(
+    c: Comparison, scores: Scores, real: Features, fake: Features, label: Tensor | None, caption: Tensor | None
+) -> None:
+    """Which classes there are, whether they are those that the model was given, and how good each is."""
+    if "classes" not in c.protocol.metrics:
+        return
+    n, classes, theirs = fake.sums.count, c.extractor.classes, getattr(c.data, "classes", ())
+
+    def add(metric: Score, *updates: dict[str, Any], **more: Any) -> None:
+        scores.add("classes", n, metric, *updates, featured=True, **more)
+
+    if c.extractor.mixture:
+        add(MixtureStatistics(*c.extractor.mixture), {"points": fake.features})
+    elif classes:
+        add(ClassStatistics(len(classes)), {"logits": fake.logits})
+    if label is not None and c.label is not None:
+        columns = class_columns(classes, theirs)
+        if columns is not None and fake.logits is not None:
+            add(ClassAccuracy(), {"logits": class_logits(fake.logits, columns), "labels": label})
+        of_fake = {"features": fake.features, "labels": label, "real": False}
+        add(ClassFrechetDistance(), of_fake, {"features": real.features, "labels": c.label, "real": True})
+    if caption is not None:
+        name = ("caption_accuracy",)
+        try:
+            named = caption_classes(caption, c.model.spec.vocabulary, classes)
+        except UserError as error:
+            scores.put(*name, None, n, featured=True, note=str(error))
+        else:
+            add(ClassAccuracy(), {"logits": fake.logits, "labels": named}, names=name)
+
+
+def _compare_with_statistics(scores: Scores, fake: Features, reference: Statistics) -> None:
+    n = fake.sums.count
+    if n < 2:
+        scores.put("fid", None, n, featured=True, note=f"needs at least 2 generated images, got {n}")
+        return
+    value = frechet_distance(*fake.sums.moments(), reference.mu, reference.sigma)
+    note = f"against the mu and sigma of {Path(reference.name).name} alone"
+    scores.put("fid", value.item(), n, featured=True, note=note)
+
+
+def _add_memorization(c: Comparison, scores: Scores, real: Features, fake: Features) -> None:
+    assert c.train is not None and c.train_hash is not None
+    seen = c.cached_features(c.train, c.train_hash, f"Features of {c.train.name}")
+    metric = Memorization(progress=lambda items: c.progress(items, "Nearest training images"))
+    sets = {"fake": fake, "train": seen} | ({} if c.protocol.split == "train" else {"held_out": real})
+    updates = [{"features": x.features, "which": which} for which, x in sets.items()]
+    scores.add("memorization", fake.sums.count, metric, *updates, featured=True)
+    images = len(c.reference.shape) == 3  # a point beside its neighbors shows nothing
+    if c.gallery.searched and images and ranks.rank() == 0:
+        rows = torch.tensor(c.gallery.rows("samples")[: c.gallery.searched])
+        samples = c.gallery.found["samples"][: len(rows)]
+        assert fake.features is not None and seen.features is not None, "memorization keeps them"
+        found = nearest(fake.features[rows], seen.features, COLUMNS["neighbors"] - 1)
+        beside = c.images_of(c.train)(found.flatten()).unflatten(0, found.shape)
+        c.gallery.keep("neighbors", rows, torch.cat([samples[:, None], beside], 1), rows)
+
+
+class _OwnOnImages:
+    """The user's metrics of samples, of which some see the images themselves, block by block."""
+
+    def __init__(self, comparison: Comparison, label: Tensor | None) -> None:
+        self.c, self.label = comparison, label
+        self.metrics = own_metrics(comparison.protocol, "generation")
+        self.takes = {name: set(update_parameters(metric)) for name, metric in self.metrics.items()}
+        self.blocks = BlockUpdates({n: m for n, m in self.metrics.items() if {"images", "imgs"} & self.takes[n]})
+
+    def generated(self, rows: Tensor, images: Tensor) -> None:
+        """One block of samples."""
+        self._update(rows, images, self.label, real=False)
+
+    def update(self, images: ImageSet, *, real: bool) -> None:
+        """All images of a set."""
+        if not self.blocks.metrics:
+            return
+        for _, rows, count in self.c.blocks(f"{images.name} for your metrics", len(images)):
+            self._update(
+                rows[:count], self.c.images_of(images)(rows[:count]), self.c.label if real else self.label, real
+            )
+
+    def _update(self, rows: Tensor, images: Tensor, labels: Tensor | None, real: bool) -> None:
+        for name in self.blocks.metrics:
+            if real and "real" not in self.takes[name]:
+                continue
+            given = {"images": images, "imgs": images, "real": real}
+            given |= {} if labels is None else {"labels": labels[rows]}
+            number = int(rows[0]) // self.c.protocol.block
+            self.blocks.update_one(number, name, **{k: v for k, v in given.items() if k in self.takes[name]})
+
+    def add(self, scores: Scores, real: Features, fake: Features, label: Tensor | None) -> None:
+        """Enter all of them."""
+        self.update(self.c.images, real=True)
+        self.blocks.finish(scores, fake.sums.count)
+        for name in self.metrics.keys() - self.blocks.metrics.keys():
+            takes, updates, failed = self.takes[name], [], None
+            for side, labels in ((fake, label), (real, self.c.label))[: 2 if "real" in takes else 1]:
+                given = {"features": side.features, "logits": side.logits, "labels": labels, "real": side is real}
+                updates.append({k: v for k, v in given.items() if k in takes and v is not None})
+                if missing := takes - updates[-1].keys():
+                    failed = f"needs {' and '.join(sorted(missing))}, and there are none here"
+            scores.add_own(name, self.metrics[name](), fake.sums.count, *updates, failed=failed)
+
+
+def _classifies(plan: Plan) -> bool:
+    """Whether the extractor gives logits, which one call shows."""
+    kind = torch.float32 if plan.points else torch.uint8
+    return plan.extractor(torch.zeros(1, *plan.reference.shape, dtype=kind))[1] is not None
+
+
+def _look_at(c: Comparison, images: ImageSet) -> None:
+    if c.gallery.samples:
+        rows = choice(len(images), c.gallery.shown(c.reference.shape))
+        c.gallery.keep("samples", rows, c.images_of(images)(rows), rows)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _conditions(c: Comparison) -> Tensor | None:
+    """The labels or captions that a conditional model is given: those of the reference, in turn."""
+    model = c.model
+    if not model.conditional:
+        return None
+    target = model.spec.target
+    found = c.target(target)
+    if found is None:
+        raise UserError(
+            f"{type(model).__name__} is conditional on a {target}, and {c.reference.name} has none to ask for. "
+            "Evaluate it on the data that it was trained on."
+        )
+    own, theirs = model.spec.classes, getattr(c.data, "classes", ())
+    if target == "label" and theirs and len(own) != len(theirs):
+        raise UserError(
+            f"{type(model).__name__} draws {len(own)} classes ({', '.join(own[:3])}, ...), and {c.reference.name} has "
+            f"{len(theirs)}. Evaluate it on the data that it was trained on."
+        )
+    count = c.protocol.generated
+    found = found[choice(len(found), count)]  # not the first: data is often sorted by class
+    return found[torch.arange(count) % len(found)]
+
+
+def _checked(images: Tensor, model: GenerativeModule) -> Tensor:
+    """Samples as the contract has them.
+
+    Raises:
+        UserError: NaN, or values of images well outside [-1, 1].
+    """
+    refuse_nan(images, "sample", model)
+    if images.ndim == 2:  # points may lie anywhere
+        return images
+    low, high = (float(v) for v in torch.aminmax(images.float()))
+    if low < -1.01 or high > 1.01:
+        raise UserError(
+            f"`sample` of {type(model).__name__} gave values from {low:.3g} to {high:.3g}; images lie in [-1, 1]."
+        )
+    return images
+
+
+def class_logits(logits: Tensor, columns: list[list[int]]) -> Tensor:
+    """[N, K] of an extractor's classes -> [N, len(columns)]: each column's classes count as one."""
+    return torch.stack([logits[:, own].logsumexp(1) for own in columns], 1)
+
+
+def class_columns(classes: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] | None:
+    """For each wanted class those of the extractor's that are it, "circle red" a "circle"; None if one is missing."""
+    columns = [[k for k, known in enumerate(classes) if name in (known, known.split()[0])] for name in wanted]
+    return columns if columns and all(columns) else None

@@ -1,0 +1,66 @@
+"""log p(x) of the reference images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from genbench.core.batch import from_stored
+from genbench.core.capabilities import HasLikelihood, options
+from genbench.core.errors import dimensions
+from genbench.data.module import DataModule
+from genbench.evaluation.comparison import Comparison
+from genbench.evaluation.evaluator import Evaluator, Expected, Plan
+from genbench.evaluation.images import SplitImages
+from genbench.evaluation.protocol import GROUPS
+from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
+from genbench.metrics.likelihood import Likelihood
+
+
+class LogLikelihood(Evaluator):
+    """Of a model that was trained on pixels of another size: the likelihood of those, under names that say so."""
+
+    capability = HasLikelihood
+    track = "likelihood"
+    groups = frozenset({"likelihood"})
+
+    def expected(self, plan: Plan) -> Expected:
+        model, reference = plan.model, plan.reference
+        kind = "density" if plan.points else "binary" if reference.binary else plan.protocol.pixels
+        why = None if model.pixels == kind else f"it is of {model.pixels} pixels, and those here are {kind}"
+        same = tuple(model.spec.shape) == tuple(reference.shape)
+        suffix = "" if same else f"-{dimensions(model.spec.shape).replace('×', 'x')}"
+        names = GROUPS["likelihood"] if "likelihood" in plan.protocol.metrics else ()
+        return dict.fromkeys((*(name + suffix for name in names), *plan.own(self.track)), why)
+
+    def evaluate(self, comparison: Comparison) -> Scores:
+        c, model, images = comparison, comparison.model, comparison.images
+        scores, own = Scores(c.protocol, c.extractor), own_metrics(c.protocol, self.track)
+        own_options = {k: c.sampling.get(k, v) for k, v in options(model.log_likelihood).items()}
+        bound = ", ".join([model.likelihood, *(f"{v} {k.replace('_', ' ')}" for k, v in own_options.items())])
+        points = len(images.shape) == 1  # which have a density, whatever the pixels of a protocol are
+        kind, shape = "density" if points else c.pixels, tuple(model.spec.shape)
+        size = dimensions(shape)
+        if shape != images.shape and isinstance(c.given, DataModule) and c.given.spec.shape == shape:
+            images = SplitImages(c.given, c.protocol.split, c.protocol.real)
+        if model.pixels != kind or shape != images.shape:
+            here = f"{kind} pixels, {dimensions(images.shape)}"
+            note = f"the model's likelihood is of {model.pixels} pixels, {size}, and here of {here}"
+            if model.pixels == "binary" != kind:
+                note += "; binary ones are made by `--data.binarize static`"
+            elif shape != images.shape and not points:
+                note += f"; `--data.size {shape[-1]}` gives images of its size"
+            for name in (*(GROUPS["likelihood"] if "likelihood" in c.protocol.metrics else ()), *own):
+                scores.put(name, None, len(images), note=note, bound=bound)
+            return scores
+        more: dict[str, Any] = {"bound": bound}
+        if images is not c.images:
+            more["suffix"] = f"-{size.replace('×', 'x')}"
+        metric = Likelihood(math.prod(shape))
+        updates = BlockUpdates(own, likelihood=metric)
+        for number, rows, real in c.blocks("Likelihood", len(images)):
+            x = from_stored(images.images(rows)).to(c.device, model.dtype)
+            updates.update(number, model.log_likelihood(x, **own_options).double()[:real])
+        updates.finish(scores, len(images))
+        scores.add("likelihood", len(images), metric, **more)
+        return scores
