@@ -21,4 +21,4 @@ def test_examples_in_docstrings(path):
 
 def test_every_module_of_metrics_with_public_functions_has_an_example():
     without = {path.name for path in (ROOT / "metrics").glob("*.py")} - {path.name for path in WITH_EXAMPLES}
-    assert without == {"score.py"}  # the base class
+    assert without == {"score.py", "registry.py", "__init__.py"}  # without functions of tensors

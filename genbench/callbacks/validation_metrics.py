@@ -23,7 +23,7 @@ from genbench.evaluation import protocol as protocols
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.evaluator import Expected, Held
 from genbench.evaluation.evaluators import expected
-from genbench.evaluation.extractors import Extractor
+from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.images import TensorImages
 from genbench.metrics.scales import SCALES
 

@@ -44,7 +44,7 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--protocol", help=f"one of {', '.join(protocols.names())}, or a YAML file (default: that of the "
                      "run's config, else fid10k-test)")  # fmt: skip
     how.add_argument("--extractor", help="network whose features are compared: mnistnet, digitsnet, shapesnet, "
-                     "inception, dinov2, vgg-random, torchvision:NAME (default: the data set's own)")  # fmt: skip
+                     "inception, dinov2, vgg-random, torchvision:NAME, my.module:Network (default: the data set's own)")  # fmt: skip
     how.add_argument("--extractor.weights", dest="weights", metavar="PATH", help="its weights")
     how.add_argument("--generated", type=int, metavar="N", help="number of samples")
     how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
@@ -54,8 +54,10 @@ def _parser(verb: str) -> Arguments:
         "--resize-mode", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)"
     )
     how.add_argument("--enlarge", action="store_true", default=None, help="scale up those that are smaller")
-    how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of scores")
+    how.add_argument("--metrics", nargs="+", metavar="GROUP", help=f"groups of metrics: {', '.join(protocols.GROUPS)}, or "
+                     "your own by name, after `--import`")  # fmt: skip
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
+    how.add_argument("--neighbors-k", type=int, metavar="K", help="k of precision, recall, density and coverage")
     how.add_argument("--seed", type=int, help="seed of the samples")
     how.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images that the model makes at once: less memory")
@@ -65,7 +67,7 @@ def _parser(verb: str) -> Arguments:
     parser.add_argument("--json", action="store_true", help="print the record itself")
     parser.add_argument("--name", help="what the board calls it; with --ckpt last or best, the run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
-    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
+    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model, data or metrics first")
     parser.epilog = "A model's own sampling options are flags too: a wrong one lists those that the model has."
     return parser
 
@@ -211,7 +213,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
         extractor=arguments.extractor, generated=arguments.generated, real=arguments.real, seed=arguments.seed,
         metrics=tuple(arguments.metrics) if arguments.metrics else None, weights="raw" if arguments.raw else None,
         size=arguments.size, channels=arguments.channels, resize_mode=arguments.resize_mode, enlarge=arguments.enlarge,
-        kid_subset_size=arguments.kid_subset_size,
+        kid_subset_size=arguments.kid_subset_size, neighbors_k=arguments.neighbors_k,
     )  # fmt: skip
     count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)
     _refuse_large_subsets(arguments.kid_subset_size, count, "to measure")

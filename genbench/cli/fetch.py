@@ -21,14 +21,14 @@ def main(verb: str, argv: list[str]) -> int:
     import genbench.data
     from genbench.data.module import data_root
     from genbench.data.vision import TorchvisionData
-    from genbench.evaluation import extractors
+    from genbench.evaluation import extractor_weights
 
     root = data_root(arguments.root)
     classes = {
         name: cls for name in genbench.data.__all__
         if issubclass(cls := getattr(genbench.data, name), TorchvisionData)
     }  # fmt: skip
-    known = [*classes, *extractors.PUBLISHED]
+    known = [*classes, *extractor_weights.PUBLISHED]
     for name in arguments.names:
         if name not in known:
             near = did_you_mean(name, known)
@@ -38,8 +38,8 @@ def main(verb: str, argv: list[str]) -> int:
         try:
             if name in classes:
                 classes[name](root=str(root)).prepare_data()
-            elif extractors.find_weights(name, root) is None:
-                extractors.fetch_weights(name, root)
+            elif extractor_weights.find_weights(name, root) is None:
+                extractor_weights.fetch_weights(name, root)
         except UserError as error:  # the others may still be had
             print(f"error: {error}", file=sys.stderr)
             failed += 1
@@ -48,7 +48,7 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _show(names: list[str], sets: dict, root: Path) -> None:
-    from genbench.evaluation import extractors
+    from genbench.evaluation import extractor_weights
 
     print(f"Data root {root.absolute()}")
     for name in names:
@@ -57,8 +57,8 @@ def _show(names: list[str], sets: dict, root: Path) -> None:
             state = "there" if not missing else f"not there ({missing[0]}{' and others' if missing[1:] else ''})"
             kind = "data set"
         else:
-            found = extractors.find_weights(name, root)
-            file, source, _ = extractors.PUBLISHED[name]
+            found = extractor_weights.find_weights(name, root)
+            file, source, _ = extractor_weights.PUBLISHED[name]
             state = f"there: {found}" if found else f"not there ({source}{file})"
             kind = "extractor"
         print(f"  {name:<14}{kind:<11}{state}")

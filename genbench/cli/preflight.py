@@ -27,10 +27,11 @@ from genbench.data.loader import Unpaired, finish
 from genbench.data.module import DataModule
 from genbench.data.ranges import Range, Seen
 from genbench.data.streams import Split, StreamSource
-from genbench.evaluation import extractors
+from genbench.evaluation import extractor_weights, extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.evaluator import Held
 from genbench.evaluation.evaluators import expected
+from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.protocol import Protocol
 from genbench.objectives.augment import augmented
 
@@ -335,7 +336,7 @@ def testing(protocol: Protocol, model: GenerativeModule, data: DataModule) -> tu
         reasons.append(f"the extractor {name} looks at {'points' if name in extractors.POINTS else 'images'}")
         flags.append(f"--extractor {data.extractor}")
     elif not extractors.at_hand(name, data.root):
-        fetched = f", which `python -m genbench fetch {name}` brings" if name in extractors.PUBLISHED else ""
+        fetched = f", which `python -m genbench fetch {name}` brings" if name in extractor_weights.PUBLISHED else ""
         reasons.append(f"the weights of the extractor {name} are not at hand{fetched}")
         flags.append("--extractor vgg-random")
     return " and ".join(reasons), " ".join(flags)
@@ -351,7 +352,7 @@ def _split_fault(protocol: Protocol, model: GenerativeModule, data: DataModule) 
         except UserError as error:
             return str(error).rstrip(".")
     try:
-        blank = extractors.Extractor("any", torch.nn.Identity(), lambda network, x: (x, None), "none", hash="none")
+        blank = Extractor("any", torch.nn.Identity(), lambda network, x: (x, None), "none", hash="none")
         scores = expected(model, data, protocol, blank, held)
     except UserError as error:
         return str(error).rstrip(".")

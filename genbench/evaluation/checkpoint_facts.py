@@ -12,7 +12,7 @@ from genbench.core.arguments import key_of, loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
-from genbench.evaluation.extractors import state_hash
+from genbench.evaluation.extractor import state_hash
 
 # settings of a run that change neither what is trained nor how
 ELSEWHERE = (

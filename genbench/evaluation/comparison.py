@@ -16,7 +16,7 @@ from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.data.module import DataModule
-from genbench.evaluation.extractors import Extractor
+from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.features import Features, Progress, blocks, cached, extract
 from genbench.evaluation.galleries import Gallery
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, pixel_hash

@@ -22,7 +22,7 @@ from genbench.data.module import DataModule
 from genbench.evaluation import checkpoint_facts, evaluators, extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.comparison import Comparison
-from genbench.evaluation.extractors import Extractor
+from genbench.evaluation.extractor import Extractor, full_precision
 from genbench.evaluation.features import Progress
 from genbench.evaluation.galleries import Gallery
 from genbench.evaluation.images import FileImages, ImageSet, SplitImages, at_most
@@ -211,7 +211,7 @@ def _measuring(subject: Any, device: torch.device):
         model.eval()
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices), extractors.full_precision(device):
+        with torch.no_grad(), torch.random.fork_rng(devices), full_precision(device):
             yield
     finally:
         for module, training in flags.items():

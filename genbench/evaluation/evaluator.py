@@ -12,7 +12,7 @@ from genbench.core.batch import DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
 from genbench.evaluation.comparison import Comparison
-from genbench.evaluation.extractors import Extractor
+from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.scores import Scores, own_metrics
 from genbench.metrics.registry import update_parameters

@@ -11,7 +11,7 @@ from genbench.data.module import DataModule
 from genbench.evaluation.classification import Classification
 from genbench.evaluation.comparison import Comparison
 from genbench.evaluation.evaluator import Evaluator, Expected, Held, Plan
-from genbench.evaluation.extractors import Extractor
+from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.generation import Generation
 from genbench.evaluation.likelihood import LogLikelihood
 from genbench.evaluation.paired import Reconstruction, Translation

@@ -1,8 +1,4 @@
-"""Frozen networks whose features scores are computed from, by name and with a hash of their weights.
-
-An extractor is no `nn.Module`: it never lands in a module tree, a checkpoint or an optimizer. It takes uint8 images,
-or points, runs in float32 whatever surrounds it, and gives features and, where it classifies, logits.
-"""
+"""All extractors, by name."""
 
 from __future__ import annotations
 
@@ -10,10 +6,7 @@ import hashlib
 import inspect
 import io
 import os
-import socket
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,118 +16,20 @@ from torch.nn.functional import interpolate
 
 from genbench.core import importing
 from genbench.core.errors import UserError, did_you_mean
-from genbench.core.precision import without_tf32
-from genbench.data.module import data_root
 from genbench.data.points import Gaussians, Grid, Ring
+from genbench.evaluation import extractor_weights as stored
+from genbench.evaluation.extractor import Extractor, in_channels, state_hash
 from genbench.networks.classifier import SmallClassifier
 
 SHIPPED = Path(__file__).parent / "weights"
 
-# extractors whose weights come from elsewhere: file, where it is published, and the start of its SHA-256
-PUBLISHED = {
-    "inception": (
-        "weights-inception-2015-12-05-6726825d.pth",
-        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/",
-        "6726825d",
-    ),
-    "dinov2": (
-        "dinov2_vitb14_pretrain.pth",
-        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/",
-        None,
-    ),
-}
-
 IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 1, 3, 1, 1) * 255
-
-
-@dataclass
-class Extractor:
-    """
-    name     what scores are called after
-    network  frozen, in eval mode
-    read     (network, uint8 images [B, C, H, W]) -> features [B, D], logits [B, K] or None
-    resize   how it brings images to its own size, in words, for the protocol
-    classes  names of the classes, where they are those of a data set of ours
-    hash     of its weights
-    points   it takes points, float32 [B, D], and no images
-    mixture  modes [K, D] and standard deviation of the Gaussians that these points are drawn from, where known
-    """
-
-    name: str
-    network: nn.Module
-    read: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
-    resize: str
-    classes: tuple[str, ...] = ()
-    hash: str = ""
-    points: bool = False
-    mixture: tuple[Tensor, float] | None = None
-    _numbers: dict[str, int] = field(default_factory=dict, repr=False)  # of features and logits, as first seen
-
-    def __post_init__(self) -> None:
-        self.network.eval().requires_grad_(False)
-        self.hash = self.hash or state_hash(self.network.state_dict())
-        self.network.to(memory_format=torch.channels_last)  # twice as fast on a CPU, features equal to 3e-7
-
-    def to(self, device: torch.device | str) -> Extractor:
-        self.network.to(device)
-        return self
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """uint8 [B, C, H, W] or points [B, D] -> features [B, D] and logits [B, K] or None, float32.
-
-        Raises:
-            UserError: it takes images and was given points, or the other way round; or its output has another shape.
-        """
-        self.refuse_others(images.shape[1:])
-        with full_precision(images.device):
-            features, logits = self.read(self.network, images)
-        for what, found in (("features", features), ("logits", logits)):
-            if found is None:
-                continue
-            numbers = self._numbers.setdefault(what, found.shape[-1])
-            if found.shape != (len(images), numbers):
-                raise UserError(
-                    f"The extractor '{self.name}' gave {what} of shape {list(found.shape)} for {len(images)} images; "
-                    f"[{len(images)}, {numbers}] was expected: one row per image, and equally many numbers each time."
-                )
-        return features.float(), None if logits is None else logits.float()
-
-    def refuse_others(self, shape: Sequence[int]) -> None:
-        """Raise UserError where it looks at images and those of that shape are points, or the other way round."""
-        if (len(shape) == 1) != self.points:
-            what = ("points", "images") if self.points else ("images", "points")
-            raise UserError(
-                f"The extractor '{self.name}' looks at {what[0]}, and here are {what[1]}. Leave it out: the data set "
-                "has one of its own."
-            )
-
-    def score(self, metric: str) -> str:
-        """What a score in this feature space is called: only the FID Inception's have the plain names."""
-        return metric if self.name == "inception" else f"{metric}-{self.name}"
-
-
-@contextmanager
-def full_precision(device: torch.device):
-    """Neither autocast nor TF32, whatever training had set."""
-    with without_tf32(), torch.autocast(device.type, enabled=False):
-        yield
-
-
-def state_hash(state: dict[str, Tensor]) -> str:
-    """16 hex digits of all names, types, shapes and values: the same however the file was written."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def names() -> list[str]:
     return [
         *sorted(p.stem for p in SHIPPED.glob("*.safetensors")),
-        *PUBLISHED,
+        *stored.PUBLISHED,
         *READY,
         "torchvision:NAME",
         "my.module:Network",
@@ -168,18 +63,6 @@ def build(name: str, weights: str | os.PathLike | None = None, root: Path | None
     return _torchvision(name.partition(":")[2], weights)
 
 
-# ---- where weights are ----------------------------------------------------------------------------------------------
-
-
-def find_weights(name: str, root: Path | None = None) -> Path | None:
-    """The published weights, if they are at hand: below the data root, or in torch's own cache."""
-    file = PUBLISHED[name][0]
-    places = [Path(torch.hub.get_dir()) / "checkpoints" / file]
-    if root is not None:
-        places.insert(0, root / "extractors" / file)
-    return next((place for place in places if place.is_file()), None)
-
-
 def at_hand(name: str, root: Path | None = None) -> bool:
     """Whether `build` will find all that the extractor needs on this machine.
 
@@ -188,78 +71,13 @@ def at_hand(name: str, root: Path | None = None) -> bool:
     """
     if (SHIPPED / f"{name}.safetensors").is_file() or name in READY:
         return True
-    if name in PUBLISHED:
-        return find_weights(name, root) is not None and (name != "dinov2" or find_spec("timm") is not None)
+    if name in stored.PUBLISHED:
+        return stored.find_weights(name, root) is not None and (name != "dinov2" or find_spec("timm") is not None)
     if name.startswith("torchvision:"):
         return _cached(name.partition(":")[2]).is_file()
     if _is_own(name):
         return True
     raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.{did_you_mean(name, names())}")
-
-
-def fetch_weights(name: str, root: Path) -> Path:
-    """Bring published weights to the data root; returns the file.
-
-    Raises:
-        UserError: they cannot be fetched; names file, source and where to put it.
-    """
-    file, source, prefix = PUBLISHED[name]
-    target = root / "extractors" / file
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(source + file, str(target), hash_prefix=prefix)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"The weights of the extractor '{name}' are not at hand and could not be fetched ({error}). They are the "
-            f"file {file}, from {source}{file}. Put it at {target}, or name it with `--extractor.weights PATH`; or "
-            "choose another extractor, which makes another protocol: `--extractor vgg-random` needs no weights."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(patience)
-    return target
-
-
-def _published(name: str, weights: str | os.PathLike | None, root: Path | None) -> tuple[dict[str, Tensor], bool]:
-    """The weights, and whether their file is the published one, as far as its hash is known."""
-    path = Path(weights) if weights else find_weights(name, root) or fetch_weights(name, root or data_root(None))
-    state = _safe_load(path, name)
-    return state, hashlib.sha256(path.read_bytes()).hexdigest().startswith(PUBLISHED[name][2] or "")
-
-
-def _safe_load(path: Path, name: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"--extractor.weights {path}: there is no such file.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can fail anywhere in the reader
-        why = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} does not hold weights of the extractor '{name}' ({why}).") from error
-    return state
-
-
-def _loaded(network: nn.Module, state: dict[str, Tensor], name: str) -> nn.Module:
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        lines = str(error).splitlines()
-        raise UserError(f"The weights given for '{name}' are not its own: {' '.join(lines[:2])[:300]}") from error
-    return network
-
-
-# ---- the extractors -------------------------------------------------------------------------------------------------
-
-
-def in_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 or float [B, 1 or 3, H, W] -> [B, channels, H, W]: gray repeated, or the luminance of RGB (ITU-R 601)."""
-    if images.shape[1] == channels:
-        return images
-    if channels == 3:
-        return images.expand(-1, 3, -1, -1)
-    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
-    gray = (images.float() * weights).sum(1, keepdim=True)
-    return gray if images.is_floating_point() else gray.round().to(torch.uint8)
 
 
 def _nhwc(images: Tensor) -> Tensor:
@@ -311,7 +129,7 @@ def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extracto
     from torch.nn.utils.fusion import fuse_conv_bn_eval
     from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 
-    state, genuine = _published("inception", weights, root)
+    state, genuine = stored.published("inception", weights, root)
     safe = io.BytesIO()  # torch-fidelity would unpickle the file itself; it is given what a safe load has read
     torch.save(state, safe)
     safe.seek(0)
@@ -348,11 +166,11 @@ def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
         from timm.models import vision_transformer
     except ImportError as error:
         raise UserError("The extractor 'dinov2' needs the package timm: `pip install timm`.") from error
-    state = dict(_published("dinov2", weights, root)[0])
+    state = dict(stored.published("dinov2", weights, root)[0])
     network = vision_transformer.vit_base_patch14_dinov2(pretrained=False, img_size=518, num_classes=0,
                                                          dynamic_img_size=True)  # fmt: skip
     state = vision_transformer.checkpoint_filter_fn(state, network)
-    network = _loaded(network, state, "dinov2")
+    network = stored.load_into(network, state, "dinov2")
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, None]:
         x = tensorflow_resize(in_channels(images, 3).float(), 224)
@@ -408,7 +226,7 @@ def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
                 f"{published.url}. Put the file at {cached}, or name it with `--extractor.weights PATH`."
             ) from error
     network = models.get_model(model, weights=None)
-    network = _loaded(network, _safe_load(Path(weights) if weights else cached, model), model)
+    network = stored.load_into(network, stored.safe_load(Path(weights) if weights else cached, model), model)
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"torchvision's {model} has no linear layer whose input could be its features.")
@@ -506,7 +324,7 @@ def _own(name: str, weights: str | os.PathLike | None) -> Extractor:
                 f"--extractor {name}: it cannot be made without arguments ({error}). Give them defaults."
             ) from error
     if weights is not None:
-        _loaded(network, _safe_load(Path(weights), name), name)
+        stored.load_into(network, stored.safe_load(Path(weights), name), name)
     digest = hashlib.sha256(state_hash(network.state_dict()).encode())
     digest.update(Path(inspect.getfile(cls)).read_bytes())
 

@@ -17,7 +17,7 @@ from genbench.core import ranks
 from genbench.core.arguments import key_of
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
-from genbench.evaluation.extractors import Extractor, state_hash
+from genbench.evaluation.extractor import Extractor, state_hash
 from genbench.metrics.frechet import FeatureSums
 
 Progress = Callable[[Iterable, str], Iterable]

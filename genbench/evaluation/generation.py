@@ -191,7 +191,7 @@ def _add_classes(
     if c.extractor.mixture:
         add(MixtureStatistics(*c.extractor.mixture), {"points": fake.features})
     elif classes:
-        add(ClassStatistics(len(classes)), {"logits": fake.logits})
+        add(ClassStatistics(), {"logits": fake.logits})
     if label is not None and c.label is not None:
         columns = class_columns(classes, theirs)
         if columns is not None and fake.logits is not None:

@@ -31,7 +31,7 @@ from genbench.data.loader import Source, Unpaired
 from genbench.data.module import DataModule
 from genbench.data.ranges import Range
 from genbench.data.readers import EXTENSIONS, Files
-from genbench.evaluation.extractors import in_channels
+from genbench.evaluation.extractor import in_channels
 from genbench.evaluation.statistics import Statistics, read_statistics
 
 

@@ -15,9 +15,9 @@ from genbench.core.batch import from_stored, to_stored
 from genbench.core.capabilities import Encodes, Reconstructs, Translates
 from genbench.core.image_grid import beside
 from genbench.data.module import DataModule
-from genbench.evaluation import extractors
 from genbench.evaluation.comparison import Comparison, refuse_nan
 from genbench.evaluation.evaluator import Evaluator, Expected, Plan
+from genbench.evaluation.extractor import in_channels
 from genbench.evaluation.features import Extraction
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
 from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
@@ -231,4 +231,4 @@ def lpips_network(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | 
     from torchmetrics.functional.image.lpips import _LPIPS
 
     network = _LPIPS(pretrained=True, net="vgg").to(device).eval()
-    return lambda a, b: network(extractors.in_channels(a, 3), extractors.in_channels(b, 3))
+    return lambda a, b: network(in_channels(a, 3), in_channels(b, 3))

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from genbench.core import ranks
 from genbench.core.errors import UserError
-from genbench.evaluation.extractors import Extractor
+from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.protocol import Protocol
 from genbench.metrics.registry import REGISTERED, update_parameters
 from genbench.metrics.scales import SCALES, Track

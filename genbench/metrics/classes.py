@@ -15,7 +15,7 @@ from torch import Tensor
 from genbench.core.batch import to_words
 from genbench.core.errors import UserError
 from genbench.metrics.frechet import feature_moments, frechet_distance
-from genbench.metrics.score import FeatureScore, Score, require, require_finite
+from genbench.metrics.score import FeatureScore, require, require_finite
 
 
 def class_statistics(logits: Tensor) -> dict[str, float | None]:
@@ -32,7 +32,9 @@ def class_statistics(logits: Tensor) -> dict[str, float | None]:
         >>> found["modes"], round(found["class_entropy"], 4), round(found["mode_kl"], 4)  # log 2 both
         (2.0, 0.6931, 0.6931)
     """
-    return _statistics(_histogram(logits))
+    require(len(logits), 1, "generated", "A statistic of classes")
+    require_finite(logits, "generated")
+    return shares(logits.argmax(1).bincount(minlength=logits.shape[1]))
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -43,7 +45,8 @@ def class_accuracy(logits: Tensor, labels: Tensor) -> float:
         0.5
     """
     require(len(logits), 1, "generated", "A class accuracy")
-    return _hits(logits, labels).double().mean().item()
+    require_finite(logits, "generated")
+    return (logits.argmax(1) == labels).double().mean().item()
 
 
 def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequence[str]) -> Tensor:
@@ -92,16 +95,6 @@ def class_frechet_distance(fake: Tensor, fake_labels: Tensor, real: Tensor, real
     return torch.stack(distances).mean().item()
 
 
-def _histogram(logits: Tensor) -> Tensor:
-    require_finite(logits, "generated")
-    return logits.argmax(1).bincount(minlength=logits.shape[1])
-
-
-def _statistics(counts: Tensor) -> dict[str, float | None]:
-    require(int(counts.sum()), 1, "generated", "A statistic of classes")
-    return shares(counts)
-
-
 def shares(counts: Tensor) -> dict[str, float | None]:
     """modes, class_entropy and mode_kl of how many images fall in each class, int64 [K]; None where none do."""
     entropy = torch.special.entr(counts.double() / counts.sum()).sum().item() if counts.any() else None
@@ -112,45 +105,31 @@ def shares(counts: Tensor) -> dict[str, float | None]:
     }
 
 
-def _hits(logits: Tensor, labels: Tensor) -> Tensor:
-    require_finite(logits, "generated")
-    return logits.argmax(1) == labels
-
-
-class ClassStatistics(Score, scores=["modes", "class_entropy", "mode_kl"]):
+class ClassStatistics(FeatureScore, scores=["modes", "class_entropy", "mode_kl"]):
     """Computes a dict of the three."""
 
-    counts: Tensor
-
-    def __init__(self, classes: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("counts", torch.zeros(classes, dtype=torch.long), dist_reduce_fx="sum")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("logits", **kwargs)
 
     def update(self, logits: Tensor) -> None:
         """logits [B, K]"""
-        self.counts += _histogram(logits)
+        self.keep("logits", logits)
 
     def compute(self) -> dict[str, float | None]:
-        return _statistics(self.counts)
+        return class_statistics(self.kept("logits"))
 
 
-class ClassAccuracy(Score, scores=["class_accuracy"]):
-    hits: Tensor
-    count: Tensor
-
+class ClassAccuracy(FeatureScore, scores=["class_accuracy"]):
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__("logits", "labels", **kwargs)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """logits [B, K], labels [B]"""
-        self.hits += _hits(logits, labels).sum()
-        self.count += len(logits)
+        self.keep("logits", logits)
+        self.keep("labels", labels)
 
     def compute(self) -> float:
-        require(int(self.count), 1, "generated", "A class accuracy")
-        return self.hits.item() / self.count.item()
+        return class_accuracy(self.kept("logits"), self.kept("labels"))
 
 
 class ClassFrechetDistance(FeatureScore, scores=["class_fid"]):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genbench.metrics.classes import shares
-from genbench.metrics.score import Score, require, require_finite
+from genbench.metrics.score import FeatureScore, require, require_finite
 
 GOOD = 3  # standard deviations
 
@@ -34,41 +34,25 @@ def mixture_statistics(points: Tensor, modes: Tensor, std: float) -> dict[str, f
         >>> found["good_samples"], found["modes"], round(found["mode_kl"], 4)  # log 2
         (0.5, 1.0, 0.6931)
     """
-    return _statistics(_good_by_mode(points, modes, std), len(points))
-
-
-def _good_by_mode(points: Tensor, modes: Tensor, std: float) -> Tensor:
-    """int64 [K]"""
+    require(len(points), 1, "generated", "A statistic of modes")
     require_finite(points, "generated")
     # the differences themselves: by the binomial formula float32 has few digits left near a mode
     squared = torch.stack([(points - mode).square().sum(1) for mode in modes.to(points)], 1)  # [N, K]
     distance, mode = squared.min(1)
-    return mode[distance <= (GOOD * std) ** 2].bincount(minlength=len(modes))
+    good = mode[distance <= (GOOD * std) ** 2].bincount(minlength=len(modes))  # [K]
+    return {"good_samples": good.sum().item() / len(points), **shares(good)}
 
 
-def _statistics(good: Tensor, count: int) -> dict[str, float | None]:
-    require(count, 1, "generated", "A statistic of modes")
-    return {"good_samples": good.sum().item() / count, **shares(good)}
-
-
-class MixtureStatistics(Score, scores=["good_samples", "modes", "class_entropy", "mode_kl"]):
+class MixtureStatistics(FeatureScore, scores=["good_samples", "modes", "class_entropy", "mode_kl"]):
     """Computes a dict of the four."""
 
-    modes: Tensor
-    good: Tensor
-    count: Tensor
-
     def __init__(self, modes: Tensor, std: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.register_buffer("modes", modes)
-        self.std = std
-        self.add_state("good", torch.zeros(len(modes), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__("points", **kwargs)
+        self.modes, self.std = modes, std
 
     def update(self, points: Tensor) -> None:
         """points [B, D]"""
-        self.good += _good_by_mode(points, self.modes, self.std)
-        self.count += len(points)
+        self.keep("points", points)
 
     def compute(self) -> dict[str, float | None]:
-        return _statistics(self.good, int(self.count))
+        return mixture_statistics(self.kept("points"), self.modes, self.std)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genbench.core.errors import UserError
@@ -30,7 +31,7 @@ def confusion(logits: Tensor, mask: Tensor) -> Tensor:
             f"A mask for {classes} classes holds 0 to {classes - 1}; this one holds {truth.min()} to {truth.max()}."
         )
     pairs = truth * classes + logits.argmax(1).flatten()
-    return pairs.bincount(minlength=classes**2).reshape(classes, classes)
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def mean_iou(confusion: Tensor) -> float:

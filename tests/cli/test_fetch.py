@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genbench.evaluation import extractors
+from genbench.evaluation import extractor_weights
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def nowhere(tmp_path, monkeypatch):
 
 
 def test_without_a_name_it_says_what_is_there_and_what_is_not(cli, tmp_path):
-    file = extractors.PUBLISHED["inception"][0]
+    file = extractor_weights.PUBLISHED["inception"][0]
     (tmp_path / "root" / "extractors").mkdir(parents=True)
     (tmp_path / "root" / "extractors" / file).write_bytes(b"weights")
     status, out, _ = cli("fetch", "--root", tmp_path / "root")
@@ -40,7 +40,7 @@ def test_it_fetches_what_is_not_there_and_leaves_what_is(cli, tmp_path, monkeypa
     for _ in range(2):
         status, out, _ = cli("fetch", "inception", "--root", tmp_path / "root")
         assert status == 0 and "there: " in out
-    file, source, prefix = extractors.PUBLISHED["inception"]
+    file, source, prefix = extractor_weights.PUBLISHED["inception"]
     assert asked == [(source + file, prefix)]
 
 
@@ -48,7 +48,7 @@ def test_what_cannot_be_had_is_named_with_its_source_and_place_and_the_rest_is_s
     status, out, err = cli("fetch", "inception", "dinov2", "--root", tmp_path / "root")
     assert status == 2 and "Traceback" not in err
     for name in ("inception", "dinov2"):
-        file, source, _ = extractors.PUBLISHED[name]
+        file, source, _ = extractor_weights.PUBLISHED[name]
         assert f"{source}{file}" in err and str(tmp_path / "root" / "extractors" / file) in err
 
 

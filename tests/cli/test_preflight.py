@@ -21,7 +21,7 @@ from genbench.core import checkpoint_io
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data import MNIST, ArrayImages, Digits, Grid, ImageFolder, PairedFolder, Shapes, Split, UnpairedFolder
-from genbench.evaluation import extractors
+from genbench.evaluation import extractor_weights, extractors
 from genbench.evaluation import protocol as protocols
 from genbench.models import DCGAN, VAE, ConditionalGAN, CycleGAN, SemiSupervisedGAN
 from tests.helpers.toy import SPEC, ToyGAN
@@ -37,8 +37,8 @@ def offline(monkeypatch):
         raise UserError(f"The weights of the extractor '{name}' are not at hand.")
 
     judge = extractors.build("digitsnet")
-    monkeypatch.setattr(extractors, "find_weights", lambda name, root=None: None)
-    monkeypatch.setattr(extractors, "fetch_weights", refused)
+    monkeypatch.setattr(extractor_weights, "find_weights", lambda name, root=None: None)
+    monkeypatch.setattr(extractor_weights, "fetch_weights", refused)
     monkeypatch.setitem(extractors.READY, "vgg-random", lambda: replace(judge, name="vgg-random"))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genbench.core import precision
-from genbench.evaluation.extractors import full_precision
+from genbench.evaluation.extractor import full_precision
 
 
 def old():

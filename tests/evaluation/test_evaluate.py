@@ -19,6 +19,7 @@ from genbench.core.errors import UserError
 from genbench.data import Digits, Shapes
 from genbench.evaluation import extractors, paired
 from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.images import SplitImages, TensorImages
 from genbench.leaderboard.record import Record
 from genbench.models import DCGAN, VAE
@@ -412,7 +413,7 @@ def test_what_a_wrong_class_costs(judge):
 
 
 def test_a_class_distance_needs_labels_and_no_classes_of_the_extractor(judge):
-    blind = extractors.Extractor("blind", judge.network, lambda net, x: (judge.read(net, x)[0], None), "none")
+    blind = Extractor("blind", judge.network, lambda net, x: (judge.read(net, x)[0], None), "none")
     scores = values(evaluate(Obedient(Digits().spec), Digits(), SMALL.changed(generated=100), extractor=blind))
     assert scores["class_fid-blind"] > 0 and not any("accuracy" in name or "modes" in name for name in scores)
 
@@ -600,15 +601,11 @@ def test_a_little_rounding_beyond_the_range_is_no_offence(judge):
 
 
 def test_features_that_are_not_finite_are_refused():
-    broken = extractors.Extractor(
-        "broken", nn.Linear(1, 1), lambda net, x: (torch.full((len(x), 2), math.nan), None), ""
-    )
+    broken = Extractor("broken", nn.Linear(1, 1), lambda net, x: (torch.full((len(x), 2), math.nan), None), "")
     with pytest.raises(UserError, match="extractor 'broken' gave features that are not finite"):
         evaluate(subject("images"), Digits(), SMALL, extractor=broken)
 
 
 def test_a_model_that_can_do_nothing_asked_for_says_so(judge):
-    with pytest.raises(
-        UserError, match="Uniform can do nothing that the protocol small.metrics=fid scores on this data; its metrics are fid"
-    ):
+    with pytest.raises(UserError, match="small.metrics=fid scores on this data; its metrics are fid"):
         evaluate(Uniform(Digits().spec), Digits(), SMALL.changed(metrics=("fid",)), extractor=judge)

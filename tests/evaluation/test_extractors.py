@@ -17,7 +17,9 @@ from genbench.core.errors import UserError
 from genbench.data import MNIST, Digits
 from genbench.data.loader import EvalLoader
 from genbench.evaluation import extractors
-from genbench.evaluation.extractors import SHIPPED, Extractor, fetch_weights, find_weights, in_channels, state_hash
+from genbench.evaluation.extractor import Extractor, in_channels, state_hash
+from genbench.evaluation.extractor_weights import PUBLISHED, fetch_weights, find_weights
+from genbench.evaluation.extractors import SHIPPED
 from genbench.evaluation.train_classifier import RECIPES, accuracy, jittered, labels_of, train
 from genbench.models import DCGAN
 from tests.helpers.small import run as fit
@@ -196,7 +198,7 @@ def offline(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["inception", "dinov2"])
 def test_absent_weights_are_named_with_file_source_and_place(tmp_path, offline, name):
-    file, source, _ = extractors.PUBLISHED[name]
+    file, source, _ = PUBLISHED[name]
     with pytest.raises(UserError) as error:
         fetch_weights(name, tmp_path)
     for part in (file, source + file, str(tmp_path / "extractors" / file), "--extractor.weights PATH", "vgg-random"):
@@ -210,7 +212,7 @@ def test_an_extractor_without_its_weights_says_so(tmp_path, offline):
 
 
 def test_weights_at_the_data_root_or_in_torchs_cache_are_found(tmp_path, offline):
-    file = extractors.PUBLISHED["inception"][0]
+    file = PUBLISHED["inception"][0]
     places = tmp_path / "torch" / "hub" / "checkpoints" / file, tmp_path / "data" / "extractors" / file
     for place in places:  # the data root goes first
         place.parent.mkdir(parents=True)

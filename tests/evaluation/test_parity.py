@@ -13,9 +13,9 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from genbench.evaluation import extractors
+from genbench.evaluation import extractor_weights, extractors
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.extractors import in_channels
+from genbench.evaluation.extractor import in_channels
 from genbench.evaluation.images import open_images
 from genbench.evaluation.protocol import Protocol
 from tests.helpers.random_inception import write_weights
@@ -35,9 +35,9 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def inception(weights):
     """Under the plain name, as if these weights were the published ones."""
-    file, source, _ = extractors.PUBLISHED["inception"]
+    file, source, _ = extractor_weights.PUBLISHED["inception"]
     prefix = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
-    with patch.dict(extractors.PUBLISHED, inception=(file, source, prefix)):
+    with patch.dict(extractor_weights.PUBLISHED, inception=(file, source, prefix)):
         return extractors.build("inception", weights)
 
 

@@ -60,7 +60,7 @@ def case(name: str) -> Case:
             sets = [((z,), {"which": which}) for z, which in ((fake, "fake"), (real, "train"), (other, "held_out"))]
             return Case(Memorization, sets, memorization(fake, real, other))
         case "class statistics":
-            return Case(ClassStatistics, [((logits,), {})], class_statistics(logits), {"classes": K})
+            return Case(ClassStatistics, [((logits,), {})], class_statistics(logits))
         case "mixture statistics":
             value = mixture_statistics(fake, real[:K], 1.0)
             return Case(MixtureStatistics, [((fake,), {})], value, {"modes": real[:K], "std": 1.0})
