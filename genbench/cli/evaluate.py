@@ -44,7 +44,8 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--protocol", help=f"one of {', '.join(protocols.names())}, or a YAML file (default: that of the "
                      "run's config, else fid10k-test)")  # fmt: skip
     how.add_argument("--extractor", help="network whose features are compared: mnistnet, digitsnet, shapesnet, "
-                     "inception, dinov2, vgg-random, torchvision:NAME, my.module:Network (default: the data set's own)")  # fmt: skip
+                     "inception, dinov2, vgg-random, torchvision:NAME or my.module:Network (default: that of the "
+                     "data set)")  # fmt: skip
     how.add_argument("--extractor.weights", dest="weights", metavar="PATH", help="its weights")
     how.add_argument("--generated", type=int, metavar="N", help="number of samples")
     how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
@@ -54,8 +55,8 @@ def _parser(verb: str) -> Arguments:
         "--resize-mode", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)"
     )
     how.add_argument("--enlarge", action="store_true", default=None, help="scale up those that are smaller")
-    how.add_argument("--metrics", nargs="+", metavar="GROUP", help=f"groups of metrics: {', '.join(protocols.GROUPS)}, or "
-                     "your own by name, after `--import`")  # fmt: skip
+    how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of metrics: "
+                     f"{', '.join(protocols.GROUPS)}, or your own by name, after `--import`")  # fmt: skip
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
     how.add_argument("--neighbors-k", type=int, metavar="K", help="k of precision, recall, density and coverage")
     how.add_argument("--seed", type=int, help="seed of the samples")

@@ -237,7 +237,7 @@ def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tupl
     if not isinstance(images, FileImages):
         raise UserError(f"{arguments.input} holds points. Give images.")
 
-    found = images.split.pictures  # one split, of one or more files
+    found: Any = images.split.pictures  # one split, of one or more files
     places = [f"{member.path.stem}-{k:04d}.png" for member in found.members for k in range(member.shape[0])]
     return [
         Shown(place, place, images.split.name(k), lambda k=k: found(np.array([k]))[0])

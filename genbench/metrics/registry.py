@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from typing import TypeVar
-
-from torchmetrics import Metric
+from typing import TYPE_CHECKING, TypeVar
 
 from genbench.core.errors import UserError, did_you_mean
 from genbench.metrics.scales import SCALES, TRACKS, Scale
 
-OwnMetric = TypeVar("OwnMetric", bound=type[Metric])
+if TYPE_CHECKING:  # protocols need the names of metrics, and `--help` no torch
+    from torchmetrics import Metric
+
+OwnMetric = TypeVar("OwnMetric", bound="type[Metric]")
 
 REGISTERED: dict[str, type[Metric]] = {}
 # what `update` is given on each track, in this order; on the track generation by the names of its parameters
@@ -52,6 +53,8 @@ def register(metric: OwnMetric) -> OwnMetric:
     Raises:
         UserError: a declaration is missing or wrong, or there is a metric of that name.
     """
+    from torchmetrics import Metric
+
     where = f"The metric {metric.__module__}.{metric.__qualname__}"
     if not (isinstance(metric, type) and issubclass(metric, Metric)):
         raise UserError(f"{where} must be a subclass of torchmetrics.Metric.")
