@@ -1,4 +1,4 @@
-"""Scores on the validation split during training, by the ruler of the final ones: they choose the best checkpoint."""
+"""Scores on the validation split during training, computed like the final ones: they choose the best checkpoint."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ FEW = "a distance between distributions needs at least 2"
 
 
 class ValidationMetrics(Callback, metaclass=Checked):
-    """Validates every so many images and logs, with averaged weights:
+    """Validates every so many images, with the averaged weights, and logs
 
-    val/<name>  means over the split of what the model's `validation_step` returns for each image
-    val/<score> the scores of a protocol, with samples of its own: not those of a test protocol; and of a model that
-                classifies its accuracy, where the split has labels
+    val/<name>   means over the split of what the model's `validation_step` returns for each image
+    val/<score>  the scores of a protocol, with other samples than those of a test protocol; and the accuracy of a model
+                 that classifies, if the split has labels
 
     Args:
-        every_images: How often; also at the end
+        every_images: Images between two validations; there is one at the end too
         protocol: Name of the protocol
         samples: Number of samples. Default: the protocol's
-        extractor: Network whose features are compared. Default: the data set's own; where its weights are not at hand,
-            a random VGG16, which says so in the scores' names
+        extractor: Network whose features are compared. Default: that of the data set; if its weights are missing, a
+            random VGG16, whose name stands in the names of the scores
     """
 
     _setting = "validation"
@@ -61,7 +61,7 @@ class ValidationMetrics(Callback, metaclass=Checked):
                 f"validation.protocol is {protocol}, which measures on the {self.protocol.split} split: the best "
                 "checkpoint is chosen on images that are neither trained nor tested on. Choose one with `split: val`."
             )
-        self._judge: Extractor | None = None
+        self._extractor: Extractor | None = None
         self._sums: dict[str, float] = {}
         self._count = 0
         self._blocks: list[dict[str, Tensor]] = []  # of data that can be read here only
@@ -69,18 +69,18 @@ class ValidationMetrics(Callback, metaclass=Checked):
         self.blank: dict[str, str | None] = {}  # those that could not be computed, and why
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
-        # before training, so that weights that are lacking are spoken of now
-        self._judge = ranks.first_alone(lambda: self.judge(trainer.datamodule))
+        # before training, so that missing weights are reported now
+        self._extractor = ranks.first_alone(lambda: self.extractor(trainer.datamodule))
 
-    def judge(self, data: Any) -> Extractor:
-        """The network that validation takes features from; made once.
+    def extractor(self, data: Any) -> Extractor:
+        """The network whose features are compared; made once.
 
         Raises:
-            UserError: there is no such one, or it was asked for and its weights are not at hand.
+            UserError: there is no such network, or the user named it and its weights are missing.
         """
-        if self._judge is None:
-            self._judge = self._build(data)
-        return self._judge
+        if self._extractor is None:
+            self._extractor = self._build(data)
+        return self._extractor
 
     def _build(self, data: Any) -> Extractor:
         try:
@@ -95,21 +95,22 @@ class ValidationMetrics(Callback, metaclass=Checked):
             return extractors.build("vgg-random")
 
     def expected(self, module: GenerativeModule, data: DataModule, held: Held) -> Expected:
-        """The scores that validation will give of a split like that, without `val/`, and why others are not given."""
-        self.judge(data).refuse_others(module.spec.shape)
-        scores = expected(module, data, self.protocol, self.judge(data), held)
+        """The scores that validation will give of such a split, without `val/`, and why it will not give others."""
+        self.extractor(data).refuse_others(module.spec.shape)
+        scores = expected(module, data, self.protocol, self.extractor(data), held)
         if isinstance(module, Classifies) and held.label is not None:
             scores["accuracy"] = None
         return scores
 
     def usual(self, module: GenerativeModule) -> list[str]:
-        """The scores that may tell which checkpoint is best where nobody names one, the first choice first."""
+        """The scores that tell which checkpoint is best if the user names none, the first choice first."""
+        assert self._extractor is not None, "`setup` builds it"
         scores: dict[type, list[str]] = {
-            Samples: [self._judge.score("fid")],
+            Samples: [self._extractor.score("fid")],
             # the true image is not asked for where training has no pairs
             Translates: ["translation_mse"]
             if module.spec.target == "image"
-            else [self._judge.score("translation_fid"), "cycle_l1"],
+            else [self._extractor.score("translation_fid"), "cycle_l1"],
             Reconstructs: ["mse"],
             HasLikelihood: ["nats"],
             Segments: ["mean_iou"],
@@ -199,7 +200,7 @@ class ValidationMetrics(Callback, metaclass=Checked):
             blocks = ranks.gather(self._blocks)
             joined = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
             data = TensorImages("validation images", **joined)
-        found = evaluate(module, data, self.protocol, extractor=self._judge, device=module.device)
+        found = evaluate(module, data, self.protocol, extractor=self._extractor, device=module.device)
         scores |= {name: entry["value"] for name, entry in found.metrics.items() if entry["value"] is not None}
         self.scores = {f"val/{name}": value for name, value in scores.items()}
         self.blank = {f"val/{name}": entry["note"] for name, entry in found.metrics.items() if entry["value"] is None}

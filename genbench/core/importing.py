@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -41,3 +43,11 @@ def import_module(name: str, flag: str) -> ModuleType:
         raise UserError(
             f"{flag} {name}: the module failed while it was imported.\n{''.join(lines).rstrip()}"
         ) from error
+
+
+def source_hash(*classes: type) -> str:
+    """16 hex digits of the files that the classes are written in."""
+    digest = hashlib.sha256()
+    for cls in classes:
+        digest.update(Path(inspect.getfile(cls)).read_bytes())
+    return digest.hexdigest()[:16]

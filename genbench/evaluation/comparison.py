@@ -21,8 +21,9 @@ from genbench.evaluation.features import Features, Progress, blocks, cached, ext
 from genbench.evaluation.galleries import Gallery
 from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, pixel_hash
 from genbench.evaluation.protocol import Protocol
+from genbench.evaluation.scores import from_features
 from genbench.evaluation.statistics import Statistics
-from genbench.metrics.registry import REGISTERED, update_parameters
+from genbench.metrics.registry import REGISTERED
 
 # groups whose scores need the features of each image, not only their mean and covariance
 ONE_BY_ONE = {"kid", "is", "neighbors", "classes", "memorization"}
@@ -126,8 +127,8 @@ class Comparison:
     @property
     def one_by_one(self) -> bool:
         """Whether a score needs the features of each image."""
-        own = [set(update_parameters(REGISTERED[name])) for name in self.protocol.metrics if name in REGISTERED]
-        return bool(ONE_BY_ONE & set(self.protocol.metrics)) or any({"features", "logits"} & names for names in own)
+        metrics = self.protocol.metrics
+        return bool(ONE_BY_ONE & set(metrics)) or any(from_features(name) for name in metrics if name in REGISTERED)
 
     def extract(
         self,

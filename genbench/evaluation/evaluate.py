@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from genbench.core import machine, ranks
 from genbench.core.errors import UserError, dimensions
+from genbench.core.importing import source_hash
 from genbench.core.module import GenerativeModule
 from genbench.data.base import ImageData
 from genbench.data.module import DataModule
@@ -29,6 +30,7 @@ from genbench.evaluation.images import FileImages, ImageSet, SplitImages, at_mos
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.statistics import Statistics
 from genbench.leaderboard.record import Record
+from genbench.metrics.registry import REGISTERED
 
 
 def silent(items: Iterable, title: str) -> Iterable:
@@ -121,6 +123,7 @@ def evaluate(
         facts = {"kind": "statistics", "images": None, "features": len(reference.mu), "hash": reference.hash}
     else:
         facts = {"images": len(reference), "shape": list(reference.shape), "hash": comparison.reference_hash}
+    own = [REGISTERED[name] for name in sorted(protocol.metrics) if name in REGISTERED]
     # the key follows from the pixels of the data, not from its name or its arguments
     resolved = protocol.resolved(
         split=protocol.split if isinstance(data, DataModule) else "all",
@@ -129,6 +132,7 @@ def evaluate(
         searched=comparison.train_hash,
         pixels=comparison.pixels,
         **({"real": None} if isinstance(reference, Statistics) else {}),
+        **({"own_metrics": source_hash(*own)} if own else {}),
     )
     record = Record(
         kind="model" if isinstance(subject, GenerativeModule) else "baseline" if subject is None else "images",

@@ -14,8 +14,7 @@ from genbench.data.module import DataModule
 from genbench.evaluation.comparison import Comparison
 from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.protocol import Protocol
-from genbench.evaluation.scores import Scores, own_metrics
-from genbench.metrics.registry import update_parameters
+from genbench.evaluation.scores import Scores, from_features, own_metrics
 from genbench.metrics.scales import Track
 
 Expected = dict[str, str | None]  # by name of the score: None if it will be computed, else why it will not
@@ -67,11 +66,8 @@ class Plan:
 
     def own(self, track: Track) -> Expected:
         """The user's metrics on a track."""
-        features = {"features", "logits"}
-        return {
-            self.extractor.score(name) if features & set(update_parameters(metric)) else name: None
-            for name, metric in own_metrics(self.protocol, track).items()
-        }
+        names = own_metrics(self.protocol, track)
+        return {self.extractor.score(name) if from_features(name) else name: None for name in names}
 
 
 class Evaluator(ABC):

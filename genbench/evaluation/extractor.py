@@ -63,11 +63,17 @@ class Extractor:
         for what, found in (("features", features), ("logits", logits)):
             if found is None:
                 continue
-            numbers = self._numbers.setdefault(what, found.shape[-1])
-            if found.shape != (len(images), numbers):
+            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
+                shape = f"of shape {list(found.shape)}" if isinstance(found, Tensor) else f"as {type(found).__name__}"
                 raise UserError(
-                    f"The extractor '{self.name}' gave {what} of shape {list(found.shape)} for {len(images)} images; "
-                    f"[{len(images)}, {numbers}] was expected: one row per image, and equally many numbers each time."
+                    f"The extractor '{self.name}' gave {what} {shape} for {len(images)} images; a tensor of shape "
+                    f"[{len(images)}, number of {what}] was expected."
+                )
+            numbers = self._numbers.setdefault(what, found.shape[1])
+            if found.shape[1] != numbers:
+                raise UserError(
+                    f"The extractor '{self.name}' gave {found.shape[1]} {what} per image, and {numbers} before. It "
+                    "must give equally many for all images."
                 )
         return features.float(), None if logits is None else logits.float()
 

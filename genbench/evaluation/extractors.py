@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import io
 import os
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from genbench.core import importing
+from genbench.core.arguments import key_of
 from genbench.core.errors import UserError, did_you_mean
 from genbench.data.points import Gaussians, Grid, Ring
 from genbench.evaluation import extractor_weights as stored
@@ -325,22 +324,14 @@ def _own(name: str, weights: str | os.PathLike | None) -> Extractor:
             ) from error
     if weights is not None:
         stored.load_into(network, stored.safe_load(Path(weights), name), name)
-    digest = hashlib.sha256(state_hash(network.state_dict()).encode())
-    digest.update(Path(inspect.getfile(cls)).read_bytes())
+    identity = key_of([state_hash(network.state_dict()), importing.source_hash(cls)])
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
         found = network(images)
-        features, logits = found if isinstance(found, tuple) else (found, None)
-        if features.ndim != 2:
-            raise UserError(
-                f"The extractor '{class_name}' gave features of shape {list(features.shape)}; [B, D] was expected."
-            )
-        return features, logits
+        return found if isinstance(found, tuple) else (found, None)
 
-    return Extractor(
-        class_name, network, read, "its own", tuple(getattr(cls, "classes", ())), hash=digest.hexdigest()[:16],
-        points=getattr(cls, "points", False),
-    )  # fmt: skip
+    classes, points = tuple(getattr(cls, "classes", ())), getattr(cls, "points", False)
+    return Extractor(class_name, network, read, "its own", classes, identity, points)
 
 
 POINTS = ("points", "ring", "grid")  # what looks at points

@@ -20,7 +20,6 @@ from genbench.evaluation.evaluator import Evaluator, Expected, Plan
 from genbench.evaluation.features import Features
 from genbench.evaluation.galleries import COLUMNS, nearest
 from genbench.evaluation.images import ImageSet, SplitImages, bring, choice, pixel_hash
-from genbench.evaluation.protocol import GROUPS
 from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
 from genbench.evaluation.statistics import Statistics
 from genbench.metrics.classes import ClassAccuracy, ClassFrechetDistance, ClassStatistics, caption_classes
@@ -31,6 +30,7 @@ from genbench.metrics.memorization import Memorization
 from genbench.metrics.mixture import MixtureStatistics
 from genbench.metrics.neighbors import NeighborScores
 from genbench.metrics.registry import update_parameters
+from genbench.metrics.scales import GROUPS
 from genbench.metrics.score import Score
 
 

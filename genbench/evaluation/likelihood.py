@@ -12,9 +12,9 @@ from genbench.data.module import DataModule
 from genbench.evaluation.comparison import Comparison
 from genbench.evaluation.evaluator import Evaluator, Expected, Plan
 from genbench.evaluation.images import SplitImages
-from genbench.evaluation.protocol import GROUPS
 from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
 from genbench.metrics.likelihood import Likelihood
+from genbench.metrics.scales import GROUPS
 
 
 class LogLikelihood(Evaluator):

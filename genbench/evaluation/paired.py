@@ -35,8 +35,10 @@ class Reconstruction(Evaluator):
     groups = frozenset({"reconstruction"})
 
     def expected(self, plan: Plan) -> Expected:
-        found = _expected(plan, "", plan.real, beside=True) | plan.own(self.track)
-        return found | ({"code_bits": None} if isinstance(plan.model, Encodes) else {})
+        found = _expected(plan, "", plan.real, beside=True)
+        if found and isinstance(plan.model, Encodes):
+            found["code_bits"] = None
+        return found | plan.own(self.track)
 
     def evaluate(self, comparison: Comparison) -> Scores:
         c, model, reference = comparison, comparison.model, comparison.images

@@ -12,30 +12,7 @@ from genbench.core import renamed, yaml_file
 from genbench.core.arguments import key_of
 from genbench.core.errors import UserError, did_you_mean
 from genbench.metrics.registry import REGISTERED
-from genbench.metrics.scales import TRANSLATION
-
-# groups of metrics that a protocol may name, and the scores of each; a user's own metric is a group of its name
-GROUPS = {
-    "fid": ("fid",),
-    "kid": ("kid",),
-    "is": ("is",),
-    "neighbors": ("precision", "recall", "density", "coverage"),
-    "classes": (
-        "class_accuracy",
-        "caption_accuracy",
-        "class_fid",
-        "modes",
-        "class_entropy",
-        "mode_kl",
-        "good_samples",
-        "accuracy",
-    ),
-    "memorization": ("nearest_train", "nearest_train_ratio", "authenticity"),
-    # images that a model makes of others, beside the true ones: reconstructions and translations
-    "reconstruction": ("mse", "psnr", "ssim", "lpips", "reconstruction_fid", "code_bits", *TRANSLATION, "cycle_l1"),
-    "likelihood": ("nats", "bits_per_dim"),
-    "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
-}
+from genbench.metrics.scales import GROUPS
 
 PREPARATION = ("size", "channels", "resize_mode", "enlarge")
 LEAST = {"seed": 0, "score_seed": 0, "kid_subset_size": 2}  # of whole numbers that may not begin at 1

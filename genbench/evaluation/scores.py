@@ -7,7 +7,6 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -87,14 +86,13 @@ class Scores:
         """
         if ranks.rank() > 0:
             return
-        featured = bool({"features", "logits"} & set(update_parameters(type(metric))))
         value = None
         if failed is None:
             try:
                 value, failed = _number(_computed(metric, updates), name)
             except Exception as error:  # it is the user's code
                 failed = _failure(error)
-        self.put(name, value, n, featured=featured, note=failed)
+        self.put(name, value, n, featured=from_features(name), note=failed)
 
 
 def _computed(metric: Metric, updates: tuple[dict[str, Any], ...]) -> Any:
@@ -109,6 +107,12 @@ def declared(metric: Metric) -> tuple[str, ...]:
     """Names of the scores of a metric of genbench's."""
     assert isinstance(metric, Score)
     return metric.scores
+
+
+def from_features(name: str) -> bool:
+    """Whether a user's metric is computed from what the extractor gives."""
+    parameters = update_parameters(REGISTERED[name])
+    return SCALES[name].track == "generation" and bool({"features", "logits"} & set(parameters))
 
 
 def own_metrics(protocol: Protocol, track: Track) -> dict[str, type[Metric]]:
@@ -189,20 +193,18 @@ def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
 def _set_joined(metric: Metric, parts: list[tuple[list[int], dict[str, Any]]]) -> None:
     """Let the metric compute with the states of all processes; `parts` has the blocks and the state of each.
 
-    torchmetrics gathers states with `dist_sync_fn`, one after the other; here they have been gathered already.
+    torchmetrics gathers states with `dist_sync_fn`; here they have been gathered already.
     """
-    answers = []
-    for name in metric.metric_state:
+    numbers = [number for own, _ in parts for number in own]
+    gathered: dict[int, list[Tensor]] = {}
+    for name, mine in metric.metric_state.items():
         states = [state[name] for _, state in parts]
-        if not isinstance(states[0], list):
-            answers.append(states)
+        if isinstance(mine, Tensor):
+            gathered[id(mine)] = [state.to(mine.device) for state in states]
             continue
-        joined = [x for state in states for x in state]
-        numbers = [number for own, _ in parts for number in own]
+        joined = [x.to(metric.device) for state in states for x in state]
         if len(joined) == len(numbers):  # one tensor for each update
             joined = [x for _, x in sorted(zip(numbers, joined, strict=True), key=lambda pair: pair[0])]
-        if joined:
-            answers.append([torch.cat([torch.atleast_1d(x) for x in joined])])
-    device, found = metric.device, iter(answers)
-    metric.dist_sync_fn = lambda mine, group=None: [x.to(device) for x in next(found)]
+        setattr(metric, name, joined)
+    metric.dist_sync_fn = lambda mine, group=None: gathered.get(id(mine), [mine])
     metric.distributed_available_fn = lambda: True

@@ -9,8 +9,8 @@ from genbench.core.image_grid import beside, painted
 from genbench.evaluation.comparison import Comparison
 from genbench.evaluation.evaluator import Evaluator, Expected, Plan
 from genbench.evaluation.images import choice
-from genbench.evaluation.protocol import GROUPS
 from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
+from genbench.metrics.scales import GROUPS
 from genbench.metrics.segmentation import Segmentation as SegmentationScores
 
 

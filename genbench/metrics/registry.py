@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from genbench.core.errors import UserError, did_you_mean
-from genbench.metrics.scales import SCALES, TRACKS, Scale
+from genbench.metrics.scales import GROUPS, SCALES, TRACKS, Scale
 
 if TYPE_CHECKING:  # protocols need the names of metrics, and `--help` no torch
     from torchmetrics import Metric
@@ -71,7 +71,7 @@ def register(metric: OwnMetric) -> OwnMetric:
     if not low < high:
         raise UserError(f"{where} has the range {low:g} to {high:g}. Set `plot_lower_bound` below `plot_upper_bound`.")
     known = REGISTERED.get(name)
-    if name in SCALES and (
+    if name in (*SCALES, *GROUPS) and (
         known is None or (known.__module__, known.__qualname__) != (metric.__module__, metric.__qualname__)
     ):
         whose = "genbench" if known is None else f"{known.__module__}.{known.__qualname__}"

@@ -65,8 +65,30 @@ _TRANSLATED = {
     for prefix in ("translation_", "translation_a_")
     for name in ("mse", "psnr", "ssim", "lpips", "reconstruction_fid")
 }
-TRANSLATION = tuple(_TRANSLATED)
 SCALES |= _TRANSLATED
+
+# groups of metrics that a protocol may name, and the scores of each; a user's own metric is a group of its name
+GROUPS = {
+    "fid": ("fid",),
+    "kid": ("kid",),
+    "is": ("is",),
+    "neighbors": ("precision", "recall", "density", "coverage"),
+    "classes": (
+        "class_accuracy",
+        "caption_accuracy",
+        "class_fid",
+        "modes",
+        "class_entropy",
+        "mode_kl",
+        "good_samples",
+        "accuracy",
+    ),
+    "memorization": ("nearest_train", "nearest_train_ratio", "authenticity"),
+    # images that a model makes of others, beside the true ones: reconstructions and translations
+    "reconstruction": ("mse", "psnr", "ssim", "lpips", "reconstruction_fid", "code_bits", *_TRANSLATED, "cycle_l1"),
+    "likelihood": ("nats", "bits_per_dim"),
+    "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
+}
 
 
 def scale(name: str) -> Scale:

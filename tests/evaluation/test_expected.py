@@ -13,7 +13,8 @@ from genbench.evaluation import extractors
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.evaluator import Held
 from genbench.evaluation.evaluators import expected
-from genbench.evaluation.protocol import GROUPS, Protocol
+from genbench.evaluation.protocol import Protocol
+from genbench.metrics.scales import GROUPS
 from genbench.models import (
     DCGAN,
     GAN,

@@ -7,8 +7,8 @@ import yaml
 
 from genbench.core.errors import UserError
 from genbench.evaluation import extractors, protocol
-from genbench.evaluation.protocol import GROUPS, PREPARATION, Protocol
-from genbench.metrics.scales import SCALES
+from genbench.evaluation.protocol import PREPARATION, Protocol
+from genbench.metrics.scales import GROUPS, SCALES
 
 OTHER = {
     "split": "val", "real": 7, "generated": 7, "extractor": "inception", "weights": "raw", "seed": 7,

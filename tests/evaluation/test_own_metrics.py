@@ -1,0 +1,321 @@
+"""A user's metrics and extractors are evaluated like genbench's own, and what is wrong with them harms nothing else."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from genbench.core.errors import UserError
+from genbench.core.importing import import_module
+from genbench.data import Digits, Shapes
+from genbench.evaluation import extractors
+from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.evaluator import Held
+from genbench.evaluation.evaluators import expected
+from genbench.evaluation.images import SplitImages, TensorImages
+from genbench.metrics.registry import REGISTERED
+from genbench.metrics.scales import SCALES
+from genbench.models import VAE, UNet
+from tests.helpers.abilities import (
+    SMALL,
+    Coder,
+    Independent,
+    Namer,
+    Obedient,
+    Segmenter,
+    assert_same,
+    untimed,
+    values,
+)
+
+NOISE = TensorImages(
+    "noise", torch.randint(0, 256, (70, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+)
+ON_SAMPLES = ("own_brightness", "own_order", "own_feature_mean")
+WRONG = {
+    "own_nan": "`compute` gave nan",
+    "own_two": "`compute` gave a tensor of shape [2], and one number was expected",
+    "own_text": "`compute` gave str, and one number was expected",
+    "own_far": "`compute` gave 7, outside of its range 0 to 1",
+    "own_failure": "IndexError: there is no such row",
+    "own_early_failure": "ValueError: 16 are too many",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """Registers the metrics of a module, and forgets them after these tests."""
+    before = dict(SCALES), dict(REGISTERED)
+    yield import_module("tests.helpers.own_metrics", "--import")
+    sys.modules.pop("tests.helpers.own_metrics")
+    for table, old in zip((SCALES, REGISTERED), before, strict=True):
+        table.clear()
+        table.update(old)
+
+
+def small(*metrics):
+    return replace(SMALL, metrics=metrics)
+
+
+def on_noise(judge):
+    return evaluate(NOISE, Digits(size=16), small("fid", *ON_SAMPLES, *WRONG), extractor=judge)
+
+
+def test_images_features_and_their_reference_reach_a_metric_as_it_names_them(judge):
+    record = on_noise(judge)
+    found, reference = values(record), SplitImages(Digits(size=16).reference(), "test", 100)
+    real = reference.images(torch.arange(100))
+    shown = extractors.in_channels(NOISE.all, 1)
+    shown = torch.nn.functional.interpolate(shown.float(), (8, 8)) if reference.shape[1] == 8 else shown
+    assert found["own_brightness"] >= 0 and found["own_order"] > 0
+    features = judge(real)[0].mean(0)
+    assert record.metrics["own_feature_mean-digitsnet"]["n"] == 70 and features.shape == (128,)
+    if reference.shape == NOISE.shape:
+        means = NOISE.all.double().flatten(1).mean(1)
+        assert found["own_brightness"] == pytest.approx((means.mean() - real.double().mean()).abs().item())
+        assert found["own_order"] == pytest.approx((means * torch.arange(70)).sum().item())
+        distance = (judge(NOISE.all)[0].mean(0) - features).norm().item()
+        assert found["own_feature_mean-digitsnet"] == pytest.approx(distance, rel=1e-5)
+
+
+def test_a_score_has_the_direction_the_range_and_the_track_that_its_class_declares(judge):
+    entry = on_noise(judge).metrics["own_brightness"]
+    assert (entry["better"], entry["low"], entry["high"], entry["track"]) == ("lower", 0, None, "generation")
+
+
+def test_a_metric_that_is_wrong_is_left_blank_with_the_reason_and_the_others_are_kept(judge):
+    record = on_noise(judge)
+    for name, note in WRONG.items():
+        entry = record.metrics[name]
+        assert entry["value"] is None and entry["note"].startswith(note), entry
+    assert "own_metrics.py, line" in record.metrics["own_failure"]["note"]
+    assert record.metrics["fid-digitsnet"]["value"] > 0 and record.metrics["own_order"]["value"] > 0
+
+
+def test_the_labels_that_a_conditional_model_was_given_reach_a_metric(judge):
+    found = values(evaluate(Obedient(Digits().spec), Digits(), small("classes", "own_label_hits"), extractor=judge))
+    assert found["own_label_hits-digitsnet"] == found["class_accuracy-digitsnet"] > 0.9
+    entry = evaluate(NOISE, Digits(size=16), small("fid", "own_label_hits"), extractor=judge).metrics
+    assert entry["own_label_hits-digitsnet"]["note"] == "needs labels, and there are none here"
+
+
+def test_reconstructions_and_translations_reach_a_metric_of_torchmetrics(judge):
+    found = values(evaluate(Coder(Digits().spec), Digits(), small("reconstruction", "own_uqi"), extractor=judge))
+    assert found["own_uqi"] == pytest.approx(1, abs=0.02)
+    data = Shapes(size=16, target="none", task="denoise", train_images=20, val_images=12, test_images=20)
+    model = UNet(data.spec, width=2, depth=1).eval()
+    found = values(evaluate(model, data, small("own_difference"), extractor=judge))
+    assert set(found) == {"own_difference"} and -2 < found["own_difference"] < 2
+
+
+def test_likelihoods_masks_and_labels_reach_a_metric(judge):
+    digits, shapes = Digits(), Shapes(size=16, target="mask", train_images=20, val_images=12, test_images=40)
+    found = values(evaluate(Independent(digits.spec), digits, small("likelihood", "own_worst_nats"), extractor=judge))
+    assert found["own_worst_nats"] < found["nats"]
+    found = values(evaluate(Segmenter(shapes.spec).learn(shapes), shapes, small("own_foreground"), extractor=judge))
+    masks = SplitImages(shapes.reference(), "test", 100).target("mask")
+    assert found["own_foreground"] == pytest.approx((masks > 0).double().mean().item())
+    model = Namer(digits.reference().spec).learn(digits.reference())
+    found = values(evaluate(model, digits, small("own_label_mean"), extractor=judge))
+    labels = SplitImages(digits.reference(), "test", 100).label
+    assert found["own_label_mean"] == pytest.approx(labels.double().mean().item())
+
+
+@pytest.mark.parametrize("metrics", [("own_uqi", "own_brightness"), ("fid", "own_feature_mean", "own_worst_nats")])
+def test_validation_expects_what_it_will_give(judge, metrics):
+    data = Digits(size=16, subset=40, val_size=12)
+    protocol = replace(SMALL, metrics=metrics, split="val", generated=12, real=12)
+    model = VAE(data.spec, latent_dim=2, width=2).eval()
+    foretold = expected(model, data, protocol, judge, Held(12, label=torch.zeros(12, dtype=torch.long)))
+    found = values(evaluate(model, data, protocol, extractor=judge))
+    assert {name for name, why in foretold.items() if why is None} == {n for n, v in found.items() if v is not None}
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+
+def worker(rank, folder):
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    import_module("tests.helpers.own_metrics", "--import")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    judge = extractors.build("digitsnet")
+    os.environ["GENBENCH_CACHE"] = f"{folder}/cache"
+    data = Digits()
+    coder = evaluate(Coder(data.spec), data, small("reconstruction", "own_uqi"), extractor=judge)
+    namer = Namer(data.reference().spec).learn(data.reference())
+    labels = evaluate(namer, data, small("classes", "own_label_mean"), extractor=judge)
+    torch.save([untimed(record)["metrics"] for record in (on_noise(judge), coder, labels)], f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_have_the_scores_of_one(tmp_path, judge):
+    root = Path(__file__).parents[2]
+    script = "import sys; from tests.evaluation.test_own_metrics import worker; worker(int(sys.argv[1]), sys.argv[2])"
+    workers = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, str(rank), str(tmp_path)],
+                         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])})
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        assert [w.wait(timeout=200) for w in workers] == [0, 0]
+    finally:
+        for w in workers:
+            w.kill()
+    data = Digits()
+    namer = Namer(data.reference().spec).learn(data.reference())
+    alone = [
+        on_noise(judge),
+        evaluate(Coder(data.spec), data, small("reconstruction", "own_uqi"), extractor=judge),
+        evaluate(namer, data, small("classes", "own_label_mean"), extractor=judge),
+    ]
+    for rank in range(2):
+        for one, two in zip(alone, torch.load(tmp_path / f"{rank}.pt"), strict=True):
+            assert_same(untimed(one)["metrics"], two)
+
+
+# ---- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_follows_the_source_of_an_own_metric_and_others_have_the_key_that_they_had(
+    judge, monkeypatch, tmp_path, registered
+):
+    protocol = small("fid", "own_brightness")
+    first = evaluate(NOISE, Digits(size=16), protocol, extractor=judge).protocol
+    assert len(first["own_metrics"]) == 16
+    copy = tmp_path / "other.py"
+    copy.write_text(Path(registered.__file__).read_text() + "# another version\n")
+    monkeypatch.setattr("genbench.core.importing.inspect.getfile", lambda cls: str(copy))
+    assert evaluate(NOISE, Digits(size=16), protocol, extractor=judge).protocol["key"] != first["key"]
+    assert "own_metrics" not in evaluate(NOISE, Digits(size=16), small("fid"), extractor=judge).protocol
+
+
+# ---- extractors -----------------------------------------------------------------------------------------------------
+
+MODULE = """
+import torch
+from torch import nn
+
+class Coarse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LazyLinear(3) if False else nn.Linear(4, 3)
+    def forward(self, images):
+        return self.layer(nn.functional.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 2).flatten(1))
+
+class Names(Coarse):
+    classes = ("dark", "bright", "red")
+    def forward(self, images):
+        features = super().forward(images)
+        return features, features
+
+class Needy(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+
+class Growing(nn.Module):
+    calls = 0
+    def forward(self, images):
+        self.calls += 1
+        return torch.zeros(len(images), 2 + (self.calls > 1))
+
+class Flat(nn.Module):
+    def forward(self, images):
+        return torch.zeros(len(images))
+
+class Listing(nn.Module):
+    def forward(self, images):
+        return [0.0] * len(images)
+
+number = 7
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine.py").write_text(MODULE)
+    yield tmp_path / "mine.py"
+    sys.modules.pop("mine", None)
+
+
+def test_a_network_of_the_users_is_an_extractor_whose_name_its_scores_have(module):
+    extractor = extractors.build("mine:Coarse")
+    features, logits = extractor(NOISE.all)
+    pooled = nn.functional.adaptive_avg_pool2d(NOISE.all.float(), 2).flatten(1)
+    torch.testing.assert_close(features, extractor.network.layer(pooled))
+    assert logits is None and extractor.score("fid") == "fid-Coarse"
+    assert extractors.build("mine:Coarse").hash == extractor.hash  # its random weights have a fixed seed
+    record = evaluate(NOISE, Digits(size=16), small("fid").changed(extractor="mine:Coarse"))
+    assert record.metrics["fid-Coarse"]["value"] > 0 and record.protocol["extractor"]["hash"] == extractor.hash
+
+
+def test_logits_and_names_of_classes_make_scores_of_classes(module):
+    found = values(evaluate(NOISE, Digits(size=16), small("classes", "is").changed(extractor="mine:Names")))
+    assert {"modes-Names", "is-Names"} <= set(found)
+
+
+def test_another_source_makes_another_hash(module):
+    first = extractors.build("mine:Coarse").hash
+    module.write_text(MODULE.replace("2).flatten(1))", "2).flatten(1) / 255)"))
+    sys.modules.pop("mine")
+    assert extractors.build("mine:Coarse").hash != first
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine:Needy", "cannot be made without arguments"),
+        ("mine:Absent", "mine has no nn.Module class 'Absent'"),
+        ("mine:number", "mine has no nn.Module class 'number'"),
+        ("nowhere:Net", "No module named 'nowhere'"),
+        ("a b:Net", "'a b' is not the name of a module"),
+    ],
+)
+def test_what_is_no_extractor_is_told(module, name, said):
+    with pytest.raises(UserError, match=said):
+        extractors.build(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine:Growing", "'Growing' gave 3 features per image, and 2 before"),
+        (
+            "mine:Flat",
+            r"'Flat' gave features of shape \[16\] for 16 images; a tensor of shape \[16, number of features\]",
+        ),
+        ("mine:Listing", "'Listing' gave features as list for 16 images"),
+    ],
+)
+def test_features_of_a_wrong_or_another_shape_are_told(module, name, said):
+    with pytest.raises(UserError, match=said):
+        evaluate(NOISE, Digits(size=16), small("fid").changed(extractor=name))
+
+
+# ---- modules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_module_that_fails_shows_its_own_traceback_below_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failing.py").write_text("def broken():\n    return 1 / 0\n\n\nbroken()\n")
+    with pytest.raises(UserError) as caught:
+        import_module("failing", "--import")
+    first, *rest = str(caught.value).splitlines()
+    assert first == "--import failing: the module failed while it was imported."
+    assert rest[0] == "Traceback (most recent call last):" and rest[-1] == "ZeroDivisionError: division by zero"
+    assert 'failing.py", line 5' in rest[1] and not any("importlib" in line or "importing.py" in line for line in rest)
+
+
+def test_a_module_that_a_module_imports_in_vain_is_its_own_failure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "needing.py").write_text("import nowhere_to_be_found\n")
+    with pytest.raises(UserError, match="(?s)needing: the module failed.*No module named 'nowhere_to_be_found'"):
+        import_module("needing", "--import")
