@@ -25,7 +25,7 @@ class Parser(GenbenchCLI):
 
     def parse(self, command: compose.Command) -> Any:
         type(self).settings = compose.settings(command)
-        return self.parser.parse_object(self._object())
+        return self.parser.parse_object(self._object(command))
 
     def build(self, config: Any) -> tuple[GenerativeModule, LightningDataModule]:
         built = self.parser.instantiate_classes(config)["fit"]

@@ -90,7 +90,7 @@ class GenbenchCLI(LightningCLI):
         if command.asked:  # text in place of a run
             arguments: Any = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
         else:
-            arguments = cls._object()
+            arguments = cls._object(command)
         return cls(
             GenerativeModule,
             LightningDataModule,
@@ -106,12 +106,20 @@ class GenbenchCLI(LightningCLI):
         )
 
     @classmethod
-    def _object(cls) -> dict[str, Any]:
-        """The settings, as the parser takes them."""
-        for key, flag in {"model": "`--config NAME` or `--model DCGAN`", "data": "`--data MNIST`"}.items():
+    def _object(cls, command: compose.Command) -> dict[str, Any]:
+        """The settings, as the parser takes them.
+
+        Raises:
+            UserError: no model or no data is named, as where a part of a config is given alone.
+        """
+        files = ", ".join(str(path) for path, _ in command.configs)
+        where, whole = (
+            (f" in {files}", "a whole config first, as `--config dcgan`,") if files else ("", "`--config NAME`")
+        )
+        for key, advice in {"model": f"{whole} or `--model DCGAN`", "data": "`--data MNIST`"}.items():
             named = cls.settings.config.get(key)
             if not isinstance(named, dict) or "class_path" not in named:
-                raise UserError(f"No {key} is named: give {flag}.")
+                raise UserError(f"No {key} is named{where}: give {advice}.")
         return {"subcommand": cls.verb, cls.verb: cls.settings.config}
 
     # ---- arguments ----------------------------------------------------------------------------------------------
