@@ -36,7 +36,7 @@ from genbench.cli import compose, preflight, resume
 from genbench.cli.console import console
 from genbench.cli.devices import as_list, on_cpu, refuse_what_players_cannot, use_own_strategy, use_real_fp16
 from genbench.cli.lightning_settings import DEFAULTS
-from genbench.cli.merging import value_of
+from genbench.cli.merging import Merging, value_of
 from genbench.cli.next_steps import print_scores, say_done, say_stopped
 from genbench.cli.parser_errors import explained
 from genbench.cli.resume import Change
@@ -75,7 +75,7 @@ class GenbenchCLI(LightningCLI):
     found: Path | None = None  # the checkpoint of `--ckpt`
     name_flag: str | None = None  # `--name`, as typed: that of a config may be from before the folder was renamed
     runs_flag: str | None = None  # `--runs`, likewise
-    settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
+    settings: Merging  # of the configs and flags
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
