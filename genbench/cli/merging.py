@@ -137,8 +137,7 @@ class Merging:
         if isinstance(hint, Group):
             return hint.hints.get(name, str if hint is self.root else Any)
         if base is None:
-            inner = inner_of(hint)
-            return Any if inner is None else inner
+            return inner_of(hint) or Any
         if name == "init_args":
             cls = find_class(mapping.get("class_path"), base)
             return Group(parameters(cls) if cls is not None else {})
