@@ -121,7 +121,8 @@ def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
     flags = {"config": side.call(config), "name": "run", "max_images": images, "pictures.n": 16}
     if kind in FILES and not (data / FILES[kind][0]).is_dir():
         kind = FILES[kind][1]
-        flags |= {"data": kind} | {f"data.{name}": value for name, value in settings["data"]["init_args"].items()}
+        arguments = settings["data"].get("init_args", {})
+        flags |= {"data": kind} | {f"data.{name}": value for name, value in arguments.items()}
     flags |= SMALL[kind]
     flags |= (NARROW[model] | {"model.width": 4, "model.discriminator_width": 4}) if paper else {}
     flags |= {"quality.every_images": images // 2, "quality.samples": 32, "monitor.every_images": images // 4}

@@ -38,7 +38,7 @@ class Checkpoint(Callback, metaclass=Checked):
 
     def __init__(
         self,
-        every_images: Images = Images(100_000),
+        every_images: Images = Images(50_000),
         monitor: str | None = None,
         mode: Literal["min", "max"] | None = None,
         keep_every: Images | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class RunRecord(Callback):
 
     def _write_config(self) -> None:
         with replacing(self.folder / "config.yaml") as file:
-            file.write(yaml.safe_dump(self.config, sort_keys=False).encode())
+            file.write(yaml.safe_dump(readable(self.config), sort_keys=False).encode())
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._batch_started = time.monotonic()
@@ -113,6 +114,16 @@ class RunRecord(Callback):
             "peak_memory": machine.peak_memory(device),
             "device_hours": seconds * trainer.world_size / 3600,
         }
+
+
+def readable(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings as `config.yaml` has them: the model and the data first, and no null that is a default of
+    Lightning's Trainer. `fit` reads the same settings from it."""
+    first = {name: config[name] for name in ("model", "data", "max_images", "seed_everything") if name in config}
+    if "trainer" in config:
+        null = {name for name, parameter in inspect.signature(Trainer).parameters.items() if parameter.default is None}
+        first["trainer"] = {k: v for k, v in config["trainer"].items() if v is not None or k not in null}
+    return first | {name: value for name, value in config.items() if name not in first}
 
 
 def environment() -> dict[str, Any]:

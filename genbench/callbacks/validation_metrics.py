@@ -49,7 +49,7 @@ class ValidationMetrics(Callback, metaclass=Checked):
 
     def __init__(
         self,
-        every_images: Images = Images(100_000),
+        every_images: Images = Images(50_000),
         protocol: str = "quick",
         samples: Annotated[int, Bounds(at_least=2, words=FEW)] | None = None,
         extractor: str | None = None,

@@ -30,13 +30,14 @@ VERBS = {
 
 def usage() -> str:
     verbs = "\n".join(f"  {verb:<20}{about}" for verb, (_, about) in VERBS.items())
-    listing = configs.listing()
-    wide = max(map(len, listing)) + 1
-    names = "\n".join(f"  {name:<{wide}}{about}" for name, about in listing.items())
+    whole, parts = configs.listing(), configs.listing(parts=True)
+    wide = max(map(len, whole)) + 1
+    rows = {name: f"  {name:<{wide}}{about}\n" for name, about in (whole | parts).items()}
     return (
         f"genbench {__version__}: generative image models, trained and compared\n\n"
         f"python -m genbench VERB ...    (VERB --help says more)\n\n{verbs}\n\n"
-        f"Configs at hand, for --config NAME:\n{names}\n\n"
+        f"Configs at hand, for --config NAME:\n{''.join(rows[name] for name in whole)}\n"
+        f"Parts, to add after a config with another --config:\n{''.join(rows[name] for name in parts)}\n"
         "First run, on embedded data:  python -m genbench fit --config quickstart"
     )
 

@@ -1,4 +1,4 @@
-"""The configs that travel with the package."""
+"""Configs by name: those below `configs/` in the current folder, then those that are installed with genbench."""
 
 from __future__ import annotations
 
@@ -7,44 +7,45 @@ from pathlib import Path
 import genbench
 from genbench.core.errors import UserError, did_you_mean
 
+PARTS = ("data", "trainer", "logger")  # folders of parts, which are merged after a whole config
+OTHERS = ("protocols", "suites")  # folders of other files, which `evaluate` and `suite` list
+
 
 def folder() -> Path:
-    """Where they lie: inside the installed package, or beside it in a checkout."""
+    """The folder of the shipped configs: inside the installed package, or beside it in a checkout."""
     inside = Path(genbench.__file__).parent / "configs"
     return inside if inside.is_dir() else inside.parent.parent / "configs"
 
 
-def listing() -> dict[str, str]:
-    """Name -> first comment line, of every config. Those in papers/ want data that is fetched by hand; others in
-    sub-folders are parts to add to one."""
+def listing(*, parts: bool = False) -> dict[str, str]:
+    """Name -> first comment line of each shipped whole config, or of each part of one."""
     names = {}
     for path in sorted(folder().rglob("*.yaml"), key=lambda p: (len(p.parts), p)):
-        if path.parent.name in ("protocols", "suites"):  # no parts of a run: `evaluate` and `suite` list them
-            continue
-        first = path.read_text().partition("\n")[0]
-        names[path.relative_to(folder()).with_suffix("").as_posix()] = first.lstrip("# ") if first[:1] == "#" else ""
+        if path.parent.name not in OTHERS and (path.parent.name in PARTS) == parts:
+            first = path.read_text().partition("\n")[0]
+            name = path.relative_to(folder()).with_suffix("").as_posix()
+            names[name] = first.lstrip("# ") if first[:1] == "#" else ""
     return names
 
 
 def find(name: str) -> Path | None:
-    """The file that `--config NAME` means: a path, or the name of a shipped config; None if there is neither."""
-    for path in (Path(name), folder() / name, folder() / f"{name}.yaml", folder() / Path(name).name):
-        if path.is_file():
-            return path
-    return None
+    """The file that `--config NAME` means: a path, or the name of a config; None if there is neither."""
+    places = [root / file for root in (Path("configs"), folder()) for file in (name, f"{name}.yaml")]
+    return next((path for path in (Path(name), *places, folder() / Path(name).name) if path.is_file()), None)
 
 
 def named(name: str) -> Path:
     """As `find`.
 
     Raises:
-        UserError: there is none; proposes the nearest.
+        UserError: there is no such config. The message lists those there are, and the nearest name.
     """
-    path = find(name)
-    if path is None:
-        known = listing()
-        raise UserError(
-            f"There is no config '{name}'; there are {', '.join(known)}, or give the path of a file."
-            + did_you_mean(name, known)
-        )
-    return path
+    if (path := find(name)) is not None:
+        return path
+    whole, parts = listing(), listing(parts=True)
+    kind = name.partition("/")[0]
+    known = [part for part in parts if part.startswith(f"{kind}/")] if kind in PARTS else list(whole)
+    raise UserError(
+        f"There is no config '{name}'; there are {', '.join(known)}, or give the path of a file."
+        + did_you_mean(name, known if kind in PARTS else [*whole, *parts])
+    )

@@ -53,7 +53,6 @@ def with_configs(verb: str, argv: list[str]) -> Command:
             own = (kept, yaml_file.read(kept)) if kept and kept.is_file() else (path, _config_in(path))
             if own[1]:
                 command.configs.insert(0, own)
-                command.own = 1
             elif not any(flag.path[0] == "model" for flag in command.flags):
                 raise UserError(
                     f"{path} does not hold the config of its run: give `--config` too. `evaluate` and `sample` need "

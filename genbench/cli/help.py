@@ -47,7 +47,7 @@ Hardware
   --trainer.accelerator cpu|gpu
   --trainer.precision bf16-mixed|16-mixed|...
   --acceleration.compile inductor
-  --config trainer/bf16, trainer/fp16, logger/wandb   shipped parts of configs
+  --config trainer/bf16         a part, after a config; `genbench` lists parts
 
 More
   --model.help DCGAN            all arguments of a model (--data.help MNIST)

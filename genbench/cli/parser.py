@@ -1,4 +1,4 @@
-"""`fit`'s parser alone: flags to a config, and a config to a model and its data."""
+"""The parser of `fit` without a run: flags to a config, and a config to a model and its data."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ from genbench.core.module import GenerativeModule
 
 
 class Parser(GenbenchCLI):
-    """GenbenchCLI that runs nothing."""
+    """A GenbenchCLI that runs nothing."""
 
-    def before_instantiate_classes(self) -> None:
-        pass
+    def before_instantiate_classes(self) -> None: ...
 
-    def instantiate_classes(self) -> None:
-        pass
+    def instantiate_classes(self) -> None: ...
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
+    def _run_subcommand(self, subcommand: str) -> None: ...
 
     def parse(self, command: compose.Command) -> Any:
         type(self).settings = compose.settings(command)
-        return self.parser.parse_object(self._object())
+        return self.parser.parse_object(self._object(command))
 
     def build(self, config: Any) -> tuple[GenerativeModule, LightningDataModule]:
         built = self.parser.instantiate_classes(config)["fit"]

@@ -1,4 +1,4 @@
-"""What a setting may be, by the annotations of what it is given to."""
+"""Names of all settings, and which values each may have, from the annotations of what takes them."""
 
 from __future__ import annotations
 
@@ -10,38 +10,36 @@ import os
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
 from typing import Any
 
-# what `fit` and `validate` have outside of every group, and their groups
+# settings of `fit` and `validate` outside of all groups, and the groups
 SINGLE = ("seed_everything", "max_images", "name", "title", "protocol", "runs", "ckpt")
 GROUPS = ("trainer", "acceleration", "ema", "monitor", "gan_monitor", "codebook", "samples", "validation", "checkpoint")
 ROOT = (*SINGLE, *GROUPS, "model", "data")
-USUAL = {  # what other frameworks call these
-    "lr": " Did you mean 'model.optimizer.lr'?",
-    "learning_rate": " Did you mean 'model.optimizer.lr'?",
+_BUDGET = " Did you mean 'max_images'? The budget is counted in images."
+USUAL = {  # names in other frameworks -> hint
+    **dict.fromkeys(("lr", "learning_rate"), " Did you mean 'model.optimizer.lr'?"),
     "batch_size": " Did you mean 'data.batch_size'?",
-    "epochs": " Did you mean 'max_images'? The budget is counted in images.",
-    "max_epochs": " Did you mean 'max_images'? The budget is counted in images.",
-    "steps": " Did you mean 'max_images'? The budget is counted in images.",
+    **dict.fromkeys(("epochs", "max_epochs", "steps"), _BUDGET),
     "seed": " Did you mean 'seed_everything'?",
 }
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 SCALARS = (str, bytes, int, float, complex, types.NoneType, os.PathLike, enum.Enum, timedelta)
-COLLECTIONS = (list, tuple, set, frozenset)
+NO_CLASSES = (*SCALARS, list, tuple, set, frozenset, Mapping)
 
 
+@dataclass(frozen=True)
 class Group:
-    """The place of settings by fixed names, each with a type."""
+    """A group of settings: name -> type."""
 
-    def __init__(self, hints: dict[str, Any]) -> None:
-        self.hints = hints
+    hints: dict[str, Any]
 
 
 @functools.cache
 def parameters(cls: type) -> dict[str, Any]:
-    """Argument -> type, of a class's constructor and of those of its bases that it hands arguments on to."""
+    """Argument -> type, of a class's constructor and of the base classes to which it passes `**kwargs` on."""
     found: dict[str, Any] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
@@ -49,21 +47,19 @@ def parameters(cls: type) -> dict[str, Any]:
             continue
         try:
             hints = typing.get_type_hints(init)
-        except Exception:  # names that are imported for type checkers alone
+        except Exception:  # a name that is imported for type checkers only
             hints = {}
-        more = False
-        for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                more = True
-            elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
-                found.setdefault(name, hints.get(name, Any))
-        if not more:
+        own = list(inspect.signature(init).parameters.values())[1:]
+        for parameter in own:
+            if parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+                found.setdefault(parameter.name, hints.get(parameter.name, Any))
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own):
             break
     return found
 
 
 def options(hint: Any) -> Iterator[Any]:
-    """The alternatives of a type, with those of a list's elements."""
+    """The alternatives of a type; for a list, those of its elements."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType, typing.Annotated) or (
         inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, Mapping)
@@ -75,15 +71,15 @@ def options(hint: Any) -> Iterator[Any]:
 
 
 def base_of(hint: Any) -> type | None:
-    """The class below which a setting names one."""
+    """The base class of the classes that a setting may name; None if it names no class."""
     for one in options(hint):
-        if inspect.isclass(one) and one not in (object, Any) and not issubclass(one, (*SCALARS, *COLLECTIONS, Mapping)):
+        if inspect.isclass(one) and one not in (object, Any) and not issubclass(one, NO_CLASSES):
             return None if is_dataclass(one) else one
     return None
 
 
 def inner_of(hint: Any) -> Any:
-    """The type of a mapping's values, where a setting may be a mapping; else None."""
+    """The type of a mapping's values, if a setting may be a mapping; else None."""
     for one in options(hint):
         origin = typing.get_origin(one) or one
         if one is Any or (inspect.isclass(origin) and (issubclass(origin, Mapping) or is_dataclass(origin))):
@@ -93,7 +89,7 @@ def inner_of(hint: Any) -> Any:
 
 
 def find_class(path: Any, base: type) -> type | None:
-    """The class of a full path, or of a short name below `base`; None if there is none, or several."""
+    """The class of a full path, or of a short name below `base`; None if there is none, or more than one."""
     from genbench.core.arguments import loaded_classes
 
     if not isinstance(path, str):
@@ -102,7 +98,7 @@ def find_class(path: Any, base: type) -> type | None:
     if not module:
         found = {cls for cls in loaded_classes(base).values() if cls.__name__ == name}
         return found.pop() if len(found) == 1 else None
-    try:  # the parser imports it anyway
+    try:  # the parser imports it later in any case
         cls = getattr(importlib.import_module(module), name, None)
     except Exception:
         return None

@@ -36,7 +36,7 @@ from genbench.cli import compose, preflight, resume
 from genbench.cli.console import console
 from genbench.cli.devices import as_list, on_cpu, refuse_what_players_cannot, use_own_strategy, use_real_fp16
 from genbench.cli.lightning_settings import DEFAULTS
-from genbench.cli.merging import value_of
+from genbench.cli.merging import Merging, value_of
 from genbench.cli.next_steps import print_scores, say_done, say_stopped
 from genbench.cli.parser_errors import explained
 from genbench.cli.resume import Change
@@ -75,7 +75,7 @@ class GenbenchCLI(LightningCLI):
     found: Path | None = None  # the checkpoint of `--ckpt`
     name_flag: str | None = None  # `--name`, as typed: that of a config may be from before the folder was renamed
     runs_flag: str | None = None  # `--runs`, likewise
-    settings = compose.Settings({}, {}, [])  # what follows from it and from the configs
+    settings: Merging  # of the configs and flags
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
@@ -90,7 +90,7 @@ class GenbenchCLI(LightningCLI):
         if command.asked:  # text in place of a run
             arguments: Any = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
         else:
-            arguments = cls._object()
+            arguments = cls._object(command)
         return cls(
             GenerativeModule,
             LightningDataModule,
@@ -106,12 +106,20 @@ class GenbenchCLI(LightningCLI):
         )
 
     @classmethod
-    def _object(cls) -> dict[str, Any]:
-        """The settings, as the parser takes them."""
-        for key, flag in {"model": "`--config NAME` or `--model DCGAN`", "data": "`--data MNIST`"}.items():
+    def _object(cls, command: compose.Command) -> dict[str, Any]:
+        """The settings, as the parser takes them.
+
+        Raises:
+            UserError: no model or no data is named, as where a part of a config is given alone.
+        """
+        files = ", ".join(str(path) for path, _ in command.configs)
+        where, whole = (
+            (f" in {files}", "a whole config first, as `--config dcgan`,") if files else ("", "`--config NAME`")
+        )
+        for key, advice in {"model": f"{whole} or `--model DCGAN`", "data": "`--data MNIST`"}.items():
             named = cls.settings.config.get(key)
             if not isinstance(named, dict) or "class_path" not in named:
-                raise UserError(f"No {key} is named: give {flag}.")
+                raise UserError(f"No {key} is named{where}: give {advice}.")
         return {"subcommand": cls.verb, cls.verb: cls.settings.config}
 
     # ---- arguments ----------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class Recipe:
     """
 
     def __init__(self, path: Path, modules: Sequence[str] = ()) -> None:
-        text = compose.settings(compose.Command("check", [(path, yaml_file.read(path))])).config
+        text = compose.settings(compose.Command([(path, yaml_file.read(path))])).config
         if not {"model", "data"} <= text.keys():
             raise UserError(f"{path} is no config of an experiment: it needs `model` and `data`.")
         self.path, self.name, self.modules = path, path.stem, list(modules)

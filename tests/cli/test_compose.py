@@ -363,15 +363,19 @@ def test_a_list_where_a_run_is_named_is_refused_before_it_is_looked_for(name):
                                                             "--config more.yaml")  # fmt: skip
 
 
-def test_what_flags_and_other_configs_set_is_told_from_the_runs_own(tmp_path):
+def test_the_runs_own_config_comes_first_unless_another_names_a_model(tmp_path):
     run = tmp_path / "runs" / "a"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt").touch()
     (run / "config.yaml").write_text(Path("base.yaml").read_text())
     write("extra", {"model": {"init_args": {"optimizer": {"lr": 0.01}}}, "trainer": {"precision": "bf16-mixed"}})
     found = merged("--max_images 5k --ckpt runs/a --model.adversarial.r1 2 --config extra.yaml")
-    assert found.given == {
-        "trainer.precision": "bf16-mixed", "model.init_args.optimizer.lr": 0.01, "model.init_args.adversarial.r1": 2,
+    base = yaml.safe_load(Path("base.yaml").read_text())
+    arguments = base["model"]["init_args"] | {
+        "optimizer": ADAM | {"lr": 0.01}, "adversarial": {"objective": "non_saturating", "r1": 2},
+    }  # fmt: skip
+    assert found.config == base | {
+        "model": base["model"] | {"init_args": arguments}, "trainer": {"precision": "bf16-mixed"},
         "max_images": "5k", "ckpt": "runs/a",
     }  # fmt: skip
     assert found.config["model"]["init_args"]["width"] == 4  # of the run

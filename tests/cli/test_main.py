@@ -150,8 +150,17 @@ def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
 
 
 def test_each_config_is_listed_with_a_whole_sentence_that_stands_apart_from_its_name():
-    rows = usage().partition("Configs at hand, for --config NAME:\n")[2].partition("\n\n")[0].splitlines()
-    column = rows[0].index("Conditional GAN")
-    for row in rows:
+    blocks = [usage().partition(f"{head}\n")[2].partition("\n\n")[0].splitlines() for head in (
+        "Configs at hand, for --config NAME:", "Parts, to add after a config with another --config:",
+    )]  # fmt: skip
+    whole, parts = ({row.split()[0] for row in rows} for rows in blocks)
+    assert parts == {
+        *(f"data/{name}" for name in ("cifar10", "digits", "fashion_mnist", "folder", "mnist")),
+        *(f"trainer/{name}" for name in ("bf16", "compile", "cpu", "ddp", "fp16")),
+        *("logger/tensorboard", "logger/wandb"),
+    }
+    assert {"dcgan", "papers/maps"} < whole and not whole & parts
+    column = blocks[0][0].index("AC-GAN")
+    for row in blocks[0] + blocks[1]:
         assert row[column - 1] == " " != row[column]
         assert row.count("`") % 2 == 0, "cut within a quotation"

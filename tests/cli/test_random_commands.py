@@ -28,6 +28,7 @@ import genbench
 import genbench.data
 import genbench.models
 from genbench.callbacks import MaxImages, StopSafely
+from genbench.callbacks.run_record import readable
 from genbench.cli import main, resume
 from genbench.cli.trainer import SETTINGS
 from genbench.core.batch import to_stored
@@ -225,9 +226,9 @@ class Tried:
             runs = case.drawn.get(("runs",), "runs") if not case.resumes else "runs"
             expect(run == Path(runs) / folder, f"the run lies in {run}")
         config = yaml.safe_load((run / "config.yaml").read_text())
-        recorded = dict(lines_of(config))
         checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-        expect(checkpoint["run"]["config"] == config, "config.yaml and the checkpoint differ")
+        recorded = dict(lines_of(checkpoint["run"]["config"]))
+        expect(readable(checkpoint["run"]["config"]) == config, "config.yaml and the checkpoint differ")
         expected = dict(case.expected)
         for path, text in case.text.items():
             value = recorded.get(path)

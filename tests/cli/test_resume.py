@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import genbench
 import genbench.models
+from genbench.callbacks.run_record import readable
 from genbench.cli import resume
 from genbench.core.arguments import loaded_classes
 from genbench.core.module import GenerativeModule
@@ -257,6 +259,39 @@ def test_a_link_to_a_checkpoint_means_the_run_that_it_leads_to(cli, half):
     Path("link.ckpt").symlink_to(half / LAST)
     assert cli("fit", "--ckpt", "link.ckpt", "--max_images", "240")[0] == 0
     assert saved(half)["genbench"]["images_seen"] == 240 and {path.name for path in Path("runs").iterdir()} == {"run"}
+
+
+def test_config_yaml_shows_the_model_first_and_no_null_that_is_a_default_of_lightning(half):
+    text = (half / "config.yaml").read_text()
+    found, whole = yaml.safe_load(text), saved(half)["run"]["config"]
+    assert list(found)[:5] == ["model", "data", "max_images", "seed_everything", "trainer"]
+    assert None not in found["trainer"].values() and found["trainer"]["max_epochs"] == -1
+    assert whole["trainer"] == dict.fromkeys(whole["trainer"]) | found["trainer"]
+    assert {name: value for name, value in found.items() if name != "trainer"} == {
+        name: value for name, value in whole.items() if name != "trainer"
+    }
+
+
+def test_a_null_that_is_no_default_of_lightning_stays_in_config_yaml():
+    config = {"trainer": {"devices": None, "logger": None}, "name": "run", "model": {"init_args": {"clip_norm": None}}}
+    assert readable(config) == config | {"trainer": {"devices": None}}
+    assert list(readable(config)) == ["model", "trainer", "name"]
+
+
+def test_a_run_goes_on_from_its_config_yaml_and_from_that_of_an_older_version_alike(cli, half):
+    """An older version wrote every setting, nulls included, in the order of the parser."""
+    shutil.copytree(half, "runs/old")
+    former = dict(sorted(saved(half)["run"]["config"].items(), reverse=True))
+    assert len(former["trainer"]) > len(yaml.safe_load((half / "config.yaml").read_text())["trainer"])
+    Path("runs/old/config.yaml").write_text(yaml.safe_dump(former | {"name": "old"}, sort_keys=False))
+    for run in ("runs/run", "runs/old"):
+        status, _, err = cli("fit", "--ckpt", run, "--max_images", "240")
+        assert status == 0 and [line for line in err.splitlines() if line.startswith("changed:")] == [
+            "changed: max_images 160 -> 240"
+        ]
+    assert same_weights(saved("runs/run"), saved("runs/old"))
+    new, old = (Path(run, "config.yaml").read_text() for run in ("runs/run", "runs/old"))
+    assert new == old.replace("name: old", "name: run").replace("runs/old", "runs/run")
 
 
 def test_a_run_without_its_config_file_and_a_checkpoint_alone_go_on_with_the_config_in_the_checkpoint(cli, half):
