@@ -1,7 +1,9 @@
 """README and docs: links lead to files, what they name exists, and the classes and commands that they show run."""
 
+import json
 import re
 import shlex
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +12,10 @@ import pytest
 import genbench.data
 import genbench.models
 from genbench.cli import configs, main
+from genbench.core import importing
+from genbench.metrics import scale
+from genbench.metrics.registry import REGISTERED
+from genbench.metrics.scales import SCALES
 from genbench.suites.definition import load
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +46,19 @@ def commands(page: Path) -> list[list[str]]:
     lines = [line for language, text in blocks(page) if language == "bash" for line in text.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[3:] for line in words if line[:3] == ["python", "-m", "genbench"]]
+
+
+@pytest.fixture
+def own_names():
+    """Forgets the metrics and modules that a page has added."""
+    before = dict(SCALES), dict(REGISTERED), set(sys.modules)
+    yield
+    for table, old in zip((SCALES, REGISTERED), before, strict=False):
+        table.clear()
+        table.update(old)
+    for name in set(sys.modules) - before[2]:
+        if name.startswith("my_"):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -116,7 +135,7 @@ def test_configs_that_commands_name_exist(page):
 def test_classes_of_your_own_train_and_sample_as_written(name, folder_of):
     page = ROOT / name
     folder_of(page)
-    own = [words for words in commands(page) if "--import" in words and words[0] != "check"]
+    own = [words for words in commands(page) if "--import" in words and words[0] in ("fit", "sample")]
     assert {words[0] for words in own} == {"fit", "sample"}
     for words in own:
         assert main([*words, *(SMALL if words[0] == "fit" else [])]) == 0, words
@@ -131,9 +150,31 @@ def test_the_readmes_model_passes_the_contract_tests(folder_of, capfd):
     assert main(words) == 0, capfd.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorials/own_metric.md"])
+def test_metrics_extractors_and_protocols_of_your_own_are_evaluated_as_written(name, folder_of, own_names):
+    folder_of(ROOT / name)
+    config = "vae" if name == "README.md" else "quickstart"
+    evaluations = [words for words in commands(ROOT / name) if "evaluate" in words[:1] and "last" not in words]
+    assert len(evaluations) == {"README.md": 1, "docs/tutorials/own_metric.md": 3}[name]
+    run = evaluations[0][evaluations[0].index("--ckpt") + 1]
+    digits = ["--data", "Digits", "--max_images", "64", *SMALL[2:], "--validation.samples", "2"]
+    assert main(["fit", "--config", config, "--name", Path(run).name, *digits]) == 0
+    for words in evaluations:
+        assert main([*words, "--generated", "100", "--device", "cpu"]) == 0, words
+    found = {score for path in Path(run, "records").glob("*.json") for score in json.loads(path.read_text())["metrics"]}
+    assert {"README.md": {"gradient_l1"}, "docs/tutorials/own_metric.md": {"spectrum_l1", "fid-Coarse"}}[name] <= found
+
+
+def test_a_metric_of_torchmetrics_is_added_as_written(folder_of, own_names):
+    folder_of(ROOT / "docs/tutorials/own_metric.md")
+    importing.import_module("my_quality", "--import")
+    assert scale("uqi").better == "higher" and scale("uqi").track == "reconstruction"
+
+
 def test_classes_of_your_own_are_short():
     lines = {name: len(text.splitlines()) for name, text in files(README).items()}
-    assert lines["my_gan.py"] <= 45 and lines["my_data.py"] <= 30
+    assert lines["my_gan.py"] <= 45 and lines["my_data.py"] <= 30 and lines["my_metrics.py"] <= 20
+    assert len(files(ROOT / "docs/tutorials/own_metric.md")["my_extractor.py"].splitlines()) <= 20
 
 
 def test_the_suite_of_the_tutorial_has_twelve_runs(folder_of):
