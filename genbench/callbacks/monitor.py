@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from genbench.callbacks.max_images import MaxImages
 from genbench.core import renamed
 from genbench.core.arguments import Checked, Weight
+from genbench.core.class_paths import path_of
 from genbench.core.errors import UserError
 from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
@@ -63,7 +64,7 @@ class Monitor(Callback, metaclass=Checked):
         self.read_at = 0
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        unread, cls = module.read_terms(reset=False), f"{type(module).__module__}.{type(module).__qualname__}"
+        unread, cls = module.read_terms(reset=False), path_of(type(module))
         for logger in trainer.loggers:
             if isinstance(logger, Curves):  # what a stopped run logged after its last checkpoint is run again
                 logger.cut(module.images_seen, unread, lambda name: renamed.column(name, cls))
@@ -87,7 +88,7 @@ class Monitor(Callback, metaclass=Checked):
         player = list(module.players)[trainer.optimizers.index(optimizer)]
         gradients = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
         # not at each step: a pass over all gradients would cost several percent of a small model's
-        module.record_once(f"{player}/grad_norm", lambda: get_total_norm(gradients))
+        module.logged.add_once(f"{player}/grad_norm", lambda: get_total_norm(gradients))
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.due(self.every_images):

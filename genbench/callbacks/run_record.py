@@ -11,6 +11,7 @@ import yaml
 from lightning import Callback, Trainer
 
 from genbench.core import machine
+from genbench.core.class_paths import path_of
 from genbench.core.errors import warn
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
@@ -63,12 +64,8 @@ class RunRecord(Callback):
             checkpoint["run"]["rows"] = waiting
         data = trainer.datamodule
         if isinstance(data, DataModule):
-            cls = type(data)
-            checkpoint["data"] = {
-                "class": f"{cls.__module__}.{cls.__qualname__}",
-                "arguments": data.arguments,
-                "contents": data.contents(),
-            }
+            arguments = {"arguments": data.arguments, "contents": data.contents()}
+            checkpoint["data"] = {"class": path_of(type(data))} | arguments
 
     def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         before = checkpoint.get("run", {}).get("training") or {}

@@ -94,7 +94,7 @@ def inner_of(hint: Any) -> Any:
 
 def find_class(path: Any, base: type) -> type | None:
     """The class of a full path, or of a short name below `base`; None if there is none, or several."""
-    from genbench.core.arguments import loaded_classes
+    from genbench.core.class_paths import find, loaded_classes
 
     if not isinstance(path, str):
         return None
@@ -103,7 +103,7 @@ def find_class(path: Any, base: type) -> type | None:
         found = {cls for cls in loaded_classes(base).values() if cls.__name__ == name}
         return found.pop() if len(found) == 1 else None
     try:  # the parser imports it anyway
-        cls = getattr(importlib.import_module(module), name, None)
+        importlib.import_module(module)
     except Exception:
         return None
-    return cls if inspect.isclass(cls) else None
+    return find(path)

@@ -223,16 +223,6 @@ def _fault(value: Any, kind: type, bounds: Bounds | OneOf | None) -> str | None:
 # ---- what checkpoints keep ------------------------------------------------------------------------------------------
 
 
-def loaded_classes(base: type) -> dict[str, type]:
-    """`base` and every class below it that is loaded, by full name: a checkpoint finds its own among them."""
-    found, waiting = {}, [base]
-    while waiting:
-        cls = waiting.pop()
-        found[f"{cls.__module__}.{cls.__qualname__}"] = cls
-        waiting += cls.__subclasses__()
-    return found
-
-
 def plain(name: str, value: Any) -> Any:
     """The value as plain YAML types, which is all that a safe checkpoint can hold."""
     from genbench.core.batch import DataSpec  # with it comes torch, and `fit --help` is to need none

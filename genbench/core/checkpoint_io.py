@@ -26,7 +26,7 @@ from torch.serialization import get_crc32_options, set_crc32_options
 
 import genbench
 from genbench.core import ranks, renamed
-from genbench.core.arguments import loaded_classes
+from genbench.core.class_paths import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.files import NotWritten, replacing, write
 from genbench.core.module import FORMAT, GenerativeModule

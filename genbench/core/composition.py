@@ -11,8 +11,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from genbench.core import checkpoint_io, files
-from genbench.core.arguments import loaded_classes
 from genbench.core.batch import DataSpec
+from genbench.core.class_paths import loaded_classes, path_of
 from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
 
@@ -89,5 +89,4 @@ def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
 
 def described(module: GenerativeModule) -> dict[str, Any]:
     """What builds an equal one, without its weights: plain types."""
-    cls = type(module)
-    return {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": dict(module.hparams)}
+    return {"class": path_of(type(module)), "arguments": dict(module.hparams)}

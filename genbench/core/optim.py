@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from genbench.core.arguments import Count, Whole
-from genbench.core.class_paths import same_class
+from genbench.core.class_paths import find, same_class
 from genbench.core.errors import UserError, did_you_mean
 from genbench.core.units import Images
 
@@ -160,21 +159,12 @@ def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[st
     return change if not same_class(given, before) else base | change | {"class_path": before}
 
 
-def _loaded(class_path: str, base: type) -> type | None:
-    module, _, name = class_path.rpartition(".")
-    for place in [module] if module else ["torch.optim", "torch.optim.lr_scheduler", __name__]:
-        found = getattr(sys.modules.get(place), name, None)
-        if inspect.isclass(found) and issubclass(found, base):
-            return found
-    return None
-
-
 def loaded_class(class_path: str, base: type[Any], what: str) -> type:
     """The class of that path, if its module is loaded: a path in a checkpoint must not cause an import.
 
     `Adam` alone is looked up in torch.optim.
     """
-    if (found := _loaded(class_path, base)) is not None:
+    if (found := find(class_path, base, ("torch.optim", "torch.optim.lr_scheduler", __name__))) is not None:
         return found
     name = class_path.rpartition(".")[2]
     raise UserError(
@@ -263,6 +253,20 @@ def build_schedule(
             "WarmupDecay` too."
         )
     return Stepped(_call(cls, optimizer, arguments, what), what)
+
+
+def keep_settings(optimizer: Optimizer, state: dict[str, Any], kept: set[str]) -> None:
+    """Put the optimizer's settings into a state of a checkpoint that is about to be loaded.
+
+    Settings are of the config, as rates, betas, fused or not, and what a schedule keeps beside them. Everything else in
+    a parameter group is state, such as Prodigy's, and stays as it is.
+
+    Args:
+        kept: Names in the parameter groups before a schedule was built
+    """
+    settings = {"lr", "initial_lr", *inspect.signature(type(optimizer).__init__).parameters} - {"params"}
+    for saved, built in zip(state["param_groups"], optimizer.param_groups, strict=False):
+        saved.update({name: value for name, value in built.items() if name not in kept - settings})
 
 
 # steps of a schedule that are looked at before training: of a larger budget the beginning

@@ -83,11 +83,18 @@ def _worker(paths: list[str], folder: str, modules: list[str]) -> None:
         buffers = {name for name, _ in module.named_buffers()} & drift.names
         state = {
             "weights": sorted(drift.names - buffers),
-            "buffers": sorted(buffers - module.kept_by_each_process()),
+            "buffers": sorted(buffers - _may_differ(module)),
             "noise": noise,
             "images": module.images_seen,
         }
         torch.save(state, Path(folder) / f"{recipe.name}.{rank}.pt")
+
+
+def _may_differ(module: GenerativeModule) -> set[str]:
+    """Names of buffers that each process may have for itself: `per_process`, and running statistics of norms."""
+    norms = {name for name, m in module.named_modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase)}
+    buffers = [name for name, _ in module.named_buffers()]
+    return {name for name in buffers if name.rpartition(".")[0] in norms or name in module.per_process}
 
 
 def _compare(recipe: Recipe, folder: Path) -> str | None:
