@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import math
 import netrc
 import os
 import re
@@ -24,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from genbench.core import history
 from genbench.core.errors import warn
 from genbench.core.files import elsewhere, replacing
-from genbench.core.history import COLUMN
+from genbench.core.history import COLUMN, finite
 from genbench.core.panels import SHARES, in_panels
 
 
@@ -95,7 +94,7 @@ class Curves(Logger):
         found: dict[str, list[tuple[int, float]]] = {}
         for row in self.rows():
             for name, text in row.items():
-                value = _number(text)
+                value = finite(text)
                 if name != COLUMN and value is not None:
                     found.setdefault(name, []).append((int(row[COLUMN]), value))
         return {name: points for name, points in found.items() if len(points) > 1 and not name.endswith("/lr")}
@@ -239,14 +238,6 @@ def _values(row: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in row.items() if value != ""}
 
 
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
 class Wandb(WandbLogger):
     """Weights & Biases, counted in images seen, which are also its steps. Without a key it records offline and says how
     to upload.
@@ -312,7 +303,7 @@ class Wandb(WandbLogger):
         if self._id is not None and (not self._offline or len(self._parts()) == 1):
             return  # what was recorded before is on the server, or in a folder that is not here
         for row in rows:
-            values = {name: _number(text) for name, text in row.items() if name != COLUMN}
+            values = {name: finite(text) for name, text in row.items() if name != COLUMN}
             self.log_metrics({name: v for name, v in values.items() if v is not None}, int(row[COLUMN]))
 
     def _parts(self) -> list[Path]:

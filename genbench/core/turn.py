@@ -24,7 +24,7 @@ class Turn:
     def minimize(self, **terms: Tensor) -> None:
         """Add up the named loss terms (scalars) and backpropagate them into this player's gradients."""
         self.log(**terms)
-        loss = sum(terms.values())
+        loss: Any = sum(terms.values())
         if not self.backwards and self._module._micro_batch == 1:
             # here and not after the step: memory given back at the end of a step costs page faults in the next
             for p in self._module._own[self._player]:

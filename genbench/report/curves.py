@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from genbench.core.history import COLUMN
+from genbench.core.history import COLUMN, finite
 from genbench.core.history import read as read_history
 
 VALUES = 300_000  # in all of a page: about 2.5 MB
@@ -65,11 +64,8 @@ def _plain(series: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | None:
-    """To four digits, which is more than a screen shows."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    if not math.isfinite(value):
+    """To four digits, more than a screen shows."""
+    value = finite(text)
+    if value is None:
         return None
     return int(value) if value == int(value) and abs(value) < 1e15 else float(f"{value:.4g}")
