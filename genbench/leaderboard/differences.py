@@ -1,4 +1,4 @@
-"""In what boards differ that cannot be ranked together."""
+"""How boards that cannot be ranked together differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def refuse_mixture(records: Iterable[Record]) -> None:
-    """Raise UserError where records are of several data sets or protocols, and say in what they differ."""
+    """Raise UserError, with the differences, if records are of several data sets or protocols."""
     kinds = {(r.data["name"], r.protocol["key"]): r for r in records}.values()
     if len(kinds) > 1:
         names = listed(unique(f"{r.protocol['name']} on {r.data['name']}" for r in kinds))
@@ -39,10 +39,10 @@ def difference(measured: Iterable[Record | Board]) -> str:
 
 
 def apart(found: Sequence[Board]) -> list[str]:
-    """For each board the fewest settings of its protocol and data set that tell it from the others: `task=denoise`.
+    """For each board the fewest settings of its protocol and data set that distinguish it: `task=denoise`.
 
-    A setting counts where a reader can tell its values apart, which hashes are not for, and where all records of a
-    board have it alike. Of two that tell as many boards apart, the protocol's is said.
+    Hashes do not count, nor does a setting that differs between the records of a board. If a setting of the protocol
+    and one of the data set distinguish equally many boards, the protocol's is taken.
     """
     every = [_settings(board) for board in found]
     values = {}
@@ -63,14 +63,14 @@ def apart(found: Sequence[Board]) -> list[str]:
 
 
 def _settings(board: Board) -> dict[str, str | None]:
-    """Settings of the protocol and then of the data set; None where no one value can be said."""
+    """Settings of the protocol and then of the data set; None if there is no single readable value."""
 
-    def said(name: str, value: Any) -> str | None:
+    def text(name: str, value: Any) -> str | None:
         if name == "reference.shape" and isinstance(value, list):
             return dimensions(value)
         return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else as_text(value)
 
-    found = {name: said(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
+    found = {name: text(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
     kept = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
     given = [arguments if isinstance(arguments, dict) else {} for arguments in kept]
     for name in unique(name for arguments in given for name in arguments):

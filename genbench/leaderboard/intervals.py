@@ -85,9 +85,7 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
         seeds=n,
         within=mean_of(entry.get("std") for entry in entries),
         bound=next((b for b in bounds if b != "exact"), bounds[0] if bounds else None),
-        note=next((entry["note"] for entry in entries if entry.get("note")), None)
-        if n < max(len(entries), 1)
-        else None,
+        note=None if n and n == len(entries) else next(filter(None, (entry.get("note") for entry in entries)), None),
     )
 
 

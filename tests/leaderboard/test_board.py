@@ -217,7 +217,7 @@ def test_fid_finds_the_only_metric_with_this_stem_and_asks_where_there_are_two()
     ("asked", "message"),
     [
         ({"by": "fud"}, "no metric 'fud' to rank by; there are fid, is, mse. Did you mean 'fid'?"),
-        ({"by": "nearest_train"}, "describes and does not judge, so nothing ranks by it; there are fid, is."),
+        ({"by": "nearest_train"}, "has no better direction, so nothing is ranked by it; there are fid, is."),
         ({"data": "MINST"}, "data set 'MINST'; there are MNIST."),
         ({"protocol": "x"}, "protocol 'x'; there are fid10k-test."),
         ({"track": "x"}, "track 'x'; there are generation, reconstruction."),
