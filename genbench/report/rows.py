@@ -41,7 +41,5 @@ def words(board: Board, row: Row) -> str:
 
 def as_yaml(value: Any) -> str:
     """Plain data as it would stand in a config."""
-    value = json.loads(
-        json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-    )  # lone surrogates
+    value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))  # lone surrogates
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100).rstrip("\n")

@@ -22,7 +22,7 @@ from genbench.testing.recipe import Recipe, train
 
 
 class Drift(Callback):
-    """Names the state that differs from the first process's after a batch, before a save makes it the same again."""
+    """Collects names of state that differs from the first process's after a batch; a save would make it equal again."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -42,7 +42,7 @@ def two_processes_agree(recipe: Recipe, folder: Path) -> None:
 
 
 def two_processes(recipes: list[Recipe], folder: Path) -> dict[str, str | None]:
-    """Train each on two gloo processes, one pair for all; name -> what is wrong, or None."""
+    """Train all models on one pair of gloo processes; name -> what is wrong, or None."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -110,12 +110,12 @@ def _compare(recipe: Recipe, folder: Path) -> str | None:
         )
     if b["buffers"]:
         return (
-            f"the buffers {_some(b['buffers'])} differ between two processes: what is taken from the batch wants "
-            "`ranks.mean` or `ranks.total`; what each process may have for itself is named in `per_process`"
+            f"the buffers {_some(b['buffers'])} differ between two processes: state computed from the batch needs "
+            "`ranks.mean` or `ranks.total`; name state that may differ in `per_process`"
         )
     if torch.equal(a["noise"], b["noise"]):
         return "two processes draw the same noise"
-    return None if a["images"] == 48 else f"{a['images']} images seen in place of 48"
+    return None if a["images"] == 48 else f"{a['images']} images seen instead of 48"
 
 
 def _some(names: list[str]) -> str:
