@@ -1,8 +1,8 @@
-"""Bounds of the numbers that optimizers and learning-rate schedules are given.
+"""Bounds of the arguments of optimizers and learning-rate schedules.
 
-PyTorch accepts most numbers: a learning rate of 1e15, a momentum of 2, a schedule that multiplies by -1. What is
-allowed here stands in the tables below; a class of a user's own declares bounds in its annotations, as models do, and
-of its other numbers only NaN and infinity are refused.
+PyTorch accepts most numbers: a learning rate of 1e15, a momentum of 2, a schedule that multiplies by -1. The tables
+below have the bounds here. A user's own class declares bounds in its annotations, as models do; of its other numbers
+only NaN and infinity are refused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from genbench.core.arguments import Bounds, Count, Positive, Share, Weight, Whol
 from genbench.core.errors import UserError
 from genbench.core.optim import loaded_class, merge
 
-# Adam and its kin divide by the size of the gradient: a weight moves by about the rate in a step, and few weights are
-# larger than 1. The step of the others is in proportion to the gradient, which may be small.
+# Adam and similar optimizers divide by the magnitude of the gradient: a step changes a weight by about the learning
+# rate, and few weights are larger than 1. Steps of the others are proportional to the gradient, which may be small.
 Rate = Annotated[float, Bounds(above=0, at_most=10)]
 LargeRate = Annotated[float, Bounds(above=0, at_most=1000)]
 IN_PROPORTION = ("SGD", "ASGD", "LBFGS", "Adadelta")
@@ -141,7 +141,7 @@ def _hints(class_path: Any, argument: str) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """`1e-3` is text in YAML 1.1, as a config that somebody else reads has it."""
+    """Text as a number if it is one: `1e-3` is text in YAML 1.1."""
     for kind in (int, float):
         if isinstance(value, str):
             with suppress(ValueError):

@@ -78,7 +78,7 @@ def _worker(paths: list[str], folder: str, modules: list[str]) -> None:
         recipe = Recipe(Path(path))
         strategy, drift = PlayersDDP(process_group_backend="gloo"), Drift()
         run = train(recipe, Path(folder) / recipe.name, images=48, first=drift, devices=2, strategy=strategy)
-        module = run.lightning_module
+        module: Any = run.lightning_module
         noise = module.draw(torch.randn, 4, 3)
         buffers = {name for name, _ in module.named_buffers()} & drift.names
         state = {

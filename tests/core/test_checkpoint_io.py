@@ -251,7 +251,7 @@ def test_older_forms_are_read_and_it_is_said_once(trained, capfd, how):
         again = genbench.load(path, raw=True)
         assert same(dict(again.state_dict()), dict(module.state_dict()))
     said = capfd.readouterr().err
-    why = "it does not say its format" if how == "without a format" else "it has no checksums"
+    why = "it has no format" if how == "without a format" else "it has no checksums"
     assert said.startswith(f"note: {path}: {why}") and said.count("note:") == 1
 
 
@@ -285,17 +285,17 @@ def averaged(tmp_path):
     [
         ("genbench", 3, "it lacks `genbench.model`"),
         ("genbench/model", None, "it lacks `genbench.model`"),
-        ("genbench/images_seen", "many", "it holds a str in place of `genbench.images_seen`"),
-        ("genbench/images_seen", True, "it holds a bool in place of `genbench.images_seen`"),
+        ("genbench/images_seen", "many", "it has a str instead of `genbench.images_seen`"),
+        ("genbench/images_seen", True, "it has a bool instead of `genbench.images_seen`"),
         ("genbench/images_seen", -1, "`genbench.images_seen` is -1; a number of at least 0 was expected"),
         ("genbench/updates/generator", "x", "`genbench.updates.generator` is 'x'; a number of at least 0"),
         ("run", {"segments": "x"}, "`run.segments` is 'x'; a list of mappings was expected"),
         ("hyper_parameters", None, "it lacks `hyper_parameters`"),
-        ("hyper_parameters", [1], "it holds a list in place of `hyper_parameters`"),
+        ("hyper_parameters", [1], "it has a list instead of `hyper_parameters`"),
         ("hyper_parameters/sizes", [1], "arguments that tests.helpers.toy.ToyGAN cannot be built with"),
         ("hyper_parameters/spec", {"color": 1}, "arguments that tests.helpers.toy.ToyGAN cannot be built with"),
         ("state_dict", None, "it lacks `state_dict`"),
-        ("state_dict", torch.zeros(3), "it holds a Tensor in place of `state_dict`"),
+        ("state_dict", torch.zeros(3), "it has a Tensor instead of `state_dict`"),
         ("state_dict/generator.0.bias", None,
          "does not fit this ToyGAN: `generator.0.bias` is missing in the checkpoint and 8 in the model"),
         ("state_dict/generator.0.weight", torch.zeros(16, 3), "is 16×3 in the checkpoint and 8×3 in the model"),
@@ -329,7 +329,7 @@ def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(avera
     [
         ("optimizer_states", None, "it lacks `optimizer_states`"),
         ("lr_schedulers", None, "it lacks `lr_schedulers`"),
-        ("callbacks", 3, "it holds a int in place of `callbacks`"),
+        ("callbacks", 3, "it has a int instead of `callbacks`"),
         ("pytorch-lightning_version", None, "it lacks `pytorch-lightning_version`"),
         ("genbench/scalers", None, "it lacks `genbench.scalers`"),
         ("optimizer_states", [], "it has 0 optimizers, of generator, discriminator"),
@@ -386,7 +386,7 @@ def test_a_checkpoint_that_has_no_room_is_kept_elsewhere_and_can_be_gone_on_with
 
 def test_a_copy_that_has_no_room_says_where_the_checkpoint_is(averaged, full):
     full(averaged.parent)
-    with pytest.raises(UserError, match=f"The same checkpoint lies in {averaged}"):
+    with pytest.raises(UserError, match=f"The same checkpoint is {averaged}"):
         checkpoint_io.copy(averaged, averaged.with_name("other.ckpt"))
 
 

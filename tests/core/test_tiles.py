@@ -78,7 +78,7 @@ def test_where_memory_is_short_smaller_tiles_are_tried():
     def hopeless(x):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    with pytest.raises(UserError, match="The memory does not hold 64×64 pixels"):
+    with pytest.raises(UserError, match="64×64 pixels do not fit in memory"):
         in_tiles(hopeless, x)
     with pytest.raises(RuntimeError, match="shapes"):  # a bug stays one
         in_tiles(lambda x: torch.rand(2, 3) @ torch.rand(2, 3), x)
