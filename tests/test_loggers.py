@@ -66,7 +66,7 @@ def test_a_row_half_written_when_the_process_was_killed_is_dropped_and_that_is_s
     # also where what is left of `12000` reads as a number before the checkpoint
     Curves(tmp_path).cut(20_000)
     assert curves.path.read_text() == before
-    assert ("metrics.csv has no end, so that its numbers may be cut off" in capsys.readouterr().err) == bool(torn)
+    assert ("metrics.csv has no end, so its numbers may be cut off" in capsys.readouterr().err) == bool(torn)
 
 
 def test_cutting_where_nothing_was_logged_makes_nothing(tmp_path):
@@ -473,7 +473,7 @@ def test_a_key_stands_in_no_file_and_in_no_output(nobody, monkeypatch, capfd):
     logger.log_metrics({"loss": 1.0}, step=64)
     line = logger.where()
     wandb.finish()
-    assert "recorded offline (as WANDB_MODE says)" in line
+    assert "recorded offline (because of WANDB_MODE)" in line
     files = [path for path in nobody.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     assert not any(KEY.encode() in path.read_bytes() for path in files)

@@ -32,7 +32,7 @@ def test_a_dead_codebook_is_said_once_with_its_usage_and_what_may_help(capsys, m
     monkeypatch.setattr(module.quantizer, "nearest", lambda z: torch.zeros(len(z), 2, 2, dtype=torch.int64))
     watched(module)
     (line,) = said(capsys)
-    assert "2.50% of its 40 codes are in use (perplexity 1" in line
+    assert "2.50% of its 40 embeddings are in use (perplexity 1" in line
     assert "`--model.restart_dead_codes 10k`" in line and "`--model.num_embeddings 10`" in line
 
 
