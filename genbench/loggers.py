@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from genbench.core import history
-from genbench.core.errors import warn
+from genbench.core.errors import some, warn
 from genbench.core.files import elsewhere, replacing
 from genbench.core.history import COLUMN, finite
 from genbench.core.panels import SHARES, in_panels
@@ -112,8 +112,7 @@ class Curves(Logger):
             aside = next(p for k in itertools.count(1) if not (p := self.path.with_name(f"metrics.csv.{k}")).exists())
             self.path.rename(aside)
             self._columns = []
-            more = f" and {len(doubts) - 1} more" if len(doubts) > 1 else ""
-            warn(f"{self.path} cannot be read reliably ({doubts[0]}{more}): it is now {aside}, and new curves begin.")
+            warn(f"{self.path} cannot be read reliably ({some(doubts, 1)}): it is now {aside}, and new curves begin.")
         else:
             self._columns = found.columns
             if found.changes:

@@ -17,7 +17,7 @@ from genbench.callbacks.ema import EMA
 from genbench.core.arguments import Bounds, Checked
 from genbench.core.batch import Batch, from_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
-from genbench.core.errors import reason, warn
+from genbench.core.errors import reason, some, warn
 from genbench.core.files import replacing
 from genbench.core.image_grid import POINTS, beside, enlarged, grid, painted, picture, scatter
 from genbench.core.module import GenerativeModule
@@ -198,8 +198,7 @@ def _film(folder: Path, kind: str) -> None:
             left_out.append(f"{path.name} ({reason(error)})")
     frames.reverse()
     if left_out and frames:
-        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        warn(f"the animation of {folder} leaves out {', '.join(left_out[:3])}{more}.")
+        warn(f"the animation of {folder} leaves out {some(left_out)}.")
     if len(frames) < 2:
         return
     durations = [150] * (len(frames) - 1) + [2000]  # milliseconds; longer for the last one

@@ -58,6 +58,16 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f" Did you mean '{by_spelling[near[0]]}'?" if near else ""
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names and the number of the others.
+
+    Example:
+        >>> some(["a", "b", "c", "d", "e"])
+        'a, b, c and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def dimensions(shape: Sequence[int]) -> str:
     """[C, H, W] as text: `32×32×3`."""
     return "×".join(map(str, reversed(shape)))

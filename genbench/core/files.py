@@ -132,8 +132,8 @@ def write(path: str | os.PathLike, save: Callable[[Any], object]) -> None:
         with replacing(path) as file:
             save(file)
     except NotWritten as error:
-        kept, told = elsewhere(path.name, save)
-        raised = NotWritten(f"{error} {told}")
+        kept, where = elsewhere(path.name, save)
+        raised = NotWritten(f"{error} {where}")
         raised.elsewhere = kept
         raise raised from error
 

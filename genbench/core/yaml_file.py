@@ -102,9 +102,9 @@ def parse(text: str, source: str) -> Any:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = " ".join(filter(None, [error.context, error.problem]))
+        problem = " ".join(filter(None, [error.context, error.problem]))
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise UserError(f"{source} is not YAML: {said}{where}.") from error
+        raise UserError(f"{source} is not YAML: {problem}{where}.") from error
     except (yaml.YAMLError, ValueError, KeyError) as error:  # a control character; `!!int x`, `!!bool x`
         raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}.") from error
 

@@ -48,18 +48,18 @@ def apart(found: Sequence[Board]) -> list[str]:
     values = {}
     for name in unique(name for settings in every for name in settings):
         of_data = name.startswith("data.arguments.")
-        said = [settings.get(name, "default" if of_data else None) for settings in every]
-        if None not in said:
-            values[name] = [f"{name.removeprefix('data.arguments.')}={value}" for value in said]
-    told: list[tuple[str, ...]] = [()] * len(found)
+        texts = [settings.get(name, "default" if of_data else None) for settings in every]
+        if None not in texts:
+            values[name] = [f"{name.removeprefix('data.arguments.')}={value}" for value in texts]
+    chosen: list[tuple[str, ...]] = [()] * len(found)
     while values:
-        more = {name: [(*a, b) for a, b in zip(told, said, strict=True)] for name, said in values.items()}
+        more = {name: [(*a, b) for a, b in zip(chosen, texts, strict=True)] for name, texts in values.items()}
         best = max(more, key=lambda name: len(set(more[name])))
-        if len(set(more[best])) == len(set(told)):
+        if len(set(more[best])) == len(set(chosen)):
             break
-        told = more[best]
+        chosen = more[best]
         del values[best]
-    return [", ".join(said) for said in told]
+    return [", ".join(settings) for settings in chosen]
 
 
 def _settings(board: Board) -> dict[str, str | None]:

@@ -37,11 +37,11 @@ LONGEST, SHORTEST = 40, 12  # characters of a name in a terminal
 class Namesakes:
     """How a board differs from others with the same names of data set and protocol.
 
-    told  the settings that distinguish it, as in `task=denoise`; empty if only hashes differ
-    note  how many there are, and everything in which they differ
+    settings  those that distinguish the board, as in `task=denoise`; empty if only hashes differ
+    note      how many there are, and everything in which they differ
     """
 
-    told: str
+    settings: str
     note: str
 
 
@@ -49,7 +49,7 @@ def measured_on(board: Board, namesakes: Namesakes | None = None) -> str:
     """Data set and protocol; with the key and the distinguishing settings if other boards have the same names."""
     data, name = board.data["name"], board.protocol["name"]
     if namesakes:
-        data += f" ({namesakes.told})" if namesakes.told else ""
+        data += f" ({namesakes.settings})" if namesakes.settings else ""
         name += f" [{board.protocol['key']}]"
     return f"{data} · {name}"
 
@@ -285,13 +285,13 @@ def with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, Namesakes | Non
     same: dict[tuple[str, str], dict[str, Board]] = {}
     for board in boards:
         same.setdefault((board.data["name"], board.protocol["name"]), {})[board.protocol["key"]] = board
-    said: dict[tuple[str, str], Namesakes] = {}
-    for (data, _), found in same.items():
-        if len(found) > 1:
-            note = f"{len(found)} protocols have this name; they differ in {difference(found.values())}"
-            told = apart(list(found.values()))
-            said |= {(data, key): Namesakes(t, note) for key, t in zip(found, told, strict=True)}
-    return [(board, said.get((board.data["name"], board.protocol["key"]))) for board in boards]
+    found: dict[tuple[str, str], Namesakes] = {}
+    for (data, _), same_names in same.items():
+        if len(same_names) > 1:
+            note = f"{len(same_names)} protocols have this name; they differ in {difference(same_names.values())}"
+            settings = apart(list(same_names.values()))
+            found |= {(data, key): Namesakes(s, note) for key, s in zip(same_names, settings, strict=True)}
+    return [(board, found.get((board.data["name"], board.protocol["key"]))) for board in boards]
 
 
 def _markdown(text: str) -> str:

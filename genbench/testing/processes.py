@@ -15,6 +15,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from genbench.cli.flags import import_modules
+from genbench.core.errors import some
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.testing.contracts import require
@@ -105,18 +106,14 @@ def _compare(recipe: Recipe, folder: Path) -> str | None:
     a, b = (torch.load(p, weights_only=True) for p in paths)
     if b["weights"]:
         return (
-            f"the weights {_some(b['weights'])} differ between two processes: was a loss backpropagated outside "
+            f"the weights {some(b['weights'])} differ between two processes: was a loss backpropagated outside "
             "`turn.minimize`, or a step taken outside a turn?"
         )
     if b["buffers"]:
         return (
-            f"the buffers {_some(b['buffers'])} differ between two processes: state computed from the batch needs "
+            f"the buffers {some(b['buffers'])} differ between two processes: state computed from the batch needs "
             "`ranks.mean` or `ranks.total`; name state that may differ in `per_process`"
         )
     if torch.equal(a["noise"], b["noise"]):
         return "two processes draw the same noise"
     return None if a["images"] == 48 else f"{a['images']} images seen instead of 48"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
