@@ -91,10 +91,9 @@ class Checkpoint(Callback, metaclass=Checked):
             print(f"warning: best.ckpt stays as it is: {monitor} could not be computed ({why}).", file=sys.stderr)
         # scores with other names, directions or protocols are not comparable
         kind = f"{monitor} {mode} {metrics.protocol.name}"
-        first = self.best is None or self._best_of not in (kind, monitor)  # older checkpoints have the monitor only
-        if math.isfinite(score) and (
-            first or self.best is None or (score < self.best if mode == "min" else score > self.best)
-        ):
+        comparable = self._best_of in (kind, monitor)  # older checkpoints have the monitor only
+        best = self.best if comparable and self.best is not None else math.inf if mode == "min" else -math.inf
+        if math.isfinite(score) and (score < best if mode == "min" else score > best):
             self.best, self._best_of = score, kind
             self.save(trainer, module, best=True)
         elif self._due(module) or trainer.should_stop:

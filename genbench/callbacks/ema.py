@@ -110,8 +110,7 @@ class EMA(Callback, metaclass=Checked):
             self._swap(module)
 
     def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        if self._swapped:  # validation has failed
-            self._swap(module)
+        self.on_validation_end(trainer, module)  # validation has failed
 
     def on_save_checkpoint(self, trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         if self.average:

@@ -87,16 +87,13 @@ class StopSafely(Callback):
             _say("Saved.\n")  # the terminal may be closed by now
         raise Interrupted(signum)
 
-    def _restore(self) -> None:
+    def on_train_end(self, trainer, module: GenerativeModule) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
 
-    def on_train_end(self, trainer, module: GenerativeModule) -> None:
-        self._restore()
-
     def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        self._restore()
+        self.on_train_end(trainer, module)
 
 
 def _say(text: str) -> None:

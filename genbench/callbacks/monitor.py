@@ -65,14 +65,13 @@ class Monitor(Callback, metaclass=Checked):
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
         unread, cls = module.read_terms(reset=False), path_of(type(module))
+        curves = [logger for logger in trainer.loggers if isinstance(logger, Curves)]
+        for logger in curves:  # rows after the checkpoint are computed again
+            logger.cut(module.images_seen, unread, lambda name: renamed.column(name, cls))
         for logger in trainer.loggers:
-            if isinstance(logger, Curves):  # rows after the checkpoint are computed again
-                logger.cut(module.images_seen, unread, lambda name: renamed.column(name, cls))
-        curves = next((x for x in trainer.loggers if isinstance(x, Curves)), None)
-        for logger in trainer.loggers:
-            if isinstance(logger, Wandb) and curves is not None and module.images_seen:
+            if isinstance(logger, Wandb) and curves and module.images_seen:
                 with suppress(Unreadable):  # already reported
-                    logger.catch_up(curves.rows())
+                    logger.catch_up(curves[0].rows())
         self._read = self._shown = (time.monotonic(), module.images_seen)
         if not (self.show and trainer.is_global_zero):
             return
@@ -119,7 +118,10 @@ class Monitor(Callback, metaclass=Checked):
         recent = (now[1] - self._shown[1]) / max(now[0] - self._shown[0], 1e-9)
         # smoothed, so that the time left does not jump
         line.speed = 0.8 * line.speed + 0.2 * recent if line.speed else recent
-        line.done, line.terms, self._shown = now[1], self._chosen(), now
+        # short names, losses first
+        short = [(name.split("/")[-1], value) for name, value in self.terms.items()]
+        line.terms = sorted(((n, v) for n, v in short if n not in UNSHOWN), key=lambda term: term[0] in LAST)
+        line.done, self._shown = now[1], now
         with suppress(OSError):  # the terminal or pipe may be closed
             if self._live is not None:
                 self._live.refresh()
@@ -127,22 +129,11 @@ class Monitor(Callback, metaclass=Checked):
                 parts = [f"{line.images} images", line.rate, line.left, line.words(len(line.terms))]
                 self._console.print("  ".join(parts), highlight=False, markup=False, soft_wrap=True)
 
-    def _chosen(self) -> list[tuple[str, float]]:
-        """The terms for the line, by their short names, losses first."""
-        short = [(name.split("/")[-1], value) for name, value in self.terms.items()]
-        return sorted(((n, v) for n, v in short if n not in UNSHOWN), key=lambda term: term[0] in LAST)
-
     def say(self, text: str) -> None:
         """Print a line above the bar, if anything is shown."""
         if self._console is not None:
             with suppress(OSError):
                 self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def _stop(self) -> None:
-        if self._live is not None:
-            with suppress(OSError):
-                self._live.stop()
-            self._live = None
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
         if self.read_at != module.images_seen:
@@ -150,10 +141,13 @@ class Monitor(Callback, metaclass=Checked):
             self._log(trainer, module, reset=False)
         if self._console is not None:
             self._show(module)
-        self._stop()
+        self.on_exception()
 
-    def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        self._stop()
+    def on_exception(self, *_: Any) -> None:
+        if self._live is not None:
+            with suppress(OSError):
+                self._live.stop()
+            self._live = None
 
 
 @dataclass

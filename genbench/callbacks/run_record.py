@@ -52,7 +52,7 @@ class RunRecord(Callback):
         config = {name: value for name, value in self.config.items() if name != "config"}
         checkpoint["run"] = {
             "environment": environment(),
-            "wandb": _wandb_id(trainer),
+            "wandb": next((logger.experiment.id for logger in trainer.loggers if isinstance(logger, Wandb)), None),
             "name": self.folder.name,
             "command": self.command,
             "config": config,
@@ -115,7 +115,3 @@ class RunRecord(Callback):
 def environment() -> dict[str, Any]:
     """Facts on which bit-for-bit resumption depends."""
     return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
-
-
-def _wandb_id(trainer: Trainer) -> str | None:
-    return next((logger.experiment.id for logger in trainer.loggers if isinstance(logger, Wandb)), None)

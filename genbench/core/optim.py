@@ -65,15 +65,14 @@ class WarmupDecay:
     ) -> None:
         self.optimizer, self.rates = optimizer, [group["lr"] for group in optimizer.param_groups]
         self.warmup = _at("warmup", warmup, budget)
-        self.decays, self.decay, self.final = decay_from is not None, decay, final
-        self.decay_from, self.decay_to = math.inf, math.inf
-        if self.decays:
+        self.decay_from, self.decay_to, self.decay, self.final = math.inf, math.inf, decay, final
+        if decay_from is not None:
             self.decay_from, self.decay_to = _at("decay_from", decay_from, budget), _at("decay_to", decay_to, budget)
         if decay not in ("linear", "cosine"):
             raise ValueError(f"decay is {decay!r}; it must be linear or cosine")
         if not _is_number(final) or not 0 <= final <= 1:
             raise ValueError(f"final is {final!r}; it must be a fraction of the full rate, from 0 to 1")
-        if self.decays and not self.warmup <= self.decay_from < self.decay_to:
+        if decay_from is not None and not self.warmup <= self.decay_from < self.decay_to:
             raise ValueError(
                 f"the rate rises for {self.warmup:,.0f} images, falls from {self.decay_from:,.0f} on and is at its "
                 f"final value at {self.decay_to:,.0f}; each must come after the one before"
@@ -282,12 +281,10 @@ def look_ahead(description: dict[str, Any] | None, optimizer: dict[str, Any], pl
     weight = [nn.Parameter(torch.zeros(()))]
     trial = build_optimizer(weight, optimizer, player, torch.device("cpu"), fused=False)
     schedule = build_schedule(trial, description, player, budget)
-    steps = min(LOOKED_AT, max(1, budget // KIMG))
-    size = budget // steps if budget < KIMG else KIMG
     if isinstance(schedule, WarmupDecay):
         places = [0, *(x for x in (schedule.warmup, schedule.decay_from, schedule.decay_to) if x < budget), budget]
     else:
-        places = [step * size for step in range(steps + 1)]
+        places = [*range(0, min(budget, LOOKED_AT * KIMG) + 1, KIMG)]
     assert schedule is not None, "there is a description"
     rates = []
     for place in places:

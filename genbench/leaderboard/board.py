@@ -122,7 +122,7 @@ def boards(
     tables = [
         (group, t, metrics)
         for _, group in sorted(groups.items())
-        for t in _tracks(group)
+        for t in sorted({entry["track"] for record in group for entry in record.metrics.values()}, key=_place)
         if (metrics := _metrics(group, t))
     ]
     if track is not None:
@@ -272,10 +272,9 @@ def _metrics(records: Sequence[Record], track: str) -> dict[str, str | None]:
     return found
 
 
-def _tracks(records: Iterable[Record]) -> list[str]:
-    """The tracks of the records, the known ones first."""
-    found = {entry["track"] for record in records for entry in record.metrics.values()}
-    return [t for t in TRACKS if t in found] + sorted(found - set(TRACKS))
+def _place(track: str) -> tuple[int, str]:
+    """Order of tracks: the known ones first."""
+    return TRACKS.index(track) if track in TRACKS else len(TRACKS), track
 
 
 def _find(by: str, metrics: Iterable[str]) -> str | None:

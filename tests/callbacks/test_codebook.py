@@ -27,7 +27,7 @@ def said(capsys):
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the codebook")]
 
 
-def test_a_dead_codebook_is_said_once_with_its_usage_and_what_may_help(capsys, monkeypatch):
+def test_a_collapsed_codebook_is_reported_once_with_usage_and_remedies(capsys, monkeypatch):
     module = small()
     monkeypatch.setattr(module.quantizer, "nearest", lambda z: torch.zeros(len(z), 2, 2, dtype=torch.int64))
     watched(module)

@@ -83,7 +83,7 @@ def test_a_rate_that_makes_no_sense_is_refused_before_anything_is_trained(given,
         {"class_path": "my.Own", "lr": 50, "gravity": -1},
     ],
 )
-def test_what_may_be_meant_is_left_alone(optimizer):
+def test_plausible_rates_are_accepted(optimizer):
     assert ToyGAN(SPEC, optimizer=optimizer).optimizer_settings["generator"].items() >= optimizer.items()
 
 

@@ -18,7 +18,7 @@ from genbench.core.yaml_file import parse, read
         ("'8'", "8"), ("10%", "10%"), ("1.2.3", "1.2.3"), ("e5", "e5"), ("-", None), ("0o17", "0o17"),
     ],
 )  # fmt: skip
-def test_a_value_is_what_its_author_meant(text, value):
+def test_values_have_the_types_that_were_written(text, value):
     if text == "-":
         assert parse("a:\n-", "x") == {"a": [None]}
         return
@@ -94,5 +94,5 @@ def test_an_empty_file_a_byte_order_mark_and_a_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(configs.folder().rglob("*.yaml")), ids=lambda p: p.stem)
-def test_shipped_files_mean_what_they_meant_to_every_other_reader(path):
+def test_shipped_files_have_the_same_values_for_other_yaml_readers(path):
     assert read(path) == (yaml.safe_load(path.read_text()) or {})
