@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.cells import cell_len
-
 from genbench.core.errors import dimensions
 from genbench.leaderboard.board import Board, Row
 from genbench.leaderboard.columns import (
@@ -257,8 +255,8 @@ def _laid_out(column: Column) -> list[str]:
     header = [""] * (HEADER - len(header)) + header
     if column.is_text:
         lines = [*header, *column.cells]
-        size = max(map(cell_len, lines))
-        return [line + " " * (size - cell_len(line)) for line in lines]
+        size = max(map(_width, lines))
+        return [line + " " * (size - _width(line)) for line in lines]
     split = [cell.partition(PLUS_MINUS) for cell in column.cells]
     room = max((len(sign + tail) for _, sign, tail in split), default=0)
     lines = [*header, *(head + (sign + tail).rjust(room) for head, sign, tail in split)]
@@ -267,17 +265,23 @@ def _laid_out(column: Column) -> list[str]:
 
 
 def _size(column: Column) -> int:
-    return cell_len(_laid_out(column)[0])
+    return _width(_laid_out(column)[0])
 
 
 def _cut(text: str, size: int) -> str:
     """The text without its middle if it is wider than `size` cells of a terminal."""
     kept = size - 1
     short = text
-    while cell_len(short) > size:
+    while _width(short) > size:
         short = f"{text[: kept // 2]}…{text[len(text) - kept + kept // 2 :]}"
         kept -= 1
     return short
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len  # other formats than a table do not need rich
+
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, Namesakes | None]]:
