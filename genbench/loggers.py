@@ -1,11 +1,10 @@
-"""Where curves go: a CSV file in the run's folder, always; Weights & Biases where asked."""
+"""Loggers of curves: a CSV file in the run's folder, and optionally Weights & Biases."""
 
 from __future__ import annotations
 
 import csv
 import io
 import itertools
-import math
 import netrc
 import os
 import re
@@ -22,25 +21,25 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from genbench.core import history
-from genbench.core.errors import warn
+from genbench.core.errors import some, warn
 from genbench.core.files import elsewhere, replacing
-from genbench.core.history import COLUMN
+from genbench.core.history import COLUMN, finite
 from genbench.core.panels import SHARES, in_panels
 
 
 class Curves(Logger):
-    """`<run>/metrics.csv`: a row each time something is logged, the first column the images seen.
+    """`<run>/metrics.csv`: a row each time something is logged; the first column is the images seen.
 
-    A resumed run goes on in the same file, cut to the images of its checkpoint, so that a run has one curve. A file
-    that a spreadsheet has saved is mended, or set aside as `metrics.csv.1` where it cannot be read without doubt; both
-    are said. Rows that cannot be written wait until they can be: nothing here ends training.
+    A resumed run continues the same file, cut to the images seen of its checkpoint. A file that a spreadsheet has saved
+    is repaired, or renamed to `metrics.csv.1` if its content is in doubt, with a warning. Rows that cannot be written
+    are kept until they can be: no error here ends training.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._columns: list[str] = []
-        self._left_as: Any = ()  # what told the file, as we left it, from one that another program has changed
+        self._left_as: Any = ()  # identity, size and time of the file after our last write
         self.waiting: list[dict[str, Any]] = []  # rows that are not in the file yet
         self._warned = False
 
@@ -62,7 +61,7 @@ class Curves(Logger):
         self._try()
 
     def _try(self) -> None:
-        """Write the rows that wait."""
+        """Write the waiting rows."""
         with self._unfailing():
             self._look()
             new = [name for name in dict.fromkeys(n for row in self.waiting for n in row) if name not in self._columns]
@@ -78,12 +77,12 @@ class Curves(Logger):
             self._try()
         if self.waiting:
             columns = list(dict.fromkeys(name for row in self.waiting for name in row))
-            kept, told = elsewhere(self.path.name, lambda file: file.write(_lines(self.waiting, columns, header=True)))
-            told = f"They are in {kept}." if kept else told
-            warn(f"the last {len(self.waiting)} rows of {self.path} could not be written. {told}")
+            kept, where = elsewhere(self.path.name, lambda file: file.write(_lines(self.waiting, columns, header=True)))
+            where = f"They are in {kept}." if kept else where
+            warn(f"the last {len(self.waiting)} rows of {self.path} could not be written. {where}")
 
     def rows(self) -> list[dict[str, str]]:
-        """All complete rows: a process that was killed may have left half of one, which must not read as numbers.
+        """All complete rows, without a last one that a killed process has written in part.
 
         Raises:
             Unreadable: the file holds no curves.
@@ -91,17 +90,17 @@ class Curves(Logger):
         return history.read(self.path).rows
 
     def series(self) -> dict[str, list[tuple[int, float]]]:
-        """What `plot` draws: column -> (images seen, value), of those that have two values at least."""
+        """Curves for `plot`: column -> (images seen, value), for columns with at least two values."""
         found: dict[str, list[tuple[int, float]]] = {}
         for row in self.rows():
             for name, text in row.items():
-                value = _number(text)
+                value = finite(text)
                 if name != COLUMN and value is not None:
                     found.setdefault(name, []).append((int(row[COLUMN]), value))
         return {name: points for name, points in found.items() if len(points) > 1 and not name.endswith("/lr")}
 
     def _look(self) -> None:
-        """Learn the columns; mend or set aside what another program has made of the file."""
+        """Read the columns; repair or rename a file that another program has changed."""
         if self._left_as == self._mark():
             return
         try:
@@ -113,16 +112,13 @@ class Curves(Logger):
             aside = next(p for k in itertools.count(1) if not (p := self.path.with_name(f"metrics.csv.{k}")).exists())
             self.path.rename(aside)
             self._columns = []
-            more = f" and {len(doubts) - 1} more" if len(doubts) > 1 else ""
-            warn(
-                f"{self.path} cannot be read for certain ({doubts[0]}{more}): it is now {aside}, and new curves begin."
-            )
+            warn(f"{self.path} cannot be read reliably ({some(doubts, 1)}): it is now {aside}, and new curves begin.")
         else:
             self._columns = found.columns
             if found.changes:
-                warn(f"another program has saved {self.path} ({', '.join(found.changes)}): it was read and mended.")
+                warn(f"another program has saved {self.path} ({', '.join(found.changes)}): it was read and repaired.")
             if found.torn:
-                warn(f"the last line of {self.path} has no end, so that its numbers may be cut off: it was left out.")
+                warn(f"the last line of {self.path} has no end, so its numbers may be cut off: it was left out.")
             if found.changes or found.torn:
                 self._write(found.rows, found.columns)
         self._left_as = self._mark()
@@ -145,7 +141,7 @@ class Curves(Logger):
                 file.write(_lines(rows, self._columns))
         except OSError:
             with suppress(OSError):
-                os.truncate(self.path, size)  # half a row would be read as one with the next
+                os.truncate(self.path, size)  # part of a row would be joined to the next one
             raise
         self._left_as = self._mark()
 
@@ -162,33 +158,30 @@ class Curves(Logger):
 
     @rank_zero_only
     def cut(self, images_seen: int, unread: Iterable[str] = (), today: Callable[[str], str] = str) -> None:
-        """Drop what was logged after so many images; and at so many what has terms that a checkpoint has yet to read.
-        Rows that wait since that checkpoint take their places.
+        """Drop the rows that were logged after a checkpoint, and add the waiting rows of the checkpoint.
 
-        unread  names of these terms: a row of theirs was logged after the checkpoint, by the end of its run
-        today  what a column that an older version has written is called now
+        Args:
+            images_seen: Images seen of the checkpoint
+            unread: Terms that the checkpoint has not read yet: a row with them and as many images was logged later
+            today: Old name of a column -> current name
         """
         with self._unfailing():
             self._look()
             self._columns = [today(name) for name in self._columns]
-            rows = [
-                row
-                for row in ({today(name): value for name, value in row.items()} for row in self.rows())
-                if int(row[COLUMN]) < images_seen
-                or (int(row[COLUMN]) == images_seen and not any(row.get(name) for name in unread))
-            ]
+            rows = [{today(name): value for name, value in row.items()} for row in self.rows()]
+            # where images are equal, rows with an unread term come later
+            ends = [(int(row[COLUMN]), any(row.get(name) for name in unread)) for row in rows]
+            rows = [row for row, end in zip(rows, ends, strict=True) if end <= (images_seen, False)]
             there = [_values(row) for row in rows]
-            rows = sorted(
-                rows + [row for row in self.waiting if _values(row) not in there], key=lambda row: int(row[COLUMN])
-            )
+            rows += [row for row in self.waiting if _values(row) not in there]
             columns = list(dict.fromkeys([*self._columns, *(name for row in self.waiting for name in row)]))
             if columns:
-                self._write(rows, columns)
+                self._write(sorted(rows, key=lambda row: int(row[COLUMN])), columns)
             self.waiting = []
 
     @rank_zero_only
     def plot(self) -> Path | None:
-        """`<run>/curves.png`: every column over the images seen; one panel for each group of names."""
+        """Draw `<run>/curves.png`: every column over the images seen, in panels by `core.panels`."""
         import matplotlib
 
         matplotlib.use("Agg")
@@ -239,29 +232,20 @@ def _values(row: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in row.items() if value != ""}
 
 
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
 class Wandb(WandbLogger):
-    """Weights & Biases, counted in images seen, which are also its steps. Without a key it records offline and says how
-    to upload.
+    """Weights & Biases with images seen as steps. Without a key it records offline and prints how to upload.
 
-    Offline, each part of a resumed run is a folder of its own. A part begins behind the last step of those before it,
-    as the client itself does online: what is trained again after a kill is not recorded twice.
+    Offline, each part of a resumed run is a folder of its own. A part begins after the last step of the previous ones,
+    as online: steps that are trained again after a kill are not recorded twice.
 
     Args:
-        project: Project that the run belongs to
-        entity: User or team; default: that of the key
-        group: Group of runs that belong together
+        project: Project of the run
+        entity: User or team; default: the one of the key
+        group: Group of the run
         tags: Tags of the run
-        save_dir: Where the client writes; default: the run's folder
-        run_name: Name of the run; default: that of its folder
-        run_id: Identity of the run, kept in its checkpoints so that a resumed run goes on in its own curve
+        save_dir: Folder that the client writes to; default: the run's folder
+        run_name: Name of the run; default: the name of its folder
+        run_id: Id of the run, stored in its checkpoints so that a resumed run continues its curves
     """
 
     def __init__(
@@ -274,15 +258,15 @@ class Wandb(WandbLogger):
         run_name: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        told = os.environ.get("WANDB_MODE")
-        offline = told in ("offline", "dryrun") or (told is None and not _has_key())
-        self._why_offline = "as WANDB_MODE says" if told else "no API key is set"
+        mode = os.environ.get("WANDB_MODE")
+        offline = mode in ("offline", "dryrun") or (mode is None and not _has_key())
+        self._why_offline = "because of WANDB_MODE" if mode else "no API key is set"
         super().__init__(
             name=run_name, save_dir=save_dir or ".", project=project, entity=entity, group=group, tags=tags,
             id=run_id, offline=offline, resume="allow",
         )  # fmt: skip
-        self._wandb_init.pop("anonymous", None)  # Lightning passes it on, and the client warns that it means nothing
-        self._last: tuple[int, set[str]] | None = None  # step that earlier parts of the run end with, and its names
+        self._wandb_init.pop("anonymous", None)  # the client warns about it
+        self._last: tuple[int, set[str]] | None = None  # last step of earlier parts of the run, and its names
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -295,35 +279,35 @@ class Wandb(WandbLogger):
             self.experiment.log(new | {COLUMN: step}, step=step)
 
     def last_step(self) -> tuple[int, set[str]]:
-        """The last step that earlier parts of this run recorded, and the names that it has; (-1, none) of a new run."""
+        """The last recorded step of earlier parts of this run, and its names; (-1, none) for a new run."""
         if self._last is None:
             run = self.experiment
             run.define_metric(COLUMN)
             run.define_metric("*", step_metric=COLUMN)
             before = [_recorded(folder) for folder in self._parts()[:-1]]
-            # where the server knows more than the folders here
+            # the server may have more steps than the folders here
             online: tuple[int, set[str]] = (run.starting_step - 1, set())
             self._last = max([*filter(None, before), online], key=lambda part: part[0])
         return self._last
 
     @rank_zero_only
     def catch_up(self, rows: list[dict[str, str]]) -> None:
-        """Log rows of `metrics.csv` that no part of the run has: a kill takes the client's last seconds with it."""
+        """Log rows of `metrics.csv` that no part of the run has: a kill loses the last seconds of the client."""
         if self._id is not None and (not self._offline or len(self._parts()) == 1):
-            return  # what was recorded before is on the server, or in a folder that is not here
+            return  # earlier parts are on the server, or in folders elsewhere
         for row in rows:
-            values = {name: _number(text) for name, text in row.items() if name != COLUMN}
+            values = {name: finite(text) for name, text in row.items() if name != COLUMN}
             self.log_metrics({name: v for name, v in values.items() if v is not None}, int(row[COLUMN]))
 
     def _parts(self) -> list[Path]:
-        """Folders of this run on this machine, in order of time; the last is of this process."""
+        """Folders of this run on this machine, in order of time; the last one is of this process."""
         here = Path(self.experiment.dir).parent
         name = re.compile(rf"(?:offline-)?run-(\d+_\d+)-{re.escape(self.experiment.id)}")
         before = [(name.fullmatch(p.name), p) for p in here.parent.iterdir() if p.name != here.name]
         return [*(p for _, p in sorted((found[1], p) for found, p in before if found)), here]
 
     def where(self) -> str:
-        """One line for the person at the keyboard: where the run is, and how to upload it if it is not."""
+        """One line that says where the run is, and how to upload it if it is offline."""
         if not self._offline:
             return f"Weights & Biases: {self.experiment.url}"
         *before, here = self._parts()
@@ -333,9 +317,9 @@ class Wandb(WandbLogger):
 
 
 def _recorded(folder: Path) -> tuple[int, set[str]] | None:
-    """The last step in a run's folder and the names that it has; (-1, none) without steps, None without a run.
+    """The last step in a run's folder and its names; (-1, none) without steps, None without a run.
 
-    The client has no reader in Python. Its file is a log of LevelDB: blocks of 32 KiB; each record in them has a header
+    The client has no reader in Python. Its file is a LevelDB log: blocks of 32 KiB, in which each record has a header
     of 7 bytes (checksum, length, and kind: 1 whole, 2 first, 3 middle, 4 last part).
     """
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # protobuf makes it at run time
@@ -360,7 +344,7 @@ def _recorded(folder: Path) -> tuple[int, set[str]] | None:
                     names = {item.key or item.nested_key[0] for item in record.history.item}
                     last = (record.history.step.num, names)
             at += 7 + length
-    except Exception:  # cut off by a kill, or of another version: what was read up to here holds
+    except Exception:  # cut off by a kill, or of another version: keep what was read so far
         pass
     return last
 
@@ -369,7 +353,7 @@ def log_table(
     name: str, columns: list[str], rows: list[list[Any]], folder: Path, *, group: str, project: str = "genbench",
     entity: str | None = None, tags: list[str] | None = None,
 ) -> str:  # fmt: skip
-    """A table as a run of its own in a group, the same run each time that it is logged; returns where it is."""
+    """Log a table as a run of its own in a group, the same run each time; return where it is."""
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)

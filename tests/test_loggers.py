@@ -48,7 +48,7 @@ def logged(folder, until=5):
     return curves
 
 
-def test_a_resumed_curve_is_cut_to_its_checkpoint_and_goes_on(tmp_path):
+def test_a_resumed_curve_is_cut_to_its_checkpoint_and_continues(tmp_path):
     logged(tmp_path)
     curves = Curves(tmp_path)  # in another process
     curves.cut(3000)
@@ -58,7 +58,7 @@ def test_a_resumed_curve_is_cut_to_its_checkpoint_and_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("torn", ["12", "12000", "12000,", "12000,6", "12000,6,2", ""])
-def test_a_row_half_written_when_the_process_was_killed_is_dropped_and_that_is_said(tmp_path, torn, capsys):
+def test_a_row_cut_off_by_a_kill_is_dropped_with_a_warning(tmp_path, torn, capsys):
     curves = logged(tmp_path, until=11)
     before = curves.path.read_text()
     with open(curves.path, "a") as file:
@@ -66,10 +66,10 @@ def test_a_row_half_written_when_the_process_was_killed_is_dropped_and_that_is_s
     # also where what is left of `12000` reads as a number before the checkpoint
     Curves(tmp_path).cut(20_000)
     assert curves.path.read_text() == before
-    assert ("metrics.csv has no end, so that its numbers may be cut off" in capsys.readouterr().err) == bool(torn)
+    assert ("metrics.csv has no end, so its numbers may be cut off" in capsys.readouterr().err) == bool(torn)
 
 
-def test_cutting_where_nothing_was_logged_makes_nothing(tmp_path):
+def test_cutting_an_empty_curve_creates_no_file(tmp_path):
     Curves(tmp_path).cut(0)
     assert not list(tmp_path.iterdir())
 
@@ -103,7 +103,7 @@ def test_the_plot_is_a_picture_of_every_curve(tmp_path, monkeypatch):
     }
 
 
-def test_a_file_that_a_spreadsheet_saved_is_mended_and_goes_on(tmp_path, capsys):
+def test_a_file_saved_by_a_spreadsheet_is_repaired_and_continued(tmp_path, capsys):
     curves = logged(tmp_path)
     before = curves.rows()
     text = curves.path.read_text().replace(".", "#").replace(",", ";").replace("#", ",").replace("\n", "\r\n")
@@ -118,7 +118,7 @@ def test_a_file_that_a_spreadsheet_saved_is_mended_and_goes_on(tmp_path, capsys)
     assert not capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["metrics.csv"]
 
 
-def test_a_file_that_is_saved_by_another_program_during_training_is_mended_before_the_next_row(tmp_path):
+def test_a_file_saved_by_another_program_during_training_is_repaired_before_the_next_row(tmp_path):
     curves = logged(tmp_path)
     curves.path.write_text(curves.path.read_text().replace(",", ";"))
     curves.log_metrics({"loss": 3.0}, step=6000)
@@ -129,7 +129,7 @@ def test_a_file_that_is_saved_by_another_program_during_training_is_mended_befor
 
 
 @pytest.mark.parametrize("kind", ["words for numbers", "a workbook", "a folder", "a pipe"])
-def test_a_file_that_cannot_be_read_for_certain_is_set_aside_and_a_new_curve_begins(tmp_path, capsys, kind):
+def test_a_file_that_cannot_be_read_reliably_is_renamed_and_a_new_curve_begins(tmp_path, capsys, kind):
     path = logged(tmp_path).path
     (tmp_path / "metrics.csv.1").write_text("set aside before")
     if kind == "words for numbers":
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_read_for_certain_is_set_aside_and_a_new_curve_beg
     assert said.count("warning") == 1 and "metrics.csv.2" in said and "new curves begin" in said
 
 
-def test_rows_that_cannot_be_written_are_said_once_and_written_later(tmp_path, monkeypatch, capsys):
+def test_rows_that_cannot_be_written_are_reported_once_and_written_later(tmp_path, monkeypatch, capsys):
     curves = logged(tmp_path)
     lines = genbench.loggers._lines
 
@@ -166,7 +166,7 @@ def test_rows_that_cannot_be_written_are_said_once_and_written_later(tmp_path, m
     assert [row["loss"] for row in curves.rows()] == ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4"]
 
 
-def test_rows_that_wait_since_a_checkpoint_take_their_places_when_it_is_gone_on_from(tmp_path):
+def test_waiting_rows_of_a_checkpoint_are_written_when_it_is_resumed(tmp_path):
     curves = logged(tmp_path, until=3)
     curves.log_metrics({"loss": 5.0}, step=6000)
     curves.waiting = [{"images_seen": k, "val/fid": str(k)} for k in (2000, 4000)]
@@ -194,7 +194,7 @@ def test_the_last_rows_are_written_at_the_end_or_kept_elsewhere(tmp_path, full, 
     assert (f"the last 2 rows of {run}/metrics.csv could not be written. They are in {kept}" in said) != later
 
 
-def test_half_a_row_of_a_full_disk_does_not_run_into_the_next(tmp_path, monkeypatch):
+def test_a_row_cut_off_by_a_full_disk_is_not_joined_to_the_next(tmp_path, monkeypatch):
     curves = logged(tmp_path)
     half = os.write
 
@@ -218,7 +218,7 @@ def test_a_row_of_terms_that_the_checkpoint_has_yet_to_read_is_cut(tmp_path):
     assert [row["val/fid"] for row in curves.rows()] == ["3"]
 
 
-def test_what_has_one_unit_shares_a_panel(tmp_path):
+def test_curves_of_one_unit_share_a_panel(tmp_path):
     names = [
         "generator/adversarial", "discriminator/real", "discriminator/d_real", "discriminator/d_fake", "generator/r1",
         "discriminator/real_accuracy", "generator/grad_norm", "images_per_second", "discriminator/grad_norm",
@@ -241,12 +241,12 @@ def test_what_has_one_unit_shares_a_panel(tmp_path):
     assert list(two["probabilities and accuracies"].values()) == ["discriminator_a/d_real", "discriminator_b/d_real"]
 
 
-def test_values_that_are_no_numbers_and_names_that_read_as_formulas_are_drawn_around(tmp_path):
+def test_non_numbers_are_skipped_and_names_like_formulas_are_drawn_as_text(tmp_path):
     (tmp_path / "metrics.csv").write_text("images_seen,a/$x,a/y,note\n1,1,nan,good\n2,inf,2,bad\n3,3,3,$\n")
     assert Curves(tmp_path).plot().is_file()
 
 
-def test_no_plot_is_made_of_nothing(tmp_path):
+def test_there_is_no_plot_without_curves(tmp_path):
     assert Curves(tmp_path).plot() is None
     logged(tmp_path, until=1)
     assert Curves(tmp_path).plot() is None
@@ -352,7 +352,7 @@ def train(logger, curves, images, folder, ckpt=None, more=()):
     return module, trainer
 
 
-def test_a_run_is_recorded_offline_and_goes_on_under_its_id_when_it_is_resumed(nobody, capfd):
+def test_a_run_is_recorded_offline_and_keeps_its_id_when_resumed(nobody, capfd):
     import wandb
 
     folder, config = nobody / "run", {"model": {"lr": 0.1, "betas": [0.5, 0.9]}, "max_images": 64, "name": None}
@@ -453,7 +453,7 @@ def test_the_parts_of_a_run_resumed_offline_are_one_curve_and_all_are_named_for_
     assert again.where().endswith(f"Upload it with: wandb sync {b}")
 
 
-def test_what_a_kill_took_from_the_first_part_is_recorded_by_the_second(nobody):
+def test_rows_lost_in_a_kill_are_recorded_by_the_next_part(nobody):
     def killed(a):  # within its first 15 seconds, after which the client writes what it has
         (path,) = a.glob("run-*.wandb")
         path.write_bytes(path.read_bytes()[:7])
@@ -463,7 +463,7 @@ def test_what_a_kill_took_from_the_first_part_is_recorded_by_the_second(nobody):
     same_curve([b], curves)
 
 
-def test_a_key_stands_in_no_file_and_in_no_output(nobody, monkeypatch, capfd):
+def test_a_key_is_in_no_file_and_no_output(nobody, monkeypatch, capfd):
     import wandb
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -473,7 +473,7 @@ def test_a_key_stands_in_no_file_and_in_no_output(nobody, monkeypatch, capfd):
     logger.log_metrics({"loss": 1.0}, step=64)
     line = logger.where()
     wandb.finish()
-    assert "recorded offline (as WANDB_MODE says)" in line
+    assert "recorded offline (because of WANDB_MODE)" in line
     files = [path for path in nobody.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     assert not any(KEY.encode() in path.read_bytes() for path in files)

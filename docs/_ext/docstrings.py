@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.util import inspect
 
 SECTIONS = ("Args:", "Raises:", "Returns:", "Yields:")
-BOUNDED = re.compile(r"[~\w.]*Annotated\[([~\w.]+), [~\w.]*(?:Bounds|OneOf)\([^()]*(?:\([^()]*\))?[^()]*\)\]")
+BOUNDED = re.compile(r"[~\w.]*Annotated\[([~\w.]+), [~\w.]*Bounds\([^()]*(?:\([^()]*\))?[^()]*\)\]")
 ENTRY = re.compile(r"( *)(\S[^`]*?) {2,}(\S.*)")  # "name   its meaning"
 
 

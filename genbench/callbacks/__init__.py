@@ -1,4 +1,4 @@
-"""What happens around training: averages, pictures, scores, checkpoints, progress."""
+"""Callbacks: EMA, images, validation, checkpoints, progress."""
 
 from genbench.callbacks.acceleration import Acceleration
 from genbench.callbacks.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""How the hardware is used: memory format, compilation, TF32. None of it changes what is computed, but for rounding."""
+"""Memory format, compilation and TF32. They change results only by rounding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genbench.core.precision import allow_tf32
 
 
 class Unprofiled(PassThroughProfiler):
-    """Lightning's default makes a context manager for each hook of each callback, 70 in a step; this one has one."""
+    """A profiler with one context manager; Lightning's default creates 70 in a step, for all hooks of callbacks."""
 
     nothing: AbstractContextManager[None] = nullcontext()
 
@@ -24,12 +24,12 @@ class Unprofiled(PassThroughProfiler):
 
 
 class Acceleration(Callback, metaclass=Checked):
-    """Settings of speed.
+    """Settings for speed.
 
     Args:
-        channels_last: Keep images and convolutions as NHWC; on two CPU cores a DCGAN step took 0.9 of the time
-        compile: Compile the networks in place, with this backend; none by default
-        tf32: Multiply float32 matrices and convolutions in TF32 on GPUs that have it. Default: yes
+        channels_last: Store images and convolutions as NHWC; on two CPU cores a DCGAN step took 0.9 of the time
+        compile: Compile the networks in place with this backend; default: none
+        tf32: Compute float32 matrix multiplications and convolutions in TF32 on GPUs that have it
     """
 
     def __init__(
@@ -41,15 +41,14 @@ class Acceleration(Callback, metaclass=Checked):
         self.channels_last, self.compile, self.tf32 = channels_last, compile, tf32
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
-        if type(trainer.profiler) is PassThroughProfiler:  # none was asked for
+        if type(trainer.profiler) is PassThroughProfiler:  # no profiler was chosen
             trainer.profiler = Unprofiled()
         cuda = trainer.strategy.root_device.type == "cuda"
         if cuda:
             allow_tf32(self.tf32)
-            # shapes do not change while training; the fastest algorithm may be another one in the next run
+            # shapes are constant in training; the fastest algorithm may differ between runs
             torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
-        networks = [getattr(module, name) for names in module.players.values() for name in names]
-        for network in networks:
+        for network in (getattr(module, name) for names in module.players.values() for name in names):
             if self.channels_last:
                 network.to(memory_format=torch.channels_last)
             if self.compile and stage == "fit":

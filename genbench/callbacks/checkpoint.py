@@ -1,4 +1,4 @@
-"""`last.ckpt` every so many images and at the end, `best.ckpt` when the validation score is the best so far."""
+"""Saves `last.ckpt` regularly and at the end, and `best.ckpt` when the validation score is the best so far."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from genbench.core.units import Images
 
 
 def validation_follows(trainer) -> bool:
-    """Whether validation runs after the batch that has just ended: it is due, or the batch was the last."""
+    """Whether validation runs after the batch that has just ended, because it is due or the batch was the last."""
     return trainer.enable_validation and (trainer.val_check_batch == 1 or trainer.should_stop)
 
 
 class Checkpoint(Callback, metaclass=Checked):
-    """Saves to `<run>/checkpoints/`. A file is replaced only by one that is complete and on disk.
+    """Saves to `<run>/checkpoints/`. A file is replaced only by a complete one.
 
     Args:
-        every_images: How often `last.ckpt` is written
-        monitor: The validation score that decides which checkpoint is `best.ckpt`. Default: what the model is for: the
-            Fréchet distance of its samples, else the error of its reconstructions, else its likelihood
-        mode: Whether a small or a large score is good, where `monitor` is given. Default: as is known of the score;
-            of a score of the model's own it must be said
-        keep_every: Also keep `<images seen>.ckpt` every so many images. Default: the last and the best alone
+        every_images: Images between two saves of `last.ckpt`
+        monitor: The validation score that selects `best.ckpt`. Default: the first that the model has of the Fréchet
+            distance of its samples, the error of its reconstructions, and its likelihood
+        mode: Whether a small or a large score of `monitor` is better. Default: the direction of the score; it must be
+            given for a score that only the model defines
+        keep_every: Images between two checkpoints `<images seen>.ckpt` that are kept. Default: only last and best
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class Checkpoint(Callback, metaclass=Checked):
         self.every_images, self.monitor, self.mode = Images(every_images), monitor, mode
         self.keep_every = None if keep_every is None else Images(keep_every)
         self.best: float | None = None
-        self._best_of: str | None = None  # the score that `best` is of
+        self._best_of: str | None = None  # score, direction and protocol of `best`
         self._saved_at = -1
-        self._names: list[str] = []  # files that the state at hand belongs in, besides `last.ckpt`
+        self._names: list[str] = []  # files of the last save, besides `last.ckpt`
 
     def folder(self, trainer) -> Path:
         return Path(trainer.default_root_dir) / "checkpoints"
@@ -63,8 +63,7 @@ class Checkpoint(Callback, metaclass=Checked):
                 self._complete(Path(trainer.ckpt_path), self.folder(trainer))
 
     def _complete(self, begun: Path, folder: Path) -> None:
-        """Write the other files that a save was to write, where a full disk left but one: `last.ckpt` is, from the
-        start, what the run goes on from."""
+        """Write the missing files of a save that a full disk interrupted; `last.ckpt` is then the resumed one."""
         if folder.is_dir() and begun.parent.samefile(folder):
             for name in [*self._names, "last.ckpt"]:
                 path = folder / name
@@ -72,8 +71,8 @@ class Checkpoint(Callback, metaclass=Checked):
                     checkpoint_io.copy(begun, path)
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
-        # where validation is about to run, save after it: a checkpoint then never lacks the scores up to it
-        # at the last batch too: what follows, such as the last pictures, may take long and be killed
+        # If validation follows, save after it, so that the checkpoint has its scores. Save at the last batch too: what
+        # follows, such as the last grids of samples, may take long and be killed.
         if (self._due(module) or trainer.should_stop) and not validation_follows(trainer):
             self.save(trainer, module)
 
@@ -87,25 +86,24 @@ class Checkpoint(Callback, metaclass=Checked):
         given = [*metrics.scores, *(metrics.blank if self.monitor else ())]
         monitor, mode = metrics.deciding(module, given, self.monitor, self.mode)
         score = metrics.scores.get(monitor, math.nan)
-        if not math.isfinite(score) and trainer.is_global_zero:  # it may be later: once some samples are good, say
+        if not math.isfinite(score) and trainer.is_global_zero:  # it may be finite later
             why = metrics.blank.get(monitor) or f"it is {score}"
             print(f"warning: best.ckpt stays as it is: {monitor} could not be computed ({why}).", file=sys.stderr)
-        # a score of another name, direction or protocol cannot be compared with
+        # scores with other names, directions or protocols are not comparable
         kind = f"{monitor} {mode} {metrics.protocol.name}"
-        first = self.best is None or self._best_of not in (kind, monitor)  # the monitor alone in older checkpoints
-        if math.isfinite(score) and (
-            first or self.best is None or (score < self.best if mode == "min" else score > self.best)
-        ):
+        comparable = self._best_of in (kind, monitor)  # older checkpoints have the monitor only
+        best = self.best if comparable and self.best is not None else math.inf if mode == "min" else -math.inf
+        if math.isfinite(score) and (score < best if mode == "min" else score > best):
             self.best, self._best_of = score, kind
             self.save(trainer, module, best=True)
         elif self._due(module) or trainer.should_stop:
             self.save(trainer, module)
 
     def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        """Keep what was trained where validation fails: the step before it is complete."""
+        """Save if validation fails: the step before it is complete."""
         failed = trainer.state.fn == "fit" and trainer.validating and isinstance(exception, Exception)
         if failed and not isinstance(exception, Interrupted) and trainer.world_size == 1:
-            with suppress(UserError):  # the exception at hand is the one to be told
+            with suppress(UserError):  # the first exception is reported
                 self.save(trainer, module)
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
@@ -113,18 +111,15 @@ class Checkpoint(Callback, metaclass=Checked):
             self.save(trainer, module)
 
     def save(self, trainer, module: GenerativeModule, *, best: bool = False) -> None:
-        """Write `last.ckpt`, if the weights are finite; on all processes alike.
-
-        best  whether it is `best.ckpt`, too
-        """
+        """Write `last.ckpt`, and `best.ckpt` if `best`. Called in all processes. Raises NonFiniteLoss."""
         module.check_finite()
         if isinstance(trainer.strategy, PlayersDDP):
-            trainer.strategy.broadcast_state()  # batch norm statistics: all go on from those that are saved
+            trainer.strategy.broadcast_state()  # all continue with the batch norm statistics that are saved
         names = ["best.ckpt"] if best else []
         if self.keep_every is not None and module.due(self.keep_every):
             names.append(f"{module.images_seen:010d}.ckpt")
         self._names = names
-        # `last.ckpt` last of all: who is killed in between goes on from the one before, and makes the others again
+        # `last.ckpt` at the end: a run that is killed in between resumes from the previous one and writes all again
         first, *others = (self.folder(trainer) / name for name in [*names, "last.ckpt"])
         trainer.save_checkpoint(first, weights_only=False)
         if trainer.is_global_zero:

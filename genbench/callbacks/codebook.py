@@ -1,4 +1,4 @@
-"""Whether the vectors of a codebook are in use."""
+"""Monitors the usage of a codebook."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from genbench.core.units import Images
 
 
 class Codebook(Callback, metaclass=Checked):
-    """Warns when most vectors of a codebook are dead, from what the model logs: `codebook_usage`, the fraction that is
-    used at least a tenth as often as under uniform use, and `perplexity`. Does nothing for models without a codebook.
+    """Warns when most embeddings of a codebook are unused, from the logged `codebook_usage` (fraction used at least a
+    tenth as often as under uniform usage) and `perplexity`. Does nothing for models without a codebook.
 
     Args:
-        patience_images: How long it must last before it is said; and again only after it has been away for as long
-        dead: Share of codes in use below which the codebook has died
+        patience_images: Images for which it must last before a warning, and be over before another one
+        dead: Usage below which to warn
     """
 
     def __init__(self, patience_images: Images = Images(20_000), dead: Share = 0.1) -> None:
@@ -39,11 +39,11 @@ class Codebook(Callback, metaclass=Checked):
         usage = terms.get("codebook_usage")
         if usage is None or not self._spell.lasted(usage < self.dead, module.images_seen):
             return
-        remedies = [f"fewer codes (`--model.num_embeddings {max(2, codes // 4)}`)"]
+        remedies = [f"fewer embeddings (`--model.num_embeddings {max(2, codes // 4)}`)"]
         if getattr(module, "restart_dead_codes", 0) is None:
             remedies.insert(0, "restarting the others (`--model.restart_dead_codes 10k`)")
         monitor.say(
-            f"warning: the codebook has died at {module.images_seen:,} images seen: {usage:.2%} of its {codes} "
-            f"codes are in use (perplexity {terms['perplexity']:.3g}), and reconstructions are no better than so few "
-            f"allow. What may help: {' or '.join(remedies)}."
+            f"warning: the codebook has collapsed at {module.images_seen:,} images seen: {usage:.2%} of its {codes} "
+            f"embeddings are in use (perplexity {terms['perplexity']:.3g}), which limits the reconstructions. "
+            f"What may help: {' or '.join(remedies)}."
         )

@@ -1,4 +1,4 @@
-"""Exponential moving average of the networks that sampling, reconstruction and the like use."""
+"""Exponential moving average of the weights that capabilities use."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from genbench.core.units import Images
 
 
 class EMA(Callback, metaclass=Checked):
-    """Averages the weights of `module.ema`, copies their buffers, and puts them in place wherever a model is
-    judged: validation, samples, `genbench.load`. Raw and averaged weights both stand in every checkpoint.
+    """Averages the weights of `module.ema` and copies their buffers. Validation, samples and `genbench.load` use the
+    averages. Every checkpoint has raw and averaged weights.
 
     Args:
-        halflife: Images after which a weight's share in the average has halved
-        rampup: The half-life is at most this share of the images seen, so that short runs are not judged on their
-            first weights; 0.05 as in Karras et al. 2020 (StyleGAN2-ADA)
-        every_images: Update the average every so many images. The decay follows from the images between two updates,
-            so this changes the cost and not the half-life
-        enabled: Whether there is an average at all
+        halflife: Half-life of a weight in the average, in images
+        rampup: The half-life is at most this fraction of the images seen, so that short runs are not evaluated with
+            their first weights; 0.05 as in Karras et al. 2020 (StyleGAN2-ADA)
+        every_images: Images between two updates of the average. The decay is computed from them, so this changes the
+            cost and not the half-life
+        enabled: Whether to average
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class EMA(Callback, metaclass=Checked):
         }
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
-        # each batch at first: a run shorter than the interval would be judged on its first weights
+        # after each batch at first: a run shorter than the interval would be evaluated with its first weights
         if self.enabled and (module.due(self.every_images) or module.images_seen < self.every_images):
             self.update(module)
 
@@ -79,7 +79,7 @@ class EMA(Callback, metaclass=Checked):
 
     @contextmanager
     def in_place(self, module: GenerativeModule):
-        """The averaged weights inside the module, for as long as the context lasts."""
+        """Context in which the module has the averaged weights."""
         self._swap(module)
         try:
             yield
@@ -97,10 +97,10 @@ class EMA(Callback, metaclass=Checked):
         self._swapped = not self._swapped
 
     def on_validation_start(self, trainer, module: GenerativeModule) -> None:
-        if trainer.state.fn != "fit":  # elsewhere the module was loaded with the weights that are wanted
+        if trainer.state.fn != "fit":  # otherwise the module was loaded with the right weights
             return
-        if isinstance(trainer.strategy, PlayersDDP):  # statistics of batch norm are each process's own until now
-            trainer.strategy.broadcast_state(leave=module.per_process)  # which a validation does not look at
+        if isinstance(trainer.strategy, PlayersDDP):  # each process has its own batch norm statistics
+            trainer.strategy.broadcast_state(leave=module.per_process)  # not used in validation
             for value in self.average.values():
                 dist.broadcast(value, src=0)
         self._swap(module)
@@ -110,8 +110,7 @@ class EMA(Callback, metaclass=Checked):
             self._swap(module)
 
     def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        if self._swapped:  # validation has failed
-            self._swap(module)
+        self.on_validation_end(trainer, module)  # validation has failed
 
     def on_save_checkpoint(self, trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         if self.average:

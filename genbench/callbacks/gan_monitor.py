@@ -1,4 +1,4 @@
-"""Whether generator and discriminator are in balance, and whether the samples are as diverse as the data."""
+"""Monitors the balance of generator and discriminator, and the diversity of samples."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
 PLAYERS = ("discriminator", "critic")  # a model that has one of these optimizers is adversarial
-N = 64  # samples, and real images, that diversity is measured on
+N = 64  # samples and real images for diversity
 
 
 class Spell:
-    """How long something has been so without a break. It is worth saying once it has lasted, and again only after it
-    has been away for as long."""
+    """Decides when to report a condition: once after it has held for `patience` images, and again only after it has not
+    held for as long."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
-        self._so, self._since, self._said = False, 0, False
+        self._held, self._since, self._reported = False, 0, False
 
-    def lasted(self, so: bool, images_seen: int) -> bool:
-        """Whether it is to be said now."""
-        if so != self._so:
-            self._so, self._since = so, images_seen
+    def lasted(self, holds: bool, images_seen: int) -> bool:
+        """Whether to report the condition now."""
+        if holds != self._held:
+            self._held, self._since = holds, images_seen
         if images_seen - self._since < self.patience:
             return False
-        news, self._said = so and not self._said, so
-        return news
+        new, self._reported = holds and not self._reported, holds
+        return new
 
 
 class GANMonitor(Callback, metaclass=Checked):
-    """Watches adversarial training with a `discriminator` or `critic`, logs `diversity`, and says what goes wrong.
+    """Monitors adversarial training with a `discriminator` or `critic`, logs `diversity`, and warns of problems.
 
-    Verdicts follow from the terms that the discriminator logs, as `Monitor` reads them: `d_real` and `d_fake`, the mean
-    probability of being real that it gives to real images, D(x), and to samples, D(G(z)); `real_accuracy` and
-    `fake_accuracy`, the shares that it tells right. A Wasserstein critic gives no probabilities and logs none of these:
-    of such a model only `diversity` is known.
+    Warnings depend on the logged terms of the discriminator, as `Monitor` reads them: `d_real` and `d_fake`, its mean
+    probability that real images, D(x), and samples, D(G(z)), are real; `real_accuracy` and `fake_accuracy`, the
+    fractions that it classifies correctly. A Wasserstein critic has no probabilities and logs none of these, so only
+    `diversity` is monitored.
 
-    `diversity` is the total variance of 64 samples (always of the same seeds, by the weights as trained and not their
-    averages) over that of 64 images of the validation split: 1 is as various as the data, 0 is one image over and over.
-    A conditional model is asked for each class in turn, so that the classes' own difference counts, too.
+    `diversity` is the total variance of 64 samples (always of the same seeds, with the raw weights) divided by that of
+    64 images of the validation split: 1 is as diverse as the data, 0 is a single image. A conditional model samples its
+    classes in turn, so differences between classes count, too.
 
-    Other models are left alone. A thing is said once it has lasted, and again only after it has been away for as long.
+    Other models are ignored.
 
     Args:
-        every_images: How often diversity is measured
-        patience_images: How long a thing must last before it is said
-        sure: Accuracies above which the discriminator has won, if its D(G(z)) is also below 1 - `sure`
+        every_images: Images between two measurements of diversity
+        patience_images: Images for which a condition must hold before a warning, and not hold before another one
+        sure: Accuracies above which the discriminator has won, if D(G(z)) is also below 1 - `sure`
         fooled: D(G(z)) above which the generator has won
-        rest: How near to 1/2 both D(x) and D(G(z)) are where neither player moves the other
+        rest: Distance from 1/2 below which D(x) and D(G(z)) are considered at equilibrium
         collapsed: Diversity below which samples have collapsed
     """
 
@@ -77,74 +77,68 @@ class GANMonitor(Callback, metaclass=Checked):
         self.sure, self.fooled, self.rest, self.collapsed = sure, fooled, rest, collapsed
         self._spells = {name: Spell(self.patience_images) for name in ("won", "lost", "rests", "collapsed")}
         self._read_at = -1
-        self._real: list[Batch] = []  # first blocks of the validation split
+        self._real: list[Batch] = []  # first batches of the validation split
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         player = next((name for name in PLAYERS if name in module.players), None)
         if player is None or not trainer.is_global_zero:
             return
         monitor = monitor_of(trainer, "GANMonitor")
-        said = []
+        warnings = []
         if monitor.read_at != self._read_at:
             self._read_at = monitor.read_at
             names = [f"{player}/{name}" for name in ("d_real", "d_fake", "real_accuracy", "fake_accuracy")]
             if all(name in monitor.terms for name in names):
-                said += self._verdicts(module, player, *(monitor.terms[name] for name in names))
+                warnings += self._warnings(module, player, *(monitor.terms[name] for name in names))
         real = trainer.datamodule is not None and is_overridden("val_dataloader", trainer.datamodule)
         if module.due(self.every_images) and isinstance(module, Samples) and real:
             diversity = self._diversity(trainer, module)
             for logger in trainer.loggers:
                 logger.log_metrics({"diversity": diversity}, step=module.images_seen)
-            if self._lasted("collapsed", diversity < self.collapsed, module):
-                # of images, not of points
+            if self._spells["collapsed"].lasted(diversity < self.collapsed, module.images_seen):
+                # for images, not for points
                 augmented = [("augmentation", "adversarial.augment '[color, translation]'")]
-                said.append(
+                warnings.append(
                     f"warning: the samples have collapsed at {module.images_seen:,} images seen: their variance is "
-                    f"{diversity:.3g} of the data's, so the generator makes much the same of every z. What may help: "
+                    f"{diversity:.3g} of the data's, so the generator makes nearly the same of every z. What may help: "
                     + _advice(
                         module, *(augmented if len(module.spec.shape) == 3 else []),
                         ("a gradient penalty", "adversarial.gradient_penalty 10"), ("R1", "adversarial.r1 1"),
                     )
                 )  # fmt: skip
-        for line in said:
+        for line in warnings:
             monitor.say(line)
 
-    def _lasted(self, name: str, so: bool, module: GenerativeModule) -> bool:
-        return self._spells[name].lasted(so, module.images_seen)
-
-    def _verdicts(
+    def _warnings(
         self, module: GenerativeModule, player: str, d_real: float, d_fake: float, real_right: float, fake_right: float
     ) -> list[str]:
-        """Sentences on what a reading completes."""
-        won = min(real_right, fake_right) > self.sure and d_fake < 1 - self.sure
-        lost = d_fake > self.fooled
-        rests = max(abs(d_real - 0.5), abs(d_fake - 0.5)) < self.rest
+        """Sentences to print after a reading of the terms."""
         at = f"at {module.images_seen:,} images seen: D(x) {d_real:.3g}, D(G(z)) {d_fake:.3g}"
-        said = []
-        if self._lasted("won", won, module):
-            said.append(
+        slower = ("a lower learning rate for it", _half_the_rate(module, player))
+        smoothing = ("label smoothing", "adversarial.smoothing 0.9")
+        noise, r1 = ("instance noise", "adversarial.instance_noise 0.1"), ("R1", "adversarial.r1 1")
+        steps = (f"more steps of the {player}", "adversarial.discriminator_steps 2")
+        slower_generator = ("a lower learning rate for the generator", _half_the_rate(module, "generator"))
+        conditions = {
+            "won": (
+                min(real_right, fake_right) > self.sure and d_fake < 1 - self.sure,
                 f"warning: the {player} has won {at}; the generator learns little from it. What may help: "
-                + _advice(
-                    module, ("a lower learning rate for it", _half_the_rate(module, player)),
-                    ("label smoothing", "adversarial.smoothing 0.9"),
-                    ("instance noise", "adversarial.instance_noise 0.1"), ("R1", "adversarial.r1 1"),
-                )
-            )  # fmt: skip
-        if self._lasted("lost", lost, module):
-            said.append(
-                f"warning: the generator has won {at}; the {player} takes samples for real, and what it teaches is "
-                "worth little. What may help: "
-                + _advice(
-                    module, (f"more steps of the {player}", "adversarial.discriminator_steps 2"),
-                    ("a lower learning rate for the generator", _half_the_rate(module, "generator")),
-                )
-            )  # fmt: skip
-        if self._lasted("rests", rests, module):
-            said.append(
+                + _advice(module, slower, smoothing, noise, r1),
+            ),
+            "lost": (
+                d_fake > self.fooled,
+                f"warning: the generator has won {at}; the {player} takes samples for real, so its gradients are of "
+                "little use. What may help: " + _advice(module, steps, slower_generator),
+            ),
+            "rests": (
+                max(abs(d_real - 0.5), abs(d_fake - 0.5)) < self.rest,
                 f"note: D rests at 1/2 {at}. That is the equilibrium, or a {player} that has learned nothing: "
-                "the samples tell which."
-            )
-        return said
+                "the samples show which.",
+            ),
+        }
+        return [
+            text for name, (holds, text) in conditions.items() if self._spells[name].lasted(holds, module.images_seen)
+        ]
 
     @torch.no_grad()
     def _diversity(self, trainer, module: GenerativeModule) -> float:
@@ -153,7 +147,7 @@ class GANMonitor(Callback, metaclass=Checked):
             while sum(map(len, self._real)) < N and (block := next(blocks, None)):
                 self._real.append(block[:N])
         real = torch.cat([block.image for block in self._real])[:N].to(module.device)
-        modes = {part: part.training for part in module.modules()}  # a frozen part is not to be woken
+        modes = {part: part.training for part in module.modules()}  # a frozen part stays in eval mode
         devices = [module.device] if module.device.type == "cuda" else []
         seeds, condition = torch.arange(N, device=module.device), in_turn(module, N, self._real[0])
         module.eval()
@@ -167,7 +161,7 @@ class GANMonitor(Callback, metaclass=Checked):
 
 
 def _variance(x: Tensor) -> Tensor:
-    """The total variance of [B, ...]: the trace of its covariance."""
+    """The total variance of [B, ...]: the trace of the covariance."""
     return x.detach().float().flatten(1).var(0).sum()
 
 
@@ -180,7 +174,7 @@ def _half_the_rate(module: GenerativeModule, player: str) -> str:
 
 
 def _advice(module: GenerativeModule, *remedies: tuple[str, str]) -> str:
-    """What to try, each with its flag where the model has such an argument; not what its settings have or refuse."""
+    """Remedies with their flags, if the model has such an argument; without those that its settings have or refuse."""
     settings = getattr(module, "adversarial", None)
     named = []
     for what, flag in remedies:
@@ -196,7 +190,7 @@ def _advice(module: GenerativeModule, *remedies: tuple[str, str]) -> str:
 
 
 def _pointless(settings: Any, setting: str) -> bool:
-    """Whether the settings have this already, or refuse it."""
+    """Whether the settings already have this, or refuse it."""
     if setting == "smoothing":
         return settings.smoothing < 1 or not settings.objective.smooths
     return setting in ("instance_noise", "r1", "gradient_penalty", "augment") and bool(getattr(settings, setting))

@@ -1,4 +1,4 @@
-"""How long to train, and how to stop early without losing anything."""
+"""The end of training: by the number of images, or by a signal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genbench.core.units import Images
 
 
 class MaxImages(Callback, metaclass=Checked):
-    """Ends training at the first batch that brings the images seen to `max_images`.
+    """Ends training after the batch with which `images_seen` reaches `max_images`.
 
     Args:
         max_images: Real images to train on, over all devices
@@ -29,10 +29,10 @@ class MaxImages(Callback, metaclass=Checked):
         self.max_images = Images(max_images)
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
-        module.budget = self.max_images  # schedules count in shares of it
+        module.budget = self.max_images  # for schedules in fractions of the budget
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        # a run that was killed between its last step and its end takes no step, and ends as it would have
+        # a run that was killed after its last step takes no more steps
         if module.images_seen >= self.max_images:
             trainer.should_stop = True
 
@@ -42,12 +42,11 @@ class MaxImages(Callback, metaclass=Checked):
 
 
 class StopSafely(Callback):
-    """Ctrl-C, SIGTERM, SIGUSR2 (which Slurm sends before a time limit) and SIGHUP (a terminal was closed) finish the
-    step, save, and end; a second one ends at once.
+    """On Ctrl-C, SIGTERM, SIGUSR2 (sent by Slurm before a time limit) and SIGHUP (the terminal was closed), finishes
+    the step, saves and ends; a second signal ends at once.
 
-    SIGHUP does not count as a second one: a terminal that is closed sends it several times, and other signals with it.
-    Where it was ignored at the start, as under `nohup`, it stays ignored. On several processes the first to be told
-    tells the others, so that all stop after the same step.
+    SIGHUP is not counted as a second signal, since a closed terminal sends it several times. If it was ignored at the
+    start, as under `nohup`, it stays ignored. All processes stop after the same step, whichever gets the signal.
     """
 
     def __init__(self) -> None:
@@ -57,9 +56,9 @@ class StopSafely(Callback):
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
             if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
-                self._before[signum] = signal.signal(signum, self._told)
+                self._before[signum] = signal.signal(signum, self._on_signal)
 
-    def _told(self, signum: int, frame: Any) -> None:
+    def _on_signal(self, signum: int, frame: Any) -> None:
         if self._signal and signum == signal.SIGHUP:
             return
         if self._signal not in (0, signal.SIGHUP):
@@ -71,37 +70,34 @@ class StopSafely(Callback):
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         signum = self._signal
         if trainer.world_size > 1:
-            told = torch.tensor(signum, device=module.device)
-            dist.all_reduce(told, op=dist.ReduceOp.MAX)
-            signum = int(told)
-        if signum and not validation_follows(trainer):  # a resumed run would go on behind it
+            largest = torch.tensor(signum, device=module.device)
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+            signum = int(largest)
+        if signum and not validation_follows(trainer):  # a resumed run would skip it
             self._end(trainer, module, signum)
         self._signal = signum
 
     def on_validation_end(self, trainer, module: GenerativeModule) -> None:
-        if self._signal and trainer.state.fn == "fit" and not trainer.should_stop:  # else it is over anyway
+        if self._signal and trainer.state.fn == "fit" and not trainer.should_stop:  # else training ends anyway
             self._end(trainer, module, self._signal)
 
     def _end(self, trainer, module: GenerativeModule, signum: int) -> None:
         next(c for c in trainer.callbacks if isinstance(c, Checkpoint)).save(trainer, module)
         if signum == signal.SIGHUP:
-            _say("Saved.\n")  # by now the terminal may have gone
+            _say("Saved.\n")  # the terminal may be closed by now
         raise Interrupted(signum)
 
-    def _restore(self) -> None:
+    def on_train_end(self, trainer, module: GenerativeModule) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
 
-    def on_train_end(self, trainer, module: GenerativeModule) -> None:
-        self._restore()
-
     def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        self._restore()
+        self.on_train_end(trainer, module)
 
 
 def _say(text: str) -> None:
-    """Write to the terminal; where it has gone, so that whatever is said later is lost and raises nothing."""
+    """Write to the terminal; if it is closed, redirect later output to /dev/null, so that it raises no errors."""
     try:
         os.write(2, text.encode())
     except OSError:
@@ -115,5 +111,5 @@ def _say(text: str) -> None:
 def _is_dead_terminal(descriptor: int) -> bool:
     try:
         return stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
-    except OSError:  # closed from the beginning
+    except OSError:  # was never open
         return False

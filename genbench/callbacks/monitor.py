@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, and the numbers behind it in every logger."""
+"""A progress bar, and loss terms in every logger."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from torch.optim import Optimizer
 from genbench.callbacks.max_images import MaxImages
 from genbench.core import renamed
 from genbench.core.arguments import Checked, Weight
+from genbench.core.class_paths import path_of
 from genbench.core.errors import UserError
 from genbench.core.history import Unreadable
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 from genbench.loggers import Curves, Wandb
 
-UNSHOWN = ("grad_norm", "real_accuracy", "fake_accuracy")  # they are in the curves; a line of all would be a wall
+UNSHOWN = ("grad_norm", "real_accuracy", "fake_accuracy")  # only in the curves, to keep the line short
 LAST = ("d_real", "d_fake")  # after the losses
-BAR = (15, 24)  # characters, at least and at most; less only where a terminal has no room for what must be known
+BAR = (15, 24)  # characters, at least and at most; less only in a narrow terminal
 
 
 class Monitor(Callback, metaclass=Checked):
-    """Reads the loss terms every so many images, logs them, and shows a progress bar.
+    """Reads and logs the loss terms at intervals, and shows a progress bar, or prints lines without a terminal.
 
-    Without a terminal it prints a line now and then instead. With the terms it logs `<player>/grad_norm`, the norm of
-    the player's gradient at its first step after each reading: over all its networks, averaged over processes, unscaled
-    and before clipping. What was read last is in `terms`, and at how many images seen in `read_at`.
+    It also logs `<player>/grad_norm`, the norm of the player's gradient at its first step after each reading: over all
+    its networks, averaged over processes, unscaled and before clipping. `terms` has the last reading, and `read_at` its
+    number of images seen.
 
     Args:
-        every_images: How often the terms are read: their means since the last time, over all processes. A loss that
-            is not finite is noticed then at the latest
-        refresh_seconds: How often the bar moves
-        line_seconds: How often a line is printed where there is no terminal
-        show: Whether anything is shown; the loggers have it in any case
+        every_images: Images between two readings: means since the last one, over all processes. A loss that is not
+            finite is detected then at the latest
+        refresh_seconds: Seconds between two updates of the bar
+        line_seconds: Seconds between two lines without a terminal
+        show: Whether to show a bar or lines; the terms are logged in any case
     """
 
     def __init__(
@@ -63,15 +64,14 @@ class Monitor(Callback, metaclass=Checked):
         self.read_at = 0
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        unread, cls = module.read_terms(reset=False), f"{type(module).__module__}.{type(module).__qualname__}"
+        unread, cls = module.read_terms(reset=False), path_of(type(module))
+        curves = [logger for logger in trainer.loggers if isinstance(logger, Curves)]
+        for logger in curves:  # rows after the checkpoint are computed again
+            logger.cut(module.images_seen, unread, lambda name: renamed.column(name, cls))
         for logger in trainer.loggers:
-            if isinstance(logger, Curves):  # what a stopped run logged after its last checkpoint is run again
-                logger.cut(module.images_seen, unread, lambda name: renamed.column(name, cls))
-        curves = next((x for x in trainer.loggers if isinstance(x, Curves)), None)
-        for logger in trainer.loggers:
-            if isinstance(logger, Wandb) and curves is not None and module.images_seen:
-                with suppress(Unreadable):  # which was said
-                    logger.catch_up(curves.rows())
+            if isinstance(logger, Wandb) and curves and module.images_seen:
+                with suppress(Unreadable):  # already reported
+                    logger.catch_up(curves[0].rows())
         self._read = self._shown = (time.monotonic(), module.images_seen)
         if not (self.show and trainer.is_global_zero):
             return
@@ -86,8 +86,8 @@ class Monitor(Callback, metaclass=Checked):
     def on_before_optimizer_step(self, trainer, module: GenerativeModule, optimizer: Optimizer) -> None:
         player = list(module.players)[trainer.optimizers.index(optimizer)]
         gradients = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
-        # not at each step: a pass over all gradients would cost several percent of a small model's
-        module.record_once(f"{player}/grad_norm", lambda: get_total_norm(gradients))
+        # not at each step: for a small model it would cost several percent of the time
+        module.logged.add_once(f"{player}/grad_norm", lambda: get_total_norm(gradients))
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         if module.due(self.every_images):
@@ -108,7 +108,7 @@ class Monitor(Callback, metaclass=Checked):
             f"{player}/lr": optimizer.param_groups[0]["lr"]
             for player, optimizer in zip(module.players, trainer.optimizers, strict=True)
         }
-        # a run resumed at its very end has no speed of its own
+        # a run that is resumed at its end has no speed
         speed = {"images_per_second": images / seconds} if images else {}
         for logger in trainer.loggers:
             logger.log_metrics(self.terms | rates | speed, step=module.images_seen)
@@ -118,46 +118,41 @@ class Monitor(Callback, metaclass=Checked):
         recent = (now[1] - self._shown[1]) / max(now[0] - self._shown[0], 1e-9)
         # smoothed, so that the time left does not jump
         line.speed = 0.8 * line.speed + 0.2 * recent if line.speed else recent
-        line.done, line.terms, self._shown = now[1], self._chosen(), now
-        with suppress(OSError):  # the terminal, or the reader of a pipe, may be gone
+        # short names, losses first
+        short = [(name.split("/")[-1], value) for name, value in self.terms.items()]
+        line.terms = sorted(((n, v) for n, v in short if n not in UNSHOWN), key=lambda term: term[0] in LAST)
+        line.done, self._shown = now[1], now
+        with suppress(OSError):  # the terminal or pipe may be closed
             if self._live is not None:
                 self._live.refresh()
             elif self._console is not None:
                 parts = [f"{line.images} images", line.rate, line.left, line.words(len(line.terms))]
                 self._console.print("  ".join(parts), highlight=False, markup=False, soft_wrap=True)
 
-    def _chosen(self) -> list[tuple[str, float]]:
-        """The terms that a line has room for, by their short names, losses first."""
-        short = [(name.split("/")[-1], value) for name, value in self.terms.items()]
-        return sorted(((n, v) for n, v in short if n not in UNSHOWN), key=lambda term: term[0] in LAST)
-
     def say(self, text: str) -> None:
-        """A line for the person who watches, above the bar; nothing where nothing is shown."""
+        """Print a line above the bar, if anything is shown."""
         if self._console is not None:
             with suppress(OSError):
                 self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _stop(self) -> None:
+    def on_train_end(self, trainer, module: GenerativeModule) -> None:
+        if self.read_at != module.images_seen:
+            # not reset: if the run is resumed with a larger budget, the next reading covers these steps too
+            self._log(trainer, module, reset=False)
+        if self._console is not None:
+            self._show(module)
+        self.on_exception()
+
+    def on_exception(self, *_: Any) -> None:
         if self._live is not None:
             with suppress(OSError):
                 self._live.stop()
             self._live = None
 
-    def on_train_end(self, trainer, module: GenerativeModule) -> None:
-        if self.read_at != module.images_seen:
-            # not reset: should the run go on with a larger budget, the next reading covers these steps too
-            self._log(trainer, module, reset=False)
-        if self._console is not None:
-            self._show(module)
-        self._stop()
-
-    def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        self._stop()
-
 
 @dataclass
 class Line:
-    """The progress bar: one line, which a narrow terminal shows less of and never wraps."""
+    """The progress bar: one line, shorter in a narrow terminal."""
 
     name: str = ""
     done: int = 0
@@ -182,7 +177,7 @@ class Line:
         return "  ".join(f"{name} {value:.3g}" for name, value in self.terms[:n])
 
     def parts(self, width: int) -> list[ProgressBar | Text]:
-        """What fits into so many columns with a space between."""
+        """The parts that fit into `width` columns, with a space between them."""
         name, images = Text(self.name, "bold"), Text(self.images)
         speed, left = Text(self.rate, "green"), Text(self.left)
         percent = Text(f"{self.done / self.total:.0%}") if self.total else images
@@ -217,12 +212,12 @@ def _clock(seconds: float) -> str:
 
 
 def monitor_of(trainer: Any, reader: str) -> Monitor:
-    """The trainer's Monitor, whose terms a callback of that name reads.
+    """The trainer's Monitor, for the callback `reader`.
 
     Raises:
-        UserError: it has none.
+        UserError: there is none.
     """
     found = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
-    if found is None:  # a StopIteration would end Lightning's epoch in silence
-        raise UserError(f"{reader} reads what Monitor has read: give the Trainer a Monitor, too.")
+    if found is None:  # StopIteration would silently end Lightning's epoch
+        raise UserError(f"{reader} needs the terms that Monitor reads: give the Trainer a Monitor, too.")
     return found

@@ -1,4 +1,4 @@
-"""What a run writes about itself: `config.yaml`, and in every checkpoint its settings, data, segments and time."""
+"""Writes `config.yaml`, and settings, data, segments and times of a run into its checkpoints."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 from lightning import Callback, Trainer
 
 from genbench.core import machine
+from genbench.core.class_paths import path_of
 from genbench.core.errors import warn
 from genbench.core.files import replacing
 from genbench.core.module import GenerativeModule
@@ -20,16 +21,16 @@ from genbench.loggers import Curves, Wandb
 
 
 class RunRecord(Callback):
-    """Writes `config.yaml` into the run's folder, and into each checkpoint how the run was set up and what it took.
+    """Writes `config.yaml` into the run's folder, and settings and costs of the run into each checkpoint.
 
-    Nothing is written before model, optimizers and data are built and hold what the checkpoint has.
+    Nothing is written before model, optimizers and data are built and restored from the checkpoint.
 
     Args:
-        folder: The run's: `runs/<name>/`
-        config: With everything that was set
-        command: That began the run
-        segments: Parts of the training with settings of their own, from `genbench.cli.resume.segments`
-        resumed: Whether the run goes on in the folder that its checkpoint lies in
+        folder: Folder of the run, `runs/<name>/`
+        config: All settings
+        command: The command that started the run
+        segments: Parts of the training with different settings, from `genbench.cli.resume.segments`
+        resumed: Whether the run continues in the folder of its checkpoint
     """
 
     def __init__(
@@ -42,17 +43,17 @@ class RunRecord(Callback):
     ) -> None:
         self.folder, self.config, self.command, self.segments, self.resumed = folder, config, command, segments, resumed
         self._begun = False
-        self._seconds = self._busy = 0.0  # of the parts before this one: in all, and in training steps
+        self._seconds = self._busy = 0.0  # before this resume: in total, and in training steps
         self._started = self._batch_started = time.monotonic()
 
     def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         if trainer.is_global_zero and self._begun and not (self.folder / "config.yaml").exists():
-            warn(f"{self.folder} has been moved or removed during training. What follows is written there anew.")
+            warn(f"{self.folder} was moved or removed during training. It is created again.")
             self._write_config()
         config = {name: value for name, value in self.config.items() if name != "config"}
         checkpoint["run"] = {
             "environment": environment(),
-            "wandb": _wandb_id(trainer),
+            "wandb": next((logger.experiment.id for logger in trainer.loggers if isinstance(logger, Wandb)), None),
             "name": self.folder.name,
             "command": self.command,
             "config": config,
@@ -60,20 +61,16 @@ class RunRecord(Callback):
             "training": self._training(trainer, module),
         }
         waiting = [row for logger in trainer.loggers if isinstance(logger, Curves) for row in logger.waiting]
-        if waiting:  # a disk that is full has no room for them: they go where the checkpoint goes
+        if waiting:  # the disk was full: keep them in the checkpoint
             checkpoint["run"]["rows"] = waiting
         data = trainer.datamodule
         if isinstance(data, DataModule):
-            cls = type(data)
-            checkpoint["data"] = {
-                "class": f"{cls.__module__}.{cls.__qualname__}",
-                "arguments": data.arguments,
-                "contents": data.contents(),
-            }
+            arguments = {"arguments": data.arguments, "contents": data.contents()}
+            checkpoint["data"] = {"class": path_of(type(data))} | arguments
 
     def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         before = checkpoint.get("run", {}).get("training") or {}
-        self.command = checkpoint.get("run", {}).get("command") or self.command  # that began the run
+        self.command = checkpoint.get("run", {}).get("command") or self.command  # the first command
         self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
         if self.resumed:
             for logger in trainer.loggers:
@@ -83,7 +80,7 @@ class RunRecord(Callback):
     def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
         self._started = time.monotonic()
         if trainer.is_global_zero:
-            (self.folder / "checkpoints").mkdir(exist_ok=True)  # where one that was kept elsewhere is to be moved
+            (self.folder / "checkpoints").mkdir(exist_ok=True)  # to move a checkpoint there that was saved elsewhere
             self._write_config()
             for logger in trainer.loggers:
                 logger.log_hyperparams(self.config)
@@ -97,11 +94,11 @@ class RunRecord(Callback):
         self._batch_started = time.monotonic()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        # the first of the callbacks: what the others do in between, such as pictures, is not training
+        # this is the first callback: time of the others, such as for samples, is not counted
         self._busy += time.monotonic() - self._batch_started
 
     def _training(self, trainer: Trainer, module: GenerativeModule) -> dict[str, Any]:
-        """What the training took so far, in all its parts."""
+        """Costs of the training so far, over all resumes."""
         seconds = self._seconds + time.monotonic() - self._started
         device = trainer.strategy.root_device
         return {
@@ -127,9 +124,5 @@ def readable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """What bit-for-bit resumption depends on."""
+    """Facts on which bit-for-bit resumption depends."""
     return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
-
-
-def _wandb_id(trainer: Trainer) -> str | None:
-    return next((logger.experiment.id for logger in trainer.loggers if isinstance(logger, Wandb)), None)

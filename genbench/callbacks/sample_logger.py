@@ -1,4 +1,4 @@
-"""Grids of samples and reconstructions while a model trains; at the end an animation of them, and the curves."""
+"""Grids of samples and reconstructions during training; at the end an animation of them, and the curves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genbench.callbacks.ema import EMA
 from genbench.core.arguments import Bounds, Checked
 from genbench.core.batch import Batch, from_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
-from genbench.core.errors import reason, warn
+from genbench.core.errors import reason, some, warn
 from genbench.core.files import replacing
 from genbench.core.image_grid import POINTS, beside, enlarged, grid, painted, picture, scatter
 from genbench.core.module import GenerativeModule
@@ -26,19 +26,19 @@ from genbench.loggers import Curves
 
 
 class SampleLogger(Callback, metaclass=Checked):
-    """Writes grids to `<run>/samples/`, `reconstructions/`, `translations/`, `masks/`, and to loggers that take images.
+    """Writes grids to `<run>/samples/`, `reconstructions/`, `translations/`, `masks/`, and to loggers of images.
 
-    The samples' noise is the same in every grid, the reconstructed images too; the weights are the averaged ones. A
-    model trained on labels is asked for its classes in turn, each a column if they are few; one trained on captions for
-    the first of the validation split, which stand in `<run>/samples/captions.txt`, row by row of the grid.
+    All grids have the same noise or the same real images, and use the averaged weights. A model of labels samples its
+    classes in turn, one column each if they are few; a model of captions uses the first captions of the validation
+    split, which are written to `<run>/samples/captions.txt` in the order of the grid.
 
-    At the end it joins the grids to an animation, and draws `<run>/curves.png`. What cannot be made is said once, and
-    training goes on.
+    At the end it joins the grids to an animation and draws `<run>/curves.png`. An error is printed once, and training
+    continues.
 
     Args:
-        every_images: How often; also at the end
-        n: Samples in a grid, of classes only whole rows; of points as many as a plot holds
-        film: At the end, join the grids to an animation: gif, webp or none
+        every_images: Images between two grids; there is also one at the end
+        n: Samples in a grid, rounded down to whole rows of classes; a plot of points has 2000
+        film: Format of the animation: gif, webp or none
     """
 
     _setting = "samples"
@@ -51,7 +51,7 @@ class SampleLogger(Callback, metaclass=Checked):
     ) -> None:
         self.every_images, self.n, self.film = Images(every_images), n, film
         self._shown_at = -1
-        self._failed: set[str] = set()  # what was said to have failed
+        self._failed: set[str] = set()  # what has failed and was reported
         self._block: Batch | None = None
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
@@ -77,7 +77,7 @@ class SampleLogger(Callback, metaclass=Checked):
 
     @contextmanager
     def _unfailing(self, what: str) -> Iterator[None]:
-        """Pictures are worth no training: whatever goes wrong with them is said, once."""
+        """Print an error in images once instead of ending training."""
         try:
             yield
         except Exception as error:
@@ -114,16 +114,16 @@ class SampleLogger(Callback, metaclass=Checked):
             if isinstance(module, Samples):
                 points = len(module.spec.shape) == 1
                 by_class = columns(module) or 1
-                n = POINTS if points else max(self.n // by_class, 1) * by_class  # of each class the same number
+                n = POINTS if points else max(self.n // by_class, 1) * by_class  # the same number of each class
                 seeds = torch.arange(n, device=module.device)
-                samples = module.sample(seeds, condition=self._asked(trainer, module, n))
+                samples = module.sample(seeds, condition=self._condition(trainer, module, n))
                 sheets["samples"] = picture(samples, self._real(trainer) if points else None, columns(module))
             if isinstance(module, Reconstructs):
                 real = self._real(trainer).to(module.device, module.dtype)
                 copies = module.reconstruct(real).to(real.dtype)
                 if real.ndim == 2:
                     sheets["reconstructions"] = scatter(copies, real)
-                else:  # each image left, its copy right
+                else:  # each image and its reconstruction
                     sheets["reconstructions"] = grid(torch.stack([real, copies], 1).flatten(0, 1), columns=8)
             if isinstance(module, Translates):
                 sheets["translations"] = self._translations(trainer, module)
@@ -132,8 +132,8 @@ class SampleLogger(Callback, metaclass=Checked):
         return sheets
 
     def _translations(self, trainer, module: GenerativeModule) -> Image.Image:
-        """What the model is shown, what it makes of it, and the true image, in turn; of a model that translates both
-        ways instead of the true one what it makes of that again, and the same of an image of the other domain."""
+        """Source, translation and true image in turn. For a model of both directions: image, translation and
+        reconstruction (A, B, A), then the same for the other domain (B, A, B)."""
         batch = self._validation_block(trainer)[:16]
         source, real = (x.to(module.device, module.dtype) for x in (batch.source, batch.image))
         made = module.translate(source, to="B").to(real.dtype)
@@ -144,15 +144,15 @@ class SampleLogger(Callback, metaclass=Checked):
         return grid(beside([x.to(real.dtype) for x in columns]).flatten(0, 1), columns=6)
 
     def _masks(self, trainer, module: GenerativeModule) -> Image.Image:
-        """An image, the classes that the model finds in it, and the true ones, in turn."""
+        """Image, predicted classes and true classes in turn."""
         batch = self._validation_block(trainer)[:16]
         image = batch.image.to(module.device, module.dtype)
         found = module.segment(image).argmax(1)
         columns = [image.float(), *(from_uint8(painted(mask)) for mask in (found, batch.mask))]
         return grid(beside(columns).flatten(0, 1), columns=6)
 
-    def _asked(self, trainer, module: GenerativeModule, n: int) -> Tensor | None:
-        """Classes in turn, or the first captions of the validation split, which are written beside the grids."""
+    def _condition(self, trainer, module: GenerativeModule, n: int) -> Tensor | None:
+        """Classes in turn, or the first captions of the validation split, which are also written to a file."""
         if not module.conditional or module.spec.target != "caption":
             return in_turn(module, n)
         condition = in_turn(module, n, self._validation_block(trainer))
@@ -161,12 +161,12 @@ class SampleLogger(Callback, metaclass=Checked):
         return condition
 
     def _real(self, trainer) -> Tensor:
-        """The first images of the validation split, or as many points as one of its blocks has."""
+        """The first images, or points, of the validation split."""
         found = self._validation_block(trainer).image
         return found if found.ndim == 2 else found[:32]
 
     def _validation_block(self, trainer) -> Batch:
-        """The first block of the validation split, read once in a run."""
+        """The first batch of the validation split, read once in a run."""
         if self._block is None:
             self._block = next(iter(trainer.datamodule.val_dataloader()))
         return self._block
@@ -182,7 +182,7 @@ def _log_image(logger: Any, name: str, sheet: Image.Image, images_seen: int) -> 
 
 
 def _film(folder: Path, kind: str) -> None:
-    """Join the pictures of a folder; those that cannot be read, or differ in size from the last, are named."""
+    """Join the images of a folder; warn of those that cannot be read or differ in size from the last."""
     frames: list[Image.Image] = []
     left_out = []
     for path in sorted(folder.glob("*.png"), reverse=True):
@@ -192,16 +192,15 @@ def _film(folder: Path, kind: str) -> None:
             with Image.open(path) as picture:
                 if frames and picture.size != frames[0].size:
                     raise ValueError("of {}×{} pixels, not {}×{}".format(*picture.size, *frames[0].size))
-                # Pillow gives each frame of a GIF 256 colors of its own; `convert("P")` would dither to the web's 216
+                # RGB: Pillow then chooses 256 colors for each frame of a GIF; `convert("P")` would dither to 216
                 frames.append(picture.copy())
-        except Exception as error:  # Pillow raises much else for what is damaged
+        except Exception as error:  # Pillow raises many errors for damaged files
             left_out.append(f"{path.name} ({reason(error)})")
     frames.reverse()
     if left_out and frames:
-        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        warn(f"the animation of {folder} leaves out {', '.join(left_out[:3])}{more}.")
+        warn(f"the animation of {folder} leaves out {some(left_out)}.")
     if len(frames) < 2:
         return
-    durations = [150] * (len(frames) - 1) + [2000]  # milliseconds; the last one rests
+    durations = [150] * (len(frames) - 1) + [2000]  # milliseconds; longer for the last one
     with replacing(folder.with_suffix(f".{kind}")) as file:
         frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)

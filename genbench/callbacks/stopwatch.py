@@ -1,4 +1,4 @@
-"""How fast a config trains on this machine, from its first steps."""
+"""Measures how fast a config trains on this machine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from genbench.core.module import GenerativeModule
 
 
 class Stopwatch(Callback, metaclass=Checked):
-    """Ends a run by `Interrupted(0)` once its speed is known, and writes it to a JSON file.
+    """Measures the speed of training, writes it to a JSON file, and ends the run with `Interrupted(0)`.
 
     Args:
-        out: The file: images per second over all devices, and on what it was measured
-        seconds: How long to measure
-        warmup: How long to train before: first steps compile, allocate and fill caches. At least 5 steps too
+        out: The file: images per second over all devices, and the device
+        seconds: Duration of the measurement
+        warmup: Seconds to train before it, since first steps compile, allocate and fill caches; at least 5 steps
     """
 
     def __init__(self, out: str, seconds: Weight = 10.0, warmup: Weight = 4.0) -> None:
         self.out, self.seconds, self.warmup = out, seconds, warmup
         self.found: dict[str, Any] = {}
         self._steps, self._began = 0, 0.0
-        self._from: tuple[float, int] | None = None  # time and images at which measuring began
+        self._from: tuple[float, int] | None = None  # time and images at the start of the measurement
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
         self._began = time.monotonic()
@@ -41,7 +41,7 @@ class Stopwatch(Callback, metaclass=Checked):
         else:
             over = now - self._from[0] >= self.seconds
         if trainer.world_size > 1 and self._steps % 10:
-            return  # to ask costs time, too
+            return  # synchronization costs time, too
         if not trainer.strategy.broadcast(over):  # the first process's clock decides for all
             return
         if self._from is None:

@@ -84,7 +84,7 @@ def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:
     total = size(model.state_dict().values())
     if averaged:
         total += sum(size(getattr(model, name).state_dict().values()) for name in model.ema)
-    for player, optimizer in model._optimizers.items():
+    for player, optimizer in model.optimizer_settings.items():
         total += _moments(optimizer) * size(model.parameters_of(player))
     return total + 50_000  # the config, and the names of all tensors
 

@@ -55,7 +55,7 @@ def _class_names() -> set[str]:
     from lightning.pytorch.loggers import Logger
     from lightning.pytorch.strategies import Strategy
 
-    from genbench.core.arguments import loaded_classes
+    from genbench.core.class_paths import loaded_classes
 
     bases = (LightningModule, LightningDataModule, Callback, Logger, Strategy)
     return {cls.__name__ for base in bases for cls in loaded_classes(base).values()}

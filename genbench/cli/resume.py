@@ -192,7 +192,7 @@ def refuse_other_optimizers(trained: dict[str, dict[str, Any]], model: Generativ
     """
     for player, description in trained.items():
         before = str(description.get("class_path"))
-        now = model.optimizer_classes.get(player, before)
+        now = str(model.optimizer_settings.get(player, description).get("class_path"))
         if before.rpartition(".")[2] != now.rpartition(".")[2]:
             raise UserError(
                 f"{path} cannot go on with another optimizer: '{player}' was {before} and is now {now}, "

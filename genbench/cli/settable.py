@@ -89,8 +89,8 @@ def inner_of(hint: Any) -> Any:
 
 
 def find_class(path: Any, base: type) -> type | None:
-    """The class of a full path, or of a short name below `base`; None if there is none, or more than one."""
-    from genbench.core.arguments import loaded_classes
+    """The class of a full path, or of a short name below `base`; None if there is none, or several."""
+    from genbench.core.class_paths import find, loaded_classes
 
     if not isinstance(path, str):
         return None
@@ -98,8 +98,8 @@ def find_class(path: Any, base: type) -> type | None:
     if not module:
         found = {cls for cls in loaded_classes(base).values() if cls.__name__ == name}
         return found.pop() if len(found) == 1 else None
-    try:  # the parser imports it later in any case
-        cls = getattr(importlib.import_module(module), name, None)
+    try:  # the parser imports it anyway
+        importlib.import_module(module)
     except Exception:
         return None
-    return cls if inspect.isclass(cls) else None
+    return find(path)

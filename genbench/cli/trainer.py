@@ -42,7 +42,7 @@ from genbench.cli.parser_errors import explained
 from genbench.cli.resume import Change
 from genbench.cli.run_folders import Place, inside, is_first_process, new_name, run_of, version_of
 from genbench.core import checkpoint_io
-from genbench.core.arguments import loaded_classes
+from genbench.core.class_paths import loaded_classes
 from genbench.core.errors import LostProcess, UserError
 from genbench.core.files import kept_elsewhere
 from genbench.core.module import GenerativeModule
@@ -360,7 +360,7 @@ class GenbenchCLI(LightningCLI):
             trained = [
                 change
                 for change in self.changes
-                if resume.changes_training(change, changeable, schedule=model.has_schedule)
+                if resume.changes_training(change, changeable, schedule=any(model.schedule_settings.values()))
             ]
             self.run_record.segments = resume.segments(state.get("segments"), trained, seen)
         else:

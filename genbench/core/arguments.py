@@ -1,9 +1,9 @@
-"""What a class was built with: each number within the bounds that its annotation declares, and all of it kept so that a
-checkpoint alone can build the object again.
+"""Arguments of classes: numbers are checked against the bounds in their annotations, and all arguments are kept, so
+that an object can be built again from a checkpoint alone.
 
     def __init__(self, width: Count = 64, dropout: Annotated[float, Bounds(at_least=0, below=1)] = 0.5) -> None:
 
-A number that is NaN or infinite is refused whatever is declared.
+NaN and infinity are always refused.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from genbench.core.units import Images
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of a number, declared as `Annotated[float, Bounds(...)]`.
+    """Bounds of a number, declared as `Annotated[float, Bounds(...)]`.
 
-    at_least, above, at_most, below  what it is compared with; None for no bound
-    words                            what a number outside is told, where the bounds alone do not say why
+    at_least, above, at_most, below  limits; None for no limit
+    words                            error message for a number outside, if the bounds alone do not explain it
+    choices                          the only values, as of a `Literal`; None for any
     """
 
     at_least: float | None = None
@@ -37,35 +38,28 @@ class Bounds:
     at_most: float | None = None
     below: float | None = None
     words: str | None = None
+    choices: tuple[int, ...] | None = None
 
     def __repr__(self) -> str:
         given = {name: value for name, value in vars(self).items() if value is not None and name != "words"}
         return f"Bounds({', '.join(f'{name}={value}' for name, value in given.items())})"
 
     def fault(self, value: float) -> str | None:
-        """What is wrong with the value, as the end of a sentence; None where nothing is."""
-        for bound, broken, said in (
+        """What is wrong with the value, as the end of a sentence; None if it is within the bounds."""
+        if self.choices is not None and value not in self.choices:
+            return f"it must be {' or '.join(map(str, self.choices))}"
+        for bound, broken, words in (
             (self.at_least, lambda b: value < b, "at least"),
             (self.above, lambda b: value <= b, "above"),
             (self.at_most, lambda b: value > b, "at most"),
             (self.below, lambda b: value >= b, "below"),
         ):
             if bound is not None and broken(bound):
-                return self.words or f"it must be {said} {bound}"
+                return self.words or f"it must be {words} {bound}"
         return None
 
 
-@dataclass(frozen=True)
-class OneOf:
-    """The numbers of a `Literal`."""
-
-    choices: tuple[int, ...]
-
-    def fault(self, value: float) -> str | None:
-        return None if value in self.choices else f"it must be {' or '.join(map(str, self.choices))}"
-
-
-MOST = 2**31 - 1  # of what is counted: beyond it arrays cannot be indexed
+MOST = 2**31 - 1  # largest count: larger arrays cannot be indexed
 Count = Annotated[int, Bounds(at_least=1, at_most=MOST)]
 Whole = Annotated[int, Bounds(at_least=0, at_most=MOST)]
 Width = Annotated[int, Bounds(at_least=1, at_most=2**16)]  # of a layer
@@ -83,8 +77,8 @@ Share = Annotated[float, Bounds(at_least=0, at_most=1, words="it must lie betwee
 class Checked(type):
     """Refuses numbers outside their bounds before an object is built, from a config or in Python.
 
-    A class says in `_setting` what its arguments are called before their dot: `model` for `model.width`; by default
-    its own name in lower case, as the settings of callbacks are called.
+    `_setting` of a class is the first part of its settings' names, such as `model` in `model.width`; by default the
+    class's name in lower case.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +87,7 @@ class Checked(type):
         return super().__call__(*args, **kwargs)
 
     def given(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name, those for a base class included."""
+        """The arguments by name, including those for a base class."""
         signature = inspect.signature(cls.__init__)
         with suppress(TypeError):  # wrong arguments: let __init__ say so
             this, *_ = signature.parameters
@@ -107,12 +101,12 @@ class Checked(type):
 
 
 class Remembers(Checked):
-    """Notes in `_arguments` what an object was built with, as plain types. A class of which there are no objects, as it
-    only has what others share, says `abstract = True`."""
+    """Stores the arguments of an object in `_arguments`, as plain types. A class with `abstract = True` cannot be
+    instantiated, only its subclasses."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls.__dict__.get("abstract"):
-            raise UserError(f"{cls.__name__} is the base of other classes and none by itself. Name one of them.")
+            raise UserError(f"{cls.__name__} is a base class and cannot be used itself. Name one of its subclasses.")
         arguments = cls.given(args, kwargs)
         refuse_outside(cls, arguments)
         self = cls.__new__(cls)
@@ -125,7 +119,7 @@ class Remembers(Checked):
 
 
 def refuse_outside(cls: type, arguments: Mapping[str, Any]) -> None:
-    """Raise UserError for a number that is outside the bounds that `cls` declares for it, NaN or infinite."""
+    """Raise UserError for a number that is NaN, infinite or outside the bounds that `cls` declares."""
     setting, hints = getattr(cls, "_setting", cls.__name__.lower()), declared(cls)
     for name, value in arguments.items():
         refuse(f"{setting}.{name}", value, hints.get(name, Any))
@@ -133,18 +127,18 @@ def refuse_outside(cls: type, arguments: Mapping[str, Any]) -> None:
 
 @cache
 def declared(cls: type) -> dict[str, Any]:
-    """The annotations of all arguments that `cls` takes, those of its bases included."""
+    """The annotations of all arguments of `cls`, including those of its base classes."""
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         init = vars(base).get("__init__")
         if inspect.isfunction(init):
-            with suppress(NameError, TypeError, AttributeError):  # names that exist for a type checker alone
+            with suppress(NameError, TypeError, AttributeError):  # names that are imported for type checkers alone
                 found |= get_type_hints(init, include_extras=True)
     return {name: hint for name, hint in found.items() if name != "return"}
 
 
-def numeric(hint: Any) -> list[tuple[type, Bounds | OneOf | None]]:
-    """The kinds of number that an annotation allows (int, float or Images), each with its bounds if it has any."""
+def numeric(hint: Any) -> list[tuple[type, Bounds | None]]:
+    """The types of number that an annotation allows (int, float or Images), each with its bounds, if any."""
     if get_origin(hint) is Annotated:
         kind, *more = get_args(hint)
         bounds = next((m for m in more if isinstance(m, Bounds)), None)
@@ -152,7 +146,7 @@ def numeric(hint: Any) -> list[tuple[type, Bounds | OneOf | None]]:
     if get_origin(hint) in (Union, UnionType):
         return [found for part in get_args(hint) for found in numeric(part)]
     if get_origin(hint) is Literal and all(_is_number(choice) for choice in get_args(hint)):
-        return [(int, OneOf(get_args(hint)))]
+        return [(int, Bounds(choices=get_args(hint)))]
     return [(hint, None)] if hint in (int, float, Images) else []
 
 
@@ -165,12 +159,12 @@ def items(hint: Any) -> Any:
 
 
 def refuse(name: str, value: Any, hint: Any = Any) -> None:
-    """Raise UserError, with the name as the user writes it, where `value` holds a number that it must not.
+    """Raise UserError if `value` is, or contains, a number that the annotation does not allow.
 
-    A list is checked item by item, and a dict value by value.
+    Lists are checked item by item, dicts value by value. `name` is the setting as the user writes it.
     """
     kinds = numeric(hint)
-    nested = not kinds or (get_origin(hint) in (Union, UnionType) and _others(hint))  # where lists may be
+    nested = not kinds or (get_origin(hint) in (Union, UnionType) and _others(hint))  # it may be a list or a dict
     if isinstance(value, Mapping) and nested:
         for key, part in value.items():
             refuse(f"{name}.{key}", part)
@@ -178,7 +172,9 @@ def refuse(name: str, value: Any, hint: Any = Any) -> None:
         for part in value:
             refuse(name, part, items(hint))
     elif kinds:
-        if not (value is None and type(None) in get_args(hint)) and not _is_other(value, hint):
+        # a value that is no number may be one of the other types that the annotation allows
+        other = not _is_number(value) and get_origin(hint) in (Union, UnionType) and _others(hint)
+        if not (value is None and type(None) in get_args(hint)) and not other:
             faults = [_fault(value, *kind) for kind in kinds]
             if None not in faults:
                 raise UserError(f"{name} is {value!r}; {faults[0]}.")
@@ -197,16 +193,11 @@ def _finite(value: float) -> bool:
         return False
 
 
-def _is_other(value: Any, hint: Any) -> bool:
-    """Whether a value that is no number is what an annotation allows besides numbers, as far as that is known."""
-    return not _is_number(value) and get_origin(hint) in (Union, UnionType) and _others(hint)
-
-
 def _others(hint: Any) -> bool:
     return any(part is not type(None) and not numeric(part) for part in get_args(hint))
 
 
-def _fault(value: Any, kind: type, bounds: Bounds | OneOf | None) -> str | None:
+def _fault(value: Any, kind: type, bounds: Bounds | None) -> str | None:
     if kind is Images:
         try:
             Images(value)
@@ -220,22 +211,12 @@ def _fault(value: Any, kind: type, bounds: Bounds | OneOf | None) -> str | None:
     return bounds.fault(value) if bounds else None
 
 
-# ---- what checkpoints keep ------------------------------------------------------------------------------------------
-
-
-def loaded_classes(base: type) -> dict[str, type]:
-    """`base` and every class below it that is loaded, by full name: a checkpoint finds its own among them."""
-    found, waiting = {}, [base]
-    while waiting:
-        cls = waiting.pop()
-        found[f"{cls.__module__}.{cls.__qualname__}"] = cls
-        waiting += cls.__subclasses__()
-    return found
+# ---- arguments in checkpoints ----------------------------------------------------------------------------------------
 
 
 def plain(name: str, value: Any) -> Any:
-    """The value as plain YAML types, which is all that a safe checkpoint can hold."""
-    from genbench.core.batch import DataSpec  # with it comes torch, and `fit --help` is to need none
+    """The value as plain YAML types, the only ones that a safe checkpoint can hold."""
+    from genbench.core.batch import DataSpec  # imports torch, which `fit --help` must not
 
     if isinstance(value, DataSpec):
         return value.to_dict()
@@ -245,7 +226,7 @@ def plain(name: str, value: Any) -> Any:
         return [plain(name, v) for v in value]
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
-            return kind(value)  # of a subclass only the plain value
+            return kind(value)  # without a subclass, such as of NumPy
     if value is None:
         return None
     if isinstance(value, os.PathLike):
@@ -257,5 +238,5 @@ def plain(name: str, value: Any) -> Any:
 
 
 def key_of(value: Any) -> str:
-    """16 hex digits of plain data."""
+    """Hash of plain data, 16 hex digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

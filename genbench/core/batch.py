@@ -1,6 +1,6 @@
-"""What flows from a DataModule into a model: the shape of the data, and batches of it.
+"""The shape of a data set, and batches of it, as a DataModule gives them to a model.
 
-Images are float32 `[B, C, H, W]` in [-1, 1] everywhere inside; `to_uint8` is the one door out.
+Images are float32 `[B, C, H, W]` in [-1, 1] inside the package.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from genbench.core.errors import UserError
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a data set is, as far as a model must know it.
+    """What a model must know of a data set.
 
     shape       (C, H, W) of an image, or (D,) of a point
-    target      what comes with each image: nothing, a class label, a caption, a mask, the image that it is made from,
-                or an image of another domain, in no relation to it
+    target      what comes with each image: nothing, a class label, a caption, a mask, the source image of a paired
+                translation, or an unpaired image of another domain
     classes     names of the classes, in the order of the labels
     vocabulary  words of the captions, in the order of their tokens; token 0 is padding
     caption_length
-                tokens of a caption, L; 0 where they are not known to have a common length
-    binary      whether a pixel is black or white, and nothing between
-    source      (C, H, W) of the image that each is made from, or of the other domain's
+                tokens of a caption, L; 0 if captions have no common length
+    binary      whether every pixel is black or white
+    source      (C, H, W) of the source image, or of the images of the other domain
     """
 
     shape: tuple[int, ...]
@@ -44,7 +44,7 @@ class DataSpec:
 
     @property
     def size(self) -> int:
-        """Height, which is also the width: data sets are brought to squares.
+        """Height and width: all images are square.
 
         Example:
             >>> DataSpec((3, 32, 32)).size
@@ -53,15 +53,15 @@ class DataSpec:
         return self._of_images()[-1]
 
     def _of_images(self) -> tuple[int, ...]:
-        if len(self.shape) == 1:  # asked by a network of images
+        if len(self.shape) == 1:  # a network of images needs them
             raise UserError(
-                f"This model is one of images, and the data has points of {self.shape[0]} numbers. Choose a model that "
+                f"This model needs images, and the data has points of {self.shape[0]} numbers. Choose a model that "
                 "takes any shape, such as GAN, or data of images."
             )
         return self.shape
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and strings, fit for hyperparameters and YAML."""
+        """Plain lists and strings, for hyperparameters and YAML."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
@@ -105,7 +105,7 @@ class _Movable:
         return replace(self, **{f.name: fn(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)})
 
     def to(self, *args: Any, **kwargs: Any):
-        # int tensors keep their dtype: labels and tokens are not to become floats
+        # int tensors keep their dtype: labels and tokens must not become floats
         def move(t: Tensor) -> Tensor:
             moved = t.to(*args, **kwargs)
             return moved if t.is_floating_point() else moved.to(t.dtype)
@@ -126,17 +126,17 @@ class _Movable:
 
 @dataclass
 class Batch(_Movable):
-    """Images and what is known of each.
+    """Images with their targets.
 
     image    [B, C, H, W] float32 in [-1, 1], or [B, D] for points
-    label    [B] int64, index into `DataSpec.classes`; -1 where it is not given (`data.labeled`)
+    label    [B] int64, index into `DataSpec.classes`; -1 if unknown (`data.labeled`)
     caption  [B, L] int64 tokens of `DataSpec.vocabulary`, padded with 0
     mask     [B, H, W] int64, a class per pixel
     factors  [B, F] float32, the known factors the image was drawn from
-    source   [B, C', H, W] float32 in [-1, 1], what a model is shown that is to make the image; where the target is
-             another domain, any images of that one
+    source   [B, C', H, W] float32 in [-1, 1], the input of a translation to the image; or unpaired images of another
+             domain
 
-    Where only some training images have a label, as many of these again, in an order of their own:
+    If only some training images have a label, a second batch of those, in an order of their own:
 
     known_image  [B, C, H, W] float32 in [-1, 1]
     known_label  [B] int64
@@ -153,7 +153,7 @@ class Batch(_Movable):
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """[-1, 1] floats to uint8, rounded and clamped: the door through which images leave.
+    """[-1, 1] floats to uint8, rounded and clamped.
 
     Example:
         >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 1.5]))
@@ -163,7 +163,7 @@ def to_uint8(image: Tensor) -> Tensor:
 
 
 def from_uint8(image: Tensor) -> Tensor:
-    """uint8 to float32 in [-1, 1]: the door through which images enter.
+    """uint8 to float32 in [-1, 1].
 
     Example:
         >>> from_uint8(torch.tensor([0, 255], dtype=torch.uint8))
@@ -173,10 +173,10 @@ def from_uint8(image: Tensor) -> Tensor:
 
 
 def to_stored(x: Tensor) -> Tensor:
-    """What a model gives, as it is kept and compared: images [B, C, H, W] as uint8, points [B, D] as float32."""
+    """Outputs of a model as they are stored and compared: images [B, C, H, W] as uint8, points [B, D] as float32."""
     return x.detach().float() if x.ndim == 2 else to_uint8(x)
 
 
 def from_stored(x: Tensor) -> Tensor:
-    """What is kept, as models see it: float32, images in [-1, 1] and points as they are."""
+    """Stored images or points as inputs of a model: float32, images in [-1, 1]."""
     return x if x.is_floating_point() else from_uint8(x)

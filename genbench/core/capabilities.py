@@ -1,6 +1,6 @@
-"""What a trained model can do, as protocols that evaluation, verbs and callbacks ask for with `isinstance`.
+"""What a trained model can do, as protocols that evaluation, commands and callbacks test with `isinstance`.
 
-A model has the methods that it can honor and no others.
+A model has the methods that it supports and no others.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Samples(Protocol):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1].
 
-        All noise of a sample comes from its own seed. `condition` is what the model was trained on: labels [n] or
-        prompts. Further keyword arguments with defaults are the model's own sampling options.
+        All noise of a sample comes from its own seed. `condition` has labels [n] or captions [n, L] for a model that
+        was trained on them. Further keyword arguments with defaults are the model's own sampling options.
         """
 
 
@@ -38,7 +38,7 @@ class Encodes(Protocol):
     latent_dtype: Literal["float32", "int64"]
 
     def encode(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, *latent_shape]. An int64 latent says in `latent_values` how many values a number has."""
+        """[B, C, H, W] -> [B, *latent_shape]. `latent_values` is the number of values of an int64 latent."""
 
 
 @runtime_checkable
@@ -53,15 +53,15 @@ class Decodes(Protocol):
 @runtime_checkable
 class HasLikelihood(Protocol):
     likelihood: Literal["exact", "lower bound"]
-    pixels: Literal["binary", "8-bit", "density"]  # what it is a likelihood of
+    pixels: Literal["binary", "8-bit", "density"]  # kind of data that it is a likelihood of
 
     def log_likelihood(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B] nats. Keyword arguments with defaults are options of its own, as those of `sample`."""
+        """[B, C, H, W] -> [B] nats. Keyword arguments with defaults are the model's own options, as of `sample`."""
 
 
 @runtime_checkable
 class Translates(Protocol):
-    # that it translates to: ("B",), or ("A", "B"). A model that halves images has a `stride` too, by which sides divide
+    # to which it translates: ("B",), or ("A", "B"). A model that needs sides of a certain multiple has a `stride` too
     domains: tuple[str, ...]
 
     def translate(self, x: Tensor, *, to: str) -> Tensor:
@@ -81,16 +81,16 @@ class Classifies(Protocol):
 
 
 def options(method: Callable[..., Tensor]) -> dict[str, Any]:
-    """The options of a capability that are the model's own, with their defaults: by the method's signature."""
+    """A model's own options of a capability, with their defaults, from the method's signature."""
     parameters = inspect.signature(method).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("condition", "to")}
 
 
 def taking_a_number(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A model's `sample`, for which a number n stands for the seeds 0 to n - 1.
+    """Wrap a model's `sample` so that it also takes a number n, for the seeds 0 to n - 1.
 
     Raises:
-        UserError: it is given neither a positive number nor an int64 tensor [n].
+        UserError: the argument is neither a positive number nor an int64 tensor [n].
     """
     if hasattr(sample, "takes_a_number"):
         return sample
@@ -99,7 +99,7 @@ def taking_a_number(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def sampled(self: Any, seeds: Tensor | int, *args: Any, **options: Any) -> Tensor:
         return sample(self, _seeds(seeds, self.device), *args, **options)
 
-    sampled.takes_a_number = True  # type: ignore[attr-defined]  # a mark on a function
+    sampled.takes_a_number = True  # type: ignore[attr-defined]  # an attribute of a function
     return sampled
 
 

@@ -1,8 +1,8 @@
-"""Checkpoints: written whole or not at all, checked and read safely, rebuilt without an import that nobody named.
+"""Checkpoints: written completely or not at all, verified, and read safely and without imports.
 
-A checkpoint is a zip archive of torch's, whose directory holds a CRC-32 of every file in it. torch writes these
-checksums and does not read them; here they are compared before anything is loaded. `genbench` in it says the format of
-the contents (FORMAT) and the version of genbench that wrote them.
+A checkpoint is a zip archive written by torch, with a CRC-32 of every file in it. torch does not verify these
+checksums; here they are compared before anything is loaded. `genbench` in a checkpoint has the format of the contents
+(FORMAT) and the version of genbench that wrote it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from torch.serialization import get_crc32_options, set_crc32_options
 
 import genbench
 from genbench.core import ranks, renamed
-from genbench.core.arguments import loaded_classes
+from genbench.core.class_paths import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.files import NotWritten, replacing, write
 from genbench.core.module import FORMAT, GenerativeModule
 
-# what must be in a checkpoint, and what also must be to go on with its training: where, of which type
+# path and type of what a checkpoint must have, and of what resuming its training needs besides
 CONTENTS = (
     ("genbench.model", str), ("genbench.images_seen", int), ("genbench.updates", dict), ("genbench.seed", int),
     ("hyper_parameters", dict), ("state_dict", dict),
@@ -43,68 +43,68 @@ TRAINING = (
 
 DOS_FOLDER = 0x10  # of a zip member's attributes
 
-_noted: set[Path] = set()  # checkpoints whose age was said
+OTHER = "Use another checkpoint of the run, if there is one."
+
+_noted: set[Path] = set()  # checkpoints that a note was printed about
 
 
 def copy(source: Path, target: Path) -> None:
-    """`target` becomes what `source` is now, atomically; they stay independent."""
+    """Copy a checkpoint; `target` is replaced atomically."""
     try:
         with open(source, "rb") as read, replacing(target) as write:
             shutil.copyfileobj(read, write)
     except NotWritten as error:
         raise UserError(
-            f"{error} The same checkpoint lies in {source}. Make room, and go on from it: `python -m genbench fit "
+            f"{error} The same checkpoint is {source}. Make room, and resume from it: `python -m genbench fit "
             f"--ckpt {source}`."
         ) from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's reader and writer of checkpoints, whole or not at all, with checksums that are compared."""
+    """Lightning's plugin for checkpoints, with atomic writes and verified checksums."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Where there is no room at `path` the checkpoint goes to the system's temporary folder.
+        """Write to `path`, or to the system's temporary folder if the disk is full.
 
         Raises:
-            UserError: it is not at `path`; says where it is and how to go on.
+            UserError: it is not at `path`; the message says where it is and how to resume.
         """
         path = Path(path)
         try:
             write(path, lambda file: _save(checkpoint, file))
         except NotWritten as error:
-            told = f"The checkpoint {error}"
+            message = f"The checkpoint {error}"
             if path.exists():
-                told += f" The checkpoint that was there before is intact: {path}."
+                message += f" The checkpoint that was there before is intact: {path}."
             if error.elsewhere:
-                move, go_on = (
-                    shlex.join(map(str, command))
-                    for command in (("mv", error.elsewhere, path), ("python", "-m", "genbench", "fit", "--ckpt", path))
-                )
-                told += f" To go on from the one that was saved, make room and move it: `{move}`, then `{go_on}`."
-            raise UserError(told) from error
+                move = shlex.join(["mv", str(error.elsewhere), str(path)])
+                resume = shlex.join(["python", "-m", "genbench", "fit", "--ckpt", str(path)])
+                message += f" To go on from the one that was saved, make room and move it: `{move}`, then `{resume}`."
+            raise UserError(message) from error
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return read(path)
 
 
 def _save(checkpoint: dict[str, Any], file: Any) -> None:
-    asked = get_crc32_options()
-    set_crc32_options(True)  # a program that uses genbench may have switched it off
+    before = get_crc32_options()
+    set_crc32_options(True)  # a program that uses genbench may have disabled it
     try:
         torch.save(checkpoint, file)
-    except RuntimeError as error:  # what torch makes of a failed write
+    except RuntimeError as error:  # torch raises it if a write fails
         failed = error.__context__
         if isinstance(failed, OSError):
             raise OSError(failed.errno, failed.strerror) from error
         raise
     finally:
-        set_crc32_options(asked)
+        set_crc32_options(before)
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """The checkpoint's contents, on the CPU.
 
     Raises:
-        UserError: not there, damaged, unsafe, not one of genbench, or of a newer format.
+        UserError: it does not exist, is damaged, unsafe, not of genbench, or of a newer format.
     """
     path = Path(path)
     if not path.is_file():
@@ -117,13 +117,11 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is damaged, or holds more than tensors and plain values; it was not loaded, since that could run "
-            "code of a stranger's."
+            "unknown code."
         ) from error
-    except Exception as error:  # bytes cut off or overwritten can fail anywhere in the reader
+    except Exception as error:  # missing or overwritten bytes can fail anywhere in torch
         why = _why_not_read(path) or str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{path} is damaged or not a checkpoint ({why}). Use another checkpoint of the run, if there is one."
-        ) from error
+        raise UserError(f"{path} is damaged or not a checkpoint ({why}). {OTHER}") from error
     if not isinstance(checkpoint, dict) or "genbench" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of genbench.")
     _refuse_newer(checkpoint["genbench"], path)
@@ -131,17 +129,17 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     renamed.checkpoint(checkpoint)
     _refuse_values(checkpoint, path)
     if not summed:
-        _note(path, "it has no checksums, so that damage to it cannot be noticed")
+        _note(path, "it has no checksums, so damage to it cannot be detected")
     elif "format" not in checkpoint["genbench"]:
-        _note(path, "it does not say its format, and is read as one of an older genbench")
+        _note(path, "it has no format, and is read as one of an older genbench")
     return checkpoint
 
 
 def _why_not_read(path: Path) -> str | None:
-    """What is wrong with a file that is no whole archive; None for others."""
+    """What is wrong with a file that is no complete archive; None for others."""
     if not path.stat().st_size:
         return "it is empty"
-    with suppress(zipfile.BadZipFile):  # of an end that says what cannot be
+    with suppress(zipfile.BadZipFile):  # its end is damaged
         if not zipfile.is_zipfile(path):
             with open(path, "rb") as file:
                 return "its end is missing" if file.read(4) == b"PK\x03\x04" else "it is no archive"
@@ -149,20 +147,17 @@ def _why_not_read(path: Path) -> str | None:
 
 
 def _refuse_damaged(path: Path) -> bool:
-    """Compare all checksums; False where the file has none. Raises UserError, or what a broken archive leads to."""
+    """Compare all checksums; False if the file has none. Raises UserError, or any error of a broken archive."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if not any(member.CRC for member in members):  # switched off in torch, which then writes zeros
+        if not any(member.CRC for member in members):  # disabled in torch, which then writes zeros
             return False
-        # torch reads nothing of a member that the directory marks as a folder, and leaves its memory as it was
+        # torch does not read a member that is marked as a folder, and leaves its memory uninitialized
         wrong = next((member.filename for member in members if member.external_attr & DOS_FOLDER), archive.testzip())
     if wrong is not None:
-        raise UserError(
-            f"{path} is damaged: '{wrong}' in it does not match its checksum. Use another checkpoint of the run, if "
-            "there is one."
-        )
+        raise UserError(f"{path} is damaged: '{wrong}' in it does not match its checksum. {OTHER}")
     return True
 
 
@@ -183,8 +178,8 @@ def _refuse_missing(checkpoint: dict[str, Any], contents: tuple[tuple[str, type]
         for part in name.split("."):
             place = place.get(part) if isinstance(place, dict) else None
         if not isinstance(place, kind) or isinstance(place, bool):
-            what = "lacks" if place is None else f"holds a {type(place).__name__} in place of"
-            raise UserError(f"{path} is not whole: it {what} `{name}`. Use another checkpoint of the run.")
+            what = "lacks" if place is None else f"has a {type(place).__name__} instead of"
+            raise UserError(f"{path} is incomplete: it {what} `{name}`. {OTHER}")
 
 
 def _refuse_values(checkpoint: dict[str, Any], path: Path) -> None:
@@ -193,15 +188,11 @@ def _refuse_values(checkpoint: dict[str, Any], path: Path) -> None:
     for name, count in counts.items():
         if type(count) is not int or count < 0:
             raise UserError(
-                f"{path} is damaged: `genbench.{name}` is {count!r}; a number of at least 0 was expected. Use another "
-                "checkpoint of the run."
+                f"{path} is damaged: `genbench.{name}` is {count!r}; a number of at least 0 was expected. {OTHER}"
             )
     segments = run.get("segments") if isinstance(run, dict) else run
     if segments and not (isinstance(segments, list) and all(isinstance(one, dict) for one in segments)):
-        raise UserError(
-            f"{path} is damaged: `run.segments` is {segments!r}; a list of mappings was expected. Use another "
-            "checkpoint of the run."
-        )
+        raise UserError(f"{path} is damaged: `run.segments` is {segments!r}; a list of mappings was expected. {OTHER}")
 
 
 @rank_zero_only
@@ -212,15 +203,15 @@ def _note(path: Path, text: str) -> None:
 
 
 def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu") -> GenerativeModule:
-    """The model of a checkpoint, ready to use: in eval mode, with its averaged weights.
+    """The model of a checkpoint, in eval mode, with its averaged weights.
 
     Args:
-        path: The checkpoint; nothing else is needed
-        raw: The weights as trained, not their moving average
-        device: Where to put it
+        path: The checkpoint; no other file is needed
+        raw: Whether to load the weights as trained instead of their moving average
+        device: Device of the model
 
     Raises:
-        UserError: the file is damaged, or its class is not loaded (a checkpoint never imports anything by itself).
+        UserError: the file is damaged, or its class is not imported yet (loading a checkpoint imports nothing).
     """
     return rebuild(read(path), path, raw=raw, device=device)
 
@@ -228,22 +219,22 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.devi
 def rebuild(
     checkpoint: dict[str, Any], path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu"
 ) -> GenerativeModule:
-    """The same from contents that were read already."""
+    """As `load`, from the contents of the checkpoint."""
     name = checkpoint["genbench"]["model"]
     cls = loaded_classes(GenerativeModule).get(name)
     if cls is None:
         raise UserError(
-            f"{path} holds a model of class {name}, which is not loaded. A checkpoint imports nothing by itself: "
+            f"{path} holds a model of class {name}, which is not loaded. Loading a checkpoint imports nothing: "
             f"name the module with `--import {name.rpartition('.')[0]}`, or import it before `genbench.load`."
         )
     try:
         model = cls(**checkpoint["hyper_parameters"])
     except UserError:
         raise
-    except Exception as error:  # whatever a constructor says of arguments that it does not know or expect
+    except Exception as error:  # a constructor may raise anything for arguments that it does not expect
         why = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} holds arguments that {name} cannot be built with ({why}): it was written by another version of "
+            f"{path} has arguments that {name} cannot be built with ({why}): it was written by another version of "
             "that class, or is damaged."
         ) from error
     refuse_misfit(checkpoint, model, path)
@@ -263,10 +254,10 @@ def rebuild(
 def refuse_misfit(
     checkpoint: dict[str, Any], module: GenerativeModule, path: str | os.PathLike, *, training: bool = False
 ) -> None:
-    """Raise UserError where the contents of a checkpoint are not those of such a module: names the first difference.
+    """Raise UserError, with the first difference, if a checkpoint does not fit the module.
 
     Args:
-        training: Also what a training goes on with: the states of the optimizers
+        training: Compare also the states of the optimizers, with which training resumes
     """
     path = Path(path)
     kind = type(module).__name__
@@ -283,12 +274,12 @@ def refuse_misfit(
 
 
 def _refuse_lost_average(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raise UserError where the run's config has averaged weights and the checkpoint has none."""
+    """Raise UserError if the run's config has averaged weights and the checkpoint has none."""
     with suppress(KeyError, TypeError):
         if "ema" not in checkpoint and checkpoint["run"]["config"]["ema"]["enabled"] is True:
             raise UserError(
-                f"{path} is not whole: it lacks `ema`, the averaged weights. Use another checkpoint of the run, or the "
-                "weights as trained (`--raw`)."
+                f"{path} is incomplete: it lacks `ema`, the averaged weights. Use another checkpoint of the run, or "
+                "the weights as trained (`--raw`)."
             )
 
 
@@ -314,7 +305,7 @@ def _shape(name: str, tensors: dict[str, Any]) -> str:
 def _refuse_other_optimizers(checkpoint: dict[str, Any], module: GenerativeModule, path: Path) -> None:
     _refuse_missing(checkpoint, TRAINING, path)
     states, updates = checkpoint["optimizer_states"], checkpoint["genbench"]["updates"]
-    scaled = bool(checkpoint["genbench"]["scalers"])  # which may have skipped all steps so far
+    scaled = bool(checkpoint["genbench"]["scalers"])  # a gradient scaler may have skipped all steps so far
     if list(updates) != list(module.players) or len(states) != len(module.players):
         raise UserError(
             f"{path} does not fit this {type(module).__name__}: it has {len(states)} optimizers, of "
@@ -329,12 +320,12 @@ def _refuse_other_optimizers(checkpoint: dict[str, Any], module: GenerativeModul
         if fault:
             raise UserError(
                 f"{path} does not fit this {type(module).__name__}: of the state of the {player}'s optimizer, {fault}. "
-                "Use another checkpoint of the run."
+                f"{OTHER}"
             )
 
 
 def _faults(state: dict[str, Any], own: list[nn.Parameter], updates: int) -> Iterator[str]:
-    """What is wrong with an optimizer's state for these parameters, of which it has made so many updates."""
+    """What is wrong with the state of an optimizer after so many updates of these parameters."""
     count = sum(len(group["params"]) for group in state["param_groups"])
     if count != len(own):
         yield f"it is of {count} parameters, and there are {len(own)}"
@@ -344,7 +335,7 @@ def _faults(state: dict[str, Any], own: list[nn.Parameter], updates: int) -> Ite
     for number, values in state["state"].items():
         for name, value in values.items():
             shape = own[number].shape
-            # an optimizer may keep a row or a column in place of a matrix
+            # an optimizer may keep a row or a column instead of a matrix
             fits = (
                 not isinstance(value, Tensor)
                 or value.ndim != len(shape)

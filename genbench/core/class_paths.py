@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Iterable
 from typing import Any
+
+
+def path_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def find(path: Any, base: type = object, modules: Iterable[str] = ()) -> type | None:
+    """The class of a path, if it is loaded and below `base`; a short name is looked up in `modules`. Imports nothing.
+
+    Example:
+        >>> find("collections.OrderedDict", dict) is find("OrderedDict", dict, ["collections"])
+        True
+    """
+    module, _, name = str(path).rpartition(".")
+    for place in [module] if module else modules:
+        found = getattr(sys.modules.get(place), name, None)
+        if inspect.isclass(found) and issubclass(found, base):
+            return found
+    return None
 
 
 def same_class(a: Any, b: Any) -> bool:
@@ -13,5 +34,14 @@ def same_class(a: Any, b: Any) -> bool:
     (a_module, _, a_name), (b_module, _, b_name) = a.rpartition("."), b.rpartition(".")
     if a_name != b_name or not (a_module and b_module):
         return a_name == b_name
-    a_class, b_class = (getattr(sys.modules.get(module), a_name, None) for module in (a_module, b_module))
-    return a_class is not None and a_class is b_class
+    return find(a) is not None and find(a) is find(b)
+
+
+def loaded_classes(base: type) -> dict[str, type]:
+    """`base` and every class below it that is loaded, by full name: a checkpoint finds its own among them."""
+    found, waiting = {}, [base]
+    while waiting:
+        cls = waiting.pop()
+        found[path_of(cls)] = cls
+        waiting += cls.__subclasses__()
+    return found

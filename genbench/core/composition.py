@@ -1,7 +1,7 @@
-"""A model built on another: it takes the other's checkpoint once, and its own then holds all of it.
+"""Models built on another, frozen model, whose checkpoint is read once.
 
-The part's class name and plain arguments become an argument of the whole, its weights a network of the whole, so that
-the whole's checkpoint works with the first file deleted.
+The class name and plain arguments of the part become an argument of the whole model, and its weights a network of it,
+so the checkpoint of the whole model does not need the first file.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from genbench.core import checkpoint_io, files
-from genbench.core.arguments import loaded_classes
 from genbench.core.batch import DataSpec
+from genbench.core.class_paths import loaded_classes, path_of
 from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
 
@@ -20,7 +20,7 @@ Part = str | dict[str, Any]
 
 
 class OnCodes:
-    """For a model of the codes of a frozen `autoencoder`: it codes and decodes as that one does."""
+    """For a model of the latents of a frozen `autoencoder`, which encodes and decodes for it."""
 
     autoencoder: GenerativeModule
 
@@ -31,11 +31,11 @@ class OnCodes:
         return self
 
     def encode(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> codes [B, *latent_shape]."""
+        """[B, C, H, W] -> [B, *latent_shape]."""
         return self.autoencoder.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Codes [B, *latent_shape] -> images [B, C, H, W] in [-1, 1]."""
+        """[B, *latent_shape] -> images [B, C, H, W] in [-1, 1]."""
         return self.autoencoder.decode(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -46,11 +46,12 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
     """The frozen part, in eval mode, and the description that builds it again.
 
     Args:
-        part: The path of its checkpoint; or that description, which is what a checkpoint of the whole has
-        argument: What the argument is called, and `wanted` what it is to be, for errors
+        part: The path of its checkpoint, or its description, which a checkpoint of the whole model has
+        argument: Name of the argument, for errors
+        wanted: Kind of model that is expected, for errors
 
     Raises:
-        UserError: nothing is given, there is no such checkpoint, or its class is not loaded.
+        UserError: no part is given, there is no such checkpoint, or its class is not imported.
     """
     if part is None:
         raise UserError(f"Give the checkpoint of {wanted} to build on: `--{argument} PATH`.")
@@ -62,7 +63,7 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
         module = checkpoint_io.load(path)
         if isinstance(module, OnCodes):
             raise UserError(
-                f"{part} is of a {type(module).__name__}, which is built on {wanted} itself. Give the checkpoint of "
+                f"{part} has a {type(module).__name__}, which is itself built on {wanted}. Give the checkpoint of "
                 f"{wanted}: `--{argument} PATH`."
             )
         return module, described(module)
@@ -73,7 +74,7 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
 
 
 def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
-    """Raise UserError where the part was trained on images of another shape, or of other pixels, than the data has."""
+    """Raise UserError if the part was trained on images of another shape or other pixels than those of the data."""
     if part.spec.shape != spec.shape:
         of = [dimensions(each.shape) for each in (part.spec, spec)]
         raise UserError(
@@ -88,6 +89,5 @@ def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
 
 
 def described(module: GenerativeModule) -> dict[str, Any]:
-    """What builds an equal one, without its weights: plain types."""
-    cls = type(module)
-    return {"class": f"{cls.__module__}.{cls.__qualname__}", "arguments": dict(module.hparams)}
+    """Class and arguments of the model as plain types, without its weights."""
+    return {"class": path_of(type(module)), "arguments": dict(module.hparams)}

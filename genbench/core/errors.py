@@ -1,4 +1,4 @@
-"""Errors that are sentences for the person at the keyboard."""
+"""Errors and warnings for the user."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from contextlib import suppress
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what was given, what was expected and what to do.
+    """An error that the user can fix: the message says what was given, what was expected and what to do.
 
-    The command line prints the message alone, without a traceback, and exits with 2.
+    The command line prints the message without a traceback and exits with 2.
     """
 
 
 class NonFiniteLoss(UserError):
-    """A loss term became NaN or infinite; names player, term and images seen."""
+    """A loss term became NaN or infinite; the message names player, term and images seen."""
 
 
 class LostProcess(UserError):
-    """A process of a run on several devices has ended, and the others cannot go on without it."""
+    """A process of a run on several devices has ended, and the others cannot continue without it."""
 
 
 class Interrupted(Exception):
-    """Training was asked to stop by a signal, and saved before it did."""
+    """Training was stopped by a signal, after it saved a checkpoint."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
@@ -32,32 +32,42 @@ class Interrupted(Exception):
 
 
 def warn(text: str) -> None:
-    """Tell the person at the keyboard of something that ends nothing."""
-    with suppress(OSError):  # the terminal may be gone
+    """Print a warning to stderr."""
+    with suppress(OSError):  # the terminal may be closed
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """An exception in one line."""
     text = str(error).strip().partition("\n")[0]
     return text if isinstance(error, (OSError, UserError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:
-    """Raise UserError for a setting, called as the user wrote it, that is less than it may be; None is not set."""
+    """Raise UserError for a setting, named as the user wrote it, below `least`; None means that it is not set."""
     for name, value in settings.items():
         if value is not None and value < least:
             raise UserError(f"{name} is {value}; it must be at least {least}.")
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """` Did you mean 'width'?` where `given` is nearly one of `known`, else nothing: the end of an error's sentence."""
+    """` Did you mean 'width'?` if `given` is similar to one of `known`, else nothing: the end of an error message."""
     by_spelling = {name.lower().replace("-", "_"): name for name in known}
     by_spelling |= {name.lower().rpartition(".")[2]: by_spelling[name] for name in list(by_spelling) if "." in name}
     near = difflib.get_close_matches(given.lower().replace("-", "_"), by_spelling, n=1, cutoff=0.6)
     return f" Did you mean '{by_spelling[near[0]]}'?" if near else ""
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names and the number of the others.
+
+    Example:
+        >>> some(["a", "b", "c", "d", "e"])
+        'a, b, c and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def dimensions(shape: Sequence[int]) -> str:
-    """[C, H, W] as a person says it: `32×32×3`."""
+    """[C, H, W] as text: `32×32×3`."""
     return "×".join(map(str, reversed(shape)))

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, kept elsewhere where there is no room, found by the names that verbs take."""
+"""Files: written completely or not at all, or elsewhere if the disk is full; checkpoints found by name."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from genbench.core.errors import UserError, did_you_mean
 # .NAME.MACHINE-PID-START.RANDOM.tmp, while NAME is written: see temporary_name
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 OLD = 24 * 3600.0  # seconds after which a file of another machine is no longer being written
-LONGEST = 120  # bytes of the name that a temporary file repeats: file systems take 255 in all
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without links say
+LONGEST = 120  # bytes of the name that a temporary file repeats: a file system allows 255 in all
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # errors of file systems without links
 
 AnyPath = TypeVar("AnyPath", bound=str | os.PathLike)
 
-_swept: set[Path] = set()  # folders that this process has looked for orphans in
+_swept: set[Path] = set()  # folders where this process has removed orphans
 
 
 class NotWritten(UserError, OSError):
-    """A file could not be written; the sentence names it and says why.
+    """A file could not be written; the message names it and says why.
 
     elsewhere  where its contents were written instead, if they were
     """
@@ -41,41 +41,25 @@ class NotWritten(UserError, OSError):
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Any]:
-    """A binary file that takes the place of `path` when it is complete and on disk; until then `path` is untouched.
+    """Open a binary file that replaces `path` when it is complete and on disk; until then `path` is unchanged.
 
     Raises:
         NotWritten: the disk is full, the folder is read-only, or `path` is a folder, a named pipe or a device.
     """
     path = Path(path)
     try:
-        with _replacing(path) as file:
+        if path.exists() and not path.is_file():
+            raise NotWritten(f"{path} could not be written: there is {kind_of(path)} of this name.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in _swept:
+            _swept.add(path.parent)
+            remove_orphans(path.parent)
+        with _temporary(path, lambda temporary: os.replace(temporary, path)) as file:
             yield file
     except NotWritten:
         raise
     except OSError as error:
         raise NotWritten(f"{path} could not be written: {_why(error)}.") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    if path.exists() and not path.is_file():
-        raise NotWritten(f"{path} could not be written: there is {kind_of(path)} of this name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.parent not in _swept:
-        _swept.add(path.parent)
-        remove_orphans(path.parent)
-    handle, temporary = tempfile.mkstemp(**temporary_name(path))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
     with suppress(OSError):  # the rename itself on disk; some file systems cannot
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -84,21 +68,32 @@ def _replacing(path: Path) -> Iterator[Any]:
             os.close(folder)
 
 
+@contextmanager
+def _temporary(path: Path, place: Callable[[str], object]) -> Iterator[Any]:
+    """A temporary file beside `path`; when it is complete and on disk, `place(its name)` moves or links it there."""
+    handle, temporary = tempfile.mkstemp(**temporary_name(path))
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        place(temporary)
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
 def create(path: str | os.PathLike, contents: bytes) -> None:
-    """A new file, which is there whole or not at all, and of those who try at the same moment one makes it.
+    """Create a file, whole or not at all; of several processes that try at the same moment, one succeeds.
 
     Raises:
         FileExistsError: there is one of that name.
         OSError: the disk is full, or the folder is read-only.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(**temporary_name(path))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+
+    def link(temporary: str) -> None:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -108,13 +103,13 @@ def create(path: str | os.PathLike, contents: bytes) -> None:
             if error.errno not in NO_LINKS:
                 raise
             _create_in_place(path, contents)
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)
+
+    with _temporary(path, link) as file:
+        file.write(contents)
 
 
 def _create_in_place(path: Path, contents: bytes) -> None:
-    """The same where there are no links: who is killed in the middle of it leaves a part of the file."""
+    """The same without links: a process that is killed here leaves part of the file."""
     with open(path, "xb") as file:
         try:
             file.write(contents)
@@ -127,24 +122,24 @@ def _create_in_place(path: Path, contents: bytes) -> None:
 
 
 def write(path: str | os.PathLike, save: Callable[[Any], object]) -> None:
-    """What `save(file)` writes takes the place of `path`; where that fails, it goes to a new temporary folder.
+    """Replace `path` by what `save(file)` writes; if that fails, write it to a new temporary folder.
 
     Raises:
-        NotWritten: also where it was written elsewhere, which the sentence and `elsewhere` say.
+        NotWritten: also if it was written elsewhere, as the message and `elsewhere` say.
     """
     path = Path(path)
     try:
         with replacing(path) as file:
             save(file)
     except NotWritten as error:
-        kept, told = elsewhere(path.name, save)
-        raised = NotWritten(f"{error} {told}")
+        kept, where = elsewhere(path.name, save)
+        raised = NotWritten(f"{error} {where}")
         raised.elsewhere = kept
         raise raised from error
 
 
 def elsewhere(name: str, save: Callable[[Any], object]) -> tuple[Path | None, str]:
-    """A new temporary folder's file of that name that `save(file)` has written, and a sentence about it."""
+    """Write to a file of that name in a new temporary folder; return its path, and a sentence that says so."""
     folder = None
     try:
         folder = Path(tempfile.mkdtemp(prefix="genbench-"))
@@ -157,30 +152,28 @@ def elsewhere(name: str, save: Callable[[Any], object]) -> tuple[Path | None, st
         return None, f"Nor could it be kept in the system's temporary folder: {error}"
 
 
-def kept_elsewhere(error: BaseException | None) -> Path | None:
-    """Where an error says that contents were written to instead."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, NotWritten) and error.elsewhere:
-            return error.elsewhere
+        yield error
         error = error.__cause__
-    return None
+
+
+def kept_elsewhere(error: BaseException) -> Path | None:
+    """Where the contents were written instead, if the error or a cause of it says so."""
+    return next((e.elsewhere for e in _causes(error) if isinstance(e, NotWritten) and e.elsewhere), None)
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether an error comes from a full disk, a quota or a read-only file system."""
+    return any(getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) for e in _causes(error))
 
 
 def _why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def no_room(error: BaseException | None) -> bool:
-    """Whether an error comes from a full disk, a quota or a read-only file system."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            return True
-        error = error.__cause__
-    return False
-
-
 def refuse_unwritable(folder: Path, what: str) -> None:
-    """Raise UserError where `what` cannot be written to the folder of `--out`: before long work, and not after it."""
+    """Raise UserError if `what` cannot be written to the folder of `--out`; called before long work."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -206,23 +199,24 @@ def kind_of(path: str | os.PathLike) -> str:
 
 
 def ordinary(path: AnyPath) -> AnyPath:
-    """The path itself, which may be opened: nothing waits for a writer of a named pipe or reads a device for ever.
+    """The path, after a check that opening it cannot block, as that of a named pipe or a device could.
 
     Raises:
-        UserError: there is something else than a file.
+        UserError: it is something else than a file.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is {kind_of(path)}, and a file was expected. Move it elsewhere.")
     return path
 
 
-# ---- what killed processes have left ----------------------------------------------------------------------------
+# ---- temporary files of killed processes --------------------------------------------------------------------------
 
 
 def temporary_name(path: Path) -> dict[str, Any]:
-    """Arguments of `tempfile`: a name beside `path` by which `remove_orphans` knows whose the file is."""
-    name = os.fsencode(path.name)[:LONGEST].decode(errors="ignore")
-    return {"prefix": f".{name}.{_machine()}-{_own()}.", "suffix": ".tmp", "dir": path.parent}
+    """Arguments of `tempfile`: a name beside `path` that tells `remove_orphans` which process writes the file."""
+    name, pid = os.fsencode(path.name)[:LONGEST].decode(errors="ignore"), os.getpid()
+    start = process.started(pid) or 0  # where it is not known
+    return {"prefix": f".{name}.{_machine()}-{pid}-{start}.", "suffix": ".tmp", "dir": path.parent}
 
 
 def remove_orphans(folder: str | os.PathLike) -> None:
@@ -233,25 +227,21 @@ def remove_orphans(folder: str | os.PathLike) -> None:
     with suppress(OSError), os.scandir(os.fspath(folder)) as entries:
         for entry in entries:
             found = _TEMPORARY.fullmatch(entry.name)
-            if found and entry.is_file(follow_symlinks=False) and _is_orphan(entry, *found.groups()):
+            if not found or not entry.is_file(follow_symlinks=False):
+                continue
+            machine, pid, start = found[1], int(found[2]), int(found[3])
+            if machine == _machine() and start:
+                gone = process.started(pid) != start
+            else:
+                gone = time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD
+            if gone:
                 with suppress(OSError):
                     os.unlink(entry.path)
 
 
-def _is_orphan(entry: os.DirEntry, machine: str, pid: str, start: str) -> bool:
-    if machine == _machine() and int(start):
-        return process.started(int(pid)) != int(start)
-    return time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD
-
-
 def _machine() -> str:
-    """8 hex digits of this start of this machine."""
+    """8 hex digits that identify this machine since its last boot."""
     return hashlib.sha256((process.boot() or "").encode()).hexdigest()[:8]
-
-
-def _own() -> str:
-    """This process, as PID-START; START is 0 where that is not known."""
-    return f"{os.getpid()}-{process.started(os.getpid()) or 0}"
 
 
 def _umask() -> int:
@@ -260,25 +250,25 @@ def _umask() -> int:
     return mask
 
 
-# ---- checkpoints by the names that people give them -------------------------------------------------------------
+# ---- checkpoints by name ------------------------------------------------------------------------------------------
 
 
 def near_by(path: Path) -> str:
-    """The end of an error's sentence: what lies where `path` should, if it is called nearly so; else nothing."""
+    """` Did you mean ...?` if a file beside `path` has a similar name, else nothing: the end of an error message."""
     with suppress(OSError):
         return did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
     return ""
 
 
 def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", name: str | None = None) -> Path:
-    """What a person means by a checkpoint: a file, a run folder (its last one), or `last` / `best`.
+    """The checkpoint that the user named: a file, a run folder (its last one), or `last` / `best`.
 
     Args:
-        runs: Folder of all runs, that `last` and `best` are looked for in
-        name: Of the run that is meant by them. Default: the newest
+        runs: Folder of all runs, in which `last` and `best` are looked for
+        name: Name of the run for `last` and `best`. Default: the newest run
 
     Raises:
-        UserError: there is none; says where it was looked for.
+        UserError: there is none; the message says where it was expected.
     """
     path = Path(ckpt).expanduser()
     if path.is_dir():
@@ -293,6 +283,6 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
         what = f"; it is {kind_of(path)}" if path.exists() else ""
         near = did_you_mean(str(ckpt), ("last", "best")) or near_by(Path(ckpt).expanduser())
         raise UserError(f"There is no checkpoint at {path}{what}.{near}")
-    if path.is_symlink() and path.parent.name != "checkpoints":  # the run that a link leads to
+    if path.is_symlink() and path.parent.name != "checkpoints":  # a link to a file of a run
         return path.resolve()
     return path

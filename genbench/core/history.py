@@ -1,10 +1,11 @@
-"""`metrics.csv`, the learning curves of a run, read as they were meant even after a spreadsheet has saved them."""
+"""Read `metrics.csv`, the learning curves of a run, also after a spreadsheet has saved it."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,18 +22,18 @@ WITH_POINT = re.compile(r"[+-]?(\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
 class Unreadable(Exception):
-    """A file cannot be read as learning curves; the message is the reason, a part of a sentence."""
+    """A file cannot be read as learning curves; the message is the reason, part of a sentence."""
 
 
 @dataclass
 class History:
-    """What a `metrics.csv` says.
+    """The contents of a `metrics.csv`.
 
     columns  names, `images_seen` first
-    rows     by name; `images_seen` is a whole number, numbers have decimal points, nothing logged is ""
+    rows     name -> text: `images_seen` is a whole number, numbers have decimal points, "" is no value
     changes  how the file differs from what genbench writes, in words
-    doubts   what could not be read, in words; such rows are left out, such cells are left as they are
-    torn     whether the last line was cut off, as by a kill
+    doubts   what could not be read, in words; such rows are left out, such cells are kept as they are
+    torn     whether the last line was cut off, as when a process is killed
     """
 
     columns: list[str] = field(default_factory=list)
@@ -43,7 +44,7 @@ class History:
 
 
 def read(path: Path) -> History:
-    """The curves in a file; none where there is no such file.
+    """The curves in a file; empty if there is no such file.
 
     Raises:
         Unreadable: it is no regular file, no text, or no table.
@@ -65,7 +66,7 @@ def _parsed(data: bytes) -> History:
     text, changes = _decoded(data)
     found = History(changes=changes, torn=data.endswith(b"\0") and not changes)
     plain = not changes and "\r" not in text and '"' not in text
-    if plain and not text.endswith("\n"):  # our own line, which a kill has cut: half of it would read as numbers
+    if plain and not text.endswith("\n"):  # our own line, cut off by a kill: half of it would read as numbers
         text, found.torn = text[: text.rfind("\n") + 1], bool(text)
     lines = text.splitlines()
     if lines and lines[0].lower().startswith("sep="):  # a hint for Excel
@@ -75,7 +76,7 @@ def _parsed(data: bytes) -> History:
         return found
     delimiter = next((d for d in ",;\t|" if COLUMN in map(_plain, _cells(head, d))), None)
     if delimiter is None and head.startswith('"') and COLUMN in _cells(head, ",")[0]:
-        # a spreadsheet took each line for one cell
+        # a spreadsheet read each line as one cell
         return _parsed("".join(f"{''.join(_cells(line, ','))}\r\n" for line in lines if line).encode())
     if delimiter is None:
         found.doubts = [f"its first line names no column `{COLUMN}`"]
@@ -94,7 +95,7 @@ def _parsed(data: bytes) -> History:
 
 
 def _decoded(data: bytes) -> tuple[str, list[str]]:
-    """The text, and how its encoding differs from what we write."""
+    """The text, and how its encoding differs from ours."""
     changes: list[str] = []
     mark = next((mark for mark in BOMS if data.startswith(mark)), b"")
     encoding = BOMS.get(mark, "utf-8")
@@ -129,7 +130,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _table(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Lines that are not empty, numbered as an editor numbers them."""
+    """(line number in an editor, cells) of each line that is not empty."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         return [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
@@ -138,7 +139,7 @@ def _table(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
 
 
 def _fill(found: History, table: list[tuple[int, list[str]]], complete: bool) -> None:
-    """Columns and rows. complete: whether the last line has an end"""
+    """Fill in columns and rows; `complete` says whether the last line has an end."""
     names = [name.strip() for name in table[0][1]]
     place = next(k for k, name in enumerate(names) if _plain(name) == COLUMN)
     if names[place] != COLUMN or place:
@@ -177,7 +178,7 @@ def _fill(found: History, table: list[tuple[int, list[str]]], complete: bool) ->
 
 
 def _number_in(rows: list[tuple[int, list[str]]], found: History) -> Callable[[str], str]:
-    """What gives a cell its decimal point, where all numbers of the file have decimal commas."""
+    """A function that replaces decimal commas by points, if all numbers of the file have decimal commas."""
     cells = [cell for _, row in rows for cell in row] if found.changes else []
     if not any(map(WITH_COMMA.fullmatch, cells)):
         return str
@@ -189,7 +190,7 @@ def _number_in(rows: list[tuple[int, list[str]]], found: History) -> Callable[[s
 
 
 def _images(cell: str) -> str | None:
-    """A number of images without decimals; None where it is none, or where `100.000` may be a hundred thousand."""
+    """The cell as a number of images without decimals; None if it is none, or ambiguous as `100.000` is."""
     if cell.isascii() and cell.isdecimal():
         return cell
     if not re.fullmatch(r"\d+(\.\d*)?([eE]\+?\d{1,2})?", cell) or re.fullmatch(r"\d+\.\d{3}", cell):
@@ -199,16 +200,12 @@ def _images(cell: str) -> str | None:
 
 
 def _check(found: History) -> None:
-    """Doubt what no longer holds the numbers that were logged."""
+    """Add doubts about columns that no longer have the numbers that were logged."""
     for name in found.columns[1:]:
         values = [row[name] for row in found.rows if row[name]]
-        try:
-            list(map(float, values))
-            continue
-        except ValueError:
-            wrong = [value for value in values if not _is_number(value)]
+        wrong = [value for value in values if not _is_number(value)]
         ours = "/" in name or name in ("diversity", "images_per_second")
-        if ours or len(wrong) < len(values):  # a column of words alone is its owner's own
+        if wrong and (ours or len(wrong) < len(values)):  # a column of words alone is the user's own
             found.doubts.append(f"`{name}` is '{wrong[0][:40]}'")
     if not found.changes:
         return
@@ -216,15 +213,20 @@ def _check(found: History) -> None:
     for row in found.rows:
         for name, value in row.items():
             if value and name != COLUMN:
-                if (row[COLUMN], name) in given:  # as where a spreadsheet has rounded 102,000 to 1E+05
+                if (row[COLUMN], name) in given:  # for example if a spreadsheet has rounded 102,000 to 1E+05
                     found.doubts.append(f"`{name}` has two values at {int(row[COLUMN]):,} images")
                     return
                 given.add((row[COLUMN], name))
 
 
 def _is_number(value: str) -> bool:
+    return finite(value) is not None or value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity")
+
+
+def finite(text: str) -> float | None:
+    """The number that a cell holds; None for other text, and for NaN and infinity."""
     try:
-        float(value)
+        value = float(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Images and points as one picture for people: grids, plots of points, masks in color."""
+"""Images and points as one picture: grids, plots of points, masks in color."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from genbench.core.batch import to_uint8
 
 GAP = 2  # pixels between two images
-POINTS = 2000  # in a plot: a mode that is never hit shows
-# of a mask's classes in turn, the first of which is mostly the background
+POINTS = 2000  # in a plot: enough to see a missing mode
+# for the classes of a mask, repeated if there are more; the first class is mostly the background
 MASK_COLORS = (
     (0, 0, 0),
     (230, 75, 60),
@@ -28,7 +28,7 @@ MASK_COLORS = (
 
 
 def arranged(images: Tensor, columns: int, gap: int = GAP) -> Image.Image:
-    """uint8 [N, C, H, W] -> one picture, row by row on dark gray."""
+    """uint8 [N, C, H, W] -> one grid, row by row on dark gray."""
     n, channels, height, width = images.shape
     rows = math.ceil(n / columns)
     paper = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 40, dtype=torch.uint8)
@@ -40,23 +40,23 @@ def arranged(images: Tensor, columns: int, gap: int = GAP) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = GAP) -> Image.Image:
-    """[N, C, H, W] in [-1, 1] -> one picture, row by row on dark gray; a square without `columns`."""
+    """[N, C, H, W] in [-1, 1] -> one grid, row by row on dark gray; by default a square."""
     return arranged(to_uint8(images).cpu(), columns or math.ceil(math.sqrt(len(images))), gap)
 
 
 def picture(samples: Tensor, real: Tensor | None = None, columns: int | None = None) -> Image.Image:
-    """A grid of images [N, C, H, W], or a plot of points [N, D] before real ones."""
+    """A grid of images [N, C, H, W], or a plot of points [N, D] in front of real ones."""
     return scatter(samples.detach(), real) if samples.ndim == 2 else grid(samples, columns)
 
 
 def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
-    """Small pictures magnified by a whole factor, so that a person can see them."""
+    """A small image, enlarged by a whole factor to about `side` pixels."""
     factor = max(1, round(side / max(picture.size)))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 def beside(columns: Sequence[Tensor]) -> Tensor:
-    """Images or points of the same rows as one tensor [B, columns, ...], gray ones as colors beside colors."""
+    """Stack images or points to one tensor [B, columns, ...]; gray images get three channels if others have them."""
     if columns[0].ndim == 4:
         channels = max(x.shape[1] for x in columns)
         columns = [x.expand(-1, channels, -1, -1) for x in columns]
@@ -70,9 +70,9 @@ def painted(mask: Tensor) -> Tensor:
 
 
 def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Image.Image:
-    """The first two coordinates of points [N, D], before those of real ones [M, D], on a square of `side` pixels.
+    """The first two coordinates of points [N, D], in front of those of real ones [M, D], on `side` × `side` pixels.
 
-    Always of -1.5 to 1.5, so that plots can be compared; how many points lie outside is written below.
+    The axes are always -1.5 to 1.5, so that plots can be compared; the number of points outside is written below.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

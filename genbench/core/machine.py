@@ -1,4 +1,4 @@
-"""What a figure was measured on and with."""
+"""Hardware and versions that a measurement depends on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that genbench's own code is at, with a + where files differ from it; None for an installed package."""
+    """The commit of genbench's own code, with a + if files differ from it; None for an installed package."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
@@ -51,8 +51,8 @@ def git_commit() -> str | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that the process has held at most: on the GPU since its counter was reset, else in all."""
+    """Peak memory of the process in bytes: on the GPU since its counter was reset, else on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts kB, except there
+    unit = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss: kB, on macOS bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

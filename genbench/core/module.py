@@ -26,12 +26,9 @@ have changed.
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,92 +42,44 @@ from genbench.core import ranks, rates
 from genbench.core.arguments import Count, Positive, Remembers
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Samples, taking_a_number
+from genbench.core.class_paths import path_of
 from genbench.core.errors import NonFiniteLoss, UserError
 from genbench.core.noise import Draws, mix
-from genbench.core.optim import ADAM, Schedule, build_optimizer, build_schedule, look_ahead, merge
+from genbench.core.optim import ADAM, Schedule, build_optimizer, build_schedule, keep_settings, look_ahead, merge
+from genbench.core.terms import Terms
+from genbench.core.turn import Turn, with_step
 
 FORMAT = 1  # of a checkpoint's contents: goes up where an older genbench would misread them; 0 did not say it
-
-
-class Turn:
-    """One player's part of a training step; see `GenerativeModule.turn`."""
-
-    def __init__(self, module: GenerativeModule, player: str) -> None:
-        self._module, self._player = module, player
-        self.backwards = 0
-
-    def minimize(self, **terms: Tensor) -> None:
-        """Add up the named loss terms (scalars) and backpropagate them into this player's gradients."""
-        self.log(**terms)
-        loss = sum(terms.values())
-        if not self.backwards and self._module._micro_batch == 1:
-            # here and not after the step: memory given back at the end of a step costs page faults in the next
-            for p in self._module._own[self._player]:
-                p.grad = None
-        self._module.manual_backward(loss / self._module.accumulate if self._module.accumulate > 1 else loss)
-        self.backwards += 1
-
-    def log(self, **values: Tensor) -> None:
-        """Record scalars under this player's name: averaged until they are read, watched for NaN."""
-        for name, value in values.items():
-            self._module.record(f"{self._player}/{name}", value)
-
-
-def _with_step(training_step: Callable) -> Callable:
-    """A `training_step` that takes an optimizer step on the loss terms that it returns, if it returns any."""
-
-    @wraps(training_step)
-    def step(self: GenerativeModule, batch: Any, batch_idx: int) -> dict[str, Tensor] | None:
-        terms = training_step(self, batch, batch_idx)
-        if type(self).training_step is not step:  # a subclass has called it, and returns terms itself
-            return terms
-        if terms is None and (self._turned or len(self.players) > 1):  # it has taken its steps
-            return None
-        if not isinstance(terms, Mapping):
-            raise UserError(
-                f"training_step of {type(self).__name__} returns a {type(terms).__name__}: return loss terms by "
-                "name, such as {'reconstruction': loss}."
-            )
-        if len(self.players) > 1:
-            raise UserError(
-                f"training_step of {type(self).__name__} returns loss terms, and the model has the optimizers "
-                f"{', '.join(self.players)}: give each its own, `with self.turn(NAME) as turn: turn.minimize(...)`."
-            )
-        (player,) = self.players
-        with self.turn(player) as turn:
-            turn.minimize(**terms)
-        return None
-
-    return step
 
 
 class GenerativeModule(LightningModule, metaclass=Remembers):
     """Base of all models.
 
     Args:
-        spec: What the data is; given by the DataModule when run from a config
+        spec: Shape and targets of the data; given by the DataModule when run from a config
         optimizer: Optimizer of every player: a class path and its arguments, such as
             `{class_path: torch.optim.Adam, lr: 0.001}`
         optimizers: What differs for single players, by player: `{generator: {lr: 0.0001}}`
-        schedule: Learning-rate schedule of every player, or none: `{warmup: 0.05, decay_from: 0.5}` in shares of the
-            budget or in images, see `genbench.core.optim.WarmupDecay`; or a class path and its arguments, and then
-            one of its steps is 1,000 images seen
+        schedule: Learning-rate schedule of every player, or none: `{warmup: 0.05, decay_from: 0.5}` in fractions of
+            the budget or in images, see `genbench.core.optim.WarmupDecay`; or a class path and its arguments, where
+            one step is 1,000 images seen
         schedules: What differs for single players, by player
-        accumulate: Add up the gradients of so many batches before a step. Equal to one large batch for a model of
-            one player without batch normalization; of a GAN the small batches meet an opponent that has not moved
-        clip_norm: Clip each player's gradient to this norm
-        clip_value: Clip each gradient's elements to this magnitude
+        accumulate: Number of batches whose gradients are added up before a step. Equal to one large batch for a model
+            with one player and no batch normalization. In a GAN the other player does not change between these batches
+        clip_norm: Maximum norm of each player's gradient
+        clip_value: Maximum magnitude of each element of a gradient
 
     Class attributes that a model may set:
-        players   optimizer -> names of its networks; by default one, `train`, of all networks but frozen models
-        ema       names of the networks that a capability uses: these have moving averages; by default all of `players`
+        players   optimizer -> names of its networks; by default `train`, with all networks but frozen models
+        ema       names of the networks that a capability uses, which have moving averages; by default all of `players`
         default_optimizer  class path and arguments of every optimizer where the user gives none
-        changeable  arguments of its own that a run may change when it goes on: those that change neither networks nor
-                    buffers, such as the weights of loss terms
+        changeable  own arguments that may change when a run is resumed: those that change neither networks nor buffers,
+                    such as the weights of loss terms
         conditional  whether `sample` takes a condition
-        per_process  names of buffers that on several devices each process makes from its own share of the batch, such
-                     as a pool of images. A checkpoint has the first one's, and all go on from those. All other state is
-                     made from the whole batch, with `ranks.mean` or `ranks.total`; `check` finds what is not
+        per_process  names of buffers that each process computes from its own part of the batch, such as a pool of
+                     images. A checkpoint stores those of the first process, and all processes resume from them. All
+                     other state must be computed from the whole batch, with `ranks.mean` or `ranks.total`; `check`
+                     finds state that is not
 
     Progress is counted in `images_seen`: real images that training took from its loader, over all processes.
     """
@@ -149,12 +98,12 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         if issubclass(cls, Samples):
             cls.sample = taking_a_number(cls.sample)
         if "training_step" in vars(cls):
-            cls.training_step = _with_step(cls.training_step)
+            cls.training_step = with_step(cls.training_step)
 
     @property
     def players(self) -> dict[str, tuple[str, ...]]:
         """Optimizer -> names of its networks."""
-        # a model inside of this one is trained already, see `core.composition`
+        # a model inside this one is already trained, see `core.composition`
         return {"train": tuple(n for n, net in self.named_children() if not isinstance(net, GenerativeModule))}
 
     @property
@@ -184,33 +133,25 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self.automatic_optimization = False
         self.spec = DataSpec.from_dict(spec) if isinstance(spec, dict) else spec
         default = merge(self.default_optimizer, optimizer)
-        self._optimizers = {name: merge(default, (optimizers or {}).get(name)) for name in self.players}
-        self._schedules = {name: merge(schedule, (schedules or {}).get(name)) for name in self.players}
-        for name in self.players:
-            self._optimizers[name] = rates.checked(self._optimizers[name], "optimizer", name, optimizers)
-            self._schedules[name] = rates.checked(self._schedules[name], "schedule", name, schedules)
-        for argument, given in {"optimizers": optimizers, "schedules": schedules}.items():
-            for name in given or {}:
-                if name not in self.players:
-                    raise UserError(f"{argument} names '{name}'; the model's optimizers are {', '.join(self.players)}.")
+        self.optimizer_settings = rates.of_players(self.players, "optimizer", default, optimizers)
+        self.schedule_settings = rates.of_players(self.players, "schedule", schedule, schedules)
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
 
-        self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and which of its weights
+        self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and `raw` or `ema`
         self.images_seen = 0
-        self.budget: int | None = None  # images of the whole run, where a MaxImages says so
+        self.budget: int | None = None  # images of the whole run, set by MaxImages
         self._last_batch = 0  # images of the last global batch
         self.updates = dict.fromkeys(self.players, 0)
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.draw = Draws()
         self._micro_batch = 0  # batches added up so far, the current one included
         self._turned: set[str] = set()  # players that had a turn on this batch
-        self._half_made: dict[str, Tensor] = {}  # gradients of a resumed run that stopped while accumulating
-        self._sums: dict[str, Tensor] = {}  # running sums of what turns logged, on the device
-        self._counts: dict[str, int] = {}
+        self._half_made: dict[str, Tensor] = {}  # gradients of a run that stopped while accumulating
+        self.logged = Terms()  # logged by the turns and not read yet
         self._scalers: dict[str, Any] = {}
         self._own: dict[str, list[nn.Parameter]] = {}
         self._schedulers: dict[str, Schedule | None] = {}
-        self._kept_by_optimizers: set[str] = set()  # in their parameter groups, without what schedules put there
+        self._kept_by_optimizers: set[str] = set()  # keys of parameter groups before schedules are built
         self._loading: list[dict[str, Any]] = []  # optimizer states of the checkpoint that is being loaded
 
     # ---- a turn -------------------------------------------------------------------------------------------------
@@ -231,7 +172,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
                 "(`adversarial.generator_steps`)."
             )
         self._turned.add(player)
-        optimizer = self._wrapped_optimizers()[index]
+        wrapped = self.optimizers()
+        optimizer = wrapped[index] if isinstance(wrapped, list) else wrapped
         precision = self.trainer.strategy.precision_plugin
         if self._scalers:
             # one gradient scaler each: with one for all, a player's overflow would rescale gradients that another
@@ -263,53 +205,38 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             nn.utils.clip_grad_value_(parameters, self.clip_value)
 
     def parameters_of(self, player: str) -> list[nn.Parameter]:
-        """The parameters that the player's optimizer moves."""
+        """The parameters that the player's optimizer updates."""
         return [p for name in self.players[player] for p in getattr(self, name).parameters()]
 
-    @property
-    def optimizer_classes(self) -> dict[str, str]:
-        """Player -> class path of its optimizer."""
-        return {player: str(description.get("class_path")) for player, description in self._optimizers.items()}
-
-    @property
-    def has_schedule(self) -> bool:
-        return any(self._schedules.values())
-
     def look_ahead(self, budget: int) -> list[str]:
-        """Sentences on schedules whose rate stops falling before the end of the budget.
+        """Notes on schedules whose learning rate stops falling before the end of the budget.
 
         Raises:
-            UserError: a schedule cannot be stepped so far, or its arguments are wrong.
+            UserError: a schedule cannot be stepped to the end of the budget, or its arguments are wrong.
         """
-        found = (
-            look_ahead(self._schedules[player], self._optimizers[player], player, budget) for player in self.players
-        )
-        return [sentence for sentence in found if sentence]
-
-    def _wrapped_optimizers(self) -> list:
-        wrapped = self.optimizers()
-        return wrapped if isinstance(wrapped, list) else [wrapped]
+        both = zip(self.schedule_settings.values(), self.optimizer_settings.values(), self.players, strict=True)
+        return list(filter(None, (look_ahead(*settings, budget) for settings in both)))
 
     def configure_optimizers(self) -> list[Optimizer]:
         fp16 = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self._own = {player: self.parameters_of(player) for player in self.players}
         optimizers, self._schedulers = [], {}
-        for player, description in self._optimizers.items():
+        for player, description in self.optimizer_settings.items():
             optimizer = build_optimizer(self._own[player], description, player, self.device, fused=not fp16)
             optimizers.append(optimizer)
             self._kept_by_optimizers.update(*optimizer.param_groups)
-            self._schedulers[player] = build_schedule(optimizer, self._schedules[player], player, self.budget)
-        return optimizers  # not the schedules: they follow from the images seen, and no checkpoint has them
+            self._schedulers[player] = build_schedule(optimizer, self.schedule_settings[player], player, self.budget)
+        return optimizers  # without the schedules, which follow from the images seen and are in no checkpoint
 
     def check_condition(self, condition: Tensor | None) -> None:
-        """Raise UserError where `sample` is asked for what the model was not trained on, or not told what it needs."""
+        """Raise UserError if `sample` got a condition that the model does not take, or lacks one that it needs."""
         name = type(self).__name__
         if condition is not None and not self.conditional:
-            raise UserError(f"{name} is trained without labels or prompts, so none can be asked of it.")
+            raise UserError(f"{name} was trained without labels or captions: leave the condition out.")
         if condition is None and self.conditional:
             if self.spec.target == "caption":
-                raise UserError(f"{name} draws what a caption says: give one for each image.")
-            raise UserError(f"{name} draws images of a class: give a label for each.")
+                raise UserError(f"{name} draws images of captions: give a caption for each image.")
+            raise UserError(f"{name} draws images of a class: give a label for each image.")
 
     def labels_of_all(self, batch: Batch) -> Tensor:
         """The batch's labels [B]. Raises UserError where some images have none (`data.labeled`)."""
@@ -318,10 +245,10 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         return batch.label
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Scores of each image, [B] by name; the base has none, and what capabilities allow is scored for all."""
+        """Scores of each image, name -> [B], beside those of the model's capabilities; none by default."""
         return {}
 
-    # ---- clock and noise ----------------------------------------------------------------------------------------
+    # ---- images seen and noise ------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         from genbench.core.strategy import PlayersDDP
@@ -333,16 +260,12 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             )
         self.origin = None
         self._place_draws()
-        # A checkpoint has an optimizer's state, and the config its settings: rates, betas, fused or not, and what a
-        # schedule keeps beside them.
         for state, optimizer in zip(self._loading, self.trainer.optimizers, strict=False):
-            for saved, built in zip(state["param_groups"], optimizer.param_groups, strict=False):
-                kept = self._kept_by_optimizers - _settings_of(optimizer)
-                saved.update({name: value for name, value in built.items() if name not in kept})
+            keep_settings(optimizer, state, self._kept_by_optimizers)
         self._loading = []
 
     def on_train_start(self) -> None:
-        # only now: Lightning empties all gradients before it trains
+        # not earlier: Lightning empties all gradients before it trains
         for name, gradient in self._half_made.items():
             p = self.get_parameter(name)
             p.grad = gradient.to(p.device)
@@ -352,13 +275,13 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self.draw = Draws(self.trainer.global_rank, self.trainer.world_size, self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Advance the clock, and key all randomness of the step on it.
+        """Advance `images_seen` and seed all randomness of the step with it.
 
         The global generators are seeded per process (dropout and the like differ between processes); `self.draw`
         gives noise keyed by the image's place in the global batch.
         """
         for schedule in filter(None, self._schedulers.values()):
-            schedule.advance(self.images_seen)  # also of a player that has not stepped for some batches
+            schedule.advance(self.images_seen)  # also for a player that skips steps
         self.draw.seed("train", self.seed, self.images_seen)
         seed = mix("step", self.seed, self.images_seen, self.trainer.global_rank)
         # not torch.manual_seed: without a GPU it queues a call, with a stack trace, at every step
@@ -371,12 +294,11 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self._turned.clear()
 
     def on_validation_start(self) -> None:
-        self._place_draws()
-        self.draw.world, self.draw.rank = 1, 0  # blocks of images are dealt to processes whole
+        self.draw = Draws(device=self.device)  # each process draws the noise of whole blocks of images
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         block = batch_idx * self.trainer.world_size + self.trainer.global_rank
-        self.draw.seed("validation", block)  # not the run's seed: all runs are judged with the same noise
+        self.draw.seed("validation", block)  # without the run's seed: all runs are validated with the same noise
 
     def on_validation_end(self) -> None:
         self._place_draws()
@@ -385,54 +307,25 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         pass  # Lightning would empty gradients that are being accumulated
 
     def due(self, every: int) -> bool:
-        """Whether the last batch took the clock to or past a multiple of `every` images."""
+        """Whether `images_seen` reached or passed a multiple of `every` with the last batch."""
         return self.images_seen // every != (self.images_seen - self._last_batch) // every
 
-    # ---- what turns logged --------------------------------------------------------------------------------------
+    # ---- loss terms --------------------------------------------------------------------------------------
 
     def record(self, name: str, value: Tensor) -> None:
         """Log a scalar as a column of metrics.csv, such as `train/elbo`: the mean of all values until they are read."""
-        value = value.detach()
-        if name in self._sums:
-            self._sums[name].add_(value)
-        else:
-            self._sums[name] = value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
-        self._counts[name] = self._counts.get(name, 0) + 1
-
-    def record_once(self, name: str, measure: Callable[[], Tensor]) -> None:
-        """Record what is costly to measure at its first chance after each reading, and not again until the next.
-
-        A value that is not finite is left out and the next chance taken: a gradient scaler tries scales that overflow.
-        """
-        if name not in self._counts:
-            value = measure()
-            if torch.isfinite(value):
-                self.record(name, value)
+        self.logged.add(name, value)
 
     def read_terms(self, *, reset: bool = True) -> dict[str, float]:
-        """Means of all terms since the last reset, over all processes; one synchronization for all.
-
-        A term that was not finite at any time since then makes its sum so.
+        """Means of all terms since the last reset, over all processes.
 
         Raises:
             NonFiniteLoss: names the optimizer, the term and the images seen; on all processes alike.
         """
-        if not self._sums:
-            return {}
-        sums = ranks.mean(torch.stack(list(self._sums.values()))).tolist()
-        means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
-        if reset:
-            self._sums, self._counts = {}, {}
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise NonFiniteLoss(
-                    f"The loss is no longer finite: {name} is {mean} at {self.images_seen:,} images seen. The last "
-                    "checkpoint is from before; try a lower learning rate, `--model.clip_norm 1`, or 32-bit precision."
-                )
-        return means
+        return self.logged.read(self.images_seen, reset=reset)
 
     def check_finite(self) -> None:
-        """Raise `NonFiniteLoss` if a loss term or a weight is not finite. To be called before a checkpoint."""
+        """Raise `NonFiniteLoss` if a loss term or a weight is not finite. Called before a checkpoint is saved."""
         self.read_terms(reset=False)
         for player in self.players:
             norms = torch._foreach_norm([p.detach() for p in self.parameters_of(player)])
@@ -451,41 +344,35 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             self._scalers = {player: copy.deepcopy(scaler) for player in self.players}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Lightning's own counters would only be in the way: position, clock and schedules follow `images_seen`
+        # without Lightning's counters: position and schedules follow from `images_seen`
         checkpoint.pop("loops", None)
         gradients = self._accumulated()
-        # A checkpoint has one of each, and any number of devices may go on with it: what the processes, which are all
-        # here, have made of their shares becomes the mean, which changes neither the next step nor the next reading.
-        ranks.average_([*gradients.values(), *self._sums.values()])
+        # Any number of devices may resume from a checkpoint, so it stores the mean over all processes. This changes
+        # neither the next step nor the next reading.
+        ranks.average_([*gradients.values(), *self.logged.sums.values()])
         checkpoint["genbench"] = {
-            "model": f"{type(self).__module__}.{type(self).__qualname__}",
+            "model": path_of(type(self)),
             "format": FORMAT,
             "version": genbench.__version__,
             "images_seen": self.images_seen,
             "updates": dict(self.updates),
             "seed": self.seed,
-            "optimizers": self._optimizers,
+            "optimizers": self.optimizer_settings,
             "scalers": {player: scaler.state_dict() for player, scaler in self._scalers.items()},
-            "terms": {name: [total, self._counts[name]] for name, total in self._sums.items()},
+            "terms": self.logged.state_dict(),
         }
         if gradients:
             checkpoint["genbench"] |= {"micro_batch": self._micro_batch, "gradients": gradients}
             checkpoint["genbench"]["accumulate"] = self.accumulate
 
-    def kept_by_each_process(self) -> set[str]:
-        """Names of the buffers that may differ between processes: `per_process`, and running statistics of norms."""
-        norms = {name for name, m in self.named_modules() if isinstance(m, nn.modules.batchnorm._NormBase)}
-        buffers = [name for name, _ in self.named_buffers()]
-        return {name for name in buffers if name.rpartition(".")[0] in norms or name in self.per_process}
-
     def _accumulated(self) -> dict[str, Tensor]:
         if self._micro_batch % self.accumulate == 0:
-            return {}  # what lies there has been stepped on
+            return {}  # the step has been taken
         return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer is not None:
-            # Lightning does this only after it has copied the weights: those of a run in float64 would be rounded
+            # Lightning converts only after it has copied the weights, which rounds those of a run in float64
             self.trainer.strategy.precision_plugin.convert_module(self)
         self._loading = checkpoint.get("optimizer_states", [])
         state = checkpoint["genbench"]
@@ -493,13 +380,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         for player, scaler in state["scalers"].items():
             if player in self._scalers:
                 self._scalers[player].load_state_dict(scaler)
-        for name, (total, count) in state["terms"].items():
-            self._sums[name], self._counts[name] = total.to(self.device), count
+        self.logged.load_state_dict(state["terms"], self.device)
         if state.get("accumulate", self.accumulate) == self.accumulate:
             self._micro_batch = state.get("micro_batch", 0)
             self._half_made = state.get("gradients", {})
-
-
-def _settings_of(optimizer: Optimizer) -> set[str]:
-    """What an optimizer keeps of its arguments in its parameter groups; the rest there is state, such as Prodigy's."""
-    return {"lr", "initial_lr", *inspect.signature(type(optimizer).__init__).parameters} - {"params"}

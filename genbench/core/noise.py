@@ -1,8 +1,8 @@
-"""Noise that depends on what it is for and on nothing else.
+"""Reproducible noise.
 
-Training noise is a function of (seed, images seen): each process draws the rows of the whole global batch and
-keeps its own, so that noise is keyed by an image's place in the run, differs between processes, and comes out the
-same after a resume or on another number of processes. Sampling noise is a function of each sample's own seed.
+Training noise is a function of (seed, images seen): each process draws the noise of the global batch and keeps its own
+rows, so noise differs between processes, and is the same after a resume or with another number of processes. Sampling
+noise is a function of each sample's own seed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mix(*parts: int | str) -> int:
 class Draws:
     """Draws rows of noise for one step: `draws(torch.randn, 64, 100)` is [64, 100].
 
-    rows   of the global batch are drawn as world x B and cut to this process's block of B
+    The rows of the global batch, world x B, are drawn and cut to this process's block of B.
     """
 
     def __init__(self, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> None:
@@ -48,7 +48,7 @@ class Draws:
 def per_seed(draw: Callable[..., Tensor], seeds: Tensor, shape: Sequence[int]) -> Tensor:
     """Draw `[n, *shape]` on the CPU, row i from a generator seeded with `seeds[i]` alone, moved to `seeds.device`.
 
-    Bit for bit the same whatever the batch, the order and the device. `draw` is `torch.randn` or `torch.rand`.
+    The result does not depend on the batch, the order or the device. `draw` is `torch.randn` or `torch.rand`.
     """
     generator = torch.Generator()
     rows = [draw(*shape, generator=generator.manual_seed(mix("sample", int(seed)))) for seed in seeds.tolist()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -15,18 +14,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from genbench.core.arguments import Count, Whole
-from genbench.core.class_paths import same_class
+from genbench.core.class_paths import find, same_class
 from genbench.core.errors import UserError, did_you_mean
 from genbench.core.units import Images
 
 ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
 # Radford et al. 2016, section 4; also pix2pix (section 3.3), GAN-CLS (section 5) and CycleGAN (section 4)
 GAN_ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
-KIMG = 1000  # images to one step of a schedule
+KIMG = 1000  # images for one step of a schedule
 
 
 class LinearDecay(LRScheduler):
-    """The full rate up to step `start`, and from there on a straight line to none at step `end`."""
+    """The full rate up to step `start`, then linear decay to 0 at step `end`."""
 
     def __init__(self, optimizer: Optimizer, start: Whole, end: Count, last_epoch: int = -1) -> None:
         if not 0 <= start < end:
@@ -40,19 +39,18 @@ class LinearDecay(LRScheduler):
 
 
 class WarmupDecay:
-    """A learning rate that rises from 0, stays, and falls: a function of the images seen and the budget.
+    """A learning rate that rises from 0, stays constant, and falls: a function of images seen and budget.
 
     Args:
-        optimizer: Its rates are those between warmup and decay
-        budget: Images of the run; None where it is not known, and then all settings are numbers of images
-        warmup: Where the rate has risen to its full value in a straight line
-        decay_from: Where it begins to fall; by default it does not
-        decay_to: Where it has fallen to its final value; by default at the end of the budget
+        optimizer: Its learning rates are those between warmup and decay
+        budget: Images of the run; if None, all settings must be numbers of images
+        warmup: End of the linear warmup
+        decay_from: Start of the decay; default: no decay
+        decay_to: End of the decay; default: the end of the budget
         decay: linear, or cosine: half a period (Loshchilov & Hutter 2017, equation 5)
-        final: The final value, as a share of the full one
+        final: The final rate, as a fraction of the full one
 
-    A number up to 1 is a share of the budget, so that another budget moves the schedule; a larger one, or one such as
-    `50k`, is a number of images.
+    A number up to 1 is a fraction of the budget; a larger number, or one such as `50k`, is a number of images.
     """
 
     def __init__(
@@ -67,22 +65,21 @@ class WarmupDecay:
     ) -> None:
         self.optimizer, self.rates = optimizer, [group["lr"] for group in optimizer.param_groups]
         self.warmup = _at("warmup", warmup, budget)
-        self.decays, self.decay, self.final = decay_from is not None, decay, final
-        self.decay_from, self.decay_to = math.inf, math.inf
-        if self.decays:
+        self.decay_from, self.decay_to, self.decay, self.final = math.inf, math.inf, decay, final
+        if decay_from is not None:
             self.decay_from, self.decay_to = _at("decay_from", decay_from, budget), _at("decay_to", decay_to, budget)
         if decay not in ("linear", "cosine"):
-            raise ValueError(f"decay is {decay!r}, and it is linear or cosine")
+            raise ValueError(f"decay is {decay!r}; it must be linear or cosine")
         if not _is_number(final) or not 0 <= final <= 1:
-            raise ValueError(f"final is {final!r}, and it is a share of the full rate, from 0 to 1")
-        if self.decays and not self.warmup <= self.decay_from < self.decay_to:
+            raise ValueError(f"final is {final!r}; it must be a fraction of the full rate, from 0 to 1")
+        if decay_from is not None and not self.warmup <= self.decay_from < self.decay_to:
             raise ValueError(
                 f"the rate rises for {self.warmup:,.0f} images, falls from {self.decay_from:,.0f} on and is at its "
                 f"final value at {self.decay_to:,.0f}; each must come after the one before"
             )
 
     def factor(self, images_seen: int) -> float:
-        """The share of the full rate after so many images."""
+        """The fraction of the full rate after so many images."""
         if images_seen < self.warmup:
             return images_seen / self.warmup
         if images_seen <= self.decay_from:
@@ -92,23 +89,23 @@ class WarmupDecay:
         return self.final + (1 - self.final) * left
 
     def advance(self, images_seen: int) -> None:
-        """Set the rates of a run that has seen so many images."""
+        """Set the learning rates for this number of images seen."""
         factor = self.factor(images_seen)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
 
 class Stepped:
-    """A schedule of PyTorch or of one's own; one of its steps is 1,000 images seen."""
+    """A schedule of PyTorch or of the user; one of its steps is 1,000 images seen."""
 
     def __init__(self, scheduler: LRScheduler, what: str) -> None:
         self.scheduler, self.what = scheduler, what
 
     def advance(self, images_seen: int) -> None:
-        """Step until it is where a run of so many images has it.
+        """Step until the schedule is at this number of images seen.
 
         Raises:
-            UserError: it cannot be stepped so far, or not by the images seen alone.
+            UserError: it cannot take so many steps, or a step needs more than the images seen.
         """
         with warnings.catch_warnings():
             # a resumed run steps its schedule before its optimizer
@@ -120,7 +117,7 @@ class Stepped:
                     raise UserError(
                         f"{self.what}: {type(self.scheduler).__name__} cannot take its step number "
                         f"{self.scheduler.last_epoch + 1} ({error}). One of its steps is {KIMG:,} images: choose a "
-                        "schedule that follows from the images seen alone and reaches to the end of the budget."
+                        "schedule that depends on the images seen alone and lasts to the end of the budget."
                     ) from error
 
 
@@ -132,11 +129,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _at(name: str, value: Any, budget: int | None) -> float:
-    """The number of images that a share of the budget, or a number of images, means."""
+    """A setting as a number of images: of a fraction of the budget, or a number of images."""
     if _is_number(value) and 0 <= value <= 1:
         if value and budget is None:
             raise ValueError(
-                f"{name} is {value}, a share of the budget, which is not known here: give the Trainer a MaxImages, or "
+                f"{name} is {value}, a fraction of the budget, which is unknown: give the Trainer a MaxImages, or "
                 "write a number of images"
             )
         return value * (budget or 0)
@@ -146,12 +143,12 @@ def _at(name: str, value: Any, budget: int | None) -> float:
         return int(Images(value))
     except ValueError:
         raise ValueError(
-            f"{name} is {value!r}; a share of the budget from 0 to 1, or a number of images such as 50k was expected"
+            f"{name} is {value!r}; a fraction of the budget from 0 to 1, or a number of images such as 50k was expected"
         ) from None
 
 
 def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[str, Any] | None:
-    """`change` over `base`; where the class changes, the arguments of the old one are dropped."""
+    """`base` updated with `change`; if the class changes, the arguments of the old one are dropped."""
     if not base or not change:
         return change or base
     if "class_path" not in change:
@@ -160,21 +157,12 @@ def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[st
     return change if not same_class(given, before) else base | change | {"class_path": before}
 
 
-def _loaded(class_path: str, base: type) -> type | None:
-    module, _, name = class_path.rpartition(".")
-    for place in [module] if module else ["torch.optim", "torch.optim.lr_scheduler", __name__]:
-        found = getattr(sys.modules.get(place), name, None)
-        if inspect.isclass(found) and issubclass(found, base):
-            return found
-    return None
-
-
 def loaded_class(class_path: str, base: type[Any], what: str) -> type:
-    """The class of that path, if its module is loaded: a path in a checkpoint must not cause an import.
+    """The class of a path, if its module is loaded: a path in a checkpoint must not cause an import.
 
-    `Adam` alone is looked up in torch.optim.
+    A short name, such as `Adam`, is looked up in torch.optim.
     """
-    if (found := _loaded(class_path, base)) is not None:
+    if (found := find(class_path, base, ("torch.optim", "torch.optim.lr_scheduler", __name__))) is not None:
         return found
     name = class_path.rpartition(".")[2]
     raise UserError(
@@ -194,7 +182,7 @@ def _call(cls: type, first: Any, arguments: dict[str, Any], what: str, **own: An
             raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.{near}")
     try:
         return cls(first, **own, **arguments)
-    except Exception as error:  # whatever a class raises, it is of what it was given
+    except Exception as error:  # a class may raise anything for wrong arguments
         raise UserError(f"{what}: {cls.__name__} refused its arguments {arguments}: {error}.") from error
 
 
@@ -204,7 +192,7 @@ def _checked(description: dict[str, Any], what: str) -> tuple[str, dict[str, Any
     if not isinstance(class_path, str):
         raise UserError(
             f"{what}: give a `class_path` and the class's arguments, such as {{class_path: torch.optim.Adam, lr: "
-            f"0.001}}; given was {description}."
+            f"0.001}}; got {description}."
         )
     return class_path, arguments
 
@@ -217,7 +205,7 @@ def build_optimizer(
     *,
     fused: bool,
 ) -> Optimizer:
-    """The player's optimizer; in its fused form where it has one and `fused` allows it.
+    """The player's optimizer; in its fused form if it has one and `fused` allows it.
 
     A fused optimizer unscales fp16 gradients inside its step, where they can no longer be clipped.
     """
@@ -242,8 +230,7 @@ def build_schedule(
 ) -> Schedule | None:
     """The player's learning-rate schedule; None for a constant rate.
 
-    A description without a class path is one of `WarmupDecay`. Other classes are PyTorch's or the user's own, and one
-    of their steps is 1,000 images seen.
+    Without a class path it is a `WarmupDecay`; one step of any other class is 1,000 images seen.
     """
     if not description:
         return None
@@ -259,19 +246,32 @@ def build_schedule(
     ours = inspect.signature(WarmupDecay.__init__).parameters.keys() - inspect.signature(cls.__init__).parameters.keys()
     for name in arguments.keys() & ours:
         raise UserError(
-            f"{what}: '{name}' is of WarmupDecay, and the class of this schedule is {class_path}. Say `class_path: "
-            "WarmupDecay` too."
+            f"{what}: '{name}' is an argument of WarmupDecay, and the class of this schedule is {class_path}. Set "
+            "`class_path: WarmupDecay` too."
         )
     return Stepped(_call(cls, optimizer, arguments, what), what)
 
 
-# steps of a schedule that are looked at before training: of a larger budget the beginning
+def keep_settings(optimizer: Optimizer, state: dict[str, Any], kept: set[str]) -> None:
+    """Put the optimizer's settings into a state of a checkpoint that is about to be loaded.
+
+    Settings are of the config, as rates, betas, fused or not, and what a schedule keeps beside them. Everything else in
+    a parameter group is state, such as Prodigy's, and stays as it is.
+
+    Args:
+        kept: Names in the parameter groups before a schedule was built
+    """
+    settings = {"lr", "initial_lr", *inspect.signature(type(optimizer).__init__).parameters} - {"params"}
+    for saved, built in zip(state["param_groups"], optimizer.param_groups, strict=False):
+        saved.update({name: value for name, value in built.items() if name not in kept - settings})
+
+
+# steps of a schedule that are tried before training; of a larger budget only the first ones
 LOOKED_AT = 100_000
 
 
 def look_ahead(description: dict[str, Any] | None, optimizer: dict[str, Any], player: str, budget: int) -> str | None:
-    """What a person should know of a schedule before training: a sentence if its rate stops falling before the end of
-    the budget, else None.
+    """A sentence if the learning rate of a schedule stops falling before the end of the budget, else None.
 
     Raises:
         UserError: the schedule cannot be stepped to the end of the budget.
@@ -281,12 +281,10 @@ def look_ahead(description: dict[str, Any] | None, optimizer: dict[str, Any], pl
     weight = [nn.Parameter(torch.zeros(()))]
     trial = build_optimizer(weight, optimizer, player, torch.device("cpu"), fused=False)
     schedule = build_schedule(trial, description, player, budget)
-    steps = min(LOOKED_AT, max(1, budget // KIMG))
-    size = budget // steps if budget < KIMG else KIMG
     if isinstance(schedule, WarmupDecay):
         places = [0, *(x for x in (schedule.warmup, schedule.decay_from, schedule.decay_to) if x < budget), budget]
     else:
-        places = [step * size for step in range(steps + 1)]
+        places = [*range(0, min(budget, LOOKED_AT * KIMG) + 1, KIMG)]
     assert schedule is not None, "there is a description"
     rates = []
     for place in places:
@@ -295,12 +293,12 @@ def look_ahead(description: dict[str, Any] | None, optimizer: dict[str, Any], pl
     last, ends = rates[-1], len(rates) - 1
     while ends and rates[ends - 1] == last:
         ends -= 1
-    # a step is a thousand images, so that a schedule that ends with the budget may end a step before it
+    # one step is 1,000 images, so a schedule for the whole budget may end one step before it
     near = 0 if isinstance(schedule, WarmupDecay) else KIMG
     if last >= max(rates) or places[ends] + near >= budget:
         return None
     return (
         f"the schedule of player '{player}' ends at {int(places[ends]):,} images and the budget is {budget:,}: from "
-        f"there on the learning rate is {last:g}. A schedule in shares of the budget, such as "
+        f"there on the learning rate is {last:g}. A schedule in fractions of the budget, such as "
         "`--model.schedule '{decay_from: 0.5}'`, ends with it."
     )

@@ -1,4 +1,4 @@
-"""Which curves are drawn together."""
+"""Grouping of curves into panels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ SHARES = "probabilities and accuracies"
 
 
 def in_panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What is drawn together: title -> name -> label.
+    """Curves that are drawn in one panel: title -> name -> label.
 
-    A player's losses share a panel, as they share a unit. All probabilities and accuracies share one, from 0 to 1, and
-    all gradient norms. What has a unit of its own stands alone: validation scores, diversity, speed, `elbo` (a bound,
-    no loss) and `perplexity`.
+    A player's losses share a panel, all probabilities and accuracies share one from 0 to 1, and so do all gradient
+    norms. Curves with a unit of their own have their own panels: validation scores, diversity, speed, `elbo` and
+    `perplexity`.
     """
     panels: dict[str, dict[str, str]] = {}
     rest: dict[str, dict[str, str]] = {}
@@ -28,7 +28,7 @@ def in_panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
         else:
             panels.setdefault(player, {})[name] = term
     if SHARES in panels:
-        terms = list(panels[SHARES].values())  # of several discriminators some may be alike
+        terms = list(panels[SHARES].values())  # several discriminators may have the same terms
         panels[SHARES] = {name: t if terms.count(t) == 1 else name for name, t in panels[SHARES].items()}
     last = {title: panels.pop(title) for title in (SHARES, NORMS) if title in panels}
     return panels | last | dict(sorted(rest.items(), key=lambda item: not item[0].startswith("val/")))

@@ -1,4 +1,4 @@
-"""In which precision float32 is computed: losses in full, training in TF32 where that is wanted."""
+"""Precision of float32 operations: full for losses, optionally TF32 for training."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# PyTorch 2.9 has a switch for each kind of operation beside the two that it had before. Where they contradict one
-# another, reading the old ones raises; writing all of them makes them agree.
+# PyTorch 2.9 has a switch for each kind of operation beside the two older ones. If they disagree, reading the old ones
+# raises an error, so all of them are set.
 KINDS = (("cuda", "matmul"), ("cudnn", "conv"), ("cudnn", "rnn"), ("mkldnn", "matmul"), ("mkldnn", "conv"),
          ("mkldnn", "rnn"))  # fmt: skip
 
 
 def to_float32(x: Tensor) -> Tensor:
-    """x in float32, or in float64 where it is float64."""
+    """x in float32, or in float64 if it is float64."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether float32 matrices and convolutions may be multiplied in TF32, by whichever switches PyTorch has."""
+    """Allow or forbid TF32 for float32 matrix multiplications and convolutions, with all switches of this PyTorch."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
     for switch in _switches():
@@ -30,9 +30,9 @@ def allow_tf32(allowed: bool) -> None:
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """No TF32 and no bfloat16 inside, and afterwards every switch as it was."""
+    """Disable TF32 and bfloat16 inside, and restore every switch afterwards."""
     matmul = convolution = None
-    with suppress(RuntimeError):  # contradicted by a new one
+    with suppress(RuntimeError):  # disagrees with a new one
         matmul = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         convolution = torch.backends.cudnn.allow_tf32
@@ -50,6 +50,6 @@ def without_tf32() -> Iterator[None]:
 
 
 def _switches() -> list[Any]:
-    """The new switches, as far as this PyTorch has them."""
+    """The new switches that this PyTorch has."""
     found = (getattr(getattr(torch.backends, backend), kind, None) for backend, kind in KINDS)
     return [switch for switch in found if hasattr(switch, "fp32_precision")]

@@ -1,4 +1,4 @@
-"""Whether a process lives, told by its number alone: numbers are used again, so its start counts too."""
+"""Whether a process is alive. Its number may be reused, so the time of its start identifies it too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def boot() -> str | None:
-    """This start of this machine, and its table of processes, since containers number alike; None without /proc."""
+    """Identity of this boot and process namespace, since containers have the same numbers; None without /proc."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -15,7 +15,7 @@ def boot() -> str | None:
 
 
 def started(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; None if there is none (or no /proc), or a zombie."""
+    """Start of a process in ticks since boot; None if it does not exist or is a zombie, and without /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

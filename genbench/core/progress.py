@@ -1,4 +1,4 @@
-"""Loops inside a model that a person waits for, such as the rows of a PixelCNN's images: whoever called shows them."""
+"""Progress of long loops inside a model, such as over the rows of a PixelCNN's images, shown by the caller."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _wrap: ContextVar[Wrap] = ContextVar("wrap", default=iter)
 
 
 def steps(items: Iterable[Any]) -> Iterable[Any]:
-    """The same items, each of them seen by whoever watches."""
+    """The same items, passed through the caller's `watched`."""
     return _wrap.get()(items)
 
 
 @contextmanager
 def watched(wrap: Wrap) -> Iterator[None]:
-    """Loops inside pass through `wrap`."""
+    """Pass the loops inside through `wrap`."""
     token = _wrap.set(wrap)
     try:
         yield

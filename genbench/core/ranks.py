@@ -1,7 +1,7 @@
-"""Which of how many processes this is, and what all of them hold.
+"""Rank, number of processes, and reductions over processes.
 
-A model whose state is made from the batch (averages of a codebook, the strength of an augmentation) has a share of the
-batch in each process: `mean` and `total` give what the whole batch says, the same in all.
+A model that computes state from the batch (averages of a codebook, the strength of an augmentation) sees part of the
+batch in each process: `mean` and `total` give the value of the whole batch in all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-# as large as DDP's own first buckets grow: enough to fill the link, small beside a model
+# the bucket size of DDP: large enough to use the bandwidth, small compared to a model
 BUCKET_BYTES = 25 * 2**20
 
 
@@ -32,7 +32,7 @@ def world() -> int:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over all processes, the same in all of them; no gradient passes."""
+    """The sum over all processes, in all of them, without gradient."""
     found = tensor.detach().clone()
     if several():
         dist.all_reduce(found)
@@ -40,7 +40,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over all processes, the same in all of them; no gradient passes."""
+    """The mean over all processes, in all of them, without gradient."""
     return total(tensor) / world()
 
 
@@ -72,7 +72,7 @@ def gather(parts: list[Any]) -> list[Any]:
 
 
 def from_first(value: Any) -> Any:
-    """What the first process holds, in all of them."""
+    """The first process's value, in all processes."""
     if not several():
         return value
     box = [value]
@@ -81,7 +81,7 @@ def from_first(value: Any) -> Any:
 
 
 def first_alone(work: Callable[[], T]) -> T:
-    """Done by the first process, then by the others: what it fetches, they find. An error is raised in all."""
+    """Run `work` in the first process and then in the others, which find its downloads. Errors are raised in all."""
     if rank() > 0:
         from_first(None)
         return work()

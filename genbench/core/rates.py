@@ -1,13 +1,13 @@
-"""Bounds of the numbers that optimizers and learning-rate schedules are given.
+"""Bounds of the arguments of optimizers and learning-rate schedules.
 
-PyTorch accepts most numbers: a learning rate of 1e15, a momentum of 2, a schedule that multiplies by -1. What is
-allowed here stands in the tables below; a class of a user's own declares bounds in its annotations, as models do, and
-of its other numbers only NaN and infinity are refused.
+PyTorch accepts most numbers: a learning rate of 1e15, a momentum of 2, a schedule that multiplies by -1. The tables
+below have the bounds here. A user's own class declares bounds in its annotations, as models do; of its other numbers
+only NaN and infinity are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -16,10 +16,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from genbench.core.arguments import Bounds, Count, Positive, Share, Weight, Whole, declared, numeric, refuse
 from genbench.core.errors import UserError
-from genbench.core.optim import loaded_class
+from genbench.core.optim import loaded_class, merge
 
-# Adam and its kin divide by the size of the gradient: a weight moves by about the rate in a step, and few weights are
-# larger than 1. The step of the others is in proportion to the gradient, which may be small.
+# Adam and similar optimizers divide by the magnitude of the gradient: a step changes a weight by about the learning
+# rate, and few weights are larger than 1. Steps of the others are proportional to the gradient, which may be small.
 Rate = Annotated[float, Bounds(above=0, at_most=10)]
 LargeRate = Annotated[float, Bounds(above=0, at_most=1000)]
 IN_PROPORTION = ("SGD", "ASGD", "LBFGS", "Adadelta")
@@ -88,29 +88,38 @@ SCHEDULE: dict[str, Any] = {
 }
 
 
-def checked(
-    description: dict[str, Any] | None, argument: str, player: str, own: dict[str, dict[str, Any]] | None
-) -> dict[str, Any] | None:
-    """The description of a player's optimizer or schedule, with numbers for those that were given as text.
+def of_players(
+    players: Iterable[str], argument: str, common: dict[str, Any] | None, single: dict[str, dict[str, Any]] | None
+) -> dict[str, Any]:
+    """Player -> class path and arguments of its optimizer or schedule, where numbers given as text are numbers.
 
     Args:
-        description: Class path and arguments, as merged for the player
         argument: `optimizer` or `schedule`
-        player: Whose it is
-        own: What was given for single players, to name a setting as the user wrote it
+        common: What was given for all players
+        single: What differs for single players, by player
 
     Raises:
-        UserError: a number is outside its bounds.
+        UserError: a number is outside its bounds, or there is no such player.
     """
+    for name in single or {}:
+        if name not in players:
+            raise UserError(f"{argument}s names '{name}'; the model's optimizers are {', '.join(players)}.")
+    own = {player: (single or {}).get(player) for player in players}
+    return {player: _checked(merge(common, own[player]), argument, player, own[player] or {}) for player in players}
+
+
+def _checked(
+    description: dict[str, Any] | None, argument: str, player: str, own: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The description with numbers within their bounds; `own` has the settings that are this player's alone."""
     if not isinstance(description, dict):
         return description
     hints = _hints(description.get("class_path"), argument)
     found = dict(description)
     for name, value in description.items():
-        alone = name in ((own or {}).get(player) or {})
         hint = hints.get(name, Any)
         found[name] = value = _numbers(value) if numeric(hint) else value
-        setting = f"model.{argument}s.{player}.{name}" if alone else f"model.{argument}.{name}"
+        setting = f"model.{argument}s.{player}.{name}" if name in own else f"model.{argument}.{name}"
         count = COUNTS.get(name) if name in hints else None
         if count and not (isinstance(value, (list, tuple)) and len(value) == count):
             raise UserError(f"{setting} is {value!r}; a list of {count} numbers was expected.")
@@ -132,7 +141,7 @@ def _hints(class_path: Any, argument: str) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """`1e-3` is text in YAML 1.1, as a config that somebody else reads has it."""
+    """Text as a number if it is one: `1e-3` is text in YAML 1.1."""
     for kind in (int, float):
         if isinstance(value, str):
             with suppress(ValueError):

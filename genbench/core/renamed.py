@@ -1,8 +1,8 @@
 """Names that older versions of genbench used, and their names today.
 
-They are replaced wherever something is read that an older version may have written: files of settings
-(`core.yaml_file.read`), checkpoints (`core.checkpoint.read`), records (`leaderboard.record`) and the `metrics.csv` of a
-run that goes on. No other code knows an old name.
+They are replaced when a file of an older version is read: settings (`core.yaml_file.read`), checkpoints
+(`core.checkpoint_io.read`), records (`leaderboard.record`) and the `metrics.csv` of a resumed run. No other code knows
+an old name.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Names:
-    """Old name -> new name, of one class of genbench.
+    """Old name -> new name for one class of genbench.
 
     arguments   of its constructor
-    networks    attributes of the model, the first part of a name in its state dict
-    optimizers  keys of `players`, and the first part of a column of metrics.csv
-    terms       what it logs, the last part of a column of metrics.csv
+    networks    attributes of the model: the first part of a name in its state dict
+    optimizers  keys of `players`: the first part of a column of metrics.csv
+    terms       logged terms: the last part of a column of metrics.csv
     """
 
     arguments: dict[str, str] = field(default_factory=dict)
@@ -34,7 +34,7 @@ DATA = Names(arguments={"jitter": "random_crop", "flip": "hflip", "fit": "resize
 # values of arguments
 VALUES = {"colourise": "colorize", "colour": "color"}
 
-# settings of a protocol. Its key is of the old names, so that records of all versions are compared
+# settings of a protocol. Its key is computed from the old names, so that records of all versions are comparable
 PROTOCOL = {
     "neighbours": "neighbors",
     "neighbours_k": "neighbors_k",
@@ -42,10 +42,10 @@ PROTOCOL = {
     "fit": "resize_mode",
 }
 
-# groups of settings outside of model and data, as `--validation.samples`
+# groups of settings besides model and data, as in `--validation.samples`
 GROUPS = {"quality": "validation", "balance": "gan_monitor", "pictures": "samples"}
 
-# callbacks, whose states a checkpoint has by class
+# callbacks: keys of their states in a checkpoint
 CALLBACKS = {"Quality": "ValidationMetrics", "Balance": "GANMonitor", "Pictures": "SampleLogger", "Budget": "MaxImages"}
 
 GANS = ("ConditionalGAN", "DCGAN", "GAN", "Pix2Pix", "SNGAN", "SemiSupervisedGAN", "TextConditionalGAN")
@@ -82,7 +82,7 @@ CLASSES: dict[str, Names] = {
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run by their names today; settings of other kinds are left as they are."""
+    """The settings of a run with the current names; other settings are unchanged."""
     config = _keys(config, lambda name: GROUPS.get(name, name))
     for part in ("model", "data"):
         described = config.get(part)
@@ -95,7 +95,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def setting(name: str, class_path: str | None) -> str:
-    """The flag of a setting, without `--`, by its name today.
+    """The current name of a setting, as a flag without `--`.
 
     Args:
         class_path: Class of the model, for `model.game.r1`
@@ -110,7 +110,7 @@ def setting(name: str, class_path: str | None) -> str:
 
 
 def column(name: str, class_path: str | None) -> str:
-    """A column of `metrics.csv` by its name today; `class_path` is the model's."""
+    """The current name of a column of `metrics.csv`; `class_path` is the model's."""
     first, slash, term = name.partition("/")
     names = _of(class_path)
     if names is None or not slash:
@@ -153,7 +153,7 @@ def checkpoint(contents: dict[str, Any]) -> None:
 
 
 def record(found: dict[str, Any]) -> None:
-    """Replace the old names in a record, as it stands in its file."""
+    """Replace the old names in a record, as read from its file."""
     model, run = found.get("model"), found.get("run")
     if found.get("kind") == "floor":
         found["kind"] = "baseline"
@@ -174,12 +174,12 @@ def record(found: dict[str, Any]) -> None:
 
 
 def former_protocol(protocol: dict[str, Any]) -> dict[str, Any]:
-    """The settings and facts of a protocol by their old names, of which its key is."""
+    """A protocol with the old names, from which its key is computed."""
     return _words(protocol, {new: old for old, new in PROTOCOL.items()})
 
 
 def _words(value: Any, names: dict[str, str]) -> Any:
-    """Plain data with other keys and other values that are words."""
+    """Plain data with renamed keys, and renamed values where they are text."""
     if isinstance(value, dict):
         return {names.get(key, key): _words(inner, names) for key, inner in value.items()}
     if isinstance(value, list):
@@ -188,7 +188,7 @@ def _words(value: Any, names: dict[str, str]) -> Any:
 
 
 def _history(run: dict[str, Any], cls: str | None) -> None:
-    """What was changed where a run was resumed, see `cli.resume.segments`."""
+    """Rename the settings that changed when a run was resumed, see `cli.resume.segments`."""
     segments = run.get("segments")
     for segment in segments if isinstance(segments, list) else ():
         if isinstance(segment, dict) and "changed" in segment:
@@ -196,7 +196,7 @@ def _history(run: dict[str, Any], cls: str | None) -> None:
 
 
 def _described(described: dict[str, Any]) -> dict[str, Any]:
-    """`{class: path, arguments: {...}}`; an argument may be such a description itself, see `core.composition`."""
+    """Rename in `{class: path, arguments: {...}}`; an argument may itself be such a mapping, see `core.composition`."""
     names, arguments = _of(described.get("class")), described.get("arguments")
     if not isinstance(arguments, dict):
         return described
@@ -217,7 +217,7 @@ def _arguments(arguments: dict[str, Any], names: Names) -> dict[str, Any]:
 
 
 def _of(class_path: Any, part: str = "model") -> Names | None:
-    """The old names of a class of genbench, by its full or its short name; a short one is a model's or a data set's."""
+    """The old names of a class of genbench, by its full or short name; `part` says what a short name is of."""
     if not isinstance(class_path, str):
         return None
     module, _, name = class_path.rpartition(".")
@@ -227,7 +227,7 @@ def _of(class_path: Any, part: str = "model") -> Names | None:
 
 
 def _keys(mapping: Any, rename: Callable[[str], str]) -> Any:
-    """A copy with other keys, in the same order; a key is kept where its new name is there too, or it is no text."""
+    """A copy with renamed keys, in the same order; a key stays if its new name exists too, or if it is no text."""
     if not isinstance(mapping, dict):
         return mapping
     renamed = {name: rename(name) if isinstance(name, str) else name for name in mapping}

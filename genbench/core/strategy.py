@@ -1,4 +1,4 @@
-"""Several devices: every player's gradients are averaged once, when that player steps.
+"""Training on several devices: each player's gradients are averaged once, when its optimizer steps.
 
 `DistributedDataParallel` expects one backward of the whole module per step. A GAN has one backward per player, and
 its detached passes leave parameters without gradient, which makes plain DDP raise; with its search for unused
@@ -26,16 +26,16 @@ from torch.optim import Optimizer
 from genbench.core import ranks
 from genbench.core.errors import LostProcess
 
-# seconds that a process has to notice by itself that another is gone: one that waits on a GPU does not
+# seconds in which a process may notice itself that another has ended; one that waits for a GPU does not
 GRACE = 10.0
 
-PARENT = "GENBENCH_PARENT"  # number of the process that started this one
+PARENT = "GENBENCH_PARENT"  # process id of the process that started this one
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Starts the processes of this machine as Lightning does, and ends them in order when one of them is gone.
+    """Starts the processes of this machine as Lightning does, and ends them with a message when one of them ends.
 
-    Lightning kills all of them at once and in silence; and those that it started outlive it when it is killed itself.
+    Lightning kills all of them without a message, and they outlive the process that started them if it is killed.
     """
 
     def launch(self, function: Callable, *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
@@ -49,26 +49,28 @@ class Launcher(_SubprocessScriptLauncher):
         try:
             return function(*args, **kwargs)
         except RuntimeError as error:
-            # a collective that failed: gloo's errors are known by their text alone
+            # a collective failed; gloo's errors can be recognized by their text only
             if not isinstance(error, dist.DistError) and "gloo" not in str(error):
                 raise
             over.set()
-            time.sleep(0.5)  # the kernel closes a dead process's connections before it reports its death
+            time.sleep(0.5)  # connections close before the kernel reports that a process has ended
             gone = self._gone()
             if not gone and not self.procs and PARENT in os.environ:
-                sys.exit(2)  # the first process lives, and says it once for all
+                sys.exit(2)  # the first process is alive and prints the message
             raise LostProcess(_last_words(trainer, gone or _reason(error))) from error
         finally:
             over.set()
 
     def _gone(self) -> str | None:
-        """Which process of this machine has ended before its time, as far as this one can see."""
+        """Which process of this machine has ended too early, if this one can see it."""
         ended = [(status, rank) for rank, process in enumerate(self.procs, start=1) if (status := process.poll())]
         if ended:
-            status, rank = min(ended)  # a signal, which is below 0, before those that ended because of it
+            status, rank = min(
+                ended
+            )  # signals are negative: the process that was killed comes before those that failed because of it
             return f"process {rank} " + (f"got signal {-status}" if status < 0 else f"ended with status {status}")
         if not self.procs and os.environ.get(PARENT, "") not in ("", str(os.getppid())):
-            return "the first one is gone"
+            return "the first one has ended"
         return None
 
     def _watch(self, over: threading.Event, trainer: Any) -> None:
@@ -82,7 +84,7 @@ class Launcher(_SubprocessScriptLauncher):
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first sentence of gloo's or NCCL's message, without the place in its source."""
+    """The first sentence of gloo's or NCCL's message, without file and line."""
     return re.sub(r"^\[\S*\] |\. .*", "", str(error).partition("\n")[0])
 
 
@@ -96,7 +98,7 @@ def _last_words(trainer: Any, why: str) -> str:
 
 
 class PlayersDDP(DDPStrategy):
-    """Data-parallel training of a `GenerativeModule`: the module stays unwrapped, its players' gradients are averaged.
+    """Data-parallel training of a `GenerativeModule`, without a wrapper: each player's gradients are averaged.
 
     All processes must take the same turns: which player steps may depend on the images seen, not on the data.
     """
@@ -110,16 +112,16 @@ class PlayersDDP(DDPStrategy):
         self.broadcast_state()
 
     def broadcast_state(self, leave: Collection[str] = ()) -> None:
-        """All processes take the parameters and buffers of rank 0, but for the buffers named."""
+        """Copy parameters and buffers of rank 0 to all processes, except for the buffers in `leave`."""
         module = self.lightning_module
         buffers = [tensor for name, tensor in module.named_buffers() if name not in leave]
         for tensor in (*module.parameters(), *buffers):
             dist.broadcast(tensor.data, src=0)
 
     def pre_backward(self, closure_loss: torch.Tensor) -> None:
-        pass  # nothing is prepared: no reducer waits for this backward
+        pass  # there is no reducer to prepare
 
     def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
-        # before unscaling and clipping, which the precision plugin does: an inf on one rank is then an inf on all
+        # before the precision plugin unscales and clips: an inf on one rank is then an inf on all
         ranks.average_([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
         return super().optimizer_step(optimizer, closure, model, **kwargs)

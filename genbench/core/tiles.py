@@ -1,4 +1,4 @@
-"""Images of any size through a network that wants sides of a certain multiple, whole or tile by tile."""
+"""Apply a network that needs sides of a certain multiple to images of any size, whole or in tiles."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from genbench.core.errors import UserError
 
 Make = Callable[[Tensor], Tensor]  # [B, C, H, W] -> [B, C', H, W]
 
-SMALLEST = 16  # pixels: networks mirror their edges, which takes a few
-SHARE = 8  # of a tile's side its neighbors have one in so many too
+SMALLEST = 16  # pixels: reflection padding needs a few
+OVERLAP = 8  # 1/8 of a tile's side overlaps with its neighbor
 
 
 def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor:
-    """[B, C, H, W] of any size -> [B, C', H, W], by tiles of about `tile` pixels a side where it is larger.
+    """[B, C, H, W] of any size -> [B, C', H, W], in tiles of about `tile` × `tile` pixels if it is larger.
 
-    Sides are filled up to a multiple of `stride` by mirroring, and cut back. Tiles overlap by an eighth, over which one
-    fades into the next. Where the memory does not hold a tile, smaller ones are tried. What a network takes from the
-    whole image, as the means of its normalization or noise, it takes from each tile: tiles are not quite the whole.
+    Sides are padded to a multiple of `stride` by reflection, and cropped again. Tiles overlap by an eighth and are
+    blended there. If a tile does not fit in memory, smaller tiles are tried. A network that computes statistics of the
+    whole image, as normalization does, computes them of each tile, so the result differs slightly.
 
     Raises:
-        UserError: the memory holds not even a small one.
+        UserError: not even a small tile fits in memory.
     """
     while True:
         try:
             return _in_tiles(make, x, stride, tile)
-        except RuntimeError as error:  # a CPU's is a plain one
+        except RuntimeError as error:  # on a CPU there is no OutOfMemoryError
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             tile = min(tile, max(x.shape[2:])) // 2
             if tile < max(stride, 4 * SMALLEST):
                 raise UserError(
-                    f"The memory does not hold {2 * tile}×{2 * tile} pixels on their way through this model. Use "
-                    "another `--device`."
+                    f"{2 * tile}×{2 * tile} pixels do not fit in memory with this model. Use another `--device`."
                 ) from error
 
 
@@ -45,7 +44,7 @@ def _in_tiles(make: Make, x: Tensor, stride: int, tile: int) -> Tensor:
     if max(height, width) <= tile:
         return _filled(make, x, stride)
     side = max(tile // stride, 1) * stride
-    overlap = max(side // SHARE, 1)
+    overlap = max(side // OVERLAP, 1)
     total: Tensor | None = None
     weight = x.new_zeros(height, width)
     for top in _starts(height, side, overlap, stride):
@@ -70,8 +69,8 @@ def _filled(make: Make, x: Tensor, stride: int) -> Tensor:
 
 
 def _starts(length: int, side: int, overlap: int, stride: int) -> list[int]:
-    """Where tiles begin: at multiples of the stride, as the same pixels moved by less are another input to a network;
-    of one stride alone a tile could not overlap with the next."""
+    """Where tiles begin: at multiples of the stride, since a network gives other values for pixels that are shifted by
+    less; or anywhere if a tile is as small as the stride, so that tiles overlap."""
     if length <= side:
         return [0]
     grid = stride if side > stride else 1
@@ -81,6 +80,6 @@ def _starts(length: int, side: int, overlap: int, stride: int) -> list[int]:
 
 
 def _fade(length: int, overlap: int) -> Tensor:
-    """[length]: 1, falling to almost nothing over the overlap at both ends."""
+    """[length]: 1, falling to almost 0 over the overlap at both ends."""
     place = torch.arange(length, dtype=torch.float32) + 0.5
     return (torch.minimum(place, length - place) / overlap).clamp(max=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _SUFFIX = {"k": 10**3, "m": 10**6, "g": 10**9}
-# commas and underscores between groups of three digits alone: 1,5 may be one and a half
+# commas and underscores only between groups of three digits: 1,5 may be one and a half
 _GROUPS = re.compile(r"\d{1,3}(?:[,_]\d{3})+")
 
 
@@ -24,7 +24,7 @@ class Images(int):
         if _GROUPS.fullmatch(text):
             text = re.sub("[,_]", "", text)
         try:
-            number = float("" if "_" in text else text) * factor  # Python itself takes 1_5 for 15
+            number = float("" if "_" in text else text) * factor  # Python itself reads 1_5 as 15
         except ValueError:
             number = float("nan")
         if not 1 <= number < float("inf") or number != int(number):

@@ -1,8 +1,7 @@
-"""Reading YAML as its author meant it, or not at all. Every YAML file of genbench is read here.
+"""Reads YAML. Every YAML file of genbench is read here.
 
-Values are those of YAML 1.1, with four differences, each of which PyYAML reads as something else than was written:
-`1e-3` is a number, and `1:30`, `010` and `2026-01-31` are text. Text that a setting takes as a number is still read as
-one, so that `width: 010` is 10.
+Values are those of YAML 1.1 with four differences, where PyYAML's values are surprising: `1e-3` is a number, and
+`1:30`, `010` and `2026-01-31` are text. A numeric setting still converts text to a number, so `width: 010` is 10.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ import yaml
 from genbench.core import renamed
 from genbench.core.errors import UserError
 
-MOST_BYTES = 32 * 2**20  # of a file; the plan of a suite of 1,000 runs has less than 1 MB
-MOST_VALUES = 1_000_000  # with every alias counted as often as it is used
-MOST_DIGITS = 300  # of a whole number: more are no floating-point number
-DEEPEST = 50  # mappings and lists in one another
+MOST_BYTES = 32 * 2**20  # of a file; a suite of 1,000 runs has less than 1 MB
+MOST_VALUES = 1_000_000  # with an alias counted each time that it is used
+MOST_DIGITS = 300  # of a whole number: float64 has no larger ones
+DEEPEST = 50  # levels of nested mappings and lists
 
 PLAIN = {f"tag:yaml.org,2002:{tag}" for tag in ("bool", "null", "int", "float", "str", "seq", "map", "merge")}
 
-_Parent = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is 10 times as fast, where the library is
+_Parent = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is 10 times as fast, if it is installed
 
 
 class _Loader(_Parent):
-    """With resolvers of its own for text that has no quotes."""
+    """With its own resolvers for unquoted text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
@@ -48,13 +47,13 @@ for _tag, _pattern, _first in (
 
 
 def read(path: str | os.PathLike, what: str = "file of settings") -> dict[str, Any]:
-    """The mapping that a file holds, which should be `what`; an empty file holds an empty one.
+    """The mapping in a file, which is `what` in errors; of an empty file an empty one.
 
-    Old names of settings are replaced by those of today, see `core.renamed`.
+    Old names of settings are replaced by the current ones, see `core.renamed`.
 
     Raises:
-        UserError: it cannot be read, is not UTF-8, is not YAML, has a key twice, or holds something else than a
-            mapping. The message names the file and, where there is one, the line.
+        UserError: it cannot be read, is not UTF-8, is not YAML, has a key twice, or is not a mapping. The message names
+            the file and, if known, the line.
     """
     try:
         with open(path, "rb") as file:
@@ -62,7 +61,7 @@ def read(path: str | os.PathLike, what: str = "file of settings") -> dict[str, A
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     if len(data) > MOST_BYTES:
-        raise UserError(f"{path} is larger than {MOST_BYTES // 2**20} MB, which no file of settings is.")
+        raise UserError(f"{path} is larger than {MOST_BYTES // 2**20} MB, too large for a file of settings.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -72,7 +71,7 @@ def read(path: str | os.PathLike, what: str = "file of settings") -> dict[str, A
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UserError(f"{path} is no {what}: it holds {_kind(found)} where settings were expected, `name: value`.")
+        raise UserError(f"{path} is no {what}: it holds {_kind(found)}; settings were expected, `name: value`.")
     return renamed.settings(found)
 
 
@@ -80,11 +79,11 @@ def parse(text: str, source: str) -> Any:
     """The value of a YAML text; `source` names it in errors.
 
     Raises:
-        UserError: it is not YAML, has a key twice, or is nested or expanded beyond what settings can be.
+        UserError: it is not YAML, has a key twice, or is nested too deeply or too large with its aliases.
     """
     depth = 0
     try:
-        # from the events first: the parser of whole documents recurses, and could exhaust the stack
+        # events first: the parser of whole documents is recursive and could exhaust the stack
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
@@ -103,15 +102,15 @@ def parse(text: str, source: str) -> Any:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = " ".join(filter(None, [error.context, error.problem]))
+        problem = " ".join(filter(None, [error.context, error.problem]))
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise UserError(f"{source} is not YAML: {said}{where}.") from error
+        raise UserError(f"{source} is not YAML: {problem}{where}.") from error
     except (yaml.YAMLError, ValueError, KeyError) as error:  # a control character; `!!int x`, `!!bool x`
         raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}.") from error
 
 
 def _check(node: yaml.Node, loader: Any, source: str, sizes: dict[int, int], above: set[int]) -> int:
-    """How many values a node has, every alias counted; raises UserError for a key that is there twice."""
+    """The number of values of a node, with every alias counted. Raises UserError for a duplicate key."""
     if node.tag not in PLAIN:
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         raise UserError(f"{_at(source, node)}: `{tag}` is not used here. Give plain values.")
@@ -122,7 +121,7 @@ def _check(node: yaml.Node, loader: Any, source: str, sizes: dict[int, int], abo
     if id(node) in sizes:
         return sizes[id(node)]
     if id(node) in above:
-        raise UserError(f"{_at(source, node)}: an alias (`*name`) stands inside of what it stands for.")
+        raise UserError(f"{_at(source, node)}: an alias (`*name`) is used inside the value that it refers to.")
     above.add(id(node))
     size = 1
     if isinstance(node, yaml.MappingNode):
@@ -142,7 +141,7 @@ def _check(node: yaml.Node, loader: Any, source: str, sizes: dict[int, int], abo
     else:
         size += sum(_check(value, loader, source, sizes, above) for value in node.value)
     if size > MOST_VALUES:
-        raise UserError(f"{_at(source, node)}: its aliases stand for more than {MOST_VALUES:,} values.")
+        raise UserError(f"{_at(source, node)}: its aliases expand to more than {MOST_VALUES:,} values.")
     above.discard(id(node))
     sizes[id(node)] = size
     return size

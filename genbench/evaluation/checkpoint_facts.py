@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from genbench.core import checkpoint_io
-from genbench.core.arguments import key_of, loaded_classes
+from genbench.core.arguments import key_of
+from genbench.core.class_paths import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule

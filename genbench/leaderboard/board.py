@@ -1,4 +1,4 @@
-"""Boards: records of one data set and one protocol, ranked on one track, seeds of one config in one row."""
+"""Boards: records of one data set and protocol, ranked on one track, with one row for all seeds of a config."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmenta
 
 @dataclass(frozen=True)
 class Row:
-    """What one config reached, over its seeds: best and last, raw and averaged weights are rows of their own.
+    """The scores of one config over its seeds. Best and last checkpoint, raw and averaged weights are separate rows.
 
-    checkpoint  `best = last` where these are the same weights for every seed
-    segments    where settings were changed when training was resumed, see `Record.segments`
-    grid        what a suite varied to come to this config
-    tried       configurations that it tried of this model on this data: the best of many is worth less than the only
-                one
-    records     for each seed the records of its checkpoint; the first of them, the newest, is the one that counts
+    checkpoint  `best = last` if these are the same weights for every seed
+    segments    parts of the training with different settings, see `Record.segments`
+    grid        settings that a suite varied
+    tried       configs of this model that the suite tried on this data: the best of many says less than the only one
+    records     for each seed the records of its checkpoint, newest first; the first one counts
     """
 
     rank: int | None
-    label: str  # name, with what tells it from other rows of the same name
+    label: str  # name, and what distinguishes the row from others of the same name
     name: str
     kind: str
     runs: tuple[str, ...]
@@ -57,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """metrics maps each metric to the way that is better; rows stand by rank, then unranked ones, then the baseline."""
+    """`metrics` maps each metric to its better direction; `rows` are ordered by rank, then unranked, then baseline."""
 
     data: dict[str, Any]
     protocol: dict[str, Any]
@@ -68,7 +67,7 @@ class Board:
 
 
 def rank(records: Sequence[Record], by: str | None = None, track: str = "generation") -> Board:
-    """Rank records of one protocol by a metric; by default the first of the track that has a direction and a value.
+    """Rank records of one protocol by a metric; by default the first of the track with a direction and a value.
 
     Raises:
         UserError: the records are of several protocols, or cannot be ranked by this metric.
@@ -83,7 +82,7 @@ def rank(records: Sequence[Record], by: str | None = None, track: str = "generat
         valued = (m for m, better in metrics.items() if better and any(r.scores[m].mean is not None for r in rows))
         by = next(valued, None)
     else:
-        by = _judging(by, metrics)
+        by = _ranking(by, metrics)
     sign = -1 if by and metrics[by] == "higher" else 1
 
     def place(row: Row) -> tuple[bool, float, str]:
@@ -102,16 +101,16 @@ def boards(
     protocols: Sequence[str] = (),
     track: str | None = None,
 ) -> list[Board]:
-    """A board for each data set, protocol and track that there is, or that was asked for.
+    """A board for each data set, protocol and track of the records.
 
     Args:
-        by: Rank by this metric, and leave out boards that do not have it; `fid` finds `fid-mnistnet` where it is alone
-        data: This data set alone
-        protocols: The protocol with this name or key alone; several are refused unless they are one and the same
-        track: This track alone
+        by: Rank by this metric, and leave out boards without it; `fid` means `fid-mnistnet` if there is no other
+        data: Only this data set
+        protocols: Only the protocol with this name or key; several are an error unless they are the same
+        track: Only this track
 
     Raises:
-        UserError: nothing is there under a name, with a list of what is; or several protocols were asked for.
+        UserError: there is nothing of a given name, or several protocols were given.
     """
     if data is not None:
         records = _named(records, [data], "data set", lambda r: (r.data["name"],))
@@ -123,7 +122,7 @@ def boards(
     tables = [
         (group, t, metrics)
         for _, group in sorted(groups.items())
-        for t in _tracks(group)
+        for t in sorted({entry["track"] for record in group for entry in record.metrics.values()}, key=_place)
         if (metrics := _metrics(group, t))
     ]
     if track is not None:
@@ -140,9 +139,9 @@ def boards(
 
 
 def _by_checkpoint(records: Sequence[Record]) -> list[list[list[Record]]]:
-    """Row by row, for each seed the records of its checkpoint, the newest first.
+    """Rows; for each seed of a row the records of its checkpoint, the newest first.
 
-    Two checkpoints of a config, such as its best and its last, are one row if they are the same for every seed.
+    Two checkpoints of a config, such as best and last, are one row if they are the same for every seed.
     """
     rows = []
     groups = _grouped(records, lambda r: r.identity).values()
@@ -161,7 +160,7 @@ def _by_checkpoint(records: Sequence[Record]) -> list[list[list[Record]]]:
 
 
 def _is_one_state(a: Sequence[Record], b: Sequence[Record]) -> bool:
-    """Whether two checkpoints of a seed are the same weights: one file, or of one moment and with the same scores."""
+    """Whether two checkpoints of a seed have the same weights: the same file, or equal images seen and scores."""
     one, other = a[0], b[0]
     if not (one.run and other.run) or one.seed != other.seed:
         return False
@@ -176,11 +175,11 @@ def _order(checkpoint: str | None) -> tuple[int, str]:
 
 
 def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
-    """One row of a record for each seed, or of several of the same checkpoint."""
+    """One row of the records of each seed."""
     records = sorted((of[0] for of in seeds), key=lambda r: r.time)
     first = records[0]
     runs = [record.run or {} for record in records]
-    # speeds are those of one machine: of another one's seeds they would be a mean of nothing
+    # a mean of speeds is meaningful on one machine only
     trained = [r.training for r in records if r.training]
     trained = [t for t in trained if _where(t) == _where(trained[-1])]
     measured = [r for r in records if _where(r.environment) == _where(records[-1].environment)]
@@ -201,9 +200,7 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         segments=first.segments,
         grid=runs[0].get("grid") or {},
         tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
-        images_seen=None
-        if (mean := mean_of(seen)) is None
-        else round(mean),  # best checkpoints of several seeds differ
+        images_seen=round(sum(seen) / len(seen)) if seen else None,  # best checkpoints of several seeds differ
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
         training_images_per_second=mean_of(t.get("images_per_second") for t in trained),
@@ -220,7 +217,7 @@ def _where(facts: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _labeled(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one name told apart by their runs, by changes of their settings, and by how they sample."""
+    """Rows with labels that distinguish those of one name by run, changed settings and sampling options."""
     labeled = []
     for same in _grouped(rows, lambda row: (row.kind, row.name)).values():
         configs = unique(row.config_hash for row in same)
@@ -249,13 +246,13 @@ def _labeled(rows: Sequence[Row]) -> list[Row]:
 
 
 def _point(row: Row, same: Sequence[Row]) -> str:
-    """What tells a row from others in the grid of a suite: `lr=0.0001`."""
+    """The settings that distinguish a row from others in the grid of a suite: `lr=0.0001`."""
     varied = [key for key in row.grid if any(other.grid.get(key) != row.grid[key] for other in same)]
     return ", ".join(f"{key.rpartition('.')[2]}={as_text(row.grid[key])}" for key in varied)
 
 
 def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:
-    """Rows in their order with ranks; equal means share theirs, and the baseline and rows without a value have none."""
+    """The rows with ranks: equal means have equal ranks; the baseline and rows without a value have none."""
     done: list[Row] = []
     for row in rows:
         place = None
@@ -266,7 +263,7 @@ def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:
 
 
 def _metrics(records: Sequence[Record], track: str) -> dict[str, str | None]:
-    """Every metric of a track with its direction, in the order of the fullest record."""
+    """Every metric of a track with its direction, in the order of the record with the most metrics."""
     found: dict[str, str | None] = {}
     for record in sorted(records, key=lambda r: (-len(r.metrics), -r.time)):
         for name, entry in record.metrics.items():
@@ -275,28 +272,27 @@ def _metrics(records: Sequence[Record], track: str) -> dict[str, str | None]:
     return found
 
 
-def _tracks(records: Iterable[Record]) -> list[str]:
-    """The tracks on which records stand, the known ones first."""
-    found = {entry["track"] for record in records for entry in record.metrics.values()}
-    return [t for t in TRACKS if t in found] + sorted(found - set(TRACKS))
+def _place(track: str) -> tuple[int, str]:
+    """Order of tracks: the known ones first."""
+    return TRACKS.index(track) if track in TRACKS else len(TRACKS), track
 
 
 def _find(by: str, metrics: Iterable[str]) -> str | None:
-    """The metric of this name, or the only one with this stem."""
+    """The metric of this name, or the only one whose name begins with it before a hyphen."""
     names = list(metrics)
     stems = [name for name in names if name.partition("-")[0] == by]
     if by in names or len(stems) < 2:
         return by if by in names else next(iter(stems), None)
-    raise UserError(f"'{by}' stands for several metrics of one table: {listed(stems)}. Give one of them in full.")
+    raise UserError(f"'{by}' is short for several metrics of one table: {listed(stems)}. Give the full name of one.")
 
 
-def _judging(by: str, metrics: dict[str, str | None]) -> str:
+def _ranking(by: str, metrics: dict[str, str | None]) -> str:
     found = _find(by, metrics)
     known = [name for name, better in metrics.items() if better]
     if found is None:
         raise _no_metric(by, known)
     if metrics[found] is None:
-        raise UserError(f"'{found}' describes and does not judge, so nothing ranks by it; there are {listed(known)}.")
+        raise UserError(f"'{found}' has no better direction, so nothing is ranked by it; there are {listed(known)}.")
     return found
 
 
@@ -309,7 +305,7 @@ def _no_metric(by: str, known: Iterable[str]) -> UserError:
 def _named(
     records: Sequence[Record], asked: Sequence[str], what: str, names: Callable[[Record], Sequence[str]]
 ) -> list[Record]:
-    """The records under any of the names asked for."""
+    """The records that have one of the names."""
     for name in asked:
         if not any(name in names(record) for record in records):
             known = listed(unique(names(record)[0] for record in records))
@@ -318,7 +314,7 @@ def _named(
 
 
 def _common(runs: Sequence[str]) -> str:
-    """What the names of the runs of one config begin with: `wide` for wide-0 and wide-1, or wide-s0 and wide-s1."""
+    """The common beginning of the names of a config's runs: `wide` for wide-0 and wide-1, or wide-s0 and wide-s1."""
     if len(runs) == 1:
         return runs[0]
     begin = "".join(c[0] for c in itertools.takewhile(lambda c: len(set(c)) == 1, zip(*runs, strict=False)))

@@ -1,4 +1,4 @@
-"""The columns of a board, as every format has them."""
+"""The columns of a board, the same in every format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genbench.leaderboard.board import Board, Row
 BLANK = "—"
 PLUS_MINUS = " ± "
 INTERVAL = "95% interval of the mean"
-BLANK_PRIORITY = 99  # of a column that says nothing
+BLANK_PRIORITY = 99  # of a column without values
 ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
 
 
@@ -19,9 +19,9 @@ ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
 class Column:
     """name      on one line
     cells     one for each row
-    header    the name, broken into lines where that saves room
+    header    the name, broken into lines if that saves space
     best      rows whose cell is the best of the column
-    priority  the lower, the later it is left out where a table is too wide; 0 never is
+    priority  columns with high numbers are left out first if a table is too wide; 0 is never left out
     """
 
     name: str
@@ -36,7 +36,7 @@ class Column:
 
 
 def columns(board: Board) -> list[Column]:
-    """What a table shows of a board, from left to right."""
+    """The columns of a board, from left to right."""
     rows = board.rows
     found = [
         Column("rank", [BLANK if row.rank is None else str(row.rank) for row in rows]),
@@ -47,7 +47,7 @@ def columns(board: Board) -> list[Column]:
     others = [metric for metric in board.metrics if metric != board.by]
     for metric in [board.by, *others] if board.by else others:
         place = others.index(metric) + 1 if metric in others else 0
-        # cost comes before the third of the many scores of samples; other tracks have few
+        # the generation track has many scores: cost is more important than the third of them
         column = _metric(board, metric, place + 10 if place > 2 and board.track == "generation" else min(place, 3))
         found.append(column if set(column.cells) != {BLANK} else replace(column, priority=BLANK_PRIORITY))
         if metric == board.by and any(row.scores[metric].low is not None for row in rows):
@@ -59,7 +59,7 @@ def columns(board: Board) -> list[Column]:
         Column("updates", [_updates(row) for row in rows], priority=9),
         Column("training images/s", _compacts(rows, "training_images_per_second"), "training\nimages/s", priority=7),
         Column("sampling images/s", _compacts(rows, "sampling_images_per_second"), "sampling\nimages/s", priority=6),
-        Column("device hours", [_rounded(row.device_hours) for row in rows], "device\nhours", priority=10),
+        Column("device hours", [_hours(row.device_hours) for row in rows], "device\nhours", priority=10),
         Column("device", [printable(row.device) if row.device else BLANK for row in rows], priority=30),
     ]
     return found + [column for column in cost if set(column.cells) != {BLANK}]
@@ -81,14 +81,14 @@ def compact(value: float | None) -> str:
 
 
 def checkpoint(row: Row) -> str:
-    """Which checkpoint a row is of, or what stands in a model's place."""
+    """The checkpoint of a row, or what was evaluated in place of a model."""
     if row.kind != "model":
         return row.kind
     return printable(row.checkpoint or BLANK) + (" (raw)" if row.weights == "raw" else "")
 
 
 def _metric(board: Board, metric: str, priority: int) -> Column:
-    """mean ± std of a metric, the best mean of several models marked."""
+    """mean ± std of a metric; of several models the best mean is marked."""
     better, decimals = board.metrics[metric], _decimals(board, metric)
     cells, means = [], {}
     for k, row in enumerate(board.rows):
@@ -123,7 +123,7 @@ def _compacts(rows: Sequence[Row], field: str) -> list[str]:
 
 
 def _decimals(board: Board, metric: str) -> int:
-    """So many that the smallest mean shows three digits and a common deviation one."""
+    """Decimals such that the smallest mean shows three digits and the median deviation one."""
     every = [row.scores[metric] for row in board.rows]
     scores = [score for score, row in zip(every, board.rows, strict=True) if row.kind != "baseline"]
     means = [abs(s.mean) for s in scores if s.mean] or [abs(s.mean) for s in every if s.mean]
@@ -143,21 +143,21 @@ def _fixed(value: float, decimals: int) -> str:
     return f"{value:.1e}" if abs(value) >= 1e7 else text
 
 
-def _rounded(value: float | None) -> str:
+def _hours(value: float | None) -> str:
     return BLANK if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def bound_sign(better: str | None, bound: str | None) -> str:
-    """What stands before a score that is a bound, the likelihood itself being at least as good; else nothing."""
-    return {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if _bounded(bound) else ""
+    """≤ or ≥ for a score that is a bound, where the likelihood itself is at least as good; else nothing."""
+    return {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if is_bound(bound) else ""
 
 
-def _bounded(bound: str | None) -> bool:
+def is_bound(bound: str | None) -> bool:
     return bound not in (None, "exact")
 
 
 def _updates(row: Row) -> str:
-    """Of each player: `2 × 16k` where they are equal."""
+    """Updates of each player; `2 × 16k` if they are equal."""
     each = {player: compact(n) for player, n in row.updates.items()}
     if len(set(each.values())) == 1:
         return f"{len(each)} × {next(iter(each.values()))}" if len(each) > 1 else next(iter(each.values()))

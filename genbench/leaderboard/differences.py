@@ -1,4 +1,4 @@
-"""In what boards differ that cannot be ranked together."""
+"""How boards that cannot be ranked together differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def refuse_mixture(records: Iterable[Record]) -> None:
-    """Raise UserError where records are of several data sets or protocols, and say in what they differ."""
+    """Raise UserError, with the differences, if records are of several data sets or protocols."""
     kinds = {(r.data["name"], r.protocol["key"]): r for r in records}.values()
     if len(kinds) > 1:
         names = listed(unique(f"{r.protocol['name']} on {r.data['name']}" for r in kinds))
@@ -39,38 +39,38 @@ def difference(measured: Iterable[Record | Board]) -> str:
 
 
 def apart(found: Sequence[Board]) -> list[str]:
-    """For each board the fewest settings of its protocol and data set that tell it from the others: `task=denoise`.
+    """For each board the fewest settings of its protocol and data set that distinguish it: `task=denoise`.
 
-    A setting counts where a reader can tell its values apart, which hashes are not for, and where all records of a
-    board have it alike. Of two that tell as many boards apart, the protocol's is said.
+    Hashes do not count, nor does a setting that differs between the records of a board. If a setting of the protocol
+    and one of the data set distinguish equally many boards, the protocol's is taken.
     """
     every = [_settings(board) for board in found]
     values = {}
     for name in unique(name for settings in every for name in settings):
         of_data = name.startswith("data.arguments.")
-        said = [settings.get(name, "default" if of_data else None) for settings in every]
-        if None not in said:
-            values[name] = [f"{name.removeprefix('data.arguments.')}={value}" for value in said]
-    told: list[tuple[str, ...]] = [()] * len(found)
+        texts = [settings.get(name, "default" if of_data else None) for settings in every]
+        if None not in texts:
+            values[name] = [f"{name.removeprefix('data.arguments.')}={value}" for value in texts]
+    chosen: list[tuple[str, ...]] = [()] * len(found)
     while values:
-        more = {name: [(*a, b) for a, b in zip(told, said, strict=True)] for name, said in values.items()}
+        more = {name: [(*a, b) for a, b in zip(chosen, texts, strict=True)] for name, texts in values.items()}
         best = max(more, key=lambda name: len(set(more[name])))
-        if len(set(more[best])) == len(set(told)):
+        if len(set(more[best])) == len(set(chosen)):
             break
-        told = more[best]
+        chosen = more[best]
         del values[best]
-    return [", ".join(said) for said in told]
+    return [", ".join(settings) for settings in chosen]
 
 
 def _settings(board: Board) -> dict[str, str | None]:
-    """Settings of the protocol and then of the data set; None where no one value can be said."""
+    """Settings of the protocol and then of the data set; None if there is no single readable value."""
 
-    def said(name: str, value: Any) -> str | None:
+    def text(name: str, value: Any) -> str | None:
         if name == "reference.shape" and isinstance(value, list):
             return dimensions(value)
         return None if isinstance(value, list) or re.fullmatch("[0-9a-f]{12,}", str(value)) else as_text(value)
 
-    found = {name: said(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
+    found = {name: text(name, value) for name, value in _flat(board.protocol) if name not in ("name", "key")}
     kept = [record.data.get("arguments") for row in board.rows for seed in row.records for record in seed]
     given = [arguments if isinstance(arguments, dict) else {} for arguments in kept]
     for name in unique(name for arguments in given for name in arguments):

@@ -1,7 +1,9 @@
-"""Boards as text. What a record says is shown, never interpreted: not as markup, formula, command or control code."""
+"""Boards as text. Text of a record is escaped: it is never markup, a formula, a command or a control code."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from genbench.core.errors import dimensions
-from genbench.leaderboard.board import Board
+from genbench.leaderboard.board import Board, Row
 from genbench.leaderboard.columns import (
     ARROWS,
     BLANK,
@@ -17,12 +19,12 @@ from genbench.leaderboard.columns import (
     INTERVAL,
     PLUS_MINUS,
     Column,
-    _bounded,
     columns,
+    is_bound,
     printable,
 )
 from genbench.leaderboard.differences import apart, difference
-from genbench.leaderboard.intervals import SEEDS, Score
+from genbench.leaderboard.intervals import SEEDS
 
 GAP = "  "  # between two columns
 HEADER = 2  # lines
@@ -31,27 +33,27 @@ LONGEST, SHORTEST = 40, 12  # characters of a name in a terminal
 
 @dataclass(frozen=True)
 class Namesakes:
-    """How a board differs from others whose data set and protocol have the same names.
+    """How a board differs from others with the same names of data set and protocol.
 
-    told  the settings that tell it from them, as in `task=denoise`; empty where only hashes differ
-    note  how many they are, and everything in which they differ
+    settings  those that distinguish the board, as in `task=denoise`; empty if only hashes differ
+    note      how many there are, and everything in which they differ
     """
 
-    told: str
+    settings: str
     note: str
 
 
 def measured_on(board: Board, namesakes: Namesakes | None = None) -> str:
-    """Data set and protocol; where others have these names, what tells it from them, and its key."""
+    """Data set and protocol; with the key and the distinguishing settings if other boards have the same names."""
     data, name = board.data["name"], board.protocol["name"]
     if namesakes:
-        data += f" ({namesakes.told})" if namesakes.told else ""
+        data += f" ({namesakes.settings})" if namesakes.settings else ""
         name += f" [{board.protocol['key']}]"
     return f"{data} · {name}"
 
 
 def heading(board: Board, namesakes: Namesakes | None = None) -> list[str]:
-    """What a table is, and by what it ranks."""
+    """The title of a table, and what it ranks by."""
     title = f"{measured_on(board, namesakes)} · {board.track}"
     facts = [f"{board.protocol['split']} split" if isinstance(board.protocol.get("split"), str) else ""]
     extractor = board.protocol.get("extractor")
@@ -62,7 +64,7 @@ def heading(board: Board, namesakes: Namesakes | None = None) -> list[str]:
     if board.track == "likelihood" and isinstance(board.protocol.get("pixels"), str):
         reference = board.protocol.get("reference")
         shape = reference.get("shape") if isinstance(reference, dict) else None
-        # metrics of other sizes have it in their names
+        # only `nats` depends on the size and does not have it in its name
         size = dimensions(shape) if isinstance(shape, list) and "nats" in board.metrics else ""
         facts.append(", ".join(filter(None, [f"of {board.protocol['pixels']} pixels", size])))
     facts += [ranked, "mean ± standard deviation over seeds" if several else ""]
@@ -71,7 +73,7 @@ def heading(board: Board, namesakes: Namesakes | None = None) -> list[str]:
 
 
 def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
-    """Why cells are blank, what signs mean, and what was changed on the way; `without` names columns left out."""
+    """Why cells are blank, what signs mean, and which settings changed; `without` has the columns that are left out."""
     lines: dict[str, list[str]] = {}
     for row in board.rows:
         for metric, score in row.scores.items():
@@ -82,7 +84,7 @@ def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
         found.append("baseline: real images against real images, about what a perfect model reaches.")
     bounds: dict[str, list[str]] = {}
     for row in board.rows:
-        for bound in {score.bound for score in row.scores.values() if score.bound and _bounded(score.bound)}:
+        for bound in {score.bound for score in row.scores.values() if score.bound and is_bound(score.bound)}:
             bounds.setdefault(bound, []).append(row.label)
     if bounds:
         each = "; ".join(f"{bound} ({', '.join(dict.fromkeys(rows))})" for bound, rows in bounds.items())
@@ -96,7 +98,7 @@ def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
 
 
 def changes(segments: Iterable[dict[str, Any]]) -> str:
-    """What was changed when training was resumed: `model.optimizer.lr 0.001 -> 1e-05 from 50,000 images`."""
+    """Settings that changed when training was resumed: `model.optimizer.lr 0.001 -> 1e-05 from 50,000 images`."""
     parts = []
     for segment in segments:
         changed = [f"{name} {_setting(old)} -> {_setting(new)}" for name, (old, new) in segment["changed"].items()]
@@ -112,7 +114,7 @@ def _setting(value: Any) -> str:
 
 
 def print_tables(boards: Sequence[Board], width: int) -> None:
-    """Tables for a terminal; columns that do not fit are left out by priority, and named."""
+    """Print tables to a terminal; columns that do not fit are left out by priority, and their names are printed."""
     from rich.console import Console
     from rich.text import Text
 
@@ -139,7 +141,7 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
 
 
 def shortened(found: Sequence[Column], width: int) -> list[Column]:
-    """The columns with names so short that all that is never left out fits, where that can be done."""
+    """The columns with their text shortened until those with priority 0 fit, if possible."""
     numbers = sum(_size(column) + len(GAP) for column in found if column.priority == 0 and not column.is_text)
     room = width - numbers - len(GAP)
     longest = {"checkpoint": min(max(_size(c) for c in found if c.name == "checkpoint"), max(room // 3, SHORTEST))}
@@ -151,7 +153,7 @@ def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str
     """The columns that fit, the most important first, and the names of those that do not."""
     taken: set[int] = set()
     for place, k in enumerate(sorted(range(len(found)), key=lambda k: found[k].priority)):
-        if found[k].priority == BLANK_PRIORITY and len(taken) < place:  # something of worth is left out already
+        if found[k].priority == BLANK_PRIORITY and len(taken) < place:  # a column with values is left out already
             continue
         size = _size(found[k]) + len(GAP)
         if found[k].priority == 0 or size <= width + len(GAP):
@@ -203,19 +205,19 @@ def as_latex(boards: Sequence[Board]) -> str:
 
 def as_json(boards: Sequence[Board]) -> str:
     """Everything, in full precision."""
-    tables = []
-    for board in boards:
-        rows = []
-        for row in board.rows:
-            found = vars(row) | {"scores": {name: vars(s) for name, s in row.scores.items() if s.seeds or s.note}}
-            del found["records"]
-            rows.append(found)
-        tables.append(vars(board) | {"rows": rows})
+
+    def plain(row: Row) -> dict[str, Any]:
+        found = vars(row) | {"scores": {name: vars(s) for name, s in row.scores.items() if s.seeds or s.note}}
+        del found["records"]
+        return found
+
+    tables = [vars(board) | {"rows": list(map(plain, board.rows))} for board in boards]
     return json.dumps({"boards": tables}, indent=2, allow_nan=False)
 
 
 def flat(boards: Sequence[Board]) -> tuple[list[str], list[list[Any]]]:
-    """Everything as one table: its columns, and a line for each row of each board, with None for what it has not."""
+    """Everything as one table: its columns, and a line for each row of each board, with None where it has no value."""
+    names = {"mean": "", "low": "_ci95_low", "high": "_ci95_high"}  # of the columns of a score
     lines: list[dict[str, Any]] = []
     for board in boards:
         for row in board.rows:
@@ -229,12 +231,9 @@ def flat(boards: Sequence[Board]) -> tuple[list[str], list[list[Any]]]:
             for player, n in plain.pop("updates").items():
                 plain[f"updates_{player}"] = n
             for name, score in plain.pop("scores").items():
-                plain |= {f"{name}_{field}".removesuffix("_mean"): v for field, v in _statistics(score).items()}
-            place = {
-                "data": board.data["name"],
-                "protocol": board.protocol["name"],
-                "protocol_key": board.protocol["key"],
-            }
+                plain |= {name + names.get(field, f"_{field}"): value for field, value in vars(score).items()}
+            protocol = board.protocol
+            place = {"data": board.data["name"], "protocol": protocol["name"], "protocol_key": protocol["key"]}
             lines.append(place | {"track": board.track, "ranked_by": board.by} | plain)
     fields = list(dict.fromkeys(field for line in lines for field in line))
     return fields, [[line.get(field) for field in fields] for line in lines]
@@ -242,9 +241,6 @@ def flat(boards: Sequence[Board]) -> tuple[list[str], list[list[Any]]]:
 
 def as_csv(boards: Sequence[Board]) -> str:
     """Everything as one table, in full precision."""
-    import csv
-    import io
-
     fields, lines = flat(boards)
     with io.StringIO() as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -253,15 +249,8 @@ def as_csv(boards: Sequence[Board]) -> str:
         return file.getvalue().rstrip("\n")
 
 
-def _statistics(score: Score) -> dict[str, Any]:
-    found = vars(score).copy()
-    return {"mean": found.pop("mean"), "std": found.pop("std")} | {
-        {"low": "ci95_low", "high": "ci95_high"}.get(name, name): value for name, value in found.items()
-    }
-
-
 def _laid_out(column: Column) -> list[str]:
-    """The lines of a column at one width, those of its header first; means stand in one line."""
+    """The lines of a column, padded to one width: those of the header, then the cells, whose means are aligned."""
     header = column.header.split("\n") if column.header else [column.name]
     header = [""] * (HEADER - len(header)) + header
     if column.is_text:
@@ -280,7 +269,7 @@ def _size(column: Column) -> int:
 
 
 def _cut(text: str, size: int) -> str:
-    """A text of at most so many places, without its middle if need be."""
+    """The text without its middle if it is wider than `size` cells of a terminal."""
     kept = size - 1
     short = text
     while _width(short) > size:
@@ -290,25 +279,23 @@ def _cut(text: str, size: int) -> str:
 
 
 def _width(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    from rich.cells import cell_len  # some scripts take two places each
+    from rich.cells import cell_len  # other formats than a table do not need rich
 
-    return cell_len(text)
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, Namesakes | None]]:
-    """Each board, and how it differs from others of the same names where there are any."""
+    """Each board, and how it differs from others of the same names, if there are any."""
     same: dict[tuple[str, str], dict[str, Board]] = {}
     for board in boards:
         same.setdefault((board.data["name"], board.protocol["name"]), {})[board.protocol["key"]] = board
-    said: dict[tuple[str, str], Namesakes] = {}
-    for (data, _), found in same.items():
-        if len(found) > 1:
-            note = f"{len(found)} protocols have this name; they differ in {difference(found.values())}"
-            told = apart(list(found.values()))
-            said |= {(data, key): Namesakes(t, note) for key, t in zip(found, told, strict=True)}
-    return [(board, said.get((board.data["name"], board.protocol["key"]))) for board in boards]
+    found: dict[tuple[str, str], Namesakes] = {}
+    for (data, _), same_names in same.items():
+        if len(same_names) > 1:
+            note = f"{len(same_names)} protocols have this name; they differ in {difference(same_names.values())}"
+            settings = apart(list(same_names.values()))
+            found |= {(data, key): Namesakes(s, note) for key, s in zip(same_names, settings, strict=True)}
+    return [(board, found.get((board.data["name"], board.protocol["key"]))) for board in boards]
 
 
 def _markdown(text: str) -> str:
@@ -340,7 +327,7 @@ def _latex(text: str) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula is marked as text; numbers stay numbers."""
+    """The value, marked as text if a spreadsheet would take it for a formula."""
     if not isinstance(value, str):
         return value
     value = printable(value)

@@ -8,17 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SEEDS = 3  # the fewest of which an interval says anything: for two, Student's t is 12.7
+SEEDS = 3  # fewest for an interval: for two, Student's t is 12.7
 
 
 @dataclass(frozen=True)
 class Score:
     """mean    over seeds; None where no seed has a value
     std     sample standard deviation over seeds; None for one seed
-    low     95% interval of the mean, see `interval`; None below three seeds, and where all have one value
+    low     95% interval of the mean, see `interval`; None for fewer than three seeds or equal values
     high
     seeds   how many have a value
-    within  mean of the deviations that the records themselves give: over splits or subsets of one sample
+    within  mean of the standard deviations in the records: over splits or subsets of one sample
     bound   exact or lower bound, for a likelihood
     note    why there is no value
     """
@@ -35,7 +35,10 @@ class Score:
 
 @functools.cache
 def t_quantile(df: int) -> float:
-    """The 97.5% quantile of Student's t: Abramowitz & Stegun 26.7.3 and 26.7.4, whose series are finite, bisected."""
+    """The 97.5% quantile of Student's t, by bisection of the finite series of Abramowitz & Stegun 26.7.3 and 26.7.4.
+
+    Without SciPy, whose import would take longer than the leaderboard.
+    """
 
     def within(t: float) -> float:  # P(|T| < t)
         theta = math.atan(t / math.sqrt(df))
@@ -53,12 +56,12 @@ def t_quantile(df: int) -> float:
 
 
 def interval(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float] | None:
-    """The 95% interval of the mean of a score with this range, by Student's t; it stays within the range.
+    """The 95% confidence interval of the mean of a score with this range, by Student's t; it stays within the range.
 
-    The interval is symmetric about the mean on a scale that has no bound, and its width there follows by the delta
-    method: log(x - low) where the score has a lower bound alone, log(high - x) where it has an upper one alone, the
-    logit of (x - low) / (high - low) where it has both. Values on a bound need no care: only the mean is transformed.
-    None where there are fewer than three values, and where all are equal: they say nothing of the deviation.
+    The interval is symmetric about the mean on an unbounded scale, where the delta method gives its width:
+    log(x - low) for a score with a lower bound only, log(high - x) with an upper bound only, and the logit of
+    (x - low) / (high - low) with both. Only the mean is transformed, so values may lie on a bound. None for fewer than
+    three values, and if all are equal, since their deviation is then unknown.
     """
     n = len(values)
     if n < SEEDS or min(values) == max(values):
@@ -71,9 +74,9 @@ def interval(values: Sequence[float], low: float | None, high: float | None) -> 
     below = math.inf if low is None else mean - low
     above = math.inf if high is None else high - mean
     if below <= 0 or above <= 0 or (low is not None and min(values) < low) or (high is not None and max(values) > high):
-        return None  # no values of such a score, or so near to a bound that the mean rounds to it
+        return None  # values outside the range, or so close to a bound that the mean rounds to it
     if high is None:
-        assert low is not None, "both have been looked at"
+        assert low is not None, "one of them is given"
         return low + below * math.exp(-half / below), low + below * math.exp(half / below)
     if low is None:
         return high - above * math.exp(half / above), high - above * math.exp(-half / above)
@@ -98,14 +101,12 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
         seeds=n,
         within=mean_of(entry.get("std") for entry in entries),
         bound=next((b for b in bounds if b != "exact"), bounds[0] if bounds else None),
-        note=next((entry["note"] for entry in entries if entry.get("note")), None)
-        if n < len(entries) or not n
-        else None,
+        note=None if n and n == len(entries) else next(filter(None, (entry.get("note") for entry in entries)), None),
     )
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; the mean of equal values is exactly theirs."""
+    """Mean and sample standard deviation; the mean of equal values is exactly that value."""
     n = len(values)
     if n == 1:
         return values[0], None

@@ -21,8 +21,8 @@ from genbench.core.files import write as write_file
 
 SCHEMA = 1
 KINDS = ("model", "images", "baseline")  # baseline: real images against real images
-LARGEST = 1e100  # beyond it no score is meant, and squares overflow
-MEGABYTES = 16  # a file beyond this is no record, and is not read
+LARGEST = 1e100  # of a number in a record: the square of a larger one could overflow
+MEGABYTES = 16  # a larger file is not a record, and is not read
 DEEPEST = 64  # levels of nesting; a record has fewer than 20
 
 
@@ -31,10 +31,10 @@ class Record:
     """kind         model, images (a folder or archive in the model's place) or baseline (real against real)
     model        name; class, arguments, parameters and players where there is a model
     data         name and arguments of the data set
-    run          what was trained, how far, from which seed, and which of its checkpoints this is; None where unknown.
-                 `segments` are there where training was resumed: {"from", "to": images, "changed": {name: [old, new]}}
-    training     device, speed, memory and hours of the training; None where it is not known
-    protocol     name, key and every field that decides what the numbers mean
+    run          name, config, seed, images seen and checkpoint of the training run; None if unknown. A resumed run has
+                 `segments`: {"from", "to": images, "changed": {name: [old, new]}}
+    training     device, speed, memory and hours of the training; None if unknown
+    protocol     name, key and every setting that the scores depend on
     metrics      name -> value, std, better, low, high, n, track, note, and bound for a likelihood
     cost         of sampling and of this evaluation
     environment  device and versions
@@ -58,7 +58,7 @@ class Record:
         """The record of a parsed JSON file.
 
         Raises:
-            UserError: it is foreign, damaged or of a newer schema.
+            UserError: it is not a record, damaged, or of a newer schema.
         """
         if not isinstance(found, dict) or not {"schema", "kind"} <= found.keys():
             raise UserError("not a record of genbench")
@@ -68,12 +68,12 @@ class Record:
         fault = next(_faults(found), None)
         if fault is not None:
             raise UserError(f"a damaged record: {fault}")
-        names = ("run", "training")  # may be left out
+        names = ("run", "training")  # may be absent
         given: dict[str, Any] = {n: found.get(n) if n in names else found[n] for n in cls.__dataclass_fields__}
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: what is not finite is null, and a score that was not says so in its note."""
+        """Plain JSON: numbers that are not finite are null, and for a score its note says so."""
         metrics = {}
         for name, entry in self.metrics.items():
             value = _scalar(entry.get("value"))
@@ -88,10 +88,10 @@ class Record:
 
     @property
     def segments(self) -> tuple[dict[str, Any], ...]:
-        """The parts of a training whose settings were changed on the way; none where they never were."""
+        """The parts of a training that resumed with changed settings; empty if nothing was ever changed."""
         found: list[dict[str, Any]] = []
         for segment in (self.run or {}).get("segments") or ():
-            if found and not segment["changed"]:  # resumed as it was
+            if found and not segment["changed"]:  # resumed without a change
                 found[-1] = found[-1] | {"to": segment.get("to")}
             else:
                 found.append(segment)
@@ -99,18 +99,18 @@ class Record:
 
     @property
     def source(self) -> tuple[Any, ...]:
-        """What was measured, but for the seed and for which of its checkpoints."""
+        """What was evaluated, without the seed and the checkpoint."""
         run = self.run or {}
         name = None if self.kind == "baseline" else self.model["name"]
-        images = self.model.get("hash")  # of images in a model's place
+        images = self.model.get("hash")  # of images that are evaluated in place of a model
         sampling = json.dumps(run.get("sampling") or {}, sort_keys=True)
         return self.kind, name, images, run.get("config_hash"), history(self.segments), run.get("weights"), sampling
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What was measured: the same for two seeds of a config, not for its best and its last checkpoint.
+        """What was evaluated: equal for two seeds of a config, and different for its best and its last checkpoint.
 
-        The best checkpoints of two seeds were found after different numbers of images: still one kind of row.
+        Best checkpoints are equal although their numbers of images differ between seeds.
         """
         run = self.run or {}
         images = None if run.get("checkpoint") == "best" else run.get("images_seen")
@@ -118,19 +118,19 @@ class Record:
 
     @property
     def seed(self) -> Any:
-        """What tells two seeds of one config apart: the seed, else the hash of the checkpoint."""
+        """What distinguishes two runs of one config: the seed, or else the hash of the checkpoint."""
         run = self.run or {}
         return run.get("checkpoint_hash") if run.get("seed") is None else run["seed"]
 
 
 def history(segments: Iterable[dict[str, Any]]) -> str:
-    """Which settings were changed after how many images, as text to compare: equal for all checkpoints of a run."""
+    """Which settings were changed at which images seen, as text to compare: equal for all checkpoints of a run."""
     changed = [[s["from"], s["changed"]] for s in segments]
     return json.dumps(changed, sort_keys=True) if changed else ""
 
 
 def path_of(record: Record, folder: str | os.PathLike) -> Path:
-    """Where a record is written to in a folder: its contents decide."""
+    """Where a record is written in a folder; the name follows from its contents."""
     run = record.run or {}
     parts = [record.model["name"], record.data["name"], record.protocol["name"], run.get("checkpoint", record.kind)]
     if run.get("seed") is not None:
@@ -140,7 +140,7 @@ def path_of(record: Record, folder: str | os.PathLike) -> Path:
 
 
 def write(record: Record, folder: str | os.PathLike) -> Path:
-    """Write a record into a folder, whole or not at all; returns its path."""
+    """Write a record into a folder, completely or not at all, and return its path."""
     Record.from_dict(record.to_dict())
     path = path_of(record, folder)
     text = _text(record)
@@ -156,7 +156,7 @@ def read(path: str | os.PathLike) -> Record:
     """The record in a file.
 
     Raises:
-        UserError: it is unreadable, foreign, damaged or of a newer schema.
+        UserError: it cannot be read, is not a record, is damaged, or has a newer schema.
     """
     most = MEGABYTES * 2**20
     try:
@@ -189,11 +189,11 @@ def collect(folders: Iterable[str | os.PathLike]) -> tuple[list[Record], list[tu
 def located(folders: Iterable[str | os.PathLike]) -> tuple[list[tuple[Record, Path]], list[tuple[Path, str]]]:
     """All records of some folders with their files, oldest first, and the files that were skipped with the reason.
 
-    Of a folder its own `*.json` are read and those of every folder called `records` in it, at any depth: other JSON in
-    runs is nobody's record. A file may stand in a folder's place. Of two records of one measurement the newer stands.
+    The `*.json` of a folder itself are read, and those of every folder called `records` in it, at any depth. A file may
+    be given in place of a folder. Of two records of the same evaluation the newer is kept.
 
     Raises:
-        UserError: a folder is not there.
+        UserError: a folder does not exist.
     """
     skipped: list[tuple[Path, str]] = []
     latest: dict[tuple[Any, ...], tuple[Record, Path]] = {}
@@ -214,9 +214,9 @@ def located(folders: Iterable[str | os.PathLike]) -> tuple[list[tuple[Record, Pa
 
 
 def _same(a: Record, b: Record) -> bool:
-    """Whether one thing was measured twice, so that nothing is lost with the older record."""
+    """Whether two records evaluate the same images or weights, so that the older one is superfluous."""
     if a.kind == "images":
-        return a.model.get("hash") is not None  # which is part of what makes them one
+        return a.model.get("hash") is not None  # part of `identity`, which is equal
     return a.kind == "baseline" or bool(a.run and b.run and a.run["checkpoint_hash"] == b.run["checkpoint_hash"])
 
 
@@ -262,7 +262,7 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Level by level: what recurses fails with what it should find."""
+    """Without recursion, which deep nesting would exhaust."""
     level = [value]
     for _ in range(levels):
         below = (x.values() if isinstance(x, dict) else x for x in level)
@@ -288,63 +288,42 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
-# Where a board looks: path, what must be there, and whether it may be null or absent. A null parent has no children.
-_FIELDS: tuple[tuple[str, str, bool], ...] = (
-    ("schema", "a finite number", False),
-    ("kind", "text", False),
-    ("created", "text", False),
-    ("model", "an object", False),
-    ("model.name", "text", False),
-    ("model.parameters", "a finite number", True),
-    ("model.players", "an object of numbers", True),
-    ("model.hash", "text", True),
-    ("data", "an object", False),
-    ("data.name", "text", False),
-    ("run", "an object", True),
-    ("run.name", "text", False),
-    ("run.config_hash", "text", False),
-    ("run.seed", "a finite number", True),
-    ("run.images_seen", "a finite number", False),
-    ("run.updates", "an object of numbers", True),
-    ("run.checkpoint", "text", False),
-    ("run.checkpoint_hash", "text", False),
-    ("run.weights", "text", False),
-    ("run.sampling", "an object", True),
-    ("run.grid", "an object", True),
-    ("run.tried", "a finite number", True),
-    ("run.segments", "a list of objects with from, to and changed", True),
-    ("training", "an object", True),
-    ("training.device", "text", True),
-    ("training.images_per_second", "a finite number", True),
-    ("training.device_hours", "a finite number", True),
-    ("protocol", "an object", False),
-    ("protocol.name", "text", False),
-    ("protocol.key", "text", False),
-    ("cost", "an object", False),
-    ("cost.sampling_images_per_second", "a finite number", True),
-    ("environment", "an object", False),
-    ("environment.device", "text", True),
-    ("metrics", "an object", False),
-)
-_ENTRY: tuple[tuple[str, str, bool], ...] = (
-    ("value", "a finite number", True),
-    ("std", "a finite number", True),
-    ("low", "a finite number", True),
-    ("high", "a finite number", True),
-    ("better", "text", True),
-    ("track", "text", False),
-    ("note", "text", True),
-    ("bound", "text", True),
-)
+TEXT, NUMBER, OBJECT, NUMBERS = "text", "a finite number", "an object", "an object of numbers"
+SEGMENTS = "a list of objects with from, to and changed"
+# What a board reads: field -> kind, or the fields of an object. A field with ? may be null or absent.
+_FIELDS: dict[str, Any] = {
+    "schema": NUMBER,
+    "kind": TEXT,
+    "created": TEXT,
+    "model": {"name": TEXT, "parameters?": NUMBER, "players?": NUMBERS, "hash?": TEXT},
+    "data": {"name": TEXT},
+    "run?": {
+        "name": TEXT,
+        "config_hash": TEXT,
+        "seed?": NUMBER,
+        "images_seen": NUMBER,
+        "updates?": NUMBERS,
+        "checkpoint": TEXT,
+        "checkpoint_hash": TEXT,
+        "weights": TEXT,
+        "sampling?": OBJECT,
+        "grid?": OBJECT,
+        "tried?": NUMBER,
+        "segments?": SEGMENTS,
+    },
+    "training?": {"device?": TEXT, "images_per_second?": NUMBER, "device_hours?": NUMBER},
+    "protocol": {"name": TEXT, "key": TEXT},
+    "cost": {"sampling_images_per_second?": NUMBER},
+    "environment": {"device?": TEXT},
+    "metrics": OBJECT,
+}
+_NUMBERS_OF_A_METRIC = {"value?": NUMBER, "std?": NUMBER, "low?": NUMBER, "high?": NUMBER}
+_METRIC = _NUMBERS_OF_A_METRIC | {"better?": TEXT, "track": TEXT, "note?": TEXT, "bound?": TEXT}
 
 
 def _faults(found: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with a record, in the order of its fields."""
-    for path, kind, optional in _FIELDS:
-        parent, _, name = path.rpartition(".")
-        holder = found.get(parent) if parent else found
-        if holder is not None:
-            yield from _fault(path, holder.get(name), kind, optional)
+    """Descriptions of what is wrong with a record, in the order of its fields."""
+    yield from _wrong_fields(found, _FIELDS)
     if found["kind"] not in KINDS:
         yield f"kind is '{found['kind']}'; it is one of {', '.join(KINDS)}"
     if found["schema"] != SCHEMA:
@@ -354,9 +333,7 @@ def _faults(found: dict[str, Any]) -> Iterator[str]:
     except (ValueError, OverflowError, OSError):
         yield f"created is '{found['created']}'; a time was expected"
     for name, entry in found["metrics"].items():
-        yield from _fault(f"metrics.{name}", entry, "an object", False)
-        for field, kind, optional in _ENTRY:
-            yield from _fault(f"metrics.{name}.{field}", entry.get(field), kind, optional)
+        yield from _wrong_fields({name: entry}, {name: _METRIC}, "metrics.")
         low, high, value = (entry.get(field) for field in ("low", "high", "value"))
         if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
             yield f"metrics.{name}.value is {value}, outside of its range from {low} to {high}"
@@ -364,12 +341,17 @@ def _faults(found: dict[str, Any]) -> Iterator[str]:
             yield f"metrics.{name}.better is '{entry['better']}'; it is lower, higher or null"
 
 
-def _fault(path: str, value: Any, kind: str, optional: bool) -> Iterator[str]:
-    if value is None:
-        if not optional:
-            yield f"{path} is missing"
-    elif not _KINDS[kind](value):
-        yield f"{path} is {value!r:.40}; {kind} was expected"
+def _wrong_fields(holder: dict[str, Any], fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, kind in fields.items():
+        name, optional, _ = name.partition("?")
+        path, value = prefix + name, holder.get(name)
+        if value is None:
+            if not optional:
+                yield f"{path} is missing"
+        elif isinstance(kind, dict) and isinstance(value, dict):
+            yield from _wrong_fields(value, kind, f"{path}.")
+        elif isinstance(kind, dict) or not _KINDS[kind](value):
+            yield f"{path} is {value!r:.40}; {OBJECT if isinstance(kind, dict) else kind} was expected"
 
 
 def _number(value: Any) -> bool:
@@ -387,9 +369,9 @@ def _segment(value: Any) -> bool:
 
 
 _KINDS = {
-    "text": lambda value: isinstance(value, str),
-    "a finite number": _number,
-    "an object": lambda value: isinstance(value, dict),
-    "an object of numbers": lambda value: isinstance(value, dict) and all(map(_number, value.values())),
-    "a list of objects with from, to and changed": lambda value: isinstance(value, list) and all(map(_segment, value)),
+    TEXT: lambda value: isinstance(value, str),
+    NUMBER: _number,
+    OBJECT: lambda value: isinstance(value, dict),
+    NUMBERS: lambda value: isinstance(value, dict) and all(map(_number, value.values())),
+    SEGMENTS: lambda value: isinstance(value, list) and all(map(_segment, value)),
 }

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from genbench.core.history import COLUMN
+from genbench.core.history import COLUMN, Unreadable, finite
 from genbench.core.history import read as read_history
 
-VALUES = 300_000  # in all of a page: about 2.5 MB
-MOST, LEAST = 300, 20  # of one curve
+VALUES = 300_000  # of all curves of a page: about 2.5 MB
+MOST, LEAST = 300, 20  # points of one curve
 
 
 def folder_of(path: Path) -> Path | None:
-    """The run folder of a record: the one that its `records` lies in."""
+    """The run folder of a record: the parent of `records`."""
     return next((folder.parent for folder in path.parents if folder.name == "records"), None)
 
 
 def read(path: Path) -> dict[str, list[tuple[str, str]]]:
-    """Loss terms and validation scores as (images seen, value); what is cut off or no number is left out.
+    """Loss terms and validation scores as (images seen, value); a line that is cut off is left out.
 
     Raises:
-        Unreadable: there is such a file, and it cannot be read.
+        Unreadable: the file exists and cannot be read.
     """
     history = read_history(path)
     found = {}
@@ -35,10 +34,29 @@ def read(path: Path) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def thinned(runs: Iterable[dict[str, list[tuple[str, str]]]]) -> list[dict[str, Any]]:
-    """For each run {"at": lists of images seen, "series": name -> [which of these lists, values]}, for a page.
+def learning(runs: Sequence[dict[str, Any]], skipped: list[tuple[Path, str]]) -> list[dict[str, Any]]:
+    """The learning curves of runs, thinned; files that cannot be read are added to `skipped`."""
+    found = []
+    for run in runs:
+        folder = folder_of(run["paths"][0]) if run["trained"] else None
+        series: dict[str, list[tuple[str, str]]] = {}
+        if folder is not None:
+            try:
+                series = read(folder / "metrics.csv")
+            except Unreadable as error:
+                skipped.append((folder / "metrics.csv", f"not readable ({error})"))
+        found.append(series)
+    return [
+        {"name": run["name"], "label": run["label"], "model": run["model"], "data": run["data"], "find": run["find"]}
+        | thin
+        for run, thin in zip(runs, thinned(found), strict=True)
+    ]
 
-    Curves of many points are shown by some of them, evenly spread and none of them changed, the last included.
+
+def thinned(runs: Iterable[dict[str, list[tuple[str, str]]]]) -> list[dict[str, Any]]:
+    """For each run {"at": lists of images seen, "series": name -> [index of its list, values]}, for a page.
+
+    A curve of many points is reduced to some of them, evenly spread and including the last.
     """
     runs = list(runs)
     curves = sum(len(run) for run in runs)
@@ -54,7 +72,7 @@ def _spread(points: list[tuple[str, str]], most: int) -> list[tuple[float, float
 
 
 def _plain(series: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """Terms that are logged together share their images seen."""
+    """Terms that are logged together share one list of images seen."""
     places: dict[tuple[float, ...], int] = {}
     found = {}
     for name, points in series.items():
@@ -65,11 +83,8 @@ def _plain(series: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | None:
-    """To four digits, which is more than a screen shows."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    if not math.isfinite(value):
+    """To four digits, more than a screen shows."""
+    value = finite(text)
+    if value is None:
         return None
     return int(value) if value == int(value) and abs(value) < 1e15 else float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""Pictures of all rows side by side, by kind and protocol."""
+"""Images of all rows side by side, by kind and protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genbench.report import page_images
 from genbench.report.page_images import Picture, Shown
 from genbench.report.rows import Rows, words
 
-LARGE = 400  # pixels: a sheet that is wider is shown smaller
+LARGE = 400  # pixels: a wider grid is scaled down
 BESIDE = {
     "neighbors": ("nearest_train_ratio", "authenticity"),
     "reconstructions": ("mse",),
@@ -41,7 +41,7 @@ TITLES = {
 def galleries(
     rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]], skipped: list[tuple[Path, str]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Of each kind the pictures of all rows, by protocol; and what was left out of them."""
+    """For each kind the images of all rows, by protocol; and sentences about those that are left out."""
     tiles = _tiles(rows, tables)
     wanted: list[tuple[str, dict[str, Any], Picture]] = []
     for kind in TITLES:
@@ -69,13 +69,13 @@ def galleries(
 
 
 def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list[dict[str, Any]]:
-    """A row of each data set and protocol once, in the order of the first board that it is on.
+    """Each row of each data set and protocol once, in the order of the first board that it is on.
 
-    Of several seeds the first is shown, with its own scores beside the means.
+    The first of several seeds is shown, with its own scores beside the means.
     """
     tiles: dict[Path, dict[str, Any]] = {}
     for board, namesakes in tables:
-        both = _with_best_and_last(board)
+        best, last = ({r.records[0][0].source for r in board.rows if r.checkpoint == c} for c in ("best", "last"))
         for row in board.rows:
             pairs = rows.first(row)
             record, path = next(
@@ -94,22 +94,22 @@ def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list
                 "by": board.by,
                 "own": record.metrics,
                 "means": dict(row.scores),
-                "checkpoint": row.checkpoint if row.records[0][0].source in both else None,
+                "checkpoint": row.checkpoint if row.records[0][0].source in best & last else None,
                 "find": words(board, row),
             }
     return list(tiles.values())
 
 
 def _sheet(path: Path, kind: str) -> Path:
-    """The picture of that kind beside a record."""
+    """The path of the image of that kind beside a record."""
     folder = path.with_suffix("")
-    former = folder / "neighbours.png"  # as older versions called it
+    former = folder / "neighbours.png"  # name in older versions
     return former if kind == "neighbors" and former.exists() else folder / f"{kind}.png"
 
 
 def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
-    """What the pictured checkpoint itself scored, by the scores that belong to such a picture or the one of its board;
-    of several seeds with their mean."""
+    """The checkpoint's own scores that belong to such an image, or the one its board ranks by; with the mean over seeds
+    if there are several."""
     own, means = tile["own"], tile["means"]
     named = [name for stem in stems for name in means if name.partition("-")[0] == stem] or [tile["by"]]
     lines = []
@@ -121,11 +121,6 @@ def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
                 f"{name} {columns.bound_sign(entry.get('better'), entry.get('bound'))}{entry['value']:.3g}{mean}"
             )
     return lines
-
-
-def _with_best_and_last(board: Board) -> set[tuple[Any, ...]]:
-    best, last = ({r.records[0][0].source for r in board.rows if r.checkpoint == c} for c in ("best", "last"))
-    return best & last
 
 
 def _left_out(tiles: Sequence[dict[str, Any]], pictured: set[Path], shown: Sequence[Shown | None]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One file that shows all records: boards, charts, pictures and configs, and asks the network for nothing."""
+"""One HTML file that shows all records: boards, charts, images and configs. It loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from genbench.core.errors import UserError
 from genbench.leaderboard import formats
 from genbench.leaderboard.board import boards
 from genbench.leaderboard.record import Record
-from genbench.report.charts import learning, quality
+from genbench.report.curves import learning
 from genbench.report.gallery import galleries
 from genbench.report.rows import Rows
 from genbench.report.run_pages import runs
-from genbench.report.tables import table
+from genbench.report.tables import quality, table
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Report:
-    """html  the page; skipped  files that lie beside records and cannot be read, with the reason"""
+    """html  the page; skipped  files beside records that cannot be read, with the reason"""
 
     html: str
     skipped: list[tuple[Path, str]]
 
 
 def report(found: Sequence[tuple[Record, Path]]) -> Report:
-    """A page of records, each given with its file: the same records give the same page, byte by byte.
+    """A page of records, each given with its file. The same records give the same page, byte by byte.
 
     Raises:
-        UserError: there is no score in them.
+        UserError: the records hold no scores.
     """
     records = [record for record, _ in found]
     tables = formats.with_namesakes(boards(records))
@@ -58,6 +58,8 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
     }
     css, js = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     plotly = get_plotlyjs()
+    # the page's content security policy allows these scripts only, whatever text a record has
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in (js, plotly))
     templates = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -72,7 +74,7 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
         css=Markup(css),
         js=Markup(js),
         plotly=Markup(plotly),
-        scripts=" ".join(map(_hash, (js, plotly))),
+        scripts=" ".join(f"'sha256-{digest}'" for digest in hashes),
         data=Markup(_embedded(data)),
     )
     return Report(html, skipped)
@@ -96,11 +98,6 @@ def _summary(records: Sequence[Record], runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _embedded(data: Any) -> str:
-    """JSON that ends no script element and starts no comment."""
+    """JSON that cannot end a script element or start a comment."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _hash(script: str) -> str:
-    """As a content security policy names a script: none but ours may run, whatever a record says."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""Pictures that evaluations left beside their records, made to fit into one page."""
+"""Images beside records, compressed to fit into one page."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 from PIL import Image
 
-BUDGET = 9_000_000  # characters of all pictures in a page
-SHARES = (1, 3 / 4, 1 / 2, 1 / 4, 1 / 8)  # of the rows of a sheet
-QUALITY = 80  # of WebP, where PNG does not fit
-PROBED = 24  # pictures that are encoded to see how large all will be
+BUDGET = 9_000_000  # characters of all images in a page
+FRACTIONS = (1, 3 / 4, 1 / 2, 1 / 4, 1 / 8)  # of the rows of a grid
+QUALITY = 80  # of WebP, if PNG does not fit
+PROBED = 24  # images that are encoded to estimate the size of all
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file as it lies on disk; rows of images that it says that it has, and pixels between two."""
+    """A file; the number of its rows of images and the pixels between two rows, as its metadata say."""
 
     data: bytes
     rows: int
@@ -29,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in a page: as a data URI, with its size in pixels, and how many of its rows are left."""
+    """An image in a page: data URI, size in pixels, and how many of its rows are shown."""
 
     uri: str
     width: int
@@ -39,10 +39,10 @@ class Shown:
 
 
 def read(path: Path) -> Picture | None:
-    """A sheet; None where there is none.
+    """An image file; None if it does not exist.
 
     Raises:
-        OSError: it is not readable, or no PNG, or a damaged one.
+        OSError: it cannot be read, or is not an intact PNG.
     """
     if not path.is_file():
         return None
@@ -61,23 +61,22 @@ def _whole(text: Any) -> int:
 
 
 def fitted(pictures: Sequence[Picture], budget: int = BUDGET) -> list[Shown | None]:
-    """Pictures for one page: as they are, else as WebP with fewer of their rows; None for those beyond the budget."""
+    """Images for one page: unchanged, or else as WebP with fewer rows; None for those beyond the budget."""
     if sum(len(p.data) for p in pictures) * 4 / 3 <= budget:
         return [_as_it_is(p) for p in pictures]
-    share = next((share for share in SHARES if _guessed(pictures, share) <= budget), SHARES[-1])
+    some = pictures[:: max(1, len(pictures) // PROBED)]
+
+    def estimated(fraction: float) -> float:  # characters of all, with a margin
+        mean = sum(len(_as_webp(p, fraction).uri) for p in some) / len(some)
+        return 1.1 * mean * len(pictures)
+
+    fraction = next((fraction for fraction in FRACTIONS if estimated(fraction) <= budget), FRACTIONS[-1])
     found: list[Shown | None] = []
     with ThreadPoolExecutor() as pool:
-        for shown in pool.map(lambda p: _as_webp(p, share), pictures):
+        for shown in pool.map(lambda p: _as_webp(p, fraction), pictures):
             budget -= len(shown.uri)
             found.append(shown if budget >= 0 else None)
     return found
-
-
-def _guessed(pictures: Sequence[Picture], share: float) -> float:
-    """Characters of all, from some of them and with a margin."""
-    some = pictures[:: max(1, len(pictures) // PROBED)]
-    mean = sum(len(_as_webp(p, share).uri) for p in some) / len(some)
-    return 1.1 * mean * len(pictures)
 
 
 def _as_it_is(picture: Picture) -> Shown:
@@ -86,9 +85,9 @@ def _as_it_is(picture: Picture) -> Shown:
     return Shown(_uri("png", picture.data), width, height, picture.rows, picture.rows)
 
 
-def _as_webp(picture: Picture, share: float) -> Shown:
-    """The first rows of a sheet."""
-    rows = max(1, round(picture.rows * share))
+def _as_webp(picture: Picture, fraction: float) -> Shown:
+    """The first rows of an image."""
+    rows = max(1, round(picture.rows * fraction))
     with Image.open(io.BytesIO(picture.data)) as image:
         height = picture.gap + rows * (image.height - picture.gap) // picture.rows
         part = image.crop((0, 0, image.width, height)).convert("RGB")

@@ -1,12 +1,18 @@
-"""Which records stand behind each row of a board, and by what a row is found."""
+"""The records of each row of a board, the words that find a row, and values as YAML."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from genbench.leaderboard.board import Board, Row
 from genbench.leaderboard.record import Record
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # if the library is there: 10 times as fast
 
 
 class Rows:
@@ -23,11 +29,17 @@ class Rows:
         }
 
     def first(self, row: Row) -> list[tuple[Record, Path]]:
-        """Of the first seed: the record that counts, and others of the same checkpoint."""
+        """The records of the first seed, the one that counts first."""
         return [(record, self._paths[id(record)]) for record in row.records[0]]
 
 
 def words(board: Board, row: Row) -> str:
-    """What a row is found by."""
+    """The text in which the page searches for a row."""
     words = (row.label, *row.runs, row.kind, row.checkpoint, board.data["name"], board.protocol["name"], row.device)
     return " ".join(str(word) for word in words if word).lower()
+
+
+def as_yaml(value: Any) -> str:
+    """Plain data as it would stand in a config."""
+    value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))  # lone surrogates
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100).rstrip("\n")

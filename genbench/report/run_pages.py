@@ -1,4 +1,4 @@
-"""Runs, and what was measured in a model's place: commands, configs, costs and versions."""
+"""Runs, and images that were evaluated in place of a model: commands, configs, costs and versions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 from genbench.leaderboard import columns, formats
 from genbench.leaderboard.record import Record
-from genbench.report.rows import Rows
-from genbench.report.text import as_yaml
+from genbench.report.rows import Rows, as_yaml
 
 
 def runs(found: Sequence[tuple[Record, Path]], rows: Rows) -> list[dict[str, Any]]:
-    """What was trained, or measured in a model's place, each once, with all its records."""
+    """Each run, or set of images in place of a model, once, with all its records."""
     groups: dict[tuple[Any, ...], list[tuple[Record, Path]]] = {}
     for record, path in found:
         run = record.run

@@ -1,4 +1,4 @@
-"""Boards as tables of a page: what stands in each cell, and what it is sorted by."""
+"""Boards as the tables and charts of a page."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from genbench.leaderboard.columns import ARROWS, BLANK, PLUS_MINUS, checkpoint, 
 from genbench.leaderboard.columns import columns as columns_of
 from genbench.leaderboard.formats import Namesakes
 from genbench.leaderboard.intervals import Score
-from genbench.report.rows import Rows, words
-from genbench.report.text import as_yaml
+from genbench.report.rows import Rows, as_yaml, words
 
 MINOR = ("checkpoint", "seeds")  # columns that a narrow screen shows below the model's name
 
 
 def table(board: Board, namesakes: Namesakes | None, rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
-    """A board as the page has it: what stands in each cell, and what it is sorted by."""
+    """A board as a table: the text of each cell, and what it is sorted by."""
     metrics = {printable(m) + ARROWS[better]: m for m, better in board.metrics.items()}
     columns = []
     cells: list[list[dict[str, Any]]] = [[] for _ in board.rows]
-    lead = board.by or next(iter(board.metrics))  # what a narrow screen shows beside the model
+    lead = board.by or next(iter(board.metrics))  # the score that a narrow screen shows beside the model
     for column in columns_of(board):
         metric = metrics.get(column.name)
         numbers = [
@@ -68,8 +67,34 @@ def table(board: Board, namesakes: Namesakes | None, rows: Rows, anchors: dict[P
     }
 
 
+def quality(board: Board, namesakes: Namesakes | None = None) -> dict[str, Any]:
+    """A board as the charts of quality need it."""
+    metrics = {
+        m: better for m, better in board.metrics.items() if any(r.scores[m].mean is not None for r in board.rows)
+    }
+    points = [
+        {
+            "label": row.label,
+            "model": row.name,
+            "kind": row.kind,
+            "checkpoint": row.checkpoint,
+            "find": words(board, row),
+            "hours": row.device_hours,
+            "parameters": row.parameters,
+            "scores": {m: [row.scores[m].mean, row.scores[m].std] for m in metrics if row.scores[m].mean is not None},
+        }
+        for row in board.rows
+    ]
+    title = formats.heading(board, namesakes)[0]
+    by = board.by if board.by in metrics else next(iter(metrics), None)
+    records = [record for row in board.rows for seed in row.records for record in seed]
+    entries = {m: next(record.metrics[m] for record in records if m in record.metrics) for m in metrics}
+    ranges = {m: [entry.get("low"), entry.get("high")] for m, entry in entries.items()}
+    return {"title": title, "by": by, "metrics": metrics, "ranges": ranges, "points": points}
+
+
 def _widest(columns: list[dict[str, Any]], cells: list[list[dict[str, Any]]]) -> int:
-    """Characters of the longest piece that is never broken in the column that a narrow screen shows."""
+    """Characters of the longest part without a line break in the column that a narrow screen shows."""
     at = next(k for k, column in enumerate(columns) if column["by"])
     return max(len(row[at][part]) for row in cells for part in ("head", "tail"))
 
@@ -87,7 +112,7 @@ def _line(board: Board, row: Row, cells: list[dict[str, Any]], rows: Rows, ancho
 
 
 def _exactly(score: Score) -> str:
-    """What a cell rounds."""
+    """The score without rounding, as the title of a cell."""
     if score.mean is None:
         return score.note or ""
     parts = [f"{score.mean:.8g}"]

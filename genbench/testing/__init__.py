@@ -10,7 +10,7 @@
     def test_my_model(contract_test, tmp_path):
         contract_test(tmp_path)
 
-The model is the config's. The images are few and synthetic, in the shape of the config's data.
+They train the model of the config on a few synthetic images in the shape of its data.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["ContractViolation", "contract_tests"]
 
 
 def contract_tests(config: str | Path, modules: Sequence[str] = ()) -> list[Callable[[Path], None]]:
-    """The contract tests of a model, each a function with a name that takes an empty folder to write to.
+    """The contract tests of a model: named functions that take an empty folder to write to.
 
-    A test raises ContractViolation where the model violates it. An error of the model itself is passed on.
+    A test raises ContractViolation if the model violates it. Errors of the model itself are passed on.
 
     Args:
         config: File or name of a config with `model` and `data`
-        modules: Modules to import for classes that the config names without their module
+        modules: Modules to import for classes that the config names without a module
 
     Raises:
         UserError: there is no such config, or it has no model or no data, or its settings do not fit them.

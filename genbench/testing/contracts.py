@@ -1,7 +1,4 @@
-"""What every model must do: one function for each contract test.
-
-Each takes the recipe of a model and a folder to write to, and raises ContractViolation.
-"""
+"""Contract tests: functions of the recipe of a model and a folder to write to, which raise ContractViolation."""
 
 from __future__ import annotations
 
@@ -19,18 +16,10 @@ from torch.nn.functional import cross_entropy
 import genbench
 from genbench.callbacks import EMA, MaxImages
 from genbench.core.batch import from_stored, to_stored
-from genbench.core.capabilities import (
-    Classifies,
-    Encodes,
-    HasLikelihood,
-    Reconstructs,
-    Samples,
-    Segments,
-    Translates,
-)
+from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Segments, Translates
 from genbench.loggers import Curves
 from genbench.metrics.sliced_wasserstein import project, sliced_wasserstein
-from genbench.testing.recipe import Recipe, SyntheticData, train
+from genbench.testing.recipe import QUIET, Recipe, SyntheticData, train
 
 
 class ContractViolation(AssertionError):
@@ -57,7 +46,7 @@ def players_own_every_parameter_once(recipe: Recipe, folder: Path) -> None:
 
 
 def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) -> None:
-    # not a single number: the output's bias of a critic with a linear cost has no gradient
+    # without single numbers: the output bias of a critic with a linear loss has no gradient
     before = {n: p.clone() for n, p in recipe.model().named_parameters() if p.requires_grad and p.numel() > 1}
     run = train(recipe, folder, images=96)  # a generator may step at every fifth batch
     still = [n for n, p in run.lightning_module.named_parameters() if n in before and torch.equal(p, before[n])]
@@ -67,30 +56,29 @@ def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) ->
 
 def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
     data = SyntheticData(recipe.spec, n=8)
-    real = from_stored(data.everything.everything.image)
-    model = recipe.model()
-
+    batch = data.everything.everything
+    real, model = from_stored(batch.image), recipe.model()
     built_on_another = any(not p.requires_grad for p in model.parameters())
 
     @torch.no_grad()
     def distance() -> float:
-        if built_on_another:  # and its images are what the frozen part makes of them
-            scores = model.eval().validation_step(replace(data.everything.everything, image=real), 0)
+        if built_on_another:  # a frozen part makes the images
+            scores = model.eval().validation_step(replace(batch, image=real), 0)
             model.train()
             return sum(values.mean().item() for values in scores.values())
         if isinstance(model, Classifies):
-            cost = cross_entropy(model.eval().classify(real), data.everything.everything.label).item()
+            cost = cross_entropy(model.eval().classify(real), batch.label).item()
             model.train()
             return cost
         if isinstance(model, HasLikelihood) and model.likelihood == "exact":
             return -model.log_likelihood(real).mean().item()
         if isinstance(model, Translates):
-            made = model.translate(from_stored(data.everything.everything.source), to="B")
+            made = model.translate(from_stored(batch.source), to="B")
             if recipe.spec.target == "domain":
                 return sliced_wasserstein(project(made), project(real)).item()
             return (made - real).square().mean().item()
         if isinstance(model, Segments):
-            return cross_entropy(model.segment(real), data.everything.everything.mask).item()
+            return cross_entropy(model.segment(real), batch.mask).item()
         if isinstance(model, Reconstructs):
             return (model.reconstruct(real) - real).square().mean().item()
         return sliced_wasserstein(project(_sample(model, torch.arange(64), data=data)), project(real)).item()
@@ -100,22 +88,14 @@ def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
     before = distance()
     for steps in (200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more
         run = Trainer(
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            callbacks=[MaxImages(8 * steps)],
-            max_epochs=-1,
-            default_root_dir=folder,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-        )
+            accelerator="cpu", devices=1, logger=False, callbacks=[MaxImages(8 * steps)], default_root_dir=folder,
+            limit_val_batches=0, **QUIET,
+        )  # fmt: skip
         run.fit(model, datamodule=data)
         after = distance()
         if after < 0.8 * before:
             return
-    require(False, f"{steps} steps on one batch brought it from {before:.3g} to {after:.3g} only")
+    require(False, f"{steps} steps on one batch reduced the error from {before:.3g} to {after:.3g} only")
 
 
 def samples_have_the_datas_shape_and_range(recipe: Recipe, folder: Path) -> None:
@@ -167,8 +147,8 @@ def a_sample_depends_on_its_seed_alone(recipe: Recipe, folder: Path) -> None:
 
 
 def interrupted_equals_uninterrupted(recipe: Recipe, folder: Path) -> None:
-    # 36 images in batches of 8, checkpoints every 24: the last one before a crash at 64 lies in mid-epoch (48), the
-    # one before a crash at 80 on the last batch of the second pass (72)
+    # 36 images in batches of 8, a checkpoint every 24: the last one before a crash at 64 is in the middle of an epoch
+    # (48), and the one before a crash at 80 is at the end of the second epoch (72)
     whole = train(recipe, folder / "whole", images=112)
     for stop in (64, 80):
         part = folder / f"part{stop}"
@@ -204,7 +184,7 @@ def half_precision_stays_finite(recipe: Recipe, folder: Path) -> None:
 
 
 def _sample(model: Any, seeds: Tensor, first: int = 0, data: SyntheticData | None = None) -> Tensor:
-    """Asked for the labels or captions of the data's images from `first` on, in turn."""
+    """Samples of these seeds, with the labels or captions of the data's images from `first` on as conditions."""
     condition = None
     if model.conditional:
         known = getattr((data or SyntheticData(model.spec)).everything.everything, model.spec.target)
@@ -218,7 +198,7 @@ def _curve(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
 
 
-# those that run in one process
+# tests that run in one process
 CONTRACT_TESTS: list[Callable[[Recipe, Path], None]] = [
     players_own_every_parameter_once,
     losses_are_finite_and_every_parameter_moves,

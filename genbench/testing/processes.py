@@ -15,6 +15,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from genbench.cli.flags import import_modules
+from genbench.core.errors import some
 from genbench.core.module import GenerativeModule
 from genbench.core.strategy import PlayersDDP
 from genbench.testing.contracts import require
@@ -22,7 +23,7 @@ from genbench.testing.recipe import Recipe, train
 
 
 class Drift(Callback):
-    """Names the state that differs from the first process's after a batch, before a save makes it the same again."""
+    """Collects names of state that differs from the first process's after a batch; a save would make it equal again."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -42,7 +43,7 @@ def two_processes_agree(recipe: Recipe, folder: Path) -> None:
 
 
 def two_processes(recipes: list[Recipe], folder: Path) -> dict[str, str | None]:
-    """Train each on two gloo processes, one pair for all; name -> what is wrong, or None."""
+    """Train all models on one pair of gloo processes; name -> what is wrong, or None."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,16 +79,23 @@ def _worker(paths: list[str], folder: str, modules: list[str]) -> None:
         recipe = Recipe(Path(path))
         strategy, drift = PlayersDDP(process_group_backend="gloo"), Drift()
         run = train(recipe, Path(folder) / recipe.name, images=48, first=drift, devices=2, strategy=strategy)
-        module = run.lightning_module
+        module: Any = run.lightning_module
         noise = module.draw(torch.randn, 4, 3)
         buffers = {name for name, _ in module.named_buffers()} & drift.names
         state = {
             "weights": sorted(drift.names - buffers),
-            "buffers": sorted(buffers - module.kept_by_each_process()),
+            "buffers": sorted(buffers - _may_differ(module)),
             "noise": noise,
             "images": module.images_seen,
         }
         torch.save(state, Path(folder) / f"{recipe.name}.{rank}.pt")
+
+
+def _may_differ(module: GenerativeModule) -> set[str]:
+    """Names of buffers that each process may have for itself: `per_process`, and running statistics of norms."""
+    norms = {name for name, m in module.named_modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase)}
+    buffers = [name for name, _ in module.named_buffers()]
+    return {name for name in buffers if name.rpartition(".")[0] in norms or name in module.per_process}
 
 
 def _compare(recipe: Recipe, folder: Path) -> str | None:
@@ -98,18 +106,14 @@ def _compare(recipe: Recipe, folder: Path) -> str | None:
     a, b = (torch.load(p, weights_only=True) for p in paths)
     if b["weights"]:
         return (
-            f"the weights {_some(b['weights'])} differ between two processes: was a loss backpropagated outside "
+            f"the weights {some(b['weights'])} differ between two processes: was a loss backpropagated outside "
             "`turn.minimize`, or a step taken outside a turn?"
         )
     if b["buffers"]:
         return (
-            f"the buffers {_some(b['buffers'])} differ between two processes: what is taken from the batch wants "
-            "`ranks.mean` or `ranks.total`; what each process may have for itself is named in `per_process`"
+            f"the buffers {some(b['buffers'])} differ between two processes: state computed from the batch needs "
+            "`ranks.mean` or `ranks.total`; name state that may differ in `per_process`"
         )
     if torch.equal(a["noise"], b["noise"]):
         return "two processes draw the same noise"
-    return None if a["images"] == 48 else f"{a['images']} images seen in place of 48"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return None if a["images"] == 48 else f"{a['images']} images seen instead of 48"

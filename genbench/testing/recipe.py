@@ -1,4 +1,4 @@
-"""Models of a config, built again and again, and a few synthetic images to train them on."""
+"""Models of a config, and a few synthetic images to train them on."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ from genbench.core.units import Images
 from genbench.data.loader import EvalLoader, MemorySource, TrainLoader
 from genbench.loggers import Curves
 
+# settings of a Trainer that stops by images and prints nothing
+QUIET: dict[str, Any] = {"max_epochs": -1} | dict.fromkeys(
+    ("enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False
+)
+
 
 class SyntheticData(LightningDataModule):
     """A few smooth random images, or points, with every kind of target, in the shape of `spec`."""
@@ -34,10 +39,10 @@ class SyntheticData(LightningDataModule):
         draw = torch.Generator().manual_seed(0)
         if len(spec.shape) == 1:
             self.extractor = "points"
-            # to one side: points all around are about as far from the origin, where models begin, as from other points
+            # not around the origin, where models begin: no distance to such points would tell a trained model apart
             image = torch.rand(n, *spec.shape, generator=draw) / 2 + 0.5
         else:
-            self.extractor = "digitsnet"  # at hand everywhere, and small
+            self.extractor = "digitsnet"  # small, and shipped with the package
             coarse = torch.rand(n, spec.channels, 4, 4, generator=draw)
             image = interpolate(coarse, spec.shape[1:], mode="bilinear")
             image = (image.round() if spec.binary else image).mul(255).to(torch.uint8)
@@ -46,13 +51,11 @@ class SyntheticData(LightningDataModule):
         caption = torch.randint(1, words, (n, length), generator=draw) if words else None
         mask = image[:, 0].gt(127).long() if spec.target == "mask" else None
         source = None
-        if spec.source:  # to be found from the image: it upside down, in other colors
+        if spec.source:  # a function of the image: upside down, in other colors
             source = 255 - image.flip(2).float().mean(1, keepdim=True).to(torch.uint8).expand(
                 -1, spec.source[0], -1, -1
             )
-        self.known = None
-        if labeled and label is not None:  # every third, of all classes if there are so many
-            self.known = torch.arange(0, n, 3)
+        self.known = torch.arange(0, n, 3) if labeled and label is not None else None
         self.everything = MemorySource(Batch(image, label, caption, mask, source=source))
 
     def train_dataloader(self) -> TrainLoader:
@@ -67,11 +70,11 @@ class SyntheticData(LightningDataModule):
 
 
 class Recipe:
-    """Builds equal models of one config, again and again.
+    """Builds equal models of one config.
 
     Args:
         path: The config
-        modules: What another process must import to know the config's classes by their short names
+        modules: Modules that another process must import to find the config's classes by their short names
 
     Raises:
         UserError: the config has no model or no data, or its settings do not fit them.
@@ -80,7 +83,7 @@ class Recipe:
     def __init__(self, path: Path, modules: Sequence[str] = ()) -> None:
         text = compose.settings(compose.Command([(path, yaml_file.read(path))])).config
         if not {"model", "data"} <= text.keys():
-            raise UserError(f"{path} is no config of an experiment: it needs `model` and `data`.")
+            raise UserError(f"{path} is not the config of an experiment: it needs `model` and `data`.")
         self.path, self.name, self.modules = path, path.stem, list(modules)
         data = text["data"] if isinstance(text["data"], dict) else {}
         self.labeled = bool((data.get("init_args") or {}).get("labeled"))
@@ -88,19 +91,16 @@ class Recipe:
         parser.add_subclass_arguments(LightningDataModule, "data")
         parser.add_subclass_arguments(GenerativeModule, "model", skip={"spec"})
         try:
-            self._config = parser.parse_object({"model": text["model"], "data": text["data"]})
+            config = parser.parse_object({"model": text["model"], "data": text["data"]})
         except Exception as error:
             raise UserError(f"{path}: {error}") from error
-        self._parser = parser
-        data_only = ArgumentParser(exit_on_error=False)
-        data_only.add_subclass_arguments(LightningDataModule, "data")
-        self.spec: DataSpec = data_only.instantiate_classes(data_only.parse_object({"data": text["data"]})).data.spec
+        self._model, config.model = config.model, None
+        self.spec: DataSpec = parser.instantiate_classes(config).data.spec
 
     def model(self) -> GenerativeModule:
         seed_everything(0, verbose=False)
-        description = self._config.model
-        module, _, name = description.class_path.rpartition(".")
-        arguments = description.init_args.as_dict()
+        module, _, name = self._model.class_path.rpartition(".")
+        arguments = self._model.init_args.as_dict()
         parts = {argument: _untrained(value, self.path.parent) for argument, value in arguments.items()}
         return getattr(sys.modules[module], name)(self.spec, **arguments | {a: p for a, p in parts.items() if p})
 
@@ -109,19 +109,18 @@ class Recipe:
 
 
 def _untrained(value: Any, folder: Path) -> dict[str, Any] | None:
-    """Where `value` is a checkpoint that is not there, `runs/NAME/checkpoints/...`: an untrained model of config NAME,
-    to build on in its place."""
+    """The description of an untrained model of config NAME, to build on in place of `runs/NAME/checkpoints/...`, if
+    `value` is such a checkpoint and it does not exist."""
     if not isinstance(value, str) or not value.endswith(".ckpt") or Path(value).is_file():
         return None
     other = folder / f"{Path(value).parts[-3]}.yaml"
     if not other.is_file():
         raise UserError(f"There is no checkpoint at {value}.")
-    part = Recipe(other).model()
-    return composition.described(part)
+    return composition.described(Recipe(other).model())
 
 
 class Crash(Callback):
-    """Ends a run as a power cut would, after so many images."""
+    """Ends a run after so many images, as a power cut would."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -140,7 +139,7 @@ def train(
     first: Callback | None = None,
     **trainer: Any,
 ) -> Trainer:
-    """A short run of the config's model, with averages, scores, curves and checkpoints, on the CPU."""
+    """A short run of the config's model on the CPU, with EMA, validation, curves and checkpoints."""
     settings = {"accelerator": "cpu", "devices": 1} | trainer
     run = Trainer(
         default_root_dir=folder,
@@ -155,8 +154,7 @@ def train(
             MaxImages(images),
             *([Crash(crash_at)] if crash_at else []),
         ],
-        max_epochs=-1, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
-        num_sanity_val_steps=0, inference_mode=False, **settings,
+        num_sanity_val_steps=0, inference_mode=False, **QUIET, **settings,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(KeyError) if crash_at else nullcontext():

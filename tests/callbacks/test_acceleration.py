@@ -45,7 +45,7 @@ def test_channels_last_reaches_images_convolutions_and_the_average():
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels if p.ndim == 4)
 
 
-def test_a_profiler_that_was_asked_for_is_kept_and_none_costs_nothing(tmp_path):
+def test_a_chosen_profiler_is_kept(tmp_path):
     run(MODELS["mlp"](), images=16, callbacks=[Acceleration(), seen := Each("on_train_end", lambda t, m: t.profiler)])
     assert type(seen.values[0]) is Unprofiled and seen.values[0].profile("a") is seen.values[0].profile("b")
     profiler = SimpleProfiler(dirpath=tmp_path, filename="profile")

@@ -44,7 +44,7 @@ def test_the_last_checkpoint_is_written_at_its_interval_and_at_the_end(tmp_path)
     assert same_weights(genbench.load(tmp_path / "checkpoints" / "last.ckpt"), module)
 
 
-def test_more_checkpoints_are_kept_where_they_are_asked_for(tmp_path):
+def test_more_checkpoints_are_kept_with_keep_every(tmp_path):
     keep = Checkpoint(every_images=1000, keep_every=30)
     run(ToyGAN(SPEC), images=80, callbacks=[keep], folder=tmp_path, limit_val_batches=0)
     kept = {p.name: seen(p) for p in (tmp_path / "checkpoints").iterdir()}
@@ -57,7 +57,7 @@ def test_a_run_that_ends_between_two_intervals_is_saved_at_its_end(tmp_path):
     assert written.values == [40, 56]
 
 
-def test_it_is_saved_at_its_interval_also_where_validation_is_switched_off(tmp_path):
+def test_checkpoints_are_saved_at_intervals_without_validation(tmp_path):
     written = saves()
     callbacks = [ValidationMetrics(every_images=20), Checkpoint(every_images=20), written]
     run(ToyGAN(SPEC), images=80, callbacks=callbacks, folder=tmp_path, limit_val_batches=0)
@@ -81,7 +81,7 @@ def test_the_best_checkpoint_is_that_of_the_best_score(tmp_path, mode, scores, b
     assert saver.best == (min if mode == "min" else max)(scores)
 
 
-def test_where_validation_is_due_too_it_is_saved_once_and_after_it(tmp_path):
+def test_a_save_that_is_due_with_a_validation_comes_after_it(tmp_path):
     written = saves()
     saver = Checkpoint(every_images=16, monitor="val/score", mode="min")
     callbacks = [Scores([1.0, 2.0, 3.0, 0.5], every_images=16), saver, written]
@@ -103,7 +103,7 @@ def test_the_best_score_survives_a_resume(tmp_path):
 
 
 @pytest.mark.parametrize("left", ["best.ckpt", "0000000032.ckpt"])
-def test_a_run_that_goes_on_from_another_file_of_its_own_makes_those_that_a_full_disk_left_out(tmp_path, left):
+def test_a_resumed_run_writes_the_checkpoints_that_a_full_disk_left_out(tmp_path, left):
     def part(images, ckpt=None):
         saver = Checkpoint(every_images=16, monitor="val/score", mode="min", keep_every=32)
         run(ToyGAN(SPEC), images=images, callbacks=[EMA(), Scores([2.0, 1.0, 3.0]), saver], folder=tmp_path, ckpt=ckpt)
@@ -119,7 +119,7 @@ def test_a_run_that_goes_on_from_another_file_of_its_own_makes_those_that_a_full
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == states
 
 
-def test_the_checkpoint_that_a_run_goes_back_to_is_its_last_from_the_start(tmp_path):
+def test_the_resumed_checkpoint_is_last_ckpt_from_the_start(tmp_path):
     def part(images, ckpt=None, stop=None):
         callbacks = [Checkpoint(every_images=16, keep_every=16), *([stop] if stop else [])]
         run(ToyGAN(SPEC), images=images, callbacks=callbacks, folder=tmp_path, ckpt=ckpt, limit_val_batches=0)
@@ -150,7 +150,7 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_good_ones(tmp_path)
 
 
 @pytest.mark.parametrize("fails", [RuntimeError("out of memory"), UserError("held-out image 3 cannot be read")])
-def test_what_was_trained_is_kept_where_validation_fails(tmp_path, fails):
+def test_a_checkpoint_is_saved_if_validation_fails(tmp_path, fails):
     class Fails(Scores):
         def on_validation_epoch_end(self, trainer, module):
             raise fails

@@ -27,12 +27,12 @@ def said(capsys):
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the codebook")]
 
 
-def test_a_dead_codebook_is_said_once_with_its_usage_and_what_may_help(capsys, monkeypatch):
+def test_a_collapsed_codebook_is_reported_once_with_usage_and_remedies(capsys, monkeypatch):
     module = small()
     monkeypatch.setattr(module.quantizer, "nearest", lambda z: torch.zeros(len(z), 2, 2, dtype=torch.int64))
     watched(module)
     (line,) = said(capsys)
-    assert "2.50% of its 40 codes are in use (perplexity 1" in line
+    assert "2.50% of its 40 embeddings are in use (perplexity 1" in line
     assert "`--model.restart_dead_codes 10k`" in line and "`--model.num_embeddings 10`" in line
 
 

@@ -45,7 +45,7 @@ def test_one_update_keeps_half_of_the_weights_that_were_there_a_half_life_ago():
     assert follow(EMA(halflife=1000, rampup=0, every_images=500), step, 500) == pytest.approx(1 - 0.5**0.5, rel=1e-15)
 
 
-def test_the_ramp_up_shortens_the_half_life_to_a_share_of_the_images_seen():
+def test_the_ramp_up_shortens_the_half_life_to_a_fraction_of_the_images_seen():
     # Karras et al. 2020: min(half-life, 0.05 * images seen); here 0.05 * 500 = 25 images, so 20 halvings
     assert follow(EMA(halflife=10_000, every_images=500), step, 500) == pytest.approx(1 - 0.5**20, rel=1e-15)
     # and past 200,000 images it is the half-life itself
@@ -75,7 +75,7 @@ def test_it_lags_behind_a_steady_motion_by_the_half_life_over_log_2(every):
     assert abs(lag - 1000 / math.log(2)) <= every / 2
 
 
-def test_short_runs_are_not_judged_on_their_first_weights():
+def test_short_runs_are_not_evaluated_with_their_first_weights():
     module, ema = ToyAutoencoder(SPEC), EMA()
     first = {name: value.clone() for name, value in module.state_dict().items()}
     run(module, images=200, callbacks=[ema])  # fewer than one interval of updates
@@ -126,7 +126,7 @@ def test_the_average_is_put_in_place_and_the_weights_back_to_the_bit():
     assert all(torch.equal(value, average[name]) for name, value in ema.average.items())
 
 
-def test_validation_while_training_judges_the_average():
+def test_validation_during_training_uses_the_average():
     module, ema = ToyAutoencoder(SPEC), EMA(every_images=8, halflife=100, rampup=0)
 
     def averaged_in_place(trainer, module):

@@ -84,13 +84,13 @@ def test_balanced_training_is_not_reported(tmp_path, capsys):
         (RESTS, ["note: D rests at 1/2 at 40 images seen: D(x) 0.51, D(G(z)) 0.495", "equilibrium"]),
     ],
 )  # fmt: skip
-def test_what_lasts_is_said_once(terms, words, tmp_path, capsys):
+def test_a_lasting_condition_is_reported_once(terms, words, tmp_path, capsys):
     watched(staged(terms, optimizers={}), tmp_path)
     (line,) = said(capsys)
     assert all(part in line for part in words)
 
 
-def test_flags_are_named_where_the_model_has_them(tmp_path, capsys):
+def test_flags_are_named_if_the_model_has_them(tmp_path, capsys):
     module = staged(WON)
     module.hparams["adversarial"] = None
     watched(module, tmp_path)
@@ -98,21 +98,21 @@ def test_flags_are_named_where_the_model_has_them(tmp_path, capsys):
     assert "`--model.adversarial.smoothing 0.9`" in line and "`--model.adversarial.r1 1`" in line
 
 
-def test_what_does_not_last_is_not_said_and_what_comes_back_after_as_long_is_said_again(tmp_path, capsys):
+def test_a_short_condition_is_not_reported_and_a_later_one_is_reported_again(tmp_path, capsys):
     watched(staged(lambda seen: WON if seen % 32 else HEALTHY), tmp_path)
     assert said(capsys) == []
     watched(staged(lambda seen: WON if seen <= 48 or seen > 88 else HEALTHY), tmp_path)
     assert [line.split(" images seen")[0][-3:].strip() for line in said(capsys)] == ["40", "128"]
 
 
-def test_a_spell_that_breaks_for_a_moment_is_not_said_twice():
+def test_a_condition_with_a_short_break_is_not_reported_twice():
     spell = Spell(20)
     so = [(10, True), (30, True), (40, False), (50, True), (70, True), (80, False), (100, False), (110, True)]
     assert [n for n, now in so if spell.lasted(now, n)] == [30]
     assert not spell.lasted(True, 129) and spell.lasted(True, 130) and not spell.lasted(True, 500)
 
 
-def test_nothing_is_said_where_nothing_is_shown_nor_of_a_critic_without_probabilities(tmp_path, capsys):
+def test_nothing_is_reported_with_show_false_or_for_a_critic_without_probabilities(tmp_path, capsys):
     watched(staged(WON), tmp_path, show=False)
     watched(staged({}), tmp_path)
     assert said(capsys) == []
@@ -124,7 +124,7 @@ class Ignoring(Staged):
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (16,)])
-def test_a_generator_that_ignores_its_z_is_warned_of(shape, tmp_path, capsys):
+def test_a_generator_that_ignores_its_z_causes_a_warning(shape, tmp_path, capsys):
     module = Ignoring(DataSpec(shape), optimizer=SGD)
     curves = watched(module, tmp_path, collapsed=0.1)
     (line,) = said(capsys)
@@ -146,7 +146,7 @@ def test_diversity_is_the_ratio_of_the_variances_of_samples_and_real_images(tmp_
     assert value == pytest.approx(a / b, rel=1e-4)
 
 
-def test_it_leaves_training_alone(tmp_path):
+def test_monitoring_does_not_change_training(tmp_path):
     a, b = staged(HEALTHY), staged(HEALTHY)
     b.load_state_dict(a.state_dict())
     for module in (a, b):
@@ -158,7 +158,7 @@ def test_it_leaves_training_alone(tmp_path):
     assert all(mode == modes.values[0] for mode in modes.values)
 
 
-def test_other_models_are_left_alone(tmp_path, capsys):
+def test_other_models_are_ignored(tmp_path, capsys):
     curves = watched(ToyAutoencoder(SPEC), tmp_path, collapsed=1e9)
     assert said(capsys) == [] and "diversity" not in curves.rows()[0]
 

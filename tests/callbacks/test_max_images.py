@@ -22,7 +22,7 @@ def test_training_ends_at_the_first_batch_that_reaches_the_budget(budget, seen):
     assert module.images_seen == seen and module.updates == {"generator": seen // 8, "discriminator": seen // 8}
 
 
-def test_a_run_that_has_reached_its_budget_takes_no_step_and_goes_on_with_a_larger_one(tmp_path):
+def test_a_finished_run_takes_no_step_and_resumes_with_a_larger_budget(tmp_path):
     run(ToyGAN(SPEC), images=24).save_checkpoint(tmp_path / "x.ckpt", weights_only=False)
     module, ended = ToyGAN(SPEC), Each("on_train_end", lambda trainer, module: module.images_seen)
     run(module, images=20, callbacks=[ended], ckpt=tmp_path / "x.ckpt")
@@ -60,7 +60,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, capfd, signum):
     assert f"{signum.name}: finishing this step and saving" in capfd.readouterr().err
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(tmp_path):
     whole, part, rest = ToyGAN(SPEC), ToyGAN(SPEC), ToyGAN(SPEC)
     part.load_state_dict(whole.state_dict())
     averages = [EMA(every_images=24), EMA(every_images=24)]
@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["at the end", "by a signal", "by an error"])
-def test_what_signals_did_before_training_they_do_after_it(tmp_path, how):
+def test_signal_handlers_are_restored_after_training(tmp_path, how):
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     inside = Each("on_train_batch_end", lambda trainer, module: [signal.getsignal(n) for n in numbers])
     before = [signal.getsignal(n) for n in numbers]
@@ -136,7 +136,7 @@ def test_what_follows_a_hang_up_does_not_end_at_once(tmp_path, more):
     assert checkpoint_io.read(tmp_path / "checkpoints" / "last.ckpt")["genbench"]["images_seen"] == 32
 
 
-def test_a_terminal_that_is_closed_while_a_bar_moves_costs_nothing(tmp_path):
+def test_closing_the_terminal_does_not_disturb_training(tmp_path):
     """In a process with a terminal of its own, which its other end closes, as a window does."""
     process, terminal = pty.fork()
     if process == 0:

@@ -73,7 +73,7 @@ def test_a_run_that_was_stopped_between_two_readings_has_the_curve_of_one_that_w
     assert resumed == expected and [n for n, _ in expected] == ["40", "80", "120"]
 
 
-def test_without_a_terminal_it_prints_lines_that_say_how_far_it_is(tmp_path, capsys):
+def test_progress_is_printed_in_lines_without_a_terminal(tmp_path, capsys):
     run(ToyGAN(SPEC), images=80, callbacks=[Monitor(every_images=8, line_seconds=0)])
     lines = [line for line in capsys.readouterr().err.splitlines() if "images/s" in line]
     assert len(lines) == 11  # one each step, and one at the end
@@ -83,7 +83,7 @@ def test_without_a_terminal_it_prints_lines_that_say_how_far_it_is(tmp_path, cap
         assert " left " in line
 
 
-def test_in_a_terminal_a_bar_says_how_far_it_is(capsys, monkeypatch):
+def test_progress_is_a_bar_in_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
     run(ToyGAN(SPEC), images=80, callbacks=[Monitor(every_images=8, refresh_seconds=0)])
@@ -169,6 +169,6 @@ def test_a_run_resumed_at_its_very_end_has_the_last_row_once_and_no_speed_of_no_
     assert curve(part, 200, ckpt=part / "end.ckpt")[0] == longer
 
 
-def test_it_is_silent_where_nothing_is_to_be_shown(capsys):
+def test_nothing_is_printed_with_show_false(capsys):
     run(ToyGAN(SPEC), images=16, callbacks=[Monitor(every_images=8, line_seconds=0, show=False)])
     assert "images/s" not in "".join(capsys.readouterr())

@@ -63,7 +63,7 @@ def test_classes_come_in_turn_each_a_column(tmp_path):
     assert not (tmp_path / "samples" / "captions.txt").exists()
 
 
-def test_captions_are_the_first_of_the_validation_split_and_written_beside(tmp_path, monkeypatch):
+def test_captions_are_the_first_of_the_validation_split_and_are_written_to_a_file(tmp_path, monkeypatch):
     captions = torch.tensor([[1, 2, 4], [3, 4, 0]]).repeat(32, 1)
     monkeypatch.setattr(RandomImages, "targets", {"caption": captions})
     shown(Toned(CAPTIONS), tmp_path, n=4)
@@ -88,7 +88,7 @@ def test_reconstructions_stand_beside_their_images(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
-def test_the_film_has_a_frame_for_each_grid(tmp_path, kind):
+def test_the_animation_has_a_frame_for_each_grid(tmp_path, kind):
     shown(ToyGAN(SPEC, optimizer={"lr": 0.05}), tmp_path, film=kind)
     film = Image.open(tmp_path / f"samples.{kind}")
     grids = sorted((tmp_path / "samples").iterdir())
@@ -103,7 +103,7 @@ def test_the_film_has_a_frame_for_each_grid(tmp_path, kind):
     assert lasting == [150, 150, 150, 2000] or kind == "webp"
 
 
-def test_a_film_in_color_shows_the_grids_colors(tmp_path):
+def test_an_animation_in_color_has_the_grids_colors(tmp_path):
     shown(DCGAN(DataSpec((3, 16, 16)), latent_dim=4, width=2, optimizer={"lr": 0.01}), tmp_path)
     film, grids = Image.open(tmp_path / "samples.gif"), sorted((tmp_path / "samples").iterdir())
     film.seek(3)
@@ -111,7 +111,7 @@ def test_a_film_in_color_shows_the_grids_colors(tmp_path):
     assert np.abs(difference).mean() < 4
 
 
-def test_no_film_is_made_where_none_is_wanted_or_there_is_one_grid_only(tmp_path):
+def test_there_is_no_animation_if_disabled_or_for_a_single_grid(tmp_path):
     shown(ToyGAN(SPEC), tmp_path / "none", film="none")
     shown(ToyGAN(SPEC), tmp_path / "one", images=8)
     for name in ("none", "one"):
@@ -130,7 +130,7 @@ def spoiled(folder):
     return [f"000000000{k}.png" for k in range(1, 7)]
 
 
-def test_pictures_that_cannot_be_shown_are_left_out_of_the_film_by_name(tmp_path, capsys):
+def test_unreadable_images_are_left_out_of_the_animation_and_named(tmp_path, capsys):
     names = spoiled(tmp_path / "samples")
     shown(ToyGAN(SPEC, optimizer={"lr": 0.05}), tmp_path)
     assert Image.open(tmp_path / "samples.gif").n_frames == 4
@@ -149,7 +149,7 @@ def test_a_grid_of_another_size_is_left_out_with_both_sizes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("where", ["samples", "samples.gif", "curves.png"])
-def test_what_cannot_be_written_is_said_once_and_training_is_saved(tmp_path, capsys, where):
+def test_an_image_that_cannot_be_written_is_reported_once_and_training_continues(tmp_path, capsys, where):
     if where == "samples":
         (tmp_path / "samples").write_text("not a folder")
     else:
@@ -168,7 +168,7 @@ def test_what_cannot_be_written_is_said_once_and_training_is_saved(tmp_path, cap
     assert (tmp_path / "curves.png").is_file() == (where != "curves.png")
 
 
-def test_a_model_that_cannot_sample_trains_on_as_if_it_had_not_been_asked(tmp_path, capsys):
+def test_a_failing_sample_does_not_change_training(tmp_path, capsys):
     class Shy(ToyGAN):
         def sample(self, seeds, *, condition=None):
             raise torch.OutOfMemoryError("no memory left\nfor samples")
@@ -183,7 +183,7 @@ def test_a_model_that_cannot_sample_trains_on_as_if_it_had_not_been_asked(tmp_pa
 
 
 @pytest.mark.parametrize("build", [lambda: ToyGAN(SPEC), lambda: VAE(DataSpec((1, 16, 16)), latent_dim=2, width=2)])
-def test_a_run_killed_before_its_last_pictures_makes_them_as_it_would_have(tmp_path, build):
+def test_a_run_killed_before_its_last_grids_makes_the_same_ones(tmp_path, build):
     def end(folder, images, ckpt=None):
         folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
@@ -207,7 +207,7 @@ def test_a_run_killed_before_its_last_pictures_makes_them_as_it_would_have(tmp_p
     assert all(found[p] == expected[p] for p in found if p.name != "curves.png")
 
 
-def test_training_is_bit_for_bit_the_same_with_and_without_pictures(tmp_path):
+def test_training_is_bit_for_bit_the_same_with_and_without_grids(tmp_path):
     for build in (
         lambda: DCGAN(DataSpec((1, 16, 16)), latent_dim=4, width=2),
         lambda: VAE(DataSpec((1, 16, 16)), latent_dim=2, width=2),

@@ -150,7 +150,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_the_last_checkpoint_g
     assert said.count("error: A process of this run has ended, and the others cannot go on without it") == 1
     assert f"Go on from the last checkpoint:  python -m genbench fit --ckpt {last}" in said
     if starter == "fit":
-        assert ("(process 1 got signal 9)" if victim else "(the first one is gone)") in said
+        assert ("(process 1 got signal 9)" if victim else "(the first one has ended)") in said
         assert "Traceback" not in said  # torchrun adds one of its own
     seen = genbench.load(last).images_seen
     status, _, err = cli("fit", "--ckpt", "last", "--trainer.devices", 1, "--max_images", seen + 160)

@@ -273,7 +273,7 @@ class Tried:
         module, budget = seen.module, Images(expected.get(("max_images",), 1_000_000))
         expect(module.budget == budget, f"budget {module.budget} in place of {budget}")
         for player, optimizer in zip(module.players, seen.trainer.optimizers, strict=True):
-            wanted = {"class_path": "Adam", "lr": other._optimizers[player].get("lr", optimizer.defaults["lr"])}
+            wanted = {"class_path": "Adam", "lr": other.optimizer_settings[player].get("lr", optimizer.defaults["lr"])}
             for change in (given.get("optimizer"), (given.get("optimizers") or {}).get(player)):
                 wanted |= change or {}
             expect(type(optimizer).__name__ == wanted.pop("class_path").rpartition(".")[2], f"{optimizer}")

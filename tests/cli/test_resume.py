@@ -17,7 +17,7 @@ import genbench
 import genbench.models
 from genbench.callbacks.run_record import readable
 from genbench.cli import resume
-from genbench.core.arguments import loaded_classes
+from genbench.core.class_paths import loaded_classes
 from genbench.core.module import GenerativeModule
 from genbench.data import Digits, Shapes
 

@@ -7,13 +7,13 @@ from genbench.core.batch import Batch, DataSpec, from_uint8, to_tokens, to_uint8
 from genbench.core.errors import UserError
 
 
-def test_every_byte_survives_both_doors():
+def test_every_byte_survives_both_conversions():
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_uint8(from_uint8(every)), every)
     assert from_uint8(every)[[0, 255]].tolist() == [-1, 1]
 
 
-def test_the_door_out_rounds_and_clamps_where_a_cast_would_truncate_and_wrap():
+def test_to_uint8_rounds_and_clamps():
     x = torch.tensor([-1.5, -1.0, 0.0, 0.9999, 1.0, 2.0])
     assert to_uint8(x).tolist() == [0, 0, 128, 255, 255, 255]
 

@@ -31,7 +31,7 @@ def trained(tmp_path):
     return module, tmp_path / "toy.ckpt"
 
 
-def test_a_disk_that_is_full_leaves_the_last_good_checkpoint_and_says_so(tmp_path):
+def test_a_full_disk_keeps_the_last_good_checkpoint_and_is_reported(tmp_path):
     # a real failing write: no file of this process may grow past 4 kB
     script = f"""
 import resource, torch
@@ -84,7 +84,7 @@ def test_a_truncated_checkpoint_is_named(trained, kept, why):
         checkpoint_io.read(path)
 
 
-def test_a_pickle_from_a_stranger_is_not_run(tmp_path):
+def test_an_unsafe_pickle_is_not_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "was_run",))
@@ -95,7 +95,7 @@ def test_a_pickle_from_a_stranger_is_not_run(tmp_path):
     assert not (tmp_path / "was_run").exists()
 
 
-def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
+def test_other_files_are_refused_as_checkpoints(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="is not a checkpoint of genbench"):
         checkpoint_io.read(tmp_path / "other.ckpt")
@@ -143,7 +143,7 @@ def directory(path):
     return range(8 * start, 8 * len(data))
 
 
-def test_a_bit_that_turned_over_anywhere_is_named_or_changes_nothing(trained):
+def test_a_flipped_bit_is_detected_or_changes_nothing(trained):
     _, path = trained
     whole, draw, refused = checkpoint_io.read(path), random.Random(0), 0
     bits = [draw.randrange(8 * path.stat().st_size) for _ in range(300)] + draw.sample(directory(path), 300)
@@ -185,7 +185,7 @@ def test_a_tensor_that_the_directory_calls_a_folder_is_named(trained):
         checkpoint_io.read(flipped(path, 8 * (header + 38) + 4))
 
 
-def test_checksums_are_written_also_where_torch_was_told_to_leave_them_out(trained):
+def test_checksums_are_written_even_if_disabled_in_torch(trained):
     module, path = trained
     contents = checkpoint_io.read(path)
     with checksums(False):
@@ -196,7 +196,7 @@ def test_checksums_are_written_also_where_torch_was_told_to_leave_them_out(train
     assert same(dict(checkpoint_io.read(path)["state_dict"]), dict(module.state_dict()))
 
 
-def test_checking_costs_little_beside_loading(tmp_path):
+def test_verification_is_fast_compared_to_loading(tmp_path):
     weights = {f"layer{k}": torch.randn(1024, 1024) for k in range(12)}  # 50 MB
     torch.save({"genbench": GENBENCH, "hyper_parameters": {}, "state_dict": weights}, tmp_path / "a.ckpt")
 
@@ -217,7 +217,7 @@ def test_checking_costs_little_beside_loading(tmp_path):
 GENBENCH = {"model": "tests.helpers.toy.ToyGAN", "images_seen": 1, "updates": {}, "seed": 0, "format": FORMAT}
 
 
-def test_a_checkpoint_says_its_format_and_who_wrote_it(trained, capfd):
+def test_a_checkpoint_has_its_format_and_the_version_that_wrote_it(trained, capfd):
     _, path = trained
     state = checkpoint_io.read(path)["genbench"]
     assert (state["format"], state["version"]) == (FORMAT, genbench.__version__)
@@ -239,7 +239,7 @@ def test_a_newer_format_is_refused(trained):
 
 
 @pytest.mark.parametrize("how", ["without a format", "without checksums", "in torch's old form"])
-def test_older_forms_are_read_and_it_is_said_once(trained, capfd, how):
+def test_older_formats_are_read_with_one_note(trained, capfd, how):
     module, path = trained
     contents = checkpoint_io.read(path)
     if how == "without a format":
@@ -251,7 +251,7 @@ def test_older_forms_are_read_and_it_is_said_once(trained, capfd, how):
         again = genbench.load(path, raw=True)
         assert same(dict(again.state_dict()), dict(module.state_dict()))
     said = capfd.readouterr().err
-    why = "it does not say its format" if how == "without a format" else "it has no checksums"
+    why = "it has no format" if how == "without a format" else "it has no checksums"
     assert said.startswith(f"note: {path}: {why}") and said.count("note:") == 1
 
 
@@ -285,17 +285,17 @@ def averaged(tmp_path):
     [
         ("genbench", 3, "it lacks `genbench.model`"),
         ("genbench/model", None, "it lacks `genbench.model`"),
-        ("genbench/images_seen", "many", "it holds a str in place of `genbench.images_seen`"),
-        ("genbench/images_seen", True, "it holds a bool in place of `genbench.images_seen`"),
+        ("genbench/images_seen", "many", "it has a str instead of `genbench.images_seen`"),
+        ("genbench/images_seen", True, "it has a bool instead of `genbench.images_seen`"),
         ("genbench/images_seen", -1, "`genbench.images_seen` is -1; a number of at least 0 was expected"),
         ("genbench/updates/generator", "x", "`genbench.updates.generator` is 'x'; a number of at least 0"),
         ("run", {"segments": "x"}, "`run.segments` is 'x'; a list of mappings was expected"),
         ("hyper_parameters", None, "it lacks `hyper_parameters`"),
-        ("hyper_parameters", [1], "it holds a list in place of `hyper_parameters`"),
+        ("hyper_parameters", [1], "it has a list instead of `hyper_parameters`"),
         ("hyper_parameters/sizes", [1], "arguments that tests.helpers.toy.ToyGAN cannot be built with"),
         ("hyper_parameters/spec", {"color": 1}, "arguments that tests.helpers.toy.ToyGAN cannot be built with"),
         ("state_dict", None, "it lacks `state_dict`"),
-        ("state_dict", torch.zeros(3), "it holds a Tensor in place of `state_dict`"),
+        ("state_dict", torch.zeros(3), "it has a Tensor instead of `state_dict`"),
         ("state_dict/generator.0.bias", None,
          "does not fit this ToyGAN: `generator.0.bias` is missing in the checkpoint and 8 in the model"),
         ("state_dict/generator.0.weight", torch.zeros(16, 3), "is 16×3 in the checkpoint and 8×3 in the model"),
@@ -307,7 +307,7 @@ def averaged(tmp_path):
         ("ema/state_dict/discriminator.1.bias", torch.zeros(2), "is 2 in the checkpoint and missing in the model"),
     ],
 )  # fmt: skip
-def test_what_is_missing_or_of_another_shape_is_named(averaged, where, value, message):
+def test_missing_contents_and_other_shapes_are_named(averaged, where, value, message):
     with pytest.raises(UserError, match=message) as raised:
         genbench.load(changed(averaged, where, value))
     assert "\n" not in str(raised.value) and str(averaged) in str(raised.value)
@@ -329,7 +329,7 @@ def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(avera
     [
         ("optimizer_states", None, "it lacks `optimizer_states`"),
         ("lr_schedulers", None, "it lacks `lr_schedulers`"),
-        ("callbacks", 3, "it holds a int in place of `callbacks`"),
+        ("callbacks", 3, "it has a int instead of `callbacks`"),
         ("pytorch-lightning_version", None, "it lacks `pytorch-lightning_version`"),
         ("genbench/scalers", None, "it lacks `genbench.scalers`"),
         ("optimizer_states", [], "it has 0 optimizers, of generator, discriminator"),
@@ -372,7 +372,7 @@ def test_lightning_reads_through_the_same_checks(averaged):
 # ---- where there is no room -----------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_that_has_no_room_is_kept_elsewhere_and_can_be_gone_on_with(averaged, tmp_path, elsewhere, full):
+def test_a_checkpoint_on_a_full_disk_is_saved_elsewhere_and_can_be_resumed(averaged, tmp_path, elsewhere, full):
     before = averaged.read_bytes()
     full(averaged.parent)
     with pytest.raises(UserError, match="No space left on device.*before is intact.*make room and move it") as raised:
@@ -384,16 +384,16 @@ def test_a_checkpoint_that_has_no_room_is_kept_elsewhere_and_can_be_gone_on_with
     assert genbench.load(averaged).images_seen == 32
 
 
-def test_a_copy_that_has_no_room_says_where_the_checkpoint_is(averaged, full):
+def test_a_copy_on_a_full_disk_names_the_checkpoint(averaged, full):
     full(averaged.parent)
-    with pytest.raises(UserError, match=f"The same checkpoint lies in {averaged}"):
+    with pytest.raises(UserError, match=f"The same checkpoint is {averaged}"):
         checkpoint_io.copy(averaged, averaged.with_name("other.ckpt"))
 
 
 # ---- the ways to name it, and to sample -----------------------------------------------------------------------------
 
 
-def test_a_run_folder_is_loaded_as_verbs_do(averaged, tmp_path, monkeypatch):
+def test_a_run_folder_is_loaded_as_by_commands(averaged, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     os.rename(averaged.parent, tmp_path / "checkpoints.moved")
     (tmp_path / "runs" / "first").mkdir()
@@ -405,19 +405,19 @@ def test_a_run_folder_is_loaded_as_verbs_do(averaged, tmp_path, monkeypatch):
         genbench.load("runs")
 
 
-def test_a_number_of_samples_stands_for_as_many_seeds(averaged):
+def test_a_number_of_samples_means_as_many_seeds(averaged):
     for model in (genbench.load(averaged), ToyGAN(SPEC)):
         assert torch.equal(model.sample(5), model.sample(torch.arange(5)))
         assert torch.equal(model.sample(seeds=5), model.sample(5, condition=None))
 
 
 @pytest.mark.parametrize("given", [0, -3, True, 2.0, "16", None, torch.zeros(3), torch.zeros((), dtype=torch.int64)])
-def test_what_is_neither_a_number_nor_seeds_is_refused(given):
+def test_other_types_than_a_number_or_seeds_are_refused(given):
     with pytest.raises(UserError, match="Give a positive number of images, or a seed for each"):
         ToyGAN(SPEC).sample(given)
 
 
-def test_a_model_of_ones_own_takes_numbers_also_where_it_inherits_its_sampling():
+def test_a_users_model_takes_numbers_even_if_it_inherits_sample():
     class Mixin:
         def sample(self, seeds, *, condition=None, bright: bool = False):
             return seeds

@@ -23,7 +23,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_said_with_path_and_reason_and_is_still_an_os_error(tmp_path, full):
+def test_a_full_disk_is_an_os_error_with_path_and_reason(tmp_path, full):
     full(tmp_path)
     path = tmp_path / "x.json"
     with (
@@ -54,7 +54,7 @@ def test_a_name_as_long_as_file_systems_allow_can_be_written(tmp_path):
     assert path.read_bytes() == b"whole"
 
 
-def test_what_has_no_room_is_kept_in_the_temporary_folder(tmp_path, elsewhere, full):
+def test_a_file_on_a_full_disk_is_written_to_the_temporary_folder(tmp_path, elsewhere, full):
     path = tmp_path / "runs" / "x.json"
     full(tmp_path / "runs")
     with pytest.raises(NotWritten, match=r"runs/x.json could not be written: No space .* It was written to .*x.json"
@@ -69,7 +69,7 @@ def test_what_has_no_room_is_kept_in_the_temporary_folder(tmp_path, elsewhere, f
     assert raised.value.elsewhere is None and len(list(elsewhere.iterdir())) == 1
 
 
-def test_what_a_killed_process_was_writing_is_removed_by_the_next_one(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed_by_the_next_one(tmp_path):
     script = """
 import os, sys
 from genbench.core.files import replacing
@@ -96,7 +96,7 @@ def test_a_new_file_is_made_once_and_whole(tmp_path):
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.json", b"first")]
 
 
-def test_a_new_file_that_has_no_room_is_not_there(tmp_path, full):
+def test_a_new_file_on_a_full_disk_does_not_exist(tmp_path, full):
     full(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         create(tmp_path / "x.json", b"new")
@@ -115,7 +115,7 @@ def test_a_file_system_without_links_has_new_files_too(tmp_path, monkeypatch, nu
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.json", b"first")]
 
 
-def test_what_is_being_written_is_no_orphan(tmp_path):
+def test_a_file_that_is_being_written_is_not_removed(tmp_path):
     with replacing(tmp_path / "last.ckpt") as file:
         file.write(b"half")
         remove_orphans(tmp_path)
@@ -123,7 +123,7 @@ def test_what_is_being_written_is_no_orphan(tmp_path):
     assert (tmp_path / "last.ckpt").read_bytes() == b"half"
 
 
-def test_of_another_machine_only_old_files_are_removed(tmp_path):
+def test_only_old_temporary_files_of_another_machine_are_removed(tmp_path):
     young, old = (tmp_path / f".a.ckpt.00000000-{pid}-5.abcd1234.tmp" for pid in (1, 2))
     for path in (young, old):
         path.write_bytes(b"")

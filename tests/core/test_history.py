@@ -117,7 +117,7 @@ DOUBTS = {
 
 
 @pytest.mark.parametrize("kind", DOUBTS)
-def test_what_may_not_be_what_was_logged_is_doubted(tmp_path, kind):
+def test_values_that_may_differ_from_the_logged_ones_are_doubted(tmp_path, kind):
     assert written(tmp_path, DOUBTS[kind]).doubts
 
 
@@ -132,12 +132,12 @@ NO_TABLES = {
 
 
 @pytest.mark.parametrize("kind", NO_TABLES)
-def test_what_is_no_table_is_refused_with_the_reason(tmp_path, kind):
+def test_files_without_a_table_are_refused_with_the_reason(tmp_path, kind):
     with pytest.raises(Unreadable, match="text|row|called"):
         written(tmp_path, NO_TABLES[kind])
 
 
-def test_what_is_no_file_is_refused_and_a_pipe_is_not_waited_for(tmp_path):
+def test_folders_and_pipes_are_refused_without_waiting(tmp_path):
     assert read(tmp_path / "metrics.csv").rows == []
     os.mkfifo(tmp_path / "metrics.csv")
     with pytest.raises(Unreadable, match="no regular file"):

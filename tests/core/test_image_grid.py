@@ -15,7 +15,7 @@ def test_a_grid_is_as_square_as_it_can_be(n, columns, rows):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_image_stands_in_its_place_rounded_to_bytes(channels):
+def test_every_image_is_in_its_place_rounded_to_bytes(channels):
     images = torch.rand(5, channels, 3, 4) * 2.4 - 1.2  # a little out of range, as networks are
     sheet = np.array(grid(images)).reshape(12, 20, channels)
     expected = ((images.double() + 1) * 127.5).round().clamp(0, 255).numpy()
@@ -27,7 +27,7 @@ def test_every_image_stands_in_its_place_rounded_to_bytes(channels):
     assert (sheet[empty] == 40).all()
 
 
-def test_small_pictures_are_magnified_by_a_whole_factor_and_large_ones_left():
+def test_small_images_are_enlarged_by_a_whole_factor_and_large_ones_are_not():
     small = Image.fromarray(np.arange(100 * 50, dtype=np.uint8).reshape(50, 100))
     large = enlarged(small, side=700)
     assert large.size == (700, 350)

@@ -28,7 +28,7 @@ class Seen(Callback):
         self.values.append(self.look(trainer, module))
 
 
-def test_a_game_equals_the_same_loop_written_by_hand():
+def test_adversarial_training_equals_a_loop_written_by_hand():
     module = ToyGAN(SPEC, optimizer=SGD)
     by_hand = ToyGAN(SPEC, optimizer=SGD)
     by_hand.load_state_dict(module.state_dict())
@@ -107,7 +107,7 @@ def test_a_subclass_may_add_a_loss_term_to_those_of_its_base():
     assert module.updates == {"train": 3} and set(module.read_terms()) == {"train/mse", "train/norm"}
 
 
-def test_a_model_inside_of_a_model_has_no_optimizer_and_no_average():
+def test_a_model_inside_a_model_has_no_optimizer_and_no_average():
     class Outer(ToyAutoencoder):
         def __init__(self, spec=None, **training):
             super().__init__(spec, **training)
@@ -124,7 +124,7 @@ def test_a_model_inside_of_a_model_has_no_optimizer_and_no_average():
         (ToyGAN, {"loss": torch.zeros(())}, "the optimizers generator, discriminator: give each its own"),
     ],
 )
-def test_what_a_training_step_must_not_return_is_refused(base, returned, message):
+def test_wrong_return_values_of_a_training_step_are_refused(base, returned, message):
     class Wrong(base):
         def training_step(self, batch, batch_idx):
             return returned

@@ -38,7 +38,7 @@ def test_processes_draw_the_rows_of_one_global_batch():
     assert not torch.equal(parts[0], parts[1])
 
 
-def test_mix_is_fixed_for_ever_and_tells_its_parts_apart():
+def test_mix_has_fixed_values_and_distinguishes_its_parts():
     # a run resumed by a later version must draw what it would have drawn
     assert mix("train", 0, 64) == mix("train", 0, 64)
     assert mix(0) == 0xE220A8397B1DCDAF >> 1  # the first output of SplitMix64 from state 0 (Vigna's reference)

@@ -40,7 +40,7 @@ def restored():
         ("torch.set_float32_matmul_precision('medium'); torch.backends.cuda.matmul.fp32_precision = 'ieee'", True),
     ],
 )
-def test_inside_all_is_in_full_and_afterwards_as_it_was(program, readable):
+def test_full_precision_inside_and_the_previous_switches_afterwards(program, readable):
     exec(program)
     before = old(), new()
     assert (None not in before[0]) == readable

@@ -8,7 +8,7 @@ from genbench.networks.pixelcnn import GatedPixelCNN
 from genbench.samplers.pixelcnn import draw
 
 
-def test_a_pixelcnns_rows_are_seen_by_who_watches():
+def test_progress_of_a_pixelcnns_rows_is_passed_to_the_caller():
     seen = []
 
     def wrap(items):
@@ -22,7 +22,7 @@ def test_a_pixelcnns_rows_are_seen_by_who_watches():
     assert seen == [0, 1, 2] and torch.equal(found, draw(net, u)) and len(seen) == 3
 
 
-def test_an_error_inside_ends_the_watch():
+def test_an_error_inside_resets_the_wrapper():
     with pytest.raises(KeyError), watched(lambda items: []):
         raise KeyError
     assert list(steps([1, 2])) == [1, 2]

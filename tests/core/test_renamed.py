@@ -52,7 +52,7 @@ def older(names, contents):
 
 
 @pytest.mark.parametrize("name", OLD)
-def test_a_checkpoint_with_old_names_is_loaded_and_goes_on_bit_for_bit(tmp_path, name, monkeypatch):
+def test_a_checkpoint_with_old_names_resumes_bit_for_bit(tmp_path, name, monkeypatch):
     cls, spec, arguments = OLD[name]
     if spec.source:
         images = torch.randint(0, 256, (64, *spec.source), dtype=torch.uint8)
@@ -72,7 +72,7 @@ def test_a_checkpoint_with_old_names_is_loaded_and_goes_on_bit_for_bit(tmp_path,
     assert modules[0].read_terms() == modules[1].read_terms()
 
 
-def test_settings_of_an_older_run_are_read_by_todays_names(tmp_path):
+def test_settings_of_an_older_run_get_current_names(tmp_path):
     path = tmp_path / "config.yaml"
     model = {"class_path": "genbench.models.DCGAN", "init_args": {"width": 4, "game": {"r1": 1}}}
     path.write_text(yaml.safe_dump({"model": model}))
@@ -90,7 +90,7 @@ def test_arguments_of_other_classes_keep_their_names():
     assert renamed.column("vae/kl", "my.module.VAE") == "vae/kl"
 
 
-def test_curves_of_an_older_run_go_on_in_the_same_columns(tmp_path):
+def test_curves_of_an_older_run_continue_in_the_same_columns(tmp_path):
     curves = Curves(tmp_path)
     curves.log_metrics({"vae/kl": 1.0, "val/elbo": 2.0}, step=8)
     module = VAE(IMAGES, width=4, latent_dim=4)
@@ -101,12 +101,12 @@ def test_curves_of_an_older_run_go_on_in_the_same_columns(tmp_path):
     assert "vae/kl" not in rows[0] and rows[0]["val/elbo"] == "2"
 
 
-def test_a_name_of_today_is_never_replaced_by_an_old_one():
+def test_a_current_name_is_never_replaced():
     model = {"class_path": "DCGAN", "init_args": {"game": {"r1": 1}, "adversarial": {"r1": 2}}}
     assert renamed.settings({"model": model}) == {"model": model}
 
 
-def test_the_run_of_a_checkpoint_and_of_a_record_has_todays_names():
+def test_the_run_of_a_checkpoint_and_of_a_record_gets_current_names():
     config = {"model": {"class_path": "genbench.models.GAN", "init_args": {"game": None}}}
     segments = [{"from": 0, "to": 9, "changed": {"model.game.r1": [1, 2], "max_images": [1, 2]}}]
     run = {"config": config, "segments": segments, "grid": {"model.game.r1": 1}}
@@ -124,7 +124,7 @@ def test_no_config_of_the_package_has_an_old_name():
         assert renamed.settings(text) == text, path
 
 
-def test_arguments_of_data_and_words_among_values_have_todays_names():
+def test_arguments_of_data_and_textual_values_get_current_names():
     former = {
         "model": {"class_path": "DCGAN", "init_args": {"game": {"augment": ["colour", "cutout"]}}},
         "data": {"class_path": "genbench.data.MNIST", "init_args": {
@@ -145,7 +145,7 @@ def test_arguments_of_data_and_words_among_values_have_todays_names():
 
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="benchmarks are not there")
-def test_records_of_older_versions_are_read_and_their_keys_hold():
+def test_records_of_older_versions_are_read_and_keep_their_keys():
     records, skipped = collect([BENCHMARKS])
     former = [json.loads(path.read_text()) for path in BENCHMARKS.rglob("records/*.json")]
     assert len(records) > 150 and not [why for _, why in skipped if "older record" not in why]
@@ -163,7 +163,7 @@ def test_a_protocol_has_the_key_that_it_had_before_its_settings_were_renamed():
     assert Protocol("mine", size=8, resize_mode="pad").resolved()["key"] == "aafe2b2f556162f1"
 
 
-def test_states_of_callbacks_and_groups_of_settings_have_todays_names():
+def test_states_of_callbacks_and_groups_of_settings_get_current_names():
     contents = {
         "genbench": {"model": "my.Model"}, "hyper_parameters": {},
         "callbacks": {"Balance": {"a": 1}, "Checkpoint": {"b": 2}},

@@ -156,7 +156,7 @@ def test_several_processes_have_the_curve_and_the_weights_of_one_at_the_same_glo
 
 
 @pytest.mark.parametrize("name", ["gan", "vae"])
-def test_another_number_of_processes_goes_on_where_the_last_one_stopped(runs, name, tmp_path):
+def test_a_run_resumes_with_another_number_of_processes(runs, name, tmp_path):
     # 7, 13 and 17 batches: in the middle of a pass, between two readings, and with a VAE's gradients half made
     rows, ckpt = {}, None
     for world, images in [(1, 56), (2, 104), (4, 136), (1, 160)]:
@@ -202,7 +202,7 @@ def synchronized(self, x):
     return centerd * (self.weight / (var + self.eps).sqrt())[:, None, None] + self.bias[:, None, None]
 
 
-def test_with_synchronized_batch_norm_two_processes_equal_one_also_where_there_is_batch_norm(tmp_path, monkeypatch):
+def test_with_synchronized_batch_norm_two_processes_equal_one(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.SyncBatchNorm, "forward", synchronized)
 
     class Look(Callback):
@@ -227,7 +227,7 @@ def test_with_synchronized_batch_norm_two_processes_equal_one_also_where_there_i
     assert genbench.load(tmp_path / "two" / "checkpoints" / "last.ckpt").images_seen == 160
 
 
-def test_a_process_that_cannot_notice_that_another_is_gone_is_ended_with_a_sentence(monkeypatch, tmp_path):
+def test_a_process_that_cannot_detect_that_another_has_ended_is_ended_with_a_message(monkeypatch, tmp_path):
     monkeypatch.setattr(strategy, "GRACE", 0.1)
     monkeypatch.setenv("LOCAL_RANK", "0")
     trainer = SimpleNamespace(default_root_dir=tmp_path)
@@ -248,7 +248,7 @@ def test_a_process_that_cannot_notice_that_another_is_gone_is_ended_with_a_sente
         os.environ[strategy.PARENT] = "1" if os.getppid() != 1 else "2"
         waits_on_a_gpu([])
 
-    for work, why in [(first, "process 2 got signal 9"), (other, "the first one is gone")]:
+    for work, why in [(first, "process 2 got signal 9"), (other, "the first one has ended")]:
         start = time.monotonic()
         assert ended(forked(work)) == 2 and time.monotonic() - start < 30
         said = (tmp_path / "said").read_text()
@@ -257,7 +257,7 @@ def test_a_process_that_cannot_notice_that_another_is_gone_is_ended_with_a_sente
     assert not status.exists() or " Z " in status.read_text()  # ended with it
 
 
-def test_an_error_of_ones_own_stays_what_it_is():
+def test_an_error_of_the_training_itself_is_unchanged():
     launcher = strategy.Launcher(SimpleNamespace(validate_settings=lambda **_: 0, creates_processes_externally=1), 1, 1)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         launcher.launch(lambda: torch.zeros(2, 3) @ torch.zeros(2, 3))
@@ -275,7 +275,7 @@ def test_tensors_are_averaged_in_buckets_of_one_dtype(monkeypatch):
     assert [t.unique().item() for t in tensors] == [1.5, 3.0, 4.5, 6.0]
 
 
-def test_a_mean_and_a_total_are_of_all_processes_and_those_of_one_are_its_own(tmp_path):
+def test_mean_and_total_are_over_all_processes(tmp_path):
     assert ranks.mean(torch.tensor([1.0, 3.0])).tolist() == ranks.total(torch.tensor([1.0, 3.0])).tolist() == [1, 3]
 
     def work(rank):

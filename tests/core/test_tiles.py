@@ -18,19 +18,19 @@ def strided(stride):
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (16, 16), (33, 47), (100, 64)])
 @pytest.mark.parametrize("stride", [1, 4, 32])
-def test_any_size_is_filled_to_the_stride_and_cut_back(size, stride):
+def test_any_size_is_padded_to_the_stride_and_cropped(size, stride):
     x = torch.rand(1, 3, *size)
     assert torch.equal(in_tiles(strided(stride), x, stride), 2 * x)
 
 
 @pytest.mark.parametrize("size", [(200, 90), (64, 300), (129, 131)])
-def test_tiles_of_what_looks_at_each_pixel_are_the_whole(size):
+def test_tiles_of_a_pixelwise_function_equal_the_whole_image(size):
     x = torch.rand(2, 1, *size)
     assert torch.allclose(in_tiles(strided(16), x, 16, tile=64), 2 * x, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(200, 90), (129, 131), (64, 300)])
-def test_tiles_of_a_network_of_blocks_are_the_whole(size):
+def test_tiles_of_a_blockwise_network_equal_the_whole_image(size):
     def blocks(x):
         return nn.functional.interpolate(nn.functional.avg_pool2d(x, 16), scale_factor=16)
 
@@ -62,7 +62,7 @@ def test_tiles_are_no_larger_than_asked_and_their_seams_fade():
     assert (tiled - whole).abs().max() < 0.03 and (tiled - whole).abs().mean() < 0.001
 
 
-def test_where_memory_is_short_smaller_tiles_are_tried():
+def test_smaller_tiles_are_tried_if_memory_is_short():
     tried = []
 
     def greedy(x):
@@ -78,7 +78,7 @@ def test_where_memory_is_short_smaller_tiles_are_tried():
     def hopeless(x):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    with pytest.raises(UserError, match="The memory does not hold 64×64 pixels"):
+    with pytest.raises(UserError, match="64×64 pixels do not fit in memory"):
         in_tiles(hopeless, x)
     with pytest.raises(RuntimeError, match="shapes"):  # a bug stays one
         in_tiles(lambda x: torch.rand(2, 3) @ torch.rand(2, 3), x)

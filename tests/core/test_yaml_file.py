@@ -18,7 +18,7 @@ from genbench.core.yaml_file import parse, read
         ("'8'", "8"), ("10%", "10%"), ("1.2.3", "1.2.3"), ("e5", "e5"), ("-", None), ("0o17", "0o17"),
     ],
 )  # fmt: skip
-def test_a_value_is_what_its_author_meant(text, value):
+def test_values_have_the_types_that_were_written(text, value):
     if text == "-":
         assert parse("a:\n-", "x") == {"a": [None]}
         return
@@ -51,12 +51,12 @@ def test_merge_keys_and_aliases_work():
         ("a: !!int x", "f.yaml is not YAML: invalid literal"),
         ("a: !!bool x", "f.yaml is not YAML"),
         ("? [1, 2]\n: 3", "f.yaml, line 1: the name of a setting must be a word or a number"),
-        ("&a [*a]", "f.yaml, line 1: an alias (`*name`) stands inside of what it stands for"),
+        ("&a [*a]", "f.yaml, line 1: an alias (`*name`) is used inside the value that it refers to"),
         ("<<: 5", "f.yaml is not YAML: while constructing a mapping"),
         ("[" * 60 + "]" * 60, "f.yaml, line 1: more than 50 levels of settings in one another"),
         ("a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
             f"{x}: &{x} [{', '.join(['*' + y] * 8)}]\n" for y, x in zip("abcdef", "bcdefg", strict=True)),
-         "its aliases stand for more than 1,000,000 values"),
+         "its aliases expand to more than 1,000,000 values"),
     ],
 )  # fmt: skip
 def test_what_is_ambiguous_broken_or_no_setting_is_refused_with_its_line(text, said):
@@ -68,9 +68,9 @@ def test_what_is_ambiguous_broken_or_no_setting_is_refused_with_its_line(text, s
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"- a\n", "f.yaml is no file of settings: it holds a list where settings were expected"),
-        (b"word\n", "it holds text where settings were expected"),
-        (b"3\n", "it holds a number where settings were expected"),
+        (b"- a\n", "f.yaml is no file of settings: it holds a list; settings were expected"),
+        (b"word\n", "it holds text; settings were expected"),
+        (b"3\n", "it holds a number; settings were expected"),
         (b"a: 1\nb: \xff\xfe\n", "f.yaml is not YAML: line 2 is not text in UTF-8"),
         (b"\x89PNG\r\n\x1a\n\x00", "f.yaml is not YAML: line 1 is not text in UTF-8"),
         ("a: 1".encode("utf-16"), "is not text in UTF-8"),
@@ -94,5 +94,5 @@ def test_an_empty_file_a_byte_order_mark_and_a_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(configs.folder().rglob("*.yaml")), ids=lambda p: p.stem)
-def test_shipped_files_mean_what_they_meant_to_every_other_reader(path):
+def test_shipped_files_have_the_same_values_for_other_yaml_readers(path):
     assert read(path) == (yaml.safe_load(path.read_text()) or {})

@@ -101,5 +101,5 @@ def test_a_users_mistake_is_answered_in_a_sentence(arguments, message):
 
 
 def test_a_model_of_images_is_told_that_these_are_points():
-    with pytest.raises(UserError, match="one of images, and the data has points of 2 numbers"):
+    with pytest.raises(UserError, match="needs images, and the data has points of 2 numbers"):
         genbench.models.DCGAN(Ring().spec)

@@ -115,7 +115,7 @@ def test_one_seed_has_no_deviation_and_no_interval():
     assert (score.mean, score.std, score.low, score.high, score.within) == (3.0, None, None, None, 0.25)
 
 
-def test_best_and_last_raw_and_averaged_other_samplings_and_lengths_are_rows_of_their_own():
+def test_checkpoints_weights_sampling_options_and_images_seen_make_separate_rows():
     runs = ({}, {"checkpoint": "best"}, {"weights": "raw"}, {"sampling": {"steps": 9}}, {"images_seen": 5})
     board = rank([record(run=run, metrics=fid(k)) for k, run in enumerate(runs)])
     assert [row.rank for row in board.rows] == [1, 2, 3, 4, 5]
@@ -141,7 +141,7 @@ def test_a_model_without_the_score_is_blank_and_has_no_rank():
     assert second.scores["fid"].note == note and second.scores["is"].mean is None
 
 
-def test_a_model_stands_on_the_tracks_of_its_abilities():
+def test_a_model_is_on_the_tracks_of_its_capabilities():
     records = [record("GAN", metrics=fid(3.0)), record("VAE", metrics=fid(4.0) | fid(-97.0, "nats"))]
     found = {board.track: [row.name for row in board.rows] for board in boards(records)}
     assert found == {"generation": ["GAN", "VAE"], "likelihood": ["VAE"]}
@@ -152,7 +152,7 @@ def test_the_baseline_comes_last_and_has_no_rank():
     assert [(row.kind, row.rank) for row in board.rows] == [("model", 1), ("baseline", None)]
 
 
-def test_images_stand_among_models():
+def test_images_are_ranked_among_models():
     board = rank([record("theirs", "images", metrics=fid(1.0)), record(metrics=fid(3.0))])
     assert [(row.name, row.rank, row.images_seen) for row in board.rows] == [("theirs", 1, None), ("DCGAN", 2, 1000000)]
 
@@ -199,12 +199,12 @@ def test_a_difference_in_the_arguments_of_a_data_set_is_named():
     assert difference([record(), large]) == "data.arguments.size (32, 64)"
 
 
-def test_a_model_whose_run_is_unknown_stands_with_blanks():
+def test_a_model_of_an_unknown_run_has_blanks():
     (row,) = rank([replace(record(), run=None, training=None)]).rows
     assert (row.rank, row.seeds, row.checkpoint, row.images_seen) == (1, (), None, None)
 
 
-def test_fid_finds_the_only_metric_with_this_stem_and_asks_where_there_are_two():
+def test_fid_finds_the_only_metric_that_begins_so_and_two_are_an_error():
     one = [record(metrics=fid(3.0, "fid-mnistnet"))]
     assert rank(one, "fid").by == boards(one, "fid")[0].by == "fid-mnistnet"
     two = [record(metrics=fid(3.0, "fid-mnistnet") | fid(2.0, "fid-dinov2"))]
@@ -217,13 +217,13 @@ def test_fid_finds_the_only_metric_with_this_stem_and_asks_where_there_are_two()
     ("asked", "message"),
     [
         ({"by": "fud"}, "no metric 'fud' to rank by; there are fid, is, mse. Did you mean 'fid'?"),
-        ({"by": "nearest_train"}, "describes and does not judge, so nothing ranks by it; there are fid, is."),
+        ({"by": "nearest_train"}, "has no better direction, so nothing is ranked by it; there are fid, is."),
         ({"data": "MINST"}, "data set 'MINST'; there are MNIST."),
         ({"protocol": "x"}, "protocol 'x'; there are fid10k-test."),
         ({"track": "x"}, "track 'x'; there are generation, reconstruction."),
     ],
 )
-def test_an_unknown_name_is_answered_with_those_there_are(asked, message):
+def test_an_unknown_name_is_an_error_with_the_known_names(asked, message):
     metrics = fid(1.0) | fid(2.0, "is") | fid(3.0, "nearest_train") | fid(0.1, "mse")
     asked = {"protocols": [asked["protocol"]]} if "protocol" in asked else asked
     with pytest.raises(UserError) as error:
@@ -236,7 +236,7 @@ def test_by_a_metric_boards_without_it_are_left_out():
     assert [board.track for board in boards(records, "nats")] == ["likelihood"]
 
 
-def test_rows_of_one_name_are_told_apart_by_runs_and_options():
+def test_rows_of_one_name_are_distinguished_by_runs_and_options():
     config = {"config_hash": "b" * 16}
     runs = [{"name": f"narrow-s{s}", "seed": s} for s in (0, 1)]
     runs += [config | {"name": "wide"}, config | {"name": "wide", "sampling": {"steps": 5}, "seed": 1}]
@@ -257,7 +257,7 @@ def test_realistic_records_make_boards_of_every_track():
     assert all(len(row.seeds) == 3 for board in found for row in board.rows if row.kind == "model")
 
 
-def test_rows_of_a_grid_are_told_apart_by_what_was_varied_and_say_how_many_were_tried():
+def test_rows_of_a_grid_are_distinguished_by_the_varied_settings_and_count_the_tried_ones():
     def at(lr, seed):
         grid = {"model.optimizer.lr": lr, "model.width": 32}
         return {"seed": seed, "config_hash": f"{lr}", "grid": grid, "tried": 2, "name": f"dcgan-{lr}-seed{seed}"}
@@ -280,7 +280,7 @@ def of(protocol, **arguments):
     return replace(record(protocol=protocol), data={"name": "MNIST", "arguments": arguments})
 
 
-def test_titles_say_the_fewest_settings_that_tell_boards_of_one_name_apart():
+def test_titles_have_the_fewest_settings_that_distinguish_boards_of_one_name():
     one, two, three = (protocol(reference={"hash": str(k) * 16, "shape": [3, 32, 32]}) for k in (1, 2, 3))
     found = titles(of(one, task="denoise", size=32), of(two, task="deblur", size=32, val_size=9), of(three, size=32))
     assert {title.partition(" · ")[0] for title in found} == {
@@ -299,13 +299,13 @@ def test_titles_say_the_fewest_settings_that_tell_boards_of_one_name_apart():
     assert titles(of(one, task="denoise")) == ["MNIST · fid10k-test · generation"]
 
 
-def test_a_setting_in_which_rows_of_one_board_differ_tells_it_from_no_other():
+def test_a_setting_that_differs_within_a_board_does_not_distinguish_it():
     one, two = (protocol(reference={"hash": str(k) * 16}) for k in (1, 2))
     mixed = [of(one, workers=1), replace(of(one, workers=2), model=record("VAE").model), of(two, workers=3)]
     assert sorted(titles(*mixed)) == sorted(f"MNIST · fid10k-test [{p['key']}] · generation" for p in (one, two))
 
 
-def test_a_board_of_likelihoods_says_of_which_pixels():
+def test_a_board_of_likelihoods_has_the_kind_of_pixels():
     nats = {"nats": entry("nats", -80.0)}
     of = protocol(pixels="binary", reference={"hash": "ab" * 16, "images": 10000, "shape": [1, 28, 28]})
     (board,) = boards([record(metrics=nats, protocol=of)], track="likelihood")
@@ -365,7 +365,7 @@ def test_a_kept_checkpoint_that_is_the_best_says_so():
     assert [row.checkpoint for row in rank([kept, *checkpoints(SAME)]).rows] == ["best = last = 0000000009"]
 
 
-def test_of_one_state_measured_twice_the_newer_record_counts():
+def test_the_newer_of_two_records_of_the_same_weights_counts():
     best, last = checkpoints(SAME)
     newer = replace(best, created="2026-11-24T12:00:00+00:00", metrics=fid(2.125))
     (row,) = rank([newer, last]).rows
@@ -378,7 +378,7 @@ LOWER = [
 ]
 
 
-def test_runs_with_other_histories_of_settings_are_no_seeds_of_one_row():
+def test_runs_with_different_histories_of_settings_are_separate_rows():
     earlier = [LOWER[0] | {"to": 20_000}, LOWER[1] | {"from": 20_000}]
     plain = [{"from": 0, "to": 50_000, "changed": {}}, {"from": 50_000, "to": None, "changed": {}}]
     histories = [None, [], plain[:1], plain, LOWER, LOWER, earlier]
@@ -402,7 +402,7 @@ def test_a_row_of_several_segments_says_what_was_changed_and_when():
     assert notes(board) == [said]
 
 
-def test_the_score_that_ranks_stands_before_all_others():
+def test_the_ranking_score_is_the_first_column():
     metrics = fid(1.0) | fid(2.0, "kid") | fid(3.0, "is")
     names = [column.name for column in columns(rank([record(metrics=metrics)], "is"))]
     assert names[:7] == ["rank", "model", "checkpoint", "seeds", "is ↑", "fid ↓", "kid ↓"]

@@ -24,13 +24,13 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
         assert Record.from_dict(made.to_dict()) == made
 
 
-def test_its_file_name_says_what_it_is_and_leaves_its_folder_never(tmp_path):
+def test_its_file_name_describes_it_and_stays_in_its_folder(tmp_path):
     assert write(record(), tmp_path).name.startswith("DCGAN-MNIST-fid10k-test-last-seed0-")
     odd = write(record("../../a b/ü", "images"), tmp_path)
     assert odd.parent == tmp_path and odd.name.startswith("a-b-MNIST-fid10k-test-images-")
 
 
-def test_what_is_not_finite_is_null_and_says_so(tmp_path):
+def test_numbers_that_are_not_finite_are_null_with_a_note(tmp_path):
     values = {"fid": entry("fid", math.nan, high=math.inf), "kid": entry("kid", 0.1, std=math.inf)}
     path = write(record(metrics=values), tmp_path)
     json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -55,7 +55,7 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_could_not_be_read_is_not_written(tmp_path):
+def test_a_record_that_could_not_be_read_is_not_written(tmp_path):
     with pytest.raises(UserError, match=r"metrics.fid.value is 'good'; a finite number was expected"):
         write(record(metrics={"fid": entry("fid", "good")}), tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +158,7 @@ def places(value, path=()):
         yield from places(below, (*path, name))
 
 
-def test_whatever_stands_in_a_records_place_it_is_refused_or_every_table_shows_it():
+def test_any_json_is_refused_or_shown_in_every_table():
     from genbench.leaderboard import formats
     from genbench.leaderboard.board import boards
     from genbench.report.rows import Rows
@@ -195,7 +195,7 @@ def test_whatever_stands_in_a_records_place_it_is_refused_or_every_table_shows_i
     assert refused > 250 and shown > 250
 
 
-def test_json_of_other_programs_among_runs_is_no_business_of_the_board(tmp_path):
+def test_json_of_other_programs_among_runs_is_ignored(tmp_path):
     write(record(), tmp_path / "runs/a/records")
     write(record("VAE"), tmp_path / "runs/b/records/2026")
     (tmp_path / "runs/a/wandb").mkdir()
@@ -222,12 +222,12 @@ def test_links_are_followed_and_circles_end(tmp_path):
     assert len(records) == 1 and skipped == []
 
 
-def test_a_folder_that_is_not_there_is_a_sentence(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match="There is no folder"):
         collect([tmp_path / "none"])
 
 
-def test_of_one_checkpoint_measured_twice_the_newer_record_stands(tmp_path):
+def test_the_newer_of_two_records_of_one_checkpoint_is_kept(tmp_path):
     times = ("2026-01-01T12:00:00+00:00", "2026-01-01T12:30:00+01:00", "2025-12-31T00:00:00+00:00")
     for k, created in enumerate(times):  # the second is half an hour before the first
         write(record(metrics={"fid": entry("fid", k)}, created=created), tmp_path)
@@ -235,13 +235,13 @@ def test_of_one_checkpoint_measured_twice_the_newer_record_stands(tmp_path):
     assert [r.metrics["fid"]["value"] for r in records] == [0] and skipped == []
 
 
-def test_best_and_last_of_one_file_both_stand(tmp_path):
+def test_best_and_last_of_the_same_weights_are_both_kept(tmp_path):
     for checkpoint in ("best", "last"):
         write(record(run={"checkpoint": checkpoint, "checkpoint_hash": "same"}), tmp_path)
     assert len(collect([tmp_path])[0]) == 2
 
 
-def test_a_seed_trained_again_replaces_the_older_run_and_says_so(tmp_path):
+def test_a_seed_trained_again_replaces_the_older_run_with_a_note(tmp_path):
     write(record(run={"checkpoint_hash": "a"}), tmp_path)
     write(record(run={"checkpoint_hash": "b"}, created="2026-11-24T12:00:00+00:00"), tmp_path)
     write(record(run={"checkpoint_hash": "c"}, protocol=protocol("other")), tmp_path)

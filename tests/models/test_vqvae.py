@@ -121,7 +121,7 @@ def test_a_prior_says_what_it_is_to_be_built_on(trained, tmp_path):
     built = VQPrior(SPEC, autoencoder=str(trained), width=4, layers=1)
     run(built, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path / "built")
     assert VQPrior(SPEC, autoencoder=str(trained.parents[1])).autoencoder.spec == SPEC  # the folder of a run will do
-    with pytest.raises(UserError, match="is of a VQPrior, which is built on a VQVAE itself. Give the"):
+    with pytest.raises(UserError, match="has a VQPrior, which is itself built on a VQVAE. Give the"):
         prior(str(tmp_path / "built"))
     other = Autoencoder(SPEC, latent_dim=3)
     run(other, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path / "other")

@@ -130,7 +130,7 @@ def test_a_header_is_reached_and_pressed_by_key(driver):
     assert button.find_element("xpath", "..").get_attribute("aria-sort") in ("ascending", "descending")
 
 
-def test_the_filter_leaves_what_it_names_everywhere(driver):
+def test_the_filter_applies_to_all_sections(driver):
     from selenium.webdriver.common.keys import Keys
 
     box, count = (driver.find_element("id", name) for name in ("filter", "count"))
@@ -147,7 +147,7 @@ def test_the_filter_leaves_what_it_names_everywhere(driver):
     assert len(column(driver, "model")) == 21 and count.text == ""
 
 
-def test_charts_are_drawn_where_they_are_looked_at_and_follow_their_selectors(driver):
+def test_charts_are_drawn_when_visible_and_follow_their_selectors(driver):
     assert drawn(driver, "by-time")[1] == "fid-mnistnet ↓" and drawn(driver, "by-size")[0] == 11
     choose(driver, "quality-metric", "is-mnistnet")
     assert drawn(driver, "by-time") == [10, "is-mnistnet ↑"]  # one model has no such score
@@ -203,7 +203,7 @@ def test_the_system_that_prefers_dark_gets_dark(driver):
         assert (driver.execute_script(paper) == light) == (value == "light")
 
 
-def test_a_model_leads_to_its_run_which_opens(driver):
+def test_a_model_links_to_its_run_which_opens(driver):
     link = driver.find_element("css selector", "tbody th a")
     driver.execute_script("arguments[0].click()", link)
     name = link.get_attribute("href").partition("#")[2]
@@ -293,7 +293,7 @@ def test_one_point_has_an_axis_around_it_that_stays_in_the_range_of_its_score(dr
 
 
 @pytest.mark.parametrize("width", [360, 768, 1000, 1200])
-def test_a_heading_that_is_jumped_to_stands_below_the_bar(driver, width):
+def test_a_linked_heading_is_below_the_bar(driver, width):
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     measured = """const bar = document.querySelector('.bar');
@@ -320,7 +320,7 @@ def test_without_scripts_everything_but_the_charts_is_there(page, driver):
         driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def test_a_screenshot_is_no_blank(driver):
+def test_a_screenshot_is_not_blank(driver):
     driver.execute_script("scrollTo(0, 0)")
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("L")
     dark, light = picture.getextrema()

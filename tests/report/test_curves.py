@@ -6,13 +6,13 @@ from genbench.report import curves
 from genbench.report.curves import folder_of, read, thinned
 
 
-def test_the_run_of_a_record_is_what_its_records_lie_in():
+def test_the_run_of_a_record_is_the_parent_of_its_folder():
     assert folder_of(Path("runs/a/records/x.json")) == Path("runs/a")
     assert folder_of(Path("runs/a/records/2026/x.json")) == Path("runs/a")
     assert folder_of(Path("somewhere/x.json")) is None
 
 
-def test_what_is_cut_off_or_no_number_is_left_out(tmp_path):
+def test_incomplete_lines_and_non_numbers_are_left_out(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_bytes(
         b"images_seen,a/loss,a/lr,val/fid,speed\n100,0.5,0.1,,9\n200,nan,0.1,7.25,9\nx,1,1,1,1\n300,0.25,0.1,inf,9\n"
@@ -29,14 +29,14 @@ def test_what_a_spreadsheet_saved_is_read_as_it_was_logged(tmp_path):
     assert read(path) == {"val/fid": [("100000", "1.5")], "a/loss": [("100000", "0.25")]}
 
 
-def test_a_file_that_is_not_there_or_holds_nothing_is_no_curve(tmp_path):
+def test_a_missing_or_empty_file_has_no_curve(tmp_path):
     assert read(tmp_path / "metrics.csv") == {}
     for text in ("", "images_seen", "a/b\n1\n", "images_seen,a/b\n", "images_seen,a/b\n1,"):
         (tmp_path / "metrics.csv").write_text(text)
         assert read(tmp_path / "metrics.csv") == {}, text
 
 
-def test_long_curves_keep_their_ends_and_no_point_is_made_up():
+def test_long_curves_keep_their_ends_and_are_not_interpolated():
     points = [(str(k), str(k * k % 97)) for k in range(5000)]
     (found,) = thinned([{"a/b": points}])
     at, values = found["at"][0], found["series"]["a/b"][1]

@@ -31,14 +31,14 @@ def decoded(shown):
     return Image.open(io.BytesIO(base64.b64decode(shown.uri.partition(",")[2])))
 
 
-def test_those_that_fit_are_their_files_byte_by_byte(files):
+def test_images_that_fit_are_unchanged(files):
     for picture, shown in zip(files, fitted(files), strict=True):
         assert base64.b64decode(shown.uri.removeprefix("data:image/png;base64,")) == picture.data
         assert (shown.width, shown.height, shown.rows) == (70, 274, 8)
 
 
 @pytest.mark.parametrize("part", [0.5, 0.2, 0.05, 0.01])
-def test_others_are_made_smaller_and_stay_within_the_budget(files, part):
+def test_other_images_are_compressed_to_the_budget(files, part):
     budget = int(part * sum(len(p.data) for p in files) * 4 / 3)
     shown = fitted(files, budget)
     kept = [s for s in shown if s is not None]
@@ -50,7 +50,7 @@ def test_others_are_made_smaller_and_stay_within_the_budget(files, part):
     assert shown == fitted(files, budget)
 
 
-def test_what_is_no_png_is_an_error_and_what_is_not_there_is_none(tmp_path, files):
+def test_other_files_than_png_are_an_error_and_missing_ones_are_none(tmp_path, files):
     assert read(tmp_path / "none.png") is None
     (tmp_path / "cut.png").write_bytes(files[0].data[:500])
     Image.new("L", (4, 4)).save(tmp_path / "photo.png", "JPEG")
@@ -60,6 +60,6 @@ def test_what_is_no_png_is_an_error_and_what_is_not_there_is_none(tmp_path, file
             read(tmp_path / name)
 
 
-def test_a_picture_of_anybodys_is_one_row(tmp_path):
+def test_an_image_without_metadata_is_one_row(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "x.png")
     assert read(tmp_path / "x.png").rows == 1

@@ -147,7 +147,7 @@ def test_a_curve_and_a_file_named_like_html_are_text_too(tmp_path):
     assert len(found.scripts) == 3 and found.data["runs"][0]["series"] == {"a/</script><script>": [0, [2, 3]]}
 
 
-def test_nothing_is_asked_of_the_network(tmp_path):
+def test_nothing_is_loaded_from_the_network(tmp_path):
     html = page(*many(4, 2, 1), folder=tmp_path, curve=20, kinds=tuple(SHEETS))
     for tag, attributes in Page(html).elements:
         assert tag not in ("iframe", "object", "embed", "base", "audio", "video", "form"), tag
@@ -164,7 +164,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     assert report(located([tmp_path])[0]).html == first
 
 
-def test_every_run_stands_once_with_command_config_costs_and_versions():
+def test_every_run_is_shown_once_with_command_config_costs_and_versions():
     records = [
         record(run={"checkpoint": c, "command": "python -m genbench fit --name 'a b'"}) for c in ("best", "last")
     ]
@@ -178,7 +178,7 @@ def test_every_run_stands_once_with_command_config_costs_and_versions():
         assert text in found.shown, text
 
 
-def test_curves_come_from_the_runs_and_are_missed_by_nothing(tmp_path):
+def test_curves_come_from_the_runs_and_may_be_missing(tmp_path):
     leave(record(run={"name": "a"}), tmp_path, curve=30)
     leave(record("VAE", run={"name": "b"}), tmp_path)
     leave(record("theirs", "images"), tmp_path)
@@ -190,7 +190,7 @@ def test_curves_come_from_the_runs_and_are_missed_by_nothing(tmp_path):
     assert runs["a"]["at"][at] == [20000, 40000, 60000] and len(values) == 3
 
 
-def test_pictures_of_the_first_seed_stand_side_by_side_by_protocol(tmp_path):
+def test_images_of_the_first_seed_are_side_by_side_by_protocol(tmp_path):
     for name in ("DCGAN", "VAE"):
         for seed in (1, 0):
             for checkpoint in ("best", "last"):
@@ -208,7 +208,7 @@ def test_pictures_of_the_first_seed_stand_side_by_side_by_protocol(tmp_path):
     assert [a.get("data-of") for t, a in found.elements if t == "figure" and "data-find" in a] == ["best", "last"] * 4
 
 
-def test_a_caption_is_of_the_pictured_seed_and_names_the_mean_as_such(tmp_path):
+def test_a_caption_has_the_score_of_the_shown_seed_and_the_mean(tmp_path):
     for seed, (fid, mse) in enumerate(((2.0, 0.25), (3.0, 0.75))):
         scores = {"fid": entry("fid", fid), "mse": entry("mse", mse), "psnr": entry("psnr", 9.0)}
         run = {"seed": seed, "checkpoint": "best"}
@@ -223,7 +223,7 @@ def test_a_caption_is_of_the_pictured_seed_and_names_the_mean_as_such(tmp_path):
     ]
 
 
-def test_a_pictured_checkpoint_without_the_score_is_given_none(tmp_path):
+def test_a_shown_checkpoint_without_the_score_has_none(tmp_path):
     for seed, value in enumerate((None, 3.0)):
         scores = {"fid": entry("fid", value), "is": entry("is", 2.0)}
         leave(record(run={"seed": seed}, metrics=scores), tmp_path, kinds=("samples",), size=8)
@@ -260,14 +260,14 @@ def test_a_picture_or_curve_that_cannot_be_read_is_named_and_the_page_is_made(tm
     assert "<img" not in made.html and "1 of 1 rows have no pictures" in made.html
 
 
-def test_records_of_one_name_and_protocols_of_one_name_stand_apart():
+def test_records_and_protocols_of_one_name_are_separate():
     config = {"config_hash": "b" * 16}
     found = Page(page(record(), record(run=config | {"name": "wide"}), record(protocol=protocol(seed=1))))
     assert "DCGAN (wide)" in found.text and "DCGAN (dcgan-mnist)" in found.text
     assert "2 protocols have this name; they differ in seed (0, 1)" in found.shown
 
 
-def test_pictures_of_protocols_of_one_name_stand_apart(tmp_path):
+def test_images_of_protocols_of_one_name_are_separate(tmp_path):
     two = [record(), record(protocol=protocol(seed=1))]
     for one in two:
         leave(one, tmp_path, kinds=("samples",), size=8)
@@ -278,7 +278,7 @@ def test_pictures_of_protocols_of_one_name_stand_apart(tmp_path):
     assert sorted(titles) == [f"{heading} · generation" for heading in headings]
 
 
-def test_odd_records_have_their_place(tmp_path):
+def test_unusual_records_are_shown(tmp_path):
     found = page(replace(record(), run=None, training=None), record("theirs", "images"),
                  record("VAE", metrics={"fid": entry("fid", None, note="too few")}))  # fmt: skip
     assert "theirs" in found and "too few" in found
@@ -287,6 +287,6 @@ def test_odd_records_have_their_place(tmp_path):
     report(located([tmp_path])[0]).html.encode("utf-8", "replace")
 
 
-def test_records_without_scores_are_a_sentence():
+def test_records_without_scores_are_an_error():
     with pytest.raises(UserError, match="The records hold no scores"):
         page(replace(record(), metrics={}))

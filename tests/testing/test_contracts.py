@@ -48,7 +48,7 @@ def test_state_that_a_batch_shares_is_reduced_over_processes_or_exempted_by_name
     assert "the weights encoder.0.bias differ between two processes" in pair["Astray"]
 
 
-def test_check_runs_them_on_a_config_of_ones_own_and_says_what_failed(tmp_path, capsys, monkeypatch):
+def test_check_runs_them_on_a_users_config_and_prints_what_failed(tmp_path, capsys, monkeypatch):
     from genbench.cli import main
 
     monkeypatch.chdir(tmp_path)
