@@ -15,7 +15,7 @@ def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
         {"config": "dcgan.yaml", "name": "d", "set": {"trainer.strategy": "fsdp", "trainer.devices": "x"}},
     ]
     status, _, err = cli("suite", "run", write(tmp_path, models=models, by="fdi"))
-    assert status == 2 and "5 things are wrong" in err and "Traceback" not in err
+    assert status == 2 and "5 errors" in err and "Traceback" not in err
     for told in ("a-Digits: ", "'widht'", "b-Digits: ", "c-Digits: There is no protocol 'fid10'", "d-Digits: ",
                  "by is 'fdi': there is no such metric; there are fid, kid"):  # fmt: skip
         assert told in err, told
@@ -31,10 +31,10 @@ def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
         ),
         (["run", "tiny.yaml", "--only", "x*"], "--only x*: no run is called so; there are dcgan-Digits-seed0, vae"),
         (["run", "tiny.yaml", "--at-once", "0"], "--at-once is 0; it must be at least 1"),
-        (["run", "tiny.yaml", "--folder", "."], "holds something else than a suite"),
+        (["run", "tiny.yaml", "--folder", "."], "holds other files than those of a suite"),
         (["run", "tiny.yaml", "--slurm"], "Slurm"),
-        (["status", "tiny.yaml"], "is no suite's folder"),
-        (["status", "quick"], "is no suite's folder"),
+        (["status", "tiny.yaml"], "is not the folder of a suite"),
+        (["status", "quick"], "is not the folder of a suite"),
     ],
 )
 def test_a_users_mistake_is_answered_in_a_sentence(cli, tmp_path, monkeypatch, arguments, message):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from genbench.leaderboard.record import collect
-from genbench.runner.local import bury
+from genbench.runner.local import record_death
 from genbench.suites import claims, launch
 from genbench.suites.definition import Launch
 from genbench.suites.suite_folder import Folder
@@ -178,13 +178,13 @@ def test_one_killed_for_memory_is_named_so_and_the_others_go_on(tmp_path, monkey
     here.start("a", 1, dies, kept.claims, "a")
     for name, (took, why) in finish(here).items():
         assert not took
-        bury(kept, name, 0, why, False)
+        record_death(kept, name, 0, why, False)
     here.start("b", 1, lives, kept.claims, "b")
     assert finish(here) == {"b": [True, None]}
     here.close()
     assert not list((kept.path / "jobs").iterdir())
     first, second = (claims.latest(kept.claims, name) for name in "ab")
-    assert (first.outcome, second.outcome) == ("failed", "done") and "killed for memory" in first.reason
+    assert (first.outcome, second.outcome) == ("failed", "done") and "out of memory" in first.reason
     assert here.room(1)
 
 
@@ -202,7 +202,7 @@ def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path,
     kept = Folder(tmp_path / "kept")
     here = launch.Here(kept.path, Launch(at_once=1), 0)
     here.start("a", 1, dies)
-    bury(kept, "a", 0, finish(here)["a"][1], False)
+    record_death(kept, "a", 0, finish(here)["a"][1], False)
     attempt = claims.latest(kept.claims, "a")
     assert attempt.outcome == "failed" and attempt.reason.endswith("no such module")
 

@@ -60,7 +60,7 @@ def test_a_folder_that_was_killed_while_it_began_is_begun_anew(tmp_path):
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="holds something else than a suite"):
+    with pytest.raises(UserError, match="holds other files than those of a suite"):
         begin(tmp_path)
 
 
@@ -142,5 +142,5 @@ def test_a_damaged_plan_is_said_to_be_one(tmp_path):
     with pytest.raises(UserError, match="is damaged"):
         kept.states()
     os.unlink(kept.path / "suite.yaml")
-    with pytest.raises(UserError, match="is no suite's folder"):
+    with pytest.raises(UserError, match="is not the folder of a suite"):
         kept.plan()
