@@ -34,7 +34,7 @@ from genbench.callbacks import (
 from genbench.callbacks.run_record import RunRecord
 from genbench.cli import compose, preflight, resume
 from genbench.cli.console import console
-from genbench.cli.devices import as_list, on_cpu, refuse_what_players_cannot, use_own_strategy, use_real_fp16
+from genbench.cli.devices import as_list, on_cpu, refuse_unsupported, use_own_strategy, use_real_fp16
 from genbench.cli.lightning_settings import DEFAULTS
 from genbench.cli.merging import value_of
 from genbench.cli.next_steps import print_scores, say_done, say_stopped
@@ -150,7 +150,7 @@ class GenbenchCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        refuse_what_players_cannot(config.trainer)
+        refuse_unsupported(config.trainer)
         self.ckpt = self.found
         self.checkpoint: dict[str, Any] = {}
         self.changes: list[Change] = []

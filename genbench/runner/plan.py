@@ -13,7 +13,7 @@ from lightning import Trainer
 from genbench.callbacks import ValidationMetrics
 from genbench.callbacks.stopwatch import Stopwatch
 from genbench.cli import sentence
-from genbench.cli.devices import refuse_what_players_cannot
+from genbench.cli.devices import refuse_unsupported
 from genbench.cli.fit import with_configs
 from genbench.cli.parser import Parser
 from genbench.core.errors import Interrupted, UserError
@@ -44,7 +44,7 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
                 for key, value in parser.dump(config).items()
                 if key not in ("seed_everything", "name", "runs", "max_images")
             }
-            refuse_what_players_cannot(config.fit.trainer)
+            refuse_unsupported(config.fit.trainer)
             facts[experiment.name] = each = _machines(dump["trainer"], suite)
             built[experiment.name] = model, data = parser.build(config)
             protocol = protocols.load(dump["protocol"])

@@ -25,7 +25,7 @@ def test_without_a_name_it_says_what_is_there_and_what_is_not(cli, tmp_path):
     assert status == 0
     rows = {line.split()[0]: line for line in out.splitlines()[1:]}
     assert "there:" in rows["inception"] and file in rows["inception"]
-    assert "not there" in rows["dinov2"] and "not there" in rows["MNIST"] and "not there" in rows["CelebA"]
+    assert "missing" in rows["dinov2"] and "missing" in rows["MNIST"] and "missing" in rows["CelebA"]
 
 
 def test_it_fetches_what_is_not_there_and_leaves_what_is(cli, tmp_path, monkeypatch):

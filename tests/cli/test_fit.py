@@ -49,7 +49,7 @@ def test_a_run_folder_holds_everything_of_the_run_and_the_last_words_say_so(cli,
         "reconstructions/0000000160.png", "reconstructions/0000000320.png", "reconstructions.gif",
     }  # fmt: skip
     assert [p.name for p in tmp_path.joinpath("runs").iterdir()] == ["run"]
-    assert "Everything lies in runs/run/" in err
+    assert "All files are in runs/run/" in err
     assert "python -m genbench sample --ckpt runs/run/checkpoints/last.ckpt" in err
     assert "python -m genbench fit --ckpt runs/run/checkpoints/last.ckpt" in err
     assert Image.open("runs/run/samples.gif").n_frames == 2

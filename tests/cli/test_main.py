@@ -150,7 +150,7 @@ def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
 
 
 def test_each_config_is_listed_with_a_whole_sentence_that_stands_apart_from_its_name():
-    rows = usage().partition("Configs at hand, for --config NAME:\n")[2].partition("\n\n")[0].splitlines()
+    rows = usage().partition("Configs for --config NAME:\n")[2].partition("\n\n")[0].splitlines()
     column = rows[0].index("Conditional GAN")
     for row in rows:
         assert row[column - 1] == " " != row[column]

@@ -418,7 +418,7 @@ def test_the_command_that_measures_works_where_no_weights_are_at_hand(cli, confi
     status, _, err = cli("fit", "--config", config(), "--name", "a run", *data, "--max_images", 32)
     assert status == 0, err
     assert "note: `test` cannot measure this model by fid10k-test: the weights of the extractor inception" in err
-    command = next(line.split(":", 1)[1].strip() for line in err.splitlines() if line.startswith("  measure:"))
+    command = next(line.split(":", 1)[1].strip() for line in err.splitlines() if line.startswith("  evaluate:"))
     assert command == ("python -m genbench test --ckpt 'runs/a run/checkpoints/best.ckpt' --extractor vgg-random")
     few = ["--generated", "4", "--metrics", "fid"]
     status, out, err = cli(*shlex.split(command)[3:], *few)
