@@ -22,9 +22,7 @@ def _parser() -> Arguments:
         "several seeds are one row. Columns that do not fit the terminal are left out and named.",
     )
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="runs, records, or single files (default runs)")
-    parser.add_argument(
-        "--by", metavar="METRIC", help="rank by it (default: the first of a track); fid finds fid-X"
-    )
+    parser.add_argument("--by", metavar="METRIC", help="rank by it (default: the first of a track); fid finds fid-X")
     parser.add_argument("--data", metavar="NAME", help="only this data set")
     parser.add_argument("--protocol", metavar="NAME", action="append", default=[], help="only this protocol, or key")
     parser.add_argument("--track", metavar="NAME", help="generation, reconstruction, likelihood, translation, ...")

@@ -25,12 +25,18 @@ CPU = ["--trainer.accelerator", "cpu"]
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--trainer.strategy", "fsdp"], "--trainer.strategy fsdp cannot train players: strategies other than `auto`"),
+        (
+            ["--trainer.strategy", "fsdp"],
+            "--trainer.strategy fsdp cannot train several optimizers in turns: strategies other than `auto`",
+        ),
         (
             ["--trainer.strategy", "deepspeed_stage_2"],
-            "wrap or shard one module for one backward per step. Players step in turns",
+            "wrap or shard one module for one backward pass per step. Leave it out",
         ),
-        (["--trainer.strategy", "ddp_find_unused_parameters_true"], "Leave it out: several devices then average each"),
+        (
+            ["--trainer.strategy", "ddp_find_unused_parameters_true"],
+            "Leave it out: with several devices, each optimizer then steps on averaged gradients",
+        ),
         (["--trainer.strategy.class_path", "lightning.pytorch.strategies.FSDPStrategy"], "FSDPStrategy cannot train"),
         (["--trainer.strategy.class_path", "lightning.pytorch.strategies.DDPStrategy"], "DDPStrategy cannot train"),
         (
@@ -97,8 +103,8 @@ def test_processes_that_slurm_started_are_one_run_without_a_word_about_devices(c
 @pytest.mark.parametrize(
     ("changed", "flags", "message"),
     [
-        ({"SLURM_NTASKS_PER_NODE": None}, [], "Slurm has started 2 processes: say how many on each machine"),
-        ({}, ["--trainer.devices", "1"], "2 processes were started on each of 1 machines, and the config asks for 1"),
+        ({"SLURM_NTASKS_PER_NODE": None}, [], "Slurm has started 2 processes: give their number per machine"),
+        ({}, ["--trainer.devices", "1"], "2 processes were started on each of 1 machines, but the config has 1"),
     ],
 )
 def test_processes_that_do_not_fit_the_config_are_refused(cli, config, monkeypatch, changed, flags, message):

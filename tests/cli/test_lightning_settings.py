@@ -56,7 +56,7 @@ def test_a_setting_that_is_not_followed_is_refused_with_ours(name):
         (["--trainer.fast_dev_run", "true"], "use `--max_images 200`"),
         (["--trainer.gradient_clip_val", "1"], "use `--model.clip_norm`"),
         (["--trainer.max_epochs", "null"], "--trainer.max_epochs None is not supported"),
-        (["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "a"], "EarlyStopping does not work"),
+        (["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "a"], "Stopping is not supported"),
         (["--trainer.callbacks+", "ModelCheckpoint"], "written by `--checkpoint.every_images`"),
         (["--trainer.callbacks", "TQDMProgressBar"], "`--monitor.show`"),
         (["--trainer.callbacks", "SpikeDetection"], "SpikeDetection is not supported"),

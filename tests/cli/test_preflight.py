@@ -133,7 +133,7 @@ def test_another_score_decides_where_the_usual_one_cannot_and_that_is_said(tmp_p
     data = ImageFolder(str(pictures(tmp_path / "in", train=10)), size=16, batch_size=4)
     checked(tmp_path, VAE(data.spec, **TINY), data)
     said = capsys.readouterr().err
-    assert "cannot give val/fid-vgg-random" in said and "val/mse tells which checkpoint is best" in said
+    assert "cannot compute val/fid-vgg-random" in said and "val/mse selects the best checkpoint" in said
 
 
 def test_a_small_domain_is_enough_for_the_way_there_and_back(tmp_path, offline, capsys):
@@ -142,7 +142,7 @@ def test_a_small_domain_is_enough_for_the_way_there_and_back(tmp_path, offline, 
     checked(tmp_path, model, data)
     said = capsys.readouterr().err
     assert "validation on 6 images of one domain and 1 of the other" in said
-    assert "val/cycle_l1 tells which checkpoint is best" in said
+    assert "val/cycle_l1 selects the best checkpoint" in said
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_small_domain_is_enough_for_the_way_there_and_back(tmp_path, offline, 
         ("val/code_bits", None, "say `--checkpoint.mode min` or `max`"),
         ("val/psnr", "min", "large values of val/psnr are good: say `--checkpoint.mode max`"),
         ("val/mse", "max", "small values of val/mse are good: say `--checkpoint.mode min`"),
-        ("val/lpips", None, "checkpoint.monitor is val/lpips, which validation cannot give: needs larger images"),
+        ("val/lpips", None, "checkpoint.monitor is val/lpips, which validation cannot compute: needs larger images"),
     ],
 )
 def test_a_score_that_cannot_decide_is_refused(tmp_path, monitor, mode, said):
@@ -401,7 +401,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
         (["--data.random_crop", "999"], "data.random_crop is 999, and the images are 16 pixels a side"),
         (["--model.accumulate", "21"], "a step takes 336 images, and `max_images` is 320"),
         (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
-        (["--data.val_size", "1"], "Validation on 1 image cannot give val/fid-digitsnet"),
+        (["--data.val_size", "1"], "Validation on 1 image cannot compute val/fid-digitsnet"),
         (["--protocol", "fid"], "There is no protocol 'fid'"),
         (["--validation.extractor", "digitnet"], "There is no extractor 'digitnet'"),
     ],
@@ -417,7 +417,7 @@ def test_the_command_that_measures_works_where_no_weights_are_at_hand(cli, confi
     data = ["--data", "ImageFolder", "--data.path", path, "--data.batch_size", "16", "--data.size", "16"]
     status, _, err = cli("fit", "--config", config(), "--name", "a run", *data, "--max_images", 32)
     assert status == 0, err
-    assert "note: `test` cannot measure this model by fid10k-test: the weights of the extractor inception" in err
+    assert "note: `test` cannot evaluate this model under fid10k-test: the weights of the extractor inception" in err
     command = next(line.split(":", 1)[1].strip() for line in err.splitlines() if line.startswith("  evaluate:"))
     assert command == ("python -m genbench test --ckpt 'runs/a run/checkpoints/best.ckpt' --extractor vgg-random")
     few = ["--generated", "4", "--metrics", "fid"]

@@ -275,7 +275,7 @@ def test_a_lock_that_cannot_be_read_is_taken_for_another_process_until_it_is_old
     lock = half / ".lock" / "fit.1.json"
     lock.write_text(text)
     status, _, err = cli("fit", "--ckpt", half, "--max_images", "240")
-    assert status == 2 and "does not say by whom" in err and "Wait 120 seconds" in err
+    assert status == 2 and "written by an unknown process" in err and "Wait 120 seconds" in err
     os.utime(lock, (0, 0))
     assert cli("fit", "--ckpt", half, "--max_images", "240")[0] == 0
 
@@ -284,7 +284,7 @@ def test_a_file_in_place_of_the_lock_is_named(cli, half):
     shutil.rmtree(half / ".lock")
     (half / ".lock").write_text("")
     status, _, err = cli("fit", "--ckpt", half, "--max_images", "240")
-    assert status == 2 and "runs/run/.lock is no folder" in err and "Remove it" in err
+    assert status == 2 and "runs/run/.lock is not a folder" in err and "Remove it" in err
 
 
 def test_images_whose_values_have_another_range_are_refused(cli, config):
@@ -452,7 +452,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again_by_the_same_comma
     assert wait(child(killed)) == -9
     assert Path("runs/run/config.yaml").is_file() and not Path("runs/run", LAST).exists()
     status, _, err = cli(*flags)
-    assert status == 0 and "has no checkpoint, so the run in it begins again" in err
+    assert status == 0 and "has no checkpoint, so its run starts again" in err
     assert sorted(rates("runs/run")) == list(range(16, 321, 16))
 
 
@@ -514,11 +514,11 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     for file in Path("moved").iterdir():
         Image.open(file).point(lambda value: 255 - value, "L").save(file)
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
-    assert status == 2 and "the images there are not those that it was trained on" in err
+    assert status == 2 and "the images are not those that it was trained on" in err
     assert "Stopped" not in err, "nothing was begun"
     Path("moved/07.png").unlink()
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
-    assert status == 2 and "the images there are not those that it was trained on" in err
+    assert status == 2 and "the images are not those that it was trained on" in err
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96", "--data.path", "in")
     assert status == 0, err
     assert before.keys() <= contents("runs/run").keys()
@@ -529,7 +529,7 @@ def test_going_on_from_a_checkpoint_that_is_not_the_last_is_said(cli, half):
     shutil.copy(half / "checkpoints/0000000240.ckpt", half / "checkpoints/kept.ckpt")
     cli("fit", "--ckpt", half, "--max_images", "320")
     status, _, err = cli("fit", "--ckpt", half / "checkpoints/kept.ckpt", "--max_images", "320")
-    assert status == 0 and "has seen 320 images. This run goes on from 240" in err
+    assert status == 0 and "has seen 320 images. This run is resumed from 240" in err
 
 
 def test_every_setting_of_fit_has_a_rule_and_the_docs_have_the_table():
