@@ -217,7 +217,7 @@ def test_an_extractor_of_points_is_refused_for_images_before_training(tmp_path, 
     with pytest.raises(UserError, match="The extractor 'ring' looks at points, and here are images"):
         preflight.check(trainer, model, data, "fid10k-test")
     why, flags = preflight.testing(protocols.load("fid10k-test").changed(extractor="grid"), model, data)
-    assert "the extractor grid looks at points" in why and flags == "--extractor digitsnet"
+    assert "the extractor grid takes points" in why and flags == "--extractor digitsnet"
 
 
 def test_a_batch_is_no_larger_than_the_training_set(tmp_path):
@@ -306,7 +306,12 @@ def test_values_outside_the_range_of_the_training_images_are_said_with_a_range_t
     monkeypatch.setattr(preflight, "SECONDS", 60)  # all files, also on a busy machine
     data = ImageFolder(str(deep(tmp_path, train=4080, val=4100, test=8160)), size=16, batch_size=4)
     (note,) = preflight.look_at_files(data)
-    for part in ("20 of the 20 `test` images", "from 0 to 8160", "outside 0,4080", "`--data.range 0,8160` has room"):
+    for part in (
+        "20 of the 20 `test` images",
+        "from 0 to 8160",
+        "outside 0,4080",
+        "`--data.range 0,8160` includes all",
+    ):
         assert part in note
     data = ImageFolder(str(tmp_path), size=16, batch_size=4, range="0,4080")
     assert preflight.look_at_files(data) == []  # as it was asked for
@@ -318,7 +323,7 @@ def test_masks_of_0_and_1_beside_test_masks_of_0_and_255_are_said(tmp_path):
         for k in range(20):
             Image.fromarray(np.eye(16, dtype=np.uint8) * np.uint8(white)).save(tmp_path / split / f"{k}.png")
     (note,) = preflight.look_at_files(ImageFolder(str(tmp_path), size=16, batch_size=4))
-    assert "from 0 to 255: what lies outside 0,1, the range" in note and "`--data.range 0,255` has room" in note
+    assert "from 0 to 255: values outside 0,1, the range" in note and "`--data.range 0,255` includes all" in note
 
 
 def test_values_outside_the_range_of_one_domain_are_said_of_it(tmp_path, monkeypatch):
@@ -327,7 +332,7 @@ def test_values_outside_the_range_of_one_domain_are_said_of_it(tmp_path, monkeyp
     for kind in (PairedFolder, UnpairedFolder):
         for direction in ("AtoB", "BtoA"):
             (note,) = preflight.look_at_files(kind(str(path), size=16, batch_size=4, direction=direction))
-            assert f"of Domain A of {kind.__name__}" in note and "`--data.range 0,2000/0,4080` has room" in note
+            assert f"of Domain A of {kind.__name__}" in note and "`--data.range 0,2000/0,4080` includes all" in note
 
 
 def test_values_of_arrays_outside_the_range_are_said_too(tmp_path, monkeypatch):
@@ -335,7 +340,7 @@ def test_values_of_arrays_outside_the_range_are_said_too(tmp_path, monkeypatch):
     values = np.random.default_rng(0).integers(0, 1001, (40, 16, 16), dtype=np.uint16)
     np.savez(tmp_path / "a.npz", train_images=values, test_images=values * 3)
     (note,) = preflight.look_at_files(ArrayImages(str(tmp_path / "a.npz"), batch_size=4))
-    assert "40 of the 40 `test` images" in note and "`--data.range 0,3000` has room" in note
+    assert "40 of the 40 `test` images" in note and "`--data.range 0,3000` includes all" in note
 
 
 # ---- disk -----------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
             ["run", "mnits"],
             "There is no suite 'mnits'; there are cifar10, colorize, likelihood, likelihood_8bit, mnist, quick, reco",
         ),
-        (["run", "tiny.yaml", "--only", "x*"], "--only x*: no run is called so; there are dcgan-Digits-seed0, vae"),
+        (["run", "tiny.yaml", "--only", "x*"], "--only x*: no run has such a name; there are dcgan-Digits-seed0, vae"),
         (["run", "tiny.yaml", "--at-once", "0"], "--at-once is 0; it must be at least 1"),
         (["run", "tiny.yaml", "--folder", "."], "holds other files than those of a suite"),
         (["run", "tiny.yaml", "--slurm"], "Slurm"),
