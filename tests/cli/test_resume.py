@@ -321,7 +321,7 @@ def test_the_class_that_an_optimizer_has_already_changes_nothing(cli, config):
 def test_another_folder_of_runs_needs_another_name(cli, half):
     before = contents(half)
     status, _, err = cli("fit", "--ckpt", half, "--runs", "other", "--max_images", "240")
-    assert status == 2 and "does not lie in --runs other" in err and contents(half) == before
+    assert status == 2 and "is not in --runs other" in err and contents(half) == before
     assert cli("fit", "--ckpt", half, "--runs", "other", "--name", "run", "--max_images", "240")[0] == 0
     assert contents(half) == before and saved("other/run")["genbench"]["images_seen"] == 240
     assert cli("fit", "--ckpt", "last", "--runs", "other", "--max_images", "320")[0] == 0
