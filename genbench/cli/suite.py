@@ -86,13 +86,13 @@ def _run(arguments: argparse.Namespace) -> int:
     for data in {id(data): data for _, data in built.values()}.values():
         data.prepare_data()  # once and before the runs, which would download it at the same time
     del built
-    common: dict[str, Any] = {"retry_failed": arguments.retry_failed}
+    given = (kept, suite.launch, wanted, arguments.modules)
     try:
         kept.begin(suite, resolved, facts)
         if suite.launch.where == "slurm":
-            status = run_on_cluster(suite, kept, facts, wanted, arguments.modules, wait=arguments.wait, **common)
+            status = run_on_cluster(*given, retry_failed=arguments.retry_failed, wait=arguments.wait)
         else:
-            status = run_here(suite, kept, facts, wanted, arguments.modules, **common)
+            status = run_here(*given, retry_failed=arguments.retry_failed)
         if status is None:
             print(f"To see their state:  python -m genbench suite status {kept.path}", file=sys.stderr)
             return 0
@@ -128,7 +128,6 @@ def _status(kept: Folder) -> int:
     from genbench.suites.show import duration, summary
     from genbench.suites.slurm import with_jobs
 
-    plan = kept.plan()
     states = kept.states()
     try:
         states = with_jobs(kept, states)
@@ -154,9 +153,8 @@ def _status(kept: Folder) -> int:
     for state in states:
         if state.reason and state.state in ("failed", "stopped") and not state.reason.startswith("SIG"):
             console.print(escape(f"\n{state.run} {state.state}: {state.reason}\n  log: {kept.log(state.run)}"))
-    minutes = {name: wall_minutes(each["budget"]["minutes"], each) for name, each in plan["experiments"].items()}
     running = sum(state.state == "running" for state in states)
-    console.print(escape(f"\n{plan['suite']}: {summary(states, minutes, running)}"))
+    console.print(escape(f"\n{kept.plan()['suite']}: {summary(states, kept.minutes(), running)}"))
     if any(state.state == "failed" for state in states):
         console.print("To retry failed runs:  python -m genbench suite run … --retry-failed")
     return 0

@@ -20,18 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import genbench.data
 import genbench.models
-from genbench.callbacks import (
-    EMA,
-    Acceleration,
-    Checkpoint,
-    Codebook,
-    GANMonitor,
-    MaxImages,
-    Monitor,
-    SampleLogger,
-    StopSafely,
-    ValidationMetrics,
-)
+from genbench import callbacks as ours
 from genbench.callbacks.run_record import RunRecord
 from genbench.cli import compose, preflight, resume
 from genbench.cli.console import console
@@ -57,14 +46,14 @@ set_loader("yaml", lambda text: value_of(text, f"'{text}'"), (yaml.YAMLError, Us
 
 # callbacks that every run has, each with its own group of settings
 SETTINGS = {
-    "acceleration": Acceleration,
-    "ema": EMA,
-    "monitor": Monitor,
-    "gan_monitor": GANMonitor,
-    "codebook": Codebook,
-    "samples": SampleLogger,
-    "validation": ValidationMetrics,
-    "checkpoint": Checkpoint,
+    "acceleration": ours.Acceleration,
+    "ema": ours.EMA,
+    "monitor": ours.Monitor,
+    "gan_monitor": ours.GANMonitor,
+    "codebook": ours.Codebook,
+    "samples": ours.SampleLogger,
+    "validation": ours.ValidationMetrics,
+    "checkpoint": ours.Checkpoint,
 }
 
 
@@ -257,7 +246,7 @@ class GenbenchCLI(LightningCLI):
             command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
             self.run_record = RunRecord(self.folder, dump, command, [], resumed=self.place.resumed)
             # MaxImages comes first: other callbacks ask it whether this was the last batch
-            own = [self.run_record, MaxImages(self._get(self.config, "max_images")), *own, StopSafely()]
+            own = [self.run_record, ours.MaxImages(self._get(self.config, "max_images")), *own, ours.StopSafely()]
         else:
             own = [settings["acceleration"], settings["validation"]]
         # `true` and `false` are Lightning's default logger and none

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from genbench.core.errors import UserError
 from genbench.runner.work import work
-from genbench.suites.definition import Suite
+from genbench.suites.definition import Launch
 from genbench.suites.show import Lines
 from genbench.suites.slurm import Cluster, submit, with_jobs
-from genbench.suites.suite_folder import Folder, State, is_open, wall_minutes
+from genbench.suites.suite_folder import Folder, State, is_open
 
 SLURM_POLL = 5.0  # seconds; the controller is shared
 ACTIVE = ("queued", "running")
 
 
 def run_on_cluster(
-    suite: Suite,
-    kept: Folder,
-    facts: dict[str, Any],
-    wanted: list[str],
-    modules: list[str],
-    *,
-    retry_failed: bool = False,
-    wait: bool = False,
+    kept: Folder, launch: Launch, wanted: list[str], modules: list[str], *, retry_failed: bool, wait: bool
 ) -> int | None:
     """Submit the runs to Slurm; the arguments are those of `run_here`.
 
     Returns:
         With `wait`, or if no run is left to do: 0 if all are done, else 1. Otherwise None.
     """
-    cluster = Cluster(kept.path.absolute(), suite.launch)
-    minutes = {each.name: wall_minutes(each.budget.minutes, facts[each.name]) for each in suite.experiments}
-    show = Lines(kept, cluster, minutes)
+    cluster = Cluster(kept.path.absolute(), launch)
+    show = Lines(kept, launch.at_once or 1)  # a lower bound: Slurm does not say how many jobs it will run
     try:
         states = with_jobs(kept, kept.states(wanted))
         todo = [state.run for state in states if is_open(state, retry_failed)]
         if todo:
-            numbers = sorted(submit(cluster, kept, facts, todo, work, retry_failed, modules))
+            numbers = sorted(submit(cluster, kept, todo, work, retry_failed, modules))
             show.say(f"{len(todo)} run{'s' * (len(todo) > 1)} submitted to Slurm as {', '.join(numbers)}")
         if wait or not (todo or any(state.state in ACTIVE for state in states)):
             return _wait(kept, wanted, show)

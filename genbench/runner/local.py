@@ -13,28 +13,19 @@ import torch
 
 from genbench.runner import work
 from genbench.suites import claims
-from genbench.suites.definition import Suite
+from genbench.suites.definition import Launch
 from genbench.suites.launch import KILLED, Here
 from genbench.suites.show import Lines
-from genbench.suites.suite_folder import Folder, is_open, wall_minutes
+from genbench.suites.suite_folder import Folder, is_open
 
 POLL = 0.5  # seconds
 
 
-def run_here(
-    suite: Suite,
-    kept: Folder,
-    facts: dict[str, Any],
-    wanted: list[str],
-    modules: list[str],
-    *,
-    retry_failed: bool = False,
-) -> int:
+def run_here(kept: Folder, launch: Launch, wanted: list[str], modules: list[str], *, retry_failed: bool) -> int:
     """Do runs of a suite.
 
     Args:
         kept: The suite's folder, with a plan
-        facts: Of each experiment, from `resolve`
         wanted: Names of runs; those that are done are skipped
         modules: Modules to import, with the user's own models
         retry_failed: Also do runs that have failed
@@ -42,10 +33,10 @@ def run_here(
     Returns:
         0 if all are done, 1 if not, and 128 + the signal's number if they were stopped by one.
     """
-    here = Here(kept.path, suite.launch, torch.cuda.device_count())
-    devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
-    minutes = {each.name: wall_minutes(each.budget.minutes, facts[each.name]) for each in suite.experiments}
-    show = Lines(kept, here, minutes)
+    here = Here(kept.path, launch, torch.cuda.device_count())
+    experiments = kept.plan()["experiments"]
+    devices = {run: experiments[name]["devices"] for run, (name, _) in kept.runs().items()}
+    show = Lines(kept, here.at_once)
     begun: dict[str, int] = {}  # run -> attempts before this process started it; no run is started twice
     signals: list[int] = []  # received
     full = False  # the disk

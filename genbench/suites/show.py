@@ -16,8 +16,8 @@ from genbench.suites.suite_folder import Folder, State, seconds_left
 class Lines:
     """A line when a run begins and when it ends, and in a terminal a line with the counts."""
 
-    def __init__(self, kept: Folder, here: Any, minutes: dict[str, float | None]) -> None:
-        self.kept, self.here, self.minutes = kept, here, minutes
+    def __init__(self, kept: Folder, at_once: int) -> None:
+        self.kept, self.at_once, self.minutes = kept, at_once, kept.minutes()
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: Any = Status("", console=self.console) if self.console.is_terminal else None
         self._next = 0.0
@@ -44,7 +44,7 @@ class Lines:
         if self._live is None or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 2
-        self._live.update(summary(list(states), self.minutes, self.here.at_once))
+        self._live.update(summary(list(states), self.minutes, self.at_once))
 
     def close(self) -> None:
         if self._live:

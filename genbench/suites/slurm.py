@@ -49,7 +49,6 @@ class Cluster:
                 "node of the cluster."
             )
         self.folder, self.launch = folder, launch
-        self.at_once = launch.at_once or 1  # a lower bound: Slurm does not say how many jobs it will run
 
     def has_gpus(self) -> bool:
         """Whether the partition of the jobs has GPUs; the login node need not have any."""
@@ -116,18 +115,16 @@ class Cluster:
             ) from error
 
 
-def submit(
-    cluster: Cluster, kept: Folder, facts: dict[str, Any], todo: list[str], work: Work, again: bool, modules: list[str]
-) -> set[str]:
+def submit(cluster: Cluster, kept: Folder, todo: list[str], work: Work, again: bool, modules: list[str]) -> set[str]:
     """Submit runs: one array for each kind of machine. Returns the ids of the arrays."""
-    known = kept.runs()
+    known, experiments = kept.runs(), kept.plan()["experiments"]
     kinds: dict[tuple[int, int, bool], list[str]] = {}
     cluster_has_gpus = cluster.has_gpus()
     for run in todo:
         name, _ = known[run]
         accelerator = kept.config(name)["trainer"]["accelerator"]
         gpus = cluster_has_gpus if accelerator == "auto" else accelerator != "cpu"
-        kinds.setdefault((facts[name]["devices"], facts[name]["nodes"], gpus), []).append(run)
+        kinds.setdefault((experiments[name]["devices"], experiments[name]["nodes"], gpus), []).append(run)
     jobs: dict[str, str] = {}
     try:
         for kind, runs in kinds.items():

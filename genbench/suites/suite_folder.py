@@ -103,17 +103,13 @@ class Folder:
                 )
         elif self.path.is_dir() and any(p.name not in OWN and p.name[0] != "." for p in self.path.iterdir()):
             raise UserError(f"{self.path} holds other files than those of a suite. Give another `--folder`.")
+        experiments: dict[str, Any] = dict(before.get("experiments", {}))
         changed = []
-        for experiment in suite.experiments:
-            old = before.get("experiments", {}).get(experiment.name)
-            if old is None:
-                continue
-            if (budget := Budget(**old["budget"])) != experiment.budget:
-                changed.append(f"{experiment.name}: budget ({budget} before, {experiment.budget} now)")
-            changed += [
-                f"{experiment.name}: {key} ({was} before, {now} now)"
-                for key, was, now in _differences(self.config(experiment.name), resolved[experiment.name])
-            ]
+        for name, budget in ((e.name, e.budget) for e in suite.experiments if e.name in experiments):
+            if (old := Budget(**experiments[name]["budget"])) != budget:
+                changed.append(f"{name}: budget ({old} before, {budget} now)")
+            for key, was, now in _differences(self.config(name), resolved[name]):
+                changed.append(f"{name}: {key} ({was} before, {now} now)")
         if changed:
             raise UserError(
                 f"{self.path} was begun with other settings, and its runs would not be comparable:\n- "
@@ -121,10 +117,8 @@ class Folder:
             )  # fmt: skip
         for name, config in resolved.items():
             path = self._config_path(name)
-            if name not in before.get("experiments", {}) or not path.exists():  # a killed process may have left a file
-                with replacing(path) as file:
-                    file.write(yaml.safe_dump(config, sort_keys=False).encode())
-        experiments = dict(before.get("experiments", {}))
+            if name not in experiments or not path.exists():  # a killed process may have left a file
+                _write_yaml(path, config)
         for experiment in suite.experiments:
             seeds = experiments.get(experiment.name, {}).get("seeds", [])
             experiments[experiment.name] = facts[experiment.name] | {
@@ -137,8 +131,7 @@ class Folder:
         plan: dict[str, Any] = {"suite": suite.name, "by": suite.by, "wandb": suite.wandb, "experiments": experiments}
         plan["order"] = [run for run, *_ in suite.runs()]
         if plan != before:
-            with replacing(self.path / "suite.yaml") as file:
-                file.write(yaml.safe_dump(plan, sort_keys=False).encode())
+            _write_yaml(self.path / "suite.yaml", plan)
 
     def config(self, experiment: str) -> dict[str, Any]:
         """The experiment's complete config."""
@@ -178,6 +171,12 @@ class Folder:
     def _budget_path(self, experiment: str) -> Path:
         return self.path / "budgets" / f"{experiment}.json"
 
+    def minutes(self) -> dict[str, float | None]:
+        """Wall-clock minutes of each experiment's training, if its budget is a time."""
+        return {
+            name: wall_minutes(each["budget"]["minutes"], each) for name, each in self.plan()["experiments"].items()
+        }
+
     # ---- progress -----------------------------------------------------------------------------------------------
 
     def log(self, run: str) -> Path:
@@ -207,6 +206,11 @@ class Folder:
 
 def _yaml(path: Path) -> Any:
     return yaml_file.parse(Path(ordinary(path)).read_text(), str(path))
+
+
+def _write_yaml(path: Path, contents: dict[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write(yaml.safe_dump(contents, sort_keys=False).encode())
 
 
 def progress(run: Path) -> tuple[int, float | None]:
