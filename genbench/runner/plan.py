@@ -21,7 +21,7 @@ from genbench.data.module import DataModule
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.metrics.scales import SCALES
-from genbench.suites.definition import Suite, told
+from genbench.suites.definition import Suite, error_message
 
 
 def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -68,7 +68,7 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
     if suite.by is not None and suite.by.partition("-")[0] not in SCALES:
         wrong.append(f"by is '{suite.by}': there is no such metric; there are {', '.join(SCALES)}.")
     if wrong:
-        raise UserError(told(path, wrong))
+        raise UserError(error_message(path, wrong))
     return resolved, facts, built
 
 

@@ -161,11 +161,11 @@ def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Su
     for name in sorted({name for name in names if names.count(name) > 1}):
         faults.append(f"two experiments are named '{name}': name the models, as in {{config: ..., name: ...}}.")
     if faults:
-        raise UserError(told(path, faults))
+        raise UserError(error_message(path, faults))
     return Suite(path.stem, tuple(experiments), tuple(seeds), text.get("by"), wandb, launch)
 
 
-def told(path: Path, faults: list[str]) -> str:
+def error_message(path: Path, faults: list[str]) -> str:
     """All errors of a suite in one message."""
     if len(faults) == 1:
         return f"{path}: {faults[0]}"

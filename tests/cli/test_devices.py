@@ -45,9 +45,7 @@ CPU = ["--trainer.accelerator", "cpu"]
         ),
     ],
 )
-def test_what_players_cannot_do_is_refused_in_a_sentence_before_anything_is_built(
-    cli, config, monkeypatch, flags, message
-):
+def test_unsupported_strategies_are_refused_before_anything_is_built(cli, config, monkeypatch, flags, message):
     monkeypatch.setattr(GenbenchCLI, "instantiate_classes", lambda self: pytest.fail("something was built"))
     status, _, err = cli("fit", "--config", config(), "--name", "run", *CPU, *flags)
     assert status == 2 and message in err and "Traceback" not in err
@@ -82,7 +80,7 @@ def slurm(rank, port):
     }  # fmt: skip
 
 
-def test_processes_that_slurm_started_are_one_run_without_a_word_about_devices(cli, config, child):
+def test_processes_started_by_slurm_are_one_run_without_device_flags(cli, config, child):
     path = config("vae")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -126,7 +124,7 @@ def members(folder, *marks):
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 @pytest.mark.parametrize(("starter", "victim"), [("fit", 1), ("fit", 0), ("torchrun", 1)])
-def test_a_killed_process_ends_the_run_with_a_sentence_and_the_last_checkpoint_goes_on(
+def test_a_killed_process_ends_the_run_with_a_message_and_the_run_can_be_resumed(
     cli, config, tmp_path, starter, victim
 ):
     start = [sys.executable, "-m", *(["torch.distributed.run", "--nproc-per-node=2", "-m"] if starter != "fit" else [])]

@@ -38,7 +38,7 @@ def test_every_argument_of_the_trainer_is_known_to_work_or_refused():
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_setting_that_is_not_followed_is_refused_with_ours(name):
+def test_an_unsupported_setting_is_refused_and_names_the_one_to_use(name):
     config = SIGNATURE | DEFAULTS
     refuse_lightning_settings(config)
     default = config[name]
@@ -69,7 +69,7 @@ def test_a_setting_that_is_not_followed_is_refused_with_ours(name):
         (["--trainer.accelerator", "gpuu"], "invalid accelerator name"),
     ],
 )  # fmt: skip
-def test_a_refusal_costs_nothing_and_names_what_to_use(cli, config, flags, message):
+def test_a_refusal_leaves_no_files_and_names_what_to_use(cli, config, flags, message):
     status, _, err = cli("fit", "--config", config("vae"), "--name", "run", *flags)
     assert status == 2 and message in err and "Traceback" not in err
     assert not Path("runs").exists()

@@ -14,7 +14,7 @@ from tests.helpers.records import many, record
 from tests.helpers.run_folders import leave
 
 
-def test_a_page_is_written_and_its_size_told(cli):
+def test_a_page_is_written_and_its_size_printed(cli):
     for made in many(3, 2, 1):
         leave(made, Path("runs"), curve=20, kinds=("samples",), size=8)
     status, out, err = cli("report")

@@ -166,7 +166,7 @@ def test_a_schedule_in_shares_moves_with_the_budget_and_a_resumed_run_equals_one
     }
 
 
-def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, config):
+def test_a_schedule_that_ends_before_the_budget_is_reported_before_training(cli, config):
     decay = "{class_path: torch.optim.lr_scheduler.LinearLR, start_factor: 1.0, end_factor: 0.0, total_iters: 1}"
     status, _, err = cli(
         "fit", "--config", config("vae"), "--name", "a", "--max_images", "3k", "--model.schedule", decay
@@ -241,7 +241,7 @@ def test_a_finished_run_whose_curves_have_one_row_is_done(cli, config):
     assert status == 2 and "it is done" in err and "Stopped" not in err and contents("runs") == before
 
 
-def test_a_moved_or_copied_run_goes_on_in_place(cli, half):
+def test_a_moved_or_copied_run_is_resumed_in_place(cli, half):
     half.rename("runs/renamed")
     assert cli("fit", "--ckpt", "runs/renamed", "--max_images", "240")[0] == 0
     shutil.copytree("runs/renamed", "elsewhere/copy")
@@ -343,7 +343,7 @@ def test_a_folder_that_is_moved_during_training_is_said_and_both_parts_go_on(cli
     assert cli("fit", "--ckpt", "runs/moved", "--max_images", "240")[0] == 0
 
 
-def test_validate_refuses_what_it_would_not_follow(cli, half):
+def test_validate_refuses_settings_that_it_would_ignore(cli, half):
     for flag, said in (
         (("--model.beta", "50"), "is scored as it was trained, and model.beta 1.0 -> 50.0"),
         (("--model.width", "8"), "model.width 4 -> 8"),
@@ -524,7 +524,7 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     assert before.keys() <= contents("runs/run").keys()
 
 
-def test_going_on_from_a_checkpoint_that_is_not_the_last_is_said(cli, half):
+def test_resuming_from_a_checkpoint_that_is_not_the_last_prints_a_note(cli, half):
     cli("fit", "--ckpt", half, "--max_images", "240", "--checkpoint.keep_every", "80")
     shutil.copy(half / "checkpoints/0000000240.ckpt", half / "checkpoints/kept.ckpt")
     cli("fit", "--ckpt", half, "--max_images", "320")

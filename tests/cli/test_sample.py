@@ -44,7 +44,7 @@ def test_seed_and_number_name_the_images_whatever_the_batch_size(cli, trained):
 
 
 @pytest.mark.parametrize(("model", "density"), [(Autoencoder, "latent_mixture"), (VQVAE, "vq_prior")])
-def test_an_autoencoder_says_what_makes_it_able_to_sample(cli, model, density):
+def test_an_autoencoder_names_the_config_of_a_prior_that_samples(cli, model, density):
     run(model(DataSpec((1, 8, 8))), 8, [EMA(), Checkpoint()], folder=Path("run"))
     status, _, err = cli("sample", "--ckpt", "run/checkpoints/last.ckpt", "--n", 2, "--out", "a.npy")
     assert status == 2 and f"Train a prior on its latents, which can: `fit --config {density}`" in err
@@ -177,7 +177,7 @@ def test_a_model_of_captions_draws_what_the_prompt_says(cli, conditional):
         (CAPTIONS, ["--prompt", "a red red star"], "at most 3 words, and `a red red star` has 4"),
     ],
 )
-def test_what_a_conditional_model_cannot_be_asked_for_is_answered_in_a_sentence(cli, conditional, spec, flags, message):
+def test_an_impossible_condition_is_refused_in_a_sentence(cli, conditional, spec, flags, message):
     status, _, err = cli("sample", "--ckpt", conditional(spec), *flags)
     assert status == 2 and " ".join(message.split()) in " ".join(err.split()) and "Traceback" not in err
 

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.suites import write
 
 
-def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
+def test_all_errors_of_a_suite_are_reported_before_a_run_starts(cli, tmp_path):
     models = [
         {"config": "vae.yaml", "name": "a", "set": {"model.widht": 3}},
         {"config": "vae.yaml", "name": "b", "set": {"data.size": 7}},

@@ -443,7 +443,7 @@ def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
     assert "skipped: in/pipe.png is a named pipe" in out and "skipped: in/zero.jpg is a device" in out
 
 
-def test_a_full_disk_ends_it_with_what_was_made(cli, unet, full):
+def test_a_full_disk_ends_it_with_the_number_of_written_images(cli, unet, full):
     full("out")
     status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
     assert status == 2 and "out/a.png could not be written: No space left on device. 0 of 5 images were written." in err

@@ -55,7 +55,7 @@ def test_a_suite_ends_with_records_of_best_and_last_a_board_and_a_report(undistu
     assert not list((folder / "runs" / "tiny" / "jobs").iterdir())
 
 
-def test_what_is_done_is_not_done_again(undisturbed, cli):
+def test_runs_that_are_done_are_skipped(undisturbed, cli):
     folder, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.ckpt")}
     os.chdir(folder)
@@ -80,7 +80,7 @@ def kill_all(launcher, kept):
     wait_until(lambda: not any(state.state == "running" for state in kept.states()))
 
 
-def test_killed_and_interrupted_a_suite_ends_as_if_it_had_not_been(undisturbed, tmp_path):
+def test_a_suite_that_was_killed_and_interrupted_ends_with_the_same_scores(undisturbed, tmp_path):
     path, kept = write(tmp_path), Folder(tmp_path / "runs" / "tiny")
 
     def images():
@@ -104,7 +104,7 @@ def test_killed_and_interrupted_a_suite_ends_as_if_it_had_not_been(undisturbed, 
         assert sum(attempt.outcome == "done" for attempt in claims.history(kept.claims, name)) == 1
 
 
-def test_two_launchers_share_the_work_and_do_nothing_twice(undisturbed, tmp_path):
+def test_two_launchers_share_the_runs_and_do_each_once(undisturbed, tmp_path):
     path = write(tmp_path)
     both = [start("run", path, "--at-once", 2, cwd=tmp_path) for _ in range(2)]
     assert [launcher.wait(200) for launcher in both] == [0, 0], (tmp_path / "launcher.log").read_text()
@@ -113,7 +113,7 @@ def test_two_launchers_share_the_work_and_do_nothing_twice(undisturbed, tmp_path
     assert scores(tmp_path) == scores(undisturbed[0])
 
 
-def test_one_that_fails_does_not_stop_the_others_and_can_be_tried_again(tmp_path, monkeypatch):
+def test_a_failed_run_does_not_stop_the_others_and_can_be_retried(tmp_path, monkeypatch):
     one = {"config": "vae.yaml", "name": "greedy", "set": {"data.per_class": 1000}}
     path = write(tmp_path, models=[one, "vae.yaml"], budget={"images": 640}, wandb={"project": "theirs"})
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -154,7 +154,7 @@ def test_minutes_of_a_device_become_images_on_several_too(tmp_path):
     assert last.run["images_seen"] == -(-budget["images"] // 16) * 16  # whole batches
 
 
-def test_one_killed_for_memory_is_named_so_and_the_others_go_on(tmp_path, monkeypatch):
+def test_a_run_killed_for_memory_is_reported_and_the_others_continue(tmp_path, monkeypatch):
     killed = tmp_path / "killed"
     monkeypatch.setattr(launch, "killed_for_memory", lambda: len(list(tmp_path.glob("killed"))))
 
@@ -189,7 +189,7 @@ def test_one_killed_for_memory_is_named_so_and_the_others_go_on(tmp_path, monkey
 
 
 @pytest.mark.parametrize("how", ["dies", "raises"])
-def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path, how):
+def test_a_process_that_dies_before_its_run_begins_fails_with_its_last_output(tmp_path, how):
     def dies():
         import sys as system
 
@@ -208,7 +208,7 @@ def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path,
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a small disk is mounted by root")
-def test_a_full_disk_ends_the_suite_with_a_sentence_and_nothing_is_lost(tmp_path):
+def test_a_full_disk_ends_the_suite_with_a_message_and_nothing_is_lost(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(disk)], capture_output=True)

@@ -16,11 +16,11 @@ from genbench.runner import work
         (RuntimeError("CUDA out of memory. Tried to allocate"), "out of memory"),
     ],
 )
-def test_what_ran_out_is_named(error, reason, capfd):
+def test_the_reason_names_memory_or_disk(error, reason, capfd):
     assert work._reason(error).startswith(reason)
 
 
-def test_a_run_without_its_last_checkpoint_goes_on_from_the_newest_of_the_others(tmp_path):
+def test_a_run_without_last_ckpt_is_resumed_from_its_newest_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints"
     assert work._last_checkpoint(tmp_path) == folder / "last.ckpt"
     folder.mkdir()

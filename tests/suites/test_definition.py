@@ -76,7 +76,7 @@ def test_data_may_have_arguments_and_a_name(suite):
     assert found.experiments[0].flags[1:] == ("--data=Shapes", "--data.size=16", "--data.target=label")
 
 
-def test_the_command_is_what_a_person_would_type(suite):
+def test_the_command_repeats_the_training(suite):
     found = suite(data=["Shapes"], grid={"data.subset": ["1%", "100%"]})
     assert found.experiments[0].command(3, 5000) == (
         "python -m genbench fit --config=dcgan --data=Shapes --data.subset=1% --seed_everything=3 --max_images=5000"
@@ -115,7 +115,7 @@ def test_wandb_is_one_group(suite):
         ({"launch": {"sbatch": "x"}}, "launch.sbatch is x; expected a mapping"),
     ],
 )
-def test_a_mistake_is_answered_in_a_sentence(suite, more, message):
+def test_each_mistake_has_its_message(suite, more, message):
     with pytest.raises(UserError) as error:
         suite(**more)
     assert message in str(error.value) and "mine.yaml" in str(error.value)
@@ -129,25 +129,25 @@ def test_a_model_may_have_a_budget_of_its_own(suite):
         suite(models=[{"config": "vae", "budget": 3}])
 
 
-def test_all_mistakes_are_said_at_once(suite):
+def test_all_mistakes_are_reported_together(suite):
     with pytest.raises(UserError) as error:
         suite(models=["dcgna", "vea"], seeds=[-1], budget=None, launch={"moon": 1})
     assert "5 errors" in str(error.value) and str(error.value).count("\n- ") == 5
 
 
 @pytest.mark.parametrize("text", ["[1", "3", "budget: {images: 5}", "\x00"])
-def test_a_file_that_is_no_suite_is_said_to_be_none(tmp_path, text):
+def test_a_file_that_is_not_a_suite_is_refused(tmp_path, text):
     Path(tmp_path / "x.yaml").write_text(text)
     with pytest.raises(UserError, match=r"x\.yaml is not?"):
         load(tmp_path / "x.yaml", configs.find)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
-def test_shipped_suites_are_suites_with_a_line_about_them(path):
+def test_shipped_suites_load_and_begin_with_a_comment(path):
     assert load(path, configs.find).experiments and path.read_text().startswith("# ")
 
 
-def test_the_shipped_suites_are_those_that_are_promised():
+def test_all_documented_suites_are_shipped():
     assert {path.stem for path in SHIPPED} == {
         "quick",
         "mnist",
@@ -165,7 +165,7 @@ def test_the_shipped_suites_are_those_that_are_promised():
     }
 
 
-def test_quick_has_every_model_there_is(tmp_path):
+def test_quick_trains_every_model(tmp_path):
     import genbench.models
 
     suite = load(configs.folder() / "suites" / "quick.yaml", configs.find)

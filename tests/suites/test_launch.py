@@ -8,7 +8,7 @@ from genbench.suites.definition import Launch
 from tests.helpers.suites import finish
 
 
-def test_each_run_has_gpus_and_threads_of_its_own(tmp_path, monkeypatch):
+def test_each_run_has_its_own_gpus_and_threads(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")  # in an allocation
 
     def look(name):
@@ -29,7 +29,7 @@ def test_each_run_has_gpus_and_threads_of_its_own(tmp_path, monkeypatch):
     assert here.room(4)
 
 
-def test_cpus_are_shared_out(tmp_path, monkeypatch):
+def test_cpus_are_divided_among_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     shares = [Launch(), Launch(at_once=2), Launch(threads=4), Launch(at_once=3, threads=1)]
     found = [launch.Here(tmp_path, share, 0) for share in shares]
