@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported until a verb needs it."""
+"""The command line. Torch and other large packages are imported only by the verbs that need them."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from genbench.cli import configs
 # verb -> (module with `main(argv)`, what it does)
 VERBS = {
     "fit": ("fit", "train a model: --config NAME|FILE [--data NAME] [--max_images 1M] [--name NAME] [--ckpt last]"),
-    "validate": ("fit", "score a checkpoint on the validation split: --ckpt PATH"),
+    "validate": ("fit", "compute a checkpoint's scores on the validation split: --ckpt PATH"),
     "test": ("evaluate", "evaluate a checkpoint under its config's protocol: --ckpt PATH"),
-    "evaluate": ("evaluate", "measure a model or images, write a record: --ckpt PATH | --images PATH | --baseline"),
+    "evaluate": ("evaluate", "evaluate a model or images, write a record: --ckpt PATH | --images PATH | --baseline"),
     "sample": ("sample", "draw images from a checkpoint: --ckpt PATH --n 64 --out grid.png"),
-    "translate": ("translate", "make an image of each image in a folder: --ckpt PATH --input FOLDER --output FOLDER"),
-    "suite": ("suite", "train and measure many models and seeds: run SUITE [--dry-run] | status SUITE"),
-    "leaderboard": ("leaderboard", "rank what was evaluated: [FOLDER ...] --by fid --data NAME --format markdown"),
-    "report": ("report", "write boards, curves, pictures and configs into one page: [FOLDER ...] --out report.html"),
-    "fetch": ("fetch", "bring data sets and extractor weights to the data root ahead of time: [NAME ...]"),
+    "translate": ("translate", "apply a model to each image in a folder: --ckpt PATH --input FOLDER --output FOLDER"),
+    "suite": ("suite", "train and evaluate many models and seeds: run SUITE [--dry-run] | status SUITE"),
+    "leaderboard": ("leaderboard", "rank evaluated models: [FOLDER ...] --by fid --data NAME --format markdown"),
+    "report": ("report", "write all results and curves to one page: [FOLDER ...] --out report.html"),
+    "fetch": ("fetch", "download data sets and extractor weights in advance: [NAME ...]"),
     "check": ("check", "run the contract tests of a model: --config NAME|FILE"),
 }
 
 
 def usage() -> str:
+    """The help of `python -m genbench`: all verbs and configs."""
     verbs = "\n".join(f"  {verb:<20}{about}" for verb, (_, about) in VERBS.items())
     whole, parts = configs.listing(), configs.listing(parts=True)
     wide = max(map(len, whole)) + 1
     rows = {name: f"  {name:<{wide}}{about}\n" for name, about in (whole | parts).items()}
     return (
         f"genbench {__version__}: generative image models, trained and compared\n\n"
-        f"python -m genbench VERB ...    (VERB --help says more)\n\n{verbs}\n\n"
-        f"Configs at hand, for --config NAME:\n{''.join(rows[name] for name in whole)}\n"
+        f"python -m genbench VERB ...    (VERB --help shows its flags)\n\n{verbs}\n\n"
+        f"Configs for --config NAME:\n{''.join(rows[name] for name in whole)}\n"
         f"Parts, to add after a config with another --config:\n{''.join(rows[name] for name in parts)}\n"
         "First run, on embedded data:  python -m genbench fit --config quickstart"
     )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status."""
+    """Run one verb and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -55,14 +56,14 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         from genbench.core.errors import did_you_mean
 
-        known = f"there are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}"
-        print(f"error: there is no verb '{verb}'; {known}", file=sys.stderr)
+        near = did_you_mean(verb, VERBS)
+        print(f"error: there is no verb '{verb}'; there are {', '.join(VERBS)}.{near}", file=sys.stderr)
         return 2
     return _run(verb, _joined(rest))
 
 
 def _joined(argv: list[str]) -> list[str]:
-    """`--flag -1,2` as `--flag=-1,2`: argparse takes a list that begins with a minus for a flag."""
+    """`--flag -1,2` as `--flag=-1,2`: argparse would read a list that begins with a minus as a flag."""
     out: list[str] = []
     for argument in argv:
         if re.match(r"-[\d.]+,", argument) and out and re.match(r"--[^=]+$", out[-1]):
@@ -77,16 +78,16 @@ def _run(verb: str, argv: list[str]) -> int:
 
 
 def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
-    """The exit status of some work, with a user's mistakes told in a sentence (or in silence)."""
+    """Call `work` and return its exit status. A user's mistake is printed as one sentence, unless `quiet`."""
     try:
         status = work() or 0
-        sys.stdout.flush()  # where that fails it is said, and not at the interpreter's own end
+        sys.stdout.flush()  # so that a failure is reported here, not at interpreter exit
         return status
     except KeyboardInterrupt:
         if not quiet:
             print("\nstopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+    except BrokenPipeError:  # the reader of the output has ended, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -102,23 +103,23 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         return 2
 
 
-# what is wrong with a path that was given, and not with us
-PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+# errors of a path that the user gave
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 def sentence(error: BaseException) -> str | None:
-    """What to tell the user; None for a bug of ours, which keeps its traceback."""
+    """The message for the user; None for a bug, which keeps its traceback."""
     from genbench.core.errors import UserError
     from genbench.core.files import no_room
 
     cause: BaseException | None = error
-    while cause is not None:  # the config parser wraps what a constructor raises
+    while cause is not None:  # the config parser wraps the errors of constructors
         if isinstance(cause, UserError):
             return str(cause)
         if isinstance(cause, OSError) and no_room(cause):
-            return f"{cause.filename or 'A file, or what is printed,'} could not be written: {cause.strerror}."
+            return f"{cause.filename or 'A file or the output'} could not be written: {cause.strerror}."
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OSError) and error.errno in PLACES and error.filename is not None:
+    if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename is not None:
         named = str(error.filename)
         return f"{named if len(named) <= 100 else named[:97] + '...'}: {error.strerror}. Give another path."
     if type(error).__name__ == "ArgumentError":
@@ -128,8 +129,6 @@ def sentence(error: BaseException) -> str | None:
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    if isinstance(cause, ModuleNotFoundError):  # of a logger or a callback whose package is not installed
+    if isinstance(cause, ModuleNotFoundError):  # a logger or a callback needs a package that is not installed
         return str(cause)
-    if type(error).__name__ in ("MisconfigurationException", "UsageError"):  # sentences of Lightning and W&B
-        return str(error)
-    return None
+    return str(error) if type(error).__name__ in ("MisconfigurationException", "UsageError") else None  # Lightning, W&B

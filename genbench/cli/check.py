@@ -1,4 +1,4 @@
-"""check: run the contract tests of a config's model, one of your own repository included."""
+"""check: run the contract tests on a config's model, which may be in your own repository."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from pathlib import Path
 import torch
 
 from genbench.cli import configs
-from genbench.cli.flags import Arguments, import_modules
+from genbench.cli.flags import Arguments, add_import_argument, import_modules
 from genbench.cli.quiet import quiet
 from genbench.testing import ContractViolation, contract_tests
 
 
 def main(verb: str, argv: list[str]) -> int:
-    parser = Arguments("python -m genbench check", description=__doc__.partition("\n")[0])
+    parser = Arguments("python -m genbench check", description=__doc__)
     parser.add_argument("--config", required=True, help="name or file of a config")
-    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
-    modules = [argv[k + 1] for k, a in enumerate(argv[:-1]) if a == "--import"]
-    modules += [a.partition("=")[2] for a in argv if a.startswith("--import=")]
-    arguments = parser.parse_args(import_modules(argv))
+    add_import_argument(parser)
+    import_modules(argv)
+    arguments = parser.parse_args(argv)
     path = configs.named(arguments.config)
-    tests = contract_tests(path, modules)
+    tests = contract_tests(path, arguments.modules)
     quiet()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)  # a few small images: more threads would wait for one another
+    torch.set_num_threads(1)  # the batches are too small for more
     with tempfile.TemporaryDirectory() as folder:
         passed = [_passes(test, Path(folder) / test.__name__) for test in tests]
     print(f"\n{sum(passed)} of {len(tests)} contract tests passed by {path.stem}")
@@ -35,16 +34,15 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _passes(test: Callable[[Path], None], folder: Path) -> bool:
-    start = time.monotonic()
+    start, fault = time.monotonic(), ""
     try:
         test(folder)
-        wrong = ""
     except ContractViolation as error:
-        wrong = str(error)
-    except Exception as error:  # a model that crashes has failed, too
-        wrong = f"{type(error).__name__}: {error}"
+        fault = str(error)
+    except Exception as error:  # a model that crashes fails the test
+        fault = f"{type(error).__name__}: {error}"
     name, seconds = test.__name__.replace("_", " "), time.monotonic() - start
-    print(f"{'failed' if wrong else 'passed':<8}{name}  ({seconds:.1f} s)", flush=True)
-    if wrong:
-        print(f"        {wrong}")
-    return not wrong
+    print(f"{'failed' if fault else 'passed':<8}{name}  ({seconds:.1f} s)", flush=True)
+    if fault:
+        print(f"        {fault}")
+    return not fault

@@ -1,4 +1,4 @@
-"""Strategy, precision and devices of a run, from the settings of its trainer."""
+"""Strategy, precision and devices of a run, from its trainer settings."""
 
 from __future__ import annotations
 
@@ -11,37 +11,36 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from genbench.cli.lightning_settings import refuse_what_is_not_followed
+from genbench.cli.lightning_settings import refuse_lightning_settings
 from genbench.core.errors import UserError
 from genbench.core.strategy import PlayersDDP
 
-MOST_PROCESSES = 10_000  # devices of a machine, or machines: beyond it a number is a slip of the keyboard
+MOST_PROCESSES = 10_000  # devices of a machine, or machines; a larger number is a typing error
 
 
-def refuse_what_players_cannot(config: Any) -> None:
-    """Strategies for another way of training, and what a CPU cannot do: said before anything is built."""
-    refuse_what_is_not_followed(config)
+def refuse_unsupported(config: Any) -> None:
+    """Raise UserError, before anything is built, for trainer settings, strategies and devices that cannot be used."""
+    refuse_lightning_settings(config)
     for name in ("devices", "num_nodes"):
-        asked = str(config[name])
-        if asked.isdecimal() and int(asked[:20]) > MOST_PROCESSES:
+        given = str(config[name])
+        if given.isdecimal() and int(given[:20]) > MOST_PROCESSES:
             raise UserError(
-                f"--trainer.{name} is {asked[:20]}; at most {MOST_PROCESSES:,} were expected. This machine has "
+                f"--trainer.{name} is {given[:20]}; expected at most {MOST_PROCESSES:,}. This machine has "
                 f"{torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores."
             )
     strategy = config.strategy
     if strategy is None:
         raise UserError("--trainer.strategy null: leave it out, or give `auto`.")
+    known = strategy in ("auto", "ddp")
     if not isinstance(strategy, str):
         strategy = strategy.class_path
         module, _, name = strategy.rpartition(".")
         known = issubclass(getattr(sys.modules[module], name), (PlayersDDP, SingleDeviceStrategy))
-    else:
-        known = strategy in ("auto", "ddp")
     if not known:
         raise UserError(
-            f"--trainer.strategy {strategy} cannot train players: strategies other than `auto` wrap or shard one "
-            "module for one backward per step. Players step in turns, each on gradients of its own, and every model "
-            "here fits on one device. Leave it out: several devices then average each player's gradients when it steps."
+            f"--trainer.strategy {strategy} cannot train several optimizers in turns: strategies other than `auto` "
+            "wrap or shard one module for one backward pass per step. Leave it out: with several devices, each "
+            "optimizer then steps on averaged gradients. Every model here fits on one device."
         )
     if config.sync_batchnorm and on_cpu(config):
         raise UserError(
@@ -55,7 +54,7 @@ def on_cpu(config: Any) -> bool:
 
 
 def _launched() -> tuple[int, int] | None:
-    """Processes on each machine and machines, where torchrun or Slurm has started more than one process."""
+    """Processes per machine and machines, if torchrun or Slurm has started more than one process."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     elif SLURMEnvironment.detect():
@@ -65,12 +64,12 @@ def _launched() -> tuple[int, int] | None:
     if world == 1:
         return None
     if not here:
-        raise UserError(f"Slurm has started {world} processes: say how many on each machine, with `--ntasks-per-node`.")
+        raise UserError(f"Slurm has started {world} processes: give their number per machine by `--ntasks-per-node`.")
     return here, world // here
 
 
 def use_own_strategy(config: dict[str, Any]) -> None:
-    """Several devices train with our strategy: as many as were asked for, or as processes were started already."""
+    """Set PlayersDDP as the strategy for several devices: those given, or those of processes already started."""
     devices, accelerator = config["devices"], config["accelerator"]
     launched = _launched()
     if launched and devices == "auto":
@@ -82,11 +81,11 @@ def use_own_strategy(config: dict[str, Any]) -> None:
         count = len(devices)
     else:
         text = str(devices)
-        number = text.isdecimal() and len(text) < 10  # another is for Lightning to refuse
+        number = text.isdecimal() and len(text) < 10  # Lightning refuses others
         count = int(text) if number else len([d for d in text.split(",") if d.strip()])
     if launched and (count, config["num_nodes"]) != launched:
         raise UserError(
-            f"{launched[0]} processes were started on each of {launched[1]} machines, and the config asks for {count} "
+            f"{launched[0]} processes were started on each of {launched[1]} machines, but the config has {count} "
             f"devices on {config['num_nodes']}: leave `--trainer.devices` and `--trainer.num_nodes` out."
         )
     if config["strategy"] in ("auto", "ddp") and (count > 1 or config["num_nodes"] > 1):
@@ -96,7 +95,7 @@ def use_own_strategy(config: dict[str, Any]) -> None:
 
 
 def use_real_fp16(config: dict[str, Any]) -> None:
-    """fp16 on a CPU as asked, with a gradient scaler, where Lightning would quietly take bf16."""
+    """Make fp16 on a CPU real fp16 with a gradient scaler; Lightning would silently use bf16."""
     if on_cpu(config) and str(config["precision"]) in ("16-mixed", "16"):
         config["precision"] = None
         config["plugins"] = [*as_list(config["plugins"]), MixedPrecision("16-mixed", device="cpu")]

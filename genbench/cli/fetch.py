@@ -1,9 +1,8 @@
-"""fetch: data sets and extractor weights brought to the data root ahead of time, for machines without a network."""
+"""fetch: download data sets and extractor weights in advance, for machines without a network."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from genbench.cli.flags import Arguments
 from genbench.core.errors import UserError, did_you_mean
@@ -12,7 +11,7 @@ from genbench.core.errors import UserError, did_you_mean
 def main(verb: str, argv: list[str]) -> int:
     parser = Arguments(
         "python -m genbench fetch",
-        description="Bring data sets and extractor weights to the data root. Without names: say what is there.",
+        description="Download data sets and extractor weights to the data root. Without names: list what is there.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets and extractors")
     parser.add_argument("--root", help="data root (default: $GENBENCH_DATA, else ./data)")
@@ -40,25 +39,17 @@ def main(verb: str, argv: list[str]) -> int:
                 classes[name](root=str(root)).prepare_data()
             elif extractor_weights.find_weights(name, root) is None:
                 extractor_weights.fetch_weights(name, root)
-        except UserError as error:  # the others may still be had
+        except UserError as error:  # fetch the others
             print(f"error: {error}", file=sys.stderr)
             failed += 1
-    _show(arguments.names or known, {name: cls(root=str(root)) for name, cls in classes.items()}, root)
-    return 2 if failed else 0
-
-
-def _show(names: list[str], sets: dict, root: Path) -> None:
-    from genbench.evaluation import extractor_weights
-
     print(f"Data root {root.absolute()}")
-    for name in names:
-        if name in sets:
-            missing = sets[name].missing()
-            state = "there" if not missing else f"not there ({missing[0]}{' and others' if missing[1:] else ''})"
-            kind = "data set"
+    for name in arguments.names or known:
+        if name in classes:
+            missing = classes[name](root=str(root)).missing()
+            state = f"missing ({missing[0]}{' and others' if missing[1:] else ''})" if missing else "there"
+            print(f"  {name:<14}data set   {state}")
         else:
-            found = extractor_weights.find_weights(name, root)
             file, source, _ = extractor_weights.PUBLISHED[name]
-            state = f"there: {found}" if found else f"not there ({source}{file})"
-            kind = "extractor"
-        print(f"  {name:<14}{kind:<11}{state}")
+            found = extractor_weights.find_weights(name, root)
+            print(f"  {name:<14}extractor  {f'there: {found}' if found else f'missing ({source}{file})'}")
+    return 2 if failed else 0

@@ -1,4 +1,4 @@
-"""Flags that several verbs have, and argparse for all verbs but `fit` and `validate`: a mistake is one sentence."""
+"""Flags that several verbs share, and the argparse parser of all verbs except `fit` and `validate`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from genbench.core.importing import import_module
 
 
 class Arguments(argparse.ArgumentParser):
-    """An ArgumentParser that prints one sentence in place of all its flags, and exits with 2."""
+    """An ArgumentParser that reports an error in one sentence, without listing all flags, and exits with 2."""
 
     def flags(self) -> Iterator[str]:
-        """All flags, those of sub-commands too."""
+        """All flags, including those of subcommands."""
         for action in self._actions:
             yield from action.option_strings
             if isinstance(action, argparse._SubParsersAction):
@@ -34,7 +34,7 @@ class Arguments(argparse.ArgumentParser):
 
 
 def import_modules(argv: list[str]) -> list[str]:
-    """Import what `--import my.module` names, and return the other arguments."""
+    """Import each `--import my.module`, and return the other arguments."""
     rest, given = [], iter(argv)
     for argument in given:
         name, equals, value = argument.partition("=")
@@ -46,18 +46,26 @@ def import_modules(argv: list[str]) -> list[str]:
     return rest
 
 
+def add_import_argument(parser: argparse.ArgumentParser) -> None:
+    """`--import MODULE`, which `import_modules` obeys; the names are in `modules`."""
+    parser.add_argument(
+        "--import", dest="modules", action="append", default=[], metavar="MODULE",
+        help="first import a module with your own models",
+    )  # fmt: skip
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of a verb that applies a trained model: which one, of which weights, and where."""
+    """The flags of a verb that applies a trained model: checkpoint, weights and device."""
     parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
-    parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument("--raw", action="store_true", help="use the trained weights, not their EMA")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
     parser.add_argument("--name", help="name of the run, for --ckpt last")
-    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model first")
+    add_import_argument(parser)
 
 
 def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
-    """What `--ckpt` means: a file, a run folder, or `last` / `best` of the run `name`, else of the newest run.
+    """The file of `--ckpt`: a file, a run folder, or `last` / `best` of the run `name`, else of the newest run.
 
     Raises:
         UserError: there is none; says where it was looked for.
@@ -68,15 +76,15 @@ def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
         raise UserError(f"--ckpt {ckpt}: {str(error)[0].lower()}{str(error)[1:]}") from error
 
 
-def usable_device(asked: str) -> str:
-    """The device of `--device`, where `auto` is a GPU if there is one.
+def usable_device(name: str) -> str:
+    """The device of `--device`; `auto` is a GPU if there is one.
 
     Raises:
         UserError: this machine does not have it.
     """
     import torch
 
-    device = asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -1,41 +1,41 @@
-"""The short help of `fit` and `validate`: text alone, so that it is there at once."""
+"""The short help of `fit` and `validate`, as text: it needs no imports."""
 
 from __future__ import annotations
 
 FIT = """\
 python -m genbench fit --config NAME|FILE [--SETTING VALUE ...]
 
-Train a model. Every setting of a config is a flag too, and a flag wins over
-configs wherever it stands: --model.width 64, --model.optimizer.lr 1e-4.
+Train a model. Every setting of a config is also a flag, and flags override
+configs, in any order: --model.width 64, --model.optimizer.lr 1e-4.
 
 What
-  --config NAME|FILE            a config; several are merged in their order
+  --config NAME|FILE            a config; several are merged in order
   --model CLASS                 DCGAN, VAE, ...; its arguments: --model.width 64
   --data CLASS                  MNIST, ImageFolder, ...; --data.path photos.zip
-  --data.batch_size N           images of a step, over all devices
-  --data.size N                 pixels of a side
+  --data.batch_size N           images per step, over all devices
+  --data.size N                 height and width in pixels
   --data.subset N|10%           train on fewer images
   --max_images 1M               real images to train on: the budget
-  --seed_everything N           seed of weights, order and noise
+  --seed_everything N           seed of weights, data order and noise
   --import MODULE               a module with your own model or data
 
 Where
   --name NAME                   the run's folder is runs/NAME
   --runs FOLDER                 folder of all runs
-  --ckpt PATH|last|best         go on with a run, with its own config
-  --title TEXT                  what boards call the model
-  --protocol NAME               what `test` measures the trained model by
+  --ckpt PATH|last|best         resume a run, with its own config
+  --title TEXT                  name of the model on leaderboards
+  --protocol NAME               protocol that `test` evaluates under
 
 Optimization
   --model.optimizer.lr X        any argument of the optimizer, --model.optimizer
   --model.optimizers.PLAYER.lr X     the same for one player
   --model.schedule CLASS        learning-rate schedule
-  --model.accumulate N          add up the gradients of N batches
-  --model.clip_norm X           clip each player's gradient
+  --model.accumulate N          accumulate the gradients of N batches
+  --model.clip_norm X           clip each player's gradient norm
   --model.adversarial.r1 X      of GANs: objective, penalties, augmentation, ...
-  --ema.halflife 10k            of the moving average of weights, in images
+  --ema.halflife 10k            of the EMA of weights, in images
 
-While it trains
+During training
   --checkpoint.every_images 50k      how often last.ckpt is written
   --checkpoint.keep_every 200k       keep these too
   --validation.every_images 50k  how often validation scores are measured
@@ -51,7 +51,7 @@ Hardware
 
 More
   --model.help DCGAN            all arguments of a model (--data.help MNIST)
-  --print_config                the whole config that a command has, as YAML
+  --print_config                the complete config of a command, as YAML
   --help all                    every setting
   python -m genbench            verbs and shipped configs
 """
@@ -59,14 +59,14 @@ More
 VALIDATE = """\
 python -m genbench validate --ckpt PATH|last|best [--SETTING VALUE ...]
 
-Score a checkpoint's averaged weights on the validation split.
+Compute the scores of a checkpoint's EMA weights on the validation split.
 
   --ckpt PATH|last|best         a checkpoint, a run folder, or of the newest run
-  --name NAME                   the run that last and best are of
+  --name NAME                   the run of last and best
   --runs FOLDER                 folder of all runs
-  --config NAME|FILE            merged over the run's own config
-  --validation.samples N        how many images are drawn for the scores
-  --validation.extractor NAME   network that judges them
+  --config NAME|FILE            merged into the run's own config
+  --validation.samples N        number of images drawn for the scores
+  --validation.extractor NAME   network that extracts the features
   --trainer.accelerator cpu|gpu
   --import MODULE               a module with your own model or data
   --help all                    every setting

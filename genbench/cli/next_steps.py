@@ -1,4 +1,4 @@
-"""What is said at the end of `fit` and `validate`: scores, where everything lies, and the commands that go on."""
+"""Output at the end of `fit` and `validate`: scores, the run's folder, and the commands to use next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning import LightningDataModule, Trainer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from genbench.cli.console import console
 from genbench.cli.preflight import testing
@@ -20,35 +20,33 @@ from genbench.loggers import Wandb
 
 
 def say_done(trainer: Trainer, folder: Path, protocol: str) -> None:
-    """Of a run that has reached its budget."""
+    """Print the commands to use after a run has reached its budget."""
     model, data = trainer.lightning_module, trainer.datamodule
     last = folder / "checkpoints" / "last.ckpt"
-    console.print(f"\nDone: {model.images_seen:,} images. Everything lies in {folder}/")
+    console.print(f"\nDone: {model.images_seen:,} images. All files are in {folder}/")
     _say_wandb(trainer)
     own = imports(model)
     ckpt, best = shlex.quote(str(last)), last.with_name("best.ckpt")
     if isinstance(model, Samples):
-        console.print(f"  sample:  python -m genbench sample --ckpt {ckpt} --n 64 --out samples.png{own}")
+        console.print(f"  sample:   python -m genbench sample --ckpt {ckpt} --n 64 --out samples.png{own}")
     if isinstance(model, (Translates, Segments)):
-        console.print(f"  apply:   python -m genbench translate --ckpt {ckpt} --input FOLDER --output FOLDER{own}")
-    measured = shlex.quote(str(best)) if best.exists() else ckpt
-    console.print(f"  measure: {measuring(protocol, model, data, measured)}")
-    console.print(f"  resume:  python -m genbench fit --ckpt {ckpt} --max_images N{imports(model, data)}")
+        console.print(f"  apply:    python -m genbench translate --ckpt {ckpt} --input FOLDER --output FOLDER{own}")
+    evaluated = shlex.quote(str(best)) if best.exists() else ckpt
+    console.print(f"  evaluate: {evaluation_command(protocol, model, data, evaluated)}")
+    console.print(f"  resume:   python -m genbench fit --ckpt {ckpt} --max_images N{imports(model, data)}")
 
 
 def say_stopped(trainer: Trainer, folder: Path, *, trained: bool) -> None:
-    """Of a run that was stopped or failed; `trained`, whether it has made a step, else it would fail again."""
+    """Print how to resume a run that was stopped or failed, if it has `trained` a step: else it would fail again."""
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists() and trained:
-        console.print(f"\nStopped. Go on from the last checkpoint:  python -m genbench fit --ckpt {last}")
+        console.print(f"\nStopped. Resume from the last checkpoint:  python -m genbench fit --ckpt {last}")
     _say_wandb(trainer)
 
 
 def print_scores(scores: Mapping[str, float], data: str) -> None:
-    """The table of `validate`, on standard output."""
-    table = Table()
-    table.add_column("score")
-    table.add_column(data, justify="right")
+    """Print the table of `validate` to standard output."""
+    table = Table("score", Column(data, justify="right"))
     for name, value in scores.items():
         table.add_row(name, f"{value:.5g}")
     Console().print(table)
@@ -60,15 +58,15 @@ def _say_wandb(trainer: Trainer) -> None:
             console.print(logger.where())
 
 
-def measuring(protocol: str, model: GenerativeModule, data: LightningDataModule, checkpoint: str) -> str:
-    """The command that measures a trained model, such as works on this machine now."""
-    if not isinstance(data, DataModule):  # which a checkpoint does not keep
+def evaluation_command(protocol: str, model: GenerativeModule, data: LightningDataModule, checkpoint: str) -> str:
+    """The command that evaluates a trained model, with flags that make it work on this machine now."""
+    if not isinstance(data, DataModule):  # a checkpoint does not store it
         return f"python -m genbench evaluate --ckpt {checkpoint} --data NAME{imports(model)}"
     flags = testing(protocols.load(protocol), model, data)[1]
     return f"python -m genbench test --ckpt {checkpoint} {flags}".strip() + imports(model, data)
 
 
 def imports(*parts: object) -> str:
-    """The flags that a command needs to know the classes of a user's own, such as ` --import my.module`."""
+    """The flags that import the user's own classes, such as ` --import my.module`."""
     modules = dict.fromkeys(type(part).__module__ for part in parts)
     return "".join(f" --import {name}" for name in modules if name.partition(".")[0] != "genbench")

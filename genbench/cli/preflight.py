@@ -1,6 +1,6 @@
-"""What can be known before a model is trained, checked before it is: data, scores, disk, and what `test` will want.
+"""Checks before training: data, scores, disk, and whether `test` can evaluate the model.
 
-Everything here is bounded: it reads what training reads anyway, looks at a few files of each split, and never at a GPU.
+All checks are fast: they read what training reads anyway and a few files of each split, and use no GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genbench.data.layouts import listed
 from genbench.data.loader import Unpaired, finish
 from genbench.data.module import DataModule
 from genbench.data.ranges import Range, Seen
-from genbench.data.streams import Split, StreamSource
+from genbench.data.streams import StreamSource
 from genbench.evaluation import extractor_weights, extractors
 from genbench.evaluation import protocol as protocols
 from genbench.evaluation.evaluator import Held
@@ -35,44 +35,39 @@ from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.protocol import Protocol
 from genbench.objectives.augment import augmented
 
-FILES = 64  # of each split that are looked at
-SECONDS = 0.2  # for the files of a split, at most; one file is looked at in any case
+FILES = 64  # checked in each split
+SECONDS = 0.2  # limit for the files of a split; one file is checked in any case
 
 
-def check(
-    trainer: Trainer,
-    model: GenerativeModule,
-    data: LightningDataModule,
-    protocol: str,
-) -> None:
-    """Look ahead; notes go to standard error.
+def check(trainer: Trainer, model: GenerativeModule, data: LightningDataModule, protocol: str) -> None:
+    """Run all checks, and print notes to standard error.
 
     Args:
-        trainer: With its callbacks; nothing is attached to it, and nothing run
-        model: As it was built, on the CPU
-        data: What it is to be trained on; it is fetched, if it is not there
-        protocol: What `test` will measure by, a name or a file
+        trainer: With its callbacks; it is not changed
+        model: On the CPU
+        data: What the model is trained on; it is downloaded if it is missing
+        protocol: The one that `test` will use, a name or a file
 
     Raises:
-        UserError: training could not go on to its end as it was asked for.
+        UserError: training would fail later.
     """
-    measured_by = protocols.load(protocol)
-    if len(model.spec.shape) == 1:  # a step would refuse augmentation, after the run's folder has changed
+    test_protocol = protocols.load(protocol)
+    if len(model.spec.shape) == 1:  # else a step would refuse augmentation, after the run's folder has changed
         for changes in (getattr(getattr(model, "adversarial", None), "augment", ()), getattr(model, "transforms", ())):
             augmented(torch.zeros(1, *model.spec.shape), changes, model.draw)
     if not is_first_process():
-        return  # the others would say the same
+        return  # the others would print the same
     folder = Path(trainer.default_root_dir)
     disk.refuse_unwritable(folder)
     notes = disk.room(trainer, model, folder)
     if isinstance(data, DataModule):
-        with torch.random.fork_rng([]):  # networks that judge draw their first weights
-            notes += _look_ahead(trainer, model, data, measured_by)
+        with torch.random.fork_rng([]):  # feature extractors draw initial weights
+            notes += _check_data(trainer, model, data, test_protocol)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
-def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, measured_by: Protocol) -> list[str]:
+def _check_data(trainer: Trainer, model: GenerativeModule, data: DataModule, test_protocol: Protocol) -> list[str]:
     data.prepare_data()
     print(what_is_read(data, validated=bool(trainer.limit_val_batches)), file=sys.stderr)
     training_images(model, data)
@@ -85,52 +80,53 @@ def _look_ahead(trainer: Trainer, model: GenerativeModule, data: DataModule, mea
         )
     notes = look_at_files(data)
     notes += validation(trainer, model, data) if trainer.limit_val_batches else []
-    why, flags = testing(measured_by, model, data)
+    why, flags = testing(test_protocol, model, data)
     if why:
-        notes.append(f"`test` cannot measure this model by {measured_by.name}: {why}. What can is `test {flags}`.")
+        notes.append(f"`test` cannot evaluate this model under {test_protocol.name}: {why}. Use `test {flags}`.")
     if isinstance(data, ImageData):
-        data._streams.pop("test", None)  # which training does not read
+        data._streams.pop("test", None)  # training does not read it
     return notes
 
 
 def what_is_read(data: DataModule, *, validated: bool = True) -> str:
-    """The numbers of images and the classes of the data, as a line: no image is decoded for it.
+    """A line with the numbers of images and the classes of the data; decodes no image.
 
     Args:
         data: Prepared
-        validated: Whether a validation split is read anyway
+        validated: Whether validation will read its split
     """
     path = getattr(data, "path", getattr(getattr(data, "file", None), "path", None))
     name = f"{data.name} {Path(path).resolve().name}" if isinstance(path, str | Path) else data.name
+    stages = {"train": "training", "val": "validation", "test": "test"}
+    if not validated:
+        del stages["val"]
     counts, others, paired = [], [], False
-    for stage, word in (("train", "training"), ("val", "validation"), ("test", "test")):
-        if stage == "val" and not validated:
-            continue
+    for stage, word in stages.items():
         published = getattr(data, "test_images", None)
-        if stage == "test" and isinstance(published, int) and "test" in getattr(data, "own_splits", ("test",)):
-            held = Held(published)
-        else:
-            try:
+        try:
+            if stage == "test" and isinstance(published, int) and "test" in getattr(data, "own_splits", ("test",)):
+                held = Held(published)
+            else:
                 held = _held(data, stage)
-            except UserError:
-                if stage == "train":
-                    raise
-                continue  # said where it matters
+        except UserError:
+            if stage == "train":
+                raise
+            continue  # reported by the check that needs the split
         paired = paired or held.paired
         counts.append(f"{held.images:,} {word}")
         others += [f"{held.others:,} {word}"] if held.others else []
     points = len(data.spec.shape) == 1
     word = "points" if points else "pairs" if paired and getattr(data, "task", "none") == "none" else "images"
-    said = f"{name}: {', '.join(counts)} {word}"
+    line = f"{name}: {', '.join(counts)} {word}"
     if others:
-        said += (
-            f" of domain {getattr(data, 'wanted', 'B')}; {', '.join(others)} of domain {getattr(data, 'shown', 'A')}"
-        )
-    return f"{said}; {len(data.classes)} classes: {listed(data.classes, 8)}" if data.classes else said
+        wanted, shown = getattr(data, "wanted", "B"), getattr(data, "shown", "A")
+        line += f" of domain {wanted}; {', '.join(others)} of domain {shown}"
+    return f"{line}; {len(data.classes)} classes: {listed(data.classes, 8)}" if data.classes else line
 
 
 def training_images(model: GenerativeModule, data: DataModule) -> None:
-    """Raise UserError where the training images are fewer than a batch, or lack a class, or have a label of none."""
+    """Raise UserError for fewer training images than a batch, for labels out of range, and for classes without images
+    if the model learns classes."""
     held, classes = _held(data, "train"), data.classes
     for count, domain in ((held.images, "B"), (held.others, "A")):
         which = f" of domain {domain}" if held.others else ""
@@ -159,48 +155,40 @@ def training_images(model: GenerativeModule, data: DataModule) -> None:
 
 
 def look_at_files(data: DataModule) -> list[str]:
-    """What a user must know of values that will be clipped.
+    """Decode a few images of each split; returns notes on values that will be clipped.
 
-    Raises UserError for a split that is not there or has classes of its own, and for a file that cannot be read.
+    Raises:
+        UserError: a split is missing or has other classes, or a file cannot be read.
     """
     if not isinstance(data, ImageData):
         return []
-    notes = []
+    notes: list[str] = []
     for stage in ("train", "val", "test"):
-        if stage in data.own_splits and stage != "train" and hasattr(data, "missing"):
-            if data.missing():  # of a set that is fetched whole, since reading it takes long
-                data.split(stage)  # which says what is missing, and where it comes from
+        own = stage in data.own_splits and stage != "train"
+        if own and hasattr(data, "missing"):
+            if data.missing():  # a downloaded data set is not read here, which would take long
+                data.split(stage)  # raises an error that names the file and its source
             continue
         if data.streams("train")[0].split.names is None and stage not in data.own_splits:
             continue
         for k, stream in enumerate(_parts(data, stage)):
             began = time.monotonic()
-            kinds = _found_ranges(data, stream, k) if stage in data.own_splits and stage != "train" else []
-            seen: list[list[Seen]] = [[] for _ in kinds]
+            # place in `data.ranges()` -> images, and source images, whose range was found from the training images
+            splits = {k: stream.split} if stream.split.source is None else {k: stream.split, 1: stream.split.source}
+            splits = {which: split for which, split in splits.items() if own and data.range_was_found(which)}
+            seen: dict[int, list[Seen]] = {which: [] for which in splits}
             for row in torch.linspace(0, len(stream) - 1, min(FILES, len(stream))).long().unique():
-                if (stream.split.names is None and not kinds) or time.monotonic() - began > SECONDS:
+                if (stream.split.names is None and not splits) or time.monotonic() - began > SECONDS:
                     break
                 stream.batch(row[None])
-                for (split, _), some in zip(kinds, seen, strict=True):
-                    some += split.look(stream.rows[row[None]].numpy())
-            notes += [
-                note
-                for (_, which), some in zip(kinds, seen, strict=True)
-                if (note := _outside(data, stage, which, some)) is not None
-            ]
+                for which, split in splits.items():
+                    seen[which] += split.look(stream.rows[row[None]].numpy())
+            notes += [note for which, some in seen.items() if (note := _outside(data, stage, which, some))]
     return notes
 
 
-def _found_ranges(data: ImageData, stream: StreamSource, k: int) -> list[tuple[Split, int]]:
-    """The k-th stream's pictures, and what they are made from, whose range was found from the training images; each
-    with its place in `data.ranges()`."""
-    source = stream.split.source
-    splits = [(stream.split, k), *([(source, 1)] if source is not None else [])]
-    return [(split, which) for split, which in splits if data.range_was_found(which)]
-
-
 def _outside(data: ImageData, stage: str, which: int, seen: list[Seen]) -> str | None:
-    """What to say where values lie outside a range by more than a twentieth of it."""
+    """A note if values lie outside a range by more than a twentieth of its width."""
     found = list(data.ranges())
     low, high = found[which].low, found[which].high
     margin = (high - low) / 20
@@ -208,17 +196,17 @@ def _outside(data: ImageData, stage: str, which: int, seen: list[Seen]) -> str |
     if not outside:
         return None
     least, most = min(one.low for one in outside), max(one.high for one in outside)
-    said = (
-        f"{len(outside)} of the {len(seen)} `{stage}` images of {data.kinds[which]} that were looked at, as "
-        f"{outside[0].first}, have values from {least:.10g} to {most:.10g}: what lies outside {found[which]}, "
-        "the range of the training images, is clipped. "
+    note = (
+        f"{len(outside)} of the {len(seen)} `{stage}` images of {data.kinds[which]} that were checked, such as "
+        f"{outside[0].first}, have values from {least:.10g} to {most:.10g}: values outside {found[which]}, the range "
+        "of the training images, are clipped. "
     )
     found[which] = Range(min(low, least), max(high, most))
-    return f"{said}`--data.range {data.written_range((found[0], found[1]))}` has room for all."
+    return f"{note}`--data.range {data.written_range((found[0], found[1]))}` includes all."
 
 
 def _parts(data: ImageData, stage: str) -> list[StreamSource]:
-    """The pictures of a stage, of each domain; those that are cut off the training split from what was read of it."""
+    """The images of a stage, of each domain. A validation split cut from the training split is not read again."""
     if stage == "train" or stage in data.own_splits:
         return data.streams(stage)
     found = [copy.copy(stream) for stream in data.streams("train")]
@@ -228,7 +216,7 @@ def _parts(data: ImageData, stage: str) -> list[StreamSource]:
 
 
 def _held(data: DataModule, stage: str) -> Held:
-    """What is known of a split. Raises UserError where it is empty."""
+    """The sizes and labels of a split. Raises UserError if it is empty."""
     if isinstance(data, ImageData):
         parts: list[Any] = _parts(data, stage)
         label = parts[0].split.targets(parts[0].rows).get("label")
@@ -247,10 +235,10 @@ def _held(data: DataModule, stage: str) -> Held:
 
 
 def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> list[str]:
-    """What a user must know of the score that will tell which checkpoint is best.
+    """Choose the score that selects the best checkpoint; returns a note if it is not the usual one.
 
     Raises:
-        UserError: validation cannot give the score that was asked for, or none that could tell.
+        UserError: validation cannot compute the given score, or no score that can select a checkpoint.
     """
     quality = next((c for c in trainer.callbacks if isinstance(c, ValidationMetrics)), None)
     saver = next((c for c in trainer.callbacks if isinstance(c, Checkpoint)), None)
@@ -268,42 +256,40 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
     if saver.monitor is None:
         usual = [f"val/{name}" for name in quality.usual(model)]
         chosen = next((name for name in usual if name in given), None)
-        why = scores.get(usual[0]) or f"the protocol {quality.protocol.name} does not ask for it"
+        why = scores.get(usual[0]) or f"the protocol {quality.protocol.name} does not include it"
         if chosen is None:
             raise UserError(
-                f"Validation on {counted} cannot give {usual[0]}, which tells which checkpoint is best: {why}. Choose "
+                f"Validation on {counted} cannot compute {usual[0]}, which selects the best checkpoint: {why}. Choose "
                 f"another score with `--checkpoint.monitor`, or {more}."
             )
         quality.deciding(model, given, mode=saver.mode)
         if chosen == usual[0]:
             return []
         return [
-            f"validation on {counted} cannot give {usual[0]}: {why}. In its place {chosen} tells which checkpoint is "
-            f"best; to have {usual[0]}, {more}."
+            f"validation on {counted} cannot compute {usual[0]}: {why}. {chosen} selects the best checkpoint instead. "
+            f"To use {usual[0]}, {more}."
         ]
     if saver.monitor in scores and saver.monitor not in given:
         raise UserError(
-            f"checkpoint.monitor is {saver.monitor}, which validation cannot give: {scores[saver.monitor]}. Choose "
+            f"checkpoint.monitor is {saver.monitor}, which validation cannot compute: {scores[saver.monitor]}. Choose "
             f"another score, or {more}."
         )
     if saver.monitor not in given and is_overridden("validation_step", model, GenerativeModule):
         own = own_scores(model, data)
         if own is None:
-            return []  # it needs what there is in training alone
+            return []  # it runs only in training
         given += own
     quality.deciding(model, given, saver.monitor, saver.mode)
     return []
 
 
 def own_scores(model: GenerativeModule, data: DataModule) -> list[str] | None:
-    """The names that the model's own `validation_step` gives, from two images; None where it does not run by itself.
+    """The names of the scores of the model's own `validation_step`, called with two images; None if the call fails.
 
-    Weights, buffers, modes and random states are as before.
+    Weights, buffers, modes and random states are restored.
     """
-    if isinstance(data, ImageData):
-        batch = _parts(data, "val")[0].batch(torch.arange(2))
-    else:
-        batch = data.source("val").batch(torch.arange(2))
+    source = _parts(data, "val")[0] if isinstance(data, ImageData) else data.source("val")
+    batch = source.batch(torch.arange(2))
     modes = {part: part.training for part in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.eval()
@@ -311,7 +297,7 @@ def own_scores(model: GenerativeModule, data: DataModule) -> list[str] | None:
     try:
         with torch.no_grad(), torch.random.fork_rng([]):
             return [f"val/{name}" for name in model.validation_step(finish(batch), 0) or {}]
-    except Exception:  # of a user's own code, which may ask for its trainer
+    except Exception:  # a user's code may need its trainer
         return None
     finally:
         for part, training in modes.items():
@@ -321,37 +307,33 @@ def own_scores(model: GenerativeModule, data: DataModule) -> list[str] | None:
 
 
 def testing(protocol: Protocol, model: GenerativeModule, data: DataModule) -> tuple[str, str]:
-    """Why `test` cannot measure the model by the protocol, and the flags with which it can; both empty where it can.
+    """Why `test` cannot evaluate the model under the protocol, and flags with which it can; both empty if it can.
 
-    Weights are looked for on this machine alone: `test` may fetch them, where there is a network.
+    Weights are looked for on this machine only, although `test` may download them.
     """
     name = data.extractor if protocol.extractor == "default" else protocol.extractor
     reasons, flags = [], []
-    split_fault = _split_fault(protocol, model, data)
-    if split_fault:
+    if split_fault := _split_fault(protocol, model, data):
         reasons.append(split_fault)
         flags.append("--protocol quick")
         name = data.extractor
     if (name in extractors.POINTS) != (len(model.spec.shape) == 1):
-        reasons.append(f"the extractor {name} looks at {'points' if name in extractors.POINTS else 'images'}")
+        reasons.append(f"the extractor {name} takes {'points' if name in extractors.POINTS else 'images'}")
         flags.append(f"--extractor {data.extractor}")
     elif not extractors.at_hand(name, data.root):
-        fetched = f", which `python -m genbench fetch {name}` brings" if name in extractor_weights.PUBLISHED else ""
-        reasons.append(f"the weights of the extractor {name} are not at hand{fetched}")
+        fetched = f" (`python -m genbench fetch {name}` downloads them)" if name in extractor_weights.PUBLISHED else ""
+        reasons.append(f"the weights of the extractor {name} are missing{fetched}")
         flags.append("--extractor vgg-random")
     return " and ".join(reasons), " ".join(flags)
 
 
 def _split_fault(protocol: Protocol, model: GenerativeModule, data: DataModule) -> str | None:
     stage = protocol.split
-    if isinstance(data, ImageData) and stage in data.own_splits and stage != "train" and hasattr(data, "missing"):
-        held = Held(2, label=torch.zeros(2, dtype=torch.long) if data.classes else None)
-    else:
-        try:
-            held = _held(data, stage)
-        except UserError as error:
-            return str(error).rstrip(".")
     try:
+        if isinstance(data, ImageData) and stage in data.own_splits and stage != "train" and hasattr(data, "missing"):
+            held = Held(2, label=torch.zeros(2, dtype=torch.long) if data.classes else None)
+        else:
+            held = _held(data, stage)
         blank = Extractor("any", torch.nn.Identity(), lambda network, x: (x, None), "none", hash="none")
         scores = expected(model, data, protocol, blank, held)
     except UserError as error:

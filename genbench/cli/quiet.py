@@ -1,4 +1,4 @@
-"""What warnings a user sees, and how."""
+"""Which warnings are shown, and in what form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """A warning of ours as a note; of others with the place that it comes from."""
+    """A warning of genbench as a note; one of another package with its file and line."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"note: {message}\n"
     return _plain_warning(message, category, filename, lineno, line)
@@ -18,7 +18,7 @@ _plain_warning = warnings.formatwarning
 
 
 def quiet() -> None:
-    """Silence what Lightning says to people who write their own trainers, and keep what a user can act on."""
+    """Hide Lightning's messages that a user of genbench cannot act on."""
     for text in (
         ".*does not have many workers.*",
         ".*`max_epochs` was not set.*",
@@ -28,7 +28,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*Trying to infer the `batch_size`.*",
         ".*`srun` command is available.*",
-        ".*module\\(s\\) in eval mode at the start of training.*",  # those of a frozen part are meant to be
+        ".*module\\(s\\) in eval mode at the start of training.*",  # frozen networks are
     ):
         warnings.filterwarnings("ignore", text)
     warnings.formatwarning = _note

@@ -1,4 +1,4 @@
-"""What a setting that is given with `fit --ckpt` does: one table, and the comparison of a run's settings with it."""
+"""Which settings may change when a run is resumed: the table of rules, and the comparison of old and new settings."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
 from genbench.loggers import Curves
 
-# applied   takes effect from here on and changes how the model is trained: the run has a new segment
-# outside   takes effect and changes nothing of the training
-# location  where a run lies and what it is called: may differ without a word
+# applied   takes effect from here on and changes the training: the run has a new segment
+# outside   takes effect and does not change the training
+# location  the folder or name of the run: may differ, and is not reported
 # refused   cannot change within a run
 Effect = Literal["applied", "outside", "location", "refused"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """settings are patterns of names as flags have them, without `--`; the first rule that matches decides."""
+    """The effect of changing settings. docs/resume.md describes each rule.
+
+    settings  patterns of flags without `--`; the first rule that matches decides
+    why       reason of a refusal
+    """
 
     settings: tuple[str, ...]
     effect: Effect
-    why: str
+    why: str = ""
 
 
 TABLE = (
@@ -41,49 +45,33 @@ TABLE = (
     Rule(
         ("model.optimizer*.class_path", "model.optimizer*.amsgrad", "model.optimizer*.centered"),
         "refused",
-        "the checkpoint holds the state of the optimizer that it was made with",
+        "the checkpoint holds the state of this optimizer",
     ),
     Rule(("model.adversarial.spectral_norm",), "refused", "it changes the networks"),
-    Rule(
-        ("model.optimizer*", "model.schedule*", "model.accumulate", "model.clip_norm", "model.clip_value"),
-        "applied",
-        "learning rates, betas, weight decay, schedules, accumulation and clipping",
-    ),
-    Rule(("model.adversarial*",), "applied", "objective, penalties, augmentation and steps; the networks stay"),
+    Rule(("model.optimizer*", "model.schedule*", "model.accumulate", "model.clip_norm", "model.clip_value"), "applied"),
+    Rule(("model.adversarial*",), "applied"),
     Rule(("model", "model.*"), "refused", "it may change the networks"),
-    Rule(
-        ("data.batch_size", "data.hflip", "data.random_crop"),
-        "applied",
-        "batches and augmentation of the training images",
-    ),
-    Rule(("data.path",), "outside", "where the same images lie; other images are refused"),
-    Rule(
-        ("data.root", "data.memory", "data.workers", "data.download", "data.eval_batch_size"),
-        "outside",
-        "how the same images are read",
-    ),
+    Rule(("data.batch_size", "data.hflip", "data.random_crop"), "applied"),
+    Rule(("data.path",), "outside"),
+    Rule(("data.root", "data.memory", "data.workers", "data.download", "data.eval_batch_size"), "outside"),
     Rule(
         ("data", "data.*"),
         "refused",
-        "the data set, the shape and range of its images, its classes and which of its images are held out",
+        "the data set, the shape and range of its images, its classes or its held-out images would change",
     ),
-    Rule(("max_images",), "applied", "the budget; schedules in shares of it move"),
-    Rule(("ema.*", "acceleration.*"), "applied", "averaged weights from here on; rounding"),
-    Rule(("trainer.logger*",), "outside", "where curves go"),
-    Rule(("trainer.default_root_dir", "name", "runs", "ckpt", "config"), "location", "where the run lies"),
-    Rule(("trainer.*",), "applied", "devices, precision and the like"),
-    Rule(
-        ("title", "protocol", "monitor.*", "gan_monitor.*", "codebook.*", "samples.*", "validation.*", "checkpoint.*"),
-        "outside",
-        "intervals, pictures, validation, checkpoints and names",
-    ),
-    Rule(("*",), "applied", "settings of one's own callbacks"),
+    Rule(("max_images", "ema.*", "acceleration.*"), "applied"),
+    Rule(("trainer.logger*",), "outside"),
+    Rule(("trainer.default_root_dir", "name", "runs", "ckpt", "config"), "location"),
+    Rule(("trainer.*",), "applied"),
+    Rule(("title", "protocol", "monitor.*", "gan_monitor.*", "codebook.*", "samples.*"), "outside"),
+    Rule(("validation.*", "checkpoint.*"), "outside"),
+    Rule(("*",), "applied"),
 )
 
 
 @dataclass(frozen=True)
 class Change:
-    """A setting, named as its flag without `--`, with its value in the run so far and the one given now."""
+    """A changed setting, named by its flag without `--`, with its old and new values."""
 
     setting: str
     old: Any
@@ -96,15 +84,15 @@ class Change:
 def rule(setting: str, changeable: tuple[str, ...] = ()) -> Rule:
     """The rule of a setting; `changeable` are the model's own arguments that change no network."""
     if setting.startswith("model.") and setting.split(".")[1] in changeable:
-        return Rule((setting,), "applied", "it changes no network")
+        return Rule((setting,), "applied")
     return next(rule for rule in TABLE if any(fnmatchcase(setting, pattern) for pattern in rule.settings))
 
 
 def missing(old: Any, new: Any, name: str = "") -> set[str]:
-    """Settings of `new` that `old` does not know, being of an older version or of a script of one's own.
+    """Settings of `new` that `old` does not have because it is from an older version or from a user's own script.
 
-    These are arguments of a class. What is below one, such as `model.optimizer.eps`, is in a config only where it was
-    given: if `old` lacks it, it has been added.
+    These are arguments of a class. Settings below them, such as `model.optimizer.eps`, are in a config only if given;
+    one that `old` lacks was added.
     """
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return set()
@@ -128,17 +116,17 @@ def changes(
     path: Path,
     found_range: str | None = None,
 ) -> list[Change]:
-    """What differs between the config of a checkpoint and the one given now, without locations.
+    """The differences between the config of a checkpoint and the one given now, without locations.
 
     Args:
         old, new: The configs
         unknown: Settings that are not compared
         changeable: Arguments of the model that change no network
         path: The checkpoint
-        found_range: The range of stored values that the run found or was given; to state the same changes nothing
+        found_range: The run's range of stored values; to state the same is not a change
 
     Raises:
-        UserError: something differs that cannot change within a run; names all such settings with both values.
+        UserError: settings differ that cannot change within a run; names them with both values.
     """
     found = [
         change
@@ -151,26 +139,26 @@ def changes(
         change
         for change in found
         if rule(change.setting, changeable).effect == "refused"
-        # a class that was left out before, or is now, may be the same: `refuse_other_optimizers` knows
+        # a class that is given in one config only may be the same: `refuse_other_optimizers` compares them
         and not (change.setting.endswith(".class_path") and None in (change.old, change.new))
     ]
     if refused:
         listed = "\n".join(f"  {change}: {rule(change.setting, changeable).why}" for change in refused)
-        plural = "these settings" if len(refused) > 1 else "this setting"
+        which, it = ("these settings", "them") if len(refused) > 1 else ("this setting", "it")
         raise UserError(
-            f"{path} cannot go on with {plural} changed:\n{listed}\nLeave it out to go on with the run as it was, or "
-            "begin a new run without `--ckpt`."
+            f"{path} cannot be resumed with {which} changed:\n{listed}\nLeave {it} out to resume the run as it was, or "
+            "start a new run without `--ckpt`."
         )
     return found
 
 
 def in_force(found: list[Change], checkpoint: dict[str, Any]) -> list[Change]:
-    """The changes with the values that optimizers had, also where no config had named them; without those that are
-    none."""
+    """The changes, with the optimizers' former values where the old config did not give them, and without settings that
+    turn out to be equal."""
     descriptions = checkpoint["genbench"].get("optimizers") or {}
     groups = [state["param_groups"][0] for state in checkpoint.get("optimizer_states") or []]
     had = {player: group | descriptions[player] for player, group in zip(descriptions, groups, strict=False)}
-    named = []
+    found_changes = []
     for change in found:
         kind, *player, argument = change.setting.split(".")[1:] if change.setting.count(".") > 1 else ("", "")
         if kind in ("optimizer", "optimizers") and change.old is None:
@@ -180,64 +168,56 @@ def in_force(found: list[Change], checkpoint: dict[str, Any]) -> list[Change]:
                 change = Change(change.setting, values[0], change.new)
         same = change.setting.endswith(".class_path") and change.old and same_class(change.old, change.new)
         if change.old != change.new and not same:
-            named.append(change)
-    return named
+            found_changes.append(change)
+    return found_changes
 
 
 def refuse_other_optimizers(trained: dict[str, dict[str, Any]], model: GenerativeModule, path: Path) -> None:
-    """Raise UserError where a player's optimizer is of another class than in the checkpoint.
-
-    Args:
-        trained: Player -> class path and arguments, as the checkpoint has them
-    """
+    """Raise UserError if a player's optimizer is of another class than in `trained`, which is from the checkpoint."""
     for player, description in trained.items():
         before = str(description.get("class_path"))
         now = str(model.optimizer_settings.get(player, description).get("class_path"))
         if before.rpartition(".")[2] != now.rpartition(".")[2]:
             raise UserError(
-                f"{path} cannot go on with another optimizer: '{player}' was {before} and is now {now}, "
-                "and the checkpoint holds the state of the former. Leave it out, or begin a new run without `--ckpt`."
+                f"{path} cannot be resumed with another optimizer: '{player}' was {before} and is now {now}, and the "
+                "checkpoint holds the state of the former. Leave it out, or start a new run without `--ckpt`."
             )
 
 
 def refuse_other_contents(trained: dict[str, Any], data: Any, found: list[Change], path: Path) -> None:
-    """Raise UserError where other images lie in the folder or file than the run was trained on, or have another range.
+    """Raise UserError if the images or their range are not those that the run was trained on.
 
     Args:
-        trained: What the checkpoint has of its data
-        data: The DataModule at hand
+        trained: The checkpoint's description of its data
+        data: The current DataModule
         found: The settings that have changed
         path: The checkpoint
     """
     before, now = trained.get("contents"), data.contents() if isinstance(data, DataModule) else None
     moved = next((change for change in found if change.setting == "data.path"), None)
-    if before is not None and now is not None and _other_contents(before, now):
+    # only the parts that both have are compared: older checkpoints have names only
+    if before and now and any(a != b for a, b in zip(before.split("."), now.split("."), strict=False)):
         place = f"data.path {moved.old} -> {moved.new}" if moved else f"{data.name}"
         raise UserError(
-            f"{path} cannot go on with {place}: the images there are not those that it was trained on (by their names, "
-            "number, labels and the bytes of some). Bring the former back, or begin a new run without `--ckpt`."
+            f"{path} cannot be resumed with {place}: the images are not those that it was trained on (by their names, "
+            "number, labels and the bytes of some). Restore the former, or start a new run without `--ckpt`."
         )
     values = [(trained.get("arguments") or {}).get("range"), now is not None and data.arguments.get("range")]
     if all(values) and values[0] != values[1]:
         raise UserError(
             f"{path} was trained with the range {values[0]} of stored values, and the training images now have "
-            f"{values[1]}: their pixels have changed. Bring the former back, or begin a new run without `--ckpt`."
+            f"{values[1]}: their pixels have changed. Restore the former, or start a new run without `--ckpt`."
         )
     if moved and before is None:
         raise UserError(
-            f"{path} cannot go on with data.path {moved.old} -> {moved.new}: it does not say which images it was "
-            "trained on. Give the former path, or begin a new run without `--ckpt`."
+            f"{path} cannot be resumed with data.path {moved.old} -> {moved.new}: it does not record which images it "
+            "was trained on. Give the former path, or start a new run without `--ckpt`."
         )
 
 
-def _other_contents(before: str, now: str) -> bool:
-    """Whether two results of `DataModule.contents` differ in a part that both have: older ones have names alone."""
-    return any(a != b for a, b in zip(before.split("."), now.split("."), strict=False))
-
-
 def segments(before: list[dict[str, Any]] | None, found: list[Change], images_seen: int) -> list[dict[str, Any]]:
-    """The history of a run that goes on: each segment has `from` and `to` in images seen, and what `changed` at its
-    beginning, a setting's name with its old and its new value. Only what changes the training begins a new one."""
+    """The history of a resumed run. Each segment has `from` and `to` in images seen, and `changed`: setting -> old and
+    new value at its start. `found` holds only changes of the training, which begin a new segment."""
     history = [dict(segment) for segment in before or [{"from": 0, "to": None, "changed": {}}]]
     trained = {change.setting: [change.old, change.new] for change in found}
     if trained:
@@ -247,7 +227,7 @@ def segments(before: list[dict[str, Any]] | None, found: list[Change], images_se
 
 
 def changes_training(change: Change, changeable: tuple[str, ...], *, schedule: bool) -> bool:
-    """Whether a change begins a new segment: a larger budget alone does so only where a schedule follows it."""
+    """Whether a change begins a new segment; a larger budget does only if a schedule depends on it."""
     if change.setting == "max_images":
         return schedule
     return rule(change.setting, changeable).effect == "applied"
@@ -272,7 +252,7 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[Change]:
 
 
 def _range_text(value: Any) -> str:
-    """A range as checkpoints have it: `0,4095`, also where it was given as a list or with spaces."""
+    """A range in the form of checkpoints, `0,4095`, from a list or text."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).replace(" ", "")
 
 
@@ -285,40 +265,42 @@ def _shown(value: Any) -> str:
 
 
 def refuse_other_model(trained: str, configured: str, ckpt: Path) -> None:
+    """Raise UserError if the class of the config's model is not that of the checkpoint."""
     if trained.rpartition(".")[2] != configured.rpartition(".")[2]:
         raise UserError(
             f"{ckpt} is a checkpoint of {trained}, and the config is of {configured}. Leave `--config` out to "
-            "use the run's own, or name the checkpoint of another run."
+            "use the run's own, or give the checkpoint of another run."
         )
 
 
 def note_other_environment(state: dict[str, Any]) -> None:
+    """Print a note for each package version that differs from the checkpoint's."""
     for what, now in environment().items():
         before = state.get("environment", {}).get(what, now)
         if before != now:
             console.print(
-                f"note: the checkpoint was made with {what} {before}, this is {now}: the run goes on, but not bit "
-                "for bit as it would have."
+                f"note: the checkpoint was made with {what} {before}, this is {now}: the run is resumed, but not bit "
+                "for bit."
             )
 
 
 def note_newer(checkpoint: dict[str, Any], ckpt: Path, folder: Path) -> None:
-    """Say so where a run goes on from a checkpoint that is not its last."""
+    """Print a note if a run is resumed from a checkpoint that is not its last."""
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file() and not last.samefile(ckpt):
         newest, seen = (checkpoint_io.read(last)["genbench"]["images_seen"], checkpoint["genbench"]["images_seen"])
         if newest > seen:
             console.print(
-                f"note: {last} has seen {newest:,} images. This run goes on from {seen:,}, and what came after is "
-                "replaced. `--name OTHER` leaves it as it is and begins a new run."
+                f"note: {last} has seen {newest:,} images. This run is resumed from {seen:,}, and its later files are "
+                "replaced. To keep them, start a new run with `--name OTHER`."
             )
 
 
 def lacks_last_pictures(folder: Path, model: GenerativeModule, seen: int, film: str) -> bool:
-    """Whether a run that has reached its budget was killed before its last pictures and curves were made."""
+    """Whether a run was killed after its last step, before it wrote the last pictures and curves."""
     curves, metrics = folder / "curves.png", folder / "metrics.csv"
     if metrics.is_file() and not (curves.is_file() and curves.stat().st_mtime >= metrics.stat().st_mtime):
-        with suppress(Unreadable):  # of which there will be none; training says so
+        with suppress(Unreadable):  # training reports it, and draws no curves
             if Curves(folder).series():
                 return True
     kinds = {Samples: "samples", Reconstructs: "reconstructions", Translates: "translations", Segments: "masks"}

@@ -1,4 +1,4 @@
-"""sample: images from a checkpoint, which is all it needs."""
+"""sample: draw images from a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from genbench.cli.flags import Arguments, add_model_arguments, find_checkpoint, import_modules, usable_device
 from genbench.core.errors import UserError, did_you_mean, refuse_below
 
-SOFTWARE = "genbench sample"  # that PNGs in a folder say they are by
+SOFTWARE = "genbench sample"  # written into the PNGs of a folder
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
-# of points: .png is a plot, .npy and .npz hold float32 [n, D]
+# for points: .png is a plot, .npy and .npz hold float32 [n, D]
 
 
 def _parser() -> Arguments:
@@ -22,12 +22,12 @@ def _parser() -> Arguments:
     add_model_arguments(parser)
     parser.add_argument("--n", type=int, default=64, help="number of images (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="image i is drawn from seed + i (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("samples.png"), help=f"what is written: {FORMATS}")
+    parser.add_argument("--out", type=Path, default=Path("samples.png"), help=f"output: {FORMATS}")
     parser.add_argument("--label", help="class to draw, by name or number, for models trained on labels (default: all)")
-    parser.add_argument("--prompt", help='what to draw, "in words", for models trained on captions')
-    parser.add_argument("--batch-size", type=int, default=64, help="images drawn at once; changes speed alone")
-    parser.add_argument("--overwrite", action="store_true", help="replace what PATH holds")
-    parser.epilog = "A model's own sampling options are flags too: a wrong one lists those that the model has."
+    parser.add_argument("--prompt", help="caption of the images, for models trained on captions")
+    parser.add_argument("--batch-size", type=int, default=64, help="images drawn at once; changes only the speed")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
+    parser.epilog = "A model's own sampling options are flags too; an unknown flag lists them."
     return parser
 
 
@@ -37,8 +37,8 @@ def main(verb: str, argv: list[str]) -> int:
     refuse_below(1, {"--n": arguments.n, "--batch-size": arguments.batch_size})
     out = arguments.out
     if out.suffix not in ("", ".png", ".npy", ".npz"):
-        raise UserError(f"--out {out}: '{out.suffix}' is none of the formats: {FORMATS}.")
-    _refuse_what_is_there(out, arguments.overwrite)
+        raise UserError(f"--out {out}: '{out.suffix}' is not one of the formats: {FORMATS}.")
+    _refuse_existing(out, arguments.overwrite)
 
     import torch
     from rich.progress import Progress
@@ -56,20 +56,20 @@ def main(verb: str, argv: list[str]) -> int:
         instead = ""
         if isinstance(model, Decodes):
             density = "vq_prior" if model.latent_dtype == "int64" else "latent_mixture"
-            instead = f" A density of its codes makes it able to: `fit --config {density}`."
+            instead = f" Train a prior on its latents, which can: `fit --config {density}`."
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.{instead}")
     if len(model.spec.shape) == 1 and out.suffix == "":
-        raise UserError(f"--out {out}: points make no folder of images. End it in .png (a plot), .npy or .npz.")
+        raise UserError(f"--out {out}: points cannot be written as a folder. End it in .png (a plot), .npy or .npz.")
     options = own_options(model, own, "sample", flags=_parser().flags())
-    condition = asked_for(model, arguments.n, arguments.label, arguments.prompt)
+    condition = condition_of(model, arguments.n, arguments.label, arguments.prompt)
     seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
     images = []
     with torch.no_grad(), Progress(transient=True) as bar:
         task = bar.add_task("Sampling", total=arguments.n)
         for part in torch.arange(arguments.n).split(arguments.batch_size):
-            asked = None if condition is None else condition[part].to(device)
+            batch = None if condition is None else condition[part].to(device)
             with watched(lambda items, size=len(part): _advancing(bar, task, list(items), size)):
-                images.append(to_stored(model.sample(seeds[part].to(device), condition=asked, **options)).cpu())
+                images.append(to_stored(model.sample(seeds[part].to(device), condition=batch, **options)).cpu())
             bar.update(task, completed=int(part[-1]) + 1)
     write(torch.cat(images), out, columns(model) if arguments.label is None else None)
     print(f"{arguments.n} images of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
@@ -77,32 +77,31 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _advancing(bar: Any, task: Any, items: list[Any], images: int) -> Iterator[Any]:
-    """The steps of so many images, of which each moves the bar."""
+    """Yield the steps of a batch of images; each advances the progress bar."""
     for item in items:
         yield item
         bar.advance(task, images / len(items))
 
 
-def _refuse_what_is_there(out: Path, overwrite: bool) -> None:
-    """Before anything is drawn."""
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raise UserError, before anything is drawn, for an `--out` that exists or cannot be written."""
     from genbench.core.files import kind_of, refuse_unwritable
 
-    refuse_unwritable(out if out.suffix == "" and not out.is_file() else out.parent, "What is drawn")
-    if out.is_dir() != (out.suffix == "") and out.exists():
+    refuse_unwritable(out if out.suffix == "" and not out.is_file() else out.parent, "The images")
+    usable = out.is_dir() if out.suffix == "" else out.is_file()
+    if out.exists() and not usable:
         raise UserError(f"--out {out} is {kind_of(out)} already. Give another path.")
-    if out.exists() and not out.is_dir() and not out.is_file():
-        raise UserError(f"--out {out} is {kind_of(out)}. Give another path.")
     if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise UserError(f"--out {out} holds something already. Give another path, or `--overwrite`.")
+        raise UserError(f"--out {out} exists already. Give another path, or `--overwrite`.")
     if out.is_dir():
         _drawn_before(out)
 
 
 def _drawn_before(folder: Path) -> list[Path]:
-    """What an earlier `sample` wrote there.
+    """The images that an earlier `sample` wrote to a folder.
 
     Raises:
-        UserError: there are other images, or folders that may hold some.
+        UserError: there are other images, or folders, which may hold images.
     """
     from PIL import Image
 
@@ -111,7 +110,7 @@ def _drawn_before(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in EXTENSIONS and not path.is_dir():
-            continue  # it is in nobody's way
+            continue
         ours = False
         if re.fullmatch(r"\d{6,}\.png", path.name) and path.is_file():
             with suppress(OSError, SyntaxError, ValueError), Image.open(path, formats=["PNG"]) as image:
@@ -119,17 +118,18 @@ def _drawn_before(folder: Path) -> list[Path]:
         if not ours:
             raise UserError(
                 f"--out {folder} holds {path.name}, which `sample` did not write and does not remove. Give another "
-                "folder, or take it out."
+                "folder, or move it elsewhere."
             )
         found.append(path)
     return found
 
 
 def write(images: Any, out: Path, columns: int | None = None) -> None:
-    """uint8 [n, C, H, W], or points [n, D], to where and as what the path says; a folder loses what it held of ours.
+    """Write uint8 [n, C, H, W], or points [n, D], in the format of the path's suffix. In a folder, images of an earlier
+    `sample` are removed.
 
     Raises:
-        NotWritten: says where the images are instead.
+        NotWritten: says where the images were written instead.
     """
     import numpy as np
 
@@ -150,7 +150,7 @@ def write(images: Any, out: Path, columns: int | None = None) -> None:
 
 
 def _write_folder(array: Any, out: Path) -> None:
-    """[n, H, W, C] as one PNG each."""
+    """Write each image of [n, H, W, C] as a PNG."""
     import numpy as np
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -166,17 +166,17 @@ def _write_folder(array: Any, out: Path) -> None:
         for k, image in enumerate(array):
             Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out / f"{k:06d}.png", pnginfo=about)
     except OSError as error:
-        (out / f"{k:06d}.png").unlink(missing_ok=True)  # half of it
-        elsewhere, told = files.elsewhere(f"{out.name}.npz", lambda file: np.savez_compressed(file, images=array))
+        (out / f"{k:06d}.png").unlink(missing_ok=True)  # it is incomplete
+        _, where = files.elsewhere(f"{out.name}.npz", lambda file: np.savez_compressed(file, images=array))
         raise files.NotWritten(
-            f"{k:,} of {len(array):,} images were written to {out}: {error.strerror or error}. {told}"
+            f"{k:,} of {len(array):,} images were written to {out}: {error.strerror or error}. {where}"
         ) from error
 
 
 def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str] = ()) -> dict[str, Any]:
-    """The model's own options of these capabilities, such as `sample`, from flags.
+    """The model's own options of these methods, such as `sample`, parsed from `given`.
 
-    flags  the verb's own: a wrong option may have been meant as one of these
+    `flags` are those of the verb, which an error may suggest.
     """
     from genbench.core.capabilities import options as options_of
 
@@ -204,9 +204,9 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def asked_for(model: Any, n: int, label: str | None = None, prompt: str | None = None) -> Any:
-    """What a conditional model is asked for: the class or the prompt n times, int64 [n] or [n, L]; else every class in
-    turn. None for a model that takes no condition."""
+def condition_of(model: Any, n: int, label: str | None = None, prompt: str | None = None) -> Any:
+    """The condition of n samples, int64 [n] or [n, L]: the class or the prompt, by default every class in turn. None
+    for an unconditional model."""
     import torch
 
     from genbench.callbacks.conditions import in_turn
@@ -220,17 +220,17 @@ def asked_for(model: Any, n: int, label: str | None = None, prompt: str | None =
             return None
         target, flag = ("labels", f"--label {label}") if prompt is None else ("captions", f"--prompt '{prompt}'")
         raise UserError(
-            f"{name} was trained without {target}, so `{flag}` cannot be asked of it. Leave it out, or train a "
-            "conditional model."
+            f"{name} was trained without {target}, so it cannot use `{flag}`. Leave it out, or train a conditional "
+            "model."
         )
     if spec.target == "caption":
         if label is not None or not (prompt or "").split():
             words = ", ".join(spec.vocabulary[1:])
-            raise UserError(f"{name} draws what a caption says: give it `--prompt '...'`, made of the words {words}.")
+            raise UserError(f"{name} was trained on captions: give `--prompt '...'`, made of the words {words}.")
         return torch.tensor(to_tokens(prompt or "", spec.vocabulary, spec.caption_length)).expand(n, -1)
     known = ", ".join(spec.classes)
     if prompt is not None:
-        raise UserError(f"{name} was trained on labels and reads no --prompt. Its --label is one of {known}.")
+        raise UserError(f"{name} was trained on labels and takes no --prompt. Give `--label`, one of {known}.")
     if label is None:
         labels = in_turn(model, n)
         assert labels is not None, "the model takes labels"

@@ -1,7 +1,8 @@
-"""The LightningCLI behind fit, validate and test."""
+"""The LightningCLI behind fit and validate."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
@@ -19,22 +20,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import genbench.data
 import genbench.models
-from genbench.callbacks import (
-    EMA,
-    Acceleration,
-    Checkpoint,
-    Codebook,
-    GANMonitor,
-    MaxImages,
-    Monitor,
-    SampleLogger,
-    StopSafely,
-    ValidationMetrics,
-)
+from genbench import callbacks as ours
 from genbench.callbacks.run_record import RunRecord
 from genbench.cli import compose, preflight, resume
 from genbench.cli.console import console
-from genbench.cli.devices import as_list, on_cpu, refuse_what_players_cannot, use_own_strategy, use_real_fp16
+from genbench.cli.devices import as_list, on_cpu, refuse_unsupported, use_own_strategy, use_real_fp16
 from genbench.cli.lightning_settings import DEFAULTS
 from genbench.cli.merging import Merging, value_of
 from genbench.cli.next_steps import print_scores, say_done, say_stopped
@@ -56,38 +46,38 @@ set_loader("yaml", lambda text: value_of(text, f"'{text}'"), (yaml.YAMLError, Us
 
 # callbacks that every run has, each with its own group of settings
 SETTINGS = {
-    "acceleration": Acceleration,
-    "ema": EMA,
-    "monitor": Monitor,
-    "gan_monitor": GANMonitor,
-    "codebook": Codebook,
-    "samples": SampleLogger,
-    "validation": ValidationMetrics,
-    "checkpoint": Checkpoint,
+    "acceleration": ours.Acceleration,
+    "ema": ours.EMA,
+    "monitor": ours.Monitor,
+    "gan_monitor": ours.GANMonitor,
+    "codebook": ours.Codebook,
+    "samples": ours.SampleLogger,
+    "validation": ours.ValidationMetrics,
+    "checkpoint": ours.Checkpoint,
 }
 
 
 class GenbenchCLI(LightningCLI):
-    """Adds to LightningCLI: runs with names, budgets in images, checkpoints by `--ckpt`, and our callbacks."""
+    """Adds to LightningCLI: named runs, budgets in images, checkpoints by `--ckpt`, and genbench's callbacks."""
 
     verb = "fit"
-    typed: list[str] = []  # what the person typed after the verb
+    typed: list[str] = []  # the command line after the verb
     found: Path | None = None  # the checkpoint of `--ckpt`
-    name_flag: str | None = None  # `--name`, as typed: that of a config may be from before the folder was renamed
+    name_flag: str | None = None  # `--name` of the command line: that of a config may be older than the folder's name
     runs_flag: str | None = None  # `--runs`, likewise
     settings: Merging  # of the configs and flags
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
-        GenbenchCLI.verb = verb  # of the whole process: `subcommands` knows no class
+        GenbenchCLI.verb = verb  # `subcommands` is static
         cls.typed, cls.settings, cls.found = list(typed), compose.settings(command), command.ckpt
-        typed_by = {flag.path: flag.value for flag in command.flags}
-        cls.name_flag, cls.runs_flag = typed_by.get(("name",)), typed_by.get(("runs",))
-        for key in ("model", "data"):  # `--model.help` alone is of the config's model
+        flags = {flag.path: flag.value for flag in command.flags}
+        cls.name_flag, cls.runs_flag = flags.get(("name",)), flags.get(("runs",))
+        for key in ("model", "data"):  # `--model.help` without a class is for the config's model
             named = cls.settings.config.get(key)
             if isinstance(named, dict) and "class_path" in named and command.asked[-1:] == [f"--{key}.help"]:
                 command.asked.append(named["class_path"])
-        if command.asked:  # text in place of a run
+        if command.asked:  # for text, not for a run
             arguments: Any = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
         else:
             arguments = cls._object(command)
@@ -126,30 +116,22 @@ class GenbenchCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        data = {"dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
-        # only the verb that runs: each parser costs time
-        return {
-            GenbenchCLI.verb: {"model", "ckpt_path", "weights_only", "verbose", *data} & _arguments(GenbenchCLI.verb)
-        }
+        verb = GenbenchCLI.verb  # the only one: each parser takes time
+        skipped = {"model", "ckpt_path", "weights_only", "verbose"}
+        skipped |= {"dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+        return {verb: skipped & inspect.signature(getattr(Trainer, verb)).parameters.keys()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--max_images", type=Images, default=Images(1_000_000), help="Real images to train on: 1e6, 1M"
-        )
-        parser.add_argument(
-            "--name", type=str | None, default=None, help="Name of the run. Default: model, data and time"
-        )
-        parser.add_argument(
-            "--title", type=str | None, default=None, help="What boards call the model. Default: its class"
-        )
-        parser.add_argument(
-            "--protocol", type=str, default="fid10k-test", help="What `test` measures the trained model by"
-        )
-        parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs")
-        parser.add_argument(
-            "--ckpt", type=str | None, default=None,
-            help="Checkpoint to go on from: a file, a run folder, or last / best of --name or of the newest run",
-        )  # fmt: skip
+        for name, kind, default, text in (
+            ("max_images", Images, Images(1_000_000), "Real images to train on: 1e6, 1M"),
+            ("name", str | None, None, "Name of the run. Default: model, data and time"),
+            ("title", str | None, None, "Name of the model on leaderboards. Default: its class"),
+            ("protocol", str, "fid10k-test", "Protocol that `test` evaluates the trained model under"),
+            ("runs", str, "runs", "Folder of all runs"),
+            ("ckpt", str | None, None, "Checkpoint to resume: a file, a run folder, or last / best of --name or of the "
+             "newest run"),
+        ):  # fmt: skip
+            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
         for name, cls in SETTINGS.items():
             parser.add_lightning_class_args(cls, name)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
@@ -158,7 +140,7 @@ class GenbenchCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        refuse_what_players_cannot(config.trainer)
+        refuse_unsupported(config.trainer)
         self.ckpt = self.found
         self.checkpoint: dict[str, Any] = {}
         self.changes: list[Change] = []
@@ -173,50 +155,44 @@ class GenbenchCLI(LightningCLI):
             self._choose_folder(config)
             resume.note_other_environment(state)
         else:
-            self._refuse_changes_of_model()
+            if given := [str(change) for change in self.changes if change.setting.startswith(("model.", "ema."))]:
+                raise UserError(f"{self.ckpt} is scored as it was trained, and {given[0]} was given. Leave it out.")
             self.folder = run_of(self.ckpt) or Path(config.runs)
         self._write_into_folder(config, state)
-        self._report_kept(config)
+        for note in self.settings.dropped if is_first_process() else ():
+            console.print(note, markup=False)
 
     def _compare(self, config: Any, state: dict[str, Any]) -> None:
-        """Find out what is given now and was not before; refuse what cannot change."""
+        """Find the settings that differ from those of the checkpoint; raises UserError for one that cannot change."""
         if self.ckpt is None:
             return
         new = self.dump(self.config)
         if state.get("config"):
             old = state["config"]
-        else:  # a checkpoint of a script of one's own: what model and data were built with is all that is known
+        else:  # from a user's own script: only the arguments of the model are known
             given = {name: value for name, value in self.checkpoint["hyper_parameters"].items() if name != "spec"}
             old = {"model": {"class_path": self.checkpoint["genbench"]["model"], "init_args": given}}
             old["seed_everything"] = self.checkpoint["genbench"]["seed"]
         if missing := resume.missing(old, new):
-            with suppress(Exception):  # of another version, whose settings are not all known
+            with suppress(Exception):  # a config of another version may have unknown settings
                 if "data" in old:
                     old = self.dump({self.subcommand: self._parser(self.subcommand).parse_object(old)})
                 missing = resume.missing(old, new)
+        path = config.model.class_path  # a full path or a short name
+        short = getattr(genbench.models, path.rpartition(".")[2], GenerativeModule)
+        changeable = loaded_classes(GenerativeModule).get(path, short).changeable
         found_range = ((self.checkpoint.get("data") or {}).get("arguments") or {}).get("range")
-        found = resume.changes(old, new, missing, self._changeable(config), self.ckpt, found_range)
+        found = resume.changes(old, new, missing, changeable, self.ckpt, found_range)
         self.changes = resume.in_force(found, self.checkpoint)
 
-    def _refuse_changes_of_model(self) -> None:
-        """Raise UserError where `validate` is given what the checkpoint has already, which it would not follow."""
-        if given := [str(change) for change in self.changes if change.setting.startswith(("model.", "ema."))]:
-            raise UserError(f"{self.ckpt} is scored as it was trained, and {given[0]} was given. Leave it out.")
-
-    def _changeable(self, config: Any) -> tuple[str, ...]:
-        cls = next((c for name, c in loaded_classes(GenerativeModule).items() if name == config.model.class_path), None)
-        if cls is None:  # by its short name
-            cls = getattr(genbench.models, config.model.class_path.rpartition(".")[2], GenerativeModule)
-        return cls.changeable
-
     def _choose_folder(self, config: Any) -> None:
-        """The run's folder: that of the checkpoint, wherever it lies now and whatever it was called; or a new one."""
+        """Set the run's folder: the current folder of the checkpoint's run, or a new one."""
         run, typed = (run_of(self.ckpt) if self.ckpt else None), self.name_flag
         elsewhere = run is not None and self.runs_flag and Path(self.runs_flag).resolve() not in run.resolve().parents
         if elsewhere and typed is None:
             raise UserError(
-                f"{self.ckpt} is of the run {run}, which does not lie in --runs {self.runs_flag}. Leave `--runs` out "
-                "to go on with it, or give `--name` too to begin a new run there."
+                f"{self.ckpt} is of the run {run}, which is not in --runs {self.runs_flag}. Leave `--runs` out to "
+                "resume it, or add `--name` to start a new run there."
             )
         if run is not None and typed in (None, run.name) and not elsewhere:
             self.place = Place(run, resumed=True)
@@ -235,7 +211,7 @@ class GenbenchCLI(LightningCLI):
         self.folder = self.place.folder
 
     def _write_into_folder(self, config: Any, state: dict[str, Any]) -> None:
-        before = ((state.get("config") or {}).get("trainer") or {}).get("default_root_dir")  # it may have moved since
+        before = ((state.get("config") or {}).get("trainer") or {}).get("default_root_dir")  # it may have been moved
         config.trainer.default_root_dir = str(self.folder)
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -245,7 +221,7 @@ class GenbenchCLI(LightningCLI):
                 logger.init_args.save_dir = str(self.folder)
             if logger.class_path.endswith("Wandb"):
                 logger.init_args.run_name = logger.init_args.run_name or self.folder.name
-                same = self.place is not None and self.place.resumed  # a new run has a curve of its own
+                same = self.place is not None and self.place.resumed  # a new run has its own curve
                 logger.init_args.run_id = (state.get("wandb") if same else None) or logger.init_args.run_id
 
     def _set_seed(self) -> None:
@@ -257,12 +233,6 @@ class GenbenchCLI(LightningCLI):
             )
         super()._set_seed()
 
-    def _report_kept(self, config: Any) -> None:
-        """Say which arguments of a config are gone because a flag or another config names another class."""
-        if is_first_process():
-            for said in self.settings.dropped:
-                console.print(said, markup=False)
-
     # ---- building -----------------------------------------------------------------------------------------------
 
     def instantiate_classes(self) -> None:
@@ -271,7 +241,7 @@ class GenbenchCLI(LightningCLI):
         except BaseException as error:
             if self.place is not None:
                 self.place.leave()
-            if "got an unexpected keyword argument" in str(error):  # from `dict_kwargs`, which the parser cannot check
+            if "got an unexpected keyword argument" in str(error):  # the parser cannot check `dict_kwargs`
                 raise UserError(f"{explained(str(error))}. Leave it out of `dict_kwargs`.") from error
             raise
 
@@ -283,29 +253,29 @@ class GenbenchCLI(LightningCLI):
             dump = self.dump(self.config)
             command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
             self.run_record = RunRecord(self.folder, dump, command, [], resumed=self.place.resumed)
-            # the budget before what asks whether this was the last batch
-            own = [self.run_record, MaxImages(self._get(self.config, "max_images")), *own, StopSafely()]
+            # MaxImages comes first: other callbacks ask it whether this was the last batch
+            own = [self.run_record, ours.MaxImages(self._get(self.config, "max_images")), *own, ours.StopSafely()]
         else:
             own = [settings["acceleration"], settings["validation"]]
-        # `true` and `false` are Lightning's words for its own default and for none
+        # `true` and `false` are Lightning's default logger and none
         loggers = [logger for logger in as_list(config["logger"]) if not isinstance(logger, bool)]
         if self.subcommand == "fit":
             loggers.insert(0, Curves(self.folder))
         config |= {"logger": loggers, "callbacks": [*as_list(config["callbacks"]), *own]}
         use_own_strategy(config)
         use_real_fp16(config)
-        if not on_cpu(config):  # Lightning reads PyTorch's old switch, which raises where a new one contradicts it
+        if not on_cpu(config):  # Lightning reads PyTorch's old switch, which raises if the new one differs
             allow_tf32(settings["acceleration"].tf32)
         try:
             return Trainer(**config | kwargs)
-        except (MisconfigurationException, ValueError, TypeError) as error:  # Lightning's words for a wrong setting
+        except (MisconfigurationException, ValueError, TypeError) as error:  # Lightning refuses a setting
             raise UserError(
                 f"{error} This machine has {torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores: choose "
                 "with `--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
             ) from error
 
     def dump(self, config: Any) -> dict[str, Any]:
-        """The config with everything that was set, as plain types."""
+        """The complete config, as plain types."""
         dump = yaml.safe_load(self._parser(self.subcommand).dump(config[self.subcommand], skip_none=False))
         return {key: value for key, value in dump.items() if key not in ("config", "ckpt")}
 
@@ -315,7 +285,7 @@ class GenbenchCLI(LightningCLI):
         trainer, kept = self.trainer, None
         try:
             if isinstance(datamodule, DataModule):
-                datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
+                datamodule.check_share(trainer.world_size)  # before other processes start, which would print it again
             if is_first_process():
                 parameters = sum(p.numel() for p in model.parameters())
                 console.print(
@@ -328,9 +298,9 @@ class GenbenchCLI(LightningCLI):
         except BaseException as error:
             kept = kept_elsewhere(error)
             began = trainer.state.fn is not None
+            # LostProcess has its own message, in each process that is left
             if began and kept is None and trainer.is_global_zero and not isinstance(error, LostProcess):
                 begun = self.checkpoint["genbench"]["images_seen"] if self.checkpoint else 0
-                # a lost process says it itself, whichever is left
                 say_stopped(trainer, self.folder, trained=self.model.images_seen > begun)
             raise
         finally:
@@ -340,7 +310,7 @@ class GenbenchCLI(LightningCLI):
             say_done(trainer, self.folder, self._get(self.config, "protocol"))
 
     def _prepare(self, model: GenerativeModule, data: LightningDataModule) -> None:
-        """The last checks before anything is written, what the user should know, and the lock of the folder."""
+        """Run the last checks before anything is written, print notes, and lock the folder."""
         budget = self._get(self.config, "max_images")
         notes = model.look_ahead(budget)
         state, changeable = self.checkpoint.get("run") or {}, type(model).changeable
@@ -350,18 +320,14 @@ class GenbenchCLI(LightningCLI):
             resume.refuse_other_optimizers(self.checkpoint["genbench"].get("optimizers") or {}, model, self.ckpt)
             seen = self.checkpoint["genbench"]["images_seen"]
             film = self._get(self.config, "samples").film
-            if seen >= budget and not (
-                self.place.resumed and resume.lacks_last_pictures(self.folder, model, seen, film)
-            ):
+            unfinished = self.place.resumed and resume.lacks_last_pictures(self.folder, model, seen, film)
+            if seen >= budget and not unfinished:
                 raise UserError(
                     f"{self.ckpt} has seen {seen:,} images and the budget is {budget:,}: it is done. Give a larger "
-                    "`--max_images` to go on."
+                    "`--max_images` to continue."
                 )
-            trained = [
-                change
-                for change in self.changes
-                if resume.changes_training(change, changeable, schedule=any(model.schedule_settings.values()))
-            ]
+            schedule = any(model.schedule_settings.values())
+            trained = [c for c in self.changes if resume.changes_training(c, changeable, schedule=schedule)]
             self.run_record.segments = resume.segments(state.get("segments"), trained, seen)
         else:
             self.run_record.segments = resume.segments(None, [], 0)
@@ -369,35 +335,24 @@ class GenbenchCLI(LightningCLI):
             return
         for note in notes:
             console.print(f"note: {note}")
+        for change in self.changes:
+            console.print(f"changed: {change}")
         if self.ckpt is not None:
-            for change in self.changes:
-                console.print(f"changed: {change}")
-            if (
-                state
-                and self.checkpoint["genbench"].get("micro_batch")
-                and any(change.setting == "model.accumulate" for change in self.changes)
-            ):
-                console.print(
-                    "note: gradients that were being accumulated are dropped, as model.accumulate has changed."
-                )
+            changed = any(change.setting == "model.accumulate" for change in self.changes)
+            if state and changed and self.checkpoint["genbench"].get("micro_batch"):
+                console.print("note: accumulated gradients are dropped because model.accumulate has changed.")
             if self.place.resumed:
                 resume.note_newer(self.checkpoint, self.ckpt, self.folder)
                 self.place.take()
                 if version_of(self.ckpt) != self.read_at:
                     raise UserError(
-                        f"{self.ckpt} has been replaced by another process since it was read. Give the command again."
+                        f"{self.ckpt} has been replaced by another process since it was read. Run the command again."
                     )
 
     def validate(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         resume.refuse_other_contents(self.checkpoint.get("data") or {}, datamodule, self.changes, self.ckpt)
-        trained = checkpoint_io.load(self.ckpt)  # with averaged weights, as validation during training has them
+        trained = checkpoint_io.load(self.ckpt)  # with EMA weights, as in validation during training
         (scores,) = self.trainer.validate(trained, datamodule=datamodule, verbose=False)
         if self.trainer.is_global_zero:
-            print(f"{self.ckpt} at {trained.images_seen:,} images seen, averaged weights")
+            print(f"{self.ckpt} at {trained.images_seen:,} images seen, EMA weights")
             print_scores(scores, type(datamodule).__name__)
-
-
-def _arguments(verb: str) -> set[str]:
-    import inspect
-
-    return set(inspect.signature(getattr(Trainer, verb)).parameters)

@@ -1,4 +1,4 @@
-"""translate: a folder of images in, a folder of images out."""
+"""translate: apply a model to each image of a folder."""
 
 from __future__ import annotations
 
@@ -17,73 +17,65 @@ from genbench.core.errors import UserError, refuse_below
 
 if TYPE_CHECKING:
     from genbench.data.ranges import Range, Stored
-    from genbench.data.readers import Files, Picture, ZipFiles
 
-NAMED = 3  # files without an image that the end names
+NAMED = 3  # files without an image that are listed at the end
 OF_ARRAYS = ("key", "layout", "severity")
 
 
-class Shown(NamedTuple):
-    """A picture that a model is shown.
+class Input(NamedTuple):
+    """An input image.
 
-    name    in the input
-    place   in the output
-    called  in an error
+    name    in messages
+    place   file of the result in the output folder
+    load    returns the stored pixels
     """
 
     name: str
     place: str
-    called: str
-    stored: Callable[[], Stored]
+    load: Callable[[], Stored]
 
 
 def _parser() -> Arguments:
     parser = Arguments(
         "python -m genbench translate",
-        description="Make an image of each image in a folder, of the same size: a translation, or a mask of a model "
-        "that segments. It has the name of the image. Of DICOM files, NIfTI volumes, arrays and films PNGs are "
-        "written: NAME.png, or of several NAME-0000.png and so on.",
+        description="Apply a model to each image in a folder. Writes a translation, or the mask of a model that "
+        "segments, of the same size under the same name. For DICOM files, NIfTI volumes, arrays and films it writes "
+        "NAME.png, or NAME-0000.png and so on for several images.",
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--input",
-        required=True,
-        type=Path,
-        help="folder or zip of images of any size, searched to any depth; or one file of several (TIFF, DICOM, NIfTI), "
-        ".npy or .npz, or a folder of such arrays",
-    )
-    parser.add_argument("--output", required=True, type=Path, help="folder that is written")
+        "--input", required=True, type=Path,
+        help="folder (with all its subfolders) or zip of images of any size; or one TIFF, DICOM, NIfTI, .npy or .npz "
+        "file with several images, or a folder of such arrays",
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     black = parser.add_mutually_exclusive_group()
     black.add_argument(
         "--range",
-        help="which of the stored values become black and white: `dtype` (the whole range of the stored type), `data` "
-        "(minimum and maximum of the input) or LOW,HIGH. Default: the training's where it is LOW,HIGH; else, as in "
-        "training, by the type or, which is said, by the values",
+        help="which stored values become black and white: `dtype` (the whole range of the stored type), `data` "
+        "(minimum and maximum of the input) or LOW,HIGH. Default: that of the training if it is LOW,HIGH; else found "
+        "as in training, from the type or, with a note, from the values",
     )
-    black.add_argument("--window", metavar="CENTER,WIDTH", help="the range, as radiologists state it")
+    black.add_argument("--window", metavar="CENTER,WIDTH", help="the range as radiologists give it")
     parser.add_argument(
-        "--frames",
-        choices=("first", "each", "channels"),
-        help="what is taken of a file of several frames: the first, each as an image (default), or all as the channels "
-        "of one",
-    )
+        "--frames", choices=("first", "each", "channels"),
+        help="for files with several frames: the first, each as an image (default), or all as channels of one image",
+    )  # fmt: skip
     parser.add_argument("--key", help="name of the array of images in an .npz, or in a folder of .npy")
     parser.add_argument("--layout", choices=("NHW", "NHWC", "NCHW"), help="order of its axes (default: by the shape)")
     parser.add_argument("--severity", type=int, help="1 to 5, which fifth of an array of CIFAR-10-C")
     parser.add_argument(
         "--to",
-        help="domain that is wanted, for models that know two: A or B (default B), after `data.direction` of the "
-        "training; a model of pairs makes what it was taught to",
+        help="target domain, for models of two domains: A or B (default B), as named in training with "
+        "`data.direction`. A model of pairs has one direction",
     )
-    parser.add_argument("--side-by-side", action="store_true", help="what was shown on the left, what was made right")
+    parser.add_argument("--side-by-side", action="store_true", help="write the input beside the result, on the left")
     parser.add_argument(
-        "--tile",
-        type=int,
-        default=1024,
-        help="larger images go in tiles of so many pixels a side, which are nearly, not quite, what the whole would be",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace images that the output folder holds")
-    parser.epilog = "A model's own options are flags too, as --seed of Pix2Pix: a wrong one lists those that it has."
+        "--tile", type=int, default=1024,
+        help="larger images are processed in tiles of this height and width; the result is nearly that of the whole",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace images in the output folder")
+    parser.epilog = "A model's own options are flags too, such as --seed of Pix2Pix; an unknown flag lists them."
     return parser
 
 
@@ -91,23 +83,23 @@ def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
     arguments, own = _parser().parse_known_args(argv)
     refuse_below(64, {"--tile": arguments.tile})
-    shown, made = arguments.input, arguments.output
-    if not shown.exists():
-        raise UserError(f"--input {shown} is no folder or file. Give one that holds images.")
-    if made.exists() and not made.is_dir():
-        raise UserError(f"--output {made} is a file. Give a folder.")
-    if made.resolve() == shown.resolve():
-        raise UserError(f"--output {made} is the input folder, whose images would be lost. Give another.")
-    if shown.resolve() in made.resolve().parents:
-        raise UserError(f"--output {made} lies in the input folder, and would be its input next time. Give another.")
-    if made.resolve() in shown.resolve().parents:
-        raise UserError(f"--input {shown} lies in the output folder, and could be written over. Give another --output.")
-    if not arguments.overwrite and made.is_dir() and any(made.iterdir()):
-        raise UserError(f"--output {made} holds files already, which are kept. Give another folder, or `--overwrite`.")
+    given, out = arguments.input, arguments.output
+    if not given.exists():
+        raise UserError(f"--input {given} does not exist. Give a folder or file that holds images.")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--output {out} is a file. Give a folder.")
+    if out.resolve() == given.resolve():
+        raise UserError(f"--output {out} is the input folder, whose images would be lost. Give another.")
+    if given.resolve() in out.resolve().parents:
+        raise UserError(f"--output {out} is inside the input folder, and would be its input next time. Give another.")
+    if out.resolve() in given.resolve().parents:
+        raise UserError(f"--input {given} is inside the output folder and might be replaced. Give another --output.")
+    if not arguments.overwrite and out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--output {out} holds files already. Give another folder, or `--overwrite`.")
     with warnings.catch_warnings():
         quiet()
         warnings.filterwarnings("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module="genbench")  # ranges that were found, ...
+        warnings.filterwarnings("always", category=UserWarning, module="genbench")  # notes on ranges and frames
         return _translate(arguments, own)
 
 
@@ -124,15 +116,14 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     from genbench.data import ranges
     from genbench.evaluation.images import flags_called
 
-    made = arguments.output
+    out = arguments.output
     ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
-    device = usable_device(arguments.device)
-    model = genbench.load(ckpt, raw=arguments.raw, device=device)
+    model = genbench.load(ckpt, raw=arguments.raw, device=usable_device(arguments.device))
     kind = type(model).__name__
     masks = isinstance(model, Segments) and not isinstance(model, Translates)
     if masks:
         if arguments.to is not None:
-            raise UserError(f"{kind} makes masks and knows no domains. Leave `--to {arguments.to}` out.")
+            raise UserError(f"{kind} makes masks and has no domains. Leave `--to {arguments.to}` out.")
         options, channels = own_options(model, own, "segment", flags=_parser().flags()), model.spec.channels
     elif isinstance(model, Translates):
         to = arguments.to or "B"
@@ -144,90 +135,89 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     else:
         raise UserError(f"{kind} cannot translate: it has no `translate` or `segment` method.")
     method = model.segment if masks else model.translate
-    Image.MAX_IMAGE_PIXELS = 2**30  # these are the user's own: a whole-slide scan is no attack
+    Image.MAX_IMAGE_PIXELS = 2**30  # the user's own files: a whole-slide scan is not an attack
     trained = None
     with flags_called(""):
         if arguments.window is not None:
-            given = ranges.windowed(arguments.window)
+            range_ = ranges.windowed(arguments.window)
         elif arguments.range is not None:
-            given = ranges.stated(arguments.range)
+            range_ = ranges.stated(arguments.range)
         else:
             trained_on = (checkpoint_io.read(ckpt).get("data") or {}).get("arguments", {})
-            turned = trained_on.get("direction") == "BtoA"  # what the files call B, the model calls A
-            domain = "B" if (options.get("to") == "A") != turned else "A"
-            given = trained = ranges.of_domain(trained_on.get("range"), domain)
-        pictures, black_and_white, unreadable, others = _pictures(arguments, given, masks)
-    places = _places(pictures, made)
+            swapped = trained_on.get("direction") == "BtoA"  # the files' B is the model's A
+            domain = "B" if (options.get("to") == "A") != swapped else "A"
+            range_ = trained = ranges.of_domain(trained_on.get("range"), domain)
+        inputs, black_and_white, unreadable, others = _inputs(arguments, range_, masks)
+    _refuse_same_places(inputs, out)
     try:
-        made.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output {made} cannot be made ({error.strerror}). Give another.") from error
+        raise UserError(f"--output {out} cannot be made ({error.strerror}). Give another.") from error
     skipped, done = list(unreadable.values()), 0
-    pictures = [one for one in pictures if one.called not in unreadable]
+    inputs = [each for each in inputs if each.name not in unreadable]
     with torch.no_grad(), Progress(transient=True) as bar:
-        for one in bar.track(pictures, description="Translating"):
+        for each in bar.track(inputs, description="Translating"):
             try:
                 with flags_called(""):
-                    stored = one.stored()
+                    stored = each.load()
                     if trained is not None:
-                        ranges.refuse_unlike(stored, trained, one.called)
-                    picture = black_and_white.apply(stored, one.called)
+                        ranges.refuse_unlike(stored, trained, each.name)
+                    picture = black_and_white.apply(stored, each.name)
             except UserError as error:
                 skipped.append(str(error))
                 continue
             picture = picture.convert("L" if channels == 1 else "RGB")
-            image = _made(lambda x: method(x, **options), picture, model, masks, arguments)
+            image = _result(lambda x: method(x, **options), picture, model, masks, arguments)
             try:
-                _write(image, places[one])
-            except (OSError, ValueError) as error:  # a format has its bounds
+                _write(image, out / each.place)
+            except (OSError, ValueError) as error:  # file formats limit the size of an image
                 if no_room(error):
                     raise UserError(
-                        f"{error} {done:,} of {len(pictures):,} images were made. Make room and give `--overwrite`, or "
-                        "another `--output`."
+                        f"{error} {done:,} of {len(inputs):,} images were written. Free some space and give "
+                        "`--overwrite`, or give another `--output`."
                     ) from error
-                skipped.append(f"{places[one]} cannot be written ({error})")
+                skipped.append(f"{out / each.place} cannot be written ({error})")
             else:
                 done += 1
     for reason in skipped:
         print(f"skipped: {reason}")
     left = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
-    count = f"{done} images of {kind} at {model.images_seen:,} images seen -> {made}"
+    count = f"{done} images of {kind} at {model.images_seen:,} images seen -> {out}"
     print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; no images: {left}" if others else ""))
     if masks and not arguments.side_by_side:
         classes = ", ".join(f"{k} {name}" for k, name in enumerate(model.spec.classes))
-        print(f"in a mask a pixel's number is its class: {classes}")
+        print(f"in a mask, the value of a pixel is its class: {classes}")
     return 1 if skipped else 0
 
 
-# ---- what is shown ----------------------------------------------------------------------------------------------
+# ---- input ------------------------------------------------------------------------------------------------------
 
 
-def _pictures(
+def _inputs(
     arguments: argparse.Namespace, given: Range | str | None, masks: bool
-) -> tuple[list[Shown], Range, dict[str, str], list[str]]:
-    """The pictures of the input, and their range: `given`, else found from all of them, as training does.
+) -> tuple[list[Input], Range, dict[str, str], list[str]]:
+    """The input images, and their range: `given`, else found from all of them as in training.
 
-    Then what could not be read, with the reason, and the names of files that are no images.
+    Then the reason for each name that cannot be read, and the names of files that are not images.
 
     Raises:
-        UserError: there are none, or their range is not known.
+        UserError: there are no images, or their range is not known.
     """
     from genbench.data.arrays import ArrayImages
     from genbench.evaluation.images import reader_of
 
-    path = arguments.input
-    arrays = reader_of(path) is ArrayImages
+    arrays = reader_of(arguments.input) is ArrayImages
     for name in ("frames",) if arrays else OF_ARRAYS:
         if getattr(arguments, name) is not None:
-            of = "files that hold films or volumes" if arrays else "arrays, .npy or .npz"
-            raise UserError(f"--{name} is of {of}. Leave it out, or give such an --input.")
+            what = "files with several frames" if arrays else "arrays, .npy or .npz"
+            raise UserError(f"--{name} is for {what}. Leave it out, or give such an --input.")
     if arrays:
         return *_of_arrays(arguments, given), {}, []
-    pictures, unreadable, others = _of_files(path, arguments.frames or "each", masks)
-    return pictures, _range(pictures, given, str(path), unreadable), unreadable, others
+    inputs, unreadable, others = _of_files(arguments.input, arguments.frames or "each", masks)
+    return inputs, _range(inputs, given, str(arguments.input), unreadable), unreadable, others
 
 
-def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tuple[list[Shown], Range]:
+def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tuple[list[Input], Range]:
     import numpy as np
 
     from genbench.evaluation.images import FileImages, open_images
@@ -236,16 +226,15 @@ def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tupl
     images = open_images(arguments.input, "", range=None if given is None else str(given), **options)
     if not isinstance(images, FileImages):
         raise UserError(f"{arguments.input} holds points. Give images.")
-
     found: Any = images.split.pictures  # one split, of one or more files
     places = [f"{member.path.stem}-{k:04d}.png" for member in found.members for k in range(member.shape[0])]
     return [
-        Shown(place, place, images.split.name(k), lambda k=k: found(np.array([k]))[0])
+        Input(images.split.name(k), place, lambda k=k: found(np.array([k]))[0])
         for k, place in enumerate(places[found.first : found.first + found.count])
     ], images.range
 
 
-def _of_files(path: Path, frames: Any, masks: bool) -> tuple[list[Shown], dict[str, str], list[str]]:
+def _of_files(path: Path, frames: Any, masks: bool) -> tuple[list[Input], dict[str, str], list[str]]:
     from genbench.core.files import kind_of
     from genbench.data.folder import expanded, opened
     from genbench.data.image_files import SEVERAL
@@ -265,24 +254,19 @@ def _of_files(path: Path, frames: Any, masks: bool) -> tuple[list[Shown], dict[s
     found, notes = expanded(reader, [name for name in names if name not in unreadable], frames, path)
     for note in notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
-    pictures = [
-        Shown(str(picture), _place(reader, name, picture, len(some), masks), reader.called(str(picture)),
-              lambda picture=picture: reader.stored(picture))
-        for name, some in found.items() for picture in some
-    ]  # fmt: skip
-    return pictures, unreadable, sorted(set(files) - set(names))
+    inputs = []
+    for name, pictures in found.items():
+        stem = name if name in reader.nameless else re.sub(r"(\.nii\.gz|\.[^./]+)$", "", name, flags=re.IGNORECASE)
+        for picture in pictures:
+            place = f"{stem}-{picture.numbers[0]:04d}.png" if len(pictures) > 1 else f"{stem}.png"
+            if reader.kind(name) is None and len(pictures) == 1 and not masks:
+                place = name  # an ordinary image: its result has the same format
+            inputs.append(Input(reader.called(str(picture)), place, lambda picture=picture: reader.stored(picture)))
+    return inputs, unreadable, sorted(set(files) - set(names))
 
 
-def _place(reader: Files | ZipFiles, name: str, picture: Picture, count: int, masks: bool) -> str:
-    """Where the image of one of so many pictures of a file is written: as the file where it is an ordinary image."""
-    if reader.kind(name) is None and count == 1 and not masks:
-        return name
-    stem = name if name in reader.nameless else re.sub(r"(\.nii\.gz|\.[^./]+)$", "", name, flags=re.IGNORECASE)
-    return f"{stem}-{picture.numbers[0]:04d}.png" if count > 1 else f"{stem}.png"
-
-
-def _range(pictures: Sequence[Shown], given: Range | str | None, name: str, unreadable: dict[str, str]) -> Range:
-    """As it is given, else by the rule of training; pictures that cannot be read are added to `unreadable`."""
+def _range(inputs: Sequence[Input], given: Range | str | None, name: str, unreadable: dict[str, str]) -> Range:
+    """The given range, else the one found as in training. Adds images that cannot be read to `unreadable`."""
     from tqdm import tqdm
 
     from genbench.data.ranges import DTYPE, Range, Seen, find, look
@@ -292,12 +276,12 @@ def _range(pictures: Sequence[Shown], given: Range | str | None, name: str, unre
         return given
 
     def seen() -> Iterator[Seen]:
-        for one in tqdm(pictures, "Looking for the range", delay=2, leave=False, disable=None):
+        for each in tqdm(inputs, "Looking for the range", delay=2, leave=False, disable=None):
             try:
                 with flags_called(""):
-                    (found,) = look([one.stored()], lambda _, one=one: one.called)
+                    (found,) = look([each.load()], lambda _, each=each: each.name)
             except UserError as error:
-                unreadable[one.called] = str(error)
+                unreadable[each.name] = str(error)
             else:
                 yield found
 
@@ -311,25 +295,23 @@ def _range(pictures: Sequence[Shown], given: Range | str | None, name: str, unre
     return found
 
 
-def _places(pictures: Sequence[Shown], folder: Path) -> dict[Shown, Path]:
-    """Where each is written.
-
-    Raises:
-        UserError: two have one place.
-    """
-    taken: dict[str, Shown] = {}
-    for one in pictures:
-        if one.place in taken:
+def _refuse_same_places(inputs: Sequence[Input], folder: Path) -> None:
+    """Raise UserError if the results of two images would be the same file."""
+    taken: dict[str, str] = {}
+    for each in inputs:
+        if each.place in taken:
             raise UserError(
-                f"{taken[one.place].name} and {one.name} would both be written to {folder / one.place}. Rename one of "
+                f"{taken[each.place]} and {each.name} would both be written to {folder / each.place}. Rename one of "
                 "them."
             )
-        taken[one.place] = one
-    return {one: folder / one.place for one in pictures}
+        taken[each.place] = each.name
 
 
-def _made(make: Any, picture: Any, model: Any, masks: bool, arguments: argparse.Namespace) -> Any:
-    """What is made of one picture, L or RGB, as a PIL image."""
+# ---- output -----------------------------------------------------------------------------------------------------
+
+
+def _result(apply: Any, picture: Any, model: Any, masks: bool, arguments: argparse.Namespace) -> Any:
+    """The result for one L or RGB image, as a PIL image."""
     import numpy as np
     import torch
     from PIL import Image
@@ -341,7 +323,7 @@ def _made(make: Any, picture: Any, model: Any, masks: bool, arguments: argparse.
     array = np.asarray(picture).copy()
     pixels = torch.from_numpy(array[None, None] if array.ndim == 2 else array.transpose(2, 0, 1)[None])
     x = from_uint8(pixels).to(model.device, model.dtype)
-    found = in_tiles(make, x, getattr(model, "stride", 1), arguments.tile)[0]
+    found = in_tiles(apply, x, getattr(model, "stride", 1), arguments.tile)[0]
     if masks:
         made = Image.fromarray(found.argmax(0).to(torch.uint8).cpu().numpy(), "P")
         made.putpalette(painted(torch.arange(256)[None, None])[0, :, 0].T.flatten().tolist())
@@ -349,7 +331,7 @@ def _made(make: Any, picture: Any, model: Any, masks: bool, arguments: argparse.
         level = to_uint8(found).cpu().numpy()
         made = Image.fromarray(level[0] if len(level) == 1 else level.transpose(1, 2, 0))
         profile = picture.info.get("icc_profile") or b""
-        if made.mode == picture.mode == "RGB" and profile[16:20] == b"RGB ":  # what its numbers mean on a screen
+        if made.mode == picture.mode == "RGB" and profile[16:20] == b"RGB ":  # the color space of the profile
             made.info["icc_profile"] = profile
     if not arguments.side_by_side:
         return made
@@ -367,6 +349,6 @@ def _write(image: Any, path: Path) -> None:
 
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     with replacing(path) as file:
-        # by itself a JPEG would keep colors at half of the size
-        options = {"JPEG": {"validation": 95, "subsampling": 0}, "WEBP": {"validation": 95}}.get(kind, {})
+        # Pillow's defaults are quality 75 (80 for WebP), and color at half of the size for JPEG
+        options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {})
         image.save(file, kind, icc_profile=image.info.get("icc_profile"), **options)

@@ -1,1 +1,1 @@
-"""Doing the runs of a suite: it calls `fit` and `test` as a person would, on this machine or on Slurm."""
+"""Trains and evaluates the runs of a suite with `fit` and `test`, on this machine or on Slurm."""

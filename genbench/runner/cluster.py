@@ -1,75 +1,65 @@
-"""The runs of a suite as jobs of Slurm."""
+"""The runs of a suite as Slurm jobs."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from genbench.core.errors import UserError
 from genbench.runner.work import work
-from genbench.suites.definition import Suite
+from genbench.suites.definition import Launch
 from genbench.suites.show import Lines
 from genbench.suites.slurm import Cluster, submit, with_jobs
-from genbench.suites.suite_folder import Folder, State, is_open, wall_minutes
+from genbench.suites.suite_folder import Folder, State, is_open
 
-SLURM_POLL = 5.0  # seconds; its controller has others to answer
-UNDER_WAY = ("queued", "running")
+SLURM_POLL = 5.0  # seconds; the controller is shared
+ACTIVE = ("queued", "running")
 
 
 def run_on_cluster(
-    suite: Suite,
-    kept: Folder,
-    facts: dict[str, Any],
-    wanted: list[str],
-    modules: list[str],
-    *,
-    retry_failed: bool = False,
-    wait: bool = False,
+    kept: Folder, launch: Launch, wanted: list[str], modules: list[str], *, retry_failed: bool, wait: bool
 ) -> int | None:
-    """Submit the runs to Slurm, with arguments as `run_here` has them.
+    """Submit the runs to Slurm; the arguments are those of `run_here`.
 
     Returns:
-        With `wait`, or where nothing is left to do: 0 where all are done, 1 where not. Else None.
+        With `wait`, or if no run is left to do: 0 if all are done, else 1. Otherwise None.
     """
-    cluster = Cluster(kept.path.absolute(), suite.launch)
-    minutes = {each.name: wall_minutes(each.budget.minutes, facts[each.name]) for each in suite.experiments}
-    show = Lines(kept, cluster, minutes)
+    cluster = Cluster(kept.path.absolute(), launch)
+    show = Lines(kept, launch.at_once or 1)  # a lower bound: Slurm does not say how many jobs it will run
     try:
         states = with_jobs(kept, kept.states(wanted))
         todo = [state.run for state in states if is_open(state, retry_failed)]
         if todo:
-            numbers = sorted(submit(cluster, kept, facts, todo, work, retry_failed, modules))
+            numbers = sorted(submit(cluster, kept, todo, work, retry_failed, modules))
             show.say(f"{len(todo)} run{'s' * (len(todo) > 1)} submitted to Slurm as {', '.join(numbers)}")
-        if wait or not (todo or any(state.state in UNDER_WAY for state in states)):
+        if wait or not (todo or any(state.state in ACTIVE for state in states)):
             return _wait(kept, wanted, show)
     except KeyboardInterrupt:
-        show.say("Not waiting any longer; the jobs go on.")
+        show.say("Stopped waiting; the jobs continue.")
     finally:
         show.close()
     return None
 
 
 def _wait(kept: Folder, wanted: list[str], show: Lines) -> int:
-    """Stay until no job waits or runs; the exit status."""
+    """Wait until no job is queued or running; returns the exit status."""
     before: dict[str, State] = {}
-    silent = False
+    last_error = ""
     while True:
         try:
             states = {state.run: state for state in with_jobs(kept, kept.states(wanted))}
-        except UserError as error:  # its controller is restarted, or has too much to do
-            if not silent:
+        except UserError as error:  # the controller is restarting or busy
+            if not last_error:
                 show.say(str(error))
-            silent = True
-            time.sleep(SLURM_POLL)
-            continue
-        silent = False
-        for run, state in states.items():
-            if run in before and state.state == "running" != before[run].state:
-                show.begins(before[run])
-            elif state.state != (before[run].state if run in before else "done"):
-                show.ended(run)
-        if not any(state.state in UNDER_WAY for state in states.values()):
-            return 1 if any(state.state != "done" for state in states.values()) else 0
-        before = states
-        show.refresh(states.values())
+            last_error = str(error)
+        else:
+            last_error = ""
+            for run, state in states.items():
+                if run in before and state.state == "running" != before[run].state:
+                    show.begins(before[run])
+                elif state.state != (before[run].state if run in before else "done"):
+                    show.ended(run)
+            if not any(state.state in ACTIVE for state in states.values()):
+                return 1 if any(state.state != "done" for state in states.values()) else 0
+            before = states
+            show.refresh(states.values())
         time.sleep(SLURM_POLL)

@@ -1,4 +1,4 @@
-"""The runs of a suite on this machine, several at once, each in a process of its own."""
+"""The runs of a suite on this machine, several at once, each in its own process."""
 
 from __future__ import annotations
 
@@ -13,49 +13,39 @@ import torch
 
 from genbench.runner import work
 from genbench.suites import claims
-from genbench.suites.definition import Suite
+from genbench.suites.definition import Launch
 from genbench.suites.launch import KILLED, Here
 from genbench.suites.show import Lines
-from genbench.suites.suite_folder import Folder, is_open, wall_minutes
+from genbench.suites.suite_folder import Folder, is_open
 
 POLL = 0.5  # seconds
 
 
-def run_here(
-    suite: Suite,
-    kept: Folder,
-    facts: dict[str, Any],
-    wanted: list[str],
-    modules: list[str],
-    *,
-    retry_failed: bool = False,
-) -> int:
-    """Do the runs on this machine.
+def run_here(kept: Folder, launch: Launch, wanted: list[str], modules: list[str], *, retry_failed: bool) -> int:
+    """Do runs of a suite.
 
     Args:
-        suite: What they are of
-        kept: Its folder, with a plan
-        facts: Of each experiment, from `resolve`
-        wanted: Names of runs; those that are done are left out
-        modules: What models come from, besides genbench
-        retry_failed: Also those that have failed before
+        kept: The suite's folder, with a plan
+        wanted: Names of runs; those that are done are skipped
+        modules: Modules to import, with the user's own models
+        retry_failed: Also do runs that have failed
 
     Returns:
-        0 where all are done, 1 where not, and 128 + the signal's number where one has stopped them.
+        0 if all are done, 1 if not, and 128 + the signal's number if they were stopped by one.
     """
-    here = Here(kept.path, suite.launch, torch.cuda.device_count())
-    devices = {run: facts[name]["devices"] for run, (name, _) in kept.runs().items() if name in facts}
-    minutes = {each.name: wall_minutes(each.budget.minutes, facts[each.name]) for each in suite.experiments}
-    show = Lines(kept, here, minutes)
-    begun: dict[str, int] = {}  # by us, after so many attempts: what has ended is not begun again, however it ended
-    told: list[int] = []  # signals
+    here = Here(kept.path, launch, torch.cuda.device_count())
+    experiments = kept.plan()["experiments"]
+    devices = {run: experiments[name]["devices"] for run, (name, _) in kept.runs().items()}
+    show = Lines(kept, here.at_once)
+    begun: dict[str, int] = {}  # run -> attempts before this process started it; no run is started twice
+    signals: list[int] = []  # received
     full = False  # the disk
 
     def stop(signum: int, frame: Any) -> None:
-        told.append(signum)
-        os.write(2, b"\nstopping: what runs saves and ends; once more to end at once.\n" if len(told) == 1 else b"")
+        signals.append(signum)
+        os.write(2, b"\nstopping: the runs save and end; repeat to end at once.\n" if len(signals) == 1 else b"")
         here.stop()
-        for run in here.running() if len(told) > 2 else ():  # those that do not listen
+        for run in here.running() if len(signals) > 2 else ():  # they do not react
             attempt = claims.latest(kept.claims, run)
             if attempt is not None and attempt.alive and attempt.holder["host"] == socket.gethostname():
                 os.killpg(attempt.holder["pid"], signal.SIGKILL)
@@ -65,10 +55,10 @@ def run_here(
         while True:
             for run, took, why in here.ended():
                 if not took and why is None and kept.states([run])[0].state == "running":
-                    del begun[run]  # somebody else was faster, and may yet leave it to us
+                    del begun[run]  # another process was faster; it may stop before the run is done
                     continue
                 try:
-                    bury(kept, run, begun[run], why, bool(told))
+                    record_death(kept, run, begun[run], why, bool(signals))
                 except OSError as error:
                     full |= work.full(error)
                 show.ended(run)
@@ -79,17 +69,17 @@ def run_here(
             elsewhere = [run for run in wanted if states[run].state == "running" and run not in here.running()]
             if full and not here.running():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if told and not here.running():
-                return 128 + told[0]
+            if signals and not here.running():
+                return 128 + signals[0]
             if not (todo or elsewhere or here.running()):
                 break
-            while todo and here.room(devices[todo[0]]) and not (told or full):
+            while todo and here.room(devices[todo[0]]) and not (signals or full):
                 run = todo.pop(0)
                 begun[run] = states[run].attempts
                 show.begins(states[run])
                 here.start(run, devices[run], work.work, str(kept.path), run, retry_failed, modules)
-                if told:
-                    here.stop()  # it was not there yet
+                if signals:
+                    here.stop()  # the signal came before the process
             time.sleep(POLL)
     finally:
         show.close()
@@ -99,17 +89,14 @@ def run_here(
     return 1 if any(state.state != "done" for state in kept.states(wanted)) else 0
 
 
-def bury(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool) -> None:
-    """Say of a run whose process died how it ended: nobody else does.
-
-    attempts  at this run, before the process was started
-    """
+def record_death(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool) -> None:
+    """Record the outcome of a run whose process died before it could; `attempts` is their number before it started."""
     attempt = claims.latest(kept.claims, run)
     if why is None or (attempt is not None and (attempt.alive or attempt.number > attempts + 1)):
-        return  # it has said so itself; or another process works on it
+        return  # the process recorded it; or another process works on the run
     if attempt is None or attempt.number == attempts:  # it died before it took the run
         if not stopping and (claim := claims.take(kept.claims, run, again=True)) is not None:
             claim.end("failed", why)
     elif attempt.outcome is None:
-        # by whom it was killed is not known: it goes on the next time
+        # killed by an unknown process: the run is resumed the next time
         claims.close(kept.claims, run, attempt, "stopped" if stopping or why == KILLED else "failed", why)

@@ -1,4 +1,4 @@
-"""What the runs of a suite are and need: configs with everything set, devices, time and disk."""
+"""What the runs of a suite need: complete configs, devices, time and disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning import Trainer
 from genbench.callbacks import ValidationMetrics
 from genbench.callbacks.stopwatch import Stopwatch
 from genbench.cli import sentence
-from genbench.cli.devices import refuse_what_players_cannot
+from genbench.cli.devices import refuse_unsupported
 from genbench.cli.fit import with_configs
 from genbench.cli.parser import Parser
 from genbench.core.errors import Interrupted, UserError
@@ -21,16 +21,16 @@ from genbench.data.module import DataModule
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.metrics.scales import SCALES
-from genbench.suites.definition import Suite, told
+from genbench.suites.definition import Suite, error_message
 
 
 def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Of each experiment: its config with everything that was set, what is kept of it, and its model and data.
+    """For each experiment: its complete config, facts for the plan, and its model and data.
 
     Raises:
-        UserError: with all that `fit` would refuse in any of them.
+        UserError: with every error that `fit` would report for any of them.
     """
-    faults: dict[str, list[str]] = {}  # what is wrong -> in which experiments
+    faults: dict[str, list[str]] = {}  # error -> experiments that have it
     resolved, facts, built = {}, {}, {}
     parser: Any = None
     for experiment in suite.experiments:
@@ -44,58 +44,51 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
                 for key, value in parser.dump(config).items()
                 if key not in ("seed_everything", "name", "runs", "max_images")
             }
-            refuse_what_players_cannot(config.fit.trainer)
+            refuse_unsupported(config.fit.trainer)
             facts[experiment.name] = each = _machines(dump["trainer"], suite)
             built[experiment.name] = model, data = parser.build(config)
             protocol = protocols.load(dump["protocol"])
             if isinstance(data, DataModule):
                 data.check_share(each["devices"] * each["nodes"])
-                _require_extractor(protocol, data)
+                extractor = data.extractor if protocol.extractor == "default" else protocol.extractor
+                extractors.build(extractor, root=data.root)  # fails now, not after hours of training
             quality, monitor = ValidationMetrics(**dump["validation"]), dump["checkpoint"]["monitor"]
-            if monitor:  # whether validation gives it is known once the data is at hand
+            if monitor:  # whether validation computes it is checked when the data has been read
                 quality.deciding(model, [monitor], monitor, dump["checkpoint"]["mode"])
             each["parameters"] = sum(p.numel() for p in model.parameters())
             kept, images = dump["checkpoint"]["keep_every"], experiment.budget.images
             each["checkpoints"] = 2 + (images // kept if kept and images else 0)
             resolved[experiment.name] = dump
         except Exception as error:
-            said = sentence(error)
-            if said is None:
+            message = sentence(error)
+            if message is None:
                 raise
-            faults.setdefault(said, []).append(experiment.name)
-    wrong = [f"{', '.join(names)}: {said}" for said, names in faults.items()]
+            faults.setdefault(message, []).append(experiment.name)
+    wrong = [f"{', '.join(names)}: {message}" for message, names in faults.items()]
     if suite.by is not None and suite.by.partition("-")[0] not in SCALES:
         wrong.append(f"by is '{suite.by}': there is no such metric; there are {', '.join(SCALES)}.")
     if wrong:
-        raise UserError(told(path, wrong))
+        raise UserError(error_message(path, wrong))
     return resolved, facts, built
 
 
 def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
-    """Devices of a run on each node, and nodes: those of its config, else of the suite; the config then has them."""
-    asked = trainer["devices"]
-    if asked in ("auto", None):
-        asked = suite.launch.devices
-    devices = len(asked) if isinstance(asked, list) else int(asked) if str(asked).isdecimal() else 0
+    """Devices per node and nodes of a run, from its config or else from the suite. Sets them in the config."""
+    given = trainer["devices"]
+    if given in ("auto", None):
+        given = suite.launch.devices
+    devices = len(given) if isinstance(given, list) else int(given) if str(given).isdecimal() else 0
     if devices < 1:
-        raise UserError(f"trainer.devices is {asked}; in a suite it is a number of devices.")
+        raise UserError(f"trainer.devices is {given}; in a suite it must be a number of devices.")
     nodes = trainer["num_nodes"] if trainer["num_nodes"] > 1 else suite.launch.nodes
     if nodes > 1 and suite.launch.where == "local":
-        raise UserError(
-            f"trainer.num_nodes is {nodes}, and on this machine a run has one: use `launch: {{where: slurm}}`."
-        )
+        raise UserError(f"trainer.num_nodes is {nodes}: on several machines use `launch: {{where: slurm}}`.")
     trainer |= {"devices": devices, "num_nodes": nodes}
     return {"devices": devices, "nodes": nodes}
 
 
-def _require_extractor(protocol: Any, data: Any) -> None:
-    """Raise UserError where the feature extractor's weights are missing: now, and not after hours of training."""
-    name = data.extractor if protocol.extractor == "default" else protocol.extractor
-    extractors.build(name, root=data.root)
-
-
 def images_per_second(model: Any, data: Any) -> float:
-    """Images per second of a model on this machine's default device, over two seconds."""
+    """Images per second of training on this machine's default device, measured over two seconds."""
     with tempfile.TemporaryDirectory() as folder:
         watch = Stopwatch(os.path.join(folder, "speed.json"), seconds=2, warmup=1)
         trainer = Trainer(
@@ -108,5 +101,5 @@ def images_per_second(model: Any, data: Any) -> float:
 
 
 def bytes_of(facts: dict[str, Any]) -> float:
-    """Of a run: checkpoints of weights, averages and Adam's two moments, and a few pictures."""
+    """Bytes on disk of a run: checkpoints with weights, EMA and Adam's two moments, and a few pictures."""
     return facts["checkpoints"] * 4 * 4 * facts["parameters"] + 3e6

@@ -1,6 +1,6 @@
-"""One run of a suite, in a process of its own: train it, measure its best and its last checkpoint, write records.
+"""One run of a suite in its own process: training, and evaluation of the best and the last checkpoint.
 
-It is what a person would do with `fit` and `test`, and can be killed and begun again at any point.
+It calls `fit` and `test`, and can be killed and restarted at any point.
 """
 
 from __future__ import annotations
@@ -27,34 +27,33 @@ from genbench.core.files import replacing
 from genbench.suites import claims
 from genbench.suites.suite_folder import Folder
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the second before a time limit
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the second one before a time limit
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2, 128 + signal.SIGHUP)
-CHECKPOINTS = ("best", "last")
 FULL = "the disk is full"
-HEADER = "==== "  # of an attempt in a run's log
-WAIT = 1800.0  # seconds that a process waits for what the first one decides
+HEADER = "==== "  # starts the line of an attempt in a run's log
+WAIT = 1800.0  # seconds that the other processes of a run wait for the first one
 
 
 class Failed(Exception):
-    """A command ended with an error that it has told itself."""
+    """A child process ended with an error, which it has printed."""
 
 
 def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
-    """Do a run; False if somebody else does or has done it.
+    """Do a run; returns False if another process does it or it is done.
 
     Args:
-        folder: The suite's
-        run: Which
+        folder: The suite's folder
+        run: Name of the run
         again: Also if it has failed before
-        modules: What the models come from, besides genbench
+        modules: Modules to import, with the user's own models
     """
     with suppress(OSError):
-        os.setsid()  # a terminal's Ctrl-C is not for us: who started us tells us to save
+        os.setsid()  # no Ctrl-C from the terminal: the launcher sends a signal to stop
     for signum in SIGNALS:
         signal.signal(signum, _stop)
     kept, first = Folder(Path(folder)), _rank() == 0
     if not first:
-        with _until_told():
+        with _until_signal():
             if _agreed(kept, "begun", None):
                 _train(kept, run, modules)
         return True
@@ -67,31 +66,33 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
     saved = _saved(kept, run)
     with claim:
         outcome, reason = _attempt(kept, run, modules)
-        for signum in SIGNALS:  # it has been told, or is over
+        for signum in SIGNALS:  # nothing is left to stop
             signal.signal(signum, signal.SIG_IGN)
         limit = outcome == "stopped" and reason == "SIGUSR2" and job() is not None
         if limit and _saved(kept, run) == saved:
             outcome, limit = "failed", False
-            reason = "its time limit was over before anything new was saved: give `launch.minutes` more"
+            reason = "it reached its time limit before it had saved anything new: increase `launch.minutes`"
         claim.end(outcome, reason)
-    if limit:
-        _queue_again()
-    told = (reason or "").startswith("SIG")  # as the others are
-    if outcome != "done" and not told and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        sys.exit(1)  # and Slurm ends the others, which may be waiting for us
+    if limit:  # Slurm ends the job, and starts it again later
+        requeue = subprocess.run(["scontrol", "requeue", job()], capture_output=True, text=True)
+        if requeue.returncode:
+            print(f"Slurm did not requeue this job: {requeue.stderr.strip()}. `suite run` resumes it.", flush=True)
+    signaled = (reason or "").startswith("SIG")  # and so are the other processes
+    if outcome != "done" and not signaled and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        sys.exit(1)  # so that Slurm ends the others, which may be waiting for this one
     return True
 
 
 def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | None]:
-    """How it ended: done, failed or stopped, and why."""
+    """Train and evaluate; returns the outcome (done, failed or stopped) and the reason."""
     try:
-        with _until_told():
+        with _until_signal():
             status = _train(kept, run, modules)
             if status in STOPPED:
                 return "stopped", signal.Signals(status - 128).name
             _measure(kept, run)
             return "done", None
-        return "stopped", signal.Signals(_told[0]).name
+        return "stopped", signal.Signals(_received[0]).name
     except Failed as error:
         return "stopped" if str(error).startswith(FULL) else "failed", str(error)
     except Exception as error:
@@ -99,33 +100,34 @@ def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | Non
 
 
 def _train(kept: Folder, run: str, modules: list[str]) -> int:
-    """The exit status of `fit`, by all processes of the run; 0 if it has been trained already."""
+    """Train in all processes of the run; returns the exit status of `fit`, or 0 if it has been trained before."""
     from genbench.cli.flags import import_modules
 
-    import_modules([f"--import={module}" for module in modules])
+    imports = [f"--import={module}" for module in modules]
+    import_modules(imports)
     experiment, seed = kept.runs()[run]
     facts = kept.plan()["experiments"][experiment]
-    config = [f"--import={module}" for module in modules] + [f"--config={kept.path / 'configs' / experiment}.yaml"]
+    config = [*imports, f"--config={kept.path / 'configs' / experiment}.yaml"]
     images = _agreed(kept, "images", lambda: kept.images(experiment))
     if images is None:
         found = _speed(config, facts)
-        images = _agreed(kept, "measured", lambda: _keep(kept, experiment, facts, found))
+        images = _agreed(kept, "measured", lambda: _store_budget(kept, experiment, facts, found))
     checkpoint = _last_checkpoint(kept.path / run)
     begun = _agreed(kept, "checkpoint", lambda: _images_seen(checkpoint))
     if begun is not None and begun >= images:
         return 0
-    if begun is None:
+    if begun is not None:
+        config.append(f"--ckpt={checkpoint}")
+    else:
         if _rank() == 0 and (kept.path / run).exists():
             shutil.rmtree(kept.path / run)  # it was killed before it had saved anything
         _agreed(kept, "empty", lambda: True)
-        argv = [*config, f"--seed_everything={seed}", f"--name={run}", f"--runs={kept.path}"]
-    else:
-        argv = [*config, f"--ckpt={checkpoint}", f"--seed_everything={seed}", f"--name={run}", f"--runs={kept.path}"]
-    return _fit([*argv, f"--max_images={images}"], facts)
+    flags = [f"--seed_everything={seed}", f"--name={run}", f"--runs={kept.path}", f"--max_images={images}"]
+    return _fit([*config, *flags], facts)
 
 
 def _last_checkpoint(run: Path) -> Path:
-    """What a run goes on from. A kill or a full disk may have left others than `last.ckpt`, which is written last."""
+    """The checkpoint to resume from: `last.ckpt`, which a kill or a full disk may have prevented, else the newest."""
     last = run / "checkpoints" / "last.ckpt"
     others = sorted(last.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     return last if last.is_file() or not others else others[-1]
@@ -140,60 +142,56 @@ def _images_seen(checkpoint: Path) -> int | None:
 
 
 def _fit(argv: list[str], facts: dict[str, Any]) -> int:
-    """`fit` in this process; but on several devices of this machine in those that Lightning starts from a command."""
+    """`fit` in this process; for several devices of this machine in a child process, which Lightning copies."""
     from genbench.cli import fit
 
     if facts["devices"] == 1 or "SLURM_PROCID" in os.environ:
+        import torch.distributed as dist
+
         status = fit.main("fit", argv)
-        _leave_the_others()
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()  # the first process evaluates alone
         return status
     child = None
 
-    def hand_on(signum: int, frame: Any) -> None:
-        _told.append(signum)
+    def forward(signum: int, frame: Any) -> None:
+        _received.append(signum)
         if child is not None:
             child.send_signal(signum)
 
-    before = signal.signal(signal.SIGTERM, hand_on)
+    before = signal.signal(signal.SIGTERM, forward)
     try:
-        child = subprocess.Popen([sys.executable, "-m", "genbench", "fit", *argv], preexec_fn=_die_with_us)
-        if _told:
-            child.send_signal(_told[0])
+        child = subprocess.Popen([sys.executable, "-m", "genbench", "fit", *argv], preexec_fn=_die_with_parent)
+        if _received:
+            child.send_signal(_received[0])
         status = child.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
     if status in (0, 128, *STOPPED):
         return status
-    if _told or status == -signal.SIGTERM:  # before it could save
+    if _received or status == -signal.SIGTERM:  # before it could save
         return 128 + signal.SIGTERM
-    raise Failed(_what_ran_out(_last_error() or f"`fit` ended with {status}; its log says why"))
+    raise Failed(_with_cause(_last_error() or f"`fit` ended with status {status}; see its log"))
 
 
-def _die_with_us() -> None:
-    """Linux ends this process with the one that has started it: or it would train on beside its successor."""
+def _die_with_parent() -> None:
+    """Have Linux kill this process when its parent dies; else it would train beside the next attempt."""
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _last_error() -> str:
-    """What a command that prints where we print has said last, in this attempt."""
-    said = ""
+    """The last error in the log of this attempt, to which this process and its children print."""
+    found = ""
     with suppress(OSError), open("/proc/self/fd/1", errors="replace") as log:
         for line in log:
             if line.startswith(("error: ", HEADER)):
-                said = line.removeprefix("error: ").strip() if line.startswith("error: ") else ""
-    return said
-
-
-def _leave_the_others() -> None:
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()  # what follows is the first process's own
+                found = line.removeprefix("error: ").strip() if line.startswith("error: ") else ""
+    return found
 
 
 def _speed(config: list[str], facts: dict[str, Any]) -> dict[str, Any] | None:
-    """Images per second of a config on its devices, from a short training that leaves nothing behind."""
+    """Images per second of a config on its devices, from a short training run in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "speed.json"
         watch = ["--trainer.callbacks+=genbench.callbacks.stopwatch.Stopwatch", f"--trainer.callbacks.out={out}"]
@@ -204,8 +202,8 @@ def _speed(config: list[str], facts: dict[str, Any]) -> dict[str, Any] | None:
         return json.loads(out.read_text()) if out.exists() else None
 
 
-def _keep(kept: Folder, experiment: str, facts: dict[str, Any], found: dict[str, Any]) -> int:
-    """Minutes of a device as images, the same for all seeds."""
+def _store_budget(kept: Folder, experiment: str, facts: dict[str, Any], found: dict[str, Any]) -> int:
+    """Convert device minutes to images, the same number for all seeds."""
     devices = facts["devices"] * facts["nodes"]
     images = found["images_per_second"] * 60 * facts["budget"]["minutes"] / devices
     images = round(images, -3) if images >= 20_000 else max(1, images)
@@ -213,7 +211,7 @@ def _keep(kept: Folder, experiment: str, facts: dict[str, Any], found: dict[str,
 
 
 def _measure(kept: Folder, run: str) -> None:
-    """Records of the best and the last checkpoint under the suite's protocol, where there are none yet."""
+    """Evaluate the best and the last checkpoint under the suite's protocol, if they have no records yet."""
     from genbench.cli import evaluate
     from genbench.evaluation import protocol as protocols
     from genbench.leaderboard.record import collect
@@ -221,14 +219,14 @@ def _measure(kept: Folder, run: str) -> None:
     folder, protocol = kept.path / run, protocols.load(kept.config(kept.runs()[run][0])["protocol"]).name
     found = collect([folder / "records"])[0] if (folder / "records").is_dir() else []
     there = {record.run["checkpoint"] for record in found if record.protocol["name"] == protocol}
-    for name in CHECKPOINTS:
+    for name in ("best", "last"):
         path = folder / "checkpoints" / f"{name}.ckpt"
         if path.is_file() and name not in there:
             evaluate.main("test", [f"--ckpt={path}"])
 
 
 def _agreed(kept: Folder, what: str, decide: Callable[[], Any] | None) -> Any:
-    """What the first process of a run decides, in all those that Slurm has started for it; they meet in a file."""
+    """What the first process of a run decides, returned in all processes that Slurm started for it, through a file."""
     if int(os.environ.get("SLURM_NTASKS", 1)) == 1:
         return decide()
     path = kept.path / "jobs" / f"{job()}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.{what}.json"
@@ -240,10 +238,10 @@ def _agreed(kept: Folder, what: str, decide: Callable[[], Any] | None) -> Any:
     until = time.monotonic() + WAIT
     while not path.exists():
         if time.monotonic() > until:
-            raise UserError("The first process of this run has decided nothing for half an hour.")
+            raise UserError("The first process of this run has not answered for half an hour. Look at its log.")
         time.sleep(0.2)
         with suppress(OSError):
-            os.listdir(path.parent)  # NFS looks anew
+            os.listdir(path.parent)  # refreshes the cache of NFS
     return json.loads(path.read_text())
 
 
@@ -252,39 +250,32 @@ def _rank() -> int:
 
 
 def _saved(kept: Folder, run: str) -> set[tuple[Path, int]]:
-    """What there is of a run, to see whether an attempt has come any further."""
+    """Files of a run with their times, which show whether an attempt has made progress."""
     folder = kept.path / run
     found = [folder / "checkpoints" / "last.ckpt", *(folder / "records").glob("*"), *(kept.path / "budgets").glob("*")]
     return {(path, path.stat().st_mtime_ns) for path in found if path.exists()}
 
 
-def _queue_again() -> None:
-    """Our job's time is over: Slurm ends it, and begins it anew when its turn comes."""
-    said = subprocess.run(["scontrol", "requeue", job()], capture_output=True, text=True)
-    if said.returncode:
-        print(f"Slurm has not queued this job again: {said.stderr.strip()}. `suite run` goes on with it.", flush=True)
-
-
-_told: list[int] = []  # signals
+_received: list[int] = []  # signals
 
 
 def _stop(signum: int, _: Any) -> None:
-    _told.append(signum)
+    _received.append(signum)
     raise KeyboardInterrupt
 
 
 @contextmanager
-def _until_told() -> Iterator[None]:
-    """Leave what is inside when a signal tells us to stop."""
+def _until_signal() -> Iterator[None]:
+    """Leave the block when a signal arrives."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
-        if not _told:
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        if not _received:
             raise
 
 
 def _print_to(path: Path) -> None:
-    """What this process and its children print goes on at the end of a file."""
+    """Append the output of this process and its children to a file."""
     path.parent.mkdir(exist_ok=True)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     sys.stdout.flush()
@@ -295,30 +286,30 @@ def _print_to(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """An error in a sentence; what is no user's mistake has its traceback in the log."""
+    """The error as a sentence; the log gets the traceback of one that is not the user's."""
     from genbench.cli import sentence
 
-    told = sentence(error)
-    if told is None:
+    message = sentence(error)
+    if message is None:
         traceback.print_exc()
-        told = f"{type(error).__name__}: {error}"
+        message = f"{type(error).__name__}: {error}"
     else:
-        print(f"error: {told}", file=sys.stderr, flush=True)
+        print(f"error: {message}", file=sys.stderr, flush=True)
     if full(error):
-        return f"{FULL}: {told}"
-    return f"out of memory: {told}" if isinstance(error, MemoryError) else _what_ran_out(told)
+        return f"{FULL}: {message}"
+    return f"out of memory: {message}" if isinstance(error, MemoryError) else _with_cause(message)
 
 
-def _what_ran_out(told: str) -> str:
-    """An error's words, after those of what there was too little of."""
-    if "No space left on device" in told:
-        return f"{FULL}: {told}"
-    out = "out of memory" in told.lower() or "can't allocate memory" in told
-    return f"out of memory: {told}" if out else told
+def _with_cause(message: str) -> str:
+    """The message, preceded by `the disk is full` or `out of memory` if that is the cause."""
+    if "No space left on device" in message:
+        return f"{FULL}: {message}"
+    out = "out of memory" in message.lower() or "can't allocate memory" in message
+    return f"out of memory: {message}" if out else message
 
 
 def full(error: BaseException | None) -> bool:
-    """Whether an error comes from a disk with no room left."""
+    """Whether an error was caused by a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
             return True

@@ -1,1 +1,1 @@
-"""Suites: many models, data sets and seeds, trained and measured by one command. Needs no torch."""
+"""Suites: many models, data sets and seeds, trained and evaluated by one command. Needs no torch."""

@@ -1,10 +1,11 @@
-"""Who works on which run: files in a folder that all machines share, with nothing that NFS cannot do.
+"""Which process works on which run: files in a folder that all machines share. Works on NFS.
 
-A run is worked on in attempts. Attempt n of run R is the file `R.n.json`, and whoever creates it holds R until it
-says how it ended. The file is created exclusively, so that of two who try one wins; its holder alone rewrites it (a
-rename) and touches it as a sign of life. Attempt n + 1 may be created once attempt n has ended; or once its process is
-gone, where that can be seen, and elsewhere once it has shown no sign of life for STALE seconds. Files are never
-removed, so nothing can be held by two: a holder that slept through its own succession sees the next file and stops.
+Each try at a run is an attempt. Attempt n of run R is the file `R.n.json`, and the process that creates it holds R
+until it records the outcome. The file is created exclusively, so that only one of several processes succeeds. Only its
+holder rewrites it (by a rename) and touches it as a heartbeat. Attempt n + 1 may be created once attempt n has ended;
+or once its process is gone, where that can be seen, and on other machines after STALE seconds without a heartbeat.
+Files are never removed, so no run has two holders: a holder that was suspended and replaced sees the next file and
+exits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,20 @@ from typing import Any
 from genbench.core import process
 from genbench.core.files import create, ordinary, replacing, temporary_name
 
-HEARTBEAT = 5.0  # seconds between two signs of life
-STALE = 120.0  # without one for so long, a holder is given up: an NFS client may show times that are 60 s old
+HEARTBEAT = 5.0  # seconds between two heartbeats
+STALE = 120.0  # seconds without a heartbeat after which a holder counts as dead: NFS may show times that are 60 s old
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a run, as its file says.
+    """One attempt at a run, as its file describes it.
 
     number   1 for the first
     holder   host, process and job that made it
     begun    ISO 8601
-    outcome  done, failed, stopped (in order, to be gone on with); None while it lasts, or if it died without a word
+    outcome  done, failed or stopped (can be resumed); None while it runs, or if its process died
     reason   why it failed, in a sentence
-    alive    whether it lasts, as far as can be seen from here
+    alive    whether its process still runs, as far as this machine can tell; not in the file
     """
 
     number: int
@@ -50,7 +51,7 @@ class Attempt:
 
 
 def latest(folder: Path, run: str) -> Attempt | None:
-    """The last attempt at a run; None if nobody has begun it."""
+    """The last attempt at a run; None if there was none."""
     number = _last(folder, run)
     return _read(folder, run, number) if number else None
 
@@ -65,10 +66,10 @@ def take(folder: Path, run: str, *, again: bool = False, job: str | None = None)
 
     Args:
         again: Also after it has failed
-        job: What a scheduler calls the process; an attempt by the same job is over, since it was queued again
+        job: The scheduler's id of this process. An earlier attempt of the same job is over: the job was requeued
 
     Returns:
-        None if somebody works on it, it is done, or it has failed and is not to be tried again.
+        None if another process works on it, it is done, or it has failed and `again` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = latest(folder, run)
@@ -77,16 +78,20 @@ def take(folder: Path, run: str, *, again: bool = False, job: str | None = None)
         if (before.alive and not ours) or before.outcome == "done" or (before.outcome == "failed" and not again):
             return None
     number = 1 if before is None else before.number + 1
-    attempt = Attempt(number, holder(job), datetime.now(UTC).isoformat(timespec="seconds"))
+    pid = os.getpid()
+    holder = {
+        "host": socket.gethostname(), "boot": process.boot(), "pid": pid, "started": process.started(pid), "job": job,
+    }  # fmt: skip
+    attempt = Attempt(number, holder, datetime.now(UTC).isoformat(timespec="seconds"))
     try:
-        create(_path(folder, run, number), _text(attempt).encode())
+        create(_path(folder, run, number), _json(attempt))
     except FileExistsError:
-        return None  # another was faster
+        return None  # another process was faster
     return Claim(folder, run, attempt)
 
 
 class Claim:
-    """A run that this process holds. As a context it gives signs of life until it ends."""
+    """A run that this process holds. As a context manager it sends heartbeats."""
 
     def __init__(self, folder: Path, run: str, attempt: Attempt) -> None:
         self.folder, self.run, self.attempt = folder, run, attempt
@@ -106,32 +111,23 @@ class Claim:
         path = _path(self.folder, self.run, self.attempt.number)
         successor = _path(self.folder, self.run, self.attempt.number + 1)
         while not self._over.wait(HEARTBEAT):
-            if successor.exists():  # we seemed dead, and somebody else goes on: two would spoil each other's files
-                os.write(2, f"\n{self.run} was taken over by another process while this one stood still.\n".encode())
+            if successor.exists():  # two processes in one run would overwrite each other's files
+                os.write(2, f"\n{self.run} was taken over by another process while this one was suspended.\n".encode())
                 os._exit(1)
-            with suppress(OSError):  # a server away for a moment
+            with suppress(OSError):  # the file server may be unreachable for a moment
                 os.utime(path)
 
     def end(self, outcome: str, reason: str | None = None) -> None:
-        """Say how the attempt ended."""
-        seconds = time.monotonic() - self._began
-        close(self.folder, self.run, self.attempt, outcome, reason, seconds)
+        """Record how the attempt ended."""
+        close(self.folder, self.run, self.attempt, outcome, reason, time.monotonic() - self._began)
 
 
 def close(
     folder: Path, run: str, attempt: Attempt, outcome: str, reason: str | None = None, seconds: float | None = None
 ) -> None:
-    """Say how an attempt ended: its holder does, or the launcher that saw it die."""
-    said = asdict(attempt) | {"outcome": outcome, "reason": reason, "seconds": seconds}
+    """Record how an attempt ended: called by its holder, or by the launcher that saw the holder die."""
     with replacing(_path(folder, run, attempt.number)) as file:
-        file.write(_text(Attempt(**said)).encode())
-
-
-def holder(job: str | None = None) -> dict[str, Any]:
-    """Who this process is: enough to tell from the same machine whether it still lives."""
-    pid = os.getpid()
-    host, boot = socket.gethostname(), process.boot()
-    return {"host": host, "boot": boot, "pid": pid, "started": process.started(pid), "job": job}
+        file.write(_json(replace(attempt, outcome=outcome, reason=reason, seconds=seconds)))
 
 
 def _path(folder: Path, run: str, number: int) -> Path:
@@ -145,8 +141,8 @@ def _last(folder: Path, run: str) -> int:
     return number
 
 
-def _text(attempt: Attempt) -> str:
-    return json.dumps({k: v for k, v in asdict(attempt).items() if k != "alive"}, indent=1) + "\n"
+def _json(attempt: Attempt) -> bytes:
+    return json.dumps({k: v for k, v in asdict(attempt).items() if k != "alive"}, indent=1).encode() + b"\n"
 
 
 def _read(folder: Path, run: str, number: int) -> Attempt:
@@ -154,31 +150,32 @@ def _read(folder: Path, run: str, number: int) -> Attempt:
     try:
         found = Attempt(**json.loads(ordinary(path).read_text()))
         if not {"host", "boot", "pid", "started"} <= found.holder.keys():
-            raise ValueError("an attempt says who makes it")
+            raise ValueError("the holder is incomplete")
     except (ValueError, TypeError, AttributeError):
-        # where `create` has no links: its holder was about to write it, and may have died
+        # on a file system without links the holder was about to write it, and may have died
         found = Attempt(number, {}, "")
     if found.outcome is not None:
         return found
     lives = lives_here(found.holder)
     if lives is None:
         lives = _now(folder) - path.stat().st_mtime < STALE
-    return Attempt(**asdict(found) | {"alive": lives})
+    return replace(found, alive=lives)
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock that dates the files: a file server's may differ from ours."""
+    """The time by the clock that dates the files: a file server's may differ from this machine's."""
     try:
         with tempfile.NamedTemporaryFile(**temporary_name(folder / "now")) as file:
             file.write(b"\n")
             file.flush()
             return os.stat(file.name).st_mtime
-    except OSError:  # a full disk, or somebody else's folder
+    except OSError:  # the disk is full, or the folder is read-only
         return time.time()
 
 
-def lives_here(one: dict[str, Any]) -> bool | None:
-    """Whether that process lives, be it that it sleeps; None where it cannot be seen from here."""
-    if not one or one["host"] != socket.gethostname() or one["boot"] != process.boot() or one["started"] is None:
+def lives_here(holder: dict[str, Any]) -> bool | None:
+    """Whether the holder's process exists, suspended or not; None if it is not of this machine."""
+    known = holder and holder["host"] == socket.gethostname() and holder["boot"] == process.boot()
+    if not known or holder["started"] is None:
         return None
-    return process.started(one["pid"]) == one["started"]
+    return process.started(holder["pid"]) == holder["started"]

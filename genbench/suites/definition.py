@@ -1,15 +1,15 @@
-"""What a suite asks for: a YAML file of models × data sets × seeds × a grid, and the runs that follow from it.
+"""Suite files: models × data sets × seeds × a grid in YAML, and the runs that follow from them.
 
 models: [dcgan, vae]                  # configs, by name or file; or {config, name, data, set, grid, budget}
-data: [MNIST]                         # data sets, by name or {class_path, init_args}; default: the config's own
+data: [MNIST]                         # data sets, by name or {class_path, init_args}; default: that of the config
 seeds: [0, 1, 2]
-budget: {minutes: 5}                  # of a run: of one device, turned into images once; or {images: 1M}
-protocol: fid10k-test                 # what best and last checkpoints are measured by; default: the config's own
-by: fid                               # what the board at the end ranks by; default: the first score of a track
+budget: {minutes: 5}                  # per run, on one device; converted to images once. Or {images: 1M}
+protocol: fid10k-test                 # protocol for the best and the last checkpoint; default: that of the config
+by: fid                               # score that the final leaderboard is ranked by; default: the first of a track
 parts: [trainer/bf16]                 # configs merged into all
 set: {validation.every_images: 100k}     # any key of a config, for all runs
-grid: {model.optimizer.lr: [1e-4, 2e-4]}   # any key of a config, and the values that it takes in turn
-keep_every: 500k                      # checkpoints kept beside the last and the best
+grid: {model.optimizer.lr: [1e-4, 2e-4]}   # any keys of a config, each with the values to try
+keep_every: 500k                      # checkpoints kept in addition to the last and the best
 wandb: {project: genbench}            # one group of runs, and a table of records
 launch: {at_once: 2, threads: 1}      # see `Launch`
 """
@@ -21,6 +21,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,18 @@ from genbench.core.units import Images
 @dataclass(frozen=True)
 class Launch:
     """where     local, or slurm
-    at_once      devices at work at the same time, which for runs of one device are runs. Default: every GPU; without
-                 any as many CPUs as `threads` leave; on Slurm as many jobs as it gives
-    threads      CPU threads of a device. Default: the cores shared out; on Slurm those that it gives
-    devices      devices of one run on each of its nodes
-    nodes        machines of one run, on Slurm
-    minutes      time limit of a job on Slurm, before which it saves, is queued again and goes on. Default: the
-                 partition's
+    at_once      devices in use at the same time. Default: all GPUs; without GPUs, the number of cores divided by
+                 `threads`; on Slurm, no limit
+    threads      CPU threads per device. Default: the cores divided by `at_once`; on Slurm, the cores of the job
+    devices      devices of a run on each of its nodes
+    nodes        machines of a run, on Slurm
+    minutes      time limit of a job on Slurm. Before it, the job saves and is requeued. Default: the partition's
     memory       GB of memory of a job on Slurm, on each of its nodes. Default: the partition's
     partition, account, qos, gres
-                 as sbatch has them. Without gres a GPU is asked for each device, where the partition has any and the
-                 config's `trainer.accelerator` is not cpu
-    sbatch       any other option of sbatch: {constraint: a100}
-    setup        lines of shell before a job on Slurm, such as `module load cuda`
+                 as in sbatch. Without gres, each device is a GPU if the partition has any and the config's
+                 `trainer.accelerator` is not cpu
+    sbatch       other options of sbatch: {constraint: a100}
+    setup        shell commands run before a job on Slurm, such as `module load cuda`
     """
 
     where: str = "local"
@@ -65,7 +65,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Budget:
-    """Real images of a run, or minutes of one device: then the images follow from a measured speed."""
+    """Real images that a run trains on, or minutes on one device, which a measured speed converts to images."""
 
     images: int | None = None
     minutes: float | None = None
@@ -76,13 +76,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What differs between two rows of the board: a config with all that is set, which its seeds share.
+    """A row of the leaderboard: one complete config, trained with several seeds.
 
-    name    of the experiment: `dcgan-MNIST-lr=0.0001`
-    flags   of `fit`, without seed, budget, name and folder
-    grid    key -> value, of the grid
+    name    such as `dcgan-MNIST-lr=0.0001`
+    flags   for `fit`, without seed, budget, name and folder
+    grid    key -> value, its point of the grid
     budget  of each run
-    tried   configurations that the suite tries of this model on this data
+    tried   number of configurations of this model on this data in the suite
     """
 
     name: str
@@ -95,7 +95,7 @@ class Experiment:
         return f"{self.name}-seed{seed}"
 
     def command(self, seed: int, images: int | None) -> str:
-        """What a person would type for the same training."""
+        """The shell command of the same training."""
         budget = [] if images is None else [f"--max_images={images}"]
         return shlex.join(["python", "-m", "genbench", "fit", *self.flags, f"--seed_everything={seed}", *budget])
 
@@ -110,7 +110,7 @@ class Suite:
     launch: Launch
 
     def runs(self) -> Iterator[tuple[str, Experiment, int]]:
-        """Name, experiment and seed of every run: all experiments with their first seed, then with the next."""
+        """Name, experiment and seed of every run: all experiments with the first seed, then with the next."""
         for seed in self.seeds:
             for experiment in self.experiments:
                 yield experiment.run(seed), experiment, seed
@@ -124,90 +124,86 @@ ENTRY = ("config", "name", "data", "set", "grid", "budget")
 
 
 def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Suite:
-    """The suite of a YAML file; `find` gives the file of a config's name, `launching` replaces what its `launch` says.
+    """Read a suite from a YAML file.
+
+    Args:
+        find: Returns the file of a config's name
+        launching: Settings that replace those of `launch`
 
     Raises:
-        UserError: with everything that is wrong with the file itself. Whether its settings fit the models and data, the
-            parser of `fit` knows.
+        UserError: with all errors of the file itself. The parser of `fit` checks whether its settings fit the models
+            and data.
     """
-    text = _read(path)
+    text = yaml_file.read(path)
+    if "models" not in text:
+        raise UserError(f"{path} is not a suite: it needs `models` and a `budget`, and may have {', '.join(KEYS)}.")
     faults: list[str] = []
     for key in text:
         if key not in KEYS:
             faults.append(f"a suite has no '{key}'; it has {', '.join(KEYS)}.{did_you_mean(str(key), KEYS)}")
     seeds = text.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds):
-        faults.append(f"seeds is {seeds}; a list of whole numbers was expected, such as [0, 1, 2].")
+        faults.append(f"seeds is {seeds}; expected a list of whole numbers, such as [0, 1, 2].")
         seeds = [0]
     elif len(set(seeds)) < len(seeds):
-        faults.append(f"seeds is {seeds}; each may stand there once.")
+        faults.append(f"seeds is {seeds}; list each seed once.")
     launch = text.get("launch") or {}
     given = {key: value for key, value in launching.items() if value is not None}
     launch = _launch(launch | given if isinstance(launch, dict) else launch, faults)
     wandb = text.get("wandb")
     if wandb is not None and not isinstance(wandb, dict):
-        faults.append(f"wandb is {wandb}; settings were expected, such as {{project: genbench}}.")
+        faults.append(f"wandb is {wandb}; expected settings, such as {{project: genbench}}.")
         wandb = None
     elif unknown := set(wandb or {}) - set(WANDB):
         faults.append(f"wandb has no '{min(unknown)}'; in a suite it has {', '.join(WANDB)}.")
     experiments = _counted(_experiments(text, path, find, faults))
     names = [experiment.name for experiment in experiments]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        faults.append(f"two experiments are called '{name}': give the models names, as {{config: ..., name: ...}}.")
+        faults.append(f"two experiments are named '{name}': name the models, as in {{config: ..., name: ...}}.")
     if faults:
-        raise UserError(told(path, faults))
+        raise UserError(error_message(path, faults))
     return Suite(path.stem, tuple(experiments), tuple(seeds), text.get("by"), wandb, launch)
 
 
-def told(path: Path, faults: list[str]) -> str:
-    """All that is wrong with a suite, as one message."""
+def error_message(path: Path, faults: list[str]) -> str:
+    """All errors of a suite in one message."""
     if len(faults) == 1:
         return f"{path}: {faults[0]}"
-    return f"{path}: {len(faults)} things are wrong.\n" + "\n".join(f"- {fault}" for fault in faults)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    text = yaml_file.read(path)
-    if "models" not in text:
-        raise UserError(f"{path} is no suite: it needs `models` and a `budget`, and may have {', '.join(KEYS)}.")
-    return text
+    return f"{path}: {len(faults)} errors.\n" + "\n".join(f"- {fault}" for fault in faults)
 
 
 def _budget(given: Any, faults: list[str]) -> Budget:
-    try:
+    with suppress(TypeError, ValueError):
         if isinstance(given, dict) and list(given) == ["images"]:
             return Budget(images=int(Images(given["images"])))
         if isinstance(given, dict) and list(given) == ["minutes"] and float(given["minutes"]) > 0:
             return Budget(minutes=float(given["minutes"]))
-    except (TypeError, ValueError):
-        pass
-    faults.append(f"budget is {given}; expected was {{images: 1M}}, or {{minutes: 5}} of one device for each run.")
+    faults.append(f"budget is {given}; expected {{images: 1M}}, or {{minutes: 5}} on one device, for each run.")
     return Budget(images=1)
 
 
 def _launch(given: Any, faults: list[str]) -> Launch:
     known = {f.name: f for f in fields(Launch)}
     if not isinstance(given, dict):
-        faults.append(f"launch is {given}; settings were expected, of {', '.join(known)}.")
+        faults.append(f"launch is {given}; expected settings: {', '.join(known)}.")
         return Launch()
-    for key in given:
-        if key not in known:
-            faults.append(f"launch has no '{key}'; it has {', '.join(known)}. Others of sbatch go into launch.sbatch.")
-    given = {key: value for key, value in given.items() if key in known}
     for key, value in given.items():
-        kind = known[key].type
-        whole = kind.startswith("int")
+        if key not in known:
+            faults.append(f"launch has no '{key}'; it has {', '.join(known)}. Other sbatch options: launch.sbatch.")
+            continue
+        whole = known[key].type.startswith("int")
         if (whole or key == "memory") and value is not None:
-            right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and value > 0
-            if not right:
-                faults.append(f"launch.{key} is {value}; a {'whole ' if whole else ''}number above 0 was expected.")
+            kinds = int if whole else (int, float)
+            if not isinstance(value, kinds) or isinstance(value, bool) or value <= 0:
+                faults.append(f"launch.{key} is {value}; expected a {'whole ' if whole else ''}number above 0.")
         if key in ("sbatch", "setup") and not isinstance(value, dict if key == "sbatch" else list):
-            faults.append(f"launch.{key} is {value}; a {'mapping' if key == 'sbatch' else 'list'} was expected.")
-    if given.get("where", "local") not in ("local", "slurm"):
-        faults.append(f"launch.where is '{given['where']}'; it is local or slurm.")
-    elif given.get("where", "local") == "local" and given.get("nodes", 1) not in (1, None):
+            faults.append(f"launch.{key} is {value}; expected a {'mapping' if key == 'sbatch' else 'list'}.")
+    launch = Launch(**{key: value for key, value in given.items() if key in known})
+    if launch.where not in ("local", "slurm"):
+        faults.append(f"launch.where is '{launch.where}'; expected local or slurm.")
+    elif launch.where == "local" and launch.nodes not in (1, None):
         faults.append("launch.nodes is for Slurm: on this machine a run has one node.")
-    return Launch(**given)
+    return launch
 
 
 def _experiments(
@@ -218,27 +214,28 @@ def _experiments(
         *_flags(text.get("set") or {}, "set", faults),
         *([f"--protocol={text['protocol']}"] if text.get("protocol") else []),
         *([f"--checkpoint.keep_every={text['keep_every']}"] if text.get("keep_every") else []),
-        *(_wandb_flags(text["wandb"], path.stem) if isinstance(text.get("wandb"), dict) else []),
     ]
+    if isinstance(text.get("wandb"), dict):
+        logger = {"project": "genbench", "group": path.stem} | text["wandb"]
+        common += ["--trainer.logger=genbench.loggers.Wandb", *(f"--trainer.logger.{k}={v}" for k, v in logger.items())]
     models = text["models"] if isinstance(text["models"], list) else [text["models"]]
     if not models:
-        faults.append("models is empty; configs by name were expected, such as [dcgan, vae].")
-    lacking = not all(isinstance(entry, dict) and "budget" in entry for entry in models)
-    common_budget = _budget(text.get("budget"), faults) if lacking or "budget" in text else None
+        faults.append("models is empty; expected names of configs, such as [dcgan, vae].")
+    all_have_budgets = all(isinstance(entry, dict) and "budget" in entry for entry in models)
+    common_budget = Budget() if all_have_budgets and "budget" not in text else _budget(text.get("budget"), faults)
     data = text.get("data")
     for entry in models:
         entry = {"config": entry} if isinstance(entry, str) else entry
         if not isinstance(entry, dict) or not isinstance(entry.get("config"), str) or set(entry) - set(ENTRY):
-            faults.append(f"models has {entry}; a config's name was expected, or a mapping of {', '.join(ENTRY)}.")
+            faults.append(f"models has {entry}; expected the name of a config, or a mapping of {', '.join(ENTRY)}.")
             continue
         found = list(_configs([entry["config"]], "models", path, find, faults))
         own = _flags(entry.get("set") or {}, "models.set", faults)
         budget = _budget(entry["budget"], faults) if "budget" in entry else common_budget
-        assert budget is not None, "`lacking` is set where a model has none"
         grid = _grid(text.get("grid"), faults) | _grid(entry.get("grid"), faults)
         points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         name = str(entry.get("name") or Path(entry["config"]).stem)
-        own_data = entry.get("data", data)  # a model may want other data than the rest; null is its config's own
+        own_data = entry.get("data", data)  # null is the data set of the config
         for one in own_data if isinstance(own_data, list) else [own_data]:
             named, flags = _data(one, faults)
             for point in points:
@@ -256,7 +253,7 @@ def _experiments(
 
 
 def _counted(experiments: Iterator[Experiment]) -> list[Experiment]:
-    """With how many of them are of one config on one data set, be they of a grid or of several entries."""
+    """The experiments with `tried`: how many have the same config and data set, in a grid or in several entries."""
     found = list(experiments)
     same = [tuple(f for f in e.flags if f.startswith(("--config=", "--data="))) for e in found]
     return [replace(e, tried=same.count(key)) for e, key in zip(found, same, strict=True)]
@@ -264,13 +261,13 @@ def _counted(experiments: Iterator[Experiment]) -> list[Experiment]:
 
 def _configs(names: Any, what: str, path: Path, find: Callable[[str], Path | None], faults: list[str]) -> Iterator[str]:
     for name in map(str, names if isinstance(names, list) else [names]):
-        beside = path.parent / name  # a path is meant from the suite's folder, or from where one is
+        beside = path.parent / name  # a path may be relative to the suite's folder or to the current one
         if beside.is_file():
             yield str(beside)
         elif find(name) is not None:
             yield name
         else:
-            faults.append(f"{what} names the config '{name}': there is neither a file of that path nor one at hand.")
+            faults.append(f"{what} names the config '{name}': there is neither such a file nor a shipped config.")
 
 
 def _own_data(config: Path | None) -> str:
@@ -280,7 +277,7 @@ def _own_data(config: Path | None) -> str:
     try:
         return yaml_file.read(config)["data"]["class_path"].rpartition(".")[2]
     except (LookupError, TypeError, AttributeError, UserError):
-        return ""  # the parser says what is wrong with it
+        return ""  # the parser reports what is wrong with it
 
 
 def _data(entry: Any, faults: list[str]) -> tuple[str, list[str]]:
@@ -289,23 +286,19 @@ def _data(entry: Any, faults: list[str]) -> tuple[str, list[str]]:
         return "", []
     entry = {"class_path": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, dict) or not isinstance(entry.get("class_path"), str):
-        faults.append(f"data has {entry}; a data set's name was expected, or {{class_path: ..., init_args: {{...}}}}.")
+        faults.append(f"data has {entry}; expected the name of a data set, or {{class_path: ..., init_args: {{...}}}}.")
         return "", []
-    arguments = entry.get("init_args") or {}
-    name = entry.get("name") or "-".join(
-        [entry["class_path"].rpartition(".")[2], *(f"{k}={_short(v)}" for k, v in arguments.items())]
-    )
-    return name, [
-        f"--data={entry['class_path']}",
-        *_flags({f"data.{k}": v for k, v in arguments.items()}, "data", faults),
-    ]
+    path, arguments = entry["class_path"], entry.get("init_args") or {}
+    name = "-".join([path.rpartition(".")[2], *(f"{key}={_short(value)}" for key, value in arguments.items())])
+    flags = _flags({f"data.{key}": value for key, value in arguments.items()}, "data", faults)
+    return entry.get("name") or name, [f"--data={path}", *flags]
 
 
 def _grid(given: Any, faults: list[str]) -> dict[str, list[Any]]:
     if given is None:
         return {}
     if not isinstance(given, dict) or not all(isinstance(v, list) and v for v in given.values()):
-        faults.append(f"grid is {given}; keys of a config were expected, each with a list of values.")
+        faults.append(f"grid is {given}; expected keys of a config, each with a list of values.")
         return {}
     return {str(key): values for key, values in given.items()}
 
@@ -313,20 +306,14 @@ def _grid(given: Any, faults: list[str]) -> dict[str, list[Any]]:
 def _flags(given: Any, what: str, faults: list[str]) -> list[str]:
     """Flags of `fit` from dotted keys of a config."""
     if not isinstance(given, dict):
-        faults.append(f"{what} is {given}; keys of a config with values were expected: {{model.width: 32}}.")
+        faults.append(f"{what} is {given}; expected keys of a config with values: {{model.width: 32}}.")
         return []
     reserved = {"seed_everything": "seeds", "max_images": "budget", "name": "models", "runs": "--folder", "ckpt": None}
     for key in given:
         if key in reserved:
-            faults.append(
-                f"{what} has '{key}', which a suite decides" + (f" by `{reserved[key]}`." if reserved[key] else ".")
-            )
+            by = f" by `{reserved[key]}`" if reserved[key] else ""
+            faults.append(f"{what} has '{key}', which the suite sets{by}.")
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items()]
-
-
-def _wandb_flags(given: dict[str, Any], group: str) -> list[str]:
-    logger = {"project": "genbench", "group": group} | given
-    return ["--trainer.logger=genbench.loggers.Wandb", *(f"--trainer.logger.{k}={v}" for k, v in logger.items())]
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Runs on this machine, started through submitit."""
+"""Runs on this machine, started with submitit."""
 
 from __future__ import annotations
 
@@ -17,38 +17,37 @@ import submitit
 
 from genbench.suites.definition import Launch
 
-KILLED = "it ended without a word, as a process does that is killed"
-AFTER = 10.0  # seconds in which the death of a process is seen
-FOREVER = 60 * 24 * 365  # minutes: submitit ends jobs of this machine after a time
+KILLED = "its process ended without an error message, probably killed"
+AFTER = 10.0  # seconds within which the death of a process is noticed
+FOREVER = 60 * 24 * 365  # minutes: submitit's time limit of local jobs
 
-Work = Callable[..., bool]  # (folder, run, again, modules): one run; False if it was somebody else's
+Work = Callable[..., bool]  # (folder, run, again, modules): does one run; False if another process does it
 
 
 class Here:
-    """Runs on this machine, each in processes of its own: one for each GPU, or some at a time on the CPU.
+    """Runs on this machine, each in its own processes: one per GPU, or `at_once` of them on the CPU.
 
-    Jobs outlive this process, should it be killed: what they do is said in their claims.
+    Jobs survive if this process is killed; their claims show their state.
     """
 
     def __init__(self, folder: Path, launch: Launch, gpus: int) -> None:
-        """gpus  that this machine has"""
-        self.folder = folder
-        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        """`gpus` is the number of GPUs of this machine."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         names = os.environ.get("CUDA_VISIBLE_DEVICES")
-        self._gpus = names.split(",")[:gpus] if names else [str(k) for k in range(gpus)]  # that no run has
+        self._free_gpus = names.split(",")[:gpus] if names else [str(k) for k in range(gpus)]
         self._on_gpus = gpus > 0
-        self.threads = launch.threads or (max(1, self._cores // launch.at_once) if launch.at_once else 1)
-        self.at_once = launch.at_once or gpus or max(1, self._cores // self.threads)
+        self.threads = launch.threads or (max(1, cores // launch.at_once) if launch.at_once else 1)
+        self.at_once = launch.at_once or gpus or max(1, cores // self.threads)
         self._jobs: dict[str, tuple[list[str], int, submitit.Job]] = {}
-        self._killed, self._killed_at = killed_for_memory(), -AFTER  # so many, the last of them then
-        # submitit calls files by the number of a process, which others on other machines may have too
+        self._killed, self._killed_at = killed_for_memory(), -AFTER  # number of processes, time of the last
+        # submitit names files by process id, which is not unique across machines
         self._own = folder / "jobs" / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
 
     def room(self, devices: int) -> bool:
-        """Whether a run on so many devices can begin now."""
+        """Whether a run on this number of devices can start now."""
         if not self._jobs:
-            return True  # one that is too large for this machine says so itself
-        if self._on_gpus and len(self._gpus) < devices:
+            return True  # a run that is too large for this machine fails with its own message
+        if self._on_gpus and len(self._free_gpus) < devices:
             return False
         return sum(count for _, count, _ in self._jobs.values()) + devices <= self.at_once
 
@@ -56,40 +55,45 @@ class Here:
         return list(self._jobs)
 
     def start(self, run: str, devices: int, work: Work, *arguments: Any) -> None:
-        gpus, self._gpus = self._gpus[:devices], self._gpus[devices:]
+        """Call `work(*arguments)` in a new process."""
+        gpus, self._free_gpus = self._free_gpus[:devices], self._free_gpus[devices:]
         executor = submitit.LocalExecutor(self._own)
         executor.update_parameters(timeout_min=FOREVER, gpus_per_node=len(gpus))
-        executor.parameters["visible_gpus"] = gpus  # which `update_parameters` takes as numbers alone
-        with environment(OMP_NUM_THREADS=self.threads), _not_interrupted():
-            self._jobs[run] = gpus, devices, executor.submit(work, *arguments)
+        executor.parameters["visible_gpus"] = gpus  # `update_parameters` takes integers only
+        # a terminal sends Ctrl-C to all processes: the jobs ignore it, and `stop` tells them to save
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with environment(OMP_NUM_THREADS=self.threads):
+                self._jobs[run] = gpus, devices, executor.submit(work, *arguments)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def ended(self) -> Iterator[tuple[str, bool, str | None]]:
-        """Runs whose jobs have ended: what their work returned, and a guess at why where one died without a word."""
+        """Runs whose jobs have ended: what `work` returned, and the probable reason if the process died."""
         if (killed := killed_for_memory()) > self._killed:
             self._killed, self._killed_at = killed, time.monotonic()
         for run, (gpus, _, job) in list(self._jobs.items()):
             if job.done():
                 del self._jobs[run]
-                self._gpus += gpus
+                self._free_gpus += gpus
                 took, why = _outcome(job, for_memory=time.monotonic() - self._killed_at < AFTER)
                 for path in (job.paths.submitted_pickle, job.paths.result_pickle, job.paths.stdout, job.paths.stderr):
-                    with suppress(OSError):  # what the run printed is in its own log
-                        path.unlink()
+                    path.unlink(missing_ok=True)  # the run has its own log
                 yield run, took, why
 
     def stop(self) -> None:
-        """Ask all jobs to save and end; asked twice, they end at once."""
+        """Ask all jobs to save and end; the second time, they end at once."""
         for *_, job in self._jobs.values():
             with suppress(OSError):
                 os.kill(int(job.job_id), signal.SIGTERM)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Remove submitit's files."""
         shutil.rmtree(self._own, ignore_errors=True)
 
 
 def killed_for_memory() -> int:
-    """Processes that this machine's kernel has ended because memory ran out, since it started."""
+    """Number of processes that the kernel has killed because memory ran out, since this machine started."""
     with suppress(OSError, ValueError), open("/proc/vmstat") as file:
         for line in file:
             if line.startswith("oom_kill "):
@@ -98,7 +102,7 @@ def killed_for_memory() -> int:
 
 
 def _outcome(job: submitit.Job, for_memory: bool) -> tuple[bool, str | None]:
-    """What a job's work returned; or False and a guess at why its process died."""
+    """What a job's `work` returned; or False and the probable reason why its process died."""
     if job.paths.result_pickle.exists():
         error = job.exception()
         if error is None:
@@ -106,17 +110,18 @@ def _outcome(job: submitit.Job, for_memory: bool) -> tuple[bool, str | None]:
         trace = [line for line in str(error).splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt): ", line)]
         return False, trace[-1] if trace else "its process ended with an error"
     if for_memory:
-        reason = "killed for memory: the machine had none left. Smaller batches, or fewer runs at once, help"
-        return False, reason
-    said = ""
+        return False, "out of memory: killed by the kernel. Use smaller batches or fewer runs at once"
+    last_line = ""
     with suppress(OSError):
-        said = job.paths.stderr.read_text(errors="replace").strip().rpartition("\n")[2]
-    return False, f"its process ended before it began: {said}" if said and "INFO" not in said else KILLED
+        last_line = job.paths.stderr.read_text(errors="replace").strip().rpartition("\n")[2]
+    if last_line and "INFO" not in last_line:
+        return False, f"its process ended before the run began: {last_line}"
+    return False, KILLED
 
 
 @contextmanager
 def environment(**changes: Any) -> Iterator[None]:
-    """Other variables for processes started inside; and none of an allocation of Slurm's that we may be in."""
+    """Environment variables for processes started inside, without those of a surrounding Slurm allocation."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(("SLURM_", "TORCHELASTIC_")) and name != "SLURM_CONF":
@@ -127,13 +132,3 @@ def environment(**changes: Any) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextmanager
-def _not_interrupted() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C: a terminal sends it to all, and we tell them ourselves to save."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

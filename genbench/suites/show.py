@@ -1,4 +1,4 @@
-"""What a person sees of a suite while it runs."""
+"""Messages about a suite while it runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from genbench.suites.suite_folder import Folder, State, seconds_left
 
 
 class Lines:
-    """A line when a run begins and when it ends, and in a terminal one that counts."""
+    """A line when a run begins and when it ends, and in a terminal a line with the counts."""
 
-    def __init__(self, kept: Folder, here: Any, minutes: dict[str, float | None]) -> None:
-        self.kept, self.here, self.minutes = kept, here, minutes
+    def __init__(self, kept: Folder, at_once: int) -> None:
+        self.kept, self.at_once, self.minutes = kept, at_once, kept.minutes()
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: Any = Status("", console=self.console) if self.console.is_terminal else None
         self._next = 0.0
@@ -25,16 +25,17 @@ class Lines:
             self._live.start()
 
     def begins(self, state: State) -> None:
-        self.say(f"{state.run}  {'goes on' if state.attempts else 'begins'}")
+        self.say(f"{state.run}  {'resumes' if state.attempts else 'begins'}")
 
     def ended(self, run: str) -> None:
         (state,) = self.kept.states([run])
         if state.state == "failed":
             self.say(f"{run}  failed: {(state.reason or '').rstrip('.')}. Its log: {self.kept.log(run)}")
         elif state.state == "done":
-            self.say(f"{run}  done, {state.images:,} images{_took(state.seconds)}")
+            took = f" in {duration(state.seconds)}" if state.seconds else ""
+            self.say(f"{run}  done, {state.images:,} images{took}")
         elif state.state == "stopped":
-            self.say(f"{run}  stopped, to be gone on with" + (f": {state.reason}" if state.reason else ""))
+            self.say(f"{run}  stopped, can be resumed" + (f": {state.reason}" if state.reason else ""))
 
     def say(self, text: str) -> None:
         self.console.print(escape(f"{time.strftime('%H:%M:%S')}  {text}"))
@@ -43,15 +44,11 @@ class Lines:
         if self._live is None or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 2
-        self._live.update(summary(list(states), self.minutes, self.here.at_once))
+        self._live.update(summary(list(states), self.minutes, self.at_once))
 
     def close(self) -> None:
         if self._live:
             self._live.stop()
-
-
-def _took(seconds: float | None) -> str:
-    return f" in {duration(seconds)}" if seconds else ""
 
 
 def summary(states: list[State], minutes: dict[str, float | None], at_once: int) -> str:
@@ -63,7 +60,7 @@ def summary(states: list[State], minutes: dict[str, float | None], at_once: int)
     if all(state.state in ("done", "failed") for state in states):
         return text
     left = seconds_left(states, minutes, at_once)
-    return text + ("; how long the rest takes is not known yet" if left is None else f"; about {duration(left)} left")
+    return text + ("; the time left is not known yet" if left is None else f"; about {duration(left)} left")
 
 
 def duration(seconds: float) -> str:

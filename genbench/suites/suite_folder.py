@@ -1,18 +1,17 @@
-"""What a suite keeps: its plan, its budgets in images, who works on what, and how far each run has come.
+"""The folder of a suite: its plan, its budgets in images, the attempts at its runs, and their progress.
 
 <folder>/suite.yaml             experiments and seeds
-<folder>/configs/<name>.yaml    an experiment's config, with everything that was set
-<folder>/budgets/<name>.json    its budget in images, where that was measured
+<folder>/configs/<name>.yaml    an experiment's config, complete
+<folder>/budgets/<name>.json    its budget in images, if it was measured
 <folder>/claims/                attempts at runs, see `claims`
-<folder>/logs/<run>.log         what a run printed
+<folder>/logs/<run>.log         output of a run
 <folder>/<run>/                 an ordinary run folder, with its records
 """
 
 from __future__ import annotations
 
-import csv
+import functools
 import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -33,13 +32,13 @@ OWN = ("configs", "budgets", "claims", "logs", "jobs", "wandb")  # folders besid
 
 @dataclass(frozen=True)
 class State:
-    """How far a run has come.
+    """The progress of a run.
 
-    state    done, running, failed, stopped (to be gone on with), queued, or waiting
+    state    done, running, failed, stopped (can be resumed), queued, or waiting
     images   seen so far
-    budget   in images, where it is known
-    speed    images per second of training, where it has trained
-    seconds  that the last attempt took
+    budget   in images; None if not known yet
+    speed    images per second of training; None before training
+    seconds  duration of the last attempt
     reason   why it failed
     """
 
@@ -58,16 +57,16 @@ class Folder:
     """A suite's folder, which several processes and machines may share."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._plan: tuple[int, dict[str, Any]] = (0, {})  # as it was read, and from which file
+        self.path, self.claims = path, path / "claims"
+        self._plan: tuple[int, dict[str, Any]] = (0, {})  # modification time of the file, and its contents
 
     # ---- the plan -----------------------------------------------------------------------------------------------
 
     def plan(self) -> dict[str, Any]:
-        """What the folder's suite is.
+        """The contents of suite.yaml.
 
         Raises:
-            UserError: it is no suite's folder.
+            UserError: there is none, or it is damaged.
         """
         path = self.path / "suite.yaml"
         try:
@@ -76,23 +75,23 @@ class Folder:
                 return self._plan[1]
             found = _yaml(path)
         except FileNotFoundError as error:
-            raise UserError(f"{self.path} is no suite's folder: there is no {path}.") from error
+            raise UserError(f"{self.path} is not the folder of a suite: there is no {path}.") from error
         except (OSError, ValueError, UserError) as error:
-            raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): put back what it was.") from error
+            raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): restore it.") from error
         if not isinstance(found, dict) or not {"suite", "experiments", "order"} <= found.keys():
-            raise UserError(f"{path} is no plan of a suite that has begun.")
+            raise UserError(f"{path} is not the plan of a suite that has begun: a key is missing. Restore it.")
         self._plan = (written, found)
         return found
 
     def begin(self, suite: Suite, resolved: dict[str, dict[str, Any]], facts: dict[str, dict[str, Any]]) -> None:
-        """Write the plan, or add to the one that is there what the suite has gained since.
+        """Write the plan, or add new experiments and seeds to the existing one.
 
         Args:
-            resolved: config of each experiment, with everything that was set
-            facts: what else is kept of each experiment
+            resolved: complete config of each experiment
+            facts: what else the plan holds of each experiment
 
         Raises:
-            UserError: the folder belongs to another suite, or to this one as it was before a change.
+            UserError: the folder belongs to another suite, or an experiment in it has other settings.
         """
         before: dict[str, Any] = {}
         if (self.path / "suite.yaml").exists():
@@ -103,29 +102,23 @@ class Folder:
                     "`--folder`."
                 )
         elif self.path.is_dir() and any(p.name not in OWN and p.name[0] != "." for p in self.path.iterdir()):
-            raise UserError(f"{self.path} holds something else than a suite. Give another `--folder`.")
+            raise UserError(f"{self.path} holds other files than those of a suite. Give another `--folder`.")
+        experiments: dict[str, Any] = dict(before.get("experiments", {}))
         changed = []
-        for experiment in suite.experiments:
-            old = before.get("experiments", {}).get(experiment.name)
-            if old is None:
-                continue
-            if (budget := Budget(**old["budget"])) != experiment.budget:
-                changed.append(f"{experiment.name}: budget ({budget} before, {experiment.budget} now)")
-            changed += [
-                f"{experiment.name}: {key} ({was} before, {now} now)"
-                for key, was, now in _differences(self.config(experiment.name), resolved[experiment.name])
-            ]
+        for name, budget in ((e.name, e.budget) for e in suite.experiments if e.name in experiments):
+            if (old := Budget(**experiments[name]["budget"])) != budget:
+                changed.append(f"{name}: budget ({old} before, {budget} now)")
+            for key, was, now in _differences(self.config(name), resolved[name]):
+                changed.append(f"{name}: {key} ({was} before, {now} now)")
         if changed:
             raise UserError(
                 f"{self.path} was begun with other settings, and its runs would not be comparable:\n- "
-                + "\n- ".join(changed) + "\nGive another `--folder`, or put the settings back."
+                + "\n- ".join(changed) + "\nGive another `--folder`, or restore the settings."
             )  # fmt: skip
         for name, config in resolved.items():
             path = self._config_path(name)
-            if name not in before.get("experiments", {}) or not path.exists():  # one that was killed had an older file
-                with replacing(path) as file:
-                    file.write(yaml.safe_dump(config, sort_keys=False).encode())
-        experiments = dict(before.get("experiments", {}))
+            if name not in experiments or not path.exists():  # a killed process may have left a file
+                _write_yaml(path, config)
         for experiment in suite.experiments:
             seeds = experiments.get(experiment.name, {}).get("seeds", [])
             experiments[experiment.name] = facts[experiment.name] | {
@@ -138,40 +131,37 @@ class Folder:
         plan: dict[str, Any] = {"suite": suite.name, "by": suite.by, "wandb": suite.wandb, "experiments": experiments}
         plan["order"] = [run for run, *_ in suite.runs()]
         if plan != before:
-            with replacing(self.path / "suite.yaml") as file:
-                file.write(yaml.safe_dump(plan, sort_keys=False).encode())
+            _write_yaml(self.path / "suite.yaml", plan)
 
     def config(self, experiment: str) -> dict[str, Any]:
-        """The experiment's config, with everything that was set."""
+        """The experiment's complete config."""
         return _yaml(self._config_path(experiment))
 
     def _config_path(self, experiment: str) -> Path:
         return self.path / "configs" / f"{experiment}.yaml"
 
     def runs(self) -> dict[str, tuple[str, int]]:
-        """Every run's experiment and seed, in the order in which they are begun."""
+        """Experiment and seed of every run, in the order in which they are started."""
         plan = self.plan()
         known = {
             f"{name}-seed{seed}": (name, seed)
             for name, experiment in plan["experiments"].items()
             for seed in experiment["seeds"]
         }
-        first = [run for run in plan["order"] if run in known]
-        return {run: known[run] for run in [*first, *(run for run in known if run not in first)]}
+        return {run: known[run] for run in dict.fromkeys([*plan["order"], *known]) if run in known}
 
     # ---- budgets ------------------------------------------------------------------------------------------------
 
     def images(self, experiment: str) -> int | None:
-        """The experiment's budget in images; None where it is in minutes and no speed was measured yet."""
-        given = self.plan()["experiments"][experiment]["budget"]["images"]
-        if given:
+        """The experiment's budget in images; None if it is in minutes and the speed was not measured yet."""
+        if given := self.plan()["experiments"][experiment]["budget"]["images"]:
             return given
         with suppress(OSError, ValueError):
             return json.loads(ordinary(self._budget_path(experiment)).read_text())["images"]
         return None
 
     def keep_images(self, experiment: str, found: dict[str, Any]) -> int:
-        """Keep a budget that was measured, unless another run of the experiment was faster; what is kept."""
+        """Store a measured budget, unless another run of the experiment has already; returns the stored one."""
         path = self._budget_path(experiment)
         path.parent.mkdir(exist_ok=True)
         with suppress(FileExistsError):
@@ -181,24 +171,23 @@ class Folder:
     def _budget_path(self, experiment: str) -> Path:
         return self.path / "budgets" / f"{experiment}.json"
 
-    # ---- how far it is ------------------------------------------------------------------------------------------
+    def minutes(self) -> dict[str, float | None]:
+        """Wall-clock minutes of each experiment's training, if its budget is a time."""
+        return {
+            name: wall_minutes(each["budget"]["minutes"], each) for name, each in self.plan()["experiments"].items()
+        }
 
-    @property
-    def claims(self) -> Path:
-        return self.path / "claims"
+    # ---- progress -----------------------------------------------------------------------------------------------
 
     def log(self, run: str) -> Path:
         return self.path / "logs" / f"{run}.log"
 
     def states(self, only: Iterable[str] | None = None) -> list[State]:
-        """How far each run has come; `only` of these."""
+        """The state of every run, or `only` of these."""
         budgets = {name: self.images(name) for name in self.plan()["experiments"]}
-        wanted = None if only is None else set(only)
-        return [
-            self._state(run, experiment, budgets[experiment])
-            for run, (experiment, _) in self.runs().items()
-            if wanted is None or run in wanted
-        ]
+        runs = self.runs()
+        wanted = runs.keys() if only is None else set(only)
+        return [self._state(run, name, budgets[name]) for run, (name, _) in runs.items() if run in wanted]
 
     def _state(self, run: str, experiment: str, budget: int | None) -> State:
         attempt = claims.latest(self.claims, run)
@@ -219,42 +208,38 @@ def _yaml(path: Path) -> Any:
     return yaml_file.parse(Path(ordinary(path)).read_text(), str(path))
 
 
+def _write_yaml(path: Path, contents: dict[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write(yaml.safe_dump(contents, sort_keys=False).encode())
+
+
 def progress(run: Path) -> tuple[int, float | None]:
-    """Images seen and images per second, from the end of a run's curve."""
+    """The last images seen and images per second in a run's `metrics.csv`."""
+    path = ordinary(run / "metrics.csv")
     try:
-        with open(ordinary(run / "metrics.csv"), "rb") as file:
-            names = next(csv.reader([file.readline().decode(errors="replace").replace("\0", "")]))
-            if names[:1] != [COLUMN]:  # another program has saved it
-                return _last(history.read(run / "metrics.csv").rows)
-            end = os.path.getsize(run / "metrics.csv") - 8192
-            whole = end <= file.tell()
-            if not whole:
-                file.seek(end)
-            lines = file.read().decode(errors="replace").splitlines(keepends=True)[not whole :]
-        return _last([dict(zip(names, row, strict=False)) for row in csv.reader(x for x in lines if x.endswith("\n"))])
-    except (OSError, StopIteration, csv.Error, history.Unreadable):
+        return _progress(path, path.stat().st_mtime_ns)
+    except (OSError, history.Unreadable):
         return 0, None
 
 
-def _last(rows: list[dict[str, str]]) -> tuple[int, float | None]:
-    """The last number of images, and the last speed."""
+@functools.lru_cache(4096)  # states are asked for twice a second, and most runs are over
+def _progress(path: Path, modified: int) -> tuple[int, float | None]:
     images = 0
-    for row in reversed(rows):
-        if row.get(COLUMN, "").isdecimal():
-            images = images or int(row[COLUMN])
-            with suppress(ValueError):
-                return images, float(row.get("images_per_second", ""))
+    for row in reversed(history.read(path).rows):
+        images = images or int(row[COLUMN])
+        with suppress(ValueError):
+            return images, float(row.get("images_per_second", ""))
     return images, None
 
 
 def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_once: int) -> float | None:
-    """How long the rest takes; None where nothing is known of a run's speed.
+    """Estimated seconds until all runs are done; None if the speed of a run is not known.
 
-    minutes  of each experiment's budget on its devices, for those whose images are not known yet
+    minutes  each experiment's budget on its devices, used while its images are not known
     """
     states = list(states)
     speeds: dict[str, list[float]] = {}
-    around = []  # what runs take besides training: start, validation, pictures, evaluation
+    around = []  # seconds of a run outside training: start, validation, pictures, evaluation
     for state in states:
         if state.speed:
             speeds.setdefault(state.experiment, []).append(state.speed)
@@ -277,12 +262,12 @@ def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_o
 
 
 def side_by_side(seconds: list[float], at_once: int) -> float:
-    """How long runs of such lengths take, so many at a time: no run is shared out."""
+    """How long runs of these lengths take, `at_once` at a time: at least as long as the longest."""
     return max(sum(seconds) / max(1, at_once), max(seconds, default=0.0))
 
 
 def about(run: Path | None) -> dict[str, Any]:
-    """What a record says of the suite that a run belongs to; nothing where it belongs to none."""
+    """The fields of a record about the suite that a run belongs to; empty if it belongs to none."""
     if run is None or not (run.parent / "suite.yaml").is_file():
         return {}
     folder = Folder(run.parent)
@@ -308,10 +293,10 @@ def _differences(a: Any, b: Any, at: str = "") -> list[tuple[str, Any, Any]]:
 
 
 def is_open(state: State, retry_failed: bool) -> bool:
-    """Whether there is something to do at a run that nobody works on."""
+    """Whether a run is to be started or resumed."""
     return state.state in ("waiting", "stopped") or (retry_failed and state.state == "failed")
 
 
 def wall_minutes(minutes: float | None, facts: dict[str, Any]) -> float | None:
-    """Wall-clock minutes of one run's training from those of a device, where the budget is a time."""
+    """Wall-clock minutes of a run's training from device minutes, if the budget is a time."""
     return minutes and minutes / (facts["devices"] * facts["nodes"])

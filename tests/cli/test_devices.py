@@ -25,12 +25,18 @@ CPU = ["--trainer.accelerator", "cpu"]
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--trainer.strategy", "fsdp"], "--trainer.strategy fsdp cannot train players: strategies other than `auto`"),
+        (
+            ["--trainer.strategy", "fsdp"],
+            "--trainer.strategy fsdp cannot train several optimizers in turns: strategies other than `auto`",
+        ),
         (
             ["--trainer.strategy", "deepspeed_stage_2"],
-            "wrap or shard one module for one backward per step. Players step in turns",
+            "wrap or shard one module for one backward pass per step. Leave it out",
         ),
-        (["--trainer.strategy", "ddp_find_unused_parameters_true"], "Leave it out: several devices then average each"),
+        (
+            ["--trainer.strategy", "ddp_find_unused_parameters_true"],
+            "Leave it out: with several devices, each optimizer then steps on averaged gradients",
+        ),
         (["--trainer.strategy.class_path", "lightning.pytorch.strategies.FSDPStrategy"], "FSDPStrategy cannot train"),
         (["--trainer.strategy.class_path", "lightning.pytorch.strategies.DDPStrategy"], "DDPStrategy cannot train"),
         (
@@ -39,9 +45,7 @@ CPU = ["--trainer.accelerator", "cpu"]
         ),
     ],
 )
-def test_what_players_cannot_do_is_refused_in_a_sentence_before_anything_is_built(
-    cli, config, monkeypatch, flags, message
-):
+def test_unsupported_strategies_are_refused_before_anything_is_built(cli, config, monkeypatch, flags, message):
     monkeypatch.setattr(GenbenchCLI, "instantiate_classes", lambda self: pytest.fail("something was built"))
     status, _, err = cli("fit", "--config", config(), "--name", "run", *CPU, *flags)
     assert status == 2 and message in err and "Traceback" not in err
@@ -76,7 +80,7 @@ def slurm(rank, port):
     }  # fmt: skip
 
 
-def test_processes_that_slurm_started_are_one_run_without_a_word_about_devices(cli, config, child):
+def test_processes_started_by_slurm_are_one_run_without_device_flags(cli, config, child):
     path = config("vae")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -97,8 +101,8 @@ def test_processes_that_slurm_started_are_one_run_without_a_word_about_devices(c
 @pytest.mark.parametrize(
     ("changed", "flags", "message"),
     [
-        ({"SLURM_NTASKS_PER_NODE": None}, [], "Slurm has started 2 processes: say how many on each machine"),
-        ({}, ["--trainer.devices", "1"], "2 processes were started on each of 1 machines, and the config asks for 1"),
+        ({"SLURM_NTASKS_PER_NODE": None}, [], "Slurm has started 2 processes: give their number per machine"),
+        ({}, ["--trainer.devices", "1"], "2 processes were started on each of 1 machines, but the config has 1"),
     ],
 )
 def test_processes_that_do_not_fit_the_config_are_refused(cli, config, monkeypatch, changed, flags, message):
@@ -120,7 +124,7 @@ def members(folder, *marks):
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 @pytest.mark.parametrize(("starter", "victim"), [("fit", 1), ("fit", 0), ("torchrun", 1)])
-def test_a_killed_process_ends_the_run_with_a_sentence_and_the_last_checkpoint_goes_on(
+def test_a_killed_process_ends_the_run_with_a_message_and_the_run_can_be_resumed(
     cli, config, tmp_path, starter, victim
 ):
     start = [sys.executable, "-m", *(["torch.distributed.run", "--nproc-per-node=2", "-m"] if starter != "fit" else [])]

@@ -17,7 +17,7 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
 
 
-def test_without_a_name_it_says_what_is_there_and_what_is_not(cli, tmp_path):
+def test_without_a_name_it_lists_what_is_there_and_what_is_missing(cli, tmp_path):
     file = extractor_weights.PUBLISHED["inception"][0]
     (tmp_path / "root" / "extractors").mkdir(parents=True)
     (tmp_path / "root" / "extractors" / file).write_bytes(b"weights")
@@ -25,10 +25,10 @@ def test_without_a_name_it_says_what_is_there_and_what_is_not(cli, tmp_path):
     assert status == 0
     rows = {line.split()[0]: line for line in out.splitlines()[1:]}
     assert "there:" in rows["inception"] and file in rows["inception"]
-    assert "not there" in rows["dinov2"] and "not there" in rows["MNIST"] and "not there" in rows["CelebA"]
+    assert "missing" in rows["dinov2"] and "missing" in rows["MNIST"] and "missing" in rows["CelebA"]
 
 
-def test_it_fetches_what_is_not_there_and_leaves_what_is(cli, tmp_path, monkeypatch):
+def test_it_fetches_only_what_is_missing(cli, tmp_path, monkeypatch):
     asked = []
 
     def download(url, target, **more):
@@ -44,7 +44,7 @@ def test_it_fetches_what_is_not_there_and_leaves_what_is(cli, tmp_path, monkeypa
     assert asked == [(source + file, prefix)]
 
 
-def test_what_cannot_be_had_is_named_with_its_source_and_place_and_the_rest_is_still_tried(cli, tmp_path):
+def test_a_failed_download_is_named_with_source_and_place_and_the_others_are_tried(cli, tmp_path):
     status, out, err = cli("fetch", "inception", "dinov2", "--root", tmp_path / "root")
     assert status == 2 and "Traceback" not in err
     for name in ("inception", "dinov2"):
@@ -52,6 +52,6 @@ def test_what_cannot_be_had_is_named_with_its_source_and_place_and_the_rest_is_s
         assert f"{source}{file}" in err and str(tmp_path / "root" / "extractors" / file) in err
 
 
-def test_an_unknown_name_is_answered_with_those_there_are(cli):
+def test_an_unknown_name_lists_the_known_ones(cli):
     status, _, err = cli("fetch", "MNITS")
     assert status == 2 and "'MNITS'" in err and "MNIST" in err and "inception" in err

@@ -38,7 +38,7 @@ def same_run(a, b):
     assert curve(a) == curve(b)
 
 
-def test_a_run_folder_holds_everything_of_the_run_and_the_last_words_say_so(cli, config, tmp_path):
+def test_a_run_folder_holds_all_files_of_the_run_and_is_printed_at_the_end(cli, config, tmp_path):
     status, _, err = cli("fit", "--config", config("vae"), "--name", "run")
     assert status == 0
     found = {str(p.relative_to("runs/run")) for p in Path("runs/run").rglob("*") if p.is_file()}
@@ -49,7 +49,7 @@ def test_a_run_folder_holds_everything_of_the_run_and_the_last_words_say_so(cli,
         "reconstructions/0000000160.png", "reconstructions/0000000320.png", "reconstructions.gif",
     }  # fmt: skip
     assert [p.name for p in tmp_path.joinpath("runs").iterdir()] == ["run"]
-    assert "Everything lies in runs/run/" in err
+    assert "All files are in runs/run/" in err
     assert "python -m genbench sample --ckpt runs/run/checkpoints/last.ckpt" in err
     assert "python -m genbench fit --ckpt runs/run/checkpoints/last.ckpt" in err
     assert Image.open("runs/run/samples.gif").n_frames == 2
@@ -67,7 +67,7 @@ def test_an_existing_run_is_refused_with_the_command_that_resumes_it(cli, config
     assert Path("runs/run/checkpoints/last.ckpt").read_bytes() == before
 
 
-def test_a_finished_run_goes_on_with_a_larger_budget_and_no_config(cli, config):
+def test_a_finished_run_is_resumed_with_a_larger_budget_and_no_config(cli, config):
     cli("fit", "--config", config(), "--name", "run", "--max_images", "160")
     status, _, err = cli("fit", "--ckpt", "last")
     assert status == 2 and "has seen 160 images and the budget is 160" in err
@@ -140,7 +140,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(cli, config, ch
     same_run("runs/whole", "runs/part")
 
 
-def test_a_run_that_is_told_to_stop_at_its_last_step_ends_as_it_would_have(cli, config, child):
+def test_a_signal_at_the_last_step_changes_nothing(cli, config, child):
     path = config("vae")
     assert cli("fit", "--config", path, "--name", "whole")[0] == 0
 
@@ -205,7 +205,7 @@ def test_the_same_seed_gives_the_same_run_and_pictures_change_nothing(cli, confi
     assert not all(torch.equal(a[k], c[k]) for k in a)
 
 
-def test_another_data_set_is_one_flag_and_what_is_dropped_is_said(cli, config):
+def test_another_data_set_is_one_flag_and_dropped_arguments_are_printed(cli, config):
     status, _, err = cli("fit", "--config", config(), "--data", "Shapes", "--data.train_images", 96, "--max_images", 32)
     assert status == 0, err
     assert "data: Shapes in place of the config's Digits; dropped with it: batch_size=16, size=16, subset=80." in err

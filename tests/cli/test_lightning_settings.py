@@ -10,7 +10,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch import callbacks
 
 from genbench.callbacks import Acceleration
-from genbench.cli.lightning_settings import DEFAULTS, REFUSED, REFUSED_CALLBACKS, refuse_what_is_not_followed
+from genbench.cli.lightning_settings import DEFAULTS, REFUSED, REFUSED_CALLBACKS, refuse_lightning_settings
 from genbench.core.errors import UserError
 
 WORK = {
@@ -38,28 +38,28 @@ def test_every_argument_of_the_trainer_is_known_to_work_or_refused():
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_setting_that_is_not_followed_is_refused_with_ours(name):
+def test_an_unsupported_setting_is_refused_and_names_the_one_to_use(name):
     config = SIGNATURE | DEFAULTS
-    refuse_what_is_not_followed(config)
+    refuse_lightning_settings(config)
     default = config[name]
     value = not default if isinstance(default, bool) else 3
-    with pytest.raises(UserError, match=rf"--trainer\.{name} {value} is not followed here\. [A-Z].*[.]$"):
-        refuse_what_is_not_followed(config | {name: value})
+    with pytest.raises(UserError, match=rf"--trainer\.{name} {value} is not supported\. [A-Z].*[.]$"):
+        refuse_lightning_settings(config | {name: value})
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--trainer.max_steps", "2"], "--trainer.max_steps 2 is not followed here. A run is as long as its budget"),
+        (["--trainer.max_steps", "2"], "--trainer.max_steps 2 is not supported. The length of a run is its budget"),
         (["--trainer.limit_train_batches", "0.5"], "use `--data.subset`"),
         (["--trainer.overfit_batches", "1"], "use `--data.subset`"),
         (["--trainer.fast_dev_run", "true"], "use `--max_images 200`"),
         (["--trainer.gradient_clip_val", "1"], "use `--model.clip_norm`"),
-        (["--trainer.max_epochs", "null"], "--trainer.max_epochs None is not followed here"),
-        (["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "a"], "EarlyStopping does not work"),
+        (["--trainer.max_epochs", "null"], "--trainer.max_epochs None is not supported"),
+        (["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "a"], "Stopping is not supported"),
         (["--trainer.callbacks+", "ModelCheckpoint"], "written by `--checkpoint.every_images`"),
         (["--trainer.callbacks", "TQDMProgressBar"], "`--monitor.show`"),
-        (["--trainer.callbacks", "SpikeDetection"], "SpikeDetection does not work here"),
+        (["--trainer.callbacks", "SpikeDetection"], "SpikeDetection is not supported"),
         (["--trainer.callbacks", "genbench.callbacks.EMA"], "callbacks EMA: every run has one"),
         (["--trainer.strategy", "null"], "--trainer.strategy null: leave it out"),
         (["--trainer.logger", "MLFlowLogger"], "'mlflow>=1.0.0' not met"),
@@ -69,7 +69,7 @@ def test_a_setting_that_is_not_followed_is_refused_with_ours(name):
         (["--trainer.accelerator", "gpuu"], "invalid accelerator name"),
     ],
 )  # fmt: skip
-def test_a_refusal_costs_nothing_and_names_what_to_use(cli, config, flags, message):
+def test_a_refusal_leaves_no_files_and_names_what_to_use(cli, config, flags, message):
     status, _, err = cli("fit", "--config", config("vae"), "--name", "run", *flags)
     assert status == 2 and message in err and "Traceback" not in err
     assert not Path("runs").exists()

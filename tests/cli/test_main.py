@@ -24,14 +24,14 @@ def test_the_first_answer_imports_nothing_heavy(arguments):
     assert said in done.stdout
 
 
-def test_it_lists_the_verbs_and_the_configs_at_hand(cli):
+def test_it_lists_all_verbs_and_configs(cli):
     status, out, _ = cli()
     assert status == 0
     for word in ("fit", "validate", "test", "sample", "check", "quickstart", "dcgan", "vae", "logger/wandb"):
         assert word in out
 
 
-def test_a_wrong_verb_lists_those_there_are(cli):
+def test_a_wrong_verb_lists_all_verbs(cli):
     status, _, err = cli("trian")
     assert status == 2 and "there is no verb 'trian'; there are fit, validate" in err
     assert "Did you mean 'evaluate'?" in cli("evalute")[2]
@@ -40,18 +40,18 @@ def test_a_wrong_verb_lists_those_there_are(cli):
 @pytest.mark.parametrize(
     "verb", [["evaluate", "--data", "Digits", "--images"], ["sample", "--ckpt"], ["fit", "--ckpt"]]
 )
-def test_a_path_that_cannot_be_one_is_a_sentence(cli, verb):
+def test_an_impossible_path_is_reported_in_one_sentence(cli, verb):
     status, _, err = cli(*verb, "9" * 5000)
     assert status == 2 and "File name too long" in err and len(err) < 400 and "Traceback" not in err
 
 
-def test_python_m_genbench_is_the_same_door():
+def test_python_m_genbench_runs_the_command_line():
     done = subprocess.run([sys.executable, "-m", "genbench", "--version"], capture_output=True, text=True)
     assert done.stdout == f"genbench {genbench.__version__}\n"
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate"])
-def test_help_fits_a_screen_and_names_only_what_there_is(cli, config, verb):
+def test_help_fits_a_screen_and_names_only_existing_settings(cli, config, verb):
     status, out, _ = cli(verb, "--help")
     assert status == 0 and len(out.splitlines()) <= 60 and max(map(len, out.splitlines())) <= 80
     named = set(re.findall(r"--([a-z_.]+\.?[a-z_]*)", out)) - {"import", "help", "print_config", "config"}
@@ -151,7 +151,7 @@ def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
 
 def test_each_config_is_listed_with_a_whole_sentence_that_stands_apart_from_its_name():
     blocks = [usage().partition(f"{head}\n")[2].partition("\n\n")[0].splitlines() for head in (
-        "Configs at hand, for --config NAME:", "Parts, to add after a config with another --config:",
+        "Configs for --config NAME:", "Parts, to add after a config with another --config:",
     )]  # fmt: skip
     whole, parts = ({row.split()[0] for row in rows} for rows in blocks)
     assert parts == {

@@ -35,7 +35,7 @@ def test_samples_are_written_as_float_points_or_a_plot(cli, trained):
     assert points.shape == (5, 2) and points.dtype == np.float32
     assert np.array_equal(np.load("a.npz")["images"], points) and Image.open("plot.png").size == (480, 480)
     status, _, err = cli("sample", "--ckpt", trained, "--out", "folder")
-    assert status == 2 and "points make no folder of images" in err
+    assert status == 2 and "points cannot be written as a folder" in err
 
 
 def test_a_model_and_its_written_points_have_the_same_scores(cli, trained):

@@ -69,7 +69,7 @@ def checked(folder, model, data, protocol="fid10k-test", **settings):
 # ---- what is read ---------------------------------------------------------------------------------------------------
 
 
-def test_what_was_read_is_said_in_numbers_and_classes(tmp_path):
+def test_the_data_line_has_numbers_and_classes(tmp_path):
     cars = pictures(tmp_path / "cars", **{f"train/{c}": 400 for c in "abc"}, **{"test/a": 10})
     data = ImageFolder(str(cars), size=16, val_size=133)
     assert preflight.what_is_read(data) == (
@@ -79,7 +79,7 @@ def test_what_was_read_is_said_in_numbers_and_classes(tmp_path):
     assert preflight.what_is_read(data) == "ImageFolder cars: 30 training, 133 validation, 10 test images"
 
 
-def test_what_was_read_of_pairs_and_domains_is_said(tmp_path):
+def test_the_data_line_has_pairs_and_domains(tmp_path):
     path = pictures(tmp_path / "in", trainA=20, trainB=30, testA=4, testB=5)
     assert preflight.what_is_read(UnpairedFolder(str(path), size=16, direction="BtoA")) == (
         "UnpairedFolder in: 18 training, 2 validation, 4 test images of domain A; 27 training, 3 validation, 5 test of "
@@ -105,7 +105,7 @@ def test_a_split_that_is_fetched_whole_is_counted_without_being_read(monkeypatch
     assert preflight.what_is_read(data).startswith("MNIST: 10 training, 2 validation, 10,000 test images; 10 classes")
 
 
-def test_what_was_read_is_said_before_training(tmp_path, offline, capsys):
+def test_the_data_line_is_printed_before_training(tmp_path, offline, capsys):
     data = ImageFolder(str(pictures(tmp_path / "in", train=40, val=10, test=5)), size=16, batch_size=4)
     checked(tmp_path, DCGAN(data.spec, **TINY), data)
     assert "ImageFolder in: 40 training, 10 validation, 5 test images\n" in capsys.readouterr().err
@@ -129,11 +129,11 @@ def test_a_split_of_its_own_is_not_made_larger_by_a_setting(tmp_path, offline):
         checked(tmp_path, DCGAN(data.spec, **TINY), data)
 
 
-def test_another_score_decides_where_the_usual_one_cannot_and_that_is_said(tmp_path, offline, capsys):
+def test_another_score_selects_the_best_checkpoint_if_the_usual_one_cannot_with_a_note(tmp_path, offline, capsys):
     data = ImageFolder(str(pictures(tmp_path / "in", train=10)), size=16, batch_size=4)
     checked(tmp_path, VAE(data.spec, **TINY), data)
     said = capsys.readouterr().err
-    assert "cannot give val/fid-vgg-random" in said and "val/mse tells which checkpoint is best" in said
+    assert "cannot compute val/fid-vgg-random" in said and "val/mse selects the best checkpoint" in said
 
 
 def test_a_small_domain_is_enough_for_the_way_there_and_back(tmp_path, offline, capsys):
@@ -142,7 +142,7 @@ def test_a_small_domain_is_enough_for_the_way_there_and_back(tmp_path, offline, 
     checked(tmp_path, model, data)
     said = capsys.readouterr().err
     assert "validation on 6 images of one domain and 1 of the other" in said
-    assert "val/cycle_l1 tells which checkpoint is best" in said
+    assert "val/cycle_l1 selects the best checkpoint" in said
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_a_small_domain_is_enough_for_the_way_there_and_back(tmp_path, offline, 
         ("val/code_bits", None, "say `--checkpoint.mode min` or `max`"),
         ("val/psnr", "min", "large values of val/psnr are good: say `--checkpoint.mode max`"),
         ("val/mse", "max", "small values of val/mse are good: say `--checkpoint.mode min`"),
-        ("val/lpips", None, "checkpoint.monitor is val/lpips, which validation cannot give: needs larger images"),
+        ("val/lpips", None, "checkpoint.monitor is val/lpips, which validation cannot compute: needs larger images"),
     ],
 )
-def test_a_score_that_cannot_decide_is_refused(tmp_path, monitor, mode, said):
+def test_a_score_that_cannot_select_a_checkpoint_is_refused(tmp_path, monitor, mode, said):
     data = Digits(size=16)
     with pytest.raises(UserError, match=said):
         checked(tmp_path, VAE(data.spec, **TINY), data, monitor=monitor, mode=mode)
@@ -195,7 +195,7 @@ def test_a_model_that_no_score_is_for_is_refused(tmp_path):
         checked(tmp_path, Idle(data.spec), data)
 
 
-def test_protocols_and_extractors_that_there_are_not_are_found_at_once(tmp_path):
+def test_unknown_protocols_and_extractors_are_refused_before_training(tmp_path):
     data = Digits(size=16)
     with pytest.raises(UserError, match="There is no protocol 'fid10k-tset'"):
         checked(tmp_path, DCGAN(data.spec, **TINY), data, "fid10k-tset")
@@ -217,7 +217,7 @@ def test_an_extractor_of_points_is_refused_for_images_before_training(tmp_path, 
     with pytest.raises(UserError, match="The extractor 'ring' looks at points, and here are images"):
         preflight.check(trainer, model, data, "fid10k-test")
     why, flags = preflight.testing(protocols.load("fid10k-test").changed(extractor="grid"), model, data)
-    assert "the extractor grid looks at points" in why and flags == "--extractor digitsnet"
+    assert "the extractor grid takes points" in why and flags == "--extractor digitsnet"
 
 
 def test_a_batch_is_no_larger_than_the_training_set(tmp_path):
@@ -271,7 +271,7 @@ def test_a_test_image_that_does_not_fit_and_a_class_that_is_not_known_are_named(
         checked(tmp_path, DCGAN(data.spec, **TINY), data)
 
 
-def test_a_bounded_number_of_files_is_looked_at(tmp_path, offline, monkeypatch):
+def test_a_bounded_number_of_files_is_read(tmp_path, offline, monkeypatch):
     data = ImageFolder(str(pictures(tmp_path / "in", train=300, test=200)), size=16, batch_size=4)
     read = []
     own = data.reader.stored
@@ -302,46 +302,51 @@ def deep(path, **highest):
     return path
 
 
-def test_values_outside_the_range_of_the_training_images_are_said_with_a_range_that_holds_them(tmp_path, monkeypatch):
+def test_values_outside_the_training_range_are_reported_with_a_range_that_includes_them(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "SECONDS", 60)  # all files, also on a busy machine
     data = ImageFolder(str(deep(tmp_path, train=4080, val=4100, test=8160)), size=16, batch_size=4)
     (note,) = preflight.look_at_files(data)
-    for part in ("20 of the 20 `test` images", "from 0 to 8160", "outside 0,4080", "`--data.range 0,8160` has room"):
+    for part in (
+        "20 of the 20 `test` images",
+        "from 0 to 8160",
+        "outside 0,4080",
+        "`--data.range 0,8160` includes all",
+    ):
         assert part in note
     data = ImageFolder(str(tmp_path), size=16, batch_size=4, range="0,4080")
     assert preflight.look_at_files(data) == []  # as it was asked for
 
 
-def test_masks_of_0_and_1_beside_test_masks_of_0_and_255_are_said(tmp_path):
+def test_masks_of_0_and_1_with_test_masks_of_0_and_255_are_reported(tmp_path):
     for split, white in {"train": 1, "test": 255}.items():
         (tmp_path / split).mkdir()
         for k in range(20):
             Image.fromarray(np.eye(16, dtype=np.uint8) * np.uint8(white)).save(tmp_path / split / f"{k}.png")
     (note,) = preflight.look_at_files(ImageFolder(str(tmp_path), size=16, batch_size=4))
-    assert "from 0 to 255: what lies outside 0,1, the range" in note and "`--data.range 0,255` has room" in note
+    assert "from 0 to 255: values outside 0,1, the range" in note and "`--data.range 0,255` includes all" in note
 
 
-def test_values_outside_the_range_of_one_domain_are_said_of_it(tmp_path, monkeypatch):
+def test_values_outside_the_range_of_one_domain_are_reported_for_it(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "SECONDS", 60)  # all files, also on a busy machine
     path = deep(tmp_path, trainA=1000, trainB=4080, testA=2000, testB=4080)
     for kind in (PairedFolder, UnpairedFolder):
         for direction in ("AtoB", "BtoA"):
             (note,) = preflight.look_at_files(kind(str(path), size=16, batch_size=4, direction=direction))
-            assert f"of Domain A of {kind.__name__}" in note and "`--data.range 0,2000/0,4080` has room" in note
+            assert f"of Domain A of {kind.__name__}" in note and "`--data.range 0,2000/0,4080` includes all" in note
 
 
-def test_values_of_arrays_outside_the_range_are_said_too(tmp_path, monkeypatch):
+def test_values_of_arrays_outside_the_range_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "SECONDS", 60)  # all files, also on a busy machine
     values = np.random.default_rng(0).integers(0, 1001, (40, 16, 16), dtype=np.uint16)
     np.savez(tmp_path / "a.npz", train_images=values, test_images=values * 3)
     (note,) = preflight.look_at_files(ArrayImages(str(tmp_path / "a.npz"), batch_size=4))
-    assert "40 of the 40 `test` images" in note and "`--data.range 0,3000` has room" in note
+    assert "40 of the 40 `test` images" in note and "`--data.range 0,3000` includes all" in note
 
 
 # ---- disk -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_size_of_a_checkpoint_is_foretold(tmp_path, cli, config):
+def test_the_size_of_a_checkpoint_is_estimated(tmp_path, cli, config):
     model = {"class_path": "genbench.models.VAE", "init_args": {"width": 32, "latent_dim": 32}}
     for name, optimizer in {"adam": {}, "sgd": {"class_path": "torch.optim.SGD", "lr": 0.001}}.items():
         path = config("vae", max_images=16, model=model | {"init_args": model["init_args"] | {"optimizer": optimizer}})
@@ -401,31 +406,31 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
         (["--data.random_crop", "999"], "data.random_crop is 999, and the images are 16 pixels a side"),
         (["--model.accumulate", "21"], "a step takes 336 images, and `max_images` is 320"),
         (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
-        (["--data.val_size", "1"], "Validation on 1 image cannot give val/fid-digitsnet"),
+        (["--data.val_size", "1"], "Validation on 1 image cannot compute val/fid-digitsnet"),
         (["--protocol", "fid"], "There is no protocol 'fid'"),
         (["--validation.extractor", "digitnet"], "There is no extractor 'digitnet'"),
     ],
 )
-def test_a_setting_that_cannot_be_costs_nothing(cli, config, flags, said):
+def test_an_impossible_setting_leaves_no_files(cli, config, flags, said):
     status, _, err = cli("fit", "--config", config(), "--name", "run", *flags)
     assert status == 2 and said in err and "Traceback" not in err
     assert not Path("runs/run").exists()
 
 
-def test_the_command_that_measures_works_where_no_weights_are_at_hand(cli, config, offline, tmp_path):
+def test_the_printed_evaluation_command_works_without_extractor_weights(cli, config, offline, tmp_path):
     path = pictures(tmp_path / "in", train=40, test=12)
     data = ["--data", "ImageFolder", "--data.path", path, "--data.batch_size", "16", "--data.size", "16"]
     status, _, err = cli("fit", "--config", config(), "--name", "a run", *data, "--max_images", 32)
     assert status == 0, err
-    assert "note: `test` cannot measure this model by fid10k-test: the weights of the extractor inception" in err
-    command = next(line.split(":", 1)[1].strip() for line in err.splitlines() if line.startswith("  measure:"))
+    assert "note: `test` cannot evaluate this model under fid10k-test: the weights of the extractor inception" in err
+    command = next(line.split(":", 1)[1].strip() for line in err.splitlines() if line.startswith("  evaluate:"))
     assert command == ("python -m genbench test --ckpt 'runs/a run/checkpoints/best.ckpt' --extractor vgg-random")
     few = ["--generated", "4", "--metrics", "fid"]
     status, out, err = cli(*shlex.split(command)[3:], *few)
     assert status == 0 and "fid-vgg-random" in out, err
 
 
-def test_what_measures_a_model_fits_its_data(tmp_path, offline):
+def test_the_evaluation_command_fits_the_data_of_the_model(tmp_path, offline):
     def flags(model, data, protocol="fid10k-test"):
         return preflight.testing(protocols.load(protocol), model, data)
 

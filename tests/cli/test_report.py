@@ -1,8 +1,10 @@
 """report: a page from folders of runs, and a sentence where there can be none."""
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from tests.helpers.records import many, record
 from tests.helpers.run_folders import leave
 
 
-def test_a_page_is_written_and_its_size_told(cli):
+def test_a_page_is_written_and_its_size_printed(cli):
     for made in many(3, 2, 1):
         leave(made, Path("runs"), curve=20, kinds=("samples",), size=8)
     status, out, err = cli("report")
@@ -88,8 +90,8 @@ def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
         (("empty",), "There is no record in empty."),
         (("nowhere",), "There is no folder nowhere."),
         (("filled", "--out", "nowhere/report.html"), "--out nowhere/report.html: there is no folder nowhere."),
-        (("filled", "--out", "kept.ckpt"), "--out kept.ckpt is no name of a page. Give one that ends in .html"),
-        (("filled", "--out", "empty"), "--out empty is a folder; give the name of a file, such as empty/report.html."),
+        (("filled", "--out", "kept.ckpt"), "--out kept.ckpt is not an HTML file. Give a name that ends in .html"),
+        (("filled", "--out", "empty"), "--out empty is a folder. Give the name of a file, such as empty/report.html."),
         (("filled", "--out", "filled/file/x.html"), "there is no folder filled/file."),
         (("scoreless",), "The records hold no scores."),
     ],
@@ -106,9 +108,13 @@ def test_a_users_mistake_is_answered_in_a_sentence(cli, flags, message):
 
 def test_an_unwritable_folder_is_answered_in_a_sentence(cli, monkeypatch):
     write(record(), "runs/a/records")
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+
+    def denied(*_, **__):  # root may write anywhere
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     status, _, err = cli("report", "--out", "runs/report.html")
-    assert status == 2 and "the folder runs is not writable" in err
+    assert status == 2 and "The report cannot be written to runs: Permission denied. Give another `--out`." in err
 
 
 def test_an_unknown_flag_is_refused(cli, capfd):

@@ -168,7 +168,7 @@ def test_a_schedule_in_shares_moves_with_the_budget_and_a_resumed_run_equals_one
     }
 
 
-def test_a_schedule_that_ends_before_the_budget_is_said_before_training(cli, config):
+def test_a_schedule_that_ends_before_the_budget_is_reported_before_training(cli, config):
     decay = "{class_path: torch.optim.lr_scheduler.LinearLR, start_factor: 1.0, end_factor: 0.0, total_iters: 1}"
     status, _, err = cli(
         "fit", "--config", config("vae"), "--name", "a", "--max_images", "3k", "--model.schedule", decay
@@ -243,7 +243,7 @@ def test_a_finished_run_whose_curves_have_one_row_is_done(cli, config):
     assert status == 2 and "it is done" in err and "Stopped" not in err and contents("runs") == before
 
 
-def test_a_moved_or_copied_run_goes_on_in_place(cli, half):
+def test_a_moved_or_copied_run_is_resumed_in_place(cli, half):
     half.rename("runs/renamed")
     assert cli("fit", "--ckpt", "runs/renamed", "--max_images", "240")[0] == 0
     shutil.copytree("runs/renamed", "elsewhere/copy")
@@ -310,7 +310,7 @@ def test_a_lock_that_cannot_be_read_is_taken_for_another_process_until_it_is_old
     lock = half / ".lock" / "fit.1.json"
     lock.write_text(text)
     status, _, err = cli("fit", "--ckpt", half, "--max_images", "240")
-    assert status == 2 and "does not say by whom" in err and "Wait 120 seconds" in err
+    assert status == 2 and "written by an unknown process" in err and "Wait 120 seconds" in err
     os.utime(lock, (0, 0))
     assert cli("fit", "--ckpt", half, "--max_images", "240")[0] == 0
 
@@ -319,7 +319,7 @@ def test_a_file_in_place_of_the_lock_is_named(cli, half):
     shutil.rmtree(half / ".lock")
     (half / ".lock").write_text("")
     status, _, err = cli("fit", "--ckpt", half, "--max_images", "240")
-    assert status == 2 and "runs/run/.lock is no folder" in err and "Remove it" in err
+    assert status == 2 and "runs/run/.lock is not a folder" in err and "Remove it" in err
 
 
 def test_images_whose_values_have_another_range_are_refused(cli, config):
@@ -356,7 +356,7 @@ def test_the_class_that_an_optimizer_has_already_changes_nothing(cli, config):
 def test_another_folder_of_runs_needs_another_name(cli, half):
     before = contents(half)
     status, _, err = cli("fit", "--ckpt", half, "--runs", "other", "--max_images", "240")
-    assert status == 2 and "does not lie in --runs other" in err and contents(half) == before
+    assert status == 2 and "is not in --runs other" in err and contents(half) == before
     assert cli("fit", "--ckpt", half, "--runs", "other", "--name", "run", "--max_images", "240")[0] == 0
     assert contents(half) == before and saved("other/run")["genbench"]["images_seen"] == 240
     assert cli("fit", "--ckpt", "last", "--runs", "other", "--max_images", "320")[0] == 0
@@ -378,7 +378,7 @@ def test_a_folder_that_is_moved_during_training_is_said_and_both_parts_go_on(cli
     assert cli("fit", "--ckpt", "runs/moved", "--max_images", "240")[0] == 0
 
 
-def test_validate_refuses_what_it_would_not_follow(cli, half):
+def test_validate_refuses_settings_that_it_would_ignore(cli, half):
     for flag, said in (
         (("--model.beta", "50"), "is scored as it was trained, and model.beta 1.0 -> 50.0"),
         (("--model.width", "8"), "model.width 4 -> 8"),
@@ -487,7 +487,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again_by_the_same_comma
     assert wait(child(killed)) == -9
     assert Path("runs/run/config.yaml").is_file() and not Path("runs/run", LAST).exists()
     status, _, err = cli(*flags)
-    assert status == 0 and "has no checkpoint, so the run in it begins again" in err
+    assert status == 0 and "has no checkpoint, so its run starts again" in err
     assert sorted(rates("runs/run")) == list(range(16, 321, 16))
 
 
@@ -549,22 +549,22 @@ def test_the_same_images_may_lie_elsewhere_and_others_are_refused(cli, config):
     for file in Path("moved").iterdir():
         Image.open(file).point(lambda value: 255 - value, "L").save(file)
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
-    assert status == 2 and "the images there are not those that it was trained on" in err
+    assert status == 2 and "the images are not those that it was trained on" in err
     assert "Stopped" not in err, "nothing was begun"
     Path("moved/07.png").unlink()
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96")
-    assert status == 2 and "the images there are not those that it was trained on" in err
+    assert status == 2 and "the images are not those that it was trained on" in err
     status, _, err = cli("fit", "--ckpt", "runs/run", "--max_images", "96", "--data.path", "in")
     assert status == 0, err
     assert before.keys() <= contents("runs/run").keys()
 
 
-def test_going_on_from_a_checkpoint_that_is_not_the_last_is_said(cli, half):
+def test_resuming_from_a_checkpoint_that_is_not_the_last_prints_a_note(cli, half):
     cli("fit", "--ckpt", half, "--max_images", "240", "--checkpoint.keep_every", "80")
     shutil.copy(half / "checkpoints/0000000240.ckpt", half / "checkpoints/kept.ckpt")
     cli("fit", "--ckpt", half, "--max_images", "320")
     status, _, err = cli("fit", "--ckpt", half / "checkpoints/kept.ckpt", "--max_images", "320")
-    assert status == 0 and "has seen 320 images. This run goes on from 240" in err
+    assert status == 0 and "has seen 320 images. This run is resumed from 240" in err
 
 
 def test_every_setting_of_fit_has_a_rule_and_the_docs_have_the_table():

@@ -44,10 +44,10 @@ def test_seed_and_number_name_the_images_whatever_the_batch_size(cli, trained):
 
 
 @pytest.mark.parametrize(("model", "density"), [(Autoencoder, "latent_mixture"), (VQVAE, "vq_prior")])
-def test_an_autoencoder_says_what_makes_it_able_to_sample(cli, model, density):
+def test_an_autoencoder_names_the_config_of_a_prior_that_samples(cli, model, density):
     run(model(DataSpec((1, 8, 8))), 8, [EMA(), Checkpoint()], folder=Path("run"))
     status, _, err = cli("sample", "--ckpt", "run/checkpoints/last.ckpt", "--n", 2, "--out", "a.npy")
-    assert status == 2 and f"makes it able to: `fit --config {density}`" in err
+    assert status == 2 and f"Train a prior on its latents, which can: `fit --config {density}`" in err
 
 
 def test_raw_weights_differ_from_averaged_ones(cli, trained):
@@ -128,7 +128,7 @@ def test_where_nothing_can_be_written_nothing_is_drawn(cli, trained, monkeypatch
     Path("file").write_text("")
     os.mkfifo("pipe.npy")
     monkeypatch.setattr("genbench.load", None)
-    for out, message in (("file/a.npy", "What is drawn cannot be written to file: Not a directory"),
+    for out, message in (("file/a.npy", "The images cannot be written to file: Not a directory"),
                          ("file", "--out file is a file already"), ("pipe.npy", "--out pipe.npy is a named pipe"),
                          ("/proc/images", "cannot be written to /proc/images")):  # fmt: skip
         status, _, err = cli("sample", "--ckpt", trained, "--out", out, "--overwrite")
@@ -166,18 +166,18 @@ def test_a_model_of_captions_draws_what_the_prompt_says(cli, conditional):
 @pytest.mark.parametrize(
     ("spec", "flags", "message"),
     [
-        (LABELS, ["--prompt", "a star"], "Its --label is one of zero, one, two"),
+        (LABELS, ["--prompt", "a star"], "Give `--label`, one of zero, one, two"),
         (LABELS, ["--label", "three"], "There is no class 'three'; the model knows zero, one, two"),
         (LABELS, ["--label", "3"], "There is no class '3'"),
         (LABELS, ["--label", "1", "--prompt", "a star"], "--label and --prompt were given"),
-        (CAPTIONS, [], "Toned draws what a caption says: give it `--prompt '...'`, made of the words a, red, blue"),
+        (CAPTIONS, [], "Toned was trained on captions: give `--prompt '...'`, made of the words a, red, blue"),
         (CAPTIONS, ["--prompt", " "], "made of the words a, red, blue, star"),
-        (CAPTIONS, ["--label", "1"], "draws what a caption says"),
+        (CAPTIONS, ["--label", "1"], "was trained on captions: give"),
         (CAPTIONS, ["--prompt", "a pink star"], "has the word `pink`. Known are: a, red, blue, star"),
         (CAPTIONS, ["--prompt", "a red red star"], "at most 3 words, and `a red red star` has 4"),
     ],
 )
-def test_what_a_conditional_model_cannot_be_asked_for_is_answered_in_a_sentence(cli, conditional, spec, flags, message):
+def test_an_impossible_condition_is_refused_in_a_sentence(cli, conditional, spec, flags, message):
     status, _, err = cli("sample", "--ckpt", conditional(spec), *flags)
     assert status == 2 and " ".join(message.split()) in " ".join(err.split()) and "Traceback" not in err
 
@@ -186,11 +186,11 @@ def test_what_a_conditional_model_cannot_be_asked_for_is_answered_in_a_sentence(
     ("flags", "message"),
     [
         (["--label", "3"], "was trained without labels"),
-        (["--prompt", "a star"], "was trained without captions, so `--prompt 'a star'` cannot be asked of it"),
+        (["--prompt", "a star"], "was trained without captions, so it cannot use `--prompt 'a star'`"),
         (["--foo", "1"], "has no option --foo; its own options: --mean (default True)"),
         (["--mean", "maybe"], "'maybe' is neither true nor false"),
-        (["--out", "x.jpg"], "'.jpg' is none of the formats"),
-        (["--out", "full"], "full holds something already"),
+        (["--out", "x.jpg"], "'.jpg' is not one of the formats"),
+        (["--out", "full"], "full exists already"),
         (["--n", "0"], "--n is 0; it must be at least 1"),
         (["--ckpt", "none.ckpt"], "there is no checkpoint at none.ckpt"),
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),

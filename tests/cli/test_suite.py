@@ -1,207 +1,13 @@
-"""suite: everything is done once, whatever is killed, and what goes wrong is said."""
+"""suite: mistakes are reported before anything begins."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from genbench.leaderboard.record import collect
-from genbench.runner import work
-from genbench.runner.local import bury
-from genbench.suites import claims, launch
-from genbench.suites.definition import Launch
-from genbench.suites.show import duration, summary
-from genbench.suites.suite_folder import Folder, State
-
-from .conftest import TINY
-
-VARIES = {"cost", "training", "environment", "created"}  # in a record, from one measurement to the next
+from tests.helpers.suites import write
 
 
-def write(folder, name="tiny", **more):
-    """A suite of two tiny models on a few digits, as files in a folder."""
-    for model, description in TINY.items():
-        data = {"class_path": "genbench.data.Digits", "init_args": {"size": 16, "batch_size": 16, "subset": 80}}
-        text = {"model": description, "data": data, "monitor": {"every_images": 64}, "ema": {"every_images": 64}}
-        text |= {"checkpoint": {"every_images": 640}, "validation": {"every_images": 4000, "samples": 32}}
-        text |= {"samples": {"every_images": 4000, "n": 4}}
-        (folder / f"{model}.yaml").write_text(yaml.safe_dump(text))
-    (folder / "few.yaml").write_text("split: val\nreal: 40\ngenerated: 64\nmetrics: [fid, reconstruction]\n")
-    suite = {"models": ["dcgan.yaml", "vae.yaml"], "budget": {"images": 12_000}, "protocol": str(folder / "few.yaml")}
-    suite |= {"launch": {"threads": 1}}
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(suite | more))
-    return path
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "genbench", "suite", *map(str, arguments)]
-
-
-def environment():
-    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-
-
-def run(*arguments, cwd):
-    done = subprocess.run(command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=200)
-    return done.returncode, done.stdout, done.stderr
-
-
-def start(*arguments, cwd):
-    log = open(cwd / "launcher.log", "a")  # noqa: SIM115
-    return subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), stdout=log, stderr=log, process_group=0)
-
-
-def scores(folder):
-    """Everything in the records of a folder that does not depend on time."""
-    records, skipped = collect([folder])
-    assert not skipped
-    found = {}
-    for record in records:
-        kept = {key: value for key, value in record.to_dict().items() if key not in VARIES}
-        kept["run"] = {
-            k: v for k, v in kept["run"].items() if k not in ("checkpoint_hash", "config", "command", "suite")
-        }
-        found[record.run["name"], record.run["checkpoint"]] = kept
-    assert len(found) == len(records)
-    return found
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """A suite that ran in peace: where, and how it ended."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, run("run", write(folder), cwd=folder)
-
-
-def test_a_suite_ends_with_records_of_best_and_last_a_board_and_a_report(undisturbed):
-    folder, (status, out, err) = undisturbed
-    assert status == 0, err
-    assert set(scores(folder)) == {(f"{m}-Digits-seed0", c) for m in ("dcgan", "vae") for c in ("best", "last")}
-    assert "Digits · few · generation" in out and "ranked by fid-digitsnet" in out
-    assert (folder / "runs" / "tiny" / "report.html").is_file()
-    assert "dcgan-Digits-seed0  done, 12,000 images in" in err
-    (record,) = [
-        r for r in collect([folder])[0] if r.run["name"] == "vae-Digits-seed0" and r.run["checkpoint"] == "last"
-    ]
-    assert (record.run["suite"], record.run["tried"], record.run["images_seen"]) == ("tiny", 1, 12_000)
-    assert record.run["command"].startswith("python -m genbench fit --config=")
-    assert not list((folder / "runs" / "tiny" / "jobs").iterdir())
-
-
-def test_what_is_done_is_not_done_again(undisturbed, cli):
-    folder, _ = undisturbed
-    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.ckpt")}
-    os.chdir(folder)
-    status, out, err = cli("suite", "run", "tiny.yaml")
-    assert status == 0 and "begins" not in err and "Digits · few · generation" in out
-    assert before == {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.ckpt")}
-    status, out, _ = cli("suite", "status", "tiny.yaml")
-    assert status == 0 and "tiny: 2 of 2 done" in out and out.count("done") == 3
-    status, out, _ = cli("suite", "run", "tiny.yaml", "--dry-run")
-    assert status == 0 and "2 of them done already" in out
-
-
-def wait_until(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.05)
-
-
-def kill_all(launcher, kept):
-    """As a power cut would: the launcher, submitit's processes and those that train."""
-    os.killpg(launcher.pid, signal.SIGKILL)
-    for name in kept.runs():
-        attempt = claims.latest(kept.claims, name)
-        if attempt and attempt.alive:
-            os.kill(attempt.holder["pid"], signal.SIGKILL)
-    launcher.wait()
-    # a process takes a moment to die, and would be taken for one of the next launcher's
-    wait_until(lambda: not any(state.state == "running" for state in kept.states()))
-
-
-def test_killed_and_interrupted_a_suite_ends_as_if_it_had_not_been(undisturbed, tmp_path):
-    path, kept = write(tmp_path), Folder(tmp_path / "runs" / "tiny")
-
-    def images():
-        return sum(state.images for state in kept.states()) if (kept.path / "suite.yaml").exists() else 0
-
-    for at in (0.2, 0.5, 0.8):  # of all there is to train
-        launcher = start("run", path, cwd=tmp_path)
-        wait_until(lambda at=at: images() > at * 24_000)
-        kill_all(launcher, kept)
-        assert all(json.loads(file.read_text()) for file in kept.path.rglob("records/*.json"))
-    launcher = start("run", path, cwd=tmp_path)
-    wait_until(lambda: any(state.state == "running" for state in kept.states()))
-    os.kill(launcher.pid, signal.SIGINT)  # as Ctrl-C, but for those in the terminal's group
-    assert launcher.wait(60) == 130
-    assert not any(state.state == "running" for state in kept.states())
-    status, _, err = run("run", path, cwd=tmp_path)
-    assert status == 0, err + (tmp_path / "launcher.log").read_text()
-    ours, theirs = scores(tmp_path), scores(undisturbed[0])
-    assert ours.keys() == theirs.keys() and all(ours[key] == theirs[key] for key in theirs)
-    for name in kept.runs():
-        assert sum(attempt.outcome == "done" for attempt in claims.history(kept.claims, name)) == 1
-
-
-def test_two_launchers_share_the_work_and_do_nothing_twice(undisturbed, tmp_path):
-    path = write(tmp_path)
-    both = [start("run", path, "--at-once", 2, cwd=tmp_path) for _ in range(2)]
-    assert [launcher.wait(200) for launcher in both] == [0, 0], (tmp_path / "launcher.log").read_text()
-    kept = Folder(tmp_path / "runs" / "tiny")
-    assert [len(claims.history(kept.claims, name)) for name in kept.runs()] == [1, 1]
-    assert scores(tmp_path) == scores(undisturbed[0])
-
-
-def test_one_that_fails_does_not_stop_the_others_and_can_be_tried_again(tmp_path, monkeypatch):
-    one = {"config": "vae.yaml", "name": "greedy", "set": {"data.per_class": 1000}}
-    path = write(tmp_path, models=[one, "vae.yaml"], budget={"images": 640}, wandb={"project": "theirs"})
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    status, out, err = run("run", path, "--at-once", 1, cwd=tmp_path)
-    assert status == 1 and "greedy-Digits-seed0  failed: data.per_class is 1000" in err
-    assert "vae-Digits-seed0  done" in err and "Digits · few · generation" in out and "Traceback" not in err
-    status, out, _ = run("status", path, cwd=tmp_path)
-    assert "greedy-Digits-seed0 failed: data.per_class is 1000" in out and "logs/greedy-Digits-seed0.log" in out
-    assert "tiny: 1 of 2 done, 1 failed" in out
-    assert "error: data.per_class is 1000" in (tmp_path / "runs/tiny/logs/greedy-Digits-seed0.log").read_text()
-    kept = Folder(tmp_path / "runs" / "tiny")
-    # one group in Weights & Biases: a run each, and a table of the board
-    assert len(list(kept.path.glob("vae-Digits-seed0/wandb/offline-run-*"))) == 1
-    (table,) = kept.path.glob("wandb/wandb/offline-run-*/files/media/table/*.json")
-    table = json.loads(table.read_text())
-    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    # its only validation is at the end, so that its best checkpoint is its last
-    assert {(row["runs"], row["checkpoint"]) for row in rows} == {("vae-Digits-seed0", "best = last")}
-    assert {row["track"] for row in rows} >= {"generation", "reconstruction"}
-    config = yaml.safe_load((kept.path / "vae-Digits-seed0" / "config.yaml").read_text())
-    assert config["trainer"]["logger"]["init_args"]["group"] == "tiny"
-    assert run("run", path, cwd=tmp_path)[0] == 1 and len(claims.history(kept.claims, "greedy-Digits-seed0")) == 1
-    run("run", path, "--retry-failed", "--only", "greedy-*", cwd=tmp_path)
-    assert len(claims.history(kept.claims, "greedy-Digits-seed0")) == 2
-
-
-def test_minutes_of_a_device_become_images_on_several_too(tmp_path):
-    launch = {"devices": 2, "threads": 1}
-    path = write(tmp_path, models=["vae.yaml"], budget={"minutes": 0.02}, launch=launch)
-    status, _, err = run("run", path, cwd=tmp_path)
-    kept = Folder(tmp_path / "runs" / "tiny")
-    assert status == 0, err + "".join(file.read_text() for file in kept.path.glob("logs/*"))
-    budget = json.loads((kept.path / "budgets" / "vae-Digits.json").read_text())
-    assert budget["images"] == pytest.approx(budget["images_per_second"] * 0.02 * 60 / 2, abs=1)
-    assert kept.states()[0].budget == budget["images"]
-    best, last = collect([kept.path])[0]
-    assert best.training["world_size"] == last.training["world_size"] == 2
-    assert last.run["images_seen"] == -(-budget["images"] // 16) * 16  # whole batches
-
-
-def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
+def test_all_errors_of_a_suite_are_reported_before_a_run_starts(cli, tmp_path):
     models = [
         {"config": "vae.yaml", "name": "a", "set": {"model.widht": 3}},
         {"config": "vae.yaml", "name": "b", "set": {"data.size": 7}},
@@ -209,7 +15,7 @@ def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
         {"config": "dcgan.yaml", "name": "d", "set": {"trainer.strategy": "fsdp", "trainer.devices": "x"}},
     ]
     status, _, err = cli("suite", "run", write(tmp_path, models=models, by="fdi"))
-    assert status == 2 and "5 things are wrong" in err and "Traceback" not in err
+    assert status == 2 and "5 errors" in err and "Traceback" not in err
     for told in ("a-Digits: ", "'widht'", "b-Digits: ", "c-Digits: There is no protocol 'fid10'", "d-Digits: ",
                  "by is 'fdi': there is no such metric; there are fid, kid"):  # fmt: skip
         assert told in err, told
@@ -223,12 +29,12 @@ def test_everything_that_is_wrong_is_said_before_anything_begins(cli, tmp_path):
             ["run", "mnits"],
             "There is no suite 'mnits'; there are cifar10, colorize, likelihood, likelihood_8bit, mnist, quick, reco",
         ),
-        (["run", "tiny.yaml", "--only", "x*"], "--only x*: no run is called so; there are dcgan-Digits-seed0, vae"),
+        (["run", "tiny.yaml", "--only", "x*"], "--only x*: no run has such a name; there are dcgan-Digits-seed0, vae"),
         (["run", "tiny.yaml", "--at-once", "0"], "--at-once is 0; it must be at least 1"),
-        (["run", "tiny.yaml", "--folder", "."], "holds something else than a suite"),
+        (["run", "tiny.yaml", "--folder", "."], "holds other files than those of a suite"),
         (["run", "tiny.yaml", "--slurm"], "Slurm"),
-        (["status", "tiny.yaml"], "is no suite's folder"),
-        (["status", "quick"], "is no suite's folder"),
+        (["status", "tiny.yaml"], "is not the folder of a suite"),
+        (["status", "quick"], "is not the folder of a suite"),
     ],
 )
 def test_a_users_mistake_is_answered_in_a_sentence(cli, tmp_path, monkeypatch, arguments, message):
@@ -236,144 +42,3 @@ def test_a_users_mistake_is_answered_in_a_sentence(cli, tmp_path, monkeypatch, a
     write(tmp_path)
     status, _, err = cli("suite", *arguments)
     assert status == 2 and message in err and "Traceback" not in err
-
-
-# ---- launching ----------------------------------------------------------------------------------------------------
-
-
-def finish(here, seconds=60):
-    ended = {}
-    wait_until(lambda: ended.update({name: rest for name, *rest in here.ended()}) or not here.running(), seconds)
-    return ended
-
-
-def test_one_killed_for_memory_is_named_so_and_the_others_go_on(tmp_path, monkeypatch):
-    killed = tmp_path / "killed"
-    monkeypatch.setattr(launch, "killed_for_memory", lambda: len(list(tmp_path.glob("killed"))))
-
-    def dies(folder, name):
-        import os as system
-
-        from genbench.suites import claims as them
-
-        with them.take(folder, name):
-            killed.touch()
-            system.kill(system.getpid(), 9)
-
-    def lives(folder, name):
-        from genbench.suites import claims as them
-
-        them.take(folder, name).end("done")
-        return True
-
-    kept = Folder(tmp_path / "kept")
-    here = launch.Here(kept.path, Launch(at_once=1), 0)
-    here.start("a", 1, dies, kept.claims, "a")
-    for name, (took, why) in finish(here).items():
-        assert not took
-        bury(kept, name, 0, why, False)
-    here.start("b", 1, lives, kept.claims, "b")
-    assert finish(here) == {"b": [True, None]}
-    here.close()
-    assert not list((kept.path / "jobs").iterdir())
-    first, second = (claims.latest(kept.claims, name) for name in "ab")
-    assert (first.outcome, second.outcome) == ("failed", "done") and "killed for memory" in first.reason
-    assert here.room(1)
-
-
-@pytest.mark.parametrize("how", ["dies", "raises"])
-def test_one_that_dies_before_it_begins_has_failed_with_its_last_words(tmp_path, how):
-    def dies():
-        import sys as system
-
-        if how == "raises":
-            raise OSError("no such module")
-        print("no such module", file=system.stderr)
-        system.stderr.flush()
-        __import__("os")._exit(3)
-
-    kept = Folder(tmp_path / "kept")
-    here = launch.Here(kept.path, Launch(at_once=1), 0)
-    here.start("a", 1, dies)
-    bury(kept, "a", 0, finish(here)["a"][1], False)
-    attempt = claims.latest(kept.claims, "a")
-    assert attempt.outcome == "failed" and attempt.reason.endswith("no such module")
-
-
-def test_each_run_has_gpus_and_threads_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "7")  # in an allocation
-
-    def look(name):
-        import json as text
-        import os as system
-        from pathlib import Path as File
-
-        names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURM_JOB_ID")
-        File(name).write_text(text.dumps([system.environ.get(n) for n in names]))
-
-    here = launch.Here(tmp_path / "kept", Launch(threads=3), 4)
-    for name, devices in {"a": 2, "b": 1}.items():
-        here.start(name, devices, look, str(tmp_path / name))
-    assert here.room(1) and not here.room(2)
-    finish(here)
-    found = [json.loads((tmp_path / name).read_text()) for name in "ab"]
-    assert found == [["0,1", "3", None], ["2", "3", None]]
-    assert here.room(4)
-
-
-def test_cpus_are_shared_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    shares = [Launch(), Launch(at_once=2), Launch(threads=4), Launch(at_once=3, threads=1)]
-    found = [launch.Here(tmp_path, share, 0) for share in shares]
-    assert [(here.at_once, here.threads) for here in found] == [(8, 1), (2, 4), (2, 4), (3, 1)]
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (MemoryError(), "out of memory: MemoryError"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
-        (OSError(28, "No space left on device"), "the disk is full"),
-        (RuntimeError("CUDA out of memory. Tried to allocate"), "out of memory"),
-    ],
-)
-def test_what_ran_out_is_named(error, reason, capfd):
-    assert work._reason(error).startswith(reason)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="a small disk is mounted by root")
-def test_a_full_disk_ends_the_suite_with_a_sentence_and_nothing_is_lost(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        path = write(tmp_path, models=["vae.yaml"], budget={"images": 1280})
-        status, out, err = run("run", path, "--folder", disk / "tiny", cwd=tmp_path)
-        assert status == 2 and "The disk" in err and "is full" in err and "Traceback" not in err, err
-        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        status, out, err = run("run", path, "--folder", disk / "tiny", cwd=tmp_path)
-        assert status == 0, err
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def test_durations_and_summaries_read_well():
-    assert [duration(s) for s in (7, 99, 240, 9000)] == ["7 s", "99 s", "4 min", "2.5 h"]
-    states = [State("a", "e", "done", 9, 9, 1.0, 10, None, 1), State("b", "e", "running", 3, 9, 1.0, None, None, 1)]
-    assert summary(states, {}, 1) == "1 of 2 done, 1 running; about 7 s left"
-    assert summary(states[:1], {}, 1) == "1 of 1 done"
-
-
-def test_a_run_without_its_last_checkpoint_goes_on_from_the_newest_of_the_others(tmp_path):
-    folder = tmp_path / "checkpoints"
-    assert work._last_checkpoint(tmp_path) == folder / "last.ckpt"
-    folder.mkdir()
-    for k, name in enumerate(("best.ckpt", "0000000800.ckpt", "0000000400.ckpt")):
-        (folder / name).touch()
-        os.utime(folder / name, (100 - k, 100 - k))
-    assert work._last_checkpoint(tmp_path) == folder / "best.ckpt"
-    (folder / "last.ckpt").touch()
-    os.utime(folder / "last.ckpt", (1, 1))
-    assert work._last_checkpoint(tmp_path) == folder / "last.ckpt"

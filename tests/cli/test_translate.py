@@ -443,10 +443,10 @@ def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
     assert "skipped: in/pipe.png is a named pipe" in out and "skipped: in/zero.jpg is a device" in out
 
 
-def test_a_full_disk_ends_it_with_what_was_made(cli, unet, full):
+def test_a_full_disk_ends_it_with_the_number_of_written_images(cli, unet, full):
     full("out")
     status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert status == 2 and "out/a.png could not be written: No space left on device. 0 of 5 images were made." in err
+    assert status == 2 and "out/a.png could not be written: No space left on device. 0 of 5 images were written." in err
     assert "Traceback" not in err and not [p for p in Path("out").rglob("*") if p.is_file()]
 
 
@@ -457,16 +457,19 @@ def test_an_image_that_cannot_be_written_is_named_and_the_others_are_made(cli, u
     assert Path("out/gray.png").exists()
 
 
-def test_a_jpeg_keeps_its_colors_at_full_size(cli, unet):
+def test_a_jpeg_has_quality_95_and_color_at_full_size(cli, unet):
     cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert Image.open("out/c.JPEG").layer[0][1:3] == (1, 1)  # as many samples of color as of brightness
+    image = Image.open("out/c.JPEG")
+    assert image.layer[0][1:3] == (1, 1)  # as many samples of color as of brightness
+    Image.new("RGB", (8, 8)).save("of_quality_95.jpg", quality=95)
+    assert image.quantization == Image.open("of_quality_95.jpg").quantization
 
 
 def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
     Path("out").mkdir()
     Path("out/a.png").write_text("mine")
     status, _, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert status == 2 and "--output out holds files already, which are kept" in err and "--overwrite" in err
+    assert status == 2 and "--output out holds files already. Give another folder" in err and "--overwrite" in err
     assert Path("out/a.png").read_text() == "mine"
     assert cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--overwrite")[0] == 0
     assert Image.open("out/a.png").size == (16, 16)
@@ -475,16 +478,16 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--input", "nowhere", "--output", "out"), "--input nowhere is no folder"),
+        (("--input", "nowhere", "--output", "out"), "--input nowhere does not exist"),
         (("--input", "in", "--output", "in"), "is the input folder, whose images would be lost"),
-        (("--input", "in", "--output", "in/out"), "lies in the input folder, and would be its input next time"),
-        (("--input", "in/deep", "--output", "in"), "--input in/deep lies in the output folder"),
+        (("--input", "in", "--output", "in/out"), "is inside the input folder, and would be its input next time"),
+        (("--input", "in/deep", "--output", "in"), "--input in/deep is inside the output folder"),
         (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
         (("--input", "bare", "--output", "out"), "There is no image in bare among its 1 files"),
         (("--input", "in/a.png", "--output", "out"), "in/a.png is no folder, zip, .npz or .npy. Give one of images."),
         (("--input", "points.npy", "--output", "out"), "points.npy holds points. Give images."),
-        (("--input", "in", "--output", "out", "--key", "x"), "--key is of arrays, .npy or .npz. Leave it out, or give"),
-        (("--input", "points.npy", "--output", "out", "--frames", "first"), "--frames is of files that hold films"),
+        (("--input", "in", "--output", "out", "--key", "x"), "--key is for arrays, .npy or .npz. Leave it out"),
+        (("--input", "points.npy", "--output", "out", "--frames", "first"), "--frames is for files with several"),
         (("--input", "in", "--output", "out", "--range", "9"), "error: --range is 9; `dtype` (the whole range"),
         (("--input", "in", "--output", "out", "--window", "9,-1"), "error: --window is 9,-1; its width must be above"),
         (("--input", "in", "--output", "out", "--to", "A"), "--to A: this UNet translates one way. Leave `--to` out."),
@@ -522,13 +525,13 @@ def test_a_model_that_segments_writes_masks_and_one_that_does_neither_is_refused
     spec = DataSpec((3, 16, 16), "mask", ("ground", "thing"))
     path = checkpoint(SegmentationUNet(spec, width=2, depth=2))
     status, out, _ = cli("translate", "--ckpt", path, "--input", "in", "--output", "out")
-    assert status == 0 and "in a mask a pixel's number is its class: 0 ground, 1 thing" in out
+    assert status == 0 and "in a mask, the value of a pixel is its class: 0 ground, 1 thing" in out
     mask = Image.open("out/deep/er/b.png")
     assert mask.size == (37, 21) and mask.mode == "P" and set(np.unique(np.asarray(mask))) <= {0, 1}
     given = ("translate", "--ckpt", path, "--input", "in", "--output", "x")
-    assert "makes masks and knows no domains" in cli(*given, "--to", "B")[2]
+    assert "makes masks and has no domains" in cli(*given, "--to", "B")[2]
     Image.new("RGB", (16, 16)).save("in/a.jpg")
-    assert "a.jpg and a.png would both be written to" in cli(*given)[2]
+    assert "in/a.jpg and in/a.png would both be written to" in cli(*given)[2]
     path = checkpoint(VAE(DataSpec((1, 16, 16)), width=4, latent_dim=2), "vae.ckpt")
     status, _, err = cli("translate", "--ckpt", path, "--input", "in", "--output", "z")
     assert status == 2 and "VAE cannot translate: it has no `translate` or `segment` method." in err

@@ -221,7 +221,7 @@ def test_killed_hard_or_stopped_before_it_began(suite, kept, here, tmp_path):
     (tmp_path / "slow").unlink()
     slurm_says("scontrol", "requeue", jobs(kept)[killed])
     status, _, err = suite("run", "--slurm", "--wait", "--import", "slowed")
-    assert status == 1 and f"{early}  failed: its time limit was over before anything new was saved" in err, err
+    assert status == 1 and f"{early}  failed: it reached its time limit before it had saved anything new" in err, err
     first, second = claims.history(kept.claims, killed)
     assert first.outcome is None and second.outcome == "done"
     assert_same_results(kept.path / killed, here() / killed)
@@ -245,9 +245,9 @@ def test_a_run_killed_for_memory_is_named_and_the_other_goes_on(suite, kept):
     launch = {"threads": 1, "memory": 3}
     status, out, err = suite("run", "--slurm", "--wait", "--import", "slowed", models=models, launch=launch)
     assert status == 1 and "VAE" in out
-    assert re.search(r"hungry-Digits-seed0  failed: killed for memory", err)
+    assert re.search(r"hungry-Digits-seed0  failed: out of memory", err)
     assert states(kept) == {"hungry-Digits-seed0": "failed", "vae-Digits-seed0": "done"}
-    assert "hungry-Digits-seed0 failed: killed for memory" in suite("status")[1]
+    assert "hungry-Digits-seed0 failed: out of memory" in suite("status")[1]
     assert "submitted" not in suite("run", "--slurm", "--wait", "--import", "slowed")[2]  # not tried again unasked
 
 
@@ -271,11 +271,11 @@ def test_a_canceled_job_is_told_and_submitted_anew(suite, kept):
     "launch, words",
     [
         ({"partition": "nowhere"}, "invalid partition specified: nowhere. Batch job submission failed: Invalid"),
-        ({"threads": 64}, "Slurm would never start the jobs: it says PartitionConfig."),
-        ({"partition": "short", "minutes": 60}, "Slurm would never start the jobs: it says Partition"),
+        ({"threads": 64}, "Slurm would never start the jobs: PartitionConfig."),
+        ({"partition": "short", "minutes": 60}, "Slurm would never start the jobs: Partition"),
         ({"memory": 90}, "Memory specification can not be satisfied"),
         ({"gres": "gpu:1"}, "Requested node configuration is not available"),
-        ({"sbatch": {"output": "x"}}, "launch.sbatch has output, which the suite decides"),
+        ({"sbatch": {"output": "x"}}, "launch.sbatch has output, which the suite sets"),
     ],
 )
 def test_what_slurm_refuses_is_told_in_its_words(suite, kept, launch, words):

@@ -11,7 +11,7 @@ import pytest
 from genbench.suites import claims
 
 
-def test_the_first_who_takes_a_run_holds_it(tmp_path):
+def test_the_first_process_to_take_a_run_holds_it(tmp_path):
     claim = claims.take(tmp_path, "a")
     assert claim.attempt.number == 1
     assert claims.take(tmp_path, "a") is None
@@ -24,7 +24,7 @@ def take(folder, start, found):
     start.wait()  # a winner that has died is succeeded
 
 
-def test_of_many_who_try_at_the_same_moment_one_wins(tmp_path):
+def test_only_one_of_many_simultaneous_processes_takes_a_run(tmp_path):
     context = multiprocessing.get_context("fork")
     for number in range(1, 4):
         start, found = context.Barrier(8), context.Queue()
@@ -43,14 +43,14 @@ def test_of_many_who_try_at_the_same_moment_one_wins(tmp_path):
     ("failed", False, False), ("failed", True, True),
     ("stopped", False, True),
 ])  # fmt: skip
-def test_how_an_attempt_ended_decides_whether_there_is_another(tmp_path, outcome, again, open_):
+def test_the_outcome_of_an_attempt_decides_whether_another_may_begin(tmp_path, outcome, again, open_):
     claims.take(tmp_path, "a").end(outcome, "why")
     after = claims.take(tmp_path, "a", again=again)
     assert (after is not None) == open_
     assert claims.history(tmp_path, "a")[0].reason == "why"
 
 
-def test_a_killed_holder_of_this_machine_is_seen_at_once(tmp_path):
+def test_a_killed_holder_on_this_machine_is_detected_at_once(tmp_path):
     number = os.fork()
     if number == 0:
         claims.take(tmp_path, "a")
@@ -75,13 +75,13 @@ def elsewhere(tmp_path, silent):
     os.utime(path, (time.time() - silent,) * 2)
 
 
-def test_a_holder_of_this_machine_that_sleeps_keeps_its_run(tmp_path):
+def test_a_suspended_holder_on_this_machine_keeps_its_run(tmp_path):
     claims.take(tmp_path, "a")
     os.utime(tmp_path / "a.1.json", (0, 0))  # as after a night with the lid closed
     assert claims.latest(tmp_path, "a").alive and claims.take(tmp_path, "a") is None
 
 
-def test_a_holder_elsewhere_is_given_up_when_it_was_silent_for_long(tmp_path):
+def test_a_holder_on_another_machine_is_replaced_after_stale_seconds_without_a_heartbeat(tmp_path):
     elsewhere(tmp_path, claims.STALE - 20)
     assert claims.take(tmp_path, "a") is None
     elsewhere_path = tmp_path / "a.1.json"
@@ -89,7 +89,7 @@ def test_a_holder_elsewhere_is_given_up_when_it_was_silent_for_long(tmp_path):
     assert claims.take(tmp_path, "a").attempt.number == 2
 
 
-def test_signs_of_life_keep_a_claim(tmp_path, monkeypatch):
+def test_a_claim_sends_heartbeats(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "HEARTBEAT", 0.05)
     claim = claims.take(tmp_path, "a")
     path = tmp_path / "a.1.json"
@@ -102,7 +102,7 @@ def test_signs_of_life_keep_a_claim(tmp_path, monkeypatch):
     assert path.stat().st_mtime > time.time() - 60
 
 
-def test_a_holder_that_slept_through_its_succession_stops(tmp_path):
+def test_a_suspended_holder_that_was_replaced_exits(tmp_path):
     number = os.fork()
     if number == 0:
         claims.HEARTBEAT = 0.05
@@ -115,14 +115,14 @@ def test_a_holder_that_slept_through_its_succession_stops(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 1
 
 
-def test_a_holder_that_died_before_it_had_written_a_word_is_given_up(tmp_path):
+def test_a_holder_that_died_before_it_wrote_its_file_is_replaced(tmp_path):
     (tmp_path / "a.1.json").write_text("")
     assert claims.latest(tmp_path, "a").alive  # it may be about to
     os.utime(tmp_path / "a.1.json", (0, 0))
     assert claims.take(tmp_path, "a").attempt.number == 2
 
 
-def test_a_job_that_was_queued_again_goes_on_at_once(tmp_path):
+def test_a_requeued_job_takes_its_run_again_at_once(tmp_path):
     claims.take(tmp_path, "a", job="7_1")
     path = tmp_path / "a.1.json"
     path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 1').replace('"host": "', '"host": "x'))
@@ -130,7 +130,7 @@ def test_a_job_that_was_queued_again_goes_on_at_once(tmp_path):
     assert claims.take(tmp_path, "a", job="7_1").attempt.number == 2
 
 
-def test_a_claim_that_has_no_room_is_none_and_the_next_one_waits_for_nobody(tmp_path, full, monkeypatch):
+def test_a_claim_on_a_full_disk_leaves_no_file(tmp_path, full, monkeypatch):
     full(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         claims.take(tmp_path, "a")

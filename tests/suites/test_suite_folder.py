@@ -50,17 +50,17 @@ def test_a_folder_of_another_suite_or_of_other_settings_is_refused(tmp_path, cha
         begin(tmp_path, **change)
 
 
-def test_a_folder_that_was_killed_while_it_began_is_begun_anew(tmp_path):
+def test_a_suite_killed_while_it_wrote_its_plan_starts_again(tmp_path):
     kept = begin(tmp_path)
     (kept.path / "suite.yaml").unlink()
     kept = begin(tmp_path, config={"model": {"width": 99}})
     assert kept.config("dcgan-MNIST") == {"model": {"width": 99}}
 
 
-def test_a_folder_with_something_else_is_refused(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="holds something else than a suite"):
+    with pytest.raises(UserError, match="holds other files than those of a suite"):
         begin(tmp_path)
 
 
@@ -109,7 +109,7 @@ def state(kind, images, budget=1000, speed=None, seconds=None):
 
 
 @pytest.mark.parametrize("name", ["suite.yaml", "dcgan-MNIST-seed0/metrics.csv", "claims/dcgan-MNIST-seed0.1.json"])
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, name):
+def test_a_named_pipe_is_refused_and_not_read(tmp_path, name):
     kept = begin(tmp_path)
     path = kept.path / name
     path.parent.mkdir(exist_ok=True)
@@ -119,7 +119,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, name):
         Folder(kept.path).states()
 
 
-def test_the_time_left_is_what_is_left_to_train_at_the_speed_seen_and_what_goes_around_it():
+def test_the_time_left_is_the_remaining_training_at_the_measured_speed_plus_overhead():
     done = state("done", 1000, speed=10, seconds=120)  # 100 s of training, 20 s around
     left = [state("running", 400, speed=10), state("waiting", 0)]
     assert seconds_left([done, *left], {}, 1) == pytest.approx(60 + 100 + 2 * 20)
@@ -128,7 +128,7 @@ def test_the_time_left_is_what_is_left_to_train_at_the_speed_seen_and_what_goes_
     assert seconds_left([state("waiting", 0, budget=None)], {"e": 5.0}, 1) == 300
 
 
-def test_a_record_can_say_what_suite_its_run_belongs_to(tmp_path):
+def test_a_record_names_the_suite_of_its_run(tmp_path):
     kept = begin(tmp_path, grid={"model.width": [8, 16]}, budget={"images": "5k"})
     found = about(kept.path / "dcgan-MNIST-width=16-seed0")
     assert (found["suite"], found["grid"], found["tried"]) == ("mine", {"model.width": 16}, 2)
@@ -136,11 +136,11 @@ def test_a_record_can_say_what_suite_its_run_belongs_to(tmp_path):
     assert about(kept.path / "another") == about(tmp_path / "runs" / "x") == about(None) == {}
 
 
-def test_a_damaged_plan_is_said_to_be_one(tmp_path):
+def test_a_damaged_plan_is_reported(tmp_path):
     kept = begin(tmp_path)
     (kept.path / "suite.yaml").write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         kept.states()
     os.unlink(kept.path / "suite.yaml")
-    with pytest.raises(UserError, match="is no suite's folder"):
+    with pytest.raises(UserError, match="is not the folder of a suite"):
         kept.plan()
