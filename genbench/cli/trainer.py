@@ -307,7 +307,7 @@ class GenbenchCLI(LightningCLI):
         trainer, kept = self.trainer, None
         try:
             if isinstance(datamodule, DataModule):
-                datamodule.check_share(trainer.world_size)  # before there are processes, each of which would say it
+                datamodule.check_divisible(trainer.world_size)  # before there are processes, each of which would say it
             if is_first_process():
                 parameters = sum(p.numel() for p in model.parameters())
                 console.print(

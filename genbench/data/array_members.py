@@ -16,8 +16,8 @@ import numpy as np
 
 from genbench.core.errors import UserError
 from genbench.core.files import kind_of
-from genbench.data.base import Stage, free_memory
 from genbench.data.medical import kind_of as kind_of_scan
+from genbench.data.module import Stage, free_memory
 from genbench.data.readers import EXTENSIONS
 
 Layout = Literal["NHW", "NHWC", "NCHW"]

@@ -62,7 +62,7 @@ class ImageFolder(ImageData):
         self.classes = found.classes
         kept = [name for some in found.images.values() for name, _ in some]
         pictures, notes = expanded(self.reader, kept, frames, self.path)
-        say_ignored(self.path, set(files) - {*images, *found.used})
+        warn_ignored(self.path, set(files) - {*images, *found.used})
         for note in (*found.notes, *notes):
             rank_zero_warn(f"{self.path}: {note}")
         self.images: dict[Stage, list[tuple[Picture, str]]] = {
@@ -171,7 +171,7 @@ def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
     return reader, images, files
 
 
-def say_ignored(path: Path, names: set[str]) -> None:
+def warn_ignored(path: Path, names: set[str]) -> None:
     if names:
         rank_zero_warn(f"{path}: {len(names)} files that are no images are ignored: {listed(sorted(names))}.")
 

@@ -274,7 +274,7 @@ class Shapes(ImageData):
         if self.random_crop:
             raise UserError("data.random_crop would move Shapes against their captions and factors. Leave it out.")
         if target in ("outline", "domain"):
-            self.refuse_made()
+            self.refuse_tasks()
         if not 16 <= self.size <= 256:
             raise UserError(f"data.size is {self.size}; Shapes have 16 to 256 pixels a side.")
 

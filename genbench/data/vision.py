@@ -66,7 +66,7 @@ class TorchvisionData(ImageData):
                 ) from error
             tried = f"could not be downloaded ({reason})" if download else "`data.download` is false"
             raise UserError(
-                f"{self.name} is not in {self.root.absolute()} and {tried}. Put {', '.join(missing)} there, from "
+                f"{self.name} is not at {self.root.absolute()} and {tried}. Put {', '.join(missing)} there, from "
                 f"{self.source_page}, or set GENBENCH_DATA or `--data.root` to the folder that has them."
             ) from error
 

@@ -49,7 +49,7 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
             built[experiment.name] = model, data = parser.build(config)
             protocol = protocols.load(dump["protocol"])
             if isinstance(data, DataModule):
-                data.check_share(each["devices"] * each["nodes"])
+                data.check_divisible(each["devices"] * each["nodes"])
                 _require_extractor(protocol, data)
             quality, monitor = ValidationMetrics(**dump["validation"]), dump["checkpoint"]["monitor"]
             if monitor:  # whether validation gives it is known once the data is at hand

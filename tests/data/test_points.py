@@ -83,8 +83,8 @@ def test_loaders_give_points_unchanged():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(UserError, match=r"data\.batch_size is 6.*divide by 4 devices"):
-        Ring(batch_size=6).check_share(4)
+    with pytest.raises(UserError, match=r"data\.batch_size is 6.*divisible by 4 devices"):
+        Ring(batch_size=6).check_divisible(4)
 
 
 @pytest.mark.parametrize(

@@ -154,14 +154,14 @@ def test_data_without_classes_has_no_labels_to_tell():
     [
         ({"val_size": 400}, "none would be left to train on"),
         ({"subset": 361}, "data.subset is 361, and there are only 360 training images"),
-        ({"per_class": 21}, "data.per_class is 21, and of class `rare` there are only"),
-        ({"labeled": 63}, "data.labeled is 63, 21 of each class, and of class `rare` there are only"),
-        ({"labeled": 31}, "data.labeled is 31, which does not divide by the 3 classes of Numbered. Choose a multip"),
+        ({"per_class": 21}, "data.per_class is 21, and class `rare` has only"),
+        ({"labeled": 63}, "data.labeled is 63, 21 of each class, and class `rare` has only"),
+        ({"labeled": 31}, "data.labeled is 31, which is not divisible by the 3 classes of Numbered. Choose a multip"),
         ({"labeled": 0}, "data.labeled is 0; it must be at least 1"),
         ({"batch_size": 0}, "data.batch_size is 0; it must be at least 1"),
         ({"size": 0}, "data.size is 0"),
         ({"subset": -5}, "data.subset is -5"),
-        ({"subset": "0%"}, "data.subset is '0%'; a number of images or a share such as 10% was expected"),
+        ({"subset": "0%"}, "data.subset is '0%'; a number of images or a percentage such as 10% was expected"),
         ({"subset": "110%"}, "data.subset is '110%'"),
         ({"subset": "few"}, "data.subset is 'few'"),
     ],
@@ -201,7 +201,9 @@ def trainer(**kwargs):
 def test_the_batch_is_shared_by_the_devices_and_must_divide():
     data = Numbered(batch_size=10)
     data.trainer = trainer(world_size=3)
-    with pytest.raises(UserError, match=r"data.batch_size is 10.*does not divide by 3 devices. Choose a multiple of 3"):
+    with pytest.raises(
+        UserError, match=r"data.batch_size is 10.*is not divisible by 3 devices. Choose a multiple of 3"
+    ):
         data.train_dataloader()
     data.trainer = trainer(world_size=2, global_rank=1)
     assert len(next(iter(data.train_dataloader())).image) == 5

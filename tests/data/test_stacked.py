@@ -61,5 +61,5 @@ def test_its_extractor_reads_all_three():
 def test_mistakes_are_answered_in_a_sentence(tmp_path):
     with pytest.raises(UserError, match="StackedMNIST has a digit in each of 3"):
         StackedMNIST(channels=1)
-    with pytest.raises(UserError, match=r"StackedMNIST is not in .*Put MNIST/raw/train-images"):
+    with pytest.raises(UserError, match=r"StackedMNIST is not at .*Put MNIST/raw/train-images"):
         StackedMNIST(root=str(tmp_path), download=False).source("train")
