@@ -18,6 +18,7 @@ from genbench.data import medical
 from genbench.data.base import ImageData, Stage
 from genbench.data.image_files import SEVERAL
 from genbench.data.layouts import layout, listed
+from genbench.data.module import existing
 from genbench.data.readers import EXTENSIONS, FilePictures, Files, Frame, Picture, ZipFiles
 from genbench.data.streams import Split
 
@@ -115,19 +116,11 @@ def grouped(pictures: Sequence[Picture]) -> Tensor | None:
 
 
 def find(path: str, root: Path) -> Path:
-    """A folder, zip or file of several pictures, as it is or below the data root. Raises UserError without one."""
-    if not path.strip():
-        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
-    places = [Path(path).expanduser(), root / path]
-    for place in places:
-        if place.exists() and not place.is_dir():
-            ordinary(place)
-        if place.is_dir() or (place.is_file() and (several(place.name) or zipfile.is_zipfile(place))):
-            return place
-        if place.exists():
-            raise UserError(f"{place} is neither a folder nor a whole zip file, and no file of several pictures.")
-    looked = " and ".join(str(place.absolute()) for place in places)
-    raise UserError(f"There is no folder or zip file `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+    """A folder, zip or file of several images. Raises UserError if there is none at the path."""
+    place = existing(path, root)
+    if not place.is_dir() and not several(ordinary(place).name) and not zipfile.is_zipfile(place):
+        raise UserError(f"{place} is neither a folder nor a whole zip file, and no file of several images.")
+    return place
 
 
 def several(name: str) -> bool:

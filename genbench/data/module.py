@@ -24,6 +24,18 @@ def data_root(root: str | None) -> Path:
     return Path(root or os.environ.get("GENBENCH_DATA") or "data").expanduser()
 
 
+def existing(path: str, root: Path) -> Path:
+    """A path, relative to the current folder or else to the data root. Raises UserError if it is in neither."""
+    if not path.strip():
+        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
+    places = [Path(path).expanduser(), root / path]
+    for place in places:
+        if place.exists():
+            return place
+    looked = " and ".join(str(place.absolute()) for place in places)
+    raise UserError(f"There is no file or folder `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+
+
 def free_memory() -> int:
     """Free bytes of the machine's memory, at most the limit of the container; 8 GiB if the system does not tell."""
     bounds = []

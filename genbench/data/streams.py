@@ -43,7 +43,7 @@ class Split:
               PIL images (L or RGB) or arrays [H, W] or [H, W, C] one by one. C is 1 or 3, or 2 or 4 with opacity as the
               last channel. With masks: a pair of these and masks uint8 [B, H, W] at the final size. The range of the
               data set maps the stored values to black and white
-    names     what each image is called in an error; they are converted by `str`
+    names     of the images, for errors: a sequence of what `str` converts to the name, or a function of the row
     label     int64 [N], class labels
     caption   int64 [N, L], tokens
     factors   float32 [N, F], known factors that the images were drawn from
@@ -54,7 +54,7 @@ class Split:
 
     length: int
     pictures: Callable[[np.ndarray], StoredImages | tuple[StoredImages, np.ndarray]]
-    names: Sequence[object] | None = None
+    names: Sequence[object] | Callable[[int], str] | None = None
     label: Tensor | None = None
     caption: Tensor | None = None
     factors: Tensor | None = None
@@ -76,7 +76,9 @@ class Split:
         return number
 
     def name(self, row: int) -> str:
-        return str(self.names[row]) if self.names is not None else f"Image {row}"
+        if self.names is None:
+            return f"Image {row}"
+        return self.names(row) if callable(self.names) else str(self.names[row])
 
     def look(self, rows: np.ndarray) -> list[ranges.Seen]:
         """Types and extreme values of some images, as they are stored."""

@@ -62,7 +62,7 @@ def test_medmnist_has_its_own_three_splits_and_classes(tmp_path):
         assert batch.label.tolist() == (np.arange(24)[rows] % 2).tolist()
 
 
-def test_several_labels_for_each_image_are_no_classes(tmp_path):
+def test_several_labels_for_each_image_are_refused(tmp_path):
     labels = np.random.default_rng(0).integers(0, 2, (24, 14), dtype=np.uint8)
     path = medmnist(tmp_path, labels)
     said = r"train_labels in .*med.npz is uint8 \[16, 14\]: several labels for each image.*`--data.labels false`"
@@ -183,7 +183,7 @@ def test_labels_lie_in_a_file_beside_the_images_of_the_same_name(tmp_path):
     np.save(tmp_path / "labels.npy", np.arange(25) % 3)
     for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
         with pytest.warns(
-            UserWarning, match=rf"{labels}.npy is taken for labels of {images}.npy. Say `--data.labels f"
+            UserWarning, match=rf"{labels}.npy is taken for labels of {images}.npy. `--data.labels f"
         ):
             found, label = whole(load(tmp_path / f"{images}.npy"))
         assert np.array_equal(found, rgb()) and label == (np.arange(24) % (2 + len(labels) % 3)).tolist()
@@ -224,7 +224,7 @@ def test_a_name_with_a_word_for_labels_has_them_where_there_is_one_for_each_imag
         assert whole(load(saved(tmp_path / "a.npz", images=gray(), digit_labels=np.arange(24) % 2, **names)))[1]
     assert load(saved(tmp_path / "b.npz", images=gray(), **names)).spec.target == "none"
     path = saved(tmp_path / "c.npz", images=gray(), digit_labels=np.arange(24) % 2, color_labels=np.arange(24) % 3)
-    with pytest.raises(UserError, match="digit_labels, color_labels. Choose one: .*, or say `--data.labels false`"):
+    with pytest.raises(UserError, match="digit_labels, color_labels. Choose one: .*, or use `--data.labels false`"):
         load(path)
 
 
@@ -249,7 +249,7 @@ def test_a_key_chooses_images_with_the_labels_of_their_split(tmp_path):
     assert np.array_equal(found, gray()[20:]) and label == [0, 1, 0, 1] and data.own_splits == ("train",)
 
 
-def test_images_are_told_from_masks_and_labels_by_name(tmp_path):
+def test_images_masks_and_labels_are_distinguished_by_name(tmp_path):
     path = saved(
         tmp_path / "a.npz", masks=gray(seed=1), images=gray(), label=np.arange(24) % 2, other=np.arange(24) % 3
     )
@@ -285,10 +285,10 @@ def test_images_are_told_from_masks_and_labels_by_name(tmp_path):
         ({"images": np.array(3)}, {"key": "images"}, "images are"),
         ({"images": np.zeros((4, 8, 8, 8), "u1")}, {}, "with 1 or 3 channels"),
         ({"z": np.zeros((9, 4, 8, 8))}, {}, "z in .* with 1 or 3 channels"),
-        ({"images": np.zeros((4, 3, 8, 3), "u1")}, {}, "may be NHWC or NCHW. Say which: `--data.layout NHWC`"),
-        ({"images": np.zeros((10, 8, 3), "u1")}, {}, "one image or many. Say `--data.layout NHW`"),
+        ({"images": np.zeros((4, 3, 8, 3), "u1")}, {}, "may be NHWC or NCHW. Choose one: `--data.layout NHWC`"),
+        ({"images": np.zeros((10, 8, 3), "u1")}, {}, "one image or many. Use `--data.layout NHW`"),
         ({"images": np.zeros((3, 8, 8), "u1")}, {}, "one image or many"),
-        ({"images": rgb()}, {"layout": "NCHW"}, "data.layout is NCHW, .* which is no such. Say NHWC"),
+        ({"images": rgb()}, {"layout": "NCHW"}, "data.layout is NCHW, .* which does not fit. Use NHWC"),
         ({"images": rgb()}, {"layout": "CHW"}, "data.layout is CHW; it is one of NHW, NHWC, NCHW"),
         ({"images": rgb().reshape(24, -1)}, {}, "may be NHWC or NCHW"),
         ({"images": np.zeros((24, 64))}, {}, "no array of images"),
@@ -296,7 +296,7 @@ def test_images_are_told_from_masks_and_labels_by_name(tmp_path):
         ({"images": np.zeros((24, 65), "u1")}, {}, "no array of images"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_known_is_asked_for(tmp_path, arrays, options, message):
+def test_ambiguous_or_invalid_arrays_are_refused_with_what_to_do(tmp_path, arrays, options, message):
     path = saved(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=message):
         load(path, **options)
@@ -370,7 +370,7 @@ def test_flattened_images_are_read_by_the_stated_layout(tmp_path, layout, axes):
     assert np.array_equal(whole(load(tmp_path / "b.npy", layout="NHW"))[0], gray())
 
 
-def test_images_that_are_no_squares_are_cut_to_their_shorter_side(tmp_path):
+def test_images_that_are_not_square_are_cropped_to_their_shorter_side(tmp_path):
     images = gray(size=12)[:, 2:10]
     np.save(tmp_path / "a.npy", images)
     data = load(tmp_path / "a.npy")
@@ -404,7 +404,7 @@ class Trap:
 @pytest.mark.parametrize(
     "kind", ["npz", "npy", "pickle", "cut npy", "cut npz", "flipped", "stored", "text", "empty", "short", "header"]
 )
-def test_a_file_that_is_no_array_is_refused_and_never_unpickled(tmp_path, kind):
+def test_an_invalid_array_file_is_refused_and_never_unpickled(tmp_path, kind):
     path = tmp_path / ("a.npz" if kind in ("npz", "cut npz", "flipped", "stored", "short") else "a.npy")
     if kind == "npz":
         np.savez(path, images=np.array([Trap(tmp_path)], dtype=object))
@@ -448,7 +448,7 @@ def test_pipes_and_devices_are_refused_without_waiting(tmp_path):
             load(path)
 
 
-def test_other_files_are_sent_to_the_data_set_that_reads_them(tmp_path):
+def test_the_error_for_image_files_names_the_data_set_that_reads_them(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(UserError, match="There is no .npy or .npz file in .*read by `ImageFolder`"):
         load(tmp_path)
@@ -494,7 +494,7 @@ def test_a_format_that_is_not_read_is_named_with_what_to_do(tmp_path, name, mess
             read()
 
 
-def test_scans_and_folders_with_images_are_not_taken_for_formats_that_are_not_read(tmp_path):
+def test_scans_and_folders_with_images_are_not_refused_as_unread_formats(tmp_path):
     (tmp_path / "x.nii.gz").write_bytes(b"x")
     with pytest.raises(UserError, match="x.nii.gz is no .npy or .npz file.*read by `ImageFolder`"):
         load(tmp_path / "x.nii.gz")
@@ -504,7 +504,7 @@ def test_scans_and_folders_with_images_are_not_taken_for_formats_that_are_not_re
         load(tmp_path)
 
 
-def test_what_is_not_compressed_stays_on_disk_and_workers_open_it_themselves(tmp_path):
+def test_uncompressed_arrays_stay_on_disk_and_workers_open_them_themselves(tmp_path):
     images = rgb()
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(24) % 2)
     data = load(tmp_path / "a.npz", memory="no", workers=2, batch_size=4)
@@ -532,15 +532,15 @@ def test_only_headers_are_read_until_images_are_wanted(tmp_path):
     assert all(member._array is None for members in file.members.values() for member in members)
 
 
-def test_images_counted_by_the_last_axis_are_refused(tmp_path):
+def test_images_along_the_last_axis_are_refused(tmp_path):
     saved(tmp_path / "x.npz", images=np.zeros((8, 8, 24), np.uint8))
-    with pytest.raises(UserError, match=r"may be \[N, H, W\] or \[H, W, N\]. Say `--data.layout NHW`"):
+    with pytest.raises(UserError, match=r"may be \[N, H, W\] or \[H, W, N\]. Use `--data.layout NHW`"):
         load(tmp_path / "x.npz")
     assert sum(len(load(tmp_path / "x.npz", layout="NHW").source(s)) for s in ("train", "val", "test")) == 8
 
 
 @pytest.mark.parametrize("shape", [(32, 48, 100), (40, 50, 20), (32, 48, 72)])
-def test_sides_that_may_be_those_of_images_counted_by_the_last_axis_are_asked_for(tmp_path, shape):
+def test_sides_that_fit_images_along_the_last_axis_are_refused_without_a_layout(tmp_path, shape):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     said = (
         rf"x in .*x.npy is uint8 \[{shape[0]}, {shape[1]}, {shape[2]}\], whose axes may be \[N, H, W\] or \[H, W, N\]"
@@ -551,7 +551,7 @@ def test_sides_that_may_be_those_of_images_counted_by_the_last_axis_are_asked_fo
 
 
 @pytest.mark.parametrize("shape", [(100, 32, 48), (24, 48, 32), (10, 32, 32), (1000, 16, 48)])
-def test_sides_that_only_images_counted_by_the_first_axis_would_have_are_read_so(tmp_path, shape):
+def test_sides_that_only_fit_images_along_the_first_axis_are_read_so(tmp_path, shape):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     images = load(tmp_path / "x.npy").images["train"]
     assert (len(images), *images.shape) == (*shape, 1)

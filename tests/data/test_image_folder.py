@@ -353,7 +353,7 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path):
 
 
 def test_a_missing_folder_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(UserError, match=r"There is no folder or zip file `nowhere`: looked at .*nowhere and .*nowhere"):
+    with pytest.raises(UserError, match=r"There is no file or folder `nowhere`: looked at .*nowhere and .*nowhere"):
         load("nowhere", root=str(tmp_path))
 
 
