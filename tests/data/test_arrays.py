@@ -182,9 +182,7 @@ def test_labels_lie_in_a_file_beside_the_images_of_the_same_name(tmp_path):
         np.save(tmp_path / f"{labels}.npy", np.arange(24) % (2 + len(labels) % 3))
     np.save(tmp_path / "labels.npy", np.arange(25) % 3)
     for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
-        with pytest.warns(
-            UserWarning, match=rf"{labels}.npy is taken for labels of {images}.npy. `--data.labels f"
-        ):
+        with pytest.warns(UserWarning, match=rf"{labels}.npy is taken for labels of {images}.npy. `--data.labels f"):
             found, label = whole(load(tmp_path / f"{images}.npy"))
         assert np.array_equal(found, rgb()) and label == (np.arange(24) % (2 + len(labels) % 3)).tolist()
         assert load(tmp_path / f"{images}.npy", labels=False).spec.target == "none"

@@ -110,7 +110,7 @@ def test_a_class_may_be_called_train(make):
 
 
 def test_images_beside_the_split_folders_are_not_guessed_at(make):
-    with pytest.raises(UserError, match=r"folders for train and test, and more/1.png lies in none of them"):
+    with pytest.raises(UserError, match=r"folders for train and test, and more/1.png is in none of them"):
         load(make({"train/1.png": 1, "test/1.png": 2, "more/1.png": 3}))
 
 
@@ -205,7 +205,7 @@ def test_frames_can_be_channels(tmp_path):
         data = load(path, frames="channels")
     image = data.source("train").everything.image[:, :, 0, 0]
     assert len(image) == 4 and (image - image[:, :1]).tolist() == [[0, 1, 2]] * 4
-    with pytest.raises(UserError, match=r"0.tif has 4 frames, and data.frames is `channels`: a picture has 1 or 3"):
+    with pytest.raises(UserError, match=r"0.tif has 4 frames, and data.frames is `channels`: an image has 1 or 3"):
         (tmp_path / "four").mkdir()
         load(films(tmp_path / "four", "tif"), frames="channels")
 
@@ -227,7 +227,7 @@ def test_pages_of_several_sizes_need_a_choice_and_thumbnails_do_not(tmp_path):
             with tifffile.TiffWriter(tmp_path / name / f"{k}.tif") as film:
                 film.write(np.full((8, 8), 10 * k, np.uint8))
                 film.write(np.full((4, 4), 255, np.uint8), subfiletype=kind)
-    with pytest.raises(UserError, match=r"0.tif has 2 frames of several sizes. Say `--data.frames first`"):
+    with pytest.raises(UserError, match=r"0.tif has 2 frames of several sizes. Use `--data.frames first`"):
         load(str(tmp_path / "sizes"))
     assert len(load(str(tmp_path / "sizes"), frames="each", enlarge=True).source("train")) == 8
     assert levels(load(str(tmp_path / "thumbnails")), "train")[-1] <= 50

@@ -88,7 +88,7 @@ def test_a_dataset_json_of_others_changes_nothing(make):
         (entries(lambda k: 0.5), r"has the label 0.5 for 00000/img00000000.png; an integer was expected"),
         (entries(lambda k: True), r"has the label True for"),
         (entries(lambda k: k % 2)[:-2], r"has no label for 00001/img00000018.png, 00001/img00000019.png"),
-        (entries(lambda k: k % 2, 21), r"labels for images that are not there: 00002/img00000020.png"),
+        (entries(lambda k: k % 2, 21), r"labels for missing images: 00002/img00000020.png"),
         ([*entries(lambda k: 1), ["00000/img00000000.png", 2]], r"two labels for 00000/img00000000.png, 1 and 2"),
         (["00000/img00000000.png"], r"has the label entry 00000/img00000000.png; a pair"),
     ],
@@ -190,7 +190,7 @@ def some(*folders, each=10):
         (some("train/good", "test_public/good"), "test_public and train"),
         (some("imagesTr", "imagesTs"), "imagesTr and imagesTs"),
         (some("images/train", "images/val", "other"), "train and val"),
-        (some("bottle/train/good", "bottle/test/good") | {"overview.png": 1}, "overview.png lies in none"),
+        (some("bottle/train/good", "bottle/test/good") | {"overview.png": 1}, "overview.png is in none"),
         (some("seg_train/sea", "seg_train/wood", "seg_test/sea", "seg_pred"), "seg_pred and seg_test and seg_train"),
         (some("DIV2K_train_HR", "DIV2K_valid_HR"), "DIV2K_train_HR and DIV2K_valid_HR"),
         (some("bounding_box_train", "bounding_box_test", "query", "gt_bbox"), "bounding_box_train and query"),
@@ -336,14 +336,14 @@ def test_masks_are_left_out_where_there_is_no_training_folder(make):
     assert sum(len(data.source(stage)) for stage in ("train", "val", "test")) == 10
 
 
-def test_images_in_no_class_folder_are_said(make):
-    with pytest.warns(UserWarning, match=r"1 training images lie in no class folder \(loose.png\)"):
+def test_images_in_no_class_folder_are_warned_about(make):
+    with pytest.warns(UserWarning, match=r"1 training images are in no class folder \(loose.png\)"):
         assert load(make(some("a", "b") | {"loose.png": 1})).classes == ()
 
 
 def test_a_test_image_in_no_class_folder_is_named(make):
     data = load(make(some("train/a", "train/b", "test/a") | {"test/loose.png": 1}))
-    with pytest.raises(UserError, match="test/loose.png .* lies in no class folder"):
+    with pytest.raises(UserError, match="test/loose.png .* is in no class folder"):
         data.source("test")
 
 
