@@ -246,7 +246,7 @@ def test_the_extremes_are_those_of_the_whole_folder(cli, bare, seen):
 
 def test_masks_of_0_and_1_are_black_and_white(cli, bare, seen):
     saved("a.png", LEVELS // 128)
-    with pytest.warns(UserWarning, match="8-bit pictures of 0 and 1 alone"):
+    with pytest.warns(UserWarning, match="8-bit images of 0 and 1 alone"):
         assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")[0] == 0
     assert np.array_equal(seen[0], LEVELS // 128 * 255)
 

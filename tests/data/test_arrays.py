@@ -101,14 +101,14 @@ def test_a_folder_of_batches_is_one_data_set_in_the_order_of_their_numbers(tmp_p
     assert data.split("val").label.tolist() == labels[33:].tolist()
 
 
-def test_files_of_a_folder_that_are_no_parts_of_one_set_are_not_joined(tmp_path):
+def test_files_of_a_folder_that_are_not_parts_of_one_set_are_refused(tmp_path):
     for name in "ab":
         np.savez(tmp_path / f"{name}.npz", images=gray())
     with pytest.raises(UserError, match="a.npz, b.npz all have an array images, and are no numbered parts"):
         load(tmp_path)
 
 
-def test_images_of_28_pixels_are_padded_as_those_of_mnist(tmp_path):
+def test_images_of_28_pixels_are_padded_like_mnist(tmp_path):
     np.save(tmp_path / "a.npy", gray(size=28))
     image = load(tmp_path / "a.npy").source("train").everything.image
     order = load(tmp_path / "a.npy")._training(load(tmp_path / "a.npy").split("train"))
@@ -116,7 +116,7 @@ def test_images_of_28_pixels_are_padded_as_those_of_mnist(tmp_path):
     assert image[:, :, :2].max() == 0 and load(tmp_path / "a.npy", size=28).spec.shape == (1, 28, 28)
 
 
-def test_dsprites_are_black_and_white_and_their_pickle_is_left_alone(tmp_path):
+def test_dsprites_are_black_and_white_and_their_pickle_is_not_loaded(tmp_path):
     shapes = (gray() > 127).astype(np.uint8)
     np.savez_compressed(
         tmp_path / "d.npz", imgs=shapes, latents_values=np.ones((24, 6)), latents_classes=np.ones((24, 6), int),
@@ -136,14 +136,14 @@ def corrupted(folder):
 
 
 @pytest.mark.parametrize("severity", [1, 5])
-def test_of_cifar10c_one_severity_is_taken(tmp_path, severity):
+def test_one_severity_of_cifar10c_is_read(tmp_path, severity):
     images = corrupted(tmp_path)
     for path in (tmp_path / "gaussian_noise.npy", tmp_path):
         found, label = whole(load(path, severity=severity))
         assert np.array_equal(found, images[10 * severity - 10 : 10 * severity]) and label == [*range(5)] * 2
 
 
-def test_cifar10c_without_a_severity_asks_for_one(tmp_path):
+def test_cifar10c_without_a_severity_is_refused(tmp_path):
     corrupted(tmp_path)
     with pytest.raises(UserError, match="five severities of 10 images, .*: `--data.severity 1` to 5"):
         load(tmp_path / "gaussian_noise.npy")
@@ -165,7 +165,7 @@ def test_adm_samples_have_labels_beside_them(tmp_path):
     assert np.array_equal(found, rgb()) and label == [0, 1] * 12
 
 
-def test_arrays_by_split_go_by_many_names(tmp_path):
+def test_arrays_of_splits_are_found_under_many_names(tmp_path):
     path = saved(tmp_path / "k.npz", x_train=gray(), y_train=np.arange(24) % 2, x_test=gray(6), y_test=np.arange(6) % 2)
     data = load(path)
     assert data.own_splits == ("train", "test") and data.split("test").label.tolist() == [0, 1] * 3
@@ -176,7 +176,7 @@ def test_arrays_by_split_go_by_many_names(tmp_path):
     assert whole(load(tmp_path))[1] == [0, 1] * 12
 
 
-def test_labels_lie_in_a_file_beside_the_images_of_the_same_name(tmp_path):
+def test_labels_are_found_in_a_file_of_the_same_name_beside_the_images(tmp_path):
     for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
         np.save(tmp_path / f"{images}.npy", rgb())
         np.save(tmp_path / f"{labels}.npy", np.arange(24) % (2 + len(labels) % 3))
@@ -194,7 +194,7 @@ def test_labels_lie_in_a_file_beside_the_images_of_the_same_name(tmp_path):
         load(tmp_path / "X_train.npy")
 
 
-def test_of_a_folder_of_arrays_labels_are_those_of_the_name_of_the_images(tmp_path):
+def test_labels_in_a_folder_of_arrays_are_those_with_the_name_of_the_images(tmp_path):
     for version, count in (("v4", 3), ("v6", 2)):
         np.save(tmp_path / f"c.1_{version}_data.npy", rgb())
         np.save(tmp_path / f"c.1_{version}_labels.npy", np.arange(24) % count)
@@ -203,7 +203,7 @@ def test_of_a_folder_of_arrays_labels_are_those_of_the_name_of_the_images(tmp_pa
             assert whole(load(tmp_path, key=f"c.1_{version}_data"))[1] == (np.arange(24) % count).tolist()
 
 
-def test_fine_labels_are_taken_and_coarse_ones_by_a_flag(tmp_path):
+def test_fine_labels_are_used_by_default_and_coarse_ones_with_a_flag(tmp_path):
     parts = {
         f"{s}_{kind}_labels": np.arange(24) % n for s in ("train", "test") for kind, n in (("fine", 4), ("coarse", 2))
     }
@@ -216,7 +216,7 @@ def test_fine_labels_are_taken_and_coarse_ones_by_a_flag(tmp_path):
     assert load(path, labels=False).spec.target == "none"
 
 
-def test_a_name_with_a_word_for_labels_has_them_where_there_is_one_for_each_image(tmp_path):
+def test_an_array_named_like_labels_with_one_value_per_image_has_the_labels(tmp_path):
     names = {"label_names": np.array(["a", "b"]), "bbox_labels": np.zeros((24, 4), int), "center_y": np.arange(24) % 9}
     with pytest.warns(UserWarning, match="digit_labels is taken for the labels of images; `--data.labels false` none"):
         assert whole(load(saved(tmp_path / "a.npz", images=gray(), digit_labels=np.arange(24) % 2, **names)))[1]
@@ -227,7 +227,7 @@ def test_a_name_with_a_word_for_labels_has_them_where_there_is_one_for_each_imag
 
 
 @pytest.mark.parametrize("labels", [np.arange(24), np.arange(24) * 7 - 50, np.array([f"id{k}" for k in range(24)])])
-def test_as_many_labels_as_images_are_no_classes(tmp_path, labels):
+def test_a_label_of_its_own_for_each_image_is_refused(tmp_path, labels):
     path = saved(tmp_path / "a.npz", images=gray(), labels=labels)
     with pytest.raises(
         UserError, match="Each of the 24 training images in .*a.npz has a label of its own.*labels false"
@@ -300,7 +300,7 @@ def test_ambiguous_or_invalid_arrays_are_refused_with_what_to_do(tmp_path, array
         load(path, **options)
 
 
-def test_a_class_that_training_images_lack_is_refused_before_training(tmp_path):
+def test_a_test_class_without_training_images_is_refused_before_training(tmp_path):
     labels = np.arange(24) % 2
     labels[21] = 7
     with pytest.raises(UserError, match="Labels for `test` in .* hold 7, which no training image has"):
@@ -361,7 +361,7 @@ def test_booleans_are_black_and_white(tmp_path):
 
 
 @pytest.mark.parametrize(("layout", "axes"), [("NHWC", (0, 1, 2, 3)), ("NCHW", (0, 3, 1, 2))])
-def test_flattened_images_are_read_by_the_stated_layout(tmp_path, layout, axes):
+def test_flattened_images_are_read_by_the_given_layout(tmp_path, layout, axes):
     np.save(tmp_path / "a.npy", rgb().transpose(axes).reshape(24, -1))
     assert np.array_equal(whole(load(tmp_path / "a.npy", layout=layout))[0], rgb())
     np.save(tmp_path / "b.npy", gray().reshape(24, 64) / 255)
@@ -517,14 +517,14 @@ def test_uncompressed_arrays_stay_on_disk_and_workers_open_them_themselves(tmp_p
     assert batch.image.shape == (4, 3, 8, 8) and not math.isnan(batch.image.mean())
 
 
-def test_a_compressed_array_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
+def test_a_compressed_array_larger_than_memory_is_refused(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", images=gray())
     monkeypatch.setattr("genbench.data.array_members.free_memory", lambda: 1000)
     with pytest.raises(UserError, match="more than the memory that is free. Save it uncompressed"):
         load(tmp_path / "a.npz").split("train")
 
 
-def test_only_headers_are_read_until_images_are_wanted(tmp_path):
+def test_only_headers_are_read_until_images_are_needed(tmp_path):
     file = ArrayFile(medmnist(tmp_path, extra=np.array([Trap(tmp_path)], dtype=object)))
     assert file.members["train_images"][0].shape == (16, 8, 8) and file.members["extra"][0].pickled
     assert all(member._array is None for members in file.members.values() for member in members)

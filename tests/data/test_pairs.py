@@ -146,7 +146,7 @@ def test_images_beside_folders_for_a_and_b_are_named(make):
         load(PairedFolder, make({"train/1.png": 1, "test/1.png": 1}))
 
 
-def test_folders_that_are_no_domains_are_named(make):
+def test_folders_that_are_not_domains_are_named(make):
     with pytest.raises(
         UserError, match=r"several folders, as input/1.png and target/1.png, that are neither splits nor"
     ):
@@ -159,12 +159,12 @@ def test_images_of_no_domain_are_named(make):
         load(UnpairedFolder, make(files))
 
 
-def test_pairs_take_no_task(make):
+def test_a_task_for_pairs_is_refused(make):
     with pytest.raises(UserError, match="data.task is denoise, and this data has pairs or two domains already"):
         load(PairedFolder, make(SETS["trainA"]), task="denoise")
 
 
-def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make):
+def test_domains_of_different_length_are_each_read_in_their_own_order(make):
     files = {f"trainA/{k}.png": 10 + k for k in range(3)} | {f"trainB/{k}.png": 100 + k for k in range(5)}
     files |= {f"testA/{k}.png": 50 + k for k in range(2)} | {f"testB/{k}.png": 150 for k in range(3)}
     path = make(files)
@@ -183,7 +183,7 @@ def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make
 
 
 @pytest.mark.parametrize("memory", ["yes", "no"])
-def test_domains_are_the_same_on_two_processes_and_from_where_a_run_stopped(make, memory):
+def test_domains_are_the_same_on_two_processes_and_after_resuming(make, memory):
     files = {f"train{d}/{k}.png": k + 100 * (d == "B") for d in "AB" for k in range(9 if d == "A" else 12)}
     data = load(UnpairedFolder, make(files), val_size=1, test_size=1, memory=memory, hflip=True, random_crop=2)
     source = data.source("train")
@@ -216,7 +216,7 @@ def test_a_missing_domain_folder_is_named(make):
         load(UnpairedFolder, make({"trainB/1.png": 1, "testB/1.png": 1}))
 
 
-def test_pairs_are_cut_and_mirrored_together_and_domains_apart(make):
+def test_pairs_are_augmented_together_and_domains_independently(make):
     ramp = np.arange(SIZE * SIZE, dtype=np.uint8).reshape(SIZE, SIZE)
     files = {f"{d}/{k}.png": Image.fromarray(np.stack([ramp] * 3, 2)) for d in "AB" for k in range(8)}
     path = make(files)
@@ -245,7 +245,7 @@ def test_random_crop_crops_anywhere_and_only_in_training(make):
         load(PairedFolder, make({}), random_crop=4, resize_mode="none")
 
 
-def test_outlines_are_of_the_same_shapes_and_those_of_another_domain_are_not():
+def test_outlines_show_the_same_shapes_and_the_other_domain_others():
     with pytest.raises(UserError, match="data.labeled is 10, and this data has pairs or two domains already"):
         Shapes(target="domain", labeled=10)
     data = Shapes(size=32, target="outline", train_images=40, val_images=8, test_images=8, batch_size=16)
@@ -282,7 +282,7 @@ def deep(tmp_path, kind, low_a, high_a, low_b, high_b, count=6):
 
 
 @pytest.mark.parametrize(("given", "found"), [("-2000,2000/", "-2000,2000/0,900"), ("/0,450", "-1000,3000/0,450")])
-def test_a_range_of_one_domain_is_stated_and_the_other_is_found(tmp_path, given, found):
+def test_the_range_of_one_domain_is_given_and_the_other_is_found(tmp_path, given, found):
     data = load(PairedFolder, deep(tmp_path, ("i2", "u2"), -1000, 3000, 0, 900), channels=1, range=given, test_size=1)
     with pytest.warns(UserWarning, match=f"Domain {'B' if given.endswith('/') else 'A'} of .* no range is stated"):
         data.source("train")
@@ -294,7 +294,7 @@ def test_a_range_of_one_domain_is_stated_and_the_other_is_found(tmp_path, given,
 def test_each_domain_has_a_range_of_its_own(tmp_path, kind, direction):
     path = deep(tmp_path, ("i2", "u2"), -1000, 3000, 0, 900)
     data = load(kind, path, channels=1, direction=direction, test_size=1, val_size=1)
-    with pytest.warns(UserWarning, match="Domain A of .* int16 pictures of values from -1000 to 3000"):
+    with pytest.warns(UserWarning, match="Domain A of .* int16 images of values from -1000 to 3000"):
         source = data.source("train")
     batch = source.batch(torch.arange(4))
     assert data.arguments["range"] == "-1000,3000/0,900"

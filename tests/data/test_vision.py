@@ -92,7 +92,7 @@ def test_idx_files_are_read_and_padded(dataset, tmp_path, rng):
 
 
 @pytest.mark.parametrize(("split", "classes"), [("letters", 26), ("balanced", 47), ("byclass", 62), ("digits", 10)])
-def test_emnist_characters_stand_upright_and_its_labels_count_from_zero(split, classes, tmp_path, rng):
+def test_emnist_images_are_transposed_and_labels_count_from_zero(split, classes, tmp_path, rng):
     first = 1 if split == "letters" else 0
     for part, count in (("train", TRAIN), ("test", classes)):
         images = rng.integers(256, size=(count, 28, 28), dtype=np.uint8)
@@ -154,7 +154,7 @@ def test_cifar100_files_are_read(tmp_path, rng, monkeypatch):
 # ---- SVHN, STL10, CelebA ------------------------------------------------------------------------------------------
 
 
-def test_svhn_matrices_are_read_and_its_ten_is_a_zero(tmp_path, rng, monkeypatch):
+def test_svhn_matrices_are_read_and_label_10_is_0(tmp_path, rng, monkeypatch):
     written, lists = {}, {}
     for part, count in (("train", TRAIN), ("test", TEST)):
         images, numbers = rng.integers(256, size=(count, 3, 32, 32), dtype=np.uint8), labels(rng, count, 10)
@@ -192,7 +192,7 @@ def test_stl10_binaries_are_read(tmp_path, rng, monkeypatch):
     assert data.spec.shape == (3, 96, 96)
 
 
-def test_stl10_trains_on_its_unlabeled_images_where_asked(tmp_path, rng, monkeypatch):
+def test_stl10_trains_on_its_unlabeled_images_if_requested(tmp_path, rng, monkeypatch):
     written = write_stl10(tmp_path / "stl10_binary", rng, monkeypatch)
     data = STL10(root=str(tmp_path), unlabeled=True, val_size=1)
     images, label = whole(data, "train")
