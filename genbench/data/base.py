@@ -5,7 +5,6 @@ A data set provides its splits (`Split`); everything else happens here, so that 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -389,10 +388,3 @@ class ImageData(DataModule):
             known = (source.target("label", torch.arange(len(source))) >= 0).nonzero()[:, 0]
         binarize = self.binarize == "dynamic"
         return {"random_crop": self.random_crop, "binarize": binarize, "task": self.task, "known": known}
-
-    def _reading_options(self, source: Source, device: torch.device) -> dict[str, Any]:
-        if source.in_memory:
-            return {}
-        spare = (os.cpu_count() or 1) // self._processes - 1
-        workers = min(8, max(1, spare)) if self.workers is None else self.workers
-        return {"workers": workers, "pin_memory": device.type == "cuda"}

@@ -285,25 +285,24 @@ class TrainLoader:
         return _mirror(image, torch.cat([mirrored(seed, place, each, image.device) for seed in seeds]))
 
 
+@dataclass(eq=False)
 class EvalLoader:
     """One pass in the data set's order, in blocks of `batch_size`; rank r takes blocks r, r + world, ...
 
     Blocks are smaller if there would be fewer of them than processes, so that each process has at least one.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        batch_size: int,
-        *,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 0,
-        pin_memory: bool = False,
-    ) -> None:
-        self.source, self.workers, self.pin_memory = source, workers, pin_memory
-        size = max(1, min(batch_size, len(source) // world))
-        self.blocks = list(torch.arange(len(source)).split(size))[rank::world]
+    source: Source
+    batch_size: int
+    _: KW_ONLY
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    pin_memory: bool = False
+
+    def __post_init__(self) -> None:
+        size = max(1, min(self.batch_size, len(self.source) // self.world))
+        self.blocks = list(torch.arange(len(self.source)).split(size))[self.rank :: self.world]
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -312,11 +311,11 @@ class EvalLoader:
         return map(finish, _read(self.source, self.blocks, self.workers, self.pin_memory))
 
 
+@dataclass(eq=False)
 class _Rows(Dataset):
     """A source for a `DataLoader` that samples whole batches of indices."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    source: Source
 
     def __getitem__(self, indices: list[int]) -> Batch | UserError:
         try:

@@ -60,6 +60,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     classes: tuple[str, ...] = ()
     extractor: str = "inception"  # default feature extractor of the scores
     hflip: bool = False
+    workers: int | None = None
     _setting = "data"
 
     def __init__(self, root: str | None = None, batch_size: Count = 64, eval_batch_size: Count = 256) -> None:
@@ -175,4 +176,8 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     def _reading_options(self, source: Source, device: torch.device) -> dict[str, Any]:
         """`workers` and `pin_memory` of a loader, for a source that is not in memory."""
-        return {}
+        if source.in_memory:
+            return {}
+        spare = (os.cpu_count() or 1) // self._processes - 1
+        workers = min(8, max(1, spare)) if self.workers is None else self.workers
+        return {"workers": workers, "pin_memory": device.type == "cuda"}

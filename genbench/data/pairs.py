@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -19,7 +20,7 @@ from genbench.data.folder import expanded, find, grouped, opened, warn_ignored
 from genbench.data.image_files import columns, size_of
 from genbench.data.layouts import SPLIT_FOLDERS, listed
 from genbench.data.ranges import Range, Stored
-from genbench.data.readers import FilePictures, Files, Frame, Picture, ZipFiles
+from genbench.data.readers import FilePictures, Frame, Picture
 from genbench.data.streams import Split
 
 Domain = Literal["A", "B"]
@@ -35,12 +36,11 @@ class _Place(NamedTuple):
     name: Picture
 
 
+@dataclass(eq=False)
 class HalfPictures(FilePictures):
     """rows -> the left or the right half of images that show a pair side by side."""
 
-    def __init__(self, reader: Files | ZipFiles, pictures: Sequence[Picture], right: bool) -> None:
-        super().__init__(reader, pictures)
-        self.right = right
+    right: bool
 
     def __call__(self, rows: np.ndarray) -> Iterator[Stored]:
         for row, picture in zip(rows, super().__call__(rows), strict=True):
@@ -59,15 +59,14 @@ class HalfPictures(FilePictures):
             )
 
 
+@dataclass(eq=False)
 class PartnerPictures(FilePictures):
     """rows -> images that have the proportions of their partners in the other folder.
 
     Else the square that is cut out of both would show different parts.
     """
 
-    def __init__(self, reader: Files | ZipFiles, pictures: Sequence[Picture], partners: Sequence[Picture]) -> None:
-        super().__init__(reader, pictures)
-        self.partners = partners
+    partners: Sequence[Picture]
 
     def __call__(self, rows: np.ndarray) -> Iterator[Stored]:
         for row, picture in zip(rows, super().__call__(rows), strict=True):

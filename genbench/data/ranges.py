@@ -246,19 +246,16 @@ class Seen:
         return type_range(self.kind) if self.white is None else (0, self.white)
 
     @property
-    def part(self) -> float:
-        """Fraction of the type's range from the smallest value to the largest."""
-        smallest, largest = self.ends
-        return (self.high - self.low) / (largest - smallest)
-
-    @property
     def full(self) -> bool:
         """Whether these images suffice to know that the whole range of the type is used."""
         if self.kind.kind == "b":
             return True
         if self.kind.kind == "f":
             return False
-        return self.high >= DARK if self.kind == np.uint8 and self.white is None else self.part >= 0.5
+        if self.kind == np.uint8 and self.white is None:
+            return self.high >= DARK
+        smallest, largest = self.ends
+        return (self.high - self.low) / (largest - smallest) >= 0.5
 
 
 def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) -> Iterator[Seen]:

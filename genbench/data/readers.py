@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -239,11 +240,12 @@ class ZipFiles(_Reader):
         return {**super().__getstate__(), "_open": None}
 
 
+@dataclass(eq=False)
 class FilePictures:
     """rows -> images, one by one. A class, so that it can be sent to a worker."""
 
-    def __init__(self, reader: Files | ZipFiles, pictures: Sequence[Picture]) -> None:
-        self.reader, self.pictures = reader, pictures
+    reader: Files | ZipFiles
+    pictures: Sequence[Picture]
 
     def __call__(self, rows: np.ndarray) -> Iterator[Stored]:
         return (self.reader.stored(self.pictures[row]) for row in rows)

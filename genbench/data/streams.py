@@ -99,28 +99,24 @@ class Joined:
             yield next(iter(split.pictures(np.array([row - self.ends[which] + split.length]))))
 
 
+@dataclass(eq=False)
 class StreamSource:
     """Some rows of a split, decoded when they are read: for data that does not fit in memory.
 
     binarize  if given, each pixel is drawn black or white, by a seed of this name of a split and the row
     task      make the source from each image
-    shown     how the split's sources are fitted. Default: like the images
+    source_fit
+              how the split's sources are fitted. Default: like the images
     """
 
+    split: Split
+    rows: Tensor
+    fit: Fit
+    binarize: str | None = None
+    task: Task = "none"
+    source_fit: Fit | None = None
     in_memory = False
     device = torch.device("cpu")
-
-    def __init__(
-        self,
-        split: Split,
-        rows: Tensor,
-        fit: Fit,
-        binarize: str | None = None,
-        task: Task = "none",
-        shown: Fit | None = None,
-    ) -> None:
-        self.split, self.rows, self.fit, self.binarize, self.task = split, rows, fit, binarize, task
-        self.shown = shown or fit
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -149,7 +145,7 @@ class StreamSource:
             )
         image, source = torch.from_numpy(image), None
         if self.split.source is not None:
-            source = torch.from_numpy(_fitted(self.split.source, numbers, self.shown)[0])
+            source = torch.from_numpy(_fitted(self.split.source, numbers, self.source_fit or self.fit)[0])
         if self.task != "none":
             source = to_uint8(
                 tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -70,7 +69,7 @@ def by_pillow(image: Image.Image, reason: str) -> np.ndarray | Levels:
 
 
 @contextmanager
-def _open(file: str | Path | BinaryIO) -> Iterator[TiffFile]:
+def _open(file: BinaryIO) -> Iterator[TiffFile]:
     import tifffile  # only if there are such files
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised instead
@@ -78,7 +77,7 @@ def _open(file: str | Path | BinaryIO) -> Iterator[TiffFile]:
         yield found
 
 
-def pages(file: str | Path | BinaryIO) -> list[tuple[int, tuple[int, int]]]:
+def pages(file: BinaryIO) -> list[tuple[int, tuple[int, int]]]:
     """Index, and width and height, of each page that is no thumbnail or mask of another."""
     with _open(file) as found:
         first = found.pages[0]
@@ -94,7 +93,7 @@ def pages(file: str | Path | BinaryIO) -> list[tuple[int, tuple[int, int]]]:
         return every or [(0, (first.imagewidth, first.imagelength))]
 
 
-def read(file: str | Path | BinaryIO, page: int) -> np.ndarray | Levels:
+def read(file: BinaryIO, page: int) -> np.ndarray | Levels:
     """A page as it is stored: [H, W], or [H, W, C], with opacity as the last of 2 or 4 channels.
 
     Raises ValueError if its kind is not supported, and any error of tifffile if it is damaged.
