@@ -87,11 +87,6 @@ def describe(factors: np.ndarray) -> str:
     return " ".join(f"a {extent} {list(COLORS)[int(color)]} {SHAPES[int(shape)]} {place}".split())
 
 
-def tokens(caption: str) -> list[int]:
-    """Tokens of VOCABULARY, padded with 0 to CAPTION_LENGTH. Raises UserError at an unknown word or one too many."""
-    return to_tokens(caption, VOCABULARY, CAPTION_LENGTH)
-
-
 def distances(factors: np.ndarray, size: int) -> np.ndarray:
     """Signed distance of each pixel's center to the shape's outline, in pixels, negative inside: float32 [N, H, W]."""
     centers = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -304,7 +299,7 @@ class Shapes(ImageData):
             len(factors),
             partial(_draw_rows, draw, {"factors": factors, "seeds": seeds}, size=self.size, **self.difficulty),
             label=torch.from_numpy(factors[:, 0].astype(np.int64)),
-            caption=torch.tensor([tokens(describe(row)) for row in factors]),
+            caption=torch.tensor([to_tokens(describe(row), VOCABULARY, CAPTION_LENGTH) for row in factors]),
             factors=torch.from_numpy(factors),
             **beside,
         )

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from genbench.core.batch import to_tokens
 from genbench.core.errors import UserError
 from genbench.data import Shapes
-from genbench.data.shapes import COLORS, SHAPES, VOCABULARY, describe, draw, draw_factors, tokens
+from genbench.data.shapes import CAPTION_LENGTH, COLORS, SHAPES, VOCABULARY, describe, draw, draw_factors
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +99,13 @@ def test_captions_say_what_the_factors_say(factors):
 
 def test_tokens_spell_the_caption_and_zero_is_padding(factors):
     for row in factors:
-        spelled = tokens(describe(row))
+        spelled = to_tokens(describe(row), VOCABULARY, CAPTION_LENGTH)
         assert len(spelled) == 8
         assert " ".join(VOCABULARY[token] for token in spelled if token) == describe(row)
     assert VOCABULARY[0] == "<pad>"
-    assert tokens("a red star")[3:] == [0] * 5
+    assert to_tokens("a red star", VOCABULARY, CAPTION_LENGTH)[3:] == [0] * 5
     with pytest.raises(UserError, match=r"the word `pink`. Known are: a, small"):
-        tokens("a pink star")
+        to_tokens("a pink star", VOCABULARY, CAPTION_LENGTH)
 
 
 def test_a_batch_carries_label_caption_mask_and_factors():
@@ -115,7 +116,7 @@ def test_a_batch_carries_label_caption_mask_and_factors():
     assert batch.label.tolist() == batch.factors[:, 0].tolist()
     assert batch.label.tolist() == (batch.mask.flatten(1).amax(1) - 1).tolist()
     for row, caption in zip(batch.factors.numpy(), batch.caption.tolist(), strict=True):
-        assert tokens(describe(row)) == caption
+        assert to_tokens(describe(row), VOCABULARY, CAPTION_LENGTH) == caption
 
 
 @pytest.mark.parametrize("difficulty", [{}, {"texture": 1.0, "noise": 0.1, "occlusion": 0.3}])
