@@ -195,7 +195,7 @@ def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
     else:
         return
     raise UserError(
-        f"{name} has {what}, and the range of the training images is {trained}. Save it in their type, or set which of "
+        f"{name} has {what}, and the range of the training images is {trained}. Save it in their type, or say which of "
         "its values are black and white with `--data.range`."
     )
 

@@ -304,7 +304,7 @@ def test_two_types_without_a_range_are_refused_or_skipped_in_a_sentence(cli, bar
     saved("b.png", LEVELS)
     given = ("translate", "--ckpt", bare, "--input", "in", "--output")
     status, _, err = cli(*given, "x")
-    assert status == 2 and "in/b.png has values of type uint8, and other pictures uint16" in err
+    assert status == 2 and "in/b.png has values of type uint8, and other images uint16" in err
     assert "`--range dtype` takes each by the whole range of its own type" in err and not seen
     assert cli(*given, "y", "--range", "dtype")[0] == 0 and [shown.max() for shown in seen] == [16, 255]
     Path("in/a.png").rename("in/c.png")
@@ -321,7 +321,7 @@ def test_what_cannot_be_read_does_not_decide_the_range(cli, bare, seen):
     with pytest.warns(UserWarning, match="values from 0 to 1.5"):
         status, out, _ = cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")
     assert status == 1 and written("out") == ["b.tif"] and np.array_equal(seen[0], LEVELS)
-    assert all(f"skipped: in/{k}.tif" in out for k in "acd") and "infinite values. State `--range LOW,HIGH`" in out
+    assert all(f"skipped: in/{k}.tif" in out for k in "acd") and "infinite values. Set `--range LOW,HIGH`" in out
     Path("in/b.tif").unlink()
     status, out, _ = cli("translate", "--ckpt", bare, "--input", "in", "--output", "none")
     assert status == 1 and "0 images of UNet" in out and "3 skipped" in out
