@@ -309,7 +309,7 @@ def test_two_types_without_a_range_are_refused_or_skipped_in_a_sentence(cli, bar
     assert cli(*given, "y", "--range", "dtype")[0] == 0 and [shown.max() for shown in seen] == [16, 255]
     Path("in/a.png").rename("in/c.png")
     status, out, _ = cli(*given, "z")
-    assert status == 1 and "skipped: in/c.png has values of type uint16, and other pictures uint8." in out
+    assert status == 1 and "skipped: in/c.png has values of type uint16, and other images uint8." in out
     assert "1 images of UNet" in out
 
 
