@@ -93,18 +93,14 @@ def layout(
     names = _without_mask_files(_without_masks(images, out), out)
     # split by hand, as PurePosixPath is slow
     parts = [tuple(part for part in name.split("/") if part not in ("", ".")) for name in names]
-
-    def folders(depth: int) -> list[str]:
-        return [found[depth] if len(found) > depth + 1 else "" for found in parts]
-
     depth = 0
     # most zips have one folder around everything
-    while len(set(outer := folders(depth))) == 1 and outer[0] and outer[0].lower() not in SPLIT_FOLDERS:
+    while len(set(outer := _folders(parts, depth))) == 1 and outer[0] and outer[0].lower() not in SPLIT_FOLDERS:
         depth += 1
     stages = [SPLIT_FOLDERS.get(folder.lower()) for folder in outer]
-    inner = [SPLIT_FOLDERS.get(folder.lower()) for folder in folders(depth + 1)]
+    inner = [SPLIT_FOLDERS.get(folder.lower()) for folder in _folders(parts, depth + 1)]
     found = set(stages)
-    classes = folders(depth)
+    classes = _folders(parts, depth)
     if "train" in found and found != {"train", None}:  # else `train` may be a class of trains
         if None in found:
             stray = names[stages.index(None)]
@@ -112,7 +108,7 @@ def layout(
                 f"{path} has folders for train and {', '.join(sorted(found - {'train', None}))}, and {stray} is in "
                 "none of them. Move it, or give the path of one folder."
             )
-        classes = folders(depth + 1)
+        classes = _folders(parts, depth + 1)
     elif "train" in inner and len(set(inner)) > 1 and None not in inner:  # splits in each class
         stages = inner
     else:
@@ -158,6 +154,11 @@ def layout(
     return out
 
 
+def _folders(parts: Sequence[tuple[str, ...]], depth: int) -> list[str]:
+    """The folder of each file at a depth; "" for files above it."""
+    return [found[depth] if len(found) > depth + 1 else "" for found in parts]
+
+
 def _shards(classes: Sequence[str], stages: Sequence[Stage | None], parts: Sequence[tuple[str, ...]]) -> int:
     """The number of shards, if all folders are shards: five digits, with consecutively numbered images; else 0."""
     folders = set(classes)
@@ -178,7 +179,7 @@ def _words(folder: str) -> list[str]:
 def _refuse_like_splits(names: Sequence[str], parts: Sequence[tuple[str, ...]], path: Path) -> None:
     """Raise UserError if folders look like splits and were not read as such: all would be trained on."""
     for depth in range(max(map(len, parts)) - 1):
-        folders = [found[depth] if len(found) > depth + 1 else "" for found in parts]
+        folders = _folders(parts, depth)
         every = sorted({*folders} - {""})
         matches = {folder: found for folder in every if (found := _LIKE_SPLIT.fullmatch(folder.lower()))}
         like = {folder: SPLIT_FOLDERS.get(found["word"]) or _ENDS[found["end"]] for folder, found in matches.items()}
@@ -204,7 +205,7 @@ def _refuse_like_splits(names: Sequence[str], parts: Sequence[tuple[str, ...]], 
 def _refuse_no_train(names: Sequence[str], parts: Sequence[tuple[str, ...]], depth: int, path: Path) -> None:
     """Raise UserError if all folders at a depth are splits, or parts of splits, and none is for training."""
     for level in range(depth, max(map(len, parts)) - 1):
-        folders = sorted({found[level] if len(found) > level + 1 else "" for found in parts})
+        folders = sorted(set(_folders(parts, level)))
         if not all(_SPLIT_PART.fullmatch(folder.lower()) for folder in folders):
             continue
         stages = {SPLIT_FOLDERS.get(folder.lower()) for folder in folders}
