@@ -285,7 +285,9 @@ class GenbenchCLI(LightningCLI):
         trainer, kept = self.trainer, None
         try:
             if isinstance(datamodule, DataModule):
-                datamodule.check_share(trainer.world_size)  # before other processes start, which would print it again
+                datamodule.check_divisible(
+                    trainer.world_size
+                )  # before other processes start, which would print it again
             if is_first_process():
                 parameters = sum(p.numel() for p in model.parameters())
                 console.print(

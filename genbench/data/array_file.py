@@ -1,4 +1,4 @@
-"""Which arrays of a file are images, labels or statistics, and how their axes are read."""
+"""Finds the images, labels and statistics among the arrays of a file, and the order of their axes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from genbench.data.layouts import SPLIT_FOLDERS, listed
 IMAGES = ("images", "image", "imgs", "data", "x", "samples")
 LABELS = ("labels", "label", "targets", "target", "y")
 STATISTICS = ("mu", "sigma", "m", "s")
-NAMED = 8  # arrays that an error names
-# Hendrycks & Dietterich 2019: each file has five severities of all test images, one after the other
+# Hendrycks & Dietterich 2019: each file has five severities of all test images, in order
 SEVERITIES = 5
 CORRUPTIONS = (
     "brightness", "contrast", "defocus_blur", "elastic_transform", "fog", "frost", "gaussian_blur", "gaussian_noise",
@@ -38,14 +37,13 @@ CORRUPTIONS = (
 
 
 class ArrayFile:
-    """What an .npy or .npz file, or a folder of these, holds."""
+    """The arrays of an .npy or .npz file, or of a folder of these."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.members: dict[str, list[Member]] = {}
         refuse_special(path)
-        files = sorted(arrays_in(path), key=natural) if path.is_dir() else [path]
-        for file in files:
+        for file in sorted(_arrays_in(path), key=_natural) if path.is_dir() else [path]:
             for name, member in members_of(file).items():
                 if path.is_dir() and file.suffix.lower() == ".npz":  # batches of one data set
                     stage = parted(file.stem)[0]
@@ -61,7 +59,7 @@ class ArrayFile:
                 )
 
     def statistics(self) -> tuple[Member, Member] | None:
-        """Mean and covariance of features, if it has such: `mu` and `sigma`, or floats `m` [D] and `s` [D, D]."""
+        """Mean and covariance of features, if it has these: `mu` and `sigma`, or floats `m` [D] and `s` [D, D]."""
         if {"mu", "sigma"} <= self.members.keys():
             return self.members["mu"][0], self.members["sigma"][0]
         if {"m", "s"} <= self.members.keys():
@@ -77,16 +75,12 @@ class ArrayFile:
         return any(self._is_image(name) for name in self.members)
 
     def points(self, key: str | None = None) -> Member | None:
-        """Floats [N, D], where no images or statistics are in the file.
-
-        Raises:
-            UserError: there are several.
-        """
-        if self.statistics() if key in (None, *STATISTICS) else False:
+        """Floats [N, D], if the file has no images or statistics. Raises UserError if there are several."""
+        if key in (None, *STATISTICS) and self.statistics():
             return None
         if key is None and self.has_images:
             return None
-        others = {*LABELS, "mu", "sigma"}  # one of the two alone is half of statistics
+        others = {*LABELS, "mu", "sigma"}  # only one of mu and sigma is an incomplete file of statistics
         names = [key] if key is not None else [name for name in self.members if parted(name)[1] not in others]
         found = {name: self.members[name][0] for name in names if name in self.members}
         found = {name: m for name, m in found.items() if len(m.shape) == 2 and m.dtype.kind == "f" and m.shape[0]}
@@ -97,22 +91,21 @@ class ArrayFile:
         return next(iter(found.values()), None)
 
     def _several(self, what: str, names: list[str]) -> UserError:
-        found = listed_members({name: self.members[name] for name in names})
+        found = _described({name: self.members[name] for name in names})
         return UserError(f"{self.path} has several arrays of {what}: {found}. Choose one: `--data.key {names[0]}`.")
 
     def images(
         self, key: str | None = None, layout: Layout | None = None, severity: int | None = None
     ) -> dict[Stage | None, Images]:
-        """The arrays of images by split; under None where they are of none.
+        """The arrays of images by split; the key is None for an array without a split in its name.
 
-        Raises:
-            UserError: there are none, or it is not known which they are, how their axes are ordered, or which severity.
+        Raises UserError if there are none, or if the array, the order of its axes or the severity are ambiguous.
         """
         if layout is not None and layout not in get_args(Layout):
             raise UserError(f"data.layout is {layout}; it is one of {', '.join(get_args(Layout))}.")
-        names = [key] if key is not None else self._image_names(layout)
         if key is not None and key not in self.members:
-            raise UserError(f"{self.path} has no array {key}. It has {listed_members(self.members)}.")
+            raise UserError(f"{self.path} has no array {key}. It has {_described(self.members)}.")
+        names = [key] if key is not None else self._image_names(layout)
         return {parted(name)[0]: self._images(name, layout, severity) for name in names}
 
     def _image_names(self, layout: Layout | None) -> list[str]:
@@ -134,7 +127,7 @@ class ArrayFile:
                 hint = ": mean and covariance of features, no images. Compare with them by `evaluate --reference`"
             raise UserError(
                 f"{self.path} has no array of images, [N, H, W], [N, H, W, C] or [N, C, H, W] of numbers. It has "
-                f"{listed_members(self.members)}{hint}."
+                f"{_described(self.members)}{hint}."
             )
         names = next(iter(groups.values()))
         stages = [parted(name)[0] for name in names]
@@ -148,15 +141,16 @@ class ArrayFile:
             return False
         if not flat:
             return len(member.shape) in (3, 4)
-        kinds = "uibf" if floats else "uib"
-        return len(member.shape) == 2 and member.dtype.kind in kinds and flat_channels(member.shape[1]) is not None
+        if member.dtype.kind == "f" and not floats:
+            return False
+        return len(member.shape) == 2 and flat_channels(member.shape[1]) is not None
 
     def _images(self, name: str, layout: Layout | None, severity: int | None) -> Images:
         stage, base = parted(name)
         members = self.members[name]
         one = members[0]
         if one.pickled:
-            one.array()
+            one.array()  # raises
         if one.dtype.kind not in "uifb":
             raise UserError(f"{name} in {self.path} holds {one.dtype}; images are integers, floats or booleans.")
         for other in members[1:]:
@@ -168,128 +162,126 @@ class ArrayFile:
         if one.shape and not math.prod(one.shape):
             raise UserError(f"{self.path} holds no image: {name} is {one.described}.")
         found = Images(name, stage, members, self._layout(name, base, one, layout), 0, 0)
-        found.count = found.total
-        corrupted = base in CORRUPTIONS and found.total % SEVERITIES == 0
-        if severity is None and corrupted:
-            raise UserError(
-                f"{name} in {self.path} has five severities of {found.total // SEVERITIES:,} images, one after the "
-                f"other. Choose one: `--data.severity 1` to 5."
-            )
-        if severity is not None:
-            if not 1 <= severity <= SEVERITIES:
-                raise UserError(f"data.severity is {severity}; it is from 1 to {SEVERITIES}.")
-            if found.total % SEVERITIES:
+        found.count, rest = divmod(found.total, SEVERITIES)
+        if severity is None:
+            if base in CORRUPTIONS and not rest:
                 raise UserError(
-                    f"data.severity is {severity}, and the {found.total:,} images of {name} are not five parts "
-                    "of equal size. Leave it out."
+                    f"{name} in {self.path} has five severities of {found.count:,} images, one after the other. Choose "
+                    "one: `--data.severity 1` to 5."
                 )
-            found.count = found.total // SEVERITIES
-            found.first = (severity - 1) * found.count
+            found.count = found.total
+            return found
+        if not 1 <= severity <= SEVERITIES:
+            raise UserError(f"data.severity is {severity}; it is from 1 to {SEVERITIES}.")
+        if rest:
+            raise UserError(
+                f"data.severity is {severity}, and the {found.total:,} images of {name} are not five parts of equal "
+                "size. Leave it out."
+            )
+        found.first = (severity - 1) * found.count
         return found
 
-    def _layout(self, name: str, base: str, member: Member, asked: Layout | None) -> Layout:
+    def _layout(self, name: str, base: str, member: Member, given: Layout | None) -> Layout:
         shape, flag = member.shape, "--data.layout"
-        said = f"{name} in {self.path} is {member.described}"
+        what = f"{name} in {self.path} is {member.described}"
         fits: list[Layout] = []
         if len(shape) == 2 and (flat := flat_channels(shape[1])):
-            if member.dtype.kind == "f" and asked is None:
-                raise UserError(f"{said}, which may be points. Flattened images need `{flag} NHW`, NHWC or NCHW.")
+            if member.dtype.kind == "f" and given is None:
+                raise UserError(f"{what}, which may be points. Flattened images need `{flag} NHW`, NHWC or NCHW.")
             fits = ["NHWC", "NCHW"] if flat == 3 else ["NHW", "NHWC", "NCHW"]
-            if asked is None and (flat == 1 or base == "data"):  # ImageNet32 and CIFAR keep flat images by channel
+            if given is None and (flat == 1 or base == "data"):  # ImageNet32 and CIFAR flatten images by channel
                 return "NCHW"
         elif len(shape) == 3:
             fits = ["NHW"]
-            if asked is None and shape[2] > 4 and shape[1] != shape[2] and _longer(*shape[:2]) <= _longer(*shape[1:]):
+            long_first, long_last = (max(sides) / min(sides) for sides in (shape[:2], shape[1:]))
+            if given is None and shape[2] > 4 and shape[1] != shape[2] and long_first <= long_last:
                 raise UserError(
-                    f"{said}, whose axes may be [N, H, W] or [H, W, N]. Say `{flag} NHW` where the first counts the "
+                    f"{what}, whose axes may be [N, H, W] or [H, W, N]. Use `{flag} NHW` if the first counts the "
                     "images, or move the last to the front and save it so."
                 )
-            if asked is None and (shape[0] == 3 or (shape[2] in (1, 3, 4) and shape[1] != shape[2])):
+            if given is None and (shape[0] == 3 or (shape[2] in (1, 3, 4) and shape[1] != shape[2])):
                 raise UserError(
-                    f"{said}, which may be one image or many. Say `{flag} NHW` where each is gray, or give "
-                    "[N, H, W, C]."
+                    f"{what}, which may be one image or many. Use `{flag} NHW` if each is gray, or save [N, H, W, C]."
                 )
         elif len(shape) == 4:
             last = (1, 3, 4) if member.dtype.kind == "u" else (1, 3)  # four floats are rarely colors and opacity
             fits = ["NHWC"] * (shape[3] in last) + ["NCHW"] * (shape[1] in (1, 3))
-        if asked in fits:
-            return asked
+        if given in fits:
+            return given
         if not fits:
-            raise UserError(f"{said}; images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels.")
-        if asked is not None:
-            raise UserError(f"data.layout is {asked}, and {said}, which is no such. Say {' or '.join(fits)}.")
+            raise UserError(f"{what}; images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels.")
+        if given is not None:
+            raise UserError(f"data.layout is {given}, and {what}, which does not fit. Use {' or '.join(fits)}.")
         if len(fits) > 1:
-            raise UserError(f"{said}, whose axes may be {' or '.join(fits)}. Say which: `{flag} {fits[0]}`.")
+            raise UserError(f"{what}, whose axes may be {' or '.join(fits)}. Choose one: `{flag} {fits[0]}`.")
         return fits[0]
 
     # ---- labels -------------------------------------------------------------------------------------------------
 
     def labels(self, images: Images, key: str | None = None) -> np.ndarray | None:
-        """Integers or strings [N], one for each of the images, or None where there are none.
+        """Integers or strings [N], one for each of the images, or None if there are none.
 
-        Raises:
-            UserError: they are no classes, or not one for each image.
+        Raises UserError if they are no classes, or not one for each image.
         """
         found = self._label_members(images, key)
         if found is None:
             return None
         name, members = found
-        without = "Say `--data.labels false` to go without"
-        said = f"{name} in {self.path if name in self.members else members[0].path}"
+        described = members[0].described
+
+        def refused(reason: str, instead: str = "") -> UserError:
+            where = self.path if name in self.members else members[0].path
+            without = f"Use `--data.labels false` to train without{instead}."
+            return UserError(f"{name} in {where} {reason}. {without}")
+
         if any(member.pickled for member in members):
-            raise UserError(
-                f"{said} is a pickle, which can run any code when it is read, and is not loaded. {without}, or save "
-                "the labels as an array of integers."
-            )
-        kinds = {member.dtype.kind for member in members}
-        if not kinds <= set("uibUS"):
-            raise UserError(f"{said} holds {members[0].dtype}; labels are integers. {without}, or save them as such.")
+            reason = "is a pickle, which can run any code when it is read, and is not loaded"
+            raise refused(reason, ", or save the labels as an array of integers")
+        if not {member.dtype.kind for member in members} <= set("uibUS"):
+            raise refused(f"holds {members[0].dtype}; labels are integers", ", or save them as such")
+        single = f"is {described}; labels are [N], one for each image"
         parts = [member.array() for member in members]
         if any(part.ndim == 0 or part.shape[1:] != parts[0].shape[1:] for part in parts):
-            raise UserError(f"{said} is {members[0].described}; labels are [N], one for each image. {without}.")
+            raise refused(single)
         labels = np.concatenate(parts)
         if len(labels) != images.total:
-            raise UserError(
-                f"{said} has {len(labels):,} labels, and {images.name} has {images.total:,} images. Choose other "
-                f"labels with `--data.labels_key`, or say `--data.labels false`."
-            )
+            reason = f"has {len(labels):,} labels, and {images.name} has {images.total:,} images"
+            raise refused(reason, ", or choose other labels with `--data.labels_key`")
         labels = labels[images.first : images.first + images.count]
         if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "uib":
             if not (((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
-                raise UserError(
-                    f"{said} is {members[0].described}: several labels for each image, which are no classes. {without}."
-                )
+                raise refused(f"is {described}: several labels for each image, which are no classes")
             labels = labels.argmax(1)
         if labels[0].size != 1:
-            raise UserError(f"{said} is {members[0].described}; labels are [N], one for each image. {without}.")
+            raise refused(single)
         labels = labels.reshape(len(labels))
         if labels.dtype.kind == "S":
             labels = np.char.decode(labels, "utf-8", "replace")
         if labels.dtype.kind == "i" and labels.min() == -1 and 0 in labels:
-            raise UserError(
-                f"{said} holds -1 beside 0 and more, which often means that a label is not known. {without}."
-            )
+            raise refused("holds -1 beside 0 and more, which often means that a label is not known")
         return labels.astype(np.int64) if labels.dtype.kind in "bu" else labels
 
     def _label_members(self, images: Images, key: str | None) -> tuple[str, list[Member]] | None:
-        members = {**self.members, **self._beside()}
+        members = {**self.members, **self._labels_beside()}
         bases = LABELS if key is None else (parted(key)[1],)
         names = [name for name in members if parted(name)[1] in bases and parted(name)[0] == images.stage]
         if key is not None and not names and key not in members:
-            raise UserError(f"{self.path} has no array {key}. It has {listed_members(members)}.")
+            raise UserError(f"{self.path} has no array {key}. It has {_described(members)}.")
         if not names and images.stage is not None and images.stage == parted(images.name)[0] and key in members:
             names = [key]
         if not names and key is None:
-            names = ["arr_1"] if images.name == "arr_0" and "arr_1" in members else self._alike(members, images)
+            names = (
+                ["arr_1"] if images.name == "arr_0" and "arr_1" in members else self._named_as_labels(members, images)
+            )
         if len(names) > 1:
             raise UserError(
                 f"{self.path} has several arrays that may be labels: {', '.join(names)}. Choose one: "
-                f"`--data.labels_key {names[0]}`, or say `--data.labels false`."
+                f"`--data.labels_key {names[0]}`, or use `--data.labels false`."
             )
         return (names[0], members[names[0]]) if names else None
 
-    def _beside(self) -> dict[str, list[Member]]:
-        """Labels in the folder of an .npy: of its name but for the words for images and labels, else labels.npy."""
+    def _labels_beside(self) -> dict[str, list[Member]]:
+        """Labels beside an .npy: in a file of the same name but for the words for images and labels, or labels.npy."""
         if self.path.suffix.lower() != ".npy":
             return {}
         files = [file for file in sorted(self.path.parent.glob("*.npy")) if file != self.path and file.is_file()]
@@ -297,17 +289,17 @@ class ArrayFile:
         found = {}
         for file in named or [file for file in files if file.stem == "labels"]:
             found |= {name: [member] for name, member in members_of(file).items()}
-            rank_zero_warn(f"{file} is taken for labels of {self.path.name}. Say `--data.labels false` to go without.")
+            rank_zero_warn(f"{file} is taken for labels of {self.path.name}. `--data.labels false` trains without.")
         return found
 
-    def _alike(self, members: dict[str, list[Member]], images: Images) -> list[str]:
-        """Arrays of one label for each image whose names have a word for labels: the finer ones, if names say so."""
+    def _named_as_labels(self, members: dict[str, list[Member]], images: Images) -> list[str]:
+        """Arrays of one label for each image with a word for labels in their names: those called fine, if any are."""
         found = []
         for name, parts in members.items():
             shape = (sum(part.shape[0] for part in parts if part.shape), *parts[0].shape[1:])
             fits = shape in ((images.total,), (images.total, 1)) and parts[0].dtype.kind in "uibUS"
-            called = _words(name) & {*LABELS} - {"y"} or _same_but_labels(name, images.name)  # center_y is a place
-            if fits and called and parted(name)[0] == images.stage:
+            named = _words(name) & {*LABELS} - {"y"} or _same_but_labels(name, images.name)  # center_y is a position
+            if fits and named and parted(name)[0] == images.stage:
                 found.append(name)
         chosen = [name for name in found if "fine" in _words(name)] or found
         chosen = [name for name in chosen if _same_but_labels(name, images.name)] or chosen
@@ -320,12 +312,12 @@ class ArrayFile:
         return chosen
 
 
-def listed_members(members: dict[str, list[Member]]) -> str:
-    return listed([f"{name} ({some[0].described})" for name, some in members.items()], NAMED)
+def _described(members: dict[str, list[Member]]) -> str:
+    return listed([f"{name} ({some[0].described})" for name, some in members.items()], most=8)
 
 
-def arrays_in(folder: Path) -> list[Path]:
-    """The .npy and .npz files of a folder. Raises UserError where there are none."""
+def _arrays_in(folder: Path) -> list[Path]:
+    """The .npy and .npz files of a folder. Raises UserError if there are none."""
     files = [path for path in folder.iterdir() if not path.name.startswith(".")]
     arrays = [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not arrays:
@@ -336,13 +328,13 @@ def arrays_in(folder: Path) -> list[Path]:
     return arrays
 
 
-def natural(path: Path) -> list[tuple[int, str]]:
-    """batch_2 before batch_10."""
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts batch_2 before batch_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def parted(name: str) -> tuple[Stage | None, str]:
-    """The split that an array's name says, and the rest of it: `train_images` -> train, images."""
+    """The split in an array's name, and the rest of the name: `train_images` -> train, images."""
     words = re.split(r"[_\-. ]", name.lower())
     stages = [word for word in words if word in SPLIT_FOLDERS]
     if len(stages) != 1:
@@ -350,16 +342,11 @@ def parted(name: str) -> tuple[Stage | None, str]:
     return SPLIT_FOLDERS[stages[0]], "_".join(word for word in words if word != stages[0])
 
 
-def _longer(height: int, width: int) -> float:
-    """How many times the longer side of an image is the shorter one."""
-    return max(height, width) / min(height, width)
-
-
 def _words(name: str) -> set[str]:
     return set(re.split(r"[_\-. ]", name.lower()))
 
 
 def _same_but_labels(labels: str, images: str) -> bool:
-    """Whether two names differ by words for labels and for images alone: y_train and X_train."""
+    """Whether two names differ only in words for labels and for images: y_train and X_train."""
     found = _words(labels)
     return bool(found & {*LABELS}) and found - {*LABELS} == _words(images) - {*IMAGES}

@@ -7,7 +7,6 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,14 +15,14 @@ import numpy as np
 
 from genbench.core.errors import UserError
 from genbench.core.files import kind_of
-from genbench.data.base import Stage, free_memory
 from genbench.data.medical import kind_of as kind_of_scan
+from genbench.data.module import Stage, free_memory
 from genbench.data.readers import EXTENSIONS
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 SUFFIXES = (".npy", ".npz")
-CHECKED = 2**30  # bytes of an array that is not compressed, up to which its checksum is compared: about a second
-# formats that data sets come in and that are not read, by the end of a file's name
+CHECKED = 2**30  # bytes of the largest uncompressed array with a verified checksum: takes about a second
+# formats of data sets that are not read, by the end of the file name
 OTHERS = {
     ".mat": "a MATLAB file", ".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".he5": "an HDF5 file",
     ".parquet": "a Parquet file", ".arrow": "an Arrow file", ".feather": "an Arrow file",
@@ -33,7 +32,7 @@ OTHERS = {
     ".idx.gz": "an IDX file", "-ubyte.gz": "an IDX file", ".tar": "a tar archive", ".tgz": "a tar archive",
     ".tar.gz": "a tar archive", ".tar.xz": "a tar archive", ".tar.bz2": "a tar archive", ".gz": "a gzip file",
 }  # fmt: skip
-# official files of built-in data sets, by the name of a file or of its folder
+# built-in data sets by the name of their official files or folders
 BUILT_IN = {
     r"(train|test|extra)_32x32\.mat": "SVHN",
     r"emnist-.*": "EMNIST",
@@ -46,12 +45,12 @@ BUILT_IN = {
 
 @dataclass
 class Member:
-    """An array in a file, by its header.
+    """The header of an array in a file.
 
     path     the file
-    inside   its name in an .npz; None of an .npy
-    offset   of its first number in the file, in bytes; None where it is compressed
-    fortran  the first axis moves fastest
+    inside   its name in an .npz; None for an .npy
+    fortran  whether it is in Fortran order
+    offset   position of the data in the file, in bytes; None if it is compressed
     """
 
     path: Path
@@ -71,51 +70,49 @@ class Member:
         return "pickled objects" if self.pickled else f"{self.dtype} {list(self.shape)}"
 
     def array(self) -> np.ndarray:
-        """Memory-mapped, or where it is compressed read once.
+        """The array: memory-mapped, or read once if it is compressed.
 
-        Raises:
-            UserError: it is a pickle, damaged or larger than the free memory.
+        Raises UserError if it is a pickle, damaged or larger than the free memory.
         """
         if self._array is None:
             self._array = self._read()
         return self._array
 
     def _read(self) -> np.ndarray:
-        where = f"{self.path}" if self.inside is None else f"{self.inside} in {self.path}"
+        where = str(self.path) if self.inside is None else f"{self.inside} in {self.path}"
         if self.pickled:
             raise UserError(
                 f"{where} is a pickle, which can run any code when it is read, and is not loaded. Save it as an array "
                 "of numbers."
             )
         size = math.prod(self.shape) * self.dtype.itemsize
-        if not size:
+        if not size:  # cannot be memory-mapped
             return np.empty(self.shape, self.dtype)
         if self.offset is None and size > free_memory():
             raise UserError(
                 f"{where} takes {size / 2**30:.1f} GiB, more than the memory that is free. Save it uncompressed, with "
-                "np.savez or np.save: then it is read piece by piece."
+                "np.savez or np.save, so that it is read in parts."
             )
         try:
             if self.inside is not None and (self.offset is None or size <= CHECKED):
                 with zipfile.ZipFile(self.path) as archive, archive.open(self.inside) as stream:
                     if self.offset is None:
                         return np.lib.format.read_array(stream, allow_pickle=False)
-                    while stream.read(1 << 20):  # compares the checksum at its end
+                    while stream.read(1 << 20):  # zipfile verifies the checksum at the end
                         pass
             order = "F" if self.fortran else "C"
             return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order).view(np.ndarray)
-        except Exception as error:  # a damaged file can fail anywhere in NumPy's reader and in zipfile
+        except Exception as error:  # for a damaged file NumPy and zipfile may raise anything
             raise UserError(f"{where} is not a readable array of numbers ({error}). Replace the file.") from error
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_array": None}  # a worker opens the file by itself
+        return {**self.__dict__, "_array": None}  # a worker opens the file itself
 
 
 def members_of(path: Path) -> dict[str, Member]:
-    """The arrays of an .npy (one, under the file's own name) or .npz by name; of both only the headers are read.
+    """The headers of the arrays in an .npz by name, or of an .npy by the name of the file.
 
-    Raises:
-        UserError: it is neither, or cut off.
+    Raises UserError if the file is neither, or damaged.
     """
     refuse_special(path)
     try:
@@ -135,12 +132,12 @@ def members_of(path: Path) -> dict[str, Member]:
                     name = info.filename.removesuffix(".npy")
                     found[name] = _member(path, info.filename, stream, start, info.file_size)
             return found
-    except Exception as error:  # a damaged header gives a TokenError of Python's own tokenizer, among others
+    except Exception as error:  # such as a TokenError of Python's tokenizer for a damaged header
         raise UserError(f"{path} is not a readable array of numbers ({error}). Replace the file.") from error
 
 
 def _member(path: Path, inside: str | None, stream, start: int | None, size: int) -> Member:
-    """The array whose header `stream` begins with, `size` bytes in all, from `start` on in the file."""
+    """Read the header at the beginning of `stream`, which has `size` bytes and begins at `start` in the file."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
@@ -152,15 +149,15 @@ def _member(path: Path, inside: str | None, stream, start: int | None, size: int
 
 
 def refuse_special(path: Path) -> None:
-    """Raise UserError where a path is no file or folder: a named pipe or a device would be waited for without end."""
+    """Raise UserError if a path is neither file nor folder: reading a named pipe or device might never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{path} is {kind_of(path)}. Give a file or a folder.")
 
 
 def refuse_unread(path: Path) -> None:
-    """Raise UserError where a path is in a format of the field that is not read, and say what to do about it.
+    """Raise UserError, with what to do, for a path in a common format that is not read.
 
-    Of a folder without folders, arrays and images the first such file tells.
+    A folder without sub-folders, arrays and images has the format of its first such file.
     """
     if not path.exists():
         return
@@ -183,7 +180,7 @@ def refuse_unread(path: Path) -> None:
 
 
 def _format(file: Path) -> str | None:
-    """Which of the formats that are not read a file is in; pickles often have no extension."""
+    """The format of a file if it is one that is not read; pickles often have no extension."""
     if not file.is_file() or kind_of_scan(file.name) or not os.access(file, os.R_OK):
         return None
     ends = [end for end in OTHERS if file.name.lower().endswith(end)]
@@ -196,9 +193,9 @@ def _format(file: Path) -> str | None:
 
 @dataclass
 class Images:
-    """Arrays that one after the other are N images: rows int64 [B] -> [B, H, W] or [B, H, W, C] of the file's type.
+    """N images in one or more concatenated arrays: rows int64 [B] -> [B, H, W] or [B, H, W, C] of the stored type.
 
-    first, count  which of their rows
+    first, count  their rows in the arrays
     """
 
     name: str
@@ -213,6 +210,7 @@ class Images:
 
     @property
     def total(self) -> int:
+        """Rows of the arrays."""
         return sum(member.shape[0] for member in self.members)
 
     @property
@@ -227,19 +225,19 @@ class Images:
             return *rest, 1
         return rest if self.layout == "NHWC" else (*rest[1:], rest[0])
 
-    @property
-    def names(self) -> Sequence[str]:
-        return _Names(f"of {self.name} in {self.members[0].path}", self.first, self.count)
+    def name_of(self, row: int) -> str:
+        """The name of an image in an error."""
+        return f"Image {self.first + row} of {self.name} in {self.members[0].path}"
 
     def opened(self) -> Images:
-        """The same with its arrays read, where they are compressed: once, before threads ask for them."""
+        """A copy with its arrays read, if they are compressed: once, before several threads use them."""
         members = [replace(member, _array=None) for member in self.members]
         for member in members:
             member.array()
         return replace(self, members=members)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Raises UserError naming the image where there is a NaN or an infinity."""
+        """Raises UserError with the name of an image that has a NaN or an infinity."""
         numbers = np.asarray(rows) + self.first
         starts = np.cumsum([0] + [member.shape[0] for member in self.members])
         among = np.searchsorted(starts, numbers, "right") - 1
@@ -247,8 +245,8 @@ class Images:
         for k in np.unique(among):
             found[among == k] = self.members[k].array()[numbers[among == k] - starts[k]]
         if found.dtype.kind == "f" and not (finite := np.isfinite(found).reshape(len(found), -1).all(1)).all():
-            bad = int(numbers[np.flatnonzero(~finite)[0]]) - self.first
-            raise UserError(f"{self.names[bad]} has pixels that are NaN or infinite. Remove it or mend the file.")
+            bad = self.name_of(int(rows[np.flatnonzero(~finite)[0]]))
+            raise UserError(f"{bad} has pixels that are NaN or infinite. Remove it or repair the file.")
         height, width, channels = self.shape
         if found.ndim == 2:
             shape = (channels, height, width) if self.layout == "NCHW" else (height, width, channels)
@@ -258,25 +256,6 @@ class Images:
         return found.reshape(len(found), height, width) if channels == 1 else found
 
 
-@dataclass
-class _Names(Sequence):
-    """What images are called in an error, made when asked for: there may be millions."""
-
-    of: str
-    first: int
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, row: int) -> str:
-        return f"Image {self.first + row} {self.of}"
-
-
 def flat_channels(length: int) -> int | None:
-    """Channels of square images of so many numbers, 1 or 3; None where they are no square."""
-    for channels in (1, 3):
-        side = math.isqrt(length // channels)
-        if length and side * side * channels == length:
-            return channels
-    return None
+    """1 or 3, the channels of flattened square images of this length; None if there are no such images."""
+    return next((c for c in (1, 3) if length and math.isqrt(length // c) ** 2 * c == length), None)

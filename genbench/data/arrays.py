@@ -1,4 +1,4 @@
-"""Arrays of images in .npy and .npz files as a data set: MedMNIST, ImageNet32, dSprites, CIFAR-10-C, ADM, your own."""
+"""Arrays of images in .npy and .npz files as a data set."""
 
 from __future__ import annotations
 
@@ -13,35 +13,31 @@ from lightning.pytorch.utilities import rank_zero_warn
 from genbench.core.arguments import Bounds, Whole, key_of
 from genbench.core.errors import UserError
 from genbench.data.array_file import ArrayFile
-from genbench.data.array_members import (
-    SUFFIXES,
-    refuse_special,
-    refuse_unread,
-)
+from genbench.data.array_members import SUFFIXES, refuse_special, refuse_unread
 from genbench.data.base import ImageData, Stage
-from genbench.data.module import data_root
+from genbench.data.module import data_root, existing
 from genbench.data.streams import Split
 
 
 class ArrayImages(ImageData):
-    """Images in an .npy or .npz file, or in a folder of such files.
+    """Images in an .npy or .npz file, or in a folder of such files: MedMNIST, ImageNet32, dSprites, CIFAR-10-C, ADM.
 
-    Arrays whose names say train, val and test (`train_images`, `x_test`) are taken as splits; what is missing of val
-    and test is cut off train. Images are [N, H, W], [N, H, W, C], [N, C, H, W] or flattened [N, H*W], of integers,
-    floats or booleans. Pickled arrays are never loaded. Size and channels are by default those of the file; images of
-    28×28 are padded to 32×32, as those of MNIST.
+    Arrays with train, val and test in their names (`train_images`, `x_test`) are taken as splits; a missing val or test
+    is held out of train. Images are [N, H, W], [N, H, W, C], [N, C, H, W] or flattened [N, H*W], of integers, floats or
+    booleans. Pickled arrays are never loaded. Size and channels are by default those of the file; images of 28×28 are
+    padded to 32×32, as those of MNIST.
 
     Args:
-        path: The file or folder, as it is or below the data root
+        path: The file or folder, absolute or relative to the current folder or the data root
         key: Name of the array of images; in a folder of .npy files a file's name. Default: by the names and shapes
-        labels: Take labels as classes, where there are some: integers of any base, strings or one-hot vectors
-        labels_key: Name of the array of labels. Default: `labels`, `label`, `targets`, `target`, `y`; `arr_1` of
-            `arr_0`; one integer for each image under a name with such a word, `fine_labels` first; of an .npy a file
-            of such a name beside it, labels.npy or y_train.npy of X_train.npy
-        layout: Order of the axes: images, height, width and channels. Default: by the shape, where it says so
-        severity: 1 to 5, which fifth of the images to take: the files of CIFAR-10-C have five severities in order
-        test_size: Images cut off the training set for testing, where there is no test array. Default: 5000, or a tenth
-            of the training set where that is less
+        labels: Use labels as classes, if there are some: integers of any base, strings or one-hot vectors
+        labels_key: Name of the array of labels. Default: `labels`, `label`, `targets`, `target`, `y`; `arr_1` for
+            `arr_0`; one integer for each image under a name with such a word, `fine_labels` first; for an .npy a file
+            of such a name beside it, labels.npy or y_train.npy for X_train.npy
+        layout: Order of the axes: images, height, width and channels. Default: by the shape, if it is unambiguous
+        severity: 1 to 5, the fifth of the images to use: the files of CIFAR-10-C have five severities in order
+        test_size: Images held out of the training set for testing, if there is no test array. Default: 5000, or a tenth
+            of the training set if that is less
     """
 
     published_pixels = False
@@ -70,7 +66,7 @@ class ArrayImages(ImageData):
             self.images = {"train": next(iter(self.images.values()))}
         shapes = [images.shape for images in self.images.values()]
         self.native_size = min(shapes[0][:2])
-        if shapes[0][:2] == (28, 28):  # as MNIST and its kin, which are padded by 2
+        if shapes[0][:2] == (28, 28):  # as MNIST
             self.native_size, self.native_resize_mode = 32, "pad"
         self.native_channels = 1 if all(shape[2] == 1 for shape in shapes) else 3
         super().__init__(**kwargs)
@@ -89,14 +85,14 @@ class ArrayImages(ImageData):
         for path in sorted({member.path for images in self.images.values() for member in images.members}):
             with open(path, "rb") as file:
                 size = file.seek(0, 2)
-                for place in np.linspace(0, max(0, size - 2**16), 16).astype(int):  # some of it: files may be large
+                for place in np.linspace(0, max(0, size - 2**16), 16).astype(int):  # parts, as files may be large
                     file.seek(place)
                     digest.update(file.read(2**16))
         return f"{names}.{digest.hexdigest()[:16]}"
 
     def split(self, stage: Stage) -> Split:
         images = self.images[stage].opened()
-        return Split(len(images), images, images.names, label=self.label.get(stage))
+        return Split(len(images), images, images.name_of, label=self.label.get(stage))
 
     def _read_labels(self, key: str | None) -> None:
         found = {stage: self.file.labels(images, key) for stage, images in self.images.items()}
@@ -106,19 +102,19 @@ class ArrayImages(ImageData):
         if len(values) < 2:
             return
         for stage, labels in found.items():
-            if labels is None:  # test images often come without
+            if labels is None:  # test images often have none
                 continue
             if len(unknown := np.setdiff1d(labels, values)):
                 raise UserError(
-                    f"Labels for `{stage}` in {self.file.path} hold {unknown[0]}, which no training image has. Say "
+                    f"Labels for `{stage}` in {self.file.path} hold {unknown[0]}, which no training image has. Use "
                     "`--data.labels false` to train without."
                 )
             self.label[stage] = torch.from_numpy(np.searchsorted(values, labels)).long()
         if len(values) == len(found["train"]):
             raise UserError(
-                f"Each of the {len(values):,} training images in {self.file.path} has a label of its own: such are no "
-                "classes, but numbers that are measured or that name the image. Say `--data.labels false` to train "
-                "without, or choose other labels with `--data.labels_key`."
+                f"Each of the {len(values):,} training images in {self.file.path} has a label of its own: these are no "
+                "classes, but measurements or numbers of the images. Use `--data.labels false` to train without, or "
+                "choose other labels with `--data.labels_key`."
             )
         self.classes = tuple(map(str, values.tolist()))
         if values.dtype.kind in "iu" and not np.array_equal(values, np.arange(len(values))):
@@ -129,16 +125,10 @@ class ArrayImages(ImageData):
 
 
 def find(path: str, root: Path) -> Path:
-    """An .npy or .npz file or a folder, as it is or below the data root. Raises UserError where there is none."""
-    if not path.strip():
-        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
-    places = [Path(path).expanduser(), root / path]
-    for place in places:
-        refuse_special(place)
-        if place.is_dir() or (place.is_file() and place.suffix.lower() in SUFFIXES):
-            return place
-        if place.is_file():
-            refuse_unread(place)
-            raise UserError(f"{place} is no .npy or .npz file. Files and zips of images are read by `ImageFolder`.")
-    looked = " and ".join(str(place.absolute()) for place in places)
-    raise UserError(f"There is no file or folder `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+    """An .npy or .npz file or a folder. Raises UserError if there is none at the path."""
+    place = existing(path, root)
+    refuse_special(place)
+    if not place.is_dir() and place.suffix.lower() not in SUFFIXES:
+        refuse_unread(place)
+        raise UserError(f"{place} is no .npy or .npz file. Files and zips of images are read by `ImageFolder`.")
+    return place

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real 8×8 scans that come with the package, no download."""
+"""The handwritten digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from genbench.data.streams import Split
 
 
 class Digits(ImageData):
-    """Optical recognition of handwritten digits (Alpaydin & Kaynak 1998), the 1,797 test scans in scikit-learn.
+    """Handwritten digits (Alpaydin & Kaynak 1998): the 1,797 images in scikit-learn, 8×8 gray, no download.
 
-    The last 297 are the test split. Native size 8×8, gray; enlarged smoothly to the size that is asked for.
+    The last 297 are the test split. They are enlarged to 32×32, or the given size.
     """
 
     classes = tuple("0123456789")
@@ -21,10 +21,10 @@ class Digits(ImageData):
     extractor = "digitsnet"
 
     def split(self, stage: Stage) -> Split:
-        from sklearn.datasets import load_digits  # heavy, and only this data set wants it
+        from sklearn.datasets import load_digits  # takes long to import, and only this data set needs it
 
         images, labels = load_digits(return_X_y=True)
-        images = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype("uint8")  # the scans count 0..16
+        images = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype("uint8")  # stored as 0..16
         part = slice(0, 1500) if stage == "train" else slice(1500, None)
         images, labels = images[part], labels[part]
         return Split(len(images), images.__getitem__, label=torch.as_tensor(labels, dtype=torch.int64))

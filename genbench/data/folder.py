@@ -1,4 +1,4 @@
-"""Any folder or zip of images as a data set."""
+"""A folder or zip of images as a data set."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ from genbench.data import medical
 from genbench.data.base import ImageData, Stage
 from genbench.data.image_files import SEVERAL
 from genbench.data.layouts import layout, listed
-from genbench.data.readers import EXTENSIONS, FilePictures, Files, Frame, Picture, ZipFiles
+from genbench.data.module import existing
+from genbench.data.readers import EXTENSIONS, FilePictures, Files, Frame, Picture, ZipFiles, file_of
 from genbench.data.streams import Split
 
 Frames = Literal["first", "each", "channels"]
 
 
 class ImageFolder(ImageData):
-    """Images in a folder or a zip file, which is read without being unpacked.
+    """Images in a folder or a zip file, which is read without unpacking.
 
-    Sub-folders train, val (valid, validation) and test are taken as splits; what is missing of val and test is cut
-    off train. Below them, one folder for each class gives the labels. Other folders are searched to any depth, and
-    files that are no images are ignored. Transparent images are laid over white. Zips and folders of the dataset_tool
-    of StyleGAN and EDM, tiny-imagenet and MVTec are read as such. DICOM files and NIfTI volumes are read where the
-    extra `medical` is installed.
+    Sub-folders train, val (valid, validation) and test are taken as splits; a missing val or test is held out of train.
+    Below them, one folder for each class gives the labels. Other folders are searched to any depth, and files that are
+    no images are ignored. Transparent images are composited over white. The layouts of the dataset_tool of StyleGAN and
+    EDM, tiny-imagenet and MVTec are recognized. DICOM files and NIfTI volumes are read if the extra `medical` is
+    installed.
 
     Args:
-        path: The folder, the zip file or a single file of many frames, as it is or below the data root
-        labels: Take folders as classes, where every training image lies in one of several, or the labels in the
-            dataset.json of the dataset_tool
-        test_size: Images cut off the training set for testing, where there is no test folder. Default: 5000, or a
-            tenth of the training set where that is less
-        frames: What is taken of a file of several frames (TIFF, GIF, WebP, APNG, DICOM, or slices of a NIfTI volume):
-            the first one, each as an image, or all as the channels of one image. Default: each, where they have one
-            size. What is cut off for validation and testing are whole files, where there are several
+        path: The folder, the zip file or a single file of many frames, absolute or relative to the current folder or
+            the data root
+        labels: Use folders as classes, if every training image is in one of several, or the labels in the dataset.json
+            of the dataset_tool
+        test_size: Images held out of the training set for testing, if there is no test folder. Default: 5000, or a
+            tenth of the training set if that is less
+        frames: What to take from a file of several frames (TIFF, GIF, WebP, APNG, DICOM, or slices of a NIfTI volume):
+            the first one, each as an image, or all as the channels of one image. Default: each, if they have one size.
+            Whole files are held out for validation and testing, if there are several
     """
 
     published_pixels = False
@@ -62,7 +64,7 @@ class ImageFolder(ImageData):
         self.classes = found.classes
         kept = [name for some in found.images.values() for name, _ in some]
         pictures, notes = expanded(self.reader, kept, frames, self.path)
-        say_ignored(self.path, set(files) - {*images, *found.used})
+        warn_ignored(self.path, set(files) - {*images, *found.used})
         for note in (*found.notes, *notes):
             rank_zero_warn(f"{self.path}: {note}")
         self.images: dict[Stage, list[tuple[Picture, str]]] = {
@@ -71,12 +73,12 @@ class ImageFolder(ImageData):
         }
         self.own_splits = tuple(self.images)
         self._contents: str | None = None
-        files = len({str(getattr(picture, "file", picture)) for picture, _ in self.images["train"]})
-        cut = {"val", "test"} - {*self.own_splits}
-        if files <= len(cut) and len(self.images["train"]) > files:
+        count = len({file_of(picture) for picture, _ in self.images["train"]})
+        held_out = {"val", "test"} - {*self.own_splits}
+        if count <= len(held_out) and len(self.images["train"]) > count:
             rank_zero_warn(
-                f"{self.path}: {' and '.join(sorted(cut))} images are frames of the same "
-                f"{'file' if files == 1 else 'files'} as the training images, since there are no others."
+                f"{self.path}: {' and '.join(sorted(held_out))} images are frames of the same "
+                f"{'file' if count == 1 else 'files'} as the training images, since there are no others."
             )
 
     def contents(self) -> str:
@@ -89,89 +91,66 @@ class ImageFolder(ImageData):
     def split(self, stage: Stage) -> Split:
         names, folders = zip(*self.images[stage], strict=True)
         label = None
-        if self.classes and any(folders):  # test images often come without classes
+        if self.classes and any(folders):  # test images often have no class folders
             number = {folder: k for k, folder in enumerate(self.classes)}
             if "" in folders:
                 raise UserError(
-                    f"{names[folders.index('')]} for `{stage}` in {self.path} lies in no class folder, and others do. "
-                    "Move it into one, or say `--data.labels false`."
+                    f"{names[folders.index('')]} for `{stage}` in {self.path} is in no class folder, and others are. "
+                    "Move it into one, or use `--data.labels false`."
                 )
             if unknown := set(folders) - set(number):
                 raise UserError(
                     f"Images for `{stage}` in {self.path} lie in the class folder `{unknown.pop()}`, which no "
-                    "training image has. Add some, or say `--data.labels false`."
+                    "training image has. Add some, or use `--data.labels false`."
                 )
             label = torch.tensor([number[folder] for folder in folders])
         return Split(len(names), FilePictures(self.reader, names), names, label=label, group=grouped(names))
 
 
 def grouped(pictures: Sequence[Picture]) -> Tensor | None:
-    """int64 [N]: the number of the file that each is of; None where each is a file."""
-    files = [picture.file if isinstance(picture, Frame) else picture for picture in pictures]
+    """int64 [N]: the index of the file of each image; None if each has a file of its own."""
+    files = [file_of(picture) for picture in pictures]
     number = {file: k for k, file in enumerate(dict.fromkeys(files))}
-    if len(number) == len(files):
-        return None
-    return torch.tensor([number[file] for file in files])
+    return None if len(number) == len(files) else torch.tensor([number[file] for file in files])
 
 
 def find(path: str, root: Path) -> Path:
-    """A folder, zip or file of several pictures, as it is or below the data root. Raises UserError without one."""
-    if not path.strip():
-        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
-    places = [Path(path).expanduser(), root / path]
-    for place in places:
-        if place.exists() and not place.is_dir():
-            ordinary(place)
-        if place.is_dir() or (place.is_file() and (several(place.name) or zipfile.is_zipfile(place))):
-            return place
-        if place.exists():
-            raise UserError(f"{place} is neither a folder nor a whole zip file, and no file of several pictures.")
-    looked = " and ".join(str(place.absolute()) for place in places)
-    raise UserError(f"There is no folder or zip file `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+    """A folder, zip or file of several images. Raises UserError if there is none at the path."""
+    place = existing(path, root)
+    if not place.is_dir() and not several(ordinary(place).name) and not zipfile.is_zipfile(place):
+        raise UserError(f"{place} is neither a folder nor a whole zip file, and no file of several images.")
+    return place
 
 
 def several(name: str) -> bool:
-    """Whether a file may hold many pictures, and be a data set alone."""
+    """Whether a single file of this name may hold many images."""
     return name.lower().endswith((*SEVERAL, *medical.EXTENSIONS))
 
 
-def images_among(files: Sequence[str], path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> list[str]:
-    """Sorted, those of the files in `path` that are named as images are. Raises UserError where there are none."""
-    images = sorted(name for name in files if name.lower().endswith(extensions))
-    if not images:
-        others = f" among its {len(files)} files" if files else ", which is empty"
-        arrays = ""
-        if any(name.endswith((".npy", ".npz")) for name in files):
-            arrays = " Arrays are read by `ArrayImages`, of one file or of the folder that they lie in."
-        if inner := [
-            name for name in files if name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"))
-        ]:
-            arrays += f" Unpack {inner[0]} first; only a zip that holds images itself is read as it is."
-        raise UserError(
-            f"There is no image in {path}{others}. The names of images end in {', '.join(extensions)}.{arrays}"
-        )
-    return images
-
-
 def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
-    """What reads a folder, zip or single file, the sorted names of its images, and those of all its files.
+    """The reader of a folder, zip or single file, the sorted names of its images, and the names of all its files.
 
-    DICOM files may lack an extension. Raises UserError where there are no images.
+    DICOM files may have no extension. Raises UserError if there are no images.
     """
     if path.is_file() and several(path.name):
         return Files(path.parent), [path.name], [path.name]
     reader = ZipFiles(path) if path.is_file() else Files(path)
-    files = reader.names()
-    unnamed = [name for name in files if medical.nameless(name) and reader.is_dicom(name)]
-    reader.nameless = frozenset(unnamed)
-    if unnamed:
-        images = sorted({*unnamed, *(name for name in files if name.lower().endswith(EXTENSIONS + medical.EXTENSIONS))})
-    else:
-        images = images_among(files, path, EXTENSIONS + medical.EXTENSIONS)
-    return reader, images, files
+    files, extensions = reader.names(), EXTENSIONS + medical.EXTENSIONS
+    reader.nameless = frozenset(name for name in files if medical.nameless(name) and reader.is_dicom(name))
+    images = sorted({*reader.nameless, *(name for name in files if name.lower().endswith(extensions))})
+    if images:
+        return reader, images, files
+    others = f" among its {len(files)} files" if files else ", which is empty"
+    hint = ""
+    if any(name.endswith((".npy", ".npz")) for name in files):
+        hint = " Arrays in a file or folder are read by `ArrayImages`."
+    archives = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
+    if inner := next((name for name in files if name.lower().endswith(archives)), None):
+        hint += f" Unpack {inner} first; a zip is read only if it holds the images themselves."
+    raise UserError(f"There is no image in {path}{others}. The names of images end in {', '.join(extensions)}.{hint}")
 
 
-def say_ignored(path: Path, names: set[str]) -> None:
+def warn_ignored(path: Path, names: set[str]) -> None:
     if names:
         rank_zero_warn(f"{path}: {len(names)} files that are no images are ignored: {listed(sorted(names))}.")
 
@@ -179,51 +158,45 @@ def say_ignored(path: Path, names: set[str]) -> None:
 def expanded(
     reader: Files | ZipFiles, names: Sequence[str], frames: Frames | None, path: Path
 ) -> tuple[dict[str, list[Picture]], list[str]]:
-    """The pictures of each file, and what is to be said of it.
+    """The images of each file, and notes for the user.
 
-    Raises UserError where nothing is stated and a file has frames of several sizes, or where they cannot be channels.
+    Raises UserError if `frames` is not given and a file has frames of several sizes, or if they cannot be channels.
     """
     pictures: dict[str, list[Picture]] = {}
     multiple: dict[str, str] = {}
+    # a PNG of several frames is refused when it is read: they are rare, and counting the frames of each takes long
+    extensions = SEVERAL if frames is None else (".png", *SEVERAL)
     for name in names:
         kind = reader.kind(name)
-        pictures[name] = [name]
-        if kind is None and frames == "first":
-            pictures[name] = [Frame(name, (0,))] if name.lower().endswith((".png", *SEVERAL)) else [name]
-            continue
-        # a PNG of several is refused when it is read: to look into each takes long, and they are rare
-        if kind is None and not name.lower().endswith(SEVERAL if frames is None else (".png", *SEVERAL)):
+        if kind is None and (frames == "first" or not name.lower().endswith(extensions)):
+            pictures[name] = [Frame(name, (0,))] if name.lower().endswith(extensions) else [name]
             continue
         found = reader.frames(name)
-        word = "slice" if kind == "nifti" else "frame"
-        if len(found) == 1 and kind != "nifti":
-            pictures[name] = [name] if found[0][0] == 0 else [Frame(name, (found[0][0],), word)]
-            continue
-        numbers = [number for number, _ in found]
-        if not numbers:
-            pictures[name] = []
+        numbers, word = [number for number, _ in found], "slice" if kind == "nifti" else "frame"
+        if numbers == [0] and kind != "nifti":
+            pictures[name] = [name]
             continue
         if len(numbers) > 1:
             multiple[name] = f"{len(numbers)} {word}s"
         if frames is None and len({size for _, size in found}) > 1:
             raise UserError(
-                f"{path}: {name} has {len(numbers)} frames of several sizes. Say `--data.frames first` to take the "
+                f"{path}: {name} has {len(numbers)} frames of several sizes. Use `--data.frames first` to take the "
                 "first of such files, or `--data.frames each` to take all."
             )
-        if frames == "channels" and len(numbers) not in (1, 3):
+        if frames == "channels" and len(numbers) not in (0, 1, 3):
             raise UserError(
-                f"{path}: {name} has {len(numbers)} {word}s, and data.frames is `channels`: a picture has 1 or 3. Say "
+                f"{path}: {name} has {len(numbers)} {word}s, and data.frames is `channels`: an image has 1 or 3. Use "
                 "`--data.frames each` or `first`."
             )
-        parts = {"first": [(numbers[0],)], "channels": [tuple(numbers)]}.get(frames or "each", [(n,) for n in numbers])
-        pictures[name] = [Frame(name, part, word) for part in parts]
+        parts = [tuple(numbers)] if frames == "channels" and numbers else [(number,) for number in numbers]
+        pictures[name] = [Frame(name, part, word) for part in (parts[:1] if frames == "first" else parts)]
     notes = []
     if empty := [name for name, found in pictures.items() if not found]:
         notes.append(f"{len(empty)} DICOM files without pixels are ignored: {listed(empty)}.")
         if len(empty) == len(names):
             raise UserError(f"There is no image in {path}: its DICOM files, such as {empty[0]}, have no pixels.")
     if multiple:
-        taken = {"first": "the first alone is taken", "channels": "they are the channels of one image"}
+        taken = {"first": "only the first is taken", "channels": "they are the channels of one image"}
         first = next(iter(multiple))
         notes.append(
             f"{len(multiple)} files have several frames ({first} has {multiple[first]}): "

@@ -1,4 +1,4 @@
-"""From a picture as a data set keeps it to a square of uint8 [C, H, W]."""
+"""Reads image files, and brings images to squares of uint8 [C, H, W]."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from genbench.core.errors import UserError
 from genbench.core.files import ordinary
 from genbench.data import tiff
-from genbench.data.ranges import DTYPE, Levels, Negative, Range, Stored, pixels
+from genbench.data.ranges import DTYPE, Levels, Range, Stored, pixels
 
 How = Literal["crop", "pad", "stretch", "none"]
 StoredImages = np.ndarray | Iterable[Stored]
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # what such files begin with, big ones too
-
-
-File = str | Path | Callable[[], BinaryIO]  # a path, or what opens it
-SEVERAL = (".gif", ".tif", ".tiff", ".webp", ".avif")  # names of files that often have several frames
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of TIFF and BigTIFF
+File = str | Path | Callable[[], BinaryIO]  # a path, or a function that opens the file
+SEVERAL = (".gif", ".tif", ".tiff", ".webp", ".avif")  # formats with several frames
 
 
 def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
-    """Read an image upright and as it is stored: gray or RGB of 8 bits, or an array of more.
+    """Read an image upright and as it is stored: gray or RGB of 8 bits, or an array of more bits.
 
     Args:
-        file: A path, or what opens it
-        name: What it is called in an error
-        frame: Which of its frames, from 0; None: the only one, which a PNG of several is refused for
+        file: A path, or a function that opens the file
+        name: Name in errors
+        frame: Index of the frame; None: the first, but a PNG of several frames is refused
 
-    Raises UserError naming a file that is no whole image.
+    Raises UserError with the name of a file that cannot be read.
     """
     with _opened(file, name) as image:
-        if image is None or (image.format == "TIFF" and not _stands_at_ordinary(image, frame)):
+        if image is not None and image.format == "TIFF":
+            image.seek(frame or 0)
+        if image is None or (image.format == "TIFF" and not tiff.ordinary(image)):
             return _scientific(file, image, frame or 0)
         if frame is None and image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
             raise UserError(
-                f"{name} is an animation of {image.n_frames} frames. Say `--data.frames first` to take the first of "
+                f"{name} is an animation of {image.n_frames} frames. Use `--data.frames first` to take the first of "
                 "such files, or `--data.frames each` to take all."
             )
         if frame:
@@ -53,61 +53,55 @@ def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
         if image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile) and image.mode != "I;16":
             if frame:
                 raise ValueError("frames of 16-bit color are not read; save them as files")
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-            return tiff.upright(_deep_png(file, image), turned)
+            return tiff.upright(_deep_png(file, image), image.getexif().get(ExifTags.Base.Orientation, 1))
         return _as_shown(image)
 
 
 def _as_shown(image: Image.Image) -> Stored:
-    """Gray or RGB, upright, of what Pillow reads right; it is loaded here."""
+    """Gray or RGB, upright, of an image that Pillow reads correctly."""
     inverted = image.format == "TIFF" and tiff.inverted(image)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         return np.asarray(image)
-    if image.mode.startswith("I"):  # of a PNG or PGM
+    if image.mode.startswith("I"):  # PNG or PGM
         array, clear = np.asarray(image).astype(np.uint16), image.info.get("transparency")
         return array if clear is None else np.stack([array, (array != clear) * np.uint16(65535)], axis=-1)
-    if image.has_transparency_data:  # over white, as a page would show it
+    if image.has_transparency_data:  # over white, as on a web page
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-    return Negative(255 - np.asarray(image)) if inverted else image
+    return Levels(255 - np.asarray(image), inverted=True) if inverted else image
 
 
 class Film:
-    """The frames of an animation, kept open: each builds on the one before, so that reading them in turn is fast."""
+    """The frames of an animation. It stays open, since each frame builds on the one before."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
-        with _stumbling(name):
+        with _errors_named(name):
             self.image = Image.open(stream)
 
     def frame(self, number: int, name: str) -> Stored:
-        """As `read_picture`."""
-        with _stumbling(name):
+        """One frame, as from `read_picture`."""
+        with _errors_named(name):
             self.image.seek(number)
             return _as_shown(self.image.copy())
-
-
-def _stands_at_ordinary(image: Image.Image, frame: int | None) -> bool:
-    image.seek(frame or 0)
-    return tiff.ordinary(image)
 
 
 def _scientific(file: File, image: Image.Image | None, page: int) -> Stored:
     try:
         with _binary(file) as stream:
             return tiff.read(stream, page)
-    except (ValueError, NotImplementedError, ImportError) as error:  # of a compression, among others
+    except (ValueError, NotImplementedError, ImportError) as error:  # such as for an unknown compression
         if image is None or "imagecodecs" not in str(error):
             raise
         return tiff.by_pillow(image, f"{error}: `pip install imagecodecs`")
 
 
 def _stated_levels(file: File, image: Image.Image) -> np.ndarray | Levels:
-    """[H, W] or [H, W, 3] of a PGM or PPM whose largest value is not 255: Pillow scales these, and cuts some to 8 bits.
+    """[H, W] or [H, W, 3] of a PGM or PPM with a maximum other than 255, which Pillow scales, some to 8 bits.
 
-    Raises ValueError where it ends early.
+    Raises ValueError if it is truncated.
     """
     codec, _, offset, (mode, white) = image.tile[0]
     shape = (image.height, image.width, 3) if mode == "RGB" else (image.height, image.width)
@@ -124,11 +118,11 @@ def _stated_levels(file: File, image: Image.Image) -> np.ndarray | Levels:
 
 
 def _deep_png(file: File, image: Image.Image) -> np.ndarray:
-    """uint16 [H, W, C] of a PNG of which Pillow keeps 8 bits."""
+    """uint16 [H, W, C] of a PNG that Pillow reduces to 8 bits."""
     import torch
-    from torchvision.io import ImageReadMode, decode_png  # a second to import, for few files
+    from torchvision.io import ImageReadMode, decode_png  # takes a second to import
 
-    # for codecs of films, which read no 16 bits
+    # torchcodec, to which it refers, does not read 16 bits
     warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of TorchVision are deprecated")
     with _binary(file) as stream:
         content = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
@@ -141,24 +135,23 @@ def _deep_png(file: File, image: Image.Image) -> np.ndarray:
 
 
 def count_frames(file: File, name: str) -> list[tuple[int, tuple[int, int]]]:
-    """Number, and width and height, of each frame of an image file."""
+    """Index, and width and height, of each frame of an image file."""
     with _opened(file, name) as image:
         if image is None or image.format == "TIFF":
             with _binary(file) as stream:
                 return tiff.pages(stream)
-        count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its preview
+        count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photo and its preview
         return [(k, image.size) for k in range(count)]
 
 
 def picture_size(file: File, name: str) -> tuple[int, int]:
-    """Width and height of the upright picture, by what stands before its pixels."""
+    """Width and height of the upright image, by the header of its file."""
     with _opened(file, name) as image:
         if image is None:
             return count_frames(file, name)[0][1]
-        # asked for it, Pillow decodes all of a PNG in search of what may stand behind the pixels too
+        # `getexif` decodes all of a PNG, in search of data behind the pixels
         exif = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
-        on_its_side = exif.get(ExifTags.Base.Orientation, 1) >= 5
-        return image.size[::-1] if on_its_side else image.size
+        return image.size[::-1] if exif.get(ExifTags.Base.Orientation, 1) >= 5 else image.size
 
 
 def size_of(picture: Stored) -> tuple[int, int]:
@@ -167,23 +160,23 @@ def size_of(picture: Stored) -> tuple[int, int]:
 
 
 def columns(picture: Stored, left: int, right: int) -> Stored:
-    """What lies between two columns of a picture."""
+    """The part of an image between two columns."""
     if isinstance(picture, Image.Image):
         return picture.crop((left, 0, right, picture.height))
     part = pixels(picture)[:, left:right]
-    return replace(picture, pixels=part) if isinstance(picture, Negative | Levels) else part
+    return replace(picture, pixels=part) if isinstance(picture, Levels) else part
 
 
 def joined(frames: Sequence[Stored], name: str) -> Stored:
-    """One picture of which each frame is a channel."""
+    """One image with each frame as a channel."""
     arrays = [pixels(frame) for frame in frames]
     if any(array.shape != arrays[0].shape or array.ndim != 2 for array in arrays):
         raise UserError(
-            f"{name} has frames of several sizes, or in color, which cannot be joined as channels. Say `--data.frames "
+            f"{name} has frames of several sizes, or in color, which cannot be joined as channels. Use `--data.frames "
             "each` or `first`."
         )
     whole = np.stack(arrays, axis=-1)
-    return Negative(whole) if isinstance(frames[0], Negative) else whole
+    return replace(frames[0], pixels=whole) if isinstance(frames[0], Levels) else whole
 
 
 @contextmanager
@@ -194,8 +187,8 @@ def _binary(file: File) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _opened(file: File, name: str) -> Iterator[Image.Image | None]:
-    """The image by Pillow; None of a TIFF that Pillow does not know."""
-    with _stumbling(name), _binary(file) as stream:
+    """The image opened with Pillow; None for a TIFF that Pillow cannot open."""
+    with _errors_named(name), _binary(file) as stream:
         try:
             image = Image.open(stream)
         except UnidentifiedImageError:
@@ -209,29 +202,29 @@ def _opened(file: File, name: str) -> Iterator[Image.Image | None]:
 
 
 @contextmanager
-def _stumbling(name: str) -> Iterator[None]:
+def _errors_named(name: str) -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
-    # Pillow's plugins let through whatever a broken file makes them stumble over, SyntaxError and struct.error included
+    # for broken files Pillow's plugins may raise anything, such as SyntaxError and struct.error
     except Exception as error:
         raise UserError(f"{name} cannot be read as an image ({error}). Replace it or remove it.") from error
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Brings pictures to uint8 [N, C, size, size].
+    """Brings images to uint8 [N, C, size, size].
 
-    size      side of the square, in pixels
-    channels  1 for gray, 3 for RGB
-    how       crop     scale the shorter side to `size`, cut the center out
-              pad      the whole picture in the middle of black, scaled down if it is larger than `size`
-              stretch  scale both sides, whatever becomes of the proportions
-              none     it must have the size already
-    enlarge   a picture that is too small may be scaled up; otherwise it is refused (`pad` leaves it as it is)
-    random_crop    pixels of the size that will be cut off again: a picture may be so much smaller
-    range     which of the stored values become black and white
+    size         side of the square, in pixels
+    channels     1 for gray, 3 for RGB
+    how          crop     scale the shorter side to `size`, crop the center
+                 pad      center the whole image on black, scaled down if it is larger than `size`
+                 stretch  scale both sides, ignoring proportions
+                 none     it must have the size already
+    enlarge      scale up images that are too small, which are refused otherwise (`pad` leaves them as they are)
+    random_crop  pixels of the size that will be cropped later: images may be smaller by this
+    range        the stored values that become black and white
     """
 
     size: int
@@ -242,7 +235,7 @@ class Fit:
     range: Range = DTYPE
 
     def __call__(self, pictures: StoredImages, name: Callable[[int], str]) -> np.ndarray:
-        """`pictures` as `Split` has them; `name(k)` is the k-th in an error."""
+        """`pictures` are those of `Split`; `name(k)` is the name of the k-th in an error."""
         if isinstance(pictures, np.ndarray):
             pictures = self.range.levels(pictures, name)
             height, width = pictures.shape[1:3]
@@ -254,7 +247,7 @@ class Fit:
         return np.stack([self.one(picture, name(k)) for k, picture in enumerate(pictures)])
 
     def one(self, picture: Stored, name: str) -> np.ndarray:
-        """One picture, uint8 [C, size, size]."""
+        """One image, uint8 [C, size, size]."""
         return self._one(self.range.apply(picture, name), name)
 
     def _one(self, picture: Image.Image, name: str) -> np.ndarray:
@@ -271,13 +264,13 @@ class Fit:
         if self.how == "none":
             raise UserError(
                 f"{name} is {width}×{height}, data.size is {self.size} and data.resize_mode is `none`, which scales "
-                "nothing. Say `--data.resize_mode crop`, `pad` or `stretch`, or another `--data.size`."
+                "nothing. Use `--data.resize_mode crop`, `pad` or `stretch`, or another `--data.size`."
             )
         if self.how != "pad" and shorter < self.size - self.random_crop and not self.enlarge:
             raise UserError(
-                f"{name} is {width}×{height}, smaller than data.size, which is {self.size - self.random_crop}. Say "
-                "`--data.enlarge true` to scale such pictures up, `--data.resize_mode pad` to put them in the middle "
-                f"of black, or `--data.size {shorter}` or less."
+                f"{name} is {width}×{height}, smaller than data.size, which is {self.size - self.random_crop}. Use "
+                "`--data.enlarge true` to scale such images up, `--data.resize_mode pad` to center them on black, or "
+                f"`--data.size {shorter}` or less."
             )
         if self.how == "pad":
             scale = self.size / longer
@@ -286,21 +279,21 @@ class Fit:
             return image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.LANCZOS)
         if self.how == "stretch":
             return image.resize((self.size, self.size), Image.LANCZOS)
-        # cut before scaling, so that a long picture is not resampled where nobody will see it
+        # cropped before scaling, so that only the crop is resampled
         left, top = (width - shorter) / 2, (height - shorter) / 2
         return image.resize((self.size, self.size), Image.LANCZOS, box=(left, top, left + shorter, top + shorter))
 
     def _color(self, pictures: np.ndarray) -> np.ndarray:
-        """[N, H, W] or [N, H, W, 3] to [N, H, W, C]; the luma is Pillow's (ITU-R 601-2), to the bit."""
+        """[N, H, W] or [N, H, W, 3] to [N, H, W, C]; the luma is that of Pillow (ITU-R 601-2), to the bit."""
         if pictures.ndim == 3:
             pictures = pictures[..., None]
         if pictures.shape[-1] == 3 and self.channels == 1:
             luma = pictures.astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
             return ((luma + 0x8000) >> 16).astype(np.uint8)[..., None]
-        return pictures  # one channel spreads over three where `_pad` assigns it
+        return pictures  # `_pad` broadcasts one channel to three
 
     def _pad(self, pictures: np.ndarray) -> np.ndarray:
-        """[N, H, W, C] to [N, C, size, size], in the middle of black."""
+        """[N, H, W, C] to [N, C, size, size], centered on black."""
         count, height, width, _ = pictures.shape
         out = np.zeros((count, self.channels, self.size, self.size), dtype=np.uint8)
         top, left = (self.size - height) // 2, (self.size - width) // 2

@@ -1,7 +1,4 @@
-"""Which split and class each image of a folder or zip belongs to, by the layouts that data sets come in.
-
-One file of more than 400 lines: each rule says what a folder is not, too, and is right beside the others alone.
-"""
+"""The split and the class of each image in a folder or zip, by the common layouts of data sets."""
 
 from __future__ import annotations
 
@@ -9,35 +6,30 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import filterfalse
 from pathlib import Path, PurePosixPath
 
 from genbench.core.errors import UserError
 from genbench.data.module import Stage
 
-# sub-folders that are splits, by the names that data sets give them
+# sub-folders that are splits
 SPLIT_FOLDERS: dict[str, Stage] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
-}
-# folders that hold a thousand images each, numbered through: of the dataset_tool of StyleGAN and EDM, and of FFHQ
+}  # fmt: skip
+# folders of a thousand consecutively numbered images each: of the dataset_tool of StyleGAN and EDM, and of FFHQ
 _SHARDS = re.compile(r"(?:\d{5}/img\d{8}|(\d{2})000/\1\d{3})\.\w+")
 _SHARD, _NUMBERED = re.compile(r"\d{5}"), re.compile(r"(?:img)?\d+")
 LABELS = "dataset.json"  # of the dataset_tool
 MASKS = "ground_truth"  # of MVTec
 ANNOTATIONS = "val_annotations.txt"  # of tiny-imagenet
-# what other data sets call such folders: train2017, training_set, test_public, imagesTr of medical ones
+# names of splits in other data sets: train2017, training_set, test_public, imagesTr in medical ones
 _LIKE_SPLIT = re.compile(
     rf"(?:images?|imgs?|data|labels?)?[\W_]*(?P<word>{'|'.join(SPLIT_FOLDERS)})"
     rf"[\W_]*(?:set|split|data|images?|imgs?|public|private|\d+)?|(?:images?|labels?)(?P<end>tr|ts|va)"
 )
 _ENDS: dict[str, Stage] = {"tr": "train", "ts": "test", "va": "val"}
-# words in names of folders, as in cars_train, bounding_box_test or trainA, by what they say
+# words for splits in names of folders, as in cars_train, bounding_box_test or trainA
 _SPLIT_WORDS = {
     **SPLIT_FOLDERS, "trainval": "train", "dev": "val", "eval": "val", "evaluation": "val", "holdout": "test",
     "pred": "test", "query": "test", "gallery": "test", "unlabelled": "rest", "unlabeled": "rest", "extra": "rest",
@@ -67,10 +59,10 @@ def listed(names: Sequence[object], most: int = 5) -> str:
 @dataclass
 class Layout:
     """
-    images   of each split, each with the name of its class ("" where it has none)
-    classes  of the training split, in order; none where not every training image has one
-    used     files beside the images that were read
-    notes    what a user should know
+    images   of each split: pairs of a name and its class ("" without one)
+    classes  of the training split, in order; none if not every training image has one
+    used     files that were read beside the images
+    notes    for the user
     """
 
     images: dict[Stage, list[tuple[str, str]]]
@@ -79,7 +71,7 @@ class Layout:
     notes: list[str] = field(default_factory=list)
 
 
-def classes_of(some: Sequence[tuple[str, str]]) -> set[str]:
+def _classes_of(some: Sequence[tuple[str, str]]) -> set[str]:
     return {folder for _, folder in some}
 
 
@@ -89,38 +81,34 @@ def layout(
     """The layout of the images of `path`.
 
     Args:
-        images: Their names, relative to it
-        files: All files that it holds
+        images: Names of the images, relative to it
+        files: Names of all its files
         path: For messages
-        read: Gives the content of a file
-        labels: Whether classes are wanted; without, nothing is read
+        read: Returns the content of a file
+        labels: Whether to look for classes
 
-    Raises UserError where a layout contradicts itself.
+    Raises UserError if a layout is contradictory.
     """
     out = Layout({})
     names = _without_mask_files(_without_masks(images, out), out)
-    # PurePosixPath is slow
+    # split by hand, as PurePosixPath is slow
     parts = [tuple(part for part in name.split("/") if part not in ("", ".")) for name in names]
-
-    def folders(depth: int) -> list[str]:
-        return [found[depth] if len(found) > depth + 1 else "" for found in parts]
-
     depth = 0
-    # a folder around everything, as most zips have one, says nothing
-    while len(set(outer := folders(depth))) == 1 and outer[0] and outer[0].lower() not in SPLIT_FOLDERS:
+    # most zips have one folder around everything
+    while len(set(outer := _folders(parts, depth))) == 1 and outer[0] and outer[0].lower() not in SPLIT_FOLDERS:
         depth += 1
     stages = [SPLIT_FOLDERS.get(folder.lower()) for folder in outer]
-    inner = [SPLIT_FOLDERS.get(folder.lower()) for folder in folders(depth + 1)]
+    inner = [SPLIT_FOLDERS.get(folder.lower()) for folder in _folders(parts, depth + 1)]
     found = set(stages)
-    classes = folders(depth)
-    if "train" in found and found != {"train", None}:  # that would be a class of trains among others
+    classes = _folders(parts, depth)
+    if "train" in found and found != {"train", None}:  # else `train` may be a class of trains
         if None in found:
             stray = names[stages.index(None)]
             raise UserError(
-                f"{path} has folders for train and {', '.join(sorted(found - {'train', None}))}, and {stray} "
-                "lies in none of them. Move it, or give the path of one folder."
+                f"{path} has folders for train and {', '.join(sorted(found - {'train', None}))}, and {stray} is in "
+                "none of them. Move it, or give the path of one folder."
             )
-        classes = folders(depth + 1)
+        classes = _folders(parts, depth + 1)
     elif "train" in inner and len(set(inner)) > 1 and None not in inner:  # splits in each class
         stages = inner
     else:
@@ -135,30 +123,30 @@ def layout(
     elif labels and len(set(classes)) > 1 and all(_PART.fullmatch(folder.lower()) for folder in classes):
         raise UserError(
             f"{path} has the folders {listed(sorted(set(classes)))}, which look like parts of one set and not like "
-            "classes. Say `--data.labels false` to train on all of them, or rename them to train, val and test."
+            "classes. Use `--data.labels false` to train on all of them, or rename them to train, val and test."
         )
     for stage, name, folder in zip(stages, names, classes, strict=True):
         out.images.setdefault(stage, []).append((name, folder))
     if labels:
         for stage in ("val", "test"):
-            if stage in out.images and "images" not in classes_of(out.images["train"]):
+            if stage in out.images and "images" not in _classes_of(out.images["train"]):
                 out.images[stage] = _annotated(out.images[stage], files, path, read, out)
-        numbers = _told(names, files, path, read, out)
+        numbers = _of_dataset_tool(names, files, path, read, out)
         if numbers is not None:
             out.images = {
                 stage: [(name, numbers.get(name, folder)) for name, folder in some]
                 for stage, some in out.images.items()
             }
-        known = classes_of(out.images["train"])
+        known = _classes_of(out.images["train"])
         if shards > 1 and numbers is None:
             out.notes.append(
                 f"the {shards} folders with numbers for names are taken as shards of one set, so no folder is a class. "
-                "Rename them where they are classes."
+                "Rename them if they are classes."
             )
         if "" in known and len(known) > 1:
             loose = [name for name, folder in out.images["train"] if not folder]
             out.notes.append(
-                f"{len(loose)} training images lie in no class folder ({listed(loose)}), so no folder is a class."
+                f"{len(loose)} training images are in no class folder ({listed(loose)}), so no folder is a class."
             )
         elif len(known) > 1:
             numbered = numbers is not None and known <= set(numbers.values())
@@ -166,8 +154,13 @@ def layout(
     return out
 
 
+def _folders(parts: Sequence[tuple[str, ...]], depth: int) -> list[str]:
+    """The folder of each file at a depth; "" for files above it."""
+    return [found[depth] if len(found) > depth + 1 else "" for found in parts]
+
+
 def _shards(classes: Sequence[str], stages: Sequence[Stage | None], parts: Sequence[tuple[str, ...]]) -> int:
-    """The number of folders, where all are shards: numbers of five digits, of images that are numbered through."""
+    """The number of shards, if all folders are shards: five digits, with consecutively numbered images; else 0."""
     folders = set(classes)
     if all(_SHARDS.fullmatch("/".join(found[-2:])) for found in parts):
         return len(folders)
@@ -183,26 +176,19 @@ def _words(folder: str) -> list[str]:
     return [word.lower() for word in _WORDS.findall(folder)]
 
 
-def _like_split(folder: str) -> Stage | None:
-    """The split that all of a folder's name seems to mean."""
-    found = _LIKE_SPLIT.fullmatch(folder.lower())
-    if not found:
-        return None
-    return SPLIT_FOLDERS[found["word"]] if found["word"] else _ENDS[found["end"]]
-
-
 def _refuse_like_splits(names: Sequence[str], parts: Sequence[tuple[str, ...]], path: Path) -> None:
-    """Raise UserError where folders seem to be splits and were not read as such: all would be trained on."""
+    """Raise UserError if folders look like splits and were not read as such: all would be trained on."""
     for depth in range(max(map(len, parts)) - 1):
-        folders = [found[depth] if len(found) > depth + 1 else "" for found in parts]
+        folders = _folders(parts, depth)
         every = sorted({*folders} - {""})
-        like = {folder: stage for folder in every if (stage := _like_split(folder))}
+        matches = {folder: found for folder in every if (found := _LIKE_SPLIT.fullmatch(folder.lower()))}
+        like = {folder: SPLIT_FOLDERS.get(found["word"]) or _ENDS[found["end"]] for folder, found in matches.items()}
         worded = like | {
             folder: found[0]
             for folder in every
             if (found := [_SPLIT_WORDS[w] for w in _words(folder) if w in _SPLIT_WORDS])
         }
-        if 2 * len(worded) > len(every):  # else one of many classes may be called so
+        if 2 * len(worded) > len(every):  # else it may be one of many classes
             like = worded
         kinds = {*like.values()}
         if "train" in kinds and len(kinds) > 1:
@@ -211,34 +197,33 @@ def _refuse_like_splits(names: Sequence[str], parts: Sequence[tuple[str, ...]], 
                 names[0],
             )
             raise UserError(
-                f"{path} has the folders {' and '.join(like)}, which look like splits, and {stray} "
-                "lies in none that is called train, val or test. Rename or move it, or give the path of one folder."
-                + _of_domains(like)
+                f"{path} has the folders {' and '.join(like)}, which look like splits, and {stray} is in none that is "
+                "called train, val or test. Rename or move it, or give the path of one folder." + _domains_hint(like)
             )
 
 
 def _refuse_no_train(names: Sequence[str], parts: Sequence[tuple[str, ...]], depth: int, path: Path) -> None:
-    """Raise UserError where all folders of a depth are splits, or parts of them, and none is for training."""
+    """Raise UserError if all folders at a depth are splits, or parts of splits, and none is for training."""
     for level in range(depth, max(map(len, parts)) - 1):
-        folders = sorted({found[level] if len(found) > level + 1 else "" for found in parts})
+        folders = sorted(set(_folders(parts, level)))
         if not all(_SPLIT_PART.fullmatch(folder.lower()) for folder in folders):
             continue
         stages = {SPLIT_FOLDERS.get(folder.lower()) for folder in folders}
         if stages != {"train"}:
             raise UserError(
                 f"{path} has the folders {' and '.join(folders)}, which look like splits, and none is called train. "
-                "Rename the one to train on, or give the path of one folder." + _of_domains(folders)
+                "Rename the one to train on, or give the path of one folder." + _domains_hint(folders)
             )
 
 
-def _of_domains(folders: Iterable[str]) -> str:
+def _domains_hint(folders: Iterable[str]) -> str:
     if all(_words(folder)[-1:] in (["a"], ["b"]) for folder in folders):
         return " Two domains of images are read by `--data UnpairedFolder` and `--data PairedFolder`."
     return ""
 
 
 def _refuse_annotations(parts: Sequence[tuple[str, ...]], path: Path) -> None:
-    """Raise UserError where masks lie in a folder beside that of their images: they would be trained on."""
+    """Raise UserError if masks are in a folder beside that of their images: they would be trained on."""
     beside: dict[tuple[str, ...], set[str]] = {}
     for folders in {found[:-1] for found in parts}:
         beside.setdefault(folders, set()).add("")
@@ -255,12 +240,12 @@ def _refuse_annotations(parts: Sequence[tuple[str, ...]], path: Path) -> None:
             mask = "/".join((*parent, masks[0]))
             raise UserError(
                 f"{path} has the folders {image} and {mask}, which look like images and their annotations, and not "
-                f"like classes. Give the path of {image} alone, or move {mask} away."
+                f"like classes. Give only the path of {image}, or move {mask} away."
             )
 
 
 def _named_alike(parts: Sequence[tuple[str, ...]], images: tuple[str, ...], masks: tuple[str, ...]) -> bool:
-    """Whether half of the files of a folder of masks, or more, are called as images of another."""
+    """Whether at least half of the files in the folder of masks are named like files in the folder of images."""
 
     def stems(folder: tuple[str, ...]) -> set[str]:
         if not folder[-1]:  # files beside the folder of masks
@@ -275,12 +260,12 @@ def _named_alike(parts: Sequence[tuple[str, ...]], images: tuple[str, ...], mask
 
 
 def _stem(name: str) -> str:
-    """What a file is called without its extension, in small letters."""
+    """A file's name in lower case, without its extension."""
     return name.lower().removesuffix(".gz").rpartition(".")[0]
 
 
 def _base(stem: str) -> str | None:
-    """x of x_mask or mask_x, "" of mask alone; None of another name."""
+    """x for x_mask or mask_x, "" for mask; None for other names."""
     found = _MASK_LAST.fullmatch(stem) or _MASK_FIRST.fullmatch(stem)
     if found:
         return found["base"].strip(" _.-")
@@ -288,9 +273,9 @@ def _base(stem: str) -> str | None:
 
 
 def _without_mask_files(names: Sequence[str], out: Layout) -> list[str]:
-    """Those that are not called as the mask of an image in the same folder: x_mask.png beside x.png.
+    """The names without masks of images in the same folder: x_mask.png beside x.png.
 
-    Beside x_t1, image_x, or image alone too (x_seg, mask_x and mask), for volumes, and where a third of all are such.
+    For volumes, or if a third of all names match, also x_seg beside x_t1, mask_x beside image_x, and mask beside image.
     """
     if not _MASK_WORD.search("\n".join(names)):
         return list(names)
@@ -301,30 +286,28 @@ def _without_mask_files(names: Sequence[str], out: Layout) -> list[str]:
         (folder, base) for folder, stem in images for part in (_LAST_PART, _FIRST_PART) for base in [part.sub("", stem)]
     }
     kin |= {(folder, "") for folder, stem in images if stem.isalpha()}
-    surely, likely, volume = [], [], []
-    for name, (folder, _), base in zip(names, places, bases, strict=True):
-        surely.append(base is not None and (folder, base) in images)
-        likely.append(base is not None and (folder, base) in kin)
-        volume.append(name.lower().endswith((".nii", ".nii.gz")))
-    many = 3 * sum(likely) >= len(names)
-    left = [a or (b and (many or c)) for a, b, c in zip(surely, likely, volume, strict=True)]
-    if masks := list(compress(names, left)):
+    keys = {name: (folder, base) for name, (folder, _), base in zip(names, places, bases, strict=True)}
+    likely = {name for name, key in keys.items() if key in kin}
+    many = 3 * len(likely) >= len(names)
+
+    def is_mask(name: str) -> bool:
+        return keys[name] in images or (name in likely and (many or name.lower().endswith((".nii", ".nii.gz"))))
+
+    if masks := list(filter(is_mask, names)):
         out.notes.append(f"{len(masks)} masks beside their images are left out: {listed(masks)}.")
-    return [name for name, mask in zip(names, left, strict=True) if not mask]
+    return list(filterfalse(is_mask, names))
 
 
 def _without_masks(images: Sequence[str], out: Layout) -> list[str]:
-    """Those not in a folder `ground_truth` beside a folder `train` or `test`, where MVTec keeps masks of defects."""
+    """Those not in a folder `ground_truth` beside a folder `train` or `test`, which has the masks of MVTec."""
     if not any(f"{MASKS}/" in name for name in images):
         return list(images)
     found = [f"/{name}".partition(f"/{split}/") for name in images for split in ("train", "test")]
     parents = {before for before, split, _ in found if split}
-
-    def mask(name: str) -> bool:
-        before, folder, _ = f"/{name}".partition(f"/{MASKS}/")
-        return bool(folder) and before in parents
-
-    kept = [name for name in images if not mask(name)]
+    before_masks = [f"/{name}".partition(f"/{MASKS}/") for name in images]
+    kept = [
+        n for n, (before, folder, _) in zip(images, before_masks, strict=True) if not folder or before not in parents
+    ]
     if len(kept) < len(images):
         out.notes.append(f"{len(images) - len(kept)} masks in folders `{MASKS}` are left out.")
     return kept
@@ -333,33 +316,33 @@ def _without_masks(images: Sequence[str], out: Layout) -> list[str]:
 def _annotated(
     some: list[tuple[str, str]], files: Sequence[str], path: Path, read: Callable[[str], bytes], out: Layout
 ) -> list[tuple[str, str]]:
-    """Images of a split that all lie in one folder `images`: their classes are in a text file, or not known."""
-    if classes_of(some) != {"images"}:
+    """The classes of a split with all images in one folder `images`: from a text file, or unknown."""
+    if _classes_of(some) != {"images"}:
         return some
     split = PurePosixPath(some[0][0]).parents[1]
-    told = str(split / ANNOTATIONS)
-    if told not in files:
+    annotations = str(split / ANNOTATIONS)
+    if annotations not in files:
         return [(name, "") for name, _ in some]
-    out.used.append(told)
-    # with a mark of its encoding in front, where an editor on Windows has saved it
-    rows = [line.split("\t") for line in read(told).decode("utf-8-sig", "replace").splitlines() if line.strip()]
+    out.used.append(annotations)
+    # editors on Windows add a byte order mark
+    rows = [line.split("\t") for line in read(annotations).decode("utf-8-sig", "replace").splitlines() if line.strip()]
     classes: dict[str, str] = {}
     for name, label in ((row[0], row[1].strip()) for row in rows if len(row) > 1):
         if classes.setdefault(name, label) != label:
             raise UserError(
-                f"{told} in {path} has two classes for {name}, {classes[name]} and {label}. Remove one of them."
+                f"{annotations} in {path} has two classes for {name}, {classes[name]} and {label}. Remove one of them."
             )
     if missing := [name for name, _ in some if PurePosixPath(name).name not in classes]:
         raise UserError(
-            f"{told} in {path} names no class for {listed(missing)}. Add these lines, or say `--data.labels false`."
+            f"{annotations} in {path} names no class for {listed(missing)}. Add these, or use `--data.labels false`."
         )
     return [(name, classes[PurePosixPath(name).name]) for name, _ in some]
 
 
-def _told(
+def _of_dataset_tool(
     names: Sequence[str], files: Sequence[str], path: Path, read: Callable[[str], bytes], out: Layout
 ) -> dict[str, str] | None:
-    """The class of each image, as text, by the files dataset.json of the dataset_tool; None where there is none."""
+    """The class of each image, as text, in the files dataset.json of the dataset_tool; None without such a file."""
     labels: dict[str, str] | None = None
     for file in files:
         if PurePosixPath(file).name != LABELS:
@@ -368,13 +351,13 @@ def _told(
             found = json.loads(read(file))
         except (ValueError, RecursionError) as error:
             raise UserError(
-                f"{file} in {path} is not readable as JSON ({error}). Repair it, or say `--data.labels false`."
+                f"{file} in {path} is not readable as JSON ({error}). Repair it, or use `--data.labels false`."
             ) from error
         if not isinstance(found, dict) or not isinstance(found.get("labels", 0), (list, dict, type(None))):
-            continue  # other data sets keep other things in a file of that name
+            continue  # a file of another format
         folder = PurePosixPath(file).parent
         here = [name for name in names if folder in PurePosixPath(name).parents]
-        if isinstance(found["labels"], dict):  # StyleGAN's own reader takes such, too
+        if isinstance(found["labels"], dict):  # StyleGAN's reader accepts these too
             if not found["labels"].keys() & {str(PurePosixPath(name).relative_to(folder)) for name in here}:
                 continue
             found["labels"] = [list(entry) for entry in found["labels"].items()]
@@ -388,25 +371,23 @@ def _told(
 
 
 def _integers(entries: list, folder: PurePosixPath, here: list[str], file: str) -> dict[str, str]:
-    without = "Say `--data.labels false` to train without classes"
+    def refused(reason: str) -> UserError:
+        return UserError(f"{file} {reason}. Use `--data.labels false` to train without classes.")
+
     labels: dict[str, str] = {}
     for entry in entries:
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
-            raise UserError(f"{file} has the label entry {str(entry)[:80]}; a pair of name and label was expected.")
+            raise refused(f"has the label entry {str(entry)[:80]}; a pair of name and label was expected")
         name, label = str(folder / entry[0].replace("\\", "/")), entry[1]
         if isinstance(label, list):
-            raise UserError(
-                f"{file} has lists of numbers as labels, such as {len(label)} for {entry[0]}: attributes, which are no "
-                f"classes. {without}."
-            )
+            reason = f"has lists of numbers as labels, such as {len(label)} for {entry[0]}: attributes, and no classes"
+            raise refused(reason)
         if isinstance(label, bool) or not isinstance(label, int) or label < 0:
-            raise UserError(
-                f"{file} has the label {label!r} for {entry[0]}; an integer was expected, 0 or more. {without}."
-            )
+            raise refused(f"has the label {label!r} for {entry[0]}; an integer was expected, 0 or more")
         if labels.setdefault(name, str(label)) != str(label):
-            raise UserError(f"{file} has two labels for {entry[0]}, {labels[name]} and {label}. Remove one of them.")
+            raise refused(f"has two labels for {entry[0]}, {labels[name]} and {label}. Remove one of them")
     if missing := [name for name in here if name not in labels]:
-        raise UserError(f"{file} has no label for {listed(missing)}. Add these. {without}.")
+        raise refused(f"has no label for {listed(missing)}. Add these")
     if gone := sorted(labels.keys() - set(here)):
-        raise UserError(f"{file} has labels for images that are not there: {listed(gone)}. Add them. {without}.")
+        raise refused(f"has labels for missing images: {listed(gone)}. Add them")
     return labels

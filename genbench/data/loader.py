@@ -1,18 +1,16 @@
 """One order of images for every loader, resumable at any image and the same on any number of processes.
 
-The training set is read as one endless stream: pass e of it is a permutation keyed on (seed, e), and image p of the
-run is element p mod N of pass p div N. A batch is the next B images of the stream, passes joined without a gap; of
-each batch rank r takes the r-th block. So a loader needs one number of the run, the images that it has seen, and a run
-that goes on at p sees what the uninterrupted run would have seen. The model counts them (`images_seen`); a loader is
-built where the count stands, and keeps no count of its own.
+The training set is read as one endless stream: pass e is a permutation seeded with (seed, e), and image p of the run is
+element p mod N of pass p div N. A batch is the next B images of the stream, across passes; rank r takes its r-th block.
+So a loader needs one number of the run, the images that were seen (the model's `images_seen`). It is built for that
+position and keeps no count of its own. A run resumed at p sees what the uninterrupted run would have seen.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -30,7 +28,7 @@ from genbench.data.tasks import Task
 class Source(Protocol):
     """One split: `batch(indices)` has uint8 images [B, C, H, W] and uint8 masks, or float32 points [B, D].
 
-    One that is `in_memory` knows its `nbytes` and can be brought `to` a device.
+    A source that is `in_memory` also has `nbytes` and `to(device)`.
     """
 
     in_memory: bool
@@ -39,15 +37,14 @@ class Source(Protocol):
     def __len__(self) -> int: ...
     def batch(self, indices: Tensor) -> Batch: ...
     def target(self, name: str, indices: Tensor) -> Tensor | None:
-        """`label`, `caption`, `mask`, `factors` or `source` of these pictures, if they have such."""
+        """`label`, `caption`, `mask`, `factors` or `source` of these images; None if they have none."""
 
 
+@dataclass(eq=False)
 class MemorySource:
-    """The whole split as one tensor, uint8 [N, C, H, W] or points [N, D], on the device that trains if it fits."""
+    """A whole split as tensors, images uint8 [N, C, H, W] or points [N, D], on the training device if it fits there."""
 
-    def __init__(self, everything: Batch) -> None:
-        self.everything = everything
-
+    everything: Batch
     in_memory = True
 
     @property
@@ -75,14 +72,15 @@ class MemorySource:
         )
 
 
+@dataclass(eq=False)
 class Unpaired:
-    """Images of two domains, in no relation: `image` is of the one and `source` of the other.
+    """Images of two unpaired domains: `image` from the first, `source` from the second.
 
-    Rows are [B, 2], a row of each domain; or [B] of the first, and then the other's are taken in turn.
+    Indices are [B, 2], a row of each domain; or [B] of the first domain, with the second domain read in turn.
     """
 
-    def __init__(self, image: Source, source: Source) -> None:
-        self.image, self.source = image, source
+    image: Source
+    source: Source
 
     def __len__(self) -> int:
         return len(self.image)
@@ -112,42 +110,37 @@ class Unpaired:
 
 def _take(tensor: Tensor, rows: Tensor) -> Tensor:
     if tensor.device.type == "cpu":
-        # Here and below NumPy, on one thread: torch shares out even a batch of MNIST to all of its own, and where other
-        # processes keep the cores busy these wait for one another (20,000 images a second instead of 500,000).
+        # Here and below NumPy, on one thread: torch splits even a batch of MNIST over all of its threads, which wait
+        # for one another where other processes keep the cores busy (20,000 images a second instead of 500,000).
         return torch.from_numpy(tensor.numpy().take(rows.numpy(), axis=0))
     return tensor.index_select(0, rows)
 
 
-class Order:
-    """Indices of the images from `position` on, as whole global batches: an endless iterator of int64 [B]."""
+def image_order(
+    length: int, batch_size: int, *, seed: int, position: int = 0, device: torch.device | str = "cpu"
+) -> Iterator[Tensor]:
+    """Indices int64 [batch_size] of the images from `position` on, one global batch after another, without end."""
 
-    def __init__(
-        self, length: int, batch_size: int, *, seed: int, position: int = 0, device: torch.device | str = "cpu"
-    ) -> None:
-        self.length, self.batch_size, self.seed, self.position = length, batch_size, seed, position
-        self.device = device
+    def permutation(number: int) -> Tensor:
+        # drawn on the CPU, so that the order is the same on all devices; moved once a pass, not once a batch
+        generator = torch.Generator().manual_seed(mix("order", seed, number))
+        return torch.randperm(length, generator=generator).to(device)
 
-    def _pass(self, number: int) -> Tensor:
-        # drawn on the CPU, so that the order is the same wherever the images lie; moved once a pass, not once a batch
-        generator = torch.Generator().manual_seed(mix("order", self.seed, number))
-        return torch.randperm(self.length, generator=generator).to(self.device)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        number, offset = divmod(self.position, self.length)
-        rest = self._pass(number)[offset:]
-        while True:
-            while len(rest) < self.batch_size:
-                number += 1
-                rest = torch.cat([rest, self._pass(number)])
-            yield rest[: self.batch_size]
-            rest = rest[self.batch_size :]
+    number, offset = divmod(position, length)
+    rest = permutation(number)[offset:]
+    while True:
+        while len(rest) < batch_size:
+            number += 1
+            rest = torch.cat([rest, permutation(number)])
+        yield rest[:batch_size]
+        rest = rest[batch_size:]
 
 
 def _hashes(kind: str, seed: int, first: int, count: int, device: torch.device | str) -> Tensor:
     """int64 [count]: random bits of images `first`, `first + 1`, ... of the run.
 
-    A hash of the image's place in the run (SplitMix64's finalizer), so that it depends neither on the batch that the
-    image is in nor on workers, processes or the device.
+    They hash the image's place in the run (SplitMix64's finalizer), and so do not depend on batches, workers, processes
+    or the device.
     """
 
     def shift(x: Tensor, bits: int) -> Tensor:  # int64 shifts copy the sign down: mask it away
@@ -164,14 +157,23 @@ def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cp
     return _hashes("flip", seed, first, count, device) & 1 == 1
 
 
-def corners(random_crop: int, seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """int64 [2, count]: the top and the left, each from 0 to `random_crop`, of what is cut out of each image."""
+def _mirror(image: Tensor, flip: Tensor) -> Tensor:
+    """Mirror those of the images [B, ..., W] where `flip` [B] is true; on a CPU in place."""
+    if image.device.type == "cpu":
+        array, rows = image.numpy(), flip.numpy()
+        array[rows] = array[rows][..., ::-1]
+        return image
+    return torch.where(flip.view(-1, *[1] * (image.ndim - 1)), image.flip(-1), image)
+
+
+def _corners(random_crop: int, seed: int, first: int, count: int, device: torch.device | str) -> Tensor:
+    """int64 [2, count]: top and left of the crop of each image, from 0 to `random_crop`."""
     bits = _hashes("jitter", seed, first, count, device)
     return torch.stack([bits & 0x7FFFFFFF, (bits >> 31) & 0x7FFFFFFF]) % (random_crop + 1)
 
 
-def cut(image: Tensor, corner: Tensor, random_crop: int) -> Tensor:
-    """[B, C, H, W] -> [B, C, H - random_crop, W - random_crop], of each image what begins at its `corner` [2, B]."""
+def _crop(image: Tensor, corner: Tensor, random_crop: int) -> Tensor:
+    """[B, C, H, W] -> [B, C, H - random_crop, W - random_crop], with the top left of each image at `corner` [2, B]."""
     down, right = (
         start[:, None] + torch.arange(side - random_crop, device=image.device)
         for start, side in zip(corner, image.shape[2:], strict=True)
@@ -181,7 +183,7 @@ def cut(image: Tensor, corner: Tensor, random_crop: int) -> Tensor:
 
 
 def finish(batch: Batch) -> Batch:
-    """A source's batch as models want it: floats, of images in [-1, 1], and int64 masks."""
+    """A source's batch with images as float32 in [-1, 1] and masks as int64."""
     batch.image = _floats(batch.image)
     batch.source = None if batch.source is None else _floats(batch.source)
     batch.mask = None if batch.mask is None else batch.mask.long()
@@ -196,81 +198,63 @@ def _floats(image: Tensor) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _mirror(image: Tensor, flip: Tensor) -> Tensor:
-    """Mirror those of the images [B, ..., W] where `hflip` [B] is true."""
-    if image.device.type == "cpu":
-        array, rows = image.numpy(), flip.numpy()
-        array[rows] = array[rows][..., ::-1]
-        return image
-    return torch.where(flip.view(-1, *[1] * (image.ndim - 1)), image.flip(-1), image)
-
-
-def _of_each(draw: Draws, images: int, kind: Callable[..., Tensor], *shape: int) -> Tensor:
-    return draw(kind, images, *shape)
-
-
+@dataclass(eq=False)
 class TrainLoader:
     """Endless batches of the training split.
 
-    batch_size  images of one global batch, over all processes
-    seed        of the order and of the flips
-    position    images of the run that were seen before; each iteration begins there
-    flip        mirror half of the images; what belongs to an image moves with it
-    random_crop      cut each image out of one that is so many pixels larger, anywhere
-    binarize    draw each pixel black or white, anew each time that the image is shown
-    task        what a model is shown of each image, its noise drawn as often
-    known       indices [M] of the images that have a label, where not all have: each batch then carries as many of
-                these, in an order of their own that is as long, and goes over them again and again
-    workers     processes that decode ahead, for a source that is not in memory
+    batch_size   images of one global batch, over all processes
+    seed         of the order, the flips and the crops
+    position     images of the run that were seen before; each iteration begins there
+    hflip        mirror half of the images, together with what belongs to them
+    random_crop  crop each image at random out of one that is larger by this many pixels
+    binarize     draw each pixel black or white, anew each time that the image is shown
+    task         make `source` from each image; its noise is drawn anew likewise
+    known        indices [M] of the images that have a label, if only some have one: each batch then also carries as
+                 many of these, in an order of their own
+    workers      processes that decode ahead, for a source that is not in memory
     """
 
-    def __init__(
-        self,
-        source: Source,
-        batch_size: int,
-        *,
-        seed: int,
-        position: int = 0,
-        hflip: bool = False,
-        random_crop: int = 0,
-        binarize: bool = False,
-        task: Task = "none",
-        known: Tensor | None = None,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 0,
-        pin_memory: bool = False,
-    ) -> None:
-        self.source, self.batch_size, self.seed, self.position = source, batch_size, seed, position
-        self.hflip, self.random_crop, self.binarize, self.task, self.known = hflip, random_crop, binarize, task, known
-        self.rank, self.world = rank, world
-        self.workers, self.pin_memory = workers, pin_memory
+    source: Source
+    batch_size: int
+    _: KW_ONLY
+    seed: int
+    position: int = 0
+    hflip: bool = False
+    random_crop: int = 0
+    binarize: bool = False
+    task: Task = "none"
+    known: Tensor | None = None
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    pin_memory: bool = False
 
     def __iter__(self) -> Iterator[Batch]:
         device = getattr(self.source, "device", "cpu")
-        share = self.batch_size // self.world
-        first = self.rank * share  # of this process's block in each batch
+        size = self.batch_size // self.world
+        first = self.rank * size  # of this process's block in each batch
 
         def block(length: int, seed: int) -> Iterator[Tensor]:
-            order = Order(length, self.batch_size, seed=seed, position=self.position, device=device)
-            return (indices[first : first + share] for indices in order)
+            batches = image_order(length, self.batch_size, seed=seed, position=self.position, device=device)
+            return (indices[first : first + size] for indices in batches)
 
         draw = Draws(self.rank, self.world, device)
-        seeds, mine = [self.seed], block(len(self.source), self.seed)
-        if self.known is not None:  # read in one go with the others, so that they too are decoded ahead
+        seeds, indices = [self.seed], block(len(self.source), self.seed)
+        if self.known is not None:  # read together with the others, so that workers decode them ahead too
             seeds.append(mix("known", self.seed))
             known, again = self.known.to(device), block(len(self.known), seeds[1])
-            mine = (torch.cat([rows, known[more]]) for rows, more in zip(mine, again, strict=False))
-        other = self.seed  # by which a source moves: with its image, or where it is of another domain by itself
+            indices = (torch.cat([rows, known[more]]) for rows, more in zip(indices, again, strict=False))
+        source_seeds = [self.seed]  # a paired source is augmented like its image, one of another domain on its own
         if isinstance(self.source, Unpaired):
-            other = mix("other", self.seed)
-            mine = (torch.stack(both, 1) for both in zip(mine, block(len(self.source.source), other), strict=False))
-        for number, batch in enumerate(_read(self.source, mine, self.workers, self.pin_memory)):
+            source_seeds = [mix("other", self.seed)]
+            others = block(len(self.source.source), *source_seeds)
+            indices = (torch.stack(both, 1) for both in zip(indices, others, strict=False))
+        for number, batch in enumerate(_read(self.source, indices, self.workers, self.pin_memory)):
             place = self.position + number * self.batch_size + first
-            batch.image = self._mirrored(self._cut(batch.image, seeds, place), seeds, place)
+            batch.image = self._augmented(batch.image, seeds, place)
             if batch.source is not None:
-                batch.source = self._mirrored(self._cut(batch.source, [other], place), [other], place)
-            if batch.mask is not None:  # of data that refuses random_crop
+                batch.source = self._augmented(batch.source, source_seeds, place)
+            if batch.mask is not None:  # data with masks refuses random_crop
                 batch.mask = self._mirrored(batch.mask, seeds, place)
             batch = finish(batch)
             if self.binarize:
@@ -279,48 +263,46 @@ class TrainLoader:
                 batch.image = white.to(batch.image.dtype) * 2 - 1
             if self.task != "none":
                 draw.seed("task", self.seed, place - first)
-                noise = partial(_of_each, draw, len(batch))
-                batch.source = tasks.make(self.task, batch.image, noise)
+                rows = len(batch)
+                batch.source = tasks.make(self.task, batch.image, lambda kind, *shape, n=rows: draw(kind, n, *shape))
             if self.known is not None:
-                more = batch[share:]
-                batch = replace(batch[:share], known_image=more.image, known_label=more.label)
+                more = batch[size:]
+                batch = replace(batch[:size], known_image=more.image, known_label=more.label)
             yield batch
 
-    def _cut(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
-        """[B, C, H, W], as many by each seed from that place of the run on, to the size without `random_crop`."""
-        if not self.random_crop:
-            return image
-        each = len(image) // len(seeds)
-        corner = torch.cat([corners(self.random_crop, seed, place, each, image.device) for seed in seeds], 1)
-        return cut(image, corner, self.random_crop)
+    def _augmented(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
+        """[B, C, H, W], cropped and mirrored by the place in the run: an equal part of the batch by each seed."""
+        if self.random_crop:
+            each = len(image) // len(seeds)
+            corner = torch.cat([_corners(self.random_crop, seed, place, each, image.device) for seed in seeds], 1)
+            image = _crop(image, corner, self.random_crop)
+        return self._mirrored(image, seeds, place)
 
     def _mirrored(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
-        """[B, ..., W], half of them mirrored, likewise."""
         if not self.hflip:
             return image
         each = len(image) // len(seeds)
         return _mirror(image, torch.cat([mirrored(seed, place, each, image.device) for seed in seeds]))
 
 
+@dataclass(eq=False)
 class EvalLoader:
-    """One pass in the set's own order, in blocks of `batch_size`; rank r takes blocks r, r + world, ...
+    """One pass in the data set's order, in blocks of `batch_size`; rank r takes blocks r, r + world, ...
 
-    Where there would be fewer blocks than processes they are smaller: each process has one at least.
+    Blocks are smaller if there would be fewer of them than processes, so that each process has at least one.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        batch_size: int,
-        *,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 0,
-        pin_memory: bool = False,
-    ) -> None:
-        self.source, self.workers, self.pin_memory = source, workers, pin_memory
-        size = max(1, min(batch_size, len(source) // world))
-        self.blocks = list(torch.arange(len(source)).split(size))[rank::world]
+    source: Source
+    batch_size: int
+    _: KW_ONLY
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    pin_memory: bool = False
+
+    def __post_init__(self) -> None:
+        size = max(1, min(self.batch_size, len(self.source) // self.world))
+        self.blocks = list(torch.arange(len(self.source)).split(size))[self.rank :: self.world]
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -329,25 +311,21 @@ class EvalLoader:
         return map(finish, _read(self.source, self.blocks, self.workers, self.pin_memory))
 
 
+@dataclass(eq=False)
 class _Rows(Dataset):
-    """A source seen by a `DataLoader` whose sampler hands out whole batches of indices."""
+    """A source for a `DataLoader` that samples whole batches of indices."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    source: Source
 
     def __getitem__(self, indices: list[int]) -> Batch | UserError:
         try:
             return self.source.batch(torch.tensor(indices))
-        except UserError as error:  # a value, since the DataLoader wraps what is raised into a worker's traceback
+        except UserError as error:  # returned, since the DataLoader wraps what is raised into a worker's traceback
             return error
 
 
-def _same(batch: Batch | UserError) -> Batch | UserError:
-    return batch
-
-
-def _leave_signals_alone(worker: int) -> None:
-    """Signals that end training reach the whole group, and it still takes a batch or two while it ends in order."""
+def _ignore_signals(worker: int) -> None:
+    """Signals that end training reach all processes of the group, and training still reads a batch or two."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
@@ -356,16 +334,15 @@ def _read(source: Source, batches: Iterable[Tensor], workers: int, pin_memory: b
     if not workers:
         yield from map(source.batch, batches)
         return
-    # one "sample" of the DataLoader is a whole batch, so that the order stays ours and workers only decode
+    # one "sample" of the DataLoader is a whole batch, so that workers only decode and do not choose the order
     for batch in DataLoader(
         _Rows(source),
         sampler=(indices.tolist() for indices in batches),
         batch_size=None,
-        collate_fn=_same,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_leave_signals_alone,
-        generator=torch.Generator(),  # or it would draw from the global one, and a resumed run would not repeat
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # else it draws from the global one, and a resumed run would not repeat
     ):
         if isinstance(batch, UserError):
             raise batch

@@ -1,7 +1,7 @@
-"""DICOM files and NIfTI volumes, by pydicom and nibabel: the extra `medical`.
+"""DICOM files and NIfTI volumes, read with pydicom and nibabel (the extra `medical`).
 
-Values are those that a scanner measured (Hounsfield units of a CT): slope and intercept are applied here, the range by
-`genbench.data.ranges`.
+Values are those that the scanner measured, such as Hounsfield units of a CT: slope and intercept are applied here, the
+range in `genbench.data.ranges`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from genbench.core.errors import UserError
-from genbench.data.ranges import Negative
+from genbench.data.ranges import Levels
 
 NIFTI = (".nii", ".nii.gz")
 EXTENSIONS = (".dcm", ".dicom", *NIFTI)
@@ -27,12 +27,12 @@ def kind_of(name: str) -> str | None:
 
 
 def nameless(name: str) -> bool:
-    """Whether a file may be a DICOM by its lack of an extension: scanners name files IM0001 or 1.2.840.113619.2."""
+    """Whether a name without extension may be of a DICOM file: scanners name files IM0001 or 1.2.840.113619.2."""
     return re.fullmatch(r"[^.]+|[\d.]+", name.rpartition("/")[2]) is not None
 
 
 def is_dicom(file: BinaryIO) -> bool:
-    """By the four letters behind the preamble."""
+    """Whether the four letters of the format follow the preamble."""
     return file.read(132)[128:] == b"DICM"
 
 
@@ -50,30 +50,26 @@ def _library(name: str, what: str) -> Any:
 
 
 def dicom_frames(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]] | None:
-    """Number of frames, and width and height; None where the file has no pixels, such as a report or a DICOMDIR.
+    """Number of frames, and width and height; None if the file has no pixels, such as a report or a DICOMDIR.
 
-    Raises UserError where it is no DICOM file.
+    Raises UserError if it is no DICOM file.
     """
     pydicom = _library("pydicom", name)
+    tags = ["NumberOfFrames", "Rows", "Columns", "PhotometricInterpretation"]
     try:
-        found = pydicom.dcmread(
-            file,
-            stop_before_pixels=True,
-            specific_tags=["NumberOfFrames", "Rows", "Columns", "PhotometricInterpretation"],
-        )
+        found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
         if "Rows" not in found or "PhotometricInterpretation" not in found:
             return None
         return int(found.get("NumberOfFrames") or 1), (int(found.Columns), int(found.Rows))
-    except Exception as error:  # pydicom lets through whatever a broken file makes it stumble over
+    except Exception as error:  # pydicom may raise anything for a broken file
         raise _unreadable(name, "DICOM", error) from error
 
 
-def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Negative:
-    """One frame: [H, W] in the scanner's units, or [H, W, 3] of a color picture.
+def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Levels:
+    """One frame: [H, W] in the scanner's units, or [H, W, 3] for a color image.
 
-    Values of a file that says slope or intercept are float32, also where these are 1 and 0, as they are of some slices
-    of a series; but for 8 bits of 1 and 0. Others are of the type that the file stores.
-    Raises UserError where it cannot be read.
+    Files with a slope or intercept give float32, even if these are 1 and 0, as in some slices of a series, except for 8
+    bits with 1 and 0. Other files give the stored type. Raises UserError if it cannot be read.
     """
     pydicom = _library("pydicom", name)
     pixels = importlib.import_module("pydicom.pixels")
@@ -83,17 +79,17 @@ def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Negative:
         if not pixels.get_decoder(syntax).is_available:
             raise UserError(
                 f"{name} is compressed as {syntax.name}, for which pydicom has no decoder here. Install "
-                "`pylibjpeg[all]`, or decompress it, such as with `gdcmconv --raw` or `dcmdjpeg`."
+                "`pylibjpeg[all]`, or decompress it, for example with `gdcmconv --raw` or `dcmdjpeg`."
             )
         file.seek(0)
-        array = pixels.pixel_array(file, index=frame)  # reads this frame alone
+        array = pixels.pixel_array(file, index=frame)  # reads only this frame
         kind = found.PhotometricInterpretation
         if kind == "PALETTE COLOR":
             return pixels.apply_color_lut(array, found)
         if found.SamplesPerPixel == 3:
-            return array  # by now RGB
+            return array  # converted to RGB
         array = _rescaled(array, found, frame, pixels)
-        return Negative(array) if kind == "MONOCHROME1" else array
+        return Levels(array, inverted=True) if kind == "MONOCHROME1" else array
     except UserError:
         raise
     except Exception as error:
@@ -101,7 +97,7 @@ def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Negative:
 
 
 def _rescaled(array: np.ndarray, found: Any, frame: int, pixels: Any) -> np.ndarray:
-    """By the frame's own slope and intercept, those of all its frames, or the file's."""
+    """Apply the slope and intercept of the frame, of all frames, or of the file."""
     if "ModalityLUTSequence" in found:
         return pixels.apply_modality_lut(array, found).astype(np.float32)
     place = found
@@ -121,7 +117,7 @@ def _rescaled(array: np.ndarray, found: Any, frame: int, pixels: Any) -> np.ndar
 
 
 def nifti_slices(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]]:
-    """Number of axial slices, and width and height of each. Raises UserError where it is no volume."""
+    """Number of axial slices, and width and height of each. Raises UserError if it is no volume."""
     volume, axes = _volume(file, name)
     sides = np.empty(3, int)
     sides[axes[:, 0].astype(int)] = volume.shape[:3]
@@ -129,11 +125,11 @@ def nifti_slices(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]]:
 
 
 def read_nifti(file: BinaryIO, name: str) -> np.ndarray:
-    """Axial slices [N, H, W], from the feet up: front of the patient on top, columns from the left to the right.
+    """Axial slices [N, H, W], from the feet up: the front of the patient on top, columns from left to right.
 
-    So are they with the identity for an affine and `numpy.rot90` of each; nibabel says what the axes of others mean.
-    Values have slope and intercept applied: float32, or the stored type where the file has neither.
-    Raises UserError where it cannot be read.
+    With an identity affine they are the slices after `numpy.rot90`; other axes are reordered with nibabel. Values have
+    slope and intercept applied: float32, or the stored type if the file has neither. Raises UserError if it cannot be
+    read.
     """
     volume, axes = _volume(file, name)
     try:
@@ -142,12 +138,12 @@ def read_nifti(file: BinaryIO, name: str) -> np.ndarray:
         array = np.asanyarray(stored) if plain else volume.get_fdata(dtype=np.float32, caching="unchanged")
         array = _library("nibabel", name).apply_orientation(array.reshape(array.shape[:3]), axes)
         return np.rot90(array, axes=(0, 1)).transpose(2, 0, 1)
-    except Exception as error:  # a short file, broken compression
+    except Exception as error:  # such as a truncated file
         raise _unreadable(name, "NIfTI", error) from error
 
 
 def _volume(file: BinaryIO, name: str) -> tuple[Any, np.ndarray]:
-    """The volume, and how its axes become those to the patient's right, front and head."""
+    """The volume, and the orientation of its axes, for `apply_orientation` to right, front and head."""
     nibabel = _library("nibabel", name)
     try:
         packed = file.read(2) == b"\x1f\x8b"
@@ -157,19 +153,19 @@ def _volume(file: BinaryIO, name: str) -> tuple[Any, np.ndarray]:
         stream.seek(0)
         found = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(stream)
         if found.get_data_dtype().kind not in "iuf":
-            raise ValueError(f"its values are of type {found.get_data_dtype()}; gray ones are read")
+            raise ValueError(f"its values are of type {found.get_data_dtype()}; only gray values are supported")
         if len(found.shape) < 3 or any(side != 1 for side in found.shape[3:]):
             raise ValueError(f"its shape is {list(found.shape)}; a volume has three dimensions. Split it into volumes")
         axes = nibabel.io_orientation(found.affine)
         if np.isnan(axes).any():
-            raise ValueError("its affine does not say where its axes point")
+            raise ValueError("its affine does not define the directions of its axes")
         return found, axes
-    except Exception as error:  # nibabel lets through whatever a broken file makes it stumble over
+    except Exception as error:  # nibabel may raise anything for a broken file
         raise _unreadable(name, "NIfTI", error) from error
 
 
 def _unreadable(name: str, kind: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    if type(error).__name__ == "InvalidDicomError":  # its own words advise an argument of pydicom
-        reason = "the preamble and the letters DICM, with which such a file begins, are missing"
+    if type(error).__name__ == "InvalidDicomError":  # its message advises an argument of pydicom
+        reason = "the preamble and the letters DICM at its beginning are missing"
     return UserError(f"{name} cannot be read as a {kind} file ({reason}). Replace it or remove it.")

@@ -1,4 +1,4 @@
-"""The DataModule below all data sets, of images and of points: what training and evaluation ask of them."""
+"""The base of all data sets, of images and of points: their loaders, and the data that samples are compared with."""
 
 from __future__ import annotations
 
@@ -16,17 +16,39 @@ from genbench.data.loader import EvalLoader, Source, TrainLoader
 
 Stage = Literal["train", "val", "test"]
 
-# of what there is free, the share that a data set may take
-MEMORY_SHARE = 0.25
+MEMORY_FRACTION = 0.25  # of the free memory, that a data set may take
 
 
 def data_root(root: str | None) -> Path:
-    """Where data sets lie: the argument, else `$GENBENCH_DATA`, else `./data`."""
+    """The folder of the data sets: the argument, else `$GENBENCH_DATA`, else `./data`."""
     return Path(root or os.environ.get("GENBENCH_DATA") or "data").expanduser()
 
 
+def existing(path: str, root: Path) -> Path:
+    """A path, relative to the current folder or else to the data root. Raises UserError if it is in neither."""
+    if not path.strip():
+        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
+    places = [Path(path).expanduser(), root / path]
+    for place in places:
+        if place.exists():
+            return place
+    looked = " and ".join(str(place.absolute()) for place in places)
+    raise UserError(f"There is no file or folder `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+
+
+def free_memory() -> int:
+    """Free bytes of the machine's memory, at most the limit of the container; 8 GiB if the system does not tell."""
+    bounds = []
+    meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if meminfo.exists():
+        bounds += [int(line.split()[1]) << 10 for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
+    if container.exists() and (most := container.read_text().strip()).isdecimal():
+        bounds.append(int(most))
+    return min(bounds, default=8 << 30)
+
+
 class DataModule(LightningDataModule, metaclass=Remembers):
-    """Splits of one data set, read in an order that is the same on any number of processes and may be resumed.
+    """Splits of one data set, read in an order that is resumable and the same on any number of processes.
 
     Args:
         root: Folder of the data sets. Default: the environment variable GENBENCH_DATA, else ./data
@@ -36,8 +58,9 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     abstract = True
     classes: tuple[str, ...] = ()
-    extractor: str = "inception"  # the network whose features scores are computed from, unless told otherwise
+    extractor: str = "inception"  # default feature extractor of the scores
     hflip: bool = False
+    workers: int | None = None
     _setting = "data"
 
     def __init__(self, root: str | None = None, batch_size: Count = 64, eval_batch_size: Count = 256) -> None:
@@ -51,21 +74,21 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     @property
     def spec(self) -> DataSpec:
-        """What a model must know of this data before it is built; known before the data is at hand."""
+        """What a model must know of the data to be built; needs no files."""
         raise NotImplementedError
 
     def source(self, stage: Stage) -> Source:
-        """One of the splits; made once and kept in `_sources`. Raises UserError if it is not there."""
+        """One of the splits, made once and kept in `_sources`. Raises UserError if its files are missing."""
         raise NotImplementedError
 
     def compared(self) -> dict[str, Any]:
-        """The arguments of `reference`: those that decide what samples are compared with."""
+        """The arguments of `reference`: those that change the images that samples are compared with."""
         return {name: value for name, value in self._arguments.items() if name not in ("batch_size", "eval_batch_size")}
 
     def contents(self) -> str | None:
-        """A hash of what lies in the folder or file that is read, wherever that is; None where the class says it all.
+        """A hash of the folder or file that is read, independent of its path; None if the class determines the data.
 
-        A run goes on with the same images in the same order, or not at all.
+        A run is resumed only with the same images in the same order.
         """
         return None
 
@@ -75,13 +98,13 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What it was built with, but for where it lies: plain types."""
+        """The arguments that it was built with, except `root`, as plain types."""
         return {name: value for name, value in self._arguments.items() if name != "root" and value is not None}
 
     def reference(self) -> Self:
-        """The data as it is compared with: in its published size and color where it has such, in full.
+        """The data that samples are compared with: complete, and in its published size and color if it has these.
 
-        A model may have been trained at another size or on a part: its samples are judged by the same images as all.
+        So models that were trained at another size or on a subset are compared with the same images as all others.
         """
         if self._reference is None:
             self._reference = type(self)(**self.compared())
@@ -90,9 +113,9 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     # ---- loaders ------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainLoader:
-        """Endless, from the image that the run has come to."""
+        """Endless, beginning at the `images_seen` of the model."""
         rank, world, device = self._place()
-        self.check_share(world)
+        self.check_divisible(world)
         module = self.trainer.lightning_module if self.trainer else None
         return TrainLoader(
             source := self._source_on(device, "train"),
@@ -102,20 +125,20 @@ class DataModule(LightningDataModule, metaclass=Remembers):
             hflip=self.hflip,
             rank=rank,
             world=world,
-            **self._presented(source),
-            **self._reading(source, device),
+            **self._training_options(source),
+            **self._reading_options(source, device),
         )
 
-    def _presented(self, source: Source) -> dict[str, Any]:
-        """How training images are shown, besides mirrored: other arguments of `TrainLoader`."""
+    def _training_options(self, source: Source) -> dict[str, Any]:
+        """Further arguments of `TrainLoader`."""
         return {}
 
-    def check_share(self, world: int) -> None:
-        """Raise UserError where a batch does not divide by so many devices."""
+    def check_divisible(self, world: int) -> None:
+        """Raise UserError if the batch size is not divisible by the number of devices."""
         if self.batch_size % world:
             raise UserError(
-                f"data.batch_size is {self.batch_size}, the images of a batch over all devices together, and does not "
-                f"divide by {world} devices. Choose a multiple of {world}."
+                f"data.batch_size is {self.batch_size}, the images of a batch over all devices together, and is not "
+                f"divisible by {world} devices. Choose a multiple of {world}."
             )
 
     def val_dataloader(self) -> EvalLoader:
@@ -127,7 +150,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     def _eval_loader(self, stage: Stage) -> EvalLoader:
         rank, world, device = self._place()
         source = self._source_on(device, stage)
-        return EvalLoader(source, self.eval_batch_size, rank=rank, world=world, **self._reading(source, device))
+        return EvalLoader(source, self.eval_batch_size, rank=rank, world=world, **self._reading_options(source, device))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch if batch.image.device == device else batch.to(device, non_blocking=True)
@@ -139,18 +162,22 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     @property
     def _processes(self) -> int:
-        """Processes on this machine, each of which decodes for itself."""
+        """Training processes on this machine; each decodes its own copy."""
         return self.trainer.num_devices if self.trainer else 1
 
     def _source_on(self, device: torch.device, stage: Stage) -> Source:
-        """The split, moved to the device for good if it is in memory and fits there too."""
+        """The split; one in memory is moved to the device if it fits there too, and stays there."""
         source = self.source(stage)
         if source.in_memory and source.device != device:
             room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
-            if source.nbytes < MEMORY_SHARE * room:
+            if source.nbytes < MEMORY_FRACTION * room:
                 source = self._sources[stage] = source.to(device)
         return source
 
-    def _reading(self, source: Source, device: torch.device) -> dict[str, Any]:
-        """How a loader reads a source that is not in memory: its `workers` and `pin_memory`."""
-        return {}
+    def _reading_options(self, source: Source, device: torch.device) -> dict[str, Any]:
+        """`workers` and `pin_memory` of a loader, for a source that is not in memory."""
+        if source.in_memory:
+            return {}
+        spare = (os.cpu_count() or 1) // self._processes - 1
+        workers = min(8, max(1, spare)) if self.workers is None else self.workers
+        return {"workers": workers, "pin_memory": device.type == "cuda"}

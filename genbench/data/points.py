@@ -1,8 +1,8 @@
-"""Points of the plane, drawn from Gaussians that are known: where mode collapse can be seen, and counted.
+"""Points in the plane from mixtures of Gaussians, which show mode collapse.
 
 The rings and grids of Metz et al. 2017, "Unrolled generative adversarial networks", Srivastava et al. 2017, "VEEGAN",
-section 5.1, and Lin et al. 2018, "PacGAN", section 4.1, brought into the range of images. Both papers that count call a
-sample good within 3 standard deviations of the nearest mode, and a mode found that has a good sample.
+section 5.1, and Lin et al. 2018, "PacGAN", section 4.1, scaled to the range of images. The latter two count a sample as
+good within 3 standard deviations of the nearest mode, and a mode as found if it has a good sample.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from genbench.data.module import DataModule, Stage
 
 
 class Gaussians(DataModule):
-    """Base of equal mixtures of round Gaussians; drawn here, no download.
+    """Base of equally weighted mixtures of isotropic Gaussians. Drawn, no download.
 
-    A subclass says where the `modes` are [K, D], each a tuple of numbers, and their `std`.
+    A subclass has the means `modes` [K, D] and their common `std`.
 
     Args:
         train_images: Points of the training split
         val_images: Points of the validation split
         test_images: Points of the test split
-        target: What a conditional model is told: none, or label (the number of the Gaussian)
-        seed: Other points for another number
-        root: Not used: nothing is read
+        target: What a conditional model gets: none, or label (the index of the Gaussian)
+        seed: Seed of the points
+        root: Not used, as no file is read
         batch_size: Points of one training batch, over all devices together
         eval_batch_size: Points of one block when evaluating
     """
@@ -64,7 +64,7 @@ class Gaussians(DataModule):
         return DataSpec((len(self.modes[0]),), self.target, self.classes if self.target == "label" else ())
 
     def source(self, stage: Stage) -> MemorySource:
-        """Points float32 [N, D], and the numbers of their Gaussians as labels."""
+        """Points float32 [N, D], labeled with the index of their Gaussian."""
         if stage not in self._sources:
             draw = torch.Generator().manual_seed(mix("points", self.name, self.seed, stage))
             modes = torch.tensor(self.modes)
@@ -75,9 +75,9 @@ class Gaussians(DataModule):
 
 
 class Ring(Gaussians):
-    """Eight Gaussians on a circle of radius 1, of standard deviation 0.02.
+    """Eight Gaussians on a circle of radius 1, with standard deviation 0.02.
 
-    Beside their circle they are twice as wide as those of Metz et al. (radius 2, 0.02) and PacGAN (radius 1, 0.01).
+    Relative to the circle they are twice as wide as those of Metz et al. (radius 2, 0.02) and PacGAN (radius 1, 0.01).
     """
 
     modes = tuple((math.cos(math.pi * k / 4), math.sin(math.pi * k / 4)) for k in range(8))
@@ -86,9 +86,9 @@ class Ring(Gaussians):
 
 
 class Grid(Gaussians):
-    """25 Gaussians on a square grid from -1 to 1, of standard deviation 0.0125.
+    """25 Gaussians on a square grid from -1 to 1, with standard deviation 0.0125.
 
-    The grid of VEEGAN and PacGAN, which has steps of 2 and 0.05, by the factor 1/4.
+    The grid of VEEGAN and PacGAN, with steps of 2 and standard deviation 0.05, scaled by 1/4.
     """
 
     modes = tuple((x / 2, y / 2) for y in range(-2, 3) for x in range(-2, 3))

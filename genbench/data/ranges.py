@@ -1,7 +1,7 @@
-"""From the values that a file stores to 8 bits: which value is black and which is white.
+"""Maps stored values to 8 bits: which value becomes black and which white.
 
-Pictures of a data set may have any integer or floating-point type. A `Range` maps them linearly to 0..255, rounded;
-what lies outside is clipped. `find` chooses the range of a data set from its training split.
+Images may have any integer or floating-point type. A `Range` maps them linearly to 0..255, rounded; values outside are
+clipped. `find` chooses the range of a data set from its training split.
 """
 
 from __future__ import annotations
@@ -18,34 +18,32 @@ from genbench.core.errors import UserError
 
 EXPECTED = (
     "`dtype` (the whole range of the stored type), `data` (minimum and maximum of the training split, or of all images "
-    "where none are trained on) or LOW,HIGH"
+    "if none are trained on) or LOW,HIGH"
 )
 
 
 @dataclass(frozen=True)
-class Negative:
-    """A picture whose smallest value is white, as it is stored: it is inverted once it has 8 bits."""
-
-    pixels: np.ndarray
-
-
-@dataclass(frozen=True)
 class Levels:
-    """A picture as it is stored, whose file states which value is white, in place of the largest of its type."""
+    """Stored values with a meaning that their file states.
+
+    white     the value of white, if it is not the largest of the type
+    inverted  the smallest value is white: the image is inverted once it has 8 bits
+    """
 
     pixels: np.ndarray
-    white: int
+    white: int | None = None
+    inverted: bool = False
 
 
-Stored = Image.Image | np.ndarray | Negative | Levels  # one picture as a file keeps it
+Stored = Image.Image | np.ndarray | Levels  # one image as it is stored
 
 
 @dataclass(frozen=True)
 class Range:
     """The values that become 0 and 255.
 
-    low, high  None: the whole range of the type that each picture is stored in
-    only       the type by which the range was chosen, where nobody stated one: pictures of another are refused
+    low, high  None: the whole range of the stored type
+    only       the stored type for which the range was chosen automatically: images of another type are refused
     """
 
     low: float | None = None
@@ -56,21 +54,21 @@ class Range:
         return "dtype" if self.low is None or self.high is None else f"{_written(self.low)},{_written(self.high)}"
 
     def apply(self, picture: Stored, name: str) -> Image.Image:
-        """An image of mode L or RGB of one picture: an image, or an array [H, W] or [H, W, C]."""
+        """One image, or array [H, W] or [H, W, C], as an image of mode L or RGB."""
         if isinstance(picture, Image.Image) and self.low is None and self.only in (None, "uint8"):
             return picture
-        if isinstance(picture, Levels) and self.low is None:
+        if isinstance(picture, Levels) and picture.white is not None and self.low is None:
             return replace(self, low=0, high=picture.white).apply(picture.pixels, name)
         levels = self.levels(pixels(picture)[None], lambda k: name)[0]
-        if isinstance(picture, Negative):
+        if isinstance(picture, Levels) and picture.inverted:
             levels = 255 - levels
         return Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[-1] == 1 else levels)
 
     def levels(self, pictures: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
-        """uint8 [N, H, W] or [N, H, W, 1 or 3] of pictures [N, H, W] or [N, H, W, C] of any type.
+        """uint8 [N, H, W] or [N, H, W, 1 or 3] of arrays [N, H, W] or [N, H, W, C] of any type.
 
-        The last of 2 or 4 channels is opacity, of its type's whole range: the picture is laid over white.
-        Raises UserError, with the name of the k-th picture, where values have no place in the range.
+        The last of 2 or 4 channels is opacity, in the whole range of its type: the image is composited over white.
+        Raises UserError, with the name of the k-th image, for a type or values that the range does not cover.
 
         Example:
             >>> Range(0, 1000).levels(np.array([[[-5, 500, 2000]]], np.int16), name=str)
@@ -79,16 +77,25 @@ class Range:
         kind = np.dtype(pictures.dtype.newbyteorder("="))
         if self.only not in (None, kind.name):
             raise UserError(
-                f"{name(0)} has values of type {kind}, and other pictures {self.only}. Say how they become 8 bits: "
+                f"{name(0)} has values of type {kind}, and other images {self.only}. Choose how they become 8 bits: "
                 "`--data.range dtype` takes each by the whole range of its own type, and `--data.range LOW,HIGH` all "
                 "by the same one."
             )
         if pictures.ndim == 4 and not 1 <= pictures.shape[-1] <= 4:
-            raise UserError(f"{name(0)} has {pictures.shape[-1]} channels; a picture has 1 (gray) or 3 (RGB).")
+            raise UserError(f"{name(0)} has {pictures.shape[-1]} channels; an image has 1 (gray) or 3 (RGB).")
         if pictures.ndim == 4 and pictures.shape[-1] in (2, 4):
-            opacity = self._opacity(pictures[..., -1:], name)
+            alpha = pictures[..., -1:]
+            opacity = alpha.clip(0, 1) if alpha.dtype.kind == "f" else alpha / type_range(alpha.dtype)[1]
             return np.rint(255 + (self.levels(pictures[..., :-1], name) - 255.0) * opacity).astype(np.uint8)
-        low, high = self._ends(kind, name)
+        if self.low is not None and self.high is not None:
+            low, high = self.low, self.high
+        elif kind.kind in "uib":
+            low, high = type_range(kind)
+        else:
+            raise UserError(
+                f"{name(0)} has values of type {kind}, which has no whole range that images use. Choose `--data.range "
+                "data` or `--data.range LOW,HIGH` in place of `dtype`."
+            )
         if kind == np.uint8 and (low, high) == (0, 255):
             return pictures
         if kind.kind in "ui" and kind.itemsize <= 2:
@@ -98,29 +105,14 @@ class Range:
             raise _no_number(name(int(np.isnan(pictures).reshape(len(pictures), -1).any(1).argmax())))
         return _scaled(pictures, low, high)
 
-    def _ends(self, kind: np.dtype, name: Callable[[int], str]) -> tuple[float, float]:
-        if self.low is not None and self.high is not None:
-            return self.low, self.high
-        if kind.kind not in "uib":
-            raise UserError(
-                f"{name(0)} has values of type {kind}, which has no whole range that pictures fill. Say `--data.range "
-                "data` or `--data.range LOW,HIGH` in place of `dtype`."
-            )
-        return type_range(kind)
-
-    def _opacity(self, alpha: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
-        if alpha.dtype.kind == "f":
-            return alpha.clip(0, 1)
-        return alpha / type_range(alpha.dtype)[1]
-
 
 DTYPE = Range()
-DARK = 32  # of 255: pictures of no larger value look black; numbers of classes in masks are such
+DARK = 32  # of 255: images with only smaller values look black, such as masks of class numbers
 
 
 def pixels(picture: Stored) -> np.ndarray:
-    """The values of one picture as they are stored."""
-    return picture.pixels if isinstance(picture, Negative | Levels) else np.asarray(picture)
+    """The stored values of one image."""
+    return picture.pixels if isinstance(picture, Levels) else np.asarray(picture)
 
 
 def _no_number(name: str) -> UserError:
@@ -138,13 +130,13 @@ def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _table(kind: str, low: float, high: float) -> np.ndarray:
-    """uint8 [256 or 65,536]: the level of each value of a type, from its smallest on."""
+    """uint8 [256 or 65,536]: the level of each value of a type, beginning with the smallest."""
     whole = np.iinfo(kind)
     return _scaled(np.arange(whole.min, whole.max + 1), low, high)
 
 
 def type_range(kind: np.dtype) -> tuple[int, int]:
-    """The smallest and the largest value of an integer type; 0 and 1 of truth values.
+    """The smallest and the largest value of an integer type; 0 and 1 for booleans.
 
     Example:
         >>> type_range(np.dtype("int16"))
@@ -155,13 +147,11 @@ def type_range(kind: np.dtype) -> tuple[int, int]:
     return int(np.iinfo(kind).min), int(np.iinfo(kind).max)
 
 
-# ---- what a user states -----------------------------------------------------------------------------------------
+# ---- given ranges -----------------------------------------------------------------------------------------------
 
 
 def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> Range | str | None:
-    """A stated range; `data` where it is to be found from the data; None where nothing is stated.
-
-    Raises UserError for anything else.
+    """A given range; `data` if it is to be found from the data; None if none is given. Raises UserError if invalid.
 
     Example:
         >>> stated("0,4095")
@@ -173,28 +163,28 @@ def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> 
         return DTYPE if value.strip() == "dtype" else "data"
     low, high = _two_numbers(value, f"{setting} is {_shown(value)}; {EXPECTED} was expected.")
     if not low < high:
-        raise UserError(f"{setting} is {_shown(value)}; the first of the two, which becomes black, must be less.")
+        raise UserError(f"{setting} is {_shown(value)}; the first, which becomes black, must be less than the second.")
     return Range(low, high)
 
 
 def for_other_files(value: str | None) -> str | None:
-    """What a checkpoint keeps of ranges, where other files are shown to the model: `dtype` is left out.
+    """The ranges in a checkpoint as they apply to other files: `dtype` is left out.
 
-    It was the range of the training images. Others of more bits may fill a small part of their type, so theirs is found
-    by the rule of training. Of two ranges with / in between, an empty one is to be found.
+    Other images may have more bits and use a small part of their type, so that their range is found by the same rule as
+    in training. Of two ranges separated by /, an empty one is to be found.
     """
     parts = ["" if part == "dtype" else part for part in (value or "").split("/")]
     return "/".join(parts) if any(parts) else None
 
 
 def of_domain(value: str | None, domain: str) -> Range | None:
-    """Of A or B in what a checkpoint keeps (one for both, or two with / in between): None where it is to be found."""
+    """The range of domain A or B in a checkpoint (one for both, or two separated by /); None if it is to be found."""
     found = stated((for_other_files(value) or "").split("/")[0 if domain == "A" else -1] or None)
     return found if isinstance(found, Range) else None
 
 
 def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
-    """Raise UserError where a picture of the type that it has would be black or white in the range of a training."""
+    """Raise UserError if an image, by its type, would be all black or white in the range of the training images."""
     if trained.low is None or trained.high is None:
         return
     kind = pixels(picture).dtype
@@ -211,7 +201,7 @@ def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
 
 
 def windowed(value: str | Sequence[float]) -> Range:
-    """The range of a window of CENTER,WIDTH. Raises UserError where it is none.
+    """The range of a window CENTER,WIDTH. Raises UserError if it is invalid.
 
     Example:
         >>> windowed("40,400")
@@ -238,17 +228,17 @@ def _two_numbers(value: str | Sequence[float], wrong: str) -> tuple[float, float
     return low, high
 
 
-# ---- what the data says -----------------------------------------------------------------------------------------
+# ---- ranges found from the data ---------------------------------------------------------------------------------
 
 
 @dataclass
 class Seen:
-    """The types and the extreme values of pictures; `white` where their files state it."""
+    """Type and extreme values of one or more images; `white` if their files state it."""
 
     kind: np.dtype
     low: float
     high: float
-    first: str  # picture of that type
+    first: str  # the name of the first image
     white: int | None = None
 
     @property
@@ -256,23 +246,20 @@ class Seen:
         return type_range(self.kind) if self.white is None else (0, self.white)
 
     @property
-    def part(self) -> float:
-        """Share of the type's range from the smallest value to the largest."""
-        smallest, largest = self.ends
-        return (self.high - self.low) / (largest - smallest)
-
-    @property
     def full(self) -> bool:
-        """Whether the whole range of the type is what the pictures were made for, whatever further ones show."""
+        """Whether these images suffice to know that the whole range of the type is used."""
         if self.kind.kind == "b":
             return True
         if self.kind.kind == "f":
             return False
-        return self.high >= DARK if self.kind == np.uint8 and self.white is None else self.part >= 0.5
+        if self.kind == np.uint8 and self.white is None:
+            return self.high >= DARK
+        smallest, largest = self.ends
+        return (self.high - self.low) / (largest - smallest) >= 0.5
 
 
 def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) -> Iterator[Seen]:
-    """Type and extreme values of each picture; opacity does not count."""
+    """Type and extreme values of each image, without its opacity."""
     for k, picture in enumerate(pictures):
         array = pixels(picture)
         if array.ndim == 3 and array.shape[-1] in (2, 4):
@@ -281,32 +268,32 @@ def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) ->
         if np.isnan(low):
             raise _no_number(name(k))
         if np.isinf(low) or np.isinf(high):
-            raise UserError(f"{name(k)} has infinite values. State `--data.range LOW,HIGH`, to which they are clipped.")
+            raise UserError(f"{name(k)} has infinite values. Set `--data.range LOW,HIGH`, to which they are clipped.")
         yield Seen(
             np.dtype(array.dtype.newbyteorder("=")), low.item(), high.item(), name(k), getattr(picture, "white", None)
         )
 
 
 def _usual(seen: Seen) -> tuple[int, int] | None:
-    """Of floating-point values the range that pictures usually have, if they lie in it and fill half of it."""
+    """The first usual range of floating-point images that contains the values, if they use half of it."""
     if seen.kind.kind != "f":
         return None
-    usual = ((0, 1), (-1, 1), (0, 255))
-    return next(
-        ((a, b) for a, b in usual if a <= seen.low and seen.high <= b and seen.high - seen.low >= (b - a) / 2), None
-    )
+    for low, high in ((0, 1), (-1, 1), (0, 255)):
+        if low <= seen.low and seen.high <= high and seen.high - seen.low >= (high - low) / 2:
+            return low, high
+    return None
 
 
 def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str | None]:
-    """The range of a data set, and what to say of it.
+    """The range of a data set, and a note for the user.
 
-    seen   of each training picture; no more are taken than decide it
-    given  `data`, or None where nothing is stated: then the whole range of the type, but for pictures of more than 8
-           bits that fill less than half of it, pictures of 0 and 1, and floating-point ones: of these the extreme
-           values; but [0, 1], [-1, 1] or [0, 255] of floating-point ones that lie in it and fill half of it
-    data   what the data set is called
+    seen   each training image; no more are read than needed
+    given  `data`: the extreme values. None: the whole range of the type, except for images of more than 8 bits that use
+           less than half of it, images of 0 and 1, and floating-point images. These get their extreme values; but
+           floating-point images in [0, 1], [-1, 1] or [0, 255] that use half of it get this range
+    data   name of the data set
 
-    Raises UserError where nothing is stated and pictures have several types, or where all have one value.
+    Raises UserError if none is given and images have several types, or if all have one value.
     """
     whole: Seen | None = None
     for one in seen:
@@ -318,42 +305,42 @@ def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str
         whole.white = None if None in (whole.white, one.white) else max(whole.white, one.white)
         if given is None and whole.full:
             return Range(only=whole.kind.name), None
-    assert whole is not None, "a training split has pictures"
+    assert whole is not None, "a training split has images"
     only = whole.kind.name if given is None else None
     values = f"{_written(whole.low)} to {_written(whole.high)}"
     if given is None and (usual := _usual(whole)):
         return Range(*usual, only), (
-            f"{data} has floating-point pictures ({whole.kind}) of values from {values}, and no range is stated: "
-            f"{usual[0]},{usual[1]} become black and white, as is usual. Say `--data.range LOW,HIGH` or `data` to "
+            f"{data} has floating-point images ({whole.kind}) of values from {values}, and no range is stated: "
+            f"{usual[0]},{usual[1]} become black and white, as is usual. Use `--data.range LOW,HIGH` or `data` to "
             "change it."
         )
     if given is None and whole.kind == np.uint8 and whole.high > 1 and whole.white is None:
         return Range(only=only), (
-            f"{data} has 8-bit pictures of values from {values} alone, which are nearly black. Say `--data.range data` "
-            "if they are numbers of classes or levels, and not such pictures."
+            f"{data} has 8-bit images of values from {values} alone, which are nearly black. Use `--data.range data` "
+            "if they are numbers of classes or levels."
         )
     if whole.low == whole.high:
         if given is None and whole.kind.kind != "f":
             return Range(only=only), None
         raise UserError(
-            f"All pictures of {data} have the one value {_written(whole.low)}, which is no range. State one "
+            f"All images of {data} have the one value {_written(whole.low)}, which is no range. State one "
             "with `--data.range LOW,HIGH`."
         )
     found = Range(whole.low, whole.high, only)
     if given is not None:
         return found, f"{data}: data.range is `data`: {values} become black and white."
     if whole.kind == np.uint8 and whole.high <= 1:
-        why = "has 8-bit pictures of 0 and 1 alone"
+        why = "has 8-bit images of 0 and 1 alone"
     elif whole.kind.kind == "f":
-        why = f"has floating-point pictures ({whole.kind}) of values from {values}"
+        why = f"has floating-point images ({whole.kind}) of values from {values}"
     else:
         smallest, largest = whole.ends
         holder = "type holds" if whole.white is None else "files call black and white"
         why = (
-            f"has {whole.kind} pictures of values from {values}, less than half of what the {holder} "
+            f"has {whole.kind} images of values from {values}, less than half of what the {holder} "
             f"({smallest} to {largest})"
         )
     return found, (
-        f"{data} {why}, and no range is stated: {found} become black and white, as `--data.range data` does. Say "
+        f"{data} {why}, and no range is stated: {found} become black and white, as `--data.range data` does. Use "
         "`--data.range LOW,HIGH`" + ("" if whole.kind.kind == "f" else " or `--data.range dtype`") + " to change it."
     )

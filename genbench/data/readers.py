@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -29,10 +30,10 @@ EXTENSIONS = (
 
 
 class Frame(NamedTuple):
-    """A picture of a file that has several: one frame, or several that are its channels.
+    """An image in a file of several frames: one frame, or several frames as its channels.
 
-    numbers  of the frames, from 0
-    word     what a frame is called
+    numbers  indices of the frames
+    word     frame or slice
     """
 
     file: str
@@ -43,54 +44,58 @@ class Frame(NamedTuple):
         return f"{self.file} {self.word} {self.numbers[0]}" if len(self.numbers) == 1 else self.file
 
 
-Picture = str | Frame  # a file that is one picture, by its name, or a part of a file
-# folders of desktops and of network disks, with previews and deleted files
+Picture = str | Frame  # the name of a file that is one image, or a part of a file
+# folders of desktops and network disks, with previews and deleted files
 _SYSTEM = {
     "__MACOSX", "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found",
     "System Volume Information",
 }  # fmt: skip
 
 
+def file_of(picture: Picture) -> str:
+    return picture.file if isinstance(picture, Frame) else picture
+
+
 def _hidden(name: str) -> bool:
-    """Files that a system leaves behind: .DS_Store, ._cat.jpg, __MACOSX/..."""
+    """Whether a file was left by the system: .DS_Store, ._cat.jpg, __MACOSX/..."""
     return any((part.startswith(".") and part != ".") or part in _SYSTEM for part in name.split("/"))
 
 
 class _Reader:
-    """Reads the files of a folder or zip, by names relative to it. A subclass says how one is opened."""
+    """Reads the files of a folder or zip, by names relative to it. A subclass defines `names`, `file` and `called`."""
 
-    odd: Sequence[str] = ()  # what a folder holds that is neither file nor folder
+    odd: Sequence[str] = ()  # entries of a folder that are neither files nor folders
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.nameless: frozenset[str] = frozenset()  # files that are DICOM though they have no extension
-        self._last = threading.local()  # the film or volume that a thread has read a frame of: the next is likely in it
+        self.nameless: frozenset[str] = frozenset()  # DICOM files without an extension
+        self._last = threading.local()  # the file that a thread has read a frame of: the next is likely in it
 
     def names(self) -> list[str]:
-        """All files but hidden ones."""
+        """All files except hidden ones."""
         raise NotImplementedError
 
     def file(self, name: str) -> File:
-        """A path, or what opens it at any place."""
+        """The path of a file, or a function that opens it seekable."""
         raise NotImplementedError
 
     def called(self, name: str) -> str:
-        """What a file is called in an error."""
+        """The name of a file in an error."""
         raise NotImplementedError
 
     def head(self, name: str) -> BinaryIO:
-        """What gives the content of a file from its beginning on."""
+        """Open a file to read its beginning."""
         return self.whole(name)
 
     def whole(self, name: str) -> BinaryIO:
-        """What gives the content of a file at any place."""
+        """Open a file seekable."""
         file = self.file(name)
         with self.readable(name):
             return file() if callable(file) else open(file, "rb")
 
     @contextmanager
     def readable(self, name: str) -> Iterator[None]:
-        """Raises UserError for what a file makes its folder or zip stumble over: no permission, damage, a password."""
+        """Raise UserError if the file cannot be read: no permission, a damaged zip, a password."""
         try:
             yield
         except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
@@ -101,8 +106,8 @@ class _Reader:
             return file.read()
 
     def sampled(self, pictures: Sequence[Picture]) -> str:
-        """16 hex digits of how 16 files begin, spread over all; those that cannot be read are left out."""
-        files = list(dict.fromkeys(p.file if isinstance(p, Frame) else p for p in pictures))
+        """A hash (16 hex digits) of the beginnings of 16 files, evenly spaced; unreadable ones are left out."""
+        files = list(dict.fromkeys(map(file_of, pictures)))
         digest = hashlib.sha256()
         for k in np.linspace(0, len(files) - 1, min(16, len(files))).astype(int):
             with suppress(UserError), self.head(files[k]) as file:
@@ -113,15 +118,15 @@ class _Reader:
         try:
             with self.head(name) as file, self.readable(name):
                 return medical.is_dicom(file)
-        except UserError:  # it has no name of an image
+        except UserError:  # unreadable, and not named like an image
             return False
 
     def kind(self, name: str) -> str | None:
-        """`dicom`, `nifti`, or None of ordinary images."""
+        """`dicom`, `nifti`, or None for ordinary images."""
         return "dicom" if name in self.nameless else medical.kind_of(name)
 
     def frames(self, name: str) -> list[tuple[int, tuple[int, int]]]:
-        """Number, and width and height, of each frame of a file. Raises UserError where it is damaged."""
+        """Index, and width and height, of each frame of a file. Raises UserError if it is damaged."""
         kind, called = self.kind(name), self.called(name)
         if kind is None:
             return count_frames(self.file(name), called)
@@ -130,8 +135,8 @@ class _Reader:
         return [] if found is None else [(k, found[1]) for k in range(found[0])]
 
     def stored(self, picture: Picture) -> Stored:
-        """A picture as its file keeps it. Raises UserError naming one that cannot be read."""
-        name, numbers = (picture.file, picture.numbers) if isinstance(picture, Frame) else (picture, (None,))
+        """An image as it is stored. Raises UserError with its name if it cannot be read."""
+        name, numbers = file_of(picture), picture.numbers if isinstance(picture, Frame) else (None,)
         found = [self._frame(name, number, self.called(str(picture))) for number in numbers]
         return found[0] if len(found) == 1 else joined(found, self.called(name))
 
@@ -153,11 +158,10 @@ class _Reader:
         return self._last.film.frame(number, called) if kind is None else self._last.volume[number or 0]
 
     def size(self, picture: Picture) -> tuple[int, int]:
-        """Width and height of the upright picture, without its pixels where these need not be read."""
+        """Width and height of the upright image, if possible without decoding it."""
         if not isinstance(picture, Frame) and self.kind(picture) is None:
             return picture_size(self.file(picture), self.called(picture))
-        name, number = (picture.file, picture.numbers[0]) if isinstance(picture, Frame) else (picture, 0)
-        return dict(self.frames(name))[number]
+        return dict(self.frames(file_of(picture)))[picture.numbers[0] if isinstance(picture, Frame) else 0]
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in self.__dict__.items() if name != "_last"}
@@ -171,11 +175,11 @@ class Files(_Reader):
     """Reads the files of a folder."""
 
     def names(self) -> list[str]:
-        """All files but hidden ones. Pipes, sockets and devices are left alone, which is said."""
+        """All files except hidden ones, with a warning about pipes, sockets and devices, which are skipped."""
         found, odd, waiting, seen = [], [], [(str(self.path), "")], set()
         while waiting:
             folder, inside = waiting.pop()
-            if (real := os.path.realpath(folder)) in seen:  # a link back to a folder above it
+            if (real := os.path.realpath(folder)) in seen:  # a link to a folder above it
                 continue
             seen.add(real)
             try:
@@ -186,7 +190,7 @@ class Files(_Reader):
                             continue
                         if entry.is_dir():
                             waiting.append((entry.path, f"{name}/"))
-                        else:  # of a pipe or /dev/zero nobody sees the end
+                        else:  # reading a pipe or /dev/zero would not end
                             (found if entry.is_file() else odd).append(name)
             except OSError as error:
                 raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}). Remove it.") from error
@@ -206,7 +210,7 @@ class Files(_Reader):
 
 
 class ZipFiles(_Reader):
-    """Reads the files of a zip without unpacking it: names in it are keys and never paths on the disk."""
+    """Reads the files of a zip without unpacking it: its names are never used as paths on the disk."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -221,13 +225,13 @@ class ZipFiles(_Reader):
 
     def head(self, name: str) -> BinaryIO:
         with self.readable(name):
-            return self._archive().open(name)  # not all of the file
+            return self._archive().open(name)  # does not read the whole file
 
     def called(self, name: str) -> str:
         return f"{name} in {self.path}"
 
     def _archive(self) -> zipfile.ZipFile:
-        # one for each process: after a fork, parent and child would move the same file's position
+        # one for each process: after a fork, parent and child would share the position in the file
         if self._open is None or self._process != os.getpid():
             self._open, self._process = zipfile.ZipFile(self.path), os.getpid()
         return self._open
@@ -236,11 +240,12 @@ class ZipFiles(_Reader):
         return {**super().__getstate__(), "_open": None}
 
 
+@dataclass(eq=False)
 class FilePictures:
-    """rows -> images one by one; a class, so that it can be sent to a worker."""
+    """rows -> images, one by one. A class, so that it can be sent to a worker."""
 
-    def __init__(self, reader: Files | ZipFiles, pictures: Sequence[Picture]) -> None:
-        self.reader, self.pictures = reader, pictures
+    reader: Files | ZipFiles
+    pictures: Sequence[Picture]
 
     def __call__(self, rows: np.ndarray) -> Iterator[Stored]:
         return (self.reader.stored(self.pictures[row]) for row in rows)

@@ -1,12 +1,13 @@
-"""Drawn shapes of which everything is known: label, caption, mask and factors. No download.
+"""Drawn shapes with known label, caption, mask and factors. No download.
 
-`draw` is a pure function from factors to pictures; `Shapes` draws the factors at random and serves the pictures.
+`draw` is a pure function from factors to images; `Shapes` draws the factors at random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from genbench.data.streams import Split
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 
-# of well separated lightness, so that gray images can tell them apart too
+# colors of well separated lightness, which differ in gray images too
 COLORS = {
     "blue": (35, 70, 215),
     "red": (228, 38, 48),
@@ -35,7 +36,7 @@ PAPER = (238, 236, 228)
 LINE = 0.05  # width of an outline, as a fraction of the side
 STRIPES = 16  # over an image
 
-# what a column of the factors means
+# the columns of the factors
 FACTORS = {
     "shape": "index into SHAPES",
     "color": "index into COLORS",
@@ -45,11 +46,11 @@ FACTORS = {
     "rotation": "degrees, clockwise",
 }
 
-# A factor keeps clear of the middle between two words, so that every caption is beyond dispute; and a large shape at
-# an edge still lies inside the image.
+# The ranges of two words have a gap between them, so that no caption is ambiguous. A large shape at an edge still lies
+# inside the image.
 SMALL, LARGE = (0.14, 0.18), (0.24, 0.30)
 NEAR, MIDDLE, FAR = (0.32, 0.36), (0.46, 0.54), (0.64, 0.68)
-# less than half of the smallest symmetry (the star's 72°): the picture shows which way it was turned
+# degrees, less than half of the smallest symmetry (the star's 72°): the image shows the direction of the rotation
 ROTATION = 30.0
 
 _PLACES = ("in", "at", "the", "top", "bottom", "left", "right", "centre")
@@ -58,7 +59,7 @@ CAPTION_LENGTH = 8  # "a large red circle at the bottom right"
 
 
 def draw_factors(count: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 [count, 6]: each factor uniform over its words, and within the range of each word; see FACTORS."""
+    """float32 [count, 6], see FACTORS: each factor has a uniform word, and is uniform within the word's range."""
 
     def among(*ranges: tuple[float, float]) -> np.ndarray:
         low, high = np.array(ranges)[rng.integers(len(ranges), size=count)].T
@@ -86,18 +87,13 @@ def describe(factors: np.ndarray) -> str:
     return " ".join(f"a {extent} {list(COLORS)[int(color)]} {SHAPES[int(shape)]} {place}".split())
 
 
-def tokens(caption: str) -> list[int]:
-    """Tokens of VOCABULARY, padded with 0 to CAPTION_LENGTH. Raises UserError at an unknown word or one too many."""
-    return to_tokens(caption, VOCABULARY, CAPTION_LENGTH)
-
-
 def distances(factors: np.ndarray, size: int) -> np.ndarray:
     """Signed distance of each pixel's center to the shape's outline, in pixels, negative inside: float32 [N, H, W]."""
     centers = (np.arange(size, dtype=np.float32) + 0.5) / size
     radius, x, y, rotation = factors.T[2:, :, None, None]
     right, down = centers - x, centers[:, None] - y
     cos, sin = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
-    # the pixel in the shape's own frame, where it stands upright and has radius 1
+    # the pixel in the shape's own frame, in which the shape is upright and has radius 1
     u, v = (cos * right + sin * down) / radius, (cos * down - sin * right) / radius
     out = np.empty_like(u)
     for number, outline in enumerate((_circle, _square, _triangle, _star, _cross)):
@@ -115,12 +111,12 @@ def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    # equilateral, a corner up (v grows downwards): the base below, and the two sides as one by symmetry
+    # equilateral, a corner on top (v grows downwards): the base, and one side, mirrored
     return np.maximum(v, np.float32(0.75**0.5) * abs(u) - v / 2) - np.float32(0.5)
 
 
 def _star(u: np.ndarray, v: np.ndarray, inner: float = 0.45) -> np.ndarray:
-    # five tips: fold the plane onto half of a tip, whose edge runs from (1, 0) to the notch at 36° and radius `inner`
+    # five tips: fold the plane onto half of a tip, with an edge from (1, 0) to the notch at 36° and radius `inner`
     angle = np.arctan2(u, -v)
     folded = abs(angle - np.float32(np.pi * 0.4) * np.round(angle / np.float32(np.pi * 0.4)))
     radius = np.sqrt(u * u + v * v)
@@ -153,16 +149,16 @@ def draw(
         texture: Contrast of the waves in the background, 0 (flat) to 1
         noise: Standard deviation of the noise on each pixel, as a fraction of white
         occlusion: Width of a gray bar across the shape, as a fraction of the shape's diameter
-        seeds: int64 [N], of the waves, the noise and the bar's place in each image
+        seeds: int64 [N], of the waves, the noise and the position of the bar in each image
 
     Returns:
-        images uint8 [N, H, W, 3], and masks uint8 [N, H, W]: 0 where the background or the bar is seen, else 1 plus
-        the index into SHAPES
+        images uint8 [N, H, W, 3], and masks uint8 [N, H, W]: 0 for the background and the bar, else 1 plus the index
+        into SHAPES
     """
     distance = distances(factors, size)
     mask = (distance < 0) * (1 + factors[:, 0].astype(np.uint8)[:, None, None])
-    cover = np.clip(0.5 - distance, 0, 1)[:, None]  # the share of a pixel that the shape covers: [N, 1, H, W]
-    color = np.array(list(COLORS.values()), dtype=np.float32)[factors[:, 1].astype(int), :, None, None]
+    cover = np.clip(0.5 - distance, 0, 1)[:, None]  # fraction of a pixel that the shape covers: [N, 1, H, W]
+    color = _colors(factors).transpose(0, 3, 1, 2)  # [N, 3, 1, 1]
     image = np.array(BACKGROUND, dtype=np.float32)[:, None, None]
     rngs = [np.random.default_rng(int(seed)) for seed in seeds] if texture or noise or occlusion else []
     if texture:
@@ -179,13 +175,12 @@ def draw(
 
 
 def draw_outlines(factors: np.ndarray, size: int) -> np.ndarray:
-    """The same shapes as lines of their color on paper: uint8 [N, H, W, 3]."""
-    distance = abs(distances(factors, size)) - LINE * size / 2
-    return _on_paper(distance, _colors(factors))
+    """The same shapes as outlines in their color on a light ground: uint8 [N, H, W, 3]."""
+    return _on_paper(abs(distances(factors, size)) - LINE * size / 2, _colors(factors))
 
 
 def draw_stripes(factors: np.ndarray, size: int) -> np.ndarray:
-    """The same shapes on paper, with stripes across in their color and dark: uint8 [N, H, W, 3]."""
+    """The same shapes on a light ground, striped in their color and dark: uint8 [N, H, W, 3]."""
     band = np.arange(size) * STRIPES // size % 2 == 1
     dark = np.array(BACKGROUND, dtype=np.float32)
     return _on_paper(distances(factors, size), np.where(band[:, None, None], _colors(factors), dark))
@@ -197,7 +192,7 @@ def _colors(factors: np.ndarray) -> np.ndarray:
 
 
 def _on_paper(distance: np.ndarray, color: np.ndarray) -> np.ndarray:
-    """Where the signed distance [N, H, W] is negative the color [N, H or 1, W or 1, 3]: uint8 [N, H, W, 3]."""
+    """uint8 [N, H, W, 3] in `color` [N, H or 1, W or 1, 3] where the signed distance [N, H, W] is negative."""
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     paper = np.array(PAPER, dtype=np.float32)
     return (paper + cover * (color - paper) + 0.5).astype(np.uint8)
@@ -209,7 +204,7 @@ def _waves(rngs: list[np.random.Generator], size: int, count: int = 3) -> np.nda
     turn, periods, phase = 2 * np.pi * draws[0], 1 + 3 * draws[1], 2 * np.pi * draws[2]
     grid = 2 * np.pi * (np.arange(size, dtype=np.float32) + 0.5) / size
     across, down = periods * np.cos(turn) * grid + phase, periods * np.sin(turn) * grid  # [N, count, size]
-    # cos(across + down) is a sum of products, and so the whole texture one product of matrices
+    # cos(across + down) is a sum of products, so that the whole texture is one matrix product
     right = np.concatenate([np.cos(across), -np.sin(across)], axis=1)[:, None]  # [N, 1, 2 count, W]
     left = np.concatenate([np.cos(down), np.sin(down)], axis=1).swapaxes(1, 2)[:, None]  # [N, 1, H, 2 count]
     tint = np.tile(draws[3:, ..., 0].swapaxes(0, 1), 2)[:, :, None]  # [N, 3, 1, 2 count]
@@ -226,28 +221,13 @@ def _bars(rngs: list[np.random.Generator], factors: np.ndarray, size: int, width
     return size * (abs(across - offset * radius) - width * radius)
 
 
-class _Drawing:
-    """rows -> images and masks, drawn when they are asked for; a class, so that it can be sent to a worker."""
-
-    def __init__(self, factors: np.ndarray, seeds: np.ndarray, size: int, **difficulty: float) -> None:
-        self.factors, self.seeds, self.size, self.difficulty = factors, seeds, size, difficulty
-
-    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return draw(self.factors[rows], self.size, seeds=self.seeds[rows], **self.difficulty)
-
-
-class _OtherDrawing:
-    """rows -> images, likewise, by `draw_outlines` or `draw_stripes`."""
-
-    def __init__(self, draw: Callable[[np.ndarray, int], np.ndarray], factors: np.ndarray, size: int) -> None:
-        self.draw, self.factors, self.size = draw, factors, size
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.draw(self.factors[rows], self.size)
+def _draw_rows(draw: Callable[..., Any], columns: dict[str, np.ndarray], rows: np.ndarray, **options: Any) -> Any:
+    """`draw` of some rows of the arguments `columns`. Unlike a closure, a `partial` of it can be sent to a worker."""
+    return draw(**{name: column[rows] for name, column in columns.items()}, **options)
 
 
 class Shapes(ImageData):
-    """Colored shapes on a dark ground, each with label, caption, mask and factors; drawn here, no download.
+    """Colored shapes on a dark ground, each with label, caption, mask and factors. Drawn, no download.
 
     Args:
         train_images: Images of the training split
@@ -256,10 +236,10 @@ class Shapes(ImageData):
         texture: Contrast of waves in the background, 0 (flat) to 1
         noise: Standard deviation of noise on each pixel, as a fraction of white
         occlusion: Width of a gray bar across each shape, as a fraction of the shape's diameter
-        target: What a conditional model is told: label (the shape), caption, mask or none; or what one that translates
-            is shown: outline, the same shape as a line on paper, or domain, other shapes, with stripes (the same ones
-            when it is validated and tested, so that the true translation is known)
-        seed: Other images for another number
+        target: What a conditional model gets: label (the shape), caption, mask or none. Or what a translation model
+            gets: outline (the outline of the same shape) or domain (other shapes, with stripes; in validation and test
+            the same shapes, so that the true translation is known)
+        seed: Seed of the images
     """
 
     classes = SHAPES
@@ -289,13 +269,13 @@ class Shapes(ImageData):
         if self.random_crop:
             raise UserError("data.random_crop would move Shapes against their captions and factors. Leave it out.")
         if target in ("outline", "domain"):
-            self.refuse_made()
+            self.refuse_tasks()
         if not 16 <= self.size <= 256:
-            raise UserError(f"data.size is {self.size}; Shapes can be told apart from 16 pixels on, and end at 256.")
+            raise UserError(f"data.size is {self.size}; Shapes have 16 to 256 pixels a side.")
 
     @property
     def spec(self) -> DataSpec:
-        # a mask's classes have the background before them
+        # class 0 of a mask is the background
         classes = {"label": SHAPES, "mask": ("background", *SHAPES)}.get(self.target, ())
         captions = (VOCABULARY, CAPTION_LENGTH) if self.target == "caption" else ()
         shape = (self.channels, self.size, self.size)
@@ -310,15 +290,16 @@ class Shapes(ImageData):
         beside = {}
         if self.target == "domain" and stage == "train":
             others = draw_factors(self.counts[stage], np.random.default_rng(mix("stripes", self.seed)))
-            beside["other"] = Split(len(others), _OtherDrawing(draw_stripes, others, self.size))
+            drawn = partial(_draw_rows, draw_stripes, {"factors": others}, size=self.size)
+            beside["other"] = Split(len(others), drawn)
         elif self.target in ("outline", "domain"):
-            kind = draw_outlines if self.target == "outline" else draw_stripes
-            beside["source"] = Split(len(factors), _OtherDrawing(kind, factors, self.size))
+            function = draw_outlines if self.target == "outline" else draw_stripes
+            beside["source"] = Split(len(factors), partial(_draw_rows, function, {"factors": factors}, size=self.size))
         return Split(
             len(factors),
-            _Drawing(factors, seeds, self.size, **self.difficulty),
+            partial(_draw_rows, draw, {"factors": factors, "seeds": seeds}, size=self.size, **self.difficulty),
             label=torch.from_numpy(factors[:, 0].astype(np.int64)),
-            caption=torch.tensor([tokens(describe(row)) for row in factors]),
+            caption=torch.tensor([to_tokens(describe(row), VOCABULARY, CAPTION_LENGTH) for row in factors]),
             factors=torch.from_numpy(factors),
             **beside,
         )

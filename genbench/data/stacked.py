@@ -1,7 +1,8 @@
-"""Stacked MNIST: a thousand classes of equal size, of which a collapsed generator makes few."""
+"""Stacked MNIST: 1,000 equally frequent classes, to count the modes that a generator covers."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -15,27 +16,22 @@ from genbench.data.streams import Split
 from genbench.data.vision import MNIST
 
 
-class _Stacks:
-    """rows -> uint8 [B, H, W, 3] of images [N, H, W] and which three are in each stack; it can be sent to a worker."""
-
-    def __init__(self, images: np.ndarray, parts: np.ndarray) -> None:
-        self.images, self.parts = images, parts
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.images[self.parts[rows]].transpose(0, 2, 3, 1)
+def _stack(images: np.ndarray, parts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """uint8 [B, H, W, 3] of images [N, H, W] by their indices `parts` [M, 3], for some rows of these."""
+    return images[parts[rows]].transpose(0, 2, 3, 1)
 
 
 class StackedMNIST(MNIST):
     """Three random digits of MNIST as the red, green and blue of an image: class 407 has a 4, a 0 and a 7.
 
     Metz et al. 2017, "Unrolled generative adversarial networks", section 3.3.1, and Srivastava et al. 2017, "VEEGAN",
-    section 5.2, who count how many of the 1,000 classes are among 25,600 and 26,000 samples. Training images are of
-    MNIST's training digits, test images of its test digits; no files but MNIST's are needed.
+    section 5.2, count how many of the 1,000 classes are among 25,600 and 26,000 samples. Training images are made of
+    MNIST's training digits, test images of its test digits; only the files of MNIST are needed.
 
     Args:
-        train_images: Stacks of the training split, which validation images are cut off too
+        train_images: Stacks of the training split, including those held out for validation
         test_images: Stacks of the test split
-        seed: Other stacks for another number
+        seed: Seed of the stacks
     """
 
     classes = tuple(f"{k:03d}" for k in range(1000))
@@ -52,11 +48,11 @@ class StackedMNIST(MNIST):
         super().__init__(**kwargs)
         self.train_images, self.test_images, self.seed = train_images, test_images, seed
         if self.channels != 3:
-            raise UserError("data.channels is 1; StackedMNIST has a digit in each of 3. Leave it out, or take MNIST.")
+            raise UserError("data.channels is 1; StackedMNIST has a digit in each of 3. Leave it out, or use MNIST.")
 
     def split(self, stage: Stage) -> Split:
         images, digits = self.arrays(self._open(stage))
         rng = np.random.default_rng(mix("stacked", self.seed, stage))
         parts = rng.integers(len(images), size=(getattr(self, f"{stage}_images"), 3))
         label = np.asarray(digits)[parts] @ [100, 10, 1]
-        return Split(len(parts), _Stacks(images, parts), label=torch.from_numpy(label))
+        return Split(len(parts), partial(_stack, images, parts), label=torch.from_numpy(label))

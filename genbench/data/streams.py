@@ -1,46 +1,60 @@
-"""The images of one split, read and brought to size batch by batch."""
+"""Splits of a data set, and the sources that decode their images."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from genbench.core.batch import Batch, from_uint8, to_uint8
 from genbench.core.noise import mix, per_seed
 from genbench.data import ranges, tasks
 from genbench.data.image_files import Fit, StoredImages
+from genbench.data.loader import MemorySource
 from genbench.data.tasks import Task
 
-# pictures that one thread decodes at a time
-CHUNK = 128
+CHUNK = 128  # images that one thread decodes at a time
+
+
+def in_threads(function: Callable[[Tensor], Any], chunks: Sequence[Tensor], title: str) -> Iterator[Any]:
+    """function(chunk) of each chunk, in order, with a progress bar in a terminal if it takes longer than 2 seconds."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = pool.map(function, chunks)
+        try:
+            yield from tqdm(found, title, len(chunks), delay=2, leave=False, disable=None)
+        finally:  # after an error, or if no more are needed, the remaining chunks are not computed
+            pool.shutdown(cancel_futures=True)
 
 
 @dataclass
 class Split:
-    """The pictures of one split as the data set keeps them, and what is known of each.
+    """The images of one split as they are stored, and their targets.
 
-    length    number of pictures, N
-    pictures  pictures(rows: int64 [B]) -> an array [B, H, W] or [B, H, W, C] of any integer or floating-point type,
-              as it is stored; or PIL images (L or RGB) or arrays [H, W] or [H, W, C] one by one. C is 1 or 3, or 2 or
-              4 where the last is opacity. Where there are masks, a pair of these and of masks uint8 [B, H, W] at the
-              wanted size. What becomes black and white is decided by the data set's range
-    names     what each picture is called in an error, as what `str` makes of it
-    label     int64 [N], if it has classes
-    caption   int64 [N, L] tokens, if it has captions
-    factors   float32 [N, F], if it was drawn from known factors
-    source    the pictures that these are made from, row by row, if it has pairs
-    other     the pictures of another domain, in no relation to these, if it has two
-    group     int64 [N], pictures that are held out together, if some are: the frames of a film
+    length    number of images, N
+    pictures  pictures(rows: int64 [B]) -> an array [B, H, W] or [B, H, W, C] of any integer or floating-point type; or
+              PIL images (L or RGB) or arrays [H, W] or [H, W, C] one by one. C is 1 or 3, or 2 or 4 with opacity as the
+              last channel. With masks: a pair of these and masks uint8 [B, H, W] at the final size. The range of the
+              data set maps the stored values to black and white
+    names     of the images, for errors: a sequence of what `str` converts to the name, or a function of the row
+    label     int64 [N], class labels
+    caption   int64 [N, L], tokens
+    factors   float32 [N, F], known factors that the images were drawn from
+    source    for pairs: the images from which these are made, row by row
+    other     for two domains: the unpaired images of the other domain
+    group     int64 [N]: images of one group, such as the frames of a film, are held out together
     """
 
     length: int
     pictures: Callable[[np.ndarray], StoredImages | tuple[StoredImages, np.ndarray]]
-    names: Sequence[object] | None = None
+    names: Sequence[object] | Callable[[int], str] | None = None
     label: Tensor | None = None
     caption: Tensor | None = None
     factors: Tensor | None = None
@@ -52,17 +66,28 @@ class Split:
         found = {"label": self.label, "caption": self.caption, "factors": self.factors}
         return {name: values[rows] for name, values in found.items() if values is not None}
 
+    def number_within_class(self, rows: Tensor) -> Tensor:
+        """int64 [B]: how many of the rows before each have its label. Labels 3, 5, 3, 3 give 0, 0, 1, 2."""
+        labels = self.label[rows]
+        order, counts = labels.argsort(stable=True), labels.bincount()
+        first = counts.cumsum(0) - counts
+        number = torch.empty_like(order)
+        number[order] = torch.arange(len(labels)) - first[labels[order]]
+        return number
+
     def name(self, row: int) -> str:
-        return str(self.names[row]) if self.names is not None else f"Picture {row}"
+        if self.names is None:
+            return f"Image {row}"
+        return self.names(row) if callable(self.names) else str(self.names[row])
 
     def look(self, rows: np.ndarray) -> list[ranges.Seen]:
-        """Types and extreme values of some pictures, as they are stored."""
+        """Types and extreme values of some images, as they are stored."""
         pictures, _ = _with_masks(self.pictures(rows))
         return list(ranges.look(pictures, lambda k: self.name(int(rows[k]))))
 
 
 class Joined:
-    """rows -> pictures of several splits one after the other, one by one."""
+    """rows -> images, one by one, of several splits that follow one another."""
 
     def __init__(self, splits: list[Split]) -> None:
         self.splits, self.ends = splits, np.cumsum([split.length for split in splits])
@@ -74,28 +99,24 @@ class Joined:
             yield next(iter(split.pictures(np.array([row - self.ends[which] + split.length]))))
 
 
+@dataclass(eq=False)
 class StreamSource:
-    """Some rows of a split, decoded when they are asked for: for data that does not fit in memory.
+    """Some rows of a split, decoded when they are read: for data that does not fit in memory.
 
-    binarize  draw each pixel of a picture black or white, once for ever; the name of the split that rows are of
-    task      what a model is shown of each picture
-    shown     how the pictures of the split's source are fitted, if not as these
+    binarize  if given, each pixel is drawn black or white, by a seed of this name of a split and the row
+    task      make the source from each image
+    source_fit
+              how the split's sources are fitted. Default: like the images
     """
 
+    split: Split
+    rows: Tensor
+    fit: Fit
+    binarize: str | None = None
+    task: Task = "none"
+    source_fit: Fit | None = None
     in_memory = False
     device = torch.device("cpu")
-
-    def __init__(
-        self,
-        split: Split,
-        rows: Tensor,
-        fit: Fit,
-        binarize: str | None = None,
-        task: Task = "none",
-        shown: Fit | None = None,
-    ) -> None:
-        self.split, self.rows, self.fit, self.binarize, self.task = split, rows, fit, binarize, task
-        self.shown = shown or fit
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,7 +124,7 @@ class StreamSource:
     def target(self, name: str, indices: Tensor) -> Tensor | None:
         if name == "source" and self.task == "none" and self.split.source is None:
             return None
-        if name in ("mask", "source"):  # come with the pictures
+        if name in ("mask", "source"):  # read together with the images
             which = 1 if name == "mask" else 2
             found = [self.pictures(part)[which] for part in indices.split(CHUNK)]
             return None if found[0] is None else torch.cat(found)
@@ -114,7 +135,7 @@ class StreamSource:
         return Batch(image, mask=mask, source=source, **self.split.targets(self.rows[indices]))
 
     def pictures(self, indices: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """uint8 images [B, C, H, W], their masks [B, H, W] and what they are made from, without labels."""
+        """uint8 images [B, C, H, W], masks [B, H, W] and sources [B, C2, H, W], the latter two if there are some."""
         rows = self.rows[indices]
         numbers = rows.numpy()
         image, mask = _fitted(self.split, numbers, self.fit)
@@ -124,12 +145,26 @@ class StreamSource:
             )
         image, source = torch.from_numpy(image), None
         if self.split.source is not None:
-            source = torch.from_numpy(_fitted(self.split.source, numbers, self.shown)[0])
+            source = torch.from_numpy(_fitted(self.split.source, numbers, self.source_fit or self.fit)[0])
         if self.task != "none":
             source = to_uint8(
                 tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))
             )
         return image, None if mask is None else torch.from_numpy(mask), source
+
+    def decoded(self, title: str) -> MemorySource:
+        """All images in memory."""
+        size = self.fit.size
+        image = torch.empty(len(self), self.fit.channels, size, size, dtype=torch.uint8)
+
+        def fill(chunk: Tensor) -> tuple[Tensor | None, Tensor | None]:
+            part, mask, source = self.pictures(chunk)
+            image[chunk[0] : chunk[-1] + 1] = part  # in place: concatenation would take twice the memory
+            return mask, source
+
+        others = in_threads(fill, torch.arange(len(self)).split(CHUNK), f"Decoding {title}")
+        mask, source = (None if found[0] is None else torch.cat(found) for found in zip(*others, strict=True))
+        return MemorySource(Batch(image, mask=mask, source=source, **self.split.targets(self.rows)))
 
 
 def _fitted(split: Split, rows: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
@@ -142,6 +177,6 @@ def _with_masks(found: StoredImages | tuple[StoredImages, np.ndarray]) -> tuple[
 
 
 def _binary(image: np.ndarray, split: str, row: int) -> np.ndarray:
-    """uint8 [...] -> 0 and 255, 255 as often as the level says; a function of the picture and its place in a split."""
+    """uint8 [...] -> 0 or 255, with the level as the probability of 255; seeded by the split and the row."""
     white = np.random.default_rng(mix("binarize", split, row)).random(image.shape, dtype=np.float32) * 255 < image
     return white * np.uint8(255)

@@ -1,7 +1,7 @@
-"""What an image is made into, so that a model may learn the way back: colorize, denoise, restore.
+"""Degraded versions of images, from which models learn to restore them: colorize, denoise, inpaint.
 
-Each function takes images [B, C, H, W] in [-1, 1] and gives what a model is shown: [B, C2, H, W] in [-1, 1], rounded to
-the 256 levels of a picture.
+Each function maps images [B, C, H, W] in [-1, 1] to the input of the model: [B, C2, H, W] in [-1, 1], rounded to
+8 bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 from genbench.core.errors import UserError
 
 Task = Literal["none", "colorize", "edges", "denoise", "deblur", "super_resolve_2", "super_resolve_4", "inpaint"]
-Draw = Callable[..., Tensor]  # (torch.randn or torch.rand, *shape) -> noise [B, *shape], of each image's own
+Draw = Callable[..., Tensor]  # (torch.randn or torch.rand, *shape) -> noise [B, *shape]
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 NOISE = 0.4  # standard deviation, for pixels in [-1, 1]: 51 levels of 256
@@ -24,22 +24,24 @@ BLUR = 1.5  # standard deviation of the Gaussian, in pixels
 
 
 def channels_of(task: Task, channels: int) -> int:
-    """Channels of what a model is shown."""
+    """Channels of the input of a task."""
     return 1 if task in ("colorize", "edges") else channels
 
 
 def make(task: Task, image: Tensor, draw: Draw) -> Tensor:
-    """The input of a task, of the image that is wanted."""
+    """The input of a task, from its target image."""
     return _levels(_TASKS[task](image, draw))
 
 
 def check(task: Task, channels: int, size: int) -> None:
-    """Raise UserError where the images cannot have the task."""
+    """Raise UserError if the task does not apply to such images."""
     if task == "colorize" and channels == 1:
         raise UserError("data.task is colorize, and these images are gray. Choose data in color.")
     factor = {"super_resolve_2": 2, "super_resolve_4": 4}.get(task, 1)
     if size % factor:
-        raise UserError(f"data.task is {task}, and {size} pixels a side do not divide by {factor}. Set `--data.size`.")
+        raise UserError(
+            f"data.task is {task}, and {size} pixels a side are not divisible by {factor}. Set `--data.size`."
+        )
 
 
 def _levels(x: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ def _gray(image: Tensor) -> Tensor:
 
 
 def _edges(image: Tensor, draw: Draw) -> Tensor:
-    """White lines on black: the length of Sobel's gradient."""
+    """White edges on black: the norm of the Sobel gradient."""
     across = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
     both = torch.stack([across, across.T])[:, None]
     return conv2d(pad(_gray(image), (1, 1, 1, 1), mode="replicate"), both).norm(dim=1, keepdim=True) * 2 - 1
@@ -82,7 +84,7 @@ def _super_resolve(factor: int) -> Callable[[Tensor, Draw], Tensor]:
 
 
 def _inpaint(image: Tensor, draw: Draw) -> Tensor:
-    """A gray square of half the side, anywhere."""
+    """With a gray square of half the side at a random position."""
     size = image.shape[-1]
     hole = size // 2
     corner = (draw(torch.rand, 2).to(image.device) * (size - hole + 1)).long()  # [B, 2]

@@ -1,7 +1,7 @@
-"""TIFF files as scientific instruments write them: any type, several pages, white as zero.
+"""TIFF files of scientific instruments: any type, several pages, white as zero.
 
-Pillow opens ordinary 8-bit ones faster and with more compressions; it wraps uint32, gives 8 bits of 16-bit color, and
-does not know unsigned from signed, 64 bits, or white-is-zero beyond 8 bits. tifffile reads these, and counts pages.
+Pillow reads ordinary 8-bit files faster and knows more compressions. But it wraps uint32, reduces 16-bit color to 8
+bits, confuses signed and unsigned, and does not support 64 bits or white-is-zero beyond 8 bits; tifffile does.
 """
 
 from __future__ import annotations
@@ -9,23 +9,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from genbench.data.ranges import Negative
+from genbench.data.ranges import Levels
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPage
+    from tifffile import TiffFile
 
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # of the tag PhotometricInterpretation
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # values of the tag PhotometricInterpretation
 REDUCED, MASK = 1, 4  # bits of the tag NewSubfileType: a page that is a thumbnail or a mask of another
 
 # tags
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT = 258, 262, 274, 277, 338, 339
-_KNOWN = (0, 1, 2, 3, 5, 6)  # to Pillow: gray, RGB, palette, CMYK, YCbCr; it reads the colors of LAB otherwise
+_KNOWN = (0, 1, 2, 3, 5, 6)  # that Pillow reads correctly: gray, RGB, palette, CMYK, YCbCr, but not LAB
 _KINDS = {
     (8, 2): "int8", (12, 1): "uint16", (16, 1): "uint16", (16, 2): "int16", (32, 1): "uint32", (32, 2): "int32",
     (32, 3): "float32",
@@ -33,17 +32,17 @@ _KINDS = {
 
 
 def ordinary(image: Image.Image) -> bool:
-    """Whether Pillow reads the page right that it stands at."""
+    """Whether Pillow reads the current page correctly."""
     bits, formats = (_values(image, tag) for tag in (_BITS, _FORMAT))
     photometric = image.tag_v2.get(_PHOTOMETRIC, BLACK_IS_ZERO)
     samples, extra = _values(image, _SAMPLES)[0], _values(image, _EXTRA, ())
     plain = photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or samples - len(extra) in (1, 3)
-    channels = 0 in extra or not plain  # which Pillow drops, or takes as opacity
+    channels = 0 in extra or not plain  # which Pillow drops or takes as opacity
     return max(bits) <= 8 and set(formats) <= {1} and photometric in _KNOWN and not channels
 
 
 def inverted(image: Image.Image) -> bool:
-    """Whether Pillow has inverted the 8-bit page that it stands at."""
+    """Whether Pillow inverts the current 8-bit page."""
     return image.mode == "L" and image.tag_v2.get(_PHOTOMETRIC) == WHITE_IS_ZERO
 
 
@@ -52,39 +51,39 @@ def _values(image: Image.Image, tag: int, default: int | tuple[int, ...] = 1) ->
     return found if isinstance(found, tuple) else (found,)
 
 
-def by_pillow(image: Image.Image, reason: str) -> np.ndarray | Negative:
-    """One channel of more than 8 bits, compressed in a way that tifffile alone cannot undo.
+def by_pillow(image: Image.Image, reason: str) -> np.ndarray | Levels:
+    """One channel of more than 8 bits, in a compression that tifffile does not support without imagecodecs.
 
-    Raises ValueError where Pillow would give wrong values.
+    Raises ValueError if Pillow would return wrong values.
     """
     image.load()
     kind = _KINDS.get((_values(image, _BITS)[0], _values(image, _FORMAT)[0]))
-    little = image.tag_v2.prefix == b"II"  # of compressed big-endian ones Pillow swaps no bytes, but for `I;16B`
+    little = image.tag_v2.prefix == b"II"  # Pillow does not swap bytes of compressed big-endian files, except `I;16B`
     if kind is None or not (image.mode.startswith("I;16") or (little and image.mode in ("I", "F", "L"))):
         raise ValueError(reason)
     array = np.asarray(image)
     if kind in ("uint32", "int8"):
         array = array.view(kind)
     array = array.astype(kind)
-    return Negative(array) if image.tag_v2.get(_PHOTOMETRIC) == WHITE_IS_ZERO else array
+    return Levels(array, inverted=True) if image.tag_v2.get(_PHOTOMETRIC) == WHITE_IS_ZERO else array
 
 
 @contextmanager
-def _open(file: str | Path | BinaryIO) -> Iterator[TiffFile]:
-    import tifffile  # only where there are such files
+def _open(file: BinaryIO) -> Iterator[TiffFile]:
+    import tifffile  # only if there are such files
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong becomes an error of ours
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are raised instead
     with tifffile.TiffFile(file) as found:
         yield found
 
 
-def pages(file: str | Path | BinaryIO) -> list[tuple[int, tuple[int, int]]]:
-    """Place, and width and height, of each page that is no thumbnail or mask of another."""
+def pages(file: BinaryIO) -> list[tuple[int, tuple[int, int]]]:
+    """Index, and width and height, of each page that is no thumbnail or mask of another."""
     with _open(file) as found:
         first = found.pages[0]
-        told = (found.imagej_metadata or {}).get("images", 1) if found.is_imagej else 1
+        images = (found.imagej_metadata or {}).get("images", 1) if found.is_imagej else 1
         truncated = found.is_shaped and "truncated" in first.description
-        if len(found.pages) == 1 and (first.imagedepth > 1 or told > 1 or truncated):
+        if len(found.pages) == 1 and (first.imagedepth > 1 or images > 1 or truncated):
             raise ValueError("it holds several frames in one page; save them as one page each")
         every = [
             (k, (page.imagewidth, page.imagelength))
@@ -94,14 +93,16 @@ def pages(file: str | Path | BinaryIO) -> list[tuple[int, tuple[int, int]]]:
         return every or [(0, (first.imagewidth, first.imagelength))]
 
 
-def read(file: str | Path | BinaryIO, page: int) -> np.ndarray | Negative:
-    """A page as it is stored: [H, W], or [H, W, C] where the last of 2 or 4 is opacity.
+def read(file: BinaryIO, page: int) -> np.ndarray | Levels:
+    """A page as it is stored: [H, W], or [H, W, C], with opacity as the last of 2 or 4 channels.
 
-    Raises whatever tifffile does where it is damaged, and ValueError where it is read by no rule here.
+    Raises ValueError if its kind is not supported, and any error of tifffile if it is damaged.
     """
     with _open(file) as found:
         here = found.pages[page].aspage()
-        _refuse_immense(here)
+        most = Image.MAX_IMAGE_PIXELS
+        if most and here.imagewidth * here.imagelength > 2 * most:  # as in Pillow
+            raise Image.DecompressionBombError(f"it claims {here.imagewidth}×{here.imagelength} pixels")
         if here.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
             raise ValueError(f"its colors are of the kind {here.photometric.name}; convert them to RGB or gray")
         array = here.asarray()
@@ -112,27 +113,21 @@ def read(file: str | Path | BinaryIO, page: int) -> np.ndarray | Negative:
         if array.ndim not in (2, 3):
             raise ValueError(f"it has the axes {here.axes}; a page has height and width")
         array = upright(array, here.tags.valueof(_ORIENTATION, 1))
-        return Negative(array) if here.photometric == WHITE_IS_ZERO else array
-
-
-def _refuse_immense(page: TiffPage) -> None:
-    most = Image.MAX_IMAGE_PIXELS
-    if most and page.imagewidth * page.imagelength > 2 * most:  # as Pillow does
-        raise Image.DecompressionBombError(f"it claims {page.imagewidth}×{page.imagelength} pixels")
+        return Levels(array, inverted=True) if here.photometric == WHITE_IS_ZERO else array
 
 
 def _colors(array: np.ndarray, extra: list[int]) -> np.ndarray:
-    """[H, W, S] of which the last `extra` are no colors, to 1 or 3 colors and opacity where there is some."""
-    if extra == [0, 0] and array.shape[-1] == 3:  # three channels that are not called red, green and blue
+    """[H, W, S], with `extra` samples at the end that are no colors, to 1 or 3 colors and opacity, if there is one."""
+    if extra == [0, 0] and array.shape[-1] == 3:  # three channels that are not marked as red, green and blue
         return array
     colors = array.shape[-1] - len(extra)
-    if colors not in (1, 3) or 0 in extra:  # 0: nobody knows what
+    if colors not in (1, 3) or 0 in extra:  # 0: unspecified
         raise ValueError(
-            f"it has {array.shape[-1]} channels; a picture has 1 (gray) or 3 (RGB), and opacity that is marked as such"
+            f"it has {array.shape[-1]} channels; an image has 1 (gray) or 3 (RGB), and opacity that is marked as such"
         )
-    if 2 in extra:  # opacity, and colors that do not know of it
+    if 2 in extra:  # unassociated opacity
         return array[..., [*np.arange(colors), colors + extra.index(2)]]
-    if 1 in extra:  # colors multiplied by the opacity
+    if 1 in extra:  # associated: the colors are multiplied by the opacity
         alpha = array[..., colors + extra.index(1)][..., None]
         whole = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
         plain = array[..., :colors] * (whole / np.maximum(alpha, 1e-30))
@@ -141,7 +136,7 @@ def _colors(array: np.ndarray, extra: list[int]) -> np.ndarray:
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """[H, W, ...] turned by the tag Orientation, as `ImageOps.exif_transpose` turns an image."""
+    """[H, W, ...] rotated by the tag Orientation, like an image by `ImageOps.exif_transpose`."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

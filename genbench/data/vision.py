@@ -1,8 +1,4 @@
-"""The data sets that torchvision reads, in the folder layout that it gives them below the data root.
-
-Each class says what the data is and which arrays of torchvision's object hold it; torchvision fetches, checks and
-parses the official files.
-"""
+"""Data sets that torchvision downloads, checks and reads, in its folder layout below the data root."""
 
 from __future__ import annotations
 
@@ -26,16 +22,16 @@ class TorchvisionData(ImageData):
     abstract = True
     native_range = "dtype"
     dataset: str  # name of the class in torchvision.datasets
-    source_page: str  # where a person finds the files
-    files: tuple[str, ...]  # what must lie below the root
-    test_images: int  # as published: known without reading them
+    source_page: str  # where users find the files
+    files: tuple[str, ...]  # paths below the root
+    test_images: int  # as published, so that it is known without the files
 
     def which(self, stage: Stage) -> dict[str, Any]:
-        """The arguments by which torchvision tells the splits apart."""
+        """Arguments of torchvision's class for a split."""
         return {"train": stage == "train"}
 
     def arrays(self, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 [N, H, W] or [N, H, W, 3] and labels [N] of torchvision's object."""
+        """uint8 [N, H, W] or [N, H, W, 3] and labels [N] of an object of torchvision's class."""
         return np.asarray(data.data), data.targets
 
     def split(self, stage: Stage) -> Split:
@@ -45,13 +41,13 @@ class TorchvisionData(ImageData):
         return Split(len(images), images.__getitem__, label=label)
 
     def prepare_data(self) -> None:
-        """Fetch the files if they are not there; Lightning calls this on one process of each machine."""
+        """Download missing files; Lightning calls this on one process of each machine."""
         if self.download and self.missing():
             for stage in self.own_splits:
                 self._open(stage, download=True)
 
     def missing(self) -> list[str]:
-        """The files that are not there, by their paths below the root."""
+        """Paths below the root of the missing files."""
         return [name for name in self.files if not (self.root / name).exists()]
 
     def _open(self, stage: Stage, download: bool = False) -> Any:
@@ -59,19 +55,19 @@ class TorchvisionData(ImageData):
 
         try:
             return getattr(torchvision.datasets, self.dataset)(self.root, download=download, **self.which(stage))
-        # a broken pickle, a short file, a refused connection and a missing package raise whatever they like
+        # a broken pickle, a short file, a refused connection or a missing package may raise anything
         except Exception as error:
             reason = str(error).strip().split("\n")[-1] or type(error).__name__
             missing = self.missing()
             if not missing:
                 raise UserError(
-                    f"{self.name} lies at {self.root.absolute()} but cannot be read ({reason}). Delete "
-                    f"{', '.join(self.files)} there and fetch them anew, from {self.source_page}."
+                    f"{self.name} is in {self.root.absolute()} but cannot be read ({reason}). Delete "
+                    f"{', '.join(self.files)} there and download them again, from {self.source_page}."
                 ) from error
-            tried = f"could not be fetched ({reason})" if download else "is not fetched, as `data.download` is false"
+            tried = f"could not be downloaded ({reason})" if download else "`data.download` is false"
             raise UserError(
                 f"{self.name} is not at {self.root.absolute()} and {tried}. Put {', '.join(missing)} there, from "
-                f"{self.source_page}, or name the folder that has them with GENBENCH_DATA or `--data.root`."
+                f"{self.source_page}, or set GENBENCH_DATA or `--data.root` to the folder that has them."
             ) from error
 
 
@@ -81,55 +77,46 @@ def _idx_files(folder: str, train: str = "train-", test: str = "t10k-") -> tuple
     )
 
 
-class MNIST(TorchvisionData):
+class _Padded(TorchvisionData):
+    """What MNIST and the data sets in its format share: 28×28 gray, padded by 2 to 32×32."""
+
+    abstract = True
+    test_images = 10_000
+    native_channels = 1
+    native_resize_mode = "pad"
+
+
+class MNIST(_Padded):
     """Handwritten digits (LeCun et al. 1998): 60,000 + 10,000 images, 28×28 gray, padded by 2 to 32×32."""
 
     dataset = "MNIST"
-    test_images = 10_000
     source_page = "https://ossci-datasets.s3.amazonaws.com/mnist/"
     files = _idx_files("MNIST")
     classes = _DIGITS
-    native_channels = 1
-    native_resize_mode = "pad"
     extractor = "mnistnet"
 
 
-class FashionMNIST(TorchvisionData):
+class FashionMNIST(_Padded):
     """Articles of clothing (Xiao et al. 2017): 60,000 + 10,000 images, 28×28 gray, padded by 2 to 32×32."""
 
     dataset = "FashionMNIST"
-    test_images = 10_000
     source_page = "https://github.com/zalandoresearch/fashion-mnist"
     files = _idx_files("FashionMNIST")
     classes = (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    )
-    native_channels = 1
-    native_resize_mode = "pad"
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
 
 
-class KMNIST(TorchvisionData):
+class KMNIST(_Padded):
     """Cursive Japanese characters (Clanuwat et al. 2018): 60,000 + 10,000 images, 28×28 gray, padded by 2 to 32×32."""
 
     dataset = "KMNIST"
-    test_images = 10_000
     source_page = "http://codh.rois.ac.jp/kmnist/"
     files = _idx_files("KMNIST")
     classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-    native_channels = 1
-    native_resize_mode = "pad"
 
 
-# lower-case letters whose capitals look alike, which three of EMNIST's variants count as one class (their table 1)
+# lower-case letters merged with their capitals, which look alike, in three of EMNIST's variants (its table 1)
 _MERGED = set("cijklmopsuvwxyz")
 _EMNIST_CLASSES = {
     "byclass": tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase),
@@ -144,7 +131,7 @@ _EMNIST_TEST = {
 _EMNIST_CLASSES["balanced"] = _EMNIST_CLASSES["bymerge"]
 
 
-class EMNIST(TorchvisionData):
+class EMNIST(_Padded):
     """Handwritten letters and digits (Cohen et al. 2017), 28×28 gray, padded by 2 to 32×32.
 
     Args:
@@ -154,8 +141,6 @@ class EMNIST(TorchvisionData):
 
     dataset = "EMNIST"
     source_page = "https://www.nist.gov/itl/products-and-services/emnist-dataset"
-    native_channels = 1
-    native_resize_mode = "pad"
 
     def __init__(
         self,
@@ -174,7 +159,7 @@ class EMNIST(TorchvisionData):
         return {"split": self.variant, "train": stage == "train"}
 
     def arrays(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
-        # the files hold the characters on their side, and count letters from 1
+        # the files hold transposed images, and letters count from 1
         labels = data.targets - 1 if self.variant == "letters" else data.targets
         return data.data.numpy().transpose(0, 2, 1), labels
 
@@ -194,7 +179,7 @@ class CIFAR10(TorchvisionData):
 
 
 class CIFAR100(TorchvisionData):
-    """Things of 100 kinds (Krizhevsky 2009): 50,000 + 10,000 images, 32×32 RGB."""
+    """Animals, plants and things (Krizhevsky 2009): 50,000 + 10,000 images, 32×32 RGB, 100 classes."""
 
     dataset = "CIFAR100"
     test_images = 10_000
@@ -232,7 +217,7 @@ class STL10(TorchvisionData):
     """Animals and vehicles (Coates et al. 2011): 5,000 + 8,000 images, 96×96 RGB, 10 classes.
 
     Args:
-        unlabeled: Train on the 100,000 images without label as well, and on no labels
+        unlabeled: Train also on the 100,000 images without label, and without labels
     """
 
     dataset = "STL10"
@@ -267,19 +252,14 @@ class CelebA(TorchvisionData):
     dataset = "CelebA"
     test_images = 19_962
     source_page = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-    files = tuple(
-        f"celeba/{name}"
-        for name in (
-            "img_align_celeba",
-            "list_attr_celeba.txt",
-            "identity_CelebA.txt",
-            "list_bbox_celeba.txt",
-            "list_landmarks_align_celeba.txt",
-            "list_eval_partition.txt",
-        )
+    files = (
+        "celeba/img_align_celeba",
+        *(f"celeba/list_{name}_celeba.txt" for name in ("attr", "bbox", "landmarks_align")),
+        "celeba/identity_CelebA.txt",
+        "celeba/list_eval_partition.txt",
     )
     own_splits = ("train", "val", "test")
-    published_pixels = False  # compared at 64, 128 and 256 alike
+    published_pixels = False  # papers compare at 64, 128 and 256
     native_size = 64
     native_hflip = True
 

@@ -49,7 +49,7 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
             built[experiment.name] = model, data = parser.build(config)
             protocol = protocols.load(dump["protocol"])
             if isinstance(data, DataModule):
-                data.check_share(each["devices"] * each["nodes"])
+                data.check_divisible(each["devices"] * each["nodes"])
                 extractor = data.extractor if protocol.extractor == "default" else protocol.extractor
                 extractors.build(extractor, root=data.root)  # fails now, not after hours of training
             quality, monitor = ValidationMetrics(**dump["validation"]), dump["checkpoint"]["monitor"]

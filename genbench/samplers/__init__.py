@@ -1,1 +1,1 @@
-"""Free functions from a denoiser or an autoregressive net to images."""
+"""Functions that sample images with a network."""

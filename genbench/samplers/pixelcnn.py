@@ -1,8 +1,8 @@
-"""Sampling from a PixelCNN, number by number.
+"""Sampling from a PixelCNN, one value after another.
 
-`draw` keeps what each layer has computed and adds one pixel to it (Ramachandran et al. 2017, "Fast Generation for
-Convolutional Autoregressive Models", https://arxiv.org/abs/1704.06001); `draw_naively` passes the whole image through
-the network for each number, and is what the other is tested against.
+`draw` caches the features of each layer and adds one pixel at a time (Ramachandran et al. 2017, "Fast Generation for
+Convolutional Autoregressive Models", https://arxiv.org/abs/1704.06001). `draw_naively` passes the whole image through
+the network for each value, and serves as the reference in tests.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from genbench.core.progress import steps
 
 
 def choose(logits: Tensor, u: Tensor) -> Tensor:
-    """The value at which the probabilities add up to u in [0, 1): logits [B, values], u [B] -> int64 [B]."""
+    """Inverse-CDF sampling: logits [B, values], uniform u [B] in [0, 1) -> values int64 [B]."""
     cumulated = logits.double().softmax(1).cumsum(1)
     return (u.double()[:, None] >= cumulated).sum(1).clamp(max=logits.shape[1] - 1)
 
 
 @torch.no_grad()
 def draw_naively(net: nn.Module, u: Tensor, label: Tensor | None = None) -> Tensor:
-    """Uniform numbers u [B, C, H, W] -> values int64 [B, C, H, W], by a full pass for each of the C·H·W."""
+    """Uniform u [B, C, H, W] -> values int64 [B, C, H, W], with a full pass for each of the C·H·W values."""
     x = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
     channels, height, width = u.shape[1:]
     for i in range(height):
@@ -33,9 +33,9 @@ def draw_naively(net: nn.Module, u: Tensor, label: Tensor | None = None) -> Tens
 
 @torch.no_grad()
 def draw(net: nn.Module, u: Tensor, label: Tensor | None = None) -> Tensor:
-    """The same values, each layer's features being computed once for each number.
+    """The same values, with the features of each layer computed only once for each value.
 
-    `net` has a `cache`, as `genbench.networks.pixelcnn.GatedPixelCNN`.
+    `net` has a method `cache`, such as `genbench.networks.pixelcnn.GatedPixelCNN`.
     """
     x = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
     channels, height, width = u.shape[1:]

@@ -66,9 +66,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_once_before_processes
         "genbench.core.strategy.Launcher.launch", lambda *_, **__: pytest.fail("processes were started")
     )
     status, _, err = cli("fit", "--config", config(), "--name", "run", *CPU, "--trainer.devices", 3)
-    assert (
-        status == 2 and "data.batch_size is 16" in err and "does not divide by 3 devices. Choose a multiple of 3" in err
-    )
+    assert status == 2 and "data.batch_size is 16" in err and "is not divisible by 3 devices. Choose a multiple" in err
     assert not Path("runs").exists()
 
 

@@ -63,4 +63,4 @@ def test_they_are_listed_and_say_what_they_need(cli, tmp_path):
     status, out, _ = cli()
     assert status == 0 and "papers/facades" in out
     status, _, err = cli("fit", "--config", "papers/facades")
-    assert status == 2 and "There is no folder or zip file `facades`" in err
+    assert status == 2 and "There is no file or folder `facades`" in err

@@ -403,7 +403,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
         (["--seed_everything", "4294967296"], "--seed_everything 4294967296: every run has a seed"),
         (["--samples.n", "-3"], "samples.n is -3; it must be at least 1."),
         (["--model.clip_norm", "-1"], "model.clip_norm is -1.0; it must be above 0."),
-        (["--data.random_crop", "999"], "data.random_crop is 999, and the images are 16 pixels a side"),
+        (["--data.random_crop", "999"], "data.random_crop is 999, and the images have 16 pixels a side"),
         (["--model.accumulate", "21"], "a step takes 336 images, and `max_images` is 320"),
         (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
         (["--data.val_size", "1"], "Validation on 1 image cannot compute val/fid-digitsnet"),

@@ -246,7 +246,7 @@ def test_the_extremes_are_those_of_the_whole_folder(cli, bare, seen):
 
 def test_masks_of_0_and_1_are_black_and_white(cli, bare, seen):
     saved("a.png", LEVELS // 128)
-    with pytest.warns(UserWarning, match="8-bit pictures of 0 and 1 alone"):
+    with pytest.warns(UserWarning, match="8-bit images of 0 and 1 alone"):
         assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")[0] == 0
     assert np.array_equal(seen[0], LEVELS // 128 * 255)
 
@@ -304,12 +304,12 @@ def test_two_types_without_a_range_are_refused_or_skipped_in_a_sentence(cli, bar
     saved("b.png", LEVELS)
     given = ("translate", "--ckpt", bare, "--input", "in", "--output")
     status, _, err = cli(*given, "x")
-    assert status == 2 and "in/b.png has values of type uint8, and other pictures uint16" in err
+    assert status == 2 and "in/b.png has values of type uint8, and other images uint16" in err
     assert "`--range dtype` takes each by the whole range of its own type" in err and not seen
     assert cli(*given, "y", "--range", "dtype")[0] == 0 and [shown.max() for shown in seen] == [16, 255]
     Path("in/a.png").rename("in/c.png")
     status, out, _ = cli(*given, "z")
-    assert status == 1 and "skipped: in/c.png has values of type uint16, and other pictures uint8." in out
+    assert status == 1 and "skipped: in/c.png has values of type uint16, and other images uint8." in out
     assert "1 images of UNet" in out
 
 
@@ -321,7 +321,7 @@ def test_what_cannot_be_read_does_not_decide_the_range(cli, bare, seen):
     with pytest.warns(UserWarning, match="values from 0 to 1.5"):
         status, out, _ = cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")
     assert status == 1 and written("out") == ["b.tif"] and np.array_equal(seen[0], LEVELS)
-    assert all(f"skipped: in/{k}.tif" in out for k in "acd") and "infinite values. State `--range LOW,HIGH`" in out
+    assert all(f"skipped: in/{k}.tif" in out for k in "acd") and "infinite values. Set `--range LOW,HIGH`" in out
     Path("in/b.tif").unlink()
     status, out, _ = cli("translate", "--ckpt", bare, "--input", "in", "--output", "none")
     assert status == 1 and "0 images of UNet" in out and "3 skipped" in out

@@ -62,7 +62,7 @@ def test_medmnist_has_its_own_three_splits_and_classes(tmp_path):
         assert batch.label.tolist() == (np.arange(24)[rows] % 2).tolist()
 
 
-def test_several_labels_for_each_image_are_no_classes(tmp_path):
+def test_several_labels_for_each_image_are_refused(tmp_path):
     labels = np.random.default_rng(0).integers(0, 2, (24, 14), dtype=np.uint8)
     path = medmnist(tmp_path, labels)
     said = r"train_labels in .*med.npz is uint8 \[16, 14\]: several labels for each image.*`--data.labels false`"
@@ -101,14 +101,14 @@ def test_a_folder_of_batches_is_one_data_set_in_the_order_of_their_numbers(tmp_p
     assert data.split("val").label.tolist() == labels[33:].tolist()
 
 
-def test_files_of_a_folder_that_are_no_parts_of_one_set_are_not_joined(tmp_path):
+def test_files_of_a_folder_that_are_not_parts_of_one_set_are_refused(tmp_path):
     for name in "ab":
         np.savez(tmp_path / f"{name}.npz", images=gray())
     with pytest.raises(UserError, match="a.npz, b.npz all have an array images, and are no numbered parts"):
         load(tmp_path)
 
 
-def test_images_of_28_pixels_are_padded_as_those_of_mnist(tmp_path):
+def test_images_of_28_pixels_are_padded_like_mnist(tmp_path):
     np.save(tmp_path / "a.npy", gray(size=28))
     image = load(tmp_path / "a.npy").source("train").everything.image
     order = load(tmp_path / "a.npy")._training(load(tmp_path / "a.npy").split("train"))
@@ -116,7 +116,7 @@ def test_images_of_28_pixels_are_padded_as_those_of_mnist(tmp_path):
     assert image[:, :, :2].max() == 0 and load(tmp_path / "a.npy", size=28).spec.shape == (1, 28, 28)
 
 
-def test_dsprites_are_black_and_white_and_their_pickle_is_left_alone(tmp_path):
+def test_dsprites_are_black_and_white_and_their_pickle_is_not_loaded(tmp_path):
     shapes = (gray() > 127).astype(np.uint8)
     np.savez_compressed(
         tmp_path / "d.npz", imgs=shapes, latents_values=np.ones((24, 6)), latents_classes=np.ones((24, 6), int),
@@ -136,14 +136,14 @@ def corrupted(folder):
 
 
 @pytest.mark.parametrize("severity", [1, 5])
-def test_of_cifar10c_one_severity_is_taken(tmp_path, severity):
+def test_one_severity_of_cifar10c_is_read(tmp_path, severity):
     images = corrupted(tmp_path)
     for path in (tmp_path / "gaussian_noise.npy", tmp_path):
         found, label = whole(load(path, severity=severity))
         assert np.array_equal(found, images[10 * severity - 10 : 10 * severity]) and label == [*range(5)] * 2
 
 
-def test_cifar10c_without_a_severity_asks_for_one(tmp_path):
+def test_cifar10c_without_a_severity_is_refused(tmp_path):
     corrupted(tmp_path)
     with pytest.raises(UserError, match="five severities of 10 images, .*: `--data.severity 1` to 5"):
         load(tmp_path / "gaussian_noise.npy")
@@ -165,7 +165,7 @@ def test_adm_samples_have_labels_beside_them(tmp_path):
     assert np.array_equal(found, rgb()) and label == [0, 1] * 12
 
 
-def test_arrays_by_split_go_by_many_names(tmp_path):
+def test_arrays_of_splits_are_found_under_many_names(tmp_path):
     path = saved(tmp_path / "k.npz", x_train=gray(), y_train=np.arange(24) % 2, x_test=gray(6), y_test=np.arange(6) % 2)
     data = load(path)
     assert data.own_splits == ("train", "test") and data.split("test").label.tolist() == [0, 1] * 3
@@ -176,15 +176,13 @@ def test_arrays_by_split_go_by_many_names(tmp_path):
     assert whole(load(tmp_path))[1] == [0, 1] * 12
 
 
-def test_labels_lie_in_a_file_beside_the_images_of_the_same_name(tmp_path):
+def test_labels_are_found_in_a_file_of_the_same_name_beside_the_images(tmp_path):
     for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
         np.save(tmp_path / f"{images}.npy", rgb())
         np.save(tmp_path / f"{labels}.npy", np.arange(24) % (2 + len(labels) % 3))
     np.save(tmp_path / "labels.npy", np.arange(25) % 3)
     for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
-        with pytest.warns(
-            UserWarning, match=rf"{labels}.npy is taken for labels of {images}.npy. Say `--data.labels f"
-        ):
+        with pytest.warns(UserWarning, match=rf"{labels}.npy is taken for labels of {images}.npy. `--data.labels f"):
             found, label = whole(load(tmp_path / f"{images}.npy"))
         assert np.array_equal(found, rgb()) and label == (np.arange(24) % (2 + len(labels) % 3)).tolist()
         assert load(tmp_path / f"{images}.npy", labels=False).spec.target == "none"
@@ -196,7 +194,7 @@ def test_labels_lie_in_a_file_beside_the_images_of_the_same_name(tmp_path):
         load(tmp_path / "X_train.npy")
 
 
-def test_of_a_folder_of_arrays_labels_are_those_of_the_name_of_the_images(tmp_path):
+def test_labels_in_a_folder_of_arrays_are_those_with_the_name_of_the_images(tmp_path):
     for version, count in (("v4", 3), ("v6", 2)):
         np.save(tmp_path / f"c.1_{version}_data.npy", rgb())
         np.save(tmp_path / f"c.1_{version}_labels.npy", np.arange(24) % count)
@@ -205,7 +203,7 @@ def test_of_a_folder_of_arrays_labels_are_those_of_the_name_of_the_images(tmp_pa
             assert whole(load(tmp_path, key=f"c.1_{version}_data"))[1] == (np.arange(24) % count).tolist()
 
 
-def test_fine_labels_are_taken_and_coarse_ones_by_a_flag(tmp_path):
+def test_fine_labels_are_used_by_default_and_coarse_ones_with_a_flag(tmp_path):
     parts = {
         f"{s}_{kind}_labels": np.arange(24) % n for s in ("train", "test") for kind, n in (("fine", 4), ("coarse", 2))
     }
@@ -218,18 +216,18 @@ def test_fine_labels_are_taken_and_coarse_ones_by_a_flag(tmp_path):
     assert load(path, labels=False).spec.target == "none"
 
 
-def test_a_name_with_a_word_for_labels_has_them_where_there_is_one_for_each_image(tmp_path):
+def test_an_array_named_like_labels_with_one_value_per_image_has_the_labels(tmp_path):
     names = {"label_names": np.array(["a", "b"]), "bbox_labels": np.zeros((24, 4), int), "center_y": np.arange(24) % 9}
     with pytest.warns(UserWarning, match="digit_labels is taken for the labels of images; `--data.labels false` none"):
         assert whole(load(saved(tmp_path / "a.npz", images=gray(), digit_labels=np.arange(24) % 2, **names)))[1]
     assert load(saved(tmp_path / "b.npz", images=gray(), **names)).spec.target == "none"
     path = saved(tmp_path / "c.npz", images=gray(), digit_labels=np.arange(24) % 2, color_labels=np.arange(24) % 3)
-    with pytest.raises(UserError, match="digit_labels, color_labels. Choose one: .*, or say `--data.labels false`"):
+    with pytest.raises(UserError, match="digit_labels, color_labels. Choose one: .*, or use `--data.labels false`"):
         load(path)
 
 
 @pytest.mark.parametrize("labels", [np.arange(24), np.arange(24) * 7 - 50, np.array([f"id{k}" for k in range(24)])])
-def test_as_many_labels_as_images_are_no_classes(tmp_path, labels):
+def test_a_label_of_its_own_for_each_image_is_refused(tmp_path, labels):
     path = saved(tmp_path / "a.npz", images=gray(), labels=labels)
     with pytest.raises(
         UserError, match="Each of the 24 training images in .*a.npz has a label of its own.*labels false"
@@ -249,7 +247,7 @@ def test_a_key_chooses_images_with_the_labels_of_their_split(tmp_path):
     assert np.array_equal(found, gray()[20:]) and label == [0, 1, 0, 1] and data.own_splits == ("train",)
 
 
-def test_images_are_told_from_masks_and_labels_by_name(tmp_path):
+def test_images_masks_and_labels_are_distinguished_by_name(tmp_path):
     path = saved(
         tmp_path / "a.npz", masks=gray(seed=1), images=gray(), label=np.arange(24) % 2, other=np.arange(24) % 3
     )
@@ -285,10 +283,10 @@ def test_images_are_told_from_masks_and_labels_by_name(tmp_path):
         ({"images": np.array(3)}, {"key": "images"}, "images are"),
         ({"images": np.zeros((4, 8, 8, 8), "u1")}, {}, "with 1 or 3 channels"),
         ({"z": np.zeros((9, 4, 8, 8))}, {}, "z in .* with 1 or 3 channels"),
-        ({"images": np.zeros((4, 3, 8, 3), "u1")}, {}, "may be NHWC or NCHW. Say which: `--data.layout NHWC`"),
-        ({"images": np.zeros((10, 8, 3), "u1")}, {}, "one image or many. Say `--data.layout NHW`"),
+        ({"images": np.zeros((4, 3, 8, 3), "u1")}, {}, "may be NHWC or NCHW. Choose one: `--data.layout NHWC`"),
+        ({"images": np.zeros((10, 8, 3), "u1")}, {}, "one image or many. Use `--data.layout NHW`"),
         ({"images": np.zeros((3, 8, 8), "u1")}, {}, "one image or many"),
-        ({"images": rgb()}, {"layout": "NCHW"}, "data.layout is NCHW, .* which is no such. Say NHWC"),
+        ({"images": rgb()}, {"layout": "NCHW"}, "data.layout is NCHW, .* which does not fit. Use NHWC"),
         ({"images": rgb()}, {"layout": "CHW"}, "data.layout is CHW; it is one of NHW, NHWC, NCHW"),
         ({"images": rgb().reshape(24, -1)}, {}, "may be NHWC or NCHW"),
         ({"images": np.zeros((24, 64))}, {}, "no array of images"),
@@ -296,13 +294,13 @@ def test_images_are_told_from_masks_and_labels_by_name(tmp_path):
         ({"images": np.zeros((24, 65), "u1")}, {}, "no array of images"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_known_is_asked_for(tmp_path, arrays, options, message):
+def test_ambiguous_or_invalid_arrays_are_refused_with_what_to_do(tmp_path, arrays, options, message):
     path = saved(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=message):
         load(path, **options)
 
 
-def test_a_class_that_training_images_lack_is_refused_before_training(tmp_path):
+def test_a_test_class_without_training_images_is_refused_before_training(tmp_path):
     labels = np.arange(24) % 2
     labels[21] = 7
     with pytest.raises(UserError, match="Labels for `test` in .* hold 7, which no training image has"):
@@ -363,14 +361,14 @@ def test_booleans_are_black_and_white(tmp_path):
 
 
 @pytest.mark.parametrize(("layout", "axes"), [("NHWC", (0, 1, 2, 3)), ("NCHW", (0, 3, 1, 2))])
-def test_flattened_images_are_read_by_the_stated_layout(tmp_path, layout, axes):
+def test_flattened_images_are_read_by_the_given_layout(tmp_path, layout, axes):
     np.save(tmp_path / "a.npy", rgb().transpose(axes).reshape(24, -1))
     assert np.array_equal(whole(load(tmp_path / "a.npy", layout=layout))[0], rgb())
     np.save(tmp_path / "b.npy", gray().reshape(24, 64) / 255)
     assert np.array_equal(whole(load(tmp_path / "b.npy", layout="NHW"))[0], gray())
 
 
-def test_images_that_are_no_squares_are_cut_to_their_shorter_side(tmp_path):
+def test_images_that_are_not_square_are_cropped_to_their_shorter_side(tmp_path):
     images = gray(size=12)[:, 2:10]
     np.save(tmp_path / "a.npy", images)
     data = load(tmp_path / "a.npy")
@@ -404,7 +402,7 @@ class Trap:
 @pytest.mark.parametrize(
     "kind", ["npz", "npy", "pickle", "cut npy", "cut npz", "flipped", "stored", "text", "empty", "short", "header"]
 )
-def test_a_file_that_is_no_array_is_refused_and_never_unpickled(tmp_path, kind):
+def test_an_invalid_array_file_is_refused_and_never_unpickled(tmp_path, kind):
     path = tmp_path / ("a.npz" if kind in ("npz", "cut npz", "flipped", "stored", "short") else "a.npy")
     if kind == "npz":
         np.savez(path, images=np.array([Trap(tmp_path)], dtype=object))
@@ -448,7 +446,7 @@ def test_pipes_and_devices_are_refused_without_waiting(tmp_path):
             load(path)
 
 
-def test_other_files_are_sent_to_the_data_set_that_reads_them(tmp_path):
+def test_the_error_for_image_files_names_the_data_set_that_reads_them(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(UserError, match="There is no .npy or .npz file in .*read by `ImageFolder`"):
         load(tmp_path)
@@ -494,7 +492,7 @@ def test_a_format_that_is_not_read_is_named_with_what_to_do(tmp_path, name, mess
             read()
 
 
-def test_scans_and_folders_with_images_are_not_taken_for_formats_that_are_not_read(tmp_path):
+def test_scans_and_folders_with_images_are_not_refused_as_unread_formats(tmp_path):
     (tmp_path / "x.nii.gz").write_bytes(b"x")
     with pytest.raises(UserError, match="x.nii.gz is no .npy or .npz file.*read by `ImageFolder`"):
         load(tmp_path / "x.nii.gz")
@@ -504,7 +502,7 @@ def test_scans_and_folders_with_images_are_not_taken_for_formats_that_are_not_re
         load(tmp_path)
 
 
-def test_what_is_not_compressed_stays_on_disk_and_workers_open_it_themselves(tmp_path):
+def test_uncompressed_arrays_stay_on_disk_and_workers_open_them_themselves(tmp_path):
     images = rgb()
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(24) % 2)
     data = load(tmp_path / "a.npz", memory="no", workers=2, batch_size=4)
@@ -519,28 +517,28 @@ def test_what_is_not_compressed_stays_on_disk_and_workers_open_it_themselves(tmp
     assert batch.image.shape == (4, 3, 8, 8) and not math.isnan(batch.image.mean())
 
 
-def test_a_compressed_array_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
+def test_a_compressed_array_larger_than_memory_is_refused(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", images=gray())
     monkeypatch.setattr("genbench.data.array_members.free_memory", lambda: 1000)
     with pytest.raises(UserError, match="more than the memory that is free. Save it uncompressed"):
         load(tmp_path / "a.npz").split("train")
 
 
-def test_only_headers_are_read_until_images_are_wanted(tmp_path):
+def test_only_headers_are_read_until_images_are_needed(tmp_path):
     file = ArrayFile(medmnist(tmp_path, extra=np.array([Trap(tmp_path)], dtype=object)))
     assert file.members["train_images"][0].shape == (16, 8, 8) and file.members["extra"][0].pickled
     assert all(member._array is None for members in file.members.values() for member in members)
 
 
-def test_images_counted_by_the_last_axis_are_refused(tmp_path):
+def test_images_along_the_last_axis_are_refused(tmp_path):
     saved(tmp_path / "x.npz", images=np.zeros((8, 8, 24), np.uint8))
-    with pytest.raises(UserError, match=r"may be \[N, H, W\] or \[H, W, N\]. Say `--data.layout NHW`"):
+    with pytest.raises(UserError, match=r"may be \[N, H, W\] or \[H, W, N\]. Use `--data.layout NHW`"):
         load(tmp_path / "x.npz")
     assert sum(len(load(tmp_path / "x.npz", layout="NHW").source(s)) for s in ("train", "val", "test")) == 8
 
 
 @pytest.mark.parametrize("shape", [(32, 48, 100), (40, 50, 20), (32, 48, 72)])
-def test_sides_that_may_be_those_of_images_counted_by_the_last_axis_are_asked_for(tmp_path, shape):
+def test_sides_that_fit_images_along_the_last_axis_are_refused_without_a_layout(tmp_path, shape):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     said = (
         rf"x in .*x.npy is uint8 \[{shape[0]}, {shape[1]}, {shape[2]}\], whose axes may be \[N, H, W\] or \[H, W, N\]"
@@ -551,7 +549,7 @@ def test_sides_that_may_be_those_of_images_counted_by_the_last_axis_are_asked_fo
 
 
 @pytest.mark.parametrize("shape", [(100, 32, 48), (24, 48, 32), (10, 32, 32), (1000, 16, 48)])
-def test_sides_that_only_images_counted_by_the_first_axis_would_have_are_read_so(tmp_path, shape):
+def test_sides_that_only_fit_images_along_the_first_axis_are_read_so(tmp_path, shape):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     images = load(tmp_path / "x.npy").images["train"]
     assert (len(images), *images.shape) == (*shape, 1)

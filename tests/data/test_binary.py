@@ -27,7 +27,7 @@ def test_every_pixel_is_black_or_white_and_the_spec_says_so(how):
     assert DataSpec.from_dict(data.spec.to_dict()) == data.spec
 
 
-def test_a_pixel_is_white_as_often_as_its_gray_level_says():
+def test_the_gray_level_of_a_pixel_is_its_probability_of_white():
     gray, drawn = (images(Digits(size=16, binarize=how), "train").float() / 255 for how in ("none", "static"))
     for low, high in ((0.0, 0.001), (0.1, 0.3), (0.4, 0.6), (0.7, 0.9), (0.999, 1.0)):
         among = (gray >= low) & (gray <= high)
@@ -43,7 +43,7 @@ def test_static_images_are_drawn_once_whatever_the_seed_and_however_they_are_rea
     assert torch.equal(part, a[[7, 3]])
 
 
-def test_dynamic_training_images_are_drawn_anew_and_those_to_be_judged_by_are_the_static_ones():
+def test_dynamic_training_images_are_drawn_anew_and_compared_with_the_static_ones():
     static, dynamic = (Digits(binarize=how, batch_size=len(images(Digits(), "train"))) for how in ("static", "dynamic"))
     assert torch.equal(images(static, "val"), images(dynamic, "val"))
     assert torch.equal(images(static, "test"), images(dynamic, "test"))
@@ -62,7 +62,7 @@ def test_processes_draw_the_blocks_of_one_batch():
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_binary_data_are_compared_in_the_size_that_they_are_trained_at():
+def test_binary_data_is_compared_at_the_size_of_training():
     binary, gray = Digits(size=16, binarize="dynamic").reference(), Digits(size=16).reference()
     assert binary.spec.shape == (1, 16, 16) and binary.spec.binary
     assert gray.spec.shape == Digits().spec.shape

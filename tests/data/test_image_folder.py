@@ -71,7 +71,7 @@ def test_a_flat_folder_has_no_labels(make):
     assert len(numbers(data, "train")) == 16
 
 
-def test_labels_can_be_left_out(make):
+def test_labels_can_be_disabled(make):
     data = load(make({f"{name}/{k}.png": k for name in "ab" for k in range(5)}), labels=False)
     assert data.spec.target == "none"
     assert data.source("train").everything.label is None
@@ -91,7 +91,7 @@ def test_split_folders_are_taken_as_they_are(make):
     assert data.spec.classes == ("a", "b")
 
 
-def test_train_and_test_folders_leave_validation_to_be_cut_off(make):
+def test_validation_is_held_out_if_there_are_only_train_and_test_folders(make):
     files = {f"train/{name}/{k}.png": k for name in "ab" for k in range(10)} | {"test/9.png": 99}
     data = load(make(files))
     assert (len(numbers(data, "train")), len(numbers(data, "val"))) == (18, 2)
@@ -99,22 +99,22 @@ def test_train_and_test_folders_leave_validation_to_be_cut_off(make):
     assert data.source("test").everything.label is None  # test images often come without
 
 
-def test_a_folder_around_everything_is_looked_through(make):
+def test_a_folder_around_everything_is_ignored(make):
     data = load(make({f"download/cifar/train/{name}/{k}.png": k for name in "ab" for k in range(10)}))
     assert data.spec.classes == ("a", "b")
 
 
-def test_a_class_may_be_called_train(make):
+def test_a_class_may_be_named_train(make):
     data = load(make({f"{name}/{k}.png": k for name in ("bus", "train") for k in range(10)}))
     assert data.spec.classes == ("bus", "train")
 
 
-def test_images_beside_the_split_folders_are_not_guessed_at(make):
-    with pytest.raises(UserError, match=r"folders for train and test, and more/1.png lies in none of them"):
+def test_images_beside_the_split_folders_are_refused(make):
+    with pytest.raises(UserError, match=r"folders for train and test, and more/1.png is in none of them"):
         load(make({"train/1.png": 1, "test/1.png": 2, "more/1.png": 3}))
 
 
-def test_the_cut_off_test_images_stay_the_same_whatever_else_is_asked_for(make):
+def test_held_out_test_images_do_not_depend_on_other_settings(make):
     path = make({f"{k:03d}.png": k for k in range(100)})
     cuts = [numbers(load(path, **kwargs), "test") for kwargs in ({}, {"val_size": 40}, {"subset": 3})]
     assert cuts[0] == cuts[1] == cuts[2]
@@ -150,7 +150,7 @@ def test_folders_are_found_below_the_data_root_too(tmp_path, monkeypatch):
     assert load("cats").path == tmp_path / "cats"
 
 
-def test_links_to_folders_are_followed_but_not_round_in_circles(tmp_path):
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "pictures").mkdir()
     for k in range(4):
@@ -194,7 +194,7 @@ def test_each_frame_is_an_image_and_films_are_held_out_as_a_whole(tmp_path, suff
     assert sum(map(len, films_of)) == 6
 
 
-def test_the_first_frame_alone_can_be_taken(tmp_path):
+def test_only_the_first_frame_can_be_used(tmp_path):
     data = load(films(tmp_path, "gif"), frames="first")
     assert sorted(levels(data, "train") + levels(data, "val") + levels(data, "test")) == [0, 10, 20, 30, 40, 50]
 
@@ -205,14 +205,14 @@ def test_frames_can_be_channels(tmp_path):
         data = load(path, frames="channels")
     image = data.source("train").everything.image[:, :, 0, 0]
     assert len(image) == 4 and (image - image[:, :1]).tolist() == [[0, 1, 2]] * 4
-    with pytest.raises(UserError, match=r"0.tif has 4 frames, and data.frames is `channels`: a picture has 1 or 3"):
+    with pytest.raises(UserError, match=r"0.tif has 4 frames, and data.frames is `channels`: an image has 1 or 3"):
         (tmp_path / "four").mkdir()
         load(films(tmp_path / "four", "tif"), frames="channels")
 
 
 def test_an_animated_png_is_not_silently_its_first_frame(tmp_path):
     path = films(tmp_path, "png")
-    with pytest.raises(UserError, match=r"\d.png is an animation of 4 frames. Say `--data.frames first`"):
+    with pytest.raises(UserError, match=r"\d.png is an animation of 4 frames. Use `--data.frames first`"):
         load(path).source("train")
     assert len(load(path, frames="each").source("train")) == 16
     assert len(load(path, frames="first").source("train")) == 4
@@ -227,7 +227,7 @@ def test_pages_of_several_sizes_need_a_choice_and_thumbnails_do_not(tmp_path):
             with tifffile.TiffWriter(tmp_path / name / f"{k}.tif") as film:
                 film.write(np.full((8, 8), 10 * k, np.uint8))
                 film.write(np.full((4, 4), 255, np.uint8), subfiletype=kind)
-    with pytest.raises(UserError, match=r"0.tif has 2 frames of several sizes. Say `--data.frames first`"):
+    with pytest.raises(UserError, match=r"0.tif has 2 frames of several sizes. Use `--data.frames first`"):
         load(str(tmp_path / "sizes"))
     assert len(load(str(tmp_path / "sizes"), frames="each", enlarge=True).source("train")) == 8
     assert levels(load(str(tmp_path / "thumbnails")), "train")[-1] <= 50
@@ -260,7 +260,7 @@ def read(tmp_path, image, suffix="png", channels=3, **saving):
     return load(str(tmp_path / "one"), size=min(image.size), channels=channels).source("test").everything.image[0]
 
 
-def test_transparent_pictures_lie_over_white(tmp_path):
+def test_transparent_images_are_composited_over_white(tmp_path):
     half = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
     half.paste((200, 0, 0, 255), (0, 0, 2, 4))
     for image in (half, half.convert("LA").convert("RGBA"), half.quantize()):
@@ -270,7 +270,7 @@ def test_transparent_pictures_lie_over_white(tmp_path):
     assert read(tmp_path, half, channels=1)[0, 0, 3] == 255
 
 
-def test_palettes_are_looked_up(tmp_path):
+def test_palettes_are_converted_to_rgb(tmp_path):
     image = Image.new("P", (4, 4), 5)
     image.putpalette([k for index in range(256) for k in (index, 10, 20)])
     assert read(tmp_path, image)[:, 0, 0].tolist() == [5, 10, 20]
@@ -289,12 +289,12 @@ def test_bitmaps_of_one_bit_are_black_and_white(tmp_path):
     assert read(tmp_path, checks, channels=1)[0].tolist() == [[0, 255], [255, 0]]
 
 
-def test_printers_colors_become_screen_colors(tmp_path):
+def test_cmyk_is_converted_to_rgb(tmp_path):
     found = read(tmp_path, Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "jpg")[:, 0, 0]
     assert found[0] > 200 > 60 > found[1]
 
 
-def test_photographs_stand_upright(tmp_path):
+def test_photos_are_rotated_upright(tmp_path):
     upright = np.zeros((8, 8, 3), dtype=np.uint8)
     upright[:4] = 255
     exif = Image.Exif()
@@ -307,7 +307,7 @@ def test_photographs_stand_upright(tmp_path):
 # ---- bad input ----------------------------------------------------------------------------------------------------
 
 
-def test_a_broken_picture_is_named(make):
+def test_a_broken_image_is_named(make):
     path = make({"0.png": 1, "sub/broken.jpg": b"\xff\xd8\xff\xe0 not much of a picture", "2.png": 2})
     data = load(path, val_size=1, test_size=1)
     with pytest.raises(UserError, match=r"sub/broken.jpg.* cannot be read as an image .*Replace it or remove it"):
@@ -315,7 +315,7 @@ def test_a_broken_picture_is_named(make):
             data.source(stage)
 
 
-def test_a_picture_cut_short_is_named(make, tmp_path):
+def test_a_truncated_image_is_named(make, tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))
     noise.save(tmp_path / "whole.jpg")
     cut = (tmp_path / "whole.jpg").read_bytes()[:1500]
@@ -323,13 +323,13 @@ def test_a_picture_cut_short_is_named(make, tmp_path):
         load(make({"train/cut.jpg": cut, "test/a.png": 1, "val/a.png": 1})).source("train")
 
 
-def test_a_broken_picture_is_named_by_a_worker_too(make):
+def test_a_broken_image_is_named_by_a_worker_too(make):
     data = load(make({f"train/{k}.png": b"nothing" for k in range(8)}), memory="no", workers=2)
     with pytest.raises(UserError, match=r"^\S*train/\d.png.* cannot be read as an image"):
         next(iter(data.train_dataloader()))
 
 
-def test_a_picture_that_claims_to_be_immense_is_named(make):
+def test_a_decompression_bomb_is_named(make):
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -339,32 +339,32 @@ def test_a_picture_that_claims_to_be_immense_is_named(make):
         load(make({"train/bomb.png": bomb, "test/a.png": 1, "val/a.png": 1})).source("train")
 
 
-def test_small_pictures_are_named_with_their_size(make):
+def test_small_images_are_named_with_their_size(make):
     data = load(make({f"{k}.png": k for k in range(5)}), size=16)
     with pytest.raises(UserError, match=r"\d.png is 8×8, smaller than data.size, which is 16"):
         data.source("train")
 
 
-def test_an_empty_folder_is_said_to_be_empty(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("pictures to come")
     with pytest.raises(UserError, match=r"There is no image in .*empty among its 1 files"):
         load(str(tmp_path / "empty"))
 
 
-def test_a_missing_folder_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(UserError, match=r"There is no folder or zip file `nowhere`: looked at .*nowhere and .*nowhere"):
+def test_the_error_for_a_missing_folder_lists_the_paths_that_were_tried(tmp_path):
+    with pytest.raises(UserError, match=r"There is no file or folder `nowhere`: looked at .*nowhere and .*nowhere"):
         load("nowhere", root=str(tmp_path))
 
 
-def test_a_file_that_is_no_zip_is_refused(make, tmp_path):
+def test_a_truncated_zip_is_refused(make, tmp_path):
     half = tmp_path / "half.zip"
     half.write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(UserError, match=r"half.zip is neither a folder nor a whole zip file"):
         load(str(half))
 
 
-def test_a_zip_with_a_damaged_member_names_it(tmp_path):
+def test_the_damaged_member_of_a_zip_is_named(tmp_path):
     path = tmp_path / "damaged.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for part in ("train", "val", "test"):
@@ -380,7 +380,7 @@ def test_a_zip_with_a_damaged_member_names_it(tmp_path):
             data.source(stage)
 
 
-def test_a_zip_writes_nothing_to_the_disk_whatever_its_names_say(tmp_path):
+def test_a_zip_never_writes_to_the_disk(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
     picture(7).save(tmp_path / "one.png")
@@ -422,7 +422,7 @@ def test_a_zip_with_a_password_is_named(tmp_path):
         load(str(path))
 
 
-def test_a_test_class_that_training_never_shows_is_refused(make):
+def test_a_test_class_without_training_images_is_refused(make):
     files = {"train/a/1.png": 1, "train/b/1.png": 2, "train/b/2.png": 2, "test/c/1.png": 3}
     with pytest.raises(
         UserError, match=r"Images for `test` in .* lie in the class folder `c`, which no training image"

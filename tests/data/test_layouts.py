@@ -48,18 +48,18 @@ def test_labels_of_the_dataset_tool_are_classes(make, root):
         assert all(name == str(red // 10 % 2 + 9) for red, name in labeled(data, stage))
 
 
-def test_labels_with_gaps_are_classes_of_those_there_are(make):
+def test_labels_with_gaps_give_classes_for_the_existing_values(make):
     data = load(make(shards(entries(lambda k: (0, 7, 100)[k % 3]))), val_size=2, test_size=2)
     assert data.classes == ("0", "7", "100")
     assert all(name == str((0, 7, 100)[red // 10 % 3]) for red, name in labeled(data, "train"))
 
 
 @pytest.mark.parametrize("labels", [None, ...])
-def test_shards_are_no_classes(make, labels):
+def test_shards_are_not_classes(make, labels):
     assert load(make(shards(labels))).classes == ()
 
 
-def test_shards_of_ffhq_are_no_classes(make):
+def test_shards_of_ffhq_are_not_classes(make):
     assert load(make({f"{k * 1000:05d}/{k * 1000 + j:05d}.png": j for k in range(2) for j in range(5)})).classes == ()
 
 
@@ -75,7 +75,7 @@ def test_each_split_may_have_its_own_labels(make):
     assert all(name == str(red // 10 % 2) for red, name in labeled(data, "train"))
 
 
-def test_a_dataset_json_of_others_changes_nothing(make):
+def test_a_dataset_json_of_another_format_is_ignored(make):
     files = {f"{name}/{k}.png": k for name in "ab" for k in range(5)}
     files["dataset.json"] = json.dumps({"labels": {"0": "background"}, "numTraining": 10}).encode()
     assert load(make(files)).classes == ("a", "b")
@@ -88,19 +88,19 @@ def test_a_dataset_json_of_others_changes_nothing(make):
         (entries(lambda k: 0.5), r"has the label 0.5 for 00000/img00000000.png; an integer was expected"),
         (entries(lambda k: True), r"has the label True for"),
         (entries(lambda k: k % 2)[:-2], r"has no label for 00001/img00000018.png, 00001/img00000019.png"),
-        (entries(lambda k: k % 2, 21), r"labels for images that are not there: 00002/img00000020.png"),
+        (entries(lambda k: k % 2, 21), r"labels for missing images: 00002/img00000020.png"),
         ([*entries(lambda k: 1), ["00000/img00000000.png", 2]], r"two labels for 00000/img00000000.png, 1 and 2"),
         (["00000/img00000000.png"], r"has the label entry 00000/img00000000.png; a pair"),
     ],
 )
-def test_labels_that_are_no_classes_are_refused_and_can_be_left_out(make, labels, sentence):
+def test_labels_that_are_not_classes_are_refused_and_can_be_disabled(make, labels, sentence):
     path = make(shards(labels))
     with pytest.raises(UserError, match=sentence):
         load(path)
     assert load(path, labels=False).classes == ()
 
 
-def test_a_dataset_json_that_is_broken_is_named(make):
+def test_an_invalid_dataset_json_is_named(make):
     path = make(shards(...) | {"dataset.json": b'{"labels": ['})
     with pytest.raises(UserError, match=r"dataset.json in .* is not readable as JSON"):
         load(path)
@@ -136,7 +136,7 @@ def test_tiny_imagenet_without_its_text_file_validates_without_labels(make):
     assert data.classes == ("n0", "n1", "n2") and data.source("val").everything.label is None
 
 
-def test_validation_images_that_the_text_file_lacks_are_named(make):
+def test_validation_images_missing_from_the_text_file_are_named(make):
     path = make(tiny(4))
     with pytest.raises(UserError, match=r"val_annotations.txt in .* names no class for .*val_4.JPEG, .*val_5.JPEG"):
         load(path)
@@ -154,7 +154,7 @@ def mvtec(kind, base):
     )
 
 
-def test_mvtec_trains_on_good_images_alone(make):
+def test_mvtec_trains_only_on_good_images(make):
     data = load(make(mvtec("bottle", 100)))
     assert data.classes == ()
     found = {stage: set(everything(data, [stage])[0][:, 0, 0, 0].tolist()) for stage in ("train", "val", "test")}
@@ -162,7 +162,7 @@ def test_mvtec_trains_on_good_images_alone(make):
     assert [len(data.source(stage)) for stage in ("train", "val", "test")] == [9, 1, 8]
 
 
-def test_the_root_of_mvtec_has_the_kinds_of_things_as_classes(make):
+def test_the_root_of_mvtec_has_its_objects_as_classes(make):
     with pytest.warns(UserWarning, match="8 masks in folders `ground_truth` are left out"):
         data = load(make(mvtec("bottle", 100) | mvtec("cable", 20)))
     assert data.classes == ("bottle", "cable")
@@ -170,7 +170,7 @@ def test_the_root_of_mvtec_has_the_kinds_of_things_as_classes(make):
     assert set(labeled(data, "test")) == {(150, "bottle"), (70, "cable")}
 
 
-def test_splits_may_lie_in_the_classes(make):
+def test_split_folders_inside_class_folders_are_read(make):
     data = load(make({f"{c}/{s}/{k}.png": 10 * k for c in ("cat", "dog") for s in ("train", "test") for k in range(5)}))
     assert data.classes == ("cat", "dog") and len(data.source("test")) == 10
 
@@ -190,7 +190,7 @@ def some(*folders, each=10):
         (some("train/good", "test_public/good"), "test_public and train"),
         (some("imagesTr", "imagesTs"), "imagesTr and imagesTs"),
         (some("images/train", "images/val", "other"), "train and val"),
-        (some("bottle/train/good", "bottle/test/good") | {"overview.png": 1}, "overview.png lies in none"),
+        (some("bottle/train/good", "bottle/test/good") | {"overview.png": 1}, "overview.png is in none"),
         (some("seg_train/sea", "seg_train/wood", "seg_test/sea", "seg_pred"), "seg_pred and seg_test and seg_train"),
         (some("DIV2K_train_HR", "DIV2K_valid_HR"), "DIV2K_train_HR and DIV2K_valid_HR"),
         (some("bounding_box_train", "bounding_box_test", "query", "gt_bbox"), "bounding_box_train and query"),
@@ -209,7 +209,7 @@ def test_folders_that_look_like_splits_and_are_not_read_as_such_are_refused(make
 @pytest.mark.parametrize(
     "folders", [("images", "masks"), ("train/images", "train/labels", "test/images"), ("Images", "GroundTruth")]
 )
-def test_folders_of_images_and_of_masks_are_no_classes(make, folders):
+def test_folders_of_images_and_masks_are_refused_as_classes(make, folders):
     with pytest.raises(UserError, match="look like images and their annotations"):
         load(make(some(*folders)))
 
@@ -227,14 +227,14 @@ def test_folders_of_images_and_of_masks_are_no_classes(make, folders):
         (("train/part1", "train/part2", "test/part1"), "part1, part2, which look like parts"),
     ],
 )
-def test_splits_without_one_to_train_on_and_parts_of_a_set_are_no_classes(make, folders, named):
+def test_splits_without_train_and_parts_of_a_set_are_refused_as_classes(make, folders, named):
     path = make(some(*folders))
     with pytest.raises(UserError, match=named):
         load(path)
     assert load(path, labels=False).classes == ()
 
 
-def test_classes_with_words_of_splits_and_masks_in_their_names_stay_classes(make, tmp_path):
+def test_words_for_splits_and_masks_in_class_names_are_accepted(make, tmp_path):
     for k, names in enumerate(
         [
             ("bullet_train", "steam_train"),
@@ -302,20 +302,20 @@ def test_masks_that_share_a_part_of_their_images_names_are_left_out(image, mask)
     assert found.notes == [f"4 masks beside their images are left out: {', '.join(masks)}."]
 
 
-def test_few_images_with_words_of_masks_in_their_names_stay():
+def test_few_images_named_like_masks_are_kept():
     names = sorted([f"a/cat_{k}.png" for k in range(4)] + ["a/cat_mask.png", "b/mask.png", "b/dog.png"])
     found = layout(names, [], Path("set"), lambda name: b"")
     assert [name for name, _ in found.images["train"]] == names and found.notes == []
 
 
-def test_folders_of_systems_are_ignored(make):
+def test_system_folders_are_ignored(make):
     files = some("a", "b") | some("@eaDir/a", "a/@eaDir", "__MACOSX/a", "#recycle", ".thumbnails", "$RECYCLE.BIN/x")
     data = load(make(files))
     assert data.classes == ("a", "b")
     assert sum(len(data.source(stage)) for stage in ("train", "val", "test")) == 20
 
 
-def test_folders_with_numbers_of_images_that_are_numbered_through_are_shards(make):
+def test_numbered_folders_of_consecutively_numbered_images_are_shards(make):
     files = {f"{k:05d}/{5 * k + j}.png": j for k in range(3) for j in range(5)}
     with pytest.warns(UserWarning, match="the 3 folders with numbers for names are taken as shards"):
         assert load(make(files)).classes == ()
@@ -330,20 +330,20 @@ def test_folders_whose_names_only_resemble_splits_stay_classes(make):
     )
 
 
-def test_masks_are_left_out_where_there_is_no_training_folder(make):
+def test_masks_are_left_out_without_a_training_folder(make):
     data = load(make(some("bottle/test/broken", "bottle/ground_truth/broken")), labels=False)
     assert data.classes == ()
     assert sum(len(data.source(stage)) for stage in ("train", "val", "test")) == 10
 
 
-def test_images_in_no_class_folder_are_said(make):
-    with pytest.warns(UserWarning, match=r"1 training images lie in no class folder \(loose.png\)"):
+def test_images_in_no_class_folder_are_warned_about(make):
+    with pytest.warns(UserWarning, match=r"1 training images are in no class folder \(loose.png\)"):
         assert load(make(some("a", "b") | {"loose.png": 1})).classes == ()
 
 
 def test_a_test_image_in_no_class_folder_is_named(make):
     data = load(make(some("train/a", "train/b", "test/a") | {"test/loose.png": 1}))
-    with pytest.raises(UserError, match="test/loose.png .* lies in no class folder"):
+    with pytest.raises(UserError, match="test/loose.png .* is in no class folder"):
         data.source("test")
 
 
@@ -362,7 +362,7 @@ def test_a_negative_label_is_refused(make):
         load(make(shards(entries(lambda k: k - 1))))
 
 
-def test_a_dataset_json_of_endless_nesting_is_named(make):
+def test_a_deeply_nested_dataset_json_is_named(make):
     with pytest.raises(UserError, match="dataset.json .* is not readable as JSON"):
         load(make(some("a") | {"dataset.json": b"[" * 100_000}))
 

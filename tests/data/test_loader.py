@@ -13,7 +13,7 @@ import torch
 from genbench.core.batch import Batch, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.data.image_files import Fit
-from genbench.data.loader import EvalLoader, MemorySource, Order, TrainLoader, mirrored
+from genbench.data.loader import EvalLoader, MemorySource, TrainLoader, image_order, mirrored
 from genbench.data.streams import Split, StreamSource
 
 N, SEED = 11, 7
@@ -62,20 +62,20 @@ def stream(images):
     return tuple(part[:images] for part in take(TrainLoader(in_memory(), 1, seed=SEED, hflip=True), images))
 
 
-def test_each_pass_is_a_permutation_and_passes_are_joined_without_a_gap(reader):
+def test_each_pass_is_a_permutation_and_batches_span_passes(reader):
     _, labels, _ = take(reader(), 11)  # 44 images, four passes
     passes = labels.view(4, N)
     assert all(sorted(one.tolist()) == list(range(N)) for one in passes)
     assert len({tuple(one.tolist()) for one in passes}) == 4
 
 
-def test_a_batch_larger_than_the_set_joins_passes(reader):
+def test_a_batch_larger_than_the_set_spans_passes(reader):
     _, labels, _ = take(reader(batch_size=25), 1)
     assert labels.bincount().tolist() == stream(25)[1].bincount().tolist()
 
 
 @pytest.mark.parametrize("position", [0, 1, 4, 9, 10, 11, 12, 22, 1000])
-def test_a_run_that_goes_on_at_any_image_sees_what_the_uninterrupted_run_sees(position):
+def test_a_run_resumed_at_any_image_sees_what_the_uninterrupted_run_sees(position):
     expected = tuple(part[position:] for part in stream(position + 12))
     for source, workers in [READERS["memory"], READERS["stream"]]:
         loader = TrainLoader(source(), 4, seed=SEED, position=position, hflip=True, workers=workers)
@@ -83,7 +83,7 @@ def test_a_run_that_goes_on_at_any_image_sees_what_the_uninterrupted_run_sees(po
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
-def test_workers_go_on_when_a_signal_tells_training_to_stop(signum):
+def test_workers_ignore_signals_that_stop_training(signum):
     expected = stream(24)[1].tolist()
     batches = iter(TrainLoader(streamed(), 4, seed=SEED, workers=2))
     found = [next(batches), next(batches)]  # one of each worker: both have begun
@@ -99,7 +99,7 @@ def test_workers_resume_at_the_same_image(position):
     assert equal(take(TrainLoader(streamed(), 4, seed=SEED, position=position, hflip=True, workers=2), 3), expected)
 
 
-def test_a_loader_keeps_no_count_and_one_built_at_the_images_seen_goes_on_whatever_was_decoded_ahead(reader):
+def test_a_loader_built_at_the_images_seen_continues_independent_of_what_was_decoded_ahead(reader):
     loader = reader()
     batches = iter(loader)
     first = next(batches).image
@@ -118,7 +118,7 @@ def test_two_ranks_together_see_what_one_sees(reader):
         assert torch.equal(one.label, torch.cat([half.label for half in halves]))
 
 
-def test_flips_are_keyed_by_the_place_in_the_run_whatever_the_batch():
+def test_flips_depend_on_the_position_in_the_run_and_not_on_the_batch():
     wide, narrow = (take(TrainLoader(in_memory(), size, seed=SEED, hflip=True), 60 // size) for size in (6, 4))
     assert equal(wide, narrow)
 
@@ -156,7 +156,7 @@ def test_on_an_accelerator_the_batches_are_the_same():
 
 
 def test_another_seed_is_another_order_and_other_flips():
-    orders = [next(iter(Order(100, 100, seed=seed))).tolist() for seed in (0, 0, 1)]
+    orders = [next(image_order(100, 100, seed=seed)).tolist() for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     assert mirrored(0, 0, 64).tolist() != mirrored(1, 0, 64).tolist()
 
@@ -195,7 +195,7 @@ def known_stream(images):
     return [torch.cat(parts) for parts in zip(*([getattr(b, f) for f in OF_A_BATCH] for b in batches), strict=True)]
 
 
-def test_labeled_images_come_again_and_again_in_an_order_of_their_own(reader):
+def test_labeled_images_are_repeated_in_their_own_order(reader):
     batches = list(itertools.islice(reader(batch_size=6, known=KNOWN), 5))
     labels = torch.cat([batch.known_label for batch in batches]).view(-1, 3)  # a batch is two passes over the three
     assert all(sorted(one.tolist()) == KNOWN.tolist() for one in labels)
@@ -212,7 +212,7 @@ def test_labeled_images_come_again_and_again_in_an_order_of_their_own(reader):
 
 @pytest.mark.parametrize("position", [0, 1, 9, 11, 100])
 @pytest.mark.parametrize("kind", READERS)
-def test_a_run_that_goes_on_sees_the_labeled_images_of_the_uninterrupted_run(kind, position):
+def test_a_resumed_run_sees_the_labeled_images_of_the_uninterrupted_run(kind, position):
     source, workers = READERS[kind]
     loader = TrainLoader(source(), 4, seed=SEED, position=position, hflip=True, known=KNOWN, workers=workers)
     found = list(itertools.islice(loader, 3))
@@ -232,7 +232,7 @@ class Broken:
         raise UserError("cat.jpg cannot be read as an image. Replace it or remove it.")
 
 
-def test_an_error_in_a_worker_is_the_same_sentence():
+def test_an_error_in_a_worker_has_the_same_message():
     source = StreamSource(Split(N, Broken()), torch.arange(N), Fit(4, 1))
     with pytest.raises(UserError, match=r"^cat.jpg cannot be read as an image. Replace it or remove it.$"):
         next(iter(TrainLoader(source, 4, seed=0, workers=1)))

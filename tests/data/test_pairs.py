@@ -48,7 +48,7 @@ SETS = {
 
 
 @pytest.mark.parametrize("layout", SETS)
-def test_pairs_are_found_in_every_layout_and_turned_around(make, layout):
+def test_pairs_are_found_in_every_layout_and_in_both_directions(make, layout):
     path = make(SETS[layout])
     data = load(PairedFolder, path)
     assert data.spec.target == "image" and data.spec.source == data.spec.shape == (3, SIZE, SIZE)
@@ -59,7 +59,7 @@ def test_pairs_are_found_in_every_layout_and_turned_around(make, layout):
     assert torch.equal(shown + 100, wanted)
 
 
-def test_what_has_no_test_pairs_gets_some_cut_off(make):
+def test_missing_test_pairs_are_held_out_of_the_training_pairs(make):
     path = make({f"{d}/{k}.png": k + 100 * (d == "B") for d in "AB" for k in range(20)})
     data = load(PairedFolder, path)
     sizes = {stage: len(data.source(stage)) for stage in ("train", "val", "test")}
@@ -89,7 +89,7 @@ def test_halves_that_differ_in_size_are_named(make):
         load(PairedFolder, path, val_size=1, test_size=0).source("train")
 
 
-def test_partners_of_other_proportions_are_named_where_they_would_be_cut_apart(make):
+def test_partners_of_other_proportions_are_named_if_they_would_be_cropped_differently(make):
     rest = {f"{domain}/train/{k}.png": 0 for domain in "AB" for k in range(2)}
     scaled = {"A/test/1.png": picture(1), "B/test/1.png": picture(2, 2 * SIZE, 2 * SIZE)}
     path = make({**rest, **scaled, "A/test/2.png": picture(3, 3 * SIZE), "B/test/2.png": picture(4, 2 * SIZE)})
@@ -106,19 +106,19 @@ def test_partners_of_other_proportions_are_named_where_they_would_be_cut_apart(m
         ({"testA/1.png": 1, "testB/1.png": picture(2, 3 * SIZE)}, "testB/1.png is 24×8 and its partner"),
     ],
 )
-def test_what_is_wrong_with_test_pairs_is_said_before_training(make, test, sentence):
+def test_errors_in_test_pairs_are_raised_before_training(make, test, sentence):
     rest = {f"train{domain}/{k}.png": 0 for domain in "AB" for k in range(3)}
     with pytest.raises(UserError, match=sentence):
         load(PairedFolder, make({**rest, **test}), val_size=1)
 
 
-def test_an_odd_width_among_test_pictures_is_said_before_training(make):
+def test_an_odd_width_among_test_images_is_refused_before_training(make):
     path = make({"train/1.png": side_by_side(1, 2), "val/2.png": side_by_side(1, 2, width=2 * SIZE + 1)})
     with pytest.raises(UserError, match=r"val/2.png is 17×8: its halves differ in size"):
         load(PairedFolder, path, val_size=1)
 
 
-def test_halves_that_are_no_squares_are_remarked_on(make):
+def test_halves_that_are_not_square_are_warned_about(make):
     wide = Image.new("RGB", (6 * SIZE, SIZE))
     with pytest.warns(UserWarning, match="taken as pairs side by side.*in train/0.png each is 24×8"):
         load(PairedFolder, make({f"train/{k}.png": wide for k in range(3)}))
@@ -130,7 +130,7 @@ def test_a_half_that_is_too_small_is_called_a_half(make):
         data.source("train")
 
 
-def test_partners_are_compared_as_they_stand_upright(make):
+def test_partners_are_compared_upright(make):
     exif, lying = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6  # turned a quarter
     picture(100, SIZE, 2 * SIZE).save(lying, "jpeg", exif=exif, quality=100)
@@ -139,32 +139,32 @@ def test_partners_are_compared_as_they_stand_upright(make):
     assert read(load(PairedFolder, path, val_size=1), "test")[1] == [2]
 
 
-def test_pictures_beside_folders_for_a_and_b_are_named(make):
+def test_images_beside_folders_for_a_and_b_are_named(make):
     with pytest.raises(UserError, match=r"folders for A and B, as A/1.png, and others in neither, as 3.png"):
         load(PairedFolder, make({"A/1.png": 1, "B/1.png": 1, "3.png": 3})).source("train")
-    with pytest.raises(UserError, match=r"folders for test and train, and 3.png lies in none"):
+    with pytest.raises(UserError, match=r"folders for test and train, and 3.png is in none"):
         load(PairedFolder, make({"train/1.png": 1, "test/1.png": 1}))
 
 
-def test_folders_that_are_no_domains_are_named(make):
+def test_folders_that_are_not_domains_are_named(make):
     with pytest.raises(
         UserError, match=r"several folders, as input/1.png and target/1.png, that are neither splits nor"
     ):
         load(PairedFolder, make({f"{d}/{k}.png": 1 for d in ("input", "target") for k in range(1, 2)})).source("train")
 
 
-def test_pictures_of_no_domain_are_named(make):
+def test_images_of_no_domain_are_named(make):
     files = {f"train{d}/1.png": 1 for d in "AB"} | {"train/2.png": 2}
-    with pytest.raises(UserError, match=r"train/2.png lies in no folder called A or B, or trainA"):
+    with pytest.raises(UserError, match=r"train/2.png is in no folder called A or B, or trainA"):
         load(UnpairedFolder, make(files))
 
 
-def test_pairs_take_no_task(make):
-    with pytest.raises(UserError, match="data.task is denoise, and here are two kinds of images already"):
+def test_a_task_for_pairs_is_refused(make):
+    with pytest.raises(UserError, match="data.task is denoise, and this data has pairs or two domains already"):
         load(PairedFolder, make(SETS["trainA"]), task="denoise")
 
 
-def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make):
+def test_domains_of_different_length_are_each_read_in_their_own_order(make):
     files = {f"trainA/{k}.png": 10 + k for k in range(3)} | {f"trainB/{k}.png": 100 + k for k in range(5)}
     files |= {f"testA/{k}.png": 50 + k for k in range(2)} | {f"testB/{k}.png": 150 for k in range(3)}
     path = make(files)
@@ -183,7 +183,7 @@ def test_domains_of_different_length_are_each_read_in_an_order_of_their_own(make
 
 
 @pytest.mark.parametrize("memory", ["yes", "no"])
-def test_domains_are_the_same_on_two_processes_and_from_where_a_run_stopped(make, memory):
+def test_domains_are_the_same_on_two_processes_and_after_resuming(make, memory):
     files = {f"train{d}/{k}.png": k + 100 * (d == "B") for d in "AB" for k in range(9 if d == "A" else 12)}
     data = load(UnpairedFolder, make(files), val_size=1, test_size=1, memory=memory, hflip=True, random_crop=2)
     source = data.source("train")
@@ -204,7 +204,7 @@ def test_domains_are_the_same_on_two_processes_and_from_where_a_run_stopped(make
         assert all(torch.equal(x, y) for x, y in zip(mine, theirs, strict=True))
 
 
-def test_a_split_called_val_is_tested_on_where_there_is_no_other(make):
+def test_a_val_split_without_a_test_split_is_used_as_test(make):
     data = load(PairedFolder, make({f"{s}/{k}.png": side_by_side(k, k) for s in ("train", "val") for k in range(9)}))
     assert len(data.source("test")) == 9 and len(data.source("val")) == 1 and len(data.source("train")) == 8
 
@@ -216,7 +216,7 @@ def test_a_missing_domain_folder_is_named(make):
         load(UnpairedFolder, make({"trainB/1.png": 1, "testB/1.png": 1}))
 
 
-def test_pairs_are_cut_and_mirrored_together_and_domains_apart(make):
+def test_pairs_are_augmented_together_and_domains_independently(make):
     ramp = np.arange(SIZE * SIZE, dtype=np.uint8).reshape(SIZE, SIZE)
     files = {f"{d}/{k}.png": Image.fromarray(np.stack([ramp] * 3, 2)) for d in "AB" for k in range(8)}
     path = make(files)
@@ -229,7 +229,7 @@ def test_pairs_are_cut_and_mirrored_together_and_domains_apart(make):
     assert not torch.equal(apart.source, apart.image)
 
 
-def test_jitter_cuts_anywhere_and_only_in_training(make):
+def test_random_crop_crops_anywhere_and_only_in_training(make):
     wide = np.stack([*np.mgrid[:12, :12], np.zeros((12, 12))], 2).astype(np.uint8)  # red is the row, green the column
     wide = Image.fromarray(wide)
     data = load(PairedFolder, make({f"{d}/{k}.png": wide for d in "AB" for k in range(9)}), random_crop=4, batch_size=7)
@@ -245,8 +245,8 @@ def test_jitter_cuts_anywhere_and_only_in_training(make):
         load(PairedFolder, make({}), random_crop=4, resize_mode="none")
 
 
-def test_outlines_are_of_the_same_shapes_and_those_of_another_domain_are_not():
-    with pytest.raises(UserError, match="data.labeled is 10, and here are two kinds of images already"):
+def test_outlines_show_the_same_shapes_and_the_other_domain_others():
+    with pytest.raises(UserError, match="data.labeled is 10, and this data has pairs or two domains already"):
         Shapes(target="domain", labeled=10)
     data = Shapes(size=32, target="outline", train_images=40, val_images=8, test_images=8, batch_size=16)
     for batch in (next(iter(data.train_dataloader())), next(iter(data.val_dataloader()))):
@@ -282,7 +282,7 @@ def deep(tmp_path, kind, low_a, high_a, low_b, high_b, count=6):
 
 
 @pytest.mark.parametrize(("given", "found"), [("-2000,2000/", "-2000,2000/0,900"), ("/0,450", "-1000,3000/0,450")])
-def test_a_range_of_one_domain_is_stated_and_the_other_is_found(tmp_path, given, found):
+def test_the_range_of_one_domain_is_given_and_the_other_is_found(tmp_path, given, found):
     data = load(PairedFolder, deep(tmp_path, ("i2", "u2"), -1000, 3000, 0, 900), channels=1, range=given, test_size=1)
     with pytest.warns(UserWarning, match=f"Domain {'B' if given.endswith('/') else 'A'} of .* no range is stated"):
         data.source("train")
@@ -294,7 +294,7 @@ def test_a_range_of_one_domain_is_stated_and_the_other_is_found(tmp_path, given,
 def test_each_domain_has_a_range_of_its_own(tmp_path, kind, direction):
     path = deep(tmp_path, ("i2", "u2"), -1000, 3000, 0, 900)
     data = load(kind, path, channels=1, direction=direction, test_size=1, val_size=1)
-    with pytest.warns(UserWarning, match="Domain A of .* int16 pictures of values from -1000 to 3000"):
+    with pytest.warns(UserWarning, match="Domain A of .* int16 images of values from -1000 to 3000"):
         source = data.source("train")
     batch = source.batch(torch.arange(4))
     assert data.arguments["range"] == "-1000,3000/0,900"
@@ -340,6 +340,6 @@ def test_frames_are_paired_with_the_frames_of_the_partner(tmp_path):
 
 
 @pytest.mark.parametrize("given", ["0,1/2,3/4,5", "0,1/x", "1,0/dtype"])
-def test_ranges_of_two_domains_that_are_none_are_refused(tmp_path, given):
+def test_invalid_ranges_of_two_domains_are_refused(tmp_path, given):
     with pytest.raises(UserError, match=r"data.range is "):
         load(PairedFolder, deep(tmp_path, ("u1", "u1"), 0, 255, 0, 255), range=given)

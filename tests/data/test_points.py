@@ -28,7 +28,7 @@ def test_points_are_a_mixture_of_equal_round_gaussians(cls, count):
     assert torch.corrcoef(noise.T)[0, 1].abs() < 0.02
 
 
-def test_where_the_modes_are():
+def test_the_modes_of_ring_and_grid():
     ring = torch.tensor(Ring.modes)
     assert torch.allclose(ring.norm(dim=1), torch.ones(8)) and torch.pdist(ring).min() == pytest.approx(
         0.76537, abs=1e-4
@@ -37,7 +37,7 @@ def test_where_the_modes_are():
     assert sorted(set(grid.flatten().tolist())) == [-1, -0.5, 0, 0.5, 1] and torch.pdist(grid).min() == 0.5
 
 
-def test_splits_and_seeds_have_other_points_and_the_same_seed_the_same():
+def test_points_depend_on_split_and_seed():
     data = Ring()
     firsts = [everything(data, stage).image[0].tolist() for stage in ("train", "val", "test")]
     firsts.append(everything(Ring(seed=1)).image[0].tolist())
@@ -50,19 +50,19 @@ def test_splits_and_seeds_have_other_points_and_the_same_seed_the_same():
     ]
 
 
-def test_what_a_model_is_told():
+def test_the_target_is_none_or_the_label():
     assert Ring().spec == DataSpec((2,))
     assert Grid(target="label").spec == DataSpec((2,), "label", tuple(map(str, range(25))))
     assert Grid(target="label", seed=3).arguments == {"target": "label", "seed": 3}
 
 
-def test_the_reference_is_the_same_points_however_one_trained():
+def test_the_reference_does_not_depend_on_training_settings():
     data = Ring(batch_size=8, eval_batch_size=3, seed=2)
     assert data.reference().arguments == {"seed": 2}
     assert torch.equal(everything(data.reference(), "test").image, everything(data, "test").image)
 
 
-def test_training_goes_on_where_it_was_and_on_any_number_of_processes():
+def test_training_resumes_and_is_the_same_on_any_number_of_processes():
     source = Ring(train_images=11).source("train")
 
     def taken(n, **more):
@@ -82,9 +82,9 @@ def test_loaders_give_points_unchanged():
     assert torch.equal(from_stored(to_stored(far)), far)
 
 
-def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(UserError, match=r"data\.batch_size is 6.*divide by 4 devices"):
-        Ring(batch_size=6).check_share(4)
+def test_a_batch_size_that_is_not_divisible_is_refused():
+    with pytest.raises(UserError, match=r"data\.batch_size is 6.*divisible by 4 devices"):
+        Ring(batch_size=6).check_divisible(4)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_a_batch_that_does_not_divide_is_refused():
         ({"target": "mask"}, "data.target is mask; Ring has none or label"),
     ],
 )
-def test_a_users_mistake_is_answered_in_a_sentence(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         Ring(**arguments)
 
 
-def test_a_model_of_images_is_told_that_these_are_points():
+def test_a_model_of_images_refuses_points():
     with pytest.raises(UserError, match="needs images, and the data has points of 2 numbers"):
         genbench.models.DCGAN(Ring().spec)

@@ -33,7 +33,7 @@ def pngs(path, pictures):
         ("int32", -(2**31), 2**31 - 1),
     ],
 )
-def test_the_whole_range_of_a_type_becomes_black_to_white_where_pictures_fill_it(tmp_path, kind, low, high):
+def test_the_whole_range_of_a_type_is_used_if_images_fill_it(tmp_path, kind, low, high):
     data = load(tiffs(tmp_path, stretched(low, high, kind)))
     found, notes = everything(data)
     assert same(found, truth()) and not notes
@@ -41,7 +41,7 @@ def test_the_whole_range_of_a_type_becomes_black_to_white_where_pictures_fill_it
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [("uint16", 0, 4095), ("int16", -1000, 3000), ("float32", -2, 7.5)])
-def test_pictures_that_fill_little_of_their_type_get_their_own_range_and_it_is_said(tmp_path, kind, low, high):
+def test_images_that_use_little_of_their_type_get_their_own_range_with_a_warning(tmp_path, kind, low, high):
     data = load(
         tiffs(tmp_path, stretched(low, high, kind) if kind != "float32" else truth() / np.float32(255) * 9.5 - 2)
     )
@@ -55,27 +55,27 @@ def test_masks_of_0_and_1_become_black_and_white(tmp_path):
     data = load(pngs(tmp_path, (truth() > 127).astype(np.uint8)))
     found, (note,) = everything(data)
     assert same(found, (truth() > 127) * 255)
-    assert "8-bit pictures of 0 and 1 alone" in note
+    assert "8-bit images of 0 and 1 alone" in note
     assert set(np.unique(everything(load(tmp_path, range="dtype"))[0])) == {0, 1}
 
 
-def test_8_bit_pictures_that_are_all_nearly_black_stay_as_they_are_and_that_is_said(tmp_path):
+def test_nearly_black_8_bit_images_are_kept_with_a_warning(tmp_path):
     numbers = (truth() // 64).astype(np.uint8)  # of classes, from 0 to 3
     found, (note,) = everything(load(pngs(tmp_path, numbers)))
     assert same(found, numbers)
-    assert "8-bit pictures of values from 0 to 3 alone" in note and "`--data.range data`" in note
+    assert "8-bit images of values from 0 to 3 alone" in note and "`--data.range data`" in note
     assert same(everything(load(tmp_path, range="data"))[0], numbers * 85)
 
 
 @pytest.mark.parametrize("given", ["-1000,3000", [-1000, 3000], "[-1000, 3000]", "-1e3,3e3"])
-def test_a_stated_range_is_obeyed_and_nothing_is_said(tmp_path, given):
+def test_a_given_range_is_used_without_a_warning(tmp_path, given):
     data = load(tiffs(tmp_path, stretched(-1000, 3000, np.int16)), range=given)
     found, notes = everything(data)
     assert same(found, truth()) and not notes
     assert data.arguments["range"] == "-1000,3000"
 
 
-def test_what_lies_outside_a_range_is_clipped():
+def test_values_outside_a_range_are_clipped():
     values = np.array([[[-9, 0, 5, 10, 99]]], np.int16)
     assert Range(0, 10).levels(values, str).tolist() == [[[0, 0, 128, 255, 255]]]
     assert Range(0, 10).levels(values.astype(np.float64), str).tolist() == [[[0, 0, 128, 255, 255]]]
@@ -87,12 +87,12 @@ def test_a_window_is_a_range_around_its_center(tmp_path):
     assert data.arguments["range"] == "-160,240" and "window" not in data.arguments
 
 
-def test_dtype_is_obeyed_where_pictures_fill_little_of_it(tmp_path):
+def test_dtype_is_used_if_given_even_if_images_use_little_of_it(tmp_path):
     found, notes = everything(load(tiffs(tmp_path, stretched(0, 4095, np.uint16)), range="dtype"))
     assert found.max() == round(4095 / 257) and not notes
 
 
-def test_the_range_of_the_data_is_that_of_the_training_split_alone_and_holds_for_all(tmp_path):
+def test_the_range_is_that_of_the_training_split_and_applies_to_all_splits(tmp_path):
     for part, values in {"train": [10, 20, 30], "val": [0, 30], "test": [20, 60]}.items():
         tiffs(tmp_path / part, [np.full((8, 8), value, np.uint16) for value in values])
     for memory in ("yes", "no"):
@@ -102,7 +102,7 @@ def test_the_range_of_the_data_is_that_of_the_training_split_alone_and_holds_for
         assert data.arguments["range"] == "10,30"
 
 
-def test_a_subset_is_trained_on_in_the_range_of_the_whole(tmp_path):
+def test_a_subset_has_the_range_of_the_whole_training_set(tmp_path):
     path = tiffs(tmp_path, [np.full((8, 8), 100 * k, np.uint16) for k in range(1, 25)])
     few, all_of_it = load(path, subset=2, range="data"), load(path, range="data")
     for data in (few, all_of_it):
@@ -110,7 +110,7 @@ def test_a_subset_is_trained_on_in_the_range_of_the_whole(tmp_path):
     assert few.arguments["range"] == all_of_it.arguments["range"]
 
 
-def test_what_a_checkpoint_keeps_gives_the_same_pixels_and_so_does_the_reference(tmp_path):
+def test_the_stored_arguments_and_the_reference_give_the_same_pixels(tmp_path):
     data = load(tiffs(tmp_path, stretched(0, 4095, np.uint16)))
     expected = everything(data)[0]
     kept = yaml.safe_load(yaml.safe_dump(data.arguments))
@@ -120,7 +120,7 @@ def test_what_a_checkpoint_keeps_gives_the_same_pixels_and_so_does_the_reference
     assert np.array_equal(everything(other.reference())[0], expected)
 
 
-def test_one_picture_of_ordinary_ones_decides(tmp_path):
+def test_one_ordinary_8_bit_image_decides_the_range(tmp_path):
     class Counting:
         rows = 0
 
@@ -136,13 +136,13 @@ def test_one_picture_of_ordinary_ones_decides(tmp_path):
     assert Counting.rows == 1
 
 
-def test_truth_values_and_arrays_with_opacity_have_their_place():
+def test_booleans_and_arrays_with_opacity_are_converted():
     assert DTYPE.levels(np.array([[[True, False]]]), str).tolist() == [[[255, 0]]]
     half = np.array([[[[0, 32768], [65535, 65535], [1000, 0]]]], np.uint16)  # over white
     assert DTYPE.levels(half, str)[0, 0, :, 0].tolist() == [127, 255, 255]
 
 
-def test_arrays_of_any_type_are_fitted_as_pictures_are():
+def test_arrays_of_any_type_are_resized_like_images():
     wide = np.arange(6 * 4 * 3, dtype=np.uint16).reshape(1, 6, 4, 3)
     assert Fit(4, 3, range=Range(0, 71))(wide, str).shape == (1, 3, 4, 4)
     gray = np.arange(24, dtype=np.int16).reshape(1, 6, 4, 1)
@@ -160,16 +160,16 @@ def test_arrays_of_any_type_are_fitted_as_pictures_are():
         ([5], "data.range is 5; `dtype`"),
         ("0,nan", "data.range is 0,nan; `dtype`"),
         ("0,inf", "data.range is 0,inf; `dtype`"),
-        ("5,5", "data.range is 5,5; the first of the two, which becomes black, must be less"),
-        ("9,5", "the first of the two"),
+        ("5,5", "data.range is 5,5; the first, which becomes black, must be less"),
+        ("9,5", "the first, which becomes black"),
     ],
 )
-def test_a_range_that_is_none_is_refused(given, sentence):
+def test_invalid_ranges_are_refused(given, sentence):
     with pytest.raises(UserError, match=sentence):
         stated(given)
 
 
-def test_windows_that_are_none_are_refused(tmp_path):
+def test_invalid_windows_are_refused(tmp_path):
     pngs(tmp_path, truth())
     for given, sentence in {"40": "CENTER,WIDTH was expected", "40,0": "its width must be above 0"}.items():
         with pytest.raises(UserError, match=sentence):
@@ -178,15 +178,15 @@ def test_windows_that_are_none_are_refused(tmp_path):
         load(tmp_path, window="40,400", range="0,1")
 
 
-def test_pictures_of_several_types_need_a_stated_range(tmp_path):
+def test_images_of_several_types_need_a_given_range(tmp_path):
     path = pngs(tmp_path, truth())
     Image.fromarray(truth()[0].astype(np.uint16) * 16).save(path / "deep.png")
-    with pytest.raises(UserError, match=r"deep.png has values of type uint16, and other pictures uint8. .*range dtype"):
+    with pytest.raises(UserError, match=r"deep.png has values of type uint16, and other images uint8. .*range dtype"):
         everything(load(path))
     assert len(everything(load(path, range="dtype"))[0]) == 25
 
 
-def test_floating_point_pictures_have_no_range_of_their_type(tmp_path):
+def test_floating_point_images_have_no_range_of_their_type(tmp_path):
     with pytest.raises(UserError, match=r"values of type float32, which has no whole range"):
         everything(load(tiffs(tmp_path, truth().astype(np.float32)), range="dtype"))
 
@@ -195,12 +195,12 @@ def test_floating_point_pictures_have_no_range_of_their_type(tmp_path):
     ("value", "sentence"),
     [(np.nan, r"\d\d.tif has values that are not a number"), (np.inf, r"\d\d.tif has infinite values")],
 )
-def test_values_that_are_no_numbers_are_named(tmp_path, value, sentence):
+def test_images_with_nan_are_named(tmp_path, value, sentence):
     with pytest.raises(UserError, match=sentence):
         everything(load(tiffs(tmp_path, [np.full((8, 8), value, np.float32)] * 4)))
 
 
-def test_pictures_of_one_value_have_no_range(tmp_path):
+def test_images_of_one_value_have_no_range(tmp_path):
     path = tiffs(tmp_path, [np.full((8, 8), 7, np.uint16)] * 4)
     assert everything(load(path))[0].max() == 0  # of 65,535
     with pytest.raises(UserError, match="have the one value 7, which is no range"):
@@ -208,7 +208,7 @@ def test_pictures_of_one_value_have_no_range(tmp_path):
 
 
 def test_too_many_channels_are_refused():
-    with pytest.raises(UserError, match="5 channels; a picture has 1"):
+    with pytest.raises(UserError, match="5 channels; an image has 1"):
         DTYPE.levels(np.zeros((1, 4, 4, 5), np.uint8), str)
 
 
@@ -233,14 +233,14 @@ def test_a_range_is_checked_by_torch_streams_too(tmp_path):
         (np.uint8([[9, 90]]), DTYPE, None),
     ],
 )
-def test_a_picture_whose_type_does_not_fit_the_range_of_training_is_not_shown_as_black_or_white(picture, trained, said):
+def test_an_image_of_a_type_that_the_training_range_makes_black_or_white_is_refused(picture, trained, said):
     if said is None:
         return refuse_unlike(picture, trained, "x.png")
     with pytest.raises(UserError, match=f"x.png has {said}"):
         refuse_unlike(picture, trained, "x.png")
 
 
-def test_of_a_stored_range_the_numbers_alone_hold_for_other_files():
+def test_only_the_numbers_of_a_stored_range_apply_to_other_files():
     stored = {None: None, "dtype": None, "0,9": "0,9", "0,9/dtype": "0,9/", "dtype/0,9": "/0,9", "dtype/dtype": None}
     assert {value: for_other_files(value) for value in stored} == stored
     assert [of_domain("0,9/dtype", domain) for domain in "AB"] == [Range(0, 9), None]

@@ -18,14 +18,14 @@ def name(k):
     return f"picture{k}.png"
 
 
-def test_padding_puts_the_picture_in_the_middle_of_black(noise):
+def test_padding_centers_the_image_on_black(noise):
     fitted = Fit(32, 3, "pad")(noise, name)
     assert fitted.shape == (5, 3, 32, 32)
     assert np.array_equal(fitted[:, :, 2:30, 2:30].transpose(0, 2, 3, 1), noise)
     assert fitted.sum() == noise.sum(dtype=int)
 
 
-def test_padding_scales_down_what_is_too_large_and_keeps_all_of_it():
+def test_padding_scales_down_large_images_and_keeps_all_of_them():
     wide = Image.new("L", (100, 50), 200)
     fitted = Fit(20, 1, "pad").one(wide, "wide")[0]
     assert (fitted[5:15] == 200).all()
@@ -51,7 +51,7 @@ def test_stretching_keeps_both_ends():
 @pytest.mark.parametrize("how", ["crop", "pad", "stretch", "none"])
 @pytest.mark.parametrize("size", [20, 28, 32])
 @pytest.mark.parametrize("gray", [True, False])
-def test_whole_arrays_come_out_as_their_pictures_one_by_one(noise, channels, how, size, gray):
+def test_arrays_give_the_same_result_as_single_images(noise, channels, how, size, gray):
     pictures = noise[..., 0] if gray else noise
     fit = Fit(size, channels, how)
     try:
@@ -63,7 +63,7 @@ def test_whole_arrays_come_out_as_their_pictures_one_by_one(noise, channels, how
     assert np.array_equal(fit(pictures, name), expected)
 
 
-def test_a_picture_that_is_too_small_is_refused_by_name_with_what_to_do(noise):
+def test_a_image_that_is_too_small_is_refused_by_name_with_what_to_do(noise):
     with pytest.raises(UserError, match=r"picture0.png is 28×28, smaller than data.size, which is 64") as error:
         Fit(64, 3)(noise, name)
     for way_out in ("--data.enlarge true", "--data.resize_mode pad", "--data.size 28"):
@@ -72,18 +72,18 @@ def test_a_picture_that_is_too_small_is_refused_by_name_with_what_to_do(noise):
         Fit(64, 3, "none")(noise, name)
 
 
-def test_a_picture_with_one_short_side_is_refused_too():
+def test_a_image_with_one_short_side_is_refused_too():
     with pytest.raises(UserError, match=r"40×20, smaller than data.size, which is 32"):
         Fit(32, 3).one(Image.new("RGB", (40, 20)), "banner.png")
 
 
-def test_pictures_are_enlarged_where_asked(noise):
+def test_images_are_enlarged_if_requested(noise):
     assert Fit(64, 3, enlarge=True)(noise, name).shape == (5, 3, 64, 64)
     enlarged = Fit(64, 1, "pad", enlarge=True).one(Image.new("L", (16, 8), 255), "banner")
     assert enlarged.sum() == 255 * 64 * 32
 
 
-def test_a_set_that_pads_by_itself_does_so_up_to_its_own_size_only():
+def test_padding_is_the_default_only_up_to_the_native_size():
     assert MNIST().spec.shape == (1, 32, 32)
     assert MNIST(size=28).spec.shape == (1, 28, 28)
     with pytest.raises(UserError, match=r"MNIST has images of 32×32, and data.size is 64"):
@@ -92,6 +92,6 @@ def test_a_set_that_pads_by_itself_does_so_up_to_its_own_size_only():
     assert MNIST(size=64, enlarge=True).size == 64
 
 
-def test_colors_are_converted_where_asked():
+def test_colors_are_converted_to_the_given_channels():
     assert MNIST(channels=3).spec.shape == (3, 32, 32)
     assert CIFAR10(channels=1).spec.shape == (1, 32, 32)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from genbench.core.batch import to_tokens
 from genbench.core.errors import UserError
 from genbench.data import Shapes
-from genbench.data.shapes import COLORS, SHAPES, VOCABULARY, describe, draw, draw_factors, tokens
+from genbench.data.shapes import CAPTION_LENGTH, COLORS, SHAPES, VOCABULARY, describe, draw, draw_factors
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_masks_agree_with_an_independent_drawing_of_the_factors(factors):
         assert set(np.unique(mask)) == {0, 1 + int(shape)}
 
 
-def test_the_area_and_the_center_of_a_mask_are_those_of_geometry(factors):
+def test_the_area_and_the_center_of_a_mask_match_geometry(factors):
     size = 256
     _, masks = draw(factors, size)
     width = 0.32
@@ -98,13 +99,13 @@ def test_captions_say_what_the_factors_say(factors):
 
 def test_tokens_spell_the_caption_and_zero_is_padding(factors):
     for row in factors:
-        spelled = tokens(describe(row))
+        spelled = to_tokens(describe(row), VOCABULARY, CAPTION_LENGTH)
         assert len(spelled) == 8
         assert " ".join(VOCABULARY[token] for token in spelled if token) == describe(row)
     assert VOCABULARY[0] == "<pad>"
-    assert tokens("a red star")[3:] == [0] * 5
+    assert to_tokens("a red star", VOCABULARY, CAPTION_LENGTH)[3:] == [0] * 5
     with pytest.raises(UserError, match=r"the word `pink`. Known are: a, small"):
-        tokens("a pink star")
+        to_tokens("a pink star", VOCABULARY, CAPTION_LENGTH)
 
 
 def test_a_batch_carries_label_caption_mask_and_factors():
@@ -115,7 +116,7 @@ def test_a_batch_carries_label_caption_mask_and_factors():
     assert batch.label.tolist() == batch.factors[:, 0].tolist()
     assert batch.label.tolist() == (batch.mask.flatten(1).amax(1) - 1).tolist()
     for row, caption in zip(batch.factors.numpy(), batch.caption.tolist(), strict=True):
-        assert tokens(describe(row)) == caption
+        assert to_tokens(describe(row), VOCABULARY, CAPTION_LENGTH) == caption
 
 
 @pytest.mark.parametrize("difficulty", [{}, {"texture": 1.0, "noise": 0.1, "occlusion": 0.3}])
@@ -148,7 +149,7 @@ def test_texture_changes_the_background_and_leaves_the_mask(factors):
     assert waved[mask == 0].std() > 3 * plain[mask == 0].std()
 
 
-def test_noise_has_the_deviation_that_is_asked_for(factors):
+def test_noise_has_the_given_standard_deviation(factors):
     (plain, _), (noisy, _) = (draw(factors, 32, noise=n, seeds=np.arange(200)) for n in (0.0, 0.02))
     orange = np.flatnonzero(factors[:, 1] == list(COLORS).index("green"))  # far from black and white
     inside = draw(factors[orange], 32)[1] > 0
@@ -157,7 +158,7 @@ def test_noise_has_the_deviation_that_is_asked_for(factors):
     assert abs(difference.mean()) < 0.2
 
 
-def test_the_bar_hides_part_of_the_shape_and_the_mask_shows_what_is_seen(factors):
+def test_the_bar_hides_part_of_the_shape_in_image_and_mask(factors):
     (_, whole), (images, seen) = (draw(factors, 64, occlusion=o, seeds=np.arange(200)) for o in (0.0, 0.3))
     assert (seen[seen > 0] == whole[seen > 0]).all()
     hidden = 1 - (seen > 0).sum((1, 2)) / (whole > 0).sum((1, 2))
@@ -167,7 +168,7 @@ def test_the_bar_hides_part_of_the_shape_and_the_mask_shows_what_is_seen(factors
     assert np.median(abs(bar - (122, 124, 128)).max(-1)) == 0
 
 
-def test_gray_images_still_tell_the_colors_apart():
+def test_colors_differ_in_gray_images():
     data = Shapes(channels=1, train_images=300)
     everything = data.source("train").everything
     assert everything.image.shape == (300, 1, 32, 32)
@@ -186,7 +187,7 @@ def test_any_size_from_16_to_256(size):
             Shapes(size=outside)
 
 
-def test_the_spec_announces_the_target_that_is_asked_for():
+def test_the_spec_has_the_given_target():
     assert Shapes().spec.classes == SHAPES
     assert Shapes(target="mask").spec.classes == ("background", *SHAPES)
     assert Shapes(target="caption").spec.vocabulary == VOCABULARY

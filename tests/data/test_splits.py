@@ -45,7 +45,7 @@ def numbers(data, stage="train"):
     return (256 * image[:, 0] + image[:, 1]).tolist()
 
 
-def test_validation_is_cut_off_training_and_leaves_the_rest():
+def test_validation_is_held_out_of_training():
     data = Numbered(val_size=70)
     train, val = numbers(data), numbers(data, "val")
     assert len(val) == 70
@@ -62,7 +62,7 @@ def test_the_validation_split_has_a_tenth_of_a_small_set_and_five_thousand_of_a_
     assert len(Large().source("val")) == 5000
 
 
-def test_splits_depend_on_split_seed_alone():
+def test_splits_depend_only_on_split_seed():
     one = Numbered(val_size=70)
     same = Numbered(val_size=70, batch_size=3, memory="no", subset=10)
     other = Numbered(val_size=70, split_seed=1)
@@ -81,7 +81,7 @@ def test_a_subset_is_drawn_evenly_over_the_classes_and_grows_by_adding():
     assert not set(small) & set(numbers(Numbered(val_size=70), "val"))
 
 
-def test_a_subset_may_be_a_share_of_the_training_images():
+def test_a_subset_may_be_a_percentage_of_the_training_images():
     every, tenth = numbers(Numbered(val_size=70)), numbers(Numbered(val_size=70, subset="10%"))
     assert tenth == numbers(Numbered(val_size=70, subset=round(len(every) / 10)))
     assert numbers(Numbered(val_size=70, subset="100%")) == every
@@ -109,7 +109,7 @@ def told(data):
 
 
 @pytest.mark.parametrize("memory", ["yes", "no"])
-def test_so_many_labels_are_told_the_same_number_of_each_class_and_all_images_kept(memory):
+def test_labeled_keeps_the_same_number_of_labels_of_each_class_and_all_images(memory):
     data = Numbered(val_size=70, labeled=30, memory=memory)
     images, labels = told(data)
     assert labels.bincount().tolist() == [10, 10, 10]
@@ -119,7 +119,7 @@ def test_so_many_labels_are_told_the_same_number_of_each_class_and_all_images_ke
     assert data.reference().labeled is None
 
 
-def test_the_labels_told_depend_on_split_seed_alone_and_grow_by_adding():
+def test_known_labels_depend_only_on_split_seed_and_grow_by_adding():
     some, more = (told(Numbered(val_size=70, labeled=count))[0] for count in (15, 30))
     assert set(some) < set(more)
     torch.manual_seed(123)
@@ -129,7 +129,7 @@ def test_the_labels_told_depend_on_split_seed_alone_and_grow_by_adding():
 
 
 @pytest.mark.parametrize("memory", ["yes", "no"])
-def test_a_batch_carries_as_many_labeled_images_beside_its_own(memory):
+def test_a_batch_has_as_many_labeled_images_as_images(memory):
     data = Numbered(val_size=70, labeled=6, batch_size=32, memory=memory, workers=0)
     plain = next(iter(Numbered(val_size=70, batch_size=32).train_dataloader()))
     assert plain.known_image is None and plain.known_label is None
@@ -144,7 +144,7 @@ def test_a_batch_carries_as_many_labeled_images_beside_its_own(memory):
     assert batch.known_label.tolist() == [dict(zip(images, labels.tolist(), strict=True))[k] for k in number]
 
 
-def test_data_without_classes_has_no_labels_to_tell():
+def test_labeled_is_refused_without_classes():
     with pytest.raises(UserError, match=r"data.labeled needs classes, and Unlabeled has none. Leave it out"):
         Unlabeled(labeled=3).source("train")
 
@@ -154,14 +154,14 @@ def test_data_without_classes_has_no_labels_to_tell():
     [
         ({"val_size": 400}, "none would be left to train on"),
         ({"subset": 361}, "data.subset is 361, and there are only 360 training images"),
-        ({"per_class": 21}, "data.per_class is 21, and of class `rare` there are only"),
-        ({"labeled": 63}, "data.labeled is 63, 21 of each class, and of class `rare` there are only"),
-        ({"labeled": 31}, "data.labeled is 31, which does not divide by the 3 classes of Numbered. Choose a multip"),
+        ({"per_class": 21}, "data.per_class is 21, and class `rare` has only"),
+        ({"labeled": 63}, "data.labeled is 63, 21 of each class, and class `rare` has only"),
+        ({"labeled": 31}, "data.labeled is 31, which is not divisible by the 3 classes of Numbered. Choose a multip"),
         ({"labeled": 0}, "data.labeled is 0; it must be at least 1"),
         ({"batch_size": 0}, "data.batch_size is 0; it must be at least 1"),
         ({"size": 0}, "data.size is 0"),
         ({"subset": -5}, "data.subset is -5"),
-        ({"subset": "0%"}, "data.subset is '0%'; a number of images or a share such as 10% was expected"),
+        ({"subset": "0%"}, "data.subset is '0%'; a number of images or a percentage such as 10% was expected"),
         ({"subset": "110%"}, "data.subset is '110%'"),
         ({"subset": "few"}, "data.subset is 'few'"),
     ],
@@ -185,7 +185,7 @@ def test_memory_and_stream_hold_the_same_images():
     assert torch.equal(memory.batch(rows).label, stream.batch(rows).label)
 
 
-def test_what_does_not_fit_in_memory_is_streamed(monkeypatch):
+def test_data_that_does_not_fit_in_memory_is_streamed(monkeypatch):
     monkeypatch.setattr("genbench.data.base.free_memory", lambda: 4 * 360 * 4)
     assert isinstance(Numbered().source("train"), StreamSource)
     monkeypatch.setattr("genbench.data.base.free_memory", lambda: 4 * 360 * 4 + 4)
@@ -198,16 +198,18 @@ def trainer(**kwargs):
     return SimpleNamespace(**{**default, **kwargs})
 
 
-def test_the_batch_is_shared_by_the_devices_and_must_divide():
+def test_the_batch_is_divided_among_devices_and_must_be_divisible():
     data = Numbered(batch_size=10)
     data.trainer = trainer(world_size=3)
-    with pytest.raises(UserError, match=r"data.batch_size is 10.*does not divide by 3 devices. Choose a multiple of 3"):
+    with pytest.raises(
+        UserError, match=r"data.batch_size is 10.*is not divisible by 3 devices. Choose a multiple of 3"
+    ):
         data.train_dataloader()
     data.trainer = trainer(world_size=2, global_rank=1)
     assert len(next(iter(data.train_dataloader())).image) == 5
 
 
-def test_training_goes_on_at_the_image_that_the_run_has_come_to():
+def test_training_resumes_at_the_images_seen():
     data = Numbered(batch_size=4)
     data.trainer = trainer(lightning_module=SimpleNamespace(seed=3, images_seen=8))
     resumed = next(iter(data.train_dataloader()))
@@ -218,7 +220,7 @@ def test_training_goes_on_at_the_image_that_the_run_has_come_to():
     assert torch.equal(next(batches).image, resumed.image)
 
 
-def test_digits_are_enlarged_and_read_right():
+def test_digits_are_enlarged_and_have_their_labels():
     data = Digits(size=16)
     sizes = [len(data.source(stage)) for stage in ("train", "val", "test")]
     assert sizes == [1350, 150, 297]

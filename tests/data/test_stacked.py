@@ -29,7 +29,7 @@ def test_each_channel_is_a_digit_of_the_same_split_and_the_class_its_number(stag
 
 
 @needs_mnist
-def test_it_is_an_image_set_as_others_are():
+def test_stacked_mnist_has_splits_and_sizes_like_other_data_sets():
     data = StackedMNIST(train_images=300, test_images=40)
     assert data.spec.shape == (3, 32, 32) and len(data.spec.classes) == 1000 and data.spec.classes[407] == "407"
     assert [len(data.source(stage)) for stage in ("train", "val", "test")] == [270, 30, 40]
@@ -58,7 +58,7 @@ def test_its_extractor_reads_all_three():
         assert torch.allclose(triples.sum(others), probabilities.softmax(1), atol=1e-4)
 
 
-def test_mistakes_are_answered_in_a_sentence(tmp_path):
+def test_invalid_arguments_are_refused(tmp_path):
     with pytest.raises(UserError, match="StackedMNIST has a digit in each of 3"):
         StackedMNIST(channels=1)
     with pytest.raises(UserError, match=r"StackedMNIST is not at .*Put MNIST/raw/train-images"):

@@ -52,7 +52,7 @@ def test_noise_has_its_standard_deviation_and_holes_their_area():
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_a_smaller_image_knows_means_of_squares_alone(images, factor):
+def test_super_resolution_inputs_depend_only_on_block_means(images, factor):
     mean = torch.nn.functional.avg_pool2d(images, factor)
     same_means = images - torch.nn.functional.interpolate(mean, scale_factor=factor) * 0
     other = torch.nn.functional.interpolate(mean, scale_factor=factor)
@@ -61,7 +61,7 @@ def test_a_smaller_image_knows_means_of_squares_alone(images, factor):
     assert shown(task, images).shape == images.shape
 
 
-def test_every_input_is_of_256_levels(images):
+def test_every_input_has_256_levels(images):
     for task in tasks._TASKS:
         x = shown(task, images)
         levels = (x + 1) * 127.5
@@ -94,7 +94,7 @@ def test_training_noise_is_the_same_on_any_number_of_processes():
     assert torch.equal(whole, torch.cat(parts))
 
 
-def test_what_is_shown_is_mirrored_with_its_image():
+def test_the_source_is_mirrored_with_its_image():
     from genbench.data.loader import TrainLoader
 
     source = Shapes(train_images=64).source("train")
@@ -102,15 +102,15 @@ def test_what_is_shown_is_mirrored_with_its_image():
     assert torch.equal(batch.source, tasks.make("colorize", batch.image, None))
 
 
-def test_a_task_changes_what_the_data_is_of():
+def test_a_task_changes_the_spec():
     spec = Shapes(task="edges", size=32).spec
     assert spec.target == "image" and spec.source == (1, 32, 32) and spec.shape == (3, 32, 32) and not spec.classes
     reference = Digits(size=16, task="denoise").reference()
     assert reference.task == "denoise" and reference.size == 16  # compared at the size that it was trained at
 
 
-def test_what_cannot_be_is_refused():
+def test_tasks_that_do_not_apply_are_refused():
     with pytest.raises(UserError, match="data.task is colorize, and these images are gray"):
         Digits(task="colorize")
-    with pytest.raises(UserError, match=r"data.task is super_resolve_4, and 18 pixels a side do not divide by 4"):
+    with pytest.raises(UserError, match=r"data.task is super_resolve_4, and 18 pixels a side are not divisible by 4"):
         Digits(size=18, task="super_resolve_4")

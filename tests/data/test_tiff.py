@@ -42,7 +42,7 @@ def test_white_is_zero_is_inverted_within_the_range(tmp_path, kind):
     assert same(everything(load(path, range=f"{low},{high}"))[0], 255 - truth())
 
 
-def test_one_bit_is_black_and_white_whichever_is_zero(tmp_path):
+def test_one_bit_images_are_black_and_white(tmp_path):
     bits = truth()[0] > 127
     for photometric in ("minisblack", "miniswhite"):
         tifffile.imwrite(tmp_path / "a.tif", bits, photometric=photometric)
@@ -51,7 +51,7 @@ def test_one_bit_is_black_and_white_whichever_is_zero(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["u2", "i4", "f4"])
-def test_compressions_that_tifffile_cannot_undo_alone_are_read_by_pillow(tmp_path, kind):
+def test_compressions_that_need_imagecodecs_are_read_by_pillow(tmp_path, kind):
     expected = stretched(0, 100, kind)[0]
     Image.fromarray(expected).save(tmp_path / "a.tif", compression="tiff_lzw")
     found = pixels(read_picture(tmp_path / "a.tif", "a.tif"))
@@ -66,7 +66,7 @@ def test_deep_color_keeps_its_bits(tmp_path, planes):
     assert np.array_equal(found, expected)
 
 
-def test_opacity_is_laid_over_white_in_deep_color_too(tmp_path):
+def test_deep_color_with_opacity_is_composited_over_white(tmp_path):
     color = np.full((8, 8, 4), 20_000, np.uint16)
     color[..., 3] = 32_768  # half
     half = round((20_000 / 65535 + 1) / 2 * 255)
@@ -141,7 +141,7 @@ def test_pgm_and_ppm_keep_the_values_of_the_file(tmp_path, white, channels, plai
     )
 
 
-def test_a_pgm_of_4_bits_is_no_dark_picture_and_a_stated_range_is_in_its_units(tmp_path):
+def test_a_4_bit_pgm_is_scaled_and_a_given_range_is_in_its_units(tmp_path):
     values = np.rint(truth() / 255 * 15).astype(np.uint8)
     path = folder(tmp_path, values, lambda file, x: Path(file).write_bytes(netpbm(x, 15, plain=False)), ".pgm")
     expected = values * 17
@@ -150,21 +150,21 @@ def test_a_pgm_of_4_bits_is_no_dark_picture_and_a_stated_range_is_in_its_units(t
         assert same(found, expected) and notes == []
 
 
-def test_a_pgm_that_ends_early_is_named(tmp_path):
+def test_a_truncated_pgm_is_named(tmp_path):
     (tmp_path / "a.pgm").write_bytes(netpbm(np.ones((5, 7), np.uint16), 4095, plain=False)[:-3])
     with pytest.raises(UserError, match="a.pgm cannot be read as an image"):
         read_picture(tmp_path / "a.pgm", "a.pgm")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_deep_pictures_stand_upright_as_others_do(orientation):
+def test_deep_images_are_rotated_upright(orientation):
     expected = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
     expected.getexif()[0x0112] = orientation
     given = np.asarray(expected)
     assert np.array_equal(upright(given, orientation), np.asarray(ImageOps.exif_transpose(expected)))
 
 
-def test_three_channels_need_not_be_called_red_green_and_blue(tmp_path):
+def test_three_channels_without_color_tags_are_read(tmp_path):
     expected = stretched(0, 4095, "u2")[:3].transpose(1, 2, 0)
     found = stored(tmp_path / "a.tif", pixels=expected, photometric="minisblack", planarconfig="contig")
     assert np.array_equal(found, expected)
@@ -185,13 +185,13 @@ def test_three_channels_need_not_be_called_red_green_and_blue(tmp_path):
         ((8, 8, 3), "u1", {"photometric": "cielab"}, "of the kind CIELAB; convert them to RGB or gray"),
     ],
 )
-def test_pictures_that_are_neither_gray_nor_rgb_are_refused(tmp_path, shape, kind, writing, sentence):
+def test_images_that_are_neither_gray_nor_rgb_are_refused(tmp_path, shape, kind, writing, sentence):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, kind), **writing)
     with pytest.raises(UserError, match=f"a.tif cannot be read as an image .*{sentence}"):
         read_picture(tmp_path / "a.tif", "a.tif")
 
 
-def test_a_fourth_channel_that_no_tag_names_is_refused(tmp_path):
+def test_an_unspecified_fourth_channel_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 4), "u1"), photometric="rgb", extrasamples=["unspecified"])
     whole = (tmp_path / "a.tif").read_bytes()
     tag = (338).to_bytes(2, "little")  # as another tag that says nothing
@@ -201,7 +201,7 @@ def test_a_fourth_channel_that_no_tag_names_is_refused(tmp_path):
         read_picture(tmp_path / "a.tif", "a.tif")
 
 
-def test_deep_pictures_that_are_cut_short_are_named(tmp_path):
+def test_truncated_deep_images_are_named(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stretched(0, 100, "u4")[0])
     (tmp_path / "a.png").write_bytes(png16(stretched(0, 4095, "u2")[:3].transpose(1, 2, 0)))
     for name in ("a.tif", "a.png"):
@@ -211,13 +211,13 @@ def test_deep_pictures_that_are_cut_short_are_named(tmp_path):
             read_picture(tmp_path / name, name)
 
 
-def test_frames_behind_one_page_are_not_taken_for_one(tmp_path):
+def test_several_frames_in_one_page_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((6, 8, 8), "u2"), truncate=True, metadata={"axes": "ZYX"})
     with pytest.raises(UserError, match=r"a.tif cannot be read .*several frames in one page"):
         load(tmp_path)
 
 
-def test_deep_pictures_that_claim_to_be_immense_are_named(tmp_path, monkeypatch):
+def test_deep_decompression_bombs_are_named(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 40), "u4"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match="a.tif cannot be read as an image"):

@@ -92,7 +92,7 @@ def test_idx_files_are_read_and_padded(dataset, tmp_path, rng):
 
 
 @pytest.mark.parametrize(("split", "classes"), [("letters", 26), ("balanced", 47), ("byclass", 62), ("digits", 10)])
-def test_emnist_characters_stand_upright_and_its_labels_count_from_zero(split, classes, tmp_path, rng):
+def test_emnist_images_are_transposed_and_labels_count_from_zero(split, classes, tmp_path, rng):
     first = 1 if split == "letters" else 0
     for part, count in (("train", TRAIN), ("test", classes)):
         images = rng.integers(256, size=(count, 28, 28), dtype=np.uint8)
@@ -154,7 +154,7 @@ def test_cifar100_files_are_read(tmp_path, rng, monkeypatch):
 # ---- SVHN, STL10, CelebA ------------------------------------------------------------------------------------------
 
 
-def test_svhn_matrices_are_read_and_its_ten_is_a_zero(tmp_path, rng, monkeypatch):
+def test_svhn_matrices_are_read_and_label_10_is_0(tmp_path, rng, monkeypatch):
     written, lists = {}, {}
     for part, count in (("train", TRAIN), ("test", TEST)):
         images, numbers = rng.integers(256, size=(count, 3, 32, 32), dtype=np.uint8), labels(rng, count, 10)
@@ -192,7 +192,7 @@ def test_stl10_binaries_are_read(tmp_path, rng, monkeypatch):
     assert data.spec.shape == (3, 96, 96)
 
 
-def test_stl10_trains_on_its_unlabeled_images_where_asked(tmp_path, rng, monkeypatch):
+def test_stl10_trains_on_its_unlabeled_images_if_requested(tmp_path, rng, monkeypatch):
     written = write_stl10(tmp_path / "stl10_binary", rng, monkeypatch)
     data = STL10(root=str(tmp_path), unlabeled=True, val_size=1)
     images, label = whole(data, "train")
@@ -263,21 +263,21 @@ SETS = [MNIST, FashionMNIST, KMNIST, EMNIST, CIFAR10, CIFAR100, SVHN, STL10, Cel
 
 
 @pytest.mark.parametrize("dataset", SETS)
-def test_a_set_that_is_not_there_is_known_and_asked_for_in_a_sentence(dataset, tmp_path, monkeypatch):
+def test_missing_files_are_named_with_their_source_and_the_spec_needs_none(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(tv.celeba, "download_file_from_google_drive", urllib.request.urlopen)
     data = dataset(root=str(tmp_path / "nowhere"))
     assert data.spec.shape[-1] == data.size  # a model can be built
     with pytest.raises(UserError) as error:
         data.prepare_data()
-    for part in (str(tmp_path / "nowhere"), "could not be fetched", data.files[0], data.source_page, "GENBENCH_DATA"):
+    for part in (str(tmp_path / "nowhere"), "not be downloaded", data.files[0], data.source_page, "GENBENCH_DATA"):
         assert part in str(error.value)
 
 
 @pytest.mark.parametrize("dataset", SETS)
-def test_nothing_is_fetched_where_download_is_off(dataset, tmp_path):
+def test_nothing_is_downloaded_if_download_is_false(dataset, tmp_path):
     data = dataset(root=str(tmp_path), download=False)
     data.prepare_data()
-    with pytest.raises(UserError, match=r"as `data.download` is false\. Put .* there, from http"):
+    with pytest.raises(UserError, match=r"and `data.download` is false\. Put .* there, from http"):
         data.source("train")
 
 
@@ -289,18 +289,18 @@ def test_the_data_root_is_the_argument_then_the_environment_then_a_folder_here(t
     assert MNIST(root="elsewhere").root.as_posix() == "elsewhere"
 
 
-def test_half_a_file_is_said_to_be_broken(tmp_path, rng):
+def test_a_truncated_file_is_refused(tmp_path, rng):
     raw = tmp_path / "MNIST" / "raw"
     for part in ("train", "t10k"):
         write_idx(raw / f"{part}-images-idx3-ubyte", rng.integers(256, size=(TRAIN, 28, 28)))
         write_idx(raw / f"{part}-labels-idx1-ubyte", labels(rng, TRAIN, 10))
     images = raw / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"cannot be read .* Delete .* and fetch them anew"):
+    with pytest.raises(UserError, match=r"cannot be read .* Delete .* and download them again"):
         MNIST(root=str(tmp_path)).source("train")
 
 
-def test_a_set_that_is_missing_is_fetched_once_when_data_is_prepared(tmp_path, rng, monkeypatch):
+def test_prepare_data_downloads_missing_files_once(tmp_path, rng, monkeypatch):
     fetched = []
 
     def serve(url, download_root, filename, md5):
