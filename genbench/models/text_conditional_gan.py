@@ -72,7 +72,7 @@ class TextConditionalGAN(GenerativeModule):
             )
         channels, size, words = self.spec.channels, self.spec.size, len(self.spec.vocabulary)
         self.generator = Drawer(channels, size, width, words, latent_dim, text_dim)
-        self.discriminator = Judge(channels, size, width, words, text_dim, norm)
+        self.discriminator = TextDiscriminator(channels, size, width, words, text_dim, norm)
         dcgan_init(self)
         self.adversarial.constrain(self.discriminator)
 
@@ -151,7 +151,7 @@ class Drawer(nn.Module):
         return self.net(torch.cat([z, self.text(caption)], 1))
 
 
-class Judge(nn.Module):
+class TextDiscriminator(nn.Module):
     """Images [B, C, H, W] and captions [B, L] -> logits [B, 1] of each pair; several captions share the image's part.
 
     The logit is ψ(φ) + ⟨text, φ⟩: the second term is a sum over what the caption says, as the logarithm of how likely

@@ -167,3 +167,11 @@ def test_a_size_that_it_cannot_make_is_refused():
 
 def test_the_same_seed_gives_the_same_first_weights():
     assert same_weights(small(), small())
+
+
+def test_five_critic_steps_to_one_of_the_generator():
+    adversarial = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
+    module = small(adversarial=adversarial)
+    run(module, images=8 * 11)
+    assert module.updates == {"generator": 2, "discriminator": 11}
+    assert all(p.abs().max() <= 0.01 for p in module.discriminator.parameters())

@@ -1,4 +1,4 @@
-"""PixelCNN and conditional VAE: what their likelihoods add up to, what labels change, and what is refused."""
+"""PixelCNN: its probabilities add up to one, labels change them, and settings that do not fit are refused."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import torch
 from genbench.core.batch import DataSpec, from_uint8
 from genbench.core.capabilities import HasLikelihood, Samples
 from genbench.core.errors import UserError
-from genbench.models import ConditionalVAE, PixelCNN
+from genbench.models import PixelCNN
 from tests.helpers.small import RandomImages, run
 
 BINARY = DataSpec((1, 2, 2), binary=True)
@@ -81,30 +81,3 @@ def test_settings_that_cannot_be_are_refused(spec, arguments, said):
 def test_a_label_is_asked_for_where_it_means_something(by_class, condition):
     with pytest.raises(UserError):
         small(LABELS, by_class=by_class).sample(torch.arange(2), condition=condition)
-
-
-# ---- conditional VAE ------------------------------------------------------------------------------------------------
-
-
-def conditional(**arguments):
-    torch.manual_seed(0)
-    return ConditionalVAE(LABELS, **{"latent_dim": 1, "network": "mlp", "hidden": [8]} | arguments).eval()
-
-
-def test_a_conditional_vaes_probabilities_of_all_images_sum_to_one():
-    model = conditional()
-    with torch.no_grad():
-        for parameter in model.encoder.parameters():
-            parameter.zero_()  # the posterior is the prior, so that few samples tell much
-        total = model.log_likelihood(all_images(), importance_samples=3000).exp().sum().item()
-    assert total == pytest.approx(1, abs=0.01)
-
-
-def test_label_and_noise_both_change_a_sample():
-    model, zero, one = conditional(), torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.long)
-    a, b = (model.sample(torch.arange(2), condition=label) for label in (zero, one))
-    assert (a != b).any() and (a[0] != a[1]).any()
-    with pytest.raises(UserError, match="give a label for each"):
-        model.sample(torch.arange(2))
-    with pytest.raises(UserError, match="this data has none"):
-        ConditionalVAE(BINARY)
