@@ -110,6 +110,7 @@ class ConditionalGAN(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1]."""
         self.check_condition(condition)
+        assert condition is not None  # checked above
         return self.generator(self._joined(per_seed(torch.randn, seeds, (self.latent_dim,)), condition))
 
 

@@ -106,6 +106,7 @@ class ConditionalVAE(GenerativeModule):
         mean  the decoder's mean; else pixels are drawn from its distribution
         """
         self.check_condition(condition)
+        assert condition is not None  # checked above
         output = self._decode(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype), condition)
         # seeds of their own for the pixels: z has used the first draws of each
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)

@@ -78,6 +78,7 @@ class CycleGAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real_A, real_B = batch.source, batch.image  # [B, C', H, W] and [B, C, H, W], unpaired
+        assert real_A is not None  # the data has two domains
         objective = self.objective
         with self.turn("generator") as turn:
             fake_B, fake_A = self.G_AB(real_A), self.G_BA(real_B)

@@ -38,8 +38,12 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
     ) -> None:
         part, self._arguments["autoencoder"] = composition.take(autoencoder, "model.autoencoder", "an autoencoder")
         super().__init__(spec, **training)
-        able = isinstance(part, Encodes) and isinstance(part, Decodes)
-        if not (able and part.latent_dtype == "float32" and len(part.latent_shape) == 1):
+        if not (
+            isinstance(part, Encodes)
+            and isinstance(part, Decodes)
+            and part.latent_dtype == "float32"
+            and len(part.latent_shape) == 1
+        ):
             raise UserError(
                 f"LatentMixture is a density of codes that are vectors, and {type(part).__name__} has none. Give the "
                 "checkpoint of an autoencoder or a VAE; of a VQVAE's codes `VQPrior` is a density."

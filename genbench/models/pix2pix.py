@@ -71,6 +71,7 @@ class Pix2Pix(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         shown, real = batch.source, batch.image  # [B, C', H, W], [B, C, H, W]
+        assert shown is not None  # the data's target is `image`
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
@@ -99,6 +100,7 @@ class Pix2Pix(GenerativeModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The absolute difference of each image, [B]."""
+        assert batch.source is not None
         return {"l1": (to_float32(self.translate(batch.source)) - to_float32(batch.image)).abs().flatten(1).mean(1)}
 
     def translate(self, x: Tensor, *, to: str = "B", seed: int = 0) -> Tensor:

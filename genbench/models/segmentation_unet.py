@@ -50,12 +50,14 @@ class SegmentationUNet(GenerativeModule):
         refuse_stride(self.spec.size, self.stride, "SegmentationUNet")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        logits = self.segment(batch.image)  # [B, K, H, W]
-        terms = {"cross_entropy": cross_entropy(to_float32(logits), batch.mask), "dice": dice_loss(logits, batch.mask)}
+        logits, mask = self.segment(batch.image), batch.mask  # [B, K, H, W], [B, H, W]
+        assert mask is not None  # the data's target is `mask`
+        terms = {"cross_entropy": cross_entropy(to_float32(logits), mask), "dice": dice_loss(logits, mask)}
         return {name: term for name, term in terms.items() if self.loss in (name, "both")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Cross-entropy of each image's pixels, [B] nats."""
+        assert batch.mask is not None
         each = cross_entropy(to_float32(self.segment(batch.image)), batch.mask, reduction="none")
         return {"cross_entropy": each.mean((1, 2))}
 

@@ -96,6 +96,7 @@ class SemiSupervisedGAN(GenerativeModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W]
         known, label = (real, batch.label) if batch.known_image is None else (batch.known_image, batch.known_label)
+        assert label is not None  # the data's target is `label`
         if not self.unsupervised:
             self._classifier_step(known, label)
             return

@@ -78,6 +78,7 @@ class TextConditionalGAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real, caption = batch.image, batch.caption  # [B, C, H, W], [B, L]
+        assert caption is not None  # the data's target is `caption`
         if len(real) < 2:
             raise UserError("TextConditionalGAN takes mismatched captions from its batch: give each device 2 images.")
         wrong = [_mismatched(caption, self.draw, 1 + k % (len(caption) - 1)) for k in range(self.mismatches)]

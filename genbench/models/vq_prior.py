@@ -57,9 +57,11 @@ class VQPrior(composition.OnCodes, GenerativeModule):
             raise UserError("model.by_class is true, and this data has no classes. Leave it out.")
         self.autoencoder = part
         self.conditional = by_class
-        self.latent_shape, self.latent_values = part.latent_shape, part.latent_values
+        values = part.latent_values
+        assert isinstance(values, int)  # of every model of int64 latents
+        self.latent_shape, self.latent_values = part.latent_shape, values
         classes = len(self.spec.classes) if by_class else 0
-        self.net = GatedPixelCNN(part.latent_values, 1, width, layers, kernel, classes, ordinal=False)
+        self.net = GatedPixelCNN(values, 1, width, layers, kernel, classes, ordinal=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         with torch.no_grad():

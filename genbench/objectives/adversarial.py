@@ -112,8 +112,8 @@ class Wasserstein:
         return None
 
 
-# as a config names them
-OBJECTIVES = {
+Objective = NonSaturating | LeastSquares | Hinge | Wasserstein
+OBJECTIVES: dict[str, type[Objective]] = {  # by their names in a config
     "minimax": Minimax,
     "non_saturating": NonSaturating,
     "least_squares": LeastSquares,

@@ -182,7 +182,7 @@ class AdversarialSettings(metaclass=Checked):
     def balance(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
         """For logging: mean D(x) and D(G(z)), the accuracy on either; {} where the objective has no probability."""
         real, fake = (self.objective.probability(x.detach()) for x in (real_logits, fake_logits))
-        if real is None:
+        if real is None or fake is None:
             return {}
         return {
             "d_real": real.mean(),

@@ -66,16 +66,15 @@ class Gaussian(nn.Module):
 
     def __init__(self, sigma: float | Literal["learned"]) -> None:
         super().__init__()
-        self.learned = sigma == "learned"
-        if not self.learned and not sigma > 0:
+        if not isinstance(sigma, str) and not sigma > 0:
             raise UserError(f"model.sigma is {sigma}; a standard deviation is above 0, or `learned`.")
-        if self.learned:
+        if sigma == "learned":
             self.log_sigma = nn.Parameter(torch.zeros(()))
         self._sigma = sigma
 
     @property
     def sigma(self) -> float | Tensor:
-        return self.log_sigma.exp() if self.learned else self._sigma
+        return self.log_sigma.exp() if isinstance(self._sigma, str) else self._sigma
 
     def outputs(self, channels: int) -> int:
         return channels
@@ -135,7 +134,9 @@ Pixels = Bernoulli | Gaussian | Logistic
 
 def pixels_of(decoder: Literal["bernoulli", "gaussian", "logistic"], sigma: float | Literal["learned"]) -> Pixels:
     """The distribution of that name."""
-    return {"bernoulli": Bernoulli, "gaussian": lambda: Gaussian(sigma), "logistic": Logistic}[decoder]()
+    if decoder == "gaussian":
+        return Gaussian(sigma)
+    return Bernoulli() if decoder == "bernoulli" else Logistic()
 
 
 def dequantized(x: Tensor, u: Tensor) -> Tensor:
