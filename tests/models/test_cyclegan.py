@@ -45,7 +45,7 @@ def test_loss_terms_are_those_of_the_paper():
     assert terms["fake"] == pytest.approx(sum(D(x).square().mean().item() / 2 for D, _, x in pairs), rel=1e-4)
 
 
-def test_a_discriminator_is_shown_past_images_of_its_own_domain():
+def test_a_discriminator_sees_past_images_of_its_own_domain():
     torch.manual_seed(0)
     model, seen = cyclegan(pool=1), {"b": [], "a": []}
     model.turn, model.draw = (turns := Turns()), lambda kind, *shape: kind(*shape)
@@ -60,7 +60,7 @@ def test_a_discriminator_is_shown_past_images_of_its_own_domain():
         model.training_step(Batch(b, source=a), 0)
     assert turns.terms
     for domain in "ab":
-        shown = seen[domain][2::3]  # after the generator's turn the real image, and then the one of the pool
+        shown = seen[domain][2::3]  # the inputs are: fake (generator's update), real, image of the pool
         ages = [next(k - j for j in range(k, -1, -1) if torch.allclose(shown[k], made[domain][j])) for k in range(12)]
         assert ages[0] == 0 and max(ages) > 0 and 0 in ages[1:]
 
@@ -72,7 +72,7 @@ def test_it_translates_in_both_directions_and_does_not_sample():
     assert torch.equal(model.translate(x, to="A"), model.G_BA(x)) and torch.equal(model.translate(x), model.G_AB(x))
 
 
-def test_the_rate_stays_and_then_falls_in_a_line():
+def test_the_learning_rate_is_constant_and_then_decays_linearly():
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=2.0)
     schedule, rates = LinearDecay(optimizer, start=3, end=7), []
@@ -87,7 +87,7 @@ def test_the_rate_stays_and_then_falls_in_a_line():
 
 
 def test_one_domain_and_sizes_that_do_not_halve_twice_are_refused():
-    with pytest.raises(UserError, match="CycleGAN learns from images of two domains, and this data has one"):
+    with pytest.raises(UserError, match="CycleGAN needs images of two domains, and this data has one"):
         cyclegan(DataSpec((3, 16, 16)))
     with pytest.raises(
         UserError, match="CycleGAN takes images whose sides are multiples of 4, and the data has 18 .*size`.$"
@@ -97,7 +97,7 @@ def test_one_domain_and_sizes_that_do_not_halve_twice_are_refused():
 
 def test_domains_of_different_channels_have_no_identity_loss():
     spec = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
-    with pytest.raises(UserError, match="Images of 1 and of 3 channels cannot be left alone: say `--model.identity 0`"):
+    with pytest.raises(UserError, match="needs equal channels, and these are 1 and 3. Set `--model.identity 0`"):
         cyclegan(spec)
     assert cyclegan(spec, identity=0).translate(torch.rand(1, 1, 16, 16)).shape == (1, 3, 16, 16)
 
@@ -109,7 +109,7 @@ class Copies(CycleGAN):
         return x - 0.1
 
 
-def test_translations_both_ways_are_scored_beside_the_truth_where_it_is_known():
+def test_translations_in_both_directions_are_compared_with_known_targets():
     data = Shapes(size=32, target="domain", train_images=8, val_images=30, test_images=8)
     few, kept = protocol.load("quick").changed(real=20), Gallery()
     spec = data.spec
@@ -120,19 +120,19 @@ def test_translations_both_ways_are_scored_beside_the_truth_where_it_is_known():
     for name, (made, true) in both.items():
         assert found[name]["value"] == pytest.approx((made - true).square().mean().item(), rel=0.02)
     assert {"translation_fid-shapesnet", "translation_a_fid-shapesnet"} <= found.keys()
-    # twice darker, but where black ends
+    # darker by 0.1 twice, except near black
     assert found["cycle_l1"]["value"] == pytest.approx(0.2, abs=0.03)
     assert kept.found["translations"].shape == kept.found["translations_a"].shape == (3 * 20, 3, 32, 32)
 
 
-def test_data_of_another_size_is_brought_to_the_models():
+def test_data_of_another_size_is_resized_to_the_models_size():
     small = Shapes(size=16, target="domain", train_images=8, val_images=20, test_images=8)
     model = CycleGAN(DataSpec((3, 32, 32), "domain", source=(3, 32, 32)), width=2, blocks=1, patch_layers=1)
     found = evaluate(model, small, protocol.load("quick")).metrics
     assert found["translation_psnr"]["value"] > 0 and found["cycle_l1"]["value"] > 0
 
 
-def test_domains_without_a_known_truth_are_scored_as_sets(tmp_path):
+def test_domains_without_known_targets_are_compared_as_sets(tmp_path):
     for k in range(12):
         for domain, level in (("A", 40), ("B", 200)):
             path = tmp_path / f"test{domain}" / f"{k}.png"

@@ -10,12 +10,12 @@ from genbench.models import DenoisingAutoencoder
 SPEC = DataSpec((1, 16, 16))
 
 
-def test_a_share_above_one_is_refused():
-    with pytest.raises(UserError, match="model.amount is 1.5, a share of the pixels"):
+def test_a_fraction_above_one_is_refused():
+    with pytest.raises(UserError, match="model.amount is 1.5; as a fraction of the pixels it must be at most 1"):
         DenoisingAutoencoder(SPEC, corruption="masking", amount=1.5)
 
 
-def test_a_denoiser_is_shown_the_spoilt_image_and_taught_the_whole_one():
+def test_the_input_is_corrupted_and_the_target_is_the_clean_image():
     module = DenoisingAutoencoder(SPEC, corruption="masking", amount=0.5, latent_dim=4, network="mlp", hidden=[8])
     seen = []
     module.encoder.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))

@@ -1,4 +1,4 @@
-"""SegmentationUNet: its masks are evaluated and shown beside the truth."""
+"""SegmentationUNet: its masks are evaluated and pictured next to image and true mask."""
 
 import torch
 
@@ -10,7 +10,7 @@ from genbench.evaluation.galleries import Gallery
 from genbench.models import SegmentationUNet
 
 
-def test_masks_are_shown_beside_the_image_and_the_truth():
+def test_masks_are_pictured_next_to_the_image_and_the_true_mask():
     data = Shapes(size=16, target="mask", train_images=8, val_images=12, test_images=8)
     kept = Gallery(reconstructions=5)
     model = SegmentationUNet(data.spec, width=2, depth=2)

@@ -61,10 +61,10 @@ def test_labeled_images_are_transformed_and_real_ones_once_more_for_consistency(
     monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, draw: torch.full_like(x, -1))
     settings = {"network": "mlp", "hidden": [8], "latent_dim": 4, "transforms": ["cutout"], "consistency": consistency}
     module = SemiSupervisedGAN(SPEC, **settings)
-    shown = []
-    module.discriminator.register_forward_pre_hook(lambda _, args: shown.append(args[0].detach()))
+    inputs = []
+    module.discriminator.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
     run(module, images=8)
-    black = [bool((part == -1).all()) for part in shown[0].split(8)]  # labeled, real, generated, and transformed
+    black = [bool((part == -1).all()) for part in inputs[0].split(8)]  # labeled, real, generated, and transformed
     assert black == [True, False, False, True][: 4 if consistency else 3]
 
 

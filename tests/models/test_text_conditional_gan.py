@@ -13,21 +13,21 @@ from tests.helpers.small import RandomImages, run
 SPEC = DataSpec((3, 16, 16), "caption", (), ("<pad>", "a", "red", "blue", "circle"))
 
 
-def test_padding_says_nothing_and_the_order_of_words_something():
+def test_padding_does_not_change_a_captions_embedding_and_word_order_does():
     encoder = TextEncoder(5, 16).eval()
     short = encoder(torch.tensor([[1, 2, 4]]))
     torch.testing.assert_close(encoder(torch.tensor([[1, 2, 4, 0, 0]])), short)
     assert not torch.allclose(encoder(torch.tensor([[2, 1, 4]])), short)
 
 
-def test_several_captions_share_the_images_part():
+def test_several_captions_at_once_equal_each_alone():
     discriminator = TextDiscriminator(3, 16, 4, 5, 8, "none").eval()
     x, a, b = torch.randn(6, 3, 16, 16), torch.randint(1, 5, (6, 4)), torch.randint(1, 5, (6, 4))
     for found, caption in zip(discriminator(x, a, b), (a, b), strict=True):
         torch.testing.assert_close(found, discriminator(x, caption)[0])
 
 
-def test_the_verdict_on_a_pair_is_a_sum_over_features_of_text_and_image():
+def test_the_logit_contains_the_inner_product_of_text_and_image_features():
     discriminator = TextDiscriminator(3, 16, 4, 5, 8, "none").eval()
     x, caption = torch.randn(6, 3, 16, 16), torch.randint(1, 5, (6, 4))
     phi = discriminator.squeeze(discriminator.body(x))
@@ -35,7 +35,7 @@ def test_the_verdict_on_a_pair_is_a_sum_over_features_of_text_and_image():
     torch.testing.assert_close(discriminator(x, caption)[0][:, 0], expected)
 
 
-def test_a_caption_has_a_mismatch_in_its_batch():
+def test_a_batch_of_one_image_is_refused():
     module = TextConditionalGAN(SPEC, width=4)
     one = Batch(torch.zeros(1, 3, 16, 16), caption=torch.ones(1, 4, dtype=torch.long))
     with pytest.raises(UserError, match="2 images"):
@@ -43,11 +43,11 @@ def test_a_caption_has_a_mismatch_in_its_batch():
 
 
 @pytest.mark.parametrize("n", [2, 6, 7])
-def test_with_diversity_two_images_of_each_caption_are_drawn_and_told_apart(n, monkeypatch):
+def test_with_diversity_two_images_of_each_caption_are_generated_and_compared(n, monkeypatch):
     module = TextConditionalGAN(SPEC, width=4, diversity=0.5)
-    asked, pairs = [], []
+    captions_used, pairs = [], []
     generate = module._generate
-    monkeypatch.setattr(module, "_generate", lambda caption: asked.append(caption) or generate(caption))
+    monkeypatch.setattr(module, "_generate", lambda caption: captions_used.append(caption) or generate(caption))
     monkeypatch.setattr(
         "genbench.models.text_conditional_gan.alikeness", lambda a, b: pairs.append((a, b)) or (a - b).mean()
     )
@@ -55,11 +55,12 @@ def test_with_diversity_two_images_of_each_caption_are_drawn_and_told_apart(n, m
     monkeypatch.setattr(RandomImages, "targets", {"caption": captions})
     run(module, images=n, batch_size=n)
     half = n // 2
-    assert len(asked[0]) == n and torch.equal(asked[0][:half], asked[0][half : 2 * half])
+    assert len(captions_used[0]) == n
+    assert torch.equal(captions_used[0][:half], captions_used[0][half : 2 * half])
     assert [len(images) for images in pairs[0]] == [half, half]
 
 
-def test_a_mismatched_caption_differs_in_one_word_which_is_anothers():
+def test_a_mismatched_caption_differs_in_one_word_which_another_caption_has():
     caption, draw = torch.randint(1, 9, (32, 5)), Draws()
     caption[1] = caption[0]
     draw.seed("test")
@@ -67,7 +68,7 @@ def test_a_mismatched_caption_differs_in_one_word_which_is_anothers():
     changed = wrong != caption
     assert torch.equal(changed.sum(1), (caption != caption.roll(1, 0)).any(1).long())  # none where the two are the same
     assert torch.equal(wrong[changed], caption.roll(1, 0)[changed])
-    assert (changed.sum(0) > 0).all()  # each place's turn comes
+    assert (changed.sum(0) > 0).all()  # every position is changed in some caption
 
 
 def test_data_without_captions_is_refused():

@@ -1,4 +1,4 @@
-"""UNet: what it refuses, and how its translations are evaluated against the truth."""
+"""UNet: what it refuses, and how its translations are compared with the targets."""
 
 import pytest
 import torch
@@ -23,20 +23,20 @@ def test_it_translates_and_does_nothing_else():
 
 
 def test_data_without_pairs_and_sizes_that_do_not_halve_are_refused():
-    with pytest.raises(UserError, match="this data has no pairs of such. Give it a task, such as `--data.task"):
+    with pytest.raises(UserError, match="this data has none. Choose a task, such as `--data"):
         UNet(DataSpec((3, 16, 16)))
     with pytest.raises(UserError, match="multiples of 16, and the data has 24"):
         UNet(DataSpec((3, 24, 24), "image", source=(1, 24, 24)))
 
 
 class Copies(UNet):
-    """Gives back what it is shown."""
+    """Returns its input."""
 
     def translate(self, x, *, to="B"):
         return x
 
 
-def test_a_translation_is_scored_beside_the_truth():
+def test_a_translation_is_compared_with_its_target():
     data = Digits(size=16, task="denoise", val_size=60)
     few = protocol.load("quick").changed(real=40)
     kept = Gallery()

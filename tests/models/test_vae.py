@@ -328,9 +328,9 @@ def test_pixels_drawn_from_a_bernoulli_decoder_are_white_as_often_as_its_mean_sa
     vae, n = ignoring_z("bernoulli"), 4000
     drawn = vae.sample(torch.arange(n), mean=False)
     assert drawn.unique().tolist() == [-1, 1]
-    share, p = drawn.gt(0).float().mean(0), (vae.sample(torch.tensor([0]))[0] + 1) / 2
+    frequency, p = drawn.gt(0).float().mean(0), (vae.sample(torch.tensor([0]))[0] + 1) / 2
     torch.testing.assert_close(p.flatten(), torch.sigmoid(torch.linspace(-1.5, 1.5, 16)))
-    assert ((share - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
+    assert ((frequency - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
     between = torch.corrcoef(drawn.flatten(1).T) - torch.eye(16)
     assert between.abs().max() < 5 / n**0.5  # pixels are independent given the code
 

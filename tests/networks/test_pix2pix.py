@@ -66,6 +66,6 @@ def test_dropout_is_the_noise_and_drops_as_many_as_it_says():
 
 def test_too_small_an_image_has_no_patch():
     refuse_small(24, 3)
-    with pytest.raises(UserError, match="judges images from 24 pixels a side on, and the data has 16"):
+    with pytest.raises(UserError, match="needs images of at least 24 pixels a side, and the data has 16"):
         refuse_small(16, 3)
     assert PatchGAN(1, 2, 3)(torch.rand(2, 1, 24, 24)).shape == (2, 1, 1, 1)

@@ -78,8 +78,8 @@ def test_samples_come_as_often_as_their_probabilities_say():
         log_p = -torch.nn.functional.cross_entropy(net(images), images, reduction="none").flatten(1).sum(1)
     n = 20_000
     drawn = draw(net, torch.rand(n, 1, 2, 2, dtype=torch.float64)).flatten(1) @ torch.tensor([8, 4, 2, 1])
-    share, p = drawn.bincount(minlength=16) / n, log_p.exp()
-    assert ((share - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
+    frequency, p = drawn.bincount(minlength=16) / n, log_p.exp()
+    assert ((frequency - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
 
 
 def test_the_value_chosen_is_where_the_probabilities_add_up_to_u():

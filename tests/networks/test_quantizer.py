@@ -1,4 +1,4 @@
-"""The codebook is taught as k-means teaches its centers, and gradients pass it as if it were not there."""
+"""The codebook is updated as k-means updates its centers, and the gradient passes straight through."""
 
 import pytest
 import torch

@@ -48,7 +48,7 @@ def test_every_pixel_reaches_the_middle_of_the_output():
 def test_what_it_cannot_halve_and_what_has_no_masks_is_refused():
     with pytest.raises(UserError, match=r"multiples of 16, and the data has 24 pixels a side. Set `--data.size`"):
         SegmentationUNet(DataSpec((1, 24, 24), "mask", ("a", "b")))
-    with pytest.raises(UserError, match="learns masks, and this data has none"):
+    with pytest.raises(UserError, match="needs masks, and this data has none"):
         SegmentationUNet(DataSpec((1, 16, 16)))
     with pytest.raises(UserError, match="model.depth is 0; it must be at least 1"):
         SegmentationUNet(SPEC, depth=0)

@@ -26,7 +26,7 @@ def draws() -> Draws:
         ({"objective": "wgan"}, "minimax, non_saturating, least_squares, hinge, wasserstein"),
         ({"r2": 1}, "There is no `adversarial.r2`; there are objective"),
         ({"objective": "wasserstein"}, "unbounded by itself"),
-        ({"objective": "hinge", "smoothing": 0.9}, "no label to smooth"),
+        ({"objective": "hinge", "smoothing": 0.9}, "no labels to smooth"),
         ({"smoothing": 1.1}, r"lies in \(0.5, 1\]"),
         ({"r1": -1}, "adversarial.r1 is -1; it must be at least 0"),
         ({"augment": ["rotation"]}, "any of color, translation, cutout, affine"),
@@ -39,7 +39,7 @@ def draws() -> Draws:
         ({"noise_images": 0}, "not a number of images"),
         ({"smoothing": None}, "adversarial.smoothing is none"),
         ({"generator_steps": None}, "adversarial.generator_steps is none"),
-        ({"discriminator_steps": 2, "generator_steps": 2}, "one of the two is 1"),
+        ({"discriminator_steps": 2, "generator_steps": 2}, "at least one of them must be 1"),
     ],
 )
 def test_settings_out_of_bounds_are_refused(settings, says):
@@ -107,7 +107,7 @@ def test_without_augmentation_the_discriminator_sees_the_images_themselves():
     assert AdversarialSettings().view(draws(), 0)(x) is x
 
 
-def test_balance_tells_probabilities_and_shares_that_are_right():
+def test_balance_has_mean_probabilities_and_accuracies():
     logits = torch.tensor([math.log(3), -math.log(3)])  # D = 3/4 and 1/4
     found = AdversarialSettings().balance(logits, logits - 100)
     assert found["d_real"].item() == pytest.approx(0.5) and found["d_fake"].item() == pytest.approx(0, abs=1e-20)
