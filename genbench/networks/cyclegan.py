@@ -84,9 +84,8 @@ class ImagePool(nn.Module):
         if not size:
             return new
         returned = []
-        for image, (coin, place) in zip(
-            new.to(self.images.dtype), noise, strict=True
-        ):  # without a synchronization with the GPU
+        # without a branch on a value, which would wait for the GPU
+        for image, (coin, place) in zip(new.to(self.images.dtype), noise, strict=True):
             full = self.filled >= size  # [1]
             slot = torch.where(full, (place * size).long(), self.filled)  # [1]
             swap = full & (coin < 0.5)

@@ -16,7 +16,7 @@ KINDS = [Autoencoder, ConvAutoencoder, DenoisingAutoencoder]
 
 
 @pytest.mark.parametrize("model", KINDS)
-def test_an_autoencoder_encodes_decodes_and_has_nothing_to_sample(model):
+def test_an_autoencoder_encodes_and_decodes_and_does_not_sample(model):
     torch.manual_seed(0)
     module = model(SPEC, latent_dim=5).eval()
     x = torch.rand(3, 1, 16, 16) * 2 - 1
@@ -27,12 +27,12 @@ def test_an_autoencoder_encodes_decodes_and_has_nothing_to_sample(model):
 
 
 @pytest.mark.parametrize("model", KINDS)
-def test_a_code_of_no_numbers_is_refused(model):
+def test_a_code_of_zero_dimensions_is_refused(model):
     with pytest.raises(UserError, match="model.latent_dim is 0; it must be at least 1"):
         model(SPEC, latent_dim=0)
 
 
-def test_a_list_of_widths_stacks_layers_and_their_mirror_image():
+def test_the_decoder_has_the_encoders_widths_in_reverse_order():
     module = Autoencoder(DataSpec((1, 4, 4)), latent_dim=3, hidden=[12, 6])
     widths = [[m.in_features for m in net.modules() if hasattr(m, "in_features")] for net in
               (module.encoder, module.decoder)]  # fmt: skip
@@ -64,7 +64,7 @@ def test_a_linear_autoencoder_finds_the_principal_subspace_and_its_error():
     assert overlap.min() > 0.999
 
 
-def test_training_by_the_real_loop_comes_within_a_percent_of_principal_components():
+def test_trained_by_fit_it_comes_within_a_percent_of_principal_components():
     module = Autoencoder(DataSpec((1, 4, 4)), latent_dim=4, optimizer={"lr": 0.01})
     trainer = run(module, images=24_000)
     images = from_uint8(trainer.datamodule.train.everything.image).flatten(1).numpy()

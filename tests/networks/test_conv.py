@@ -97,7 +97,7 @@ def test_no_bias_stands_before_a_normalization_that_would_remove_it():
                 assert (layer.bias is None) == isinstance(following, nn.BatchNorm2d)
 
 
-def test_every_pixel_reaches_the_output_and_every_number_of_z_every_image():
+def test_every_pixel_affects_the_output_and_every_dimension_of_z_every_pixel():
     image = torch.randn(2, 1, 32, 32, requires_grad=True)
     down_net(1, 32, 4, 1).eval()(image).sum().backward()
     assert (image.grad != 0).all()

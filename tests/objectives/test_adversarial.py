@@ -22,7 +22,7 @@ from genbench.objectives.adversarial_settings import AdversarialSettings
 SETTINGS = AdversarialSettings()
 
 
-def test_where_the_discriminator_cannot_tell_every_term_is_log_2():
+def test_every_term_is_log_2_where_the_discriminator_is_undecided():
     undecided = torch.zeros(5, 1, dtype=torch.float64)
     terms = SETTINGS.discriminator_loss(undecided, undecided) | SETTINGS.generator_loss(undecided)
     assert terms.keys() == {"real", "fake", "adversarial"}
@@ -66,7 +66,7 @@ def test_terms_of_half_precision_logits_are_computed_in_float32(half):
     assert SETTINGS.generator_loss(logits)["adversarial"] == SETTINGS.generator_loss(logits.float())["adversarial"]
 
 
-def test_the_minimax_value_where_the_discriminator_cannot_tell_is_minus_log_4():
+def test_the_minimax_value_of_an_undecided_discriminator_is_minus_log_4():
     undecided = torch.zeros(5, 1, dtype=torch.float64)
     objective = Minimax()
     value = -(objective.real(undecided) + objective.fake(undecided))  # E log D(x) + E log(1 - D(G(z))): equation 1

@@ -47,7 +47,7 @@ def test_settings_out_of_bounds_are_refused(settings, says):
         AdversarialSettings.of(settings)
 
 
-def test_what_a_user_sets_goes_over_what_a_model_sets():
+def test_a_users_settings_replace_a_models():
     settings = AdversarialSettings.of({"objective": "hinge", "discriminator_steps": 5}, {"discriminator_steps": 2})
     assert type(settings.objective).__name__ == "Hinge" and settings.discriminator_steps == 2
 
@@ -95,7 +95,7 @@ def test_a_penalty_is_of_what_the_discriminator_sees():
     assert all(part.abs().sum() > 0 for part in seen) and len(seen) == 4  # real, fake, penalty, generator
 
 
-def test_instance_noise_has_its_spread_and_falls_to_none():
+def test_instance_noise_has_its_standard_deviation_and_decays_to_zero():
     settings, x = AdversarialSettings(instance_noise=0.5, noise_images=1000), torch.zeros(2000, 1, 2, 2)
     for seen, sigma in ((0, 0.5), (500, 0.25), (1000, 0.0), (3000, 0.0)):
         assert settings.view(draws(), seen)(x).std().item() == pytest.approx(sigma, abs=0.01)
