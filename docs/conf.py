@@ -15,14 +15,15 @@ author = "the genbench authors"
 copyright = "the genbench authors, Apache-2.0"
 version = release = genbench.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
 exclude_patterns = ["_ext"]
-source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
 language = "en"
 
 # Markdown
 myst_enable_extensions = ["html_image"]  # <img width="...">, which GitHub shows too
 myst_heading_anchors = 3  # links to headings are checked
+nb_execution_mode = "off"  # notebooks are shown with their stored outputs; tests/test_notebooks.py executes them
 
 # API reference
 autodoc_member_order = "bysource"

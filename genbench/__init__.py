@@ -32,8 +32,11 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
     return checkpoint_io.load(files.find_checkpoint(path), raw=raw, device=device)
 
 
-def show(images: Tensor) -> Image:
-    """[N, C, H, W] in [-1, 1], or points [N, D], as one picture, which a notebook displays."""
+def show(images: Tensor, *, columns: int | None = None) -> Image:
+    """A grid of images [N, C, H, W] in [-1, 1], or a plot of points [N, D], which a notebook displays.
+
+    columns  images in a row of the grid; by default it is a square
+    """
     from genbench.core.image_grid import enlarged, picture
 
-    return enlarged(picture(images))
+    return enlarged(picture(images, columns=columns))

@@ -182,10 +182,7 @@ class Curves(Logger):
     @rank_zero_only
     def plot(self) -> Path | None:
         """Draw `<run>/curves.png`: every column over the images seen, in panels by `core.panels`."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
+        from matplotlib.figure import Figure  # not pyplot, which a notebook draws with
         from matplotlib.ticker import EngFormatter
 
         self._look()
@@ -195,27 +192,25 @@ class Curves(Logger):
         panels = in_panels(series)
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 3 * rows), squeeze=False)
-        try:
-            for axis, (title, labels) in zip(axes.flat, panels.items(), strict=False):
-                for name, label in labels.items():
-                    axis.plot(*zip(*series[name], strict=True), label=label.replace("$", "\\$"), linewidth=1.2)
-                axis.set(title=title.replace("$", "\\$"), xlabel="images seen")
-                axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-                axis.grid(alpha=0.3)
-                if title == SHARES:
-                    axis.set_ylim(-0.03, 1.03)
-                if len(labels) > 1 or not title.endswith(next(iter(labels.values()))):
-                    axis.legend(fontsize=8)
-            for axis in axes.flat[len(panels) :]:
-                axis.set_visible(False)
-            figure.suptitle(self.name.replace("$", "\\$"))
-            figure.tight_layout()
-            path = self.path.with_name("curves.png")
-            with replacing(path) as file:
-                figure.savefig(file, format="png", dpi=110)
-        finally:
-            plt.close(figure)
+        figure = Figure(figsize=(4.5 * columns, 3 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for axis, (title, labels) in zip(axes.flat, panels.items(), strict=False):
+            for name, label in labels.items():
+                axis.plot(*zip(*series[name], strict=True), label=label.replace("$", "\\$"), linewidth=1.2)
+            axis.set(title=title.replace("$", "\\$"), xlabel="images seen")
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axis.grid(alpha=0.3)
+            if title == SHARES:
+                axis.set_ylim(-0.03, 1.03)
+            if len(labels) > 1 or not title.endswith(next(iter(labels.values()))):
+                axis.legend(fontsize=8)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
+        figure.suptitle(self.name.replace("$", "\\$"))
+        figure.tight_layout()
+        path = self.path.with_name("curves.png")
+        with replacing(path) as file:
+            figure.savefig(file, format="png", dpi=110)
         return path
 
 

@@ -75,11 +75,11 @@ def test_cutting_an_empty_curve_creates_no_file(tmp_path):
 
 
 def test_the_plot_is_a_picture_of_every_curve(tmp_path, monkeypatch):
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     figures = []
-    close = plt.close
-    monkeypatch.setattr(plt, "close", lambda figure: (figures.append(figure), close(figure)))
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
     curves = Curves(tmp_path)
     for k in range(1, 4):
         curves.log_metrics(

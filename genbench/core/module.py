@@ -87,9 +87,10 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     abstract = True
     default_optimizer: ClassVar[dict[str, Any]] = ADAM
     changeable: ClassVar[tuple[str, ...]] = ()
-    conditional: ClassVar[bool] = False
+    conditional: bool = False
     per_process: ClassVar[tuple[str, ...]] = ()
     _setting = "model"
+    _arguments: dict[str, Any]  # see `genbench.core.arguments.Remembers`
 
     spec: DataSpec
 

@@ -1,4 +1,4 @@
-"""One file per system of the literature."""
+"""The models: one file for each model of the literature."""
 
 from genbench.models.autoencoder import Autoencoder
 from genbench.models.conditional_gan import ConditionalGAN

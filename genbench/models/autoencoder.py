@@ -1,8 +1,8 @@
 """Autoencoder: Rumelhart, Hinton & Williams, "Learning Internal Representations by Error Propagation", 1986; stacked
 as in Hinton & Salakhutdinov, "Reducing the Dimensionality of Data with Neural Networks", Science 2006.
 
-With no hidden layer both ways are linear, and the code spans what principal component analysis finds (Baldi & Hornik
-1989, "Neural Networks and Principal Component Analysis").
+Without hidden layers the encoder and the decoder are linear, and the latent code spans the principal subspace (Baldi &
+Hornik 1989, "Neural Networks and Principal Component Analysis").
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from genbench.networks.mlp import mlp
 
 
 class Autoencoder(GenerativeModule):
-    """Fully connected autoencoder of images of any size, or of points. It has no prior, and so nothing to sample.
+    """Fully connected autoencoder of images of any size, or of points. It has no prior, so it cannot sample.
 
     Args:
-        latent_dim: Numbers in the code
-        hidden: Widths of the layers between image and code; the decoder has them reversed. None: one layer each way
+        latent_dim: Dimensions of the latent code
+        hidden: Widths of the encoder's hidden layers; the decoder has the same in reverse order. None by default
     """
 
     latent_dtype = "float32"
@@ -51,7 +51,7 @@ class Autoencoder(GenerativeModule):
     def decode(self, z: Tensor) -> Tensor:
         """[B, latent_dim] -> images [B, C, H, W] in [-1, 1]."""
         x = self.decoder(z)
-        return x.clamp(-1, 1) if x.ndim == 4 else x  # a point may lie anywhere
+        return x.clamp(-1, 1) if x.ndim == 4 else x  # points are not bounded
 
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))

@@ -1,10 +1,10 @@
-"""ConditionalGAN: three ways to tell a GAN what to draw, on DCGAN's networks.
+"""ConditionalGAN: DCGAN's networks, conditioned on a class label in one of three ways.
 
 concat      Mirza & Osindero, "Conditional Generative Adversarial Nets", 2014, https://arxiv.org/abs/1411.1784: the
-            discriminator sees the label as further channels of the image
+            label enters the discriminator as one-hot channels
 projection  Miyato & Koyama, "cGANs with Projection Discriminator", ICLR 2018, https://arxiv.org/abs/1802.05637
 auxiliary   Odena et al., "Conditional Image Synthesis with Auxiliary Classifier GANs", ICML 2017,
-            https://arxiv.org/abs/1610.09585: the discriminator does not see the label, and names it
+            https://arxiv.org/abs/1610.09585: the discriminator predicts the label
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class ConditionalGAN(GenerativeModule):
     """GAN of labeled square images of any power of two from 16 to 256 pixels.
 
     Args:
-        conditioning: How the discriminator meets the label: concat, projection or auxiliary
-        latent_dim: Numbers in the noise vector z, from a standard normal; the label joins it as a one-hot vector
-        width: Channels of both networks next to the image; they double at each halving, at most 8 times
+        conditioning: How the discriminator uses the label: concat, projection or auxiliary
+        latent_dim: Dimensions of the noise vector z, drawn from a standard normal; the one-hot label is concatenated
+        width: Channels of both networks next to the image; doubled at each halving, up to 8 times as many
         norm: Normalization in the discriminator: over the batch, over each image (layer), or none
-        class_weight: Weight of the class terms, where conditioning is auxiliary
+        class_weight: Weight of the classification terms of auxiliary conditioning
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
@@ -61,7 +61,7 @@ class ConditionalGAN(GenerativeModule):
         self.adversarial = AdversarialSettings.of(adversarial)
         if self.spec.target != "label":
             raise UserError(
-                "ConditionalGAN learns from labels, and this data has none. Choose data with classes (for Shapes "
+                "ConditionalGAN needs labels, and this data has none. Choose data with classes (for Shapes "
                 "`--data.target label`), or train a DCGAN."
             )
         channels, size, self.classes = self.spec.channels, self.spec.size, len(self.spec.classes)
@@ -82,7 +82,7 @@ class ConditionalGAN(GenerativeModule):
             real_logits, real_class = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
             fake_logits, fake_class = self.discriminator(view(fake.detach()), label)
             terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
-            if real_class is not None:  # Odena et al. 2017, equation 3: of real and of generated images
+            if real_class is not None:  # Odena et al. 2017, equation 3: for real and generated images
                 terms["real_class"] = self.class_weight * cross_entropy(to_float32(real_class), label)
                 terms["fake_class"] = self.class_weight * cross_entropy(to_float32(fake_class), label)
             forward = self.discriminator.forward
@@ -100,7 +100,7 @@ class ConditionalGAN(GenerativeModule):
                 turn.minimize(**terms)
 
     def _generate(self, label: Tensor) -> Tensor:
-        """Images of these classes [B], the noise keyed by their place in the run."""
+        """Labels [B] -> images of these classes, from training noise."""
         return self.generator(self._joined(self.draw(torch.randn, len(label), self.latent_dim), label))
 
     def _joined(self, z: Tensor, label: Tensor) -> Tensor:
@@ -110,11 +110,12 @@ class ConditionalGAN(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1]."""
         self.check_condition(condition)
+        assert condition is not None  # checked above
         return self.generator(self._joined(per_seed(torch.randn, seeds, (self.latent_dim,)), condition))
 
 
 class Concatenation(nn.Module):
-    """Image [B, C, H, W] and label [B] -> logits [B, 1]: each class is a channel, 1 where it is the label's."""
+    """Image [B, C, H, W] and label [B] -> logits [B, 1]: the one-hot label is appended as channels."""
 
     def __init__(self, channels: int, size: int, width: int, classes: int, norm: Norm) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ class Projection(nn.Module):
         self.squeeze = nn.Sequential(nn.Conv2d(features, features, 4), nn.LeakyReLU(0.2), nn.Flatten())  # 4x4 -> 1x1
         self.output = nn.Linear(features, 1)
         self.embedding = nn.Embedding(classes, features)
-        nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)  # so that the product starts near 1
+        nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)  # keeps the inner product near 1 at the start
 
     def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, None]:
         phi = self.squeeze(self.body(x))  # [B, F]
@@ -144,7 +145,7 @@ class Projection(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """Image -> logits [B, 1] of being real, and logits [B, K] of its class; the label is not looked at."""
+    """Image -> logits [B, 1] of being real, and logits [B, K] of its class; the label is ignored."""
 
     def __init__(self, channels: int, size: int, width: int, classes: int, norm: Norm) -> None:
         super().__init__()

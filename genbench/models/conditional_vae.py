@@ -1,6 +1,6 @@
 """ConditionalVAE: Sohn, Lee & Yan, "Learning Structured Output Representation using Deep Conditional Generative
 Models", NeurIPS 2015; with labels, as M2 of Kingma et al., "Semi-supervised Learning with Deep Generative Models",
-NeurIPS 2014, whose labels are all known."""
+NeurIPS 2014, with all labels known."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from genbench.objectives.pixels import dequantized, pixels_of
 
 
 class ConditionalVAE(GenerativeModule):
-    """VAE of p(x|y): encoder and decoder see the label, and the code holds what the label does not say.
+    """VAE of p(x|y): encoder and decoder are conditioned on the label y.
 
     Args:
-        latent_dim: Numbers in the code z
-        network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
-        width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
-        hidden: Widths of the fully connected encoder; the decoder has them reversed
+        latent_dim: Dimensions of the latent code z
+        network: Convolutional (sizes 16, 32, 64, 128 and 256) or fully connected networks (any size)
+        width: Channels of the convolutional nets next to the image; doubled at each halving, up to 8 times as many
+        hidden: Widths of the fully connected encoder; the decoder has the same in reverse order
         decoder: Distribution of a pixel: Bernoulli (a gray pixel as the probability of white), Gaussian, or logistic
-            (of 256 levels, with a scale of each pixel's own)
-        sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one for all pixels
+            (of 256 levels, with a scale for each pixel)
+        sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one value for all pixels
         beta: Weight of the KL term
     """
 
@@ -56,15 +56,15 @@ class ConditionalVAE(GenerativeModule):
         super().__init__(spec, **training)
         if self.spec.target != "label":
             raise UserError(
-                "ConditionalVAE draws images of a class, and this data has none. Choose data with classes (for Shapes "
+                "ConditionalVAE needs labels, and this data has none. Choose data with classes (for Shapes "
                 "`--data.target label`), or train a VAE."
             )
         self.latent_dim, self.beta, self.classes = latent_dim, beta, len(self.spec.classes)
         pixel = pixels_of(decoder, sigma)
         self.pixels = pixel.pixels
         channels, size = self.spec.channels, self.spec.size
-        seen, outputs = channels + self.classes, pixel.outputs(channels)
-        self.encoder = encoder_decoder.encoder(network, (seen, size, size), 2 * latent_dim, width, hidden)
+        inputs, outputs = channels + self.classes, pixel.outputs(channels)
+        self.encoder = encoder_decoder.encoder(network, (inputs, size, size), 2 * latent_dim, width, hidden)
         self.decoder = encoder_decoder.decoder(network, latent_dim + self.classes, (outputs, size, size), width, hidden)
         self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
 
@@ -88,7 +88,7 @@ class ConditionalVAE(GenerativeModule):
         return self.decoder(torch.cat([z, one_hot(label, self.classes).to(z.dtype)], 1))
 
     def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
-        """[B, C, H, W] -> [B] nats: a lower bound of log p(x) = log Σ p(x|y) / K, all K classes being as likely."""
+        """[B, C, H, W] -> [B] nats: a lower bound of log p(x) = log Σ p(x|y) / K, for equally probable classes."""
         each = []
         for k in range(self.classes):
             weights = partial(self._log_weights, torch.full((len(x),), k, device=x.device))
@@ -96,7 +96,7 @@ class ConditionalVAE(GenerativeModule):
         return torch.stack(each).logsumexp(0) - math.log(self.classes)
 
     def _log_weights(self, label: Tensor, x: Tensor, targets: Tensor, eps: Tensor) -> Tensor:
-        """log p(x|z_k, y) p(z_k) / q(z_k|x, y) of x [B, ...] as each of its `targets` [B, K, ...]: [B, K] nats."""
+        """log p(x|z_k, y) p(z_k) / q(z_k|x, y), [B, K] nats; `targets` [B, K, ...] are x, dequantized for each k."""
         labels = label.repeat_interleave(eps.shape[1])  # [B * K]
         return log_weights(*self.posterior(x, label), lambda z: self._decode(z, labels), self.pixel, targets, eps)
 
@@ -106,6 +106,7 @@ class ConditionalVAE(GenerativeModule):
         mean  the decoder's mean; else pixels are drawn from its distribution
         """
         self.check_condition(condition)
+        assert condition is not None  # checked above
         output = self._decode(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype), condition)
-        # seeds of their own for the pixels: z has used the first draws of each
+        # other seeds for the pixels: z has used the first draws of each
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)

@@ -16,11 +16,11 @@ from genbench.networks.conv import down_net, up_net
 
 
 class ConvAutoencoder(GenerativeModule):
-    """Convolutional autoencoder of images of 16 to 256 pixels, a power of two. It has no prior to sample from.
+    """Convolutional autoencoder of images of 16, 32, 64, 128 or 256 pixels. It has no prior, so it cannot sample.
 
     Args:
-        latent_dim: Numbers in the code
-        width: Channels next to the image; they double at each halving, at most 8 times
+        latent_dim: Dimensions of the latent code
+        width: Channels next to the image; doubled at each halving, up to 8 times as many
     """
 
     latent_dtype = "float32"

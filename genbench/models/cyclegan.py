@@ -23,19 +23,19 @@ from genbench.objectives.adversarial import LeastSquares
 
 
 class CycleGAN(GenerativeModule):
-    """Two domains, each made from the other and back again, with no pairs to learn from.
+    """Translation between two domains in both directions, learned without pairs.
 
     Args:
         width: Channels of the generators at full resolution
-        blocks: Their residual blocks; the paper's are 6 for 128 pixels and 9 from 256 on
+        blocks: Their residual blocks; the paper has 6 for 128 pixels and 9 for 256 and more
         discriminator_width: Channels of the discriminators' first layer
-        patch_layers: Halvings of the discriminators: 3 see patches of 70×70, 2 of 34×34, 1 of 16×16
-        norm: Normalization of all four: of each channel over an image, as in the paper (instance), or of an image over
-            all channels (layer). The first takes the color from an image of one color: it is in the channels' scale
-        cycle: Weight of the absolute difference after there and back, lambda of equation 3
-        identity: Weight of leaving images alone that are of the wanted domain already, which keeps their colors;
-            section 5.2 has half of `cycle` for paintings made photographs, and none otherwise
-        pool: Past images of each generator that its discriminator is shown, each process its own
+        patch_layers: Halvings of the discriminators: 3 give patches of 70×70, 2 of 34×34, 1 of 16×16
+        norm: Normalization of all four networks: of each channel of an image, as in the paper (instance), or over all
+            channels (layer). Instance normalization removes the color of an image of a single color
+        cycle: Weight of the cycle-consistency loss, lambda of equation 3
+        identity: Weight of the identity loss, which preserves colors; section 5.2 has half of `cycle` for
+            painting-to-photo translation, and 0 otherwise
+        pool: Past images of each generator in the pool of its discriminator; each process has its own pool
     """
 
     default_optimizer = GAN_ADAM
@@ -62,14 +62,16 @@ class CycleGAN(GenerativeModule):
         super().__init__(spec, **training)
         if not self.spec.source:
             raise UserError(
-                "CycleGAN learns from images of two domains, and this data has one. Choose data with two, such as "
+                "CycleGAN needs images of two domains, and this data has one. Choose data with two, such as "
                 "`--data UnpairedFolder --data.path FOLDER` or `--data Shapes --data.target domain`."
             )
         refuse_stride(self.spec.size, self.stride, "CycleGAN", instead="")
         refuse_small(self.spec.size, patch_layers)
         a, b = self.spec.source[0], self.spec.channels
         if identity and a != b:
-            raise UserError(f"Images of {a} and of {b} channels cannot be left alone: say `--model.identity 0`.")
+            raise UserError(
+                f"The identity loss needs equal channels, and these are {a} and {b}. Set `--model.identity 0`."
+            )
         self.cycle, self.identity, self.objective = cycle, identity, LeastSquares()
         self.G_AB, self.G_BA = (ResidualTranslator(*io, width, blocks, norm) for io in ((a, b), (b, a)))
         self.D_B, self.D_A = (PatchGAN(c, discriminator_width, patch_layers, norm) for c in (b, a))
@@ -78,6 +80,7 @@ class CycleGAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real_A, real_B = batch.source, batch.image  # [B, C', H, W] and [B, C, H, W], unpaired
+        assert real_A is not None  # the data has two domains
         objective = self.objective
         with self.turn("generator") as turn:
             fake_B, fake_A = self.G_AB(real_A), self.G_BA(real_B)
@@ -90,7 +93,7 @@ class CycleGAN(GenerativeModule):
                 terms["identity"] = self.identity * (_l1(self.G_AB(real_B), real_B) + _l1(self.G_BA(real_A), real_A))
             turn.minimize(**terms)
 
-        fake_B = self.pool_B(fake_B.detach(), self.draw(torch.rand, len(fake_B), 2))  # past images among them
+        fake_B = self.pool_B(fake_B.detach(), self.draw(torch.rand, len(fake_B), 2))  # some are past images
         fake_A = self.pool_A(fake_A.detach(), self.draw(torch.rand, len(fake_A), 2))
         with self.turn("discriminator") as turn:
             turn.minimize(
@@ -99,7 +102,7 @@ class CycleGAN(GenerativeModule):
             )
 
     def translate(self, x: Tensor, *, to: str = "B") -> Tensor:
-        """[B, C, H, W] of the one domain -> [B, C', H, W] in [-1, 1] of the other, `to`."""
+        """Images [B, C, H, W] of one domain -> [B, C', H, W] in [-1, 1] of the domain `to`."""
         return (self.G_AB if to == "B" else self.G_BA)(x)
 
 

@@ -24,9 +24,9 @@ class DCGAN(GenerativeModule):
     """Deep convolutional GAN, for square images of any power of two from 16 to 256 pixels.
 
     Args:
-        latent_dim: Numbers in the noise vector z; the paper's 100
+        latent_dim: Dimensions of the noise vector z; the paper's 100
         prior: Distribution of z; the paper's uniform on [-1, 1], or a standard normal
-        width: Channels of both networks next to the image; they double at each halving, at most 8 times
+        width: Channels of both networks next to the image; doubled at each halving, up to 8 times as many
         norm: Normalization in the discriminator: over the batch as in the paper, over each image (layer), or none
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
@@ -88,5 +88,5 @@ class DCGAN(GenerativeModule):
         return "randn" if self.prior == "normal" else "rand"
 
     def _place(self, z: Tensor) -> Tensor:
-        """Uniform draws to [-1, 1], and all to the weights' dtype."""
+        """Map uniform draws from [0, 1) to [-1, 1), and cast to the weights' dtype."""
         return (z if self.prior == "normal" else 2 * z - 1).to(self.dtype)

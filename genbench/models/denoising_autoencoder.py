@@ -19,15 +19,15 @@ from genbench.objectives.corruption import corrupt
 
 
 class DenoisingAutoencoder(GenerativeModule):
-    """Autoencoder that is shown spoilt images and taught the whole ones. It has no prior, and so nothing to sample.
+    """Autoencoder that reconstructs images from corrupted ones. It has no prior, so it cannot sample.
 
     Args:
-        corruption: gaussian noise, masking (pixels become black), or salt_and_pepper (black or white)
-        amount: Standard deviation of the noise, for pixels in [-1, 1]; or the share of pixels that are spoilt
-        latent_dim: Numbers in the code
-        network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
-        width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
-        hidden: Widths of the fully connected encoder; the decoder has them reversed
+        corruption: gaussian (additive noise), masking (pixels become black) or salt_and_pepper (black or white)
+        amount: Standard deviation of the noise, for pixels in [-1, 1]; or the fraction of corrupted pixels
+        latent_dim: Dimensions of the latent code
+        network: Convolutional (sizes 16, 32, 64, 128 and 256) or fully connected networks (any size)
+        width: Channels of the convolutional nets next to the image; doubled at each halving, up to 8 times as many
+        hidden: Widths of the fully connected encoder; the decoder has the same in reverse order
     """
 
     changeable = ("corruption", "amount")
@@ -46,7 +46,7 @@ class DenoisingAutoencoder(GenerativeModule):
     ) -> None:
         super().__init__(spec, **training)
         if corruption != "gaussian" and amount > 1:
-            raise UserError(f"model.amount is {amount}, a share of the pixels, and at most 1.")
+            raise UserError(f"model.amount is {amount}; as a fraction of the pixels it must be at most 1.")
         self.corruption, self.amount, self.latent_shape = corruption, amount, (latent_dim,)
         shape = (self.spec.channels, *self.spec.shape[1:])
         self.encoder = encoder_decoder.encoder(network, shape, latent_dim, width, hidden)
@@ -54,15 +54,15 @@ class DenoisingAutoencoder(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
-        spoilt = corrupt(x, self.corruption, self.amount, self.draw)
-        return {"reconstruction": mse_loss(to_float32(self.reconstruct(spoilt)), to_float32(x))}  # equation 4
+        corrupted = corrupt(x, self.corruption, self.amount, self.draw)
+        return {"reconstruction": mse_loss(to_float32(self.reconstruct(corrupted)), to_float32(x))}  # equation 4
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Squared error per pixel of spoilt images made whole, [B], and of the spoilt ones as they are."""
+        """Mean squared error of each denoised and of each corrupted image, [B]."""
         x = batch.image
-        spoilt = corrupt(x, self.corruption, self.amount, self.draw)
-        found = {"denoised_mse": self.reconstruct(spoilt), "spoilt_mse": spoilt}
-        return {name: (to_float32(y) - to_float32(x)).square().flatten(1).mean(1) for name, y in found.items()}
+        corrupted = corrupt(x, self.corruption, self.amount, self.draw)
+        images = {"denoised_mse": self.reconstruct(corrupted), "spoilt_mse": corrupted}
+        return {name: (to_float32(y) - to_float32(x)).square().flatten(1).mean(1) for name, y in images.items()}
 
     def encode(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> codes [B, latent_dim]."""
@@ -73,5 +73,5 @@ class DenoisingAutoencoder(GenerativeModule):
         return self.decoder(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> the same without its noise."""
+        """Corrupted images [B, C, H, W] -> denoised images [B, C, H, W]."""
         return self.decode(self.encode(x))

@@ -1,5 +1,5 @@
-"""GAN: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, https://arxiv.org/abs/1406.2661: the fully
-connected one. It makes images of any size, and points of the plane."""
+"""GAN: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, https://arxiv.org/abs/1406.2661: fully
+connected, for images of any size and for points."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class GAN(GenerativeModule):
-    """Two fully connected networks.
+    """Fully connected generator and discriminator.
 
     Args:
-        latent_dim: Numbers in the noise vector z, from a standard normal
-        hidden: Widths of the generator between z and the image; the discriminator has them reversed
+        latent_dim: Dimensions of the noise vector z, drawn from a standard normal
+        hidden: Widths of the generator's hidden layers; the discriminator has the same in reverse order
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
@@ -44,7 +44,7 @@ class GAN(GenerativeModule):
         super().__init__(spec, **training)
         self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
         shape, numbers = self.spec.shape, prod(self.spec.shape)
-        is_image = len(shape) == 3  # a point may lie anywhere, a pixel in [-1, 1]
+        is_image = len(shape) == 3  # pixels lie in [-1, 1]; points are not bounded
         self.generator = nn.Sequential(
             mlp([latent_dim, *hidden, numbers]), nn.Tanh() if is_image else nn.Identity(), nn.Unflatten(1, shape)
         )

@@ -1,6 +1,6 @@
 """LatentMixture: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020,
-https://arxiv.org/abs/1903.12436, section 4: a density fitted to the codes of a trained autoencoder, which makes it able
-to sample. Theirs is fitted by expectation maximization, ours by gradient, batch by batch."""
+https://arxiv.org/abs/1903.12436, section 4: a density fitted to the codes of a trained autoencoder, from which new
+images are sampled. The paper fits it by expectation maximization, and this model by gradient descent."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from genbench.networks.mixture import GaussianMixture
 
 
 class LatentMixture(composition.OnCodes, GenerativeModule):
-    """A mixture of Gaussians over the codes of a frozen autoencoder, and that autoencoder's decoder behind it.
+    """A mixture of Gaussians over the codes of a frozen autoencoder, followed by that autoencoder's decoder.
 
     Args:
-        autoencoder: Checkpoint of a model whose code is a vector (Autoencoder, ConvAutoencoder, DenoisingAutoencoder,
-            VAE); this model's own checkpoints hold all of it
+        autoencoder: Checkpoint of a model with a vector as its code (Autoencoder, ConvAutoencoder,
+            DenoisingAutoencoder, VAE); this model's checkpoints contain all of it
         components: Gaussians of the mixture; the paper's 10
     """
 
@@ -38,11 +38,15 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
     ) -> None:
         part, self._arguments["autoencoder"] = composition.take(autoencoder, "model.autoencoder", "an autoencoder")
         super().__init__(spec, **training)
-        able = isinstance(part, Encodes) and isinstance(part, Decodes)
-        if not (able and part.latent_dtype == "float32" and len(part.latent_shape) == 1):
+        if not (
+            isinstance(part, Encodes)
+            and isinstance(part, Decodes)
+            and part.latent_dtype == "float32"
+            and len(part.latent_shape) == 1
+        ):
             raise UserError(
                 f"LatentMixture is a density of codes that are vectors, and {type(part).__name__} has none. Give the "
-                "checkpoint of an autoencoder or a VAE; of a VQVAE's codes `VQPrior` is a density."
+                "checkpoint of an autoencoder or a VAE; for a VQVAE, train `VQPrior`."
             )
         composition.refuse_other_images(part, self.spec)
         self.autoencoder, self.latent_shape = part, part.latent_shape
@@ -55,7 +59,7 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
         return {"nll": -self.mixture.log_prob(z).mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """-log density of the codes, [B] nats; that of the images it is not."""
+        """-log p(z) of the code of each image, [B] nats. It is not a likelihood of the image."""
         return {"code_nll": -self.mixture.log_prob(self.encode(batch.image))}
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:

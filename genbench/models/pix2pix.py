@@ -22,18 +22,18 @@ from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class Pix2Pix(GenerativeModule):
-    """One image from another, told apart from the true one patch by patch.
+    """Image-to-image translation learned from pairs, with a PatchGAN discriminator and an L1 loss.
 
     Args:
         width: Channels of the generator after its first halving
-        depth: Its halvings; the paper's are 8, for 256 pixels
-        dropout: Its noise, in the first three layers of the way up, in use as in training
+        depth: Halvings of the generator; the paper has 8 for 256 pixels
+        dropout: Dropout in the first three decoder layers, in training and in use: the generator's only noise
         discriminator_width: Channels of the discriminator's first layer
-        patch_layers: Halvings of the discriminator: 3 judge patches of 70×70, 2 of 34×34, 1 of 16×16, 0 single pixels
-        norm: Normalization of both: of each channel over the batch, or over an image (instance), which is what the
-            paper's batches of one are in use as in training, or of an image over all channels (layer). Over the batch,
-            an image is translated with the running averages of training
-        l1: Weight of the absolute difference from the true image, lambda of equation 4
+        patch_layers: Halvings of the discriminator: 3 give patches of 70×70, 2 of 34×34, 1 of 16×16, 0 single pixels
+        norm: Normalization of both networks: of each channel over the batch or over an image (instance, which the
+            paper's batches of one amount to), or of an image over all channels (layer). With batch normalization,
+            `translate` uses the running averages of training
+        l1: Weight of the L1 distance from the target image, lambda of equation 4
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
@@ -49,7 +49,7 @@ class Pix2Pix(GenerativeModule):
         spec: DataSpec | None = None,
         width: Width = 64,
         depth: Annotated[int, Bounds(at_least=2, at_most=16)] = 8,
-        dropout: Annotated[float, Bounds(at_least=0, below=1, words="a share below 1 was expected")] = 0.5,
+        dropout: Annotated[float, Bounds(at_least=0, below=1, words="it must be a fraction below 1")] = 0.5,
         discriminator_width: Width = 64,
         patch_layers: Halvings = 3,
         norm: Norm = "batch",
@@ -59,25 +59,26 @@ class Pix2Pix(GenerativeModule):
     ) -> None:
         super().__init__(spec, **training)
         refuse_single(self.spec, "Pix2Pix")
-        shown, made = self.spec.source[0], self.spec.channels
+        inputs, outputs = self.spec.source[0], self.spec.channels
         self.l1, self.adversarial = l1, AdversarialSettings.of(adversarial)
-        self.generator = UNetGenerator(shown, made, width, depth, norm, dropout)
+        self.generator = UNetGenerator(inputs, outputs, width, depth, norm, dropout)
         self.stride = self.generator.stride
         refuse_stride(self.spec.size, self.stride, "Pix2Pix")
         refuse_small(self.spec.size, patch_layers)
-        self.discriminator = PatchGAN(shown + made, discriminator_width, patch_layers, norm)
+        self.discriminator = PatchGAN(inputs + outputs, discriminator_width, patch_layers, norm)
         dcgan_init(self)  # section 6.2
         self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        shown, real = batch.source, batch.image  # [B, C', H, W], [B, C, H, W]
+        source, real = batch.source, batch.image  # [B, C', H, W], [B, C, H, W]
+        assert source is not None  # the data's target is `image`
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self._generate(shown)  # used by both updates: the generator steps last
+            fake = self._generate(source)  # used by both updates: the generator steps last
 
         with self.turn("discriminator") as turn:
-            pairs = torch.cat([shown, real], 1), torch.cat([shown, fake.detach().to(real)], 1)
+            pairs = torch.cat([source, real], 1), torch.cat([source, fake.detach().to(real)], 1)
             real_logits, fake_logits = (self.discriminator(view(pair)) for pair in pairs)  # [B, 1, h, w]
             # the paper halves this loss, which Adam is invariant to
             terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
@@ -89,22 +90,23 @@ class Pix2Pix(GenerativeModule):
 
         for step in range(generator_steps):
             with self.turn("generator") as turn:
-                fake = self._generate(shown) if step else fake
-                terms = self.adversarial.generator_loss(self.discriminator(view(torch.cat([shown, fake.to(real)], 1))))
+                fake = self._generate(source) if step else fake
+                terms = self.adversarial.generator_loss(self.discriminator(view(torch.cat([source, fake.to(real)], 1))))
                 turn.minimize(**terms, l1=self.l1 * l1_loss(to_float32(fake), to_float32(real)))
 
-    def _generate(self, shown: Tensor) -> Tensor:
-        """[B, C', H, W] -> [B, C, H, W], with dropout keyed by the images' place in the run."""
-        return self.generator(shown, lambda *shape: self.draw(torch.rand, len(shown), *shape))
+    def _generate(self, source: Tensor) -> Tensor:
+        """[B, C', H, W] -> [B, C, H, W], with the dropout of training."""
+        return self.generator(source, lambda *shape: self.draw(torch.rand, len(source), *shape))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The absolute difference of each image, [B]."""
+        """L1 distance of each image from its target, [B]."""
+        assert batch.source is not None
         return {"l1": (to_float32(self.translate(batch.source)) - to_float32(batch.image)).abs().flatten(1).mean(1)}
 
     def translate(self, x: Tensor, *, to: str = "B", seed: int = 0) -> Tensor:
         """[B, C', H, W] -> [B, C, H, W] in [-1, 1].
 
-        The dropout is drawn once by the seed for all images, so that each is what it would be alone.
+        All images have the same dropout mask, drawn from the seed, so that the result does not depend on the batch.
         """
         generator = torch.Generator().manual_seed(mix("translate", seed))
         return self.generator(x, lambda *shape: torch.rand(1, *shape, generator=generator).to(x.device))

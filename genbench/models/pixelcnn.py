@@ -21,14 +21,14 @@ from genbench.samplers.pixelcnn import draw
 
 
 class PixelCNN(GenerativeModule):
-    """The exact probability of an image, pixel by pixel: of black and white ones where the data is binary
-    (`data.binarize`), else of 256 levels.
+    """Autoregressive model with an exact likelihood: of binary pixels if the data is binary (`data.binarize`), else of
+    256 levels.
 
     Args:
-        width: Features of a layer's stacks; a multiple of the data's channels
+        width: Features of both stacks; a multiple of the data's channels
         layers: Gated layers
-        kernel: Side of the area that a layer sees
-        by_class: Let everything depend on the label
+        kernel: Side of a layer's receptive field, odd
+        by_class: Condition all layers on the class label
     """
 
     likelihood = "exact"
@@ -66,19 +66,19 @@ class PixelCNN(GenerativeModule):
         return {"nll": cross_entropy(to_float32(logits), levels)}  # nats per dimension
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Nats [B] and bits per number [B]."""
+        """Log-likelihood [B] in nats, and bits per dimension [B]."""
         nats = self.log_likelihood(batch.image)
         return {"nats": nats, "bits_per_dim": -nats / (math.log(2) * batch.image[0].numel())}
 
     def log_likelihood(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> log p(x), [B] nats; of a model by class log Σ p(x|y) / K, all K classes being as likely.
+        """[B, C, H, W] -> log p(x), [B] nats; for a class-conditional model log Σ p(x|y) / K.
 
         Raises:
-            UserError: the model is of black and white pixels, and these are gray.
+            UserError: the model is of binary pixels, and some of these are gray.
         """
         if self.values == 2 and bool((x.abs() < 0.999).any()):
             raise UserError(
-                "This PixelCNN is one of black and white pixels, and these images have gray ones. Give it binary "
+                "This PixelCNN models black and white pixels, and these images have gray ones. Give it binary "
                 "images (`--data.binarize static` or `dynamic`), or train it on gray ones without `data.binarize`."
             )
         levels = self.levels(x)
@@ -92,7 +92,7 @@ class PixelCNN(GenerativeModule):
         return -cross_entropy(to_float32(self.net(levels, label)), levels, reduction="none").flatten(1).sum(1)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
-        """int64 seeds [n], and labels [n] of a model by class -> images [n, C, H, W] in [-1, 1]."""
+        """int64 seeds [n], and labels [n] for a class-conditional model -> images [n, C, H, W] in [-1, 1]."""
         self.check_condition(condition)
         levels = draw(self.net, per_seed(torch.rand, seeds, self.spec.shape), condition)
         return (levels * (2 / (self.values - 1)) - 1).to(self.dtype)

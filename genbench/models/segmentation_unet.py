@@ -18,13 +18,13 @@ from genbench.objectives.segmentation import dice_loss
 
 
 class SegmentationUNet(GenerativeModule):
-    """The class of each pixel.
+    """Semantic segmentation: a class for each pixel.
 
     Args:
-        width: Channels at full resolution; they double at each halving, at most 8 times
-        depth: Halvings; an image's side is a multiple of 2 to this power
-        skips: Show each resolution of the way up what the way down had there
-        loss: Cross-entropy of pixels, the Dice coefficient of classes, or the sum of both
+        width: Channels at full resolution; doubled at each halving, up to 8 times as many
+        depth: Halvings; the sides of images are multiples of 2 to this power
+        skips: Skip connections from the encoder to the decoder at each resolution
+        loss: Cross-entropy, Dice loss, or the sum of both
     """
 
     changeable = ("loss",)
@@ -41,7 +41,7 @@ class SegmentationUNet(GenerativeModule):
         super().__init__(spec, **training)
         if self.spec.target != "mask":
             raise UserError(
-                "SegmentationUNet learns masks, and this data has none. Choose data with masks, such as "
+                "SegmentationUNet needs masks, and this data has none. Choose data with masks, such as "
                 "`--data Shapes --data.target mask`."
             )
         self.loss = loss
@@ -50,12 +50,14 @@ class SegmentationUNet(GenerativeModule):
         refuse_stride(self.spec.size, self.stride, "SegmentationUNet")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        logits = self.segment(batch.image)  # [B, K, H, W]
-        terms = {"cross_entropy": cross_entropy(to_float32(logits), batch.mask), "dice": dice_loss(logits, batch.mask)}
+        logits, mask = self.segment(batch.image), batch.mask  # [B, K, H, W], [B, H, W]
+        assert mask is not None  # the data's target is `mask`
+        terms = {"cross_entropy": cross_entropy(to_float32(logits), mask), "dice": dice_loss(logits, mask)}
         return {name: term for name, term in terms.items() if self.loss in (name, "both")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Cross-entropy of each image's pixels, [B] nats."""
+        """Mean cross-entropy of the pixels of each image, [B] nats."""
+        assert batch.mask is not None
         each = cross_entropy(to_float32(self.segment(batch.image)), batch.mask, reduction="none")
         return {"cross_entropy": each.mean((1, 2))}
 

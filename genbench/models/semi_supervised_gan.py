@@ -1,6 +1,6 @@
 """SemiSupervisedGAN: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016,
-https://arxiv.org/abs/1606.03498, section 5: a discriminator of K classes and one more, the generated images, which
-learns from a few labels and from all images."""
+https://arxiv.org/abs/1606.03498, section 5: a discriminator of K + 1 classes, the last for generated images, which
+learns from a few labeled and from all unlabeled images."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from genbench.core.noise import per_seed
 from genbench.core.optim import GAN_ADAM
 from genbench.core.precision import to_float32
 from genbench.networks.conv import dcgan_init, down_body, up_net, widths
+from genbench.networks.mlp import ToUnitRange
 from genbench.objectives.adversarial_settings import AdversarialSettings
 from genbench.objectives.augment import augmentations, augmented
 
 
 class SemiSupervisedGAN(GenerativeModule):
-    """GAN whose discriminator classifies; with `data.labeled` it needs labels of that many images only.
+    """GAN with a discriminator that classifies; with `data.labeled` it uses the labels of that many images only.
 
     Args:
-        generator: What the generator learns from: feature_matching (section 3.1: the mean of the discriminator's last
-            hidden layer over a batch), or adversarial (the objective of the adversarial settings)
-        latent_dim: Numbers in the noise vector z, from a standard normal
-        network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
-        width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
-        hidden: Widths of the fully connected discriminator
-        noise: Standard deviation of the noise on the discriminator's layers, while it trains; on its input 0.6 of it
+        generator: Loss of the generator: feature_matching (section 3.1: distance between batch means of the
+            discriminator's last hidden layer), or adversarial (the objective of the adversarial settings)
+        latent_dim: Dimensions of the noise vector z, drawn from a standard normal
+        network: Convolutional (sizes 16, 32, 64, 128 and 256) or fully connected networks (any size)
+        width: Channels of the convolutional nets next to the image; doubled at each halving, up to 8 times as many
+        hidden: Widths of the fully connected discriminator's hidden layers
+        noise: Standard deviation of noise on the discriminator's layers in training; 0.6 times this on its input
         norm: Normalization in the convolutional discriminator: over each image (layer), or none
-        unsupervised: Weight of the adversarial terms in the discriminator's loss; at 0 the discriminator is a
-            classifier that learns from its labels alone, and the generator does not train
-        transforms: Changes that leave an image of its class, which labeled images are trained under: any of color,
-            translation, cutout, affine
+        unsupervised: Weight of the adversarial terms in the discriminator's loss; with 0 the discriminator is a
+            purely supervised classifier, and the generator does not train
+        transforms: Augmentations of labeled images that keep their class: any of color, translation, cutout, affine
         consistency: Weight of the cross-entropy between the classes of a real image and those of the same image under
             the transforms (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; with a GAN, Kumar
             et al. 2017)
@@ -74,7 +74,7 @@ class SemiSupervisedGAN(GenerativeModule):
         self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency
         if self.spec.target != "label":
             raise UserError(
-                "SemiSupervisedGAN learns classes, and this data has none. Choose data with classes (for Shapes "
+                "SemiSupervisedGAN needs labels, and this data has none. Choose data with classes (for Shapes "
                 "`--data.target label`), or train a DCGAN."
             )
         shape, classes = self.spec.shape, len(self.spec.classes)
@@ -83,10 +83,10 @@ class SemiSupervisedGAN(GenerativeModule):
             body, features = down_body(shape[0], self.spec.size, width, norm), widths(self.spec.size, width)[-1]
             body = nn.Sequential(Noise(0.6 * noise), body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         else:
-            output = nn.Tanh() if len(shape) == 3 else nn.Identity()  # a point may lie anywhere
+            output = nn.Tanh() if len(shape) == 3 else nn.Identity()  # points are not bounded
             layers = _softplus_net([latent_dim, 500, 500, prod(shape)])
             self.generator = nn.Sequential(*layers, output, nn.Unflatten(1, shape))
-            entry = Brightness() if len(shape) == 3 else nn.Identity()
+            entry = ToUnitRange() if len(shape) == 3 else nn.Identity()  # the range of the authors' images
             body, features = nn.Sequential(entry, *_noisy_net([prod(shape), *hidden], noise)), hidden[-1]
         self.discriminator = Classifier(body, features, classes)
         if network == "conv":
@@ -96,6 +96,7 @@ class SemiSupervisedGAN(GenerativeModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch.image  # [B, C, H, W]
         known, label = (real, batch.label) if batch.known_image is None else (batch.known_image, batch.known_label)
+        assert label is not None  # the data's target is `label`
         if not self.unsupervised:
             self._classifier_step(known, label)
             return
@@ -106,21 +107,21 @@ class SemiSupervisedGAN(GenerativeModule):
             fake = self._generate(len(real))  # used by both updates: the generator steps last
 
         with self.turn("discriminator") as turn:
-            shown = [augmented(known, self.transforms, self.draw), real, fake.detach()]
+            inputs = [augmented(known, self.transforms, self.draw), real, fake.detach()]
             if self.consistency:
-                shown.append(augmented(real, self.transforms, self.draw))
-            # no layer of the discriminator mixes the images of a batch, so that one pass serves all of them
-            logits, _ = self.discriminator(torch.cat([view(x) for x in shown]))
-            known_class, real_class, fake_class, *changed = logits.split([len(x) for x in shown])  # [B, K] each
+                inputs.append(augmented(real, self.transforms, self.draw))
+            # one pass for all, since no layer of the discriminator mixes the images of a batch
+            logits, _ = self.discriminator(torch.cat([view(x) for x in inputs]))
+            known_class, real_class, fake_class, *transformed = logits.split([len(x) for x in inputs])  # [B, K] each
             real_logits, fake_logits = real_logit(real_class), real_logit(fake_class)
             terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             forward = self.discriminator.forward
             terms |= self.adversarial.penalties(lambda x: real_logit(forward(view(x))[0]), real, fake, self.draw)
             terms = {name: self.unsupervised * term for name, term in terms.items()}
             terms["class"] = cross_entropy(to_float32(known_class), label)
-            if changed:  # the classes of the image as it is are the target, without gradient
+            if transformed:  # the target is the prediction for the original image, without gradient
                 target = to_float32(real_class).detach().softmax(1)
-                terms["consistency"] = self.consistency * cross_entropy(to_float32(changed[0]), target)
+                terms["consistency"] = self.consistency * cross_entropy(to_float32(transformed[0]), target)
             turn.minimize(**terms)
             turn.log(**self.adversarial.balance(real_logits, fake_logits))
         self.adversarial.clip_weights_(self.discriminator)
@@ -134,14 +135,14 @@ class SemiSupervisedGAN(GenerativeModule):
                     turn.minimize(**self.adversarial.generator_loss(real_logit(logits)))
 
     def _classifier_step(self, known: Tensor, label: Tensor) -> None:
-        """The discriminator learns from the labels alone; the generator does not step."""
+        """Supervised training of the discriminator alone; the generator does not step."""
         view = self.adversarial.view(self.draw, self.images_seen)
         with self.turn("discriminator") as turn:
             logits, _ = self.discriminator(view(augmented(known, self.transforms, self.draw)))  # [B, K]
             turn.minimize(**{"class": cross_entropy(to_float32(logits), label)})
 
     def _feature_matching(self, real: Tensor, fake_features: Tensor) -> Tensor:
-        """Squared distance of mean features, of images [B, C, H, W] and features [B, F] -> scalar (section 3.1)."""
+        """Squared distance between mean features of `real` [B, C, H, W] and `fake_features` [B, F] (section 3.1)."""
         with torch.no_grad():
             _, real_features = self.discriminator(real)
         return (to_float32(real_features).mean(0) - to_float32(fake_features).mean(0)).square().sum()
@@ -156,7 +157,7 @@ class SemiSupervisedGAN(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""
         if condition is not None:
-            raise UserError("SemiSupervisedGAN names classes and does not draw by class: leave the label out.")
+            raise UserError("SemiSupervisedGAN predicts classes and does not sample by class: leave the label out.")
         return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
 
 
@@ -166,7 +167,7 @@ def real_logit(logits: Tensor) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """[B, C, H, W] -> logits [B, K], and the features [B, F] that they are made of."""
+    """[B, C, H, W] -> logits [B, K], and the features [B, F] of the last hidden layer."""
 
     def __init__(self, body: nn.Module, features: int, classes: int) -> None:
         super().__init__()
@@ -177,23 +178,16 @@ class Classifier(nn.Module):
         return self.head(features), features
 
 
-class Brightness(nn.Module):
-    """[-1, 1] -> [0, 1], which the authors' noise and weights are meant for."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + 1) / 2
-
-
 class UnitRows(nn.Linear):
-    """Linear layer whose rows are of length √2, whatever their weights: the authors' weight normalization, whose
-    lengths are not trained; √2 keeps the outputs of ReLU layers of one size."""
+    """Linear layer with rows normalized to length √2: the authors' weight normalization with fixed lengths. √2
+    preserves the scale of activations across ReLU layers."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, 2**0.5 * normalize(self.weight, dim=1), self.bias)
 
 
 class Noise(nn.Module):
-    """Normal noise on a layer, while training."""
+    """Adds Gaussian noise in training."""
 
     def __init__(self, sigma: float) -> None:
         super().__init__()

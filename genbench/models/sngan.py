@@ -17,15 +17,15 @@ from genbench.core.optim import GAN_ADAM
 from genbench.networks.resnet import ResidualDiscriminator, ResidualGenerator, residual_init
 from genbench.objectives.adversarial_settings import AdversarialSettings
 
-# section 4.1 and table 4: the hinge, and five critic steps
+# section 4.1 and table 4: hinge loss, five discriminator steps
 SETTINGS = {"objective": "hinge", "spectral_norm": True, "discriminator_steps": 5}
 
 
 class SNGAN(GenerativeModule):
-    """Residual GAN under spectral normalization, for 32×32 images.
+    """Residual GAN with spectral normalization, for 32×32 images.
 
     Args:
-        latent_dim: Numbers in the noise vector z, from a standard normal
+        latent_dim: Dimensions of the noise vector z, drawn from a standard normal
         width: Channels of the generator; the paper's 256
         discriminator_width: Channels of the discriminator; the paper's 128
         adversarial: Objective, penalties, augmentation and step counts, see

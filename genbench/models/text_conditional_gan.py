@@ -1,10 +1,9 @@
 """TextConditionalGAN: Reed et al., "Generative Adversarial Text to Image Synthesis", ICML 2016,
-https://arxiv.org/abs/1605.05396: GAN-CLS, whose discriminator sees matched, mismatched and generated pairs.
+https://arxiv.org/abs/1605.05396: GAN-CLS, with a discriminator of matched, mismatched and generated pairs.
 
-Two things differ. The paper's text encoder was trained beforehand on captions and images; here each player learns a
-small one of its own. And the paper's discriminator has the text as further channels at 4×4; here its verdict is an
-inner product with the text (Miyato & Koyama 2018, "cGANs with Projection Discriminator"), which learns what a word
-means in a fraction of the images.
+Two things differ. The paper's text encoder was pretrained on captions and images; here generator and discriminator each
+learn a small one. The paper's discriminator appends the text as channels at 4×4; here the logit contains an inner
+product with the text (Miyato & Koyama 2018, "cGANs with Projection Discriminator"), which learns from far fewer images.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ class TextConditionalGAN(GenerativeModule):
     """GAN of captioned square images of any power of two from 16 to 256 pixels.
 
     Args:
-        latent_dim: Numbers in the noise vector z, from a standard normal; the paper's 100
-        text_dim: Numbers that a caption becomes; the paper's 128
-        width: Channels of both networks next to the image; they double at each halving, at most 8 times
+        latent_dim: Dimensions of the noise vector z, drawn from a standard normal; the paper's 100
+        text_dim: Dimensions of a caption's embedding; the paper's 128
+        width: Channels of both networks next to the image; doubled at each halving, up to 8 times as many
         norm: Normalization in the discriminator: over the batch, over each image (layer), or none
-        mismatches: Wrong captions that the discriminator is shown for each real image; the paper's 1
-        mismatch_weight: Weight of their mean in the discriminator's cost; the paper's is a half, as is that of
-            generated images
-        diversity: Weight of what two images of one caption cost by being alike, `alikeness`; the paper has no such
-            cost, and without it the noise soon changes nothing
+        mismatches: Mismatched captions per real image in the discriminator's loss; the paper's 1
+        mismatch_weight: Weight of their mean in the discriminator's loss; the paper has 0.5, and 0.5 for generated
+            images
+        diversity: Weight of the term `alikeness`, which pushes two images of one caption apart. The paper has no such
+            term; without it the generator soon ignores the noise
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
@@ -67,32 +66,33 @@ class TextConditionalGAN(GenerativeModule):
         self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
         if self.spec.target != "caption":
             raise UserError(
-                "TextConditionalGAN learns from captions, and this data has none. Choose captioned data, such as "
+                "TextConditionalGAN needs captions, and this data has none. Choose captioned data, such as "
                 "`--data Shapes --data.target caption`."
             )
         channels, size, words = self.spec.channels, self.spec.size, len(self.spec.vocabulary)
-        self.generator = Drawer(channels, size, width, words, latent_dim, text_dim)
-        self.discriminator = Judge(channels, size, width, words, text_dim, norm)
+        self.generator = TextGenerator(channels, size, width, words, latent_dim, text_dim)
+        self.discriminator = TextDiscriminator(channels, size, width, words, text_dim, norm)
         dcgan_init(self)
         self.adversarial.constrain(self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real, caption = batch.image, batch.caption  # [B, C, H, W], [B, L]
+        assert caption is not None  # the data's target is `caption`
         if len(real) < 2:
             raise UserError("TextConditionalGAN takes mismatched captions from its batch: give each device 2 images.")
         wrong = [_mismatched(caption, self.draw, 1 + k % (len(caption) - 1)) for k in range(self.mismatches)]
         half = len(real) // 2
-        # two images of each caption of the first half; an odd one is the last caption's
-        asked = torch.cat([caption[:half], caption[:half], caption[2 * half :]]) if self.diversity else caption
+        # two images for each caption of the first half, and one for the last caption of an odd batch
+        fake_caption = torch.cat([caption[:half], caption[:half], caption[2 * half :]]) if self.diversity else caption
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self._generate(asked)  # used by both updates: the generator steps last
+            fake = self._generate(fake_caption)  # used by both updates: the generator steps last
 
         with self.turn("discriminator") as turn:
-            # algorithm 1: s_r of right pairs, s_w of real images with wrong captions, s_f of generated images
+            # algorithm 1: s_r of matched pairs, s_w of real images with mismatched captions, s_f of generated images
             real_logits, *wrong_logits = self.discriminator(view(real), caption, *wrong)  # [B, 1] each
-            (fake_logits,) = self.discriminator(view(fake.detach()), asked)
+            (fake_logits,) = self.discriminator(view(fake.detach()), fake_caption)
             terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             terms["fake"] = terms["fake"] / 2
             terms["mismatched"] = self.mismatch_weight * self.adversarial.objective.fake(torch.cat(wrong_logits))
@@ -104,8 +104,8 @@ class TextConditionalGAN(GenerativeModule):
 
         for step in range(generator_steps):
             with self.turn("generator") as turn:
-                fake = self._generate(asked) if step else fake
-                terms = self.adversarial.generator_loss(self.discriminator(view(fake), asked)[0])
+                fake = self._generate(fake_caption) if step else fake
+                terms = self.adversarial.generator_loss(self.discriminator(view(fake), fake_caption)[0])
                 if self.diversity:
                     terms["alikeness"] = self.diversity * alikeness(fake[:half], fake[half : 2 * half])
                 turn.minimize(**terms)
@@ -121,10 +121,9 @@ class TextConditionalGAN(GenerativeModule):
 
 
 class TextEncoder(nn.Module):
-    """Tokens [B, L], padded with 0, -> [B, text_dim]: words, their neighborhoods, and the most of each feature.
+    """Tokens [B, L], padded with 0, -> [B, text_dim]: embeddings, a convolution over the words and a maximum.
 
-    One convolution over the words, then a maximum (Kim 2014, "Convolutional Neural Networks for Sentence
-    Classification").
+    After Kim 2014, "Convolutional Neural Networks for Sentence Classification".
     """
 
     def __init__(self, words: int, text_dim: int) -> None:
@@ -135,12 +134,12 @@ class TextEncoder(nn.Module):
 
     def forward(self, caption: Tensor) -> Tensor:
         h = relu(self.neighbors(self.embedding(caption).transpose(1, 2)))  # [B, text_dim, L]
-        h = h * (caption != 0)[:, None]  # what stands at the padding says nothing
+        h = h * (caption != 0)[:, None]  # padding has no influence
         return self.output(h.amax(2))
 
 
-class Drawer(nn.Module):
-    """z [B, latent_dim] and caption [B, L] -> [B, C, H, W] in [-1, 1]: the text joins the noise (section 4.1)."""
+class TextGenerator(nn.Module):
+    """z [B, latent_dim] and caption [B, L] -> [B, C, H, W] in [-1, 1]: from text and noise (section 4.1)."""
 
     def __init__(self, channels: int, size: int, width: int, words: int, latent_dim: int, text_dim: int) -> None:
         super().__init__()
@@ -151,11 +150,10 @@ class Drawer(nn.Module):
         return self.net(torch.cat([z, self.text(caption)], 1))
 
 
-class Judge(nn.Module):
-    """Images [B, C, H, W] and captions [B, L] -> logits [B, 1] of each pair; several captions share the image's part.
+class TextDiscriminator(nn.Module):
+    """Images [B, C, H, W] and captions [B, L] -> logits [B, 1] of each pair; the image's features are computed once.
 
-    The logit is ψ(φ) + ⟨text, φ⟩: the second term is a sum over what the caption says, as the logarithm of how likely
-    a picture shows several things is.
+    The logit is ψ(φ) + ⟨text, φ⟩ with the image's features φ.
     """
 
     def __init__(self, channels: int, size: int, width: int, words: int, text_dim: int, norm: Norm) -> None:
@@ -174,9 +172,9 @@ class Judge(nn.Module):
 
 
 def _mismatched(caption: Tensor, draw: Draws, roll: int) -> Tensor:
-    """Captions [B, L] with one word each from another's, so that each word has to be looked at: [B, L].
+    """Captions [B, L], each with one word replaced by that of the caption `roll` places before in the batch: [B, L].
 
-    The other is the one `roll` places before in the batch. Where the two are the same, so is what comes of them.
+    Equal captions are not changed.
     """
     other = caption.roll(roll, 0)
     place = (draw(torch.rand, *caption.shape) * (caption != other)).argmax(1, keepdim=True)  # [B, 1]

@@ -1,5 +1,5 @@
 """UNet: Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015,
-https://arxiv.org/abs/1505.04597, taught to make one image from another by their distance alone."""
+https://arxiv.org/abs/1505.04597, trained with an L1 or L2 loss for image-to-image translation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from genbench.networks import unet
 
 
 class UNet(GenerativeModule):
-    """One image from another: color from gray, a clean image from a noisy one.
+    """Image-to-image translation, such as colorization and denoising.
 
     Args:
-        width: Channels at full resolution; they double at each halving, at most 8 times
-        depth: Halvings; an image's side is a multiple of 2 to this power
-        skips: Show each resolution of the way up what the way down had there
+        width: Channels at full resolution; doubled at each halving, up to 8 times as many
+        depth: Halvings; the sides of images are multiples of 2 to this power
+        skips: Skip connections from the encoder to the decoder at each resolution
         loss: The absolute (l1) or the squared (l2) difference of pixels in [-1, 1]
     """
 
@@ -49,7 +49,7 @@ class UNet(GenerativeModule):
         return {self.loss: distance(to_float32(self.net(batch.source)), to_float32(batch.image))}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The absolute difference of each image, [B]."""
+        """L1 distance of each image from its target, [B]."""
         return {"l1": (to_float32(self.net(batch.source)) - to_float32(batch.image)).abs().flatten(1).mean(1)}
 
     def translate(self, x: Tensor, *, to: str = "B") -> Tensor:

@@ -18,6 +18,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
 from genbench.core.units import Images
 from genbench.networks import encoder_decoder
+from genbench.networks.mlp import ToUnitRange
 from genbench.objectives.elbo import (
     gaussian_kl,
     importance_bound,
@@ -33,17 +34,17 @@ class VAE(GenerativeModule):
     """Variational autoencoder with a Gaussian posterior of diagonal covariance and a standard normal prior.
 
     Args:
-        latent_dim: Numbers in the code z
-        network: Convolutional nets (power-of-two sizes from 16 to 256), or fully connected ones (any size)
-        width: Channels of the convolutional nets next to the image; they double at each halving, at most 8 times
-        hidden: Widths of the fully connected encoder; the decoder has them reversed
+        latent_dim: Dimensions of the latent code z
+        network: Convolutional (sizes 16, 32, 64, 128 and 256) or fully connected networks (any size)
+        width: Channels of the convolutional nets next to the image; doubled at each halving, up to 8 times as many
+        hidden: Widths of the fully connected encoder; the decoder has the same in reverse order
         decoder: Distribution of a pixel: Bernoulli (a gray pixel as the probability of white), Gaussian, or logistic
-            (of 256 levels, with a scale of each pixel's own)
-        sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one for all pixels
+            (of 256 levels, with a scale for each pixel)
+        sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one value for all pixels
         beta: Weight of the KL term
-        kl_warmup: Let the weight grow from 0 to beta over so many images; none by default
-        free_bits: Nats of each number of the code that cost nothing
-        importance_samples: Codes of each image that training takes its bound from; at 1 the KL term is exact
+        kl_warmup: Images over which the KL weight grows linearly from 0 to beta; no warm-up by default
+        free_bits: Nats per latent dimension that are excluded from the KL penalty
+        importance_samples: Samples of z per image in the training bound (IWAE); with 1 the KL term is analytic
     """
 
     changeable = ("beta", "kl_warmup", "free_bits", "importance_samples")
@@ -68,12 +69,12 @@ class VAE(GenerativeModule):
         super().__init__(spec, **training)
         if importance_samples > 1 and free_bits:
             raise UserError(
-                f"model.free_bits is {free_bits} and model.importance_samples is {importance_samples}: free bits are "
-                "of the KL term, which a bound of several samples does not have. Leave one of them out."
+                f"model.free_bits is {free_bits} and model.importance_samples is {importance_samples}: free bits "
+                "apply to the KL term, which the bound of several samples does not have. Leave one of them out."
             )
         if len(self.spec.shape) == 1 and decoder != "gaussian":
             raise UserError(
-                f"model.decoder is {decoder}, a distribution of pixels, and this data has points. Say "
+                f"model.decoder is {decoder}, a distribution of pixels, and this data has points. Set "
                 "`--model.decoder gaussian`."
             )
         self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
@@ -82,12 +83,14 @@ class VAE(GenerativeModule):
         pixel = pixels_of(decoder, sigma)
         shape = self.spec.shape
         if network == "conv":
-            shape = (self.spec.channels, *shape[1:])  # which refuses points
+            shape = (self.spec.channels, *shape[1:])  # raises UserError for points
         outputs = (pixel.outputs(shape[0]), *shape[1:])
-        flatten = White() if decoder == "bernoulli" else nn.Flatten()
+        # in [0, 1] black pixels give no gradient to the first layer's weights, which improves the likelihood of binary
+        # MNIST (docs/results/likelihood.md)
+        flatten = nn.Sequential(ToUnitRange(), nn.Flatten()) if decoder == "bernoulli" else nn.Flatten()
         self.encoder = encoder_decoder.encoder(network, shape, 2 * latent_dim, width, hidden, flatten)
         self.decoder = encoder_decoder.decoder(network, latent_dim, outputs, width, hidden)
-        self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
+        self.pixel = pixel  # the last network, as in the optimizer states of earlier checkpoints
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x, k = batch.image, self.importance_samples  # [B, C, H, W]
@@ -110,30 +113,30 @@ class VAE(GenerativeModule):
         return {"elbo": -(nll + kl), "reconstruction": nll, "kl": kl}
 
     def _target(self, x: Tensor) -> Tensor:
-        """Images whose likelihood is taken: on the levels alone, a density would rise without bound."""
+        """The target of the likelihood: dequantized for a density, which is unbounded on discrete levels."""
         return dequantized(x, self.draw(torch.rand, *x.shape)) if self.pixel.density and x.ndim == 4 else x
 
     def _bound(self, x: Tensor, eps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms of equation 10, as costs: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B, D], in nats."""
+        """The two terms of equation 10, negated: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B, D], in nats."""
         mu, logvar = self.posterior(x)
         output = self.decoder(reparameterize(mu, logvar, eps))  # [B, C, H, W]
         return self.pixel.nll(output, target), gaussian_kl(mu, logvar)
 
     def _log_weights(self, x: Tensor, targets: Tensor, eps: Tensor, kl_weight: float = 1.0) -> Tensor:
-        """log p(x|z_k) p(z_k) / q(z_k|x) of x [B, ...] as each of its `targets` [B, K, ...]: [B, K] nats."""
+        """log p(x|z_k) p(z_k) / q(z_k|x), [B, K] nats; `targets` [B, K, ...] are x, dequantized for each k."""
         return log_weights(*self.posterior(x), self.decoder, self.pixel, targets, eps, kl_weight)
 
     def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
-        """[B, C, H, W] -> [B] nats: a lower bound of log p(x), the closer the more samples (Burda et al. 2016)."""
+        """[B, C, H, W] -> [B] nats: a lower bound of log p(x), tighter with more samples (Burda et al. 2016)."""
         return log_likelihood(self._log_weights, self.pixel, x, self.latent_dim, importance_samples)
 
     @property
     def pixels(self) -> str:
-        """What the likelihood is one of."""
+        """What the likelihood is of: binary or 8-bit pixels, or a density of points."""
         return self.pixel.pixels if len(self.spec.shape) == 3 else "density"
 
     def kl_weight(self) -> float:
-        """beta, or its share while the KL term warms up."""
+        """beta, or a fraction of it during the warm-up."""
         return self.beta * min(1.0, self.images_seen / self.kl_warmup) if self.kl_warmup else self.beta
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +152,7 @@ class VAE(GenerativeModule):
         return self.pixel.mean(self.decoder(z))
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> mean images of the mean codes."""
+        """[B, C, H, W] -> decoded posterior means."""
         return self.decode(self.encode(x))
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None, mean: bool = True) -> Tensor:
@@ -159,13 +162,5 @@ class VAE(GenerativeModule):
         """
         self.check_condition(condition)
         output = self.decoder(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
-        # seeds of their own for the pixels: z has used the first draws of each
+        # other seeds for the pixels: z has used the first draws of each
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)
-
-
-class White(nn.Module):
-    """Pixels [B, C, H, W] in [-1, 1] -> how white they are, [B, C·H·W] in [0, 1]: what is black then moves no weight of
-    a fully connected layer, which the likelihood of binary MNIST is better for (docs/results/likelihood.md)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ((x + 1) / 2).flatten(1)

@@ -1,5 +1,5 @@
 """VQPrior: the second stage of van den Oord et al., "Neural Discrete Representation Learning", NeurIPS 2017, section
-3.3: a PixelCNN over the codes of a VQ-VAE, which makes it able to sample."""
+3.3: a PixelCNN over the codes of a VQ-VAE, from which new images are sampled."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from genbench.samplers.pixelcnn import draw
 
 
 class VQPrior(composition.OnCodes, GenerativeModule):
-    """A gated PixelCNN over the codes of a frozen autoencoder, and that autoencoder's decoder behind it.
+    """A gated PixelCNN over the codes of a frozen autoencoder, followed by that autoencoder's decoder.
 
     Args:
-        autoencoder: Checkpoint of a trained VQVAE; this model's own checkpoints hold all of it
-        width: Features of a layer's stacks
+        autoencoder: Checkpoint of a trained VQVAE; this model's checkpoints contain all of it
+        width: Features of both stacks
         layers: Gated layers
-        kernel: Side of the area that a layer sees
-        by_class: Let everything depend on the label
+        kernel: Side of a layer's receptive field, odd
+        by_class: Condition all layers on the class label
     """
 
     latent_dtype = "int64"
@@ -57,9 +57,11 @@ class VQPrior(composition.OnCodes, GenerativeModule):
             raise UserError("model.by_class is true, and this data has no classes. Leave it out.")
         self.autoencoder = part
         self.conditional = by_class
-        self.latent_shape, self.latent_values = part.latent_shape, part.latent_values
+        values = part.latent_values
+        assert isinstance(values, int)  # of every model of int64 latents
+        self.latent_shape, self.latent_values = part.latent_shape, values
         classes = len(self.spec.classes) if by_class else 0
-        self.net = GatedPixelCNN(part.latent_values, 1, width, layers, kernel, classes, ordinal=False)
+        self.net = GatedPixelCNN(values, 1, width, layers, kernel, classes, ordinal=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -69,14 +71,14 @@ class VQPrior(composition.OnCodes, GenerativeModule):
         return {"nll": cross_entropy(to_float32(logits), code)}  # nats per codebook index
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Bits that the prior needs for an image's codes, [B]; without it they are `code_bits`."""
+        """-log2 p(codes) of each image, [B] bits; under a uniform prior these are `code_bits`."""
         code = self.encode(batch.image)[:, None]
         logits = self.net(code, batch.label if self.conditional else None)
         nats = cross_entropy(to_float32(logits), code, reduction="none").flatten(1).sum(1)
         return {"prior_bits": nats / math.log(2)}
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
-        """int64 seeds [n], and labels [n] of a prior by class -> images [n, C, H, W] in [-1, 1]."""
+        """int64 seeds [n], and labels [n] for a class-conditional prior -> images [n, C, H, W] in [-1, 1]."""
         self.check_condition(condition)
         u = per_seed(torch.rand, seeds, (1, *self.latent_shape))
         return self.decode(draw(self.net, u, condition)[:, 0])

@@ -1,8 +1,8 @@
 """VQVAE: van den Oord, Vinyals & Kavukcuoglu, "Neural Discrete Representation Learning", NeurIPS 2017,
 https://arxiv.org/abs/1711.00937. Restart of dead codes: Williams et al., "Hierarchical Quantized
-Autoencoders", NeurIPS 2020, section 3.1; Dhariwal et al., "Jukebox", 2020, section 3.1. Batch normalization of what
-is coded: Łańcucki et al., "Robust Training of Vector Quantized Bottleneck Models", IJCNN 2020, section 3; without it
-the encoder was seen to shrink to one point that the codebook followed.
+Autoencoders", NeurIPS 2020, section 3.1; Dhariwal et al., "Jukebox", 2020, section 3.1. Batch normalization
+of the encoder's output: Łańcucki et al., "Robust Training of Vector Quantized Bottleneck Models", IJCNN 2020,
+section 3; without it the encoder's output and the codebook collapsed to one point.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ from genbench.networks.quantizer import Quantizer
 
 
 class VQVAE(GenerativeModule):
-    """Autoencoder whose code is a grid of codebook indices, a quarter of the image's side. New codes are sampled by a
-    separate prior, `VQPrior`, which is built on this model's checkpoint.
+    """Autoencoder with a grid of codebook indices as its code, a quarter of the image's side. `VQPrior`, which is
+    trained on this model's checkpoint, samples new codes.
 
     Args:
         num_embeddings: Vectors of the codebook; the paper's 512
         embedding_dim: Dimensions of a vector; the paper's 64
         width: Channels of encoder and decoder; the paper's 256
-        blocks: Residual blocks of each; the paper's 2
+        blocks: Residual blocks of encoder and of decoder; the paper's 2
         codebook: Learned by a moving average (ema), or by gradient
         decay: Decay of the moving average per batch
         commitment: Weight of the commitment loss, beta of equation 3
         restart_dead_codes: Interval in images at which vectors that are used less than a tenth as often as under
-            uniform use are replaced by outputs of the encoder; the moving averages should have forgotten the interval
-            before. None by default
+            uniform use are replaced by outputs of the encoder. It should be long compared to `decay`. None by default
     """
 
     players = {"train": ("encoder", "decoder", "quantizer")}  # in the order of the optimizer's state in checkpoints
@@ -113,7 +112,7 @@ class VQVAE(GenerativeModule):
 
 
 class Residual(nn.Module):
-    """[B, width, H, W] -> the same: ReLU, 3×3, ReLU, 1×1, and the way around (section 4.1)."""
+    """[B, width, H, W] -> the same shape: ReLU, 3×3, ReLU, 1×1, and a skip connection (section 4.1)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

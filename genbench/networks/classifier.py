@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class SmallClassifier(nn.Module):
     """Five 3×3 convolutions with batch normalization, 32×32 -> 8×8, then a mean over the image: 128 features.
 
-    Some 136,000 parameters, so that its weights can travel with the package.
+    About 136,000 parameters: small enough for its weights to be shipped with the package.
     """
 
     features = 128

@@ -1,4 +1,4 @@
-"""Plain convolutional nets between a vector and an image, by doubling and halving from 4×4."""
+"""DCGAN's convolutional networks between vectors and images, which double and halve the resolution from 4×4."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from genbench.core.errors import UserError
 Norm = Literal["batch", "layer", "none"]
 
 
-def stages(size: int, smallest: int = 16, largest: int = 256) -> int:
-    """How many doublings lead from 4×4 to `size`.
-
-    Raises:
-        UserError: `size` is not a power of two in the range.
-    """
-    if size & (size - 1) or not smallest <= size <= largest:
-        sizes = ", ".join(str(2**k) for k in range(smallest.bit_length() - 1, largest.bit_length()))
-        raise UserError(f"These networks make images of {sizes} pixels a side; the data has {size}. Set `--data.size`.")
-    return size.bit_length() - 3
+SIZES = (16, 32, 64, 128, 256)
 
 
 def widths(size: int, width: int) -> list[int]:
-    """Channels from the image inwards: `width` next to the image, doubled at each halving, at most 8 times."""
-    return [width * min(2**k, 8) for k in range(stages(size))]
+    """Channels from the image inwards: `width` next to the image, doubled at each halving, up to 8 · width.
+
+    Raises:
+        UserError: `size` is not among `SIZES`.
+    """
+    if size not in SIZES:
+        sizes = ", ".join(map(str, SIZES))
+        raise UserError(f"These networks make images of {sizes} pixels a side; the data has {size}. Set `--data.size`.")
+    return [width * min(2**k, 8) for k in range(SIZES.index(size) + 2)]
 
 
 def up_net(latent_dim: int, channels: int, size: int, width: int, output: nn.Module | None = None) -> nn.Sequential:
@@ -53,8 +51,8 @@ def up_net(latent_dim: int, channels: int, size: int, width: int, output: nn.Mod
 def down_body(channels: int, size: int, width: int, norm: Norm = "batch") -> nn.Sequential:
     """[B, channels, size, size] -> [B, widths(size, width)[-1], 4, 4] by strided convolutions.
 
-    No normalization next to the image. A critic under a gradient penalty has none between the images of a batch, so
-    `layer` or `none` (Gulrajani et al. 2017, section 4).
+    The first layer has no normalization. A gradient penalty needs `layer` or `none`, which do not mix the images of a
+    batch (Gulrajani et al. 2017, section 4).
     """
     inner = widths(size, width)
     layers: list[nn.Module] = [
@@ -71,7 +69,7 @@ def down_body(channels: int, size: int, width: int, norm: Norm = "batch") -> nn.
 
 
 def down_net(channels: int, size: int, width: int, outputs: int, norm: Norm = "batch") -> nn.Sequential:
-    """[B, channels, size, size] -> [B, outputs]: `down_body`, and a convolution over the 4×4 that is left."""
+    """[B, channels, size, size] -> [B, outputs]: `down_body` and a 4×4 convolution."""
     body = down_body(channels, size, width, norm)
     return nn.Sequential(*body, nn.Conv2d(widths(size, width)[-1], outputs, 4), nn.Flatten())
 

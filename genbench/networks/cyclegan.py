@@ -7,7 +7,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genbench.core.errors import refuse_below
 from genbench.networks.pix2pix import Norm, normalized
 
 
@@ -17,15 +16,13 @@ class ResidualTranslator(nn.Sequential):
     Args:
         inputs, outputs: Channels
         width: Channels at full resolution; four times as many at a quarter of it
-        blocks: Residual blocks there; the paper has 6 for 128 pixels and 9 from 256 on
+        blocks: Residual blocks there; the paper has 6 for 128 pixels and 9 for 256 and more
         norm: Of each channel over an image (instance) or the batch (batch), or of an image over all channels (layer)
     """
 
     stride = 4
 
     def __init__(self, inputs: int, outputs: int, width: int = 64, blocks: int = 9, norm: Norm = "instance") -> None:
-        refuse_below(1, {"model.width": width, "model.blocks": blocks})
-
         def halve(narrow: int) -> list[nn.Module]:
             return [nn.Conv2d(narrow, 2 * narrow, 3, stride=2, padding=1), *_after(norm, 2 * narrow)]
 
@@ -63,13 +60,13 @@ def _after(norm: Norm, channels: int) -> list[nn.Module]:
 
 
 class ImagePool(nn.Module):
-    """Past images, so that a discriminator is not taught by the newest alone (Shrivastava et al. 2017, section 2.3).
+    """Buffer of past generated images for the discriminator (Shrivastava et al. 2017, section 2.3).
 
-    While the pool fills, an image is kept and given back. After that one of two things happens, each with probability
-    1/2: it takes the place of one in the pool, which is given in its stead; or it is given back, and the pool stays.
+    Until the pool is full, each new image is stored and returned. After that, with probability 1/2, a new image
+    replaces a random one of the pool, which is returned instead; otherwise the new image itself is returned.
 
     Args:
-        size: Images that it holds; 0 gives back what comes
+        size: Capacity in images; 0 disables the pool
         shape: Of an image, [C, H, W]
     """
 
@@ -78,22 +75,22 @@ class ImagePool(nn.Module):
 
     def __init__(self, size: int, shape: tuple[int, ...]) -> None:
         super().__init__()
-        refuse_below(0, {"model.pool": size})
         self.register_buffer("images", torch.zeros(size, *shape))
         self.register_buffer("filled", torch.zeros(1, dtype=torch.int64))
 
     def forward(self, new: Tensor, noise: Tensor) -> Tensor:
-        """new [B, C, H, W], and uniform noise [B, 2] -> images [B, C, H, W] to be judged in their place."""
+        """new [B, C, H, W], and uniform noise [B, 2] -> images [B, C, H, W] for the discriminator."""
         size = len(self.images)
         if not size:
             return new
-        given = []
-        for image, (coin, place) in zip(new.to(self.images.dtype), noise, strict=True):  # nothing is asked of the GPU
+        returned = []
+        # without a branch on a value, which would wait for the GPU
+        for image, (coin, place) in zip(new.to(self.images.dtype), noise, strict=True):
             full = self.filled >= size  # [1]
             slot = torch.where(full, (place * size).long(), self.filled)  # [1]
             swap = full & (coin < 0.5)
             old = self.images[slot]  # [1, C, H, W]
-            given.append(torch.where(swap[:, None, None, None], old, image))
+            returned.append(torch.where(swap[:, None, None, None], old, image))
             self.images.index_copy_(0, slot, torch.where((swap | ~full)[:, None, None, None], image, old))
             self.filled += ~full
-        return torch.cat(given).to(new.dtype)
+        return torch.cat(returned).to(new.dtype)

@@ -1,4 +1,4 @@
-"""Encoders from images or points to vectors, and decoders back: convolutional, or fully connected."""
+"""Encoders from images or points to vectors, and decoders back: convolutional or fully connected."""
 
 from __future__ import annotations
 

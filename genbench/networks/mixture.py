@@ -1,4 +1,4 @@
-"""A mixture of Gaussians of full covariance, taught by gradient."""
+"""A mixture of Gaussians with full covariances, trained by gradient descent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from genbench.core.precision import to_float32
 
 
 class GaussianMixture(nn.Module):
-    """Density of [B, D] vectors. Of each covariance it has the Cholesky factor of the inverse, so that its likelihood
-    needs no decomposition.
+    """Density of [B, D] vectors. Each covariance is stored as the Cholesky factor of its inverse, so that the
+    likelihood needs no decomposition.
 
     Args:
         components: Gaussians of the mixture, K
@@ -29,16 +29,16 @@ class GaussianMixture(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(components))  # logits
         self.mean = nn.Parameter(torch.randn(components, dim))
-        self.below = nn.Parameter(torch.zeros(components, dim, dim))  # of the factor, below the diagonal
+        self.below = nn.Parameter(torch.zeros(components, dim, dim))  # entries of the factor below the diagonal
         self.log_diagonal = nn.Parameter(torch.zeros(components, dim))
-        # where all vectors lie, so that the components begin among them
+        # mean and standard deviation of the data, so that the components start within it
         self.register_buffer("shift", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
         self.register_buffer("begun", torch.tensor(False))
 
     @torch.no_grad()
     def begin(self, z: Tensor) -> None:
-        """Take the place and the spread of [B, D] vectors, of all processes; once."""
+        """At the first call, standardize by mean and standard deviation of [B, D] vectors of all processes."""
         if not self.begun:
             self.shift.copy_(ranks.mean(to_float32(z).mean(0)))
             variance = ranks.mean((to_float32(z) - self.shift).square().mean(0))
@@ -53,8 +53,8 @@ class GaussianMixture(nn.Module):
         """[B, D] -> log p(z) [B] nats."""
         with torch.autocast(z.device.type, enabled=False):
             u = (to_float32(z) - self.shift) / self.scale
-            centerd = u[:, None] - to_float32(self.mean)
-            y = torch.einsum("kde,bkd->bke", to_float32(self.factors()), centerd)  # [B, K, D]
+            centered = u[:, None] - to_float32(self.mean)
+            y = torch.einsum("kde,bkd->bke", to_float32(self.factors()), centered)  # [B, K, D]
             each = self.log_diagonal.sum(1) - 0.5 * (y.square() + math.log(2 * math.pi)).sum(2)
             return (each + self.weight.log_softmax(0)).logsumexp(1) - self.scale.log().sum()
 
@@ -62,7 +62,7 @@ class GaussianMixture(nn.Module):
         """int64 seeds [n] -> [n, D]."""
         u = per_seed(torch.rand, seeds, (1,))  # [n, 1]
         k = (u >= to_float32(self.weight).softmax(0).cumsum(0)[:-1]).sum(1)
-        eps = per_seed(torch.randn, ~seeds, (self.mean.shape[1], 1))  # seeds of their own: u has used the first draws
+        eps = per_seed(torch.randn, ~seeds, (self.mean.shape[1], 1))  # other seeds: u has used the first draws
         with torch.autocast(seeds.device.type, enabled=False):
             spread = torch.linalg.solve_triangular(to_float32(self.factors()[k]).mT, eps, upper=True)[:, :, 0]
             return self.shift + self.scale * (to_float32(self.mean[k]) + spread)

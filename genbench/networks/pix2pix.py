@@ -10,41 +10,39 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 
 Norm = Literal["batch", "instance", "layer"]
-Draw = Callable[..., Tensor]  # shape -> uniform noise [B, *shape], or [1, *shape] for one draw for all
+Draw = Callable[..., Tensor]  # shape -> uniform noise [B, *shape], or [1, *shape] for all images
 
 
 class UNetGenerator(nn.Module):
     """[B, inputs, H, W] -> [B, outputs, H, W] in [-1, 1], where H and W are multiples of `stride` (section 6.1.1).
 
-    Its only noise is dropout, when it translates as when it learns (section 3.2).
+    Its only noise is dropout, in training and in use (section 3.2).
 
     Args:
         inputs, outputs: Channels
-        width: Channels after the first halving; they double at each, at most 8 times
-        depth: Halvings; the paper's are 8
+        width: Channels after the first halving; doubled at each halving, up to 8 times as many
+        depth: Halvings; the paper has 8
         norm: Of each channel over the batch (batch) or an image (instance), or of an image over all channels (layer)
-        dropout: Share of channels' pixels that is dropped in the first three layers of the way up
+        dropout: Fraction of activations that are dropped in the first three decoder layers
     """
 
     def __init__(
         self, inputs: int, outputs: int, width: int = 64, depth: int = 8, norm: Norm = "batch", dropout: float = 0.5
     ) -> None:
         super().__init__()
-        refuse_below(1, {"model.width": width})
-        refuse_below(2, {"model.depth": depth})
         self.stride, self.dropout = 2**depth, dropout
         widths = [width * min(2**k, 8) for k in range(depth)]
         self.down = nn.ModuleList([nn.Conv2d(inputs, width, 4, stride=2, padding=1)])
         for k, (narrow, wide) in enumerate(pairwise(widths), start=2):
-            innermost = k == depth  # may be 1×1, which has nothing to be normalized over
+            innermost = k == depth  # may be 1×1, over which nothing can be normalized
             layers = [nn.LeakyReLU(0.2), nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=innermost)]
             self.down.append(nn.Sequential(*layers, *([] if innermost else [normalized(norm, wide)])))
         self.up = nn.ModuleList()
         for k, (narrow, wide) in enumerate(list(pairwise(widths))[::-1]):
-            wide *= 1 if k == 0 else 2  # what came up, and what went down there
+            wide *= 1 if k == 0 else 2  # decoder and encoder features
             up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
             self.up.append(nn.Sequential(nn.ReLU(), up, normalized(norm, narrow)))
         self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, outputs, 4, stride=2, padding=1), nn.Tanh())
@@ -66,14 +64,13 @@ class PatchGAN(nn.Sequential):
     """[B, channels, H, W] -> logits [B, 1, h, w], each of a patch of the image (section 6.1.2).
 
     Args:
-        channels: Of all images that it sees together
-        width: Channels of the first layer; they double at each, at most 8 times
-        layers: Halvings: 3 judge patches of 70×70 pixels, 2 of 34×34, 1 of 16×16, and 0 single pixels
+        channels: Of the input, source and target together
+        width: Channels of the first layer; doubled at each layer, up to 8 times as many
+        layers: Halvings: 3 give patches of 70×70 pixels, 2 of 34×34, 1 of 16×16, and 0 single pixels
         norm: Of each channel over the batch (batch) or an image (instance), or of an image over all channels (layer)
     """
 
     def __init__(self, channels: int, width: int = 64, layers: int = 3, norm: Norm = "batch") -> None:
-        refuse_below(0, {"model.patch_layers": layers})
         widths = [width * min(2**k, 8) for k in range(layers + 1)]
         if not layers:
             widths.append(2 * width)
@@ -89,16 +86,16 @@ class PatchGAN(nn.Sequential):
 
 
 def refuse_small(size: int, layers: int) -> None:
-    """Raise UserError where an image has not one patch that a `PatchGAN` of so many layers could judge."""
+    """Raise UserError if an image of this size is smaller than any patch of a `PatchGAN` with so many layers."""
     if layers and size < 3 * 2**layers:
         raise UserError(
-            f"A discriminator of {layers} patch layers judges images from {3 * 2**layers} pixels a side on, and the "
+            f"A discriminator of {layers} patch layers needs images of at least {3 * 2**layers} pixels a side, and the "
             f"data has {size}. Set `--data.size`, or fewer `--model.patch_layers`."
         )
 
 
 def normalized(norm: Norm, channels: int) -> nn.Module:
-    """The layer of a kind, each with a scale and a shift of every channel."""
+    """A normalization layer with a scale and a shift for each channel."""
     if norm == "layer":
         return nn.GroupNorm(1, channels)
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels, affine=True)

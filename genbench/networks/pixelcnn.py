@@ -15,13 +15,13 @@ class GatedPixelCNN(nn.Module):
     from the first channel.
 
     Args:
-        values: How many values a number has
-        channels: Numbers of a pixel
+        values: Number of values of each pixel and channel
+        channels: Channels of a pixel
         width: Features of each stack; a multiple of `channels`
         layers: Gated layers
-        kernel: Side of the area that a layer sees, odd
-        classes: Of labels that everything depends on, or 0
-        ordinal: Whether values are levels of one quantity; else they are names, and enter one-hot
+        kernel: Side of a layer's receptive field, odd
+        classes: Number of classes that all layers are conditioned on, or 0
+        ordinal: Whether values are ordered levels, such as brightness; otherwise they enter one-hot
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class GatedPixelCNN(nn.Module):
         self.output = MaskedConv2d(width, values * channels, 1, channels)
 
     def enter(self, x: Tensor) -> Tensor:
-        """int64 [B, C, H, W] -> what the first layer sees, [B, inputs, H, W]; channel by channel."""
+        """int64 [B, C, H, W] -> input of the first layer [B, inputs, H, W]; channel by channel."""
         if self.ordinal:
             return x.to(self.output.weight.dtype) * (2 / (self.values - 1)) - 1
         return one_hot(x, self.values).movedim(-1, 2).flatten(1, 2).to(self.output.weight.dtype)
@@ -64,13 +64,13 @@ class GatedPixelCNN(nn.Module):
         return self.leave(sum(skips[1:], skips[0]))
 
     def cache(self, batch: int, width: int, label: Tensor | None = None) -> Cache:
-        """For so many images of a width that are drawn pixel by pixel, of labels [B]."""
+        """A cache for sampling `batch` images of `width` columns pixel by pixel, with labels [B]."""
         return Cache(self, batch, width, label)
 
 
 class GatedLayer(nn.Module):
-    """Two stacks. The vertical one at row i has seen rows up to i, and is shown to the horizontal one a row further
-    down, which has seen the row so far. Of the last layer the skip alone is used."""
+    """Vertical and horizontal stack. The vertical stack at row i sees the rows up to i and is input of the horizontal
+    stack at row i + 1, which also sees the pixels to the left. Of the last layer only the skip output is used."""
 
     def __init__(
         self, inputs: int, width: int, kernel: int, channels: int, classes: int, first: bool, last: bool
@@ -85,7 +85,7 @@ class GatedLayer(nn.Module):
         self.label = nn.Embedding(classes, 4 * width) if classes else None
 
     def biases(self, label: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
-        """Labels [B] -> what they add to both stacks, [B, 2 width, 1, 1] each (equation 4)."""
+        """Labels [B] -> biases of both stacks, [B, 2 width, 1, 1] each (equation 4)."""
         if self.label is None:
             return 0.0, 0.0
         return self.label(label)[:, :, None, None].chunk(2, 1)
@@ -94,8 +94,8 @@ class GatedLayer(nn.Module):
         """Both stacks [B, inputs, H, W] -> both stacks and the skip, [B, width, H, W] each."""
         to_v, to_h = self.biases(label)
         k = self.reach
-        below = self.vertical(pad(v, (k, k, k, 0)))  # [B, 2 width, H, W], has seen rows up to its own
-        above = pad(below, (0, 0, 1, 0))[:, :, :-1]  # of the row before
+        below = self.vertical(pad(v, (k, k, k, 0)))  # [B, 2 width, H, W], sees the rows up to its own
+        above = pad(below, (0, 0, 1, 0))[:, :, :-1]  # the row before
         h2 = self.horizontal(pad(h, (k, 0, 0, 0))) + self.across(above)
         gated = gate(h2 + to_h)
         if self.out is not None:
@@ -110,10 +110,11 @@ def gate(x: Tensor) -> Tensor:
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution in whose last column, the pixel itself, a channel's features see the channels before its own, and
-    its own where `itself` (van den Oord et al. 2016, "Pixel Recurrent Neural Networks", section 3.4: masks A and B).
+    """A convolution with a mask on its last column, the pixel itself: the features of a channel see the channels before
+    it, and with `itself` the channel too (van den Oord et al. 2016, "Pixel Recurrent Neural Networks", section 3.4:
+    masks A and B).
 
-    Features are dealt to the channels in equal blocks; where the outputs are the two `halves` of a gate, in each.
+    Each channel has an equal block of the features; with two `halves`, those of a gate, a block of each half.
     """
 
     mask: Tensor
@@ -140,7 +141,7 @@ class MaskedConv2d(nn.Conv2d):
 
 
 class Cache:
-    """What a network has computed of images that are drawn pixel by pixel, so that a pixel costs a pixel."""
+    """Activations of images that are sampled pixel by pixel, so that each pixel is computed once."""
 
     def __init__(self, net: GatedPixelCNN, batch: int, width: int, label: Tensor | None) -> None:
         self.net = net
@@ -148,7 +149,7 @@ class Cache:
         self.hidden, self.output = _Pointwise(net.hidden), _Pointwise(net.output)
 
     def logits(self, pixel: Tensor, j: int) -> Tensor:
-        """The pixel at column j as far as it is drawn, int64 [B, C, 1, 1] -> logits [B, C, values]."""
+        """The pixel at column j, with the channels drawn so far, int64 [B, C, 1, 1] -> logits [B, C, values]."""
         h = self.net.enter(pixel).flatten(1)  # [B, inputs]
         skips: list[Tensor] = []
         for layer in self.layers:
@@ -158,19 +159,18 @@ class Cache:
         return logits.view(len(pixel), self.net.channels, self.net.values)
 
     def note(self, pixel: Tensor, j: int) -> None:
-        """The pixel is whole. Of its last number no layer's features see anything: what is left to note is itself."""
+        """Store the complete pixel at column j. Only the first layer's input depends on its last channel."""
         self.layers[0].note(self.net.enter(pixel).flatten(1), j)
 
     def row(self, row: Tensor) -> None:
-        """The row is whole, int64 [B, C, 1, W]."""
+        """Store the complete row, int64 [B, C, 1, W]."""
         v = self.net.enter(row)
         for layer in self.layers:
             v = layer.row(v)
 
 
 class _Pointwise:
-    """A masked 1×1 convolution of single pixels: [B, inputs] -> [B, outputs]. As a product of matrices it takes a tenth
-    of the time of a convolution of one pixel."""
+    """A masked 1×1 convolution of single pixels, as a faster matrix product: [B, inputs] -> [B, outputs]."""
 
     def __init__(self, conv: MaskedConv2d) -> None:
         self.weight, self.bias = conv.masked.flatten(1), conv.bias
@@ -180,7 +180,7 @@ class _Pointwise:
 
 
 class _Stacks:
-    """What a layer has to remember of the rows above, and of its own row so far."""
+    """Cached inputs of one layer: the rows above, and the current row so far."""
 
     def __init__(self, layer: GatedLayer, batch: int, width: int, label: Tensor | None) -> None:
         weight, k = layer.vertical.weight, layer.reach
@@ -189,12 +189,12 @@ class _Stacks:
         self.skip, self.out = _Pointwise(layer.skip), None if layer.out is None else _Pointwise(layer.out)
         self.to_v, to_h = layer.biases(label)
         self.start = to_h + layer.horizontal.bias[:, None, None]  # type: ignore[index]  # it has one
-        self.rows = weight.new_zeros(batch, inputs, k + 1, width + 2 * k)  # the last ones, with padding
+        self.rows = weight.new_zeros(batch, inputs, k + 1, width + 2 * k)  # the last k + 1 rows, padded
         self.line = weight.new_zeros(batch, inputs, width + k)
         self._begin_row(weight.new_zeros(batch, outputs, 1, width))
 
     def _begin_row(self, above: Tensor) -> None:
-        """What the row above gives to each pixel of this one: [W, B, 2 width]."""
+        """Store the vertical stack's input of each pixel of the new row, [W, B, 2 width]."""
         self.given = (self.layer.across(above) + self.start)[:, :, 0].permute(2, 0, 1).contiguous()
         self.line.zero_()
 
@@ -211,7 +211,7 @@ class _Stacks:
         return h, self.skip(gated)
 
     def row(self, v: Tensor) -> Tensor:
-        """The vertical stack at the row that is now whole, [B, inputs, 1, W] -> [B, width, 1, W]."""
+        """The vertical stack at the row just completed, [B, inputs, 1, W] -> [B, width, 1, W]."""
         k = self.layer.reach
         self.rows = torch.cat([self.rows[:, :, 1:], pad(v, (k, k))], 2)
         below = self.layer.vertical(self.rows)

@@ -14,14 +14,14 @@ from genbench.core.precision import to_float32
 
 
 class Quantizer(nn.Module):
-    """A codebook of K vectors of D dimensions; an input vector is replaced by the nearest of them.
+    """A codebook of K vectors with D dimensions. Each input vector is replaced by the nearest one.
 
     Args:
         num_embeddings: K
         embedding_dim: D
-        codebook: How the vectors are taught: by the gradient of their distance to what they stand for (equation 3), or
-            by its moving average (ema; appendix A.1)
-        decay: Of the moving average, for each batch
+        codebook: How the vectors are learned: by gradient of the codebook loss (gradient; equation 3), or as moving
+            averages of the encoder outputs assigned to them (ema; appendix A.1)
+        decay: Decay of the moving averages per batch
     """
 
     vectors: Tensor
@@ -45,11 +45,11 @@ class Quantizer(nn.Module):
             self.register_buffer("sum", vectors.clone())  # m of equation 7
         else:
             self.vectors = nn.Parameter(vectors)
-        # how often each code was used of late, as a share; the same decay, whatever the codebook
+        # moving average of each vector's fraction of all uses, for both kinds of codebook
         self.register_buffer("usage", torch.full((num_embeddings,), 1 / num_embeddings))
 
     def nearest(self, z: Tensor) -> Tensor:
-        """[B, D, H, W] -> int64 [B, H, W], which vector is nearest (equation 1)."""
+        """[B, D, H, W] -> indices of the nearest vectors, int64 [B, H, W] (equation 1)."""
         flat = to_float32(z).movedim(1, -1)
         with torch.autocast(z.device.type, enabled=False):
             # |z - e|² without |z|², which is the same for all e
@@ -60,18 +60,18 @@ class Quantizer(nn.Module):
         return self.vectors[code].movedim(-1, 1)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """[B, D, H, W] -> vectors of the codebook, of the same shape, that the gradient passes as if they were z; the
-        codes int64 [B, H, W]; and the terms of equation 3 that teach codebook and encoder, without their weights."""
+        """[B, D, H, W] -> quantized vectors of the same shape with straight-through gradient, codes int64 [B, H, W],
+        and the commitment and codebook terms of equation 3, unweighted."""
         code = self.nearest(z)
-        found = self.look_up(code)
-        terms = {"commitment": mse_loss(to_float32(z), to_float32(found.detach()))}
+        quantized = self.look_up(code)
+        terms = {"commitment": mse_loss(to_float32(z), to_float32(quantized.detach()))}
         if not self.averages:
-            terms["codebook"] = mse_loss(to_float32(found), to_float32(z.detach()))
-        return z + (found - z).detach(), code, terms
+            terms["codebook"] = mse_loss(to_float32(quantized), to_float32(z.detach()))
+        return z + (quantized - z).detach(), code, terms
 
     @torch.no_grad()
     def learn(self, z: Tensor, code: Tensor) -> None:
-        """Take a batch [B, D, H, W] and its codes into the averages; over all processes."""
+        """Update the moving averages with a batch [B, D, H, W] and its codes, over all processes."""
         flat = to_float32(z).movedim(1, -1).flatten(0, -2)  # [N, D]
         chosen = one_hot(code.flatten(), self.num_embeddings).to(flat.dtype)  # [N, K]
         count = ranks.total(chosen.sum(0))
@@ -81,7 +81,7 @@ class Quantizer(nn.Module):
                 total = ranks.total(chosen.T @ flat)
             self.count.lerp_(count, 1 - self.decay)  # equation 6
             self.sum.lerp_(total, 1 - self.decay)  # equation 7
-            # equation 8; a vector that nothing has used for long stays where it is
+            # equation 8; a vector that has not been used for long does not move
             known = self.count[:, None] > 1e-5
             self.vectors.copy_(torch.where(known, self.sum / self.count[:, None], self.vectors))
 
@@ -90,12 +90,12 @@ class Quantizer(nn.Module):
         """Replace the vectors that are used less than `least` times as often as under uniform use by encoder outputs.
 
         Args:
-            z: Outputs of the encoder [B, D, H, W]; on several devices those of the first process are taken
-            which: [K], uniform in [0, 1): which of them each vector would become
-            least: Share of uniform use, 1 / K, below which a vector is dead
+            z: Outputs of the encoder [B, D, H, W]; on several devices those of the first process are used
+            which: [K], uniform in [0, 1): chooses the output that replaces each vector
+            least: Fraction of uniform use, 1 / K, below which a vector is dead
 
         Returns:
-            How many were replaced.
+            Number of replaced vectors.
         """
         dead = self.usage < least / self.num_embeddings
         flat = to_float32(z).movedim(1, -1).flatten(0, -2)
@@ -113,5 +113,5 @@ class Quantizer(nn.Module):
 
     @property
     def perplexity(self) -> Tensor:
-        """exp of the entropy of the codes' use: K where all are used as often, 1 where one alone is."""
+        """exp of the entropy of the codes' use: K if all are used equally often, 1 if only one is used."""
         return torch.exp(-torch.special.xlogy(self.usage, self.usage).sum())

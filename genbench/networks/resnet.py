@@ -19,15 +19,15 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(_double(relu(self.norm1(x))))
         h = self.conv2(relu(self.norm2(h)))
-        return h + _double(self.shortcut(x))  # 1×1, and so the same before the doubling, in a quarter of the time
+        return h + _double(self.shortcut(x))  # equal to doubling first, since it is 1×1, in a quarter of the time
 
 
 class DownBlock(nn.Module):
-    """[B, inputs, H, W] -> [B, outputs, H/2, W/2], or of the same size where not `halve`; no normalization."""
+    """[B, inputs, H, W] -> [B, outputs, H/2, W/2], or [B, outputs, H, W] without `halve`; no normalization."""
 
     def __init__(self, inputs: int, outputs: int, halve: bool = True, first: bool = False) -> None:
         super().__init__()
-        self.halve, self.first = halve, first  # the first block sees the image, which no ReLU may cut
+        self.halve, self.first = halve, first  # no ReLU on the image itself
         self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if halve or inputs != outputs else nn.Identity()
 
@@ -68,7 +68,7 @@ class ResidualDiscriminator(nn.Module):
         self.output = nn.Linear(width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(relu(self.blocks(x)).sum((2, 3)))  # the sum over the image
+        return self.output(relu(self.blocks(x)).sum((2, 3)))  # sum over the image
 
 
 def residual_init(net: nn.Module) -> None:

@@ -1,5 +1,5 @@
 """The U-Net: Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI
-2015, https://arxiv.org/abs/1505.04597, figure 1; padded, so that what comes out is as large as what goes in, and with
+2015, https://arxiv.org/abs/1505.04597, figure 1; with padding, so that outputs are as large as inputs, and with
 batch normalization."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.core.batch import DataSpec
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError
 
 
 class UNet(nn.Module):
@@ -18,14 +18,13 @@ class UNet(nn.Module):
 
     Args:
         inputs, outputs: Channels
-        width: Channels at full resolution; they double at each halving, at most 8 times
+        width: Channels at full resolution; doubled at each halving, up to 8 times as many
         depth: Halvings
-        skips: Show each resolution of the way up what the way down had there; without it is an autoencoder
+        skips: Skip connections from encoder to decoder at each resolution; without them it is an autoencoder
     """
 
     def __init__(self, inputs: int, outputs: int, width: int = 32, depth: int = 4, skips: bool = True) -> None:
         super().__init__()
-        refuse_below(1, {"model.width": width, "model.depth": depth})
         widths = [width * min(2**k, 8) for k in range(depth + 1)]
         self.stride, self.skips = 2**depth, skips
         self.first = _double(inputs, widths[0])
@@ -58,7 +57,7 @@ def _double(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def refuse_stride(size: int, stride: int, name: str, instead: str = ", or a smaller `--model.depth`") -> None:
-    """Raise UserError where images of a size cannot be halved down and doubled up to where they were."""
+    """Raise UserError if `size` is not a multiple of `stride`."""
     if size % stride:
         raise UserError(
             f"{name} takes images whose sides are multiples of {stride}, and the data has {size} pixels a side. Set "
@@ -67,9 +66,9 @@ def refuse_stride(size: int, stride: int, name: str, instead: str = ", or a smal
 
 
 def refuse_single(spec: DataSpec, name: str) -> None:
-    """Raise UserError where the data has no pairs to learn from."""
+    """Raise UserError if the data has no pairs of images."""
     if spec.target != "image":
         raise UserError(
-            f"{name} makes one image from another, and this data has no pairs of such. Give it a task, such as "
-            "`--data.task colorize`, or data with pairs, such as `--data PairedFolder --data.path FOLDER`."
+            f"{name} needs pairs of images, and this data has none. Choose a task, such as `--data.task colorize`, or "
+            "paired data, such as `--data PairedFolder --data.path FOLDER`."
         )

@@ -1,28 +1,28 @@
 """Adversarial objectives and penalties: logits in, loss terms out.
 
-An objective has two sides. The discriminator's cost is `real` on logits of real images and `fake` on those of generated
-ones; the generator's is `generator`. Logits are whatever the discriminator's last layer gives, with no sigmoid.
+The discriminator's loss is `real(logits of real images)` + `fake(logits of generated images)`, the generator's loss is
+`generator(logits of generated images)`. Logits are the outputs of the discriminator's last layer, without a sigmoid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from genbench.core.precision import to_float32
 
 
 class NonSaturating:
-    """The losses of Goodfellow et al. 2014, with the generator's objective of their section 3, max log D(G(z)).
+    """The losses of Goodfellow et al. 2014, with the non-saturating generator loss of section 3, max log D(G(z)).
 
     On logits l = logit D: -log D = softplus(-l) and -log(1 - D) = softplus(l).
     """
 
-    smooths = True  # whether the target of real images may be less than 1
-    bounded = True  # whether the discriminator's cost has a minimum without a penalty
+    smooths = True  # whether labels can be smoothed
+    bounded = True  # whether the discriminator's loss is bounded below without a penalty
 
     def real(self, logits: Tensor, target: float = 1.0) -> Tensor:
         """[B] -> scalar: -target log D - (1 - target) log(1 - D); log 2 at D = 1/2."""
@@ -38,14 +38,14 @@ class NonSaturating:
         return softplus(-to_float32(logits)).mean()
 
     def probability(self, logits: Tensor) -> Tensor | None:
-        """D(x) [B], the probability of being real; None where there is no such."""
+        """D(x) [B], the probability of being real, or None if the objective has none."""
         return to_float32(logits).sigmoid()
 
 
 class Minimax(NonSaturating):
     """Equation 1 of Goodfellow et al. 2014: the generator minimizes log(1 - D(G(z))).
 
-    Its gradient vanishes where the discriminator is sure, and is there to see that.
+    Its gradient vanishes where the discriminator is certain; it is here to show that.
     """
 
     def generator(self, logits: Tensor) -> Tensor:
@@ -89,12 +89,12 @@ class Hinge:
         return -to_float32(logits).mean()
 
     def probability(self, logits: Tensor) -> Tensor | None:
-        """The sigmoid, for a look beside other games: this cost does not make it a probability."""
+        """The sigmoid, for comparison with other objectives; the hinge loss does not calibrate it."""
         return to_float32(logits).sigmoid()
 
 
 class Wasserstein:
-    """Arjovsky et al. 2017, "Wasserstein GAN", equation 2: a critic's means, which only a Lipschitz bound holds."""
+    """Arjovsky et al. 2017, "Wasserstein GAN", equation 2: bounded only under a Lipschitz constraint."""
 
     smooths = False
     bounded = False
@@ -112,8 +112,8 @@ class Wasserstein:
         return None
 
 
-# as a config names them
-OBJECTIVES = {
+Objective = NonSaturating | LeastSquares | Hinge | Wasserstein
+OBJECTIVES: dict[str, type[Objective]] = {  # by their names in a config
     "minimax": Minimax,
     "non_saturating": NonSaturating,
     "least_squares": LeastSquares,
@@ -123,9 +123,9 @@ OBJECTIVES = {
 
 
 def _slope(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """∇D(x) [B, ...], to be differentiated once more.
+    """∇D(x) [B, ...], differentiable.
 
-    In float32 with autocast off, and through the uncompiled forward: a compiled one has no second derivative.
+    In float32 with autocast off, and through the uncompiled forward, since a compiled one has no second derivative.
     """
     forward = getattr(discriminator, "forward", discriminator)
     with torch.autocast(x.device.type, enabled=False):
@@ -135,7 +135,7 @@ def _slope(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    """½ E‖∇D(x)‖² on real images [B, ...] (Mescheder et al. 2018, equation 9); times gamma it joins D's loss."""
+    """½ E‖∇D(x)‖² on real images [B, ...] (Mescheder et al. 2018, equation 9); times gamma it is added to D's loss."""
     return _slope(discriminator, real).square().flatten(1).sum(1).mean() / 2
 
 
@@ -151,19 +151,12 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
     return (_slope(discriminator, between).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-@torch.no_grad()
-def clip_weights_(parameters: Iterable[nn.Parameter], bound: float) -> None:
-    """Each weight to [-bound, bound], after every step of the critic (Arjovsky et al. 2017, algorithm 1, line 7)."""
-    for p in parameters:
-        p.clamp_(-bound, bound)
-
-
 def alikeness(a: Tensor, b: Tensor) -> Tensor:
-    """-log of how far two images of one condition are apart, in their mean absolute difference: [B, ...] x 2 -> scalar.
+    """-log of the mean absolute difference of two images with the same condition, [B, ...] and [B, ...] -> scalar.
 
-    After Mao et al. 2019, "Mode Seeking Generative Adversarial Networks for Diverse Image Synthesis", equation 2, whose
-    ratio also has the distance of both noise vectors, which in many dimensions is about the same for all. The logarithm
-    pushes a collapsed pair no harder, in proportion, than a diverse one.
+    After Mao et al. 2019, "Mode Seeking Generative Adversarial Networks for Diverse Image Synthesis", equation 2,
+    without the distance of the noise vectors, which in many dimensions is about constant. The logarithm gives collapsed
+    and diverse pairs the same relative gradient.
     """
     distance = (to_float32(a) - to_float32(b)).abs().flatten(1).mean(1)
     return -(distance + 1e-4).log().mean()

@@ -14,11 +14,11 @@ from genbench.core.arguments import Bounds, Checked, Count, Weight
 from genbench.core.errors import UserError, did_you_mean
 from genbench.core.noise import Draws
 from genbench.core.units import Images
-from genbench.objectives.adversarial import OBJECTIVES, clip_weights_, gradient_penalty, r1_penalty
+from genbench.objectives.adversarial import OBJECTIVES, gradient_penalty, r1_penalty
 from genbench.objectives.augment import augmentations, augmented
 
 Terms = dict[str, Tensor]  # scalar loss terms by name
-View = Callable[[Tensor], Tensor]  # an image as the discriminator sees it
+View = Callable[[Tensor], Tensor]  # images -> inputs of the discriminator
 Smoothing = Annotated[float, Bounds(above=0.5, at_most=1, words="the target of real images lies in (0.5, 1]")]
 
 
@@ -31,16 +31,16 @@ class AdversarialSettings(metaclass=Checked):
         objective: minimax (saturating, as written in 2014), non_saturating, least_squares, hinge or wasserstein
         gradient_penalty: Weight of (‖∇D‖ - 1)² between real and fake (WGAN-GP); the paper's is 10
         r1: Weight gamma of the R1 penalty, half the squared gradient on real images
-        clip: Bound that the discriminator's weights are cut to after each of its steps (WGAN); the paper's is 0.01
+        clip: Bound to which the discriminator's weights are clamped after each of its steps (WGAN); the paper's is 0.01
         spectral_norm: Divide each of the discriminator's weights by its largest singular value (Miyato et al. 2018)
-        smoothing: What the discriminator is told of real images: 0.9 for one-sided label smoothing (Salimans et al.
-            2016, section 3.4)
-        instance_noise: Standard deviation of noise on all that the discriminator sees (Sønderby et al. 2017, section 4)
-        noise_images: Let that noise fall to none over so many images; by default it stays
-        augment: What the discriminator sees is changed by these, and the gradient passes (DiffAugment): any of color,
-            translation, cutout, affine
-        discriminator_steps: Steps of the discriminator, each on a batch of its own, for one of the generator
-        generator_steps: Steps of the generator for one of the discriminator
+        smoothing: Target of the discriminator for real images: 0.9 for one-sided label smoothing (Salimans et al. 2016,
+            section 3.4)
+        instance_noise: Standard deviation of noise on the discriminator's inputs (Sønderby et al. 2017, section 4)
+        noise_images: Images over which that noise falls linearly to 0; by default it is constant
+        augment: Differentiable augmentations of the discriminator's inputs (DiffAugment): any of color, translation,
+            cutout, affine
+        discriminator_steps: Steps of the discriminator, each on a new batch, for each step of the generator
+        generator_steps: Steps of the generator for each step of the discriminator
     """
 
     _setting = "model.adversarial"
@@ -72,11 +72,11 @@ class AdversarialSettings(metaclass=Checked):
         if min(discriminator_steps, generator_steps) > 1:
             raise UserError(
                 f"adversarial.discriminator_steps is {discriminator_steps} and adversarial.generator_steps is "
-                f"{generator_steps}: one network may step more often than the other, and one of the two is 1."
+                f"{generator_steps}: at least one of them must be 1."
             )
         if smoothing < 1 and not self.objective.smooths:
             raise UserError(
-                f"adversarial.smoothing is {smoothing}, and the {objective} objective has no label to smooth."
+                f"adversarial.smoothing is {smoothing}, and the {objective} objective has no labels to smooth."
             )
         if not (self.objective.bounded or gradient_penalty or r1 or clip or spectral_norm):
             raise UserError(
@@ -86,7 +86,7 @@ class AdversarialSettings(metaclass=Checked):
 
     @classmethod
     def of(cls, *settings: dict[str, Any] | None) -> AdversarialSettings:
-        """From what a model sets by itself and what its user changes, the later over the earlier."""
+        """Merge the defaults of a model and the settings of its user; later settings replace earlier ones."""
         merged: dict[str, Any] = {}
         for part in settings:
             merged |= part or {}
@@ -96,29 +96,29 @@ class AdversarialSettings(metaclass=Checked):
                 listed = ", ".join(k for k in known if k != "return")
                 raise UserError(f"There is no `adversarial.{name}`; there are {listed}.{did_you_mean(name, known)}")
             kind = str(known[name])
-            wanted, right = {
+            expected, valid = {
                 "str": ("a word", isinstance(value, str)),
                 "bool": ("true or false", isinstance(value, bool)),
                 "Sequence[str]": ("a list of words", isinstance(value, (list, tuple))),
             }.get(kind, ("", True))
             if value is None and "None" not in kind:
-                raise UserError(f"adversarial.{name} is none, and it has a value always. Leave it out for its default.")
-            if not right:
-                raise UserError(f"adversarial.{name} is {value!r}; it must be {wanted}.")
+                raise UserError(f"adversarial.{name} is none, and it needs a value. Leave it out for its default.")
+            if not valid:
+                raise UserError(f"adversarial.{name} is {value!r}; it must be {expected}.")
         return cls(**merged)
 
     def constrain(self, discriminator: nn.Module) -> nn.Module:
-        """Put spectral normalization on all its weight matrices, where asked for; called once the weights are drawn.
+        """Apply spectral normalization to all weight matrices, if set; called after the weights are initialized.
 
         Raises:
-            UserError: it normalizes over the batch, under a gradient penalty, which is one of each image by itself.
+            UserError: the discriminator has batch normalization, and a gradient penalty is set.
         """
         layers = list(discriminator.modules())
         if self.gradient_penalty and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
             raise UserError(
                 "adversarial.gradient_penalty bounds the gradient of each image, and batch normalization in the "
-                "discriminator mixes the images of a batch (Gulrajani et al. 2017, section 4): give the model `norm: "
-                "layer`, or `none` where it has that."
+                "discriminator mixes the images of a batch (Gulrajani et al. 2017, section 4). Set the model's `norm: "
+                "layer` or `norm: none`."
             )
         for layer in layers if self.spectral_norm else []:
             if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)):
@@ -128,7 +128,7 @@ class AdversarialSettings(metaclass=Checked):
     # ---- parts of a training step -------------------------------------------------------------------------------
 
     def generator_steps_due(self, discriminator_updates: int) -> int:
-        """How many times the generator steps in this training step.
+        """Number of generator steps in this training step.
 
         Args:
             discriminator_updates: Steps of the discriminator before this training step
@@ -137,16 +137,16 @@ class AdversarialSettings(metaclass=Checked):
         return self.generator_steps if due else 0
 
     def view(self, draw: Draws, images_seen: int) -> View:
-        """A function from images to the discriminator's inputs: augmented, with the instance noise of this moment."""
-        left = max(0.0, 1 - images_seen / self.noise_images) if self.noise_images else 1.0
+        """A function from images to the discriminator's inputs: augmentations, then instance noise."""
+        fraction = max(0.0, 1 - images_seen / self.noise_images) if self.noise_images else 1.0
 
-        def seen(x: Tensor) -> Tensor:
+        def view(x: Tensor) -> Tensor:
             x = augmented(x, self.augment, draw)
-            if self.instance_noise and left:
-                x = x + self.instance_noise * left * draw(torch.randn, *x.shape).to(x.dtype)
+            if self.instance_noise and fraction:
+                x = x + self.instance_noise * fraction * draw(torch.randn, *x.shape).to(x.dtype)
             return x
 
-        return seen
+        return view
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
         """[B], [B] -> the terms of the discriminator's loss, scalars by name."""
@@ -157,20 +157,20 @@ class AdversarialSettings(metaclass=Checked):
         return {"adversarial": self.objective.generator(fake_logits)}
 
     def penalties(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draw: Draws) -> Terms:
-        """The penalties that the settings ask for, weighted: scalars by name.
+        """The weighted penalties of these settings, scalars by name.
 
         Args:
             discriminator: Images [B, ...] -> logits [B] or [B, 1], through the uncompiled forward and the view
             real, fake: [B, ...]
 
         Raises:
-            UserError: the weights are in half precision.
+            UserError: the images, and so the weights, are in half precision.
         """
         terms = {}
         if (self.gradient_penalty or self.r1) and real.dtype in (torch.float16, torch.bfloat16):
             raise UserError(
-                f"A gradient penalty is a second derivative, and here the weights themselves are {real.dtype}, with "
-                "too few digits for it. Use `--trainer.precision bf16-mixed`, `16-mixed` or `32-true`."
+                f"A gradient penalty needs second derivatives, for which weights in {real.dtype} are not precise "
+                "enough. Use `--trainer.precision bf16-mixed`, `16-mixed` or `32-true`."
             )
         if self.gradient_penalty:
             epsilon = draw(torch.rand, len(real)).to(real.dtype)
@@ -180,9 +180,9 @@ class AdversarialSettings(metaclass=Checked):
         return terms
 
     def balance(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
-        """For logging: mean D(x) and D(G(z)), the accuracy on either; {} where the objective has no probability."""
+        """For logging: mean D(x) and D(G(z)), and the accuracy on both; {} if the objective has no probability."""
         real, fake = (self.objective.probability(x.detach()) for x in (real_logits, fake_logits))
-        if real is None:
+        if real is None or fake is None:
             return {}
         return {
             "d_real": real.mean(),
@@ -191,7 +191,8 @@ class AdversarialSettings(metaclass=Checked):
             "fake_accuracy": (fake < 0.5).float().mean(),
         }
 
+    @torch.no_grad()
     def clip_weights_(self, discriminator: nn.Module) -> None:
-        """Clamp its weights where `clip` is set; to be called after each of its steps."""
-        if self.clip:
-            clip_weights_(discriminator.parameters(), self.clip)
+        """Clamp its weights if `clip` is set, after each of its steps (Arjovsky et al. 2017, algorithm 1, line 7)."""
+        for p in discriminator.parameters() if self.clip else ():
+            p.clamp_(-self.clip, self.clip)

@@ -1,9 +1,8 @@
-"""Differentiable augmentation of what a discriminator sees: Zhao et al. 2020, "Differentiable Augmentation for
+"""Differentiable augmentation of a discriminator's inputs: Zhao et al. 2020, "Differentiable Augmentation for
 Data-Efficient GAN Training", https://arxiv.org/abs/2006.10738, with the strengths of its appendix; and `affine`, for
-images whose class stays under a small turn.
+classes that do not change under small rotations.
 
-Real and generated images are treated alike, and the gradient passes to the generator. All are [B, C, H, W] -> the same.
-`draw(torch.rand, B, *shape)` gives the noise.
+All map [B, C, H, W] to the same shape and pass the gradient. `draw(torch.rand, B, *shape)` gives the noise.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def color(x: Tensor, draw: Draw) -> Tensor:
 
 
 def translation(x: Tensor, draw: Draw, ratio: float = 0.125) -> Tensor:
-    """Moved by up to an eighth of each side, with zeros behind."""
+    """Shift by up to an eighth of each side, padded with zeros."""
     height, width = x.shape[-2:]
     down, right = int(height * ratio + 0.5), int(width * ratio + 0.5)
     u, v = draw(torch.rand, len(x), 2).unbind(1)
@@ -44,7 +43,7 @@ def translation(x: Tensor, draw: Draw, ratio: float = 0.125) -> Tensor:
 
 
 def cutout(x: Tensor, draw: Draw, ratio: float = 0.5) -> Tensor:
-    """A square of half the side set to zero, its center anywhere."""
+    """Set a square of half the side to zero, with its center anywhere."""
     height, width = x.shape[-2:]
     u, v = draw(torch.rand, len(x), 2).to(x.device).unbind(1)
     mask = _outside(u, height, ratio)[:, None, :, None] | _outside(v, width, ratio)[:, None, None, :]
@@ -52,7 +51,7 @@ def cutout(x: Tensor, draw: Draw, ratio: float = 0.5) -> Tensor:
 
 
 def _outside(center: Tensor, side: int, ratio: float) -> Tensor:
-    """bool [B, side]: which rows a band around the center (in [0, 1)) leaves alone."""
+    """Relative centers [B] in [0, 1) -> bool [B, side]: which rows lie outside of the band around the center."""
     place = torch.arange(side, device=center.device)
     band = int(side * ratio + 0.5)
     first = (center * (side + 1 - band % 2)).long()[:, None] - band // 2
@@ -60,12 +59,12 @@ def _outside(center: Tensor, side: int, ratio: float) -> Tensor:
 
 
 def affine(x: Tensor, draw: Draw) -> Tensor:
-    """Turned by up to 22.5°, scaled by e^±0.15, sheared by up to 0.15 and moved by up to a fourteenth of the side; what
-    comes in at an edge is the edge again. Bilinear."""
-    turn, scale, shear, right, down = (2 * draw(torch.rand, len(x), 5).to(x.dtype) - 1).unbind(1)
-    turn, scale, shear = math.pi / 8 * turn, (0.15 * scale).exp(), 0.15 * shear
-    cos, sin = scale * turn.cos(), scale * turn.sin()
-    # where a pixel of the result comes from, the image being [-1, 1] wide
+    """Rotate by up to 22.5°, scale by e^±0.15, shear by up to 0.15 and shift by up to a fourteenth of the side, with
+    bilinear interpolation and the border repeated."""
+    angle, scale, shear, right, down = (2 * draw(torch.rand, len(x), 5).to(x.dtype) - 1).unbind(1)
+    angle, scale, shear = math.pi / 8 * angle, (0.15 * scale).exp(), 0.15 * shear
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    # source coordinates of each pixel of the result, from -1 to 1 over the image
     rows = ((cos, shear * cos - sin, right / 7), (sin, shear * sin + cos, down / 7))
     grid = affine_grid(torch.stack([torch.stack(row, 1) for row in rows], 1), list(x.shape), align_corners=False)
     return grid_sample(x, grid, padding_mode="border", align_corners=False)
@@ -75,14 +74,14 @@ AUGMENTATIONS = {"color": color, "translation": translation, "cutout": cutout, "
 
 
 def augmentations(names: Sequence[str], argument: str) -> list[Callable[[Tensor, Draw], Tensor]]:
-    """Those of these names. Raises UserError, which calls the argument by its name, where one is not known."""
+    """The augmentations of these names. Raises UserError for an unknown one, with the name of the argument."""
     if isinstance(names, str) or set(names) - set(AUGMENTATIONS):
-        raise UserError(f"{argument} is {names}; it is a list of any of {', '.join(AUGMENTATIONS)}.")
+        raise UserError(f"{argument} is {names}; it must be a list of any of {', '.join(AUGMENTATIONS)}.")
     return [AUGMENTATIONS[name] for name in names]
 
 
 def augmented(x: Tensor, changes: Sequence[Callable[[Tensor, Draw], Tensor]], draw: Draw) -> Tensor:
-    """Images [B, C, H, W] changed one way after the other. Raises UserError for points [B, D]."""
+    """Apply augmentations to images [B, C, H, W] in turn. Raises UserError for points [B, D]."""
     if changes and x.ndim != 4:
         raise UserError(
             "Augmentations (`adversarial.augment`, `model.transforms`) change images, and the data has points. Leave "

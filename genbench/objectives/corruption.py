@@ -1,4 +1,4 @@
-"""Ways to spoil an image that a denoiser is to undo (Vincent et al. 2010, section 3.3)."""
+"""Corruptions of the input of a denoising autoencoder (Vincent et al. 2010, section 3.3)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Corruption = Literal["gaussian", "masking", "salt_and_pepper"]
 def corrupt(x: Tensor, corruption: Corruption, amount: float, draw: Draws) -> Tensor:
     """[B, ...] -> the same shape.
 
-    gaussian         noise of standard deviation `amount` is added to each number
-    masking          a share `amount` of the pixels becomes black, -1, in all of its channels
-    salt_and_pepper  a share `amount` of the pixels becomes black or white, with probability 1/2 each
+    gaussian         noise of standard deviation `amount` is added to each value
+    masking          a fraction `amount` of the pixels becomes black, -1, in all channels
+    salt_and_pepper  a fraction `amount` of the pixels becomes black or white, with probability 1/2 each
     """
     if corruption == "gaussian":
         return x + amount * draw(torch.randn, *x.shape).to(x.dtype)

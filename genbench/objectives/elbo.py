@@ -17,11 +17,11 @@ from genbench.core.precision import to_float32
 if TYPE_CHECKING:
     from genbench.objectives.pixels import Pixels
 
-AT_ONCE = 1 << 25  # numbers that a decoder gives in one pass of `log_likelihood`
+AT_ONCE = 1 << 25  # decoded values in one pass of `log_likelihood`, which bounds its memory
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, diag exp logvar) ‖ N(0, 1)) of each number, [B, D] -> [B, D] (Kingma & Welling 2014, appendix B)."""
+    """KL(N(mu, diag exp logvar) ‖ N(0, 1)) by dimension, [B, D] -> [B, D] (Kingma & Welling 2014, appendix B)."""
     mu, logvar = to_float32(mu), to_float32(logvar)
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
@@ -32,7 +32,7 @@ def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
 
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
-    """-log p(x) of pixels x in [-1, 1], read as probabilities (x + 1) / 2 of being white; [B, ...] -> [B] nats."""
+    """-log p(x) of pixels x in [-1, 1], where (x + 1) / 2 is the probability of white; [B, ...] -> [B] nats."""
     target = (to_float32(x) + 1) / 2
     return binary_cross_entropy_with_logits(to_float32(logits), target, reduction="none").flatten(1).sum(1)
 
@@ -45,7 +45,7 @@ def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
 
 
 def logistic_nll(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int = 256) -> Tensor:
-    """-log P(x) of pixels that have `levels` values evenly over [-1, 1]; all [B, ...] -> [B] nats.
+    """-log P(x) of pixels with `levels` evenly spaced values in [-1, 1]; all [B, ...] -> [B] nats.
 
     The logistic distribution's mass in the bin around each value; the outermost bins reach to infinity (Salimans et
     al. 2017, "PixelCNN++", equation 2).
@@ -53,17 +53,17 @@ def logistic_nll(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int = 256) 
     mean, log_scale, x = to_float32(mean), to_float32(log_scale), to_float32(x)
     half = 1 / (levels - 1)
     above, below = ((x - mean + side) * torch.exp(-log_scale) for side in (half, -half))
-    # log(σ(above) - σ(below)), with nothing that rounds to zero inside the logarithm
+    # log(σ(above) - σ(below)), written so that the logarithm's argument does not round to zero
     within = logsigmoid(above) + logsigmoid(-below) + torch.log(-torch.expm1(below - above))
     log_p = torch.where(x < -1 + half, logsigmoid(above), torch.where(x > 1 - half, -softplus(below), within))
     return -log_p.flatten(1).sum(1)
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:
-    """log 1/K Σ p(x, z_k) / q(z_k|x), from the logarithms of K ratios: [B, K] -> [B] nats.
+    """log 1/K Σ p(x, z_k) / q(z_k|x), from log ratios: [B, K] -> [B] nats.
 
-    In the mean a lower bound of log p(x) that rises with K (Burda et al. 2016, "Importance Weighted Autoencoders",
-    equation 8 and theorem 1).
+    Its expectation is a lower bound of log p(x) that rises with K (Burda et al. 2016, "Importance Weighted
+    Autoencoders", equation 8 and theorem 1).
     """
     return log_weights.logsumexp(1) - math.log(log_weights.shape[1])
 
@@ -71,9 +71,9 @@ def importance_bound(log_weights: Tensor) -> Tensor:
 def log_likelihood(
     weights: Callable[[Tensor, Tensor, Tensor], Tensor], pixel: Pixels, x: Tensor, latent_dim: int, samples: int
 ) -> Tensor:
-    """A lower bound of log p(x), [B, ...] -> [B] nats, by so many codes of each image, some at once.
+    """A lower bound of log p(x), [B, ...] -> [B] nats, from `samples` codes of each image.
 
-    weights  log p(x, z_k) / q(z_k|x) of x as each of its targets [B, K, ...], with the noise [B, K, D] of z_k
+    weights  function of x [B, ...], targets [B, K, ...] and noise [B, K, D] of z_k -> log p(x, z_k) / q(z_k|x) [B, K]
     """
     refuse_below(1, {"importance_samples": samples})
     at_once = max(1, AT_ONCE // x.numel())
@@ -99,7 +99,7 @@ def log_weights(
     Args:
         mu, logvar: [B, D]
         decode: Codes [B * K, D] -> outputs of the decoder
-        targets: Images that the likelihood is taken of, [B, K, ...]
+        targets: Images [B, K, ...] of which the likelihood is computed
         eps: [B, K, D]
         kl_weight: Weight of log p(z) / q(z|x)
     """
@@ -118,9 +118,9 @@ def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
 
 
 def with_free_bits(kl: Tensor, least: float) -> Tensor:
-    """KL terms [B, D] of each latent number -> [D]: their means over the whole batch, of which `least` nats are free.
+    """KL terms [B, D] -> [D]: the mean of each latent dimension over the global batch, but at least `least` nats.
 
-    Where a number's mean is below it has no gradient (Kingma et al. 2016, "Improved Variational Inference with
+    A dimension with a smaller mean has no gradient (Kingma et al. 2016, "Improved Variational Inference with
     Inverse Autoregressive Flow", equation 15).
     """
     mean = kl.mean(0)

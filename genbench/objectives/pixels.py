@@ -1,4 +1,4 @@
-"""Distributions of pixels around what a decoder puts out. Each says what its likelihood is one of."""
+"""Distributions of pixels given the output of a decoder. `pixels` says what the likelihood is of."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LEVELS = 255 / 2  # levels of an 8-bit pixel in one unit of [-1, 1]
 
 
 class Bernoulli(nn.Module):
-    """Black or white; the output is the logit of white. A gray pixel counts as the probability of being white."""
+    """Black or white pixels; the output is the logit of white. A gray pixel is taken as the probability of white."""
 
     pixels: Literal["binary"] = "binary"
     density = False
 
     def outputs(self, channels: int) -> int:
-        """Numbers that the decoder gives for a pixel."""
+        """Output channels of the decoder for images of so many channels."""
         return channels
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
@@ -34,15 +34,15 @@ class Bernoulli(nn.Module):
         return torch.sigmoid(output) * 2 - 1
 
     def draw(self, output: Tensor, seeds: Tensor) -> Tensor:
-        """Pixels drawn with a seed for each image, [B] -> [B, C, H, W]."""
+        """Pixels sampled with a seed for each image, [B] -> [B, C, H, W]."""
         white = per_seed(torch.rand, seeds, output.shape[1:]) < torch.sigmoid(output)
         return white.to(output.dtype) * 2 - 1
 
     def scored(self, x: Tensor, draws: int) -> Tensor:
-        """[B, ...] -> what `nll` is taken of for each of `draws` estimates, [B, draws, ...].
+        """Images [B, ...] -> targets of `nll` for `draws` estimates, [B, draws, ...].
 
         Raises:
-            UserError: the distribution gives these pixels no probability.
+            UserError: the distribution has no probability for these pixels.
         """
         if bool((x.abs() < 0.999).any()):
             raise UserError(
@@ -54,11 +54,11 @@ class Bernoulli(nn.Module):
 
 
 class Gaussian(nn.Module):
-    """A density, whose mean is the output.
+    """A Gaussian density with the output as its mean.
 
     Args:
-        sigma: Standard deviation of pixels in [-1, 1], or `learned`: one for all pixels (Rybkin et al. 2021, "Simple
-            and Effective VAE Training with Calibrated Decoders", without their closed form)
+        sigma: Standard deviation of pixels in [-1, 1], or `learned`: one value for all pixels (Rybkin et al. 2021,
+            "Simple and Effective VAE Training with Calibrated Decoders", without their closed form)
     """
 
     pixels: Literal["8-bit"] = "8-bit"
@@ -66,22 +66,21 @@ class Gaussian(nn.Module):
 
     def __init__(self, sigma: float | Literal["learned"]) -> None:
         super().__init__()
-        self.learned = sigma == "learned"
-        if not self.learned and not sigma > 0:
-            raise UserError(f"model.sigma is {sigma}; a standard deviation is above 0, or `learned`.")
-        if self.learned:
+        if not isinstance(sigma, str) and not sigma > 0:
+            raise UserError(f"model.sigma is {sigma}; it must be above 0, or `learned`.")
+        if sigma == "learned":
             self.log_sigma = nn.Parameter(torch.zeros(()))
         self._sigma = sigma
 
     @property
     def sigma(self) -> float | Tensor:
-        return self.log_sigma.exp() if self.learned else self._sigma
+        return self.log_sigma.exp() if isinstance(self._sigma, str) else self._sigma
 
     def outputs(self, channels: int) -> int:
         return channels
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """-log p(x) [B]: of images the density of levels, 2/255 apart in [-1, 1]; of points their own density."""
+        """-log p(x) [B] nats: of images per level, 2/255 wide in [-1, 1]; of points the density itself."""
         nll = gaussian_nll(output, x, self.sigma)
         return nll + math.log(LEVELS) * x[0].numel() if x.ndim == 4 else nll
 
@@ -93,15 +92,14 @@ class Gaussian(nn.Module):
         return (output + self.sigma * noise).clamp(-1, 1)
 
     def scored(self, x: Tensor, draws: int) -> Tensor:
-        """Dequantized: each level spread evenly over its bin, which makes the density a bound of the levels'
-        probability (Theis et al. 2016, "A note on the evaluation of generative models", section 3.1); points are
-        left as they are."""
-        spread = x[:, None].expand(-1, draws, *x.shape[1:])
-        return spread if x.ndim == 2 else dequantized(spread, torch.rand_like(spread))
+        """Uniformly dequantized, which makes the density a lower bound of the levels' probability (Theis et al. 2016,
+        "A note on the evaluation of generative models", section 3.1). Points are not changed."""
+        targets = x[:, None].expand(-1, draws, *x.shape[1:])
+        return targets if x.ndim == 2 else dequantized(targets, torch.rand_like(targets))
 
 
 class Logistic(nn.Module):
-    """The 256 levels of a pixel, by a logistic distribution of its own mean and scale (Salimans et al. 2017)."""
+    """A discretized logistic distribution of 256 levels, with mean and scale for each pixel (Salimans et al. 2017)."""
 
     pixels: Literal["8-bit"] = "8-bit"
     density = False
@@ -125,7 +123,7 @@ class Logistic(nn.Module):
 
     @staticmethod
     def _parts(output: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 2C, ...] -> mean and log scale, [B, C, ...] each; no scale is below a fifth of a level."""
+        """[B, 2C, ...] -> mean and log scale, [B, C, ...] each; the scale is at least a fifth of a level."""
         mean, log_scale = output.chunk(2, 1)
         return mean, log_scale.clamp(min=-6.5)
 
@@ -135,7 +133,9 @@ Pixels = Bernoulli | Gaussian | Logistic
 
 def pixels_of(decoder: Literal["bernoulli", "gaussian", "logistic"], sigma: float | Literal["learned"]) -> Pixels:
     """The distribution of that name."""
-    return {"bernoulli": Bernoulli, "gaussian": lambda: Gaussian(sigma), "logistic": Logistic}[decoder]()
+    if decoder == "gaussian":
+        return Gaussian(sigma)
+    return Bernoulli() if decoder == "bernoulli" else Logistic()
 
 
 def dequantized(x: Tensor, u: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""DCGAN trains as its paper says, and samples as its protocol says."""
+"""DCGAN: training as in the paper, and sampling by seed."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def settings(**arguments):
     return [(type(o), o.param_groups[0]["lr"], tuple(o.param_groups[0]["betas"])) for o in trainer.optimizers]
 
 
-def test_both_players_have_the_papers_adam():
+def test_both_optimizers_are_the_papers_adam():
     assert settings() == [(torch.optim.Adam, 2e-4, (0.5, 0.999))] * 2
 
 
@@ -35,7 +35,7 @@ def test_another_learning_rate_keeps_the_papers_momentum():
     assert generator[1:] == (2e-4, (0.5, 0.999)) and discriminator[1:] == (4e-4, (0.5, 0.999))
 
 
-def test_the_papers_100_numbers_of_noise_are_the_default():
+def test_the_papers_100_noise_dimensions_are_the_default():
     assert DCGAN(SPEC, width=2).latent_dim == 100
 
 
@@ -78,15 +78,15 @@ def test_training_equals_the_loop_of_the_tutorials():
         torch.testing.assert_close(module.state_dict()[name], value, rtol=0, atol=1e-12)
 
 
-def test_a_turn_leaves_the_other_players_gradients_and_weights_untouched():
+def test_an_update_leaves_the_other_networks_gradients_and_weights_untouched():
     module = small(adversarial={"r1": 1.0})
     nets = {name: getattr(module, name) for name in module.players}
     original, checked = module.turn, []
 
     class Watched:
-        def __init__(self, player):
-            (self.other,) = set(nets) - {player}
-            self.turn = original(player)
+        def __init__(self, optimizer):
+            (self.other,) = set(nets) - {optimizer}
+            self.turn = original(optimizer)
 
         def __enter__(self):
             self.before = [p.detach().clone() for p in nets[self.other].parameters()]
@@ -106,7 +106,7 @@ def test_a_turn_leaves_the_other_players_gradients_and_weights_untouched():
     assert checked == ["generator", "discriminator"] * 2
 
 
-def test_one_pass_of_the_generator_serves_both_turns():
+def test_both_updates_use_one_pass_of_the_generator():
     module = small()
     run(module, images=40)
     counts = {name: value.item() for name, value in module.state_dict().items() if name.endswith("batches_tracked")}
@@ -114,7 +114,7 @@ def test_one_pass_of_the_generator_serves_both_turns():
     assert {n for name, n in counts.items() if name.startswith("discriminator")} == {15}  # real, fake, fake again
 
 
-def test_the_penalty_is_a_term_of_the_discriminator_only_where_it_is_asked_for():
+def test_the_penalty_is_a_term_of_the_discriminator_only_where_it_is_set():
     for gamma, expected in [(0.0, {"real", "fake"}), (10.0, {"real", "fake", "r1"})]:
         terms = Each("on_train_batch_end", lambda trainer, module: module.read_terms())
         run(small(adversarial={"r1": gamma}), images=8, callbacks=[terms])
@@ -132,7 +132,7 @@ def test_samples_are_images_in_range(channels):
 def test_a_seed_is_the_same_image_at_any_batch_size_and_order():
     module, seen = small().eval().requires_grad_(False), []
     for parameter in module.generator.parameters():
-        parameter.mul_(8)  # images of an untrained generator are all but the same gray
+        parameter.mul_(8)  # images of an untrained generator are almost the same gray
     module.generator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
     seeds = torch.tensor([3, 2**40, 0, 17, 5])
     together = module.sample(seeds)
@@ -167,3 +167,11 @@ def test_a_size_that_it_cannot_make_is_refused():
 
 def test_the_same_seed_gives_the_same_first_weights():
     assert same_weights(small(), small())
+
+
+def test_five_critic_steps_to_one_of_the_generator():
+    adversarial = {"objective": "wasserstein", "clip": 0.01, "discriminator_steps": 5}
+    module = small(adversarial=adversarial)
+    run(module, images=8 * 11)
+    assert module.updates == {"generator": 2, "discriminator": 11}
+    assert all(p.abs().max() <= 0.01 for p in module.discriminator.parameters())

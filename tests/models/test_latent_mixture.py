@@ -1,4 +1,4 @@
-"""A density of the codes makes an autoencoder able to sample, and says what it cannot be built on."""
+"""LatentMixture: sampling, its checkpoint, and what it refuses."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from tests.helpers.small import run
 SPEC = DataSpec((1, 8, 8))
 
 
-def test_a_mixture_makes_an_autoencoder_able_to_sample_and_holds_all_of_it(tmp_path):
+def test_a_mixture_samples_and_its_checkpoint_contains_the_autoencoder(tmp_path):
     part = Autoencoder(SPEC, latent_dim=3)
     assert not isinstance(part, Samples) and isinstance(part, Decodes)
     run(part, images=32, callbacks=[Checkpoint(every_images=Images(32))], folder=tmp_path / "part")
@@ -31,7 +31,7 @@ def test_a_mixture_makes_an_autoencoder_able_to_sample_and_holds_all_of_it(tmp_p
     assert loaded.mixture.begun and not any(p.requires_grad for p in loaded.autoencoder.parameters())
 
 
-def test_a_mixture_says_what_it_is_to_be_built_on(tmp_path):
+def test_a_mixture_refuses_other_models(tmp_path):
     part = VQVAE(SPEC, num_embeddings=4, embedding_dim=3, width=8, blocks=1)
     run(part, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path)
     with pytest.raises(UserError, match="density of codes that are vectors, and VQVAE has none"):

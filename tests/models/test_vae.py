@@ -87,7 +87,7 @@ def test_the_bound_is_the_likelihood_where_the_posterior_is_the_true_one():
     torch.testing.assert_close(model.expected_bound(), model.log_likelihood(), rtol=0, atol=1e-12)
 
 
-def test_the_mean_of_many_drawn_bounds_is_below_the_likelihood():
+def test_the_mean_of_many_sampled_bounds_is_below_the_likelihood():
     model = LinearGaussian()
     draws = torch.stack([model.bound(torch.randn(6, CODES, dtype=torch.float64)) for _ in range(2000)])
     mean, error = draws.mean(0), draws.std(0) / 2000**0.5
@@ -170,12 +170,12 @@ def test_gray_pixels_have_no_likelihood_under_a_bernoulli_decoder():
         small().log_likelihood(torch.zeros(2, 1, 4, 4))
 
 
-def test_a_likelihood_is_of_binary_or_of_8_bit_pixels_by_the_decoder():
+def test_the_decoder_decides_between_a_likelihood_of_binary_and_of_8_bit_pixels():
     assert [small(decoder=d).pixels for d in ("bernoulli", "gaussian", "logistic")] == ["binary", "8-bit", "8-bit"]
     assert isinstance(small(), HasLikelihood) and small().likelihood == "lower bound"
 
 
-def test_a_learned_scale_moves_to_the_spread_of_what_is_left():
+def test_a_learned_sigma_converges_to_the_standard_deviation_of_the_residuals():
     vae = small(decoder="gaussian", sigma="learned", optimizer={"lr": 0.02})
     run(vae, images=4000)
     assert 0.2 < vae.pixel.sigma.item() < 0.8 < 1
@@ -193,7 +193,7 @@ def test_a_learned_scale_moves_to_the_spread_of_what_is_left():
         ({"spec": DataSpec((2,))}, "model.decoder is bernoulli, a distribution of pixels, and this data has points"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(arguments, said):
+def test_invalid_settings_are_refused(arguments, said):
     with pytest.raises(UserError, match=said):
         small(**arguments)
 
@@ -210,7 +210,7 @@ def test_the_kl_term_warms_up_in_images():
     assert small(beta=4.0).kl_weight() == 4
 
 
-def test_the_terms_that_are_minimized_are_the_bounds_with_beta_on_the_kl():
+def test_the_loss_is_the_negative_bound_with_beta_on_the_kl():
     terms = Each("on_train_batch_end", lambda trainer, module: module.read_terms() | {"weight": module.kl_weight()})
     run(small(beta=4.0, kl_warmup=32), images=40, callbacks=[terms])
     assert [t["weight"] for t in terms.values] == [1, 2, 3, 4, 4]
@@ -229,7 +229,7 @@ def one_step(vae):
     return terms.values[0], Normal(mu, (logvar / 2).exp()), seen[0]
 
 
-def test_several_importance_samples_train_the_bound_of_several():
+def test_training_with_several_importance_samples_maximizes_their_bound():
     vae, noise = small(importance_samples=4, optimizer={"lr": 1e-30}), []
     weights = vae._log_weights
     vae._log_weights = lambda x, targets, eps, *more: noise.append(eps) or weights(x, targets, eps, *more)
@@ -241,7 +241,7 @@ def test_several_importance_samples_train_the_bound_of_several():
     assert terms["train/bound"] == pytest.approx(-each.exp().mean(1).log().mean().item(), rel=1e-4)
 
 
-def test_free_bits_cost_nothing():
+def test_free_bits_are_excluded_from_the_kl_penalty():
     terms, q, _ = one_step(small(free_bits=0.05, optimizer={"lr": 1e-30}))
     kl = kl_divergence(q, Normal(0, 1)).mean(0)
     assert kl.min() < 0.05 and terms["train/kl"] == pytest.approx(kl.clamp(min=0.05).sum().item(), rel=1e-4)
@@ -258,7 +258,7 @@ def test_validation_noise_depends_neither_on_the_runs_seed_nor_on_the_global_one
     assert scores(seed=1) == scores(seed=2)
 
 
-def test_validation_noise_is_another_for_each_block():
+def test_validation_noise_differs_between_blocks():
     module, seen = small(), []
     module.decoder.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0][:4]))
     for parameter in module.encoder.parameters():
@@ -328,9 +328,9 @@ def test_pixels_drawn_from_a_bernoulli_decoder_are_white_as_often_as_its_mean_sa
     vae, n = ignoring_z("bernoulli"), 4000
     drawn = vae.sample(torch.arange(n), mean=False)
     assert drawn.unique().tolist() == [-1, 1]
-    share, p = drawn.gt(0).float().mean(0), (vae.sample(torch.tensor([0]))[0] + 1) / 2
+    frequency, p = drawn.gt(0).float().mean(0), (vae.sample(torch.tensor([0]))[0] + 1) / 2
     torch.testing.assert_close(p.flatten(), torch.sigmoid(torch.linspace(-1.5, 1.5, 16)))
-    assert ((share - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
+    assert ((frequency - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
     between = torch.corrcoef(drawn.flatten(1).T) - torch.eye(16)
     assert between.abs().max() < 5 / n**0.5  # pixels are independent given the code
 

@@ -30,7 +30,7 @@ def trained(tmp_path):
     return next(tmp_path.rglob("last.ckpt"))
 
 
-def test_codes_are_names_of_vectors_a_quarter_of_the_images_side():
+def test_codes_are_codebook_indices_on_a_quarter_of_the_images_side():
     model, x = small().eval(), torch.rand(3, 1, 8, 8) * 2 - 1
     z = model.encode(x)
     assert z.shape == (3, *model.latent_shape) == (3, 2, 2) and z.dtype == torch.int64
@@ -65,7 +65,7 @@ def test_dead_codes_are_restarted_every_so_many_images(monkeypatch):
         (DataSpec((1, 10, 10)), {}, "halves images twice, and the data has 10 pixels a side"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(spec, arguments, said):
+def test_invalid_settings_are_refused(spec, arguments, said):
     with pytest.raises(UserError, match=said):
         small(spec, **arguments)
 
@@ -79,7 +79,7 @@ def prior(part, **arguments):
 
 
 @pytest.mark.parametrize("by_class", [False, True])
-def test_a_prior_holds_all_of_its_autoencoder_and_works_with_the_first_file_deleted(trained, tmp_path, by_class):
+def test_a_priors_checkpoint_contains_its_autoencoder(trained, tmp_path, by_class):
     part = genbench.load(trained)
     model = prior(str(trained), by_class=by_class)
     assert same_weights(model.autoencoder, part)
@@ -109,7 +109,7 @@ def test_the_frozen_part_stays_in_eval_mode_and_takes_no_gradient(trained):
     assert {id(p) for p in model.parameters_of("train")} == {id(p) for p in model.net.parameters()}
 
 
-def test_a_prior_says_what_it_is_to_be_built_on(trained, tmp_path):
+def test_a_prior_refuses_other_models_and_data(trained, tmp_path):
     with pytest.raises(UserError, match=r"Give the checkpoint of a VQVAE to build on: `--model.autoencoder PATH`"):
         prior(None)
     with pytest.raises(UserError, match="There is no checkpoint at nowhere.ckpt"):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from genbench.core.errors import UserError
-from genbench.networks.conv import dcgan_init, down_net, stages, up_net, widths
+from genbench.networks.conv import dcgan_init, down_net, up_net, widths
 
 SIZES = [16, 32, 64, 128, 256]
 
@@ -43,7 +43,7 @@ def test_a_size_that_the_nets_cannot_make_is_refused_with_those_they_can(size):
 
 
 def test_channels_double_at_each_halving_up_to_eight_times():
-    assert [stages(size) for size in SIZES] == [2, 3, 4, 5, 6]
+    assert [len(widths(size, 1)) for size in SIZES] == [2, 3, 4, 5, 6]
     assert widths(16, 32) == [32, 64]
     assert widths(256, 32) == [32, 64, 128, 256, 256, 256]
 
@@ -97,7 +97,7 @@ def test_no_bias_stands_before_a_normalization_that_would_remove_it():
                 assert (layer.bias is None) == isinstance(following, nn.BatchNorm2d)
 
 
-def test_every_pixel_reaches_the_output_and_every_number_of_z_every_image():
+def test_every_pixel_affects_the_output_and_every_dimension_of_z_every_pixel():
     image = torch.randn(2, 1, 32, 32, requires_grad=True)
     down_net(1, 32, 4, 1).eval()(image).sum().backward()
     assert (image.grad != 0).all()

@@ -21,11 +21,11 @@ def test_the_receptive_field_of_the_generator_follows_from_its_blocks():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 32)])
-def test_what_comes_out_is_as_large_as_what_goes_in(size):
+def test_the_output_has_the_inputs_size(size):
     assert ResidualTranslator(1, 3, width=4, blocks=1)(torch.rand(2, 1, *size)).shape == (2, 3, *size)
 
 
-def test_a_pool_gives_what_comes_until_it_is_full_and_half_as_often_then():
+def test_a_pool_returns_new_images_until_it_is_full_and_then_half_of_the_time():
     pool, draw = ImagePool(50, (1, 1, 1)), torch.Generator().manual_seed(0)
     given = []
     for k in range(4000):
@@ -42,7 +42,7 @@ def test_a_pool_gives_what_comes_until_it_is_full_and_half_as_often_then():
     assert len({x.item() for x in pool.images.flatten()}) == 50
 
 
-def test_a_pool_takes_a_batch_image_by_image_and_an_empty_one_keeps_nothing():
+def test_a_pool_handles_a_batch_image_by_image_and_one_of_size_0_stores_nothing():
     draw = torch.Generator().manual_seed(1)
     noise, new = torch.rand(30, 2, generator=draw), torch.rand(30, 2, 4, 4)
     whole, single = ImagePool(8, (2, 4, 4)), ImagePool(8, (2, 4, 4))

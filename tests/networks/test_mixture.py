@@ -50,7 +50,7 @@ def test_draws_have_the_mixtures_moments_and_depend_on_their_own_seed():
     assert torch.equal(mixture.draw(torch.tensor([7, 3])).detach(), z[[7, 3]])
 
 
-def test_gradient_finds_a_fit_as_good_as_expectation_maximization():
+def test_gradient_descent_fits_as_well_as_expectation_maximization():
     z = some(seed=2).draw(torch.arange(2000)).detach()
     torch.manual_seed(0)
     mixture = GaussianMixture(3, 2).double()
@@ -65,7 +65,7 @@ def test_gradient_finds_a_fit_as_good_as_expectation_maximization():
     assert -nll.item() > theirs - 0.02
 
 
-def test_it_begins_where_the_vectors_are_once():
+def test_it_is_initialized_at_the_first_vectors_only():
     mixture = GaussianMixture(2, 3)
     z = torch.randn(500, 3) * torch.tensor([1.0, 10.0, 0.0]) + 5
     mixture.begin(z)

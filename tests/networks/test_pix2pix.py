@@ -40,13 +40,13 @@ class _Fixed(nn.Module):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 32)])
-def test_what_comes_out_is_as_large_as_what_goes_in(size):
+def test_the_output_has_the_inputs_size(size):
     x = torch.rand(2, 1, *size)
     assert UNetGenerator(1, 3, width=4, depth=5)(x, lambda *s: torch.rand(2, *s)).shape == (2, 3, *size)
     assert PatchGAN(1, 4, 1)(x).shape == (2, 1, size[0] // 2 - 2, size[1] // 2 - 2)
 
 
-def test_dropout_is_the_noise_and_drops_as_many_as_it_says():
+def test_dropout_is_the_noise_and_drops_the_given_fraction():
     torch.manual_seed(0)
     net, x = UNetGenerator(1, 1, width=8, depth=3).eval(), torch.rand(1, 1, 32, 32)
 
@@ -64,8 +64,8 @@ def test_dropout_is_the_noise_and_drops_as_many_as_it_says():
     assert set(kept.unique().tolist()) == {0.0, 2.0} and kept.mean().item() == pytest.approx(1, abs=0.05)
 
 
-def test_too_small_an_image_has_no_patch():
+def test_images_smaller_than_a_patch_are_refused():
     refuse_small(24, 3)
-    with pytest.raises(UserError, match="judges images from 24 pixels a side on, and the data has 16"):
+    with pytest.raises(UserError, match="needs images of at least 24 pixels a side, and the data has 16"):
         refuse_small(16, 3)
     assert PatchGAN(1, 2, 3)(torch.rand(2, 1, 24, 24)).shape == (2, 1, 1, 1)

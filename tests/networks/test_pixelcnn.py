@@ -30,7 +30,7 @@ def label_of(net, n):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_number_depends_on_all_before_it_within_reach_and_on_none_after(kind):
+def test_a_value_depends_on_all_before_it_in_its_receptive_field_and_on_none_after(kind):
     net, size = network(**KINDS[kind], kernel=3), 4
     channels = net.channels
     entered = net.enter(torch.randint(net.values, (1, channels, size, size))).requires_grad_()
@@ -71,15 +71,15 @@ def test_cached_and_naive_sampling_give_the_same_values(kind, kernel):
     assert len(cached.unique()) > 2
 
 
-def test_samples_come_as_often_as_their_probabilities_say():
+def test_sample_frequencies_match_their_probabilities():
     net = network(values=2, channels=1, width=4, layers=2)
     images = torch.tensor(list(itertools.product((0, 1), repeat=4))).view(16, 1, 2, 2)
     with torch.no_grad():
         log_p = -torch.nn.functional.cross_entropy(net(images), images, reduction="none").flatten(1).sum(1)
     n = 20_000
     drawn = draw(net, torch.rand(n, 1, 2, 2, dtype=torch.float64)).flatten(1) @ torch.tensor([8, 4, 2, 1])
-    share, p = drawn.bincount(minlength=16) / n, log_p.exp()
-    assert ((share - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
+    frequency, p = drawn.bincount(minlength=16) / n, log_p.exp()
+    assert ((frequency - p).abs() < 4.5 * (p * (1 - p) / n).sqrt()).all()
 
 
 def test_the_value_chosen_is_where_the_probabilities_add_up_to_u():
@@ -87,7 +87,7 @@ def test_the_value_chosen_is_where_the_probabilities_add_up_to_u():
     assert choose(logits, torch.tensor([0.0, 0.19, 0.21, 0.69, 0.9999])).tolist() == [0, 0, 1, 1, 2]
 
 
-def test_a_label_changes_every_number():
+def test_a_label_changes_every_value():
     net = network(**KINDS["by class"])
     x = torch.randint(4, (1, 2, 3, 3))
     a, b = (net(x, torch.tensor([k])) for k in (0, 1))

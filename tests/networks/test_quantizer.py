@@ -1,4 +1,4 @@
-"""The codebook is taught as k-means teaches its centers, and gradients pass it as if it were not there."""
+"""The codebook is updated as k-means updates its centers, and the gradient passes straight through."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_the_nearest_vector_is_that_of_smallest_distance():
     torch.testing.assert_close(flat(quantizer.look_up(quantizer.nearest(z))), quantizer.vectors[expected])
 
 
-def test_a_moving_average_without_memory_is_k_means_own_step():
+def test_a_moving_average_with_decay_0_is_a_k_means_step():
     z, quantizer = maps(), Quantizer(5, 2, decay=0.0)
     start = flat(z)[:5].clone()
     quantizer.vectors.copy_(start)
@@ -47,7 +47,7 @@ def test_the_moving_average_is_that_of_counts_and_sums():
 
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
-def test_the_gradient_passes_as_if_the_codes_were_what_was_coded(codebook):
+def test_the_gradient_passes_straight_through(codebook):
     z, quantizer = maps().requires_grad_(), Quantizer(5, 2, codebook)
     out, code, terms = quantizer(z)
     weight = torch.randn_like(z)
@@ -57,7 +57,7 @@ def test_the_gradient_passes_as_if_the_codes_were_what_was_coded(codebook):
     assert set(terms) == ({"commitment"} if codebook == "ema" else {"commitment", "codebook"})
 
 
-def test_both_terms_are_the_squared_distance_and_each_teaches_one_side():
+def test_both_terms_are_the_squared_distance_with_gradient_to_one_side_each():
     z, quantizer = maps().requires_grad_(), Quantizer(5, 2, "gradient")
     _, code, terms = quantizer(z)
     distance = (flat(z) - quantizer.vectors[code.flatten()]).square().mean()
@@ -75,7 +75,7 @@ def test_perplexity_counts_the_codes_in_use():
 
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
-def test_dead_codes_come_back_where_the_batch_is_and_living_ones_stay(codebook):
+def test_dead_codes_are_replaced_by_encoder_outputs_and_others_stay(codebook):
     quantizer, z = Quantizer(4, 2, codebook, decay=0.0), maps() + 5
     before = quantizer.vectors.detach().clone()
     quantizer.learn(torch.zeros(1, 2, 2, 2), torch.tensor([[[0, 0], [1, 1]]]))
@@ -88,7 +88,7 @@ def test_dead_codes_come_back_where_the_batch_is_and_living_ones_stay(codebook):
         assert (flat(z) == vectors[k]).all(1).any()
 
 
-def test_use_is_told_as_it_is_while_codes_are_restarted():
+def test_restarting_codes_does_not_change_the_usage_statistics():
     quantizer, code = Quantizer(64, 2), torch.arange(64).view(1, 8, 8) % 4
     seen = []
     for step in range(1, 801):
@@ -100,7 +100,7 @@ def test_use_is_told_as_it_is_while_codes_are_restarted():
     assert seen[-1] == (4 / 64, pytest.approx(4, rel=0.05)) and seen[-2][0] == 4 / 64
 
 
-def test_a_vector_that_nothing_uses_stays_where_it_is():
+def test_an_unused_vector_does_not_move():
     quantizer = Quantizer(2, 2, decay=0.5)
     before = quantizer.vectors[1].clone()
     for _ in range(300):

@@ -15,7 +15,7 @@ SPEC = DataSpec((3, 16, 16), "mask", ("background", "thing"))
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("skips", [True, False])
-def test_what_comes_out_is_as_large_as_what_goes_in(depth, skips):
+def test_the_output_has_the_inputs_size(depth, skips):
     net = UNet(3, 5, width=4, depth=depth, skips=skips)
     assert net.stride == 2**depth
     for height, width in ((16, 16), (32, 16)):
@@ -45,10 +45,10 @@ def test_every_pixel_reaches_the_middle_of_the_output():
     assert (x.grad != 0).float().mean() > 0.9
 
 
-def test_what_it_cannot_halve_and_what_has_no_masks_is_refused():
+def test_sizes_that_do_not_halve_and_data_without_masks_are_refused():
     with pytest.raises(UserError, match=r"multiples of 16, and the data has 24 pixels a side. Set `--data.size`"):
         SegmentationUNet(DataSpec((1, 24, 24), "mask", ("a", "b")))
-    with pytest.raises(UserError, match="learns masks, and this data has none"):
+    with pytest.raises(UserError, match="needs masks, and this data has none"):
         SegmentationUNet(DataSpec((1, 16, 16)))
     with pytest.raises(UserError, match="model.depth is 0; it must be at least 1"):
         SegmentationUNet(SPEC, depth=0)

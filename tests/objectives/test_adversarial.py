@@ -14,7 +14,6 @@ from genbench.objectives.adversarial import (
     NonSaturating,
     Wasserstein,
     alikeness,
-    clip_weights_,
     gradient_penalty,
     r1_penalty,
 )
@@ -23,14 +22,14 @@ from genbench.objectives.adversarial_settings import AdversarialSettings
 SETTINGS = AdversarialSettings()
 
 
-def test_where_the_discriminator_cannot_tell_every_term_is_log_2():
+def test_every_term_is_log_2_where_the_discriminator_is_undecided():
     undecided = torch.zeros(5, 1, dtype=torch.float64)
     terms = SETTINGS.discriminator_loss(undecided, undecided) | SETTINGS.generator_loss(undecided)
     assert terms.keys() == {"real", "fake", "adversarial"}
     assert all(term.item() == pytest.approx(math.log(2), rel=1e-15) for term in terms.values())
 
 
-def test_the_discriminators_terms_are_minus_the_log_likelihood_of_its_verdicts():
+def test_the_discriminators_terms_are_minus_the_log_likelihood_of_its_predictions():
     real, fake = 4 * torch.randn(2, 9, 1, dtype=torch.float64)
     terms = SETTINGS.discriminator_loss(real, fake)
     torch.testing.assert_close(terms["real"], -torch.log(torch.sigmoid(real)).mean(), rtol=1e-12, atol=0)
@@ -67,7 +66,7 @@ def test_terms_of_half_precision_logits_are_computed_in_float32(half):
     assert SETTINGS.generator_loss(logits)["adversarial"] == SETTINGS.generator_loss(logits.float())["adversarial"]
 
 
-def test_the_minimax_value_where_the_discriminator_cannot_tell_is_minus_log_4():
+def test_the_minimax_value_of_an_undecided_discriminator_is_minus_log_4():
     undecided = torch.zeros(5, 1, dtype=torch.float64)
     objective = Minimax()
     value = -(objective.real(undecided) + objective.fake(undecided))  # E log D(x) + E log(1 - D(G(z))): equation 1
@@ -145,16 +144,16 @@ def test_the_gradient_penalty_of_a_linear_critic_is_known():
 def test_the_gradient_penalty_is_taken_between_real_and_fake():
     # of D(x) = ‖x‖²/2 the gradient is x itself
     real, fake = torch.randn(2, 7, 6, dtype=torch.float64)
-    share = torch.rand(7, dtype=torch.float64)
-    between = share[:, None] * real + (1 - share[:, None]) * fake
-    found = gradient_penalty(lambda x: x.square().sum(1) / 2, real, fake, share)
+    epsilon = torch.rand(7, dtype=torch.float64)
+    between = epsilon[:, None] * real + (1 - epsilon[:, None]) * fake
+    found = gradient_penalty(lambda x: x.square().sum(1) / 2, real, fake, epsilon)
     torch.testing.assert_close(found, (between.norm(dim=1) - 1).square().mean())
 
 
 def test_clipped_weights_lie_within_the_bound_and_others_stay():
     net = nn.Linear(5, 5)
     before = net.weight.detach().clone()
-    clip_weights_(net.parameters(), 0.1)
+    AdversarialSettings(clip=0.1).clip_weights_(net)
     assert net.weight.abs().max() <= 0.1
     inside = before.abs() < 0.1
     assert torch.equal(net.weight[inside], before[inside]) and not inside.all()

@@ -26,7 +26,7 @@ def draws() -> Draws:
         ({"objective": "wgan"}, "minimax, non_saturating, least_squares, hinge, wasserstein"),
         ({"r2": 1}, "There is no `adversarial.r2`; there are objective"),
         ({"objective": "wasserstein"}, "unbounded by itself"),
-        ({"objective": "hinge", "smoothing": 0.9}, "no label to smooth"),
+        ({"objective": "hinge", "smoothing": 0.9}, "no labels to smooth"),
         ({"smoothing": 1.1}, r"lies in \(0.5, 1\]"),
         ({"r1": -1}, "adversarial.r1 is -1; it must be at least 0"),
         ({"augment": ["rotation"]}, "any of color, translation, cutout, affine"),
@@ -39,7 +39,7 @@ def draws() -> Draws:
         ({"noise_images": 0}, "not a number of images"),
         ({"smoothing": None}, "adversarial.smoothing is none"),
         ({"generator_steps": None}, "adversarial.generator_steps is none"),
-        ({"discriminator_steps": 2, "generator_steps": 2}, "one of the two is 1"),
+        ({"discriminator_steps": 2, "generator_steps": 2}, "at least one of them must be 1"),
     ],
 )
 def test_settings_out_of_bounds_are_refused(settings, says):
@@ -47,7 +47,7 @@ def test_settings_out_of_bounds_are_refused(settings, says):
         AdversarialSettings.of(settings)
 
 
-def test_what_a_user_sets_goes_over_what_a_model_sets():
+def test_a_users_settings_replace_a_models():
     settings = AdversarialSettings.of({"objective": "hinge", "discriminator_steps": 5}, {"discriminator_steps": 2})
     assert type(settings.objective).__name__ == "Hinge" and settings.discriminator_steps == 2
 
@@ -95,7 +95,7 @@ def test_a_penalty_is_of_what_the_discriminator_sees():
     assert all(part.abs().sum() > 0 for part in seen) and len(seen) == 4  # real, fake, penalty, generator
 
 
-def test_instance_noise_has_its_spread_and_falls_to_none():
+def test_instance_noise_has_its_standard_deviation_and_decays_to_zero():
     settings, x = AdversarialSettings(instance_noise=0.5, noise_images=1000), torch.zeros(2000, 1, 2, 2)
     for seen, sigma in ((0, 0.5), (500, 0.25), (1000, 0.0), (3000, 0.0)):
         assert settings.view(draws(), seen)(x).std().item() == pytest.approx(sigma, abs=0.01)
@@ -107,7 +107,7 @@ def test_without_augmentation_the_discriminator_sees_the_images_themselves():
     assert AdversarialSettings().view(draws(), 0)(x) is x
 
 
-def test_balance_tells_probabilities_and_shares_that_are_right():
+def test_balance_has_mean_probabilities_and_accuracies():
     logits = torch.tensor([math.log(3), -math.log(3)])  # D = 3/4 and 1/4
     found = AdversarialSettings().balance(logits, logits - 100)
     assert found["d_real"].item() == pytest.approx(0.5) and found["d_fake"].item() == pytest.approx(0, abs=1e-20)

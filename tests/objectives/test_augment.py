@@ -33,9 +33,9 @@ def test_color_moves_brightness_scales_saturation_and_contrast_and_nothing_else(
     y = color(x, draws())
     # about its own mean an image is scaled by the contrast, of gray parts exactly
     gray, found = (v.mean(1) for v in (x, y))
-    centerd, moved = (v - v.mean((1, 2), keepdim=True) for v in (gray, found))
-    contrast = (moved * centerd).sum((1, 2)) / centerd.square().sum((1, 2))
-    torch.testing.assert_close(moved, contrast[:, None, None] * centerd)
+    centered, moved = (v - v.mean((1, 2), keepdim=True) for v in (gray, found))
+    contrast = (moved * centered).sum((1, 2)) / centered.square().sum((1, 2))
+    torch.testing.assert_close(moved, contrast[:, None, None] * centered)
     assert 0.5 <= contrast.min() < 0.6 and 1.4 < contrast.max() <= 1.5
     # what is not gray is scaled by the contrast and by the saturation, from 0 to 2
     tint, seen = ((v - v.mean(1, keepdim=True)).flatten(1) for v in (x, y))

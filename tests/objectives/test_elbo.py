@@ -48,10 +48,10 @@ def test_bernoulli_nll_is_minus_the_log_probability_of_black_and_white_pixels():
 
 
 def test_a_gray_pixel_costs_what_white_and_black_cost_in_its_proportion():
-    logits, share = torch.randn(6, 1, 4, 4, dtype=torch.float64), torch.rand(6, 1, 4, 4, dtype=torch.float64)
+    logits, gray = torch.randn(6, 1, 4, 4, dtype=torch.float64), torch.rand(6, 1, 4, 4, dtype=torch.float64)
     pixel = Bernoulli(logits=logits)
-    expected = share * pixel.log_prob(torch.ones_like(share)) + (1 - share) * pixel.log_prob(torch.zeros_like(share))
-    torch.testing.assert_close(bernoulli_nll(logits, 2 * share - 1), -expected.sum((1, 2, 3)), rtol=1e-13, atol=0)
+    expected = gray * pixel.log_prob(torch.ones_like(gray)) + (1 - gray) * pixel.log_prob(torch.zeros_like(gray))
+    torch.testing.assert_close(bernoulli_nll(logits, 2 * gray - 1), -expected.sum((1, 2, 3)), rtol=1e-13, atol=0)
 
 
 def test_bernoulli_nll_is_finite_where_a_probability_rounds_to_zero():
@@ -112,7 +112,7 @@ def test_the_ratio_of_prior_and_posterior_is_that_of_their_densities():
     torch.testing.assert_close(log_prior_ratio(eps, z, logvar), prior.log_prob(z) - posterior.log_prob(z))
 
 
-def test_free_bits_cost_their_least_and_leave_numbers_below_it_alone():
+def test_dimensions_below_the_free_bits_cost_that_much_and_have_no_gradient():
     kl = torch.tensor([[0.1, 2.0], [0.3, 4.0]], requires_grad=True)
     cost = with_free_bits(kl, 0.5)
     assert cost.tolist() == [0.5, 3.0]

@@ -1,4 +1,4 @@
-"""A U-Net makes images from images; what it makes is measured beside the truth."""
+"""UNet: what it refuses, and how its translations are compared with the targets."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from genbench.core.batch import DataSpec
 from genbench.core.capabilities import Reconstructs, Samples, Translates
 from genbench.core.errors import UserError
-from genbench.data import Digits, Shapes
+from genbench.data import Digits
 from genbench.evaluation import protocol
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.galleries import Gallery
@@ -23,20 +23,20 @@ def test_it_translates_and_does_nothing_else():
 
 
 def test_data_without_pairs_and_sizes_that_do_not_halve_are_refused():
-    with pytest.raises(UserError, match="this data has no pairs of such. Give it a task, such as `--data.task"):
+    with pytest.raises(UserError, match="this data has none. Choose a task, such as `--data"):
         UNet(DataSpec((3, 16, 16)))
     with pytest.raises(UserError, match="multiples of 16, and the data has 24"):
         UNet(DataSpec((3, 24, 24), "image", source=(1, 24, 24)))
 
 
 class Copies(UNet):
-    """Gives back what it is shown."""
+    """Returns its input."""
 
     def translate(self, x, *, to="B"):
         return x
 
 
-def test_a_translation_is_scored_beside_the_truth():
+def test_a_translation_is_compared_with_its_target():
     data = Digits(size=16, task="denoise", val_size=60)
     few = protocol.load("quick").changed(real=40)
     kept = Gallery()
@@ -55,20 +55,3 @@ def test_translations_of_other_sources_are_not_compared():
         data = Digits(size=16, task=task, val_size=60)
         keys.append(evaluate(Copies(data.spec, width=4, depth=2), data, protocol.load("quick")).protocol["key"])
     assert keys[0] != keys[1]
-
-
-def test_masks_are_shown_beside_the_image_and_the_truth():
-    from genbench.core.image_grid import MASK_COLORS
-    from genbench.models import SegmentationUNet
-
-    data = Shapes(size=16, target="mask", train_images=8, val_images=12, test_images=8)
-    kept = Gallery(reconstructions=5)
-    model = SegmentationUNet(data.spec, width=2, depth=2)
-    found = evaluate(model, data, protocol.load("quick"), pictures=kept).metrics
-    assert 0 <= found["mean_iou"]["value"] <= 1
-    sheet = kept.found["masks"].unflatten(0, (5, 3))
-    rows = torch.randperm(12, generator=torch.Generator().manual_seed(0))[:5].sort().values
-    batch = data.source("val").batch(rows)
-    assert torch.equal(sheet[:, 0], batch.image)
-    assert torch.equal(sheet[0, 2].permute(1, 2, 0), torch.tensor(MASK_COLORS, dtype=torch.uint8)[batch.mask[0].long()])
-    assert {tuple(c) for c in sheet[:, 1].permute(0, 2, 3, 1).reshape(-1, 3).tolist()} <= set(MASK_COLORS)

@@ -1,4 +1,4 @@
-"""PixelCNN and conditional VAE: what their likelihoods add up to, what labels change, and what is refused."""
+"""PixelCNN: its probabilities add up to one, labels change them, and settings that do not fit are refused."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import torch
 from genbench.core.batch import DataSpec, from_uint8
 from genbench.core.capabilities import HasLikelihood, Samples
 from genbench.core.errors import UserError
-from genbench.models import ConditionalVAE, PixelCNN
+from genbench.models import PixelCNN
 from tests.helpers.small import RandomImages, run
 
 BINARY = DataSpec((1, 2, 2), binary=True)
@@ -34,13 +34,13 @@ def test_probabilities_of_all_images_sum_to_one(by_class):
     assert model.likelihood == "exact" and isinstance(model, HasLikelihood) and isinstance(model, Samples)
 
 
-def test_a_likelihood_over_classes_is_the_mean_of_theirs():
+def test_the_likelihood_is_the_mean_over_classes():
     model, x = small(LABELS, by_class=True), all_images()
     each = torch.stack([model._log_p(model.levels(x), torch.full((16,), k)) for k in range(3)]).exp().mean(0).log()
     torch.testing.assert_close(model.log_likelihood(x), each)
 
 
-def test_pixels_are_binary_where_the_data_is_and_of_256_levels_else():
+def test_pixels_are_binary_for_binary_data_and_have_256_levels_otherwise():
     gray = small(DataSpec((3, 4, 4)))
     assert (small().values, small().pixels, gray.values, gray.pixels) == (2, "binary", 256, "8-bit")
     x = torch.arange(256).view(4, 1, 8, 8) / 127.5 - 1
@@ -51,7 +51,7 @@ def test_pixels_are_binary_where_the_data_is_and_of_256_levels_else():
     torch.testing.assert_close(gray.levels(images) / 127.5 - 1, images)
 
 
-def test_training_lowers_the_cost_to_what_the_images_hold(monkeypatch):
+def test_training_memorizes_a_small_set_of_images(monkeypatch):
     module = small(DataSpec((1, 4, 4), binary=True), width=16, optimizer={"lr": 0.01}).train()
     run(module, images=1600)
     images = from_uint8(RandomImages(module.spec).train.everything.image)
@@ -72,39 +72,12 @@ def test_gray_images_have_no_likelihood_under_a_model_of_black_and_white():
         (BINARY, {"layers": 0}, "model.layers is 0; it must be at least 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(spec, arguments, said):
+def test_invalid_settings_are_refused(spec, arguments, said):
     with pytest.raises(UserError, match=said):
         small(spec, **arguments)
 
 
 @pytest.mark.parametrize(("by_class", "condition"), [(True, None), (False, torch.zeros(2, dtype=torch.long))])
-def test_a_label_is_asked_for_where_it_means_something(by_class, condition):
+def test_a_missing_label_and_a_label_without_classes_are_refused(by_class, condition):
     with pytest.raises(UserError):
         small(LABELS, by_class=by_class).sample(torch.arange(2), condition=condition)
-
-
-# ---- conditional VAE ------------------------------------------------------------------------------------------------
-
-
-def conditional(**arguments):
-    torch.manual_seed(0)
-    return ConditionalVAE(LABELS, **{"latent_dim": 1, "network": "mlp", "hidden": [8]} | arguments).eval()
-
-
-def test_a_conditional_vaes_probabilities_of_all_images_sum_to_one():
-    model = conditional()
-    with torch.no_grad():
-        for parameter in model.encoder.parameters():
-            parameter.zero_()  # the posterior is the prior, so that few samples tell much
-        total = model.log_likelihood(all_images(), importance_samples=3000).exp().sum().item()
-    assert total == pytest.approx(1, abs=0.01)
-
-
-def test_label_and_noise_both_change_a_sample():
-    model, zero, one = conditional(), torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.long)
-    a, b = (model.sample(torch.arange(2), condition=label) for label in (zero, one))
-    assert (a != b).any() and (a[0] != a[1]).any()
-    with pytest.raises(UserError, match="give a label for each"):
-        model.sample(torch.arange(2))
-    with pytest.raises(UserError, match="this data has none"):
-        ConditionalVAE(BINARY)
