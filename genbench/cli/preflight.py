@@ -334,7 +334,7 @@ def _split_fault(protocol: Protocol, model: GenerativeModule, data: DataModule) 
             held = Held(2, label=torch.zeros(2, dtype=torch.long) if data.classes else None)
         else:
             held = _held(data, stage)
-        blank = Extractor("any", torch.nn.Identity(), lambda network, x: (x, None), "none", hash="none")
+        blank = Extractor("any", torch.nn.Identity(), lambda network, x: (x.flatten(1), None), "none", hash="none")
         scores = expected(model, data, protocol, blank, held)
     except UserError as error:
         return str(error).rstrip(".")

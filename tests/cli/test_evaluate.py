@@ -214,7 +214,7 @@ def test_scores_that_cannot_be_printed_are_in_the_record(cli, here):
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "what is printed, could not be written: No space left on device" in done.stderr
+    assert "A file or the output could not be written: No space left on device" in done.stderr
     assert only_record(Path("runs/run/records")).metrics["fid-digitsnet"]["value"] > 0
 
 
