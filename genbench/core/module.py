@@ -41,7 +41,7 @@ import genbench
 from genbench.core import ranks, rates
 from genbench.core.arguments import Count, Positive, Remembers
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.capabilities import Samples, taking_a_number
+from genbench.core.capabilities import Classifies, Samples, taking_a_number
 from genbench.core.class_paths import path_of
 from genbench.core.errors import NonFiniteLoss, UserError
 from genbench.core.noise import Draws, mix
@@ -244,6 +244,11 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         if batch.known_label is not None:
             raise UserError(f"{type(self).__name__} wants the label of every image: leave `data.labeled` out.")
         return batch.label
+
+    @property
+    def scores_images(self) -> bool:
+        """Whether validation computes something of each image."""
+        return type(self).validation_step is not GenerativeModule.validation_step or isinstance(self, Classifies)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Scores of each image, name -> [B], beside those of the model's capabilities; none by default."""

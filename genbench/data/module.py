@@ -142,7 +142,14 @@ class DataModule(LightningDataModule, metaclass=Remembers):
             )
 
     def val_dataloader(self) -> EvalLoader:
-        return self._eval_loader("val")
+        """The validation images; one block of them for a model that scores no single images.
+
+        Lightning's loop would read them all, and the evaluation after it reads them again.
+        """
+        loader = self._eval_loader("val")
+        if self.trainer is not None and not getattr(self.trainer.lightning_module, "scores_images", True):
+            loader.blocks = loader.blocks[:1]
+        return loader
 
     def test_dataloader(self) -> EvalLoader:
         return self._eval_loader("test")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from genbench.data.arrays import ArrayImages
 from genbench.data.base import ImageData
 from genbench.data.folder import ImageFolder, several
 from genbench.data.image_files import Fit, How
-from genbench.data.loader import Source, Unpaired
+from genbench.data.loader import Unpaired
 from genbench.data.module import DataModule
 from genbench.data.ranges import Range
 from genbench.data.readers import EXTENSIONS, Files
@@ -70,7 +71,7 @@ class SplitImages:
         self.unpaired = isinstance(found, Unpaired)
         if self.unpaired:
             found = found.image if domain == "B" else found.source
-        self.source: Source = found
+        self.data, self.source = data, found
         self.shape = tuple(data.spec.shape if domain == "B" else data.spec.source)
         self.name = f"{data.name} {split}" + (f", {domain}" if self.unpaired else "")
         self.rows = choice(len(self.source), most)
@@ -356,14 +357,22 @@ def refuse_leading_out(path: Path) -> None:
             raise UserError(f"{path} holds a file named {name!r}, which leads out of the archive. It was not read.")
 
 
+# hashes of the splits of each data module: each validation of a run compares with the same images
+_HASHES: WeakKeyDictionary[DataModule, dict[tuple[str, int, bool], str]] = WeakKeyDictionary()
+
+
 def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
     """16 hex digits of all pixels, in order, and of the labels."""
-    digest = hashlib.sha256(str((len(images), *images.shape)).encode())
-    for rows in torch.arange(len(images)).split(1000):
-        digest.update(images.images(rows).contiguous().numpy())
-    if labels is not None:
-        digest.update(labels.contiguous().numpy())
-    return digest.hexdigest()[:16]
+    known = _HASHES.setdefault(images.data, {}) if isinstance(images, SplitImages) else {}
+    key = (images.name, len(images), labels is not None)
+    if key not in known:
+        digest = hashlib.sha256(str((len(images), *images.shape)).encode())
+        for rows in torch.arange(len(images)).split(1000):
+            digest.update(images.images(rows).contiguous().numpy())
+        if labels is not None:
+            digest.update(labels.contiguous().numpy())
+        known[key] = digest.hexdigest()[:16]
+    return known[key]
 
 
 def bring(images: Tensor, shape: Sequence[int]) -> Tensor:

@@ -2,16 +2,19 @@
 
 import pytest
 import torch
+from lightning import Trainer
 
 import genbench
-from genbench.callbacks import EMA, Checkpoint, ValidationMetrics
+from genbench.callbacks import EMA, Checkpoint, MaxImages, ValidationMetrics
 from genbench.core.batch import DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
 from genbench.core.noise import Draws
+from genbench.data import Digits
+from genbench.data.loader import MemorySource
 from genbench.evaluation import extractors
 from genbench.loggers import Curves
 from genbench.metrics.frechet import FrechetDistance
-from genbench.models import DCGAN, VAE
+from genbench.models import DCGAN, VAE, Autoencoder
 from tests.helpers.conditional import LABELS, Toned
 from tests.helpers.small import Each, RandomImages, run, validate
 from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
@@ -148,3 +151,31 @@ def test_where_no_weights_are_at_hand_a_random_network_judges_and_says_so(monkey
     assert "'inception' are not at hand" in said and "random VGG16" in said
     with pytest.raises(UserError, match="not at hand"):
         validate(ToyGAN(SPEC), [ValidationMetrics(samples=10, extractor="inception")])
+
+
+@pytest.mark.parametrize(
+    ("make", "each"),
+    [(lambda s: DCGAN(s, latent_dim=2, width=2), 0), (lambda s: Autoencoder(s, hidden=[4], latent_dim=2), 1)],
+    ids=["gan", "autoencoder"],
+)
+def test_validation_reads_each_image_once_and_only_if_the_model_scores_it(make, each, monkeypatch, tmp_path):
+    """After the first validation: then the hash of the images and their features are known."""
+    monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path))
+    data, read = Digits(val_size=200, eval_batch_size=50), [0]
+    batch = MemorySource.batch
+
+    def counted(self, indices):
+        read[0] += len(indices) * (len(self) == 200)
+        return batch(self, indices)
+
+    monkeypatch.setattr(MemorySource, "batch", counted)
+    counts = Each("on_validation_end", lambda trainer, module: read[0])
+    callbacks = [ValidationMetrics(every_images=64, samples=10), counts, MaxImages(192)]
+    trainer = Trainer(
+        callbacks=callbacks, accelerator="cpu", devices=1, logger=False, max_epochs=-1, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=False,
+    )  # fmt: skip
+    trainer.fit(make(data.spec), datamodule=data)
+    first, second, third = counts.values
+    one_block = 50  # of Lightning's loop, which cannot do without
+    assert second - first == third - second == one_block + each * 200
