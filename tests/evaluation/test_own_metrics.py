@@ -241,40 +241,40 @@ number = 7
 def module(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "mine.py").write_text(MODULE)
-    yield tmp_path / "mine.py"
-    sys.modules.pop("mine", None)
+    (tmp_path / "own_networks.py").write_text(MODULE)
+    yield tmp_path / "own_networks.py"
+    sys.modules.pop("own_networks", None)
 
 
 def test_a_network_of_the_users_is_an_extractor_whose_name_its_scores_have(module):
-    extractor = extractors.build("mine:Coarse")
+    extractor = extractors.build("own_networks:Coarse")
     features, logits = extractor(NOISE.all)
     pooled = nn.functional.adaptive_avg_pool2d(NOISE.all.float(), 2).flatten(1)
     torch.testing.assert_close(features, extractor.network.layer(pooled))
     assert logits is None and extractor.score("fid") == "fid-Coarse"
-    assert extractors.build("mine:Coarse").hash == extractor.hash  # its random weights have a fixed seed
-    record = evaluate(NOISE, Digits(size=16), small("fid").changed(extractor="mine:Coarse"))
+    assert extractors.build("own_networks:Coarse").hash == extractor.hash  # its random weights have a fixed seed
+    record = evaluate(NOISE, Digits(size=16), small("fid").changed(extractor="own_networks:Coarse"))
     assert record.metrics["fid-Coarse"]["value"] > 0 and record.protocol["extractor"]["hash"] == extractor.hash
 
 
 def test_logits_and_names_of_classes_make_scores_of_classes(module):
-    found = values(evaluate(NOISE, Digits(size=16), small("classes", "is").changed(extractor="mine:Names")))
+    found = values(evaluate(NOISE, Digits(size=16), small("classes", "is").changed(extractor="own_networks:Names")))
     assert {"modes-Names", "is-Names"} <= set(found)
 
 
 def test_another_source_makes_another_hash(module):
-    first = extractors.build("mine:Coarse").hash
+    first = extractors.build("own_networks:Coarse").hash
     module.write_text(MODULE.replace("2).flatten(1))", "2).flatten(1) / 255)"))
-    sys.modules.pop("mine")
-    assert extractors.build("mine:Coarse").hash != first
+    sys.modules.pop("own_networks")
+    assert extractors.build("own_networks:Coarse").hash != first
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mine:Needy", "cannot be made without arguments"),
-        ("mine:Absent", "mine has no nn.Module class 'Absent'"),
-        ("mine:number", "mine has no nn.Module class 'number'"),
+        ("own_networks:Needy", "cannot be made without arguments"),
+        ("own_networks:Absent", "own_networks has no nn.Module class 'Absent'"),
+        ("own_networks:number", "own_networks has no nn.Module class 'number'"),
         ("nowhere:Net", "No module named 'nowhere'"),
         ("a b:Net", "'a b' is not the name of a module"),
     ],
@@ -287,12 +287,12 @@ def test_what_is_no_extractor_is_told(module, name, said):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mine:Growing", "'Growing' gave 3 features per image, and 2 before"),
+        ("own_networks:Growing", "'Growing' gave 3 features per image, and 2 before"),
         (
-            "mine:Flat",
+            "own_networks:Flat",
             r"'Flat' gave features of shape \[16\] for 16 images; a tensor of shape \[16, number of features\]",
         ),
-        ("mine:Listing", "'Listing' gave features as list for 16 images"),
+        ("own_networks:Listing", "'Listing' gave features as list for 16 images"),
     ],
 )
 def test_features_of_a_wrong_or_another_shape_are_told(module, name, said):
