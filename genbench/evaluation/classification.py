@@ -33,7 +33,7 @@ class Classification(Evaluator):
                 scores.put(name, None, 0, note=note)
             return scores
         metric = ClassAccuracy()
-        updates = BlockUpdates(own, accuracy=metric)
+        updates = BlockUpdates(own, c.device, accuracy=metric)
         for number, rows, real in c.blocks("Classifying"):
             logits = model.classify(c.for_model(rows)[1])
             refuse_nan(logits, "classify", model)

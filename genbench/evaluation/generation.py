@@ -242,7 +242,8 @@ class _OwnOnImages:
         self.c, self.label = comparison, label
         self.metrics = own_metrics(comparison.protocol, "generation")
         self.takes = {name: set(update_parameters(metric)) for name, metric in self.metrics.items()}
-        self.blocks = BlockUpdates({n: m for n, m in self.metrics.items() if {"images", "imgs"} & self.takes[n]})
+        on_images = {n: m for n, m in self.metrics.items() if {"images", "imgs"} & self.takes[n]}
+        self.blocks = BlockUpdates(on_images, comparison.device)
 
     def generated(self, rows: Tensor, images: Tensor) -> None:
         """One block of samples."""
@@ -277,7 +278,7 @@ class _OwnOnImages:
                 updates.append({k: v for k, v in given.items() if k in takes and v is not None})
                 if missing := takes - updates[-1].keys():
                     failed = f"needs {' and '.join(sorted(missing))}, and there are none here"
-            scores.add_own(name, self.metrics[name](), fake.sums.count, *updates, failed=failed)
+            scores.add_own(name, self.metrics[name], fake.sums.count, *updates, failed=failed)
 
 
 def _classifies(plan: Plan) -> bool:

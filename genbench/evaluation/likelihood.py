@@ -57,7 +57,7 @@ class LogLikelihood(Evaluator):
         if images is not c.images:
             more["suffix"] = f"-{size.replace('×', 'x')}"
         metric = Likelihood(math.prod(shape))
-        updates = BlockUpdates(own, likelihood=metric)
+        updates = BlockUpdates(own, c.device, likelihood=metric)
         for number, rows, real in c.blocks("Likelihood", len(images)):
             x = from_stored(images.images(rows)).to(c.device, model.dtype)
             updates.update(number, model.log_likelihood(x, **own_options).double()[:real])

@@ -174,7 +174,7 @@ class _Made:
         extraction = Extraction(c.extractor, keep=False)
         kept = choice(n, c.gallery.reconstructions)
         cycle = CycleConsistency()
-        updates, of_cycle = BlockUpdates(self.own, **self.metrics), BlockUpdates({}, cycle=cycle)
+        updates, of_cycle = BlockUpdates(self.own, c.device, **self.metrics), BlockUpdates({}, c.device, cycle=cycle)
         for number, rows, real in c.blocks(title, n):
             images, found, *again = make(rows)
             refuse_nan(found, method, c.model)

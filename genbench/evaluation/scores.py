@@ -7,8 +7,9 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 
 from genbench.core import ranks
 from genbench.core.errors import UserError
@@ -79,7 +80,9 @@ class Scores:
             value, std = value if isinstance(value, tuple) else (value, None)
             self.put(name, value, n, featured=featured, **{"std": std} | more)
 
-    def add_own(self, name: str, metric: Metric, n: int, *updates: dict[str, Any], failed: str | None = None) -> None:
+    def add_own(
+        self, name: str, metric: Metric | type[Metric], n: int, *updates: dict[str, Any], failed: str | None = None
+    ) -> None:
         """The same of a metric of the user's: whatever it does, the other scores are kept.
 
         failed  why it could not be updated before
@@ -89,7 +92,8 @@ class Scores:
         value = None
         if failed is None:
             try:
-                value, failed = _number(_computed(metric, updates), name)
+                made = metric() if isinstance(metric, type) else metric
+                value, failed = _number(_computed(made, updates), name)
             except Exception as error:  # it is the user's code
                 failed = _failure(error)
         self.put(name, value, n, featured=from_features(name), note=failed)
@@ -147,13 +151,19 @@ class BlockUpdates:
 
     Args:
         own: The user's, by name
+        device: Where metrics and their inputs are
         metrics: genbench's, by any key
     """
 
-    def __init__(self, own: dict[str, type[Metric]], **metrics: Metric) -> None:
+    def __init__(self, own: dict[str, type[Metric]], device: torch.device, **metrics: Metric) -> None:
         self.own = own
-        self.metrics = metrics | {name: metric() for name, metric in own.items()}
+        self.metrics = {key: metric.to(device) for key, metric in metrics.items()}
         self._failed: dict[str, str] = {}  # why a user's metric was updated no further
+        for name, metric in own.items():
+            try:
+                self.metrics[name] = metric().to(device)
+            except Exception as error:  # it is the user's code
+                self.metrics[name], self._failed[name] = MeanMetric(), _failure(error)
         self._numbers: dict[str, list[int]] = {key: [] for key in self.metrics}
 
     def update(self, number: int, *tensors: Tensor) -> None:
@@ -165,8 +175,11 @@ class BlockUpdates:
         if key in self._failed:
             return
         self._numbers[key].append(number)
+        metric = self.metrics[key]
+        tensors = tuple(x.to(metric.device) for x in tensors)
+        named = {name: x.to(metric.device) if isinstance(x, Tensor) else x for name, x in named.items()}
         try:
-            self.metrics[key].update(*tensors, **named)
+            metric.update(*tensors, **named)
         except Exception as error:
             if key not in self.own:
                 raise

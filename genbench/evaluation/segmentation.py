@@ -33,7 +33,7 @@ class Segmentation(Evaluator):
         n = len(c.images)
         kept = choice(n, c.gallery.reconstructions)
         metric = SegmentationScores()
-        updates = BlockUpdates(own_metrics(c.protocol, self.track), segmentation=metric)
+        updates = BlockUpdates(own_metrics(c.protocol, self.track), c.device, segmentation=metric)
         for number, rows, real in c.blocks("Segmenting"):
             image, x = c.for_model(rows)
             logits = c.model.segment(x).float().cpu()  # [B, K, H, W]

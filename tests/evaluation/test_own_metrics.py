@@ -44,6 +44,7 @@ WRONG = {
     "own_far": "`compute` gave 7, outside of its range 0 to 1",
     "own_failure": "IndexError: there is no such row",
     "own_early_failure": "ValueError: 16 are too many",
+    "own_unmade": "OSError: no weights",
 }
 
 

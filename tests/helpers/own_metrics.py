@@ -178,3 +178,14 @@ class FailsEarly(Wrong):
 
     def compute(self):
         return 0.0
+
+
+@register
+class CannotBeMade(Wrong):
+    name = "own_unmade"
+
+    def __init__(self):
+        raise OSError("no weights")
+
+    def compute(self):
+        return 0.0
