@@ -1,4 +1,4 @@
-"""Settings of the documentation. `sphinx-build -W -b html docs build/docs` builds it without a network."""
+"""Sphinx settings. `sphinx-build -W -b html docs build/docs` builds the documentation and needs no network."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "_ext")]
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # importing the package must not start a GPU
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # importing the package must not initialize a GPU
 
 import genbench  # noqa: E402
 
@@ -21,8 +21,8 @@ source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtex
 language = "en"
 
 # Markdown
-myst_enable_extensions = ["html_image"]  # <img width="...">, which GitHub shows too
-myst_heading_anchors = 3  # links to headings are checked
+myst_enable_extensions = ["html_image"]  # <img width="...">, which also works on GitHub
+myst_heading_anchors = 3  # Sphinx then checks links to headings
 nb_execution_mode = "off"  # notebooks are shown with their stored outputs; tests/test_notebooks.py executes them
 
 # API reference

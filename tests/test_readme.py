@@ -1,4 +1,4 @@
-"""README and docs: links lead to files, what they name exists, and the classes and commands that they show run."""
+"""README and docs: links point to files, named files and configs exist, and example classes and commands run."""
 
 import json
 import re
@@ -27,7 +27,7 @@ page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """Language and text of each block of code."""
+    """Language and text of each code block."""
     return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
@@ -36,13 +36,13 @@ def prose(page: Path) -> str:
 
 
 def files(page: Path) -> dict[str, str]:
-    """Blocks of code that begin with the name of their file: `# my_model.py`."""
+    """Code blocks that begin with a file name, such as `# my_model.py`: file name -> text."""
     named = ((re.match(r"# (\w+\.(?:py|yaml))\n", text), text) for _, text in blocks(page))
     return {name[1]: text for name, text in named if name}
 
 
 def commands(page: Path) -> list[list[str]]:
-    """What is typed after `python -m genbench`, in all blocks of the page."""
+    """Arguments of each `python -m genbench` command in the code blocks of the page."""
     lines = [line for language, text in blocks(page) if language == "bash" for line in text.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[3:] for line in words if line[:3] == ["python", "-m", "genbench"]]
@@ -50,7 +50,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.fixture
 def own_names():
-    """Forgets the metrics and modules that a page has added."""
+    """Remove the metrics and modules that the code of a page added."""
     before = dict(SCALES), dict(REGISTERED), set(sys.modules)
     yield
     for table, old in zip((SCALES, REGISTERED), before, strict=False):
@@ -63,7 +63,7 @@ def own_names():
 
 @pytest.fixture
 def folder_of(tmp_path, monkeypatch):
-    """Writes the files of a page into an empty folder, which commands then run in."""
+    """Return a function that writes the files of a page to an empty folder and makes it the current folder."""
 
     def write(page):
         monkeypatch.chdir(tmp_path)
@@ -80,7 +80,7 @@ def test_the_readme_is_short():
 
 
 @page
-def test_relative_links_and_pictures_lead_to_files(page):
+def test_relative_links_and_images_point_to_files(page):
     text = prose(page)
     for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         path = target.partition("#")[0]
@@ -123,7 +123,7 @@ def test_the_architecture_page_names_files_that_exist():
 
 
 @page
-def test_configs_that_commands_name_exist(page):
+def test_configs_in_example_commands_exist(page):
     own = files(page)
     for words in commands(page):
         for flag, value in pairwise(words):
@@ -132,7 +132,7 @@ def test_configs_that_commands_name_exist(page):
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorials/own_model.md", "docs/tutorials/own_data.md"])
-def test_classes_of_your_own_train_and_sample_as_written(name, folder_of):
+def test_example_classes_train_and_sample_as_written(name, folder_of):
     page = ROOT / name
     folder_of(page)
     own = [words for words in commands(page) if "--import" in words and words[0] in ("fit", "sample")]
@@ -151,7 +151,7 @@ def test_the_readmes_model_passes_the_contract_tests(folder_of, capfd):
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorials/own_metric.md"])
-def test_metrics_extractors_and_protocols_of_your_own_are_evaluated_as_written(name, folder_of, own_names):
+def test_example_metrics_extractors_and_protocols_evaluate_as_written(name, folder_of, own_names):
     folder_of(ROOT / name)
     config = "vae" if name == "README.md" else "quickstart"
     evaluations = [words for words in commands(ROOT / name) if "evaluate" in words[:1] and "last" not in words]
@@ -165,18 +165,18 @@ def test_metrics_extractors_and_protocols_of_your_own_are_evaluated_as_written(n
     assert {"README.md": {"gradient_l1"}, "docs/tutorials/own_metric.md": {"spectrum_l1", "fid-Coarse"}}[name] <= found
 
 
-def test_a_metric_of_torchmetrics_is_added_as_written(folder_of, own_names):
+def test_the_example_torchmetrics_metric_registers_as_written(folder_of, own_names):
     folder_of(ROOT / "docs/tutorials/own_metric.md")
     importing.import_module("my_quality", "--import")
     assert scale("uqi").better == "higher" and scale("uqi").track == "reconstruction"
 
 
-def test_classes_of_your_own_are_short():
+def test_example_classes_are_short():
     lines = {name: len(text.splitlines()) for name, text in files(README).items()}
     assert lines["my_gan.py"] <= 45 and lines["my_data.py"] <= 30 and lines["my_metrics.py"] <= 20
     assert len(files(ROOT / "docs/tutorials/own_metric.md")["my_extractor.py"].splitlines()) <= 20
 
 
-def test_the_suite_of_the_tutorial_has_twelve_runs(folder_of):
+def test_the_suite_in_the_sweep_tutorial_has_twelve_runs(folder_of):
     folder_of(ROOT / "docs/tutorials/sweep.md")
     assert len(list(load(Path("rates.yaml"), configs.find).runs())) == 12

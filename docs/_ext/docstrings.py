@@ -1,7 +1,8 @@
-"""Docstrings of the package as reStructuredText, and a directive for all modules of a package.
+"""Sphinx extension that converts docstrings to reStructuredText and documents all modules of a package.
 
-The docstrings are written to be read in the source: `code` in single backticks, sections in Google's style, and tables
-of a name and its meaning, two spaces or more apart. Napoleon reads the sections; this extension does the rest.
+Docstrings of genbench contain code in single backticks, sections in Google style, and tables. A table has one row per
+name, with two or more spaces between the name and its meaning. Napoleon converts the sections, and this extension
+converts the rest.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ENTRY = re.compile(r"( *)(\S[^`]*?) {2,}(\S.*)")  # "name   its meaning"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.connect("autodoc-process-docstring", process, priority=400)  # before Napoleon, which has 500
+    app.connect("autodoc-process-docstring", process, priority=400)  # runs before Napoleon, which has priority 500
     app.connect("autodoc-process-signature", readable_signature)
     app.add_directive("package", Package)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -49,24 +50,24 @@ class Package(Directive):
 def readable_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Without the bounds of numbers, and of classes that of `__init__`, not of their metaclass's `__call__`."""
+    """Remove the bounds of numbers from a signature. For a class, show `__init__`, not the metaclass's `__call__`."""
     if what == "class" and "__call__" in {key for cls in type(obj).__mro__[:-2] for key in vars(cls)}:
         if "__init__" not in vars(obj):
-            return "", returns  # its arguments are those of its base
+            return "", returns  # it has the same arguments as its base class
         own = inspect.signature(obj.__init__, bound_method=True)
         signature = inspect.stringify_signature(own, unqualified_typehints=True, show_return_annotation=False)
     return BOUNDED.sub(r"\1", signature) if signature else signature, returns
 
 
 def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Replace the lines of a docstring by reStructuredText."""
+    """Convert the lines of a docstring to reStructuredText, in place."""
     out: list[str] = []
     blocks = _blocks(lines)
     for k, block in enumerate(blocks):
         after = blocks[k + 1] if k + 1 < len(blocks) else [""]
         before = blocks[k - 1] if k else [""]
         if _indent(block[0]) and before[-1].endswith(":") and not ENTRY.fullmatch(block[0]):
-            out += block  # an indented example, as it stands: the paragraph before it ends with `::`
+            out += block  # an indented example stays unchanged, because the paragraph before it ends with `::`
         elif block[0].strip() in SECTIONS:
             out += [_escaped(line) for line in block]
         elif _is_table(block):
@@ -82,7 +83,7 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
 
 
 def _blocks(lines: list[str]) -> list[list[str]]:
-    """Lines between empty ones; an indented example with empty lines in it is one block."""
+    """Split lines into blocks at empty lines. An indented example that contains empty lines is one block."""
     blocks: list[list[str]] = []
     block: list[str] = []
     for line in [*lines, ""]:
@@ -102,7 +103,7 @@ def _indent(line: str) -> int:
 
 
 def _is_table(block: list[str]) -> bool:
-    """Whether every line is an entry, or goes on with one and is indented deeper."""
+    """Whether every line is an entry of a table or the indented continuation of an entry."""
     left = _indent(block[0])
     starts = [k for k, line in enumerate(block) if _indent(line) == left]
     entries = [bool(ENTRY.fullmatch(block[k])) or (k + 1 < len(block) and _indent(block[k + 1]) > left) for k in starts]
@@ -126,9 +127,9 @@ def _definitions(block: list[str]) -> list[str]:
 
 
 def _escaped(line: str) -> str:
-    """A line of text with `code` as ``code``, and without what reStructuredText would read as markup."""
+    """Convert `code` to ``code`` and escape characters that reStructuredText would read as markup."""
     parts = line.split("`")
-    if len(parts) % 2 == 0:  # a backtick without its partner: code that goes on in the next line
+    if len(parts) % 2 == 0:  # an unmatched backtick: the code continues in the next line
         return re.sub(r"([*|`\\])", r"\\\1", line)
     for k, part in enumerate(parts):
         if k % 2:
