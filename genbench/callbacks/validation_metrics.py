@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import torch
 from lightning import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from genbench.core import ranks
@@ -25,6 +26,7 @@ from genbench.evaluation.evaluator import Expected, Held
 from genbench.evaluation.evaluators import expected
 from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.images import TensorImages
+from genbench.metrics.registry import REGISTERED
 from genbench.metrics.scales import SCALES
 
 FEW = "a distance between distributions needs at least 2"
@@ -65,6 +67,7 @@ class ValidationMetrics(Callback, metaclass=Checked):
         self._sums: dict[str, float] = {}
         self._count = 0
         self._blocks: list[dict[str, Tensor]] = []  # of data that can be read here only
+        self._warned: set[str] = set()
         self.scores: dict[str, float] = {}
         self.blank: dict[str, str | None] = {}  # those that could not be computed, and why
 
@@ -204,6 +207,10 @@ class ValidationMetrics(Callback, metaclass=Checked):
         scores |= {name: entry["value"] for name, entry in found.metrics.items() if entry["value"] is not None}
         self.scores = {f"val/{name}": value for name, value in scores.items()}
         self.blank = {f"val/{name}": entry["note"] for name, entry in found.metrics.items() if entry["value"] is None}
+        for name, entry in found.metrics.items():
+            if entry["value"] is None and name.partition("-")[0] in REGISTERED and name not in self._warned:
+                self._warned.add(name)  # once
+                rank_zero_warn(f"Validation gives no {name}: {entry['note']}")
         if trainer.state.fn != "fit":
             module.log_dict(self.scores, rank_zero_only=False)
         elif trainer.is_global_zero:

@@ -17,6 +17,7 @@ from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
 from genbench.evaluation import protocol as protocols
 from genbench.loggers import Wandb
+from genbench.metrics.registry import REGISTERED
 
 
 def say_done(trainer: Trainer, folder: Path, protocol: str) -> None:
@@ -67,6 +68,7 @@ def evaluation_command(protocol: str, model: GenerativeModule, data: LightningDa
 
 
 def imports(*parts: object) -> str:
-    """The flags that import the user's own classes, such as ` --import my.module`."""
-    modules = dict.fromkeys(type(part).__module__ for part in parts)
+    """The flags that import the user's own classes and metrics, such as ` --import my.module`."""
+    classes = [*(type(part) for part in parts), *REGISTERED.values()]
+    modules = dict.fromkeys(cls.__module__ for cls in classes)
     return "".join(f" --import {name}" for name in modules if name.partition(".")[0] != "genbench")

@@ -38,11 +38,20 @@ def import_module(name: str, flag: str) -> ModuleType:
         # the frames of the module itself, without those of importlib above them
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames[1:] if "importlib" not in frame.filename]
-        lines = ["Traceback (most recent call last):\n", *traceback.format_list(own)]
-        lines += traceback.format_exception_only(error)
-        raise UserError(
-            f"{flag} {name}: the module failed while it was imported.\n{''.join(lines).rstrip()}"
-        ) from error
+        raise UserError(f"{flag} {name}: the module failed while it was imported.\n{_text(own, error)}") from error
+
+
+def own_traceback(error: Exception, cls: type) -> str:
+    """The traceback of an error, from the first line in the file of a user's class on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = inspect.getfile(cls)
+    first = next((k for k, frame in enumerate(frames) if frame.filename == file), len(frames) - 1)
+    return _text(frames[first:], error)
+
+
+def _text(frames: list[traceback.FrameSummary], error: Exception) -> str:
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
+    return "".join(lines + traceback.format_exception_only(error)).rstrip()
 
 
 def source_hash(*classes: type) -> str:

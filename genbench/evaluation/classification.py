@@ -40,6 +40,7 @@ class Classification(Evaluator):
             given = label[rows[:real]] >= 0
             updates.update(number, logits[:real].cpu()[given], label[rows[:real]][given])
         n = int((label >= 0).sum())
-        updates.finish(scores, n)
+        updates.join()
         scores.add("classes", n, metric, names=("accuracy",))
+        updates.add_own(scores, n)
         return scores

@@ -64,6 +64,7 @@ class Comparison:
                 f"The protocol {self.protocol.name} is of binary pixels, and {self.reference.name} has gray ones. "
                 "Evaluate on binary images (`--data.binarize static`), or with another protocol."
             )
+        self.extractor.check(self.reference.shape, self.device)
         if isinstance(self.reference, Statistics):
             shape = tuple(self.reference.shape)
             kind = torch.float32 if len(shape) == 1 else torch.uint8

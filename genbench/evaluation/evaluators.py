@@ -66,6 +66,7 @@ def expected(
         UserError: it will end in an error: there is nothing to score, or no condition for a conditional model.
     """
     plan = Plan(model, data, _compared(data), protocol, extractor, held)
+    extractor.check(plan.reference.shape)
     if protocol.pixels == "binary" and not plan.reference.binary and isinstance(model, HasLikelihood):
         raise UserError(f"The protocol {protocol.name} is of binary pixels, and {data.name} has gray ones.")
     found: Expected = {}

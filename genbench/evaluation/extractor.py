@@ -28,6 +28,7 @@ class Extractor:
     classes  names of the classes, where they are those of a data set of ours
     hash     of its weights
     points   it takes points, float32 [B, D], and no images
+    own      it is a class of the user's
     mixture  modes [K, D] and standard deviation of the Gaussians that these points are drawn from, where known
     """
 
@@ -39,6 +40,7 @@ class Extractor:
     hash: str = ""
     points: bool = False
     mixture: tuple[Tensor, float] | None = None
+    own: bool = False
     _numbers: dict[str, int] = field(default_factory=dict, repr=False)  # of features and logits, as first seen
 
     def __post_init__(self) -> None:
@@ -61,9 +63,9 @@ class Extractor:
         with full_precision(images.device):
             features, logits = self.read(self.network, images)
         for what, found in (("features", features), ("logits", logits)):
-            if found is None:
+            if found is None and (what == "logits" and not self.classes):
                 continue
-            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
+            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images) or found.shape[1] == 0:
                 shape = f"of shape {list(found.shape)}" if isinstance(found, Tensor) else f"as {type(found).__name__}"
                 raise UserError(
                     f"The extractor '{self.name}' gave {what} {shape} for {len(images)} images; a tensor of shape "
@@ -75,7 +77,30 @@ class Extractor:
                     f"The extractor '{self.name}' gave {found.shape[1]} {what} per image, and {numbers} before. It "
                     "must give equally many for all images."
                 )
+        if logits is not None and self.classes and len(self.classes) != logits.shape[1]:
+            raise UserError(
+                f"The extractor '{self.name}' names {len(self.classes)} classes and gave {logits.shape[1]} logits per "
+                "image. Both numbers must be equal."
+            )
         return features.float(), None if logits is None else logits.float()
+
+    def check(self, shape: Sequence[int], device: torch.device | str = "cpu") -> None:
+        """Call a network of the user's twice, before anything is trained or sampled.
+
+        Raises:
+            UserError: its output is wrong, or differs for the same images.
+        """
+        if not self.own:
+            return
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (2, *shape), generator=generator).to(device, torch.uint8)
+        images = images.float() / 255 if self.points else images
+        first, second = self(images), self(images)
+        if not torch.equal(first[0], second[0]):
+            raise UserError(
+                f"The extractor '{self.name}' gave different features for the same images. Remove the randomness from "
+                "its `forward`."
+            )
 
     def refuse_others(self, shape: Sequence[int]) -> None:
         """Raise UserError where it looks at images and those of that shape are points, or the other way round."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 from collections.abc import Callable
@@ -314,24 +315,40 @@ def _own(name: str, weights: str | os.PathLike | None) -> Extractor:
     cls = getattr(importing.import_module(module_name, "--extractor"), class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise UserError(f"--extractor {name}: {module_name} has no nn.Module class '{class_name}'.")
+    needed = [
+        p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind not in (
+            p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]  # fmt: skip
+    if needed:
+        raise UserError(
+            f"--extractor {name}: {class_name} requires {', '.join(needed)}. Give defaults to its arguments."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
             network = cls()
-        except TypeError as error:
-            raise UserError(
-                f"--extractor {name}: it cannot be made without arguments ({error}). Give them defaults."
-            ) from error
+        except Exception as error:  # it is the user's code
+            traceback = importing.own_traceback(error, cls)
+            raise UserError(f"--extractor {name}: {class_name} failed while it was made.\n{traceback}") from error
     if weights is not None:
         stored.load_into(network, stored.safe_load(Path(weights), name), name)
     identity = key_of([state_hash(network.state_dict()), importing.source_hash(cls)])
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        found = network(images)
+        try:
+            found = network(images)
+        except Exception as error:  # it is the user's code
+            traceback = importing.own_traceback(error, cls)
+            raise UserError(f"The extractor '{class_name}' failed.\n{traceback}") from error
+        if isinstance(found, tuple) and len(found) != 2:
+            raise UserError(
+                f"The extractor '{class_name}' returned a tuple of {len(found)}. Return features, or features and "
+                "logits."
+            )
         return found if isinstance(found, tuple) else (found, None)
 
     classes, points = tuple(getattr(cls, "classes", ())), getattr(cls, "points", False)
-    return Extractor(class_name, network, read, "its own", classes, identity, points)
+    return Extractor(class_name, network, read, "its own", classes, identity, points, own=True)
 
 
 POINTS = ("points", "ring", "grid")  # what looks at points

@@ -264,21 +264,28 @@ class _OwnOnImages:
                 continue
             given = {"images": images, "imgs": images, "real": real}
             given |= {} if labels is None else {"labels": labels[rows]}
+            if missing := self.takes[name] - given.keys():
+                self.blocks.leave_blank(name, _needs(missing))
             number = int(rows[0]) // self.c.protocol.block
             self.blocks.update_one(number, name, **{k: v for k, v in given.items() if k in self.takes[name]})
 
     def add(self, scores: Scores, real: Features, fake: Features, label: Tensor | None) -> None:
         """Enter all of them."""
         self.update(self.c.images, real=True)
-        self.blocks.finish(scores, fake.sums.count)
+        self.blocks.join()
+        self.blocks.add_own(scores, fake.sums.count)
         for name in self.metrics.keys() - self.blocks.metrics.keys():
             takes, updates, failed = self.takes[name], [], None
             for side, labels in ((fake, label), (real, self.c.label))[: 2 if "real" in takes else 1]:
                 given = {"features": side.features, "logits": side.logits, "labels": labels, "real": side is real}
                 updates.append({k: v for k, v in given.items() if k in takes and v is not None})
                 if missing := takes - updates[-1].keys():
-                    failed = f"needs {' and '.join(sorted(missing))}, and there are none here"
+                    failed = _needs(missing)
             scores.add_own(name, self.metrics[name], fake.sums.count, *updates, failed=failed)
+
+
+def _needs(missing: set[str]) -> str:
+    return f"needs {' and '.join(sorted(missing))}, and there are none here"
 
 
 def _classifies(plan: Plan) -> bool:

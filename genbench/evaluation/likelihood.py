@@ -61,6 +61,7 @@ class LogLikelihood(Evaluator):
         for number, rows, real in c.blocks("Likelihood", len(images)):
             x = from_stored(images.images(rows)).to(c.device, model.dtype)
             updates.update(number, model.log_likelihood(x, **own_options).double()[:real])
-        updates.finish(scores, len(images))
+        updates.join()
         scores.add("likelihood", len(images), metric, **more)
+        updates.add_own(scores, len(images))
         return scores

@@ -188,8 +188,8 @@ class _Made:
                 of_cycle.update(number, from_stored(back[0][:real].cpu()), from_stored(images[:real]))
             if truth is not None:
                 updates.update(number, from_stored(found[:real]), from_stored(truth[:real]).to(c.device))
-        updates.finish(self.scores, n)
-        of_cycle.finish(self.scores, n)
+        updates.join()
+        of_cycle.join()
         c.gallery.gather(self.sheet)
         for name, metric in self.metrics.items():
             self.scores.add("reconstruction", n, metric, names=(self.prefix + name,))
@@ -201,6 +201,7 @@ class _Made:
         names = (f"{self.prefix or 'reconstruction_'}fid",)
         dims = len(made.sums.total)
         self.scores.add("reconstruction", n, FrechetDistance(dims), *sums, names=names, featured=True)
+        updates.add_own(self.scores, n)
         two_ways = len(getattr(c.model, "domains", ())) > 1 and ranks.rank() == 0
         return [cycle.compute()] if two_ways else []
 

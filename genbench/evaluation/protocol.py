@@ -102,7 +102,8 @@ class Protocol:
             if not isinstance(group, str) or group not in known:
                 raise UserError(
                     f"protocol {self.name}: there is no group of metrics '{group}'; there are {', '.join(known)}."
-                    f"{did_you_mean(str(group), known)} A metric of your own is added with `--import my.module`."
+                    f"{_hint(group) or did_you_mean(str(group), known)} A metric of your own needs the decorator "
+                    "`@register` and `--import my.module`."
                 )
 
     def changed(self, **changes: Any) -> Protocol:
@@ -121,6 +122,11 @@ class Protocol:
         plain = json.loads(json.dumps(settings | facts))
         named = {name: value for name, value in plain.items() if name != "name"}
         return {"name": self.name, "key": key_of(renamed.former_protocol(named))} | named
+
+
+def _hint(score: Any) -> str:
+    """The group of a score that was named in the place of a group."""
+    return next((f" The group of {score} is {group}." for group, scores in GROUPS.items() if score in scores), "")
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
 from genbench.core import ranks
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, reason
 from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.protocol import Protocol
 from genbench.metrics.registry import REGISTERED, update_parameters
@@ -143,7 +143,7 @@ def _number(found: Any, name: str) -> tuple[float | None, str | None]:
 def _failure(error: Exception) -> str:
     """What went wrong in a user's metric, and on which line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+    return f"{reason(error)} ({last.filename}, line {last.lineno})"
 
 
 class BlockUpdates:
@@ -185,9 +185,13 @@ class BlockUpdates:
                 raise
             self._failed[key] = _failure(error)
 
-    def finish(self, scores: Scores, n: int) -> None:
+    def leave_blank(self, key: str, why: str) -> None:
+        """Update a metric no further."""
+        self._failed[key] = why
+
+    def join(self) -> None:
         """Join the updates of all processes in the first one, values that are kept image by image in the order of the
-        blocks; and enter the user's metrics, of `n` images."""
+        blocks."""
         if ranks.several():
             for failed in ranks.gather([self._failed]):
                 self._failed = failed | self._failed
@@ -195,6 +199,9 @@ class BlockUpdates:
                 parts = ranks.gather([(self._numbers[key], _on_cpu(metric.metric_state))])
                 if ranks.rank() == 0:
                     _set_joined(metric, parts)
+
+    def add_own(self, scores: Scores, n: int) -> None:
+        """Enter the user's metrics, of `n` images."""
         for name in self.own:
             scores.add_own(name, self.metrics[name], n, failed=self._failed.get(name))
 

@@ -15,6 +15,10 @@ from PIL import Image
 
 import genbench
 from genbench.cli import main
+from genbench.cli.next_steps import imports
+from genbench.core.batch import DataSpec
+from genbench.metrics.registry import REGISTERED
+from genbench.models import DCGAN
 
 from .conftest import wait
 
@@ -305,3 +309,8 @@ def test_a_resume_on_another_version_says_that_it_is_not_bit_for_bit(cli, config
     torch.save(checkpoint, path)
     status, _, err = cli("fit", "--ckpt", "last", "--max_images", "64")
     assert status == 0 and "was made with torch 1.0" in err
+
+
+def test_printed_commands_import_the_modules_of_the_users_metrics(monkeypatch):
+    monkeypatch.setitem(REGISTERED, "mine", type("Mine", (), {"__module__": "my_metrics"}))
+    assert imports(DCGAN(DataSpec((1, 16, 16)), latent_dim=2, width=2)) == " --import my_metrics"

@@ -44,7 +44,7 @@ WRONG = {
     "own_far": "`compute` gave 7, outside of its range 0 to 1",
     "own_failure": "IndexError: there is no such row",
     "own_early_failure": "ValueError: 16 are too many",
-    "own_unmade": "OSError: no weights",
+    "own_unmade": "no weights",
 }
 
 
@@ -101,8 +101,15 @@ def test_a_metric_that_is_wrong_is_left_blank_with_the_reason_and_the_others_are
 def test_the_labels_that_a_conditional_model_was_given_reach_a_metric(judge):
     found = values(evaluate(Obedient(Digits().spec), Digits(), small("classes", "own_label_hits"), extractor=judge))
     assert found["own_label_hits-digitsnet"] == found["class_accuracy-digitsnet"] > 0.9
-    entry = evaluate(NOISE, Digits(size=16), small("fid", "own_label_hits"), extractor=judge).metrics
-    assert entry["own_label_hits-digitsnet"]["note"] == "needs labels, and there are none here"
+    entries = evaluate(NOISE, Digits(size=16), small("fid", "own_label_hits", "own_labels"), extractor=judge).metrics
+    for name in ("own_label_hits-digitsnet", "own_labels"):
+        assert entries[name]["note"] == "needs labels, and there are none here"
+
+
+def test_the_metrics_of_genbench_come_first_in_a_record_and_rank_by_default(judge):
+    for subject, metrics in ((Coder(Digits().spec), ("own_uqi", "reconstruction")), (NOISE, ("own_order", "fid"))):
+        found = list(evaluate(subject, Digits(size=16), small(*metrics), extractor=judge).metrics)
+        assert found[0] in ("mse", "fid-digitsnet") and found.index(metrics[0]) > 0
 
 
 def test_reconstructions_and_translations_reach_a_metric_of_torchmetrics(judge):
@@ -234,6 +241,42 @@ class Listing(nn.Module):
     def forward(self, images):
         return [0.0] * len(images)
 
+class Three(nn.Module):
+    def forward(self, images):
+        return torch.zeros(len(images), 2), None, None
+
+class Nothing(nn.Module):
+    def forward(self, images):
+        pass
+
+class Empty(nn.Module):
+    def forward(self, images):
+        return torch.zeros(len(images), 0)
+
+class WithoutLogits(Coarse):
+    classes = ("dark", "bright", "red")
+
+class OtherClasses(Names):
+    classes = ("dark", "bright")
+
+class Random(nn.Module):
+    def forward(self, images):
+        return torch.rand(len(images), 4)
+
+class Failing(nn.Module):
+    def forward(self, images):
+        return self.helper(images)
+    def helper(self, images):
+        return images.nothing
+
+class FailingEarly(nn.Module):
+    def __init__(self):
+        super().__init__()
+        raise OSError("no file of weights")
+
+class WithoutForward(nn.Module):
+    pass
+
 number = 7
 """
 
@@ -273,7 +316,7 @@ def test_another_source_makes_another_hash(module):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("own_networks:Needy", "cannot be made without arguments"),
+        ("own_networks:Needy", "requires width. Give defaults to its arguments"),
         ("own_networks:Absent", "own_networks has no nn.Module class 'Absent'"),
         ("own_networks:number", "own_networks has no nn.Module class 'number'"),
         ("nowhere:Net", "No module named 'nowhere'"),
@@ -291,14 +334,39 @@ def test_what_is_no_extractor_is_told(module, name, said):
         ("own_networks:Growing", "'Growing' gave 3 features per image, and 2 before"),
         (
             "own_networks:Flat",
-            r"'Flat' gave features of shape \[16\] for 16 images; a tensor of shape \[16, number of features\]",
+            r"'Flat' gave features of shape \[2\] for 2 images; a tensor of shape \[2, number of features\]",
         ),
-        ("own_networks:Listing", "'Listing' gave features as list for 16 images"),
+        ("own_networks:Listing", "'Listing' gave features as list for 2 images"),
+        ("own_networks:Three", "'Three' returned a tuple of 3. Return features, or features and logits"),
+        ("own_networks:Nothing", "'Nothing' gave features as NoneType"),
+        ("own_networks:Empty", r"'Empty' gave features of shape \[2, 0\] for 2 images"),
+        ("own_networks:WithoutLogits", "'WithoutLogits' gave logits as NoneType"),
+        ("own_networks:OtherClasses", "'OtherClasses' names 2 classes and gave 3 logits per image"),
+        ("own_networks:Random", "'Random' gave different features for the same images"),
+        ("own_networks:WithoutForward", "'WithoutForward' failed"),
     ],
 )
 def test_features_of_a_wrong_or_another_shape_are_told(module, name, said):
     with pytest.raises(UserError, match=said):
         evaluate(NOISE, Digits(size=16), small("fid").changed(extractor=name))
+
+
+def test_a_network_that_fails_shows_its_own_traceback_below_one_sentence(module):
+    with pytest.raises(UserError) as caught:
+        evaluate(NOISE, Digits(size=16), small("fid").changed(extractor="own_networks:Failing"))
+    first, *rest = str(caught.value).splitlines()
+    assert first == "The extractor 'Failing' failed." and rest[-1].startswith("AttributeError: 'Tensor' object has no")
+    files = [line for line in rest if line.startswith("  File")]
+    assert len(files) == 2 and all("own_networks.py" in line for line in files)
+    with pytest.raises(UserError, match="(?s)FailingEarly failed while it was made.*OSError: no file of weights"):
+        extractors.build("own_networks:FailingEarly")
+
+
+def test_a_wrong_network_is_rejected_before_training(module, tmp_path):
+    data = Digits(size=16, subset=40, val_size=12)
+    model, protocol = VAE(data.spec, latent_dim=2, width=2), replace(SMALL, metrics=("fid",), split="val")
+    with pytest.raises(UserError, match="'Growing' gave 3 features per image, and 2 before"):
+        expected(model, data, protocol, extractors.build("own_networks:Growing"), Held(12))
 
 
 # ---- modules --------------------------------------------------------------------------------------------------------

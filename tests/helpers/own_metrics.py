@@ -79,6 +79,16 @@ class LabelHits(Kept):
 
 
 @register
+class Labels(MeanMetric):
+    """Mean label of the images, block by block."""
+
+    name, track, higher_is_better = "own_labels", "generation", True
+
+    def update(self, images, labels):
+        super().update(labels.double())
+
+
+@register
 class UQI(UniversalImageQualityIndex):
     name, track = "own_uqi", "reconstruction"
 
