@@ -92,7 +92,7 @@ def test_a_batch_size_that_is_not_divisible_is_refused():
     [
         ({"train_images": 0}, "data.train_images is 0; it must be at least 1"),
         ({"batch_size": 0}, "data.batch_size is 0"),
-        ({"target": "mask"}, "data.target is mask; Ring has none or label"),
+        ({"target": "mask"}, "data.target is mask; Ring supports only none and label"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, message):

@@ -59,7 +59,7 @@ def test_its_extractor_reads_all_three():
 
 
 def test_invalid_arguments_are_refused(tmp_path):
-    with pytest.raises(UserError, match="StackedMNIST has a digit in each of 3"):
+    with pytest.raises(UserError, match="StackedMNIST needs 3, one per digit"):
         StackedMNIST(channels=1)
     with pytest.raises(UserError, match=r"StackedMNIST is not at .*Put MNIST/raw/train-images"):
         StackedMNIST(root=str(tmp_path), download=False).source("train")
