@@ -122,7 +122,7 @@ def test_dsprites_are_black_and_white_and_their_pickle_is_not_loaded(tmp_path):
         tmp_path / "d.npz", imgs=shapes, latents_values=np.ones((24, 6)), latents_classes=np.ones((24, 6), int),
         metadata=np.array(Trap(tmp_path), dtype=object),
     )  # fmt: skip
-    with pytest.warns(UserWarning, match="0 and 1 alone"):
+    with pytest.warns(UserWarning, match="only the values 0 and 1"):
         found, label = whole(load(tmp_path / "d.npz"))
     assert np.array_equal(found, shapes * 255) and label is None
     assert not (tmp_path / "executed").exists()

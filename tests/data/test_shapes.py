@@ -201,5 +201,5 @@ def test_impossible_settings_are_refused():
         Shapes(texture=2)
     with pytest.raises(UserError, match=r"data.train_images is 0"):
         Shapes(train_images=0)
-    with pytest.raises(UserError, match=r"data.hflip would mirror Shapes against their captions"):
+    with pytest.raises(UserError, match=r"data.hflip does not work with Shapes: captions"):
         Shapes(hflip=True)

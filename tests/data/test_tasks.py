@@ -110,7 +110,9 @@ def test_a_task_changes_the_spec():
 
 
 def test_tasks_that_do_not_apply_are_refused():
-    with pytest.raises(UserError, match="data.task is colorize, and these images are gray"):
+    with pytest.raises(UserError, match="data.task is colorize, but these images are gray"):
         Digits(task="colorize")
-    with pytest.raises(UserError, match=r"data.task is super_resolve_4, and 18 pixels a side are not divisible by 4"):
+    with pytest.raises(
+        UserError, match=r"data.task is super_resolve_4, but data.size is 18, which is not divisible by 4"
+    ):
         Digits(size=18, task="super_resolve_4")

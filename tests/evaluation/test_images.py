@@ -161,7 +161,7 @@ class Trap:
     [
         ("nan", "Image 2 of arr_0 in .*odd.npz has pixels that are NaN or infinite"),
         ("infinite", "Image 2 of arr_0 in .*odd.npz has pixels that are NaN or infinite"),
-        ("one value", r"odd.npz have the one value 0.25, .* State one with `--images.range LOW,HIGH`"),
+        ("one value", r"odd.npz have the same value 0.25, .* Set `--images.range LOW,HIGH`"),
         ("channels", r"is uint8 \[4, 16, 16, 5\]; images must be \[N, H, W\], \[N, H, W, C\]"),
         ("several", r"several arrays of images: fakes \(uint8 \[4, 16, 16, 1\]\), reals .* `--images.key fakes`"),
         ("splits", "images of several splits. Choose one: `--images.key train_images`, or test_images"),
