@@ -305,7 +305,7 @@ class ArrayFile:
         for name, parts in members.items():
             shape = (sum(part.shape[0] for part in parts if part.shape), *parts[0].shape[1:])
             fits = shape in ((images.total,), (images.total, 1)) and parts[0].dtype.kind in "uibUS"
-            # not y: center_y is a position
+            # `y` does not count: center_y is a position
             named = _words(name) & {*LABELS} - {"y"} or _same_but_labels(name, images.name)
             if fits and named and parted(name)[0] == images.stage:
                 found.append(name)

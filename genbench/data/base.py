@@ -1,7 +1,6 @@
 """The DataModule of all image data sets: arguments, splits, value ranges, memory.
 
-A data set provides its splits (`Split`); everything else happens here, so that an argument means the same for all data
-sets.
+A data set provides its splits (`Split`); everything else happens here, so an argument means the same for all data sets.
 """
 
 from __future__ import annotations
@@ -72,8 +71,7 @@ class ImageData(DataModule):
             the run, so runs with different seeds train on the same images
         memory: Decode the whole data set into memory (auto: if it needs less than a quarter of the free memory)
         workers: Processes that decode images in advance, for data that is not in memory. Default: the number of cores
-            minus one, up
-            to 8
+            minus one, up to 8
         download: Download the data set if it is missing
     """
 
@@ -87,7 +85,7 @@ class ImageData(DataModule):
     native_hflip: bool = False
     native_enlarge: bool = False
     native_range: str | None = None  # `dtype` if all images are known to have 8 bits
-    published_pixels: bool = True  # all papers use the same size and channels for it
+    published_pixels: bool = True  # all papers use the same size and channels
     test_size: int | None = None
 
     def __init__(

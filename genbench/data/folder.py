@@ -31,9 +31,8 @@ class ImageFolder(ImageData):
     Sub-folders train, val (valid, validation) and test are used as splits; a missing val or test is held out of train.
     Below the splits, one folder for each class gives the labels. Other folders are searched to any depth, and files
     that are not images are ignored. Transparent images are composited over white. The layouts of the dataset_tool of
-    StyleGAN and
-    EDM, tiny-imagenet and MVTec are recognized. DICOM files and NIfTI volumes are read if the extra `medical` is
-    installed.
+    StyleGAN and EDM, tiny-imagenet and MVTec are recognized. DICOM files and NIfTI volumes are read if the extra
+    `medical` is installed.
 
     Args:
         path: The folder, the zip file or a single file of many frames, absolute or relative to the current folder or

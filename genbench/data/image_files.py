@@ -69,7 +69,7 @@ def _as_shown(image: Image.Image) -> Stored:
     if image.mode.startswith("I"):  # PNG or PGM
         array, clear = np.asarray(image).astype(np.uint16), image.info.get("transparency")
         return array if clear is None else np.stack([array, (array != clear) * np.uint16(65535)], axis=-1)
-    if image.has_transparency_data:  # over white, as on a web page
+    if image.has_transparency_data:  # composite over white, like on a web page
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
@@ -94,7 +94,7 @@ def _scientific(file: File, image: Image.Image | None, page: int) -> Stored:
     try:
         with _binary(file) as stream:
             return tiff.read(stream, page)
-    except (ValueError, NotImplementedError, ImportError) as error:  # such as for an unknown compression
+    except (ValueError, NotImplementedError, ImportError) as error:  # for example for an unknown compression
         if image is None or "imagecodecs" not in str(error):
             raise
         return tiff.by_pillow(image, f"{error}: `pip install imagecodecs`")
@@ -122,7 +122,7 @@ def _stated_levels(file: File, image: Image.Image) -> np.ndarray | Levels:
 def _deep_png(file: File, image: Image.Image) -> np.ndarray:
     """Read a PNG that Pillow would reduce to 8 bits, as uint16 [H, W, C]."""
     import torch
-    from torchvision.io import ImageReadMode, decode_png  # takes a second to import
+    from torchvision.io import ImageReadMode, decode_png  # importing it takes a second
 
     # the warning recommends torchcodec, which does not read 16 bits
     warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of TorchVision are deprecated")

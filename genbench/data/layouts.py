@@ -109,7 +109,7 @@ def layout(
                 "none of them. Move it into one of them, or use the path of a single folder."
             )
         classes = _folders(parts, depth + 1)
-    elif "train" in inner and len(set(inner)) > 1 and None not in inner:  # splits in each class
+    elif "train" in inner and len(set(inner)) > 1 and None not in inner:  # each class folder contains split folders
         stages = inner
     else:
         stages = ["train"] * len(names)
@@ -362,7 +362,7 @@ def _of_dataset_tool(
                 f"{file} in {path} is not readable as JSON ({error}). Repair it, or use `--data.labels false`."
             ) from error
         if not isinstance(found, dict) or not isinstance(found.get("labels", 0), (list, dict, type(None))):
-            continue  # a file of another format
+            continue  # a file with a different format
         folder = PurePosixPath(file).parent
         here = [name for name in names if folder in PurePosixPath(name).parents]
         if isinstance(found["labels"], dict):  # StyleGAN's reader also accepts a dict

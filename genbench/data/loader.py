@@ -273,7 +273,7 @@ class TrainLoader:
             yield batch
 
     def _augmented(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
-        """Crop and mirror images [B, C, H, W] by their position in the run; each seed applies to an equal part."""
+        """Crop and mirror images [B, C, H, W] by their position in the run. Each seed is for an equal part."""
         if self.random_crop:
             each = len(image) // len(seeds)
             corner = torch.cat([_corners(self.random_crop, seed, place, each, image.device) for seed in seeds], 1)

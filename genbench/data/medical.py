@@ -139,7 +139,7 @@ def read_nifti(file: BinaryIO, name: str) -> np.ndarray:
         array = np.asanyarray(stored) if plain else volume.get_fdata(dtype=np.float32, caching="unchanged")
         array = _library("nibabel", name).apply_orientation(array.reshape(array.shape[:3]), axes)
         return np.rot90(array, axes=(0, 1)).transpose(2, 0, 1)
-    except Exception as error:  # such as a truncated file
+    except Exception as error:  # for example for a truncated file
         raise _unreadable(name, "NIfTI", error) from error
 
 

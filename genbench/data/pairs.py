@@ -77,7 +77,7 @@ class PartnerPictures(FilePictures):
         """Raise UserError if the aspect ratio differs from the partner's. Without `size`, the file's header is read."""
         w, h = size or self.reader.size(self.pictures[row])
         width, height = self.reader.size(self.partners[row])
-        if abs(w * height - h * width) > max(w + h, width + height):  # more than the rounding of a scaled side
+        if abs(w * height - h * width) > max(w + h, width + height):  # more than the rounding error of a scaled side
             raise UserError(
                 f"{self.pictures[row]} is {w}×{h}, but its partner {self.partners[row]} is {width}×{height}: their "
                 "square crops would show different parts. Use images with the same aspect ratio, or set "

@@ -118,7 +118,7 @@ class _Reader:
         try:
             with self.head(name) as file, self.readable(name):
                 return medical.is_dicom(file)
-        except UserError:  # unreadable, and not named like an image
+        except UserError:  # an unreadable file that is not named like an image
             return False
 
     def kind(self, name: str) -> str | None:

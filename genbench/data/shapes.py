@@ -50,7 +50,7 @@ FACTORS = {
 # shape at an edge is still inside the image.
 SMALL, LARGE = (0.14, 0.18), (0.24, 0.30)
 NEAR, MIDDLE, FAR = (0.32, 0.36), (0.46, 0.54), (0.64, 0.68)
-# degrees. This is less than half of the smallest rotational symmetry (72°, star), so images show the direction
+# degrees. This is less than half of the smallest rotational symmetry (72°, star), so its direction is visible
 ROTATION = 30.0
 
 _PLACES = ("in", "at", "the", "top", "bottom", "left", "right", "centre")
@@ -130,7 +130,7 @@ def _star(u: np.ndarray, v: np.ndarray, inner: float = 0.45) -> np.ndarray:
 
 
 def _cross(u: np.ndarray, v: np.ndarray, width: float = 0.32) -> np.ndarray:
-    length = np.float32((1 - width**2) ** 0.5)  # its corners lie on the circle
+    length = np.float32((1 - width**2) ** 0.5)  # the corners of the cross lie on the circle
     long, short = np.maximum(abs(u), abs(v)), np.minimum(abs(u), abs(v))
     return np.maximum(long - length, short - np.float32(width))
 

@@ -18,7 +18,7 @@ from genbench.core.errors import UserError
 Task = Literal["none", "colorize", "edges", "denoise", "deblur", "super_resolve_2", "super_resolve_4", "inpaint"]
 Draw = Callable[..., Tensor]  # (torch.randn or torch.rand, *shape) -> noise [B, *shape]
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue: ITU-R BT.601
 NOISE = 0.4  # standard deviation, for pixels in [-1, 1]: 51 levels of 256
 BLUR = 1.5  # standard deviation of the Gaussian, in pixels
 

@@ -119,8 +119,7 @@ def read(file: BinaryIO, page: int) -> np.ndarray | Levels:
 
 
 def _colors(array: np.ndarray, extra: list[int]) -> np.ndarray:
-    """Convert [H, W, S] to 1 or 3 colors, and opacity if there is one. The last samples, of kinds `extra`, are not
-    colors."""
+    """Convert [H, W, S] to 1 or 3 colors, and opacity if there is one. The last samples (`extra`) are not colors."""
     if extra == [0, 0] and array.shape[-1] == 3:  # three channels that are not marked as red, green and blue
         return array
     colors = array.shape[-1] - len(extra)

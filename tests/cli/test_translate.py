@@ -439,7 +439,7 @@ def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
     Path("in/gone.png").symlink_to("nowhere")
     status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
     assert status == 1 and "5 images of UNet" in out and "3 skipped" in out
-    assert "skipped: in/gone.png is a link to nothing" in out
+    assert "skipped: in/gone.png is a broken link" in out
     assert "skipped: in/pipe.png is a named pipe" in out and "skipped: in/zero.jpg is a device" in out
 
 

@@ -36,9 +36,11 @@ def test_words_become_tokens_and_tokens_words():
     assert to_tokens("A red  star", words) == [1, 2, 3]
     assert to_tokens("red star", words, 4) == [2, 3, 0, 0]
     assert to_words(torch.tensor([2, 3, 0, 0]), words) == "red star"
-    with pytest.raises(UserError, match=r"the word `pink`. Known are: a, red, star"):
+    with pytest.raises(
+        UserError, match=r"The word `pink` is in no caption of this data set. Choose from: a, red, star"
+    ):
         to_tokens("a pink star", words)
-    with pytest.raises(UserError, match="the word `<pad>`"):
+    with pytest.raises(UserError, match="The word `<pad>`"):
         to_tokens("<pad>", words)
-    with pytest.raises(UserError, match="at most 2 words, and `a red star` has 3"):
+    with pytest.raises(UserError, match="at most 2 words, but `a red star` has 3"):
         to_tokens("a red star", words, 2)

@@ -39,9 +39,9 @@ def test_a_folder_a_pipe_and_a_device_are_not_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, kind in (("folder", "a folder"), ("pipe", "a named pipe")):
-        with pytest.raises(NotWritten, match=f"there is {kind} of this name"), replacing(tmp_path / name):
+        with pytest.raises(NotWritten, match=f"{kind} with this name exists"), replacing(tmp_path / name):
             pass
-    with pytest.raises(NotWritten, match="there is a device of this name"), replacing("/dev/null"):
+    with pytest.raises(NotWritten, match="a device with this name exists"), replacing("/dev/null"):
         pass
     with pytest.raises(NotWritten, match="could not be written"), replacing(tmp_path / ("x" * 300)):
         pass
@@ -63,7 +63,7 @@ def test_a_file_on_a_full_disk_is_written_to_the_temporary_folder(tmp_path, else
     assert raised.value.elsewhere.read_bytes() == b"whole" and elsewhere in raised.value.elsewhere.parents
     full(tmp_path)
     with pytest.raises(
-        NotWritten, match="Nor could it be kept in the system's temporary folder: .* No space"
+        NotWritten, match="It could not be written to the system's temporary folder either: .* No space"
     ) as raised:
         write(path, lambda file: file.write(b"whole"))
     assert raised.value.elsewhere is None and len(list(elsewhere.iterdir())) == 1
@@ -139,7 +139,7 @@ def test_only_files_are_opened(tmp_path):
     (tmp_path / "file").write_text("x")
     assert ordinary(tmp_path / "file") == tmp_path / "file" and ordinary(tmp_path / "none") == tmp_path / "none"
     for name, kind in (("pipe", "a named pipe"), ("zero", "a device"), (".", "a folder")):
-        with pytest.raises(UserError, match=f"is {kind}, and a file was expected"):
+        with pytest.raises(UserError, match=f"is {kind}; expected a file"):
             ordinary(tmp_path / name)
 
 

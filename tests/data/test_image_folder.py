@@ -406,7 +406,7 @@ def test_pipes_and_devices_are_never_opened(tmp_path):
     with pytest.warns(UserWarning, match="3 entries that are not regular files .*: endless.png, gone.png, pipe.png"):
         data = load(str(folder))
     assert len(data.images["train"]) == 4
-    with pytest.raises(UserError, match="pipe.png is a named pipe, and a file was expected"):
+    with pytest.raises(UserError, match="pipe.png is a named pipe; expected a file"):
         load(str(folder / "pipe.png"))
 
 

@@ -101,5 +101,5 @@ def test_invalid_arguments_are_refused(arguments, message):
 
 
 def test_a_model_of_images_refuses_points():
-    with pytest.raises(UserError, match="needs images, and the data has points of 2 numbers"):
+    with pytest.raises(UserError, match="needs images, but the data has points of 2 numbers"):
         genbench.models.DCGAN(Ring().spec)

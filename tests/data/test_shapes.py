@@ -104,7 +104,7 @@ def test_tokens_spell_the_caption_and_zero_is_padding(factors):
         assert " ".join(VOCABULARY[token] for token in spelled if token) == describe(row)
     assert VOCABULARY[0] == "<pad>"
     assert to_tokens("a red star", VOCABULARY, CAPTION_LENGTH)[3:] == [0] * 5
-    with pytest.raises(UserError, match=r"the word `pink`. Known are: a, small"):
+    with pytest.raises(UserError, match=r"The word `pink` is in no caption of this data set. Choose from: a, small"):
         to_tokens("a pink star", VOCABULARY, CAPTION_LENGTH)
 
 

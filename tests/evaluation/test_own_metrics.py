@@ -309,7 +309,7 @@ def test_a_module_that_fails_shows_its_own_traceback_below_one_sentence(tmp_path
     with pytest.raises(UserError) as caught:
         import_module("failing", "--import")
     first, *rest = str(caught.value).splitlines()
-    assert first == "--import failing: the module failed while it was imported."
+    assert first == "--import failing: importing the module failed."
     assert rest[0] == "Traceback (most recent call last):" and rest[-1] == "ZeroDivisionError: division by zero"
     assert 'failing.py", line 5' in rest[1] and not any("importlib" in line or "importing.py" in line for line in rest)
 
