@@ -50,7 +50,7 @@ class WarmupDecay:
         decay: linear, or cosine: half a period (Loshchilov & Hutter 2017, equation 5)
         final: The final rate, as a fraction of the full rate
 
-    A number up to 1 is a fraction of the budget. A larger number, or a text such as `50k`, is a number of images.
+    A number up to 1 is a fraction of the budget. A larger number or text such as `50k` is a number of images.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def allow_tf32(allowed: bool) -> None:
 def without_tf32() -> Iterator[None]:
     """Disable TF32 and bfloat16 inside, and restore every switch afterwards."""
     matmul = convolution = None
-    with suppress(RuntimeError):  # the switch disagrees with a new one
+    with suppress(RuntimeError):  # an older switch disagrees with a new switch
         matmul = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         convolution = torch.backends.cudnn.allow_tf32

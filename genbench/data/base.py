@@ -329,7 +329,7 @@ class ImageData(DataModule):
         for name in held_out:
             size = getattr(self, f"{name}_size")
             size = min(5000, max(1, split.length // 10)) if size is None else size
-            if group is not None:  # extended to the end of the last group
+            if group is not None:  # extended so that the last group is complete
                 last = (group[rest] == group[rest[min(size, len(rest)) - 1]]).nonzero() if size else torch.tensor([-1])
                 size = max(size, int(last.max()) + 1)
             if size >= len(rest):

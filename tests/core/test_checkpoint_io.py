@@ -1,4 +1,4 @@
-"""A checkpoint is there whole or not at all, and is loaded safely."""
+"""Checkpoints are written atomically and loaded safely."""
 
 import os
 import random
@@ -51,7 +51,7 @@ except Exception as error:
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_checkpoint_alone_rebuilds_the_model_also_through_lightning(trained):
+def test_a_model_is_rebuilt_from_only_its_checkpoint_also_through_lightning(trained):
     module, path = trained
     for again in (genbench.load(path), ToyGAN.load_from_checkpoint(path, weights_only=True)):
         assert type(again) is ToyGAN and again.spec == SPEC
@@ -77,7 +77,7 @@ def test_a_checkpoint_imports_nothing_by_itself(trained):
 @pytest.mark.parametrize(
     ("kept", "why"), [(0, "it is empty"), (10, "its end is missing"), (3000, "its end is missing")]
 )
-def test_a_truncated_checkpoint_is_named(trained, kept, why):
+def test_a_truncated_checkpoint_is_reported(trained, kept, why):
     _, path = trained
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=rf"toy.ckpt is damaged or not a checkpoint \({why}\)"):
@@ -176,7 +176,7 @@ def test_every_tensor_and_the_pickle_are_covered(trained):
                 checkpoint_io.read(flipped(path, 8 * byte + 3))
 
 
-def test_a_tensor_that_the_directory_calls_a_folder_is_named(trained):
+def test_a_tensor_marked_as_a_folder_in_the_zip_is_an_error(trained):
     # torch would read nothing, and leave whatever the memory held
     _, path = trained
     data = path.read_bytes()
@@ -307,13 +307,13 @@ def averaged(tmp_path):
         ("ema/state_dict/discriminator.1.bias", torch.zeros(2), "is 2 in the checkpoint and missing in the model"),
     ],
 )  # fmt: skip
-def test_missing_contents_and_other_shapes_are_named(averaged, where, value, message):
+def test_missing_contents_and_different_shapes_are_reported(averaged, where, value, message):
     with pytest.raises(UserError, match=message) as raised:
         genbench.load(changed(averaged, where, value))
     assert "\n" not in str(raised.value) and str(averaged) in str(raised.value)
 
 
-def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(averaged):
+def test_missing_averaged_weights_are_reported_and_raw_weights_still_load(averaged):
     changed(averaged, "run", {"config": {"ema": {"enabled": True}}})
     genbench.load(averaged)
     changed(averaged, "ema")
@@ -357,20 +357,20 @@ def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(avera
         ("optimizer_states/1/state", [1], "in the state of optimizer 'discriminator', some values are damaged"),
     ],
 )
-def test_a_training_state_that_is_not_the_models_is_named_before_training(averaged, where, value, message):
+def test_a_training_state_that_does_not_fit_the_model_is_reported_before_training(averaged, where, value, message):
     genbench.load(changed(averaged, where, value))  # sampling needs none of it
     with pytest.raises(UserError, match=re.escape(message)):
         checkpoint_io.refuse_misfit(checkpoint_io.read(averaged), ToyGAN(SPEC), averaged, training=True)
 
 
-def test_a_whole_checkpoint_fits_its_model_and_no_other(averaged):
+def test_a_complete_checkpoint_fits_only_its_own_model(averaged):
     contents = checkpoint_io.read(averaged)
     checkpoint_io.refuse_misfit(contents, ToyGAN(SPEC), averaged, training=True)
     with pytest.raises(UserError, match="does not fit this ToyAutoencoder: `encoder.1.weight` is missing in the check"):
         checkpoint_io.refuse_misfit(contents, ToyAutoencoder(SPEC), averaged)
 
 
-def test_lightning_reads_through_the_same_checks(averaged):
+def test_lightning_reads_checkpoints_with_the_same_checks(averaged):
     io = checkpoint_io.AtomicCheckpointIO()
     assert same(io.load_checkpoint(averaged, map_location="cpu", weights_only=True), checkpoint_io.read(averaged))
     with pytest.raises(UserError, match="does not match its checksum"):
@@ -394,7 +394,7 @@ def test_a_checkpoint_on_a_full_disk_is_saved_elsewhere_and_can_be_resumed(avera
     assert genbench.load(averaged).images_seen == 32
 
 
-def test_a_copy_on_a_full_disk_names_the_checkpoint(averaged, full):
+def test_the_error_for_a_copy_on_a_full_disk_has_the_path_of_the_checkpoint(averaged, full):
     full(averaged.parent)
     with pytest.raises(UserError, match=f"The same checkpoint is also at {averaged}"):
         checkpoint_io.copy(averaged, averaged.with_name("other.ckpt"))
@@ -403,7 +403,7 @@ def test_a_copy_on_a_full_disk_names_the_checkpoint(averaged, full):
 # ---- the ways to name it, and to sample -----------------------------------------------------------------------------
 
 
-def test_a_run_folder_is_loaded_as_by_commands(averaged, tmp_path, monkeypatch):
+def test_a_run_folder_can_be_loaded_as_in_commands(averaged, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     os.rename(averaged.parent, tmp_path / "checkpoints.moved")
     (tmp_path / "runs" / "first").mkdir()

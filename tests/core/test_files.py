@@ -1,4 +1,4 @@
-"""A file is written whole or not at all, and what killed processes have left is removed."""
+"""Files are written atomically, and temporary files of killed processes are removed."""
 
 import os
 import subprocess
@@ -89,7 +89,7 @@ with replacing(sys.argv[1]) as file:
     assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "other.json"])
 
 
-def test_a_new_file_is_made_once_and_whole(tmp_path):
+def test_a_new_file_is_created_once_and_completely(tmp_path):
     create(tmp_path / "x.json", b"first")
     with pytest.raises(FileExistsError):
         create(tmp_path / "x.json", b"second")
@@ -104,7 +104,7 @@ def test_a_new_file_on_a_full_disk_does_not_exist(tmp_path, full):
 
 
 @pytest.mark.parametrize("number", files.NO_LINKS)
-def test_a_file_system_without_links_has_new_files_too(tmp_path, monkeypatch, number):
+def test_new_files_can_be_created_on_file_systems_without_links(tmp_path, monkeypatch, number):
     def link(*_):
         raise OSError(number, os.strerror(number))
 
@@ -143,7 +143,7 @@ def test_only_files_are_opened(tmp_path):
             ordinary(tmp_path / name)
 
 
-def test_a_checkpoint_is_a_file_a_run_folder_or_that_of_the_newest_run(tmp_path, monkeypatch):
+def test_a_checkpoint_is_found_by_file_by_run_folder_or_in_the_newest_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for k, name in enumerate(("first", "second")):
         folder = Path("runs", name, "checkpoints")

@@ -1,4 +1,4 @@
-"""What optimizers and schedules are given lies within bounds, and every number that PyTorch's take has some."""
+"""Arguments of optimizers and schedules are checked, and every numeric argument of PyTorch's classes has bounds."""
 
 import inspect
 import math

@@ -1,4 +1,4 @@
-"""YAML is read as its author meant it, or refused with the line."""
+"""YAML values are read with the intended types, or rejected with the line."""
 
 import pytest
 import yaml
@@ -59,7 +59,7 @@ def test_merge_keys_and_aliases_work():
          "its aliases expand to more than 1,000,000 values"),
     ],
 )  # fmt: skip
-def test_what_is_ambiguous_broken_or_no_setting_is_refused_with_its_line(text, said):
+def test_ambiguous_or_invalid_yaml_is_rejected_with_its_line(text, said):
     with pytest.raises(UserError) as error:
         parse(text, "f.yaml")
     assert said in str(error.value)
@@ -76,7 +76,7 @@ def test_what_is_ambiguous_broken_or_no_setting_is_refused_with_its_line(text, s
         ("a: 1".encode("utf-16"), "is not text in UTF-8"),
     ],
 )
-def test_a_file_that_holds_no_settings_is_named(tmp_path, data, said):
+def test_a_file_without_settings_is_reported(tmp_path, data, said):
     (tmp_path / "f.yaml").write_bytes(data)
     with pytest.raises(UserError) as error:
         read(tmp_path / "f.yaml")

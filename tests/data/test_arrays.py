@@ -1,4 +1,4 @@
-"""Arrays of images are read as their owner meant, or refused in a sentence."""
+"""Arrays of images are read correctly, or rejected with a sentence."""
 
 import io
 import math
@@ -159,7 +159,7 @@ def test_cifar10c_without_a_severity_is_refused(tmp_path):
         load(tmp_path, key="mine", severity=2)
 
 
-def test_adm_samples_have_labels_beside_them(tmp_path):
+def test_adm_samples_have_labels_in_the_same_file(tmp_path):
     np.savez(tmp_path / "a.npz", rgb(), np.arange(24) % 2)
     found, label = whole(load(tmp_path / "a.npz"))
     assert np.array_equal(found, rgb()) and label == [0, 1] * 12
@@ -176,7 +176,7 @@ def test_arrays_of_splits_are_found_under_many_names(tmp_path):
     assert whole(load(tmp_path))[1] == [0, 1] * 12
 
 
-def test_labels_are_found_in_a_file_of_the_same_name_beside_the_images(tmp_path):
+def test_labels_are_found_in_a_file_with_a_matching_name_in_the_same_folder(tmp_path):
     for images, labels in (("X_train", "y_train"), ("x_test", "y_test"), ("c.1_v6_data", "c.1_v6_labels")):
         np.save(tmp_path / f"{images}.npy", rgb())
         np.save(tmp_path / f"{labels}.npy", np.arange(24) % (2 + len(labels) % 3))
@@ -227,7 +227,7 @@ def test_an_array_named_like_labels_with_one_value_per_image_has_the_labels(tmp_
 
 
 @pytest.mark.parametrize("labels", [np.arange(24), np.arange(24) * 7 - 50, np.array([f"id{k}" for k in range(24)])])
-def test_a_label_of_its_own_for_each_image_is_refused(tmp_path, labels):
+def test_labels_that_differ_for_every_image_are_rejected(tmp_path, labels):
     path = saved(tmp_path / "a.npz", images=gray(), labels=labels)
     with pytest.raises(
         UserError, match="Each of the 24 training images in .*a.npz has a different label.*labels false"
@@ -294,7 +294,7 @@ def test_images_masks_and_labels_are_distinguished_by_name(tmp_path):
         ({"images": np.zeros((24, 65), "u1")}, {}, "no array of images"),
     ],
 )  # fmt: skip
-def test_ambiguous_or_invalid_arrays_are_refused_with_what_to_do(tmp_path, arrays, options, message):
+def test_the_error_for_ambiguous_or_invalid_arrays_has_a_fix(tmp_path, arrays, options, message):
     path = saved(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=message):
         load(path, **options)
@@ -319,7 +319,7 @@ def test_a_test_class_without_training_images_is_refused_before_training(tmp_pat
         (np.zeros(24, int), (), None),
     ],
 )
-def test_labels_of_any_base_are_classes_in_sorted_order(tmp_path, labels, classes, expected):
+def test_labels_that_start_at_any_number_are_classes_in_sorted_order(tmp_path, labels, classes, expected):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = load(saved(tmp_path / "a.npz", images=gray(), labels=labels))
@@ -485,7 +485,7 @@ UNREAD = [
 
 @pytest.mark.parametrize(("name", "message"), UNREAD)
 @pytest.mark.parametrize("whole_folder", [False, True])
-def test_a_format_that_is_not_read_is_named_with_what_to_do(tmp_path, name, message, whole_folder):
+def test_the_error_for_an_unsupported_format_has_its_name_and_a_fix(tmp_path, name, message, whole_folder):
     path = tmp_path / "given" / name
     path.parent.mkdir(parents=True)
     with zipfile.ZipFile(path, "w") as archive:  # as PyTorch keeps tensors
@@ -555,7 +555,7 @@ def test_sides_that_fit_images_along_the_last_axis_are_refused_without_a_layout(
 
 
 @pytest.mark.parametrize("shape", [(100, 32, 48), (24, 48, 32), (10, 32, 32), (1000, 16, 48)])
-def test_sides_that_only_fit_images_along_the_first_axis_are_read_so(tmp_path, shape):
+def test_arrays_whose_sides_fit_only_images_along_the_first_axis_are_read_that_way(tmp_path, shape):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
     images = load(tmp_path / "x.npy").images["train"]
     assert (len(images), *images.shape) == (*shape, 1)

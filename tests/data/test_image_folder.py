@@ -1,4 +1,4 @@
-"""Any folder or zip of images."""
+"""Folders and zips of images."""
 
 import itertools
 import os
@@ -77,7 +77,7 @@ def test_labels_can_be_disabled(make):
     assert data.source("train").everything.label is None
 
 
-def test_split_folders_are_taken_as_they_are(make):
+def test_split_folders_are_used_as_splits(make):
     files = {
         f"{part}/{name}/{k}.png": base + k
         for base, part in {0: "Train", 50: "valid", 100: "test"}.items()
@@ -99,7 +99,7 @@ def test_validation_is_held_out_if_there_are_only_train_and_test_folders(make):
     assert data.source("test").everything.label is None  # test images often come without
 
 
-def test_a_folder_around_everything_is_ignored(make):
+def test_a_single_top_level_folder_is_ignored(make):
     data = load(make({f"download/cifar/train/{name}/{k}.png": k for name in "ab" for k in range(10)}))
     assert data.spec.classes == ("a", "b")
 
@@ -133,7 +133,7 @@ def test_extensions_count_in_any_case_and_other_files_are_noted(make):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_large_folders_stream_and_give_what_memory_gives(make, workers):
+def test_streamed_images_of_large_folders_equal_images_in_memory(make, workers):
     path = make({f"{name}/{k}.png": 10 * k for name in "ab" for k in range(12)})
     memory, stream = load(path, batch_size=5), load(path, batch_size=5, memory="no", workers=workers)
     for one, other in itertools.islice(zip(memory.train_dataloader(), stream.train_dataloader(), strict=False), 8):
@@ -212,7 +212,7 @@ def test_frames_can_be_channels(tmp_path):
         load(films(tmp_path / "four", "tif"), frames="channels")
 
 
-def test_an_animated_png_is_not_silently_its_first_frame(tmp_path):
+def test_an_animated_png_is_not_silently_read_as_its_first_frame(tmp_path):
     path = films(tmp_path, "png")
     with pytest.raises(UserError, match=r"\d.png is an animation of 4 frames. Use `--data.frames first`"):
         load(path).source("train")
@@ -220,7 +220,7 @@ def test_an_animated_png_is_not_silently_its_first_frame(tmp_path):
     assert len(load(path, frames="first").source("train")) == 4
 
 
-def test_pages_of_several_sizes_need_a_choice_and_thumbnails_do_not(tmp_path):
+def test_pages_of_several_sizes_need_a_setting_but_thumbnails_are_ignored(tmp_path):
     import tifffile
 
     for name, kind in {"sizes": 0, "thumbnails": 1}.items():
@@ -366,7 +366,7 @@ def test_a_truncated_zip_is_refused(make, tmp_path):
         load(str(half))
 
 
-def test_the_damaged_member_of_a_zip_is_named(tmp_path):
+def test_the_error_for_a_damaged_zip_has_the_name_of_the_damaged_file(tmp_path):
     path = tmp_path / "damaged.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for part in ("train", "val", "test"):

@@ -1,4 +1,4 @@
-"""The folders and zips that data sets come in."""
+"""Common layouts of data sets in folders and zips."""
 
 import json
 import shutil
@@ -207,7 +207,7 @@ def some(*folders, each=10):
     ],
 )
 @pytest.mark.parametrize("labels", [True, False])
-def test_folders_that_look_like_splits_and_are_not_read_as_such_are_refused(make, files, named, labels):
+def test_folders_that_look_like_splits_but_are_not_read_as_splits_are_rejected(make, files, named, labels):
     with pytest.raises(UserError, match=named):
         load(make(files), labels=labels)
 
@@ -233,7 +233,7 @@ def test_folders_of_images_and_masks_are_refused_as_classes(make, folders):
         (("train/part1", "train/part2", "test/part1"), "part1, part2, which look like parts"),
     ],
 )
-def test_splits_without_train_and_parts_of_a_set_are_refused_as_classes(make, folders, named):
+def test_splits_without_train_and_parts_of_a_data_set_are_not_used_as_classes(make, folders, named):
     path = make(some(*folders))
     with pytest.raises(UserError, match=named):
         load(path)
@@ -301,7 +301,7 @@ def test_masks_of_volumes_are_left_out_by_their_series():
         ("case{}/image.png", "case{}/label.png"),
     ],
 )
-def test_masks_that_share_a_part_of_their_images_names_are_left_out(image, mask):
+def test_masks_whose_names_share_a_part_with_their_images_are_ignored(image, mask):
     images, masks = ([name.format(k) for k in range(4)] for name in (image, mask))
     found = layout(sorted(images + masks), [], Path("set"), lambda name: b"")
     assert [name for name, _ in found.images["train"]] == images

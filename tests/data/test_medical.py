@@ -1,4 +1,4 @@
-"""DICOM files and NIfTI volumes: in the scanner's units, and the right way up."""
+"""DICOM files and NIfTI volumes are read in the scanner's units and with the right orientation."""
 
 import sys
 import zipfile

@@ -77,7 +77,7 @@ def test_images_without_a_partner_are_named(make):
         load(PairedFolder, make(files)).source("train")
 
 
-def test_partners_may_be_files_of_another_kind_but_not_two(make):
+def test_partners_may_have_a_different_file_type_but_there_must_be_only_one(make):
     files = {"A/1.png": 1, "A/2.png": 2, "B/1.bmp": 101, "B/2.bmp": 102}
     data = load(PairedFolder, make(files), val_size=1, test_size=0)
     assert len(data.source("train")) == 1
@@ -91,7 +91,7 @@ def test_halves_that_differ_in_size_are_named(make):
         load(PairedFolder, path, val_size=1, test_size=0).source("train")
 
 
-def test_partners_of_other_proportions_are_named_if_they_would_be_cropped_differently(make):
+def test_partners_with_different_aspect_ratios_are_reported_if_they_would_be_cropped_differently(make):
     rest = {f"{domain}/train/{k}.png": 0 for domain in "AB" for k in range(2)}
     scaled = {"A/test/1.png": picture(1), "B/test/1.png": picture(2, 2 * SIZE, 2 * SIZE)}
     path = make({**rest, **scaled, "A/test/2.png": picture(3, 3 * SIZE), "B/test/2.png": picture(4, 2 * SIZE)})
@@ -126,7 +126,7 @@ def test_halves_that_are_not_square_are_warned_about(make):
         load(PairedFolder, make({f"train/{k}.png": wide for k in range(3)}))
 
 
-def test_a_half_that_is_too_small_is_called_a_half(make):
+def test_the_error_for_a_half_that_is_too_small_says_which_half(make):
     data = load(PairedFolder, make({f"train/{k}.png": side_by_side(1, 2) for k in range(4)}), val_size=1, size=2 * SIZE)
     with pytest.raises(UserError, match=r"half of train/\d.png is 8×8"):
         data.source("train")
@@ -249,7 +249,7 @@ def test_random_crop_crops_anywhere_and_only_in_training(make):
         load(PairedFolder, make({}), random_crop=4, resize_mode="none")
 
 
-def test_outlines_show_the_same_shapes_and_the_other_domain_others():
+def test_outlines_show_the_same_shapes_and_the_other_domain_shows_different_shapes():
     with pytest.raises(UserError, match="data.labeled is 10, but does not apply to pairs or to two domains"):
         Shapes(target="domain", labeled=10)
     data = Shapes(size=32, target="outline", train_images=40, val_images=8, test_images=8, batch_size=16)
@@ -286,7 +286,7 @@ def deep(tmp_path, kind, low_a, high_a, low_b, high_b, count=6):
 
 
 @pytest.mark.parametrize(("given", "found"), [("-2000,2000/", "-2000,2000/0,900"), ("/0,450", "-1000,3000/0,450")])
-def test_the_range_of_one_domain_is_given_and_the_other_is_found(tmp_path, given, found):
+def test_a_range_may_be_set_for_one_domain_and_found_for_the_other(tmp_path, given, found):
     data = load(PairedFolder, deep(tmp_path, ("i2", "u2"), -1000, 3000, 0, 900), channels=1, range=given, test_size=1)
     with pytest.warns(UserWarning, match=f"Domain {'B' if given.endswith('/') else 'A'} of .* no range is set"):
         data.source("train")

@@ -1,4 +1,4 @@
-"""Points come from the Gaussians that they are said to come from, by the loaders that images have."""
+"""Points have the documented distribution, and are loaded like images."""
 
 import itertools
 

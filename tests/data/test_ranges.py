@@ -1,4 +1,4 @@
-"""Which of the stored values become black and white."""
+"""The stored values that become black and white."""
 
 import numpy as np
 import pytest
@@ -235,14 +235,14 @@ def test_a_range_is_checked_by_torch_streams_too(tmp_path):
         (np.uint8([[9, 90]]), DTYPE, None),
     ],
 )
-def test_an_image_of_a_type_that_the_training_range_makes_black_or_white_is_refused(picture, trained, said):
+def test_an_image_that_would_be_black_or_white_in_the_training_range_is_rejected(picture, trained, said):
     if said is None:
         return refuse_unlike(picture, trained, "x.png")
     with pytest.raises(UserError, match=f"x.png has {said}"):
         refuse_unlike(picture, trained, "x.png")
 
 
-def test_only_the_numbers_of_a_stored_range_apply_to_other_files():
+def test_only_numeric_stored_ranges_are_used_for_other_files():
     stored = {None: None, "dtype": None, "0,9": "0,9", "0,9/dtype": "0,9/", "dtype/0,9": "/0,9", "dtype/dtype": None}
     assert {value: for_other_files(value) for value in stored} == stored
     assert [of_domain("0,9/dtype", domain) for domain in "AB"] == [Range(0, 9), None]

@@ -1,4 +1,4 @@
-"""Pictures are brought to the wanted size and colors, and never enlarged in silence."""
+"""Images are resized and converted to the requested colors, and are enlarged only on request."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_arrays_give_the_same_result_as_single_images(noise, channels, how, size
     assert np.array_equal(fit(pictures, name), expected)
 
 
-def test_a_image_that_is_too_small_is_refused_by_name_with_what_to_do(noise):
+def test_the_error_for_a_small_image_has_its_name_and_a_fix(noise):
     with pytest.raises(UserError, match=r"picture0.png is 28×28, smaller than data.size .64.") as error:
         Fit(64, 3)(noise, name)
     for way_out in ("--data.enlarge true", "--data.resize_mode pad", "--data.size 28"):
@@ -72,7 +72,7 @@ def test_a_image_that_is_too_small_is_refused_by_name_with_what_to_do(noise):
         Fit(64, 3, "none")(noise, name)
 
 
-def test_a_image_with_one_short_side_is_refused_too():
+def test_an_image_with_one_short_side_is_also_rejected():
     with pytest.raises(UserError, match=r"40×20, smaller than data.size .32."):
         Fit(32, 3).one(Image.new("RGB", (40, 20)), "banner.png")
 

@@ -1,4 +1,4 @@
-"""Splits, subsets and limits are the same for every data set and depend on `split_seed` alone."""
+"""Splits, subsets and limits work the same for all data sets and depend only on `split_seed`."""
 
 import ast
 from pathlib import Path

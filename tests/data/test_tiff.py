@@ -1,4 +1,4 @@
-"""TIFF and PNG as instruments write them; Pillow alone would give other values of most of these."""
+"""TIFF and PNG files of scientific instruments, most of which Pillow would read with wrong values."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every set that torchvision reads, from small files in its official format.
+"""Data sets that torchvision reads, from small files in their official formats.
 
 The files are written here; where torchvision compares checksums, its lists are given those of the written files, so
 that its own integrity checks and parsers still run.

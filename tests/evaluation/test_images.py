@@ -245,7 +245,7 @@ def test_a_folder_of_mixed_sizes_and_colors_is_brought_to_one_as_in_training(tmp
         split = data.split("train")
         expected = Fit(16, channels, fit)(split.pictures(rows.numpy()), split.name)
         assert found.shape == (channels, 16, 16) and np.array_equal(found.images(rows).numpy(), expected)
-    with pytest.raises(UserError, match="smaller than size, which is 32. Use `--enlarge` to"):
+    with pytest.raises(UserError, match="smaller than size .32.. Use `--enlarge` to"):
         open_images(folder).at(size=32, channels=3).images(rows)
 
 
