@@ -317,5 +317,5 @@ def test_a_module_that_fails_shows_its_own_traceback_below_one_sentence(tmp_path
 def test_a_module_that_a_module_imports_in_vain_is_its_own_failure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "needing.py").write_text("import nowhere_to_be_found\n")
-    with pytest.raises(UserError, match="(?s)needing: importing the module failed.*No module named 'nowhere_to_be_found'"):
+    with pytest.raises(UserError, match="(?s)needing: importing .* failed.*No module named 'nowhere_to_be_found'"):
         import_module("needing", "--import")
