@@ -1,9 +1,10 @@
-"""Arguments of classes: numbers are checked against the bounds in their annotations, and all arguments are kept, so
-that an object can be built again from a checkpoint alone.
+"""Arguments of classes: their bounds are checked, and they are stored.
+
+Bounds are declared in annotations. Stored arguments allow an object to be built again from only its checkpoint.
 
     def __init__(self, width: Count = 64, dropout: Annotated[float, Bounds(at_least=0, below=1)] = 0.5) -> None:
 
-NaN and infinity are always refused.
+NaN and infinity are always an error.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Bounds:
     """Bounds of a number, declared as `Annotated[float, Bounds(...)]`.
 
     at_least, above, at_most, below  limits; None for no limit
-    words                            error message for a number outside, if the bounds alone do not explain it
-    choices                          the only values, as of a `Literal`; None for any
+    words                            error message for a number outside, if the bounds do not explain it
+    choices                          the only allowed values, as in a `Literal`; None for any value
     """
 
     at_least: float | None = None
@@ -45,7 +46,7 @@ class Bounds:
         return f"Bounds({', '.join(f'{name}={value}' for name, value in given.items())})"
 
     def fault(self, value: float) -> str | None:
-        """What is wrong with the value, as the end of a sentence; None if it is within the bounds."""
+        """What is wrong with the value, as the end of an error message; None if it is within the bounds."""
         if self.choices is not None and value not in self.choices:
             return f"it must be {' or '.join(map(str, self.choices))}"
         for bound, broken, words in (
@@ -62,10 +63,10 @@ class Bounds:
 MOST = 2**31 - 1  # largest count: larger arrays cannot be indexed
 Count = Annotated[int, Bounds(at_least=1, at_most=MOST)]
 Whole = Annotated[int, Bounds(at_least=0, at_most=MOST)]
-Width = Annotated[int, Bounds(at_least=1, at_most=2**16)]  # of a layer
+Width = Annotated[int, Bounds(at_least=1, at_most=2**16)]  # width of a layer
 Depth = Annotated[int, Bounds(at_least=1, at_most=1000)]  # layers
 Halvings = Annotated[int, Bounds(at_least=0, at_most=16)]
-Side = Annotated[int, Bounds(at_least=1, at_most=2**14)]  # of an image, in pixels
+Side = Annotated[int, Bounds(at_least=1, at_most=2**14)]  # side of an image, in pixels
 Seed = Annotated[int, Bounds(at_least=0, at_most=2**63 - 1)]
 Weight = Annotated[float, Bounds(at_least=0)]
 Positive = Annotated[float, Bounds(above=0)]
@@ -75,10 +76,10 @@ Share = Annotated[float, Bounds(at_least=0, at_most=1, words="it must lie betwee
 
 
 class Checked(type):
-    """Refuses numbers outside their bounds before an object is built, from a config or in Python.
+    """Checks the bounds of numbers before an object is built, from a config or in Python.
 
-    `_setting` of a class is the first part of its settings' names, such as `model` in `model.width`; by default the
-    class's name in lower case.
+    The attribute `_setting` of a class is the first part of its settings' names, such as `model` in `model.width`. By
+    default it is the class name in lower case.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -89,7 +90,7 @@ class Checked(type):
     def given(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name, including those for a base class."""
         signature = inspect.signature(cls.__init__)
-        with suppress(TypeError):  # wrong arguments: let __init__ say so
+        with suppress(TypeError):  # wrong arguments: __init__ raises the error
             this, *_ = signature.parameters
             arguments = dict(signature.bind_partial(None, *args, **kwargs).arguments)
             del arguments[this]
@@ -106,7 +107,7 @@ class Remembers(Checked):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls.__dict__.get("abstract"):
-            raise UserError(f"{cls.__name__} is a base class and cannot be used itself. Name one of its subclasses.")
+            raise UserError(f"{cls.__name__} is a base class and cannot be used itself. Use one of its subclasses.")
         arguments = cls.given(args, kwargs)
         refuse_outside(cls, arguments)
         self = cls.__new__(cls)
@@ -132,7 +133,7 @@ def declared(cls: type) -> dict[str, Any]:
     for base in reversed(cls.__mro__):
         init = vars(base).get("__init__")
         if inspect.isfunction(init):
-            with suppress(NameError, TypeError, AttributeError):  # names that are imported for type checkers alone
+            with suppress(NameError, TypeError, AttributeError):  # names that are imported only for type checkers
                 found |= get_type_hints(init, include_extras=True)
     return {name: hint for name, hint in found.items() if name != "return"}
 
@@ -161,10 +162,11 @@ def items(hint: Any) -> Any:
 def refuse(name: str, value: Any, hint: Any = Any) -> None:
     """Raise UserError if `value` is, or contains, a number that the annotation does not allow.
 
-    Lists are checked item by item, dicts value by value. `name` is the setting as the user writes it.
+    Every item of a list and every value of a dict is checked. `name` is the setting as the user writes it.
     """
     kinds = numeric(hint)
-    nested = not kinds or (get_origin(hint) in (Union, UnionType) and _others(hint))  # it may be a list or a dict
+    # whether the value may be a list or a dict
+    nested = not kinds or (get_origin(hint) in (Union, UnionType) and _others(hint))
     if isinstance(value, Mapping) and nested:
         for key, part in value.items():
             refuse(f"{name}.{key}", part)
@@ -172,7 +174,7 @@ def refuse(name: str, value: Any, hint: Any = Any) -> None:
         for part in value:
             refuse(name, part, items(hint))
     elif kinds:
-        # a value that is no number may be one of the other types that the annotation allows
+        # a value that is not a number may have one of the other types that the annotation allows
         other = not _is_number(value) and get_origin(hint) in (Union, UnionType) and _others(hint)
         if not (value is None and type(None) in get_args(hint)) and not other:
             faults = [_fault(value, *kind) for kind in kinds]
@@ -189,7 +191,7 @@ def _is_number(value: Any) -> bool:
 def _finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         return False
 
 
@@ -215,8 +217,8 @@ def _fault(value: Any, kind: type, bounds: Bounds | None) -> str | None:
 
 
 def plain(name: str, value: Any) -> Any:
-    """The value as plain YAML types, the only ones that a safe checkpoint can hold."""
-    from genbench.core.batch import DataSpec  # imports torch, which `fit --help` must not
+    """The value as plain YAML types, the only types that a safe checkpoint can contain."""
+    from genbench.core.batch import DataSpec  # it imports torch, which `fit --help` must not import
 
     if isinstance(value, DataSpec):
         return value.to_dict()
@@ -226,14 +228,14 @@ def plain(name: str, value: Any) -> Any:
         return [plain(name, v) for v in value]
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
-            return kind(value)  # without a subclass, such as of NumPy
+            return kind(value)  # converts subclasses, such as NumPy's
     if value is None:
         return None
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise UserError(
-        f"The argument '{name}' is a {type(value).__name__}; these arguments must be plain numbers, strings, lists "
-        "and dicts, so that a checkpoint can be loaded safely."
+        f"The argument '{name}' is a {type(value).__name__}; it must be a plain number, string, list or dict, so that "
+        "a checkpoint can be loaded safely."
     )
 
 

@@ -1,6 +1,6 @@
-"""The shape of a data set, and batches of it, as a DataModule gives them to a model.
+"""The shape of a data set, and the batches that a DataModule passes to a model.
 
-Images are float32 `[B, C, H, W]` in [-1, 1] inside the package.
+Inside the package, images are float32 `[B, C, H, W]` in [-1, 1].
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from genbench.core.errors import UserError
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model must know of a data set.
+    """The properties of a data set that a model needs to be built.
 
     shape       (C, H, W) of an image, or (D,) of a point
-    target      what comes with each image: nothing, a class label, a caption, a mask, the source image of a paired
-                translation, or an unpaired image of another domain
+    target      what each image comes with: nothing, a class label, a caption, a mask, the source image of a paired
+                translation, or an unpaired image of the other domain
     classes     names of the classes, in the order of the labels
     vocabulary  words of the captions, in the order of their tokens; token 0 is padding
     caption_length
@@ -53,10 +53,10 @@ class DataSpec:
         return self._of_images()[-1]
 
     def _of_images(self) -> tuple[int, ...]:
-        if len(self.shape) == 1:  # a network of images needs them
+        if len(self.shape) == 1:  # the model's network needs images
             raise UserError(
-                f"This model needs images, and the data has points of {self.shape[0]} numbers. Choose a model that "
-                "takes any shape, such as GAN, or data of images."
+                f"This model needs images, but the data has points of {self.shape[0]} numbers. Choose a model that "
+                "supports any shape, such as GAN, or data with images."
             )
         return self.shape
 
@@ -74,7 +74,7 @@ def to_tokens(caption: str, vocabulary: Sequence[str], length: int = 0) -> list[
     """The words of a caption as tokens of the vocabulary, padded with 0 to `length`.
 
     Raises:
-        UserError: the vocabulary lacks a word, or the caption has more than `length` words where that is not 0.
+        UserError: the vocabulary lacks a word, or `length` is not 0 and the caption has more words.
 
     Example:
         >>> to_tokens("a red star", ("<pad>", "a", "red", "star"), length=5)
@@ -82,9 +82,9 @@ def to_tokens(caption: str, vocabulary: Sequence[str], length: int = 0) -> list[
     """
     token, words = {word: number for number, word in enumerate(vocabulary) if number}, caption.lower().split()
     if unknown := [word for word in words if word not in token]:
-        raise UserError(f"No caption here has the word `{unknown[0]}`. Known are: {', '.join(token)}.")
+        raise UserError(f"The word `{unknown[0]}` is in no caption of this data set. Choose from: {', '.join(token)}.")
     if length and len(words) > length:
-        raise UserError(f"A caption here has at most {length} words, and `{caption}` has {len(words)}.")
+        raise UserError(f"A caption of this data set has at most {length} words, but `{caption}` has {len(words)}.")
     return [token[word] for word in words] + [0] * (length - len(words))
 
 
@@ -116,11 +116,11 @@ class _Movable:
         return self._map(Tensor.pin_memory)
 
     def __getitem__(self, rows: slice | Tensor):
-        """The same batch with these rows only."""
+        """The batch with only these rows."""
         return self._map(lambda t: t[rows])
 
     def __len__(self) -> int:
-        """Number of real images that the batch holds."""
+        """Number of real images in the batch."""
         return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]  # the subclasses are dataclasses
 
 
@@ -133,10 +133,10 @@ class Batch(_Movable):
     caption  [B, L] int64 tokens of `DataSpec.vocabulary`, padded with 0
     mask     [B, H, W] int64, a class per pixel
     factors  [B, F] float32, the known factors the image was drawn from
-    source   [B, C', H, W] float32 in [-1, 1], the input of a translation to the image; or unpaired images of another
+    source   [B, C', H, W] float32 in [-1, 1], the input of a translation to the image; or unpaired images of the other
              domain
 
-    If only some training images have a label, a second batch of those, in an order of their own:
+    If only some training images have a label, there is a second batch of labeled images, in their own order:
 
     known_image  [B, C, H, W] float32 in [-1, 1]
     known_label  [B] int64
@@ -173,10 +173,10 @@ def from_uint8(image: Tensor) -> Tensor:
 
 
 def to_stored(x: Tensor) -> Tensor:
-    """Outputs of a model as they are stored and compared: images [B, C, H, W] as uint8, points [B, D] as float32."""
+    """Convert outputs of a model for storage and comparison: images [B, C, H, W] to uint8, points [B, D] to float32."""
     return x.detach().float() if x.ndim == 2 else to_uint8(x)
 
 
 def from_stored(x: Tensor) -> Tensor:
-    """Stored images or points as inputs of a model: float32, images in [-1, 1]."""
+    """Convert stored images or points to inputs of a model: float32, images in [-1, 1]."""
     return x if x.is_floating_point() else from_uint8(x)

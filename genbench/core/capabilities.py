@@ -1,6 +1,6 @@
-"""What a trained model can do, as protocols that evaluation, commands and callbacks test with `isinstance`.
+"""Capabilities of trained models, as instances of `typing.Protocol`.
 
-A model has the methods that it supports and no others.
+Evaluation, commands and callbacks test them with `isinstance`. A model defines only the methods that it supports.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Samples(Protocol):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1].
 
-        All noise of a sample comes from its own seed. `condition` has labels [n] or captions [n, L] for a model that
-        was trained on them. Further keyword arguments with defaults are the model's own sampling options.
+        All noise of a sample comes from its own seed. `condition` contains labels [n] or captions [n, L], for a model
+        that was trained with them. Additional keyword arguments with defaults are the model's own sampling options.
         """
 
 
@@ -53,15 +53,15 @@ class Decodes(Protocol):
 @runtime_checkable
 class HasLikelihood(Protocol):
     likelihood: Literal["exact", "lower bound"]
-    pixels: Literal["binary", "8-bit", "density"]  # kind of data that it is a likelihood of
+    pixels: Literal["binary", "8-bit", "density"]  # the data that the likelihood is defined for
 
     def log_likelihood(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B] nats. Keyword arguments with defaults are the model's own options, as of `sample`."""
+        """[B, C, H, W] -> [B] nats. Keyword arguments with defaults are the model's own options, as in `sample`."""
 
 
 @runtime_checkable
 class Translates(Protocol):
-    # to which it translates: ("B",), or ("A", "B"). A model that needs sides of a certain multiple has a `stride` too
+    # target domains: ("B",) or ("A", "B"). A model that needs sides divisible by a number also defines it as `stride`
     domains: tuple[str, ...]
 
     def translate(self, x: Tensor, *, to: str) -> Tensor:
@@ -81,13 +81,13 @@ class Classifies(Protocol):
 
 
 def options(method: Callable[..., Tensor]) -> dict[str, Any]:
-    """A model's own options of a capability, with their defaults, from the method's signature."""
+    """The model's own options of a method such as `sample`, with their defaults, from its signature."""
     parameters = inspect.signature(method).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("condition", "to")}
 
 
 def taking_a_number(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a model's `sample` so that it also takes a number n, for the seeds 0 to n - 1.
+    """Wrap a model's `sample` so that it also accepts a number n instead of the seeds 0 to n - 1.
 
     Raises:
         UserError: the argument is neither a positive number nor an int64 tensor [n].
@@ -109,6 +109,4 @@ def _seeds(given: Any, device: torch.device) -> Tensor:
     if isinstance(given, Tensor) and given.ndim == 1 and given.dtype == torch.int64:
         return given
     was = f"a {given.dtype} tensor {list(given.shape)}" if isinstance(given, Tensor) else repr(given)
-    raise UserError(
-        f"`sample` was given {was}. Give a positive number of images, or a seed for each: `torch.arange(16)`."
-    )
+    raise UserError(f"`sample` got {was}. Pass a positive number of images, or one seed per image: `torch.arange(16)`.")

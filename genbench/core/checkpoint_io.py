@@ -1,8 +1,8 @@
-"""Checkpoints: written completely or not at all, verified, and read safely and without imports.
+"""Checkpoints: written atomically, verified, and read safely without imports.
 
 A checkpoint is a zip archive written by torch, with a CRC-32 of every file in it. torch does not verify these
-checksums; here they are compared before anything is loaded. `genbench` in a checkpoint has the format of the contents
-(FORMAT) and the version of genbench that wrote it.
+checksums; here they are verified before anything is loaded. The key `genbench` of a checkpoint contains the format of
+its contents (FORMAT) and the version of genbench that wrote it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from genbench.core.errors import UserError
 from genbench.core.files import NotWritten, replacing, write
 from genbench.core.module import FORMAT, GenerativeModule
 
-# path and type of what a checkpoint must have, and of what resuming its training needs besides
+# path and type of the entries that every checkpoint must have, and of the additional entries that resuming needs
 CONTENTS = (
     ("genbench.model", str), ("genbench.images_seen", int), ("genbench.updates", dict), ("genbench.seed", int),
     ("hyper_parameters", dict), ("state_dict", dict),
@@ -41,11 +41,11 @@ TRAINING = (
     ("callbacks", dict), ("pytorch-lightning_version", str),
 )  # fmt: skip
 
-DOS_FOLDER = 0x10  # of a zip member's attributes
+DOS_FOLDER = 0x10  # bit of a zip member's attributes: the member is a folder
 
-OTHER = "Use another checkpoint of the run, if there is one."
+OTHER = "Use a different checkpoint of the run, if there is one."
 
-_noted: set[Path] = set()  # checkpoints that a note was printed about
+_noted: set[Path] = set()  # checkpoints for which a note was printed
 
 
 def copy(source: Path, target: Path) -> None:
@@ -55,8 +55,8 @@ def copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(read, write)
     except NotWritten as error:
         raise UserError(
-            f"{error} The same checkpoint is {source}. Make room, and resume from it: `python -m genbench fit "
-            f"--ckpt {source}`."
+            f"{error} The same checkpoint is also at {source}. Free disk space, and resume from it: `python -m "
+            f"genbench fit --ckpt {source}`."
         ) from error
 
 
@@ -67,7 +67,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write to `path`, or to the system's temporary folder if the disk is full.
 
         Raises:
-            UserError: it is not at `path`; the message says where it is and how to resume.
+            UserError: the checkpoint could not be written to `path`. The message says where it is and how to resume.
         """
         path = Path(path)
         try:
@@ -75,11 +75,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except NotWritten as error:
             message = f"The checkpoint {error}"
             if path.exists():
-                message += f" The checkpoint that was there before is intact: {path}."
+                message += f" The previous checkpoint is intact: {path}."
             if error.elsewhere:
                 move = shlex.join(["mv", str(error.elsewhere), str(path)])
                 resume = shlex.join(["python", "-m", "genbench", "fit", "--ckpt", str(path)])
-                message += f" To go on from the one that was saved, make room and move it: `{move}`, then `{resume}`."
+                message += (
+                    f" To continue from the new checkpoint, free disk space and move it: `{move}`, then `{resume}`."
+                )
             raise UserError(message) from error
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def _save(checkpoint: dict[str, Any], file: Any) -> None:
     set_crc32_options(True)  # a program that uses genbench may have disabled it
     try:
         torch.save(checkpoint, file)
-    except RuntimeError as error:  # torch raises it if a write fails
+    except RuntimeError as error:  # torch raises this error if a write fails
         failed = error.__context__
         if isinstance(failed, OSError):
             raise OSError(failed.errno, failed.strerror) from error
@@ -104,7 +106,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     """The checkpoint's contents, on the CPU.
 
     Raises:
-        UserError: it does not exist, is damaged, unsafe, not of genbench, or of a newer format.
+        UserError: the file does not exist, is damaged or unsafe, is not from genbench, or has a newer format.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,10 +118,10 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         raise
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is damaged, or holds more than tensors and plain values; it was not loaded, since that could run "
-            "unknown code."
+            f"{path} is damaged, or contains more than tensors and plain values. It was not loaded, since loading "
+            "could run unknown code."
         ) from error
-    except Exception as error:  # missing or overwritten bytes can fail anywhere in torch
+    except Exception as error:  # missing or overwritten bytes can cause any error in torch
         why = _why_not_read(path) or str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path} is damaged or not a checkpoint ({why}). {OTHER}") from error
     if not isinstance(checkpoint, dict) or "genbench" not in checkpoint:
@@ -131,28 +133,28 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not summed:
         _note(path, "it has no checksums, so damage to it cannot be detected")
     elif "format" not in checkpoint["genbench"]:
-        _note(path, "it has no format, and is read as one of an older genbench")
+        _note(path, "it has no format number, so it is read as a checkpoint of an older genbench")
     return checkpoint
 
 
 def _why_not_read(path: Path) -> str | None:
-    """What is wrong with a file that is no complete archive; None for others."""
+    """What is wrong with a file that is not a complete zip archive; None for a complete one."""
     if not path.stat().st_size:
         return "it is empty"
-    with suppress(zipfile.BadZipFile):  # its end is damaged
+    with suppress(zipfile.BadZipFile):  # the end of the file is damaged
         if not zipfile.is_zipfile(path):
             with open(path, "rb") as file:
-                return "its end is missing" if file.read(4) == b"PK\x03\x04" else "it is no archive"
+                return "its end is missing" if file.read(4) == b"PK\x03\x04" else "it is not a zip archive"
     return None
 
 
 def _refuse_damaged(path: Path) -> bool:
-    """Compare all checksums; False if the file has none. Raises UserError, or any error of a broken archive."""
+    """Verify all checksums; False if the file has none. Raises UserError, or any error of a broken archive."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if not any(member.CRC for member in members):  # disabled in torch, which then writes zeros
+        if not any(member.CRC for member in members):  # checksums are disabled in torch, which then writes zeros
             return False
         # torch does not read a member that is marked as a folder, and leaves its memory uninitialized
         wrong = next((member.filename for member in members if member.external_attr & DOS_FOLDER), archive.testzip())
@@ -164,11 +166,11 @@ def _refuse_damaged(path: Path) -> bool:
 def _refuse_newer(state: Any, path: Path) -> None:
     found = state.get("format", 0) if isinstance(state, dict) else 0
     if type(found) is not int or found < 0:
-        raise UserError(f"{path} is damaged: its format is {found!r}; a whole number was expected.")
+        raise UserError(f"{path} is damaged: its format is {found!r}; expected a whole number.")
     if found > FORMAT:
         raise UserError(
-            f"{path} has format {found}, written by genbench {state.get('version', 'of a later version')}, and this is "
-            f"genbench {genbench.__version__}, which reads formats up to {FORMAT}. Update genbench."
+            f"{path} has format {found}, written by genbench {state.get('version', 'of a later version')}, but this "
+            f"is genbench {genbench.__version__}, which reads formats up to {FORMAT}. Update genbench."
         )
 
 
@@ -188,11 +190,11 @@ def _refuse_values(checkpoint: dict[str, Any], path: Path) -> None:
     for name, count in counts.items():
         if type(count) is not int or count < 0:
             raise UserError(
-                f"{path} is damaged: `genbench.{name}` is {count!r}; a number of at least 0 was expected. {OTHER}"
+                f"{path} is damaged: `genbench.{name}` is {count!r}; expected a number of at least 0. {OTHER}"
             )
     segments = run.get("segments") if isinstance(run, dict) else run
     if segments and not (isinstance(segments, list) and all(isinstance(one, dict) for one in segments)):
-        raise UserError(f"{path} is damaged: `run.segments` is {segments!r}; a list of mappings was expected. {OTHER}")
+        raise UserError(f"{path} is damaged: `run.segments` is {segments!r}; expected a list of mappings. {OTHER}")
 
 
 @rank_zero_only
@@ -207,7 +209,7 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.devi
 
     Args:
         path: The checkpoint; no other file is needed
-        raw: Whether to load the weights as trained instead of their moving average
+        raw: Load the trained weights instead of their moving average
         device: Device of the model
 
     Raises:
@@ -219,23 +221,23 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.devi
 def rebuild(
     checkpoint: dict[str, Any], path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu"
 ) -> GenerativeModule:
-    """As `load`, from the contents of the checkpoint."""
+    """Like `load`, but from the contents of the checkpoint."""
     name = checkpoint["genbench"]["model"]
     cls = loaded_classes(GenerativeModule).get(name)
     if cls is None:
         raise UserError(
-            f"{path} holds a model of class {name}, which is not loaded. Loading a checkpoint imports nothing: "
-            f"name the module with `--import {name.rpartition('.')[0]}`, or import it before `genbench.load`."
+            f"{path} contains a model of class {name}, which is not imported. Loading a checkpoint imports nothing: "
+            f"use `--import {name.rpartition('.')[0]}`, or import the module before `genbench.load`."
         )
     try:
         model = cls(**checkpoint["hyper_parameters"])
     except UserError:
         raise
-    except Exception as error:  # a constructor may raise anything for arguments that it does not expect
+    except Exception as error:  # a constructor may raise any exception for unexpected arguments
         why = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} has arguments that {name} cannot be built with ({why}): it was written by another version of "
-            "that class, or is damaged."
+            f"{path} has arguments with which {name} cannot be built ({why}). It was written by a different version "
+            "of the class, or is damaged."
         ) from error
     refuse_misfit(checkpoint, model, path)
     if not raw:
@@ -254,10 +256,10 @@ def rebuild(
 def refuse_misfit(
     checkpoint: dict[str, Any], module: GenerativeModule, path: str | os.PathLike, *, training: bool = False
 ) -> None:
-    """Raise UserError, with the first difference, if a checkpoint does not fit the module.
+    """Raise UserError if a checkpoint does not fit the module. The message has the first difference.
 
     Args:
-        training: Compare also the states of the optimizers, with which training resumes
+        training: Also compare the states of the optimizers, which resuming needs
     """
     path = Path(path)
     kind = type(module).__name__
@@ -274,12 +276,12 @@ def refuse_misfit(
 
 
 def _refuse_lost_average(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raise UserError if the run's config has averaged weights and the checkpoint has none."""
+    """Raise UserError if the run's config enables averaged weights, but the checkpoint has none."""
     with suppress(KeyError, TypeError):
         if "ema" not in checkpoint and checkpoint["run"]["config"]["ema"]["enabled"] is True:
             raise UserError(
-                f"{path} is incomplete: it lacks `ema`, the averaged weights. Use another checkpoint of the run, or "
-                "the weights as trained (`--raw`)."
+                f"{path} is incomplete: it lacks `ema`, the averaged weights. Use a different checkpoint of the run, "
+                "or the weights without averaging (`--raw`)."
             )
 
 
@@ -288,8 +290,8 @@ def _compare(found: dict[str, Any], expected: dict[str, Any], beginning: str) ->
         here, there = (_shape(name, tensors) for tensors in (found, expected))
         if here != there:
             raise UserError(
-                f"{beginning}`{name}` is {here} in the checkpoint and {there} in the model. It was trained with other "
-                "settings, or by another version of the model's class."
+                f"{beginning}`{name}` is {here} in the checkpoint and {there} in the model. The checkpoint was "
+                "trained with other settings, or with a different version of the model's class."
             )
 
 
@@ -298,7 +300,7 @@ def _shape(name: str, tensors: dict[str, Any]) -> str:
         return "missing"
     value = tensors[name]
     if not isinstance(value, Tensor):
-        return "no tensor"
+        return "not a tensor"
     return "×".join(map(str, value.shape)) or "a single number"
 
 
@@ -308,27 +310,28 @@ def _refuse_other_optimizers(checkpoint: dict[str, Any], module: GenerativeModul
     scaled = bool(checkpoint["genbench"]["scalers"])  # a gradient scaler may have skipped all steps so far
     if list(updates) != list(module.players) or len(states) != len(module.players):
         raise UserError(
-            f"{path} does not fit this {type(module).__name__}: it has {len(states)} optimizers, of "
-            f"{', '.join(map(str, updates)) or 'none'}, and those of the model are {', '.join(module.players)}."
+            f"{path} does not fit this {type(module).__name__}: it has {len(states)} "
+            f"optimizer states, for {', '.join(map(str, updates)) or 'none'}, but the model has the optimizers "
+            f"{', '.join(module.players)}."
         )
     for player, state in zip(module.players, states, strict=True):
         own = module.parameters_of(player)
         try:
             fault = next(_faults(state, own, 0 if scaled else updates[player]), None)
         except (KeyError, TypeError, AttributeError, IndexError):
-            fault = "it is damaged"
+            fault = "some values are damaged"
         if fault:
             raise UserError(
-                f"{path} does not fit this {type(module).__name__}: of the state of the {player}'s optimizer, {fault}. "
+                f"{path} does not fit this {type(module).__name__}: in the state of optimizer '{player}', {fault}. "
                 f"{OTHER}"
             )
 
 
 def _faults(state: dict[str, Any], own: list[nn.Parameter], updates: int) -> Iterator[str]:
-    """What is wrong with the state of an optimizer after so many updates of these parameters."""
+    """What is wrong with an optimizer's state after `updates` steps of the parameters `own`."""
     count = sum(len(group["params"]) for group in state["param_groups"])
     if count != len(own):
-        yield f"it is of {count} parameters, and there are {len(own)}"
+        yield f"there are {count} parameters, but the model has {len(own)}"
     keeps = any(group.get("betas") or group.get("momentum") for group in state["param_groups"])
     if keeps and updates and not state["state"]:
         yield f"the averages of {updates:,} updates are missing"

@@ -1,4 +1,4 @@
-"""Paths of classes, as configs and checkpoints have them; needs no torch."""
+"""Class paths, as written in configs and checkpoints. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ def path_of(cls: type) -> str:
 
 
 def find(path: Any, base: type = object, modules: Iterable[str] = ()) -> type | None:
-    """The class of a path, if it is loaded and below `base`; a short name is looked up in `modules`. Imports nothing.
+    """The class of a path, if it is loaded and a subclass of `base`; else None. Imports nothing.
+
+    A short name is looked up in `modules`.
 
     Example:
         >>> find("collections.OrderedDict", dict) is find("OrderedDict", dict, ["collections"])
@@ -28,7 +30,7 @@ def find(path: Any, base: type = object, modules: Iterable[str] = ()) -> type | 
 
 
 def same_class(a: Any, b: Any) -> bool:
-    """Whether two paths, each full or short, are of one class."""
+    """Whether two class paths, each full or short, mean the same class."""
     if a == b or not (isinstance(a, str) and isinstance(b, str)):
         return a == b
     (a_module, _, a_name), (b_module, _, b_name) = a.rpartition("."), b.rpartition(".")
@@ -38,7 +40,7 @@ def same_class(a: Any, b: Any) -> bool:
 
 
 def loaded_classes(base: type) -> dict[str, type]:
-    """`base` and every class below it that is loaded, by full name: a checkpoint finds its own among them."""
+    """`base` and all its loaded subclasses, by full name. A checkpoint's class is looked up here."""
     found, waiting = {}, [base]
     while waiting:
         cls = waiting.pop()

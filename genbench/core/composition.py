@@ -1,7 +1,7 @@
-"""Models built on another, frozen model, whose checkpoint is read once.
+"""Models that contain a frozen, trained model, whose checkpoint is read once.
 
-The class name and plain arguments of the part become an argument of the whole model, and its weights a network of it,
-so the checkpoint of the whole model does not need the first file.
+The class name and the plain arguments of the frozen part become an argument of the whole model, and the part becomes
+one of its networks. So the checkpoint of the whole model does not need the part's file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Part = str | dict[str, Any]
 
 
 class OnCodes:
-    """For a model of the latents of a frozen `autoencoder`, which encodes and decodes for it."""
+    """Mixin for models of the latents of a frozen `autoencoder`, which encodes and decodes."""
 
     autoencoder: GenerativeModule
 
@@ -43,51 +43,53 @@ class OnCodes:
 
 
 def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModule, dict[str, Any]]:
-    """The frozen part, in eval mode, and the description that builds it again.
+    """The frozen part, in eval mode, and the description from which it can be built again.
 
     Args:
-        part: The path of its checkpoint, or its description, which a checkpoint of the whole model has
+        part: The path of the part's checkpoint; or its description, which the checkpoint of the whole model contains
         argument: Name of the argument, for errors
         wanted: Kind of model that is expected, for errors
 
     Raises:
-        UserError: no part is given, there is no such checkpoint, or its class is not imported.
+        UserError: `part` is None, the checkpoint does not exist, or its class is not imported.
     """
     if part is None:
-        raise UserError(f"Give the checkpoint of {wanted} to build on: `--{argument} PATH`.")
+        raise UserError(f"Set the checkpoint of {wanted} to build on with `--{argument} PATH`.")
     if isinstance(part, str):
         try:
             path = files.find_checkpoint(part)
         except UserError as error:
-            raise UserError(f"{error} Train {wanted} first, or name its checkpoint: `--{argument} PATH`.") from error
+            raise UserError(f"{error} Train {wanted} first, or set its checkpoint with `--{argument} PATH`.") from error
         module = checkpoint_io.load(path)
         if isinstance(module, OnCodes):
             raise UserError(
-                f"{part} has a {type(module).__name__}, which is itself built on {wanted}. Give the checkpoint of "
-                f"{wanted}: `--{argument} PATH`."
+                f"{part} contains a {type(module).__name__}, which is itself built on {wanted}. Set the checkpoint of "
+                f"{wanted} with `--{argument} PATH`."
             )
         return module, described(module)
     cls = loaded_classes(GenerativeModule).get(part["class"])
     if cls is None:
-        raise UserError(f"This model is built on one of class {part['class']}, which is not loaded: import it first.")
+        raise UserError(
+            f"This model contains a model of class {part['class']}, which is not loaded. Import the class first."
+        )
     return cls(**part["arguments"]).eval().requires_grad_(False), part
 
 
 def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
-    """Raise UserError if the part was trained on images of another shape or other pixels than those of the data."""
+    """Raise UserError if the shape or kind of pixels that the part was trained on differs from the data's."""
     if part.spec.shape != spec.shape:
         of = [dimensions(each.shape) for each in (part.spec, spec)]
         raise UserError(
-            f"This {type(part).__name__} was trained on images of {of[0]}, and the data has {of[1]}. Set `--data.size`."
+            f"This {type(part).__name__} was trained on images of {of[0]}, but the data has {of[1]}. Set `--data.size`."
         )
     if part.spec.binary != spec.binary:
-        kinds = ["of black and white" if each.binary else "in all levels" for each in (part.spec, spec)]
+        kinds = ["black-and-white" if each.binary else "gray or color" for each in (part.spec, spec)]
         raise UserError(
-            f"This {type(part).__name__} was trained on images {kinds[0]}, and the data has them {kinds[1]}. Set "
+            f"This {type(part).__name__} was trained on {kinds[0]} images, but the data has {kinds[1]} images. Set "
             f"`--data.binarize {'static' if part.spec.binary else 'none'}`."
         )
 
 
 def described(module: GenerativeModule) -> dict[str, Any]:
-    """Class and arguments of the model as plain types, without its weights."""
+    """The class and arguments of a model as plain types, without its weights."""
     return {"class": path_of(type(module)), "arguments": dict(module.hparams)}

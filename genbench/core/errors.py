@@ -16,15 +16,15 @@ class UserError(Exception):
 
 
 class NonFiniteLoss(UserError):
-    """A loss term became NaN or infinite; the message names player, term and images seen."""
+    """A loss term became NaN or infinite. The message has the optimizer, the term and the images seen."""
 
 
 class LostProcess(UserError):
-    """A process of a run on several devices has ended, and the others cannot continue without it."""
+    """A process of a run on several devices ended, and the others cannot continue without it."""
 
 
 class Interrupted(Exception):
-    """Training was stopped by a signal, after it saved a checkpoint."""
+    """A signal stopped training, and a checkpoint was saved."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
@@ -38,20 +38,20 @@ def warn(text: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """An exception in one line."""
+    """An exception as one line of text."""
     text = str(error).strip().partition("\n")[0]
     return text if isinstance(error, (OSError, UserError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:
-    """Raise UserError for a setting, named as the user wrote it, below `least`; None means that it is not set."""
+    """Raise UserError for a setting below `least`. Keys are names as the user wrote them; None means not set."""
     for name, value in settings.items():
         if value is not None and value < least:
             raise UserError(f"{name} is {value}; it must be at least {least}.")
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """` Did you mean 'width'?` if `given` is similar to one of `known`, else nothing: the end of an error message."""
+    """` Did you mean 'width'?` if `given` is similar to one of `known`, else "". It ends an error message."""
     by_spelling = {name.lower().replace("-", "_"): name for name in known}
     by_spelling |= {name.lower().rpartition(".")[2]: by_spelling[name] for name in list(by_spelling) if "." in name}
     near = difflib.get_close_matches(given.lower().replace("-", "_"), by_spelling, n=1, cutoff=0.6)

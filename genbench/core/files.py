@@ -1,4 +1,4 @@
-"""Files: written completely or not at all, or elsewhere if the disk is full; checkpoints found by name."""
+"""Writes files atomically, to a different folder if the disk is full; finds checkpoints by name."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from typing import Any, TypeVar
 from genbench.core import process
 from genbench.core.errors import UserError, did_you_mean
 
-# .NAME.MACHINE-PID-START.RANDOM.tmp, while NAME is written: see temporary_name
+# .NAME.MACHINE-PID-START.RANDOM.tmp is the temporary file for NAME, see temporary_name
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
-OLD = 24 * 3600.0  # seconds after which a file of another machine is no longer being written
-LONGEST = 120  # bytes of the name that a temporary file repeats: a file system allows 255 in all
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # errors of file systems without links
+OLD = 24 * 3600.0  # seconds after which a temporary file of a different machine is considered abandoned
+LONGEST = 120  # bytes of NAME in a temporary file's name: file systems allow 255 bytes in total
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # errors of file systems without hard links
 
 AnyPath = TypeVar("AnyPath", bound=str | os.PathLike)
 
-_swept: set[Path] = set()  # folders where this process has removed orphans
+_swept: set[Path] = set()  # folders in which this process has already removed orphans
 
 
 class NotWritten(UserError, OSError):
-    """A file could not be written; the message names it and says why.
+    """A file could not be written. The message has its path and the reason.
 
-    elsewhere  where its contents were written instead, if they were
+    elsewhere  the file to which the contents were written instead, if any
     """
 
     elsewhere: Path | None = None
@@ -41,7 +41,7 @@ class NotWritten(UserError, OSError):
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Any]:
-    """Open a binary file that replaces `path` when it is complete and on disk; until then `path` is unchanged.
+    """Open a temporary binary file that replaces `path` once it is complete and on disk.
 
     Raises:
         NotWritten: the disk is full, the folder is read-only, or `path` is a folder, a named pipe or a device.
@@ -49,7 +49,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Any]:
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise NotWritten(f"{path} could not be written: there is {kind_of(path)} of this name.")
+            raise NotWritten(f"{path} could not be written: {kind_of(path)} with this name exists.")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.parent not in _swept:
             _swept.add(path.parent)
@@ -60,7 +60,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Any]:
         raise
     except OSError as error:
         raise NotWritten(f"{path} could not be written: {_why(error)}.") from error
-    with suppress(OSError):  # the rename itself on disk; some file systems cannot
+    with suppress(OSError):  # write the rename itself to disk; some file systems cannot
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -70,7 +70,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Any]:
 
 @contextmanager
 def _temporary(path: Path, place: Callable[[str], object]) -> Iterator[Any]:
-    """A temporary file beside `path`; when it is complete and on disk, `place(its name)` moves or links it there."""
+    """Open a temporary file in the folder of `path`. Once it is on disk, `place(its name)` moves or links it."""
     handle, temporary = tempfile.mkstemp(**temporary_name(path))
     try:
         with os.fdopen(handle, "wb") as file:
@@ -85,10 +85,10 @@ def _temporary(path: Path, place: Callable[[str], object]) -> Iterator[Any]:
 
 
 def create(path: str | os.PathLike, contents: bytes) -> None:
-    """Create a file, whole or not at all; of several processes that try at the same moment, one succeeds.
+    """Create a file atomically. If several processes try at the same time, exactly one succeeds.
 
     Raises:
-        FileExistsError: there is one of that name.
+        FileExistsError: the file exists.
         OSError: the disk is full, or the folder is read-only.
     """
     path = Path(path)
@@ -97,7 +97,7 @@ def create(path: str | os.PathLike, contents: bytes) -> None:
         try:
             os.link(temporary, path)
         except FileExistsError:
-            if os.stat(temporary).st_nlink != 2:  # else a file server has linked it and its answer was lost
+            if os.stat(temporary).st_nlink != 2:  # else a file server made the link, but its reply was lost
                 raise
         except OSError as error:
             if error.errno not in NO_LINKS:
@@ -109,7 +109,7 @@ def create(path: str | os.PathLike, contents: bytes) -> None:
 
 
 def _create_in_place(path: Path, contents: bytes) -> None:
-    """The same without links: a process that is killed here leaves part of the file."""
+    """Like `create`, but without hard links: if the process is killed here, part of the file remains."""
     with open(path, "xb") as file:
         try:
             file.write(contents)
@@ -122,10 +122,10 @@ def _create_in_place(path: Path, contents: bytes) -> None:
 
 
 def write(path: str | os.PathLike, save: Callable[[Any], object]) -> None:
-    """Replace `path` by what `save(file)` writes; if that fails, write it to a new temporary folder.
+    """Replace `path` with what `save(file)` writes. If that fails, write to a new temporary folder.
 
     Raises:
-        NotWritten: also if it was written elsewhere, as the message and `elsewhere` say.
+        NotWritten: `path` was not replaced. The message and `elsewhere` have the file that was written instead, if any.
     """
     path = Path(path)
     try:
@@ -139,7 +139,7 @@ def write(path: str | os.PathLike, save: Callable[[Any], object]) -> None:
 
 
 def elsewhere(name: str, save: Callable[[Any], object]) -> tuple[Path | None, str]:
-    """Write to a file of that name in a new temporary folder; return its path, and a sentence that says so."""
+    """Write a file called `name` in a new temporary folder. Returns its path, if it was written, and a sentence."""
     folder = None
     try:
         folder = Path(tempfile.mkdtemp(prefix="genbench-"))
@@ -149,7 +149,7 @@ def elsewhere(name: str, save: Callable[[Any], object]) -> tuple[Path | None, st
     except OSError as error:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        return None, f"Nor could it be kept in the system's temporary folder: {error}"
+        return None, f"It could not be written to the system's temporary folder either: {error}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -159,7 +159,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def kept_elsewhere(error: BaseException) -> Path | None:
-    """Where the contents were written instead, if the error or a cause of it says so."""
+    """The file to which the contents were written instead, if the error or one of its causes has one."""
     return next((e.elsewhere for e in _causes(error) if isinstance(e, NotWritten) and e.elsewhere), None)
 
 
@@ -173,19 +173,19 @@ def _why(error: OSError) -> str:
 
 
 def refuse_unwritable(folder: Path, what: str) -> None:
-    """Raise UserError if `what` cannot be written to the folder of `--out`; called before long work."""
+    """Raise UserError if `what` cannot be written to `folder`, which `--out` set. Call this before long work."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise UserError(f"{what} cannot be written to {folder}: {_why(error)}. Give another `--out`.") from error
+        raise UserError(f"{what} cannot be written to {folder}: {_why(error)}. Choose a different `--out`.") from error
 
 
 def kind_of(path: str | os.PathLike) -> str:
-    """What lies at a path, in words."""
+    """What kind of file is at a path, in words."""
     if not os.path.exists(path):
-        return "a link to nothing" if os.path.islink(path) else "not there"
+        return "a broken link" if os.path.islink(path) else "missing"
     mode = os.stat(path).st_mode
     kinds = {
         stat.S_ISREG: "a file",
@@ -199,13 +199,13 @@ def kind_of(path: str | os.PathLike) -> str:
 
 
 def ordinary(path: AnyPath) -> AnyPath:
-    """The path, after a check that opening it cannot block, as that of a named pipe or a device could.
+    """The path, after a check that it is a regular file. Opening a named pipe or a device could block.
 
     Raises:
-        UserError: it is something else than a file.
+        UserError: the path exists but is not a file.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path} is {kind_of(path)}, and a file was expected. Move it elsewhere.")
+        raise UserError(f"{path} is {kind_of(path)}; expected a file. Move it to a different folder.")
     return path
 
 
@@ -213,16 +213,16 @@ def ordinary(path: AnyPath) -> AnyPath:
 
 
 def temporary_name(path: Path) -> dict[str, Any]:
-    """Arguments of `tempfile`: a name beside `path` that tells `remove_orphans` which process writes the file."""
+    """Arguments for `tempfile`: the name, in the folder of `path`, tells `remove_orphans` which process writes it."""
     name, pid = os.fsencode(path.name)[:LONGEST].decode(errors="ignore"), os.getpid()
-    start = process.started(pid) or 0  # where it is not known
+    start = process.started(pid) or 0  # 0 if it is not known
     return {"prefix": f".{name}.{_machine()}-{pid}-{start}.", "suffix": ".tmp", "dir": path.parent}
 
 
 def remove_orphans(folder: str | os.PathLike) -> None:
-    """Remove temporary files of `replacing` and `create` in the folder, of processes that are gone.
+    """Remove temporary files in `folder` that `replacing` and `create` left behind when their process ended.
 
-    A process of this machine is known to be gone; of others only files older than a day are removed.
+    For this machine it is known which processes have ended. Files of other machines are removed after a day.
     """
     with suppress(OSError), os.scandir(os.fspath(folder)) as entries:
         for entry in entries:
@@ -240,7 +240,7 @@ def remove_orphans(folder: str | os.PathLike) -> None:
 
 
 def _machine() -> str:
-    """8 hex digits that identify this machine since its last boot."""
+    """8 hex digits that identify this boot of this machine."""
     return hashlib.sha256((process.boot() or "").encode()).hexdigest()[:8]
 
 
@@ -254,21 +254,21 @@ def _umask() -> int:
 
 
 def near_by(path: Path) -> str:
-    """` Did you mean ...?` if a file beside `path` has a similar name, else nothing: the end of an error message."""
+    """` Did you mean ...?` if a file in the folder of `path` has a similar name, else "". It ends an error message."""
     with suppress(OSError):
         return did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
     return ""
 
 
 def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", name: str | None = None) -> Path:
-    """The checkpoint that the user named: a file, a run folder (its last one), or `last` / `best`.
+    """The path of a checkpoint that the user names by its file, by a run folder (its last one), or as `last` or `best`.
 
     Args:
-        runs: Folder of all runs, in which `last` and `best` are looked for
+        runs: Folder of all runs, in which `last` and `best` are searched
         name: Name of the run for `last` and `best`. Default: the newest run
 
     Raises:
-        UserError: there is none; the message says where it was expected.
+        UserError: the checkpoint does not exist. The message has the expected path.
     """
     path = Path(ckpt).expanduser()
     if path.is_dir():
@@ -283,6 +283,6 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
         what = f"; it is {kind_of(path)}" if path.exists() else ""
         near = did_you_mean(str(ckpt), ("last", "best")) or near_by(Path(ckpt).expanduser())
         raise UserError(f"There is no checkpoint at {path}{what}.{near}")
-    if path.is_symlink() and path.parent.name != "checkpoints":  # a link to a file of a run
+    if path.is_symlink() and path.parent.name != "checkpoints":  # a link to a checkpoint of a run
         return path.resolve()
     return path

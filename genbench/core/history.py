@@ -1,4 +1,4 @@
-"""Read `metrics.csv`, the learning curves of a run, also after a spreadsheet has saved it."""
+"""Reads `metrics.csv`, the learning curves of a run, even if a spreadsheet program has saved it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 COLUMN = "images_seen"
-LARGEST = 2**30  # bytes: a thousand times what a long run writes
-BOMS = {  # UTF-32 first: its mark begins with that of UTF-16
+LARGEST = 2**30  # bytes: a thousand times the file size of a long run
+BOMS = {  # UTF-32 first: its byte order mark begins with the mark of UTF-16
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
 }  # fmt: skip
@@ -22,7 +22,7 @@ WITH_POINT = re.compile(r"[+-]?(\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
 class Unreadable(Exception):
-    """A file cannot be read as learning curves; the message is the reason, part of a sentence."""
+    """A file cannot be read as learning curves. The message is the reason, as a part of a sentence."""
 
 
 @dataclass
@@ -30,10 +30,10 @@ class History:
     """The contents of a `metrics.csv`.
 
     columns  names, `images_seen` first
-    rows     name -> text: `images_seen` is a whole number, numbers have decimal points, "" is no value
-    changes  how the file differs from what genbench writes, in words
-    doubts   what could not be read, in words; such rows are left out, such cells are kept as they are
-    torn     whether the last line was cut off, as when a process is killed
+    rows     name -> text. `images_seen` is a whole number, numbers have decimal points, "" means no value
+    changes  how the file differs from what genbench writes, as text
+    doubts   what could not be read, as text; such rows are dropped, such cells are kept unchanged
+    torn     whether the last line is incomplete, for example because a process was killed
     """
 
     columns: list[str] = field(default_factory=list)
@@ -44,16 +44,16 @@ class History:
 
 
 def read(path: Path) -> History:
-    """The curves in a file; empty if there is no such file.
+    """The curves in a file; empty if the file does not exist.
 
     Raises:
-        Unreadable: it is no regular file, no text, or no table.
+        Unreadable: it is not a regular file, not text, or not a table.
     """
     try:
         if not path.exists():
             return History()
-        if not path.is_file():  # a named pipe would never end
-            raise Unreadable("it is no regular file")
+        if not path.is_file():  # reading a named pipe would never end
+            raise Unreadable("it is not a regular file")
         if path.stat().st_size > LARGEST:
             raise Unreadable("it is larger than 1 GiB")
         data = path.read_bytes()
@@ -66,7 +66,7 @@ def _parsed(data: bytes) -> History:
     text, changes = _decoded(data)
     found = History(changes=changes, torn=data.endswith(b"\0") and not changes)
     plain = not changes and "\r" not in text and '"' not in text
-    if plain and not text.endswith("\n"):  # our own line, cut off by a kill: half of it would read as numbers
+    if plain and not text.endswith("\n"):  # genbench's own line, incomplete since its process was killed
         text, found.torn = text[: text.rfind("\n") + 1], bool(text)
     lines = text.splitlines()
     if lines and lines[0].lower().startswith("sep="):  # a hint for Excel
@@ -76,10 +76,10 @@ def _parsed(data: bytes) -> History:
         return found
     delimiter = next((d for d in ",;\t|" if COLUMN in map(_plain, _cells(head, d))), None)
     if delimiter is None and head.startswith('"') and COLUMN in _cells(head, ",")[0]:
-        # a spreadsheet read each line as one cell
+        # a spreadsheet program has read each line as one cell
         return _parsed("".join(f"{''.join(_cells(line, ','))}\r\n" for line in lines if line).encode())
     if delimiter is None:
-        found.doubts = [f"its first line names no column `{COLUMN}`"]
+        found.doubts = [f"its first line has no column `{COLUMN}`"]
         return found
     if "\r" in text:
         changes.append("other line ends")
@@ -95,7 +95,7 @@ def _parsed(data: bytes) -> History:
 
 
 def _decoded(data: bytes) -> tuple[str, list[str]]:
-    """The text, and how its encoding differs from ours."""
+    """The text, and how its encoding differs from what genbench writes."""
     changes: list[str] = []
     mark = next((mark for mark in BOMS if data.startswith(mark)), b"")
     encoding = BOMS.get(mark, "utf-8")
@@ -105,16 +105,16 @@ def _decoded(data: bytes) -> tuple[str, list[str]]:
         encoding = "utf-16-le" if data[:1] != b"\0" else "utf-16-be"
         changes = [encoding.upper()]
     else:
-        data = data.rstrip(b"\0")  # a file system fills the end of a file with these when the power fails
+        data = data.rstrip(b"\0")  # a file system may append zeros when the power fails
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
         try:
             text, changes = data.decode("cp1252"), ["Windows-1252"]
         except UnicodeDecodeError as error:
-            raise Unreadable("it is no text") from error
+            raise Unreadable("it is not text") from error
     if "\0" in text:
-        raise Unreadable("it is no text")
+        raise Unreadable("it is not text")
     return text, changes
 
 
@@ -135,11 +135,11 @@ def _table(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
     try:
         return [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
-        raise Unreadable(f"line {reader.line_num} is no row of a table: {error}") from error
+        raise Unreadable(f"line {reader.line_num} is not a row of a table: {error}") from error
 
 
 def _fill(found: History, table: list[tuple[int, list[str]]], complete: bool) -> None:
-    """Fill in columns and rows; `complete` says whether the last line has an end."""
+    """Fill in columns and rows. `complete`: whether the last line ends with a line break."""
     names = [name.strip() for name in table[0][1]]
     place = next(k for k, name in enumerate(names) if _plain(name) == COLUMN)
     if names[place] != COLUMN or place:
@@ -147,7 +147,7 @@ def _fill(found: History, table: list[tuple[int, list[str]]], complete: bool) ->
     names[place] = COLUMN
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
-        raise Unreadable(f"two columns are called `{min(twice)}`")
+        raise Unreadable(f"two columns have the name `{min(twice)}`")
     rows: list[tuple[int, list[str]]] = []
     for k, (line, row) in enumerate(table[1:], 2):
         cells = [cell.strip() for cell in row]
@@ -156,8 +156,8 @@ def _fill(found: History, table: list[tuple[int, list[str]]], complete: bool) ->
         elif len(cells) < len(names) and not found.changes:
             found.doubts.append(f"line {line} has {len(cells)} of {len(names)} columns")
         elif any(cells[len(names) :]) or any(cell for cell, name in zip(cells, names, strict=False) if not name):
-            found.doubts.append(f"line {line} has more values than there are names of columns")
-        else:  # a spreadsheet may leave out the empty cells at the end of a row
+            found.doubts.append(f"line {line} has more values than there are column names")
+        else:  # a spreadsheet may drop the empty cells at the end of a row
             rows.append((line, cells + [""] * (len(names) - len(cells))))
     number = _number_in(rows, found)
     for line, cells in rows:
@@ -178,7 +178,7 @@ def _fill(found: History, table: list[tuple[int, list[str]]], complete: bool) ->
 
 
 def _number_in(rows: list[tuple[int, list[str]]], found: History) -> Callable[[str], str]:
-    """A function that replaces decimal commas by points, if all numbers of the file have decimal commas."""
+    """A function that replaces decimal commas with points, if all numbers of the file have decimal commas."""
     cells = [cell for _, row in rows for cell in row] if found.changes else []
     if not any(map(WITH_COMMA.fullmatch, cells)):
         return str
@@ -190,7 +190,7 @@ def _number_in(rows: list[tuple[int, list[str]]], found: History) -> Callable[[s
 
 
 def _images(cell: str) -> str | None:
-    """The cell as a number of images without decimals; None if it is none, or ambiguous as `100.000` is."""
+    """The cell as a whole number of images; None if it is not a number, or ambiguous like `100.000`."""
     if cell.isascii() and cell.isdecimal():
         return cell
     if not re.fullmatch(r"\d+(\.\d*)?([eE]\+?\d{1,2})?", cell) or re.fullmatch(r"\d+\.\d{3}", cell):
@@ -200,12 +200,12 @@ def _images(cell: str) -> str | None:
 
 
 def _check(found: History) -> None:
-    """Add doubts about columns that no longer have the numbers that were logged."""
+    """Add doubts about columns whose numbers are no longer the logged numbers."""
     for name in found.columns[1:]:
         values = [row[name] for row in found.rows if row[name]]
         wrong = [value for value in values if not _is_number(value)]
         ours = "/" in name or name in ("diversity", "images_per_second")
-        if wrong and (ours or len(wrong) < len(values)):  # a column of words alone is the user's own
+        if wrong and (ours or len(wrong) < len(values)):  # a column of only words was added by the user
             found.doubts.append(f"`{name}` is '{wrong[0][:40]}'")
     if not found.changes:
         return
@@ -224,7 +224,7 @@ def _is_number(value: str) -> bool:
 
 
 def finite(text: str) -> float | None:
-    """The number that a cell holds; None for other text, and for NaN and infinity."""
+    """The number in a cell; None for other text, NaN and infinity."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Images and points as one picture: grids, plots of points, masks in color."""
+"""Draws images and points as one image: grids, plots of points, masks in color."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from genbench.core.batch import to_uint8
 
 GAP = 2  # pixels between two images
-POINTS = 2000  # in a plot: enough to see a missing mode
-# for the classes of a mask, repeated if there are more; the first class is mostly the background
+POINTS = 2000  # points in a plot: enough to see a missing mode
+# colors of the classes of a mask, repeated if there are more classes; the first class is usually the background
 MASK_COLORS = (
     (0, 0, 0),
     (230, 75, 60),
@@ -40,23 +40,23 @@ def arranged(images: Tensor, columns: int, gap: int = GAP) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = GAP) -> Image.Image:
-    """[N, C, H, W] in [-1, 1] -> one grid, row by row on dark gray; by default a square."""
+    """[N, C, H, W] in [-1, 1] -> one grid, row by row on dark gray. By default the grid is square."""
     return arranged(to_uint8(images).cpu(), columns or math.ceil(math.sqrt(len(images))), gap)
 
 
 def picture(samples: Tensor, real: Tensor | None = None, columns: int | None = None) -> Image.Image:
-    """A grid of images [N, C, H, W], or a plot of points [N, D] in front of real ones."""
+    """A grid of images [N, C, H, W], or a plot of points [N, D] in front of real points."""
     return scatter(samples.detach(), real) if samples.ndim == 2 else grid(samples, columns)
 
 
 def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
-    """A small image, enlarged by a whole factor to about `side` pixels."""
+    """A small image, enlarged by an integer factor to about `side` pixels."""
     factor = max(1, round(side / max(picture.size)))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 def beside(columns: Sequence[Tensor]) -> Tensor:
-    """Stack images or points to one tensor [B, columns, ...]; gray images get three channels if others have them."""
+    """Stack images or points into one tensor [B, columns, ...]. Gray images become RGB if others are RGB."""
     if columns[0].ndim == 4:
         channels = max(x.shape[1] for x in columns)
         columns = [x.expand(-1, channels, -1, -1) for x in columns]
@@ -64,15 +64,15 @@ def beside(columns: Sequence[Tensor]) -> Tensor:
 
 
 def painted(mask: Tensor) -> Tensor:
-    """Classes [B, H, W] -> uint8 [B, 3, H, W], a color for each."""
+    """Classes [B, H, W] -> uint8 [B, 3, H, W], one color per class."""
     colors = torch.tensor(MASK_COLORS, dtype=torch.uint8, device=mask.device)
     return colors[mask.long() % len(colors)].permute(0, 3, 1, 2)
 
 
 def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Image.Image:
-    """The first two coordinates of points [N, D], in front of those of real ones [M, D], on `side` × `side` pixels.
+    """Plot the first two coordinates of points [N, D] in front of real points [M, D], on `side` × `side` pixels.
 
-    The axes are always -1.5 to 1.5, so that plots can be compared; the number of points outside is written below.
+    The axes are always -1.5 to 1.5, so that plots can be compared. The plot shows the number of points outside.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Modules of the user's, imported by name."""
+"""Imports the user's modules by name."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from genbench.core.errors import UserError
 
 
 def import_module(name: str, flag: str) -> ModuleType:
-    """The module of that name, which may lie in the current folder.
+    """Import a module, which may be in the current folder.
 
     Args:
-        name: As in `import name`
-        flag: The flag that named it, for messages
+        name: The name, as in `import name`
+        flag: The flag that set the name, for messages
 
     Raises:
-        UserError: there is no such module, or its own code failed: then the message ends in the module's traceback.
+        UserError: the module does not exist, or its code failed. In that case the message ends with its traceback.
     """
     if not name or not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"{flag} {name!r} is not the name of a module. Give one such as `my.module`.")
+        raise UserError(f"{flag} {name!r} is not the name of a module. Use a name such as `my.module`.")
     if "" not in sys.path:
-        sys.path.insert(0, "")  # as for `python script.py`: modules of the current folder
+        sys.path.insert(0, "")  # like `python script.py`: find modules of the current folder
     try:
         return importlib.import_module(name)
     except UserError as error:
@@ -34,11 +34,11 @@ def import_module(name: str, flag: str) -> ModuleType:
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and (name == missing or name.startswith(f"{missing}.")):
-            raise UserError(f"{flag} {name}: {error}. Give a module that Python finds from {Path.cwd()}.") from error
-        # the frames of the module itself, without those of importlib above them
+            raise UserError(f"{flag} {name}: {error}. Use a module that Python finds from {Path.cwd()}.") from error
+        # only the frames of the module itself, without the frames of importlib above them
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames[1:] if "importlib" not in frame.filename]
-        raise UserError(f"{flag} {name}: the module failed while it was imported.\n{_text(own, error)}") from error
+        raise UserError(f"{flag} {name}: importing the module failed.\n{_text(own, error)}") from error
 
 
 def own_traceback(error: Exception, cls: type) -> str:
@@ -55,7 +55,7 @@ def _text(frames: list[traceback.FrameSummary], error: Exception) -> str:
 
 
 def source_hash(*classes: type) -> str:
-    """16 hex digits of the files that the classes are written in."""
+    """Hash of the source files of the classes, 16 hex digits."""
     digest = hashlib.sha256()
     for cls in classes:
         digest.update(Path(inspect.getfile(cls)).read_bytes())

@@ -1,4 +1,4 @@
-"""Hardware and versions that a measurement depends on."""
+"""The hardware and the versions that a measurement depends on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def processor() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's with its cores."""
+    """The name of the GPU, or the name of the processor and its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor()}, {os.cpu_count()} cores"
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of genbench's own code, with a + if files differ from it; None for an installed package."""
+    """The commit of genbench's code, with a + if files have changed since; None for an installed package."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
@@ -51,7 +51,7 @@ def git_commit() -> str | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory of the process in bytes: on the GPU since its counter was reset, else on the CPU."""
+    """Peak memory of the process in bytes: of the GPU since its counter was reset, else of the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss: kB, on macOS bytes

@@ -1,4 +1,4 @@
-"""GenerativeModule: the base of all models. How an optimizer step is taken is decided here, once.
+"""GenerativeModule: the base class of all models. It takes all optimizer steps.
 
 A model with one optimizer returns its named loss terms:
 
@@ -6,7 +6,8 @@ A model with one optimizer returns its named loss terms:
         def training_step(self, batch, batch_idx):
             return {"reconstruction": mse_loss(self.decoder(self.encoder(batch.image)), batch.image)}
 
-A model with several says which networks belong to which optimizer (player), and writes its updates one after the other:
+In a model with several optimizers, `players` lists the networks of each optimizer, and `training_step` has one `turn`
+per optimizer. In genbench, a player is an optimizer together with its networks:
 
     class GAN(GenerativeModule):
         players = {"generator": ("generator",), "discriminator": ("discriminator",)}
@@ -19,8 +20,8 @@ A model with several says which networks belong to which optimizer (player), and
             with self.turn("generator") as turn:
                 turn.minimize(adversarial=...)
 
-The output of a network may be used after that network has stepped only if it is detached: its graph holds weights that
-have changed.
+After a network's optimizer has stepped, earlier outputs of the network may be used only if they are detached: their
+graph refers to weights that have changed.
 """
 
 from __future__ import annotations
@@ -49,39 +50,42 @@ from genbench.core.optim import ADAM, Schedule, build_optimizer, build_schedule,
 from genbench.core.terms import Terms
 from genbench.core.turn import Turn, with_step
 
-FORMAT = 1  # of a checkpoint's contents: goes up where an older genbench would misread them; 0 did not say it
+# format of a checkpoint's contents: it increases when an older genbench would misread them. Checkpoints of format 0
+# have no format number
+FORMAT = 1
 
 
 class GenerativeModule(LightningModule, metaclass=Remembers):
-    """Base of all models.
+    """Base class of all models.
 
     Args:
-        spec: Shape and targets of the data; given by the DataModule when run from a config
+        spec: Shape and targets of the data; passed by the DataModule when run from a config
         optimizer: Optimizer of every player: a class path and its arguments, such as
             `{class_path: torch.optim.Adam, lr: 0.001}`
-        optimizers: What differs for single players, by player: `{generator: {lr: 0.0001}}`
+        optimizers: Settings that differ for single players, by player: `{generator: {lr: 0.0001}}`
         schedule: Learning-rate schedule of every player, or none: `{warmup: 0.05, decay_from: 0.5}` in fractions of
             the budget or in images, see `genbench.core.optim.WarmupDecay`; or a class path and its arguments, where
             one step is 1,000 images seen
-        schedules: What differs for single players, by player
-        accumulate: Number of batches whose gradients are added up before a step. Equal to one large batch for a model
-            with one player and no batch normalization. In a GAN the other player does not change between these batches
+        schedules: Settings that differ for single players, by player
+        accumulate: Number of batches whose gradients are added up before a step. This equals one large batch for a
+            model with one player and no batch normalization. In a GAN the other player does not change between these
+            batches
         clip_norm: Maximum norm of each player's gradient
         clip_value: Maximum magnitude of each element of a gradient
 
     Class attributes that a model may set:
         players   optimizer -> names of its networks; by default `train`, with all networks but frozen models
         ema       names of the networks that a capability uses, which have moving averages; by default all of `players`
-        default_optimizer  class path and arguments of every optimizer where the user gives none
-        changeable  own arguments that may change when a run is resumed: those that change neither networks nor buffers,
-                    such as the weights of loss terms
+        default_optimizer  class path and arguments of every optimizer that the user does not set
+        changeable  the model's arguments that may change when a run is resumed: arguments that change neither networks
+                    nor buffers, such as the weights of loss terms
         conditional  whether `sample` takes a condition
         per_process  names of buffers that each process computes from its own part of the batch, such as a pool of
-                     images. A checkpoint stores those of the first process, and all processes resume from them. All
-                     other state must be computed from the whole batch, with `ranks.mean` or `ranks.total`; `check`
+                     images. A checkpoint stores the buffers of the first process, and all processes resume from them.
+                     All other state must be computed from the whole batch, with `ranks.mean` or `ranks.total`; `check`
                      finds state that is not
 
-    Progress is counted in `images_seen`: real images that training took from its loader, over all processes.
+    Progress is counted in `images_seen`: the real images that training read from its loader, over all processes.
     """
 
     abstract = True
@@ -127,8 +131,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         super().__init__()
         if spec is None:
             raise UserError(
-                f"{type(self).__name__} needs to know its data: give `spec=data.spec`, or run it from a config, where "
-                "the DataModule gives it."
+                f"{type(self).__name__} needs the `spec` of its data: pass `spec=data.spec`, or run it from a config, "
+                "which passes it."
             )
         self.save_hyperparameters(self._arguments, logger=False)
         self.automatic_optimization = False
@@ -138,17 +142,17 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self.schedule_settings = rates.of_players(self.players, "schedule", schedule, schedules)
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
 
-        self.origin: tuple[Path, str] | None = None  # checkpoint that it was loaded from, and `raw` or `ema`
+        self.origin: tuple[Path, str] | None = None  # the checkpoint it was loaded from, and `raw` or `ema`
         self.images_seen = 0
         self.budget: int | None = None  # images of the whole run, set by MaxImages
         self._last_batch = 0  # images of the last global batch
         self.updates = dict.fromkeys(self.players, 0)
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.draw = Draws()
-        self._micro_batch = 0  # batches added up so far, the current one included
+        self._micro_batch = 0  # batches added up so far, including the current one
         self._turned: set[str] = set()  # players that had a turn on this batch
-        self._half_made: dict[str, Tensor] = {}  # gradients of a run that stopped while accumulating
-        self.logged = Terms()  # logged by the turns and not read yet
+        self._half_made: dict[str, Tensor] = {}  # gradients of a run that was stopped between accumulated batches
+        self.logged = Terms()  # terms that the turns have logged and that are not read yet
         self._scalers: dict[str, Any] = {}
         self._own: dict[str, list[nn.Parameter]] = {}
         self._schedulers: dict[str, Schedule | None] = {}
@@ -161,15 +165,15 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     def turn(self, player: str) -> Iterator[Turn]:
         """One player's part of a training step: forward, `minimize`, and at the end its optimizer's step.
 
-        Inside, only this player's parameters take gradient. At the end (every `accumulate` batches) gradients are
-        averaged over processes, unscaled, clipped, and the optimizer and its schedule step. Gradients are emptied
-        before the next backward.
+        Inside, only this player's parameters require gradients. At the end (every `accumulate` batches) gradients are
+        averaged over processes, unscaled and clipped, and the optimizer and its schedule step. Gradients are set to
+        None before the next backward.
         """
         index = list(self.players).index(player)
         if self.accumulate > 1 and player in self._turned:
             raise UserError(
-                f"accumulate is {self.accumulate}, and the {player} takes several turns on one batch: the gradients of "
-                "its turns would be added up. Leave `model.accumulate` out, or give each player one turn "
+                f"accumulate is {self.accumulate}, but optimizer '{player}' takes several steps on one batch, whose "
+                "gradients would be added up. Remove `--model.accumulate`, or use one step per batch "
                 "(`adversarial.generator_steps`)."
             )
         self._turned.add(player)
@@ -177,8 +181,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         optimizer = wrapped[index] if isinstance(wrapped, list) else wrapped
         precision = self.trainer.strategy.precision_plugin
         if self._scalers:
-            # one gradient scaler each: with one for all, a player's overflow would rescale gradients that another
-            # has already accumulated
+            # one gradient scaler per optimizer: with a shared scaler, an overflow in one optimizer would rescale
+            # gradients that other optimizers have already accumulated
             precision.scaler = self._scalers[player]
         others = [p for name, own in self._own.items() if name != player for p in own if p.requires_grad]
         for p in others:
@@ -213,7 +217,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         """Notes on schedules whose learning rate stops falling before the end of the budget.
 
         Raises:
-            UserError: a schedule cannot be stepped to the end of the budget, or its arguments are wrong.
+            UserError: a schedule cannot step to the end of the budget, or its arguments are invalid.
         """
         both = zip(self.schedule_settings.values(), self.optimizer_settings.values(), self.players, strict=True)
         return list(filter(None, (look_ahead(*settings, budget) for settings in both)))
@@ -227,31 +231,31 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             optimizers.append(optimizer)
             self._kept_by_optimizers.update(*optimizer.param_groups)
             self._schedulers[player] = build_schedule(optimizer, self.schedule_settings[player], player, self.budget)
-        return optimizers  # without the schedules, which follow from the images seen and are in no checkpoint
+        return optimizers  # no schedules: they depend only on the images seen, and no checkpoint stores them
 
     def check_condition(self, condition: Tensor | None) -> None:
-        """Raise UserError if `sample` got a condition that the model does not take, or lacks one that it needs."""
+        """Raise UserError if the model does not use a condition but got one, or needs one and got none."""
         name = type(self).__name__
         if condition is not None and not self.conditional:
-            raise UserError(f"{name} was trained without labels or captions: leave the condition out.")
+            raise UserError(f"{name} was trained without labels or captions. Remove the condition.")
         if condition is None and self.conditional:
             if self.spec.target == "caption":
-                raise UserError(f"{name} draws images of captions: give a caption for each image.")
-            raise UserError(f"{name} draws images of a class: give a label for each image.")
+                raise UserError(f"{name} samples images for captions. Pass one caption per image.")
+            raise UserError(f"{name} samples images of a class. Pass one label per image.")
 
     def labels_of_all(self, batch: Batch) -> Tensor:
-        """The batch's labels [B]. Raises UserError where some images have none (`data.labeled`)."""
+        """The batch's labels [B]. Raises UserError if some images have no label (`data.labeled`)."""
         if batch.known_label is not None:
-            raise UserError(f"{type(self).__name__} wants the label of every image: leave `data.labeled` out.")
+            raise UserError(f"{type(self).__name__} needs a label for every image. Remove `--data.labeled`.")
         return batch.label
 
     @property
     def scores_images(self) -> bool:
-        """Whether validation computes something of each image."""
+        """Whether validation computes a score for each image."""
         return type(self).validation_step is not GenerativeModule.validation_step or isinstance(self, Classifies)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Scores of each image, name -> [B], beside those of the model's capabilities; none by default."""
+        """Scores of each image, name -> [B], in addition to the scores of the model's capabilities. Default: none."""
         return {}
 
     # ---- images seen and noise ------------------------------------------------------------------------------------
@@ -261,8 +265,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
 
         if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, PlayersDDP):
             raise UserError(
-                f"{type(self.trainer.strategy).__name__} cannot train several players: it expects one backward per "
-                "step. Use `--trainer.strategy auto`, which averages each player's gradients when it steps."
+                f"{type(self.trainer.strategy).__name__} cannot train a model of genbench, since it expects one "
+                "backward pass per step. Use `--trainer.strategy auto`."
             )
         self.origin = None
         self._place_draws()
@@ -271,7 +275,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self._loading = []
 
     def on_train_start(self) -> None:
-        # not earlier: Lightning empties all gradients before it trains
+        # not earlier: Lightning clears all gradients before it trains
         for name, gradient in self._half_made.items():
             p = self.get_parameter(name)
             p.grad = gradient.to(p.device)
@@ -283,14 +287,14 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Advance `images_seen` and seed all randomness of the step with it.
 
-        The global generators are seeded per process (dropout and the like differ between processes); `self.draw`
-        gives noise keyed by the image's place in the global batch.
+        The global generators are seeded per process, so dropout, for example, differs between processes. The noise of
+        `self.draw` depends on the image's position in the global batch.
         """
         for schedule in filter(None, self._schedulers.values()):
-            schedule.advance(self.images_seen)  # also for a player that skips steps
+            schedule.advance(self.images_seen)  # also for an optimizer that skips steps
         self.draw.seed("train", self.seed, self.images_seen)
         seed = mix("step", self.seed, self.images_seen, self.trainer.global_rank)
-        # not torch.manual_seed: without a GPU it queues a call, with a stack trace, at every step
+        # not torch.manual_seed: without a GPU it stores a call with a stack trace at every step
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -300,7 +304,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self._turned.clear()
 
     def on_validation_start(self) -> None:
-        self.draw = Draws(device=self.device)  # each process draws the noise of whole blocks of images
+        self.draw = Draws(device=self.device)  # in validation a process draws noise only for its own blocks
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         block = batch_idx * self.trainer.world_size + self.trainer.global_rank
@@ -310,7 +314,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
         self._place_draws()
 
     def on_validation_model_zero_grad(self) -> None:
-        pass  # Lightning would empty gradients that are being accumulated
+        pass  # Lightning would clear gradients that are being accumulated
 
     def due(self, every: int) -> bool:
         """Whether `images_seen` reached or passed a multiple of `every` with the last batch."""
@@ -319,14 +323,14 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     # ---- loss terms --------------------------------------------------------------------------------------
 
     def record(self, name: str, value: Tensor) -> None:
-        """Log a scalar as a column of metrics.csv, such as `train/elbo`: the mean of all values until they are read."""
+        """Log a scalar as a column of metrics.csv, such as `train/elbo`. A row has the mean since the previous row."""
         self.logged.add(name, value)
 
     def read_terms(self, *, reset: bool = True) -> dict[str, float]:
         """Means of all terms since the last reset, over all processes.
 
         Raises:
-            NonFiniteLoss: names the optimizer, the term and the images seen; on all processes alike.
+            NonFiniteLoss: a mean is not finite; raised on all processes, with the term and the images seen.
         """
         return self.logged.read(self.images_seen, reset=reset)
 
@@ -338,8 +342,8 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             finite = torch.isfinite(torch.stack([n.float() for n in norms])).all().float()
             if ranks.mean(finite).item() < 1:
                 raise NonFiniteLoss(
-                    f"Weights are no longer finite: those of optimizer '{player}' at {self.images_seen:,} images "
-                    "seen. The last checkpoint is from before; try a lower learning rate or `--model.clip_norm 1`."
+                    f"Weights of optimizer '{player}' are no longer finite at {self.images_seen:,} images seen. The "
+                    "last checkpoint is from before. Try a lower learning rate or `--model.clip_norm 1`."
                 )
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
@@ -350,10 +354,10 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             self._scalers = {player: copy.deepcopy(scaler) for player in self.players}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # without Lightning's counters: position and schedules follow from `images_seen`
+        # without Lightning's counters: the position and the schedules depend only on `images_seen`
         checkpoint.pop("loops", None)
         gradients = self._accumulated()
-        # Any number of devices may resume from a checkpoint, so it stores the mean over all processes. This changes
+        # Any number of devices may resume from a checkpoint, so it stores the mean over all processes. The mean changes
         # neither the next step nor the next reading.
         ranks.average_([*gradients.values(), *self.logged.sums.values()])
         checkpoint["genbench"] = {
@@ -378,7 +382,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer is not None:
-            # Lightning converts only after it has copied the weights, which rounds those of a run in float64
+            # Lightning converts the module only after it has copied the weights, which would round float64 weights
             self.trainer.strategy.precision_plugin.convert_module(self)
         self._loading = checkpoint.get("optimizer_states", [])
         state = checkpoint["genbench"]

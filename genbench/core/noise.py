@@ -1,8 +1,8 @@
 """Reproducible noise.
 
-Training noise is a function of (seed, images seen): each process draws the noise of the global batch and keeps its own
-rows, so noise differs between processes, and is the same after a resume or with another number of processes. Sampling
-noise is a function of each sample's own seed.
+Training noise is a function of the seed and the images seen. Each process draws the noise of the global batch and keeps
+its own rows, so noise differs between processes, and is the same in a resumed run or with a different number of
+processes. Sampling noise is a function of each sample's own seed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mix(*parts: int | str) -> int:
 class Draws:
     """Draws rows of noise for one step: `draws(torch.randn, 64, 100)` is [64, 100].
 
-    The rows of the global batch, world x B, are drawn and cut to this process's block of B.
+    It draws all rows of the global batch (world × B) and returns the block of B rows of this process.
     """
 
     def __init__(self, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> None:
@@ -46,7 +46,7 @@ class Draws:
 
 
 def per_seed(draw: Callable[..., Tensor], seeds: Tensor, shape: Sequence[int]) -> Tensor:
-    """Draw `[n, *shape]` on the CPU, row i from a generator seeded with `seeds[i]` alone, moved to `seeds.device`.
+    """Draw `[n, *shape]` on the CPU, row i from a generator seeded only with `seeds[i]`; return it on `seeds.device`.
 
     The result does not depend on the batch, the order or the device. `draw` is `torch.randn` or `torch.rand`.
     """

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules from a class path and its arguments."""
+"""Builds optimizers and learning-rate schedules from a class path and its arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genbench.core.units import Images
 ADAM = {"class_path": "torch.optim.Adam", "lr": 1e-3}
 # Radford et al. 2016, section 4; also pix2pix (section 3.3), GAN-CLS (section 5) and CycleGAN (section 4)
 GAN_ADAM = {"class_path": "torch.optim.Adam", "lr": 2e-4, "betas": [0.5, 0.999]}
-KIMG = 1000  # images for one step of a schedule
+KIMG = 1000  # images per step of a schedule
 
 
 class LinearDecay(LRScheduler):
@@ -29,7 +29,7 @@ class LinearDecay(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, start: Whole, end: Count, last_epoch: int = -1) -> None:
         if not 0 <= start < end:
-            raise ValueError(f"start is {start} and end is {end}, which must come after it")
+            raise ValueError(f"start is {start} and end is {end}; end must be larger than start")
         self.start, self.end = start, end
         super().__init__(optimizer, last_epoch)
 
@@ -42,15 +42,15 @@ class WarmupDecay:
     """A learning rate that rises from 0, stays constant, and falls: a function of images seen and budget.
 
     Args:
-        optimizer: Its learning rates are those between warmup and decay
+        optimizer: Its learning rates are used between warmup and decay
         budget: Images of the run; if None, all settings must be numbers of images
         warmup: End of the linear warmup
         decay_from: Start of the decay; default: no decay
         decay_to: End of the decay; default: the end of the budget
         decay: linear, or cosine: half a period (Loshchilov & Hutter 2017, equation 5)
-        final: The final rate, as a fraction of the full one
+        final: The final rate, as a fraction of the full rate
 
-    A number up to 1 is a fraction of the budget; a larger number, or one such as `50k`, is a number of images.
+    A number up to 1 is a fraction of the budget. A larger number or text such as `50k` is a number of images.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class WarmupDecay:
             raise ValueError(f"final is {final!r}; it must be a fraction of the full rate, from 0 to 1")
         if decay_from is not None and not self.warmup <= self.decay_from < self.decay_to:
             raise ValueError(
-                f"the rate rises for {self.warmup:,.0f} images, falls from {self.decay_from:,.0f} on and is at its "
-                f"final value at {self.decay_to:,.0f}; each must come after the one before"
+                f"the rate rises until {self.warmup:,.0f} images, and falls from {self.decay_from:,.0f} to "
+                f"{self.decay_to:,.0f} images; these numbers must increase"
             )
 
     def factor(self, images_seen: int) -> float:
-        """The fraction of the full rate after so many images."""
+        """The rate after `images_seen` images, as a fraction of the full rate."""
         if images_seen < self.warmup:
             return images_seen / self.warmup
         if images_seen <= self.decay_from:
@@ -96,16 +96,16 @@ class WarmupDecay:
 
 
 class Stepped:
-    """A schedule of PyTorch or of the user; one of its steps is 1,000 images seen."""
+    """A schedule class of PyTorch or of the user. One step is 1,000 images seen."""
 
     def __init__(self, scheduler: LRScheduler, what: str) -> None:
         self.scheduler, self.what = scheduler, what
 
     def advance(self, images_seen: int) -> None:
-        """Step until the schedule is at this number of images seen.
+        """Step the schedule until it reaches this number of images seen.
 
         Raises:
-            UserError: it cannot take so many steps, or a step needs more than the images seen.
+            UserError: the schedule ends earlier, or its `step` needs an argument.
         """
         with warnings.catch_warnings():
             # a resumed run steps its schedule before its optimizer
@@ -115,9 +115,9 @@ class Stepped:
                     self.scheduler.step()
                 except (TypeError, ValueError) as error:
                     raise UserError(
-                        f"{self.what}: {type(self.scheduler).__name__} cannot take its step number "
-                        f"{self.scheduler.last_epoch + 1} ({error}). One of its steps is {KIMG:,} images: choose a "
-                        "schedule that depends on the images seen alone and lasts to the end of the budget."
+                        f"{self.what}: step {self.scheduler.last_epoch + 1} of {type(self.scheduler).__name__} failed "
+                        f"({error}). One step is {KIMG:,} images. Choose a schedule that depends only on the images "
+                        "seen and lasts to the end of the budget."
                     ) from error
 
 
@@ -129,12 +129,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _at(name: str, value: Any, budget: int | None) -> float:
-    """A setting as a number of images: of a fraction of the budget, or a number of images."""
+    """Convert a setting, a fraction of the budget or a number of images, to a number of images."""
     if _is_number(value) and 0 <= value <= 1:
         if value and budget is None:
             raise ValueError(
-                f"{name} is {value}, a fraction of the budget, which is unknown: give the Trainer a MaxImages, or "
-                "write a number of images"
+                f"{name} is {value}, a fraction of the budget, but the budget is unknown: add a MaxImages callback to "
+                "the Trainer, or set a number of images"
             )
         return value * (budget or 0)
     try:
@@ -143,12 +143,12 @@ def _at(name: str, value: Any, budget: int | None) -> float:
         return int(Images(value))
     except ValueError:
         raise ValueError(
-            f"{name} is {value!r}; a fraction of the budget from 0 to 1, or a number of images such as 50k was expected"
+            f"{name} is {value!r}; expected a fraction of the budget from 0 to 1, or a number of images such as 50k"
         ) from None
 
 
 def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[str, Any] | None:
-    """`base` updated with `change`; if the class changes, the arguments of the old one are dropped."""
+    """`base` updated with `change`. If the class changes, the arguments of the old class are dropped."""
     if not base or not change:
         return change or base
     if "class_path" not in change:
@@ -158,7 +158,7 @@ def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[st
 
 
 def loaded_class(class_path: str, base: type[Any], what: str) -> type:
-    """The class of a path, if its module is loaded: a path in a checkpoint must not cause an import.
+    """The class of a path, if its module is imported. A path in a checkpoint must not cause an import.
 
     A short name, such as `Adam`, is looked up in torch.optim.
     """
@@ -166,8 +166,8 @@ def loaded_class(class_path: str, base: type[Any], what: str) -> type:
         return found
     name = class_path.rpartition(".")[2]
     raise UserError(
-        f"{what}: no {base.__name__} '{class_path}' is loaded. Those of PyTorch are torch.optim.Adam, "
-        "torch.optim.lr_scheduler.CosineAnnealingLR and so on; name the module of your own with `--import my.module`."
+        f"{what}: unknown {base.__name__} '{class_path}'. Use a class of PyTorch, such as torch.optim.Adam or "
+        "torch.optim.lr_scheduler.CosineAnnealingLR, or import your own module with `--import my.module`."
         + did_you_mean(name, [known.__name__ for known in base.__subclasses__()])
     )
 
@@ -179,11 +179,11 @@ def _call(cls: type, first: Any, arguments: dict[str, Any], what: str, **own: An
     for name in arguments:
         if name not in known:
             near = did_you_mean(name, known)
-            raise UserError(f"{what}: {cls.__name__} has no argument '{name}'; it has {', '.join(known)}.{near}")
+            raise UserError(f"{what}: {cls.__name__} has no argument '{name}'. Choose from: {', '.join(known)}.{near}")
     try:
         return cls(first, **own, **arguments)
-    except Exception as error:  # a class may raise anything for wrong arguments
-        raise UserError(f"{what}: {cls.__name__} refused its arguments {arguments}: {error}.") from error
+    except Exception as error:  # a class may raise any exception for wrong arguments
+        raise UserError(f"{what}: {cls.__name__} rejected its arguments {arguments}: {error}.") from error
 
 
 def _checked(description: dict[str, Any], what: str) -> tuple[str, dict[str, Any]]:
@@ -191,8 +191,8 @@ def _checked(description: dict[str, Any], what: str) -> tuple[str, dict[str, Any
     class_path = arguments.pop("class_path", None)
     if not isinstance(class_path, str):
         raise UserError(
-            f"{what}: give a `class_path` and the class's arguments, such as {{class_path: torch.optim.Adam, lr: "
-            f"0.001}}; got {description}."
+            f"{what} is {description}; expected a `class_path` and its arguments, such as {{class_path: "
+            "torch.optim.Adam, lr: 0.001}."
         )
     return class_path, arguments
 
@@ -205,9 +205,9 @@ def build_optimizer(
     *,
     fused: bool,
 ) -> Optimizer:
-    """The player's optimizer; in its fused form if it has one and `fused` allows it.
+    """The player's optimizer, in its fused version if it exists and `fused` allows it.
 
-    A fused optimizer unscales fp16 gradients inside its step, where they can no longer be clipped.
+    A fused optimizer unscales fp16 gradients inside its step, too late for clipping.
     """
     what = f"The optimizer of player '{player}'"
     class_path, arguments = _checked(description, what)
@@ -215,7 +215,7 @@ def build_optimizer(
     if not fused and arguments.get("fused"):
         raise UserError(
             f"{what}: `fused: true` cannot be used with fp16: it unscales gradients inside its step, after clipping. "
-            "Leave `fused` out, or use bf16-mixed."
+            "Remove `fused`, or use bf16-mixed."
         )
     has_fused = "fused" in inspect.signature(cls.__init__).parameters
     if has_fused and fused and device.type in ("cpu", "cuda") and not arguments.keys() & {"fused", "foreach"}:
@@ -239,24 +239,24 @@ def build_schedule(
     if class_path in (None, "WarmupDecay", f"{__name__}.WarmupDecay"):
         arguments = {name: value for name, value in description.items() if name != "class_path"}
         if "budget" in arguments:
-            raise UserError(f"{what}: the budget is `max_images`; leave `budget` out of the schedule.")
+            raise UserError(f"{what}: the budget is set with `max_images`. Remove `budget` from the schedule.")
         return _call(WarmupDecay, optimizer, arguments, what, budget=budget)
     class_path, arguments = _checked(description, what)
     cls = loaded_class(class_path, LRScheduler, what)
     ours = inspect.signature(WarmupDecay.__init__).parameters.keys() - inspect.signature(cls.__init__).parameters.keys()
     for name in arguments.keys() & ours:
         raise UserError(
-            f"{what}: '{name}' is an argument of WarmupDecay, and the class of this schedule is {class_path}. Set "
-            "`class_path: WarmupDecay` too."
+            f"{what}: '{name}' is an argument of WarmupDecay, but the class of this schedule is {class_path}. Also "
+            "set `class_path: WarmupDecay`."
         )
     return Stepped(_call(cls, optimizer, arguments, what), what)
 
 
 def keep_settings(optimizer: Optimizer, state: dict[str, Any], kept: set[str]) -> None:
-    """Put the optimizer's settings into a state of a checkpoint that is about to be loaded.
+    """Copy the settings of `optimizer` into the state of a checkpoint before that state is loaded.
 
-    Settings are of the config, as rates, betas, fused or not, and what a schedule keeps beside them. Everything else in
-    a parameter group is state, such as Prodigy's, and stays as it is.
+    Settings are values of the config, such as rates, betas and fused, and values that a schedule adds to a parameter
+    group. Everything else in a parameter group is state, such as Prodigy's, and is not changed.
 
     Args:
         kept: Names in the parameter groups before a schedule was built
@@ -266,7 +266,7 @@ def keep_settings(optimizer: Optimizer, state: dict[str, Any], kept: set[str]) -
         saved.update({name: value for name, value in built.items() if name not in kept - settings})
 
 
-# steps of a schedule that are tried before training; of a larger budget only the first ones
+# number of schedule steps that are tried before training; a larger budget is tried only up to this step
 LOOKED_AT = 100_000
 
 
@@ -274,7 +274,7 @@ def look_ahead(description: dict[str, Any] | None, optimizer: dict[str, Any], pl
     """A sentence if the learning rate of a schedule stops falling before the end of the budget, else None.
 
     Raises:
-        UserError: the schedule cannot be stepped to the end of the budget.
+        UserError: the schedule cannot step to the end of the budget.
     """
     if not description:
         return None
@@ -298,7 +298,7 @@ def look_ahead(description: dict[str, Any] | None, optimizer: dict[str, Any], pl
     if last >= max(rates) or places[ends] + near >= budget:
         return None
     return (
-        f"the schedule of player '{player}' ends at {int(places[ends]):,} images and the budget is {budget:,}: from "
-        f"there on the learning rate is {last:g}. A schedule in fractions of the budget, such as "
-        "`--model.schedule '{decay_from: 0.5}'`, ends with it."
+        f"the schedule of player '{player}' ends at {int(places[ends]):,} images, but the budget is {budget:,}: after "
+        f"the end of the schedule the learning rate is {last:g}. A schedule in fractions of the budget, such as "
+        "`--model.schedule '{decay_from: 0.5}'`, ends at the end of the budget."
     )

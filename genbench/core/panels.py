@@ -1,4 +1,4 @@
-"""Grouping of curves into panels."""
+"""Groups curves into panels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ SHARES = "probabilities and accuracies"
 
 
 def in_panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Curves that are drawn in one panel: title -> name -> label.
+    """The curves of each panel: title -> name -> label.
 
-    A player's losses share a panel, all probabilities and accuracies share one from 0 to 1, and so do all gradient
-    norms. Curves with a unit of their own have their own panels: validation scores, diversity, speed, `elbo` and
+    The losses of an optimizer share a panel. All probabilities and accuracies share a panel from 0 to 1. All gradient
+    norms share a panel. Each curve with its own unit has its own panel: validation scores, diversity, speed, `elbo` and
     `perplexity`.
     """
     panels: dict[str, dict[str, str]] = {}

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# PyTorch 2.9 has a switch for each kind of operation beside the two older ones. If they disagree, reading the old ones
-# raises an error, so all of them are set.
+# PyTorch 2.9 added a switch for each kind of operation to the two older switches. If they disagree, reading the older
+# switches raises an error, so all switches are set.
 KINDS = (("cuda", "matmul"), ("cudnn", "conv"), ("cudnn", "rnn"), ("mkldnn", "matmul"), ("mkldnn", "conv"),
          ("mkldnn", "rnn"))  # fmt: skip
 
@@ -32,7 +32,7 @@ def allow_tf32(allowed: bool) -> None:
 def without_tf32() -> Iterator[None]:
     """Disable TF32 and bfloat16 inside, and restore every switch afterwards."""
     matmul = convolution = None
-    with suppress(RuntimeError):  # disagrees with a new one
+    with suppress(RuntimeError):  # an older switch disagrees with a new switch
         matmul = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         convolution = torch.backends.cudnn.allow_tf32
@@ -50,6 +50,6 @@ def without_tf32() -> Iterator[None]:
 
 
 def _switches() -> list[Any]:
-    """The new switches that this PyTorch has."""
+    """The new switches that this version of PyTorch has."""
     found = (getattr(getattr(torch.backends, backend), kind, None) for backend, kind in KINDS)
     return [switch for switch in found if hasattr(switch, "fp32_precision")]

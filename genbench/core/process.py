@@ -1,4 +1,4 @@
-"""Whether a process is alive. Its number may be reused, so the time of its start identifies it too."""
+"""Tells whether a process is alive. A process id may be reused, so the start time is also compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def boot() -> str | None:
-    """Identity of this boot and process namespace, since containers have the same numbers; None without /proc."""
+    """Identity of this boot and process namespace, since containers reuse process ids; None without /proc."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -15,7 +15,7 @@ def boot() -> str | None:
 
 
 def started(pid: int) -> int | None:
-    """Start of a process in ticks since boot; None if it does not exist or is a zombie, and without /proc."""
+    """Start time of a process in ticks since boot; None without /proc, or if the process is missing or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Progress of long loops inside a model, such as over the rows of a PixelCNN's images, shown by the caller."""
+"""Lets a caller show the progress of long loops inside a model, such as PixelCNN's loop over the rows of images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _wrap: ContextVar[Wrap] = ContextVar("wrap", default=iter)
 
 
 def steps(items: Iterable[Any]) -> Iterable[Any]:
-    """The same items, passed through the caller's `watched`."""
+    """The items, wrapped by the function that the caller set with `watched`."""
     return _wrap.get()(items)
 
 
 @contextmanager
 def watched(wrap: Wrap) -> Iterator[None]:
-    """Pass the loops inside through `wrap`."""
+    """Wrap the items of all `steps` loops inside with `wrap`, such as tqdm."""
     token = _wrap.set(wrap)
     try:
         yield

@@ -1,7 +1,7 @@
 """Rank, number of processes, and reductions over processes.
 
-A model that computes state from the batch (averages of a codebook, the strength of an augmentation) sees part of the
-batch in each process: `mean` and `total` give the value of the whole batch in all of them.
+If a model computes state from the batch (averages of a codebook, the strength of an augmentation), each process sees
+only a part of the batch. `mean` and `total` return the value for the whole batch in all processes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def world() -> int:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over all processes, in all of them, without gradient."""
+    """The sum over all processes, returned in all processes, without gradient."""
     found = tensor.detach().clone()
     if several():
         dist.all_reduce(found)
@@ -40,12 +40,12 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over all processes, in all of them, without gradient."""
+    """The mean over all processes, returned in all processes, without gradient."""
     return total(tensor) / world()
 
 
 def average_(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over all processes, in buckets of one dtype."""
+    """Replace each tensor with its mean over all processes. Tensors of one dtype are reduced in buckets."""
     if world() == 1:
         return
     rest = list(tensors)
@@ -72,7 +72,7 @@ def gather(parts: list[Any]) -> list[Any]:
 
 
 def from_first(value: Any) -> Any:
-    """The first process's value, in all processes."""
+    """The value of the first process, returned in all processes."""
     if not several():
         return value
     box = [value]
@@ -81,7 +81,7 @@ def from_first(value: Any) -> Any:
 
 
 def first_alone(work: Callable[[], T]) -> T:
-    """Run `work` in the first process and then in the others, which find its downloads. Errors are raised in all."""
+    """Run `work` in the first process and then in the others, which reuse its downloads. Errors are raised in all."""
     if rank() > 0:
         from_first(None)
         return work()

@@ -1,8 +1,8 @@
 """Bounds of the arguments of optimizers and learning-rate schedules.
 
 PyTorch accepts most numbers: a learning rate of 1e15, a momentum of 2, a schedule that multiplies by -1. The tables
-below have the bounds here. A user's own class declares bounds in its annotations, as models do; of its other numbers
-only NaN and infinity are refused.
+below define the bounds in genbench. A user's own class declares bounds in its annotations, like models; its other
+numbers may be anything but NaN and infinity.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from genbench.core.arguments import Bounds, Count, Positive, Share, Weight, Whol
 from genbench.core.errors import UserError
 from genbench.core.optim import loaded_class, merge
 
-# Adam and similar optimizers divide by the magnitude of the gradient: a step changes a weight by about the learning
-# rate, and few weights are larger than 1. Steps of the others are proportional to the gradient, which may be small.
+# Adam and similar optimizers divide by the magnitude of the gradient, so a step changes a weight by about the learning
+# rate, and few weights are larger than 1. Steps of other optimizers are proportional to the gradient, which may be
+# small.
 Rate = Annotated[float, Bounds(above=0, at_most=10)]
 LargeRate = Annotated[float, Bounds(above=0, at_most=1000)]
 IN_PROPORTION = ("SGD", "ASGD", "LBFGS", "Adadelta")
 
-Decay = Annotated[float, Bounds(at_least=0, below=1)]  # of a moving average
-Factor = Annotated[float, Bounds(above=0, at_most=10)]  # of a learning rate
+Decay = Annotated[float, Bounds(at_least=0, below=1)]  # decay rate of a moving average
+Factor = Annotated[float, Bounds(above=0, at_most=10)]  # factor of a learning rate
 
 OPTIMIZER: dict[str, Any] = {
     "lr": Rate,
@@ -53,9 +54,9 @@ OPTIMIZER: dict[str, Any] = {
     "tolerance_change": Weight,
     "history_size": Count,
 }
-COUNTS = {"betas": 2, "etas": 2, "step_sizes": 2, "ns_coefficients": 3}  # numbers in such an argument
+COUNTS = {"betas": 2, "etas": 2, "step_sizes": 2, "ns_coefficients": 3}  # how many numbers the argument has
 SCHEDULE: dict[str, Any] = {
-    "last_epoch": Annotated[int, Bounds(at_least=-1, at_most=-1, words="leave it out: schedules follow images seen")],
+    "last_epoch": Annotated[int, Bounds(at_least=-1, at_most=-1, words="remove it: schedules follow images seen")],
     "step_size": Count,
     "milestones": Sequence[Count],
     "gamma": Factor,
@@ -91,19 +92,19 @@ SCHEDULE: dict[str, Any] = {
 def of_players(
     players: Iterable[str], argument: str, common: dict[str, Any] | None, single: dict[str, dict[str, Any]] | None
 ) -> dict[str, Any]:
-    """Player -> class path and arguments of its optimizer or schedule, where numbers given as text are numbers.
+    """Player -> class path and arguments of its optimizer or schedule. Numbers given as text are converted to numbers.
 
     Args:
         argument: `optimizer` or `schedule`
-        common: What was given for all players
-        single: What differs for single players, by player
+        common: Settings for all players
+        single: Settings that differ for single players, by player
 
     Raises:
-        UserError: a number is outside its bounds, or there is no such player.
+        UserError: a number is outside its bounds, or a player does not exist.
     """
     for name in single or {}:
         if name not in players:
-            raise UserError(f"{argument}s names '{name}'; the model's optimizers are {', '.join(players)}.")
+            raise UserError(f"{argument}s has the unknown optimizer '{name}'. Choose from: {', '.join(players)}.")
     own = {player: (single or {}).get(player) for player in players}
     return {player: _checked(merge(common, own[player]), argument, player, own[player] or {}) for player in players}
 
@@ -111,7 +112,7 @@ def of_players(
 def _checked(
     description: dict[str, Any] | None, argument: str, player: str, own: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """The description with numbers within their bounds; `own` has the settings that are this player's alone."""
+    """The description, after a check of the bounds. `own` has the settings that were set only for this player."""
     if not isinstance(description, dict):
         return description
     hints = _hints(description.get("class_path"), argument)
@@ -122,7 +123,7 @@ def _checked(
         setting = f"model.{argument}s.{player}.{name}" if name in own else f"model.{argument}.{name}"
         count = COUNTS.get(name) if name in hints else None
         if count and not (isinstance(value, (list, tuple)) and len(value) == count):
-            raise UserError(f"{setting} is {value!r}; a list of {count} numbers was expected.")
+            raise UserError(f"{setting} is {value!r}; expected a list of {count} numbers.")
         refuse(setting, value, hint)
     return found
 
@@ -134,14 +135,14 @@ def _hints(class_path: Any, argument: str) -> dict[str, Any]:
     base, table = (Optimizer, OPTIMIZER) if argument == "optimizer" else (LRScheduler, SCHEDULE)
     if module and not module.startswith("torch.optim"):
         hints = {"lr": Positive} if argument == "optimizer" else {}
-        with suppress(UserError):  # not loaded, as in a process that only samples
+        with suppress(UserError):  # not imported, for example in a process that only samples
             hints |= {k: v for k, v in declared(loaded_class(class_path, base, argument)).items() if numeric(v)}
         return hints
     return table | {"lr": LargeRate} if name in IN_PROPORTION else table
 
 
 def _numbers(value: Any) -> Any:
-    """Text as a number if it is one: `1e-3` is text in YAML 1.1."""
+    """Convert text to a number if possible: in YAML 1.1 `1e-3` is text."""
     for kind in (int, float):
         if isinstance(value, str):
             with suppress(ValueError):

@@ -1,8 +1,8 @@
 """Names that older versions of genbench used, and their names today.
 
-They are replaced when a file of an older version is read: settings (`core.yaml_file.read`), checkpoints
-(`core.checkpoint_io.read`), records (`leaderboard.record`) and the `metrics.csv` of a resumed run. No other code knows
-an old name.
+Old names are replaced when a file of an older version is read: settings (`core.yaml_file.read`), checkpoints
+(`core.checkpoint_io.read`), records (`leaderboard.record`) and the `metrics.csv` of a resumed run. No other code
+contains old names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 class Names:
     """Old name -> new name for one class of genbench.
 
-    arguments   of its constructor
+    arguments   arguments of the constructor
     networks    attributes of the model: the first part of a name in its state dict
     optimizers  keys of `players`: the first part of a column of metrics.csv
     terms       logged terms: the last part of a column of metrics.csv
@@ -28,13 +28,13 @@ class Names:
     terms: dict[str, str] = field(default_factory=dict)
 
 
-# arguments of every data set
+# renamed arguments of all data sets
 DATA = Names(arguments={"jitter": "random_crop", "flip": "hflip", "fit": "resize_mode", "labelled": "labeled"})
 
-# values of arguments
+# renamed values of arguments
 VALUES = {"colourise": "colorize", "colour": "color"}
 
-# settings of a protocol. Its key is computed from the old names, so that records of all versions are comparable
+# renamed settings of a protocol. The protocol's key is computed from the old names, so it is the same in all versions
 PROTOCOL = {
     "neighbours": "neighbors",
     "neighbours_k": "neighbors_k",
@@ -42,15 +42,15 @@ PROTOCOL = {
     "fit": "resize_mode",
 }
 
-# groups of settings besides model and data, as in `--validation.samples`
+# renamed groups of settings other than model and data, such as validation in `--validation.samples`
 GROUPS = {"quality": "validation", "balance": "gan_monitor", "pictures": "samples"}
 
-# callbacks: keys of their states in a checkpoint
+# renamed callbacks: keys of their states in a checkpoint
 CALLBACKS = {"Quality": "ValidationMetrics", "Balance": "GANMonitor", "Pictures": "SampleLogger", "Budget": "MaxImages"}
 
 GANS = ("ConditionalGAN", "DCGAN", "GAN", "Pix2Pix", "SNGAN", "SemiSupervisedGAN", "TextConditionalGAN")
 
-# a model with one optimizer calls it `train`
+# in models with one optimizer, the optimizer is now called `train`
 ONE = {
     "autoencoder": ("Autoencoder", "ConvAutoencoder", "DenoisingAutoencoder"),
     "mixture": ("LatentMixture",),
@@ -87,7 +87,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     for part in ("model", "data"):
         described = config.get(part)
         if isinstance(described, dict) and (names := _of(described.get("class_path"), part)):
-            described = _arguments(described, names)  # beside `class_path`
+            described = _arguments(described, names)  # arguments next to `class_path`
             if isinstance(described.get("init_args"), dict):
                 described["init_args"] = _arguments(described["init_args"], names)
             config[part] = described
@@ -98,7 +98,7 @@ def setting(name: str, class_path: str | None) -> str:
     """The current name of a setting, as a flag without `--`.
 
     Args:
-        class_path: Class of the model, for `model.game.r1`
+        class_path: Class of the model, to look up the arguments of settings such as `model.game.r1`
     """
     group, *parts = name.split(".")
     names = {"model": _of(class_path), "data": DATA}.get(group)
@@ -110,7 +110,7 @@ def setting(name: str, class_path: str | None) -> str:
 
 
 def column(name: str, class_path: str | None) -> str:
-    """The current name of a column of `metrics.csv`; `class_path` is the model's."""
+    """The current name of a column of `metrics.csv`. `class_path` is the class of the model."""
     first, slash, term = name.partition("/")
     names = _of(class_path)
     if names is None or not slash:
@@ -196,7 +196,7 @@ def _history(run: dict[str, Any], cls: str | None) -> None:
 
 
 def _described(described: dict[str, Any]) -> dict[str, Any]:
-    """Rename in `{class: path, arguments: {...}}`; an argument may itself be such a mapping, see `core.composition`."""
+    """Rename the arguments in `{class: path, arguments: {...}}`; they may be nested, see `core.composition`."""
     names, arguments = _of(described.get("class")), described.get("arguments")
     if not isinstance(arguments, dict):
         return described
@@ -217,7 +217,7 @@ def _arguments(arguments: dict[str, Any], names: Names) -> dict[str, Any]:
 
 
 def _of(class_path: Any, part: str = "model") -> Names | None:
-    """The old names of a class of genbench, by its full or short name; `part` says what a short name is of."""
+    """The names of a class of genbench, by its full or short name. A short name is of `part`: `model` or `data`."""
     if not isinstance(class_path, str):
         return None
     module, _, name = class_path.rpartition(".")
@@ -227,7 +227,7 @@ def _of(class_path: Any, part: str = "model") -> Names | None:
 
 
 def _keys(mapping: Any, rename: Callable[[str], str]) -> Any:
-    """A copy with renamed keys, in the same order; a key stays if its new name exists too, or if it is no text."""
+    """A copy with renamed keys, in the same order. A key is kept if its new name also exists, or if it is not text."""
     if not isinstance(mapping, dict):
         return mapping
     renamed = {name: rename(name) if isinstance(name, str) else name for name in mapping}

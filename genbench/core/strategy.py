@@ -1,8 +1,9 @@
 """Training on several devices: each player's gradients are averaged once, when its optimizer steps.
 
-`DistributedDataParallel` expects one backward of the whole module per step. A GAN has one backward per player, and
-its detached passes leave parameters without gradient, which makes plain DDP raise; with its search for unused
-parameters every backward reduces the gradients of all players. Reducing at the optimizer's step needs neither.
+`DistributedDataParallel` (DDP) expects one backward of the whole module per step. A GAN has one backward per player,
+and detached forward passes leave parameters without gradient, for which plain DDP raises an error. With
+`find_unused_parameters`, each backward would reduce the gradients of all players. Averaging at the optimizer's step
+avoids both problems.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from torch.optim import Optimizer
 from genbench.core import ranks
 from genbench.core.errors import LostProcess
 
-# seconds in which a process may notice itself that another has ended; one that waits for a GPU does not
+# seconds that a process gets to notice that another process has ended; a process that waits for a GPU does not notice
 GRACE = 10.0
 
 PARENT = "GENBENCH_PARENT"  # process id of the process that started this one
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Starts the processes of this machine as Lightning does, and ends them with a message when one of them ends.
+    """Starts the processes of this machine like Lightning, and ends all of them with a message when one of them ends.
 
-    Lightning kills all of them without a message, and they outlive the process that started them if it is killed.
+    Lightning's launcher kills the processes without a message, and they continue if their parent process is killed.
     """
 
     def launch(self, function: Callable, *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
@@ -49,25 +50,24 @@ class Launcher(_SubprocessScriptLauncher):
         try:
             return function(*args, **kwargs)
         except RuntimeError as error:
-            # a collective failed; gloo's errors can be recognized by their text only
+            # a collective operation failed; gloo's errors can be recognized only by their text
             if not isinstance(error, dist.DistError) and "gloo" not in str(error):
                 raise
             over.set()
             time.sleep(0.5)  # connections close before the kernel reports that a process has ended
             gone = self._gone()
             if not gone and not self.procs and PARENT in os.environ:
-                sys.exit(2)  # the first process is alive and prints the message
+                sys.exit(2)  # the first process is running and prints the message
             raise LostProcess(_last_words(trainer, gone or _reason(error))) from error
         finally:
             over.set()
 
     def _gone(self) -> str | None:
-        """Which process of this machine has ended too early, if this one can see it."""
+        """Which process of this machine has ended too early, as text; None if this process knows of none."""
         ended = [(status, rank) for rank, process in enumerate(self.procs, start=1) if (status := process.poll())]
         if ended:
-            status, rank = min(
-                ended
-            )  # signals are negative: the process that was killed comes before those that failed because of it
+            # a signal is a negative status, so a killed process comes before processes that failed as a result
+            status, rank = min(ended)
             return f"process {rank} " + (f"got signal {-status}" if status < 0 else f"ended with status {status}")
         if not self.procs and os.environ.get(PARENT, "") not in ("", str(os.getppid())):
             return "the first one has ended"
@@ -90,17 +90,17 @@ def _reason(error: RuntimeError) -> str:
 
 def _last_words(trainer: Any, why: str) -> str:
     last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-    kept = f"Go on from the last checkpoint:  python -m genbench fit --ckpt {last}"
+    kept = f"To continue from the last checkpoint:  python -m genbench fit --ckpt {last}"
     return (
-        f"A process of this run has ended, and the others cannot go on without it ({why}). "
+        f"A process of this run has ended, and the others cannot continue without it ({why}). "
         f"{kept if last.is_file() else 'There is no checkpoint yet.'}"
     )
 
 
 class PlayersDDP(DDPStrategy):
-    """Data-parallel training of a `GenerativeModule`, without a wrapper: each player's gradients are averaged.
+    """Data-parallel training of a `GenerativeModule` without DDP's wrapper: each player's gradients are averaged.
 
-    All processes must take the same turns: which player steps may depend on the images seen, not on the data.
+    All processes must take the same turns. Which player steps may depend on the images seen, but not on the data.
     """
 
     def _configure_launcher(self) -> None:
@@ -119,9 +119,9 @@ class PlayersDDP(DDPStrategy):
             dist.broadcast(tensor.data, src=0)
 
     def pre_backward(self, closure_loss: torch.Tensor) -> None:
-        pass  # there is no reducer to prepare
+        pass  # without DDP's wrapper, no reducer has to be prepared
 
     def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any) -> Any:
-        # before the precision plugin unscales and clips: an inf on one rank is then an inf on all
+        # before the precision plugin unscales and clips, so that an inf on one rank becomes an inf on all ranks
         ranks.average_([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
         return super().optimizer_step(optimizer, closure, model, **kwargs)

@@ -1,4 +1,4 @@
-"""Means of the loss terms that a model logs, over steps and processes."""
+"""Averages the loss terms that a model logs, over steps and processes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Terms:
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def add_once(self, name: str, measure: Callable[[], Tensor]) -> None:
-        """Add what is costly to measure only once after each reading.
+        """Measure and add a value only once between two calls of `read`, since measuring it is slow.
 
-        A value that is not finite is skipped, and the next call measures again: a gradient scaler tries scales that
+        A value that is not finite is skipped and measured again at the next call: a gradient scaler may try scales that
         overflow.
         """
         if name not in self._counts:
@@ -40,12 +40,12 @@ class Terms:
                 self.add(name, value)
 
     def read(self, images_seen: int, *, reset: bool = True) -> dict[str, float]:
-        """Means of all terms since the last reset, over all processes; one synchronization for all.
+        """Means of all terms since the last reset, over all processes, with one synchronization for all terms.
 
-        A term that was not finite at any time since then makes its sum so.
+        If a term was not finite at any time since then, its sum is not finite.
 
         Raises:
-            NonFiniteLoss: names the optimizer, the term and the images seen; on all processes alike.
+            NonFiniteLoss: a mean is not finite; raised on all processes, with the term and the images seen.
         """
         if not self.sums:
             return {}
@@ -57,7 +57,7 @@ class Terms:
             if not math.isfinite(mean):
                 raise NonFiniteLoss(
                     f"The loss is no longer finite: {name} is {mean} at {images_seen:,} images seen. The last "
-                    "checkpoint is from before; try a lower learning rate, `--model.clip_norm 1`, or 32-bit precision."
+                    "checkpoint is from before. Try a lower learning rate, `--model.clip_norm 1`, or 32-bit precision."
                 )
         return means
 

@@ -1,4 +1,4 @@
-"""Apply a network that needs sides of a certain multiple to images of any size, whole or in tiles."""
+"""Applies a network that needs sides divisible by a stride to images of any size, whole or in tiles."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from genbench.core.errors import UserError
 
 Make = Callable[[Tensor], Tensor]  # [B, C, H, W] -> [B, C', H, W]
 
-SMALLEST = 16  # pixels: reflection padding needs a few
-OVERLAP = 8  # 1/8 of a tile's side overlaps with its neighbor
+SMALLEST = 16  # smallest padded side in pixels: reflection padding needs a few pixels
+OVERLAP = 8  # a tile overlaps its neighbors by 1/8 of its side
 
 
 def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor:
-    """[B, C, H, W] of any size -> [B, C', H, W], in tiles of about `tile` × `tile` pixels if it is larger.
+    """[B, C, H, W] of any size -> [B, C', H, W]. Images larger than `tile` × `tile` are processed in tiles.
 
-    Sides are padded to a multiple of `stride` by reflection, and cropped again. Tiles overlap by an eighth and are
-    blended there. If a tile does not fit in memory, smaller tiles are tried. A network that computes statistics of the
-    whole image, as normalization does, computes them of each tile, so the result differs slightly.
+    Sides are padded by reflection to a multiple of `stride`, and the padding is cropped afterwards. Tiles overlap by an
+    eighth of their side and are blended there. If a tile does not fit in memory, smaller tiles are tried. If a network
+    computes statistics of the whole image, for example to normalize, it computes them of each tile, so the result
+    differs slightly.
 
     Raises:
         UserError: not even a small tile fits in memory.
@@ -29,13 +30,13 @@ def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor
     while True:
         try:
             return _in_tiles(make, x, stride, tile)
-        except RuntimeError as error:  # on a CPU there is no OutOfMemoryError
+        except RuntimeError as error:  # on a CPU, PyTorch raises no OutOfMemoryError
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             tile = min(tile, max(x.shape[2:])) // 2
             if tile < max(stride, 4 * SMALLEST):
                 raise UserError(
-                    f"{2 * tile}×{2 * tile} pixels do not fit in memory with this model. Use another `--device`."
+                    f"{2 * tile}×{2 * tile} pixels do not fit in memory with this model. Use a different `--device`."
                 ) from error
 
 
@@ -69,8 +70,11 @@ def _filled(make: Make, x: Tensor, stride: int) -> Tensor:
 
 
 def _starts(length: int, side: int, overlap: int, stride: int) -> list[int]:
-    """Where tiles begin: at multiples of the stride, since a network gives other values for pixels that are shifted by
-    less; or anywhere if a tile is as small as the stride, so that tiles overlap."""
+    """Positions at which tiles start.
+
+    They are multiples of the stride, since the output of a network changes if its input is shifted by less. If a tile
+    is as small as the stride, they are any positions, so that tiles overlap.
+    """
     if length <= side:
         return [0]
     grid = stride if side > stride else 1
@@ -80,6 +84,6 @@ def _starts(length: int, side: int, overlap: int, stride: int) -> list[int]:
 
 
 def _fade(length: int, overlap: int) -> Tensor:
-    """[length]: 1, falling to almost 0 over the overlap at both ends."""
+    """Blending weights [length]: 1 in the middle, falling to almost 0 over the overlap at both ends."""
     place = torch.arange(length, dtype=torch.float32) + 0.5
     return (torch.minimum(place, length - place) / overlap).clamp(max=1)

@@ -1,4 +1,4 @@
-"""From named loss terms to gradients: a player's turn in a training step."""
+"""A player's turn in a training step: turns named loss terms into gradients."""
 
 from __future__ import annotations
 
@@ -26,41 +26,42 @@ class Turn:
         self.log(**terms)
         loss: Any = sum(terms.values())
         if not self.backwards and self._module._micro_batch == 1:
-            # here and not after the step: memory given back at the end of a step costs page faults in the next
+            # here and not after the step: memory freed at the end of a step would cause page faults in the next step
             for p in self._module._own[self._player]:
                 p.grad = None
         self._module.manual_backward(loss / self._module.accumulate if self._module.accumulate > 1 else loss)
         self.backwards += 1
 
     def log(self, **values: Tensor) -> None:
-        """Record scalars under this player's name: averaged until they are read, watched for NaN."""
+        """Record scalars under this player's name. They are averaged until they are read, and checked for NaN."""
         for name, value in values.items():
             self._module.record(f"{self._player}/{name}", value)
 
 
 def with_step(training_step: Callable) -> Callable:
-    """Wrap a `training_step` so that the loss terms that it returns are minimized with the model's one optimizer.
+    """Wrap a `training_step` so that the model's only optimizer minimizes the loss terms that it returns.
 
     Raises:
-        UserError: it returns no loss terms and has taken no step, or the model has several optimizers.
+        UserError: it returns no loss terms and took no step, or it returns loss terms and the model has several
+            optimizers.
     """
 
     @wraps(training_step)
     def step(self: GenerativeModule, batch: Any, batch_idx: int) -> dict[str, Tensor] | None:
         terms = training_step(self, batch, batch_idx)
-        if type(self).training_step is not step:  # called by a subclass, which returns the terms itself
+        if type(self).training_step is not step:  # called by a subclass, whose own step minimizes the terms
             return terms
-        if terms is None and (self._turned or len(self.players) > 1):  # it has taken its steps
+        if terms is None and (self._turned or len(self.players) > 1):  # training_step has taken its own steps
             return None
         if not isinstance(terms, Mapping):
             raise UserError(
-                f"training_step of {type(self).__name__} returns a {type(terms).__name__}: return loss terms by "
-                "name, such as {'reconstruction': loss}."
+                f"training_step of {type(self).__name__} returns a {type(terms).__name__}; expected a dict of loss "
+                f"terms, such as {{'reconstruction': loss}}."
             )
         if len(self.players) > 1:
             raise UserError(
-                f"training_step of {type(self).__name__} returns loss terms, and the model has the optimizers "
-                f"{', '.join(self.players)}: give each its own, `with self.turn(NAME) as turn: turn.minimize(...)`."
+                f"training_step of {type(self).__name__} returns loss terms, but the model has several optimizers "
+                f"({', '.join(self.players)}). Use `with self.turn(NAME) as turn: turn.minimize(...)` for each."
             )
         (player,) = self.players
         with self.turn(player) as turn:

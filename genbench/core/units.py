@@ -1,11 +1,11 @@
-"""Numbers of images as people write them: 50000, 5e4, 50k, 1M."""
+"""Parses numbers of images: 50000, 5e4, 50k, 1M."""
 
 from __future__ import annotations
 
 import re
 
 _SUFFIX = {"k": 10**3, "m": 10**6, "g": 10**9}
-# commas and underscores only between groups of three digits: 1,5 may be one and a half
+# commas and underscores are allowed only between groups of three digits: 1,5 may mean one and a half
 _GROUPS = re.compile(r"\d{1,3}(?:[,_]\d{3})+")
 
 
@@ -28,5 +28,7 @@ class Images(int):
         except ValueError:
             number = float("nan")
         if not 1 <= number < float("inf") or number != int(number):
-            raise ValueError(f"{value!r} is not a number of images: write 1000000, 1e6, 1000k or 1M, at least 1")
+            raise ValueError(
+                f"{value!r} is not a number of images: expected at least 1, such as 1000000, 1e6, 1000k or 1M"
+            )
         return super().__new__(cls, number)

@@ -1,6 +1,6 @@
-"""Reads YAML. Every YAML file of genbench is read here.
+"""Reads YAML. All YAML files of genbench are read here.
 
-Values are those of YAML 1.1 with four differences, where PyYAML's values are surprising: `1e-3` is a number, and
+Values are read as in YAML 1.1, with four exceptions for which PyYAML's values are surprising: `1e-3` is a number, and
 `1:30`, `010` and `2026-01-31` are text. A numeric setting still converts text to a number, so `width: 010` is 10.
 """
 
@@ -15,18 +15,18 @@ import yaml
 from genbench.core import renamed
 from genbench.core.errors import UserError
 
-MOST_BYTES = 32 * 2**20  # of a file; a suite of 1,000 runs has less than 1 MB
-MOST_VALUES = 1_000_000  # with an alias counted each time that it is used
-MOST_DIGITS = 300  # of a whole number: float64 has no larger ones
+MOST_BYTES = 32 * 2**20  # size of a file; the file of a suite of 1,000 runs has less than 1 MB
+MOST_VALUES = 1_000_000  # values in a file; an alias counts each time it is used
+MOST_DIGITS = 300  # digits of a whole number: float64 cannot represent larger numbers
 DEEPEST = 50  # levels of nested mappings and lists
 
 PLAIN = {f"tag:yaml.org,2002:{tag}" for tag in ("bool", "null", "int", "float", "str", "seq", "map", "merge")}
 
-_Parent = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is 10 times as fast, if it is installed
+_Parent = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if installed, is 10 times as fast
 
 
 class _Loader(_Parent):
-    """With its own resolvers for unquoted text."""
+    """A loader with its own rules for the types of unquoted text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
@@ -47,13 +47,13 @@ for _tag, _pattern, _first in (
 
 
 def read(path: str | os.PathLike, what: str = "file of settings") -> dict[str, Any]:
-    """The mapping in a file, which is `what` in errors; of an empty file an empty one.
+    """The mapping in a file; for an empty file an empty mapping. `what` describes the file in errors.
 
-    Old names of settings are replaced by the current ones, see `core.renamed`.
+    Old names of settings are replaced with the current names, see `core.renamed`.
 
     Raises:
-        UserError: it cannot be read, is not UTF-8, is not YAML, has a key twice, or is not a mapping. The message names
-            the file and, if known, the line.
+        UserError: the file cannot be read, is not UTF-8, is not YAML, has a key twice, or is not a mapping. The message
+        has the file and, if known, the line.
     """
     try:
         with open(path, "rb") as file:
@@ -71,15 +71,15 @@ def read(path: str | os.PathLike, what: str = "file of settings") -> dict[str, A
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UserError(f"{path} is no {what}: it holds {_kind(found)}; settings were expected, `name: value`.")
+        raise UserError(f"{path} is not a {what}: it contains {_kind(found)}; expected settings, `name: value`.")
     return renamed.settings(found)
 
 
 def parse(text: str, source: str) -> Any:
-    """The value of a YAML text; `source` names it in errors.
+    """The value of a YAML text. `source` is the text's name in errors.
 
     Raises:
-        UserError: it is not YAML, has a key twice, or is nested too deeply or too large with its aliases.
+        UserError: the text is not YAML, has a key twice, is nested too deeply, or is too large with its aliases.
     """
     depth = 0
     try:
@@ -88,7 +88,7 @@ def parse(text: str, source: str) -> Any:
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > DEEPEST:
-                    raise UserError(f"{_at(source, event)}: more than {DEEPEST} levels of settings in one another.")
+                    raise UserError(f"{_at(source, event)}: settings are nested more than {DEEPEST} levels deep.")
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
         loader = _Loader(text)
@@ -105,18 +105,20 @@ def parse(text: str, source: str) -> Any:
         problem = " ".join(filter(None, [error.context, error.problem]))
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise UserError(f"{source} is not YAML: {problem}{where}.") from error
-    except (yaml.YAMLError, ValueError, KeyError) as error:  # a control character; `!!int x`, `!!bool x`
+    except (yaml.YAMLError, ValueError, KeyError) as error:  # for example a control character, `!!int x`, `!!bool x`
         raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}.") from error
 
 
 def _check(node: yaml.Node, loader: Any, source: str, sizes: dict[int, int], above: set[int]) -> int:
-    """The number of values of a node, with every alias counted. Raises UserError for a duplicate key."""
+    """The number of values in a node; an alias counts each time. Raises UserError for a duplicate key."""
     if node.tag not in PLAIN:
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-        raise UserError(f"{_at(source, node)}: `{tag}` is not used here. Give plain values.")
+        raise UserError(f"{_at(source, node)}: the YAML tag `{tag}` is not supported. Use a plain value.")
     if isinstance(node, yaml.ScalarNode):
         if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MOST_DIGITS:
-            raise UserError(f"{_at(source, node)}: no setting takes a whole number of {len(node.value)} digits.")
+            raise UserError(
+                f"{_at(source, node)}: a whole number of {len(node.value)} digits is too large for any setting."
+            )
         return 1
     if id(node) in sizes:
         return sizes[id(node)]

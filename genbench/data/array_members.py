@@ -21,8 +21,9 @@ from genbench.data.readers import EXTENSIONS
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 SUFFIXES = (".npy", ".npz")
-CHECKED = 2**30  # bytes of the largest uncompressed array with a verified checksum: takes about a second
-# formats of data sets that are not read, by the end of the file name
+# bytes: verifying a checksum of this size takes about a second; larger uncompressed arrays are not verified
+CHECKED = 2**30
+# formats that genbench does not read, by the end of the file name
 OTHERS = {
     ".mat": "a MATLAB file", ".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".he5": "an HDF5 file",
     ".parquet": "a Parquet file", ".arrow": "an Arrow file", ".feather": "an Arrow file",
@@ -47,10 +48,10 @@ BUILT_IN = {
 class Member:
     """The header of an array in a file.
 
-    path     the file
-    inside   its name in an .npz; None for an .npy
-    fortran  whether it is in Fortran order
-    offset   position of the data in the file, in bytes; None if it is compressed
+    path     the .npy or .npz file
+    inside   name of the array's file in an .npz; None for an .npy
+    fortran  whether the array is in Fortran order
+    offset   position of the data in the file, in bytes; None if the data is compressed
     """
 
     path: Path
@@ -70,9 +71,9 @@ class Member:
         return "pickled objects" if self.pickled else f"{self.dtype} {list(self.shape)}"
 
     def array(self) -> np.ndarray:
-        """The array: memory-mapped, or read once if it is compressed.
+        """The array: memory-mapped, or if it is compressed, read into memory once.
 
-        Raises UserError if it is a pickle, damaged or larger than the free memory.
+        Raises UserError if the array is a pickle, damaged, or compressed and larger than the free memory.
         """
         if self._array is None:
             self._array = self._read()
@@ -82,16 +83,16 @@ class Member:
         where = str(self.path) if self.inside is None else f"{self.inside} in {self.path}"
         if self.pickled:
             raise UserError(
-                f"{where} is a pickle, which can run any code when it is read, and is not loaded. Save it as an array "
-                "of numbers."
+                f"{where} is a pickle, which is not loaded because it could run any code. Save it as an array of "
+                "numbers."
             )
         size = math.prod(self.shape) * self.dtype.itemsize
         if not size:  # cannot be memory-mapped
             return np.empty(self.shape, self.dtype)
         if self.offset is None and size > free_memory():
             raise UserError(
-                f"{where} takes {size / 2**30:.1f} GiB, more than the memory that is free. Save it uncompressed, with "
-                "np.savez or np.save, so that it is read in parts."
+                f"{where} needs {size / 2**30:.1f} GiB, more than the free memory. Save it uncompressed, with "
+                "np.savez or np.save, so that it can be read in parts."
             )
         try:
             if self.inside is not None and (self.offset is None or size <= CHECKED):
@@ -102,17 +103,17 @@ class Member:
                         pass
             order = "F" if self.fortran else "C"
             return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order).view(np.ndarray)
-        except Exception as error:  # for a damaged file NumPy and zipfile may raise anything
+        except Exception as error:  # NumPy and zipfile may raise any exception for a damaged file
             raise UserError(f"{where} is not a readable array of numbers ({error}). Replace the file.") from error
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_array": None}  # a worker opens the file itself
+        return {**self.__dict__, "_array": None}  # not pickled: each worker opens the file itself
 
 
 def members_of(path: Path) -> dict[str, Member]:
-    """The headers of the arrays in an .npz by name, or of an .npy by the name of the file.
+    """The headers of the arrays of an .npz by array name, or of an .npy by file name.
 
-    Raises UserError if the file is neither, or damaged.
+    Raises UserError if the file is not an .npy or .npz file, or is damaged.
     """
     refuse_special(path)
     try:
@@ -132,7 +133,7 @@ def members_of(path: Path) -> dict[str, Member]:
                     name = info.filename.removesuffix(".npy")
                     found[name] = _member(path, info.filename, stream, start, info.file_size)
             return found
-    except Exception as error:  # such as a TokenError of Python's tokenizer for a damaged header
+    except Exception as error:  # any exception, such as a TokenError of Python's tokenizer for a damaged header
         raise UserError(f"{path} is not a readable array of numbers ({error}). Replace the file.") from error
 
 
@@ -141,23 +142,23 @@ def _member(path: Path, inside: str | None, stream, start: int | None, size: int
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
-        raise ValueError(f"version {version[0]}.{version[1]} of the format is for structures")
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is only for structured arrays")
     shape, fortran, dtype = readers[version](stream)
     if not dtype.hasobject and size - stream.tell() < math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{inside or 'the file'} is cut off")
+        raise ValueError(f"{inside or 'the file'} is truncated")
     return Member(path, inside, dtype, shape, fortran, None if start is None else start + stream.tell())
 
 
 def refuse_special(path: Path) -> None:
-    """Raise UserError if a path is neither file nor folder: reading a named pipe or device might never end."""
+    """Raise UserError if a path is neither a file nor a folder: reading a named pipe or a device might never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UserError(f"{path} is {kind_of(path)}. Give a file or a folder.")
+        raise UserError(f"{path} is {kind_of(path)}. Use a file or a folder.")
 
 
 def refuse_unread(path: Path) -> None:
-    """Raise UserError, with what to do, for a path in a common format that is not read.
+    """Raise UserError, with instructions, for a file or folder in a common format that genbench does not read.
 
-    A folder without sub-folders, arrays and images has the format of its first such file.
+    A folder without sub-folders, arrays and images has the format of its first file in one of these formats.
     """
     if not path.exists():
         return
@@ -170,17 +171,17 @@ def refuse_unread(path: Path) -> None:
         return
     names = (path.name.lower(), path.parent.name.lower())
     built_in = next((data for form, data in BUILT_IN.items() if any(re.fullmatch(form, name) for name in names)), None)
-    convert = "save what it holds in an .npz, with `numpy.savez('data.npz', images=..., labels=...)`"
+    convert = "save its content as an .npz, with `numpy.savez('data.npz', images=..., labels=...)`"
     if kind == "a pickle" and built_in is None:
-        convert += ", or `mu=..., sigma=...` where it holds statistics of features"
+        convert += ", or with `mu=..., sigma=...` if it contains statistics of features"
     if kind in ("a tar archive", "a gzip file"):
-        convert = "unpack it, and give the folder or file that was in it"
+        convert = "unpack it, and use the path of the unpacked folder or file"
     use = f"use the built-in data set {built_in}, or {convert}" if built_in else convert
-    raise UserError(f"{path} is {kind}, a format that is not read here: {use}.")
+    raise UserError(f"{path} is {kind}, a format that genbench cannot read: {use}.")
 
 
 def _format(file: Path) -> str | None:
-    """The format of a file if it is one that is not read; pickles often have no extension."""
+    """The format of a file that genbench does not read, else None. A pickle needs no extension to be recognized."""
     if not file.is_file() or kind_of_scan(file.name) or not os.access(file, os.R_OK):
         return None
     ends = [end for end in OTHERS if file.name.lower().endswith(end)]
@@ -195,7 +196,8 @@ def _format(file: Path) -> str | None:
 class Images:
     """N images in one or more concatenated arrays: rows int64 [B] -> [B, H, W] or [B, H, W, C] of the stored type.
 
-    first, count  their rows in the arrays
+    first  row of the first image in the concatenated arrays
+    count  number of images
     """
 
     name: str
@@ -210,7 +212,7 @@ class Images:
 
     @property
     def total(self) -> int:
-        """Rows of the arrays."""
+        """Number of rows of all arrays together."""
         return sum(member.shape[0] for member in self.members)
 
     @property
@@ -226,18 +228,18 @@ class Images:
         return rest if self.layout == "NHWC" else (*rest[1:], rest[0])
 
     def name_of(self, row: int) -> str:
-        """The name of an image in an error."""
+        """The name of an image in error messages."""
         return f"Image {self.first + row} of {self.name} in {self.members[0].path}"
 
     def opened(self) -> Images:
-        """A copy with its arrays read, if they are compressed: once, before several threads use them."""
+        """A copy with compressed arrays already in memory, so that several threads do not each read them."""
         members = [replace(member, _array=None) for member in self.members]
         for member in members:
             member.array()
         return replace(self, members=members)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Raises UserError with the name of an image that has a NaN or an infinity."""
+        """Raises UserError with the name of the first image that contains NaN or infinity."""
         numbers = np.asarray(rows) + self.first
         starts = np.cumsum([0] + [member.shape[0] for member in self.members])
         among = np.searchsorted(starts, numbers, "right") - 1
@@ -257,5 +259,5 @@ class Images:
 
 
 def flat_channels(length: int) -> int | None:
-    """1 or 3, the channels of flattened square images of this length; None if there are no such images."""
+    """Number of channels, 1 or 3, of a flattened square image of this length; None if no such image exists."""
     return next((c for c in (1, 3) if length and math.isqrt(length // c) ** 2 * c == length), None)

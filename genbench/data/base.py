@@ -1,6 +1,6 @@
 """The DataModule of all image data sets: arguments, splits, value ranges, memory.
 
-A data set provides its splits (`Split`); everything else happens here, so that an argument means the same for all.
+A data set provides its splits (`Split`); everything else happens here, so an argument means the same for all data sets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from genbench.data.ranges import DTYPE, Range
 from genbench.data.streams import CHUNK, Joined, Split, StreamSource, in_threads
 from genbench.data.tasks import Task
 
-# arguments that change training, and not the images that samples are compared with
+# arguments that change training, but not the images that samples are compared with
 TRAINING_ONLY = (
     "hflip", "random_crop", "batch_size", "eval_batch_size", "subset", "per_class", "labeled", "memory", "workers",
     "download",
@@ -34,58 +34,58 @@ PIXELS = ("size", "channels", "resize_mode", "enlarge")
 
 
 class ImageData(DataModule):
-    """Base of all image data sets.
+    """Base class of all image data sets.
 
     Args:
         root: Folder of the data sets. Default: the environment variable GENBENCH_DATA, else ./data
         size: Side of the square images, in pixels. Default: the data set's own
         channels: 1 for gray, 3 for RGB. Default: the data set's own
-        resize_mode: How images are brought to the size. crop scales the shorter side and crops the center; pad centers
-            the whole image on black, scaled down if it is too large; stretch ignores proportions; none scales nothing.
-            Default: the data set's own
+        resize_mode: How images are resized to `size`. crop scales the shorter side and crops the center; pad centers
+            the whole image on black, scaled down if it is too large; stretch ignores the aspect ratio; none does not
+            scale. Default: the data set's own
         range: The stored values that become black and white; values outside are clipped. dtype: the whole range of the
-            stored type. data: minimum and maximum of the training split. LOW,HIGH: these values. Default: dtype; but
-            data, with a warning, for images of more than 8 bits that use less than half of the type's range, images
-            with only the values 0 and 1, and floating-point images
+            stored type. data: minimum and maximum of the training split. LOW,HIGH: these values. Default: dtype.
+            Exceptions, with a warning: data is used for images of more than 8 bits that use less than half of the
+            type's range, images with only the values 0 and 1, and floating-point images
         window: The range as CENTER,WIDTH, as in radiology
-        enlarge: Scale up images that are smaller than the size; otherwise they are refused. Default: no (Digits, which
-            are 8×8: yes)
-        hflip: Mirror half of the training images. Default: only for data sets in which this keeps the meaning
-        random_crop: Make training images larger by this many pixels and crop the size out of them at random, anew each
-            time that they are shown
+        enlarge: Scale up images that are smaller than `size`; otherwise such images are an error. Default: no, but yes
+            for Digits, which are 8×8
+        hflip: Mirror half of the training images. Default: only for data sets whose images keep their meaning
+        random_crop: Scale training images to this many pixels more than `size`, and crop them to `size` at a random
+            position each time they are shown
         binarize: Make each pixel white with its gray level as the probability, else black (Salakhutdinov & Murray
-            2008). static draws each image once; dynamic draws a training image anew each time that it is shown (Burda
-            et al. 2016), and validates and tests on the static images
-        task: Train a model to make each image from a degraded version: gray, its edges, noisy, blurred, smaller, or
-            with a hole. Noise and holes are drawn anew each time that a training image is shown, and once for
-            validation and test
-        batch_size: Images of one training batch, over all devices together
-        eval_batch_size: Images of one block when evaluating
+            2008). static draws each image once; dynamic draws a training image again each time it is shown (Burda et
+            al. 2016), and validates and tests on the static images
+        task: Train a model to restore each image from a degraded version: gray, edges, noisy, blurred, smaller, or with
+            a hole. Noise and holes are drawn again each time a training image is shown, but only once for validation
+            and test images
+        batch_size: Number of images in a training batch, over all devices together
+        eval_batch_size: Number of images in an evaluation batch
         val_size: Images held out of the training set for validation, if the data set has no such split. Default: 5000,
             or a tenth of the training set if that is less
         subset: Train on only this many images, or on a percentage such as 10%, with the classes balanced
         per_class: Train on only this many images of each class
         labeled: Use the labels of only this many training images, the same number of each class, and train on the
-            others without. A batch then also has as many of the labeled images as it has images
-        split_seed: Chooses the images of the validation split, the subset and the labeled images. Not the seed of the
-            run, so that runs with different seeds train on the same images
-        memory: Decode the whole set to memory (auto: if it takes under a quarter of the free memory)
-        workers: Processes that decode ahead, for data that is not in memory. Default: the number of cores minus one, up
-            to 8
+            others without labels. A batch then contains `batch_size` labeled images in addition
+        split_seed: Selects the images of the validation split, the subset and the labeled images. It is not the seed of
+            the run, so runs with different seeds train on the same images
+        memory: Decode the whole data set into memory (auto: if it needs less than a quarter of the free memory)
+        workers: Processes that decode images in advance, for data that is not in memory. Default: the number of cores
+            minus one, up to 8
         download: Download the data set if it is missing
     """
 
     abstract = True
 
     # set by each data set
-    own_splits: tuple[Stage, ...] = ("train", "test")  # the others are held out of the training set
+    own_splits: tuple[Stage, ...] = ("train", "test")  # other splits are held out of the training set
     native_size: int = 32
     native_channels: int = 3
     native_resize_mode: How = "crop"
     native_hflip: bool = False
     native_enlarge: bool = False
     native_range: str | None = None  # `dtype` if all images are known to have 8 bits
-    published_pixels: bool = True  # all papers compare it at one size and color
+    published_pixels: bool = True  # all papers use the same size and channels
     test_size: int | None = None
 
     def __init__(
@@ -121,7 +121,7 @@ class ImageData(DataModule):
         self.hflip = self.native_hflip if hflip is None else hflip
         self.random_crop, self.binarize, self.task = random_crop, binarize, task
         if range is not None and window is not None:
-            raise UserError("data.range and data.window are both given, and set the same. Leave one of them out.")
+            raise UserError("data.range and data.window both set the range of values. Remove one of the two.")
         self._given = (ranges.windowed(window),) * 2 if window is not None else self.read_range(range)
         self._ranges: tuple[Range, Range] | None = None
         tasks.check(task, self.channels, self.size)
@@ -129,40 +129,40 @@ class ImageData(DataModule):
         self.labeled, self.memory, self.workers, self.download = labeled, memory, workers, download
 
         if isinstance(subset, str) and not (re.fullmatch(r"\d+(\.\d+)?%", subset) and 0 < float(subset[:-1]) <= 100):
-            raise UserError(f"data.subset is '{subset}'; a number of images or a percentage such as 10% was expected.")
+            raise UserError(f"data.subset is '{subset}'; expected a number of images or a percentage such as 10%.")
         if random_crop > self.size:
             raise UserError(
-                f"data.random_crop is {random_crop}, and the images have {self.size} pixels a side: training would see "
-                f"only a corner of each. It must be at most {self.size}."
+                f"data.random_crop is {random_crop}, but must be at most {self.size}, the side of the images in "
+                "pixels: training would see only a corner of each image."
             )
         if random_crop and self.resize_mode == "none":
             raise UserError(
-                "data.random_crop scales training images up, and data.resize_mode is `none`, which scales nothing."
+                "data.random_crop scales training images up, but data.resize_mode is `none`. Remove one of the two."
             )
-        # padding is the default only up to the native size: 28 pixels in the middle of 256 are of no use
+        # padding is the default only up to the native size: an image of 28 pixels in the center of 256 is useless
         if resize_mode is None and self.resize_mode == "pad" and self.size > self.native_size and not self.enlarge:
             raise UserError(
-                f"{self.name} has images of {self.native_size}×{self.native_size}, and data.size is {self.size}. Use "
+                f"{self.name} has images of {self.native_size}×{self.native_size}, but data.size is {self.size}. Use "
                 "`--data.enlarge true` to scale them up, or `--data.resize_mode pad` to center them on black."
             )
 
     # ---- what a data set provides -------------------------------------------------------------------------------
 
     def split(self, stage: Stage) -> Split:
-        """One of `own_splits`, read anew at each call. Raises UserError if its files are missing."""
+        """One of `own_splits`, read again at each call. Raises UserError if its files are missing."""
         raise NotImplementedError
 
     @property
     def kinds(self) -> tuple[str, str]:
-        """Names, for messages, of the images, and of their sources or the other domain."""
+        """Names for messages: of the images, and of their sources or the images of the other domain."""
         return self.name, self.name
 
     def read_range(self, value: str | list[float] | None) -> tuple[Range | str | None, Range | str | None]:
-        """The given range of the images, and of their sources or the other domain."""
+        """Parse a range setting: the range of the images, and the range of their sources or the other domain."""
         return (ranges.stated(value),) * 2
 
     def written_range(self, found: tuple[Range, Range]) -> str:
-        """The two ranges as `read_range` reads them."""
+        """Two ranges as text that `read_range` can parse."""
         return str(found[0])
 
     @property
@@ -172,19 +172,19 @@ class ImageData(DataModule):
         return self.as_task(DataSpec(shape, target, tuple(self.classes), binary=self.binarize != "none"))
 
     def as_task(self, spec: DataSpec) -> DataSpec:
-        """The spec for `task`, if there is one."""
+        """The spec with the source image that `task` adds; unchanged if the task is `none`."""
         if self.task == "none":
             return spec
         source = (tasks.channels_of(self.task, self.channels), *spec.shape[1:])
         return replace(spec, target="image", classes=(), vocabulary=(), caption_length=0, source=source)
 
     def refuse_tasks(self) -> None:
-        """Raise UserError for arguments that do not apply to data of pairs or two domains."""
+        """Raise UserError for arguments that do not apply to pairs of images or to two domains."""
         for name in ("task", "binarize", "labeled", "per_class"):
             value = getattr(self, name)
             if value not in ("none", None):
-                instead = f"Use `--data.{name} none`" if name in ("task", "binarize") else "Leave it out"
-                raise UserError(f"data.{name} is {value}, and this data has pairs or two domains already. {instead}.")
+                instead = f"Use `--data.{name} none`" if name in ("task", "binarize") else f"Remove `--data.{name}`"
+                raise UserError(f"data.{name} is {value}, but does not apply to pairs or to two domains. {instead}.")
 
     def compared(self) -> dict[str, Any]:
         published = self.published_pixels and self.binarize == self.task == "none"
@@ -192,7 +192,7 @@ class ImageData(DataModule):
         kept = {name: value for name, value in self._arguments.items() if name not in dropped}
         if self.binarize == "dynamic":
             kept["binarize"] = "static"
-        self.ranges()  # so that it is the same in all comparisons with this data
+        self.ranges()  # finds the range now, so that all comparisons use the same
         return self._with_range(kept) | {"root": str(self.root), "download": self.download}
 
     @property
@@ -200,18 +200,18 @@ class ImageData(DataModule):
         return self._with_range(super().arguments)
 
     def _with_range(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments with the range that is used, once it is known."""
+        """The arguments, with the range in use if it is known."""
         if self._ranges is not None and (self.native_range is None or self._given != (None, None)):
             arguments.pop("window", None)
             arguments["range"] = self.written_range(self._ranges)
         return arguments
 
     def ranges(self, train: Split | None = None) -> tuple[Range, Range]:
-        """The values that become black and white: of the images, and of their sources or the other domain.
+        """The values that become black and white, of the images and of their sources or the other domain.
 
-        Found once, for all splits: the given range, else from the training split, independent of `subset`. For ordinary
-        8-bit data one image is read; all are read, before they are decoded, if their extreme values are needed. `train`
-        is the training split, if it was read already.
+        They are determined once for all splits: the given range, or a range found from the training split, independent
+        of `subset`. For ordinary 8-bit data one image is read. If the extreme values are needed, all images are read,
+        before they are decoded. `train` is the training split, if it is already loaded.
         """
         if self._ranges is None:
             given = [DTYPE if one is None and self.native_range == "dtype" else one for one in self._given]
@@ -230,11 +230,11 @@ class ImageData(DataModule):
         return self._ranges
 
     def range_was_found(self, which: int) -> bool:
-        """Whether one of `ranges` comes from the values of the training images."""
+        """Whether range number `which` of `ranges` was found from the values of the training images."""
         return self.ranges()[which].low is not None and not isinstance(self._given[which], Range)
 
     def whole(self, name: str) -> tuple[Split, Range]:
-        """All images of all own splits as one split, and their range: for images that are only compared."""
+        """All images of all own splits as one split, and their range: for images that are not trained on."""
         splits = [self.split(stage) for stage in self.own_splits]
         length = sum(split.length for split in splits)
         names = [split.name(row) for split in splits for row in range(split.length)] if len(splits) > 1 else None
@@ -258,7 +258,7 @@ class ImageData(DataModule):
     # ---- splits and memory --------------------------------------------------------------------------------------
 
     def source(self, stage: Stage) -> Source:
-        """The split at the size of the images, decoded to memory if it fits; made once."""
+        """The split at the size `size`, decoded into memory if it fits there; created once."""
         if stage not in self._sources:
             streams = self.streams(stage)
             del self._streams[stage]
@@ -271,9 +271,9 @@ class ImageData(DataModule):
         return self._sources[stage]
 
     def streams(self, stage: Stage) -> list[StreamSource]:
-        """The images of a stage, not decoded yet; for two domains those of both, B first.
+        """The images of a stage, not decoded yet. For two domains there are two streams, the target domain first.
 
-        They are kept until `source` takes them, so that checks before training do not read a split twice.
+        The streams are kept until `source` uses them, so that checks before training do not read a split twice.
         """
         if stage not in self._streams:
             own = self.split(stage if stage in self.own_splits else "train")
@@ -292,13 +292,13 @@ class ImageData(DataModule):
         training = stage == "train"
         by_loader = self.binarize == "dynamic" and training
         binarize = None if by_loader or self.binarize == "none" else stage if stage in self.own_splits else "train"
-        task = "none" if training else self.task  # the loader does it for training images, after augmentation
+        task = "none" if training else self.task  # the loader applies it to training images, after augmentation
         random_crop = self.random_crop if training else 0
         fit = Fit(self.size + random_crop, self.channels, self.resize_mode, self.enlarge, random_crop, own)
         return StreamSource(split, rows, fit, binarize, task, replace(fit, range=other))
 
     def _rows(self, stage: Stage, split: Split) -> tuple[Split, Tensor]:
-        """The split, and the rows of it that belong to the stage: held out of the training set without an own split."""
+        """The split and its rows for a stage. A stage without its own split gets rows held out of the training set."""
         if stage != "train" and stage in self.own_splits:
             return split, torch.arange(split.length)
         parts = self._parts(split)
@@ -314,7 +314,7 @@ class ImageData(DataModule):
         return self._parts(split)["train"].sort().values
 
     def _parts(self, split: Split) -> dict[str, Tensor]:
-        """Shuffled rows of the training set: to train on, and held out for each stage without an own split."""
+        """Shuffled rows of the training set by stage: rows to train on, and rows held out for each missing split."""
         draw = torch.Generator().manual_seed(self.split_seed)
         held_out = [name for name in ("test", "val") if name not in self.own_splits]
         group = split.group
@@ -329,23 +329,23 @@ class ImageData(DataModule):
         for name in held_out:
             size = getattr(self, f"{name}_size")
             size = min(5000, max(1, split.length // 10)) if size is None else size
-            if group is not None:  # up to the end of the last group
+            if group is not None:  # extended so that the last group is complete
                 last = (group[rest] == group[rest[min(size, len(rest)) - 1]]).nonzero() if size else torch.tensor([-1])
                 size = max(size, int(last.max()) + 1)
             if size >= len(rest):
                 raise UserError(
-                    f"data.{name}_size is {size} and {self.name} has {len(rest)} images to take them from: "
-                    "none would be left to train on."
+                    f"data.{name}_size is {size}, but {self.name} has only {len(rest)} images to take them from: none "
+                    "would be left to train on."
                 )
             parts[name], rest = rest[:size], rest[size:]
-        if group is not None:  # `subset` takes the first of these
+        if group is not None:  # so that `subset`, which takes the first rows, does not take whole groups
             rest = rest[torch.randperm(len(rest), generator=draw)]
         return {**parts, "train": rest}
 
     def _limit(self, split: Split, rows: Tensor) -> Tensor:
-        """The first of the shuffled `rows` by `per_class` and `subset`, the same number of each class."""
+        """The first of the shuffled `rows`, limited by `per_class` and `subset`, with the classes balanced."""
         if self.per_class is not None and split.label is None:
-            raise UserError(f"data.per_class needs labels, and {self.name} has none. Use data.subset.")
+            raise UserError(f"data.per_class needs labels, but {self.name} has none. Use `--data.subset`.")
         if split.label is not None:
             if self.per_class is not None:
                 rows = self._of_each_class(split, rows, self.per_class, f"data.per_class is {self.per_class}")
@@ -355,13 +355,13 @@ class ImageData(DataModule):
         if isinstance(subset, str):
             subset = max(1, round(len(rows) * float(subset[:-1]) / 100))
         if subset is not None and subset > len(rows):
-            raise UserError(f"data.subset is {subset}, and there are only {len(rows)} training images.")
+            raise UserError(f"data.subset is {subset}, but there are only {len(rows)} training images.")
         return rows[:subset]
 
     def _known_labels(self, split: Split, rows: Tensor) -> Tensor:
-        """The split's labels [N], but -1 for all except the `labeled` first of the shuffled `rows`."""
+        """The labels [N] of the split, with -1 for all but `labeled` images: the first of each class in `rows`."""
         if split.label is None:
-            raise UserError(f"data.labeled needs classes, and {self.name} has none. Leave it out.")
+            raise UserError(f"data.labeled needs classes, but {self.name} has none. Remove `--data.labeled`.")
         each, rest = divmod(self.labeled, len(self.classes))
         if rest:
             raise UserError(
@@ -378,7 +378,7 @@ class ImageData(DataModule):
         counts = split.label[rows].bincount(minlength=len(self.classes))
         if count > counts.min():
             raise UserError(
-                f"{given}, and class `{self.classes[counts.argmin()]}` has only {counts.min()} training images."
+                f"{given}, but class `{self.classes[counts.argmin()]}` has only {counts.min()} training images."
             )
         return rows[split.number_within_class(rows) < count]
 

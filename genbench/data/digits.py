@@ -11,7 +11,7 @@ from genbench.data.streams import Split
 class Digits(ImageData):
     """Handwritten digits (Alpaydin & Kaynak 1998): the 1,797 images in scikit-learn, 8×8 gray, no download.
 
-    The last 297 are the test split. They are enlarged to 32×32, or the given size.
+    The last 297 images are the test split. All images are enlarged to 32×32, or to `size`.
     """
 
     classes = tuple("0123456789")
@@ -21,7 +21,7 @@ class Digits(ImageData):
     extractor = "digitsnet"
 
     def split(self, stage: Stage) -> Split:
-        from sklearn.datasets import load_digits  # takes long to import, and only this data set needs it
+        from sklearn.datasets import load_digits  # slow to import, and only this data set needs it
 
         images, labels = load_digits(return_X_y=True)
         images = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype("uint8")  # stored as 0..16

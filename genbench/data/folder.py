@@ -26,24 +26,24 @@ Frames = Literal["first", "each", "channels"]
 
 
 class ImageFolder(ImageData):
-    """Images in a folder or a zip file, which is read without unpacking.
+    """Images in a folder, or in a zip file, which is read without unpacking.
 
-    Sub-folders train, val (valid, validation) and test are taken as splits; a missing val or test is held out of train.
-    Below them, one folder for each class gives the labels. Other folders are searched to any depth, and files that are
-    no images are ignored. Transparent images are composited over white. The layouts of the dataset_tool of StyleGAN and
-    EDM, tiny-imagenet and MVTec are recognized. DICOM files and NIfTI volumes are read if the extra `medical` is
-    installed.
+    Sub-folders train, val (valid, validation) and test are used as splits; a missing val or test is held out of train.
+    Below the splits, one folder for each class gives the labels. Other folders are searched to any depth, and files
+    that are not images are ignored. Transparent images are composited over white. The layouts of the dataset_tool of
+    StyleGAN and EDM, tiny-imagenet and MVTec are recognized. DICOM files and NIfTI volumes are read if the extra
+    `medical` is installed.
 
     Args:
         path: The folder, the zip file or a single file of many frames, absolute or relative to the current folder or
             the data root
-        labels: Use folders as classes, if every training image is in one of several, or the labels in the dataset.json
-            of the dataset_tool
+        labels: Use folders as classes, if there are several and every training image is in one of them; or use the
+            labels in the dataset_tool's dataset.json
         test_size: Images held out of the training set for testing, if there is no test folder. Default: 5000, or a
             tenth of the training set if that is less
-        frames: What to take from a file of several frames (TIFF, GIF, WebP, APNG, DICOM, or slices of a NIfTI volume):
-            the first one, each as an image, or all as the channels of one image. Default: each, if they have one size.
-            Whole files are held out for validation and testing, if there are several
+        frames: What to use of a file of several frames (TIFF, GIF, WebP, APNG, DICOM, or slices of a NIfTI volume): the
+            first frame, each frame as an image, or all frames as the channels of one image. Default: each, if all
+            frames have the same size. If there are several files, whole files are held out for validation and testing
     """
 
     published_pixels = False
@@ -78,7 +78,7 @@ class ImageFolder(ImageData):
         if count <= len(held_out) and len(self.images["train"]) > count:
             rank_zero_warn(
                 f"{self.path}: {' and '.join(sorted(held_out))} images are frames of the same "
-                f"{'file' if count == 1 else 'files'} as the training images, since there are no others."
+                f"{'file' if count == 1 else 'files'} as the training images, since there are no other files."
             )
 
     def contents(self) -> str:
@@ -95,20 +95,20 @@ class ImageFolder(ImageData):
             number = {folder: k for k, folder in enumerate(self.classes)}
             if "" in folders:
                 raise UserError(
-                    f"{names[folders.index('')]} for `{stage}` in {self.path} is in no class folder, and others are. "
-                    "Move it into one, or use `--data.labels false`."
+                    f"{names[folders.index('')]} for `{stage}` in {self.path} is in no class folder, but other images "
+                    "are. Move it into one, or use `--data.labels false`."
                 )
             if unknown := set(folders) - set(number):
                 raise UserError(
-                    f"Images for `{stage}` in {self.path} lie in the class folder `{unknown.pop()}`, which no "
-                    "training image has. Add some, or use `--data.labels false`."
+                    f"Images for `{stage}` in {self.path} are in the class folder `{unknown.pop()}`, but no training "
+                    "image has this class. Add training images of the class, or use `--data.labels false`."
                 )
             label = torch.tensor([number[folder] for folder in folders])
         return Split(len(names), FilePictures(self.reader, names), names, label=label, group=grouped(names))
 
 
 def grouped(pictures: Sequence[Picture]) -> Tensor | None:
-    """int64 [N]: the index of the file of each image; None if each has a file of its own."""
+    """The index of each image's file, int64 [N]; None if each image has a file of its own."""
     files = [file_of(picture) for picture in pictures]
     number = {file: k for k, file in enumerate(dict.fromkeys(files))}
     return None if len(number) == len(files) else torch.tensor([number[file] for file in files])
@@ -118,7 +118,7 @@ def find(path: str, root: Path) -> Path:
     """A folder, zip or file of several images. Raises UserError if there is none at the path."""
     place = existing(path, root)
     if not place.is_dir() and not several(ordinary(place).name) and not zipfile.is_zipfile(place):
-        raise UserError(f"{place} is neither a folder nor a whole zip file, and no file of several images.")
+        raise UserError(f"{place} is not a folder, a complete zip file, or a file of several images.")
     return place
 
 
@@ -143,16 +143,16 @@ def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
     others = f" among its {len(files)} files" if files else ", which is empty"
     hint = ""
     if any(name.endswith((".npy", ".npz")) for name in files):
-        hint = " Arrays in a file or folder are read by `ArrayImages`."
+        hint = " For arrays use `ArrayImages`."
     archives = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
     if inner := next((name for name in files if name.lower().endswith(archives)), None):
-        hint += f" Unpack {inner} first; a zip is read only if it holds the images themselves."
+        hint += f" Unpack {inner} first: a zip must contain the images themselves."
     raise UserError(f"There is no image in {path}{others}. The names of images end in {', '.join(extensions)}.{hint}")
 
 
 def warn_ignored(path: Path, names: set[str]) -> None:
     if names:
-        rank_zero_warn(f"{path}: {len(names)} files that are no images are ignored: {listed(sorted(names))}.")
+        rank_zero_warn(f"{path}: {len(names)} files that are not images are ignored: {listed(sorted(names))}.")
 
 
 def expanded(
@@ -160,11 +160,12 @@ def expanded(
 ) -> tuple[dict[str, list[Picture]], list[str]]:
     """The images of each file, and notes for the user.
 
-    Raises UserError if `frames` is not given and a file has frames of several sizes, or if they cannot be channels.
+    Raises UserError if `frames` is None and a file has frames of several sizes, or if `frames` is `channels` and the
+    frames of a file cannot be channels.
     """
     pictures: dict[str, list[Picture]] = {}
     multiple: dict[str, str] = {}
-    # a PNG of several frames is refused when it is read: they are rare, and counting the frames of each takes long
+    # a PNG of several frames is an error only when it is read: such files are rare, and counting all frames is slow
     extensions = SEVERAL if frames is None else (".png", *SEVERAL)
     for name in names:
         kind = reader.kind(name)
@@ -180,12 +181,12 @@ def expanded(
             multiple[name] = f"{len(numbers)} {word}s"
         if frames is None and len({size for _, size in found}) > 1:
             raise UserError(
-                f"{path}: {name} has {len(numbers)} frames of several sizes. Use `--data.frames first` to take the "
-                "first of such files, or `--data.frames each` to take all."
+                f"{path}: {name} has {len(numbers)} frames of several sizes. Use `--data.frames first` for only the "
+                "first frame of such files, or `--data.frames each` for all frames."
             )
         if frames == "channels" and len(numbers) not in (0, 1, 3):
             raise UserError(
-                f"{path}: {name} has {len(numbers)} {word}s, and data.frames is `channels`: an image has 1 or 3. Use "
+                f"{path}: {name} has {len(numbers)} {word}s, but data.frames `channels` needs 1 or 3. Use "
                 "`--data.frames each` or `first`."
             )
         parts = [tuple(numbers)] if frames == "channels" and numbers else [(number,) for number in numbers]
@@ -196,10 +197,11 @@ def expanded(
         if len(empty) == len(names):
             raise UserError(f"There is no image in {path}: its DICOM files, such as {empty[0]}, have no pixels.")
     if multiple:
-        taken = {"first": "only the first is taken", "channels": "they are the channels of one image"}
+        taken = {"first": "only the first is used", "channels": "they are used as the channels of one image"}
         first = next(iter(multiple))
         notes.append(
             f"{len(multiple)} files have several frames ({first} has {multiple[first]}): "
-            f"{taken.get(frames or 'each', 'each is an image')}. `--data.frames first|each|channels` changes it."
+            f"{taken.get(frames or 'each', 'each is used as an image')}. To change this, set `--data.frames "
+            "first|each|channels`."
         )
     return pictures, notes

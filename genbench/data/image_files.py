@@ -1,4 +1,4 @@
-"""Reads image files, and brings images to squares of uint8 [C, H, W]."""
+"""Reads image files, and resizes images to square uint8 [C, H, W]."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ SEVERAL = (".gif", ".tif", ".tiff", ".webp", ".avif")  # formats with several fr
 
 
 def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
-    """Read an image upright and as it is stored: gray or RGB of 8 bits, or an array of more bits.
+    """Read an image with its stored values and its EXIF rotation applied.
+
+    It is 8-bit gray or RGB, or an array if it has a higher bit depth.
 
     Args:
         file: A path, or a function that opens the file
-        name: Name in errors
-        frame: Index of the frame; None: the first, but a PNG of several frames is refused
+        name: Name of the file in errors
+        frame: Index of the frame. None: the first frame, but a PNG of several frames is an error
 
-    Raises UserError with the name of a file that cannot be read.
+    Raises UserError, with `name`, if the file cannot be read.
     """
     with _opened(file, name) as image:
         if image is not None and image.format == "TIFF":
@@ -43,8 +45,8 @@ def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
             return _scientific(file, image, frame or 0)
         if frame is None and image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
             raise UserError(
-                f"{name} is an animation of {image.n_frames} frames. Use `--data.frames first` to take the first of "
-                "such files, or `--data.frames each` to take all."
+                f"{name} is an animation of {image.n_frames} frames. Use `--data.frames first` for only the first "
+                "frame of such files, or `--data.frames each` for all frames."
             )
         if frame:
             image.seek(frame)
@@ -52,13 +54,13 @@ def read_picture(file: File, name: str, frame: int | None = None) -> Stored:
             return _stated_levels(file, image)
         if image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile) and image.mode != "I;16":
             if frame:
-                raise ValueError("frames of 16-bit color are not read; save them as files")
+                raise ValueError("frames of 16-bit color are not supported; save each frame as a file")
             return tiff.upright(_deep_png(file, image), image.getexif().get(ExifTags.Base.Orientation, 1))
         return _as_shown(image)
 
 
 def _as_shown(image: Image.Image) -> Stored:
-    """Gray or RGB, upright, of an image that Pillow reads correctly."""
+    """Gray or RGB, with EXIF rotation applied, of an image that Pillow reads correctly."""
     inverted = image.format == "TIFF" and tiff.inverted(image)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -67,7 +69,7 @@ def _as_shown(image: Image.Image) -> Stored:
     if image.mode.startswith("I"):  # PNG or PGM
         array, clear = np.asarray(image).astype(np.uint16), image.info.get("transparency")
         return array if clear is None else np.stack([array, (array != clear) * np.uint16(65535)], axis=-1)
-    if image.has_transparency_data:  # over white, as on a web page
+    if image.has_transparency_data:  # composite over white, like on a web page
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
@@ -75,7 +77,7 @@ def _as_shown(image: Image.Image) -> Stored:
 
 
 class Film:
-    """The frames of an animation. It stays open, since each frame builds on the one before."""
+    """The frames of an animation. The file stays open, since each frame depends on the previous frame."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         with _errors_named(name):
@@ -92,16 +94,16 @@ def _scientific(file: File, image: Image.Image | None, page: int) -> Stored:
     try:
         with _binary(file) as stream:
             return tiff.read(stream, page)
-    except (ValueError, NotImplementedError, ImportError) as error:  # such as for an unknown compression
+    except (ValueError, NotImplementedError, ImportError) as error:  # for example for an unknown compression
         if image is None or "imagecodecs" not in str(error):
             raise
         return tiff.by_pillow(image, f"{error}: `pip install imagecodecs`")
 
 
 def _stated_levels(file: File, image: Image.Image) -> np.ndarray | Levels:
-    """[H, W] or [H, W, 3] of a PGM or PPM with a maximum other than 255, which Pillow scales, some to 8 bits.
+    """Read a PGM or PPM whose maximum is not 255, as [H, W] or [H, W, 3]. Pillow would scale its values.
 
-    Raises ValueError if it is truncated.
+    Raises ValueError if the file is truncated.
     """
     codec, _, offset, (mode, white) = image.tile[0]
     shape = (image.height, image.width, 3) if mode == "RGB" else (image.height, image.width)
@@ -118,11 +120,11 @@ def _stated_levels(file: File, image: Image.Image) -> np.ndarray | Levels:
 
 
 def _deep_png(file: File, image: Image.Image) -> np.ndarray:
-    """uint16 [H, W, C] of a PNG that Pillow reduces to 8 bits."""
+    """Read a PNG that Pillow would reduce to 8 bits, as uint16 [H, W, C]."""
     import torch
-    from torchvision.io import ImageReadMode, decode_png  # takes a second to import
+    from torchvision.io import ImageReadMode, decode_png  # importing it takes a second
 
-    # torchcodec, to which it refers, does not read 16 bits
+    # the warning recommends torchcodec, which does not read 16 bits
     warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of TorchVision are deprecated")
     with _binary(file) as stream:
         content = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
@@ -135,7 +137,7 @@ def _deep_png(file: File, image: Image.Image) -> np.ndarray:
 
 
 def count_frames(file: File, name: str) -> list[tuple[int, tuple[int, int]]]:
-    """Index, and width and height, of each frame of an image file."""
+    """(index, (width, height)) of each frame of an image file."""
     with _opened(file, name) as image:
         if image is None or image.format == "TIFF":
             with _binary(file) as stream:
@@ -145,11 +147,11 @@ def count_frames(file: File, name: str) -> list[tuple[int, tuple[int, int]]]:
 
 
 def picture_size(file: File, name: str) -> tuple[int, int]:
-    """Width and height of the upright image, by the header of its file."""
+    """Width and height of an image after EXIF rotation, from its file's header."""
     with _opened(file, name) as image:
         if image is None:
             return count_frames(file, name)[0][1]
-        # `getexif` decodes all of a PNG, in search of data behind the pixels
+        # `getexif` would decode a whole PNG to look for data after the pixels
         exif = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
         return image.size[::-1] if exif.get(ExifTags.Base.Orientation, 1) >= 5 else image.size
 
@@ -172,8 +174,8 @@ def joined(frames: Sequence[Stored], name: str) -> Stored:
     arrays = [pixels(frame) for frame in frames]
     if any(array.shape != arrays[0].shape or array.ndim != 2 for array in arrays):
         raise UserError(
-            f"{name} has frames of several sizes, or in color, which cannot be joined as channels. Use `--data.frames "
-            "each` or `first`."
+            f"{name} has frames in color or of different sizes, which cannot be channels of one image. Use "
+            "`--data.frames each` or `first`."
         )
     whole = np.stack(arrays, axis=-1)
     return replace(frames[0], pixels=whole) if isinstance(frames[0], Levels) else whole
@@ -207,23 +209,24 @@ def _errors_named(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    # for broken files Pillow's plugins may raise anything, such as SyntaxError and struct.error
+    # for broken files Pillow's plugins may raise any exception, such as SyntaxError or struct.error
     except Exception as error:
         raise UserError(f"{name} cannot be read as an image ({error}). Replace it or remove it.") from error
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Brings images to uint8 [N, C, size, size].
+    """Resizes and converts images to uint8 [N, C, size, size].
 
     size         side of the square, in pixels
     channels     1 for gray, 3 for RGB
     how          crop     scale the shorter side to `size`, crop the center
                  pad      center the whole image on black, scaled down if it is larger than `size`
-                 stretch  scale both sides, ignoring proportions
-                 none     it must have the size already
-    enlarge      scale up images that are too small, which are refused otherwise (`pad` leaves them as they are)
-    random_crop  pixels of the size that will be cropped later: images may be smaller by this
+                 stretch  scale both sides, ignoring the aspect ratio
+                 none     images must already have this size
+    enlarge      scale up images that are too small. Otherwise they are an error, except for `pad`, which does not scale
+                 them
+    random_crop  pixels of `size` that the loader crops later: images may be smaller by this number
     range        the stored values that become black and white
     """
 
@@ -235,7 +238,7 @@ class Fit:
     range: Range = DTYPE
 
     def __call__(self, pictures: StoredImages, name: Callable[[int], str]) -> np.ndarray:
-        """`pictures` are those of `Split`; `name(k)` is the name of the k-th in an error."""
+        """Convert the images that `Split.pictures` returns; `name(k)` is the name of image k in errors."""
         if isinstance(pictures, np.ndarray):
             pictures = self.range.levels(pictures, name)
             height, width = pictures.shape[1:3]
@@ -263,12 +266,12 @@ class Fit:
         shorter, longer = sorted(image.size)
         if self.how == "none":
             raise UserError(
-                f"{name} is {width}×{height}, data.size is {self.size} and data.resize_mode is `none`, which scales "
-                "nothing. Use `--data.resize_mode crop`, `pad` or `stretch`, or another `--data.size`."
+                f"{name} is {width}×{height}, but data.size is {self.size} and data.resize_mode is `none`. Use "
+                "`--data.resize_mode crop`, `pad` or `stretch`, or a different `--data.size`."
             )
         if self.how != "pad" and shorter < self.size - self.random_crop and not self.enlarge:
             raise UserError(
-                f"{name} is {width}×{height}, smaller than data.size, which is {self.size - self.random_crop}. Use "
+                f"{name} is {width}×{height}, smaller than data.size ({self.size - self.random_crop}). Use "
                 "`--data.enlarge true` to scale such images up, `--data.resize_mode pad` to center them on black, or "
                 f"`--data.size {shorter}` or less."
             )
@@ -284,7 +287,7 @@ class Fit:
         return image.resize((self.size, self.size), Image.LANCZOS, box=(left, top, left + shorter, top + shorter))
 
     def _color(self, pictures: np.ndarray) -> np.ndarray:
-        """[N, H, W] or [N, H, W, 3] to [N, H, W, C]; the luma is that of Pillow (ITU-R 601-2), to the bit."""
+        """[N, H, W] or [N, H, W, 3] to [N, H, W, C]. Gray values are bit for bit Pillow's luma (ITU-R 601-2)."""
         if pictures.ndim == 3:
             pictures = pictures[..., None]
         if pictures.shape[-1] == 3 and self.channels == 1:
@@ -293,7 +296,7 @@ class Fit:
         return pictures  # `_pad` broadcasts one channel to three
 
     def _pad(self, pictures: np.ndarray) -> np.ndarray:
-        """[N, H, W, C] to [N, C, size, size], centered on black."""
+        """Center [N, H, W, C] on black, as [N, C, size, size]."""
         count, height, width, _ = pictures.shape
         out = np.zeros((count, self.channels, self.size, self.size), dtype=np.uint8)
         top, left = (self.size - height) // 2, (self.size - width) // 2

@@ -1,9 +1,10 @@
-"""One order of images for every loader, resumable at any image and the same on any number of processes.
+"""The order of training images: it can be resumed at any image, and is the same on any number of processes.
 
-The training set is read as one endless stream: pass e is a permutation seeded with (seed, e), and image p of the run is
-element p mod N of pass p div N. A batch is the next B images of the stream, across passes; rank r takes its r-th block.
-So a loader needs one number of the run, the images that were seen (the model's `images_seen`). It is built for that
-position and keeps no count of its own. A run resumed at p sees what the uninterrupted run would have seen.
+The training set is read as one endless stream. Epoch e is a permutation seeded with (seed, e), and image p of the run
+is element p mod N of epoch p div N. A batch is the next B images of the stream and may span two epochs; rank r reads
+the r-th block of the batch. So the position of a loader is one number: how many images the run has seen (the model's
+`images_seen`). A loader is built for that position and does not count images itself. A run resumed at image p sees the
+same images as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from genbench.data.tasks import Task
 
 
 class Source(Protocol):
-    """One split: `batch(indices)` has uint8 images [B, C, H, W] and uint8 masks, or float32 points [B, D].
+    """One split: `batch(indices)` contains uint8 images [B, C, H, W] and uint8 masks, or float32 points [B, D].
 
     A source that is `in_memory` also has `nbytes` and `to(device)`.
     """
@@ -37,7 +38,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
     def batch(self, indices: Tensor) -> Batch: ...
     def target(self, name: str, indices: Tensor) -> Tensor | None:
-        """`label`, `caption`, `mask`, `factors` or `source` of these images; None if they have none."""
+        """The `label`, `caption`, `mask`, `factors` or `source` of the images; None if the split has no such target."""
 
 
 @dataclass(eq=False)
@@ -76,7 +77,8 @@ class MemorySource:
 class Unpaired:
     """Images of two unpaired domains: `image` from the first, `source` from the second.
 
-    Indices are [B, 2], a row of each domain; or [B] of the first domain, with the second domain read in turn.
+    Indices are [B, 2], with one row per domain; or [B], rows of the first domain. Then image i of the first domain gets
+    image i mod M of the second domain, which has M images.
     """
 
     image: Source
@@ -110,8 +112,8 @@ class Unpaired:
 
 def _take(tensor: Tensor, rows: Tensor) -> Tensor:
     if tensor.device.type == "cpu":
-        # Here and below NumPy, on one thread: torch splits even a batch of MNIST over all of its threads, which wait
-        # for one another where other processes keep the cores busy (20,000 images a second instead of 500,000).
+        # On a CPU, this file uses NumPy, which runs on one thread. torch splits even a batch of MNIST over all of its
+        # threads, which wait for one another while other processes use the cores (20,000 instead of 500,000 images/s).
         return torch.from_numpy(tensor.numpy().take(rows.numpy(), axis=0))
     return tensor.index_select(0, rows)
 
@@ -119,10 +121,10 @@ def _take(tensor: Tensor, rows: Tensor) -> Tensor:
 def image_order(
     length: int, batch_size: int, *, seed: int, position: int = 0, device: torch.device | str = "cpu"
 ) -> Iterator[Tensor]:
-    """Indices int64 [batch_size] of the images from `position` on, one global batch after another, without end."""
+    """Yield global batches of image indices, int64 [batch_size], endlessly, starting at image `position` of the run."""
 
     def permutation(number: int) -> Tensor:
-        # drawn on the CPU, so that the order is the same on all devices; moved once a pass, not once a batch
+        # permuted on the CPU, so that the order is the same on every device; moved to the device once per epoch
         generator = torch.Generator().manual_seed(mix("order", seed, number))
         return torch.randperm(length, generator=generator).to(device)
 
@@ -137,13 +139,13 @@ def image_order(
 
 
 def _hashes(kind: str, seed: int, first: int, count: int, device: torch.device | str) -> Tensor:
-    """int64 [count]: random bits of images `first`, `first + 1`, ... of the run.
+    """Random bits of images `first`, `first + 1`, ... of the run, int64 [count].
 
-    They hash the image's place in the run (SplitMix64's finalizer), and so do not depend on batches, workers, processes
-    or the device.
+    The bits are a hash of the image's position in the run (SplitMix64's finalizer), so they do not depend on batches,
+    workers, processes or the device.
     """
 
-    def shift(x: Tensor, bits: int) -> Tensor:  # int64 shifts copy the sign down: mask it away
+    def shift(x: Tensor, bits: int) -> Tensor:  # a shift of int64 copies the sign bit: clear the copies
         return (x >> bits) & ((1 << (64 - bits)) - 1)
 
     x = torch.arange(first, first + count, device=device) + (mix(kind, seed) >> 1)
@@ -153,12 +155,12 @@ def _hashes(kind: str, seed: int, first: int, count: int, device: torch.device |
 
 
 def mirrored(seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """bool [count]: whether images `first`, `first + 1`, ... of the run are mirrored, each with probability 1/2."""
+    """Whether images `first`, `first + 1`, ... of the run are mirrored, each with probability 1/2: bool [count]."""
     return _hashes("flip", seed, first, count, device) & 1 == 1
 
 
 def _mirror(image: Tensor, flip: Tensor) -> Tensor:
-    """Mirror those of the images [B, ..., W] where `flip` [B] is true; on a CPU in place."""
+    """Mirror the images [B, ..., W] for which `flip` [B] is true; on a CPU in place."""
     if image.device.type == "cpu":
         array, rows = image.numpy(), flip.numpy()
         array[rows] = array[rows][..., ::-1]
@@ -167,13 +169,13 @@ def _mirror(image: Tensor, flip: Tensor) -> Tensor:
 
 
 def _corners(random_crop: int, seed: int, first: int, count: int, device: torch.device | str) -> Tensor:
-    """int64 [2, count]: top and left of the crop of each image, from 0 to `random_crop`."""
+    """The top and left coordinate of each image's crop, from 0 to `random_crop`: int64 [2, count]."""
     bits = _hashes("jitter", seed, first, count, device)
     return torch.stack([bits & 0x7FFFFFFF, (bits >> 31) & 0x7FFFFFFF]) % (random_crop + 1)
 
 
 def _crop(image: Tensor, corner: Tensor, random_crop: int) -> Tensor:
-    """[B, C, H, W] -> [B, C, H - random_crop, W - random_crop], with the top left of each image at `corner` [2, B]."""
+    """[B, C, H, W] -> [B, C, H - random_crop, W - random_crop], with the top left of each crop at `corner` [2, B]."""
     down, right = (
         start[:, None] + torch.arange(side - random_crop, device=image.device)
         for start, side in zip(corner, image.shape[2:], strict=True)
@@ -183,7 +185,7 @@ def _crop(image: Tensor, corner: Tensor, random_crop: int) -> Tensor:
 
 
 def finish(batch: Batch) -> Batch:
-    """A source's batch with images as float32 in [-1, 1] and masks as int64."""
+    """Convert the images of a source's batch to float32 in [-1, 1] and its masks to int64."""
     batch.image = _floats(batch.image)
     batch.source = None if batch.source is None else _floats(batch.source)
     batch.mask = None if batch.mask is None else batch.mask.long()
@@ -193,7 +195,7 @@ def finish(batch: Batch) -> Batch:
 def _floats(image: Tensor) -> Tensor:
     if image.device.type != "cpu" or image.dtype != torch.uint8:
         return from_stored(image)
-    array = np.divide(image.numpy(), np.float32(127.5), dtype=np.float32)  # `from_uint8`, to the bit
+    array = np.divide(image.numpy(), np.float32(127.5), dtype=np.float32)  # bit for bit the same as `from_uint8`
     array -= 1
     return torch.from_numpy(array)
 
@@ -202,16 +204,16 @@ def _floats(image: Tensor) -> Tensor:
 class TrainLoader:
     """Endless batches of the training split.
 
-    batch_size   images of one global batch, over all processes
-    seed         of the order, the flips and the crops
-    position     images of the run that were seen before; each iteration begins there
-    hflip        mirror half of the images, together with what belongs to them
-    random_crop  crop each image at random out of one that is larger by this many pixels
-    binarize     draw each pixel black or white, anew each time that the image is shown
-    task         make `source` from each image; its noise is drawn anew likewise
-    known        indices [M] of the images that have a label, if only some have one: each batch then also carries as
-                 many of these, in an order of their own
-    workers      processes that decode ahead, for a source that is not in memory
+    batch_size   images in a global batch, over all processes
+    seed         seed of the order, the flips and the crops
+    position     images that the run has already seen; each iteration starts after them
+    hflip        mirror half of the images, together with their masks and paired sources
+    random_crop  crop each image at random; the images of the source are larger by this many pixels
+    binarize     draw each pixel as black or white, again each time the image is shown
+    task         make `source` from each image, with new noise each time the image is shown
+    known        indices [M] of the labeled images, if only some images have labels. Each batch then also contains as
+                 many labeled images, in their own order
+    workers      processes that decode images in advance, for a source that is not in memory
     """
 
     source: Source
@@ -232,7 +234,7 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Batch]:
         device = getattr(self.source, "device", "cpu")
         size = self.batch_size // self.world
-        first = self.rank * size  # of this process's block in each batch
+        first = self.rank * size  # start of this process's block in each batch
 
         def block(length: int, seed: int) -> Iterator[Tensor]:
             batches = image_order(length, self.batch_size, seed=seed, position=self.position, device=device)
@@ -240,11 +242,11 @@ class TrainLoader:
 
         draw = Draws(self.rank, self.world, device)
         seeds, indices = [self.seed], block(len(self.source), self.seed)
-        if self.known is not None:  # read together with the others, so that workers decode them ahead too
+        if self.known is not None:  # read in the same call, so that workers decode the labeled images in advance too
             seeds.append(mix("known", self.seed))
             known, again = self.known.to(device), block(len(self.known), seeds[1])
             indices = (torch.cat([rows, known[more]]) for rows, more in zip(indices, again, strict=False))
-        source_seeds = [self.seed]  # a paired source is augmented like its image, one of another domain on its own
+        source_seeds = [self.seed]  # a paired source is augmented like its image, an unpaired one independently
         if isinstance(self.source, Unpaired):
             source_seeds = [mix("other", self.seed)]
             others = block(len(self.source.source), *source_seeds)
@@ -254,7 +256,7 @@ class TrainLoader:
             batch.image = self._augmented(batch.image, seeds, place)
             if batch.source is not None:
                 batch.source = self._augmented(batch.source, source_seeds, place)
-            if batch.mask is not None:  # data with masks refuses random_crop
+            if batch.mask is not None:  # random_crop is an error for data with masks
                 batch.mask = self._mirrored(batch.mask, seeds, place)
             batch = finish(batch)
             if self.binarize:
@@ -271,7 +273,7 @@ class TrainLoader:
             yield batch
 
     def _augmented(self, image: Tensor, seeds: list[int], place: int) -> Tensor:
-        """[B, C, H, W], cropped and mirrored by the place in the run: an equal part of the batch by each seed."""
+        """Crop and mirror images [B, C, H, W] by their position in the run. Each seed is for an equal part."""
         if self.random_crop:
             each = len(image) // len(seeds)
             corner = torch.cat([_corners(self.random_crop, seed, place, each, image.device) for seed in seeds], 1)
@@ -287,9 +289,9 @@ class TrainLoader:
 
 @dataclass(eq=False)
 class EvalLoader:
-    """One pass in the data set's order, in blocks of `batch_size`; rank r takes blocks r, r + world, ...
+    """Reads each image once, in the data set's order, in blocks of `batch_size`; rank r reads blocks r, r + world, ...
 
-    Blocks are smaller if there would be fewer of them than processes, so that each process has at least one.
+    Blocks are smaller if there would be fewer blocks than processes, so that each process reads at least one block.
     """
 
     source: Source
@@ -320,12 +322,15 @@ class _Rows(Dataset):
     def __getitem__(self, indices: list[int]) -> Batch | UserError:
         try:
             return self.source.batch(torch.tensor(indices))
-        except UserError as error:  # returned, since the DataLoader wraps what is raised into a worker's traceback
+        except UserError as error:  # returned, since the DataLoader would wrap a raised error in a worker's traceback
             return error
 
 
 def _ignore_signals(worker: int) -> None:
-    """Signals that end training reach all processes of the group, and training still reads a batch or two."""
+    """Make a worker ignore the signals that end training.
+
+    They reach all processes of the group, but training still reads a batch or two afterwards.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
@@ -342,7 +347,7 @@ def _read(source: Source, batches: Iterable[Tensor], workers: int, pin_memory: b
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
-        generator=torch.Generator(),  # else it draws from the global one, and a resumed run would not repeat
+        generator=torch.Generator(),  # otherwise it draws from the global generator, and a resumed run would differ
     ):
         if isinstance(batch, UserError):
             raise batch

@@ -1,7 +1,7 @@
 """DICOM files and NIfTI volumes, read with pydicom and nibabel (the extra `medical`).
 
-Values are those that the scanner measured, such as Hounsfield units of a CT: slope and intercept are applied here, the
-range in `genbench.data.ranges`.
+Values are in the scanner's units, such as Hounsfield units of a CT. Slope and intercept are applied here, and the range
+is applied in `genbench.data.ranges`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def kind_of(name: str) -> str | None:
 
 
 def nameless(name: str) -> bool:
-    """Whether a name without extension may be of a DICOM file: scanners name files IM0001 or 1.2.840.113619.2."""
+    """Whether a file without extension may be DICOM: scanners use names such as IM0001 or 1.2.840.113619.2."""
     return re.fullmatch(r"[^.]+|[\d.]+", name.rpartition("/")[2]) is not None
 
 
 def is_dicom(file: BinaryIO) -> bool:
-    """Whether the four letters of the format follow the preamble."""
+    """Whether the letters DICM follow the preamble of 128 bytes."""
     return file.read(132)[128:] == b"DICM"
 
 
@@ -41,8 +41,8 @@ def _library(name: str, what: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"{what} is read by {name}, which is not installed. Install it with `pip install 'genbench[medical]'`, or "
-            "move such files away."
+            f"{what} cannot be read without {name}. Install it with `pip install 'genbench[medical]'`, or move such "
+            "files to a different folder."
         ) from error
 
 
@@ -52,7 +52,7 @@ def _library(name: str, what: str) -> Any:
 def dicom_frames(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]] | None:
     """Number of frames, and width and height; None if the file has no pixels, such as a report or a DICOMDIR.
 
-    Raises UserError if it is no DICOM file.
+    Raises UserError if the file is not a DICOM file.
     """
     pydicom = _library("pydicom", name)
     tags = ["NumberOfFrames", "Rows", "Columns", "PhotometricInterpretation"]
@@ -61,15 +61,16 @@ def dicom_frames(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]] | Non
         if "Rows" not in found or "PhotometricInterpretation" not in found:
             return None
         return int(found.get("NumberOfFrames") or 1), (int(found.Columns), int(found.Rows))
-    except Exception as error:  # pydicom may raise anything for a broken file
+    except Exception as error:  # pydicom may raise any exception for a broken file
         raise _unreadable(name, "DICOM", error) from error
 
 
 def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Levels:
     """One frame: [H, W] in the scanner's units, or [H, W, 3] for a color image.
 
-    Files with a slope or intercept give float32, even if these are 1 and 0, as in some slices of a series, except for 8
-    bits with 1 and 0. Other files give the stored type. Raises UserError if it cannot be read.
+    Files with a slope or intercept are returned as float32, even if slope and intercept are 1 and 0, since other slices
+    of the series may have other values. Files of 8 bits with slope 1 and intercept 0, and files without a slope or
+    intercept, keep the stored type. Raises UserError if the file cannot be read.
     """
     pydicom = _library("pydicom", name)
     pixels = importlib.import_module("pydicom.pixels")
@@ -78,8 +79,8 @@ def read_dicom(file: BinaryIO, name: str, frame: int) -> np.ndarray | Levels:
         syntax = found.file_meta.TransferSyntaxUID
         if not pixels.get_decoder(syntax).is_available:
             raise UserError(
-                f"{name} is compressed as {syntax.name}, for which pydicom has no decoder here. Install "
-                "`pylibjpeg[all]`, or decompress it, for example with `gdcmconv --raw` or `dcmdjpeg`."
+                f"{name} is compressed as {syntax.name}, and no decoder for it is installed. Install "
+                "`pylibjpeg[all]`, or decompress the file, for example with `gdcmconv --raw` or `dcmdjpeg`."
             )
         file.seek(0)
         array = pixels.pixel_array(file, index=frame)  # reads only this frame
@@ -117,7 +118,7 @@ def _rescaled(array: np.ndarray, found: Any, frame: int, pixels: Any) -> np.ndar
 
 
 def nifti_slices(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]]:
-    """Number of axial slices, and width and height of each. Raises UserError if it is no volume."""
+    """Number of axial slices, and their width and height. Raises UserError if the file is not a volume."""
     volume, axes = _volume(file, name)
     sides = np.empty(3, int)
     sides[axes[:, 0].astype(int)] = volume.shape[:3]
@@ -125,11 +126,11 @@ def nifti_slices(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]]:
 
 
 def read_nifti(file: BinaryIO, name: str) -> np.ndarray:
-    """Axial slices [N, H, W], from the feet up: the front of the patient on top, columns from left to right.
+    """Axial slices [N, H, W] from feet to head; rows from front to back, columns from the patient's left to right.
 
-    With an identity affine they are the slices after `numpy.rot90`; other axes are reordered with nibabel. Values have
-    slope and intercept applied: float32, or the stored type if the file has neither. Raises UserError if it cannot be
-    read.
+    With an identity affine these are the slices of the array after `numpy.rot90`; other axes are reordered with
+    nibabel. Slope and intercept are applied: values are float32, or the stored type if the file has neither. Raises
+    UserError if the file cannot be read.
     """
     volume, axes = _volume(file, name)
     try:
@@ -138,12 +139,12 @@ def read_nifti(file: BinaryIO, name: str) -> np.ndarray:
         array = np.asanyarray(stored) if plain else volume.get_fdata(dtype=np.float32, caching="unchanged")
         array = _library("nibabel", name).apply_orientation(array.reshape(array.shape[:3]), axes)
         return np.rot90(array, axes=(0, 1)).transpose(2, 0, 1)
-    except Exception as error:  # such as a truncated file
+    except Exception as error:  # for example for a truncated file
         raise _unreadable(name, "NIfTI", error) from error
 
 
 def _volume(file: BinaryIO, name: str) -> tuple[Any, np.ndarray]:
-    """The volume, and the orientation of its axes, for `apply_orientation` to right, front and head."""
+    """The volume, and the orientation of its axes for nibabel's `apply_orientation` (right, anterior, superior)."""
     nibabel = _library("nibabel", name)
     try:
         packed = file.read(2) == b"\x1f\x8b"
@@ -155,17 +156,17 @@ def _volume(file: BinaryIO, name: str) -> tuple[Any, np.ndarray]:
         if found.get_data_dtype().kind not in "iuf":
             raise ValueError(f"its values are of type {found.get_data_dtype()}; only gray values are supported")
         if len(found.shape) < 3 or any(side != 1 for side in found.shape[3:]):
-            raise ValueError(f"its shape is {list(found.shape)}; a volume has three dimensions. Split it into volumes")
+            raise ValueError(f"its shape is {list(found.shape)}; expected three dimensions. Split it into volumes")
         axes = nibabel.io_orientation(found.affine)
         if np.isnan(axes).any():
             raise ValueError("its affine does not define the directions of its axes")
         return found, axes
-    except Exception as error:  # nibabel may raise anything for a broken file
+    except Exception as error:  # nibabel may raise any exception for a broken file
         raise _unreadable(name, "NIfTI", error) from error
 
 
 def _unreadable(name: str, kind: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    if type(error).__name__ == "InvalidDicomError":  # its message advises an argument of pydicom
-        reason = "the preamble and the letters DICM at its beginning are missing"
+    if type(error).__name__ == "InvalidDicomError":  # its message recommends an argument of pydicom
+        reason = "it does not begin with the preamble and the letters DICM"
     return UserError(f"{name} cannot be read as a {kind} file ({reason}). Replace it or remove it.")

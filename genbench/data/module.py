@@ -1,4 +1,7 @@
-"""The base of all data sets, of images and of points: their loaders, and the data that samples are compared with."""
+"""Base class of all data sets, of images and of points.
+
+It provides the loaders and the reference data that samples are compared with.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from genbench.data.loader import EvalLoader, Source, TrainLoader
 
 Stage = Literal["train", "val", "test"]
 
-MEMORY_FRACTION = 0.25  # of the free memory, that a data set may take
+MEMORY_FRACTION = 0.25  # a data set may use this fraction of the free memory
 
 
 def data_root(root: str | None) -> Path:
@@ -25,19 +28,21 @@ def data_root(root: str | None) -> Path:
 
 
 def existing(path: str, root: Path) -> Path:
-    """A path, relative to the current folder or else to the data root. Raises UserError if it is in neither."""
+    """Find `path` relative to the current folder, or else to `root`. Raises UserError if it is in neither."""
     if not path.strip():
-        raise UserError("data.path is empty. Say where the images are with `--data.path`.")
+        raise UserError("data.path is empty. Set `--data.path` to the images.")
     places = [Path(path).expanduser(), root / path]
     for place in places:
         if place.exists():
             return place
     looked = " and ".join(str(place.absolute()) for place in places)
-    raise UserError(f"There is no file or folder `{path}`: looked at {looked}. Say where it is with `--data.path`.")
+    raise UserError(
+        f"There is no file or folder `{path}`: looked at {looked}. Set `--data.path` to an existing file or folder."
+    )
 
 
 def free_memory() -> int:
-    """Free bytes of the machine's memory, at most the limit of the container; 8 GiB if the system does not tell."""
+    """Free memory of the machine in bytes, at most the container's limit; 8 GiB if the system does not report it."""
     bounds = []
     meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if meminfo.exists():
@@ -52,8 +57,8 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     Args:
         root: Folder of the data sets. Default: the environment variable GENBENCH_DATA, else ./data
-        batch_size: Images of one training batch, over all devices together
-        eval_batch_size: Images of one block when evaluating
+        batch_size: Number of images in a training batch, over all devices together
+        eval_batch_size: Number of images in an evaluation batch
     """
 
     abstract = True
@@ -74,21 +79,21 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     @property
     def spec(self) -> DataSpec:
-        """What a model must know of the data to be built; needs no files."""
+        """The properties of the data that a model needs to be built. Reads no files."""
         raise NotImplementedError
 
     def source(self, stage: Stage) -> Source:
-        """One of the splits, made once and kept in `_sources`. Raises UserError if its files are missing."""
+        """The source of a split, created once and kept in `_sources`. Raises UserError if its files are missing."""
         raise NotImplementedError
 
     def compared(self) -> dict[str, Any]:
-        """The arguments of `reference`: those that change the images that samples are compared with."""
+        """The arguments for `reference`: only those that affect the images that samples are compared with."""
         return {name: value for name, value in self._arguments.items() if name not in ("batch_size", "eval_batch_size")}
 
     def contents(self) -> str | None:
-        """A hash of the folder or file that is read, independent of its path; None if the class determines the data.
+        """A hash of the content of the folder or file, independent of its path; None if the class defines the data.
 
-        A run is resumed only with the same images in the same order.
+        A run can be resumed only with the same images in the same order.
         """
         return None
 
@@ -98,13 +103,13 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments that it was built with, except `root`, as plain types."""
+        """The arguments that this object was built with, except `root`, as plain types."""
         return {name: value for name, value in self._arguments.items() if name != "root" and value is not None}
 
     def reference(self) -> Self:
-        """The data that samples are compared with: complete, and in its published size and color if it has these.
+        """The data that samples are compared with: all images, in the published size and channels if there are any.
 
-        So models that were trained at another size or on a subset are compared with the same images as all others.
+        So a model trained at a different size or on a subset is compared with the same images as all other models.
         """
         if self._reference is None:
             self._reference = type(self)(**self.compared())
@@ -113,7 +118,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     # ---- loaders ------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainLoader:
-        """Endless, beginning at the `images_seen` of the model."""
+        """An endless loader that starts at the model's `images_seen`."""
         rank, world, device = self._place()
         self.check_divisible(world)
         module = self.trainer.lightning_module if self.trainer else None
@@ -130,21 +135,21 @@ class DataModule(LightningDataModule, metaclass=Remembers):
         )
 
     def _training_options(self, source: Source) -> dict[str, Any]:
-        """Further arguments of `TrainLoader`."""
+        """Additional arguments of `TrainLoader`."""
         return {}
 
     def check_divisible(self, world: int) -> None:
         """Raise UserError if the batch size is not divisible by the number of devices."""
         if self.batch_size % world:
             raise UserError(
-                f"data.batch_size is {self.batch_size}, the images of a batch over all devices together, and is not "
-                f"divisible by {world} devices. Choose a multiple of {world}."
+                f"data.batch_size is {self.batch_size}, the total over all devices, but is not divisible by {world} "
+                f"devices. Choose a multiple of {world}."
             )
 
     def val_dataloader(self) -> EvalLoader:
-        """The validation images; one block of them for a model that scores no single images.
+        """The validation images, or only the first block for a model that does not score single images.
 
-        Lightning's loop would read them all, and the evaluation after it reads them again.
+        For such a model Lightning's loop would read all images for nothing: the evaluation after it reads them again.
         """
         loader = self._eval_loader("val")
         if self.trainer is not None and not getattr(self.trainer.lightning_module, "scores_images", True):
@@ -169,11 +174,11 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
     @property
     def _processes(self) -> int:
-        """Training processes on this machine; each decodes its own copy."""
+        """Number of training processes on this machine. Each decodes its own copy of the data."""
         return self.trainer.num_devices if self.trainer else 1
 
     def _source_on(self, device: torch.device, stage: Stage) -> Source:
-        """The split; one in memory is moved to the device if it fits there too, and stays there."""
+        """The source of a split. If it is in memory and fits on the device, it is moved there and stays there."""
         source = self.source(stage)
         if source.in_memory and source.device != device:
             room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")

@@ -28,7 +28,7 @@ _FOLDER = re.compile(rf"({'|'.join(SPLIT_FOLDERS)})?[_-]?([AB])")
 
 
 class _Place(NamedTuple):
-    """Split and domain of an image, by the folders that it is in. Partners have the same `key`."""
+    """Split and domain of an image, found from its folders. The two images of a pair have the same `key`."""
 
     stage: Stage | None
     domain: Domain | None
@@ -38,7 +38,7 @@ class _Place(NamedTuple):
 
 @dataclass(eq=False)
 class HalfPictures(FilePictures):
-    """rows -> the left or the right half of images that show a pair side by side."""
+    """rows -> the left or the right half of each image. An image shows a pair side by side."""
 
     right: bool
 
@@ -50,20 +50,20 @@ class HalfPictures(FilePictures):
             yield columns(picture, half * self.right, half * (1 + self.right))
 
     def check(self, row: int, size: tuple[int, int] | None = None) -> None:
-        """Raise UserError if `row` has an odd width; without a size, by its file's header."""
+        """Raise UserError if the image has an odd width. Without `size`, its file's header is read."""
         width, height = size or self.reader.size(self.pictures[row])
         if width % 2:
             raise UserError(
-                f"{self.pictures[row]} is {width}×{height}: its halves differ in size. A pair side by side has an "
-                "even width."
+                f"{self.pictures[row]} is {width}×{height}, so its halves would differ in size. An image of a pair "
+                "side by side must have an even width."
             )
 
 
 @dataclass(eq=False)
 class PartnerPictures(FilePictures):
-    """rows -> images that have the proportions of their partners in the other folder.
+    """rows -> images, after a check that each has the aspect ratio of its partner in the other folder.
 
-    Else the square that is cut out of both would show different parts.
+    With different aspect ratios, the square crops of the two images would show different parts.
     """
 
     partners: Sequence[Picture]
@@ -74,26 +74,26 @@ class PartnerPictures(FilePictures):
             yield picture
 
     def check(self, row: int, size: tuple[int, int] | None = None) -> None:
-        """Raise UserError if `row` and its partner have other proportions; without a size, by the files' headers."""
+        """Raise UserError if the aspect ratio differs from the partner's. Without `size`, the file's header is read."""
         w, h = size or self.reader.size(self.pictures[row])
         width, height = self.reader.size(self.partners[row])
-        if abs(w * height - h * width) > max(w + h, width + height):  # more than the rounding of a scaled side
+        if abs(w * height - h * width) > max(w + h, width + height):  # more than the rounding error of a scaled side
             raise UserError(
-                f"{self.pictures[row]} is {w}×{h} and its partner {self.partners[row]} {width}×{height}: cut to a "
-                "square, they would show different parts. Give both the same proportions, or set "
+                f"{self.pictures[row]} is {w}×{h}, but its partner {self.partners[row]} is {width}×{height}: their "
+                "square crops would show different parts. Use images with the same aspect ratio, or set "
                 "`--data.resize_mode stretch`."
             )
 
 
 class _TwoDomains(ImageData):
-    """Base of both data sets: finds the images of each split and domain.
+    """Base class of `PairedFolder` and `UnpairedFolder`: finds the images of each split and domain.
 
     Args:
         path: The folder or the zip file, absolute or relative to the current folder or the data root
-        direction: AtoB: images of B are made from A. BtoA: A and B change places
+        direction: AtoB: images of A are translated to B. BtoA: images of B are translated to A
         test_size: Images of each domain held out of the training set for testing, if there is no test folder. Default:
             5000, or a tenth of the training set if that is less
-        frames: As of ImageFolder: first, each or channels of a file of several frames
+        frames: What to use of a file of several frames, as in ImageFolder: first, each or channels
     """
 
     abstract = True
@@ -131,14 +131,16 @@ class _TwoDomains(ImageData):
             named = " and ".join(sorted(stage for stage in stages if stage))
             stray = next((place.name for place in self.places if place.stage is None), None)
             if stray is not None:
-                raise UserError(f"{self.path} has folders for {named}, and {stray} is in none of them. Move it.")
+                raise UserError(
+                    f"{self.path} has folders for {named}, but {stray} is in none of them. Move it into one."
+                )
             if "train" not in stages:
-                raise UserError(f"{self.path} has images for {named}, and none in a folder train.")
+                raise UserError(f"{self.path} has images for {named}, but none in a folder train.")
         self.own_splits = tuple(sorted(stages - {None})) or ("train",)
         self.check_files()
 
     def check_files(self) -> None:
-        """Raise UserError before training for what is wrong with any split."""
+        """Raise UserError before training if the files of any split have an error."""
         raise NotImplementedError
 
     @property
@@ -146,10 +148,10 @@ class _TwoDomains(ImageData):
         return f"Domain {self.wanted} of {self.name}", f"Domain {self.shown} of {self.name}"
 
     def read_range(self, value: str | list[float] | None) -> tuple[Range | str | None, Range | str | None]:
-        """One range for both domains, or one for A and one for B, as in `0,1/dtype`; `0,1/` is for A alone."""
+        """One range for both domains, or one for A and one for B, as in `0,1/dtype`; `0,1/` sets only A."""
         parts = value.split("/") if isinstance(value, str) else [value]
         if len(parts) > 2:
-            raise UserError(f"data.range is {value}; one range was expected, or two separated by /, for A and for B.")
+            raise UserError(f"data.range is {value}; expected one range, or two ranges for A and B, separated by /.")
         both = [part or None for part in parts] if len(parts) == 2 else parts * 2
         of = dict(zip("AB", map(ranges.stated, both), strict=True))
         return of[self.wanted], of[self.shown]
@@ -187,10 +189,11 @@ class _TwoDomains(ImageData):
 class PairedFolder(_TwoDomains):
     """Pairs of images in a folder or a zip file.
 
-    Either A and B side by side in one image, A left, as in the data sets of pix2pix, in folders train, val and test.
-    Or two folders A and B with the same file names, with train, val and test in them or around them (or trainA, trainB,
-    ...). A val without a test is used as test; other missing splits are held out of train. Images that are not square
-    are cut to a square.
+    There are two layouts. Either each image shows a pair side by side, with A on the left, as in the data sets of
+    pix2pix; the images are in folders train, val and test. Or there are two folders A and B with the same file names.
+    The folders train, val and test are then inside A and B or around them, or the folders are called trainA, trainB,
+    and so on. A val without a test is used as test; other missing splits are held out of train. Images that are not
+    square are cropped to a square.
     """
 
     target = "image"
@@ -205,8 +208,8 @@ class PairedFolder(_TwoDomains):
             width, height = self.reader.size(halves[0].name)
             if width // 2 != height and self.resize_mode != "stretch":
                 rank_zero_warn(
-                    f"{self.path} is taken as pairs side by side, with halves that are cut to squares: in "
-                    f"{halves[0].name} each is {width // 2}×{height}."
+                    f"{self.path} is read as pairs side by side, and each half is cropped to a square: in "
+                    f"{halves[0].name} a half is {width // 2}×{height}."
                 )
 
     def split(self, stage: Stage) -> Split:
@@ -219,7 +222,7 @@ class PairedFolder(_TwoDomains):
             names = [shown.get(key) or wanted[key] for key in odd]
             raise UserError(
                 f"{len(names)} images in {self.path} have no partner of the same name in the other folder: "
-                f"{listed(names)}. Add these, or remove the images."
+                f"{listed(names)}. Add the missing partners, or remove these images."
             )
         names, partners = ([found[key] for key in sorted(found)] for found in (wanted, shown))
         stretched = self.resize_mode == "stretch"
@@ -233,14 +236,14 @@ class PairedFolder(_TwoDomains):
         names = [place.name for place in halves]
         if len({place.key.rpartition("/")[0] for place in halves}) > 1:
             raise UserError(
-                f"{self.path} has images in several folders, as {names[0]} and {names[-1]}, that are neither splits "
-                "nor called A and B. Call those that belong together A and B. Images that show a pair side by side "
-                "belong in one folder, or in train, val and test."
+                f"{self.path} has images in several folders that are neither splits nor called A and B, such as "
+                f"{names[0]} and {names[-1]}. For pairs in two folders, rename the folders to A and B. For pairs side "
+                "by side, use one folder, or train, val and test."
             )
         if others:
             raise UserError(
-                f"{self.path} has images in folders for A and B, as {others[0]}, and others in neither, as {names[0]}. "
-                "Move them apart."
+                f"{self.path} has images in folders for A and B, such as {others[0]}, but also images in neither, "
+                f"such as {names[0]}. Keep only one of the two layouts."
             )
         source, image = (
             self._split(
@@ -256,9 +259,9 @@ class PairedFolder(_TwoDomains):
 class UnpairedFolder(_TwoDomains):
     """Images of two domains in a folder or a zip file.
 
-    They are in folders trainA, trainB, testA and testB (and valA, valB), as in the data sets of CycleGAN, or in A and B
-    with train, val and test in them or around them. A val without a test is used as test; other missing splits are held
-    out of train. Images that are not square are cut to a square.
+    They are in folders trainA, trainB, testA and testB (and valA, valB), as in the data sets of CycleGAN; or in folders
+    A and B, with folders train, val and test inside A and B or around them. A val without a test is used as test; other
+    missing splits are held out of train. Images that are not square are cropped to a square.
     """
 
     target = "domain"
@@ -266,7 +269,9 @@ class UnpairedFolder(_TwoDomains):
 
     def check_files(self) -> None:
         if stray := next((place.name for place in self.places if place.domain is None), None):
-            raise UserError(f"{self.path}: {stray} is in no folder called A or B, or trainA and so on. Move it.")
+            raise UserError(
+                f"{self.path}: {stray} is not in a folder called A or B (or trainA, trainB, ...). Move it into one."
+            )
         for stage in self.own_splits:
             self.refuse_missing(stage)
 
@@ -280,11 +285,11 @@ class UnpairedFolder(_TwoDomains):
 
 
 def _by_key(places: list[_Place]) -> dict[str, Picture]:
-    """Images by their key. Raises UserError if two have the same."""
+    """Images by their key. Raises UserError if two images have the same key."""
     found: dict[str, Picture] = {}
     for place in places:
         if place.key in found:
-            raise UserError(f"{found[place.key]} and {place.name} have one name. Rename one of them.")
+            raise UserError(f"{found[place.key]} and {place.name} have the same name. Rename one of them.")
         found[place.key] = place.name
     return found
 

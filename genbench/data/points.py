@@ -1,8 +1,8 @@
-"""Points in the plane from mixtures of Gaussians, which show mode collapse.
+"""Points in the plane, drawn from mixtures of Gaussians, to measure mode collapse.
 
 The rings and grids of Metz et al. 2017, "Unrolled generative adversarial networks", Srivastava et al. 2017, "VEEGAN",
-section 5.1, and Lin et al. 2018, "PacGAN", section 4.1, scaled to the range of images. The latter two count a sample as
-good within 3 standard deviations of the nearest mode, and a mode as found if it has a good sample.
+section 5.1, and Lin et al. 2018, "PacGAN", section 4.1, scaled to the range of images. VEEGAN and PacGAN call a sample
+good if it is within 3 standard deviations of the nearest mode, and a mode found if at least one good sample is near it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from genbench.data.module import DataModule, Stage
 
 
 class Gaussians(DataModule):
-    """Base of equally weighted mixtures of isotropic Gaussians. Drawn, no download.
+    """Base class of equally weighted mixtures of isotropic Gaussians. Points are generated; nothing is downloaded.
 
-    A subclass has the means `modes` [K, D] and their common `std`.
+    A subclass defines the means `modes` [K, D] and their common standard deviation `std`.
 
     Args:
-        train_images: Points of the training split
-        val_images: Points of the validation split
-        test_images: Points of the test split
-        target: What a conditional model gets: none, or label (the index of the Gaussian)
+        train_images: Number of training points
+        val_images: Number of validation points
+        test_images: Number of test points
+        target: Condition of a conditional model: none, or label (the index of the Gaussian)
         seed: Seed of the points
-        root: Not used, as no file is read
-        batch_size: Points of one training batch, over all devices together
-        eval_batch_size: Points of one block when evaluating
+        root: Not used, since no file is read
+        batch_size: Number of points in a training batch, over all devices together
+        eval_batch_size: Number of points in an evaluation batch
     """
 
     abstract = True
@@ -56,7 +56,7 @@ class Gaussians(DataModule):
         self.train_images, self.val_images, self.test_images = train_images, val_images, test_images
         self.target, self.seed = target, seed
         if target not in ("none", "label"):
-            raise UserError(f"data.target is {target}; {self.name} has none or label.")
+            raise UserError(f"data.target is {target}; {self.name} supports only none and label.")
         self.classes = tuple(str(k) for k in range(len(self.modes)))
 
     @property
@@ -77,7 +77,8 @@ class Gaussians(DataModule):
 class Ring(Gaussians):
     """Eight Gaussians on a circle of radius 1, with standard deviation 0.02.
 
-    Relative to the circle they are twice as wide as those of Metz et al. (radius 2, 0.02) and PacGAN (radius 1, 0.01).
+    Relative to the radius, the standard deviation is twice that of Metz et al. (0.02 at radius 2) and PacGAN (0.01 at
+    radius 1).
     """
 
     modes = tuple((math.cos(math.pi * k / 4), math.sin(math.pi * k / 4)) for k in range(8))
@@ -88,7 +89,7 @@ class Ring(Gaussians):
 class Grid(Gaussians):
     """25 Gaussians on a square grid from -1 to 1, with standard deviation 0.0125.
 
-    The grid of VEEGAN and PacGAN, with steps of 2 and standard deviation 0.05, scaled by 1/4.
+    This is the grid of VEEGAN and PacGAN (step 2, standard deviation 0.05), scaled by 1/4.
     """
 
     modes = tuple((x / 2, y / 2) for y in range(-2, 3) for x in range(-2, 3))

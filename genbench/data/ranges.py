@@ -1,4 +1,4 @@
-"""Maps stored values to 8 bits: which value becomes black and which white.
+"""Maps stored values to 8 bits: finds which value becomes black and which becomes white.
 
 Images may have any integer or floating-point type. A `Range` maps them linearly to 0..255, rounded; values outside are
 clipped. `find` chooses the range of a data set from its training split.
@@ -24,10 +24,10 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Levels:
-    """Stored values with a meaning that their file states.
+    """Stored values of a file that defines white.
 
-    white     the value of white, if it is not the largest of the type
-    inverted  the smallest value is white: the image is inverted once it has 8 bits
+    white     the value of white, if it is not the largest value of the type
+    inverted  whether the smallest value is white: then the image is inverted after conversion to 8 bits
     """
 
     pixels: np.ndarray
@@ -43,7 +43,7 @@ class Range:
     """The values that become 0 and 255.
 
     low, high  None: the whole range of the stored type
-    only       the stored type for which the range was chosen automatically: images of another type are refused
+    only       the stored type for which the range was chosen automatically; images of other types are an error
     """
 
     low: float | None = None
@@ -54,7 +54,7 @@ class Range:
         return "dtype" if self.low is None or self.high is None else f"{_written(self.low)},{_written(self.high)}"
 
     def apply(self, picture: Stored, name: str) -> Image.Image:
-        """One image, or array [H, W] or [H, W, C], as an image of mode L or RGB."""
+        """Convert one image, or an array [H, W] or [H, W, C], to an image of mode L or RGB."""
         if isinstance(picture, Image.Image) and self.low is None and self.only in (None, "uint8"):
             return picture
         if isinstance(picture, Levels) and picture.white is not None and self.low is None:
@@ -65,10 +65,11 @@ class Range:
         return Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[-1] == 1 else levels)
 
     def levels(self, pictures: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
-        """uint8 [N, H, W] or [N, H, W, 1 or 3] of arrays [N, H, W] or [N, H, W, C] of any type.
+        """Convert arrays [N, H, W] or [N, H, W, C] of any type to uint8 [N, H, W] or [N, H, W, 1 or 3].
 
-        The last of 2 or 4 channels is opacity, in the whole range of its type: the image is composited over white.
-        Raises UserError, with the name of the k-th image, for a type or values that the range does not cover.
+        The last of 2 or 4 channels is opacity. It uses the whole range of its type, and the image is composited over
+        white. `name(k)` is the name of image k. Raises UserError, with that name, for a type or values that this range
+        cannot convert.
 
         Example:
             >>> Range(0, 1000).levels(np.array([[[-5, 500, 2000]]], np.int16), name=str)
@@ -77,12 +78,12 @@ class Range:
         kind = np.dtype(pictures.dtype.newbyteorder("="))
         if self.only not in (None, kind.name):
             raise UserError(
-                f"{name(0)} has values of type {kind}, and other images {self.only}. Choose how they become 8 bits: "
-                "`--data.range dtype` takes each by the whole range of its own type, and `--data.range LOW,HIGH` all "
-                "by the same one."
+                f"{name(0)} has values of type {kind}, but other images have type {self.only}. Choose how they are "
+                "converted to 8 bits: `--data.range dtype` uses the whole range of each image's type, and "
+                "`--data.range LOW,HIGH` uses the same range for all."
             )
         if pictures.ndim == 4 and not 1 <= pictures.shape[-1] <= 4:
-            raise UserError(f"{name(0)} has {pictures.shape[-1]} channels; an image has 1 (gray) or 3 (RGB).")
+            raise UserError(f"{name(0)} has {pictures.shape[-1]} channels; an image must have 1 (gray) or 3 (RGB).")
         if pictures.ndim == 4 and pictures.shape[-1] in (2, 4):
             alpha = pictures[..., -1:]
             opacity = alpha.clip(0, 1) if alpha.dtype.kind == "f" else alpha / type_range(alpha.dtype)[1]
@@ -93,8 +94,8 @@ class Range:
             low, high = type_range(kind)
         else:
             raise UserError(
-                f"{name(0)} has values of type {kind}, which has no whole range that images use. Choose `--data.range "
-                "data` or `--data.range LOW,HIGH` in place of `dtype`."
+                f"{name(0)} has values of type {kind}, which `--data.range dtype` does not support. Use `--data.range "
+                "data` or `--data.range LOW,HIGH`."
             )
         if kind == np.uint8 and (low, high) == (0, 255):
             return pictures
@@ -107,7 +108,7 @@ class Range:
 
 
 DTYPE = Range()
-DARK = 32  # of 255: images with only smaller values look black, such as masks of class numbers
+DARK = 32  # of 255: an image with only smaller values looks black, for example a mask of class numbers
 
 
 def pixels(picture: Stored) -> np.ndarray:
@@ -116,7 +117,7 @@ def pixels(picture: Stored) -> np.ndarray:
 
 
 def _no_number(name: str) -> UserError:
-    return UserError(f"{name} has values that are not a number (NaN). Replace them, or remove it.")
+    return UserError(f"{name} has values that are not a number (NaN). Replace these values, or remove the image.")
 
 
 def _written(value: float) -> str:
@@ -130,7 +131,7 @@ def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _table(kind: str, low: float, high: float) -> np.ndarray:
-    """uint8 [256 or 65,536]: the level of each value of a type, beginning with the smallest."""
+    """The 8-bit level of each value of a type, from the smallest value on: uint8 [256 or 65,536]."""
     whole = np.iinfo(kind)
     return _scaled(np.arange(whole.min, whole.max + 1), low, high)
 
@@ -151,7 +152,9 @@ def type_range(kind: np.dtype) -> tuple[int, int]:
 
 
 def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> Range | str | None:
-    """A given range; `data` if it is to be found from the data; None if none is given. Raises UserError if invalid.
+    """Parse a range setting: a `Range`, "data" for a range found from the data, or None if no range is set.
+
+    Raises UserError if the setting is invalid.
 
     Example:
         >>> stated("0,4095")
@@ -161,30 +164,33 @@ def stated(value: str | Sequence[float] | None, setting: str = "data.range") -> 
         return None
     if isinstance(value, str) and value.strip() in ("dtype", "data"):
         return DTYPE if value.strip() == "dtype" else "data"
-    low, high = _two_numbers(value, f"{setting} is {_shown(value)}; {EXPECTED} was expected.")
+    low, high = _two_numbers(value, f"{setting} is {_shown(value)}; expected {EXPECTED}.")
     if not low < high:
-        raise UserError(f"{setting} is {_shown(value)}; the first, which becomes black, must be less than the second.")
+        raise UserError(f"{setting} is {_shown(value)}; the first value (black) must be less than the second (white).")
     return Range(low, high)
 
 
 def for_other_files(value: str | None) -> str | None:
-    """The ranges in a checkpoint as they apply to other files: `dtype` is left out.
+    """The ranges of a checkpoint for use with other files: `dtype` is removed.
 
-    Other images may have more bits and use a small part of their type, so that their range is found by the same rule as
-    in training. Of two ranges separated by /, an empty one is to be found.
+    Other files may have a higher bit depth and use only a part of their type's range, so their range is found by the
+    same rule as in training. If one of two ranges separated by / is empty, it is found from the data.
     """
     parts = ["" if part == "dtype" else part for part in (value or "").split("/")]
     return "/".join(parts) if any(parts) else None
 
 
 def of_domain(value: str | None, domain: str) -> Range | None:
-    """The range of domain A or B in a checkpoint (one for both, or two separated by /); None if it is to be found."""
+    """The range of domain A or B in a checkpoint (one for both, or two separated by /); None if it must be found."""
     found = stated((for_other_files(value) or "").split("/")[0 if domain == "A" else -1] or None)
     return found if isinstance(found, Range) else None
 
 
 def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
-    """Raise UserError if an image, by its type, would be all black or white in the range of the training images."""
+    """Raise UserError if an image would be nearly all black or white in the range of the training images.
+
+    This is decided by its type and, for integers, its largest value.
+    """
     if trained.low is None or trained.high is None:
         return
     kind = pixels(picture).dtype
@@ -195,8 +201,8 @@ def refuse_unlike(picture: Stored, trained: Range, name: str) -> None:
     else:
         return
     raise UserError(
-        f"{name} has {what}, and the range of the training images is {trained}. Save it in their type, or say which of "
-        "its values are black and white with `--data.range`."
+        f"{name} has {what}, but the range of the training images is {trained}. Save the image in the type of the "
+        "training images, or set its black and white values with `--data.range`."
     )
 
 
@@ -207,7 +213,7 @@ def windowed(value: str | Sequence[float]) -> Range:
         >>> windowed("40,400")
         Range(low=-160.0, high=240.0, only=None)
     """
-    center, width = _two_numbers(value, f"data.window is {_shown(value)}; CENTER,WIDTH was expected, such as 40,400.")
+    center, width = _two_numbers(value, f"data.window is {_shown(value)}; expected CENTER,WIDTH, such as 40,400.")
     if width <= 0:
         raise UserError(f"data.window is {_shown(value)}; its width must be above 0.")
     return Range(center - width / 2, center + width / 2)
@@ -233,7 +239,7 @@ def _two_numbers(value: str | Sequence[float], wrong: str) -> tuple[float, float
 
 @dataclass
 class Seen:
-    """Type and extreme values of one or more images; `white` if their files state it."""
+    """Type and extreme values of one or more images; `white` is the value of white, if their files define it."""
 
     kind: np.dtype
     low: float
@@ -259,7 +265,7 @@ class Seen:
 
 
 def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) -> Iterator[Seen]:
-    """Type and extreme values of each image, without its opacity."""
+    """Type and extreme values of each image, without its opacity channel."""
     for k, picture in enumerate(pictures):
         array = pixels(picture)
         if array.ndim == 3 and array.shape[-1] in (2, 4):
@@ -268,14 +274,14 @@ def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) ->
         if np.isnan(low):
             raise _no_number(name(k))
         if np.isinf(low) or np.isinf(high):
-            raise UserError(f"{name(k)} has infinite values. Set `--data.range LOW,HIGH`, to which they are clipped.")
+            raise UserError(f"{name(k)} has infinite values. Set `--data.range LOW,HIGH` to clip them.")
         yield Seen(
             np.dtype(array.dtype.newbyteorder("=")), low.item(), high.item(), name(k), getattr(picture, "white", None)
         )
 
 
 def _usual(seen: Seen) -> tuple[int, int] | None:
-    """The first usual range of floating-point images that contains the values, if they use half of it."""
+    """The usual range of floating-point images that fits the values: the first one of which they use half."""
     if seen.kind.kind != "f":
         return None
     for low, high in ((0, 1), (-1, 1), (0, 255)):
@@ -287,13 +293,13 @@ def _usual(seen: Seen) -> tuple[int, int] | None:
 def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str | None]:
     """The range of a data set, and a note for the user.
 
-    seen   each training image; no more are read than needed
-    given  `data`: the extreme values. None: the whole range of the type, except for images of more than 8 bits that use
-           less than half of it, images of 0 and 1, and floating-point images. These get their extreme values; but
-           floating-point images in [0, 1], [-1, 1] or [0, 255] that use half of it get this range
+    seen   each training image; reading stops as soon as the range is known
+    given  `data`: the extreme values. None: the whole range of the type, with three exceptions: images of more than 8
+           bits that use less than half of it, images of only 0 and 1, and floating-point images. For these it is the
+           extreme values, but floating-point images that use half of [0, 1], [-1, 1] or [0, 255] get this range
     data   name of the data set
 
-    Raises UserError if none is given and images have several types, or if all have one value.
+    Raises UserError if `given` is None and the images have different types, or if all pixels have the same value.
     """
     whole: Seen | None = None
     for one in seen:
@@ -310,37 +316,37 @@ def find(seen: Iterable[Seen], given: str | None, data: str) -> tuple[Range, str
     values = f"{_written(whole.low)} to {_written(whole.high)}"
     if given is None and (usual := _usual(whole)):
         return Range(*usual, only), (
-            f"{data} has floating-point images ({whole.kind}) of values from {values}, and no range is stated: "
-            f"{usual[0]},{usual[1]} become black and white, as is usual. Use `--data.range LOW,HIGH` or `data` to "
-            "change it."
+            f"{data} has floating-point images ({whole.kind}) with values from {values}, and no range is set. The "
+            f"usual range is used: {usual[0]} becomes black and {usual[1]} white. To change it, set `--data.range "
+            "LOW,HIGH` or `data`."
         )
     if given is None and whole.kind == np.uint8 and whole.high > 1 and whole.white is None:
         return Range(only=only), (
-            f"{data} has 8-bit images of values from {values} alone, which are nearly black. Use `--data.range data` "
-            "if they are numbers of classes or levels."
+            f"{data} has 8-bit images with values only from {values}, which look nearly black. Use `--data.range "
+            "data` if the values are numbers of classes or levels."
         )
     if whole.low == whole.high:
         if given is None and whole.kind.kind != "f":
             return Range(only=only), None
         raise UserError(
-            f"All images of {data} have the one value {_written(whole.low)}, which is no range. State one "
-            "with `--data.range LOW,HIGH`."
+            f"All images of {data} have the same value {_written(whole.low)}, so no range can be found. Set "
+            "`--data.range LOW,HIGH`."
         )
     found = Range(whole.low, whole.high, only)
     if given is not None:
-        return found, f"{data}: data.range is `data`: {values} become black and white."
+        return found, f"{data}: data.range is `data`, so values from {values} are mapped to black to white."
     if whole.kind == np.uint8 and whole.high <= 1:
-        why = "has 8-bit images of 0 and 1 alone"
+        why = "has 8-bit images with only the values 0 and 1"
     elif whole.kind.kind == "f":
-        why = f"has floating-point images ({whole.kind}) of values from {values}"
+        why = f"has floating-point images ({whole.kind}) with values from {values}"
     else:
         smallest, largest = whole.ends
-        holder = "type holds" if whole.white is None else "files call black and white"
+        source = "type" if whole.white is None else "files"
         why = (
-            f"has {whole.kind} images of values from {values}, less than half of what the {holder} "
+            f"has {whole.kind} images with values from {values}, less than half of the range of the {source} "
             f"({smallest} to {largest})"
         )
     return found, (
-        f"{data} {why}, and no range is stated: {found} become black and white, as `--data.range data` does. Use "
-        "`--data.range LOW,HIGH`" + ("" if whole.kind.kind == "f" else " or `--data.range dtype`") + " to change it."
+        f"{data} {why}, and no range is set. The range {found} is used, as with `--data.range data`. To change it, set "
+        "`--data.range LOW,HIGH`" + ("." if whole.kind.kind == "f" else " or `--data.range dtype`.")
     )

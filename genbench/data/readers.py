@@ -44,8 +44,8 @@ class Frame(NamedTuple):
         return f"{self.file} {self.word} {self.numbers[0]}" if len(self.numbers) == 1 else self.file
 
 
-Picture = str | Frame  # the name of a file that is one image, or a part of a file
-# folders of desktops and network disks, with previews and deleted files
+Picture = str | Frame  # the name of a file with one image, or a part of a file with several
+# folders that desktops and network disks create for previews and deleted files
 _SYSTEM = {
     "__MACOSX", "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found",
     "System Volume Information",
@@ -57,7 +57,7 @@ def file_of(picture: Picture) -> str:
 
 
 def _hidden(name: str) -> bool:
-    """Whether a file was left by the system: .DS_Store, ._cat.jpg, __MACOSX/..."""
+    """Whether a file was created by the system: .DS_Store, ._cat.jpg, __MACOSX/..."""
     return any((part.startswith(".") and part != ".") or part in _SYSTEM for part in name.split("/"))
 
 
@@ -69,18 +69,18 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.nameless: frozenset[str] = frozenset()  # DICOM files without an extension
-        self._last = threading.local()  # the file that a thread has read a frame of: the next is likely in it
+        self._last = threading.local()  # the last file each thread read: its next frame is probably in the same file
 
     def names(self) -> list[str]:
         """All files except hidden ones."""
         raise NotImplementedError
 
     def file(self, name: str) -> File:
-        """The path of a file, or a function that opens it seekable."""
+        """The path of a file, or a function that opens it as a seekable stream."""
         raise NotImplementedError
 
     def called(self, name: str) -> str:
-        """The name of a file in an error."""
+        """The name of a file in error messages."""
         raise NotImplementedError
 
     def head(self, name: str) -> BinaryIO:
@@ -88,7 +88,7 @@ class _Reader:
         return self.whole(name)
 
     def whole(self, name: str) -> BinaryIO:
-        """Open a file seekable."""
+        """Open a file as a seekable stream."""
         file = self.file(name)
         with self.readable(name):
             return file() if callable(file) else open(file, "rb")
@@ -106,7 +106,7 @@ class _Reader:
             return file.read()
 
     def sampled(self, pictures: Sequence[Picture]) -> str:
-        """A hash (16 hex digits) of the beginnings of 16 files, evenly spaced; unreadable ones are left out."""
+        """A hash (16 hex digits) of the beginnings of 16 files, evenly spaced; unreadable files are skipped."""
         files = list(dict.fromkeys(map(file_of, pictures)))
         digest = hashlib.sha256()
         for k in np.linspace(0, len(files) - 1, min(16, len(files))).astype(int):
@@ -118,7 +118,7 @@ class _Reader:
         try:
             with self.head(name) as file, self.readable(name):
                 return medical.is_dicom(file)
-        except UserError:  # unreadable, and not named like an image
+        except UserError:  # an unreadable file that is not named like an image
             return False
 
     def kind(self, name: str) -> str | None:
@@ -126,7 +126,7 @@ class _Reader:
         return "dicom" if name in self.nameless else medical.kind_of(name)
 
     def frames(self, name: str) -> list[tuple[int, tuple[int, int]]]:
-        """Index, and width and height, of each frame of a file. Raises UserError if it is damaged."""
+        """(index, (width, height)) of each frame of a file. Raises UserError if the file is damaged."""
         kind, called = self.kind(name), self.called(name)
         if kind is None:
             return count_frames(self.file(name), called)
@@ -135,7 +135,7 @@ class _Reader:
         return [] if found is None else [(k, found[1]) for k in range(found[0])]
 
     def stored(self, picture: Picture) -> Stored:
-        """An image as it is stored. Raises UserError with its name if it cannot be read."""
+        """An image with its stored values. Raises UserError, with the image's name, if it cannot be read."""
         name, numbers = file_of(picture), picture.numbers if isinstance(picture, Frame) else (None,)
         found = [self._frame(name, number, self.called(str(picture))) for number in numbers]
         return found[0] if len(found) == 1 else joined(found, self.called(name))
@@ -158,7 +158,7 @@ class _Reader:
         return self._last.film.frame(number, called) if kind is None else self._last.volume[number or 0]
 
     def size(self, picture: Picture) -> tuple[int, int]:
-        """Width and height of the upright image, if possible without decoding it."""
+        """Width and height of an image after EXIF rotation, if possible without decoding it."""
         if not isinstance(picture, Frame) and self.kind(picture) is None:
             return picture_size(self.file(picture), self.called(picture))
         return dict(self.frames(file_of(picture)))[picture.numbers[0] if isinstance(picture, Frame) else 0]
@@ -179,7 +179,7 @@ class Files(_Reader):
         found, odd, waiting, seen = [], [], [(str(self.path), "")], set()
         while waiting:
             folder, inside = waiting.pop()
-            if (real := os.path.realpath(folder)) in seen:  # a link to a folder above it
+            if (real := os.path.realpath(folder)) in seen:  # a link to a parent folder
                 continue
             seen.add(real)
             try:
@@ -190,15 +190,15 @@ class Files(_Reader):
                             continue
                         if entry.is_dir():
                             waiting.append((entry.path, f"{name}/"))
-                        else:  # reading a pipe or /dev/zero would not end
+                        else:  # reading a pipe or /dev/zero would never end
                             (found if entry.is_file() else odd).append(name)
             except OSError as error:
                 raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}). Remove it.") from error
         self.odd = sorted(odd)
         if odd:
             rank_zero_warn(
-                f"{self.path}: {len(odd)} entries that are no regular files (pipes, devices, broken links) are left "
-                f"alone: {listed(self.odd)}."
+                f"{self.path}: {len(odd)} entries that are not regular files (pipes, devices, broken links) are "
+                f"ignored: {listed(self.odd)}."
             )
         return found
 
@@ -231,7 +231,7 @@ class ZipFiles(_Reader):
         return f"{name} in {self.path}"
 
     def _archive(self) -> zipfile.ZipFile:
-        # one for each process: after a fork, parent and child would share the position in the file
+        # one archive for each process: after a fork, parent and child would share the position in the file
         if self._open is None or self._process != os.getpid():
             self._open, self._process = zipfile.ZipFile(self.path), os.getpid()
         return self._open

@@ -1,6 +1,6 @@
 """Drawn shapes with known label, caption, mask and factors. No download.
 
-`draw` is a pure function from factors to images; `Shapes` draws the factors at random.
+`draw` is a pure function from factors to images; `Shapes` chooses the factors at random.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from genbench.data.streams import Split
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 
-# colors of well separated lightness, which differ in gray images too
+# colors with well separated lightness, so that they also differ in gray images
 COLORS = {
     "blue": (35, 70, 215),
     "red": (228, 38, 48),
@@ -34,23 +34,23 @@ BACKGROUND = (22, 24, 32)
 BAR = (122, 124, 128)
 PAPER = (238, 236, 228)
 LINE = 0.05  # width of an outline, as a fraction of the side
-STRIPES = 16  # over an image
+STRIPES = 16  # per image
 
 # the columns of the factors
 FACTORS = {
     "shape": "index into SHAPES",
     "color": "index into COLORS",
     "size": "radius of the circle around the shape, as a fraction of the image's side",
-    "x": "of the center, as a fraction of the side, from the left",
-    "y": "of the center, as a fraction of the side, from the top",
+    "x": "distance of the center from the left, as a fraction of the side",
+    "y": "distance of the center from the top, as a fraction of the side",
     "rotation": "degrees, clockwise",
 }
 
-# The ranges of two words have a gap between them, so that no caption is ambiguous. A large shape at an edge still lies
-# inside the image.
+# The ranges of two words, such as small and large, have a gap between them, so that no caption is ambiguous. A large
+# shape at an edge is still inside the image.
 SMALL, LARGE = (0.14, 0.18), (0.24, 0.30)
 NEAR, MIDDLE, FAR = (0.32, 0.36), (0.46, 0.54), (0.64, 0.68)
-# degrees, less than half of the smallest symmetry (the star's 72°): the image shows the direction of the rotation
+# degrees. This is less than half of the smallest rotational symmetry (72°, star), so its direction is visible
 ROTATION = 30.0
 
 _PLACES = ("in", "at", "the", "top", "bottom", "left", "right", "centre")
@@ -59,7 +59,10 @@ CAPTION_LENGTH = 8  # "a large red circle at the bottom right"
 
 
 def draw_factors(count: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 [count, 6], see FACTORS: each factor has a uniform word, and is uniform within the word's range."""
+    """Random factors, float32 [count, 6], with the columns of FACTORS.
+
+    The word for each factor is chosen uniformly, then the value is uniform in the word's range.
+    """
 
     def among(*ranges: tuple[float, float]) -> np.ndarray:
         low, high = np.array(ranges)[rng.integers(len(ranges), size=count)].T
@@ -93,7 +96,7 @@ def distances(factors: np.ndarray, size: int) -> np.ndarray:
     radius, x, y, rotation = factors.T[2:, :, None, None]
     right, down = centers - x, centers[:, None] - y
     cos, sin = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
-    # the pixel in the shape's own frame, in which the shape is upright and has radius 1
+    # the pixel in the shape's coordinates, in which the shape is upright and has radius 1
     u, v = (cos * right + sin * down) / radius, (cos * down - sin * right) / radius
     out = np.empty_like(u)
     for number, outline in enumerate((_circle, _square, _triangle, _star, _cross)):
@@ -111,7 +114,7 @@ def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    # equilateral, a corner on top (v grows downwards): the base, and one side, mirrored
+    # equilateral with a corner on top (v points down): distances to the base and to one side, which is mirrored
     return np.maximum(v, np.float32(0.75**0.5) * abs(u) - v / 2) - np.float32(0.5)
 
 
@@ -127,7 +130,7 @@ def _star(u: np.ndarray, v: np.ndarray, inner: float = 0.45) -> np.ndarray:
 
 
 def _cross(u: np.ndarray, v: np.ndarray, width: float = 0.32) -> np.ndarray:
-    length = np.float32((1 - width**2) ** 0.5)  # its corners lie on the circle
+    length = np.float32((1 - width**2) ** 0.5)  # the corners of the cross lie on the circle
     long, short = np.maximum(abs(u), abs(v)), np.minimum(abs(u), abs(v))
     return np.maximum(long - length, short - np.float32(width))
 
@@ -149,7 +152,7 @@ def draw(
         texture: Contrast of the waves in the background, 0 (flat) to 1
         noise: Standard deviation of the noise on each pixel, as a fraction of white
         occlusion: Width of a gray bar across the shape, as a fraction of the shape's diameter
-        seeds: int64 [N], of the waves, the noise and the position of the bar in each image
+        seeds: int64 [N], one seed per image for the waves, the noise and the position of the bar
 
     Returns:
         images uint8 [N, H, W, 3], and masks uint8 [N, H, W]: 0 for the background and the bar, else 1 plus the index
@@ -175,12 +178,12 @@ def draw(
 
 
 def draw_outlines(factors: np.ndarray, size: int) -> np.ndarray:
-    """The same shapes as outlines in their color on a light ground: uint8 [N, H, W, 3]."""
+    """The same shapes as outlines in their color on a light background: uint8 [N, H, W, 3]."""
     return _on_paper(abs(distances(factors, size)) - LINE * size / 2, _colors(factors))
 
 
 def draw_stripes(factors: np.ndarray, size: int) -> np.ndarray:
-    """The same shapes on a light ground, striped in their color and dark: uint8 [N, H, W, 3]."""
+    """The same shapes with stripes of their color and of a dark color, on a light background: uint8 [N, H, W, 3]."""
     band = np.arange(size) * STRIPES // size % 2 == 1
     dark = np.array(BACKGROUND, dtype=np.float32)
     return _on_paper(distances(factors, size), np.where(band[:, None, None], _colors(factors), dark))
@@ -199,7 +202,7 @@ def _on_paper(distance: np.ndarray, color: np.ndarray) -> np.ndarray:
 
 
 def _waves(rngs: list[np.random.Generator], size: int, count: int = 3) -> np.ndarray:
-    """[N, 3, H, W] in [0, 1]: three plane waves of 1 to 4 periods over the image, each tinted."""
+    """The sum of three plane waves of random colors, with 1 to 4 periods over the image: [N, 3, H, W] in [0, 1]."""
     draws = np.stack([rng.random((6, count, 1), dtype=np.float32) for rng in rngs], axis=1)  # [6, N, count, 1]
     turn, periods, phase = 2 * np.pi * draws[0], 1 + 3 * draws[1], 2 * np.pi * draws[2]
     grid = 2 * np.pi * (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -222,22 +225,22 @@ def _bars(rngs: list[np.random.Generator], factors: np.ndarray, size: int, width
 
 
 def _draw_rows(draw: Callable[..., Any], columns: dict[str, np.ndarray], rows: np.ndarray, **options: Any) -> Any:
-    """`draw` of some rows of the arguments `columns`. Unlike a closure, a `partial` of it can be sent to a worker."""
+    """Call `draw` with `rows` of each argument in `columns`. Unlike a closure, a `partial` of this can be pickled."""
     return draw(**{name: column[rows] for name, column in columns.items()}, **options)
 
 
 class Shapes(ImageData):
-    """Colored shapes on a dark ground, each with label, caption, mask and factors. Drawn, no download.
+    """Colored shapes on a dark background, each with label, caption, mask and factors. Drawn, no download.
 
     Args:
-        train_images: Images of the training split
-        val_images: Images of the validation split
-        test_images: Images of the test split
+        train_images: Number of training images
+        val_images: Number of validation images
+        test_images: Number of test images
         texture: Contrast of waves in the background, 0 (flat) to 1
         noise: Standard deviation of noise on each pixel, as a fraction of white
         occlusion: Width of a gray bar across each shape, as a fraction of the shape's diameter
-        target: What a conditional model gets: label (the shape), caption, mask or none. Or what a translation model
-            gets: outline (the outline of the same shape) or domain (other shapes, with stripes; in validation and test
+        target: Condition of a conditional model: label (the shape), caption, mask or none. Or input of a translation
+            model: outline (the outline of the same shape) or domain (other shapes, with stripes; in validation and test
             the same shapes, so that the true translation is known)
         seed: Seed of the images
     """
@@ -265,13 +268,15 @@ class Shapes(ImageData):
         self.difficulty = {"texture": texture, "noise": noise, "occlusion": occlusion}
         self.target, self.seed = target, seed
         if self.hflip:
-            raise UserError("data.hflip would mirror Shapes against their captions and factors. Leave it out.")
+            raise UserError("data.hflip does not work with Shapes: captions and factors would be wrong. Remove it.")
         if self.random_crop:
-            raise UserError("data.random_crop would move Shapes against their captions and factors. Leave it out.")
+            raise UserError(
+                "data.random_crop does not work with Shapes: captions and factors would be wrong. Remove it."
+            )
         if target in ("outline", "domain"):
             self.refuse_tasks()
         if not 16 <= self.size <= 256:
-            raise UserError(f"data.size is {self.size}; Shapes have 16 to 256 pixels a side.")
+            raise UserError(f"data.size is {self.size}; for Shapes it must be from 16 to 256.")
 
     @property
     def spec(self) -> DataSpec:

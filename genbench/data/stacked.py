@@ -17,21 +17,24 @@ from genbench.data.vision import MNIST
 
 
 def _stack(images: np.ndarray, parts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """uint8 [B, H, W, 3] of images [N, H, W] by their indices `parts` [M, 3], for some rows of these."""
+    """Stack three gray images as RGB, uint8 [B, H, W, 3].
+
+    Row m of `parts` [M, 3] has the indices of the three `images` [N, H, W]; `rows` [B] selects rows of `parts`.
+    """
     return images[parts[rows]].transpose(0, 2, 3, 1)
 
 
 class StackedMNIST(MNIST):
-    """Three random digits of MNIST as the red, green and blue of an image: class 407 has a 4, a 0 and a 7.
+    """Three random digits of MNIST as the red, green and blue channel of an image: class 407 shows a 4, a 0 and a 7.
 
     Metz et al. 2017, "Unrolled generative adversarial networks", section 3.3.1, and Srivastava et al. 2017, "VEEGAN",
-    section 5.2, count how many of the 1,000 classes are among 25,600 and 26,000 samples. Training images are made of
-    MNIST's training digits, test images of its test digits; only the files of MNIST are needed.
+    section 5.2, count how many of the 1,000 classes occur in 25,600 and 26,000 samples, respectively. Training images
+    are made of MNIST's training digits, test images of its test digits; only the files of MNIST are needed.
 
     Args:
-        train_images: Stacks of the training split, including those held out for validation
-        test_images: Stacks of the test split
-        seed: Seed of the stacks
+        train_images: Number of training images, including those held out for validation
+        test_images: Number of test images
+        seed: Seed that selects the digits of each image
     """
 
     classes = tuple(f"{k:03d}" for k in range(1000))
@@ -48,7 +51,9 @@ class StackedMNIST(MNIST):
         super().__init__(**kwargs)
         self.train_images, self.test_images, self.seed = train_images, test_images, seed
         if self.channels != 3:
-            raise UserError("data.channels is 1; StackedMNIST has a digit in each of 3. Leave it out, or use MNIST.")
+            raise UserError(
+                "data.channels is 1, but StackedMNIST needs 3, one per digit. Remove `--data.channels`, or use MNIST."
+            )
 
     def split(self, stage: Stage) -> Split:
         images, digits = self.arrays(self._open(stage))

@@ -25,12 +25,12 @@ CHUNK = 128  # images that one thread decodes at a time
 
 
 def in_threads(function: Callable[[Tensor], Any], chunks: Sequence[Tensor], title: str) -> Iterator[Any]:
-    """function(chunk) of each chunk, in order, with a progress bar in a terminal if it takes longer than 2 seconds."""
+    """Yield function(chunk) for each chunk, in order. A terminal shows a progress bar after 2 seconds."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(function, chunks)
         try:
             yield from tqdm(found, title, len(chunks), delay=2, leave=False, disable=None)
-        finally:  # after an error, or if no more are needed, the remaining chunks are not computed
+        finally:  # after an error, or if the caller stops early, the remaining chunks are not computed
             pool.shutdown(cancel_futures=True)
 
 
@@ -41,15 +41,16 @@ class Split:
     length    number of images, N
     pictures  pictures(rows: int64 [B]) -> an array [B, H, W] or [B, H, W, C] of any integer or floating-point type; or
               PIL images (L or RGB) or arrays [H, W] or [H, W, C] one by one. C is 1 or 3, or 2 or 4 with opacity as the
-              last channel. With masks: a pair of these and masks uint8 [B, H, W] at the final size. The range of the
-              data set maps the stored values to black and white
-    names     of the images, for errors: a sequence of what `str` converts to the name, or a function of the row
+              last channel. With masks: a pair of these images and masks uint8 [B, H, W] at the final size. The range of
+              the data set maps the stored values to black and white
+    names     names of the images for errors: a sequence of objects that `str` converts to names, or a function of the
+              row
     label     int64 [N], class labels
     caption   int64 [N, L], tokens
     factors   float32 [N, F], known factors that the images were drawn from
-    source    for pairs: the images from which these are made, row by row
+    source    for pairs: the input images of the translation, row by row
     other     for two domains: the unpaired images of the other domain
-    group     int64 [N]: images of one group, such as the frames of a film, are held out together
+    group     int64 [N], group of each image. Images of a group, such as the frames of a film, are held out together
     """
 
     length: int
@@ -67,7 +68,7 @@ class Split:
         return {name: values[rows] for name, values in found.items() if values is not None}
 
     def number_within_class(self, rows: Tensor) -> Tensor:
-        """int64 [B]: how many of the rows before each have its label. Labels 3, 5, 3, 3 give 0, 0, 1, 2."""
+        """How many earlier rows have the label of each row, int64 [B]: labels 3, 5, 3, 3 give 0, 0, 1, 2."""
         labels = self.label[rows]
         order, counts = labels.argsort(stable=True), labels.bincount()
         first = counts.cumsum(0) - counts
@@ -87,7 +88,7 @@ class Split:
 
 
 class Joined:
-    """rows -> images, one by one, of several splits that follow one another."""
+    """rows -> images, one by one, of several concatenated splits."""
 
     def __init__(self, splits: list[Split]) -> None:
         self.splits, self.ends = splits, np.cumsum([split.length for split in splits])
@@ -103,10 +104,10 @@ class Joined:
 class StreamSource:
     """Some rows of a split, decoded when they are read: for data that does not fit in memory.
 
-    binarize  if given, each pixel is drawn black or white, by a seed of this name of a split and the row
-    task      make the source from each image
+    binarize  name of a split. If set, each pixel is drawn as black or white, seeded with this name and the row
+    task      task that makes the source from each image
     source_fit
-              how the split's sources are fitted. Default: like the images
+              `Fit` of the split's sources. Default: `fit`
     """
 
     split: Split
@@ -135,7 +136,7 @@ class StreamSource:
         return Batch(image, mask=mask, source=source, **self.split.targets(self.rows[indices]))
 
     def pictures(self, indices: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """uint8 images [B, C, H, W], masks [B, H, W] and sources [B, C2, H, W], the latter two if there are some."""
+        """uint8 images [B, C, H, W], masks [B, H, W] and sources [B, C2, H, W]; None without masks or sources."""
         rows = self.rows[indices]
         numbers = rows.numpy()
         image, mask = _fitted(self.split, numbers, self.fit)
@@ -153,7 +154,7 @@ class StreamSource:
         return image, None if mask is None else torch.from_numpy(mask), source
 
     def decoded(self, title: str) -> MemorySource:
-        """All images in memory."""
+        """Decode all images into memory."""
         size = self.fit.size
         image = torch.empty(len(self), self.fit.channels, size, size, dtype=torch.uint8)
 
@@ -177,6 +178,6 @@ def _with_masks(found: StoredImages | tuple[StoredImages, np.ndarray]) -> tuple[
 
 
 def _binary(image: np.ndarray, split: str, row: int) -> np.ndarray:
-    """uint8 [...] -> 0 or 255, with the level as the probability of 255; seeded by the split and the row."""
+    """Draw each uint8 pixel as 0 or 255: 255 with probability level / 255. The seed is the split and the row."""
     white = np.random.default_rng(mix("binarize", split, row)).random(image.shape, dtype=np.float32) * 255 < image
     return white * np.uint8(255)

@@ -18,29 +18,29 @@ from genbench.core.errors import UserError
 Task = Literal["none", "colorize", "edges", "denoise", "deblur", "super_resolve_2", "super_resolve_4", "inpaint"]
 Draw = Callable[..., Tensor]  # (torch.randn or torch.rand, *shape) -> noise [B, *shape]
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue: ITU-R BT.601
 NOISE = 0.4  # standard deviation, for pixels in [-1, 1]: 51 levels of 256
 BLUR = 1.5  # standard deviation of the Gaussian, in pixels
 
 
 def channels_of(task: Task, channels: int) -> int:
-    """Channels of the input of a task."""
+    """Number of channels of a task's input."""
     return 1 if task in ("colorize", "edges") else channels
 
 
 def make(task: Task, image: Tensor, draw: Draw) -> Tensor:
-    """The input of a task, from its target image."""
+    """Make the input of a task from its target images."""
     return _levels(_TASKS[task](image, draw))
 
 
 def check(task: Task, channels: int, size: int) -> None:
     """Raise UserError if the task does not apply to such images."""
     if task == "colorize" and channels == 1:
-        raise UserError("data.task is colorize, and these images are gray. Choose data in color.")
+        raise UserError("data.task is colorize, but these images are gray. Choose data in color.")
     factor = {"super_resolve_2": 2, "super_resolve_4": 4}.get(task, 1)
     if size % factor:
         raise UserError(
-            f"data.task is {task}, and {size} pixels a side are not divisible by {factor}. Set `--data.size`."
+            f"data.task is {task}, but data.size is {size}, which is not divisible by {factor}. Set `--data.size`."
         )
 
 
@@ -84,7 +84,7 @@ def _super_resolve(factor: int) -> Callable[[Tensor, Draw], Tensor]:
 
 
 def _inpaint(image: Tensor, draw: Draw) -> Tensor:
-    """With a gray square of half the side at a random position."""
+    """The image with a gray square at a random position; the square's side is half of the image's."""
     size = image.shape[-1]
     hole = size // 2
     corner = (draw(torch.rand, 2).to(image.device) * (size - hole + 1)).long()  # [B, 2]

@@ -17,17 +17,17 @@ _DIGITS = tuple(string.digits)
 
 
 class TorchvisionData(ImageData):
-    """Base of the data sets that torchvision reads."""
+    """Base class of the data sets that torchvision reads."""
 
     abstract = True
     native_range = "dtype"
     dataset: str  # name of the class in torchvision.datasets
     source_page: str  # where users find the files
     files: tuple[str, ...]  # paths below the root
-    test_images: int  # as published, so that it is known without the files
+    test_images: int  # published number of test images, known without the files
 
     def which(self, stage: Stage) -> dict[str, Any]:
-        """Arguments of torchvision's class for a split."""
+        """Arguments that select a split in torchvision's class."""
         return {"train": stage == "train"}
 
     def arrays(self, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -55,7 +55,7 @@ class TorchvisionData(ImageData):
 
         try:
             return getattr(torchvision.datasets, self.dataset)(self.root, download=download, **self.which(stage))
-        # a broken pickle, a short file, a refused connection or a missing package may raise anything
+        # a broken pickle, a short file, a refused connection or a missing package may raise any exception
         except Exception as error:
             reason = str(error).strip().split("\n")[-1] or type(error).__name__
             missing = self.missing()
@@ -78,7 +78,7 @@ def _idx_files(folder: str, train: str = "train-", test: str = "t10k-") -> tuple
 
 
 class _Padded(TorchvisionData):
-    """What MNIST and the data sets in its format share: 28×28 gray, padded by 2 to 32×32."""
+    """Base class of MNIST and the data sets in its format: 28×28 gray, padded by 2 pixels to 32×32."""
 
     abstract = True
     test_images = 10_000
@@ -116,7 +116,7 @@ class KMNIST(_Padded):
     classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 
-# lower-case letters merged with their capitals, which look alike, in three of EMNIST's variants (its table 1)
+# lower-case letters that look like their capitals: three of EMNIST's variants merge the two (table 1 of the paper)
 _MERGED = set("cijklmopsuvwxyz")
 _EMNIST_CLASSES = {
     "byclass": tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase),
@@ -135,7 +135,7 @@ class EMNIST(_Padded):
     """Handwritten letters and digits (Cohen et al. 2017), 28×28 gray, padded by 2 to 32×32.
 
     Args:
-        split: Which of the six variants: balanced and bymerge have 47 classes, byclass 62, letters 26, digits and
+        split: One of six variants: balanced and bymerge have 47 classes, byclass 62, letters 26, digits and
             mnist 10
     """
 
@@ -149,7 +149,7 @@ class EMNIST(_Padded):
     ) -> None:
         super().__init__(**kwargs)
         if split not in _EMNIST_CLASSES:
-            raise UserError(f"data.split is {split}; EMNIST has {', '.join(_EMNIST_CLASSES)}.")
+            raise UserError(f"data.split is {split}; choose from: {', '.join(_EMNIST_CLASSES)}.")
         self.variant = split
         self.classes = _EMNIST_CLASSES[split]
         self.test_images = _EMNIST_TEST[split]
@@ -159,7 +159,7 @@ class EMNIST(_Padded):
         return {"split": self.variant, "train": stage == "train"}
 
     def arrays(self, data: Any) -> tuple[np.ndarray, np.ndarray]:
-        # the files hold transposed images, and letters count from 1
+        # the files contain transposed images, and the labels of letters start at 1
         labels = data.targets - 1 if self.variant == "letters" else data.targets
         return data.data.numpy().transpose(0, 2, 1), labels
 
@@ -217,7 +217,7 @@ class STL10(TorchvisionData):
     """Animals and vehicles (Coates et al. 2011): 5,000 + 8,000 images, 96×96 RGB, 10 classes.
 
     Args:
-        unlabeled: Train also on the 100,000 images without label, and without labels
+        unlabeled: Also train on the 100,000 unlabeled images; then no image has a label
     """
 
     dataset = "STL10"
@@ -242,11 +242,11 @@ class STL10(TorchvisionData):
 
 
 class CelebA(TorchvisionData):
-    """Faces (Liu et al. 2015), aligned: 162,770 + 19,867 + 19,962 images, the central 178×178 of 178×218 RGB.
+    """Faces (Liu et al. 2015), aligned: 162,770 + 19,867 + 19,962 images, the central 178×178 pixels of 178×218 RGB.
 
     Args:
-        attribute: One of the 40 attributes (Smiling, Male, Eyeglasses, ...) as a label of two classes. Default:
-            no label
+        attribute: One of the 40 attributes (Smiling, Male, Eyeglasses, ...) as a label with two classes. Default: no
+            label
     """
 
     dataset = "CelebA"
@@ -259,7 +259,7 @@ class CelebA(TorchvisionData):
         "celeba/list_eval_partition.txt",
     )
     own_splits = ("train", "val", "test")
-    published_pixels = False  # papers compare at 64, 128 and 256
+    published_pixels = False  # papers use the sizes 64, 128 and 256
     native_size = 64
     native_hflip = True
 
@@ -279,6 +279,6 @@ class CelebA(TorchvisionData):
         if self.attribute is not None:
             known = [name for name in data.attr_names if name]
             if self.attribute not in known:
-                raise UserError(f"data.attribute is {self.attribute}; CelebA has {', '.join(known)}.")
+                raise UserError(f"data.attribute is {self.attribute}; choose from: {', '.join(known)}.")
             label = data.attr[:, known.index(self.attribute)]
         return Split(len(data.filename), FilePictures(Files(folder), data.filename), data.filename, label=label)

@@ -1,4 +1,4 @@
-"""Sampling from a PixelCNN, one value after another.
+"""Sampling from a PixelCNN, one value at a time.
 
 `draw` caches the features of each layer and adds one pixel at a time (Ramachandran et al. 2017, "Fast Generation for
 Convolutional Autoregressive Models", https://arxiv.org/abs/1704.06001). `draw_naively` passes the whole image through
@@ -33,9 +33,9 @@ def draw_naively(net: nn.Module, u: Tensor, label: Tensor | None = None) -> Tens
 
 @torch.no_grad()
 def draw(net: nn.Module, u: Tensor, label: Tensor | None = None) -> Tensor:
-    """The same values, with the features of each layer computed only once for each value.
+    """Sample the same values as `draw_naively`, but compute each layer's features only once per value.
 
-    `net` has a method `cache`, such as `genbench.networks.pixelcnn.GatedPixelCNN`.
+    `net` needs a method `cache`, as in `genbench.networks.pixelcnn.GatedPixelCNN`.
     """
     x = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
     channels, height, width = u.shape[1:]

@@ -143,7 +143,7 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_good_ones(tmp_path)
             module.decoder[0].bias.data[0] = torch.nan
 
     module = ToyAutoencoder(SPEC)
-    with pytest.raises(NonFiniteLoss, match="optimizer 'train' at 24 images"):
+    with pytest.raises(NonFiniteLoss, match="optimizer 'train' are no longer finite at 24 images"):
         callbacks = [Each("on_train_batch_end", poison), Checkpoint(every_images=8)]
         run(module, images=80, callbacks=callbacks, folder=tmp_path, limit_val_batches=0)
     assert seen(tmp_path / "checkpoints" / "last.ckpt") == 16

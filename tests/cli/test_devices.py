@@ -149,8 +149,8 @@ def test_a_killed_process_ends_the_run_with_a_message_and_the_run_can_be_resumed
             os.kill(number, signal.SIGKILL)
         run.wait()
     said = (tmp_path / "log").read_text()
-    assert said.count("error: A process of this run has ended, and the others cannot go on without it") == 1
-    assert f"Go on from the last checkpoint:  python -m genbench fit --ckpt {last}" in said
+    assert said.count("error: A process of this run has ended, and the others cannot continue without it") == 1
+    assert f"To continue from the last checkpoint:  python -m genbench fit --ckpt {last}" in said
     if starter == "fit":
         assert ("(process 1 got signal 9)" if victim else "(the first one has ended)") in said
         assert "Traceback" not in said  # torchrun adds one of its own

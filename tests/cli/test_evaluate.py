@@ -246,7 +246,7 @@ def test_what_is_no_file_among_images_is_refused_by_name(cli, here):
         status, _, err = cli("evaluate", *flags, "--protocol", "mine")
         assert status == 2 and message in err and "Traceback" not in err, err
     for flags in (("--images", "mixed", "--data", "Digits"), ("--images", "noise.npy", "--reference", "mixed")):
-        with pytest.warns(UserWarning, match="1 entries that are no regular files .* are left alone: pipe.png"):
+        with pytest.warns(UserWarning, match="1 entries that are not regular files .* are ignored: pipe.png"):
             assert cli("evaluate", *flags, "--extractor", "digitsnet", "--protocol", "mine")[0] == 0
 
 
@@ -267,7 +267,7 @@ def test_images_are_read_as_flags_say_and_what_is_skipped_is_named(cli, here):
     Path("mixed/notes.txt").write_text("x")
     np.savez("many.npz", a=np.load("noise.npy"), b=np.load("noise.npy").astype(np.int16) - 128)
     flags = ("--extractor", "digitsnet", "--metrics", "fid", "--reference", "many.npz", "--protocol", "mine")
-    with pytest.warns(UserWarning, match="mixed: 1 files that are no images are ignored: notes.txt"):
+    with pytest.warns(UserWarning, match="mixed: 1 files that are not images are ignored: notes.txt"):
         status, _, err = cli("evaluate", "--images", "mixed", *flags, "--reference.key", "a", "--size", 16)
     assert status == 2 and "1.png is 16×16 gray, and" in err and "`--size` and `--channels` bring them to one" in err
     more = ("--reference.key", "b", "--reference.range", "-128,127", "--size", 16, "--channels", 1)
@@ -530,9 +530,9 @@ def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_
             data = data_of(None, [f"--data.path={tmp_path}", *more], trained)
             image = data.source("test").batch(torch.tensor([0])).image
         assert abs(int(image.max()) - most) <= 1
-        notes = [str(one.message) for one in told if "black and white" in str(one.message)]
-        assert len(notes) == (most == 255) and all("0,4095 become black and white" in note for note in notes)
+        notes = [str(one.message) for one in told if "no range is set" in str(one.message)]
+        assert len(notes) == (most == 255) and all("The range 0,4095 is used" in note for note in notes)
     Image.fromarray(np.uint8(levels)).save(tmp_path / "0.png")
-    with pytest.raises(UserError, match="0.png has values of type uint8, which end at 255, and the range .* is 0,8190"):
+    with pytest.raises(UserError, match="0.png has values of type uint8, which end at 255, but the range .* is 0,8190"):
         trained["arguments"]["range"] = "0,8190"
         data_of(None, [f"--data.path={tmp_path}"], trained)

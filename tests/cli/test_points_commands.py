@@ -51,4 +51,4 @@ def test_a_model_and_its_written_points_have_the_same_scores(cli, trained):
 
 def test_a_model_of_images_is_told_so_before_it_trains(cli, config):
     status, _, err = cli("fit", "--config", config("dcgan", data=RING))
-    assert status == 2 and "needs images, and the data has points of 2 numbers" in err and not Path("runs").exists()
+    assert status == 2 and "needs images, but the data has points of 2 numbers" in err and not Path("runs").exists()

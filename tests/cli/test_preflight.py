@@ -262,7 +262,7 @@ def test_a_file_that_cannot_be_read_is_named_before_training(tmp_path, offline, 
 def test_a_test_image_that_does_not_fit_and_a_class_that_is_not_known_are_named(tmp_path, offline):
     path = pictures(tmp_path / "in", **{"train/a": 20, "train/b": 20, "test/a": 5, "test/c": 5})
     data = ImageFolder(str(path), size=16, batch_size=4)
-    with pytest.raises(UserError, match="Images for `test` in .* lie in the class folder `c`"):
+    with pytest.raises(UserError, match="Images for `test` in .* are in the class folder `c`"):
         checked(tmp_path, DCGAN(data.spec, **TINY), data)
     (path / "test/c").rename(path / "test/b")
     Image.new("RGB", (8, 8)).save(path / "test/b/0.png")
@@ -403,7 +403,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
         (["--seed_everything", "4294967296"], "--seed_everything 4294967296: every run has a seed"),
         (["--samples.n", "-3"], "samples.n is -3; it must be at least 1."),
         (["--model.clip_norm", "-1"], "model.clip_norm is -1.0; it must be above 0."),
-        (["--data.random_crop", "999"], "data.random_crop is 999, and the images have 16 pixels a side"),
+        (["--data.random_crop", "999"], "data.random_crop is 999, but must be at most 16"),
         (["--model.accumulate", "21"], "a step takes 336 images, and `max_images` is 320"),
         (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
         (["--data.val_size", "1"], "Validation on 1 image cannot compute val/fid-digitsnet"),

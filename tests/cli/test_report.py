@@ -114,7 +114,7 @@ def test_an_unwritable_folder_is_answered_in_a_sentence(cli, monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     status, _, err = cli("report", "--out", "runs/report.html")
-    assert status == 2 and "The report cannot be written to runs: Permission denied. Give another `--out`." in err
+    assert status == 2 and "The report cannot be written to runs: Permission denied. Choose a different `--out`." in err
 
 
 def test_an_unknown_flag_is_refused(cli, capfd):

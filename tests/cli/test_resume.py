@@ -173,10 +173,13 @@ def test_a_schedule_that_ends_before_the_budget_is_reported_before_training(cli,
     status, _, err = cli(
         "fit", "--config", config("vae"), "--name", "a", "--max_images", "3k", "--model.schedule", decay
     )
-    assert status == 0 and "ends at 1,000 images and the budget is 3,000: from there on the learning rate is 0" in err
+    assert (
+        status == 0
+        and "ends at 1,000 images, but the budget is 3,000: after the end of the schedule the learning rate is 0" in err
+    )
     counted = "{decay_from: 100, decay_to: 200}"
     status, _, err = cli("fit", "--config", config("vae"), "--name", "b", "--model.schedule", counted)
-    assert status == 0 and "ends at 200 images and the budget is 320" in err
+    assert status == 0 and "ends at 200 images, but the budget is 320" in err
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_a_schedule_that_ends_before_the_budget_is_reported_before_training(cli,
         (["--seed_everything", "true"], "every run has a seed. Give a whole number"),
         (["--model.optimizer", "{class_path: torch.optim.SGD, lr: 0.1}"], "another optimizer"),
         (["--checkpoint.monitor", "val/misspelled", "--validation.every_images", "16"], "val/misspelled"),
-        (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "must come after the one before"),
+        (["--model.schedule", "{decay_from: 0.5, decay_to: 0.2}"], "these numbers must increase"),
     ],
 )  # fmt: skip
 def test_what_cannot_change_is_refused_by_name_and_nothing_in_the_folder_is_touched(cli, half, flags, said):

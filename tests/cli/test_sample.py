@@ -173,8 +173,12 @@ def test_a_model_of_captions_draws_what_the_prompt_says(cli, conditional):
         (CAPTIONS, [], "Toned was trained on captions: give `--prompt '...'`, made of the words a, red, blue"),
         (CAPTIONS, ["--prompt", " "], "made of the words a, red, blue, star"),
         (CAPTIONS, ["--label", "1"], "was trained on captions: give"),
-        (CAPTIONS, ["--prompt", "a pink star"], "has the word `pink`. Known are: a, red, blue, star"),
-        (CAPTIONS, ["--prompt", "a red red star"], "at most 3 words, and `a red red star` has 4"),
+        (
+            CAPTIONS,
+            ["--prompt", "a pink star"],
+            "The word `pink` is in no caption of this data set. Choose from: a, red, blue, star",
+        ),
+        (CAPTIONS, ["--prompt", "a red red star"], "at most 3 words, but `a red red star` has 4"),
     ],
 )
 def test_an_impossible_condition_is_refused_in_a_sentence(cli, conditional, spec, flags, message):

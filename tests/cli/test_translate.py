@@ -109,7 +109,7 @@ def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
             "each is",
         ),
         ("first", ["a.png", "film.tif"], None),
-        ("channels", ["a.png", "film.tif"], "they are the channels of one image"),
+        ("channels", ["a.png", "film.tif"], "they are used as the channels of one image"),
     ],
 )
 def test_of_files_with_several_frames_each_is_an_image_unless_told(cli, unet, seen, frames, names, said):
@@ -125,7 +125,7 @@ def test_of_files_with_several_frames_each_is_an_image_unless_told(cli, unet, se
         assert not notes
     else:
         assert [f"2 files have several frames (a.png has 3 frames): {said}" in note for note in notes] == [True]
-        assert "`--frames first|each|channels` changes it" in notes[0]
+        assert "To change this, set `--frames first|each|channels`" in notes[0]
     assert written("out") == names
     luma = [[0], [80], [160]] if frames is None else [[0]] if frames == "first" else [[65]]  # of (0, 80, 160)
     assert [np.unique(shown).tolist() for shown in seen] == luma * 2
@@ -228,7 +228,7 @@ def test_values_that_fill_little_of_their_type_are_stretched_and_it_is_said(
         assert cli("translate", "--ckpt", bare, "--input", given, "--output", "out")[0] == 0
     (said,) = {str(one.message) for one in told}
     assert (
-        f"values from {low:g} to {high:g}" in said and f"{low:g},{high:g} become black and white, as `--range" in said
+        f"values from {low:g} to {high:g}" in said and f"The range {low:g},{high:g} is used, as with `--range" in said
     )
     (shown,) = seen
     assert np.array_equal(shown, LEVELS)
@@ -246,7 +246,7 @@ def test_the_extremes_are_those_of_the_whole_folder(cli, bare, seen):
 
 def test_masks_of_0_and_1_are_black_and_white(cli, bare, seen):
     saved("a.png", LEVELS // 128)
-    with pytest.warns(UserWarning, match="8-bit images of 0 and 1 alone"):
+    with pytest.warns(UserWarning, match="8-bit images with only the values 0 and 1"):
         assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")[0] == 0
     assert np.array_equal(seen[0], LEVELS // 128 * 255)
 
@@ -291,12 +291,12 @@ def test_a_domain_is_what_the_direction_of_training_says(cli, bare, seen, monkey
 def test_files_that_the_range_of_training_makes_black_or_white_are_skipped_and_named(cli, bare, monkeypatch, name):
     saved(name, LEVELS)
     for value, said in (
-        ("0,4095", "type uint8, which end at 255, and the range of"),
+        ("0,4095", "type uint8, which end at 255, but the range of"),
         ("0,1", "integer values up to 255"),
     ):
         trained(monkeypatch, value)
         status, out, _ = cli("translate", "--ckpt", bare, "--input", "in", "--output", value)
-        assert status == 1 and said in out and "say which of its values are black and white with `--range`" in out
+        assert status == 1 and said in out and "set its black and white values with `--range`" in out
 
 
 def test_two_types_without_a_range_are_refused_or_skipped_in_a_sentence(cli, bare, seen):
@@ -304,12 +304,12 @@ def test_two_types_without_a_range_are_refused_or_skipped_in_a_sentence(cli, bar
     saved("b.png", LEVELS)
     given = ("translate", "--ckpt", bare, "--input", "in", "--output")
     status, _, err = cli(*given, "x")
-    assert status == 2 and "in/b.png has values of type uint8, and other images uint16" in err
-    assert "`--range dtype` takes each by the whole range of its own type" in err and not seen
+    assert status == 2 and "in/b.png has values of type uint8, but other images have type uint16" in err
+    assert "`--range dtype` uses the whole range of each image's type" in err and not seen
     assert cli(*given, "y", "--range", "dtype")[0] == 0 and [shown.max() for shown in seen] == [16, 255]
     Path("in/a.png").rename("in/c.png")
     status, out, _ = cli(*given, "z")
-    assert status == 1 and "skipped: in/c.png has values of type uint16, and other images uint8." in out
+    assert status == 1 and "skipped: in/c.png has values of type uint16, but other images have type uint8." in out
     assert "1 images of UNet" in out
 
 
@@ -338,7 +338,7 @@ def test_each_slice_of_a_volume_is_an_image_in_order(cli, bare, seen):
     Path("in").mkdir()
     volume = np.stack([np.full((16, 8), k, np.uint8) for k in (0, 100, 255)], axis=-1)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), "in/scan.nii.gz")
-    with pytest.warns(UserWarning, match="scan.nii.gz has 3 slices.: each is an image"):
+    with pytest.warns(UserWarning, match="scan.nii.gz has 3 slices.: each is used as an image"):
         assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out", "--side-by-side")[0] == 0
     assert written("out") == ["scan-0000.png", "scan-0001.png", "scan-0002.png"]
     assert [shown.mean() for shown in seen] == [0, 100, 255]
@@ -439,7 +439,7 @@ def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
     Path("in/gone.png").symlink_to("nowhere")
     status, out, _ = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
     assert status == 1 and "5 images of UNet" in out and "3 skipped" in out
-    assert "skipped: in/gone.png is a link to nothing" in out
+    assert "skipped: in/gone.png is a broken link" in out
     assert "skipped: in/pipe.png is a named pipe" in out and "skipped: in/zero.jpg is a device" in out
 
 
@@ -488,7 +488,10 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
         (("--input", "points.npy", "--output", "out"), "points.npy holds points. Give images."),
         (("--input", "in", "--output", "out", "--key", "x"), "--key is for arrays, .npy or .npz. Leave it out"),
         (("--input", "points.npy", "--output", "out", "--frames", "first"), "--frames is for files with several"),
-        (("--input", "in", "--output", "out", "--range", "9"), "error: --range is 9; `dtype` (the whole range"),
+        (
+            ("--input", "in", "--output", "out", "--range", "9"),
+            "error: --range is 9; expected `dtype` (the whole range",
+        ),
         (("--input", "in", "--output", "out", "--window", "9,-1"), "error: --window is 9,-1; its width must be above"),
         (("--input", "in", "--output", "out", "--to", "A"), "--to A: this UNet translates one way. Leave `--to` out."),
         (("--input", "in", "--output", "out", "--sed", "1"), "UNet has no option --sed"),

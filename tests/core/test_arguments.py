@@ -1,4 +1,4 @@
-"""Every number that a shipped class is given has bounds, and one mechanism holds all to them."""
+"""Every numeric argument of the shipped classes has bounds, and the bounds are checked."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_number_of_a_shipped_class_has_bounds(cls):
 
 
 @pytest.mark.parametrize("cls", SHIPPED, ids=lambda cls: cls.__name__)
-def test_what_lies_just_outside_its_bounds_is_refused_and_what_lies_just_inside_is_not(cls):
+def test_numbers_just_outside_their_bounds_are_rejected_and_numbers_just_inside_are_accepted(cls):
     for name, kind, bounds in declaring(cls):
         for value, allowed in edges(kind, bounds):
             wrapped = [value] if numeric(items(declared(cls)[name])) else value
@@ -99,7 +99,7 @@ def test_a_base_class_cannot_be_used_itself(cls):
         cls()
 
 
-def test_every_shipped_class_is_held_to_its_bounds():
+def test_the_bounds_of_every_shipped_class_are_checked():
     assert all(isinstance(cls, Checked) for cls in SHIPPED)
 
 
@@ -196,7 +196,7 @@ def test_the_nearest_class_declares_the_bound_and_arguments_of_a_base_keep_their
         Derived(weight=-1)
 
 
-def test_annotations_that_only_a_type_checker_can_read_declare_nothing():
+def test_annotations_that_only_a_type_checker_can_evaluate_declare_no_bounds():
     class Unread(metaclass=Checked):
         def __init__(self, width: NoSuchName = 3) -> None:  # noqa: F821
             self.width = width
@@ -204,7 +204,7 @@ def test_annotations_that_only_a_type_checker_can_read_declare_nothing():
     assert Unread(width=-1).width == -1
 
 
-def test_the_config_parser_sees_plain_types_and_dumps_what_it_was_given():
+def test_the_config_parser_sees_plain_types_and_dumps_its_input_unchanged():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Derived, "model")
     config = parser.parse_args(["--model.depth=2", "--model.pair=[3, 4]", "--model.noise=learned"])

@@ -1,4 +1,4 @@
-"""A checkpoint is there whole or not at all, and is loaded safely."""
+"""Checkpoints are written atomically and loaded safely."""
 
 import os
 import random
@@ -51,7 +51,7 @@ except Exception as error:
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_checkpoint_alone_rebuilds_the_model_also_through_lightning(trained):
+def test_a_model_is_rebuilt_from_only_its_checkpoint_also_through_lightning(trained):
     module, path = trained
     for again in (genbench.load(path), ToyGAN.load_from_checkpoint(path, weights_only=True)):
         assert type(again) is ToyGAN and again.spec == SPEC
@@ -71,13 +71,13 @@ def test_a_checkpoint_imports_nothing_by_itself(trained):
     _, path = trained
     script = f"import genbench; genbench.load({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert done.returncode and "is not loaded" in done.stderr and "--import tests.helpers.toy" in done.stderr
+    assert done.returncode and "is not imported" in done.stderr and "--import tests.helpers.toy" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("kept", "why"), [(0, "it is empty"), (10, "its end is missing"), (3000, "its end is missing")]
 )
-def test_a_truncated_checkpoint_is_named(trained, kept, why):
+def test_a_truncated_checkpoint_is_reported(trained, kept, why):
     _, path = trained
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=rf"toy.ckpt is damaged or not a checkpoint \({why}\)"):
@@ -90,7 +90,7 @@ def test_an_unsafe_pickle_is_not_executed(tmp_path):
             return (Path.touch, (tmp_path / "was_run",))
 
     torch.save({"genbench": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+    with pytest.raises(UserError, match="contains more than tensors and plain values"):
         checkpoint_io.read(tmp_path / "evil.ckpt")
     assert not (tmp_path / "was_run").exists()
 
@@ -176,7 +176,7 @@ def test_every_tensor_and_the_pickle_are_covered(trained):
                 checkpoint_io.read(flipped(path, 8 * byte + 3))
 
 
-def test_a_tensor_that_the_directory_calls_a_folder_is_named(trained):
+def test_a_tensor_marked_as_a_folder_in_the_zip_is_an_error(trained):
     # torch would read nothing, and leave whatever the memory held
     _, path = trained
     data = path.read_bytes()
@@ -287,33 +287,33 @@ def averaged(tmp_path):
         ("genbench/model", None, "it lacks `genbench.model`"),
         ("genbench/images_seen", "many", "it has a str instead of `genbench.images_seen`"),
         ("genbench/images_seen", True, "it has a bool instead of `genbench.images_seen`"),
-        ("genbench/images_seen", -1, "`genbench.images_seen` is -1; a number of at least 0 was expected"),
-        ("genbench/updates/generator", "x", "`genbench.updates.generator` is 'x'; a number of at least 0"),
-        ("run", {"segments": "x"}, "`run.segments` is 'x'; a list of mappings was expected"),
+        ("genbench/images_seen", -1, "`genbench.images_seen` is -1; expected a number of at least 0"),
+        ("genbench/updates/generator", "x", "`genbench.updates.generator` is 'x'; expected a number of at least 0"),
+        ("run", {"segments": "x"}, "`run.segments` is 'x'; expected a list of mappings"),
         ("hyper_parameters", None, "it lacks `hyper_parameters`"),
         ("hyper_parameters", [1], "it has a list instead of `hyper_parameters`"),
-        ("hyper_parameters/sizes", [1], "arguments that tests.helpers.toy.ToyGAN cannot be built with"),
-        ("hyper_parameters/spec", {"color": 1}, "arguments that tests.helpers.toy.ToyGAN cannot be built with"),
+        ("hyper_parameters/sizes", [1], "arguments with which tests.helpers.toy.ToyGAN cannot be built"),
+        ("hyper_parameters/spec", {"color": 1}, "arguments with which tests.helpers.toy.ToyGAN cannot be built"),
         ("state_dict", None, "it lacks `state_dict`"),
         ("state_dict", torch.zeros(3), "it has a Tensor instead of `state_dict`"),
         ("state_dict/generator.0.bias", None,
          "does not fit this ToyGAN: `generator.0.bias` is missing in the checkpoint and 8 in the model"),
         ("state_dict/generator.0.weight", torch.zeros(16, 3), "is 16×3 in the checkpoint and 8×3 in the model"),
         ("state_dict/generator.9.bias", torch.zeros(()), "is a single number in the checkpoint and missing"),
-        ("state_dict/generator.0.bias", "eight", "is no tensor in the checkpoint and 8 in the model"),
+        ("state_dict/generator.0.bias", "eight", "is not a tensor in the checkpoint and 8 in the model"),
         ("ema/state_dict", None, "it lacks `ema.state_dict`"),
         ("ema/state_dict/generator.0.bias", None, "averaged weights in .* `generator.0.bias` is missing in the check"),
         ("ema/state_dict/generator.0.bias", torch.zeros(2), "`generator.0.bias` is 2 in the checkpoint and 8 in the"),
         ("ema/state_dict/discriminator.1.bias", torch.zeros(2), "is 2 in the checkpoint and missing in the model"),
     ],
 )  # fmt: skip
-def test_missing_contents_and_other_shapes_are_named(averaged, where, value, message):
+def test_missing_contents_and_different_shapes_are_reported(averaged, where, value, message):
     with pytest.raises(UserError, match=message) as raised:
         genbench.load(changed(averaged, where, value))
     assert "\n" not in str(raised.value) and str(averaged) in str(raised.value)
 
 
-def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(averaged):
+def test_missing_averaged_weights_are_reported_and_raw_weights_still_load(averaged):
     changed(averaged, "run", {"config": {"ema": {"enabled": True}}})
     genbench.load(averaged)
     changed(averaged, "ema")
@@ -332,37 +332,45 @@ def test_averaged_weights_that_were_lost_are_named_and_raw_ones_still_load(avera
         ("callbacks", 3, "it has a int instead of `callbacks`"),
         ("pytorch-lightning_version", None, "it lacks `pytorch-lightning_version`"),
         ("genbench/scalers", None, "it lacks `genbench.scalers`"),
-        ("optimizer_states", [], "it has 0 optimizers, of generator, discriminator"),
+        ("optimizer_states", [], "it has 0 optimizer states, for generator, discriminator"),
         (
             "genbench/updates",
             {"critic": 2},
-            "it has 2 optimizers, of critic, and those of the model are",
+            "it has 2 optimizer states, for critic, but the model has the optimizers",
         ),
-        ("optimizer_states/0/state", {}, "of the generator's optimizer, the averages of 2 updates are missing"),
+        (
+            "optimizer_states/0/state",
+            {},
+            "in the state of optimizer 'generator', the averages of 2 updates are missing",
+        ),
         (
             "optimizer_states/1/param_groups",
             [],
-            "discriminator's optimizer, it is of 0 parameters, and there are 4",
+            "in the state of optimizer 'discriminator', there are 0 parameters, but the model has 4",
         ),
         ("optimizer_states/1/state", {0: {"exp_avg": torch.zeros(9, 16)}}, "`exp_avg` is 9×16 for a parameter of 8×16"),
-        ("optimizer_states/1/state", {9: {"exp_avg": torch.zeros(9)}}, "discriminator's optimizer, it is damaged"),
-        ("optimizer_states/1/state", [1], "discriminator's optimizer, it is damaged"),
+        (
+            "optimizer_states/1/state",
+            {9: {"exp_avg": torch.zeros(9)}},
+            "in the state of optimizer 'discriminator', some values are damaged",
+        ),
+        ("optimizer_states/1/state", [1], "in the state of optimizer 'discriminator', some values are damaged"),
     ],
 )
-def test_a_training_state_that_is_not_the_models_is_named_before_training(averaged, where, value, message):
+def test_a_training_state_that_does_not_fit_the_model_is_reported_before_training(averaged, where, value, message):
     genbench.load(changed(averaged, where, value))  # sampling needs none of it
     with pytest.raises(UserError, match=re.escape(message)):
         checkpoint_io.refuse_misfit(checkpoint_io.read(averaged), ToyGAN(SPEC), averaged, training=True)
 
 
-def test_a_whole_checkpoint_fits_its_model_and_no_other(averaged):
+def test_a_complete_checkpoint_fits_only_its_own_model(averaged):
     contents = checkpoint_io.read(averaged)
     checkpoint_io.refuse_misfit(contents, ToyGAN(SPEC), averaged, training=True)
     with pytest.raises(UserError, match="does not fit this ToyAutoencoder: `encoder.1.weight` is missing in the check"):
         checkpoint_io.refuse_misfit(contents, ToyAutoencoder(SPEC), averaged)
 
 
-def test_lightning_reads_through_the_same_checks(averaged):
+def test_lightning_reads_checkpoints_with_the_same_checks(averaged):
     io = checkpoint_io.AtomicCheckpointIO()
     assert same(io.load_checkpoint(averaged, map_location="cpu", weights_only=True), checkpoint_io.read(averaged))
     with pytest.raises(UserError, match="does not match its checksum"):
@@ -375,7 +383,9 @@ def test_lightning_reads_through_the_same_checks(averaged):
 def test_a_checkpoint_on_a_full_disk_is_saved_elsewhere_and_can_be_resumed(averaged, tmp_path, elsewhere, full):
     before = averaged.read_bytes()
     full(averaged.parent)
-    with pytest.raises(UserError, match="No space left on device.*before is intact.*make room and move it") as raised:
+    with pytest.raises(
+        UserError, match="No space left on device.*previous checkpoint is intact.*free disk space and move it"
+    ) as raised:
         run(ToyGAN(SPEC), images=32, callbacks=[EMA(), Checkpoint()], folder=tmp_path, limit_val_batches=0)
     assert averaged.read_bytes() == before
     source, target = re.search(r"`mv (\S+) (\S+)`", str(raised.value)).groups()
@@ -384,16 +394,16 @@ def test_a_checkpoint_on_a_full_disk_is_saved_elsewhere_and_can_be_resumed(avera
     assert genbench.load(averaged).images_seen == 32
 
 
-def test_a_copy_on_a_full_disk_names_the_checkpoint(averaged, full):
+def test_the_error_for_a_copy_on_a_full_disk_has_the_path_of_the_checkpoint(averaged, full):
     full(averaged.parent)
-    with pytest.raises(UserError, match=f"The same checkpoint is {averaged}"):
+    with pytest.raises(UserError, match=f"The same checkpoint is also at {averaged}"):
         checkpoint_io.copy(averaged, averaged.with_name("other.ckpt"))
 
 
 # ---- the ways to name it, and to sample -----------------------------------------------------------------------------
 
 
-def test_a_run_folder_is_loaded_as_by_commands(averaged, tmp_path, monkeypatch):
+def test_a_run_folder_can_be_loaded_as_in_commands(averaged, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     os.rename(averaged.parent, tmp_path / "checkpoints.moved")
     (tmp_path / "runs" / "first").mkdir()
@@ -413,7 +423,7 @@ def test_a_number_of_samples_means_as_many_seeds(averaged):
 
 @pytest.mark.parametrize("given", [0, -3, True, 2.0, "16", None, torch.zeros(3), torch.zeros((), dtype=torch.int64)])
 def test_other_types_than_a_number_or_seeds_are_refused(given):
-    with pytest.raises(UserError, match="Give a positive number of images, or a seed for each"):
+    with pytest.raises(UserError, match="Pass a positive number of images, or one seed per image"):
         ToyGAN(SPEC).sample(given)
 
 

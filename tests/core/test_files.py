@@ -1,4 +1,4 @@
-"""A file is written whole or not at all, and what killed processes have left is removed."""
+"""Files are written atomically, and temporary files of killed processes are removed."""
 
 import os
 import subprocess
@@ -39,9 +39,9 @@ def test_a_folder_a_pipe_and_a_device_are_not_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, kind in (("folder", "a folder"), ("pipe", "a named pipe")):
-        with pytest.raises(NotWritten, match=f"there is {kind} of this name"), replacing(tmp_path / name):
+        with pytest.raises(NotWritten, match=f"{kind} with this name exists"), replacing(tmp_path / name):
             pass
-    with pytest.raises(NotWritten, match="there is a device of this name"), replacing("/dev/null"):
+    with pytest.raises(NotWritten, match="a device with this name exists"), replacing("/dev/null"):
         pass
     with pytest.raises(NotWritten, match="could not be written"), replacing(tmp_path / ("x" * 300)):
         pass
@@ -63,7 +63,7 @@ def test_a_file_on_a_full_disk_is_written_to_the_temporary_folder(tmp_path, else
     assert raised.value.elsewhere.read_bytes() == b"whole" and elsewhere in raised.value.elsewhere.parents
     full(tmp_path)
     with pytest.raises(
-        NotWritten, match="Nor could it be kept in the system's temporary folder: .* No space"
+        NotWritten, match="It could not be written to the system's temporary folder either: .* No space"
     ) as raised:
         write(path, lambda file: file.write(b"whole"))
     assert raised.value.elsewhere is None and len(list(elsewhere.iterdir())) == 1
@@ -89,7 +89,7 @@ with replacing(sys.argv[1]) as file:
     assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "other.json"])
 
 
-def test_a_new_file_is_made_once_and_whole(tmp_path):
+def test_a_new_file_is_created_once_and_completely(tmp_path):
     create(tmp_path / "x.json", b"first")
     with pytest.raises(FileExistsError):
         create(tmp_path / "x.json", b"second")
@@ -104,7 +104,7 @@ def test_a_new_file_on_a_full_disk_does_not_exist(tmp_path, full):
 
 
 @pytest.mark.parametrize("number", files.NO_LINKS)
-def test_a_file_system_without_links_has_new_files_too(tmp_path, monkeypatch, number):
+def test_new_files_can_be_created_on_file_systems_without_links(tmp_path, monkeypatch, number):
     def link(*_):
         raise OSError(number, os.strerror(number))
 
@@ -139,11 +139,11 @@ def test_only_files_are_opened(tmp_path):
     (tmp_path / "file").write_text("x")
     assert ordinary(tmp_path / "file") == tmp_path / "file" and ordinary(tmp_path / "none") == tmp_path / "none"
     for name, kind in (("pipe", "a named pipe"), ("zero", "a device"), (".", "a folder")):
-        with pytest.raises(UserError, match=f"is {kind}, and a file was expected"):
+        with pytest.raises(UserError, match=f"is {kind}; expected a file"):
             ordinary(tmp_path / name)
 
 
-def test_a_checkpoint_is_a_file_a_run_folder_or_that_of_the_newest_run(tmp_path, monkeypatch):
+def test_a_checkpoint_is_found_by_file_by_run_folder_or_in_the_newest_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for k, name in enumerate(("first", "second")):
         folder = Path("runs", name, "checkpoints")

@@ -1,4 +1,4 @@
-"""Every image and point of a picture stands in its place."""
+"""Images are at the right place in a grid, and points in a plot."""
 
 import numpy as np
 import pytest

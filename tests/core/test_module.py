@@ -1,4 +1,4 @@
-"""Turns: what a step does to its own player, and to nobody else."""
+"""Turns: a step changes only the parameters of its own player."""
 
 import math
 
@@ -54,7 +54,7 @@ def test_adversarial_training_equals_a_loop_written_by_hand():
         torch.testing.assert_close(module.get_parameter(name), p, rtol=0, atol=1e-7)
 
 
-def test_inside_a_turn_only_its_player_takes_gradient():
+def test_inside_a_turn_only_its_player_requires_gradients():
     class Watched(ToyGAN):
         def training_step(self, batch, batch_idx):
             with self.turn("discriminator"):
@@ -83,7 +83,7 @@ def test_a_turn_that_minimizes_nothing_takes_no_step():
     assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
 
 
-def test_returned_loss_terms_are_one_step_of_the_optimizer():
+def test_returned_loss_terms_are_minimized_with_one_step():
     module, by_hand = ToyAutoencoder(SPEC, optimizer=SGD), ToyAutoencoder(SPEC)
     by_hand.load_state_dict(module.state_dict())
     fit(module, images=24)
@@ -97,7 +97,7 @@ def test_returned_loss_terms_are_one_step_of_the_optimizer():
     assert module.updates == {"train": 3} and module.ema == ("encoder", "decoder")
 
 
-def test_a_subclass_may_add_a_loss_term_to_those_of_its_base():
+def test_a_subclass_may_add_a_loss_term_to_its_base_class():
     class More(ToyAutoencoder):
         def training_step(self, batch, batch_idx):
             return super().training_step(batch, batch_idx) | {"norm": self.encoder[1].weight.square().sum()}
@@ -107,7 +107,7 @@ def test_a_subclass_may_add_a_loss_term_to_those_of_its_base():
     assert module.updates == {"train": 3} and set(module.read_terms()) == {"train/mse", "train/norm"}
 
 
-def test_a_model_inside_a_model_has_no_optimizer_and_no_average():
+def test_a_frozen_model_inside_a_model_has_no_optimizer_and_no_moving_average():
     class Outer(ToyAutoencoder):
         def __init__(self, spec=None, **training):
             super().__init__(spec, **training)
@@ -119,9 +119,9 @@ def test_a_model_inside_a_model_has_no_optimizer_and_no_average():
 @pytest.mark.parametrize(
     ("base", "returned", "message"),
     [
-        (ToyAutoencoder, torch.zeros(()), "returns a Tensor: return loss terms by name"),
-        (ToyAutoencoder, None, "returns a NoneType: return loss terms by name"),
-        (ToyGAN, {"loss": torch.zeros(())}, "the optimizers generator, discriminator: give each its own"),
+        (ToyAutoencoder, torch.zeros(()), "returns a Tensor; expected a dict of loss terms"),
+        (ToyAutoencoder, None, "returns a NoneType; expected a dict of loss terms"),
+        (ToyGAN, {"loss": torch.zeros(())}, "several optimizers .generator, discriminator.. Use"),
     ],
 )
 def test_wrong_return_values_of_a_training_step_are_refused(base, returned, message):
@@ -196,7 +196,7 @@ def test_clip_value_bounds_every_element():
     assert moved == pytest.approx(0.1 * 1e-4, rel=1e-9)
 
 
-def test_an_overflow_of_one_player_leaves_the_others_scale_alone():
+def test_an_overflow_of_one_player_does_not_change_the_gradient_scale_of_others():
     class Overflows(ToyGAN):
         def training_step(self, batch, batch_idx):
             fake = self.generator(self.draw(torch.randn, len(batch), 3))
@@ -247,7 +247,7 @@ def test_compiled_networks_learn_the_same_with_and_without_a_penalty(r1_gamma, b
         torch.testing.assert_close(compiled.get_parameter(name), p, rtol=0, atol=1e-6)
 
 
-def test_a_loss_that_is_not_finite_names_optimizer_term_and_images():
+def test_the_error_for_a_loss_that_is_not_finite_has_optimizer_term_and_images():
     from genbench.callbacks import Monitor
 
     module = ToyGAN(SPEC, poison=100)
@@ -259,7 +259,7 @@ def test_weights_that_are_not_finite_are_not_saved():
     module = ToyGAN(SPEC)
     fit(module, images=8)
     module.generator[0].bias.data[0] = math.inf
-    with pytest.raises(NonFiniteLoss, match="optimizer 'generator' at 8 images"):
+    with pytest.raises(NonFiniteLoss, match="optimizer 'generator' are no longer finite at 8 images"):
         module.check_finite()
 
 
@@ -286,10 +286,10 @@ def test_hyperparameters_are_plain_and_complete_also_from_python():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"optimizers": {"critic": {}}}, "names 'critic'; the model's optimizers are generator, discriminator"),
+        ({"optimizers": {"critic": {}}}, "unknown optimizer 'critic'. Choose from: generator, discriminator"),
         ({"accumulate": 0}, "at least 1"),
-        ({"optimizer": torch.nn.Identity()}, "must be plain"),
-        ({"spec": None}, "needs to know its data"),
+        ({"optimizer": torch.nn.Identity()}, "must be a plain"),
+        ({"spec": None}, "needs the `spec` of its data"),
     ],
 )
 def test_wrong_arguments_are_refused_in_a_sentence(arguments, message):
@@ -300,11 +300,11 @@ def test_wrong_arguments_are_refused_in_a_sentence(arguments, message):
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        ({"class_path": "Adamm"}, "no Optimizer 'Adamm' is loaded.* Did you mean 'Adam'"),
-        ({"class_path": "os.system"}, "no Optimizer 'os.system' is loaded"),
-        ({"learning_rate": 1}, "Adam has no argument 'learning_rate'; it has lr"),
-        ({"class_path": "torch.optim.SGD", "nesterov": True}, "refused its arguments"),
-        ({"class_path": 3}, "give a `class_path`"),
+        ({"class_path": "Adamm"}, "unknown Optimizer 'Adamm'.* Did you mean 'Adam'"),
+        ({"class_path": "os.system"}, "unknown Optimizer 'os.system'"),
+        ({"learning_rate": 1}, "Adam has no argument 'learning_rate'. Choose from: lr"),
+        ({"class_path": "torch.optim.SGD", "nesterov": True}, "rejected its arguments"),
+        ({"class_path": 3}, "expected a `class_path`"),
     ],
 )
 def test_wrong_optimizers_are_refused_in_a_sentence(optimizer, message):
@@ -318,7 +318,7 @@ def test_a_fused_optimizer_under_fp16_is_refused_with_the_reason():
         fit(ToyGAN(SPEC, optimizer=optimizer), images=8, plugins=[MixedPrecision("16-mixed", "cpu")])
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+def test_runs_with_the_same_seed_are_equal_and_runs_with_different_seeds_differ():
     runs = []
     for seed in (1, 1, 2):
         torch.manual_seed(5)

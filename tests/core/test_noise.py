@@ -1,4 +1,4 @@
-"""Noise depends on what it is for and on nothing else."""
+"""Noise depends only on its seed and its position."""
 
 import torch
 from scipy.stats import kstest

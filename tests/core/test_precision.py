@@ -1,4 +1,4 @@
-"""float32 is computed in full where it is asked for, whichever of PyTorch's switches a program has used."""
+"""float32 is computed in full precision where it is requested, whichever of PyTorch's switches a program has set."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def restored():
         ("torch.set_float32_matmul_precision('medium'); torch.backends.cuda.matmul.fp32_precision = 'ieee'", True),
     ],
 )
-def test_full_precision_inside_and_the_previous_switches_afterwards(program, readable):
+def test_without_tf32_uses_full_precision_inside_and_restores_the_switches_afterwards(program, readable):
     exec(program)
     before = old(), new()
     assert (None not in before[0]) == readable

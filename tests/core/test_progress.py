@@ -1,4 +1,4 @@
-"""A loop inside a model shows how far it is to whoever called, and to nobody else."""
+"""The progress of a loop inside a model is shown only to its caller."""
 
 import pytest
 import torch

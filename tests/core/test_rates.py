@@ -1,4 +1,4 @@
-"""What optimizers and schedules are given lies within bounds, and every number that PyTorch's take has some."""
+"""Arguments of optimizers and schedules are checked, and every numeric argument of PyTorch's classes has bounds."""
 
 import inspect
 import math
@@ -48,9 +48,15 @@ def test_every_number_of_our_own_schedules_has_bounds():
         ({"optimizer": {"lr": None}}, "model.optimizer.lr is None; it must be a number."),
         ({"optimizer": {"betas": [1.0, 0.9]}}, "model.optimizer.betas is 1.0; it must be below 1."),
         ({"optimizer": {"betas": [0.5, -0.1]}}, "model.optimizer.betas is -0.1; it must be at least 0."),
-        ({"optimizer": {"betas": [0.5]}}, "model.optimizer.betas is [0.5]; a list of 2 numbers was expected."),
-        ({"optimizer": {"betas": [0.5, 0.9, 0.9]}}, "model.optimizer.betas is [0.5, 0.9, 0.9]; a list of 2 numbers"),
-        ({"optimizers": {"generator": {"betas": {"0": 0.5}}}}, "model.optimizers.generator.betas is {'0': 0.5}; a"),
+        ({"optimizer": {"betas": [0.5]}}, "model.optimizer.betas is [0.5]; expected a list of 2 numbers."),
+        (
+            {"optimizer": {"betas": [0.5, 0.9, 0.9]}},
+            "model.optimizer.betas is [0.5, 0.9, 0.9]; expected a list of 2 numbers",
+        ),
+        (
+            {"optimizers": {"generator": {"betas": {"0": 0.5}}}},
+            "model.optimizers.generator.betas is {'0': 0.5}; expected a",
+        ),
         ({"optimizer": {"weight_decay": -1}}, "model.optimizer.weight_decay is -1; it must be at least 0."),
         ({"optimizer": {"eps": 0.0}}, "model.optimizer.eps is 0.0; it must be above 0."),
         ({"optimizer": {"class_path": "SGD", "lr": 1001}}, "model.optimizer.lr is 1001; it must be at most 1000."),

@@ -1,4 +1,4 @@
-"""Checkpoints, settings, records and curves of older versions are read by today's names."""
+"""Checkpoints, settings, records and curves of older versions are read with the current names."""
 
 import json
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_a_current_name_is_never_replaced():
     assert renamed.settings({"model": model}) == {"model": model}
 
 
-def test_the_run_of_a_checkpoint_and_of_a_record_gets_current_names():
+def test_the_run_in_a_checkpoint_and_in_a_record_gets_current_names():
     config = {"model": {"class_path": "genbench.models.GAN", "init_args": {"game": None}}}
     segments = [{"from": 0, "to": 9, "changed": {"model.game.r1": [1, 2], "max_images": [1, 2]}}]
     run = {"config": config, "segments": segments, "grid": {"model.game.r1": 1}}

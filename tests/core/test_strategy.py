@@ -1,4 +1,4 @@
-"""Several processes are one run, and any number of them goes on with it."""
+"""Training on several processes equals one run, and any number of processes can resume it."""
 
 import inspect
 import os
@@ -227,7 +227,7 @@ def test_with_synchronized_batch_norm_two_processes_equal_one(tmp_path, monkeypa
     assert genbench.load(tmp_path / "two" / "checkpoints" / "last.ckpt").images_seen == 160
 
 
-def test_a_process_that_cannot_detect_that_another_has_ended_is_ended_with_a_message(monkeypatch, tmp_path):
+def test_a_process_that_cannot_detect_the_end_of_another_process_is_ended_with_a_message(monkeypatch, tmp_path):
     monkeypatch.setattr(strategy, "GRACE", 0.1)
     monkeypatch.setenv("LOCAL_RANK", "0")
     trainer = SimpleNamespace(default_root_dir=tmp_path)
@@ -287,7 +287,7 @@ def test_mean_and_total_are_over_all_processes(tmp_path):
     together(2, work)
 
 
-def test_what_we_override_of_lightning_is_still_there():
+def test_the_methods_of_lightning_that_genbench_overrides_still_exist():
     for name in ("configure_ddp", "pre_backward", "optimizer_step", "_configure_launcher"):
         assert callable(getattr(DDPStrategy, name))
     # an unwrapped module is what Lightning calls `training_step` on

@@ -1,4 +1,4 @@
-"""A network that takes some sizes only is given any, and an image in tiles is as the whole."""
+"""Networks that need certain sizes accept any size, and an image processed in tiles equals the whole image."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_tiles_of_one_stride_overlap():
     assert torch.allclose(in_tiles(noted, x, 64, tile=64), x) and len(seen) == 3
 
 
-def test_tiles_are_no_larger_than_asked_and_their_seams_fade():
+def test_tiles_are_not_larger_than_requested_and_are_blended_at_their_seams():
     x, seen = torch.rand(1, 1, 200, 200), []
 
     def blurred(x):

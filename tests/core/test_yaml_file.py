@@ -1,4 +1,4 @@
-"""YAML is read as its author meant it, or refused with the line."""
+"""YAML values are read with the intended types, or rejected with the line."""
 
 import pytest
 import yaml
@@ -38,7 +38,7 @@ def test_merge_keys_and_aliases_work():
         ("a: 1\nb: 2\na: 3", "f.yaml, line 3: 'a' is set twice, first in line 1. Keep one of the two."),
         ("x:\n  - {a: 1}\n  - {b: 1,\n     b: 2}", "f.yaml, line 4: 'b' is set twice, first in line 3"),
         ("'a': 1\na: 3", "f.yaml, line 2: 'a' is set twice"),
-        ("a:\n  b: " + "9" * 301, "f.yaml, line 2: no setting takes a whole number of 301 digits"),
+        ("a:\n  b: " + "9" * 301, "f.yaml, line 2: a whole number of 301 digits is too large"),
         ("1: a\n0x1: b", "line 2: '0x1' is set twice"),
         ("b: {<<: {x: 1, x: 2}}", "f.yaml, line 1: 'x' is set twice"),
         ("a: &a {x: 1}\nb:\n  <<: *a\n  <<: *a", "f.yaml, line 4: '<<' is set twice"),
@@ -46,20 +46,20 @@ def test_merge_keys_and_aliases_work():
         ("a: *b", "f.yaml is not YAML: found undefined alias (line 1, column 4)"),
         ("a: 1\n---\nb: 2", "f.yaml is not YAML: expected a single document"),
         ("a: \x00", "f.yaml is not YAML: unacceptable character"),
-        ("a: !mine x", "f.yaml, line 1: `!mine` is not used here"),
-        ("a: !!binary aGk=", "f.yaml, line 1: `!!binary` is not used here. Give plain values."),
+        ("a: !mine x", "f.yaml, line 1: the YAML tag `!mine` is not supported"),
+        ("a: !!binary aGk=", "f.yaml, line 1: the YAML tag `!!binary` is not supported. Use a plain value."),
         ("a: !!int x", "f.yaml is not YAML: invalid literal"),
         ("a: !!bool x", "f.yaml is not YAML"),
         ("? [1, 2]\n: 3", "f.yaml, line 1: the name of a setting must be a word or a number"),
         ("&a [*a]", "f.yaml, line 1: an alias (`*name`) is used inside the value that it refers to"),
         ("<<: 5", "f.yaml is not YAML: while constructing a mapping"),
-        ("[" * 60 + "]" * 60, "f.yaml, line 1: more than 50 levels of settings in one another"),
+        ("[" * 60 + "]" * 60, "f.yaml, line 1: settings are nested more than 50 levels deep"),
         ("a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
             f"{x}: &{x} [{', '.join(['*' + y] * 8)}]\n" for y, x in zip("abcdef", "bcdefg", strict=True)),
          "its aliases expand to more than 1,000,000 values"),
     ],
 )  # fmt: skip
-def test_what_is_ambiguous_broken_or_no_setting_is_refused_with_its_line(text, said):
+def test_ambiguous_or_invalid_yaml_is_rejected_with_its_line(text, said):
     with pytest.raises(UserError) as error:
         parse(text, "f.yaml")
     assert said in str(error.value)
@@ -68,15 +68,15 @@ def test_what_is_ambiguous_broken_or_no_setting_is_refused_with_its_line(text, s
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"- a\n", "f.yaml is no file of settings: it holds a list; settings were expected"),
-        (b"word\n", "it holds text; settings were expected"),
-        (b"3\n", "it holds a number; settings were expected"),
+        (b"- a\n", "f.yaml is not a file of settings: it contains a list; expected settings"),
+        (b"word\n", "it contains text; expected settings"),
+        (b"3\n", "it contains a number; expected settings"),
         (b"a: 1\nb: \xff\xfe\n", "f.yaml is not YAML: line 2 is not text in UTF-8"),
         (b"\x89PNG\r\n\x1a\n\x00", "f.yaml is not YAML: line 1 is not text in UTF-8"),
         ("a: 1".encode("utf-16"), "is not text in UTF-8"),
     ],
 )
-def test_a_file_that_holds_no_settings_is_named(tmp_path, data, said):
+def test_a_file_without_settings_is_reported(tmp_path, data, said):
     (tmp_path / "f.yaml").write_bytes(data)
     with pytest.raises(UserError) as error:
         read(tmp_path / "f.yaml")

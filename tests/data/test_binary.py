@@ -1,4 +1,4 @@
-"""Black and white images are drawn from gray ones, once for ever or anew each time, the same wherever they are read."""
+"""Binary images are drawn from gray images, once or each time they are read, and identically everywhere."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_static_images_are_drawn_once_whatever_the_seed_and_however_they_are_rea
     assert torch.equal(part, a[[7, 3]])
 
 
-def test_dynamic_training_images_are_drawn_anew_and_compared_with_the_static_ones():
+def test_dynamic_training_images_are_redrawn_and_compared_with_the_static_images():
     static, dynamic = (Digits(binarize=how, batch_size=len(images(Digits(), "train"))) for how in ("static", "dynamic"))
     assert torch.equal(images(static, "val"), images(dynamic, "val"))
     assert torch.equal(images(static, "test"), images(dynamic, "test"))

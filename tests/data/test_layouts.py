@@ -1,4 +1,4 @@
-"""The folders and zips that data sets come in."""
+"""Common layouts of data sets in folders and zips."""
 
 import json
 import shutil
@@ -84,13 +84,16 @@ def test_a_dataset_json_of_another_format_is_ignored(make):
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (entries(lambda k: [0.5, 1]), r"lists of numbers as labels, such as 2 for 00000/img00000000.png: attributes"),
-        (entries(lambda k: 0.5), r"has the label 0.5 for 00000/img00000000.png; an integer was expected"),
+        (
+            entries(lambda k: [0.5, 1]),
+            r"lists of 2 numbers as labels, such as for 00000/img00000000.png: these are attributes",
+        ),
+        (entries(lambda k: 0.5), r"has the label 0.5 for 00000/img00000000.png; expected an integer of at least 0"),
         (entries(lambda k: True), r"has the label True for"),
         (entries(lambda k: k % 2)[:-2], r"has no label for 00001/img00000018.png, 00001/img00000019.png"),
         (entries(lambda k: k % 2, 21), r"labels for missing images: 00002/img00000020.png"),
         ([*entries(lambda k: 1), ["00000/img00000000.png", 2]], r"two labels for 00000/img00000000.png, 1 and 2"),
-        (["00000/img00000000.png"], r"has the label entry 00000/img00000000.png; a pair"),
+        (["00000/img00000000.png"], r"has the label entry 00000/img00000000.png; expected a pair"),
     ],
 )
 def test_labels_that_are_not_classes_are_refused_and_can_be_disabled(make, labels, sentence):
@@ -138,7 +141,7 @@ def test_tiny_imagenet_without_its_text_file_validates_without_labels(make):
 
 def test_validation_images_missing_from_the_text_file_are_named(make):
     path = make(tiny(4))
-    with pytest.raises(UserError, match=r"val_annotations.txt in .* names no class for .*val_4.JPEG, .*val_5.JPEG"):
+    with pytest.raises(UserError, match=r"val_annotations.txt in .* has no class for .*val_4.JPEG, .*val_5.JPEG"):
         load(path)
     assert len(load(path, labels=False).source("val")) == 6
 
@@ -163,7 +166,7 @@ def test_mvtec_trains_only_on_good_images(make):
 
 
 def test_the_root_of_mvtec_has_its_objects_as_classes(make):
-    with pytest.warns(UserWarning, match="8 masks in folders `ground_truth` are left out"):
+    with pytest.warns(UserWarning, match="8 masks in folders `ground_truth` are ignored"):
         data = load(make(mvtec("bottle", 100) | mvtec("cable", 20)))
     assert data.classes == ("bottle", "cable")
     assert {*labeled(data, "train"), *labeled(data, "val")} == {(100, "bottle"), (20, "cable")}
@@ -190,7 +193,10 @@ def some(*folders, each=10):
         (some("train/good", "test_public/good"), "test_public and train"),
         (some("imagesTr", "imagesTs"), "imagesTr and imagesTs"),
         (some("images/train", "images/val", "other"), "train and val"),
-        (some("bottle/train/good", "bottle/test/good") | {"overview.png": 1}, "overview.png is in none"),
+        (
+            some("bottle/train/good", "bottle/test/good") | {"overview.png": 1},
+            "overview.png is not in a folder called train",
+        ),
         (some("seg_train/sea", "seg_train/wood", "seg_test/sea", "seg_pred"), "seg_pred and seg_test and seg_train"),
         (some("DIV2K_train_HR", "DIV2K_valid_HR"), "DIV2K_train_HR and DIV2K_valid_HR"),
         (some("bounding_box_train", "bounding_box_test", "query", "gt_bbox"), "bounding_box_train and query"),
@@ -201,7 +207,7 @@ def some(*folders, each=10):
     ],
 )
 @pytest.mark.parametrize("labels", [True, False])
-def test_folders_that_look_like_splits_and_are_not_read_as_such_are_refused(make, files, named, labels):
+def test_folders_that_look_like_splits_but_are_not_read_as_splits_are_rejected(make, files, named, labels):
     with pytest.raises(UserError, match=named):
         load(make(files), labels=labels)
 
@@ -217,17 +223,17 @@ def test_folders_of_images_and_masks_are_refused_as_classes(make, folders):
 @pytest.mark.parametrize(
     ("folders", "named"),
     [
-        (("val/a", "val/b", "test/a"), "test and val, which look like splits, and none is called train"),
+        (("val/a", "val/b", "test/a"), "test and val, which look like splits, but none is called train"),
         (("test/a", "test/b"), "the folders test"),
         (("cat/test", "dog/test"), "none is called train"),
         (("trainA", "trainB"), "`--data UnpairedFolder`"),
         (("train1", "train2"), "train1 and train2"),
-        (("fold_1/a", "fold_1/b", "fold_2/a"), "fold_1, fold_2, which look like parts of one set"),
+        (("fold_1/a", "fold_1/b", "fold_2/a"), "fold_1, fold_2, which look like parts of one data set"),
         (("fold1/train", "fold1/test", "fold2/train", "fold2/test"), "fold1, fold2, which look like parts"),
         (("train/part1", "train/part2", "test/part1"), "part1, part2, which look like parts"),
     ],
 )
-def test_splits_without_train_and_parts_of_a_set_are_refused_as_classes(make, folders, named):
+def test_splits_without_train_and_parts_of_a_data_set_are_not_used_as_classes(make, folders, named):
     path = make(some(*folders))
     with pytest.raises(UserError, match=named):
         load(path)
@@ -271,7 +277,7 @@ def test_masks_beside_their_images_are_left_out_and_counted(make, mask):
     images = {f"{c}/{c} (1).png": red for c, red in {"cat": 10, "dog": 20}.items()}
     more = {f"{c}/{k}_mask.png": 30 for c in ("cat", "dog") for k in range(4)}  # of which there is no image
     masks = {f"{c}/{mask.format(c)}": 200 for c in ("cat", "dog")}
-    with pytest.warns(UserWarning, match="2 masks beside their images are left out: cat/cat"):
+    with pytest.warns(UserWarning, match="2 masks next to their images are ignored: cat/cat"):
         data = load(make(images | more | masks))
     assert data.classes == ("cat", "dog")
     reds = everything(data, ["train", "val", "test"])[0][:, 0, 0, 0]
@@ -282,7 +288,7 @@ def test_masks_of_volumes_are_left_out_by_their_series():
     names = [f"p{k}/p{k}_{kind}.nii.gz" for k in range(2) for kind in ("seg", "t1", "t2")]
     found = layout(names, names, Path("brats"), lambda name: b"")
     assert [name for name, _ in found.images["train"]] == [name for name in names if "seg" not in name]
-    assert found.notes == ["2 masks beside their images are left out: p0/p0_seg.nii.gz, p1/p1_seg.nii.gz."]
+    assert found.notes == ["2 masks next to their images are ignored: p0/p0_seg.nii.gz, p1/p1_seg.nii.gz."]
 
 
 @pytest.mark.parametrize(
@@ -295,11 +301,11 @@ def test_masks_of_volumes_are_left_out_by_their_series():
         ("case{}/image.png", "case{}/label.png"),
     ],
 )
-def test_masks_that_share_a_part_of_their_images_names_are_left_out(image, mask):
+def test_masks_whose_names_share_a_part_with_their_images_are_ignored(image, mask):
     images, masks = ([name.format(k) for k in range(4)] for name in (image, mask))
     found = layout(sorted(images + masks), [], Path("set"), lambda name: b"")
     assert [name for name, _ in found.images["train"]] == images
-    assert found.notes == [f"4 masks beside their images are left out: {', '.join(masks)}."]
+    assert found.notes == [f"4 masks next to their images are ignored: {', '.join(masks)}."]
 
 
 def test_few_images_named_like_masks_are_kept():
@@ -317,7 +323,7 @@ def test_system_folders_are_ignored(make):
 
 def test_numbered_folders_of_consecutively_numbered_images_are_shards(make):
     files = {f"{k:05d}/{5 * k + j}.png": j for k in range(3) for j in range(5)}
-    with pytest.warns(UserWarning, match="the 3 folders with numbers for names are taken as shards"):
+    with pytest.warns(UserWarning, match="the 3 folders with numeric names are used as shards"):
         assert load(make(files)).classes == ()
 
 

@@ -1,4 +1,4 @@
-"""The training set is one endless stream, whose position is the number of images taken."""
+"""The training set is read as one endless stream; the position in it is the number of images read."""
 
 import itertools
 import multiprocessing
@@ -62,20 +62,20 @@ def stream(images):
     return tuple(part[:images] for part in take(TrainLoader(in_memory(), 1, seed=SEED, hflip=True), images))
 
 
-def test_each_pass_is_a_permutation_and_batches_span_passes(reader):
+def test_each_epoch_is_a_permutation_and_batches_span_epochs(reader):
     _, labels, _ = take(reader(), 11)  # 44 images, four passes
     passes = labels.view(4, N)
     assert all(sorted(one.tolist()) == list(range(N)) for one in passes)
     assert len({tuple(one.tolist()) for one in passes}) == 4
 
 
-def test_a_batch_larger_than_the_set_spans_passes(reader):
+def test_a_batch_larger_than_the_data_set_spans_epochs(reader):
     _, labels, _ = take(reader(batch_size=25), 1)
     assert labels.bincount().tolist() == stream(25)[1].bincount().tolist()
 
 
 @pytest.mark.parametrize("position", [0, 1, 4, 9, 10, 11, 12, 22, 1000])
-def test_a_run_resumed_at_any_image_sees_what_the_uninterrupted_run_sees(position):
+def test_a_run_resumed_at_any_image_sees_the_same_images_as_an_uninterrupted_run(position):
     expected = tuple(part[position:] for part in stream(position + 12))
     for source, workers in [READERS["memory"], READERS["stream"]]:
         loader = TrainLoader(source(), 4, seed=SEED, position=position, hflip=True, workers=workers)
@@ -99,7 +99,7 @@ def test_workers_resume_at_the_same_image(position):
     assert equal(take(TrainLoader(streamed(), 4, seed=SEED, position=position, hflip=True, workers=2), 3), expected)
 
 
-def test_a_loader_built_at_the_images_seen_continues_independent_of_what_was_decoded_ahead(reader):
+def test_a_loader_built_at_images_seen_continues_independent_of_images_decoded_in_advance(reader):
     loader = reader()
     batches = iter(loader)
     first = next(batches).image
@@ -111,7 +111,7 @@ def test_a_loader_built_at_the_images_seen_continues_independent_of_what_was_dec
     assert torch.equal(next(iter(loader)).image, first)
 
 
-def test_two_ranks_together_see_what_one_sees(reader):
+def test_two_ranks_together_see_the_same_images_as_one_rank(reader):
     both = [reader(rank=rank, world=2) for rank in range(2)]
     for one, *halves in itertools.islice(zip(reader(), *both, strict=False), 6):
         assert torch.equal(one.image, torch.cat([half.image for half in halves]))
@@ -155,13 +155,13 @@ def test_on_an_accelerator_the_batches_are_the_same():
     assert equal((label.cpu(), mask.cpu()), expected[1:])
 
 
-def test_another_seed_is_another_order_and_other_flips():
+def test_a_different_seed_gives_a_different_order_and_different_flips():
     orders = [next(image_order(100, 100, seed=seed)).tolist() for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     assert mirrored(0, 0, 64).tolist() != mirrored(1, 0, 64).tolist()
 
 
-def test_reading_leaves_the_global_random_state_alone(reader):
+def test_reading_does_not_change_the_global_random_state(reader):
     before = torch.get_rng_state()
     take(reader(), 3)
     assert torch.equal(before, torch.get_rng_state())
@@ -220,7 +220,7 @@ def test_a_resumed_run_sees_the_labeled_images_of_the_uninterrupted_run(kind, po
         assert torch.equal(torch.cat([getattr(batch, name) for batch in found]), expected[position:])
 
 
-def test_two_ranks_together_see_the_labeled_images_of_one(reader):
+def test_two_ranks_together_see_the_same_labeled_images_as_one_rank(reader):
     both = [reader(rank=rank, world=2, known=KNOWN) for rank in range(2)]
     for one, *halves in itertools.islice(zip(reader(known=KNOWN), *both, strict=False), 6):
         for name in OF_A_BATCH:

@@ -1,4 +1,4 @@
-"""DICOM files and NIfTI volumes: in the scanner's units, and the right way up."""
+"""DICOM files and NIfTI volumes are read in the scanner's units and with the right orientation."""
 
 import sys
 import zipfile
@@ -57,7 +57,7 @@ def test_slope_intercept_and_inversion_are_applied(tmp_path, kind):
     data = load(scans(tmp_path, stretched(low, high, "u2"), kind=kind, RescaleSlope=2, RescaleIntercept=-1024))
     found, (note,) = everything(data)
     assert same(found, truth())
-    assert data.arguments["range"] == "-1024,7166" and "-1024,7166 become black and white" in note
+    assert data.arguments["range"] == "-1024,7166" and "The range -1024,7166 is used" in note
 
 
 def test_a_window_applies_to_measured_values_before_inversion(tmp_path):
@@ -76,7 +76,7 @@ def test_slices_with_slope_1_and_intercept_0_have_the_units_of_their_series(tmp_
 
     data = load(folder(tmp_path, truth().astype(float), write, ".dcm"))
     found, (note,) = everything(data)
-    assert same(found, truth()) and data.arguments["range"] == "0,4080" and "0,4080 become black and white" in note
+    assert same(found, truth()) and data.arguments["range"] == "0,4080" and "The range 0,4080 is used" in note
 
 
 def test_8_bit_images_keep_their_type_if_slope_and_intercept_change_nothing(tmp_path):
@@ -89,7 +89,9 @@ def test_a_file_without_the_preamble_of_dicom_is_refused(tmp_path):
     path = scans(tmp_path, truth())
     for file in path.iterdir():
         file.write_bytes(file.read_bytes()[132:])
-    with pytest.raises(UserError, match=r"\.dcm cannot be read as a DICOM file \(the preamble and .*DICM") as refused:
+    with pytest.raises(
+        UserError, match=r"\.dcm cannot be read as a DICOM file \(it does not begin with the preamble and .*DICM"
+    ) as refused:
         everything(load(path))
     assert "force" not in str(refused.value)
 
@@ -110,7 +112,9 @@ def test_frames_are_images_and_have_slopes_of_their_own(tmp_path):
         groups.append(group)
     pixels = np.full((2, 8, 8), 50, np.uint16)
     path = scans(tmp_path, [pixels] * 6, frames=2, PerFrameFunctionalGroupsSequence=groups)
-    with pytest.warns(UserWarning, match=r"6 files have several frames \(00.dcm has 2 frames\): each is an image"):
+    with pytest.warns(
+        UserWarning, match=r"6 files have several frames \(00.dcm has 2 frames\): each is used as an image"
+    ):
         data = load(path, range="0,255")
     assert sorted(everything(data)[0][:, 0, 0, 0].tolist()) == [150] * 6 + [200] * 6
 
@@ -136,7 +140,7 @@ def test_scans_need_no_extension(tmp_path, name):
     for k, picture in enumerate(truth()):
         dicom(str(tmp_path / name.format(k)), picture)
     (tmp_path / "README").write_text("scans of nobody")
-    with pytest.warns(UserWarning, match="1 files that are no images are ignored: README"):
+    with pytest.warns(UserWarning, match="1 files that are not images are ignored: README"):
         data = load(tmp_path)
     assert same(everything(data)[0], truth())
 
@@ -157,7 +161,9 @@ def test_reports_without_pixels_are_named_and_ignored(tmp_path):
 def test_the_error_for_a_missing_decoder_says_what_to_install(tmp_path):
     stream = encapsulate([b"\xff\xd8\xff\xf7" + bytes(40)])
     scans(tmp_path, truth()[:4], syntax=JPEGLSLossless, PixelData=stream)
-    with pytest.raises(UserError, match=r"dcm is compressed as JPEG-LS .*no decoder here. Install `pylibjpeg"):
+    with pytest.raises(
+        UserError, match=r"dcm is compressed as JPEG-LS .*no decoder for it is installed. Install `pylibjpeg"
+    ):
         everything(load(tmp_path))
 
 
@@ -232,7 +238,7 @@ def test_a_single_volume_may_be_the_path_and_a_zip_may_hold_several(tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "sentence"),
     [
-        (np.zeros((8, 8, 3, 5), np.int16), r"its shape is \[8, 8, 3, 5\]; a volume has three dimensions"),
+        (np.zeros((8, 8, 3, 5), np.int16), r"its shape is \[8, 8, 3, 5\]; expected three dimensions"),
         (np.zeros((8, 8), np.int16), r"its shape is \[8, 8\]"),
         (np.zeros((8, 8, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "only gray values are supported"),
     ],
@@ -257,9 +263,7 @@ def test_damaged_volumes_are_named(tmp_path):
 def test_without_the_extra_the_error_has_the_command_that_installs_it(tmp_path, monkeypatch, suffix, library):
     (tmp_path / f"a{suffix}").write_bytes(b"")
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(
-        UserError, match=rf"read by {library}, which is not installed. .*pip install 'genbench\[medical\]'"
-    ):
+    with pytest.raises(UserError, match=rf"cannot be read without {library}. .*pip install 'genbench\[medical\]'"):
         load(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Points come from the Gaussians that they are said to come from, by the loaders that images have."""
+"""Points have the documented distribution, and are loaded like images."""
 
 import itertools
 
@@ -92,7 +92,7 @@ def test_a_batch_size_that_is_not_divisible_is_refused():
     [
         ({"train_images": 0}, "data.train_images is 0; it must be at least 1"),
         ({"batch_size": 0}, "data.batch_size is 0"),
-        ({"target": "mask"}, "data.target is mask; Ring has none or label"),
+        ({"target": "mask"}, "data.target is mask; Ring supports only none and label"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, message):
@@ -101,5 +101,5 @@ def test_invalid_arguments_are_refused(arguments, message):
 
 
 def test_a_model_of_images_refuses_points():
-    with pytest.raises(UserError, match="needs images, and the data has points of 2 numbers"):
+    with pytest.raises(UserError, match="needs images, but the data has points of 2 numbers"):
         genbench.models.DCGAN(Ring().spec)

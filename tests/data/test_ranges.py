@@ -1,4 +1,4 @@
-"""Which of the stored values become black and white."""
+"""The stored values that become black and white."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_images_that_use_little_of_their_type_get_their_own_range_with_a_warning
     )
     found, (note,) = everything(data)
     assert same(found, truth())
-    assert f"values from {low} to {high}" in note and f"{low},{high} become black and white" in note
+    assert f"values from {low} to {high}" in note and f"The range {low},{high} is used" in note
     assert data.arguments["range"] == f"{low},{high}"
 
 
@@ -55,7 +55,7 @@ def test_masks_of_0_and_1_become_black_and_white(tmp_path):
     data = load(pngs(tmp_path, (truth() > 127).astype(np.uint8)))
     found, (note,) = everything(data)
     assert same(found, (truth() > 127) * 255)
-    assert "8-bit images of 0 and 1 alone" in note
+    assert "8-bit images with only the values 0 and 1" in note
     assert set(np.unique(everything(load(tmp_path, range="dtype"))[0])) == {0, 1}
 
 
@@ -63,7 +63,7 @@ def test_nearly_black_8_bit_images_are_kept_with_a_warning(tmp_path):
     numbers = (truth() // 64).astype(np.uint8)  # of classes, from 0 to 3
     found, (note,) = everything(load(pngs(tmp_path, numbers)))
     assert same(found, numbers)
-    assert "8-bit images of values from 0 to 3 alone" in note and "`--data.range data`" in note
+    assert "8-bit images with values only from 0 to 3" in note and "`--data.range data`" in note
     assert same(everything(load(tmp_path, range="data"))[0], numbers * 85)
 
 
@@ -155,13 +155,13 @@ def test_arrays_of_any_type_are_resized_like_images():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ("full", "data.range is full; `dtype`"),
-        ("1,2,3", "data.range is 1,2,3; `dtype`"),
-        ([5], "data.range is 5; `dtype`"),
-        ("0,nan", "data.range is 0,nan; `dtype`"),
-        ("0,inf", "data.range is 0,inf; `dtype`"),
-        ("5,5", "data.range is 5,5; the first, which becomes black, must be less"),
-        ("9,5", "the first, which becomes black"),
+        ("full", "data.range is full; expected `dtype`"),
+        ("1,2,3", "data.range is 1,2,3; expected `dtype`"),
+        ([5], "data.range is 5; expected `dtype`"),
+        ("0,nan", "data.range is 0,nan; expected `dtype`"),
+        ("0,inf", "data.range is 0,inf; expected `dtype`"),
+        ("5,5", r"data.range is 5,5; the first value \(black\) must be less"),
+        ("9,5", r"the first value \(black\)"),
     ],
 )
 def test_invalid_ranges_are_refused(given, sentence):
@@ -171,23 +171,25 @@ def test_invalid_ranges_are_refused(given, sentence):
 
 def test_invalid_windows_are_refused(tmp_path):
     pngs(tmp_path, truth())
-    for given, sentence in {"40": "CENTER,WIDTH was expected", "40,0": "its width must be above 0"}.items():
+    for given, sentence in {"40": "expected CENTER,WIDTH", "40,0": "its width must be above 0"}.items():
         with pytest.raises(UserError, match=sentence):
             load(tmp_path, window=given)
-    with pytest.raises(UserError, match=r"data.range and data.window are both given"):
+    with pytest.raises(UserError, match=r"data.range and data.window both set"):
         load(tmp_path, window="40,400", range="0,1")
 
 
 def test_images_of_several_types_need_a_given_range(tmp_path):
     path = pngs(tmp_path, truth())
     Image.fromarray(truth()[0].astype(np.uint16) * 16).save(path / "deep.png")
-    with pytest.raises(UserError, match=r"deep.png has values of type uint16, and other images uint8. .*range dtype"):
+    with pytest.raises(
+        UserError, match=r"deep.png has values of type uint16, but other images have type uint8. .*range dtype"
+    ):
         everything(load(path))
     assert len(everything(load(path, range="dtype"))[0]) == 25
 
 
 def test_floating_point_images_have_no_range_of_their_type(tmp_path):
-    with pytest.raises(UserError, match=r"values of type float32, which has no whole range"):
+    with pytest.raises(UserError, match=r"values of type float32, which `--data.range dtype` does not support"):
         everything(load(tiffs(tmp_path, truth().astype(np.float32)), range="dtype"))
 
 
@@ -203,12 +205,12 @@ def test_images_with_nan_are_named(tmp_path, value, sentence):
 def test_images_of_one_value_have_no_range(tmp_path):
     path = tiffs(tmp_path, [np.full((8, 8), 7, np.uint16)] * 4)
     assert everything(load(path))[0].max() == 0  # of 65,535
-    with pytest.raises(UserError, match="have the one value 7, which is no range"):
+    with pytest.raises(UserError, match="have the same value 7, so no range can be found"):
         everything(load(path, range="data"))
 
 
 def test_too_many_channels_are_refused():
-    with pytest.raises(UserError, match="5 channels; an image has 1"):
+    with pytest.raises(UserError, match="5 channels; an image must have 1"):
         DTYPE.levels(np.zeros((1, 4, 4, 5), np.uint8), str)
 
 
@@ -223,9 +225,9 @@ def test_a_range_is_checked_by_torch_streams_too(tmp_path):
 @pytest.mark.parametrize(
     ("picture", "trained", "said"),
     [
-        (np.uint8([[9, 90]]), Range(0, 4095), "values of type uint8, which end at 255, and the range .* is 0,4095"),
+        (np.uint8([[9, 90]]), Range(0, 4095), "values of type uint8, which end at 255, but the range .* is 0,4095"),
         (Image.new("L", (2, 1), 9), Range(0, 4095), "values of type uint8, which end at 255"),
-        (np.uint8([[9, 90]]), Range(-1, 1), "integer values up to 90, and the range of the training images is -1,1"),
+        (np.uint8([[9, 90]]), Range(-1, 1), "integer values up to 90, but the range of the training images is -1,1"),
         (np.uint8([[9, 90]]), Range(-300, 300), None),
         (np.uint8([[0, 1]]), Range(0, 1), None),
         (np.float32([[0, 90]]), Range(0, 4095), None),
@@ -233,14 +235,14 @@ def test_a_range_is_checked_by_torch_streams_too(tmp_path):
         (np.uint8([[9, 90]]), DTYPE, None),
     ],
 )
-def test_an_image_of_a_type_that_the_training_range_makes_black_or_white_is_refused(picture, trained, said):
+def test_an_image_that_would_be_black_or_white_in_the_training_range_is_rejected(picture, trained, said):
     if said is None:
         return refuse_unlike(picture, trained, "x.png")
     with pytest.raises(UserError, match=f"x.png has {said}"):
         refuse_unlike(picture, trained, "x.png")
 
 
-def test_only_the_numbers_of_a_stored_range_apply_to_other_files():
+def test_only_numeric_stored_ranges_are_used_for_other_files():
     stored = {None: None, "dtype": None, "0,9": "0,9", "0,9/dtype": "0,9/", "dtype/0,9": "/0,9", "dtype/dtype": None}
     assert {value: for_other_files(value) for value in stored} == stored
     assert [of_domain("0,9/dtype", domain) for domain in "AB"] == [Range(0, 9), None]

@@ -1,4 +1,4 @@
-"""What needs the real sets: they lie where GENBENCH_DATA says."""
+"""Tests that need real data sets, which are in the folder GENBENCH_DATA."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Drawn shapes are what their factors, captions and masks say."""
+"""Drawn shapes match their factors, captions and masks."""
 
 import itertools
 
@@ -83,7 +83,7 @@ def test_edges_are_smooth(factors):
     assert len(np.unique(share)) > 20
 
 
-def test_captions_say_what_the_factors_say(factors):
+def test_captions_match_the_factors(factors):
     for row in factors:
         shape, color, size, x, y, _ = row.tolist()
         words = describe(row).split()
@@ -104,7 +104,7 @@ def test_tokens_spell_the_caption_and_zero_is_padding(factors):
         assert " ".join(VOCABULARY[token] for token in spelled if token) == describe(row)
     assert VOCABULARY[0] == "<pad>"
     assert to_tokens("a red star", VOCABULARY, CAPTION_LENGTH)[3:] == [0] * 5
-    with pytest.raises(UserError, match=r"the word `pink`. Known are: a, small"):
+    with pytest.raises(UserError, match=r"The word `pink` is in no caption of this data set. Choose from: a, small"):
         to_tokens("a pink star", VOCABULARY, CAPTION_LENGTH)
 
 
@@ -120,13 +120,13 @@ def test_a_batch_carries_label_caption_mask_and_factors():
 
 
 @pytest.mark.parametrize("difficulty", [{}, {"texture": 1.0, "noise": 0.1, "occlusion": 0.3}])
-def test_the_same_seed_gives_the_same_images_and_another_gives_others(difficulty):
+def test_the_same_seed_gives_the_same_images_and_a_different_seed_different_images(difficulty):
     one, same, other = (Shapes(train_images=30, seed=seed, **difficulty).source("train") for seed in (0, 0, 1))
     assert torch.equal(one.everything.image, same.everything.image)
     assert not torch.equal(one.everything.image, other.everything.image)
 
 
-def test_an_image_is_the_same_alone_in_a_group_in_memory_and_streamed():
+def test_an_image_is_the_same_when_read_alone_in_a_batch_from_memory_or_streamed():
     hard = {"texture": 0.7, "noise": 0.1, "occlusion": 0.3, "train_images": 300}
     memory, stream = (Shapes(memory=memory, **hard).source("train") for memory in ("yes", "no"))
     for rows in ([299], [5, 299, 0]):
@@ -141,7 +141,7 @@ def test_train_validation_and_test_share_no_image():
     assert len(set.union(*drawn)) == 1500
 
 
-def test_texture_changes_the_background_and_leaves_the_mask(factors):
+def test_texture_changes_the_background_but_not_the_mask(factors):
     (plain, mask), (waved, same) = (draw(factors, 32, texture=t, seeds=np.arange(200)) for t in (0.0, 0.8))
     assert np.array_equal(mask, same)
     inside = np.stack([plain, waved])[:, mask > 0].astype(int)
@@ -201,5 +201,5 @@ def test_impossible_settings_are_refused():
         Shapes(texture=2)
     with pytest.raises(UserError, match=r"data.train_images is 0"):
         Shapes(train_images=0)
-    with pytest.raises(UserError, match=r"data.hflip would mirror Shapes against their captions"):
+    with pytest.raises(UserError, match=r"data.hflip does not work with Shapes: captions"):
         Shapes(hflip=True)

@@ -1,4 +1,4 @@
-"""Splits, subsets and limits are the same for every data set and depend on `split_seed` alone."""
+"""Splits, subsets and limits work the same for all data sets and depend only on `split_seed`."""
 
 import ast
 from pathlib import Path
@@ -145,7 +145,7 @@ def test_a_batch_has_as_many_labeled_images_as_images(memory):
 
 
 def test_labeled_is_refused_without_classes():
-    with pytest.raises(UserError, match=r"data.labeled needs classes, and Unlabeled has none. Leave it out"):
+    with pytest.raises(UserError, match=r"data.labeled needs classes, but Unlabeled has none. Remove `--data.labeled`"):
         Unlabeled(labeled=3).source("train")
 
 
@@ -153,15 +153,15 @@ def test_labeled_is_refused_without_classes():
     ("arguments", "message"),
     [
         ({"val_size": 400}, "none would be left to train on"),
-        ({"subset": 361}, "data.subset is 361, and there are only 360 training images"),
-        ({"per_class": 21}, "data.per_class is 21, and class `rare` has only"),
-        ({"labeled": 63}, "data.labeled is 63, 21 of each class, and class `rare` has only"),
+        ({"subset": 361}, "data.subset is 361, but there are only 360 training images"),
+        ({"per_class": 21}, "data.per_class is 21, but class `rare` has only"),
+        ({"labeled": 63}, "data.labeled is 63, 21 of each class, but class `rare` has only"),
         ({"labeled": 31}, "data.labeled is 31, which is not divisible by the 3 classes of Numbered. Choose a multip"),
         ({"labeled": 0}, "data.labeled is 0; it must be at least 1"),
         ({"batch_size": 0}, "data.batch_size is 0; it must be at least 1"),
         ({"size": 0}, "data.size is 0"),
         ({"subset": -5}, "data.subset is -5"),
-        ({"subset": "0%"}, "data.subset is '0%'; a number of images or a percentage such as 10% was expected"),
+        ({"subset": "0%"}, "data.subset is '0%'; expected a number of images or a percentage such as 10%"),
         ({"subset": "110%"}, "data.subset is '110%'"),
         ({"subset": "few"}, "data.subset is 'few'"),
     ],
@@ -172,7 +172,7 @@ def test_impossible_sizes_are_refused(arguments, message):
 
 
 def test_per_class_without_labels_is_refused():
-    with pytest.raises(UserError, match=r"data.per_class needs labels, and Unlabeled has none. Use data.subset"):
+    with pytest.raises(UserError, match=r"data.per_class needs labels, but Unlabeled has none. Use `--data.subset"):
         Unlabeled(per_class=3).source("train")
 
 

@@ -1,4 +1,4 @@
-"""A stack is three of MNIST's digits, and its class is what they read."""
+"""A stack is three digits of MNIST, and its class is their number."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ needs_mnist = pytest.mark.skipif(not (ROOT / "MNIST").exists(), reason="GENBENCH
 
 @needs_mnist
 @pytest.mark.parametrize("stage", ["train", "test"])
-def test_each_channel_is_a_digit_of_the_same_split_and_the_class_its_number(stage):
+def test_each_channel_is_a_digit_of_the_same_split_and_the_class_is_their_number(stage):
     data = StackedMNIST(train_images=300, test_images=40)
     split, plain = data.split(stage), MNIST().split(stage)
     images = split.pictures(torch.arange(40).numpy())
@@ -43,7 +43,7 @@ def test_stacked_mnist_has_splits_and_sizes_like_other_data_sets():
 
 
 @needs_mnist
-def test_its_extractor_reads_all_three():
+def test_the_default_extractor_classifies_all_three_digits():
     found = StackedMNIST(test_images=400).source("test").everything
     judge, digit = extractors.build("stackedmnistnet"), extractors.build("mnistnet")
     features, logits = judge(found.image)
@@ -59,7 +59,7 @@ def test_its_extractor_reads_all_three():
 
 
 def test_invalid_arguments_are_refused(tmp_path):
-    with pytest.raises(UserError, match="StackedMNIST has a digit in each of 3"):
+    with pytest.raises(UserError, match="StackedMNIST needs 3, one per digit"):
         StackedMNIST(channels=1)
     with pytest.raises(UserError, match=r"StackedMNIST is not at .*Put MNIST/raw/train-images"):
         StackedMNIST(root=str(tmp_path), download=False).source("train")

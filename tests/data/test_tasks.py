@@ -1,4 +1,4 @@
-"""What a task shows of an image is what its name says, mirrored with it, and noise is drawn when it should be."""
+"""Inputs of tasks are correct and mirrored with their images, and noise is drawn at the right time."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_every_input_has_256_levels(images):
         assert (levels - levels.round()).abs().max() < 1e-3 and x.abs().max() <= 1
 
 
-def test_held_out_noise_is_drawn_once_and_training_noise_anew():
+def test_noise_of_held_out_images_is_drawn_once_and_training_noise_each_time():
     data = Digits(size=16, task="denoise", batch_size=8, memory="yes")
     stream = Digits(size=16, task="denoise", batch_size=8, memory="no", workers=0)
     held = [next(iter(d.val_dataloader())).source for d in (data, data, stream)]
@@ -110,7 +110,9 @@ def test_a_task_changes_the_spec():
 
 
 def test_tasks_that_do_not_apply_are_refused():
-    with pytest.raises(UserError, match="data.task is colorize, and these images are gray"):
+    with pytest.raises(UserError, match="data.task is colorize, but these images are gray"):
         Digits(task="colorize")
-    with pytest.raises(UserError, match=r"data.task is super_resolve_4, and 18 pixels a side are not divisible by 4"):
+    with pytest.raises(
+        UserError, match=r"data.task is super_resolve_4, but data.size is 18, which is not divisible by 4"
+    ):
         Digits(size=18, task="super_resolve_4")

@@ -1,4 +1,4 @@
-"""TIFF and PNG as instruments write them; Pillow alone would give other values of most of these."""
+"""TIFF and PNG files of scientific instruments, most of which Pillow would read with wrong values."""
 
 from pathlib import Path
 
@@ -181,8 +181,8 @@ def test_three_channels_without_color_tags_are_read(tmp_path):
         ((8, 8, 4), "u1", {"photometric": "rgb", "extrasamples": ["unspecified"]}, "it has 4 channels"),
         ((8, 8, 4), "u2", {"photometric": "rgb", "extrasamples": ["unspecified"]}, "it has 4 channels"),
         ((8, 8, 5), "u1", {"photometric": "rgb", "extrasamples": ["unassalpha", "unspecified"]}, "it has 5 channels"),
-        ((8, 8, 4), "u2", {"photometric": "separated"}, "of the kind SEPARATED; convert them to RGB or gray"),
-        ((8, 8, 3), "u1", {"photometric": "cielab"}, "of the kind CIELAB; convert them to RGB or gray"),
+        ((8, 8, 4), "u2", {"photometric": "separated"}, "color space is SEPARATED; convert it to RGB or gray"),
+        ((8, 8, 3), "u1", {"photometric": "cielab"}, "color space is CIELAB; convert it to RGB or gray"),
     ],
 )
 def test_images_that_are_neither_gray_nor_rgb_are_refused(tmp_path, shape, kind, writing, sentence):

@@ -1,4 +1,4 @@
-"""Every set that torchvision reads, from small files in its official format.
+"""Data sets that torchvision reads, from small files in their official formats.
 
 The files are written here; where torchvision compares checksums, its lists are given those of the written files, so
 that its own integrity checks and parsers still run.
@@ -246,7 +246,7 @@ def test_celeba_is_cut_to_the_central_square_in_its_official_splits(tmp_path, mo
 def test_celeba_without_an_attribute_has_no_labels_and_an_unknown_one_is_refused(tmp_path, monkeypatch):
     write_celeba(tmp_path / "celeba", monkeypatch)
     assert whole(CelebA(root=str(tmp_path)), "train")[1] is None
-    with pytest.raises(UserError, match=r"data.attribute is Smile; CelebA has Male, Smiling, Young"):
+    with pytest.raises(UserError, match=r"data.attribute is Smile; choose from: Male, Smiling, Young"):
         CelebA(root=str(tmp_path), attribute="Smile").source("train")
 
 

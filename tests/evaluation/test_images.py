@@ -161,16 +161,16 @@ class Trap:
     [
         ("nan", "Image 2 of arr_0 in .*odd.npz has pixels that are NaN or infinite"),
         ("infinite", "Image 2 of arr_0 in .*odd.npz has pixels that are NaN or infinite"),
-        ("one value", r"odd.npz have the one value 0.25, .* State one with `--images.range LOW,HIGH`"),
-        ("channels", r"is uint8 \[4, 16, 16, 5\]; images are \[N, H, W\], \[N, H, W, C\]"),
+        ("one value", r"odd.npz have the same value 0.25, .* Set `--images.range LOW,HIGH`"),
+        ("channels", r"is uint8 \[4, 16, 16, 5\]; images must be \[N, H, W\], \[N, H, W, C\]"),
         ("several", r"several arrays of images: fakes \(uint8 \[4, 16, 16, 1\]\), reals .* `--images.key fakes`"),
         ("splits", "images of several splits. Choose one: `--images.key train_images`, or test_images"),
-        ("severity", "fog in .* has five severities of 4 images, .* `--images.severity 1` to 5"),
-        ("statistics", "no array of images.* mean and covariance of features, no images"),
+        ("severity", "fog in .* contains 4 images at each of five severities. .* `--images.severity`, from 1 to 5"),
+        ("statistics", "no array of images.* mean and covariance of features"),
         ("pipe", "pipe.npz is a named pipe"),
-        ("none", "odd.npz holds no image"),
-        ("no array", "odd.npz holds no array"),
-        ("pickle", "odd.npy is a pickle, which can run any code when it is read, and is not loaded"),
+        ("none", "odd.npz contains no images"),
+        ("no array", "odd.npz contains no arrays"),
+        ("pickle", "odd.npy is a pickle, which is not loaded because it could run any code"),
         ("pickle in npz", "arr_0.npy in .*odd.npz is a pickle"),
         ("cut", "is not a readable array|is no folder"),
         ("flipped", "is not a readable array"),
@@ -245,7 +245,7 @@ def test_a_folder_of_mixed_sizes_and_colors_is_brought_to_one_as_in_training(tmp
         split = data.split("train")
         expected = Fit(16, channels, fit)(split.pictures(rows.numpy()), split.name)
         assert found.shape == (channels, 16, 16) and np.array_equal(found.images(rows).numpy(), expected)
-    with pytest.raises(UserError, match="smaller than size, which is 32. Use `--enlarge` to"):
+    with pytest.raises(UserError, match="smaller than size .32.. Use `--enlarge` to"):
         open_images(folder).at(size=32, channels=3).images(rows)
 
 
@@ -259,7 +259,7 @@ def test_errors_name_the_flags_of_the_path_that_they_are_of(tmp_path):
 
 def test_a_covariance_without_its_mean_is_no_set_of_points(tmp_path):
     np.savez(tmp_path / "s.npz", sigma=np.eye(8))
-    with pytest.raises(UserError, match=r"no array of images.* It has sigma \(float64 \[8, 8\]\)"):
+    with pytest.raises(UserError, match=r"no array of images.* the file has sigma \(float64 \[8, 8\]\)"):
         open_images(tmp_path / "s.npz")
 
 

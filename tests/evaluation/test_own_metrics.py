@@ -378,7 +378,7 @@ def test_a_module_that_fails_shows_its_own_traceback_below_one_sentence(tmp_path
     with pytest.raises(UserError) as caught:
         import_module("failing", "--import")
     first, *rest = str(caught.value).splitlines()
-    assert first == "--import failing: the module failed while it was imported."
+    assert first == "--import failing: importing the module failed."
     assert rest[0] == "Traceback (most recent call last):" and rest[-1] == "ZeroDivisionError: division by zero"
     assert 'failing.py", line 5' in rest[1] and not any("importlib" in line or "importing.py" in line for line in rest)
 
@@ -386,5 +386,5 @@ def test_a_module_that_fails_shows_its_own_traceback_below_one_sentence(tmp_path
 def test_a_module_that_a_module_imports_in_vain_is_its_own_failure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "needing.py").write_text("import nowhere_to_be_found\n")
-    with pytest.raises(UserError, match="(?s)needing: the module failed.*No module named 'nowhere_to_be_found'"):
+    with pytest.raises(UserError, match="(?s)needing: importing .* failed.*No module named 'nowhere_to_be_found'"):
         import_module("needing", "--import")

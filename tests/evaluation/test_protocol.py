@@ -109,7 +109,7 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path, monkeypatch):
         ("neighbors_images: none", "neighbors_images is none; it must be a whole number of at least 1"),
         ("seed: -1", "seed is -1; it must be a whole number of at least 0"),
         ("score_seed: x", "score_seed is x; it must be a whole number of at least 0"),
-        ("- fid", "holds a list; settings were expected"),
+        ("- fid", "contains a list; expected settings"),
         ("split: [", "is not YAML"),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_size_that_the_networks_cannot_make_is_refused_with_those_that_they_ca
 
 
 def test_a_sample_without_a_label_is_refused():
-    with pytest.raises(UserError, match="give"):
+    with pytest.raises(UserError, match="Pass one"):
         ConditionalGAN(SPEC, width=4).sample(torch.arange(2))
 
 

@@ -34,7 +34,7 @@ def test_label_and_noise_both_change_a_sample():
 
 
 def test_samples_without_a_label_and_data_without_labels_are_refused():
-    with pytest.raises(UserError, match="give a label for each"):
+    with pytest.raises(UserError, match="Pass one label per image"):
         conditional().sample(torch.arange(2))
     with pytest.raises(UserError, match="this data has none"):
         ConditionalVAE(DataSpec((1, 2, 2), binary=True))

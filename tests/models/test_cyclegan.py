@@ -82,7 +82,7 @@ def test_the_learning_rate_is_constant_and_then_decays_linearly():
         schedule.step()
     assert rates == pytest.approx([2, 2, 2, 2, 1.5, 1, 0.5, 0, 0])
     decay = {"class_path": "genbench.core.optim.LinearDecay", "start": 2, "end": 1}
-    with pytest.raises(UserError, match="start is 2 and end is 1, which must come after it"):
+    with pytest.raises(UserError, match="start is 2 and end is 1; end must be larger than start"):
         run(cyclegan(optimizer=SGD, schedule=decay), 8)
 
 

@@ -31,7 +31,7 @@ def test_two_generator_steps_to_one_of_the_discriminator():
 
 def test_accumulation_refuses_several_steps_of_one_optimizer_on_a_batch():
     module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial={"generator_steps": 2}, accumulate=2)
-    with pytest.raises(UserError, match=r"the generator takes several turns on one batch.*adversarial.generator_steps"):
+    with pytest.raises(UserError, match=r"'generator' takes several steps on one batch.*adversarial.generator_steps"):
         run(module, images=16)
 
 

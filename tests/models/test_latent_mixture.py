@@ -36,5 +36,5 @@ def test_a_mixture_refuses_other_models(tmp_path):
     run(part, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path)
     with pytest.raises(UserError, match="density of codes that are vectors, and VQVAE has none"):
         LatentMixture(SPEC, autoencoder=str(next(tmp_path.rglob("last.ckpt"))))
-    with pytest.raises(UserError, match="Give the checkpoint of an autoencoder to build on"):
+    with pytest.raises(UserError, match="Set the checkpoint of an autoencoder to build on"):
         LatentMixture(SPEC)

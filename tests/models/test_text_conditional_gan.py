@@ -77,7 +77,7 @@ def test_data_without_captions_is_refused():
 
 
 def test_a_sample_without_a_caption_is_refused():
-    with pytest.raises(UserError, match="give"):
+    with pytest.raises(UserError, match="Pass one"):
         TextConditionalGAN(SPEC, width=4).sample(torch.arange(2))
 
 

@@ -110,18 +110,18 @@ def test_the_frozen_part_stays_in_eval_mode_and_takes_no_gradient(trained):
 
 
 def test_a_prior_refuses_other_models_and_data(trained, tmp_path):
-    with pytest.raises(UserError, match=r"Give the checkpoint of a VQVAE to build on: `--model.autoencoder PATH`"):
+    with pytest.raises(UserError, match=r"Set the checkpoint of a VQVAE to build on with `--model.autoencoder PATH`"):
         prior(None)
     with pytest.raises(UserError, match="There is no checkpoint at nowhere.ckpt"):
         prior("nowhere.ckpt")
-    with pytest.raises(UserError, match="was trained on images of 8×8×1; the data has 16×16×1|8×8×1, and the data"):
+    with pytest.raises(UserError, match="was trained on images of 8×8×1; the data has 16×16×1|8×8×1, but the data"):
         VQPrior(DataSpec((1, 16, 16)), autoencoder=str(trained))
-    with pytest.raises(UserError, match="was trained on images in all levels, and the data has them of black and whit"):
+    with pytest.raises(UserError, match="was trained on gray or color images, but the data has black-and-white images"):
         VQPrior(replace(SPEC, binary=True), autoencoder=str(trained))
     built = VQPrior(SPEC, autoencoder=str(trained), width=4, layers=1)
     run(built, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path / "built")
     assert VQPrior(SPEC, autoencoder=str(trained.parents[1])).autoencoder.spec == SPEC  # the folder of a run will do
-    with pytest.raises(UserError, match="has a VQPrior, which is itself built on a VQVAE. Give the"):
+    with pytest.raises(UserError, match="contains a VQPrior, which is itself built on a VQVAE. Set the"):
         prior(str(tmp_path / "built"))
     other = Autoencoder(SPEC, latent_dim=3)
     run(other, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path / "other")

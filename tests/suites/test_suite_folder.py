@@ -115,7 +115,7 @@ def test_a_named_pipe_is_refused_and_not_read(tmp_path, name):
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    with pytest.raises(UserError, match=f"{name} is a named pipe, and a file was expected"):
+    with pytest.raises(UserError, match=f"{name} is a named pipe; expected a file"):
         Folder(kept.path).states()
 
 
