@@ -202,7 +202,7 @@ def test_pictures_that_have_no_room_lose_no_record(cli, here, full, monkeypatch)
 
     monkeypatch.setattr(Gallery, "write", write)
     status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid")
-    assert status == 2 and "Pictures of this record are missing: " in err and "fid-digitsnet" in out
+    assert status == 2 and "Images of this record are missing: " in err and "fid-digitsnet" in out
     assert only_record(Path("runs/run/records")).run["name"] == "run"
 
 
@@ -335,11 +335,14 @@ def test_records_become_a_board(cli, here):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "evaluate needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--baseline`; none was given"),
-        (("--baseline", "--images", "noise.npy"), "given were --images and --baseline"),
-        (("--images", "noise.npy"), "What to compare with is not known: give `--data NAME`"),
+        ((), "evaluate needs exactly one of `--ckpt PATH`, `--images PATH` and `--baseline`, but none was set"),
+        (("--baseline", "--images", "noise.npy"), "but got --images and --baseline"),
+        (("--images", "noise.npy"), "There is no data to compare with. Use `--data NAME`"),
         (("--images", "noise.npy", "--data", "Digits", "--reference", "noise.npy"), "not both"),
-        (("--images", "noise.npy", "--data", "Nothing"), "no data set 'Nothing'; there are ArrayImages, CIFAR10"),
+        (
+            ("--images", "noise.npy", "--data", "Nothing"),
+            "Unknown data set 'Nothing'. Choose from: ArrayImages",
+        ),
         (("--images", "noise.npy", "--reference", "noise.npy", "--data.size", "64"), "`--data.…` belongs to `--data`"),
         (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has weights of its own"),
         (("--ckpt", "last", "--config", "words.yaml"), "words.yaml is no config of an experiment"),
@@ -348,23 +351,26 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "last", "--seed", "4294967296"), "seed is 4294967296; it must be below 2³¹"),
         (("--images", "noise.npy", "--data", "Digits", "--data.color", "3"), "color"),
         (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
-        (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
+        (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "Unknown option --mean"),
         (
             ("--images", "noise.npy", "--data", "Digits", "--reference.key", "a"),
-            "belongs to `--reference PATH`, which was",
+            "`--reference.key` needs `--reference PATH`, which was",
         ),
-        (("--baseline", "--data", "Digits", "--images.key", "a"), "belongs to `--images PATH`, which was not given"),
+        (
+            ("--baseline", "--data", "Digits", "--images.key", "a"),
+            "`--images.key` needs `--images PATH`, which was not set",
+        ),
         (
             ("--images", "noise.npy", "--data", "Digits", "--images.mean", "1"),
-            "There is no option --images.mean for noise",
+            "Unknown option --images.mean for noise",
         ),
         (
             ("--images", "noise.npy", "--data", "Digits", "--images.size", "8"),
-            "`--size` is of all images that are read",
+            "`--size`, which applies to all image files",
         ),
         (
             ("--images", "noise.npy", "--data", "Digits", "--images.resize_mode", "8"),
-            "`--resize-mode` is of all images that are read",
+            "`--resize-mode`, which applies to all image files",
         ),
         (("--ckpt", "last", "--size", "8"), "says size of images that are read from files, and here are none"),
         (("--images", "noise.npy", "--data", "Digits", "--images.severity", "2.5"), "severity"),
@@ -375,23 +381,26 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "lats"), "there is no checkpoint at lats. Did you mean 'last'?"),
         (("--ckpt", "nowhere.ckpt"), "there is no checkpoint at nowhere.ckpt"),
         (("--ckpt", "cut.ckpt"), "cut.ckpt is damaged"),
-        (("--ckpt", "bare.ckpt"), "What to compare with is not known: give `--data NAME`"),
+        (("--ckpt", "bare.ckpt"), "There is no data to compare with. Use `--data NAME`"),
         (("--ckpt", "strange.ckpt"), "trained on own.Cats, which is not loaded. Name its module with `--import own`"),
         (("--ckpt", "last", "--protocol", "none"), "There is no protocol 'none'; there are fid10k-test"),
         (("--ckpt", "last", "--extractor", "none"), "There is no extractor 'none'; there are digitsnet"),
         (("--ckpt", "last", "--metrics", "beauty"), "no group of metrics 'beauty'; there are fid"),
-        (("--ckpt", "last", "--kid-subset-size", "41"), "--kid-subset-size is 41, and there are 40 images to measure"),
+        (
+            ("--ckpt", "last", "--kid-subset-size", "41"),
+            "--kid-subset-size is 41, but there are only 40 images to measure",
+        ),
         (
             ("--images", "noise.npy", "--data", "Digits", "--kid-subset-size", "41"),
-            "and there are 40 images to measure",
+            "but there are only 40 images to measure",
         ),
         (
             ("--baseline", "--data", "Digits", "--protocol", "mine", "--generated", "99", "--kid-subset-size", "61"),
-            "--kid-subset-size is 61, and there are 60 images to compare with",
+            "--kid-subset-size is 61, but there are only 60 images to compare with",
         ),
         (("--ckpt", "last", "--kid-subset-size", "1"), "kid_subset_size is 1; it must be a whole number of at least 2"),
         (("--ckpt", "last", "--generated", "0"), "generated is 0; it must be a whole number of at least 1"),
-        (("--ckpt", "last", "--config", "nothing"), "There is no config 'nothing'; there are"),
+        (("--ckpt", "last", "--config", "nothing"), "Unknown config 'nothing'. Choose from:"),
         (("--ckpt", "last", "--devices", "0"), "--devices is 0; it must be at least 1"),
         (("--ckpt", "last", "--batch-size", "-1"), "--batch-size is -1; it must be at least 1"),
         (("--ckpt", "last", "--device", "cuda:99"), "--device cuda:99"),

@@ -208,7 +208,10 @@ def test_the_same_seed_gives_the_same_run_and_pictures_change_nothing(cli, confi
 def test_another_data_set_is_one_flag_and_dropped_arguments_are_printed(cli, config):
     status, _, err = cli("fit", "--config", config(), "--data", "Shapes", "--data.train_images", 96, "--max_images", 32)
     assert status == 0, err
-    assert "data: Shapes in place of the config's Digits; dropped with it: batch_size=16, size=16, subset=80." in err
+    assert (
+        "data: Shapes replaces the config's Digits, whose settings are dropped: batch_size=16, size=16, subset=80."
+        in err
+    )
     assert "Shapes's default" in err
     (run,) = Path("runs").iterdir()
     assert run.name.startswith("dcgan-shapes-")
@@ -235,7 +238,9 @@ def test_validate_scores_the_averaged_weights(cli, config):
     torch.save(contents, "moved.ckpt")
     for verb in ("validate", "fit"):
         status, _, err = cli(verb, "--ckpt", "moved.ckpt")
-        assert status == 2 and "moved.ckpt does not hold the config of its run" in err and "give `--config` too" in err
+        assert (
+            status == 2 and "moved.ckpt does not contain the config of its run" in err and "pass `--config` too" in err
+        )
 
 
 def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
@@ -262,7 +267,7 @@ def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),
         (["--ckpt", "vae.ckpt"], "is a checkpoint of genbench.models.vae.VAE, and the config is of genbench.models."),
         (["--seed_everything", "-1"], "--seed_everything -1: every run has a seed"),
-        (["--seed_everything", "false"], "every run has a seed. Give a whole number from 0"),
+        (["--seed_everything", "false"], "every run needs a seed. Use a whole number from 0"),
         (["--nonsense", "1"], "fit has no setting --nonsense"),
         (["--import", "no_such_module"], "No module named 'no_such_module'"),
     ],
@@ -294,7 +299,7 @@ def test_a_broken_config_and_a_missing_one_are_named(cli):
     status, _, err = cli("fit", "--config", "broken.yaml")
     assert status == 2 and "broken.yaml is not YAML" in err and "Traceback" not in err
     status, _, err = cli("fit", "--config", "nosuch")
-    assert status == 2 and "There is no config 'nosuch'" in err and "quickstart" in err
+    assert status == 2 and "Unknown config 'nosuch'" in err and "quickstart" in err
 
 
 def test_a_resume_on_another_version_says_that_it_is_not_bit_for_bit(cli, config):
@@ -304,4 +309,4 @@ def test_a_resume_on_another_version_says_that_it_is_not_bit_for_bit(cli, config
     checkpoint["run"]["environment"]["torch"] = "1.0"
     torch.save(checkpoint, path)
     status, _, err = cli("fit", "--ckpt", "last", "--max_images", "64")
-    assert status == 0 and "was made with torch 1.0" in err
+    assert status == 0 and "was written with torch 1.0" in err

@@ -266,7 +266,7 @@ def test_what_is_no_record_is_named_and_the_board_prints(board):
         (["--data", "x"], "no record of the data set 'x'; there are MNIST."),
         (["--by", "x"], "no metric 'x' to rank by; there are fid-mnistnet."),
         (["--track", "x"], "no score of the track 'x'; there are generation."),
-        (["--format", "pdf"], "there are table, markdown, csv, json, latex."),
+        (["--format", "pdf"], "Unknown --format 'pdf'. Choose from: table, markdown, csv, json, latex."),
         (["nowhere"], "There is no folder nowhere."),
     ],
 )
@@ -277,7 +277,7 @@ def test_a_users_mistake_is_answered_in_a_sentence(board, flags, message):
 
 def test_without_records_it_says_how_to_make_one(cli):
     status, _, err = cli("leaderboard")
-    assert status == 2 and "There is no record in runs. Make one with `python -m genbench evaluate --ckpt last`" in err
+    assert status == 2 and "No record found in runs. Create one with `python -m genbench evaluate --ckpt last`" in err
 
 
 def test_a_terminal_without_arrows_gets_a_board_all_the_same(board, tmp_path):

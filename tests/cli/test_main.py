@@ -31,9 +31,9 @@ def test_it_lists_all_verbs_and_configs(cli):
         assert word in out
 
 
-def test_a_wrong_verb_lists_all_verbs(cli):
+def test_an_unknown_command_lists_all_commands(cli):
     status, _, err = cli("trian")
-    assert status == 2 and "there is no verb 'trian'; there are fit, validate" in err
+    assert status == 2 and "unknown command 'trian'. Choose from: fit, validate" in err
     assert "Did you mean 'evaluate'?" in cli("evalute")[2]
 
 
@@ -151,7 +151,7 @@ def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
 
 def test_each_config_is_listed_with_a_whole_sentence_that_stands_apart_from_its_name():
     blocks = [usage().partition(f"{head}\n")[2].partition("\n\n")[0].splitlines() for head in (
-        "Configs for --config NAME:", "Parts, to add after a config with another --config:",
+        "Configs for --config NAME:", "Parts, to merge into a config with a second --config:",
     )]  # fmt: skip
     whole, parts = ({row.split()[0] for row in rows} for rows in blocks)
     assert parts == {

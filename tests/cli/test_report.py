@@ -86,12 +86,12 @@ def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "There is no record in runs. Make one with `python -m genbench evaluate --ckpt last`"),
-        (("empty",), "There is no record in empty."),
+        ((), "No record found in runs. Create one with `python -m genbench evaluate --ckpt last`"),
+        (("empty",), "No record found in empty."),
         (("nowhere",), "There is no folder nowhere."),
         (("filled", "--out", "nowhere/report.html"), "--out nowhere/report.html: there is no folder nowhere."),
-        (("filled", "--out", "kept.ckpt"), "--out kept.ckpt is not an HTML file. Give a name that ends in .html"),
-        (("filled", "--out", "empty"), "--out empty is a folder. Give the name of a file, such as empty/report.html."),
+        (("filled", "--out", "kept.ckpt"), "--out kept.ckpt is not an HTML file. Use a name that ends in .html"),
+        (("filled", "--out", "empty"), "--out empty is a folder. Use the name of a file, such as empty/report.html."),
         (("filled", "--out", "filled/file/x.html"), "there is no folder filled/file."),
         (("scoreless",), "The records hold no scores."),
     ],

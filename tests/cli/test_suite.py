@@ -27,9 +27,9 @@ def test_all_errors_of_a_suite_are_reported_before_a_run_starts(cli, tmp_path):
     [
         (
             ["run", "mnits"],
-            "There is no suite 'mnits'; there are cifar10, colorize, likelihood, likelihood_8bit, mnist, quick, reco",
+            "Unknown suite 'mnits'. Choose from: cifar10, colorize, likelihood, likelihood_8bit, mnist, quick, reco",
         ),
-        (["run", "tiny.yaml", "--only", "x*"], "--only x*: no run has such a name; there are dcgan-Digits-seed0, vae"),
+        (["run", "tiny.yaml", "--only", "x*"], "--only x* matches no run. Choose from: dcgan-Digits-seed0, vae"),
         (["run", "tiny.yaml", "--at-once", "0"], "--at-once is 0; it must be at least 1"),
         (["run", "tiny.yaml", "--folder", "."], "holds other files than those of a suite"),
         (["run", "tiny.yaml", "--slurm"], "Slurm"),

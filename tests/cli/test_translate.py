@@ -429,7 +429,7 @@ def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
     status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
     assert status == 1 and not err.strip()
     assert "skipped: in/broken.png cannot be read as an image" in out and "skipped: in/empty.jpg" in out
-    assert "5 images of UNet" in out and "2 skipped" in out and "; no images: notes.txt" in out
+    assert "5 images of UNet" in out and "2 skipped" in out and "; not images: notes.txt" in out
     assert not Path("out/broken.png").exists() and Path("out/gray.png").exists()
 
 
@@ -469,7 +469,7 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
     Path("out").mkdir()
     Path("out/a.png").write_text("mine")
     status, _, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert status == 2 and "--output out holds files already. Give another folder" in err and "--overwrite" in err
+    assert status == 2 and "--output out contains files already. Use a different folder" in err and "--overwrite" in err
     assert Path("out/a.png").read_text() == "mine"
     assert cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--overwrite")[0] == 0
     assert Image.open("out/a.png").size == (16, 16)
@@ -485,12 +485,15 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
         (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
         (("--input", "bare", "--output", "out"), "There is no image in bare among its 1 files"),
         (("--input", "in/a.png", "--output", "out"), "in/a.png is no folder, zip, .npz or .npy. Give one of images."),
-        (("--input", "points.npy", "--output", "out"), "points.npy holds points. Give images."),
-        (("--input", "in", "--output", "out", "--key", "x"), "--key is for arrays, .npy or .npz. Leave it out"),
+        (("--input", "points.npy", "--output", "out"), "points.npy holds points; expected images."),
+        (("--input", "in", "--output", "out", "--key", "x"), "--key is for arrays, .npy or .npz. Remove --key"),
         (("--input", "points.npy", "--output", "out", "--frames", "first"), "--frames is for files with several"),
         (("--input", "in", "--output", "out", "--range", "9"), "error: --range is 9; `dtype` (the whole range"),
         (("--input", "in", "--output", "out", "--window", "9,-1"), "error: --window is 9,-1; its width must be above"),
-        (("--input", "in", "--output", "out", "--to", "A"), "--to A: this UNet translates one way. Leave `--to` out."),
+        (
+            ("--input", "in", "--output", "out", "--to", "A"),
+            "--to A: this UNet translates only one way. Remove `--to`.",
+        ),
         (("--input", "in", "--output", "out", "--sed", "1"), "UNet has no option --sed"),
         (("--input", "in", "--output", "out", "--tile", "8"), "--tile is 8; it must be at least 64"),
     ],
