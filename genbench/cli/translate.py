@@ -91,7 +91,9 @@ def main(verb: str, argv: list[str]) -> int:
     if out.resolve() == given.resolve():
         raise UserError(f"--output {out} is the input folder, so its images would be lost. Use a different folder.")
     if given.resolve() in out.resolve().parents:
-        raise UserError(f"--output {out} is inside the input folder, so it would be input next time. Use another.")
+        raise UserError(
+            f"--output {out} is inside the input folder, so it would be input next time. Use a different folder."
+        )
     if out.resolve() in given.resolve().parents:
         raise UserError(f"--input {given} is inside the output folder and might be replaced. Use a different --output.")
     if not arguments.overwrite and out.is_dir() and any(out.iterdir()):

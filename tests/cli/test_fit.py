@@ -212,7 +212,7 @@ def test_another_data_set_is_one_flag_and_dropped_arguments_are_printed(cli, con
         "data: Shapes replaces the config's Digits, whose settings are dropped: batch_size=16, size=16, subset=80."
         in err
     )
-    assert "Shapes's default" in err
+    assert "defaults of Shapes" in err
     (run,) = Path("runs").iterdir()
     assert run.name.startswith("dcgan-shapes-")
 
@@ -265,8 +265,8 @@ def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
         (["--data", "FashionMNIST", "--data.root", "nowhere", "--data.download", "false"], "FashionMNIST is not at "),
         (["--ckpt", "last"], "there is no runs/run/checkpoints/last.ckpt yet"),
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),
-        (["--ckpt", "vae.ckpt"], "is a checkpoint of genbench.models.vae.VAE, and the config is of genbench.models."),
-        (["--seed_everything", "-1"], "--seed_everything -1: every run has a seed"),
+        (["--ckpt", "vae.ckpt"], "is a checkpoint of genbench.models.vae.VAE, but the config sets genbench.models."),
+        (["--seed_everything", "-1"], "--seed_everything -1: every run needs a seed"),
         (["--seed_everything", "false"], "every run needs a seed. Use a whole number from 0"),
         (["--nonsense", "1"], "fit has no setting --nonsense"),
         (["--import", "no_such_module"], "No module named 'no_such_module'"),

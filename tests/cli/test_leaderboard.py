@@ -259,13 +259,13 @@ def test_what_is_no_record_is_named_and_the_board_prints(board):
     [
         (
             ["--protocol", "fid10k-test", "--protocol", "long"],
-            "not ranked together: those of fid10k-test on MNIST, long",
+            "not ranked together: fid10k-test on MNIST, long",
         ),
         (["--protocol", "fid10k-test,long"], "differ in images (10,000, 50,000)"),
-        (["--protocol", "x"], "no record of the protocol 'x'; there are fid10k-test, long."),
-        (["--data", "x"], "no record of the data set 'x'; there are MNIST."),
-        (["--by", "x"], "no metric 'x' to rank by; there are fid-mnistnet."),
-        (["--track", "x"], "no score of the track 'x'; there are generation."),
+        (["--protocol", "x"], "No record has the protocol 'x'. Choose from: fid10k-test, long."),
+        (["--data", "x"], "No record has the data set 'x'. Choose from: MNIST."),
+        (["--by", "x"], "Unknown metric 'x'. Choose from: fid-mnistnet."),
+        (["--track", "x"], "No score has the track 'x'. Choose from: generation."),
         (["--format", "pdf"], "Unknown --format 'pdf'. Choose from: table, markdown, csv, json, latex."),
         (["nowhere"], "There is no folder nowhere."),
     ],

@@ -48,7 +48,7 @@ def test_what_cannot_be_read_is_named_and_the_page_is_written(cli):
     status, out, err = cli("report", "runs")
     assert status == 0 and "1 record)" in out and len(err.splitlines()) == 2
     assert f"skipped {path.parent}/cut.json: " in err
-    assert f"skipped {path.with_suffix('')}/samples.png: no PNG, or a damaged one." in err
+    assert f"skipped {path.with_suffix('')}/samples.png: not a PNG, or damaged." in err
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(cli, monkeypatch):
@@ -93,7 +93,7 @@ def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
         (("filled", "--out", "kept.ckpt"), "--out kept.ckpt is not an HTML file. Use a name that ends in .html"),
         (("filled", "--out", "empty"), "--out empty is a folder. Use the name of a file, such as empty/report.html."),
         (("filled", "--out", "filled/file/x.html"), "there is no folder filled/file."),
-        (("scoreless",), "The records hold no scores."),
+        (("scoreless",), "The records contain no scores."),
     ],
 )
 def test_a_users_mistake_is_answered_in_a_sentence(cli, flags, message):

@@ -479,8 +479,8 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
     ("arguments", "sentence"),
     [
         (("--input", "nowhere", "--output", "out"), "--input nowhere does not exist"),
-        (("--input", "in", "--output", "in"), "is the input folder, whose images would be lost"),
-        (("--input", "in", "--output", "in/out"), "is inside the input folder, and would be its input next time"),
+        (("--input", "in", "--output", "in"), "is the input folder, so its images would be lost"),
+        (("--input", "in", "--output", "in/out"), "is inside the input folder, so it would be input next time"),
         (("--input", "in/deep", "--output", "in"), "--input in/deep is inside the output folder"),
         (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
         (("--input", "bare", "--output", "out"), "There is no image in bare among its 1 files"),

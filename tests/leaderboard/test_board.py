@@ -162,7 +162,7 @@ def test_images_are_ranked_among_models():
     [
         (
             {"name": "fid50k-train", "split": "train"},
-            r"those of fid10k-test on MNIST, fid50k-train .* split \(test, train\)",
+            r"together: fid10k-test on MNIST, fid50k-train .* split \(test, train\)",
         ),
         ({"images": 50000}, r"images \(10,000, 50,000\)"),
         ({"extractor": {"name": "inception", "hash": "e0" * 8}}, r"differ in extractor.name \(mnistnet, inception\)\."),
@@ -216,11 +216,11 @@ def test_fid_finds_the_only_metric_that_begins_so_and_two_are_an_error():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"by": "fud"}, "no metric 'fud' to rank by; there are fid, is, mse. Did you mean 'fid'?"),
-        ({"by": "nearest_train"}, "has no better direction, so nothing is ranked by it; there are fid, is."),
-        ({"data": "MINST"}, "data set 'MINST'; there are MNIST."),
-        ({"protocol": "x"}, "protocol 'x'; there are fid10k-test."),
-        ({"track": "x"}, "track 'x'; there are generation, reconstruction."),
+        ({"by": "fud"}, "Unknown metric 'fud'. Choose from: fid, is, mse. Did you mean 'fid'?"),
+        ({"by": "nearest_train"}, "has no better direction, so it cannot rank rows. Choose from: fid, is."),
+        ({"data": "MINST"}, "data set 'MINST'. Choose from: MNIST."),
+        ({"protocol": "x"}, "protocol 'x'. Choose from: fid10k-test."),
+        ({"track": "x"}, "track 'x'. Choose from: generation, reconstruction."),
     ],
 )
 def test_an_unknown_name_is_an_error_with_the_known_names(asked, message):
