@@ -103,7 +103,7 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         return 2
 
 
-# error codes that mean that a path of the user cannot be used
+# error codes of a path that cannot be used
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 

@@ -97,7 +97,7 @@ def _flag(verb: str, name: str, value: str) -> Flag:
     if parts[0] in ROOT and "" not in parts:
         return Flag(parts, value, name.endswith("+"))
     near = did_you_mean(renamed.GROUPS.get(parts[0], parts[0]), ROOT)
-    if near and len(parts) > 1:  # propose the whole flag
+    if near and len(parts) > 1:  # suggest the whole flag
         near = near.removesuffix("'?") + f".{'.'.join(parts[1:])}'?"
     near = near or USUAL.get(parts[0]) or did_you_mean(".".join(parts), setting_names())
     raise UserError(f"{verb} has no setting {name}.{near}")
@@ -129,7 +129,7 @@ def _single(flag: Flag) -> list[Flag]:
         inner = yaml_file.parse(flag.value, flag.typed)
         if "class_path" in inner:  # kept in one flag: if the class is replaced, its arguments are dropped too
             return [Flag(flag.path, inner)]
-        if any(value is not None for value in inner.values()):  # else `{a}`, which may be a file name
+        if any(value is not None for value in inner.values()):  # not a mapping but `{a}`, which may be a file name
             return _leaves(flag.path, inner)
     return [flag]
 

@@ -15,7 +15,7 @@ from genbench.cli.lightning_settings import refuse_lightning_settings
 from genbench.core.errors import UserError
 from genbench.core.strategy import PlayersDDP
 
-MOST_PROCESSES = 10_000  # devices per machine, or machines; a larger number is a typo
+MOST_PROCESSES = 10_000  # limit of devices per machine and of machines; a larger number is a typo
 
 
 def refuse_unsupported(config: Any) -> None:
@@ -64,7 +64,7 @@ def _launched() -> tuple[int, int] | None:
     if world == 1:
         return None
     if not here:
-        raise UserError(f"Slurm has started {world} processes: set their number per machine with `--ntasks-per-node`.")
+        raise UserError(f"Slurm has started {world} processes: set the number per machine with `--ntasks-per-node`.")
     return here, world // here
 
 

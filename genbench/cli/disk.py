@@ -74,7 +74,7 @@ def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:
     def size(tensors: Iterable[torch.Tensor]) -> int:
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    total = size(model.state_dict().values()) + 50_000  # the config and the names of all tensors
+    total = size(model.state_dict().values()) + 50_000  # about 50 kB for the config and the names of all tensors
     if averaged:
         total += sum(size(getattr(model, name).state_dict().values()) for name in model.ema)
     for player, optimizer in model.optimizer_settings.items():

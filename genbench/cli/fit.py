@@ -56,7 +56,7 @@ def with_configs(verb: str, argv: list[str]) -> Command:
     else:
         from genbench.core import checkpoint_io
 
-        own = (path, (checkpoint_io.read(path).get("run") or {}).get("config") or {})  # none from a user's script
+        own = (path, (checkpoint_io.read(path).get("run") or {}).get("config") or {})  # none if a script saved it
     if own[1]:
         command.configs.insert(0, own)
     elif not any(flag.path[0] == "model" for flag in command.flags):

@@ -207,7 +207,7 @@ class Merging:
 
 
 def value_of(text: str, source: str) -> Any:
-    """Parse a text as YAML. A single line is a list or a mapping only in brackets or braces."""
+    """Parse a text as YAML. A single line is a list or mapping only if it begins with a bracket or brace."""
     collection = text.lstrip()[:1] in ("[", "{") or "\n" in text
     try:
         found = yaml_file.parse(text, source)

@@ -52,7 +52,7 @@ def check(trainer: Trainer, model: GenerativeModule, data: LightningDataModule, 
         UserError: training would fail later.
     """
     test_protocol = protocols.load(protocol)
-    if len(model.spec.shape) == 1:  # raises an error now, not in the first step, when the run's folder has changed
+    if len(model.spec.shape) == 1:  # an error must be raised before the run's folder changes, not in the first step
         for changes in (getattr(getattr(model, "adversarial", None), "augment", ()), getattr(model, "transforms", ())):
             augmented(torch.zeros(1, *model.spec.shape), changes, model.draw)
     if not is_first_process():
@@ -111,7 +111,7 @@ def what_is_read(data: DataModule, *, validated: bool = True) -> str:
         except UserError:
             if stage == "train":
                 raise
-            continue  # reported by the check that needs the split
+            continue  # the check that needs the split reports the error
         paired = paired or held.paired
         counts.append(f"{held.images:,} {word}")
         others += [f"{held.others:,} {word}"] if held.others else []
@@ -167,7 +167,7 @@ def look_at_files(data: DataModule) -> list[str]:
         own = stage in data.own_splits and stage != "train"
         if own and hasattr(data, "missing"):
             if data.missing():  # reading a downloaded data set would take too long
-                data.split(stage)  # raises an error that names the file and its source
+                data.split(stage)  # raises an error with the missing file and its source
             continue
         if data.streams("train")[0].split.names is None and stage not in data.own_splits:
             continue
@@ -260,7 +260,7 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
         if chosen is None:
             raise UserError(
                 f"Validation on {counted} cannot compute {usual[0]}, which selects the best checkpoint: {why}. Choose "
-                f"another score with `--checkpoint.monitor`, or {more}."
+                f"a different score with `--checkpoint.monitor`, or {more}."
             )
         quality.deciding(model, given, mode=saver.mode)
         if chosen == usual[0]:
@@ -272,12 +272,12 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
     if saver.monitor in scores and saver.monitor not in given:
         raise UserError(
             f"checkpoint.monitor is {saver.monitor}, which validation cannot compute: {scores[saver.monitor]}. Choose "
-            f"another score, or {more}."
+            f"a different score, or {more}."
         )
     if saver.monitor not in given and is_overridden("validation_step", model, GenerativeModule):
         own = own_scores(model, data)
         if own is None:
-            return []  # `validation_step` works only in training
+            return []  # its `validation_step` works only in training
         given += own
     quality.deciding(model, given, saver.monitor, saver.mode)
     return []

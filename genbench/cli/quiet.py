@@ -28,7 +28,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*Trying to infer the `batch_size`.*",
         ".*`srun` command is available.*",
-        ".*module\\(s\\) in eval mode at the start of training.*",  # frozen networks are in eval mode
+        ".*module\\(s\\) in eval mode at the start of training.*",  # frozen networks stay in eval mode
     ):
         warnings.filterwarnings("ignore", text)
     warnings.formatwarning = _note

@@ -21,7 +21,7 @@ def run_of(ckpt: Path) -> Path | None:
     folder = ckpt.absolute().parent.parent
     if folder != Path.cwd():  # `.` has no name
         with suppress(ValueError):
-            folder = folder.relative_to(Path.cwd())  # shorter in messages
+            folder = folder.relative_to(Path.cwd())  # a relative path is shorter in messages
     made = any((folder / name).is_file() for name in ("config.yaml", "metrics.csv"))
     return folder if ckpt.parent.name == "checkpoints" and made else None
 
@@ -196,6 +196,6 @@ def _step() -> str | None:
 
 
 def is_first_process() -> bool:
-    """Whether this process has rank 0, which names the run and makes its folder."""
+    """Whether this process has rank 0, which names the run and creates its folder."""
     ranks = [os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
     return all(rank in (None, "0") for rank in ranks)

@@ -14,7 +14,7 @@ from genbench.core.errors import UserError, did_you_mean, refuse_below
 
 SOFTWARE = "genbench sample"  # written into the PNGs of a folder
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
-# for points: .png is a plot, .npy and .npz hold float32 [n, D]
+# for points: .png is a plot, .npy and .npz contain float32 [n, D]
 
 
 def _parser() -> Arguments:

@@ -163,7 +163,7 @@ def _status(kept: Folder) -> int:
 def _dry_run(
     suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str, Any], wanted: list[str], retry_failed: bool
 ) -> int:
-    """Print the runs with the expected time and disk space. A few steps measure speeds for budgets in images."""
+    """Print the runs with the expected time and disk space. Budgets in images need a measured speed."""
     import torch
 
     from genbench.cli.disk import existing

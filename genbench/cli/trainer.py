@@ -174,7 +174,7 @@ class GenbenchCLI(LightningCLI):
             old = {"model": {"class_path": self.checkpoint["genbench"]["model"], "init_args": given}}
             old["seed_everything"] = self.checkpoint["genbench"]["seed"]
         if missing := resume.missing(old, new):
-            with suppress(Exception):  # a config of another version may have unknown settings
+            with suppress(Exception):  # a config of an older version may have unknown settings
                 if "data" in old:
                     old = self.dump({self.subcommand: self._parser(self.subcommand).parse_object(old)})
                 missing = resume.missing(old, new)

@@ -18,7 +18,7 @@ from genbench.core.errors import UserError, refuse_below
 if TYPE_CHECKING:
     from genbench.data.ranges import Range, Stored
 
-NAMED = 3  # number of files that are not images which are listed at the end
+NAMED = 3  # limit of the names of other files that are printed at the end
 OF_ARRAYS = ("key", "layout", "severity")
 
 
@@ -125,7 +125,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     masks = isinstance(model, Segments) and not isinstance(model, Translates)
     if masks:
         if arguments.to is not None:
-            raise UserError(f"{kind} makes masks and has no domains. Remove `--to {arguments.to}`.")
+            raise UserError(f"{kind} predicts masks and has no domains. Remove `--to {arguments.to}`.")
         options, channels = own_options(model, own, "segment", flags=_parser().flags()), model.spec.channels
     elif isinstance(model, Translates):
         to = arguments.to or "B"
@@ -172,7 +172,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
             image = _result(lambda x: method(x, **options), picture, model, masks, arguments)
             try:
                 _write(image, out / each.place)
-            except (OSError, ValueError) as error:  # file formats limit the size of an image
+            except (OSError, ValueError) as error:  # the image may be too large for its file format
                 if no_room(error):
                     raise UserError(
                         f"{error} {done:,} of {len(inputs):,} images were written. Free some space and add "
@@ -227,7 +227,7 @@ def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tupl
     options = {name: value for name in OF_ARRAYS if (value := getattr(arguments, name)) is not None}
     images = open_images(arguments.input, "", range=None if given is None else str(given), **options)
     if not isinstance(images, FileImages):
-        raise UserError(f"{arguments.input} holds points; expected images.")
+        raise UserError(f"{arguments.input} contains points; expected images.")
     found: Any = images.split.pictures  # the images of one split, from one or more files
     places = [f"{member.path.stem}-{k:04d}.png" for member in found.members for k in range(member.shape[0])]
     return [
@@ -333,7 +333,7 @@ def _result(apply: Any, picture: Any, model: Any, masks: bool, arguments: argpar
         level = to_uint8(found).cpu().numpy()
         made = Image.fromarray(level[0] if len(level) == 1 else level.transpose(1, 2, 0))
         profile = picture.info.get("icc_profile") or b""
-        if made.mode == picture.mode == "RGB" and profile[16:20] == b"RGB ":  # a profile for RGB
+        if made.mode == picture.mode == "RGB" and profile[16:20] == b"RGB ":  # the profile describes RGB colors
             made.info["icc_profile"] = profile
     if not arguments.side_by_side:
         return made

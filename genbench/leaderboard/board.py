@@ -21,7 +21,7 @@ TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmenta
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one config over its seeds. Best and last checkpoint, raw and averaged weights are separate rows.
+    """The scores of one config over its seeds. Best and last checkpoint, and raw and EMA weights, have separate rows.
 
     checkpoint  `best = last` if both have the same weights for every seed
     segments    parts of the training with different settings, see `Record.segments`
@@ -182,7 +182,7 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
     records = sorted((of[0] for of in seeds), key=lambda r: r.time)
     first = records[0]
     runs = [record.run or {} for record in records]
-    # a mean of speeds is meaningful only on one kind of machine
+    # speeds are averaged only over records from the same kind of machine
     trained = [r.training for r in records if r.training]
     trained = [t for t in trained if _where(t) == _where(trained[-1])]
     measured = [r for r in records if _where(r.environment) == _where(records[-1].environment)]
@@ -203,7 +203,7 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         segments=first.segments,
         grid=runs[0].get("grid") or {},
         tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
-        images_seen=round(sum(seen) / len(seen)) if seen else None,  # best checkpoints of several seeds differ
+        images_seen=round(sum(seen) / len(seen)) if seen else None,  # differs between best checkpoints
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
         training_images_per_second=mean_of(t.get("images_per_second") for t in trained),
@@ -295,7 +295,10 @@ def _ranking(by: str, metrics: dict[str, str | None]) -> str:
     if found is None:
         raise _no_metric(by, known)
     if metrics[found] is None:
-        raise UserError(f"'{found}' has no better direction, so it cannot rank rows. Choose from: {listed(known)}.")
+        raise UserError(
+            f"'{found}' does not define whether lower or higher is better, so it cannot rank rows. Choose from: "
+            f"{listed(known)}."
+        )
     return found
 
 

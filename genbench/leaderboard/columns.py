@@ -131,7 +131,7 @@ def _decimals(board: Board, metric: str) -> int:
     digits = 2 - math.floor(math.log10(min(means, default=1)))
     if deviations:
         digits = max(digits, min(-math.floor(math.log10(deviations[len(deviations) // 2])), digits + 2))
-    whole = all(s.mean == int(s.mean) for s in every if s.mean) and not deviations  # counts, such as of modes
+    whole = all(s.mean == int(s.mean) for s in every if s.mean) and not deviations  # counts, such as a number of modes
     return 0 if whole else min(max(digits, 1), 5)
 
 

@@ -26,7 +26,7 @@ from genbench.leaderboard.columns import (
 from genbench.leaderboard.differences import apart, difference
 from genbench.leaderboard.intervals import SEEDS
 
-GAP = "  "  # between two columns
+GAP = "  "  # space between two columns
 HEADER = 2  # lines of a header
 LONGEST, SHORTEST = 40, 12  # limits of the length of a name in a terminal, in characters
 
@@ -323,7 +323,7 @@ _LATEX = {
 
 def _latex(text: str) -> str:
     text = "".join(_LATEX.get(c, c) for c in text)
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)  # a minus, not a hyphen
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)  # typeset as a minus sign, not as a hyphen
 
 
 def _cell(value: Any) -> Any:

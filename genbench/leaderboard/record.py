@@ -68,7 +68,7 @@ class Record:
         fault = next(_faults(found), None)
         if fault is not None:
             raise UserError(f"a damaged record: {fault}")
-        names = ("run", "training")  # may be absent
+        names = ("run", "training")  # these fields may be absent
         given: dict[str, Any] = {n: found.get(n) if n in names else found[n] for n in cls.__dataclass_fields__}
         return cls(**given)
 
@@ -102,7 +102,7 @@ class Record:
         """Identify what was evaluated, without the seed and the checkpoint."""
         run = self.run or {}
         name = None if self.kind == "baseline" else self.model["name"]
-        images = self.model.get("hash")  # of images that are evaluated in place of a model
+        images = self.model.get("hash")  # hash of images evaluated in place of a model
         sampling = json.dumps(run.get("sampling") or {}, sort_keys=True)
         return self.kind, name, images, run.get("config_hash"), history(self.segments), run.get("weights"), sampling
 
@@ -160,7 +160,7 @@ def read(path: str | os.PathLike) -> Record:
     """
     most = MEGABYTES * 2**20
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would never open
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would block forever
             raise UserError("not a regular file")
         with open(path, "rb") as file:
             text = file.read(most + 1)

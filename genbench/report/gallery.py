@@ -13,7 +13,7 @@ from genbench.report import page_images
 from genbench.report.page_images import Picture, Shown
 from genbench.report.rows import Rows, words
 
-LARGE = 400  # pixels: a wider grid is scaled down
+LARGE = 400  # pixels; a wider grid is scaled down
 BESIDE = {
     "neighbors": ("nearest_train_ratio", "authenticity"),
     "reconstructions": ("mse",),
@@ -103,7 +103,7 @@ def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list
 def _sheet(path: Path, kind: str) -> Path:
     """Return the path of the image of this kind in the folder next to a record."""
     folder = path.with_suffix("")
-    former = folder / "neighbours.png"  # name in older versions
+    former = folder / "neighbours.png"  # file name in older versions
     return former if kind == "neighbors" and former.exists() else folder / f"{kind}.png"
 
 

@@ -79,7 +79,7 @@ def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
         given = suite.launch.devices
     devices = len(given) if isinstance(given, list) else int(given) if str(given).isdecimal() else 0
     if devices < 1:
-        raise UserError(f"trainer.devices is {given}; in a suite it must be a number of devices.")
+        raise UserError(f"trainer.devices is {given}; a suite needs a number of devices.")
     nodes = trainer["num_nodes"] if trainer["num_nodes"] > 1 else suite.launch.nodes
     if nodes > 1 and suite.launch.where == "local":
         raise UserError(f"trainer.num_nodes is {nodes}, but several machines need `launch: {{where: slurm}}`.")

@@ -48,7 +48,7 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
         modules: Modules with the user's own models, imported first
     """
     with suppress(OSError):
-        os.setsid()  # blocks Ctrl-C from the terminal: the launcher sends a signal to stop
+        os.setsid()  # Ctrl-C does not reach this process: the launcher sends a signal
     for signum in SIGNALS:
         signal.signal(signum, _stop)
     kept, first = Folder(Path(folder)), _rank() == 0

@@ -92,7 +92,7 @@ def take(folder: Path, run: str, *, again: bool = False, job: str | None = None)
 
 
 class Claim:
-    """A run that this process holds. As a context manager it sends heartbeats."""
+    """The right of this process to work on a run. As a context manager it sends heartbeats."""
 
     def __init__(self, folder: Path, run: str, attempt: Attempt) -> None:
         self.folder, self.run, self.attempt = folder, run, attempt

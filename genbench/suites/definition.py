@@ -110,7 +110,7 @@ class Suite:
     launch: Launch
 
     def runs(self) -> Iterator[tuple[str, Experiment, int]]:
-        """Name, experiment and seed of every run: all experiments with the first seed, then with the next."""
+        """Yield name, experiment and seed of every run: all experiments with the first seed, then with the next."""
         for seed in self.seeds:
             for experiment in self.experiments:
                 yield experiment.run(seed), experiment, seed

@@ -123,7 +123,7 @@ def test_the_order_of_flags_and_configs_changes_nothing_but_configs_among_one_an
         assert merged(joined(order)).config == expected, order
 
 
-def test_of_a_flag_that_is_given_twice_the_last_one_counts():
+def test_the_last_of_two_equal_flags_wins():
     assert model("--model.width 8 --config base.yaml --model.width 16")["width"] == 16
     assert model("--config base.yaml --model.adversarial.r1 2 --model.adversarial '{r1: 3}'")["adversarial"]["r1"] == 3
     assert model("--config base.yaml --model.adversarial '{r1: 3}' --model.adversarial.r1 2")["adversarial"]["r1"] == 2
@@ -430,7 +430,7 @@ def test_a_mistake_is_one_sentence_that_proposes_the_nearest(flags, said):
     assert said in refused(f"--config base.yaml {flags}")
 
 
-def test_without_a_model_or_data_that_is_said():
+def test_a_missing_model_or_data_set_is_reported():
     assert refused("--data MNIST") == "No model is set. Pass `--config NAME` or `--model DCGAN`."
     assert refused("--config base.yaml --model null").startswith("No model is set")
     assert refused("--model DCGAN") == "No data is set. Pass `--data MNIST`."

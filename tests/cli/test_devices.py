@@ -99,7 +99,7 @@ def test_processes_started_by_slurm_are_one_run_without_device_flags(cli, config
 @pytest.mark.parametrize(
     ("changed", "flags", "message"),
     [
-        ({"SLURM_NTASKS_PER_NODE": None}, [], "Slurm has started 2 processes: set their number per machine"),
+        ({"SLURM_NTASKS_PER_NODE": None}, [], "Slurm has started 2 processes: set the number per machine"),
         ({}, ["--trainer.devices", "1"], "2 processes were started on each of 1 machines, but the config has 1"),
     ],
 )

@@ -195,7 +195,7 @@ def test_two_processes_are_one_run_in_one_folder_that_rank_0_named(config, tmp_p
     assert saved(run / "checkpoints" / "last.ckpt")["genbench"]["updates"] == {"train": 20}
 
 
-def test_the_same_seed_gives_the_same_run_and_pictures_change_nothing(cli, config):
+def test_the_same_seed_gives_the_same_run_with_and_without_images(cli, config):
     path = config("dcgan")
     cli("fit", "--config", path, "--name", "a")
     cli("fit", "--config", path, "--name", "b", "--samples.every_images", "32")
@@ -285,7 +285,7 @@ def test_a_users_mistake_is_answered_in_a_sentence_and_costs_nothing(cli, config
     assert not list(Path("runs").glob("run/checkpoints/*"))
 
 
-def test_a_score_that_validation_does_not_give_is_refused_before_training(cli, config):
+def test_a_score_that_validation_does_not_compute_is_rejected_before_training(cli, config):
     status, _, err = cli("fit", "--config", config(), "--name", "run", "--checkpoint.monitor", "val/foo")
     assert (
         status == 2

@@ -41,7 +41,7 @@ def test_neither_torch_nor_lightning_nor_numpy_is_imported(cli, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_read_is_named_and_the_page_is_written(cli):
+def test_unreadable_files_are_listed_and_the_page_is_written(cli):
     path = leave(record(), Path("runs"), kinds=("samples",), size=8)
     (path.parent / "cut.json").write_text('{"schema": 1')
     (path.with_suffix("") / "samples.png").write_text("no picture")
@@ -59,7 +59,7 @@ def test_a_page_is_replaced_whole_or_not_at_all(cli, monkeypatch):
     assert Path("report.html").read_text() == "before" and sorted(os.listdir()) == ["report.html", "runs"]
 
 
-def test_a_page_that_has_no_room_is_kept_elsewhere(cli, tmp_path, elsewhere, full):
+def test_a_page_that_does_not_fit_on_the_disk_is_saved_elsewhere(cli, tmp_path, elsewhere, full):
     write(record(), "runs/a/records")
     assert cli("report", "--out", "whole.html")[0] == 0
     (tmp_path / "full").mkdir()
@@ -70,7 +70,7 @@ def test_a_page_that_has_no_room_is_kept_elsewhere(cli, tmp_path, elsewhere, ful
     assert f"It was written to {kept} instead." in err and kept.read_bytes() == Path("whole.html").read_bytes()
 
 
-def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
+def test_paths_that_are_not_files_are_skipped_or_not_replaced(cli):
     write(record(), "runs/a/records")
     os.mkfifo("runs/a/records/pipe.json")
     os.mkfifo("runs/a/metrics.csv")

@@ -97,7 +97,7 @@ def test_an_image_that_sample_did_not_write_is_never_removed(cli, trained, name)
 
 
 @pytest.mark.parametrize("out", ["full/a.npy", "full/a.npz", "full/a.png"])
-def test_images_that_have_no_room_are_kept_elsewhere(cli, trained, tmp_path, elsewhere, full, out):
+def test_images_that_do_not_fit_on_the_disk_are_saved_elsewhere(cli, trained, tmp_path, elsewhere, full, out):
     Path("full").mkdir()
     full(tmp_path / "full")
     status, _, err = cli("sample", "--ckpt", trained, "--n", 4, "--out", out)
@@ -107,7 +107,7 @@ def test_images_that_have_no_room_are_kept_elsewhere(cli, trained, tmp_path, els
     assert f"It was written to {kept} instead." in err and kept.read_bytes() == Path(out[5:]).read_bytes()
 
 
-def test_a_folder_of_images_that_has_no_room_is_kept_elsewhere(cli, trained, elsewhere, monkeypatch):
+def test_a_folder_of_images_that_does_not_fit_on_the_disk_is_saved_elsewhere(cli, trained, elsewhere, monkeypatch):
     real, count = Image.Image.save, iter(range(99))
 
     def save(self, path, *args, **kwargs):
@@ -124,7 +124,7 @@ def test_a_folder_of_images_that_has_no_room_is_kept_elsewhere(cli, trained, els
     assert np.array_equal(np.load(kept)["images"], np.load("a.npy"))
 
 
-def test_where_nothing_can_be_written_nothing_is_drawn(cli, trained, monkeypatch):
+def test_nothing_is_sampled_if_the_output_cannot_be_written(cli, trained, monkeypatch):
     Path("file").write_text("")
     os.mkfifo("pipe.npy")
     monkeypatch.setattr("genbench.load", None)
