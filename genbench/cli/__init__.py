@@ -1,4 +1,4 @@
-"""The command line. Torch and other large packages are imported only by the verbs that need them."""
+"""The command line. Torch and other large packages are imported only by the commands that need them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from genbench import __version__
 from genbench.cli import configs
 
-# verb -> (module with `main(argv)`, what it does)
+# command -> (module with `main(verb, argv)`, help text)
 VERBS = {
     "fit": ("fit", "train a model: --config NAME|FILE [--data NAME] [--max_images 1M] [--name NAME] [--ckpt last]"),
     "validate": ("fit", "compute a checkpoint's scores on the validation split: --ckpt PATH"),
     "test": ("evaluate", "evaluate a checkpoint under its config's protocol: --ckpt PATH"),
-    "evaluate": ("evaluate", "evaluate a model or images, write a record: --ckpt PATH | --images PATH | --baseline"),
+    "evaluate": ("evaluate", "evaluate a model or images and write a record: --ckpt PATH | --images PATH | --baseline"),
     "sample": ("sample", "draw images from a checkpoint: --ckpt PATH --n 64 --out grid.png"),
     "translate": ("translate", "apply a model to each image in a folder: --ckpt PATH --input FOLDER --output FOLDER"),
     "suite": ("suite", "train and evaluate many models and seeds: run SUITE [--dry-run] | status SUITE"),
@@ -29,22 +29,22 @@ VERBS = {
 
 
 def usage() -> str:
-    """The help of `python -m genbench`: all verbs and configs."""
+    """Return the help text of `python -m genbench`: all commands and configs."""
     verbs = "\n".join(f"  {verb:<20}{about}" for verb, (_, about) in VERBS.items())
     whole, parts = configs.listing(), configs.listing(parts=True)
     wide = max(map(len, whole)) + 1
     rows = {name: f"  {name:<{wide}}{about}\n" for name, about in (whole | parts).items()}
     return (
         f"genbench {__version__}: generative image models, trained and compared\n\n"
-        f"python -m genbench VERB ...    (VERB --help shows its flags)\n\n{verbs}\n\n"
+        f"python -m genbench COMMAND ...    (COMMAND --help shows its flags)\n\n{verbs}\n\n"
         f"Configs for --config NAME:\n{''.join(rows[name] for name in whole)}\n"
-        f"Parts, to add after a config with another --config:\n{''.join(rows[name] for name in parts)}\n"
+        f"Parts, to merge into a config with a second --config:\n{''.join(rows[name] for name in parts)}\n"
         "First run, on embedded data:  python -m genbench fit --config quickstart"
     )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit status."""
+    """Run one command and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -57,13 +57,13 @@ def main(argv: list[str] | None = None) -> int:
         from genbench.core.errors import did_you_mean
 
         near = did_you_mean(verb, VERBS)
-        print(f"error: there is no verb '{verb}'; there are {', '.join(VERBS)}.{near}", file=sys.stderr)
+        print(f"error: unknown command '{verb}'. Choose from: {', '.join(VERBS)}.{near}", file=sys.stderr)
         return 2
     return _run(verb, _joined(rest))
 
 
 def _joined(argv: list[str]) -> list[str]:
-    """`--flag -1,2` as `--flag=-1,2`: argparse would read a list that begins with a minus as a flag."""
+    """Rewrite `--flag -1,2` as `--flag=-1,2`, because argparse reads a list that begins with a minus sign as a flag."""
     out: list[str] = []
     for argument in argv:
         if re.match(r"-[\d.]+,", argument) and out and re.match(r"--[^=]+$", out[-1]):
@@ -78,7 +78,7 @@ def _run(verb: str, argv: list[str]) -> int:
 
 
 def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
-    """Call `work` and return its exit status. A user's mistake is printed as one sentence, unless `quiet`."""
+    """Call `work` and return its exit status. A user error is printed as one sentence, unless `quiet`."""
     try:
         status = work() or 0
         sys.stdout.flush()  # so that a failure is reported here, not at interpreter exit
@@ -87,7 +87,7 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         if not quiet:
             print("\nstopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of the output has ended, as in `| head`
+    except BrokenPipeError:  # the program that reads the output has exited, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -103,12 +103,12 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         return 2
 
 
-# errors of a path that the user gave
+# error codes of a path that cannot be used
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 def sentence(error: BaseException) -> str | None:
-    """The message for the user; None for a bug, which keeps its traceback."""
+    """Return the error message for the user; None for a bug, which is raised with its traceback."""
     from genbench.core.errors import UserError
     from genbench.core.files import no_room
 
@@ -121,7 +121,7 @@ def sentence(error: BaseException) -> str | None:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename is not None:
         named = str(error.filename)
-        return f"{named if len(named) <= 100 else named[:97] + '...'}: {error.strerror}. Give another path."
+        return f"{named if len(named) <= 100 else named[:97] + '...'}: {error.strerror}. Use a different path."
     if type(error).__name__ == "ArgumentError":
         from genbench.cli.parser_errors import explained
 

@@ -1,4 +1,4 @@
-"""check: run the contract tests on a config's model, which may be in your own repository."""
+"""check: run the contract tests on the model of a config. The model may be in your own repository."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(verb: str, argv: list[str]) -> int:
     tests = contract_tests(path, arguments.modules)
     quiet()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)  # the batches are too small for more
+    torch.set_num_threads(1)  # the batches are too small to gain from more threads
     with tempfile.TemporaryDirectory() as folder:
         passed = [_passes(test, Path(folder) / test.__name__) for test in tests]
     print(f"\n{sum(passed)} of {len(tests)} contract tests passed by {path.stem}")

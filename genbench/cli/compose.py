@@ -1,6 +1,6 @@
-"""The configs and flags of one command, merged into one mapping that the parser of `fit` takes.
+"""Merge the configs and flags of a command into the mapping that the parser of `fit` reads.
 
-All configs are merged from left to right, and then all flags, wherever they stand. docs/configuration.md has the rules.
+All configs are merged first, from left to right, then all flags, wherever they appear. See docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from genbench.core.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Flag:
-    """`--model.width 8`; `append` for `--trainer.callbacks+ X`. `value` is the text from the command line."""
+    """A flag such as `--model.width 8`. `append` is True for `--trainer.callbacks+ X`.
+
+    `value` is the text from the command line, or a parsed value after `_single` has split the flag.
+    """
 
     path: tuple[str, ...]
     value: Any
@@ -32,13 +35,13 @@ class Flag:
 
 @dataclass
 class Command:
-    """The words after `fit` or `validate`.
+    """The arguments of `fit` or `validate`.
 
     Attributes:
         configs: Path and contents of each config, in order
-        flags: In order
-        asked: What asks for text in place of a run: `--help`, `--print_config`, `--model.help DCGAN`
-        ckpt: The checkpoint that `--ckpt` names, found by the `name` and `runs` of the command
+        flags: Settings, in order
+        asked: Flags that print text instead of starting a run: `--help`, `--print_config`, `--model.help DCGAN`
+        ckpt: Path of the checkpoint of `--ckpt`; `last` and `best` are looked up with `--name` and `--runs`
     """
 
     configs: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
@@ -47,19 +50,19 @@ class Command:
     ckpt: Path | None = None
 
     def value(self, name: str) -> Any:
-        """The last value of a setting outside of all groups, from flags, else from configs; None if it is not set."""
+        """Return the last value of a top-level setting from the flags, else from the configs; None if it is not set."""
         found = [flag.value for flag in self.flags if flag.path == (name,)]
         found = found or [text[name] for _, text in self.configs if name in text]
         if found and isinstance(found[-1], (list, dict, bool)):
-            raise UserError(f"{name} is {found[-1]!r}; text was expected.")
+            raise UserError(f"{name} is {found[-1]!r}; expected text.")
         return None if not found or found[-1] is None else str(found[-1])
 
 
 def read_command(verb: str, argv: Iterable[str], find: Callable[[str], Path]) -> Command:
-    """Parse the words of a command.
+    """Parse the arguments of a command.
 
     Args:
-        find: Config name -> its file
+        find: Maps a config name to its file
 
     Raises:
         UserError: a flag has no value, a word is not a flag, a flag has an unknown group, or a config cannot be read.
@@ -70,7 +73,7 @@ def read_command(verb: str, argv: Iterable[str], find: Callable[[str], Path]) ->
         name, equals, value = word.partition("=")
         name = {"-h": "--help", "-c": "--config"}.get(name, name)
         if not name.startswith("--") or name == "--":
-            raise UserError(f"{verb} takes flags only, and '{word}' is not a flag: give a config as `--config {word}`.")
+            raise UserError(f"{verb} takes only flags, but '{word}' is not a flag. Pass a config as `--config {word}`.")
         if name in ("--help", "--print_config"):
             command.asked.append(name if name == "--help" else word)
         elif name.endswith(".help"):
@@ -94,7 +97,7 @@ def _flag(verb: str, name: str, value: str) -> Flag:
     if parts[0] in ROOT and "" not in parts:
         return Flag(parts, value, name.endswith("+"))
     near = did_you_mean(renamed.GROUPS.get(parts[0], parts[0]), ROOT)
-    if near and len(parts) > 1:  # propose the whole flag
+    if near and len(parts) > 1:  # suggest the whole flag
         near = near.removesuffix("'?") + f".{'.'.join(parts[1:])}'?"
     near = near or USUAL.get(parts[0]) or did_you_mean(".".join(parts), setting_names())
     raise UserError(f"{verb} has no setting {name}.{near}")
@@ -104,7 +107,7 @@ def settings(command: Command) -> Merging:
     """Merge a command's configs and then its flags.
 
     Raises:
-        UserError: for what cannot be merged. Whether names and values are right is checked later by the parser.
+        UserError: the settings cannot be merged. The parser checks names and values later.
     """
     merging = Merging()
     for path, text in command.configs:
@@ -112,7 +115,7 @@ def settings(command: Command) -> Merging:
     single = [one for flag in command.flags for one in _single(flag)]
     for flag in _classes_first(single):
         if flag.path == ("trainer", "default_root_dir"):
-            raise UserError(f"{flag.typed} is not followed here: the run's folder is `--runs` and `--name`.")
+            raise UserError(f"{flag.typed} is not supported. Set the run's folder with `--runs` and `--name`.")
         change: Any = flag.value
         for depth, part in enumerate(reversed(flag.path)):
             change = {part + ("+" if flag.append and depth == 0 else ""): change}
@@ -121,12 +124,12 @@ def settings(command: Command) -> Merging:
 
 
 def _single(flag: Flag) -> list[Flag]:
-    """`--model.adversarial '{r1: 1, clip: 2}'` as one flag for each of its values; any other flag as it is."""
+    """Split `--model.adversarial '{r1: 1, clip: 2}'` into one flag per value; return any other flag unchanged."""
     if flag.path[0] not in SINGLE and not flag.append and flag.value.lstrip()[:1] == "{":
         inner = yaml_file.parse(flag.value, flag.typed)
-        if "class_path" in inner:  # its arguments are dropped together with that class
+        if "class_path" in inner:  # kept in one flag: if the class is replaced, its arguments are dropped too
             return [Flag(flag.path, inner)]
-        if any(value is not None for value in inner.values()):  # `{a}` may be a file's name
+        if any(value is not None for value in inner.values()):  # not a mapping but `{a}`, which may be a file name
             return _leaves(flag.path, inner)
     return [flag]
 
@@ -138,10 +141,10 @@ def _leaves(path: tuple[str, ...], value: Any) -> list[Flag]:
 
 
 def _classes_first(flags: list[Flag]) -> list[Flag]:
-    """The flags in their order, but each class before its arguments: `--data.size 64 --data MNIST`.
+    """Move each class before its arguments, as for `--data.size 64 --data MNIST`; otherwise keep the order.
 
-    Flags of a list that is appended to keep their order: `--trainer.callbacks X --trainer.callbacks+ Y
-    --trainer.callbacks.mode max` sets the mode of Y.
+    Flags of a list to which an element is appended keep their order: in `--trainer.callbacks X --trainer.callbacks+ Y
+    --trainer.callbacks.mode max`, the last flag sets the mode of Y.
     """
     lists, paths = {flag.path for flag in flags if flag.append}, {flag.path for flag in flags}
     classes = {("model",), ("data",), *(flag.path for flag in flags if isinstance(flag.value, dict))}

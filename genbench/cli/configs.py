@@ -1,4 +1,4 @@
-"""Configs by name: those below `configs/` in the current folder, then those that are installed with genbench."""
+"""Find configs by name: first in `configs/` of the current folder, then among the configs shipped with genbench."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 import genbench
 from genbench.core.errors import UserError, did_you_mean
 
-PARTS = ("data", "trainer", "logger")  # folders of parts, which are merged after a whole config
+PARTS = ("data", "trainer", "logger")  # folders of parts, which are merged into a complete config
 OTHERS = ("protocols", "suites")  # folders of other files, which `evaluate` and `suite` list
 
 
 def folder() -> Path:
-    """The folder of the shipped configs: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the shipped configs: inside the installed package, or next to it in a checkout."""
     inside = Path(genbench.__file__).parent / "configs"
     return inside if inside.is_dir() else inside.parent.parent / "configs"
 
 
 def listing(*, parts: bool = False) -> dict[str, str]:
-    """Name -> first comment line of each shipped whole config, or of each part of one."""
+    """Map the name of each shipped complete config (of each part, if `parts`) to its first comment line."""
     names = {}
     for path in sorted(folder().rglob("*.yaml"), key=lambda p: (len(p.parts), p)):
         if path.parent.name not in OTHERS and (path.parent.name in PARTS) == parts:
@@ -29,16 +29,16 @@ def listing(*, parts: bool = False) -> dict[str, str]:
 
 
 def find(name: str) -> Path | None:
-    """The file that `--config NAME` means: a path, or the name of a config; None if there is neither."""
+    """Return the file for `--config NAME`. NAME is a path or the name of a config; None if no file is found."""
     places = [root / file for root in (Path("configs"), folder()) for file in (name, f"{name}.yaml")]
     return next((path for path in (Path(name), *places, folder() / Path(name).name) if path.is_file()), None)
 
 
 def named(name: str) -> Path:
-    """As `find`.
+    """Like `find`, but an unknown config is an error.
 
     Raises:
-        UserError: there is no such config. The message lists those there are, and the nearest name.
+        UserError: the config is unknown. The message lists the known configs and suggests the nearest name.
     """
     if (path := find(name)) is not None:
         return path
@@ -46,6 +46,6 @@ def named(name: str) -> Path:
     kind = name.partition("/")[0]
     known = [part for part in parts if part.startswith(f"{kind}/")] if kind in PARTS else list(whole)
     raise UserError(
-        f"There is no config '{name}'; there are {', '.join(known)}, or give the path of a file."
+        f"Unknown config '{name}'. Choose from: {', '.join(known)}, or pass the path of a file."
         + did_you_mean(name, known if kind in PARTS else [*whole, *parts])
     )

@@ -1,4 +1,4 @@
-"""Where `fit` and `validate` print what they have to say."""
+"""The console to which `fit` and `validate` print messages (standard error)."""
 
 from rich.console import Console
 

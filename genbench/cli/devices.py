@@ -1,4 +1,4 @@
-"""Strategy, precision and devices of a run, from its trainer settings."""
+"""Set the strategy, precision and devices of a run from its trainer settings."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from genbench.cli.lightning_settings import refuse_lightning_settings
 from genbench.core.errors import UserError
 from genbench.core.strategy import PlayersDDP
 
-MOST_PROCESSES = 10_000  # devices of a machine, or machines; a larger number is a typing error
+MOST_PROCESSES = 10_000  # limit of devices per machine and of machines; a larger number is a typo
 
 
 def refuse_unsupported(config: Any) -> None:
-    """Raise UserError, before anything is built, for trainer settings, strategies and devices that cannot be used."""
+    """Raise UserError for unsupported trainer settings, strategies or devices, before anything is built."""
     refuse_lightning_settings(config)
     for name in ("devices", "num_nodes"):
         given = str(config[name])
@@ -30,7 +30,7 @@ def refuse_unsupported(config: Any) -> None:
             )
     strategy = config.strategy
     if strategy is None:
-        raise UserError("--trainer.strategy null: leave it out, or give `auto`.")
+        raise UserError("--trainer.strategy null is not supported. Remove it, or use `auto`.")
     known = strategy in ("auto", "ddp")
     if not isinstance(strategy, str):
         strategy = strategy.class_path
@@ -39,13 +39,13 @@ def refuse_unsupported(config: Any) -> None:
     if not known:
         raise UserError(
             f"--trainer.strategy {strategy} cannot train several optimizers in turns: strategies other than `auto` "
-            "wrap or shard one module for one backward pass per step. Leave it out: with several devices, each "
-            "optimizer then steps on averaged gradients. Every model here fits on one device."
+            "wrap or shard one module for one backward pass per step. Remove `--trainer.strategy`: with several "
+            "devices, each optimizer then steps on averaged gradients. Every model here fits on one device."
         )
     if config.sync_batchnorm and on_cpu(config):
         raise UserError(
             "--trainer.sync_batchnorm: PyTorch synchronizes batch normalization on GPUs only, and this run is on a "
-            "CPU. Leave it out, or train on GPUs with `--trainer.accelerator gpu`."
+            "CPU. Remove this setting, or train on GPUs with `--trainer.accelerator gpu`."
         )
 
 
@@ -54,7 +54,7 @@ def on_cpu(config: Any) -> bool:
 
 
 def _launched() -> tuple[int, int] | None:
-    """Processes per machine and machines, if torchrun or Slurm has started more than one process."""
+    """Return (processes per machine, machines) if torchrun or Slurm has started several processes, else None."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     elif SLURMEnvironment.detect():
@@ -64,12 +64,12 @@ def _launched() -> tuple[int, int] | None:
     if world == 1:
         return None
     if not here:
-        raise UserError(f"Slurm has started {world} processes: give their number per machine by `--ntasks-per-node`.")
+        raise UserError(f"Slurm has started {world} processes: set the number per machine with `--ntasks-per-node`.")
     return here, world // here
 
 
 def use_own_strategy(config: dict[str, Any]) -> None:
-    """Set PlayersDDP as the strategy for several devices: those given, or those of processes already started."""
+    """Use PlayersDDP if the run has several devices, set by flags or by the processes that a launcher has started."""
     devices, accelerator = config["devices"], config["accelerator"]
     launched = _launched()
     if launched and devices == "auto":
@@ -81,12 +81,12 @@ def use_own_strategy(config: dict[str, Any]) -> None:
         count = len(devices)
     else:
         text = str(devices)
-        number = text.isdecimal() and len(text) < 10  # Lightning refuses others
+        number = text.isdecimal() and len(text) < 10  # Lightning rejects longer numbers
         count = int(text) if number else len([d for d in text.split(",") if d.strip()])
     if launched and (count, config["num_nodes"]) != launched:
         raise UserError(
             f"{launched[0]} processes were started on each of {launched[1]} machines, but the config has {count} "
-            f"devices on {config['num_nodes']}: leave `--trainer.devices` and `--trainer.num_nodes` out."
+            f"devices on {config['num_nodes']} machines. Remove `--trainer.devices` and `--trainer.num_nodes`."
         )
     if config["strategy"] in ("auto", "ddp") and (count > 1 or config["num_nodes"] > 1):
         config["strategy"] = PlayersDDP()
@@ -95,7 +95,7 @@ def use_own_strategy(config: dict[str, Any]) -> None:
 
 
 def use_real_fp16(config: dict[str, Any]) -> None:
-    """Make fp16 on a CPU real fp16 with a gradient scaler; Lightning would silently use bf16."""
+    """Use real fp16 with a gradient scaler for fp16 on a CPU, where Lightning would silently use bf16."""
     if on_cpu(config) and str(config["precision"]) in ("16-mixed", "16"):
         config["precision"] = None
         config["plugins"] = [*as_list(config["plugins"]), MixedPrecision("16-mixed", device="cpu")]

@@ -1,4 +1,4 @@
-"""Checks that a run's folder is writable, and that the disk has room for its checkpoints."""
+"""Check that a run's folder is writable and that the disk has space for its checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genbench.core.module import GenerativeModule
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raise UserError if the run's folder cannot be made, or nothing can be written to it."""
+    """Raise UserError if the run's folder cannot be created or written to."""
     for place in (existing(folder), existing(folder / "checkpoints")):
         try:
             with tempfile.TemporaryFile(dir=place):
@@ -27,21 +27,21 @@ def refuse_unwritable(folder: Path) -> None:
         except OSError as error:
             why = f"not writable ({error.strerror})" if place.is_dir() else "not a folder"
             raise UserError(
-                f"The run cannot be written to {folder}: {place} is {why}. Give another folder with `--runs`."
+                f"The run cannot be written to {folder}: {place} is {why}. Choose a different folder with `--runs`."
             ) from error
 
 
 def existing(path: Path) -> Path:
-    """The path, or its nearest parent that exists."""
+    """Return the path, or its nearest parent that exists."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
-    """Check that the disk has room for the planned checkpoints; returns notes for the user.
+    """Check that the disk has space for the planned checkpoints, and return notes for the user.
 
     Raises:
-        UserError: there is no room for the last and the best checkpoint and one that is being written.
+        UserError: the disk has no space for the last checkpoint, the best one and one that is being written.
     """
     saver = next((c for c in trainer.callbacks if isinstance(c, Checkpoint)), None)
     if saver is None:
@@ -54,16 +54,16 @@ def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
     need = (missing + 1) * size
     if free < need:
         raise UserError(
-            f"The disk of {folder} has {_megabytes(free)} free, and this run needs about {_megabytes(need)}: "
+            f"The disk of {folder} has {_megabytes(free)} free, but this run needs about {_megabytes(need)}: "
             f"{_megabytes(size)} for each checkpoint, and as much again while one is being written. Free some space, "
-            "or give a folder on another disk with `--runs`."
-        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # so that a suite stops
+            "or choose a folder on a different disk with `--runs`."
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a suite stops at ENOSPC
     budget = next((c.max_images for c in trainer.callbacks if isinstance(c, MaxImages)), 0)
     kept = budget // saver.keep_every if saver.keep_every else 0
     if free < need + kept * size:
         return [
             f"checkpoint.keep_every is {saver.keep_every:,}, which keeps {kept} checkpoints of about "
-            f"{_megabytes(size)}, and the disk of {folder} has {_megabytes(free)} free."
+            f"{_megabytes(size)}, but the disk of {folder} has only {_megabytes(free)} free."
         ]
     return []
 
@@ -74,7 +74,7 @@ def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:
     def size(tensors: Iterable[torch.Tensor]) -> int:
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    total = size(model.state_dict().values()) + 50_000  # the config and the names of all tensors
+    total = size(model.state_dict().values()) + 50_000  # about 50 kB for the config and the names of all tensors
     if averaged:
         total += sum(size(getattr(model, name).state_dict().values()) for name in model.ema)
     for player, optimizer in model.optimizer_settings.items():
@@ -83,7 +83,7 @@ def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:
 
 
 def _moments(optimizer: dict[str, Any]) -> int:
-    """Numbers that an optimizer stores per parameter; two, as Adam does, for an unknown one."""
+    """Return how many numbers an optimizer stores per parameter. An unknown optimizer counts as two, like Adam."""
     name = str(optimizer.get("class_path")).rpartition(".")[2]
     if name in ("SGD", "Adagrad", "Muon"):
         return 0 if name == "SGD" and not optimizer.get("momentum") else 1

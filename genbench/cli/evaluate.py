@@ -1,4 +1,4 @@
-"""evaluate and test: one code path from a checkpoint, or from images, to a record."""
+"""evaluate and test: measure a checkpoint or images, and write a record."""
 
 from __future__ import annotations
 
@@ -28,48 +28,51 @@ from genbench.evaluation import protocol as protocols
 def _parser(verb: str) -> Arguments:
     parser = Arguments(
         f"python -m genbench {verb}", allow_abbrev=False,
-        description="Measure a trained model, or images in its place, under a protocol, and write a record.",
+        description="Evaluate a trained model or a set of images under a protocol, and write a record.",
     )  # fmt: skip
-    what = parser.add_argument_group("what is measured (one of these)")
+    what = parser.add_argument_group("what to evaluate (exactly one of these)")
     what.add_argument("--ckpt", help="checkpoint, run folder, or last / best of the newest run")
-    what.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images, with what says how they "
-                      "are read as --images.KEY VALUE: key, layout, severity, range, ...")  # fmt: skip
-    what.add_argument("--baseline", action="store_true", help="real images of another split of the data, as samples")
-    against = parser.add_argument_group("what it is compared with")
+    what.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images; --images.KEY VALUE "
+                      "sets how they are read: key, layout, severity, range, ...")  # fmt: skip
+    what.add_argument("--baseline", action="store_true", help="real images of a different split, as samples")
+    against = parser.add_argument_group("what to compare with")
     against.add_argument("--data", metavar="NAME", help="data set, with its arguments as --data.KEY VALUE (default: "
-                         "the one that the model was trained on)")  # fmt: skip
-    against.add_argument("--reference", metavar="PATH", help="likewise; or an .npz of mu and sigma, for the FID alone")
+                         "the training data of the model)")  # fmt: skip
+    against.add_argument("--reference", metavar="PATH", help="images, as for --images; or an .npz of mu and "
+                         "sigma, for FID only")  # fmt: skip
     against.add_argument("--config", metavar="FILE", help="take data and protocol from this config")
-    how = parser.add_argument_group("how; what changes a protocol makes another one, with a name that says so")
-    how.add_argument("--protocol", help=f"one of {', '.join(protocols.names())}, or a YAML file (default: that of the "
+    how = parser.add_argument_group("how to evaluate (flags that change a protocol are added to its name)")
+    how.add_argument("--protocol", help=f"one of {', '.join(protocols.names())}, or a YAML file (default: from the "
                      "run's config, else fid10k-test)")  # fmt: skip
     how.add_argument("--extractor", help="network whose features are compared: mnistnet, digitsnet, shapesnet, "
-                     "inception, dinov2, vgg-random, torchvision:NAME or my.module:Network (default: that of the "
+                     "inception, dinov2, vgg-random, torchvision:NAME or my.module:Network (default: set by the "
                      "data set)")  # fmt: skip
-    how.add_argument("--extractor.weights", dest="weights", metavar="PATH", help="its weights")
+    how.add_argument("--extractor.weights", dest="weights", metavar="PATH", help="weights of the extractor")
     how.add_argument("--generated", type=int, metavar="N", help="number of samples")
-    how.add_argument("--real", type=int, metavar="N", help="images compared with, at most")
-    how.add_argument("--size", type=int, metavar="N", help="bring images of --images and --reference to squares")
-    how.add_argument("--channels", type=int, choices=(1, 3), help="and to gray or RGB")
+    how.add_argument("--real", type=int, metavar="N", help="maximum number of real images")
+    how.add_argument("--size", type=int, metavar="N", help="resize images of --images and --reference to N x N")
+    how.add_argument("--channels", type=int, choices=(1, 3), help="convert these images to gray (1) or RGB (3)")
     how.add_argument(
-        "--resize-mode", choices=("crop", "pad", "stretch", "none"), help="how, see ImageFolder (default: crop)"
+        "--resize-mode",
+        choices=("crop", "pad", "stretch", "none"),
+        help="how to resize, see ImageFolder (default: crop)",
     )
-    how.add_argument("--enlarge", action="store_true", default=None, help="scale up those that are smaller")
+    how.add_argument("--enlarge", action="store_true", default=None, help="also resize images smaller than --size")
     how.add_argument("--metrics", nargs="+", metavar="GROUP", help="groups of metrics: "
-                     f"{', '.join(protocols.GROUPS)}, or your own by name, after `--import`")  # fmt: skip
+                     f"{', '.join(protocols.GROUPS)}, or the name of your own, after `--import`")  # fmt: skip
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
     how.add_argument("--neighbors-k", type=int, metavar="K", help="k of precision, recall, density and coverage")
     how.add_argument("--seed", type=int, help="seed of the samples")
-    how.add_argument("--raw", action="store_true", help="the weights as trained, not their moving average")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images that the model makes at once: less memory")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    how.add_argument("--raw", action="store_true", help="use the trained weights, not their EMA")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images generated at once; fewer need less memory")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda if available)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="processes that share the work")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the record (default: the run's records/)")
-    parser.add_argument("--json", action="store_true", help="print the record itself")
-    parser.add_argument("--name", help="what the board calls it; with --ckpt last or best, the run")
+    parser.add_argument("--json", action="store_true", help="print the record as JSON")
+    parser.add_argument("--name", help="name on the leaderboard; with --ckpt last or best, name of the run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
-    parser.add_argument("--import", metavar="MODULE", help="import a module with your own model, data or metrics first")
-    parser.epilog = "A model's own sampling options are flags too: a wrong one lists those that the model has."
+    parser.add_argument("--import", metavar="MODULE", help="first import a module with your own model, data or metrics")
+    parser.epilog = "A model's own sampling options are flags too; an unknown flag lists them."
     return parser
 
 
@@ -79,13 +82,13 @@ def main(verb: str, argv: list[str]) -> int:
     given = [name for name in ("ckpt", "images", "baseline") if getattr(arguments, name)]
     if len(given) != 1:
         raise UserError(
-            f"{verb} needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--baseline`; "
-            f"{'none was given' if not given else 'given were --' + ' and --'.join(given)}."
+            f"{verb} needs exactly one of `--ckpt PATH`, `--images PATH` and `--baseline`, but "
+            f"{'none was set' if not given else 'got --' + ' and --'.join(given)}."
         )
     if arguments.reference and any(flag.startswith("--data.") for flag in more):
-        raise UserError("`--data.…` belongs to `--data`, and `--reference` was given.")
+        raise UserError("`--data.…` belongs to `--data`, but `--reference` was set. Use `--reference.…` instead.")
     if arguments.data and arguments.reference:
-        raise UserError("Give either `--data NAME` or `--reference PATH` to compare with, not both.")
+        raise UserError("Use either `--data NAME` or `--reference PATH` to compare with, not both.")
     refuse_below(1, {"--devices": arguments.devices, "--batch-size": arguments.batch_size})
     if arguments.config:
         arguments.config = _read_config(arguments.config)
@@ -101,12 +104,12 @@ def _read_config(name: str) -> dict[str, Any]:
     config = yaml_file.read(path, "config of an experiment")
     data = config.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("class_path"), str):
-        raise UserError(f"{path} is no config of an experiment: it needs `data` with a `class_path`.")
+        raise UserError(f"{path} is not the config of an experiment: it needs `data` with a `class_path`.")
     return config
 
 
 def _measure_together(arguments: argparse.Namespace, more: list[str], local_rank: int, **meeting: Any) -> int:
-    """As one of several processes, on a GPU of its own where there are some; `meeting` says where they find another."""
+    """Measure as one of several processes, each on its own GPU if available; `init_process_group` gets `meeting`."""
     import torch
     import torch.distributed as dist
 
@@ -126,11 +129,13 @@ def _spawn(arguments: argparse.Namespace, more: list[str], argv: list[str]) -> i
     import torch.multiprocessing as mp
 
     if ":" in arguments.device:
-        raise UserError(f"--device {arguments.device} is one device, and --devices asks for {arguments.devices}.")
+        raise UserError(
+            f"--device {arguments.device} is one device, but --devices is {arguments.devices}. Remove one of the flags."
+        )
     gpus = torch.cuda.device_count() if arguments.device != "cpu" else 0
     if gpus and arguments.devices > gpus:
-        raise UserError(f"--devices is {arguments.devices}, and this machine has {gpus} GPUs.")
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # who ended whom helps nobody
+        raise UserError(f"--devices is {arguments.devices}, but this machine has {gpus} GPUs.")
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # hide messages about terminated processes
     with tempfile.TemporaryDirectory() as folder:
         try:
             mp.start_processes(_child, (arguments, more, argv, folder), arguments.devices, start_method="spawn")
@@ -147,11 +152,11 @@ def _child(rank: int, arguments: argparse.Namespace, more: list[str], argv: list
     torch.set_num_threads(max(1, torch.get_num_threads() // arguments.devices))
 
     def measure() -> int:
-        import_modules(argv)  # what the first process imported, this one has not
+        import_modules(argv)  # this process has not imported the modules of the first one
         meeting = {"init_method": f"file://{folder}/meet", "rank": rank, "world_size": arguments.devices}
         return _measure_together(arguments, more, rank, **meeting)
 
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process speaks for all
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # only the first process prints a message
     status = guarded(measure, quiet=rank > 0)
     if status:
         sys.exit(status)
@@ -163,14 +168,14 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     with warnings.catch_warnings():
         quiet()
         warnings.filterwarnings("ignore")
-        if ranks.rank() == 0:  # files that are skipped, ranges that were found, ...
+        if ranks.rank() == 0:  # warnings about skipped files, detected ranges, ...
             warnings.filterwarnings("always", category=UserWarning, module="genbench")
         return _measured(arguments, more)
 
 
 def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     import genbench.data
-    import genbench.models  # noqa: F401  so that our own classes are known
+    import genbench.models  # noqa: F401  registers genbench's classes
     from genbench.cli.sample import own_options
     from genbench.core import checkpoint_io, ranks
     from genbench.evaluation import checkpoint_facts
@@ -202,7 +207,7 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     else:
         if own:
             near = did_you_mean(own[0].partition("=")[0], _parser("evaluate").flags())
-            raise UserError(f"There is no option {own[0]}; `--help` lists them.{near}")
+            raise UserError(f"Unknown option {own[0]}. `--help` lists all options.{near}")
         subject = open_images(arguments.images, **images_options) if arguments.images else None
         options, name = {}, arguments.name
     if arguments.config:
@@ -239,8 +244,8 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
 
 
 def _in_one_range(subject: Any, data: Any, trained: str | None) -> tuple[Any, Any]:
-    """A reference of files by the range of the training; else files to measure by that of the reference, if both have
-    one type and neither range was stated."""
+    """Read reference files with the range of the training images. Otherwise, read the files to measure with the range
+    of the reference, if both have the same data type and neither range was set."""
     from genbench.data.base import ImageData
     from genbench.data.ranges import of_domain
     from genbench.evaluation.images import FileImages
@@ -255,22 +260,22 @@ def _in_one_range(subject: Any, data: Any, trained: str | None) -> tuple[Any, An
 
 
 def _hand_over(record: Any, pictures: Any, out: Path, arguments: argparse.Namespace) -> None:
-    """Write the record and print it: whichever fails, the other is done.
+    """Write and print the record. If it cannot be written, it is still printed.
 
     Raises:
-        UserError: it could not be written; the record was printed whole, or lies where the message says.
+        UserError: a file could not be written. The record was printed as JSON, or the message says where it is.
     """
     from genbench.core.files import NotWritten, remove_orphans
     from genbench.leaderboard import record as records
 
     written, whole = records.path_of(record, out), arguments.json
     said, cause = [], None
-    for folder in out.glob("*/"):  # pictures of records: no other measurement writes to the same one
+    for folder in out.glob("*/"):  # image folders of records; no other process writes to them
         remove_orphans(folder)
     try:
-        pictures.write(written.with_suffix(""))  # beside it, under its name: before a record says that all is there
+        pictures.write(written.with_suffix(""))  # written before the record, so that no record lacks images
     except NotWritten as error:
-        said, cause = [f"Pictures of this record are missing: {error}"], error
+        said, cause = [f"Images of this record are missing: {error}"], error
     try:
         records.write(record, out)
     except NotWritten as error:
@@ -281,15 +286,15 @@ def _hand_over(record: Any, pictures: Any, out: Path, arguments: argparse.Namesp
         raise NotWritten(" ".join(said)) from cause
     if not whole:
         board = arguments.runs if arguments.runs in written.parents else written.parent
-        print(f"Record: {written}\nBoard:  python -m genbench leaderboard {board}")
+        print(f"Record: {written}\nLeaderboard: python -m genbench leaderboard {board}")
 
 
 def _refuse_large_subsets(size: int | None, count: int, whose: str) -> None:
-    """Raise UserError before a measurement that could not draw subsets of the kernel distance."""
+    """Raise UserError if the kernel distance would need subsets larger than the number of images."""
     if size is not None and size > count:
         raise UserError(
-            f"--kid-subset-size is {size:,}, and there are {count:,} images {whose}: a subset cannot be larger. Give a "
-            "smaller one, or more images."
+            f"--kid-subset-size is {size:,}, but there are only {count:,} images {whose}. Use a smaller size, or "
+            "more images."
         )
 
 
@@ -302,7 +307,7 @@ def _bars(items: Iterable, title: str) -> Iterable:
 
 
 def show(record: Any) -> None:
-    """The record as a table."""
+    """Print the record as a table."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

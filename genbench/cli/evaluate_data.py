@@ -1,4 +1,4 @@
-"""The data that `evaluate` measures on, from its flags."""
+"""Build the reference data of `evaluate` from its flags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genbench.evaluation import protocol as protocols
 
 
 def options_of(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
-    """What flags such as `--images.key` say of how a path is read: arguments of the data set that reads it."""
+    """Parse flags such as `--images.key` into arguments of the data set that reads `path`."""
     from inspect import signature
 
     from jsonargparse import ArgumentParser
@@ -22,7 +22,7 @@ def options_of(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
     if not given:
         return {}
     if path is None:
-        raise UserError(f"`{given[0]}` belongs to `{flag} PATH`, which was not given.")
+        raise UserError(f"`{given[0]}` needs `{flag} PATH`, which was not set.")
     reader = reader_of(path)
     of_training = {*signature(ImageData.__init__).parameters, "path", "labels", "labels_key", "test_size"}
     parser = ArgumentParser(exit_on_error=False)
@@ -31,14 +31,14 @@ def options_of(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
         name = flag_given.partition(".")[2]
         if name in protocols.PREPARATION:
             ours = name.replace("_", "-")
-            raise UserError(f"There is no option {flag_given}: `--{ours}` is of all images that are read from files.")
+            raise UserError(f"Unknown option {flag_given}. Use `--{ours}`, which applies to all image files.")
         if flag_given.removeprefix("--") not in known:
-            raise UserError(f"There is no option {flag_given} for {path}; there are --{', --'.join(known)}.")
+            raise UserError(f"Unknown option {flag_given} for {path}. Choose from: --{', --'.join(known)}.")
     return vars(getattr(parser.parse_args(given), flag.removeprefix("--")))
 
 
 def split_flags(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
-    """Flags that begin so, and all others."""
+    """Split flags, with their values, into those that begin with `prefix` and all others."""
     data: list[str] = []
     other: list[str] = []
     into = other
@@ -50,7 +50,7 @@ def split_flags(more: list[str], prefix: str) -> tuple[list[str], list[str]]:
 
 
 def root_of(config: dict[str, Any]) -> str | None:
-    """Where the run's data lay, if it is still there."""
+    """Return the data root of the run, if that folder still exists."""
     data = config.get("data")
     root = ((data.get("init_args") or {}) if isinstance(data, dict) else {}).get("root")
     return root if root and Path(root).expanduser().is_dir() else None
@@ -63,9 +63,11 @@ def data_of(
     root: str | None = None,
     named_by_user: bool = False,
 ) -> Any:
-    """The DataModule that was asked for, or the one that the model was trained on with what the flags change.
+    """Build the requested DataModule, or the training data with the changes that the flags make.
 
-    named_by_user  whether its class is from a config: a checkpoint's must be loaded already, since it causes no import
+    Args:
+        named_by_user: True if the class is from a config. A class named by a checkpoint must be imported already,
+            because a checkpoint never triggers an import
     """
     import numpy as np
     from jsonargparse import ArgumentParser
@@ -77,11 +79,11 @@ def data_of(
     from genbench.evaluation.checkpoint_facts import data_class
 
     kept: list[str] = []
-    other_files = False  # than those of the training, in its range
+    other_files = False  # whether files other than the training files are read, with the training range
     if name is None:
         if trained_on is None:
             raise UserError(
-                "What to compare with is not known: give `--data NAME` (such as MNIST, CIFAR10, ImageFolder with "
+                "There is no data to compare with. Use `--data NAME` (such as MNIST, CIFAR10, ImageFolder with "
                 "--data.path) or `--reference PATH`."
             )
         name = trained_on["class"]
@@ -100,7 +102,7 @@ def data_of(
             kept.append(f"--data.root={root}")
     elif "." not in name and name not in genbench.data.__all__:
         known = sorted(genbench.data.__all__)
-        raise UserError(f"There is no data set '{name}'; there are {', '.join(known)}.{did_you_mean(name, known)}")
+        raise UserError(f"Unknown data set '{name}'. Choose from: {', '.join(known)}.{did_you_mean(name, known)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=DataModule)
     data = parser.instantiate_classes(parser.parse_args([f"--data={name}", *kept, *flags])).data

@@ -11,7 +11,7 @@ from genbench.core.errors import UserError, did_you_mean
 def main(verb: str, argv: list[str]) -> int:
     parser = Arguments(
         "python -m genbench fetch",
-        description="Download data sets and extractor weights to the data root. Without names: list what is there.",
+        description="Download data sets and extractor weights to the data root. Without names: list what is present.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets and extractors")
     parser.add_argument("--root", help="data root (default: $GENBENCH_DATA, else ./data)")
@@ -31,7 +31,7 @@ def main(verb: str, argv: list[str]) -> int:
     for name in arguments.names:
         if name not in known:
             near = did_you_mean(name, known)
-            raise UserError(f"There is nothing to fetch called '{name}'; there are {', '.join(known)}.{near}")
+            raise UserError(f"Unknown name '{name}'. Choose from: {', '.join(known)}.{near}")
     failed = 0
     for name in arguments.names:
         try:
@@ -39,7 +39,7 @@ def main(verb: str, argv: list[str]) -> int:
                 classes[name](root=str(root)).prepare_data()
             elif extractor_weights.find_weights(name, root) is None:
                 extractor_weights.fetch_weights(name, root)
-        except UserError as error:  # fetch the others
+        except UserError as error:  # continue with the other names
             print(f"error: {error}", file=sys.stderr)
             failed += 1
     print(f"Data root {root.absolute()}")

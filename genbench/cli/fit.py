@@ -17,7 +17,7 @@ from genbench.core.errors import Interrupted, UserError
 
 
 def main(verb: str, argv: list[str]) -> int:
-    """Run the verb and return the exit status."""
+    """Run the command and return the exit status."""
     typed = argv
     if asks := [k for k, word in enumerate(argv) if word in ("-h", "--help")]:
         if argv[asks[0] + 1 : asks[0] + 2] != ["all"]:
@@ -39,13 +39,13 @@ def main(verb: str, argv: list[str]) -> int:
 def with_configs(verb: str, argv: list[str]) -> Command:
     """Parse the command line and read its configs. With `--ckpt`, the config of that run is added.
 
-    A config given with `--ckpt` replaces the run's own if it names a model; otherwise it is merged into it.
+    A config passed with `--ckpt` replaces the run's config if it names a model; otherwise it is merged into it.
     """
     command = read_command(verb, argv, configs.named)
     ckpt = command.value("ckpt")
     if ckpt in (None, "null"):
         if verb != "fit" and not command.asked:
-            raise UserError(f"{verb} needs a trained model: give `--ckpt PATH`.")
+            raise UserError(f"{verb} needs a trained model: pass `--ckpt PATH`.")
         return command
     command.ckpt = path = find_checkpoint(ckpt, Path(command.value("runs") or "runs"), command.value("name"))
     if any(_names_model(text) for _, text in command.configs):
@@ -56,13 +56,13 @@ def with_configs(verb: str, argv: list[str]) -> Command:
     else:
         from genbench.core import checkpoint_io
 
-        own = (path, (checkpoint_io.read(path).get("run") or {}).get("config") or {})  # none of a user's own script
+        own = (path, (checkpoint_io.read(path).get("run") or {}).get("config") or {})  # none if a script saved it
     if own[1]:
         command.configs.insert(0, own)
     elif not any(flag.path[0] == "model" for flag in command.flags):
         raise UserError(
-            f"{path} does not hold the config of its run: give `--config` too. `evaluate` and `sample` need only the "
-            "checkpoint."
+            f"{path} does not contain the config of its run: pass `--config` too. `evaluate` and `sample` need "
+            "only the checkpoint."
         )
     return command
 

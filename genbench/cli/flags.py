@@ -1,4 +1,4 @@
-"""Flags that several verbs share, and the argparse parser of all verbs except `fit` and `validate`."""
+"""Flags shared by several commands, and the argparse parser of all commands except `fit` and `validate`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Arguments(argparse.ArgumentParser):
             near = did_you_mean(found[1].partition("=")[0], self.flags())
         elif found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             near = did_you_mean(found[1], re.findall(r"[\w.-]+", found[2]))
-        self.exit(2, f"error: {message}.{near} `{self.prog} --help` lists them all.\n")
+        self.exit(2, f"error: {message}.{near} `{self.prog} --help` lists all flags.\n")
 
 
 def import_modules(argv: list[str]) -> list[str]:
@@ -47,7 +47,7 @@ def import_modules(argv: list[str]) -> list[str]:
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:
-    """`--import MODULE`, which `import_modules` obeys; the names are in `modules`."""
+    """Add `--import MODULE` to a parser, which stores the names in `modules`; `import_modules` imports them."""
     parser.add_argument(
         "--import", dest="modules", action="append", default=[], metavar="MODULE",
         help="first import a module with your own models",
@@ -55,7 +55,7 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of a verb that applies a trained model: checkpoint, weights and device."""
+    """Add the flags of a command that applies a trained model: checkpoint, weights and device."""
     parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
     parser.add_argument("--raw", action="store_true", help="use the trained weights, not their EMA")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
@@ -65,10 +65,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
-    """The file of `--ckpt`: a file, a run folder, or `last` / `best` of the run `name`, else of the newest run.
+    """Return the file for `--ckpt`: a file, a run folder, or `last` / `best` of the run `name`, else of the newest run.
 
     Raises:
-        UserError: there is none; says where it was looked for.
+        UserError: no checkpoint was found. The message says where it was searched for.
     """
     try:
         return files.find_checkpoint(ckpt, runs, name)
@@ -77,10 +77,10 @@ def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:
 
 
 def usable_device(name: str) -> str:
-    """The device of `--device`; `auto` is a GPU if there is one.
+    """Return the device for `--device`; `auto` is a GPU if one is available.
 
     Raises:
-        UserError: this machine does not have it.
+        UserError: this machine does not have the device.
     """
     import torch
 

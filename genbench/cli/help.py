@@ -1,4 +1,4 @@
-"""The short help of `fit` and `validate`, as text: it needs no imports."""
+"""The short help of `fit` and `validate`, stored as text so that it needs no slow imports."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ Where
   --runs FOLDER                 folder of all runs
   --ckpt PATH|last|best         resume a run, with its own config
   --title TEXT                  name of the model on leaderboards
-  --protocol NAME               protocol that `test` evaluates under
+  --protocol NAME               protocol for `test`
 
 Optimization
   --model.optimizer.lr X        any argument of the optimizer, --model.optimizer
-  --model.optimizers.PLAYER.lr X     the same for one player
+  --model.optimizers.NAME.lr X     for one optimizer: generator, ...
   --model.schedule CLASS        learning-rate schedule
   --model.accumulate N          accumulate the gradients of N batches
-  --model.clip_norm X           clip each player's gradient norm
-  --model.adversarial.r1 X      of GANs: objective, penalties, augmentation, ...
-  --ema.halflife 10k            of the EMA of weights, in images
+  --model.clip_norm X           clip the gradient norm of each optimizer
+  --model.adversarial.r1 X      for GANs: objective, penalties, augmentation
+  --ema.halflife 10k            half-life of the EMA weights, in images
 
 During training
   --checkpoint.every_images 50k      how often last.ckpt is written
-  --checkpoint.keep_every 200k       keep these too
+  --checkpoint.keep_every 200k       also keep checkpoints this often
   --validation.every_images 50k  how often validation scores are measured
   --samples.every_images 50k    how often samples are drawn
-  --monitor.every_images 1k          rows of metrics.csv
+  --monitor.every_images 1k          how often metrics.csv gets a row
 
 Hardware
   --trainer.devices N           devices of this machine
   --trainer.accelerator cpu|gpu
   --trainer.precision bf16-mixed|16-mixed|...
   --acceleration.compile inductor
-  --config trainer/bf16         a part, after a config; `genbench` lists parts
+  --config trainer/bf16         merge a part; `genbench` lists parts
 
 More
   --model.help DCGAN            all arguments of a model (--data.help MNIST)
   --print_config                the complete config of a command, as YAML
   --help all                    every setting
-  python -m genbench            verbs and shipped configs
+  python -m genbench            commands and shipped configs
 """
 
 VALIDATE = """\
@@ -61,8 +61,8 @@ python -m genbench validate --ckpt PATH|last|best [--SETTING VALUE ...]
 
 Compute the scores of a checkpoint's EMA weights on the validation split.
 
-  --ckpt PATH|last|best         a checkpoint, a run folder, or of the newest run
-  --name NAME                   the run of last and best
+  --ckpt PATH|last|best         a checkpoint, a run folder, or the newest run
+  --name NAME                   name of the run, for last and best
   --runs FOLDER                 folder of all runs
   --config NAME|FILE            merged into the run's own config
   --validation.samples N        number of images drawn for the scores

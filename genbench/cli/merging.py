@@ -1,4 +1,4 @@
-"""Merges configs and flags into one mapping, one after the other, by the rules of docs/configuration.md."""
+"""Merge configs and flags into one mapping, one after the other, by the rules in docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Merging:
     """The settings merged so far.
 
     Attributes:
-        config: By the parser's names: `{model: {class_path: ..., init_args: {width: 8}}}`
-        dropped: One sentence for each class that was replaced by another, with the arguments that were dropped
+        config: With the keys of the parser: `{model: {class_path: ..., init_args: {width: 8}}}`
+        dropped: One sentence for each replaced class, with the arguments that were dropped with it
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,10 @@ class Merging:
         """Merge one config or one flag.
 
         Args:
-            change: Its settings
-            source: The config's path or the flag's name, for errors
-            folder: Where files that it names are looked for first
-            typed: Whether its values are text from the command line
+            change: The settings of the config or flag
+            source: Path of the config or name of the flag, for error messages
+            folder: Folder in which files named by the config are looked up first
+            typed: Whether the values are text from the command line
             appending: Whether it is a flag that appends to a list, such as `--trainer.callbacks+`
         """
         self._source, self._folder, self._typed, self._appending = source, folder, typed, appending
@@ -65,16 +65,16 @@ class Merging:
         if isinstance(new, dict):
             return self._merge_mapping(old, new, hint, path)
         if isinstance(hint, Group):
-            if new is None and not self._typed:  # a config's heading with nothing below it
+            if new is None and not self._typed:  # a config's key without a value, such as `trainer:`
                 return old if isinstance(old, dict) else {}
             example = f"{'.'.join(path)}.{next(iter(hint.hints))}"
-            raise UserError(f"{self._source}: {'.'.join(path)} is {new!r}; settings were expected, such as {example}.")
+            raise UserError(f"{self._source}: {'.'.join(path)} is {new!r}; expected settings, such as {example}.")
         if isinstance(new, list) and structured:
             return [self._merge(None, one, hint, path) for one in new]
         return new
 
     def _read(self, text: str, hint: Any, structured: bool, path: tuple[str, ...]) -> Any:
-        """The settings in the file that a text names. Else the text, parsed where the parser of `fit` would not."""
+        """Read the settings file that `text` names, or else parse the text where the parser of `fit` would not."""
         kinds, inner = list(options(hint)), inner_of(hint)
         takes_text = str in kinds
         is_mapping = inner is not None and not takes_text
@@ -82,11 +82,11 @@ class Merging:
             for place in (self._folder / text, Path(text)):
                 if place.suffix in (".yaml", ".yml", ".json") and place.is_file():
                     return yaml_file.read(place)
-        if not (structured or takes_text or inner is not None or timedelta in kinds):  # a number
+        if not (structured or takes_text or inner is not None or timedelta in kinds):  # the setting is a number
             if SEXAGESIMAL.fullmatch(text):  # the parser would read 1:30 as 90
-                raise UserError(f"{self._source}: {'.'.join(path)} is {text}, which is no number.")
-            if len(text) > yaml_file.MOST_DIGITS:  # the parser's error would contain all of it
-                raise UserError(f"{self._source}: {'.'.join(path)} has {len(text)} characters; a number was expected.")
+                raise UserError(f"{self._source}: {'.'.join(path)} is {text}, which is not a number.")
+            if len(text) > yaml_file.MOST_DIGITS:  # the parser's error would print the whole text
+                raise UserError(f"{self._source}: {'.'.join(path)} has {len(text)} characters; expected a number.")
         return value_of(text, self._source) if self._typed and (structured or is_mapping) else text
 
     def _merge_mapping(self, old: Any, new: dict[Any, Any], hint: Any, path: tuple[str, ...]) -> Any:
@@ -99,8 +99,8 @@ class Merging:
         free = not isinstance(hint, Group) and inner_of(hint) in (None, Any)
         if self._typed and free and not isinstance(old, dict) and new and indices:
             raise UserError(
-                f"{self._source}: the configs contain no list there, so no element can be changed. Give the whole "
-                f"list, as --{_flag(path)} '[0.5, 0.999]'."
+                f"{self._source}: the configs contain no list here, so no element can be changed. Set the whole "
+                f"list: --{_flag(path)} '[0.5, 0.999]'."
             )
         if isinstance(old, str) and base is not None:
             old = {"class_path": old}
@@ -118,7 +118,7 @@ class Merging:
                 self._note_dropped(old, before, new["class_path"], path)
                 old = {}
             elif before is not None and "class_path" in old and "." not in str(new["class_path"]):
-                new = new | {"class_path": before}  # keep the full name
+                new = new | {"class_path": before}  # keep the full class path
         merged = dict(old)
         for key, value in new.items():
             name = key.removesuffix("+") if isinstance(key, str) else key
@@ -144,17 +144,19 @@ class Merging:
         return str if name == "class_path" else Any
 
     def _change_element(self, old: list[Any], new: dict[Any, Any], hint: Any, path: tuple[str, ...]) -> list[Any]:
-        """`--betas.0 0.5` sets the first element, `--callbacks.mode max` an argument of the last callback."""
+        """Set one element (`--betas.0 0.5`), or an argument of the last callback (`--callbacks.mode max`)."""
         old, element = list(old), hint if base_of(hint) is not None else Any
         for key, value in new.items():
             index, change = (int(key), value) if _is_index(key) else (len(old) - 1, {key: value})
             if not 0 <= index < len(old):
-                raise UserError(f"{self._source}: the list has {len(old)} elements, counted from 0.")
+                raise UserError(
+                    f"{self._source}: the list has {len(old)} elements, counted from 0. This element does not exist."
+                )
             old[index] = self._merge(old[index], change, element, (*path, str(index)))
         return old
 
     def _nested(self, new: dict[Any, Any]) -> dict[Any, Any]:
-        """A config's `model.width: 8` as `model: {width: 8}`."""
+        """Convert `model.width: 8` of a config to `model: {width: 8}`."""
         if not any(isinstance(key, str) and "." in key for key in new):
             return new
         found: dict[Any, Any] = {}
@@ -171,18 +173,18 @@ class Merging:
         return found
 
     def _with_init_args(self, new: dict[Any, Any]) -> dict[Any, Any]:
-        """A class with all its arguments in `init_args`, also those that were given beside `class_path`."""
+        """Move the arguments of a class that stand next to `class_path` into `init_args`."""
         beside = {key: value for key, value in new.items() if key not in CLASS_KEYS and not _is_index(key)}
         if not beside:
             return new
         inside = new.get("init_args")
         if inside is not None and not isinstance(inside, dict):
-            raise UserError(f"{self._source}: init_args is {inside!r}; a class's arguments were expected.")
+            raise UserError(f"{self._source}: init_args is {inside!r}; expected the arguments of a class.")
         rest = {key: value for key, value in new.items() if key not in beside}
         return rest | {"init_args": self._joined(beside, inside or {})}
 
     def _without_init_args(self, new: dict[Any, Any]) -> dict[Any, Any]:
-        """An optimizer or a schedule with its arguments beside `class_path`."""
+        """Move the `init_args` of an optimizer or schedule next to `class_path`."""
         inside = new.get("init_args")
         if not isinstance(inside, dict):
             return new
@@ -190,7 +192,7 @@ class Merging:
 
     def _joined(self, beside: dict[Any, Any], inside: dict[Any, Any]) -> dict[Any, Any]:
         for name in beside.keys() & inside.keys():
-            raise UserError(f"{self._source}: '{name}' is set twice, in `init_args` and beside it.")
+            raise UserError(f"{self._source}: '{name}' is set twice, inside `init_args` and next to it.")
         return beside | inside
 
     def _note_dropped(self, old: dict[str, Any], before: str, now: Any, path: tuple[str, ...]) -> None:
@@ -199,13 +201,13 @@ class Merging:
         values = ", ".join(f"{key}={text if len(text) <= 60 else text[:57] + '...'}" for key, text in texts.items())
         old_name, name = (str(one).rpartition(".")[2] for one in (before, now))
         self.dropped.append(
-            f"{_flag(path)}: {name} in place of the config's {old_name}"
-            + (f"; dropped with it: {values}. What no flag or later config sets is {name}'s default." if values else "")
+            f"{_flag(path)}: {name} replaces the config's {old_name}"
+            + (f", whose settings are dropped: {values}. Other settings have the defaults of {name}." if values else "")
         )
 
 
 def value_of(text: str, source: str) -> Any:
-    """A text parsed as YAML, in which a single line is a list or a mapping only in brackets or braces."""
+    """Parse a text as YAML. A single line is a list or mapping only if it begins with a bracket or brace."""
     collection = text.lstrip()[:1] in ("[", "{") or "\n" in text
     try:
         found = yaml_file.parse(text, source)
@@ -213,7 +215,7 @@ def value_of(text: str, source: str) -> Any:
         if collection:
             raise
         return text
-    if found is None and text.strip() not in NULLS:  # a comment alone, such as `#1`
+    if found is None and text.strip() not in NULLS:  # the text is only a comment, such as `#1`
         return text
     return text if isinstance(found, str) or (isinstance(found, (list, dict)) and not collection) else found
 
@@ -223,13 +225,13 @@ def _flag(path: tuple[str, ...]) -> str:
 
 
 def _is_description(path: tuple[str, ...]) -> bool:
-    """Whether the setting is an optimizer or a schedule: a class path with the arguments beside it."""
+    """Whether the setting is an optimizer or a schedule: a class path with the arguments next to it."""
     name = r"model\.init_args\.(optimizer|schedule|(optimizers|schedules)\.[^.]+)"
     return re.fullmatch(name, ".".join(path)) is not None
 
 
 def _default(config: dict[str, Any], path: tuple[str, ...]) -> str | None:
-    """The class of an optimizer or schedule that names none: Adam, or a schedule in shares of the budget."""
+    """Return the class of an optimizer or schedule that sets none: the one set for all, or else the default."""
     if not _is_description(path):
         return None
     kind = path[2].removesuffix("s")

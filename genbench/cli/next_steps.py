@@ -38,7 +38,7 @@ def say_done(trainer: Trainer, folder: Path, protocol: str) -> None:
 
 
 def say_stopped(trainer: Trainer, folder: Path, *, trained: bool) -> None:
-    """Print how to resume a run that was stopped or failed, if it has `trained` a step: else it would fail again."""
+    """Print how to resume a stopped or failed run, if it has `trained` a step; otherwise it would fail again."""
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists() and trained:
         console.print(f"\nStopped. Resume from the last checkpoint:  python -m genbench fit --ckpt {last}")
@@ -60,15 +60,15 @@ def _say_wandb(trainer: Trainer) -> None:
 
 
 def evaluation_command(protocol: str, model: GenerativeModule, data: LightningDataModule, checkpoint: str) -> str:
-    """The command that evaluates a trained model, with flags that make it work on this machine now."""
-    if not isinstance(data, DataModule):  # a checkpoint does not store it
+    """Return the command that evaluates a trained model, with the flags that it needs on this machine."""
+    if not isinstance(data, DataModule):  # a checkpoint does not store a user's own data
         return f"python -m genbench evaluate --ckpt {checkpoint} --data NAME{imports(model)}"
     flags = testing(protocols.load(protocol), model, data)[1]
     return f"python -m genbench test --ckpt {checkpoint} {flags}".strip() + imports(model, data)
 
 
 def imports(*parts: object) -> str:
-    """The flags that import the user's own classes and metrics, such as ` --import my.module`."""
+    """Return the flags that import the user's own classes and metrics, such as ` --import my.module`."""
     classes = [*(type(part) for part in parts), *REGISTERED.values()]
     modules = dict.fromkeys(cls.__module__ for cls in classes)
     return "".join(f" --import {name}" for name in modules if name.partition(".")[0] != "genbench")

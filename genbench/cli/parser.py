@@ -1,4 +1,4 @@
-"""The parser of `fit` without a run: flags to a config, and a config to a model and its data."""
+"""The parser of `fit` without training: it turns flags into a config, and a config into a model and its data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genbench.core.module import GenerativeModule
 
 
 class Parser(GenbenchCLI):
-    """A GenbenchCLI that runs nothing."""
+    """A GenbenchCLI that only parses and builds."""
 
     def before_instantiate_classes(self) -> None: ...
 

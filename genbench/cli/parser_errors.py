@@ -1,4 +1,4 @@
-"""The errors of the parser of `fit` as one sentence."""
+"""Shorten errors of the parser of `fit` to one sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genbench.core.errors import did_you_mean
 
 
 def explained(text: str) -> str:
-    """The parser's message in one line: the full name of the setting, the error, and the nearest existing name."""
+    """Return the parser's message in one line: full name of the setting, error, and nearest existing name."""
     noise = (
         "Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>",
         "Subclass types expect one of:", "a class path (str)", "a dict with", "a dict without",
@@ -45,7 +45,7 @@ def explained(text: str) -> str:
 
 
 def _class_names() -> set[str]:
-    """Short names of all loaded classes that a setting may name."""
+    """Return the short names of all loaded classes that a setting may name."""
     from lightning import Callback, LightningDataModule, LightningModule
     from lightning.pytorch.loggers import Logger
     from lightning.pytorch.strategies import Strategy
@@ -57,7 +57,7 @@ def _class_names() -> set[str]:
 
 
 def setting_names() -> set[str]:
-    """Names of settings such as `trainer.precision`, and those of most models and data sets."""
+    """Return names of settings such as `trainer.precision`, with those common to models and data sets."""
     from genbench.core.module import GenerativeModule
     from genbench.data import ImageData
 

@@ -1,6 +1,6 @@
 """Checks before training: data, scores, disk, and whether `test` can evaluate the model.
 
-All checks are fast: they read what training reads anyway and a few files of each split, and use no GPU.
+All checks are fast and use no GPU. They read what training reads anyway, and a few files of each split.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ from genbench.evaluation.extractor import Extractor
 from genbench.evaluation.protocol import Protocol
 from genbench.objectives.augment import augmented
 
-FILES = 64  # checked in each split
-SECONDS = 0.2  # limit for the files of a split; one file is checked in any case
+FILES = 64  # maximum number of files checked per split
+SECONDS = 0.2  # time limit per split; at least one file is checked
 
 
 def check(trainer: Trainer, model: GenerativeModule, data: LightningDataModule, protocol: str) -> None:
     """Run all checks, and print notes to standard error.
 
     Args:
-        trainer: With its callbacks; it is not changed
-        model: On the CPU
-        data: What the model is trained on; it is downloaded if it is missing
-        protocol: The one that `test` will use, a name or a file
+        trainer: The trainer with its callbacks; not changed
+        model: The model, on the CPU
+        data: The training data; downloaded if missing
+        protocol: Name or file of the protocol that `test` will use
 
     Raises:
         UserError: training would fail later.
     """
     test_protocol = protocols.load(protocol)
-    if len(model.spec.shape) == 1:  # else a step would refuse augmentation, after the run's folder has changed
+    if len(model.spec.shape) == 1:  # an error must be raised before the run's folder changes, not in the first step
         for changes in (getattr(getattr(model, "adversarial", None), "augment", ()), getattr(model, "transforms", ())):
             augmented(torch.zeros(1, *model.spec.shape), changes, model.draw)
     if not is_first_process():
-        return  # the others would print the same
+        return  # the other processes would print the same notes
     folder = Path(trainer.default_root_dir)
     disk.refuse_unwritable(folder)
     notes = disk.room(trainer, model, folder)
     if isinstance(data, DataModule):
-        with torch.random.fork_rng([]):  # feature extractors draw initial weights
+        with torch.random.fork_rng([]):  # building a feature extractor draws random weights
             notes += _check_data(trainer, model, data, test_protocol)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -74,8 +74,8 @@ def _check_data(trainer: Trainer, model: GenerativeModule, data: DataModule, tes
     budget = next((c.max_images for c in trainer.callbacks if isinstance(c, MaxImages)), None)
     if budget is not None and -(-budget // data.batch_size) < model.accumulate:
         raise UserError(
-            f"model.accumulate is {model.accumulate}: a step takes {model.accumulate * data.batch_size:,} images, and "
-            f"`max_images` is {budget:,}, so the model would never be updated. Give a smaller `--model.accumulate` or "
+            f"model.accumulate is {model.accumulate}: a step takes {model.accumulate * data.batch_size:,} images, but "
+            f"`max_images` is {budget:,}, so the model would never be updated. Use a smaller `--model.accumulate` or "
             "a larger `--max_images`."
         )
     notes = look_at_files(data)
@@ -84,16 +84,16 @@ def _check_data(trainer: Trainer, model: GenerativeModule, data: DataModule, tes
     if why:
         notes.append(f"`test` cannot evaluate this model under {test_protocol.name}: {why}. Use `test {flags}`.")
     if isinstance(data, ImageData):
-        data._streams.pop("test", None)  # training does not read it
+        data._streams.pop("test", None)  # training does not read the test split
     return notes
 
 
 def what_is_read(data: DataModule, *, validated: bool = True) -> str:
-    """A line with the numbers of images and the classes of the data; decodes no image.
+    """Return a line with the number of images per split and the classes. No image is decoded.
 
     Args:
-        data: Prepared
-        validated: Whether validation will read its split
+        data: Data after `prepare_data`
+        validated: Whether validation will read the validation split
     """
     path = getattr(data, "path", getattr(getattr(data, "file", None), "path", None))
     name = f"{data.name} {Path(path).resolve().name}" if isinstance(path, str | Path) else data.name
@@ -111,7 +111,7 @@ def what_is_read(data: DataModule, *, validated: bool = True) -> str:
         except UserError:
             if stage == "train":
                 raise
-            continue  # reported by the check that needs the split
+            continue  # the check that needs the split reports the error
         paired = paired or held.paired
         counts.append(f"{held.images:,} {word}")
         others += [f"{held.others:,} {word}"] if held.others else []
@@ -125,15 +125,15 @@ def what_is_read(data: DataModule, *, validated: bool = True) -> str:
 
 
 def training_images(model: GenerativeModule, data: DataModule) -> None:
-    """Raise UserError for fewer training images than a batch, for labels out of range, and for classes without images
-    if the model learns classes."""
+    """Raise UserError if there are fewer training images than a batch, if a label is out of range, or if the model
+    learns classes and a class has no images."""
     held, classes = _held(data, "train"), data.classes
     for count, domain in ((held.images, "B"), (held.others, "A")):
         which = f" of domain {domain}" if held.others else ""
         if 0 < count < data.batch_size:
             raise UserError(
-                f"data.batch_size is {data.batch_size}, and {data.name} has {count} images{which} to train on. Give "
-                f"`--data.batch_size {count}` or less, or more images."
+                f"data.batch_size is {data.batch_size}, but {data.name} has only {count} training images{which}. Use "
+                f"`--data.batch_size {count}` or less, or add images."
             )
     label = held.label
     if label is None or not classes:
@@ -141,7 +141,7 @@ def training_images(model: GenerativeModule, data: DataModule) -> None:
     least = -1 if getattr(data, "labeled", None) is not None else 0
     if int(label.min()) < least or int(label.max()) >= len(classes):
         raise UserError(
-            f"{data.name} has {len(classes)} classes, and the labels of its training images go from {int(label.min())} "
+            f"{data.name} has {len(classes)} classes, but the labels of its training images go from {int(label.min())} "
             f"to {int(label.max())}; they must go from 0 to {len(classes) - 1}."
         )
     if model.spec.target == "label" and (model.conditional or isinstance(model, Classifies)):
@@ -149,16 +149,16 @@ def training_images(model: GenerativeModule, data: DataModule) -> None:
         if missing := [classes[k] for k in (counts == 0).nonzero()[:, 0].tolist()]:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise UserError(
-                f"{type(model).__name__} learns classes, and no training image is of the class "
-                f"{', '.join(missing[:5])}{more}. Add some, or give a larger `--data.subset`."
+                f"{type(model).__name__} learns classes, but no training image has the class "
+                f"{', '.join(missing[:5])}{more}. Add such images, or use a larger `--data.subset`."
             )
 
 
 def look_at_files(data: DataModule) -> list[str]:
-    """Decode a few images of each split; returns notes on values that will be clipped.
+    """Decode a few images of each split, and return notes on values that will be clipped.
 
     Raises:
-        UserError: a split is missing or has other classes, or a file cannot be read.
+        UserError: a split is missing or has different classes, or a file cannot be read.
     """
     if not isinstance(data, ImageData):
         return []
@@ -166,14 +166,14 @@ def look_at_files(data: DataModule) -> list[str]:
     for stage in ("train", "val", "test"):
         own = stage in data.own_splits and stage != "train"
         if own and hasattr(data, "missing"):
-            if data.missing():  # a downloaded data set is not read here, which would take long
-                data.split(stage)  # raises an error that names the file and its source
+            if data.missing():  # reading a downloaded data set would take too long
+                data.split(stage)  # raises an error with the missing file and its source
             continue
         if data.streams("train")[0].split.names is None and stage not in data.own_splits:
             continue
         for k, stream in enumerate(_parts(data, stage)):
             began = time.monotonic()
-            # place in `data.ranges()` -> images, and source images, whose range was found from the training images
+            # index in `data.ranges()` -> images or source images whose range was found from the training images
             splits = {k: stream.split} if stream.split.source is None else {k: stream.split, 1: stream.split.source}
             splits = {which: split for which, split in splits.items() if own and data.range_was_found(which)}
             seen: dict[int, list[Seen]] = {which: [] for which in splits}
@@ -188,7 +188,7 @@ def look_at_files(data: DataModule) -> list[str]:
 
 
 def _outside(data: ImageData, stage: str, which: int, seen: list[Seen]) -> str | None:
-    """A note if values lie outside a range by more than a twentieth of its width."""
+    """Return a note if values lie outside the range by more than a twentieth of its width, else None."""
     found = list(data.ranges())
     low, high = found[which].low, found[which].high
     margin = (high - low) / 20
@@ -202,11 +202,11 @@ def _outside(data: ImageData, stage: str, which: int, seen: list[Seen]) -> str |
         "of the training images, are clipped. "
     )
     found[which] = Range(min(low, least), max(high, most))
-    return f"{note}`--data.range {data.written_range((found[0], found[1]))}` includes all."
+    return f"{note}`--data.range {data.written_range((found[0], found[1]))}` includes all values."
 
 
 def _parts(data: ImageData, stage: str) -> list[StreamSource]:
-    """The images of a stage, of each domain. A validation split cut from the training split is not read again."""
+    """Return the images of a stage, per domain. A validation split taken from the training split is not read again."""
     if stage == "train" or stage in data.own_splits:
         return data.streams(stage)
     found = [copy.copy(stream) for stream in data.streams("train")]
@@ -216,7 +216,7 @@ def _parts(data: ImageData, stage: str) -> list[StreamSource]:
 
 
 def _held(data: DataModule, stage: str) -> Held:
-    """The sizes and labels of a split. Raises UserError if it is empty."""
+    """Return the sizes and labels of a split. Raises UserError if it is empty."""
     if isinstance(data, ImageData):
         parts: list[Any] = _parts(data, stage)
         label = parts[0].split.targets(parts[0].rows).get("label")
@@ -235,10 +235,10 @@ def _held(data: DataModule, stage: str) -> Held:
 
 
 def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> list[str]:
-    """Choose the score that selects the best checkpoint; returns a note if it is not the usual one.
+    """Choose the score that selects the best checkpoint, and return a note if it is not the default score.
 
     Raises:
-        UserError: validation cannot compute the given score, or no score that can select a checkpoint.
+        UserError: validation cannot compute the chosen score, or computes no score that can select a checkpoint.
     """
     quality = next((c for c in trainer.callbacks if isinstance(c, ValidationMetrics)), None)
     saver = next((c for c in trainer.callbacks if isinstance(c, Checkpoint)), None)
@@ -260,7 +260,7 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
         if chosen is None:
             raise UserError(
                 f"Validation on {counted} cannot compute {usual[0]}, which selects the best checkpoint: {why}. Choose "
-                f"another score with `--checkpoint.monitor`, or {more}."
+                f"a different score with `--checkpoint.monitor`, or {more}."
             )
         quality.deciding(model, given, mode=saver.mode)
         if chosen == usual[0]:
@@ -272,19 +272,19 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
     if saver.monitor in scores and saver.monitor not in given:
         raise UserError(
             f"checkpoint.monitor is {saver.monitor}, which validation cannot compute: {scores[saver.monitor]}. Choose "
-            f"another score, or {more}."
+            f"a different score, or {more}."
         )
     if saver.monitor not in given and is_overridden("validation_step", model, GenerativeModule):
         own = own_scores(model, data)
         if own is None:
-            return []  # it runs only in training
+            return []  # its `validation_step` works only in training
         given += own
     quality.deciding(model, given, saver.monitor, saver.mode)
     return []
 
 
 def own_scores(model: GenerativeModule, data: DataModule) -> list[str] | None:
-    """The names of the scores of the model's own `validation_step`, called with two images; None if the call fails.
+    """Call the model's own `validation_step` with two images; return the names of its scores, or None if it fails.
 
     Weights, buffers, modes and random states are restored.
     """
@@ -307,9 +307,9 @@ def own_scores(model: GenerativeModule, data: DataModule) -> list[str] | None:
 
 
 def testing(protocol: Protocol, model: GenerativeModule, data: DataModule) -> tuple[str, str]:
-    """Why `test` cannot evaluate the model under the protocol, and flags with which it can; both empty if it can.
+    """Return why `test` cannot evaluate the model under the protocol, and flags with which it can.
 
-    Weights are looked for on this machine only, although `test` may download them.
+    Both are empty if `test` can. Weights are looked for only on this machine, although `test` may download them.
     """
     name = data.extractor if protocol.extractor == "default" else protocol.extractor
     reasons, flags = [], []

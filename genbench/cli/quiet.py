@@ -1,4 +1,4 @@
-"""Which warnings are shown, and in what form."""
+"""Choose which warnings are shown, and format them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """A warning of genbench as a note; one of another package with its file and line."""
+    """Format a warning of genbench as a note, and a warning of another package with its file and line."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"note: {message}\n"
     return _plain_warning(message, category, filename, lineno, line)
@@ -28,7 +28,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*Trying to infer the `batch_size`.*",
         ".*`srun` command is available.*",
-        ".*module\\(s\\) in eval mode at the start of training.*",  # frozen networks are
+        ".*module\\(s\\) in eval mode at the start of training.*",  # frozen networks stay in eval mode
     ):
         warnings.filterwarnings("ignore", text)
     warnings.formatwarning = _note

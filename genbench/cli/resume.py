@@ -20,8 +20,8 @@ from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
 from genbench.loggers import Curves
 
-# applied   takes effect from here on and changes the training: the run has a new segment
-# outside   takes effect and does not change the training
+# applied   takes effect from here on and changes the training: a new segment of the run begins
+# outside   takes effect without changing the training
 # location  the folder or name of the run: may differ, and is not reported
 # refused   cannot change within a run
 Effect = Literal["applied", "outside", "location", "refused"]
@@ -32,7 +32,7 @@ class Rule:
     """The effect of changing settings. docs/resume.md describes each rule.
 
     settings  patterns of flags without `--`; the first rule that matches decides
-    why       reason of a refusal
+    why       reason why a change is rejected
     """
 
     settings: tuple[str, ...]
@@ -41,7 +41,7 @@ class Rule:
 
 
 TABLE = (
-    Rule(("seed_everything",), "refused", "initial weights, order of the images and noise follow from it"),
+    Rule(("seed_everything",), "refused", "it determines the initial weights, the order of the images and the noise"),
     Rule(
         ("model.optimizer*.class_path", "model.optimizer*.amsgrad", "model.optimizer*.centered"),
         "refused",
@@ -82,17 +82,17 @@ class Change:
 
 
 def rule(setting: str, changeable: tuple[str, ...] = ()) -> Rule:
-    """The rule of a setting; `changeable` are the model's own arguments that change no network."""
+    """Return the rule of a setting. `changeable` lists model arguments that do not change the networks."""
     if setting.startswith("model.") and setting.split(".")[1] in changeable:
         return Rule((setting,), "applied")
     return next(rule for rule in TABLE if any(fnmatchcase(setting, pattern) for pattern in rule.settings))
 
 
 def missing(old: Any, new: Any, name: str = "") -> set[str]:
-    """Settings of `new` that `old` does not have because it is from an older version or from a user's own script.
+    """Return settings of `new` that `old` lacks because it is from an older version or from a user's own script.
 
-    These are arguments of a class. Settings below them, such as `model.optimizer.eps`, are in a config only if given;
-    one that `old` lacks was added.
+    Only arguments of a class are returned. Nested settings, such as `model.optimizer.eps`, are in a config only if set,
+    so a nested setting that `old` lacks was added by the user.
     """
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return set()
@@ -116,17 +116,17 @@ def changes(
     path: Path,
     found_range: str | None = None,
 ) -> list[Change]:
-    """The differences between the config of a checkpoint and the one given now, without locations.
+    """Return the differences between the config of a checkpoint and the current config, without locations.
 
     Args:
         old, new: The configs
         unknown: Settings that are not compared
-        changeable: Arguments of the model that change no network
+        changeable: Model arguments that do not change the networks
         path: The checkpoint
-        found_range: The run's range of stored values; to state the same is not a change
+        found_range: The run's range of stored values; setting the same range is not a change
 
     Raises:
-        UserError: settings differ that cannot change within a run; names them with both values.
+        UserError: settings that cannot change within a run differ. The message lists their old and new values.
     """
     found = [
         change
@@ -139,22 +139,22 @@ def changes(
         change
         for change in found
         if rule(change.setting, changeable).effect == "refused"
-        # a class that is given in one config only may be the same: `refuse_other_optimizers` compares them
+        # a class set in only one config may be the default of the other: `refuse_other_optimizers` compares them
         and not (change.setting.endswith(".class_path") and None in (change.old, change.new))
     ]
     if refused:
         listed = "\n".join(f"  {change}: {rule(change.setting, changeable).why}" for change in refused)
-        which, it = ("these settings", "them") if len(refused) > 1 else ("this setting", "it")
+        which = "these settings" if len(refused) > 1 else "this setting"
         raise UserError(
-            f"{path} cannot be resumed with {which} changed:\n{listed}\nLeave {it} out to resume the run as it was, or "
+            f"{path} cannot be resumed with {which} changed:\n{listed}\nRemove {which} to resume the run unchanged, or "
             "start a new run without `--ckpt`."
         )
     return found
 
 
 def in_force(found: list[Change], checkpoint: dict[str, Any]) -> list[Change]:
-    """The changes, with the optimizers' former values where the old config did not give them, and without settings that
-    turn out to be equal."""
+    """Fill in old values of optimizer settings that are missing in the old config, and drop changes whose values turn
+    out to be equal."""
     descriptions = checkpoint["genbench"].get("optimizers") or {}
     groups = [state["param_groups"][0] for state in checkpoint.get("optimizer_states") or []]
     had = {player: group | descriptions[player] for player, group in zip(descriptions, groups, strict=False)}
@@ -173,51 +173,51 @@ def in_force(found: list[Change], checkpoint: dict[str, Any]) -> list[Change]:
 
 
 def refuse_other_optimizers(trained: dict[str, dict[str, Any]], model: GenerativeModule, path: Path) -> None:
-    """Raise UserError if a player's optimizer is of another class than in `trained`, which is from the checkpoint."""
+    """Raise UserError if the class of an optimizer differs from that in the checkpoint, `trained`."""
     for player, description in trained.items():
         before = str(description.get("class_path"))
         now = str(model.optimizer_settings.get(player, description).get("class_path"))
         if before.rpartition(".")[2] != now.rpartition(".")[2]:
             raise UserError(
-                f"{path} cannot be resumed with another optimizer: '{player}' was {before} and is now {now}, and the "
-                "checkpoint holds the state of the former. Leave it out, or start a new run without `--ckpt`."
+                f"{path} cannot be resumed with a different optimizer: it stores the state of {before} for '{player}', "
+                f"but the config sets {now}. Remove {now}, or start a new run without `--ckpt`."
             )
 
 
 def refuse_other_contents(trained: dict[str, Any], data: Any, found: list[Change], path: Path) -> None:
-    """Raise UserError if the images or their range are not those that the run was trained on.
+    """Raise UserError if the images or their range differ from those of the training.
 
     Args:
         trained: The checkpoint's description of its data
         data: The current DataModule
-        found: The settings that have changed
+        found: The changed settings
         path: The checkpoint
     """
     before, now = trained.get("contents"), data.contents() if isinstance(data, DataModule) else None
     moved = next((change for change in found if change.setting == "data.path"), None)
-    # only the parts that both have are compared: older checkpoints have names only
+    # compare only the parts that both have: older checkpoints contain only names
     if before and now and any(a != b for a, b in zip(before.split("."), now.split("."), strict=False)):
         place = f"data.path {moved.old} -> {moved.new}" if moved else f"{data.name}"
         raise UserError(
-            f"{path} cannot be resumed with {place}: the images are not those that it was trained on (by their names, "
-            "number, labels and the bytes of some). Restore the former, or start a new run without `--ckpt`."
+            f"{path} cannot be resumed with {place}: the images differ from the training images (in their names, "
+            "number, labels or bytes). Restore the training images, or start a new run without `--ckpt`."
         )
     values = [(trained.get("arguments") or {}).get("range"), now is not None and data.arguments.get("range")]
     if all(values) and values[0] != values[1]:
         raise UserError(
-            f"{path} was trained with the range {values[0]} of stored values, and the training images now have "
-            f"{values[1]}: their pixels have changed. Restore the former, or start a new run without `--ckpt`."
+            f"{path} was trained with the range {values[0]} of stored values, but the training images now have the "
+            f"range {values[1]}. Restore the old images, or start a new run without `--ckpt`."
         )
     if moved and before is None:
         raise UserError(
             f"{path} cannot be resumed with data.path {moved.old} -> {moved.new}: it does not record which images it "
-            "was trained on. Give the former path, or start a new run without `--ckpt`."
+            "was trained on. Use the old path, or start a new run without `--ckpt`."
         )
 
 
 def segments(before: list[dict[str, Any]] | None, found: list[Change], images_seen: int) -> list[dict[str, Any]]:
-    """The history of a resumed run. Each segment has `from` and `to` in images seen, and `changed`: setting -> old and
-    new value at its start. `found` holds only changes of the training, which begin a new segment."""
+    """Return the history of a resumed run. Each segment has `from` and `to` in images seen, and `changed`: setting ->
+    old and new value at its start. `found` contains only changes of the training, which begin a new segment."""
     history = [dict(segment) for segment in before or [{"from": 0, "to": None, "changed": {}}]]
     trained = {change.setting: [change.old, change.new] for change in found}
     if trained:
@@ -227,7 +227,7 @@ def segments(before: list[dict[str, Any]] | None, found: list[Change], images_se
 
 
 def changes_training(change: Change, changeable: tuple[str, ...], *, schedule: bool) -> bool:
-    """Whether a change begins a new segment; a larger budget does only if a schedule depends on it."""
+    """Whether a change begins a new segment; a larger budget begins one only if a schedule depends on it."""
     if change.setting == "max_images":
         return schedule
     return rule(change.setting, changeable).effect == "applied"
@@ -252,7 +252,7 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[Change]:
 
 
 def _range_text(value: Any) -> str:
-    """A range in the form of checkpoints, `0,4095`, from a list or text."""
+    """Format a range as in checkpoints, `0,4095`, from a list or text."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).replace(" ", "")
 
 
@@ -265,11 +265,11 @@ def _shown(value: Any) -> str:
 
 
 def refuse_other_model(trained: str, configured: str, ckpt: Path) -> None:
-    """Raise UserError if the class of the config's model is not that of the checkpoint."""
+    """Raise UserError if the class of the config's model differs from that of the checkpoint."""
     if trained.rpartition(".")[2] != configured.rpartition(".")[2]:
         raise UserError(
-            f"{ckpt} is a checkpoint of {trained}, and the config is of {configured}. Leave `--config` out to "
-            "use the run's own, or give the checkpoint of another run."
+            f"{ckpt} is a checkpoint of {trained}, but the config sets {configured}. Remove `--config` to use "
+            "the run's own config, or pass a different checkpoint."
         )
 
 
@@ -279,8 +279,8 @@ def note_other_environment(state: dict[str, Any]) -> None:
         before = state.get("environment", {}).get(what, now)
         if before != now:
             console.print(
-                f"note: the checkpoint was made with {what} {before}, this is {now}: the run is resumed, but not bit "
-                "for bit."
+                f"note: the checkpoint was written with {what} {before}, but this is {what} {now}. The run is resumed, "
+                "but not bit for bit."
             )
 
 
@@ -297,10 +297,10 @@ def note_newer(checkpoint: dict[str, Any], ckpt: Path, folder: Path) -> None:
 
 
 def lacks_last_pictures(folder: Path, model: GenerativeModule, seen: int, film: str) -> bool:
-    """Whether a run was killed after its last step, before it wrote the last pictures and curves."""
+    """Whether a run was killed after its last step, before it wrote the last images and curves."""
     curves, metrics = folder / "curves.png", folder / "metrics.csv"
     if metrics.is_file() and not (curves.is_file() and curves.stat().st_mtime >= metrics.stat().st_mtime):
-        with suppress(Unreadable):  # training reports it, and draws no curves
+        with suppress(Unreadable):  # training reports the unreadable file, and draws no curves
             if Curves(folder).series():
                 return True
     kinds = {Samples: "samples", Reconstructs: "reconstructions", Translates: "translations", Segments: "masks"}

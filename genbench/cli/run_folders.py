@@ -21,13 +21,13 @@ def run_of(ckpt: Path) -> Path | None:
     folder = ckpt.absolute().parent.parent
     if folder != Path.cwd():  # `.` has no name
         with suppress(ValueError):
-            folder = folder.relative_to(Path.cwd())  # shorter in messages
+            folder = folder.relative_to(Path.cwd())  # a relative path is shorter in messages
     made = any((folder / name).is_file() for name in ("config.yaml", "metrics.csv"))
     return folder if ckpt.parent.name == "checkpoints" and made else None
 
 
 def new_name(stem: str, runs: Path) -> str:
-    """A new name for a run, the same in all its processes: chosen by rank 0, since ranks start at different times."""
+    """Return a new run name, equal in all processes. Rank 0 chooses it, because ranks start at different times."""
     name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     if "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
         name = f"{stem}-{os.environ['SLURM_JOB_ID']}"
@@ -43,12 +43,12 @@ def new_name(stem: str, runs: Path) -> str:
         name = store.get("name").decode()
     elif "GENBENCH_RUN" not in os.environ:
         name = _unused(name, runs)
-    # Lightning starts the other processes of this machine as children, which inherit it
+    # Lightning starts the other processes of this machine as children, which inherit this variable
     return os.environ.setdefault("GENBENCH_RUN", name)
 
 
 def _unused(name: str, runs: Path) -> str:
-    """The name, with a number if another run took it in the same second. Makes the folder."""
+    """Create a folder of this name and return the name; a number is appended if another run has just taken it."""
     runs.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         numbered = name if number == 1 else f"{name}-{number}"
@@ -58,30 +58,30 @@ def _unused(name: str, runs: Path) -> str:
 
 
 def inside(runs: Path, name: str) -> Path:
-    """The folder of the run of that name.
+    """Return the folder of the run with this name.
 
     Raises:
-        UserError: it would be outside of the runs folder, or is not a valid name.
+        UserError: the folder would be outside of `runs`, or the name is not valid.
     """
     folder, parts = runs / name, Path(name).parts
     if Path(name).is_absolute() or ".." in parts or not parts:
         raise UserError(
-            f"--name {name!r} is outside of {runs}. Give a name such as `first`, and `--runs` for its folder."
+            f"--name {name!r} is outside of {runs}. Use a name such as `first`, and set its folder with `--runs`."
         )
     if any(ord(character) < 32 for character in name) or max(len(os.fsencode(part)) for part in parts) > 200:
-        raise UserError(f"--name {name!r} cannot be the name of a folder. Give letters, digits and hyphens.")
+        raise UserError(f"--name {name!r} is not a valid folder name. Use letters, digits and hyphens.")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"--name {name!r}: {folder} is a link, or not a folder. Give another name.")
+        raise UserError(f"--name {name!r}: {folder} is a link, or not a folder. Use a different name.")
     return folder
 
 
 def version_of(path: Path) -> tuple[int, int, int]:
-    """Identifies the file at a path: differs after it was replaced."""
+    """Return an id of the file at a path, which changes when the file is replaced."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-# what `fit` makes in a run's folder
+# files and folders that `fit` creates in a run's folder
 LOCK = ".lock"
 MADE = ("config.yaml", "metrics.csv", "curves.png", "checkpoints", "wandb", "lightning_logs", LOCK)
 PICTURES = ("samples", "reconstructions", "translations", "masks")
@@ -98,19 +98,20 @@ class Place:
         """Raise UserError if another process trains in the folder. Writes nothing."""
         lock = self.folder / LOCK
         if lock.exists() and not lock.is_dir():
-            raise UserError(f"{lock} is not a folder, as the lock of a run is. Remove it, if no process trains there.")
+            raise UserError(f"{lock} is not a folder, but a lock must be one. Remove it if no process trains there.")
         last = claims.latest(lock, "fit")
         if last is None or not last.alive:
             return
-        # an attempt of the same job on another machine is over: Slurm has requeued the job
+        # an attempt of the same job on another machine has ended: Slurm has requeued the job
         if _step() is None or last.holder.get("job") != _step() or claims.lives_here(last.holder):
             raise self._taken(last)
 
     def take(self) -> None:
-        """Make and lock the folder. Empties that of a run without a checkpoint.
+        """Create and lock the folder. If its run has no checkpoint, the folder is emptied.
 
         Raises:
-            UserError: another process trains in it; or the run is new and the folder holds files.
+            UserError: another process trains in it; or the run is new, and the folder contains a checkpoint or
+                files that `fit` did not write.
         """
         if not self.resumed:
             self._refuse_if_kept()
@@ -118,9 +119,9 @@ class Place:
         try:
             self._claim = claims.take(self.folder / LOCK, "fit", again=True, job=_step())
         except OSError as error:
-            advice = "Free some space, or give" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Give"
+            advice = "Free some space, or use" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Use"
             raise UserError(
-                f"{self.folder} cannot be written to: {error.strerror}. {advice} another `--runs`."
+                f"{self.folder} cannot be written to: {error.strerror}. {advice} a different `--runs`."
             ) from error
         if self._claim is None:
             raise self._taken(claims.latest(self.folder / LOCK, "fit"))
@@ -131,7 +132,7 @@ class Place:
             self._empty()
 
     def leave(self, *, wanted: bool = False) -> None:
-        """Unlock the folder. Removes it if it holds nothing but a config, unless `wanted`."""
+        """Unlock the folder. It is removed if it contains only a config, unless `wanted`."""
         if self._claim is None:
             return
         self._claim.__exit__()
@@ -141,7 +142,7 @@ class Place:
         made = (path for path in self.folder.rglob("*") if path.is_file() and LOCK not in path.parts)
         if not self.resumed and not wanted and all(path.name == "config.yaml" for path in made):
             shutil.rmtree(self.folder, ignore_errors=True)
-            with suppress(OSError):  # it may hold other runs
+            with suppress(OSError):  # the parent may contain other runs
                 self.folder.parent.rmdir()
 
     def _refuse_if_kept(self) -> None:
@@ -152,15 +153,15 @@ class Place:
             last = self.folder / "checkpoints" / "last.ckpt"
             raise UserError(
                 f"{self.folder} exists already. Resume it:  python -m genbench fit --ckpt "
-                f"{last if last in checkpoints else checkpoints[-1]}\nor give this run another `--name`."
+                f"{last if last in checkpoints else checkpoints[-1]}\nor use a different `--name`."
             )
         made = {*MADE, *PICTURES, *(f"{name}.{kind}" for name in PICTURES for kind in ("gif", "webp"))}
         names = sorted(path.name for path in self.folder.iterdir())
         others = [name for name in names if name not in made and not name.startswith("events.out.tfevents")]
         if others:
             raise UserError(
-                f"{self.folder} exists already and holds {', '.join(others[:3])}, which `fit` did not write. Give this "
-                "run another `--name`, or remove it."
+                f"{self.folder} exists already and contains {', '.join(others[:3])}, which `fit` did not write. Use a "
+                "different `--name`, or remove the folder."
             )
 
     def _empty(self) -> None:
@@ -174,12 +175,12 @@ class Place:
         if not by.holder:
             return UserError(
                 f"{self.folder / LOCK} has just been written by an unknown process, which may be about to train there. "
-                f"Wait {claims.STALE:.0f} seconds, or give this run another `--name`."
+                f"Wait {claims.STALE:.0f} seconds, or use a different `--name`."
             )
         return UserError(
-            f"Another process trains in {self.folder} already: {by.holder['pid']} on {by.holder['host']}, since "
-            f"{by.begun}. Wait until it has ended, stop it, or give this run another `--name`. If it was killed, this "
-            f"is noticed after {claims.STALE:.0f} seconds."
+            f"Another process trains in {self.folder} already: process {by.holder['pid']} on {by.holder['host']}, "
+            f"since {by.begun}. Wait until it ends, stop it, or use a different `--name`. A killed process is detected "
+            f"after {claims.STALE:.0f} seconds."
         )
 
 
@@ -195,6 +196,6 @@ def _step() -> str | None:
 
 
 def is_first_process() -> bool:
-    """Whether this process has rank 0, which names the run and makes its folder."""
+    """Whether this process has rank 0, which names the run and creates its folder."""
     ranks = [os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
     return all(rank in (None, "0") for rank in ranks)

@@ -14,7 +14,7 @@ from genbench.core.errors import UserError, did_you_mean, refuse_below
 
 SOFTWARE = "genbench sample"  # written into the PNGs of a folder
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
-# for points: .png is a plot, .npy and .npz hold float32 [n, D]
+# for points: .png is a plot, .npy and .npz contain float32 [n, D]
 
 
 def _parser() -> Arguments:
@@ -56,10 +56,10 @@ def main(verb: str, argv: list[str]) -> int:
         instead = ""
         if isinstance(model, Decodes):
             density = "vq_prior" if model.latent_dtype == "int64" else "latent_mixture"
-            instead = f" Train a prior on its latents, which can: `fit --config {density}`."
+            instead = f" Train a prior on its latents, which can sample: `fit --config {density}`."
         raise UserError(f"{type(model).__name__} cannot sample: it has no `sample` method.{instead}")
     if len(model.spec.shape) == 1 and out.suffix == "":
-        raise UserError(f"--out {out}: points cannot be written as a folder. End it in .png (a plot), .npy or .npz.")
+        raise UserError(f"--out {out}: points cannot be written as a folder. Use a .png (a plot), .npy or .npz file.")
     options = own_options(model, own, "sample", flags=_parser().flags())
     condition = condition_of(model, arguments.n, arguments.label, arguments.prompt)
     seeds = torch.arange(arguments.seed, arguments.seed + arguments.n)
@@ -90,18 +90,18 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
     refuse_unwritable(out if out.suffix == "" and not out.is_file() else out.parent, "The images")
     usable = out.is_dir() if out.suffix == "" else out.is_file()
     if out.exists() and not usable:
-        raise UserError(f"--out {out} is {kind_of(out)} already. Give another path.")
+        raise UserError(f"--out {out} is {kind_of(out)} already. Use a different path.")
     if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise UserError(f"--out {out} exists already. Give another path, or `--overwrite`.")
+        raise UserError(f"--out {out} exists already. Use a different path, or add `--overwrite`.")
     if out.is_dir():
         _drawn_before(out)
 
 
 def _drawn_before(folder: Path) -> list[Path]:
-    """The images that an earlier `sample` wrote to a folder.
+    """Return the images that an earlier `sample` wrote to a folder.
 
     Raises:
-        UserError: there are other images, or folders, which may hold images.
+        UserError: the folder contains other images, or folders, which may contain images.
     """
     from PIL import Image
 
@@ -117,19 +117,19 @@ def _drawn_before(folder: Path) -> list[Path]:
                 ours = image.info.get("Software") == SOFTWARE
         if not ours:
             raise UserError(
-                f"--out {folder} holds {path.name}, which `sample` did not write and does not remove. Give another "
-                "folder, or move it elsewhere."
+                f"--out {folder} contains {path.name}, which `sample` did not write and does not remove. Use a "
+                f"different folder, or move {path.name} out of it."
             )
         found.append(path)
     return found
 
 
 def write(images: Any, out: Path, columns: int | None = None) -> None:
-    """Write uint8 [n, C, H, W], or points [n, D], in the format of the path's suffix. In a folder, images of an earlier
-    `sample` are removed.
+    """Write uint8 [n, C, H, W], or points [n, D], in the format of the path's suffix. If `out` is a folder, images from
+    an earlier `sample` are deleted.
 
     Raises:
-        NotWritten: says where the images were written instead.
+        NotWritten: the images could not be written to `out`. The message says where they were written instead.
     """
     import numpy as np
 
@@ -166,7 +166,7 @@ def _write_folder(array: Any, out: Path) -> None:
         for k, image in enumerate(array):
             Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out / f"{k:06d}.png", pnginfo=about)
     except OSError as error:
-        (out / f"{k:06d}.png").unlink(missing_ok=True)  # it is incomplete
+        (out / f"{k:06d}.png").unlink(missing_ok=True)  # the last file is incomplete
         _, where = files.elsewhere(f"{out.name}.npz", lambda file: np.savez_compressed(file, images=array))
         raise files.NotWritten(
             f"{k:,} of {len(array):,} images were written to {out}: {error.strerror or error}. {where}"
@@ -174,9 +174,9 @@ def _write_folder(array: Any, out: Path) -> None:
 
 
 def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str] = ()) -> dict[str, Any]:
-    """The model's own options of these methods, such as `sample`, parsed from `given`.
+    """Parse `given` into the model's own options of the methods, such as `sample`.
 
-    `flags` are those of the verb, which an error may suggest.
+    `flags` are the flags of the command, which an error may suggest.
     """
     from genbench.core.capabilities import options as options_of
 
@@ -205,8 +205,8 @@ def _boolean(text: str) -> bool:
 
 
 def condition_of(model: Any, n: int, label: str | None = None, prompt: str | None = None) -> Any:
-    """The condition of n samples, int64 [n] or [n, L]: the class or the prompt, by default every class in turn. None
-    for an unconditional model."""
+    """Return the condition of n samples, int64 [n] or [n, L]: the class or the prompt, by default every class in turn.
+    None for an unconditional model."""
     import torch
 
     from genbench.callbacks.conditions import in_turn
@@ -214,27 +214,27 @@ def condition_of(model: Any, n: int, label: str | None = None, prompt: str | Non
 
     name, spec = type(model).__name__, model.spec
     if label is not None and prompt is not None:
-        raise UserError("--label and --prompt were given; a model is trained on one of them. Leave the other out.")
+        raise UserError("--label and --prompt cannot be combined: a model has labels or captions. Remove one of them.")
     if not model.conditional:
         if label is None and prompt is None:
             return None
         target, flag = ("labels", f"--label {label}") if prompt is None else ("captions", f"--prompt '{prompt}'")
         raise UserError(
-            f"{name} was trained without {target}, so it cannot use `{flag}`. Leave it out, or train a conditional "
-            "model."
+            f"{name} was trained without {target}, so it cannot use `{flag}`. Remove the flag, or train a "
+            "conditional model."
         )
     if spec.target == "caption":
         if label is not None or not (prompt or "").split():
             words = ", ".join(spec.vocabulary[1:])
-            raise UserError(f"{name} was trained on captions: give `--prompt '...'`, made of the words {words}.")
+            raise UserError(f"{name} was trained on captions. Use `--prompt '...'` with words from: {words}.")
         return torch.tensor(to_tokens(prompt or "", spec.vocabulary, spec.caption_length)).expand(n, -1)
     known = ", ".join(spec.classes)
     if prompt is not None:
-        raise UserError(f"{name} was trained on labels and takes no --prompt. Give `--label`, one of {known}.")
+        raise UserError(f"{name} was trained on labels and takes no --prompt. Use `--label` with one of: {known}.")
     if label is None:
         labels = in_turn(model, n)
         assert labels is not None, "the model takes labels"
         return labels.cpu()
     if label not in spec.classes and not (label.isdecimal() and len(label) < 10 and int(label) < len(spec.classes)):
-        raise UserError(f"There is no class '{label}'; the model knows {known}.")
+        raise UserError(f"Unknown class '{label}'. Choose from: {known}.")
     return torch.full((n,), spec.classes.index(label) if label in spec.classes else int(label))

@@ -1,4 +1,4 @@
-"""Names of all settings, and which values each may have, from the annotations of what takes them."""
+"""Names of all settings and types of their values, from the annotations of the classes that take them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
 from typing import Any
 
-# settings of `fit` and `validate` outside of all groups, and the groups
+# top-level settings of `fit` and `validate`, and groups of settings
 SINGLE = ("seed_everything", "max_images", "name", "title", "protocol", "runs", "ckpt")
 GROUPS = ("trainer", "acceleration", "ema", "monitor", "gan_monitor", "codebook", "samples", "validation", "checkpoint")
 ROOT = (*SINGLE, *GROUPS, "model", "data")
@@ -39,7 +39,7 @@ class Group:
 
 @functools.cache
 def parameters(cls: type) -> dict[str, Any]:
-    """Argument -> type, of a class's constructor and of the base classes to which it passes `**kwargs` on."""
+    """Return argument -> type for a class's constructor, and for the base classes that receive its `**kwargs`."""
     found: dict[str, Any] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
@@ -47,7 +47,7 @@ def parameters(cls: type) -> dict[str, Any]:
             continue
         try:
             hints = typing.get_type_hints(init)
-        except Exception:  # a name that is imported for type checkers only
+        except Exception:  # an annotation uses a name that only type checkers import
             hints = {}
         own = list(inspect.signature(init).parameters.values())[1:]
         for parameter in own:
@@ -59,7 +59,7 @@ def parameters(cls: type) -> dict[str, Any]:
 
 
 def options(hint: Any) -> Iterator[Any]:
-    """The alternatives of a type; for a list, those of its elements."""
+    """Yield the alternatives of a type; for a list, the alternatives of its elements."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType, typing.Annotated) or (
         inspect.isclass(origin) and issubclass(origin, Iterable) and not issubclass(origin, Mapping)
@@ -71,7 +71,7 @@ def options(hint: Any) -> Iterator[Any]:
 
 
 def base_of(hint: Any) -> type | None:
-    """The base class of the classes that a setting may name; None if it names no class."""
+    """Return the base class of the classes that a setting may name; None if it names no class."""
     for one in options(hint):
         if inspect.isclass(one) and one not in (object, Any) and not issubclass(one, NO_CLASSES):
             return None if is_dataclass(one) else one
@@ -79,7 +79,7 @@ def base_of(hint: Any) -> type | None:
 
 
 def inner_of(hint: Any) -> Any:
-    """The type of a mapping's values, if a setting may be a mapping; else None."""
+    """Return the type of a mapping's values, if a setting may be a mapping; else None."""
     for one in options(hint):
         origin = typing.get_origin(one) or one
         if one is Any or (inspect.isclass(origin) and (issubclass(origin, Mapping) or is_dataclass(origin))):
@@ -89,7 +89,7 @@ def inner_of(hint: Any) -> Any:
 
 
 def find_class(path: Any, base: type) -> type | None:
-    """The class of a full path, or of a short name below `base`; None if there is none, or several."""
+    """Find a class by its full path, or by a short name among the subclasses of `base`; None if not exactly one."""
     from genbench.core.class_paths import find, loaded_classes
 
     if not isinstance(path, str):
@@ -98,7 +98,7 @@ def find_class(path: Any, base: type) -> type | None:
     if not module:
         found = {cls for cls in loaded_classes(base).values() if cls.__name__ == name}
         return found.pop() if len(found) == 1 else None
-    try:  # the parser imports it anyway
+    try:  # the parser imports the module anyway
         importlib.import_module(module)
     except Exception:
         return None

@@ -22,16 +22,16 @@ from genbench.suites.suite_folder import Folder, is_open, side_by_side, wall_min
 def _parser() -> Arguments:
     parser = Arguments(
         "python -m genbench suite", allow_abbrev=False,
-        description="Train and evaluate many models, data sets and seeds. Runs that are done are skipped.",
+        description="Train and evaluate many models, data sets and seeds. Finished runs are skipped.",
     )  # fmt: skip
     verbs = parser.add_subparsers(dest="what", required=True, metavar="run|status")
-    run = verbs.add_parser("run", allow_abbrev=False, help="do all runs, and write the leaderboard and a report")
+    run = verbs.add_parser("run", allow_abbrev=False, help="train and evaluate all runs, and write a report")
     run.add_argument("suite", metavar="SUITE", help=f"one of {', '.join(_names())}, or a YAML file")
     run.add_argument("--only", metavar="PATTERN", nargs="+", help="only these runs: dcgan-*, *-seed0")
     run.add_argument("--dry-run", action="store_true", help="print the runs, their time and disk space")
     run.add_argument("--retry-failed", action="store_true", help="also resume runs that have failed")
-    run.add_argument("--at-once", type=int, metavar="N", help="runs at the same time (default: launch of the suite)")
-    run.add_argument("--slurm", action="store_true", help="submit to Slurm, as launch: {where: slurm} does")
+    run.add_argument("--at-once", type=int, metavar="N", help="runs at the same time (default: set by the suite)")
+    run.add_argument("--slurm", action="store_true", help="submit to Slurm, like launch: {where: slurm}")
     run.add_argument("--wait", action="store_true", help="on Slurm: wait until all runs are done")
     add_import_argument(run)
     status = verbs.add_parser("status", allow_abbrev=False, help="print the state of each run, and the time left")
@@ -62,7 +62,7 @@ def _find(name: str) -> Path:
             return path
     names = _names()
     near = did_you_mean(name, names)
-    raise UserError(f"There is no suite '{name}'; there are {', '.join(names)}, or name a YAML file.{near}")
+    raise UserError(f"Unknown suite '{name}'. Choose from: {', '.join(names)}, or pass a YAML file.{near}")
 
 
 # ---- run ----------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(suite, kept, facts, built, wanted, arguments.retry_failed)
     for data in {id(data): data for _, data in built.values()}.values():
-        data.prepare_data()  # once and before the runs, which would download it at the same time
+        data.prepare_data()  # once here, because several runs would download it at the same time
     del built
     given = (kept, suite.launch, wanted, arguments.modules)
     try:
@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             status = run_here(*given, retry_failed=arguments.retry_failed)
         if status is None:
-            print(f"To see their state:  python -m genbench suite status {kept.path}", file=sys.stderr)
+            print(f"To see the state of the runs:  python -m genbench suite status {kept.path}", file=sys.stderr)
             return 0
         if status > 128:
             folder = f" --folder {arguments.folder}" if arguments.folder else ""
@@ -110,10 +110,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _matching(runs: list[str], patterns: list[str] | None) -> list[str]:
-    """The runs that match one of the patterns, by default all."""
+    """Return the runs that match one of the patterns, by default all."""
     for pattern in patterns or []:
         if not fnmatch.filter(runs, pattern):
-            raise UserError(f"--only {pattern}: no run has such a name; there are {', '.join(runs)}.")
+            raise UserError(f"--only {pattern} matches no run. Choose from: {', '.join(runs)}.")
     return [run for run in runs if any(fnmatch.fnmatch(run, pattern) for pattern in patterns or ["*"])]
 
 
@@ -163,7 +163,7 @@ def _status(kept: Folder) -> int:
 def _dry_run(
     suite: Suite, kept: Folder, facts: dict[str, Any], built: dict[str, Any], wanted: list[str], retry_failed: bool
 ) -> int:
-    """Print the runs with the expected time and disk space. Experiments with a budget in images are timed."""
+    """Print the runs with the expected time and disk space. Budgets in images need a measured speed."""
     import torch
 
     from genbench.cli.disk import existing
@@ -193,7 +193,7 @@ def _dry_run(
         print(f"  {run}  about {duration(left[-1])} of training")
     disk = sum(bytes_of(facts[of[run].name]) for run in todo)
     free = shutil.disk_usage(existing(kept.path)).free
-    source = ", from a few steps of each on this machine" if speeds else ""
+    source = ", measured with a few steps of each on this machine" if speeds else ""
     total = duration(side_by_side(left, here.at_once))
     print(
         f"\nTraining: about {total} with {here.at_once} at once{source}, plus time to start, validate and evaluate.\n"
@@ -203,7 +203,7 @@ def _dry_run(
 
 
 def _conclude(kept: Folder) -> None:
-    """Print the leaderboard, write the report, and log the table to Weights & Biases, for all records."""
+    """For all records, print the leaderboard, write the report, and log the table to Weights & Biases."""
     from genbench.cli import report
     from genbench.leaderboard import formats
     from genbench.leaderboard.board import boards
@@ -216,7 +216,7 @@ def _conclude(kept: Folder) -> None:
     plan = kept.plan()
     try:
         found = boards(records, plan["by"])
-    except UserError as error:  # no run has this score
+    except UserError as error:  # no run has the score of `by`
         print(f"note: {error}", file=sys.stderr)
         found = boards(records)
     formats.print_tables(found, shutil.get_terminal_size((160, 0)).columns)

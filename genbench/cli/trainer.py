@@ -58,26 +58,26 @@ SETTINGS = {
 
 
 class GenbenchCLI(LightningCLI):
-    """Adds to LightningCLI: named runs, budgets in images, checkpoints by `--ckpt`, and genbench's callbacks."""
+    """A LightningCLI with named runs, budgets in images, checkpoints from `--ckpt`, and genbench's callbacks."""
 
     verb = "fit"
-    typed: list[str] = []  # the command line after the verb
-    found: Path | None = None  # the checkpoint of `--ckpt`
-    name_flag: str | None = None  # `--name` of the command line: that of a config may be older than the folder's name
-    runs_flag: str | None = None  # `--runs`, likewise
-    settings: Merging  # of the configs and flags
+    typed: list[str] = []  # the arguments after the command
+    found: Path | None = None  # path of the checkpoint of `--ckpt`
+    name_flag: str | None = None  # `--name` as typed: the folder may have been renamed since the config was written
+    runs_flag: str | None = None  # `--runs` as typed, for the same reason
+    settings: Merging  # the merged configs and flags
 
     @classmethod
     def run(cls, verb: str, command: compose.Command, typed: list[str] = ()) -> GenbenchCLI:
-        GenbenchCLI.verb = verb  # `subcommands` is static
+        GenbenchCLI.verb = verb  # set on the class: `subcommands` is static
         cls.typed, cls.settings, cls.found = list(typed), compose.settings(command), command.ckpt
         flags = {flag.path: flag.value for flag in command.flags}
         cls.name_flag, cls.runs_flag = flags.get(("name",)), flags.get(("runs",))
-        for key in ("model", "data"):  # `--model.help` without a class is for the config's model
+        for key in ("model", "data"):  # `--model.help` without a class shows the config's model
             named = cls.settings.config.get(key)
             if isinstance(named, dict) and "class_path" in named and command.asked[-1:] == [f"--{key}.help"]:
                 command.asked.append(named["class_path"])
-        if command.asked:  # for text, not for a run
+        if command.asked:  # print text instead of starting a run
             arguments: Any = [verb, "--config", json.dumps(cls.settings.config), *command.asked]
         else:
             arguments = cls._object(command)
@@ -97,26 +97,26 @@ class GenbenchCLI(LightningCLI):
 
     @classmethod
     def _object(cls, command: compose.Command) -> dict[str, Any]:
-        """The settings, as the parser takes them.
+        """Return the settings in the form that the parser expects.
 
         Raises:
-            UserError: no model or no data is named, as where a part of a config is given alone.
+            UserError: no model or no data is set, for example because only a part of a config was passed.
         """
         files = ", ".join(str(path) for path, _ in command.configs)
         where, whole = (
-            (f" in {files}", "a whole config first, as `--config dcgan`,") if files else ("", "`--config NAME`")
+            (f" in {files}", "a complete config first, such as `--config dcgan`,") if files else ("", "`--config NAME`")
         )
-        for key, advice in {"model": f"{whole} or `--model DCGAN`", "data": "`--data MNIST`"}.items():
+        for key, advice in {"model": f"Pass {whole} or `--model DCGAN`", "data": "Pass `--data MNIST`"}.items():
             named = cls.settings.config.get(key)
             if not isinstance(named, dict) or "class_path" not in named:
-                raise UserError(f"No {key} is named{where}: give {advice}.")
+                raise UserError(f"No {key} is set{where}. {advice}.")
         return {"subcommand": cls.verb, cls.verb: cls.settings.config}
 
     # ---- arguments ----------------------------------------------------------------------------------------------
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        verb = GenbenchCLI.verb  # the only one: each parser takes time
+        verb = GenbenchCLI.verb  # only the current command: building each parser is slow
         skipped = {"model", "ckpt_path", "weights_only", "verbose"}
         skipped |= {"dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
         return {verb: skipped & inspect.signature(getattr(Trainer, verb)).parameters.keys()}
@@ -126,7 +126,7 @@ class GenbenchCLI(LightningCLI):
             ("max_images", Images, Images(1_000_000), "Real images to train on: 1e6, 1M"),
             ("name", str | None, None, "Name of the run. Default: model, data and time"),
             ("title", str | None, None, "Name of the model on leaderboards. Default: its class"),
-            ("protocol", str, "fid10k-test", "Protocol that `test` evaluates the trained model under"),
+            ("protocol", str, "fid10k-test", "Protocol that `test` uses to evaluate the trained model"),
             ("runs", str, "runs", "Folder of all runs"),
             ("ckpt", str | None, None, "Checkpoint to resume: a file, a run folder, or last / best of --name or of the "
              "newest run"),
@@ -156,25 +156,25 @@ class GenbenchCLI(LightningCLI):
             resume.note_other_environment(state)
         else:
             if given := [str(change) for change in self.changes if change.setting.startswith(("model.", "ema."))]:
-                raise UserError(f"{self.ckpt} is scored as it was trained, and {given[0]} was given. Leave it out.")
+                raise UserError(f"{self.ckpt} is scored as it was trained. Remove the changed setting {given[0]}.")
             self.folder = run_of(self.ckpt) or Path(config.runs)
         self._write_into_folder(config, state)
         for note in self.settings.dropped if is_first_process() else ():
             console.print(note, markup=False)
 
     def _compare(self, config: Any, state: dict[str, Any]) -> None:
-        """Find the settings that differ from those of the checkpoint; raises UserError for one that cannot change."""
+        """Find the settings that differ from the checkpoint. Raises UserError if one of them cannot change."""
         if self.ckpt is None:
             return
         new = self.dump(self.config)
         if state.get("config"):
             old = state["config"]
-        else:  # from a user's own script: only the arguments of the model are known
+        else:  # written by a user's own script: only the arguments of the model are known
             given = {name: value for name, value in self.checkpoint["hyper_parameters"].items() if name != "spec"}
             old = {"model": {"class_path": self.checkpoint["genbench"]["model"], "init_args": given}}
             old["seed_everything"] = self.checkpoint["genbench"]["seed"]
         if missing := resume.missing(old, new):
-            with suppress(Exception):  # a config of another version may have unknown settings
+            with suppress(Exception):  # a config of an older version may have unknown settings
                 if "data" in old:
                     old = self.dump({self.subcommand: self._parser(self.subcommand).parse_object(old)})
                 missing = resume.missing(old, new)
@@ -186,13 +186,13 @@ class GenbenchCLI(LightningCLI):
         self.changes = resume.in_force(found, self.checkpoint)
 
     def _choose_folder(self, config: Any) -> None:
-        """Set the run's folder: the current folder of the checkpoint's run, or a new one."""
+        """Set the run's folder: the folder of the checkpoint's run, or a new one."""
         run, typed = (run_of(self.ckpt) if self.ckpt else None), self.name_flag
         elsewhere = run is not None and self.runs_flag and Path(self.runs_flag).resolve() not in run.resolve().parents
         if elsewhere and typed is None:
             raise UserError(
-                f"{self.ckpt} is of the run {run}, which is not in --runs {self.runs_flag}. Leave `--runs` out to "
-                "resume it, or add `--name` to start a new run there."
+                f"{self.ckpt} belongs to the run {run}, which is not in --runs {self.runs_flag}. Remove `--runs` to "
+                "resume that run, or add `--name` to start a new run."
             )
         if run is not None and typed in (None, run.name) and not elsewhere:
             self.place = Place(run, resumed=True)
@@ -211,7 +211,7 @@ class GenbenchCLI(LightningCLI):
         self.folder = self.place.folder
 
     def _write_into_folder(self, config: Any, state: dict[str, Any]) -> None:
-        before = ((state.get("config") or {}).get("trainer") or {}).get("default_root_dir")  # it may have been moved
+        before = ((state.get("config") or {}).get("trainer") or {}).get("default_root_dir")  # the run may have moved
         config.trainer.default_root_dir = str(self.folder)
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -221,14 +221,14 @@ class GenbenchCLI(LightningCLI):
                 logger.init_args.save_dir = str(self.folder)
             if logger.class_path.endswith("Wandb"):
                 logger.init_args.run_name = logger.init_args.run_name or self.folder.name
-                same = self.place is not None and self.place.resumed  # a new run has its own curve
+                same = self.place is not None and self.place.resumed  # a new run logs a new curve
                 logger.init_args.run_id = (state.get("wandb") if same else None) or logger.init_args.run_id
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
-        if isinstance(seed, bool) or not 0 <= seed < 2**32:  # Lightning takes `true` for 0
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:  # Lightning reads `true` as 0
             raise UserError(
-                f"--seed_everything {str(seed).lower()}: every run has a seed. Give a whole number from 0 to "
+                f"--seed_everything {str(seed).lower()}: every run needs a seed. Use a whole number from 0 to "
                 f"{2**32 - 1}."
             )
         super()._set_seed()
@@ -242,7 +242,7 @@ class GenbenchCLI(LightningCLI):
             if self.place is not None:
                 self.place.leave()
             if "got an unexpected keyword argument" in str(error):  # the parser cannot check `dict_kwargs`
-                raise UserError(f"{explained(str(error))}. Leave it out of `dict_kwargs`.") from error
+                raise UserError(f"{explained(str(error))}. Remove it from `dict_kwargs`.") from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -253,41 +253,40 @@ class GenbenchCLI(LightningCLI):
             dump = self.dump(self.config)
             command = shlex.join(["python", "-m", "genbench", "fit", *self.typed])
             self.run_record = RunRecord(self.folder, dump, command, [], resumed=self.place.resumed)
-            # MaxImages comes first: other callbacks ask it whether this was the last batch
+            # MaxImages comes first: it tells other callbacks whether a batch was the last one
             own = [self.run_record, ours.MaxImages(self._get(self.config, "max_images")), *own, ours.StopSafely()]
         else:
             own = [settings["acceleration"], settings["validation"]]
-        # `true` and `false` are Lightning's default logger and none
+        # `true` is Lightning's default logger and `false` is no logger; both are dropped
         loggers = [logger for logger in as_list(config["logger"]) if not isinstance(logger, bool)]
         if self.subcommand == "fit":
             loggers.insert(0, Curves(self.folder))
         config |= {"logger": loggers, "callbacks": [*as_list(config["callbacks"]), *own]}
         use_own_strategy(config)
         use_real_fp16(config)
-        if not on_cpu(config):  # Lightning reads PyTorch's old switch, which raises if the new one differs
+        if not on_cpu(config):  # Lightning reads PyTorch's old TF32 switch, which raises if the new one differs
             allow_tf32(settings["acceleration"].tf32)
         try:
             return Trainer(**config | kwargs)
-        except (MisconfigurationException, ValueError, TypeError) as error:  # Lightning refuses a setting
+        except (MisconfigurationException, ValueError, TypeError) as error:  # Lightning rejects a setting
             raise UserError(
-                f"{error} This machine has {torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores: choose "
-                "with `--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
+                f"{error} This machine has {torch.cuda.device_count()} GPUs and {os.cpu_count()} CPU cores. Choose "
+                "devices with `--trainer.accelerator gpu|cpu` and `--trainer.devices N`."
             ) from error
 
     def dump(self, config: Any) -> dict[str, Any]:
-        """The complete config, as plain types."""
+        """Return the complete config, as plain types."""
         dump = yaml.safe_load(self._parser(self.subcommand).dump(config[self.subcommand], skip_none=False))
         return {key: value for key, value in dump.items() if key not in ("config", "ckpt")}
 
-    # ---- verbs --------------------------------------------------------------------------------------------------
+    # ---- commands -----------------------------------------------------------------------------------------------
 
     def fit(self, model: GenerativeModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         trainer, kept = self.trainer, None
         try:
             if isinstance(datamodule, DataModule):
-                datamodule.check_divisible(
-                    trainer.world_size
-                )  # before other processes start, which would print it again
+                # before other processes start, which would print the error again
+                datamodule.check_divisible(trainer.world_size)
             if is_first_process():
                 parameters = sum(p.numel() for p in model.parameters())
                 console.print(
@@ -300,7 +299,7 @@ class GenbenchCLI(LightningCLI):
         except BaseException as error:
             kept = kept_elsewhere(error)
             began = trainer.state.fn is not None
-            # LostProcess has its own message, in each process that is left
+            # each remaining process prints the message of LostProcess itself
             if began and kept is None and trainer.is_global_zero and not isinstance(error, LostProcess):
                 begun = self.checkpoint["genbench"]["images_seen"] if self.checkpoint else 0
                 say_stopped(trainer, self.folder, trained=self.model.images_seen > begun)
@@ -325,7 +324,7 @@ class GenbenchCLI(LightningCLI):
             unfinished = self.place.resumed and resume.lacks_last_pictures(self.folder, model, seen, film)
             if seen >= budget and not unfinished:
                 raise UserError(
-                    f"{self.ckpt} has seen {seen:,} images and the budget is {budget:,}: it is done. Give a larger "
+                    f"{self.ckpt} has seen {seen:,} images and the budget is {budget:,}: it is done. Use a larger "
                     "`--max_images` to continue."
                 )
             schedule = any(model.schedule_settings.values())

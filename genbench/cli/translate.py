@@ -18,15 +18,15 @@ from genbench.core.errors import UserError, refuse_below
 if TYPE_CHECKING:
     from genbench.data.ranges import Range, Stored
 
-NAMED = 3  # files without an image that are listed at the end
+NAMED = 3  # limit of the names of other files that are printed at the end
 OF_ARRAYS = ("key", "layout", "severity")
 
 
 class Input(NamedTuple):
     """An input image.
 
-    name    in messages
-    place   file of the result in the output folder
+    name    of the image, in messages
+    place   path of the result in the output folder
     load    returns the stored pixels
     """
 
@@ -38,41 +38,41 @@ class Input(NamedTuple):
 def _parser() -> Arguments:
     parser = Arguments(
         "python -m genbench translate",
-        description="Apply a model to each image in a folder. Writes a translation, or the mask of a model that "
-        "segments, of the same size under the same name. For DICOM files, NIfTI volumes, arrays and films it writes "
-        "NAME.png, or NAME-0000.png and so on for several images.",
+        description="Apply a model to each image in a folder. Each result, a translation or a segmentation mask, has "
+        "the size and the name of its image. For DICOM files, NIfTI volumes, arrays and multi-frame files the results "
+        "are NAME.png, or NAME-0000.png and so on for several images.",
     )
     add_model_arguments(parser)
     parser.add_argument(
         "--input", required=True, type=Path,
-        help="folder (with all its subfolders) or zip of images of any size; or one TIFF, DICOM, NIfTI, .npy or .npz "
-        "file with several images, or a folder of such arrays",
+        help="folder (including its subfolders) or zip of images of any size; or one TIFF, DICOM, NIfTI, .npy or .npz "
+        "file with several images; or a folder of arrays",
     )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     black = parser.add_mutually_exclusive_group()
     black.add_argument(
         "--range",
-        help="which stored values become black and white: `dtype` (the whole range of the stored type), `data` "
-        "(minimum and maximum of the input) or LOW,HIGH. Default: that of the training if it is LOW,HIGH; else found "
-        "as in training, from the type or, with a note, from the values",
+        help="stored values that become black and white: `dtype` (the whole range of the stored type), `data` "
+        "(minimum and maximum of the input) or LOW,HIGH. Default: the training range if it is LOW,HIGH; otherwise "
+        "found as in training, from the type or from the values (a note is printed)",
     )
-    black.add_argument("--window", metavar="CENTER,WIDTH", help="the range as radiologists give it")
+    black.add_argument("--window", metavar="CENTER,WIDTH", help="the range as center and width, common in radiology")
     parser.add_argument(
         "--frames", choices=("first", "each", "channels"),
-        help="for files with several frames: the first, each as an image (default), or all as channels of one image",
+        help="use of multi-frame files: the first frame, each frame as an image (default), or all as channels of one",
     )  # fmt: skip
     parser.add_argument("--key", help="name of the array of images in an .npz, or in a folder of .npy")
-    parser.add_argument("--layout", choices=("NHW", "NHWC", "NCHW"), help="order of its axes (default: by the shape)")
-    parser.add_argument("--severity", type=int, help="1 to 5, which fifth of an array of CIFAR-10-C")
+    parser.add_argument("--layout", choices=("NHW", "NHWC", "NCHW"), help="order of its axes (default: from its shape)")
+    parser.add_argument("--severity", type=int, help="1 to 5: use this fifth of a CIFAR-10-C array")
     parser.add_argument(
         "--to",
         help="target domain, for models of two domains: A or B (default B), as named in training with "
-        "`data.direction`. A model of pairs has one direction",
+        "`data.direction`. A model trained on pairs has only one direction",
     )
-    parser.add_argument("--side-by-side", action="store_true", help="write the input beside the result, on the left")
+    parser.add_argument("--side-by-side", action="store_true", help="write the input to the left of the result")
     parser.add_argument(
         "--tile", type=int, default=1024,
-        help="larger images are processed in tiles of this height and width; the result is nearly that of the whole",
+        help="process larger images in tiles of this height and width; the result is close to the untiled one",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace images in the output folder")
     parser.epilog = "A model's own options are flags too, such as --seed of Pix2Pix; an unknown flag lists them."
@@ -85,17 +85,19 @@ def main(verb: str, argv: list[str]) -> int:
     refuse_below(64, {"--tile": arguments.tile})
     given, out = arguments.input, arguments.output
     if not given.exists():
-        raise UserError(f"--input {given} does not exist. Give a folder or file that holds images.")
+        raise UserError(f"--input {given} does not exist. Use a folder or file with images.")
     if out.exists() and not out.is_dir():
-        raise UserError(f"--output {out} is a file. Give a folder.")
+        raise UserError(f"--output {out} is a file; expected a folder.")
     if out.resolve() == given.resolve():
-        raise UserError(f"--output {out} is the input folder, whose images would be lost. Give another.")
+        raise UserError(f"--output {out} is the input folder, so its images would be lost. Use a different folder.")
     if given.resolve() in out.resolve().parents:
-        raise UserError(f"--output {out} is inside the input folder, and would be its input next time. Give another.")
+        raise UserError(
+            f"--output {out} is inside the input folder, so it would be input next time. Use a different folder."
+        )
     if out.resolve() in given.resolve().parents:
-        raise UserError(f"--input {given} is inside the output folder and might be replaced. Give another --output.")
+        raise UserError(f"--input {given} is inside the output folder and might be replaced. Use a different --output.")
     if not arguments.overwrite and out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--output {out} holds files already. Give another folder, or `--overwrite`.")
+        raise UserError(f"--output {out} contains files already. Use a different folder, or add `--overwrite`.")
     with warnings.catch_warnings():
         quiet()
         warnings.filterwarnings("ignore")
@@ -123,19 +125,19 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     masks = isinstance(model, Segments) and not isinstance(model, Translates)
     if masks:
         if arguments.to is not None:
-            raise UserError(f"{kind} makes masks and has no domains. Leave `--to {arguments.to}` out.")
+            raise UserError(f"{kind} predicts masks and has no domains. Remove `--to {arguments.to}`.")
         options, channels = own_options(model, own, "segment", flags=_parser().flags()), model.spec.channels
     elif isinstance(model, Translates):
         to = arguments.to or "B"
         if to not in model.domains:
-            ways = "translates one way. Leave `--to` out" if len(model.domains) == 1 else "translates to A or to B"
+            ways = "translates only one way. Remove `--to`" if len(model.domains) == 1 else "translates only to A or B"
             raise UserError(f"--to {to}: this {kind} {ways}.")
         options = own_options(model, own, "translate", flags=_parser().flags()) | {"to": to}
         channels = model.spec.source[0] if to == "B" else model.spec.channels
     else:
         raise UserError(f"{kind} cannot translate: it has no `translate` or `segment` method.")
     method = model.segment if masks else model.translate
-    Image.MAX_IMAGE_PIXELS = 2**30  # the user's own files: a whole-slide scan is not an attack
+    Image.MAX_IMAGE_PIXELS = 2**30  # allows whole-slide scans: the files are the user's own
     trained = None
     with flags_called(""):
         if arguments.window is not None:
@@ -144,7 +146,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
             range_ = ranges.stated(arguments.range)
         else:
             trained_on = (checkpoint_io.read(ckpt).get("data") or {}).get("arguments", {})
-            swapped = trained_on.get("direction") == "BtoA"  # the files' B is the model's A
+            swapped = trained_on.get("direction") == "BtoA"  # domain B of the files is domain A of the model
             domain = "B" if (options.get("to") == "A") != swapped else "A"
             range_ = trained = ranges.of_domain(trained_on.get("range"), domain)
         inputs, black_and_white, unreadable, others = _inputs(arguments, range_, masks)
@@ -152,7 +154,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output {out} cannot be made ({error.strerror}). Give another.") from error
+        raise UserError(f"--output {out} cannot be created ({error.strerror}). Use a different folder.") from error
     skipped, done = list(unreadable.values()), 0
     inputs = [each for each in inputs if each.name not in unreadable]
     with torch.no_grad(), Progress(transient=True) as bar:
@@ -170,11 +172,11 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
             image = _result(lambda x: method(x, **options), picture, model, masks, arguments)
             try:
                 _write(image, out / each.place)
-            except (OSError, ValueError) as error:  # file formats limit the size of an image
+            except (OSError, ValueError) as error:  # the image may be too large for its file format
                 if no_room(error):
                     raise UserError(
-                        f"{error} {done:,} of {len(inputs):,} images were written. Free some space and give "
-                        "`--overwrite`, or give another `--output`."
+                        f"{error} {done:,} of {len(inputs):,} images were written. Free some space and add "
+                        "`--overwrite`, or use a different `--output`."
                     ) from error
                 skipped.append(f"{out / each.place} cannot be written ({error})")
             else:
@@ -183,7 +185,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
         print(f"skipped: {reason}")
     left = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
     count = f"{done} images of {kind} at {model.images_seen:,} images seen -> {out}"
-    print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; no images: {left}" if others else ""))
+    print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; not images: {left}" if others else ""))
     if masks and not arguments.side_by_side:
         classes = ", ".join(f"{k} {name}" for k, name in enumerate(model.spec.classes))
         print(f"in a mask, the value of a pixel is its class: {classes}")
@@ -196,9 +198,9 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
 def _inputs(
     arguments: argparse.Namespace, given: Range | str | None, masks: bool
 ) -> tuple[list[Input], Range, dict[str, str], list[str]]:
-    """The input images, and their range: `given`, else found from all of them as in training.
+    """Return the input images and their range, which is `given` or else found from all of them as in training.
 
-    Then the reason for each name that cannot be read, and the names of files that are not images.
+    Also return the reason for each image that cannot be read, and the names of files that are not images.
 
     Raises:
         UserError: there are no images, or their range is not known.
@@ -210,7 +212,7 @@ def _inputs(
     for name in ("frames",) if arrays else OF_ARRAYS:
         if getattr(arguments, name) is not None:
             what = "files with several frames" if arrays else "arrays, .npy or .npz"
-            raise UserError(f"--{name} is for {what}. Leave it out, or give such an --input.")
+            raise UserError(f"--{name} is for {what}. Remove --{name}, or use such an --input.")
     if arrays:
         return *_of_arrays(arguments, given), {}, []
     inputs, unreadable, others = _of_files(arguments.input, arguments.frames or "each", masks)
@@ -225,8 +227,8 @@ def _of_arrays(arguments: argparse.Namespace, given: Range | str | None) -> tupl
     options = {name: value for name in OF_ARRAYS if (value := getattr(arguments, name)) is not None}
     images = open_images(arguments.input, "", range=None if given is None else str(given), **options)
     if not isinstance(images, FileImages):
-        raise UserError(f"{arguments.input} holds points. Give images.")
-    found: Any = images.split.pictures  # one split, of one or more files
+        raise UserError(f"{arguments.input} contains points; expected images.")
+    found: Any = images.split.pictures  # the images of one split, from one or more files
     places = [f"{member.path.stem}-{k:04d}.png" for member in found.members for k in range(member.shape[0])]
     return [
         Input(images.split.name(k), place, lambda k=k: found(np.array([k]))[0])
@@ -266,7 +268,7 @@ def _of_files(path: Path, frames: Any, masks: bool) -> tuple[list[Input], dict[s
 
 
 def _range(inputs: Sequence[Input], given: Range | str | None, name: str, unreadable: dict[str, str]) -> Range:
-    """The given range, else the one found as in training. Adds images that cannot be read to `unreadable`."""
+    """Return the given range, or find it as in training. Images that cannot be read are added to `unreadable`."""
     from tqdm import tqdm
 
     from genbench.data.ranges import DTYPE, Range, Seen, find, look
@@ -311,7 +313,7 @@ def _refuse_same_places(inputs: Sequence[Input], folder: Path) -> None:
 
 
 def _result(apply: Any, picture: Any, model: Any, masks: bool, arguments: argparse.Namespace) -> Any:
-    """The result for one L or RGB image, as a PIL image."""
+    """Apply the model to one L or RGB image, and return the result as a PIL image."""
     import numpy as np
     import torch
     from PIL import Image
@@ -331,7 +333,7 @@ def _result(apply: Any, picture: Any, model: Any, masks: bool, arguments: argpar
         level = to_uint8(found).cpu().numpy()
         made = Image.fromarray(level[0] if len(level) == 1 else level.transpose(1, 2, 0))
         profile = picture.info.get("icc_profile") or b""
-        if made.mode == picture.mode == "RGB" and profile[16:20] == b"RGB ":  # the color space of the profile
+        if made.mode == picture.mode == "RGB" and profile[16:20] == b"RGB ":  # the profile describes RGB colors
             made.info["icc_profile"] = profile
     if not arguments.side_by_side:
         return made
@@ -349,6 +351,6 @@ def _write(image: Any, path: Path) -> None:
 
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     with replacing(path) as file:
-        # Pillow's defaults are quality 75 (80 for WebP), and color at half of the size for JPEG
+        # Pillow's defaults are lower: quality 75 (80 for WebP), and half the color resolution for JPEG
         options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(kind, {})
         image.save(file, kind, icc_profile=image.info.get("icc_profile"), **options)

@@ -1,4 +1,4 @@
-"""Boards: records of one data set and protocol, ranked on one track, with one row for all seeds of a config."""
+"""Leaderboards: records of one data set and protocol, ranked on one track, with one row for all seeds of a config."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from genbench.leaderboard.differences import T, as_text, listed, refuse_mixture,
 from genbench.leaderboard.intervals import Score, mean_of, score
 from genbench.leaderboard.record import Record, history
 
-CHECKPOINTS = ("best", "last")  # in this order, before all others
+CHECKPOINTS = ("best", "last")  # listed first, in this order
 TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmentation", "classification")
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one config over its seeds. Best and last checkpoint, raw and averaged weights are separate rows.
+    """The scores of one config over its seeds. Best and last checkpoint, and raw and EMA weights, have separate rows.
 
-    checkpoint  `best = last` if these are the same weights for every seed
+    checkpoint  `best = last` if both have the same weights for every seed
     segments    parts of the training with different settings, see `Record.segments`
     grid        settings that a suite varied
-    tried       configs of this model that the suite tried on this data: the best of many says less than the only one
-    records     for each seed the records of its checkpoint, newest first; the first one counts
+    tried       number of configs of this model that the suite tried on this data set
+    records     for each seed, the records of its checkpoint, newest first; only the newest counts
     """
 
     rank: int | None
-    label: str  # name, and what distinguishes the row from others of the same name
+    label: str  # name, and what distinguishes rows of the same name
     name: str
     kind: str
     runs: tuple[str, ...]
@@ -56,7 +56,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """`metrics` maps each metric to its better direction; `rows` are ordered by rank, then unranked, then baseline."""
+    """A leaderboard. `metrics` maps each metric to its better direction.
+
+    `rows` are ordered by rank, then rows without a rank, then the baseline.
+    """
 
     data: dict[str, Any]
     protocol: dict[str, Any]
@@ -67,10 +70,10 @@ class Board:
 
 
 def rank(records: Sequence[Record], by: str | None = None, track: str = "generation") -> Board:
-    """Rank records of one protocol by a metric; by default the first of the track with a direction and a value.
+    """Rank records of one protocol by a metric; by default, the first of the track with a direction and a value.
 
     Raises:
-        UserError: the records are of several protocols, or cannot be ranked by this metric.
+        UserError: the records are from several protocols, or cannot be ranked by this metric.
     """
     refuse_mixture(records)
     records = [record for record in records if any(e["track"] == track for e in record.metrics.values())]
@@ -101,16 +104,16 @@ def boards(
     protocols: Sequence[str] = (),
     track: str | None = None,
 ) -> list[Board]:
-    """A board for each data set, protocol and track of the records.
+    """Return a leaderboard for each data set, protocol and track of the records.
 
     Args:
-        by: Rank by this metric, and leave out boards without it; `fid` means `fid-mnistnet` if there is no other
+        by: Metric to rank by; leaderboards without it are omitted. `fid` means `fid-mnistnet` if only one FID is there
         data: Only this data set
-        protocols: Only the protocol with this name or key; several are an error unless they are the same
+        protocols: Names or keys of the only protocol to include; several different protocols are an error
         track: Only this track
 
     Raises:
-        UserError: there is nothing of a given name, or several protocols were given.
+        UserError: there are no records of a requested name, or several protocols were requested.
     """
     if data is not None:
         records = _named(records, [data], "data set", lambda r: (r.data["name"],))
@@ -129,7 +132,7 @@ def boards(
         known = unique(t for _, t, _ in tables)
         tables = [table for table in tables if table[1] == track]
         if not tables:
-            raise UserError(f"There is no score of the track '{track}'; there are {listed(known)}.")
+            raise UserError(f"No score has the track '{track}'. Choose from: {listed(known)}.")
     if by is not None:
         known = unique(m for *_, metrics in tables for m, better in metrics.items() if better)
         tables = [table for table in tables if _find(by, table[2])]
@@ -139,9 +142,9 @@ def boards(
 
 
 def _by_checkpoint(records: Sequence[Record]) -> list[list[list[Record]]]:
-    """Rows; for each seed of a row the records of its checkpoint, the newest first.
+    """Group records into rows. For each seed of a row, list the records of its checkpoint, newest first.
 
-    Two checkpoints of a config, such as best and last, are one row if they are the same for every seed.
+    Two checkpoints of a config, such as best and last, form one row if they are the same for every seed.
     """
     rows = []
     groups = _grouped(records, lambda r: r.identity).values()
@@ -175,11 +178,11 @@ def _order(checkpoint: str | None) -> tuple[int, str]:
 
 
 def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
-    """One row of the records of each seed."""
+    """Build a row from the records of each seed."""
     records = sorted((of[0] for of in seeds), key=lambda r: r.time)
     first = records[0]
     runs = [record.run or {} for record in records]
-    # a mean of speeds is meaningful on one machine only
+    # speeds are averaged only over records from the same kind of machine
     trained = [r.training for r in records if r.training]
     trained = [t for t in trained if _where(t) == _where(trained[-1])]
     measured = [r for r in records if _where(r.environment) == _where(records[-1].environment)]
@@ -200,7 +203,7 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         segments=first.segments,
         grid=runs[0].get("grid") or {},
         tried=max((run["tried"] for run in runs if run.get("tried")), default=None),
-        images_seen=round(sum(seen) / len(seen)) if seen else None,  # best checkpoints of several seeds differ
+        images_seen=round(sum(seen) / len(seen)) if seen else None,  # differs between best checkpoints
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
         training_images_per_second=mean_of(t.get("images_per_second") for t in trained),
@@ -217,7 +220,7 @@ def _where(facts: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _labeled(rows: Sequence[Row]) -> list[Row]:
-    """Rows with labels that distinguish those of one name by run, changed settings and sampling options."""
+    """Add labels that distinguish rows of the same name by run, changed settings and sampling options."""
     labeled = []
     for same in _grouped(rows, lambda row: (row.kind, row.name)).values():
         configs = unique(row.config_hash for row in same)
@@ -246,13 +249,13 @@ def _labeled(rows: Sequence[Row]) -> list[Row]:
 
 
 def _point(row: Row, same: Sequence[Row]) -> str:
-    """The settings that distinguish a row from others in the grid of a suite: `lr=0.0001`."""
+    """Return the settings that distinguish a row from others in the grid of a suite: `lr=0.0001`."""
     varied = [key for key in row.grid if any(other.grid.get(key) != row.grid[key] for other in same)]
     return ", ".join(f"{key.rpartition('.')[2]}={as_text(row.grid[key])}" for key in varied)
 
 
 def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:
-    """The rows with ranks: equal means have equal ranks; the baseline and rows without a value have none."""
+    """Add ranks to rows. Equal means have equal ranks; the baseline and rows without a value have no rank."""
     done: list[Row] = []
     for row in rows:
         place = None
@@ -263,7 +266,7 @@ def _ranked(rows: Sequence[Row], by: str | None) -> list[Row]:
 
 
 def _metrics(records: Sequence[Record], track: str) -> dict[str, str | None]:
-    """Every metric of a track with its direction, in the order of the record with the most metrics."""
+    """Return every metric of a track with its direction, in the order of the record with the most metrics."""
     found: dict[str, str | None] = {}
     for record in sorted(records, key=lambda r: (-len(r.metrics), -r.time)):
         for name, entry in record.metrics.items():
@@ -273,17 +276,17 @@ def _metrics(records: Sequence[Record], track: str) -> dict[str, str | None]:
 
 
 def _place(track: str) -> tuple[int, str]:
-    """Order of tracks: the known ones first."""
+    """Return the sort key of a track: known tracks come first."""
     return TRACKS.index(track) if track in TRACKS else len(TRACKS), track
 
 
 def _find(by: str, metrics: Iterable[str]) -> str | None:
-    """The metric of this name, or the only one whose name begins with it before a hyphen."""
+    """Return the metric named `by`, or the only one whose name up to the first hyphen is `by`; else None."""
     names = list(metrics)
     stems = [name for name in names if name.partition("-")[0] == by]
     if by in names or len(stems) < 2:
         return by if by in names else next(iter(stems), None)
-    raise UserError(f"'{by}' is short for several metrics of one table: {listed(stems)}. Give the full name of one.")
+    raise UserError(f"'{by}' matches several metrics of one table: {listed(stems)}. Use the full name of one.")
 
 
 def _ranking(by: str, metrics: dict[str, str | None]) -> str:
@@ -292,29 +295,32 @@ def _ranking(by: str, metrics: dict[str, str | None]) -> str:
     if found is None:
         raise _no_metric(by, known)
     if metrics[found] is None:
-        raise UserError(f"'{found}' has no better direction, so nothing is ranked by it; there are {listed(known)}.")
+        raise UserError(
+            f"'{found}' does not define whether lower or higher is better, so it cannot rank rows. Choose from: "
+            f"{listed(known)}."
+        )
     return found
 
 
 def _no_metric(by: str, known: Iterable[str]) -> UserError:
     known = list(known)
     near = did_you_mean(by, [*known, *(name.partition("-")[0] for name in known)])  # `fid` means `fid-mnistnet` too
-    return UserError(f"There is no metric '{by}' to rank by; there are {listed(known)}.{near}")
+    return UserError(f"Unknown metric '{by}'. Choose from: {listed(known)}.{near}")
 
 
 def _named(
     records: Sequence[Record], asked: Sequence[str], what: str, names: Callable[[Record], Sequence[str]]
 ) -> list[Record]:
-    """The records that have one of the names."""
+    """Return the records that have one of the names."""
     for name in asked:
         if not any(name in names(record) for record in records):
             known = listed(unique(names(record)[0] for record in records))
-            raise UserError(f"There is no record of the {what} '{name}'; there are {known}.")
+            raise UserError(f"No record has the {what} '{name}'. Choose from: {known}.")
     return [record for record in records if set(names(record)) & set(asked)]
 
 
 def _common(runs: Sequence[str]) -> str:
-    """The common beginning of the names of a config's runs: `wide` for wide-0 and wide-1, or wide-s0 and wide-s1."""
+    """Return the common beginning of a config's run names: `wide` for wide-0 and wide-1, or wide-s0 and wide-s1."""
     if len(runs) == 1:
         return runs[0]
     begin = "".join(c[0] for c in itertools.takewhile(lambda c: len(set(c)) == 1, zip(*runs, strict=False)))

@@ -1,4 +1,4 @@
-"""The columns of a board, the same in every format."""
+"""The columns of a leaderboard, which are the same in every format."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from genbench.leaderboard.board import Board, Row
 BLANK = "—"
 PLUS_MINUS = " ± "
 INTERVAL = "95% interval of the mean"
-BLANK_PRIORITY = 99  # of a column without values
+BLANK_PRIORITY = 99  # priority of a column without values
 ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
 
 
 @dataclass(frozen=True)
 class Column:
-    """name      on one line
-    cells     one for each row
+    """name      of the column, on one line
+    cells     text of each row
     header    the name, broken into lines if that saves space
-    best      rows whose cell is the best of the column
-    priority  columns with high numbers are left out first if a table is too wide; 0 is never left out
+    best      indices of the rows with the best value
+    priority  columns with high numbers are omitted first if a table is too wide; 0 is never omitted
     """
 
     name: str
@@ -36,7 +36,7 @@ class Column:
 
 
 def columns(board: Board) -> list[Column]:
-    """The columns of a board, from left to right."""
+    """Return the columns of a leaderboard, from left to right."""
     rows = board.rows
     found = [
         Column("rank", [BLANK if row.rank is None else str(row.rank) for row in rows]),
@@ -47,7 +47,7 @@ def columns(board: Board) -> list[Column]:
     others = [metric for metric in board.metrics if metric != board.by]
     for metric in [board.by, *others] if board.by else others:
         place = others.index(metric) + 1 if metric in others else 0
-        # the generation track has many scores: cost is more important than the third of them
+        # the generation track has many scores: cost columns are more important than the third and later scores
         column = _metric(board, metric, place + 10 if place > 2 and board.track == "generation" else min(place, 3))
         found.append(column if set(column.cells) != {BLANK} else replace(column, priority=BLANK_PRIORITY))
         if metric == board.by and any(row.scores[metric].low is not None for row in rows):
@@ -66,12 +66,12 @@ def columns(board: Board) -> list[Column]:
 
 
 def printable(text: str) -> str:
-    """One line without control codes."""
+    """Replace control characters, so that the text is one printable line."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def compact(value: float | None) -> str:
-    """1,234,567 as 1.2M."""
+    """Format a number in short form: 1,234,567 as 1.23M."""
     if value is None:
         return BLANK
     for power, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
@@ -81,14 +81,14 @@ def compact(value: float | None) -> str:
 
 
 def checkpoint(row: Row) -> str:
-    """The checkpoint of a row, or what was evaluated in place of a model."""
+    """Return the checkpoint of a row, or its kind (images, baseline) if no model was evaluated."""
     if row.kind != "model":
         return row.kind
     return printable(row.checkpoint or BLANK) + (" (raw)" if row.weights == "raw" else "")
 
 
 def _metric(board: Board, metric: str, priority: int) -> Column:
-    """mean ± std of a metric; of several models the best mean is marked."""
+    """Build the column of a metric: mean ± std. With several models, the best mean is marked."""
     better, decimals = board.metrics[metric], _decimals(board, metric)
     cells, means = [], {}
     for k, row in enumerate(board.rows):
@@ -123,7 +123,7 @@ def _compacts(rows: Sequence[Row], field: str) -> list[str]:
 
 
 def _decimals(board: Board, metric: str) -> int:
-    """Decimals such that the smallest mean shows three digits and the median deviation one."""
+    """Return the number of decimals with which the smallest mean shows three digits and the median deviation one."""
     every = [row.scores[metric] for row in board.rows]
     scores = [score for score, row in zip(every, board.rows, strict=True) if row.kind != "baseline"]
     means = [abs(s.mean) for s in scores if s.mean] or [abs(s.mean) for s in every if s.mean]
@@ -131,7 +131,7 @@ def _decimals(board: Board, metric: str) -> int:
     digits = 2 - math.floor(math.log10(min(means, default=1)))
     if deviations:
         digits = max(digits, min(-math.floor(math.log10(deviations[len(deviations) // 2])), digits + 2))
-    whole = all(s.mean == int(s.mean) for s in every if s.mean) and not deviations  # counts, such as of modes
+    whole = all(s.mean == int(s.mean) for s in every if s.mean) and not deviations  # counts, such as a number of modes
     return 0 if whole else min(max(digits, 1), 5)
 
 
@@ -148,7 +148,7 @@ def _hours(value: float | None) -> str:
 
 
 def bound_sign(better: str | None, bound: str | None) -> str:
-    """≤ or ≥ for a score that is a bound, where the likelihood itself is at least as good; else nothing."""
+    """Return `≤ ` or `≥ ` for a bound, when the exact likelihood is at least as good; else an empty string."""
     return {"lower": "≤ ", "higher": "≥ ", None: ""}[better] if is_bound(bound) else ""
 
 
@@ -157,7 +157,7 @@ def is_bound(bound: str | None) -> bool:
 
 
 def _updates(row: Row) -> str:
-    """Updates of each player; `2 × 16k` if they are equal."""
+    """Format the number of updates of each optimizer; `2 × 16k` if they are equal."""
     each = {player: compact(n) for player, n in row.updates.items()}
     if len(set(each.values())) == 1:
         return f"{len(each)} × {next(iter(each.values()))}" if len(each) > 1 else next(iter(each.values()))

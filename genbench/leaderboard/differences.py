@@ -1,4 +1,4 @@
-"""How boards that cannot be ranked together differ."""
+"""Differences between leaderboards that cannot be ranked together."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ T = TypeVar("T")
 
 
 def refuse_mixture(records: Iterable[Record]) -> None:
-    """Raise UserError, with the differences, if records are of several data sets or protocols."""
+    """Raise UserError with the differences if records are from several data sets or protocols."""
     kinds = {(r.data["name"], r.protocol["key"]): r for r in records}.values()
     if len(kinds) > 1:
         names = listed(unique(f"{r.protocol['name']} on {r.data['name']}" for r in kinds))
         raise UserError(
-            f"Rows of different protocols are not ranked together: those of {names} differ in {difference(kinds)}. "
-            "Ask for one of them; without `--protocol` each has a table of its own."
+            f"Rows of different protocols are not ranked together: {names} differ in {difference(kinds)}. "
+            "Choose one protocol, or remove `--protocol` to get one table per protocol."
         )
 
 
 def difference(measured: Iterable[Record | Board]) -> str:
-    """The fields in which the protocols of records or boards differ, their data sets included, each with its values."""
+    """Return the fields in which protocols and data sets of records or leaderboards differ, each with its values."""
     flat = [dict(_flat(one.protocol | {"data": one.data})) for one in measured]
     fields = unique(field for fields in flat for field in fields)
     values = {field: [fields.get(field) for fields in flat] for field in fields}
     different = {field: v for field, v in values.items() if any(x != v[0] for x in v)}
     own = [field for field in different if field not in ("name", "key")]
-    shown = own or list(different)  # the name and the key follow from the rest
+    shown = own or list(different)  # name and key follow from the other fields
     return "; ".join(f"{field} ({listed(unique(as_text(x) for x in different[field]))})" for field in shown)
 
 
 def apart(found: Sequence[Board]) -> list[str]:
-    """For each board the fewest settings of its protocol and data set that distinguish it: `task=denoise`.
+    """Return, for each leaderboard, the fewest settings of protocol and data set that distinguish it: `task=denoise`.
 
-    Hashes do not count, nor does a setting that differs between the records of a board. If a setting of the protocol
-    and one of the data set distinguish equally many boards, the protocol's is taken.
+    Hashes are ignored, and so are settings that differ between the records of one leaderboard. If a protocol setting
+    and a data set setting distinguish equally many leaderboards, the protocol setting is used.
     """
     every = [_settings(board) for board in found]
     values = {}
@@ -63,7 +63,7 @@ def apart(found: Sequence[Board]) -> list[str]:
 
 
 def _settings(board: Board) -> dict[str, str | None]:
-    """Settings of the protocol and then of the data set; None if there is no single readable value."""
+    """Return settings of the protocol, then of the data set; None for a setting without a single readable value."""
 
     def text(name: str, value: Any) -> str | None:
         if name == "reference.shape" and isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Boards as text. Text of a record is escaped: it is never markup, a formula, a command or a control code."""
+"""Leaderboards as text. Text from records is escaped, so it never acts as markup, formula, command or control code."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from genbench.leaderboard.columns import (
 from genbench.leaderboard.differences import apart, difference
 from genbench.leaderboard.intervals import SEEDS
 
-GAP = "  "  # between two columns
-HEADER = 2  # lines
-LONGEST, SHORTEST = 40, 12  # characters of a name in a terminal
+GAP = "  "  # space between two columns
+HEADER = 2  # lines of a header
+LONGEST, SHORTEST = 40, 12  # limits of the length of a name in a terminal, in characters
 
 
 @dataclass(frozen=True)
 class Namesakes:
-    """How a board differs from others with the same names of data set and protocol.
+    """How a leaderboard differs from others whose data set and protocol have the same names.
 
-    settings  those that distinguish the board, as in `task=denoise`; empty if only hashes differ
-    note      how many there are, and everything in which they differ
+    settings  settings that distinguish the leaderboard, such as `task=denoise`; empty if only hashes differ
+    note      number of such leaderboards, and all their differences
     """
 
     settings: str
@@ -44,7 +44,7 @@ class Namesakes:
 
 
 def measured_on(board: Board, namesakes: Namesakes | None = None) -> str:
-    """Data set and protocol; with the key and the distinguishing settings if other boards have the same names."""
+    """Return data set and protocol, plus key and distinguishing settings if other leaderboards have the same names."""
     data, name = board.data["name"], board.protocol["name"]
     if namesakes:
         data += f" ({namesakes.settings})" if namesakes.settings else ""
@@ -53,7 +53,7 @@ def measured_on(board: Board, namesakes: Namesakes | None = None) -> str:
 
 
 def heading(board: Board, namesakes: Namesakes | None = None) -> list[str]:
-    """The title of a table, and what it ranks by."""
+    """Return the title of a table, and lines about its split, features and ranking."""
     title = f"{measured_on(board, namesakes)} · {board.track}"
     facts = [f"{board.protocol['split']} split" if isinstance(board.protocol.get("split"), str) else ""]
     extractor = board.protocol.get("extractor")
@@ -64,7 +64,7 @@ def heading(board: Board, namesakes: Namesakes | None = None) -> list[str]:
     if board.track == "likelihood" and isinstance(board.protocol.get("pixels"), str):
         reference = board.protocol.get("reference")
         shape = reference.get("shape") if isinstance(reference, dict) else None
-        # only `nats` depends on the size and does not have it in its name
+        # only the metric `nats` depends on the image size
         size = dimensions(shape) if isinstance(shape, list) and "nats" in board.metrics else ""
         facts.append(", ".join(filter(None, [f"of {board.protocol['pixels']} pixels", size])))
     facts += [ranked, "mean ± standard deviation over seeds" if several else ""]
@@ -73,7 +73,7 @@ def heading(board: Board, namesakes: Namesakes | None = None) -> list[str]:
 
 
 def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
-    """Why cells are blank, what signs mean, and which settings changed; `without` has the columns that are left out."""
+    """Return notes on blank cells, signs and changed settings. `without` lists the omitted columns."""
     lines: dict[str, list[str]] = {}
     for row in board.rows:
         for metric, score in row.scores.items():
@@ -81,24 +81,24 @@ def notes(board: Board, without: Iterable[str] = ()) -> list[str]:
                 lines.setdefault(f"{metric}: {score.note}", []).append(row.label)
     found = [f"{BLANK} {text} ({', '.join(dict.fromkeys(rows))})" for text, rows in lines.items()]
     if any(row.kind == "baseline" for row in board.rows):
-        found.append("baseline: real images against real images, about what a perfect model reaches.")
+        found.append("baseline: real images compared with real images; a perfect model has about this score.")
     bounds: dict[str, list[str]] = {}
     for row in board.rows:
         for bound in {score.bound for score in row.scores.values() if score.bound and is_bound(score.bound)}:
             bounds.setdefault(bound, []).append(row.label)
     if bounds:
         each = "; ".join(f"{bound} ({', '.join(dict.fromkeys(rows))})" for bound, rows in bounds.items())
-        found.append(f"≥ and ≤ stand before bounds, the exact likelihood being at least as good: {each}.")
+        found.append(f"≥ and ≤ mark bounds; the exact likelihood is at least as good: {each}.")
     if any(0 < s.seeds < len(row.seeds) for row in board.rows for s in row.scores.values()):
-        found.append("(n) after a score: this many of the row's seeds have it.")
+        found.append("(n) after a score: only n seeds of the row have this score.")
     if INTERVAL not in without and board.by and any(row.scores[board.by].low is not None for row in board.rows):
-        found.append(f"{INTERVAL}: by Student's t, of {SEEDS} seeds or more, and within the range of the score.")
+        found.append(f"{INTERVAL}: by Student's t, for {SEEDS} seeds or more, within the range of the score.")
     found += dict.fromkeys(f"{row.label}: {changes(row.segments)}" for row in board.rows if row.segments)
     return [printable(line) for line in found]
 
 
 def changes(segments: Iterable[dict[str, Any]]) -> str:
-    """Settings that changed when training was resumed: `model.optimizer.lr 0.001 -> 1e-05 from 50,000 images`."""
+    """List the settings changed on resume: `model.optimizer.lr 0.001 -> 1e-05 from 50,000 images`."""
     parts = []
     for segment in segments:
         changed = [f"{name} {_setting(old)} -> {_setting(new)}" for name, (old, new) in segment["changed"].items()]
@@ -114,7 +114,7 @@ def _setting(value: Any) -> str:
 
 
 def print_tables(boards: Sequence[Board], width: int) -> None:
-    """Print tables to a terminal; columns that do not fit are left out by priority, and their names are printed."""
+    """Print tables to a terminal. Columns that do not fit are omitted by priority, and their names are printed."""
     from rich.console import Console
     from rich.text import Text
 
@@ -136,12 +136,12 @@ def print_tables(boards: Sequence[Board], width: int) -> None:
                     text.stylize("bold", at, at + len(line[j]))
         under = notes(board, left_out)
         if left_out:
-            under.append(f"Too wide for {width} columns: {', '.join(left_out)}. --format markdown and csv have them.")
+            under.append(f"Too wide for {width} columns: {', '.join(left_out)}. --format markdown and csv show them.")
         console.print(text.append("\n".join(["", *under, ""]) if under else ""))
 
 
 def shortened(found: Sequence[Column], width: int) -> list[Column]:
-    """The columns with their text shortened until those with priority 0 fit, if possible."""
+    """Shorten the text of columns until the columns with priority 0 fit, if possible."""
     numbers = sum(_size(column) + len(GAP) for column in found if column.priority == 0 and not column.is_text)
     room = width - numbers - len(GAP)
     longest = {"checkpoint": min(max(_size(c) for c in found if c.name == "checkpoint"), max(room // 3, SHORTEST))}
@@ -150,10 +150,10 @@ def shortened(found: Sequence[Column], width: int) -> list[Column]:
 
 
 def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
-    """The columns that fit, the most important first, and the names of those that do not."""
+    """Return the columns that fit, chosen by priority, and the names of the other columns."""
     taken: set[int] = set()
     for place, k in enumerate(sorted(range(len(found)), key=lambda k: found[k].priority)):
-        if found[k].priority == BLANK_PRIORITY and len(taken) < place:  # a column with values is left out already
+        if found[k].priority == BLANK_PRIORITY and len(taken) < place:  # a column with values is already omitted
             continue
         size = _size(found[k]) + len(GAP)
         if found[k].priority == 0 or size <= width + len(GAP):
@@ -163,7 +163,7 @@ def fitting(found: Sequence[Column], width: int) -> tuple[list[Column], list[str
 
 
 def as_markdown(boards: Sequence[Board]) -> str:
-    """Tables for a README or an issue."""
+    """Format Markdown tables, for a README or an issue."""
     parts = []
     for board, namesakes in with_namesakes(boards):
         found = columns(board)
@@ -179,7 +179,7 @@ def as_markdown(boards: Sequence[Board]) -> str:
 
 
 def as_latex(boards: Sequence[Board]) -> str:
-    """Tables for a paper."""
+    """Format LaTeX tables, for a paper."""
     parts = ["% needs \\usepackage{booktabs}"]
     for board, namesakes in with_namesakes(boards):
         found = columns(board)
@@ -204,7 +204,7 @@ def as_latex(boards: Sequence[Board]) -> str:
 
 
 def as_json(boards: Sequence[Board]) -> str:
-    """Everything, in full precision."""
+    """Format all data as JSON, in full precision."""
 
     def plain(row: Row) -> dict[str, Any]:
         found = vars(row) | {"scores": {name: vars(s) for name, s in row.scores.items() if s.seeds or s.note}}
@@ -216,8 +216,8 @@ def as_json(boards: Sequence[Board]) -> str:
 
 
 def flat(boards: Sequence[Board]) -> tuple[list[str], list[list[Any]]]:
-    """Everything as one table: its columns, and a line for each row of each board, with None where it has no value."""
-    names = {"mean": "", "low": "_ci95_low", "high": "_ci95_high"}  # of the columns of a score
+    """Return all data as one table: its columns, and a line per row of each leaderboard, with None for no value."""
+    names = {"mean": "", "low": "_ci95_low", "high": "_ci95_high"}  # suffixes of the columns of a score
     lines: list[dict[str, Any]] = []
     for board in boards:
         for row in board.rows:
@@ -240,7 +240,7 @@ def flat(boards: Sequence[Board]) -> tuple[list[str], list[list[Any]]]:
 
 
 def as_csv(boards: Sequence[Board]) -> str:
-    """Everything as one table, in full precision."""
+    """Format all data as one CSV table, in full precision."""
     fields, lines = flat(boards)
     with io.StringIO() as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -250,7 +250,7 @@ def as_csv(boards: Sequence[Board]) -> str:
 
 
 def _laid_out(column: Column) -> list[str]:
-    """The lines of a column, padded to one width: those of the header, then the cells, whose means are aligned."""
+    """Return the lines of a column, padded to one width: header lines, then cells with aligned means."""
     header = column.header.split("\n") if column.header else [column.name]
     header = [""] * (HEADER - len(header)) + header
     if column.is_text:
@@ -269,7 +269,7 @@ def _size(column: Column) -> int:
 
 
 def _cut(text: str, size: int) -> str:
-    """The text without its middle if it is wider than `size` cells of a terminal."""
+    """Replace the middle of a text by … if it is wider than `size` terminal cells."""
     kept = size - 1
     short = text
     while _width(short) > size:
@@ -279,13 +279,13 @@ def _cut(text: str, size: int) -> str:
 
 
 def _width(text: str) -> int:
-    from rich.cells import cell_len  # other formats than a table do not need rich
+    from rich.cells import cell_len  # only tables need rich
 
     return len(text) if text.isascii() else cell_len(text)
 
 
 def with_namesakes(boards: Sequence[Board]) -> list[tuple[Board, Namesakes | None]]:
-    """Each board, and how it differs from others of the same names, if there are any."""
+    """Return each leaderboard, and how it differs from others of the same names, or None if there are no others."""
     same: dict[tuple[str, str], dict[str, Board]] = {}
     for board in boards:
         same.setdefault((board.data["name"], board.protocol["name"]), {})[board.protocol["key"]] = board
@@ -323,11 +323,11 @@ _LATEX = {
 
 def _latex(text: str) -> str:
     text = "".join(_LATEX.get(c, c) for c in text)
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)  # a minus, not a hyphen
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text)  # typeset as a minus sign, not as a hyphen
 
 
 def _cell(value: Any) -> Any:
-    """The value, marked as text if a spreadsheet would take it for a formula."""
+    """Mark a value as text if a spreadsheet would read it as a formula."""
     if not isinstance(value, str):
         return value
     value = printable(value)

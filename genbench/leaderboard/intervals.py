@@ -1,4 +1,4 @@
-"""Scores of several seeds as one: mean, standard deviation and 95% interval."""
+"""Combine scores of several seeds: mean, standard deviation and 95% interval."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SEEDS = 3  # fewest for an interval: for two, Student's t is 12.7
+SEEDS = 3  # minimum for an interval: for two seeds, Student's t is 12.7
 
 
 @dataclass(frozen=True)
 class Score:
-    """mean    over seeds; None where no seed has a value
+    """mean    over seeds; None if no seed has a value
     std     sample standard deviation over seeds; None for one seed
     low     95% interval of the mean, see `interval`; None for fewer than three seeds or equal values
     high
-    seeds   how many have a value
+    seeds   number of seeds with a value
     within  mean of the standard deviations in the records: over splits or subsets of one sample
     bound   exact or lower bound, for a likelihood
     note    why there is no value
@@ -35,9 +35,9 @@ class Score:
 
 @functools.cache
 def t_quantile(df: int) -> float:
-    """The 97.5% quantile of Student's t, by bisection of the finite series of Abramowitz & Stegun 26.7.3 and 26.7.4.
+    """Return the 97.5% quantile of Student's t, by bisection of the series of Abramowitz & Stegun 26.7.3 and 26.7.4.
 
-    Without SciPy, whose import would take longer than the leaderboard.
+    SciPy is not used, because its import would take longer than the leaderboard.
     """
 
     def within(t: float) -> float:  # P(|T| < t)
@@ -56,12 +56,13 @@ def t_quantile(df: int) -> float:
 
 
 def interval(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float] | None:
-    """The 95% confidence interval of the mean of a score with this range, by Student's t; it stays within the range.
+    """Return the 95% confidence interval of the mean by Student's t, within the score's range from `low` to `high`.
 
-    The interval is symmetric about the mean on an unbounded scale, where the delta method gives its width:
-    log(x - low) for a score with a lower bound only, log(high - x) with an upper bound only, and the logit of
-    (x - low) / (high - low) with both. Only the mean is transformed, so values may lie on a bound. None for fewer than
-    three values, and if all are equal, since their deviation is then unknown.
+    A score with bounds is mapped to an unbounded scale: log(x - low) with only a lower bound, log(high - x) with only
+    an upper bound, and the logit of (x - low) / (high - low) with both. On this scale the interval is symmetric about
+    the mean, and the delta method gives its width. Only the mean is transformed, so values may lie on a bound.
+
+    None for fewer than three values, for equal values (their deviation is unknown), and for values out of range.
     """
     n = len(values)
     if n < SEEDS or min(values) == max(values):
@@ -74,7 +75,7 @@ def interval(values: Sequence[float], low: float | None, high: float | None) -> 
     below = math.inf if low is None else mean - low
     above = math.inf if high is None else high - mean
     if below <= 0 or above <= 0 or (low is not None and min(values) < low) or (high is not None and max(values) > high):
-        return None  # values outside the range, or so close to a bound that the mean rounds to it
+        return None  # values are outside the range, or so close to a bound that the mean rounds to it
     if high is None:
         assert low is not None, "one of them is given"
         return low + below * math.exp(-half / below), low + below * math.exp(half / below)
@@ -86,7 +87,7 @@ def interval(values: Sequence[float], low: float | None, high: float | None) -> 
 
 
 def score(entries: Sequence[dict[str, Any]]) -> Score:
-    """One metric over seeds."""
+    """Combine the entries of one metric over seeds."""
     valued = [entry for entry in entries if entry.get("value") is not None]
     values = [entry["value"] for entry in valued]
     n = len(values)
@@ -106,7 +107,7 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; the mean of equal values is exactly that value."""
+    """Return mean and sample standard deviation; the mean of equal values is exactly that value."""
     n = len(values)
     if n == 1:
         return values[0], None

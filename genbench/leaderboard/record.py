@@ -1,4 +1,4 @@
-"""A record: one evaluation of one model under one protocol, as one JSON file. Boards derive from records alone."""
+"""A record is a JSON file of one evaluation of one model under one protocol. Leaderboards use only records."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from genbench.core.files import near_by
 from genbench.core.files import write as write_file
 
 SCHEMA = 1
-KINDS = ("model", "images", "baseline")  # baseline: real images against real images
-LARGEST = 1e100  # of a number in a record: the square of a larger one could overflow
+KINDS = ("model", "images", "baseline")  # baseline: real images compared with real images
+LARGEST = 1e100  # limit of a number in a record: the square of a larger number could overflow
 MEGABYTES = 16  # a larger file is not a record, and is not read
-DEEPEST = 64  # levels of nesting; a record has fewer than 20
+DEEPEST = 64  # limit of nesting levels; a record has fewer than 20
 
 
 @dataclass(frozen=True)
 class Record:
-    """kind         model, images (a folder or archive in the model's place) or baseline (real against real)
-    model        name; class, arguments, parameters and players where there is a model
+    """kind         model, images (a folder or archive instead of a model) or baseline (real against real images)
+    model        name; for a model also class, arguments, parameters and players (parameters per optimizer)
     data         name and arguments of the data set
     run          name, config, seed, images seen and checkpoint of the training run; None if unknown. A resumed run has
                  `segments`: {"from", "to": images, "changed": {name: [old, new]}}
@@ -55,25 +55,25 @@ class Record:
 
     @classmethod
     def from_dict(cls, found: Any) -> Record:
-        """The record of a parsed JSON file.
+        """Build a record from a parsed JSON file.
 
         Raises:
-            UserError: it is not a record, damaged, or of a newer schema.
+            UserError: `found` is not a record, is damaged, or has a newer schema.
         """
         if not isinstance(found, dict) or not {"schema", "kind"} <= found.keys():
             raise UserError("not a record of genbench")
         if type(found["schema"]) is int and found["schema"] > SCHEMA:
-            raise UserError(f"a record of schema {found['schema']}, and this genbench reads {SCHEMA}: update genbench")
+            raise UserError(f"a record of schema {found['schema']}, but this genbench reads {SCHEMA}: update genbench")
         renamed.record(found)
         fault = next(_faults(found), None)
         if fault is not None:
             raise UserError(f"a damaged record: {fault}")
-        names = ("run", "training")  # may be absent
+        names = ("run", "training")  # these fields may be absent
         given: dict[str, Any] = {n: found.get(n) if n in names else found[n] for n in cls.__dataclass_fields__}
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: numbers that are not finite are null, and for a score its note says so."""
+        """Convert to plain JSON. Numbers that are not finite become null, and the note of a score has the number."""
         metrics = {}
         for name, entry in self.metrics.items():
             value = _scalar(entry.get("value"))
@@ -88,7 +88,7 @@ class Record:
 
     @property
     def segments(self) -> tuple[dict[str, Any], ...]:
-        """The parts of a training that resumed with changed settings; empty if nothing was ever changed."""
+        """Return the parts of a training that resumed with changed settings; empty if no setting was changed."""
         found: list[dict[str, Any]] = []
         for segment in (self.run or {}).get("segments") or ():
             if found and not segment["changed"]:  # resumed without a change
@@ -99,18 +99,18 @@ class Record:
 
     @property
     def source(self) -> tuple[Any, ...]:
-        """What was evaluated, without the seed and the checkpoint."""
+        """Identify what was evaluated, without the seed and the checkpoint."""
         run = self.run or {}
         name = None if self.kind == "baseline" else self.model["name"]
-        images = self.model.get("hash")  # of images that are evaluated in place of a model
+        images = self.model.get("hash")  # hash of images evaluated in place of a model
         sampling = json.dumps(run.get("sampling") or {}, sort_keys=True)
         return self.kind, name, images, run.get("config_hash"), history(self.segments), run.get("weights"), sampling
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What was evaluated: equal for two seeds of a config, and different for its best and its last checkpoint.
+        """Identify what was evaluated: equal for all seeds of a config, but different for its best and last checkpoint.
 
-        Best checkpoints are equal although their numbers of images differ between seeds.
+        For best checkpoints the number of images seen is ignored, because it differs between seeds.
         """
         run = self.run or {}
         images = None if run.get("checkpoint") == "best" else run.get("images_seen")
@@ -124,13 +124,13 @@ class Record:
 
 
 def history(segments: Iterable[dict[str, Any]]) -> str:
-    """Which settings were changed at which images seen, as text to compare: equal for all checkpoints of a run."""
+    """Return which settings changed at how many images seen, as text that is equal for all checkpoints of a run."""
     changed = [[s["from"], s["changed"]] for s in segments]
     return json.dumps(changed, sort_keys=True) if changed else ""
 
 
 def path_of(record: Record, folder: str | os.PathLike) -> Path:
-    """Where a record is written in a folder; the name follows from its contents."""
+    """Return the path of a record in a folder. The file name is derived from the contents."""
     run = record.run or {}
     parts = [record.model["name"], record.data["name"], record.protocol["name"], run.get("checkpoint", record.kind)]
     if run.get("seed") is not None:
@@ -153,14 +153,14 @@ def _text(record: Record) -> bytes:
 
 
 def read(path: str | os.PathLike) -> Record:
-    """The record in a file.
+    """Read the record in a file.
 
     Raises:
-        UserError: it cannot be read, is not a record, is damaged, or has a newer schema.
+        UserError: the file cannot be read, is not a record, is damaged, or has a newer schema.
     """
     most = MEGABYTES * 2**20
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would never open
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would block forever
             raise UserError("not a regular file")
         with open(path, "rb") as file:
             text = file.read(most + 1)
@@ -181,16 +181,16 @@ def read(path: str | os.PathLike) -> Record:
 
 
 def collect(folders: Iterable[str | os.PathLike]) -> tuple[list[Record], list[tuple[Path, str]]]:
-    """As `located`, without the paths of the records."""
+    """Like `located`, without the paths of the records."""
     found, skipped = located(folders)
     return [record for record, _ in found], skipped
 
 
 def located(folders: Iterable[str | os.PathLike]) -> tuple[list[tuple[Record, Path]], list[tuple[Path, str]]]:
-    """All records of some folders with their files, oldest first, and the files that were skipped with the reason.
+    """Return all records in the folders with their files, oldest first, and each skipped file with the reason.
 
-    The `*.json` of a folder itself are read, and those of every folder called `records` in it, at any depth. A file may
-    be given in place of a folder. Of two records of the same evaluation the newer is kept.
+    The `*.json` files in each folder are read, and those in every folder named `records` below it, at any depth. A
+    file may be passed instead of a folder. Of two records of the same evaluation, only the newer is kept.
 
     Raises:
         UserError: a folder does not exist.
@@ -216,7 +216,7 @@ def located(folders: Iterable[str | os.PathLike]) -> tuple[list[tuple[Record, Pa
 def _same(a: Record, b: Record) -> bool:
     """Whether two records evaluate the same images or weights, so that the older one is superfluous."""
     if a.kind == "images":
-        return a.model.get("hash") is not None  # part of `identity`, which is equal
+        return a.model.get("hash") is not None  # the hash is part of `identity`, which is equal here
     return a.kind == "baseline" or bool(a.run and b.run and a.run["checkpoint_hash"] == b.run["checkpoint_hash"])
 
 
@@ -227,11 +227,11 @@ def _files(folders: Iterable[str | os.PathLike], skipped: list[tuple[Path, str]]
     seen: set[tuple[str, str]] = set()  # folders may overlap
     for given in (os.fspath(folder) for folder in folders):
         if not os.path.exists(given):
-            raise UserError(f"There is no folder {given}. Give folders of runs or of records.{near_by(Path(given))}")
+            raise UserError(f"There is no folder {given}. Pass folders of runs or of records.{near_by(Path(given))}")
         if not os.path.isdir(given):
             yield Path(given)
             continue
-        visited = set()  # links may lead in circles
+        visited = set()  # symbolic links may form cycles
         for folder, below, files in os.walk(given, onerror=unreadable, followlinks=True):
             real = os.path.realpath(folder)
             if real in visited:
@@ -248,7 +248,7 @@ def _files(folders: Iterable[str | os.PathLike], skipped: list[tuple[Path, str]]
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text:.40} is no finite number")
+        raise ValueError(f"{text:.40} is not a finite number")
     return value
 
 
@@ -257,12 +257,12 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key '{twice:.40}' stands twice in one object")
+        raise ValueError(f"the key '{twice:.40}' appears twice in one object")
     return found
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Without recursion, which deep nesting would exhaust."""
+    """Whether a value has more levels. Recursion is avoided, because deep nesting would exceed its limit."""
     level = [value]
     for _ in range(levels):
         below = (x.values() if isinstance(x, dict) else x for x in level)
@@ -273,11 +273,11 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def _scalar(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value  # of NumPy or torch
+    return value.item() if hasattr(value, "item") else value  # a scalar of NumPy or torch
 
 
 def _plain(value: Any) -> Any:
-    """Dicts, lists, strings and finite numbers."""
+    """Convert to dicts, lists, strings and finite numbers."""
     value = _scalar(value)
     if isinstance(value, dict):
         return {str(name): _plain(v) for name, v in value.items()}
@@ -290,7 +290,7 @@ def _plain(value: Any) -> Any:
 
 TEXT, NUMBER, OBJECT, NUMBERS = "text", "a finite number", "an object", "an object of numbers"
 SEGMENTS = "a list of objects with from, to and changed"
-# What a board reads: field -> kind, or the fields of an object. A field with ? may be null or absent.
+# Fields that leaderboards read: name -> kind, or the fields of an object. A field with ? may be null or absent.
 _FIELDS: dict[str, Any] = {
     "schema": NUMBER,
     "kind": TEXT,
@@ -322,23 +322,23 @@ _METRIC = _NUMBERS_OF_A_METRIC | {"better?": TEXT, "track": TEXT, "note?": TEXT,
 
 
 def _faults(found: dict[str, Any]) -> Iterator[str]:
-    """Descriptions of what is wrong with a record, in the order of its fields."""
+    """Describe what is wrong with a record, in the order of its fields."""
     yield from _wrong_fields(found, _FIELDS)
     if found["kind"] not in KINDS:
-        yield f"kind is '{found['kind']}'; it is one of {', '.join(KINDS)}"
+        yield f"kind is '{found['kind']}'; expected one of {', '.join(KINDS)}"
     if found["schema"] != SCHEMA:
-        yield f"schema is {found['schema']}; the only one is {SCHEMA}"
+        yield f"schema is {found['schema']}; expected {SCHEMA}"
     try:
         datetime.fromisoformat(found["created"]).timestamp()
     except (ValueError, OverflowError, OSError):
-        yield f"created is '{found['created']}'; a time was expected"
+        yield f"created is '{found['created']}'; expected a time"
     for name, entry in found["metrics"].items():
         yield from _wrong_fields({name: entry}, {name: _METRIC}, "metrics.")
         low, high, value = (entry.get(field) for field in ("low", "high", "value"))
         if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
             yield f"metrics.{name}.value is {value}, outside of its range from {low} to {high}"
         if entry.get("better") not in ("lower", "higher", None):
-            yield f"metrics.{name}.better is '{entry['better']}'; it is lower, higher or null"
+            yield f"metrics.{name}.better is '{entry['better']}'; expected lower, higher or null"
 
 
 def _wrong_fields(holder: dict[str, Any], fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -351,7 +351,7 @@ def _wrong_fields(holder: dict[str, Any], fields: dict[str, Any], prefix: str = 
         elif isinstance(kind, dict) and isinstance(value, dict):
             yield from _wrong_fields(value, kind, f"{path}.")
         elif isinstance(kind, dict) or not _KINDS[kind](value):
-            yield f"{path} is {value!r:.40}; {OBJECT if isinstance(kind, dict) else kind} was expected"
+            yield f"{path} is {value!r:.40}; expected {OBJECT if isinstance(kind, dict) else kind}"
 
 
 def _number(value: Any) -> bool:

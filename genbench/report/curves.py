@@ -9,17 +9,17 @@ from typing import Any
 from genbench.core.history import COLUMN, Unreadable, finite
 from genbench.core.history import read as read_history
 
-VALUES = 300_000  # of all curves of a page: about 2.5 MB
-MOST, LEAST = 300, 20  # points of one curve
+VALUES = 300_000  # limit for all curves of a page, about 2.5 MB
+MOST, LEAST = 300, 20  # limits of the number of points of one curve
 
 
 def folder_of(path: Path) -> Path | None:
-    """The run folder of a record: the parent of `records`."""
+    """Return the run folder of a record: the parent of `records`."""
     return next((folder.parent for folder in path.parents if folder.name == "records"), None)
 
 
 def read(path: Path) -> dict[str, list[tuple[str, str]]]:
-    """Loss terms and validation scores as (images seen, value); a line that is cut off is left out.
+    """Read loss terms and validation scores as (images seen, value). A line that is cut off is ignored.
 
     Raises:
         Unreadable: the file exists and cannot be read.
@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def learning(runs: Sequence[dict[str, Any]], skipped: list[tuple[Path, str]]) -> list[dict[str, Any]]:
-    """The learning curves of runs, thinned; files that cannot be read are added to `skipped`."""
+    """Return the thinned learning curves of runs; files that cannot be read are added to `skipped`."""
     found = []
     for run in runs:
         folder = folder_of(run["paths"][0]) if run["trained"] else None
@@ -54,9 +54,9 @@ def learning(runs: Sequence[dict[str, Any]], skipped: list[tuple[Path, str]]) ->
 
 
 def thinned(runs: Iterable[dict[str, list[tuple[str, str]]]]) -> list[dict[str, Any]]:
-    """For each run {"at": lists of images seen, "series": name -> [index of its list, values]}, for a page.
+    """Thin curves for a page. A run is {"at": lists of images seen, "series": name -> [index of its list, values]}.
 
-    A curve of many points is reduced to some of them, evenly spread and including the last.
+    A curve of many points is reduced to evenly spaced points, including the last.
     """
     runs = list(runs)
     curves = sum(len(run) for run in runs)
@@ -72,7 +72,7 @@ def _spread(points: list[tuple[str, str]], most: int) -> list[tuple[float, float
 
 
 def _plain(series: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """Terms that are logged together share one list of images seen."""
+    """Store curves such that terms logged together share one list of images seen."""
     places: dict[tuple[float, ...], int] = {}
     found = {}
     for name, points in series.items():
@@ -83,7 +83,7 @@ def _plain(series: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | None:
-    """To four digits, more than a screen shows."""
+    """Parse a number and round fractions to four digits, more than a screen shows; None if it is not finite."""
     value = finite(text)
     if value is None:
         return None

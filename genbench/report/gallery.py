@@ -13,35 +13,35 @@ from genbench.report import page_images
 from genbench.report.page_images import Picture, Shown
 from genbench.report.rows import Rows, words
 
-LARGE = 400  # pixels: a wider grid is scaled down
+LARGE = 400  # pixels; a wider grid is scaled down
 BESIDE = {
     "neighbors": ("nearest_train_ratio", "authenticity"),
     "reconstructions": ("mse",),
     "translations": ("translation_psnr", "translation_fid"),
     "translations_a": ("translation_a_psnr", "translation_a_fid"),
     "masks": ("mean_iou",),
-}  # scores by kind
+}  # kind of image -> scores shown below it
 TITLES = {
-    "samples": ("Samples", "The first samples of each model; under one protocol all models are given the same noise."),
+    "samples": ("Samples", "The first samples of each model. Under one protocol, all models get the same noise."),
     "neighbors": (
         "Nearest training images",
-        "Each row begins with a sample; the training images nearest to it in the extractor's features follow.",
+        "Each row shows a sample, followed by its nearest training images in the features of the extractor.",
     ),
-    "reconstructions": ("Reconstructions", "Each image of the reference stands before its reconstruction."),
+    "reconstructions": ("Reconstructions", "Each reference image is followed by its reconstruction."),
     "translations": (
         "Translations",
-        "What the model was shown, what it made of it, and the true image; where none is known, what it made of that "
-        "again.",
+        "The input, its translation and the true image. If no true image is known, the translation back to the input's "
+        "domain.",
     ),
-    "translations_a": ("Translations to A", "Likewise, the other way."),
-    "masks": ("Masks", "An image, the classes that the model found in it, and the true ones."),
+    "translations_a": ("Translations to A", "The same for the opposite direction."),
+    "masks": ("Masks", "An image, its predicted classes and its true classes."),
 }
 
 
 def galleries(
     rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]], skipped: list[tuple[Path, str]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """For each kind the images of all rows, by protocol; and sentences about those that are left out."""
+    """Return, for each kind, the images of all rows by protocol; and sentences about omitted images."""
     tiles = _tiles(rows, tables)
     wanted: list[tuple[str, dict[str, Any], Picture]] = []
     for kind in TITLES:
@@ -69,9 +69,9 @@ def galleries(
 
 
 def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list[dict[str, Any]]:
-    """Each row of each data set and protocol once, in the order of the first board that it is on.
+    """List each row of each data set and protocol once, in the order of the first leaderboard that contains it.
 
-    The first of several seeds is shown, with its own scores beside the means.
+    If there are several seeds, the first is shown, with its own scores next to the means.
     """
     tiles: dict[Path, dict[str, Any]] = {}
     for board, namesakes in tables:
@@ -101,15 +101,15 @@ def _tiles(rows: Rows, tables: Sequence[tuple[Board, Namesakes | None]]) -> list
 
 
 def _sheet(path: Path, kind: str) -> Path:
-    """The path of the image of that kind beside a record."""
+    """Return the path of the image of this kind in the folder next to a record."""
     folder = path.with_suffix("")
-    former = folder / "neighbours.png"  # name in older versions
+    former = folder / "neighbours.png"  # file name in older versions
     return former if kind == "neighbors" and former.exists() else folder / f"{kind}.png"
 
 
 def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
-    """The checkpoint's own scores that belong to such an image, or the one its board ranks by; with the mean over seeds
-    if there are several."""
+    """Format the checkpoint's own scores named in `stems`, or the score that its leaderboard ranks by. With several
+    seeds, the mean is added."""
     own, means = tile["own"], tile["means"]
     named = [name for stem in stems for name in means if name.partition("-")[0] == stem] or [tile["by"]]
     lines = []
@@ -125,12 +125,12 @@ def _scores(tile: dict[str, Any], stems: Sequence[str]) -> list[str]:
 
 def _left_out(tiles: Sequence[dict[str, Any]], pictured: set[Path], shown: Sequence[Shown | None]) -> Iterator[str]:
     if without := sum(tile["path"] not in pictured for tile in tiles):
-        yield f"{without} of {len(tiles)} rows have no pictures beside their records; evaluating them again makes some."
+        yield f"{without} of {len(tiles)} rows have no images next to their records. To create them, evaluate again."
     if compressed := [p for p in shown if p is not None and p.uri.startswith("data:image/webp")]:
         cut = next((f", and show the first {p.rows} of {p.of_rows} rows" for p in compressed if p.rows < p.of_rows), "")
         yield (
-            f"To keep this file small, {len(compressed)} pictures are compressed as WebP{cut}; the files beside the "
-            "records are exact and whole."
+            f"To keep this file small, {len(compressed)} images are compressed as WebP{cut}. The files next to the "
+            "records are lossless and complete."
         )
     if none := sum(p is None for p in shown):
-        yield f"{none} pictures were left out."
+        yield f"{none} images were omitted."

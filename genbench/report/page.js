@@ -1,6 +1,6 @@
 "use strict";
-// What a record says reaches the page as text alone: through textContent here, escaped for the charts, and in the
-// HTML as it came. The content security policy lets no other script run.
+// Text from records is inserted only as text: through textContent here, and escaped in the charts and the HTML.
+// The content security policy blocks all other scripts.
 
 const root = document.documentElement;
 const $ = (id) => document.getElementById(id);
@@ -8,25 +8,25 @@ const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 const data = JSON.parse($("data").textContent);
 for (const part of all(".tools, .controls, #quality, #curves")) part.hidden = false; // they need this script
 
-// ---- what a link leads to stands below the bar ---------------------------------------------------------------------
+// ---- link targets appear below the bar ------------------------------------------------------------------------------
 
 const bar = document.querySelector(".bar");
 const measure = () => root.style.setProperty("--bar", `${bar.offsetHeight}px`);
 measure();
 new ResizeObserver(measure).observe(bar);
 
-// ---- boards: sorted ------------------------------------------------------------------------------------------------
+// ---- sorting leaderboards -------------------------------------------------------------------------------------------
 
 const unsorted = (cell) => cell === "" || cell === "—";
 
 function sort(table, column, ascending) {
-  const body = table.tBodies[0]; // the baseline has a body of its own, and stays below
+  const body = table.tBodies[0]; // the baseline has its own table body and stays at the bottom
   const numeric = table.tHead.rows[0].cells[column].classList.contains("number");
   const key = (row) => row.cells[column].dataset.sort;
   const order = (a, b) => (numeric ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true }));
   const rows = [...body.rows].sort((a, b) => {
     const [x, y] = [key(a), key(b)];
-    if (unsorted(x) || unsorted(y)) return unsorted(x) - unsorted(y); // blanks are last either way
+    if (unsorted(x) || unsorted(y)) return unsorted(x) - unsorted(y); // blank cells come last in both directions
     return ascending ? order(x, y) : order(y, x);
   });
   body.append(...rows);
@@ -46,7 +46,7 @@ for (const table of all("table")) {
   });
 }
 
-// ---- everything: filtered ------------------------------------------------------------------------------------------
+// ---- filtering everything --------------------------------------------------------------------------------------------
 
 let words = [];
 const matches = (text) => words.every((word) => text.includes(word));
@@ -54,7 +54,7 @@ const matches = (text) => words.every((word) => text.includes(word));
 $("filter").addEventListener("input", (event) => {
   words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const element of all("[data-find]")) element.hidden = !matches(element.dataset.find);
-  const rows = all("tbody tr[data-find]"); // a baseline is there as long as its board is
+  const rows = all("tbody tr[data-find]"); // a baseline is shown whenever its leaderboard is
   const emptied = (element, found) => (element.hidden = words.length > 0 && !element.querySelector(found));
   for (const board of all(".board")) emptied(board, "tr[data-find]:not([hidden])");
   for (const gallery of all(".gallery")) emptied(gallery, "figure:not([hidden])");
@@ -64,7 +64,7 @@ $("filter").addEventListener("input", (event) => {
   redraw();
 });
 
-// ---- pictures: best or last, and their size ------------------------------------------------------------------------
+// ---- images: best or last checkpoint, and size -----------------------------------------------------------------------
 
 function choose(name, value, apply) {
   apply(value);
@@ -108,8 +108,9 @@ open();
 
 // ---- charts --------------------------------------------------------------------------------------------------------
 
-// Drawn when they come into view; the library is text until then, so that a page of many runs opens at once.
-const charts = new Map(); // element -> function that gives its traces and layout
+// Charts are drawn when they come into view. Until then the library is stored as text, so that a page of many runs
+// opens fast.
+const charts = new Map(); // element -> function that returns its traces and layout
 const visible = new Set();
 
 function library() {
@@ -145,7 +146,7 @@ function redraw() {
   for (const element of visible) draw(element);
 }
 
-// The library takes some tags and entities in text for markup
+// The library interprets some tags and entities in text as markup
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
 const COLORS = ["#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#d4a72c", "#9d755d", "#ff9da6", "#8f8f8f"];
@@ -169,7 +170,7 @@ function layout(x, y, more = {}) {
   };
 }
 
-const named = (models) => models <= (innerWidth < 640 ? 6 : 15); // in a legend; of more, the pointer tells
+const named = (models) => models <= (innerWidth < 640 ? 6 : 15); // whether a legend is shown; with more models, hover text names them
 const short = (name) => plain(name.length > 24 ? `${name.slice(0, 23)}…` : name);
 const title = (text) => ({ text: plain(text), standoff: 8 });
 const logarithmic = (values) => values.length > 1 && Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
@@ -183,7 +184,7 @@ function fill(select, options, chosen) {
   select.closest("label").hidden = options.length < 2;
 }
 
-// About all means with their deviations, with room, and never beyond what the score can be
+// Axis range that covers all means and deviations, with a margin, within the bounds of the score
 function around(scores, [low, high]) {
   const [from, to] = [Math.min(...scores.map(([m, d]) => m - d)), Math.max(...scores.map(([m, d]) => m + d))];
   const room = (to - from) * 0.08 || Math.abs(to) * 0.2 || 1;
@@ -201,7 +202,7 @@ function scatter(field, name) {
     return {
       type: "scatter", mode: "markers", name: short(model), x: own.map((p) => p[field]), y: means,
       error_y: { type: "data", array: deviations.map((d) => d ?? 0), visible: deviations.some((d) => d), thickness: 1, width: 3 },
-      cliponaxis: false, // a mark on a bound of its score is whole
+      cliponaxis: false, // a mark at the edge of the plot is not cut off
       marker: { color: color(model), size: 10, line: { width: 1.5, color: color(model) },
         symbol: own.map((p) => (p.checkpoint === "last" ? "circle-open" : "circle")) },
       hovertext: own.map((p, k) => plain(`${p.label}${p.checkpoint ? `, ${p.checkpoint}` : ""}: ${metric} ${means[k].toPrecision(4)}`

@@ -1,4 +1,4 @@
-"""One HTML file that shows all records: boards, charts, images and configs. It loads nothing from the network."""
+"""One HTML file that shows all records: leaderboards, charts, images and configs. It loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Report:
-    """html  the page; skipped  files beside records that cannot be read, with the reason"""
+    """html     the page
+    skipped  files next to records that cannot be read, with the reason
+    """
 
     html: str
     skipped: list[tuple[Path, str]]
 
 
 def report(found: Sequence[tuple[Record, Path]]) -> Report:
-    """A page of records, each given with its file. The same records give the same page, byte by byte.
+    """Build the page of records and their files. The same records give the same page, byte for byte.
 
     Raises:
-        UserError: the records hold no scores.
+        UserError: the records contain no scores.
     """
     records = [record for record, _ in found]
     tables = formats.with_namesakes(boards(records))
     if not tables:
-        raise UserError("The records hold no scores. Evaluate with a protocol that measures some.")
+        raise UserError("The records contain no scores. Evaluate under a protocol that includes metrics.")
     skipped: list[tuple[Path, str]] = []
     rows = Rows(found, [board for board, _ in tables])
     trained = runs(found, rows)
@@ -58,7 +60,7 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
     }
     css, js = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     plotly = get_plotlyjs()
-    # the page's content security policy allows these scripts only, whatever text a record has
+    # the page's content security policy allows only these scripts, whatever text a record contains
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in (js, plotly))
     templates = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

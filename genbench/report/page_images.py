@@ -1,4 +1,4 @@
-"""Images beside records, compressed to fit into one page."""
+"""Images next to records, compressed to fit into one page."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 from PIL import Image
 
-BUDGET = 9_000_000  # characters of all images in a page
-FRACTIONS = (1, 3 / 4, 1 / 2, 1 / 4, 1 / 8)  # of the rows of a grid
-QUALITY = 80  # of WebP, if PNG does not fit
+BUDGET = 9_000_000  # limit of the characters of all images in a page
+FRACTIONS = (1, 3 / 4, 1 / 2, 1 / 4, 1 / 8)  # fractions of the rows of a grid that are shown
+QUALITY = 80  # quality of WebP, used if PNG does not fit
 PROBED = 24  # images that are encoded to estimate the size of all
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file; the number of its rows of images and the pixels between two rows, as its metadata say."""
+    """An image file, its number of image rows, and the pixels between two rows, both from its metadata."""
 
     data: bytes
     rows: int
@@ -39,10 +39,10 @@ class Shown:
 
 
 def read(path: Path) -> Picture | None:
-    """An image file; None if it does not exist.
+    """Read an image file; None if it does not exist.
 
     Raises:
-        OSError: it cannot be read, or is not an intact PNG.
+        OSError: the file cannot be read, or is not an intact PNG.
     """
     if not path.is_file():
         return None
@@ -52,7 +52,7 @@ def read(path: Path) -> Picture | None:
             rows, gap = (_whole(picture.info.get(name)) for name in ("rows", "gap"))
             picture.verify()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError("no PNG, or a damaged one") from error
+        raise OSError("not a PNG, or damaged") from error
     return Picture(data, max(rows, 1), gap)
 
 
@@ -61,12 +61,12 @@ def _whole(text: Any) -> int:
 
 
 def fitted(pictures: Sequence[Picture], budget: int = BUDGET) -> list[Shown | None]:
-    """Images for one page: unchanged, or else as WebP with fewer rows; None for those beyond the budget."""
+    """Prepare images for one page: unchanged, or else as WebP with fewer rows; None for images beyond the budget."""
     if sum(len(p.data) for p in pictures) * 4 / 3 <= budget:
         return [_as_it_is(p) for p in pictures]
     some = pictures[:: max(1, len(pictures) // PROBED)]
 
-    def estimated(fraction: float) -> float:  # characters of all, with a margin
+    def estimated(fraction: float) -> float:  # characters of all images, with a margin
         mean = sum(len(_as_webp(p, fraction).uri) for p in some) / len(some)
         return 1.1 * mean * len(pictures)
 
@@ -86,7 +86,7 @@ def _as_it_is(picture: Picture) -> Shown:
 
 
 def _as_webp(picture: Picture, fraction: float) -> Shown:
-    """The first rows of an image."""
+    """Encode the first rows of an image."""
     rows = max(1, round(picture.rows * fraction))
     with Image.open(io.BytesIO(picture.data)) as image:
         height = picture.gap + rows * (image.height - picture.gap) // picture.rows

@@ -1,4 +1,4 @@
-"""The records of each row of a board, the words that find a row, and values as YAML."""
+"""Records and search text of leaderboard rows, and values as YAML."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import yaml
 from genbench.leaderboard.board import Board, Row
 from genbench.leaderboard.record import Record
 
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # if the library is there: 10 times as fast
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # 10 times as fast, if libyaml is installed
 
 
 class Rows:
-    """The records of each row of a board with their files, and the label of each record's row."""
+    """The records of each row of a leaderboard with their files, and the label of each record's row."""
 
     def __init__(self, found: Iterable[tuple[Record, Path]], boards: Sequence[Board]) -> None:
         self._paths = {id(record): path for record, path in found}
@@ -29,17 +29,17 @@ class Rows:
         }
 
     def first(self, row: Row) -> list[tuple[Record, Path]]:
-        """The records of the first seed, the one that counts first."""
+        """Return the records of the first seed, newest first."""
         return [(record, self._paths[id(record)]) for record in row.records[0]]
 
 
 def words(board: Board, row: Row) -> str:
-    """The text in which the page searches for a row."""
+    """Return the text that the filter of the page searches to find a row."""
     words = (row.label, *row.runs, row.kind, row.checkpoint, board.data["name"], board.protocol["name"], row.device)
     return " ".join(str(word) for word in words if word).lower()
 
 
 def as_yaml(value: Any) -> str:
-    """Plain data as it would stand in a config."""
-    value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))  # lone surrogates
+    """Format plain data as YAML, as in a config."""
+    value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))  # replaces lone surrogates
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100).rstrip("\n")

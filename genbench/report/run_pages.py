@@ -12,7 +12,7 @@ from genbench.report.rows import Rows, as_yaml
 
 
 def runs(found: Sequence[tuple[Record, Path]], rows: Rows) -> list[dict[str, Any]]:
-    """Each run, or set of images in place of a model, once, with all its records."""
+    """List each run, or set of images evaluated in place of a model, once, with all its records."""
     groups: dict[tuple[Any, ...], list[tuple[Record, Path]]] = {}
     for record, path in found:
         run = record.run
@@ -23,7 +23,7 @@ def runs(found: Sequence[tuple[Record, Path]], rows: Rows) -> list[dict[str, Any
 
 
 def _run(group: Sequence[tuple[Record, Path]], rows: Rows) -> dict[str, Any]:
-    record, _ = group[-1]  # the newest
+    record, _ = group[-1]  # the newest record
     run, training = record.run or {}, record.training or {}
     name = run.get("name", record.model["name"])
     label = next((rows.labels[path] for _, path in group if path in rows.labels), record.model["name"])

@@ -1,4 +1,4 @@
-"""Boards as the tables and charts of a page."""
+"""Convert leaderboards to tables and charts of a page."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MINOR = ("checkpoint", "seeds")  # columns that a narrow screen shows below the 
 
 
 def table(board: Board, namesakes: Namesakes | None, rows: Rows, anchors: dict[Path, str]) -> dict[str, Any]:
-    """A board as a table: the text of each cell, and what it is sorted by."""
+    """Convert a leaderboard to a table: the text and the sort key of each cell."""
     metrics = {printable(m) + ARROWS[better]: m for m, better in board.metrics.items()}
     columns = []
     cells: list[list[dict[str, Any]]] = [[] for _ in board.rows]
-    lead = board.by or next(iter(board.metrics))  # the score that a narrow screen shows beside the model
+    lead = board.by or next(iter(board.metrics))  # the score that a narrow screen shows next to the model
     for column in columns_of(board):
         metric = metrics.get(column.name)
         numbers = [
@@ -68,7 +68,7 @@ def table(board: Board, namesakes: Namesakes | None, rows: Rows, anchors: dict[P
 
 
 def quality(board: Board, namesakes: Namesakes | None = None) -> dict[str, Any]:
-    """A board as the charts of quality need it."""
+    """Convert a leaderboard to the data of the quality charts."""
     metrics = {
         m: better for m, better in board.metrics.items() if any(r.scores[m].mean is not None for r in board.rows)
     }
@@ -94,7 +94,7 @@ def quality(board: Board, namesakes: Namesakes | None = None) -> dict[str, Any]:
 
 
 def _widest(columns: list[dict[str, Any]], cells: list[list[dict[str, Any]]]) -> int:
-    """Characters of the longest part without a line break in the column that a narrow screen shows."""
+    """Width in characters of the longest unbreakable text in the ranked column, the one shown on narrow screens."""
     at = next(k for k, column in enumerate(columns) if column["by"])
     return max(len(row[at][part]) for row in cells for part in ("head", "tail"))
 
@@ -112,7 +112,7 @@ def _line(board: Board, row: Row, cells: list[dict[str, Any]], rows: Rows, ancho
 
 
 def _exactly(score: Score) -> str:
-    """The score without rounding, as the title of a cell."""
+    """Format a score with more digits, for the tooltip of a cell."""
     if score.mean is None:
         return score.note or ""
     parts = [f"{score.mean:.8g}"]
@@ -126,7 +126,7 @@ def _exactly(score: Score) -> str:
 
 
 def _number(cell: str) -> float | None:
-    """15.6k as 15600, also in `2 × 15.6k` and `15.6k to 17k`."""
+    """Parse 15.6k as 15600, also in `2 × 15.6k` and `15.6k to 17k`; None if the cell has no number."""
     match = re.match(r"(?:\d+ × )?[≤≥]? ?(-?[\d,]*\.?\d+(?:e[+-]?\d+)?)([kMGT]?)(?= |$)", cell)
     if match is None:
         return None

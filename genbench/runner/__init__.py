@@ -1,1 +1,1 @@
-"""Trains and evaluates the runs of a suite with `fit` and `test`, on this machine or on Slurm."""
+"""Train and evaluate the runs of a suite with `fit` and `test`, on this machine or on Slurm."""

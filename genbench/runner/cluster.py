@@ -1,4 +1,4 @@
-"""The runs of a suite as Slurm jobs."""
+"""Run a suite as Slurm jobs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from genbench.suites.show import Lines
 from genbench.suites.slurm import Cluster, submit, with_jobs
 from genbench.suites.suite_folder import Folder, State, is_open
 
-SLURM_POLL = 5.0  # seconds; the controller is shared
+SLURM_POLL = 5.0  # seconds between two queries; other users need the Slurm controller too
 ACTIVE = ("queued", "running")
 
 
 def run_on_cluster(
     kept: Folder, launch: Launch, wanted: list[str], modules: list[str], *, retry_failed: bool, wait: bool
 ) -> int | None:
-    """Submit the runs to Slurm; the arguments are those of `run_here`.
+    """Submit the runs to Slurm. Arguments as in `run_here`; with `wait`, return only after all runs have ended.
 
     Returns:
-        With `wait`, or if no run is left to do: 0 if all are done, else 1. Otherwise None.
+        With `wait`, or if no run is left: 0 if all runs are done, else 1. Otherwise None.
     """
     cluster = Cluster(kept.path.absolute(), launch)
-    show = Lines(kept, launch.at_once or 1)  # a lower bound: Slurm does not say how many jobs it will run
+    show = Lines(kept, launch.at_once or 1)  # 1 is a lower bound: Slurm does not report how many jobs it will run
     try:
         states = with_jobs(kept, kept.states(wanted))
         todo = [state.run for state in states if is_open(state, retry_failed)]
@@ -41,7 +41,7 @@ def run_on_cluster(
 
 
 def _wait(kept: Folder, wanted: list[str], show: Lines) -> int:
-    """Wait until no job is queued or running; returns the exit status."""
+    """Wait until no job is queued or running, and return the exit status."""
     before: dict[str, State] = {}
     last_error = ""
     while True:

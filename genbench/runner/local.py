@@ -1,4 +1,4 @@
-"""The runs of a suite on this machine, several at once, each in its own process."""
+"""Run a suite on this machine: several runs at once, each in its own process."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ from genbench.suites.launch import KILLED, Here
 from genbench.suites.show import Lines
 from genbench.suites.suite_folder import Folder, is_open
 
-POLL = 0.5  # seconds
+POLL = 0.5  # seconds between two checks of the processes
 
 
 def run_here(kept: Folder, launch: Launch, wanted: list[str], modules: list[str], *, retry_failed: bool) -> int:
-    """Do runs of a suite.
+    """Train and evaluate runs of a suite.
 
     Args:
         kept: The suite's folder, with a plan
-        wanted: Names of runs; those that are done are skipped
-        modules: Modules to import, with the user's own models
-        retry_failed: Also do runs that have failed
+        wanted: Names of the runs; finished runs are skipped
+        modules: Modules with the user's own models, imported first
+        retry_failed: Also run those that have failed before
 
     Returns:
-        0 if all are done, 1 if not, and 128 + the signal's number if they were stopped by one.
+        0 if all runs are done, 1 if not, or 128 + the number of the signal that stopped them.
     """
     here = Here(kept.path, launch, torch.cuda.device_count())
     experiments = kept.plan()["experiments"]
     devices = {run: experiments[name]["devices"] for run, (name, _) in kept.runs().items()}
     show = Lines(kept, here.at_once)
-    begun: dict[str, int] = {}  # run -> attempts before this process started it; no run is started twice
-    signals: list[int] = []  # received
-    full = False  # the disk
+    begun: dict[str, int] = {}  # run -> attempts before this process started it; each run is started once
+    signals: list[int] = []  # received signals
+    full = False  # whether the disk is full
 
     def stop(signum: int, frame: Any) -> None:
         signals.append(signum)
-        os.write(2, b"\nstopping: the runs save and end; repeat to end at once.\n" if len(signals) == 1 else b"")
+        os.write(
+            2,
+            b"\nstopping: the runs save and end; interrupt again to end at once.\n" if len(signals) == 1 else b"",
+        )
         here.stop()
-        for run in here.running() if len(signals) > 2 else ():  # they do not react
+        for run in here.running() if len(signals) > 2 else ():  # they ignored two signals
             attempt = claims.latest(kept.claims, run)
             if attempt is not None and attempt.alive and attempt.holder["host"] == socket.gethostname():
                 os.killpg(attempt.holder["pid"], signal.SIGKILL)
@@ -55,7 +58,7 @@ def run_here(kept: Folder, launch: Launch, wanted: list[str], modules: list[str]
         while True:
             for run, took, why in here.ended():
                 if not took and why is None and kept.states([run])[0].state == "running":
-                    del begun[run]  # another process was faster; it may stop before the run is done
+                    del begun[run]  # another process took the run, but may stop before the run is done
                     continue
                 try:
                     record_death(kept, run, begun[run], why, bool(signals))
@@ -79,7 +82,7 @@ def run_here(kept: Folder, launch: Launch, wanted: list[str], modules: list[str]
                 show.begins(states[run])
                 here.start(run, devices[run], work.work, str(kept.path), run, retry_failed, modules)
                 if signals:
-                    here.stop()  # the signal came before the process
+                    here.stop()  # the signal arrived before this process started
             time.sleep(POLL)
     finally:
         show.close()
@@ -90,11 +93,14 @@ def run_here(kept: Folder, launch: Launch, wanted: list[str], modules: list[str]
 
 
 def record_death(kept: Folder, run: str, attempts: int, why: str | None, stopping: bool) -> None:
-    """Record the outcome of a run whose process died before it could; `attempts` is their number before it started."""
+    """Record the outcome of a run whose process died before recording it.
+
+    `attempts` is the number of attempts before this process started.
+    """
     attempt = claims.latest(kept.claims, run)
     if why is None or (attempt is not None and (attempt.alive or attempt.number > attempts + 1)):
-        return  # the process recorded it; or another process works on the run
-    if attempt is None or attempt.number == attempts:  # it died before it took the run
+        return  # the process recorded its outcome, or another process works on the run
+    if attempt is None or attempt.number == attempts:  # the process died before it claimed the run
         if not stopping and (claim := claims.take(kept.claims, run, again=True)) is not None:
             claim.end("failed", why)
     elif attempt.outcome is None:

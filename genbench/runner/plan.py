@@ -25,12 +25,12 @@ from genbench.suites.definition import Suite, error_message
 
 
 def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """For each experiment: its complete config, facts for the plan, and its model and data.
+    """Return, for each experiment: its complete config, facts for the plan, and its model and data.
 
     Raises:
-        UserError: with every error that `fit` would report for any of them.
+        UserError: lists every error that `fit` would report for any experiment.
     """
-    faults: dict[str, list[str]] = {}  # error -> experiments that have it
+    faults: dict[str, list[str]] = {}  # error -> experiments with this error
     resolved, facts, built = {}, {}, {}
     parser: Any = None
     for experiment in suite.experiments:
@@ -51,9 +51,9 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
             if isinstance(data, DataModule):
                 data.check_divisible(each["devices"] * each["nodes"])
                 extractor = data.extractor if protocol.extractor == "default" else protocol.extractor
-                extractors.build(extractor, root=data.root)  # fails now, not after hours of training
+                extractors.build(extractor, root=data.root)  # an error is raised now, not after hours of training
             quality, monitor = ValidationMetrics(**dump["validation"]), dump["checkpoint"]["monitor"]
-            if monitor:  # whether validation computes it is checked when the data has been read
+            if monitor:  # `preflight` checks later, with the data, whether validation computes the score
                 quality.deciding(model, [monitor], monitor, dump["checkpoint"]["mode"])
             each["parameters"] = sum(p.numel() for p in model.parameters())
             kept, images = dump["checkpoint"]["keep_every"], experiment.budget.images
@@ -66,29 +66,29 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
             faults.setdefault(message, []).append(experiment.name)
     wrong = [f"{', '.join(names)}: {message}" for message, names in faults.items()]
     if suite.by is not None and suite.by.partition("-")[0] not in SCALES:
-        wrong.append(f"by is '{suite.by}': there is no such metric; there are {', '.join(SCALES)}.")
+        wrong.append(f"by is '{suite.by}', which is not a metric. Choose from: {', '.join(SCALES)}.")
     if wrong:
         raise UserError(error_message(path, wrong))
     return resolved, facts, built
 
 
 def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
-    """Devices per node and nodes of a run, from its config or else from the suite. Sets them in the config."""
+    """Return devices per node and nodes of a run, from its config or else the suite. Also set them in the config."""
     given = trainer["devices"]
     if given in ("auto", None):
         given = suite.launch.devices
     devices = len(given) if isinstance(given, list) else int(given) if str(given).isdecimal() else 0
     if devices < 1:
-        raise UserError(f"trainer.devices is {given}; in a suite it must be a number of devices.")
+        raise UserError(f"trainer.devices is {given}; a suite needs a number of devices.")
     nodes = trainer["num_nodes"] if trainer["num_nodes"] > 1 else suite.launch.nodes
     if nodes > 1 and suite.launch.where == "local":
-        raise UserError(f"trainer.num_nodes is {nodes}: on several machines use `launch: {{where: slurm}}`.")
+        raise UserError(f"trainer.num_nodes is {nodes}, but several machines need `launch: {{where: slurm}}`.")
     trainer |= {"devices": devices, "num_nodes": nodes}
     return {"devices": devices, "nodes": nodes}
 
 
 def images_per_second(model: Any, data: Any) -> float:
-    """Images per second of training on this machine's default device, measured over two seconds."""
+    """Return the training images per second on this machine's default device, measured over two seconds."""
     with tempfile.TemporaryDirectory() as folder:
         watch = Stopwatch(os.path.join(folder, "speed.json"), seconds=2, warmup=1)
         trainer = Trainer(
@@ -101,5 +101,5 @@ def images_per_second(model: Any, data: Any) -> float:
 
 
 def bytes_of(facts: dict[str, Any]) -> float:
-    """Bytes on disk of a run: checkpoints with weights, EMA and Adam's two moments, and a few pictures."""
+    """Estimate the bytes of a run on disk: checkpoints with weights, EMA and Adam's two moments, and a few images."""
     return facts["checkpoints"] * 4 * 4 * facts["parameters"] + 3e6

@@ -1,6 +1,6 @@
-"""One run of a suite in its own process: training, and evaluation of the best and the last checkpoint.
+"""Do one run of a suite in its own process: train, then evaluate the best and the last checkpoint.
 
-It calls `fit` and `test`, and can be killed and restarted at any point.
+The process calls `fit` and `test`, and can be killed and restarted at any point.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from genbench.core.files import replacing
 from genbench.suites import claims
 from genbench.suites.suite_folder import Folder
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends the second one before a time limit
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # Slurm sends SIGUSR2 before a job's time limit
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR2, 128 + signal.SIGHUP)
 FULL = "the disk is full"
-HEADER = "==== "  # starts the line of an attempt in a run's log
+HEADER = "==== "  # begins the first line of each attempt in a run's log
 WAIT = 1800.0  # seconds that the other processes of a run wait for the first one
 
 
 class Failed(Exception):
-    """A child process ended with an error, which it has printed."""
+    """A child process printed an error and ended."""
 
 
 def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
-    """Do a run; returns False if another process does it or it is done.
+    """Do a run. Return False if it is done or if another process does it.
 
     Args:
         folder: The suite's folder
         run: Name of the run
-        again: Also if it has failed before
-        modules: Modules to import, with the user's own models
+        again: Whether to retry a failed run
+        modules: Modules with the user's own models, imported first
     """
     with suppress(OSError):
-        os.setsid()  # no Ctrl-C from the terminal: the launcher sends a signal to stop
+        os.setsid()  # Ctrl-C does not reach this process: the launcher sends a signal
     for signum in SIGNALS:
         signal.signal(signum, _stop)
     kept, first = Folder(Path(folder)), _rank() == 0
@@ -66,7 +66,7 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
     saved = _saved(kept, run)
     with claim:
         outcome, reason = _attempt(kept, run, modules)
-        for signum in SIGNALS:  # nothing is left to stop
+        for signum in SIGNALS:  # the attempt has ended
             signal.signal(signum, signal.SIG_IGN)
         limit = outcome == "stopped" and reason == "SIGUSR2" and job() is not None
         if limit and _saved(kept, run) == saved:
@@ -77,14 +77,14 @@ def work(folder: str, run: str, again: bool, modules: list[str]) -> bool:
         requeue = subprocess.run(["scontrol", "requeue", job()], capture_output=True, text=True)
         if requeue.returncode:
             print(f"Slurm did not requeue this job: {requeue.stderr.strip()}. `suite run` resumes it.", flush=True)
-    signaled = (reason or "").startswith("SIG")  # and so are the other processes
+    signaled = (reason or "").startswith("SIG")  # the other processes got the signal too
     if outcome != "done" and not signaled and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        sys.exit(1)  # so that Slurm ends the others, which may be waiting for this one
+        sys.exit(1)  # Slurm then ends the other processes, which may wait for this one
     return True
 
 
 def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | None]:
-    """Train and evaluate; returns the outcome (done, failed or stopped) and the reason."""
+    """Train and evaluate. Return the outcome (done, failed or stopped) and the reason."""
     try:
         with _until_signal():
             status = _train(kept, run, modules)
@@ -100,7 +100,7 @@ def _attempt(kept: Folder, run: str, modules: list[str]) -> tuple[str, str | Non
 
 
 def _train(kept: Folder, run: str, modules: list[str]) -> int:
-    """Train in all processes of the run; returns the exit status of `fit`, or 0 if it has been trained before."""
+    """Train in all processes of the run. Return the exit status of `fit`, or 0 if the training was already complete."""
     from genbench.cli.flags import import_modules
 
     imports = [f"--import={module}" for module in modules]
@@ -120,14 +120,14 @@ def _train(kept: Folder, run: str, modules: list[str]) -> int:
         config.append(f"--ckpt={checkpoint}")
     else:
         if _rank() == 0 and (kept.path / run).exists():
-            shutil.rmtree(kept.path / run)  # it was killed before it had saved anything
+            shutil.rmtree(kept.path / run)  # an earlier attempt was killed before it saved anything
         _agreed(kept, "empty", lambda: True)
     flags = [f"--seed_everything={seed}", f"--name={run}", f"--runs={kept.path}", f"--max_images={images}"]
     return _fit([*config, *flags], facts)
 
 
 def _last_checkpoint(run: Path) -> Path:
-    """The checkpoint to resume from: `last.ckpt`, which a kill or a full disk may have prevented, else the newest."""
+    """Return the checkpoint to resume from: `last.ckpt`, or the newest if `last.ckpt` could not be written."""
     last = run / "checkpoints" / "last.ckpt"
     others = sorted(last.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     return last if last.is_file() or not others else others[-1]
@@ -142,7 +142,7 @@ def _images_seen(checkpoint: Path) -> int | None:
 
 
 def _fit(argv: list[str], facts: dict[str, Any]) -> int:
-    """`fit` in this process; for several devices of this machine in a child process, which Lightning copies."""
+    """Run `fit` in this process, or in a child process for several devices, since Lightning starts copies of it."""
     from genbench.cli import fit
 
     if facts["devices"] == 1 or "SLURM_PROCID" in os.environ:
@@ -150,7 +150,7 @@ def _fit(argv: list[str], facts: dict[str, Any]) -> int:
 
         status = fit.main("fit", argv)
         if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()  # the first process evaluates alone
+            dist.destroy_process_group()  # only the first process evaluates
         return status
     child = None
 
@@ -169,19 +169,19 @@ def _fit(argv: list[str], facts: dict[str, Any]) -> int:
         signal.signal(signal.SIGTERM, before)
     if status in (0, 128, *STOPPED):
         return status
-    if _received or status == -signal.SIGTERM:  # before it could save
+    if _received or status == -signal.SIGTERM:  # the child was killed before it could save
         return 128 + signal.SIGTERM
     raise Failed(_with_cause(_last_error() or f"`fit` ended with status {status}; see its log"))
 
 
 def _die_with_parent() -> None:
-    """Have Linux kill this process when its parent dies; else it would train beside the next attempt."""
+    """Have Linux kill this process when its parent dies. Otherwise it would train during the next attempt."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _last_error() -> str:
-    """The last error in the log of this attempt, to which this process and its children print."""
+    """Return the last error in the log of this attempt. This process and its children print to that log."""
     found = ""
     with suppress(OSError), open("/proc/self/fd/1", errors="replace") as log:
         for line in log:
@@ -191,7 +191,7 @@ def _last_error() -> str:
 
 
 def _speed(config: list[str], facts: dict[str, Any]) -> dict[str, Any] | None:
-    """Images per second of a config on its devices, from a short training run in a temporary folder."""
+    """Measure images per second of a config on its devices, by a short training run in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "speed.json"
         watch = ["--trainer.callbacks+=genbench.callbacks.stopwatch.Stopwatch", f"--trainer.callbacks.out={out}"]
@@ -203,7 +203,7 @@ def _speed(config: list[str], facts: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _store_budget(kept: Folder, experiment: str, facts: dict[str, Any], found: dict[str, Any]) -> int:
-    """Convert device minutes to images, the same number for all seeds."""
+    """Convert device minutes to images, and store the number so that all seeds use the same."""
     devices = facts["devices"] * facts["nodes"]
     images = found["images_per_second"] * 60 * facts["budget"]["minutes"] / devices
     images = round(images, -3) if images >= 20_000 else max(1, images)
@@ -211,7 +211,7 @@ def _store_budget(kept: Folder, experiment: str, facts: dict[str, Any], found: d
 
 
 def _measure(kept: Folder, run: str) -> None:
-    """Evaluate the best and the last checkpoint under the suite's protocol, if they have no records yet."""
+    """Evaluate the best and the last checkpoint under the suite's protocol, unless they have records."""
     from genbench.cli import evaluate
     from genbench.evaluation import protocol as protocols
     from genbench.leaderboard.record import collect
@@ -226,7 +226,7 @@ def _measure(kept: Folder, run: str) -> None:
 
 
 def _agreed(kept: Folder, what: str, decide: Callable[[], Any] | None) -> Any:
-    """What the first process of a run decides, returned in all processes that Slurm started for it, through a file."""
+    """Share a decision of the first process with all processes that Slurm started for the run, through a file."""
     if int(os.environ.get("SLURM_NTASKS", 1)) == 1:
         return decide()
     path = kept.path / "jobs" / f"{job()}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.{what}.json"
@@ -238,10 +238,10 @@ def _agreed(kept: Folder, what: str, decide: Callable[[], Any] | None) -> Any:
     until = time.monotonic() + WAIT
     while not path.exists():
         if time.monotonic() > until:
-            raise UserError("The first process of this run has not answered for half an hour. Look at its log.")
+            raise UserError("The first process of this run has not answered for half an hour. Check its log.")
         time.sleep(0.2)
         with suppress(OSError):
-            os.listdir(path.parent)  # refreshes the cache of NFS
+            os.listdir(path.parent)  # refreshes the NFS cache
     return json.loads(path.read_text())
 
 
@@ -250,13 +250,13 @@ def _rank() -> int:
 
 
 def _saved(kept: Folder, run: str) -> set[tuple[Path, int]]:
-    """Files of a run with their times, which show whether an attempt has made progress."""
+    """Return files of a run with their modification times, which show whether an attempt made progress."""
     folder = kept.path / run
     found = [folder / "checkpoints" / "last.ckpt", *(folder / "records").glob("*"), *(kept.path / "budgets").glob("*")]
     return {(path, path.stat().st_mtime_ns) for path in found if path.exists()}
 
 
-_received: list[int] = []  # signals
+_received: list[int] = []  # received signals
 
 
 def _stop(signum: int, _: Any) -> None:
@@ -269,7 +269,7 @@ def _until_signal() -> Iterator[None]:
     """Leave the block when a signal arrives."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+    except (KeyboardInterrupt, SystemExit):  # Lightning replaces KeyboardInterrupt by SystemExit
         if not _received:
             raise
 
@@ -286,7 +286,7 @@ def _print_to(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The error as a sentence; the log gets the traceback of one that is not the user's."""
+    """Return the error as a sentence. The traceback is logged, except for a user error."""
     from genbench.cli import sentence
 
     message = sentence(error)
@@ -301,7 +301,7 @@ def _reason(error: Exception) -> str:
 
 
 def _with_cause(message: str) -> str:
-    """The message, preceded by `the disk is full` or `out of memory` if that is the cause."""
+    """Return the message, preceded by `the disk is full` or `out of memory` if that is the cause."""
     if "No space left on device" in message:
         return f"{FULL}: {message}"
     out = "out of memory" in message.lower() or "can't allocate memory" in message

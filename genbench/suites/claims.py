@@ -1,11 +1,11 @@
-"""Which process works on which run: files in a folder that all machines share. Works on NFS.
+"""Record which process works on which run, in files of a folder shared by all machines. Works on NFS.
 
 Each try at a run is an attempt. Attempt n of run R is the file `R.n.json`, and the process that creates it holds R
-until it records the outcome. The file is created exclusively, so that only one of several processes succeeds. Only its
-holder rewrites it (by a rename) and touches it as a heartbeat. Attempt n + 1 may be created once attempt n has ended;
-or once its process is gone, where that can be seen, and on other machines after STALE seconds without a heartbeat.
-Files are never removed, so no run has two holders: a holder that was suspended and replaced sees the next file and
-exits.
+until it records the outcome. If several processes try to create the file, only one succeeds. Only the holder rewrites
+the file (by a rename), and it touches the file as a heartbeat. Attempt n + 1 may be created once attempt n has an
+outcome, or once its process is dead. On the same machine a dead process is detected at once; on other machines, after
+STALE seconds without a heartbeat. Files are never removed, so a run never has two holders: a holder that was suspended
+and replaced finds the next file and exits.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from genbench.core import process
 from genbench.core.files import create, ordinary, replacing, temporary_name
 
 HEARTBEAT = 5.0  # seconds between two heartbeats
-STALE = 120.0  # seconds without a heartbeat after which a holder counts as dead: NFS may show times that are 60 s old
+STALE = 120.0  # seconds without a heartbeat after which a holder counts as dead: file times on NFS may be 60 s old
 
 
 @dataclass(frozen=True)
 class Attempt:
     """One attempt at a run, as its file describes it.
 
-    number   1 for the first
-    holder   host, process and job that made it
-    begun    ISO 8601
+    number   1 for the first attempt
+    holder   host, process and job that created the attempt
+    begun    start time, ISO 8601
     outcome  done, failed or stopped (can be resumed); None while it runs, or if its process died
-    reason   why it failed, in a sentence
-    alive    whether its process still runs, as far as this machine can tell; not in the file
+    reason   why the attempt failed, in a sentence
+    seconds  duration; None if not known
+    alive    whether its process still runs, as far as this machine can tell; not stored in the file
     """
 
     number: int
@@ -65,11 +66,11 @@ def take(folder: Path, run: str, *, again: bool = False, job: str | None = None)
     """Begin the next attempt at a run.
 
     Args:
-        again: Also after it has failed
-        job: The scheduler's id of this process. An earlier attempt of the same job is over: the job was requeued
+        again: Whether to retry a failed run
+        job: The scheduler's id of this process. An earlier attempt of the same job has ended: the job was requeued
 
     Returns:
-        None if another process works on it, it is done, or it has failed and `again` is false.
+        The claim; None if another process works on the run, the run is done, or it failed and `again` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = latest(folder, run)
@@ -91,7 +92,7 @@ def take(folder: Path, run: str, *, again: bool = False, job: str | None = None)
 
 
 class Claim:
-    """A run that this process holds. As a context manager it sends heartbeats."""
+    """The right of this process to work on a run. As a context manager it sends heartbeats."""
 
     def __init__(self, folder: Path, run: str, attempt: Attempt) -> None:
         self.folder, self.run, self.attempt = folder, run, attempt
@@ -152,7 +153,7 @@ def _read(folder: Path, run: str, number: int) -> Attempt:
         if not {"host", "boot", "pid", "started"} <= found.holder.keys():
             raise ValueError("the holder is incomplete")
     except (ValueError, TypeError, AttributeError):
-        # on a file system without links the holder was about to write it, and may have died
+        # without hard links a file is created empty: the holder may not have written it yet, or may have died
         found = Attempt(number, {}, "")
     if found.outcome is not None:
         return found
@@ -163,7 +164,7 @@ def _read(folder: Path, run: str, number: int) -> Attempt:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock that dates the files: a file server's may differ from this machine's."""
+    """Return the time of the clock that dates the files: a file server's clock may differ from this machine's."""
     try:
         with tempfile.NamedTemporaryFile(**temporary_name(folder / "now")) as file:
             file.write(b"\n")
@@ -174,7 +175,7 @@ def _now(folder: Path) -> float:
 
 
 def lives_here(holder: dict[str, Any]) -> bool | None:
-    """Whether the holder's process exists, suspended or not; None if it is not of this machine."""
+    """Whether the holder's process exists, suspended or not; None if it belongs to a different machine."""
     known = holder and holder["host"] == socket.gethostname() and holder["boot"] == process.boot()
     if not known or holder["started"] is None:
         return None

@@ -1,16 +1,16 @@
 """Suite files: models × data sets × seeds × a grid in YAML, and the runs that follow from them.
 
 models: [dcgan, vae]                  # configs, by name or file; or {config, name, data, set, grid, budget}
-data: [MNIST]                         # data sets, by name or {class_path, init_args}; default: that of the config
+data: [MNIST]                         # data sets, by name or {class_path, init_args}; default: as in the config
 seeds: [0, 1, 2]
 budget: {minutes: 5}                  # per run, on one device; converted to images once. Or {images: 1M}
-protocol: fid10k-test                 # protocol for the best and the last checkpoint; default: that of the config
-by: fid                               # score that the final leaderboard is ranked by; default: the first of a track
-parts: [trainer/bf16]                 # configs merged into all
+protocol: fid10k-test                 # protocol for the best and the last checkpoint; default: as in the config
+by: fid                               # score that ranks the final leaderboard; default: the first of a track
+parts: [trainer/bf16]                 # configs merged into the config of every run
 set: {validation.every_images: 100k}     # any key of a config, for all runs
 grid: {model.optimizer.lr: [1e-4, 2e-4]}   # any keys of a config, each with the values to try
 keep_every: 500k                      # checkpoints kept in addition to the last and the best
-wandb: {project: genbench}            # one group of runs, and a table of records
+wandb: {project: genbench}            # logs a group of runs and a table of records
 launch: {at_once: 2, threads: 1}      # see `Launch`
 """
 
@@ -37,12 +37,12 @@ class Launch:
     at_once      devices in use at the same time. Default: all GPUs; without GPUs, the number of cores divided by
                  `threads`; on Slurm, no limit
     threads      CPU threads per device. Default: the cores divided by `at_once`; on Slurm, the cores of the job
-    devices      devices of a run on each of its nodes
-    nodes        machines of a run, on Slurm
-    minutes      time limit of a job on Slurm. Before it, the job saves and is requeued. Default: the partition's
-    memory       GB of memory of a job on Slurm, on each of its nodes. Default: the partition's
+    devices      devices per node of a run
+    nodes        number of machines of a run, on Slurm
+    minutes      time limit of a Slurm job; just before it, the job saves and is requeued. Default: the partition's
+    memory       GB of memory per node of a Slurm job. Default: the partition's
     partition, account, qos, gres
-                 as in sbatch. Without gres, each device is a GPU if the partition has any and the config's
+                 as in sbatch. Without gres, each device is a GPU if the partition has GPUs and the config's
                  `trainer.accelerator` is not cpu
     sbatch       other options of sbatch: {constraint: a100}
     setup        shell commands run before a job on Slurm, such as `module load cuda`
@@ -71,7 +71,7 @@ class Budget:
     minutes: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.images:,} images" if self.images else f"{self.minutes:g} minutes of one device"
+        return f"{self.images:,} images" if self.images else f"{self.minutes:g} minutes on one device"
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Experiment:
     """A row of the leaderboard: one complete config, trained with several seeds.
 
     name    such as `dcgan-MNIST-lr=0.0001`
-    flags   for `fit`, without seed, budget, name and folder
-    grid    key -> value, its point of the grid
+    flags   of `fit`, without seed, budget, name and folder
+    grid    its point of the grid: key -> value
     budget  of each run
-    tried   number of configurations of this model on this data in the suite
+    tried   number of configs of this model and data set in the suite
     """
 
     name: str
@@ -95,7 +95,7 @@ class Experiment:
         return f"{self.name}-seed{seed}"
 
     def command(self, seed: int, images: int | None) -> str:
-        """The shell command of the same training."""
+        """Return the shell command that repeats this training."""
         budget = [] if images is None else [f"--max_images={images}"]
         return shlex.join(["python", "-m", "genbench", "fit", *self.flags, f"--seed_everything={seed}", *budget])
 
@@ -110,7 +110,7 @@ class Suite:
     launch: Launch
 
     def runs(self) -> Iterator[tuple[str, Experiment, int]]:
-        """Name, experiment and seed of every run: all experiments with the first seed, then with the next."""
+        """Yield name, experiment and seed of every run: all experiments with the first seed, then with the next."""
         for seed in self.seeds:
             for experiment in self.experiments:
                 yield experiment.run(seed), experiment, seed
@@ -127,20 +127,20 @@ def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Su
     """Read a suite from a YAML file.
 
     Args:
-        find: Returns the file of a config's name
+        find: Maps the name of a config to its file, or to None
         launching: Settings that replace those of `launch`
 
     Raises:
-        UserError: with all errors of the file itself. The parser of `fit` checks whether its settings fit the models
-            and data.
+        UserError: lists every error found in the suite file. The parser of `fit` checks later whether the settings
+            fit the models and data.
     """
     text = yaml_file.read(path)
     if "models" not in text:
-        raise UserError(f"{path} is not a suite: it needs `models` and a `budget`, and may have {', '.join(KEYS)}.")
+        raise UserError(f"{path} is not a suite: it needs `models` and `budget`. Allowed keys: {', '.join(KEYS)}.")
     faults: list[str] = []
     for key in text:
         if key not in KEYS:
-            faults.append(f"a suite has no '{key}'; it has {', '.join(KEYS)}.{did_you_mean(str(key), KEYS)}")
+            faults.append(f"unknown key '{key}'. Choose from: {', '.join(KEYS)}.{did_you_mean(str(key), KEYS)}")
     seeds = text.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds):
         faults.append(f"seeds is {seeds}; expected a list of whole numbers, such as [0, 1, 2].")
@@ -155,18 +155,18 @@ def load(path: Path, find: Callable[[str], Path | None], **launching: Any) -> Su
         faults.append(f"wandb is {wandb}; expected settings, such as {{project: genbench}}.")
         wandb = None
     elif unknown := set(wandb or {}) - set(WANDB):
-        faults.append(f"wandb has no '{min(unknown)}'; in a suite it has {', '.join(WANDB)}.")
+        faults.append(f"unknown key '{min(unknown)}' in wandb. Choose from: {', '.join(WANDB)}.")
     experiments = _counted(_experiments(text, path, find, faults))
     names = [experiment.name for experiment in experiments]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        faults.append(f"two experiments are named '{name}': name the models, as in {{config: ..., name: ...}}.")
+        faults.append(f"two experiments are named '{name}': give them different names with {{config: ..., name: ...}}.")
     if faults:
         raise UserError(error_message(path, faults))
     return Suite(path.stem, tuple(experiments), tuple(seeds), text.get("by"), wandb, launch)
 
 
 def error_message(path: Path, faults: list[str]) -> str:
-    """All errors of a suite in one message."""
+    """Join all errors of a suite to one message."""
     if len(faults) == 1:
         return f"{path}: {faults[0]}"
     return f"{path}: {len(faults)} errors.\n" + "\n".join(f"- {fault}" for fault in faults)
@@ -178,7 +178,7 @@ def _budget(given: Any, faults: list[str]) -> Budget:
             return Budget(images=int(Images(given["images"])))
         if isinstance(given, dict) and list(given) == ["minutes"] and float(given["minutes"]) > 0:
             return Budget(minutes=float(given["minutes"]))
-    faults.append(f"budget is {given}; expected {{images: 1M}}, or {{minutes: 5}} on one device, for each run.")
+    faults.append(f"budget is {given}; expected {{images: 1M}}, or {{minutes: 5}} on one device, per run.")
     return Budget(images=1)
 
 
@@ -189,7 +189,9 @@ def _launch(given: Any, faults: list[str]) -> Launch:
         return Launch()
     for key, value in given.items():
         if key not in known:
-            faults.append(f"launch has no '{key}'; it has {', '.join(known)}. Other sbatch options: launch.sbatch.")
+            faults.append(
+                f"unknown key '{key}' in launch. Choose from: {', '.join(known)}. Other sbatch options: launch.sbatch."
+            )
             continue
         whole = known[key].type.startswith("int")
         if (whole or key == "memory") and value is not None:
@@ -202,7 +204,7 @@ def _launch(given: Any, faults: list[str]) -> Launch:
     if launch.where not in ("local", "slurm"):
         faults.append(f"launch.where is '{launch.where}'; expected local or slurm.")
     elif launch.where == "local" and launch.nodes not in (1, None):
-        faults.append("launch.nodes is for Slurm: on this machine a run has one node.")
+        faults.append("launch.nodes is only for Slurm: on this machine a run uses one node.")
     return launch
 
 
@@ -227,7 +229,7 @@ def _experiments(
     for entry in models:
         entry = {"config": entry} if isinstance(entry, str) else entry
         if not isinstance(entry, dict) or not isinstance(entry.get("config"), str) or set(entry) - set(ENTRY):
-            faults.append(f"models has {entry}; expected the name of a config, or a mapping of {', '.join(ENTRY)}.")
+            faults.append(f"models contains {entry}; expected a config name or a mapping with {', '.join(ENTRY)}.")
             continue
         found = list(_configs([entry["config"]], "models", path, find, faults))
         own = _flags(entry.get("set") or {}, "models.set", faults)
@@ -235,7 +237,7 @@ def _experiments(
         grid = _grid(text.get("grid"), faults) | _grid(entry.get("grid"), faults)
         points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         name = str(entry.get("name") or Path(entry["config"]).stem)
-        own_data = entry.get("data", data)  # null is the data set of the config
+        own_data = entry.get("data", data)  # null means the data set of the config
         for one in own_data if isinstance(own_data, list) else [own_data]:
             named, flags = _data(one, faults)
             for point in points:
@@ -253,7 +255,7 @@ def _experiments(
 
 
 def _counted(experiments: Iterator[Experiment]) -> list[Experiment]:
-    """The experiments with `tried`: how many have the same config and data set, in a grid or in several entries."""
+    """Set `tried`: the number of experiments with the same config and data set, from a grid or several entries."""
     found = list(experiments)
     same = [tuple(f for f in e.flags if f.startswith(("--config=", "--data="))) for e in found]
     return [replace(e, tried=same.count(key)) for e, key in zip(found, same, strict=True)]
@@ -261,32 +263,34 @@ def _counted(experiments: Iterator[Experiment]) -> list[Experiment]:
 
 def _configs(names: Any, what: str, path: Path, find: Callable[[str], Path | None], faults: list[str]) -> Iterator[str]:
     for name in map(str, names if isinstance(names, list) else [names]):
-        beside = path.parent / name  # a path may be relative to the suite's folder or to the current one
+        beside = path.parent / name  # a path may be relative to the suite's folder or to the current folder
         if beside.is_file():
             yield str(beside)
         elif find(name) is not None:
             yield name
         else:
-            faults.append(f"{what} names the config '{name}': there is neither such a file nor a shipped config.")
+            faults.append(f"{what} contains the config '{name}', but there is no such file or shipped config.")
 
 
 def _own_data(config: Path | None) -> str:
-    """The data set that a config names."""
+    """Return the name of the data set in a config."""
     if config is None:
         return ""
     try:
         return yaml_file.read(config)["data"]["class_path"].rpartition(".")[2]
     except (LookupError, TypeError, AttributeError, UserError):
-        return ""  # the parser reports what is wrong with it
+        return ""  # the parser reports the error later
 
 
 def _data(entry: Any, faults: list[str]) -> tuple[str, list[str]]:
-    """A name for the data set, and its flags."""
+    """Return a name for the data set, and its flags."""
     if entry is None:
         return "", []
     entry = {"class_path": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, dict) or not isinstance(entry.get("class_path"), str):
-        faults.append(f"data has {entry}; expected the name of a data set, or {{class_path: ..., init_args: {{...}}}}.")
+        faults.append(
+            f"data contains {entry}; expected the name of a data set, or {{class_path: ..., init_args: {{...}}}}."
+        )
         return "", []
     path, arguments = entry["class_path"], entry.get("init_args") or {}
     name = "-".join([path.rpartition(".")[2], *(f"{key}={_short(value)}" for key, value in arguments.items())])
@@ -304,15 +308,15 @@ def _grid(given: Any, faults: list[str]) -> dict[str, list[Any]]:
 
 
 def _flags(given: Any, what: str, faults: list[str]) -> list[str]:
-    """Flags of `fit` from dotted keys of a config."""
+    """Convert dotted keys of a config to flags of `fit`."""
     if not isinstance(given, dict):
         faults.append(f"{what} is {given}; expected keys of a config with values: {{model.width: 32}}.")
         return []
     reserved = {"seed_everything": "seeds", "max_images": "budget", "name": "models", "runs": "--folder", "ckpt": None}
     for key in given:
         if key in reserved:
-            by = f" by `{reserved[key]}`" if reserved[key] else ""
-            faults.append(f"{what} has '{key}', which the suite sets{by}.")
+            by = f" with `{reserved[key]}`" if reserved[key] else ""
+            faults.append(f"{what} contains '{key}', which the suite itself sets{by}.")
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given.items()]
 
 

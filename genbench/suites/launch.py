@@ -1,4 +1,4 @@
-"""Runs on this machine, started with submitit."""
+"""Start runs on this machine with submitit."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import submitit
 from genbench.suites.definition import Launch
 
 KILLED = "its process ended without an error message, probably killed"
-AFTER = 10.0  # seconds within which the death of a process is noticed
+AFTER = 10.0  # maximum seconds until the death of a process is detected
 FOREVER = 60 * 24 * 365  # minutes: submitit's time limit of local jobs
 
 Work = Callable[..., bool]  # (folder, run, again, modules): does one run; False if another process does it
 
 
 class Here:
-    """Runs on this machine, each in its own processes: one per GPU, or `at_once` of them on the CPU.
+    """Starts jobs on this machine, each in its own process: one per GPU, or `at_once` jobs on the CPU.
 
-    Jobs survive if this process is killed; their claims show their state.
+    Jobs continue if this process is killed; their claims record their state.
     """
 
     def __init__(self, folder: Path, launch: Launch, gpus: int) -> None:
@@ -39,7 +39,7 @@ class Here:
         self.threads = launch.threads or (max(1, cores // launch.at_once) if launch.at_once else 1)
         self.at_once = launch.at_once or gpus or max(1, cores // self.threads)
         self._jobs: dict[str, tuple[list[str], int, submitit.Job]] = {}
-        self._killed, self._killed_at = killed_for_memory(), -AFTER  # number of processes, time of the last
+        self._killed, self._killed_at = killed_for_memory(), -AFTER  # number of killed processes, time of the last
         # submitit names files by process id, which is not unique across machines
         self._own = folder / "jobs" / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
 
@@ -69,7 +69,7 @@ class Here:
             signal.signal(signal.SIGINT, before)
 
     def ended(self) -> Iterator[tuple[str, bool, str | None]]:
-        """Runs whose jobs have ended: what `work` returned, and the probable reason if the process died."""
+        """Yield each run whose job has ended, the result of `work`, and the probable reason if the process died."""
         if (killed := killed_for_memory()) > self._killed:
             self._killed, self._killed_at = killed, time.monotonic()
         for run, (gpus, _, job) in list(self._jobs.items()):
@@ -82,7 +82,7 @@ class Here:
                 yield run, took, why
 
     def stop(self) -> None:
-        """Ask all jobs to save and end; the second time, they end at once."""
+        """Ask all jobs to save and end. After a second call they end at once."""
         for *_, job in self._jobs.values():
             with suppress(OSError):
                 os.kill(int(job.job_id), signal.SIGTERM)
@@ -93,7 +93,7 @@ class Here:
 
 
 def killed_for_memory() -> int:
-    """Number of processes that the kernel has killed because memory ran out, since this machine started."""
+    """Return how many processes the kernel has killed for lack of memory since this machine started."""
     with suppress(OSError, ValueError), open("/proc/vmstat") as file:
         for line in file:
             if line.startswith("oom_kill "):
@@ -102,7 +102,7 @@ def killed_for_memory() -> int:
 
 
 def _outcome(job: submitit.Job, for_memory: bool) -> tuple[bool, str | None]:
-    """What a job's `work` returned; or False and the probable reason why its process died."""
+    """Return the result of a job's `work`, or False and the probable reason why its process died."""
     if job.paths.result_pickle.exists():
         error = job.exception()
         if error is None:
@@ -121,7 +121,7 @@ def _outcome(job: submitit.Job, for_memory: bool) -> tuple[bool, str | None]:
 
 @contextmanager
 def environment(**changes: Any) -> Iterator[None]:
-    """Environment variables for processes started inside, without those of a surrounding Slurm allocation."""
+    """Set variables for processes started inside, and hide the variables of a surrounding Slurm allocation."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(("SLURM_", "TORCHELASTIC_")) and name != "SLURM_CONF":

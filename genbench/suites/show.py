@@ -1,4 +1,4 @@
-"""Messages about a suite while it runs."""
+"""Print messages about a suite while it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genbench.suites.suite_folder import Folder, State, seconds_left
 
 
 class Lines:
-    """A line when a run begins and when it ends, and in a terminal a line with the counts."""
+    """Prints a line when a run begins or ends. A terminal also shows the current counts of runs."""
 
     def __init__(self, kept: Folder, at_once: int) -> None:
         self.kept, self.at_once, self.minutes = kept, at_once, kept.minutes()
@@ -52,7 +52,7 @@ class Lines:
 
 
 def summary(states: list[State], minutes: dict[str, float | None], at_once: int) -> str:
-    """`5 of 12 done, 2 running, 1 failed; about 17 min left`"""
+    """Summarize states: `5 of 12 done, 2 running, 1 failed; about 17 min left`."""
     count = {kind: sum(state.state == kind for state in states) for kind in ("running", "queued", "failed", "stopped")}
     parts = [f"{sum(s.state == 'done' for s in states)} of {len(states)} done"]
     parts += [f"{n} {kind}" for kind, n in count.items() if n]
@@ -64,7 +64,7 @@ def summary(states: list[State], minutes: dict[str, float | None], at_once: int)
 
 
 def duration(seconds: float) -> str:
-    """17 s, 4 min, 2.5 h"""
+    """Format a duration: 17 s, 4 min, 2.5 h."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Runs as Slurm jobs: submission and state."""
+"""Submit runs as Slurm jobs, and read the states of these jobs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from genbench.suites.definition import Launch
 from genbench.suites.launch import Work, environment
 from genbench.suites.suite_folder import Folder, State
 
-SECONDS_TO_SAVE = 120  # before the time limit of a job
+SECONDS_TO_SAVE = 120  # a job is told to save this long before its time limit
 SUBMITTED = "jobs/submitted.json"
-# sbatch options that follow from the suite, or that its jobs rely on
+# sbatch options that the suite sets, or that its jobs rely on
 OURS = ("array", "output", "error", "open-mode", "signal", "nodes", "ntasks", "ntasks-per-node", "wrap", "parsable")
 OVER = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"
 )  # fmt: skip
-# reasons for which a pending job never starts: some clusters refuse such jobs, others let them wait
+# reasons why a pending job never starts: some clusters reject such jobs, others let them wait
 NEVER = ("BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionConfig", "PartitionTimeLimit")
 
 
@@ -39,19 +39,19 @@ class Cluster:
     """Submits runs as Slurm jobs: one array for all runs with the same resources.
 
     Raises:
-        UserError: this machine has no Slurm.
+        UserError: Slurm is not installed on this machine.
     """
 
     def __init__(self, folder: Path, launch: Launch) -> None:
         if shutil.which("srun") is None or shutil.which("sbatch") is None:
             raise UserError(
-                "This machine has no Slurm (there is no `srun`): remove `launch.where` to train here, or use a login "
+                "This machine has no Slurm (`srun` was not found): remove `launch.where` to train here, or use a login "
                 "node of the cluster."
             )
         self.folder, self.launch = folder, launch
 
     def has_gpus(self) -> bool:
-        """Whether the partition of the jobs has GPUs; the login node need not have any."""
+        """Whether the partition of the jobs has GPUs, even if the login node has none."""
         partition = self.launch.partition
         found = _slurm(["sinfo", "--noheader", "--format=%P %G", *([f"--partition={partition}"] if partition else [])])
         lines = [line.split() for line in found.stdout.splitlines() if partition or "*" in line.split()[0]]
@@ -61,21 +61,21 @@ class Cluster:
         """Submit `work(*arguments)` for the arguments of each run, and return the job ids.
 
         Args:
-            devices: Of one run on each of its nodes; there is one process for each
+            devices: Devices per node of one run; each device has one process
             gpus: Whether the devices are GPUs
 
         Raises:
-            UserError: Slurm refuses the jobs; the message is Slurm's.
+            UserError: Slurm rejects the jobs. The message contains Slurm's error.
         """
         launch = self.launch
         options = {name.replace("_", "-").lstrip("-"): value for name, value in launch.sbatch.items()}
         if taken := [name for name in options if name in OURS]:
-            raise UserError(f"launch.sbatch has {', '.join(taken)}, which the suite sets: see `launch`.")
+            raise UserError(f"launch.sbatch contains {', '.join(taken)}, which the suite itself sets: see `launch`.")
         if options.get("requeue") is False:
             options["no-requeue"] = True
         options = {name: True if value is None else value for name, value in options.items() if value is not False}
         gpus_given = launch.gres or any(name.startswith(("gpus", "gres")) for name in options)
-        # a job is told its number of cores, but only some clusters restrict it to them
+        # Slurm reports the number of cores of a job, but only some clusters restrict the job to them
         threads = launch.threads or f"$(( (SLURM_CPUS_ON_NODE + {devices - 1}) / {devices} ))"
         parameters = {
             "job_name": re.sub(r"\W+", "-", f"genbench-{self.folder.name}"),
@@ -91,19 +91,19 @@ class Cluster:
             "time": launch.minutes,
             "signal_delay_s": min(SECONDS_TO_SAVE, 12 * launch.minutes) if launch.minutes else SECONDS_TO_SAVE,
             "array_parallelism": launch.at_once or len(runs),
-            "wckey": None,  # submitit sets one, and a cluster with accounting refuses unknown ones
+            "wckey": None,  # submitit sets a wckey, but clusters with accounting reject unknown keys
             "setup": [f"export OMP_NUM_THREADS={threads}", *launch.setup],
             "srun_args": [
-                "--kill-on-bad-exit=1",  # else the other processes of a run would wait for one that has died
+                "--kill-on-bad-exit=1",  # else the other processes of a run would wait for a dead process
                 "--wait=0",  # the first process evaluates after the others have ended
-                *([f"--cpus-per-task={launch.threads}"] if launch.threads else []),  # srun does not inherit it
+                *([f"--cpus-per-task={launch.threads}"] if launch.threads else []),  # srun does not inherit this option
             ],
             "additional_parameters": ({} if "no-requeue" in options else {"requeue": True}) | options,
         }
         executor = submitit.SlurmExecutor(self.folder / "jobs")
         executor.update_parameters(**parameters)
         try:
-            # submitit prints the output of sbatch, which is in the error
+            # hides the output of sbatch, which the error contains too
             with environment(), redirect_stderr(io.StringIO()), executor.batch(allow_implicit_submissions=True):
                 jobs = [executor.submit(work, *arguments) for arguments in runs]
             return [job.job_id for job in jobs]
@@ -111,12 +111,12 @@ class Cluster:
             lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in str(error).splitlines()]
             text = ". ".join(line.strip().rstrip(".") for line in lines if line.strip())
             raise UserError(
-                f"Slurm refused the jobs: {text}. No run was started; see `launch` in the suite."
+                f"Slurm rejected the jobs: {text}. No run was started; see `launch` in the suite."
             ) from error
 
 
 def submit(cluster: Cluster, kept: Folder, todo: list[str], work: Work, again: bool, modules: list[str]) -> set[str]:
-    """Submit runs: one array for each kind of machine. Returns the ids of the arrays."""
+    """Submit runs, as one job array per number of devices and nodes. Return the ids of the arrays."""
     known, experiments = kept.runs(), kept.plan()["experiments"]
     kinds: dict[tuple[int, int, bool], list[str]] = {}
     cluster_has_gpus = cluster.has_gpus()
@@ -137,7 +137,7 @@ def submit(cluster: Cluster, kept: Folder, todo: list[str], work: Work, again: b
                 "the suite."
             )
     except UserError:
-        if jobs:  # all or nothing
+        if jobs:  # submit all runs or none
             _slurm(["scancel", *sorted(jobs.values())])
         raise
     with replacing(kept.path / SUBMITTED) as file:
@@ -146,7 +146,7 @@ def submit(cluster: Cluster, kept: Folder, todo: list[str], work: Work, again: b
 
 
 def submitted(kept: Folder) -> dict[str, str]:
-    """The last job of every run that was submitted to Slurm."""
+    """Return run -> id of its last Slurm job, for every run that was submitted."""
     try:
         return json.loads((kept.path / SUBMITTED).read_text())
     except (OSError, ValueError):
@@ -157,7 +157,7 @@ class Job(NamedTuple):
     """A job as Slurm reports it.
 
     state   PENDING, RUNNING, OUT_OF_MEMORY, ...
-    reason  Slurm's reason for it: Resources, Priority, ...
+    reason  Slurm's reason for the state: Resources, Priority, ...
     """
 
     state: str
@@ -165,7 +165,7 @@ class Job(NamedTuple):
 
 
 def jobs_of(wanted: Iterable[str]) -> dict[str, Job]:
-    """Jobs as Slurm reports them, without those that it no longer knows.
+    """Return jobs as Slurm reports them. Jobs that Slurm no longer knows are omitted.
 
     Raises:
         UserError: Slurm does not answer.
@@ -181,7 +181,7 @@ def jobs_of(wanted: Iterable[str]) -> dict[str, Job]:
             job = Job(facts.get("JobState", ""), facts.get("Reason", "").replace("None", ""))
             tasks = _tasks(facts["ArrayTaskId"]) if "ArrayTaskId" in facts else [None]
             found |= {number if task is None else f"{number}_{task}": job for task in tasks}
-    if missing := sorted(wanted - set(found)):  # scontrol forgets jobs after some minutes, the accounting does not
+    if missing := sorted(wanted - set(found)):  # scontrol forgets jobs after some minutes, sacct does not
         shown = _slurm(["sacct", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={','.join(missing)}"])
         for line in shown.stdout.splitlines():
             number, _, state = line.partition("|")
@@ -190,7 +190,7 @@ def jobs_of(wanted: Iterable[str]) -> dict[str, Job]:
 
 
 def how_it_died(job: Job, errors: Path) -> tuple[str, str]:
-    """Outcome and reason of a run whose job ended without recording them; `errors` is the job's error output."""
+    """Return outcome and reason of a run whose job ended without recording them; `errors` is the job's error output."""
     printed = ""
     with suppress(OSError):
         printed = errors.read_text(errors="replace")[-10_000:]
@@ -209,7 +209,7 @@ def how_it_died(job: Job, errors: Path) -> tuple[str, str]:
 
 
 def with_jobs(kept: Folder, states: list[State]) -> list[State]:
-    """The states, updated by what Slurm reports: queued jobs, and the reason why one died.
+    """Update the states with Slurm's report: which jobs are queued, and why a job died.
 
     Raises:
         UserError: Slurm does not answer.
@@ -226,8 +226,8 @@ def with_jobs(kept: Folder, states: list[State]) -> list[State]:
 
 
 def _with_job(kept: Folder, state: State, number: str, job: Job | None) -> State:
-    """A run's state, updated by its job; `job` is None if Slurm no longer knows it. A job died if it is over and its
-    attempt has no outcome."""
+    """Update a run's state with its job. `job` is None if Slurm no longer knows it. A job has died if it has ended and
+    its attempt has no outcome."""
     attempt = claims.latest(kept.claims, state.run)
     its_own = attempt is not None and attempt.holder.get("job") == number
     if job is None:
@@ -244,9 +244,9 @@ def _with_job(kept: Folder, state: State, number: str, job: Job | None) -> State
         claims.close(kept.claims, state.run, attempt, outcome, reason)
         return kept.states([state.run])[0]
     if state.state not in ("waiting", "stopped") or job.state == "COMPLETED":
-        return state  # it recorded its outcome, or another process does the run
+        return state  # the run recorded its outcome, or another process does it
     if outcome == "failed" and (claim := claims.take(kept.claims, state.run)) is not None:
-        claim.end(outcome, reason)  # it died before it took the run
+        claim.end(outcome, reason)  # the job died before it claimed the run
         return kept.states([state.run])[0]
     return replace(state, state="stopped", reason=reason)
 
@@ -260,7 +260,7 @@ def _tasks(text: str) -> Iterator[int]:
 
 
 def _slurm(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """The result of a Slurm command; one that does not exist or does not answer counts as failed."""
+    """Run a Slurm command. If it does not exist or does not answer, the result has exit status 1."""
     environment = os.environ | {"SLURM_BITSTR_LEN": "0"}  # list all tasks of an array, unabridged
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)

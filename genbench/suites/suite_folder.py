@@ -1,8 +1,8 @@
 """The folder of a suite: its plan, its budgets in images, the attempts at its runs, and their progress.
 
 <folder>/suite.yaml             experiments and seeds
-<folder>/configs/<name>.yaml    an experiment's config, complete
-<folder>/budgets/<name>.json    its budget in images, if it was measured
+<folder>/configs/<name>.yaml    complete config of an experiment
+<folder>/budgets/<name>.json    budget of an experiment in images, if it was measured
 <folder>/claims/                attempts at runs, see `claims`
 <folder>/logs/<run>.log         output of a run
 <folder>/<run>/                 an ordinary run folder, with its records
@@ -27,7 +27,7 @@ from genbench.core.history import COLUMN
 from genbench.suites import claims
 from genbench.suites.definition import Budget, Experiment, Suite
 
-OWN = ("configs", "budgets", "claims", "logs", "jobs", "wandb")  # folders beside those of the runs
+OWN = ("configs", "budgets", "claims", "logs", "jobs", "wandb")  # folders next to the run folders
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Folder:
     # ---- the plan -----------------------------------------------------------------------------------------------
 
     def plan(self) -> dict[str, Any]:
-        """The contents of suite.yaml.
+        """Return the contents of suite.yaml.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: the file does not exist or is damaged.
         """
         path = self.path / "suite.yaml"
         try:
@@ -79,7 +79,7 @@ class Folder:
         except (OSError, ValueError, UserError) as error:
             raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): restore it.") from error
         if not isinstance(found, dict) or not {"suite", "experiments", "order"} <= found.keys():
-            raise UserError(f"{path} is not the plan of a suite that has begun: a key is missing. Restore it.")
+            raise UserError(f"{path} is not a complete plan of a suite: a key is missing. Restore the file.")
         self._plan = (written, found)
         return found
 
@@ -87,22 +87,22 @@ class Folder:
         """Write the plan, or add new experiments and seeds to the existing one.
 
         Args:
-            resolved: complete config of each experiment
-            facts: what else the plan holds of each experiment
+            resolved: Complete config of each experiment
+            facts: Other facts about each experiment for the plan
 
         Raises:
-            UserError: the folder belongs to another suite, or an experiment in it has other settings.
+            UserError: the folder belongs to a different suite, or an experiment in it has different settings.
         """
         before: dict[str, Any] = {}
         if (self.path / "suite.yaml").exists():
             before = self.plan()
             if before["suite"] != suite.name:
                 raise UserError(
-                    f"{self.path} belongs to the suite '{before['suite']}', and this is '{suite.name}'. Give another "
-                    "`--folder`."
+                    f"{self.path} belongs to the suite '{before['suite']}', but this is '{suite.name}'. Use a "
+                    "different `--folder`."
                 )
         elif self.path.is_dir() and any(p.name not in OWN and p.name[0] != "." for p in self.path.iterdir()):
-            raise UserError(f"{self.path} holds other files than those of a suite. Give another `--folder`.")
+            raise UserError(f"{self.path} contains files that do not belong to a suite. Use a different `--folder`.")
         experiments: dict[str, Any] = dict(before.get("experiments", {}))
         changed = []
         for name, budget in ((e.name, e.budget) for e in suite.experiments if e.name in experiments):
@@ -112,12 +112,12 @@ class Folder:
                 changed.append(f"{name}: {key} ({was} before, {now} now)")
         if changed:
             raise UserError(
-                f"{self.path} was begun with other settings, and its runs would not be comparable:\n- "
-                + "\n- ".join(changed) + "\nGive another `--folder`, or restore the settings."
+                f"{self.path} was begun with different settings, so its runs would not be comparable:\n- "
+                + "\n- ".join(changed) + "\nUse a different `--folder`, or restore the settings."
             )  # fmt: skip
         for name, config in resolved.items():
             path = self._config_path(name)
-            if name not in experiments or not path.exists():  # a killed process may have left a file
+            if name not in experiments or not path.exists():  # a killed process may have left an old file
                 _write_yaml(path, config)
         for experiment in suite.experiments:
             seeds = experiments.get(experiment.name, {}).get("seeds", [])
@@ -134,14 +134,14 @@ class Folder:
             _write_yaml(self.path / "suite.yaml", plan)
 
     def config(self, experiment: str) -> dict[str, Any]:
-        """The experiment's complete config."""
+        """Return the complete config of an experiment."""
         return _yaml(self._config_path(experiment))
 
     def _config_path(self, experiment: str) -> Path:
         return self.path / "configs" / f"{experiment}.yaml"
 
     def runs(self) -> dict[str, tuple[str, int]]:
-        """Experiment and seed of every run, in the order in which they are started."""
+        """Return experiment and seed of every run, in the order in which they are started."""
         plan = self.plan()
         known = {
             f"{name}-seed{seed}": (name, seed)
@@ -153,7 +153,7 @@ class Folder:
     # ---- budgets ------------------------------------------------------------------------------------------------
 
     def images(self, experiment: str) -> int | None:
-        """The experiment's budget in images; None if it is in minutes and the speed was not measured yet."""
+        """Return the experiment's budget in images; None if it is in minutes and the speed was not measured yet."""
         if given := self.plan()["experiments"][experiment]["budget"]["images"]:
             return given
         with suppress(OSError, ValueError):
@@ -161,7 +161,7 @@ class Folder:
         return None
 
     def keep_images(self, experiment: str, found: dict[str, Any]) -> int:
-        """Store a measured budget, unless another run of the experiment has already; returns the stored one."""
+        """Store a measured budget, unless another run of the experiment has done so. Return the stored number."""
         path = self._budget_path(experiment)
         path.parent.mkdir(exist_ok=True)
         with suppress(FileExistsError):
@@ -172,7 +172,7 @@ class Folder:
         return self.path / "budgets" / f"{experiment}.json"
 
     def minutes(self) -> dict[str, float | None]:
-        """Wall-clock minutes of each experiment's training, if its budget is a time."""
+        """Return wall-clock minutes of each experiment's training; None if its budget is in images."""
         return {
             name: wall_minutes(each["budget"]["minutes"], each) for name, each in self.plan()["experiments"].items()
         }
@@ -183,7 +183,7 @@ class Folder:
         return self.path / "logs" / f"{run}.log"
 
     def states(self, only: Iterable[str] | None = None) -> list[State]:
-        """The state of every run, or `only` of these."""
+        """Return the state of every run, or of the runs in `only`."""
         budgets = {name: self.images(name) for name in self.plan()["experiments"]}
         runs = self.runs()
         wanted = runs.keys() if only is None else set(only)
@@ -214,7 +214,7 @@ def _write_yaml(path: Path, contents: dict[str, Any]) -> None:
 
 
 def progress(run: Path) -> tuple[int, float | None]:
-    """The last images seen and images per second in a run's `metrics.csv`."""
+    """Return the last images seen and images per second in a run's `metrics.csv`."""
     path = ordinary(run / "metrics.csv")
     try:
         return _progress(path, path.stat().st_mtime_ns)
@@ -222,7 +222,7 @@ def progress(run: Path) -> tuple[int, float | None]:
         return 0, None
 
 
-@functools.lru_cache(4096)  # states are asked for twice a second, and most runs are over
+@functools.lru_cache(4096)  # states are read twice a second, and most runs have ended
 def _progress(path: Path, modified: int) -> tuple[int, float | None]:
     images = 0
     for row in reversed(history.read(path).rows):
@@ -233,13 +233,13 @@ def _progress(path: Path, modified: int) -> tuple[int, float | None]:
 
 
 def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_once: int) -> float | None:
-    """Estimated seconds until all runs are done; None if the speed of a run is not known.
+    """Estimate the seconds until all runs are done; None if the speed of a run is not known.
 
-    minutes  each experiment's budget on its devices, used while its images are not known
+    minutes  each experiment's wall-clock minutes, used until its budget in images is known
     """
     states = list(states)
     speeds: dict[str, list[float]] = {}
-    around = []  # seconds of a run outside training: start, validation, pictures, evaluation
+    around = []  # seconds of a run outside training: start, validation, images, evaluation
     for state in states:
         if state.speed:
             speeds.setdefault(state.experiment, []).append(state.speed)
@@ -262,12 +262,12 @@ def seconds_left(states: Iterable[State], minutes: dict[str, float | None], at_o
 
 
 def side_by_side(seconds: list[float], at_once: int) -> float:
-    """How long runs of these lengths take, `at_once` at a time: at least as long as the longest."""
+    """Estimate how long runs of these lengths take, `at_once` at a time: at least as long as the longest run."""
     return max(sum(seconds) / max(1, at_once), max(seconds, default=0.0))
 
 
 def about(run: Path | None) -> dict[str, Any]:
-    """The fields of a record about the suite that a run belongs to; empty if it belongs to none."""
+    """Return the fields of a record that describe the suite of a run; empty if the run belongs to no suite."""
     if run is None or not (run.parent / "suite.yaml").is_file():
         return {}
     folder = Folder(run.parent)
@@ -293,10 +293,10 @@ def _differences(a: Any, b: Any, at: str = "") -> list[tuple[str, Any, Any]]:
 
 
 def is_open(state: State, retry_failed: bool) -> bool:
-    """Whether a run is to be started or resumed."""
+    """Whether a run must be started or resumed."""
     return state.state in ("waiting", "stopped") or (retry_failed and state.state == "failed")
 
 
 def wall_minutes(minutes: float | None, facts: dict[str, Any]) -> float | None:
-    """Wall-clock minutes of a run's training from device minutes, if the budget is a time."""
+    """Convert device minutes to wall-clock minutes of a run's training; None if the budget is in images."""
     return minutes and minutes / (facts["devices"] * facts["nodes"])

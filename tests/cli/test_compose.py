@@ -123,7 +123,7 @@ def test_the_order_of_flags_and_configs_changes_nothing_but_configs_among_one_an
         assert merged(joined(order)).config == expected, order
 
 
-def test_of_a_flag_that_is_given_twice_the_last_one_counts():
+def test_the_last_of_two_equal_flags_wins():
     assert model("--model.width 8 --config base.yaml --model.width 16")["width"] == 16
     assert model("--config base.yaml --model.adversarial.r1 2 --model.adversarial '{r1: 3}'")["adversarial"]["r1"] == 3
     assert model("--config base.yaml --model.adversarial '{r1: 3}' --model.adversarial.r1 2")["adversarial"]["r1"] == 2
@@ -153,7 +153,9 @@ def test_another_class_drops_the_arguments_of_the_old_one_and_says_so(spelling):
     optimizer = found.config["model"]["init_args"]["optimizer"]
     assert optimizer["class_path"].endswith("SGD") and optimizer["lr"] == 0.5 and len(optimizer) == 2
     (said,) = found.dropped
-    assert said.startswith("model.optimizer: SGD in place of the config's Adam; dropped with it: lr=0.0002, betas=")
+    assert said.startswith(
+        "model.optimizer: SGD replaces the config's Adam, whose settings are dropped: lr=0.0002, betas="
+    )
 
 
 @pytest.mark.parametrize("name", ["Adam", "torch.optim.Adam", "torch.optim.adam.Adam"])
@@ -260,7 +262,7 @@ def test_a_list_is_replaced_whole_or_one_element_by_its_number(flags, betas):
 
 def test_an_element_that_is_not_there_is_refused():
     assert "the list has 2 elements" in refused("--config base.yaml --model.optimizer.betas.2 0.1")
-    assert "Give the whole list, as --model.optimizer.betas" in refused(f"{MINE} --model.optimizer.betas.0 0.1")
+    assert "Set the whole list: --model.optimizer.betas" in refused(f"{MINE} --model.optimizer.betas.0 0.1")
 
 
 def test_callbacks_are_named_appended_and_given_arguments_as_jsonargparse_documents():
@@ -359,7 +361,7 @@ def test_an_empty_group_of_a_config_sets_nothing():
 @pytest.mark.parametrize("name", ["name", "runs", "ckpt"])
 def test_a_list_where_a_run_is_named_is_refused_before_it_is_looked_for(name):
     write("more", {name: ["a"]})
-    assert f"{name} is ['a']; text was expected" in refused("--ckpt last --config more.yaml" if name != "ckpt" else
+    assert f"{name} is ['a']; expected text" in refused("--ckpt last --config more.yaml" if name != "ckpt" else
                                                             "--config more.yaml")  # fmt: skip
 
 
@@ -411,13 +413,13 @@ def test_the_runs_own_config_comes_first_unless_another_names_a_model(tmp_path):
         ("--data MINST", "data: there is no class 'MINST'. Did you mean 'MNIST'?"),
         ("--data genbench.data.MINST", "Did you mean 'MNIST'?"),
         ("--trainer.logger Wandbb", "trainer.logger: there is no class 'Wandbb'. Did you mean 'Wandb'?"),
-        ("--config quickstrat", "There is no config 'quickstrat'"),
+        ("--config quickstrat", "Unknown config 'quickstrat'"),
         ("--config quickstrat", "Did you mean 'quickstart'?"),
-        ("quickstart", "give a config as `--config quickstart`"),
+        ("quickstart", "Pass a config as `--config quickstart`"),
         ("--max_images", "--max_images needs a value"),
         ("--title --name x", "--title needs a value"),
-        ("--validation 5", "validation is 5; settings were expected"),
-        ("--model.width 1:30", "model.init_args.width is 1:30, which is no number"),
+        ("--validation 5", "validation is 5; expected settings"),
+        ("--model.width 1:30", "model.init_args.width is 1:30, which is not a number"),
         ("--model.width 1e1", "model.width: Expected a <class 'int'>. Got value: 10.0"),
         ("--model.adversarial '{r1: 1, r1: 2}'", "--model.adversarial, line 1: 'r1' is set twice"),
         ("--model.adversarial '{r1: 1'", "--model.adversarial is not YAML"),
@@ -428,10 +430,10 @@ def test_a_mistake_is_one_sentence_that_proposes_the_nearest(flags, said):
     assert said in refused(f"--config base.yaml {flags}")
 
 
-def test_without_a_model_or_data_that_is_said():
-    assert refused("--data MNIST") == "No model is named: give `--config NAME` or `--model DCGAN`."
-    assert refused("--config base.yaml --model null").startswith("No model is named")
-    assert refused("--model DCGAN") == "No data is named: give `--data MNIST`."
+def test_a_missing_model_or_data_set_is_reported():
+    assert refused("--data MNIST") == "No model is set. Pass `--config NAME` or `--model DCGAN`."
+    assert refused("--config base.yaml --model null").startswith("No model is set")
+    assert refused("--model DCGAN") == "No data is set. Pass `--data MNIST`."
 
 
 def test_a_config_with_a_setting_twice_is_refused():

@@ -153,19 +153,19 @@ def test_a_part_of_the_current_folder_is_found_before_a_shipped_one():
 def test_a_part_alone_is_refused_with_what_is_missing():
     said = refused("--config=data/cifar10")
     assert re.fullmatch(
-        r"No model is named in .*configs/data/cifar10\.yaml: give a whole config first, as `--config dcgan`, or "
+        r"No model is set in .*configs/data/cifar10\.yaml\. Pass a complete config first, such as `--config dcgan`, or "
         r"`--model DCGAN`\.", said
     )  # fmt: skip
     two = refused("--config=trainer/bf16", "--config=trainer/cpu")
-    assert re.match(r"No model is named in .*bf16\.yaml, .*cpu\.yaml: ", two)
-    assert re.search(r"No data is named in .*: give `--data MNIST`", refused("--config=trainer/bf16", "--model=DCGAN"))
+    assert re.match(r"No model is set in .*bf16\.yaml, .*cpu\.yaml\. ", two)
+    assert re.search(r"No data is set in .*\. Pass `--data MNIST`", refused("--config=trainer/bf16", "--model=DCGAN"))
     assert resolved("--config=data/digits", "--model=DCGAN")["model"]["class_path"] == "genbench.models.DCGAN"
 
 
 def test_an_unknown_part_lists_those_of_its_folder_and_the_nearest():
     assert refused("--config=dcgan", "--config=trainer/bf61") == (
-        "There is no config 'trainer/bf61'; there are trainer/bf16, trainer/compile, trainer/cpu, trainer/ddp, "
-        "trainer/fp16, or give the path of a file. Did you mean 'trainer/bf16'?"
+        "Unknown config 'trainer/bf61'. Choose from: trainer/bf16, trainer/compile, trainer/cpu, trainer/ddp, "
+        "trainer/fp16, or pass the path of a file. Did you mean 'trainer/bf16'?"
     )
     assert refused("--config=cifar10").endswith("Did you mean 'data/cifar10'?")
     assert "data/mnist" not in refused("--config=dcgna")

@@ -31,11 +31,11 @@ CPU = ["--trainer.accelerator", "cpu"]
         ),
         (
             ["--trainer.strategy", "deepspeed_stage_2"],
-            "wrap or shard one module for one backward pass per step. Leave it out",
+            "wrap or shard one module for one backward pass per step. Remove `--trainer.strategy`",
         ),
         (
             ["--trainer.strategy", "ddp_find_unused_parameters_true"],
-            "Leave it out: with several devices, each optimizer then steps on averaged gradients",
+            "Remove `--trainer.strategy`: with several devices, each optimizer then steps on averaged gradients",
         ),
         (["--trainer.strategy.class_path", "lightning.pytorch.strategies.FSDPStrategy"], "FSDPStrategy cannot train"),
         (["--trainer.strategy.class_path", "lightning.pytorch.strategies.DDPStrategy"], "DDPStrategy cannot train"),
@@ -99,7 +99,7 @@ def test_processes_started_by_slurm_are_one_run_without_device_flags(cli, config
 @pytest.mark.parametrize(
     ("changed", "flags", "message"),
     [
-        ({"SLURM_NTASKS_PER_NODE": None}, [], "Slurm has started 2 processes: give their number per machine"),
+        ({"SLURM_NTASKS_PER_NODE": None}, [], "Slurm has started 2 processes: set the number per machine"),
         ({}, ["--trainer.devices", "1"], "2 processes were started on each of 1 machines, but the config has 1"),
     ],
 )

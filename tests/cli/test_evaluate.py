@@ -85,7 +85,7 @@ def test_a_checkpoint_is_measured_and_its_record_lies_in_its_run(cli, here):
     assert "Record: runs/run/records/" in out and out.endswith("leaderboard runs\n")
 
 
-def test_pictures_lie_beside_the_record_under_its_name(cli, here):
+def test_images_are_written_to_a_folder_named_after_the_record(cli, here):
     status, _, err = cli("evaluate", "--ckpt", "last")
     (path,) = Path("runs/run/records").glob("*.json")
     assert status == 0 and err == ""
@@ -93,7 +93,7 @@ def test_pictures_lie_beside_the_record_under_its_name(cli, here):
     assert names == {"samples.png", "neighbors.png", "reconstructions.png"}
 
 
-def test_test_is_evaluate(cli, here):
+def test_the_commands_test_and_evaluate_write_the_same_record(cli, here):
     assert cli("evaluate", "--ckpt", "runs/run", "--out", "a")[0] == 0
     assert cli("test", "--ckpt", "last", "--name", "run", "--out", "b")[0] == 0
     a, b = only_record(Path("a")), only_record(Path("b"))
@@ -114,7 +114,7 @@ def test_a_checkpoint_alone_is_enough(cli, here):
     assert only_record(Path("records")).data["name"] == "Digits"
 
 
-def test_a_changed_setting_is_a_protocol_of_ones_own(cli, here):
+def test_a_changed_setting_makes_a_new_protocol(cli, here):
     flags = ("--generated", 24, "--extractor", "mnistnet", "--metrics", "fid", "is", "--seed", 3)
     status, out, _ = cli("evaluate", "--ckpt", "last", *flags, "--out", "a")
     record = only_record(Path("a"))
@@ -124,7 +124,7 @@ def test_a_changed_setting_is_a_protocol_of_ones_own(cli, here):
     assert status == 0
 
 
-def test_raw_weights_are_another_protocol(cli, here):
+def test_raw_weights_make_a_new_protocol(cli, here):
     for flags, out in (((), "a"), (("--raw",), "b")):
         assert cli("evaluate", "--ckpt", "last", "--metrics", "fid", *flags, "--out", out)[0] == 0
     a, b = only_record(Path("a")), only_record(Path("b"))
@@ -163,7 +163,7 @@ def test_two_processes_have_the_record_of_one(cli, here, monkeypatch):
     assert_equal_scores(one, two)
 
 
-def test_images_are_measured_in_a_models_place(cli, here):
+def test_images_can_be_evaluated_instead_of_a_model(cli, here):
     assert (
         cli("evaluate", "--images", "noise.npy", "--data", "Digits", "--protocol", "mine", "--name", "theirs")[0] == 0
     )
@@ -173,7 +173,7 @@ def test_images_are_measured_in_a_models_place(cli, here):
     assert record.protocol["name"] == "mine" and record.metrics["fid-digitsnet"]["n"] == 40
 
 
-def test_a_record_that_has_no_room_is_kept_elsewhere_and_scores_are_printed(cli, here, elsewhere, full):
+def test_on_a_full_disk_a_record_is_saved_elsewhere_and_scores_are_printed(cli, here, elsewhere, full):
     Path("full").mkdir()
     full(here / "full")
     status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid", "--out", "full")
@@ -184,7 +184,7 @@ def test_a_record_that_has_no_room_is_kept_elsewhere_and_scores_are_printed(cli,
     assert not any(path.is_file() for path in Path("full").rglob("*"))
 
 
-def test_a_record_that_can_be_kept_nowhere_is_printed_whole(cli, here, elsewhere, full):
+def test_a_record_that_cannot_be_saved_anywhere_is_printed(cli, here, elsewhere, full):
     full(here)
     status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid")
     assert status == 2 and "could not be written: No space left on device" in err
@@ -193,7 +193,7 @@ def test_a_record_that_can_be_kept_nowhere_is_printed_whole(cli, here, elsewhere
     assert not list(Path().rglob("records/*.json"))
 
 
-def test_pictures_that_have_no_room_lose_no_record(cli, here, full, monkeypatch):
+def test_if_images_do_not_fit_on_the_disk_the_record_is_still_written(cli, here, full, monkeypatch):
     from genbench.core.files import NotWritten
     from genbench.evaluation.galleries import Gallery
 
@@ -202,7 +202,7 @@ def test_pictures_that_have_no_room_lose_no_record(cli, here, full, monkeypatch)
 
     monkeypatch.setattr(Gallery, "write", write)
     status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "fid")
-    assert status == 2 and "Pictures of this record are missing: " in err and "fid-digitsnet" in out
+    assert status == 2 and "Images of this record are missing: " in err and "fid-digitsnet" in out
     assert only_record(Path("runs/run/records")).run["name"] == "run"
 
 
@@ -229,7 +229,7 @@ def test_the_size_of_kid_subsets_is_a_flag_and_in_the_name_of_the_protocol(cli, 
     assert a.protocol["key"] != b.protocol["key"]
 
 
-def test_what_is_no_file_among_images_is_refused_by_name(cli, here):
+def test_a_path_among_images_that_is_not_a_file_is_rejected_by_name(cli, here):
     from PIL import Image
 
     Path("mixed").mkdir()
@@ -335,11 +335,14 @@ def test_records_become_a_board(cli, here):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "evaluate needs one thing to measure, `--ckpt PATH`, `--images PATH` or `--baseline`; none was given"),
-        (("--baseline", "--images", "noise.npy"), "given were --images and --baseline"),
-        (("--images", "noise.npy"), "What to compare with is not known: give `--data NAME`"),
+        ((), "evaluate needs exactly one of `--ckpt PATH`, `--images PATH` and `--baseline`, but none was set"),
+        (("--baseline", "--images", "noise.npy"), "but got --images and --baseline"),
+        (("--images", "noise.npy"), "There is no data to compare with. Use `--data NAME`"),
         (("--images", "noise.npy", "--data", "Digits", "--reference", "noise.npy"), "not both"),
-        (("--images", "noise.npy", "--data", "Nothing"), "no data set 'Nothing'; there are ArrayImages, CIFAR10"),
+        (
+            ("--images", "noise.npy", "--data", "Nothing"),
+            "Unknown data set 'Nothing'. Choose from: ArrayImages",
+        ),
         (("--images", "noise.npy", "--reference", "noise.npy", "--data.size", "64"), "`--data.…` belongs to `--data`"),
         (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has weights of its own"),
         (("--ckpt", "last", "--config", "words.yaml"), "words.yaml is no config of an experiment"),
@@ -348,23 +351,26 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "last", "--seed", "4294967296"), "seed is 4294967296; it must be below 2³¹"),
         (("--images", "noise.npy", "--data", "Digits", "--data.color", "3"), "color"),
         (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
-        (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
+        (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "Unknown option --mean"),
         (
             ("--images", "noise.npy", "--data", "Digits", "--reference.key", "a"),
-            "belongs to `--reference PATH`, which was",
+            "`--reference.key` needs `--reference PATH`, which was",
         ),
-        (("--baseline", "--data", "Digits", "--images.key", "a"), "belongs to `--images PATH`, which was not given"),
+        (
+            ("--baseline", "--data", "Digits", "--images.key", "a"),
+            "`--images.key` needs `--images PATH`, which was not set",
+        ),
         (
             ("--images", "noise.npy", "--data", "Digits", "--images.mean", "1"),
-            "There is no option --images.mean for noise",
+            "Unknown option --images.mean for noise",
         ),
         (
             ("--images", "noise.npy", "--data", "Digits", "--images.size", "8"),
-            "`--size` is of all images that are read",
+            "`--size`, which applies to all image files",
         ),
         (
             ("--images", "noise.npy", "--data", "Digits", "--images.resize_mode", "8"),
-            "`--resize-mode` is of all images that are read",
+            "`--resize-mode`, which applies to all image files",
         ),
         (("--ckpt", "last", "--size", "8"), "says size of images that are read from files, and here are none"),
         (("--images", "noise.npy", "--data", "Digits", "--images.severity", "2.5"), "severity"),
@@ -375,23 +381,26 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "lats"), "there is no checkpoint at lats. Did you mean 'last'?"),
         (("--ckpt", "nowhere.ckpt"), "there is no checkpoint at nowhere.ckpt"),
         (("--ckpt", "cut.ckpt"), "cut.ckpt is damaged"),
-        (("--ckpt", "bare.ckpt"), "What to compare with is not known: give `--data NAME`"),
+        (("--ckpt", "bare.ckpt"), "There is no data to compare with. Use `--data NAME`"),
         (("--ckpt", "strange.ckpt"), "trained on own.Cats, which is not loaded. Name its module with `--import own`"),
         (("--ckpt", "last", "--protocol", "none"), "There is no protocol 'none'; there are fid10k-test"),
         (("--ckpt", "last", "--extractor", "none"), "There is no extractor 'none'; there are digitsnet"),
         (("--ckpt", "last", "--metrics", "beauty"), "no group of metrics 'beauty'; there are fid"),
-        (("--ckpt", "last", "--kid-subset-size", "41"), "--kid-subset-size is 41, and there are 40 images to measure"),
+        (
+            ("--ckpt", "last", "--kid-subset-size", "41"),
+            "--kid-subset-size is 41, but there are only 40 images to measure",
+        ),
         (
             ("--images", "noise.npy", "--data", "Digits", "--kid-subset-size", "41"),
-            "and there are 40 images to measure",
+            "but there are only 40 images to measure",
         ),
         (
             ("--baseline", "--data", "Digits", "--protocol", "mine", "--generated", "99", "--kid-subset-size", "61"),
-            "--kid-subset-size is 61, and there are 60 images to compare with",
+            "--kid-subset-size is 61, but there are only 60 images to compare with",
         ),
         (("--ckpt", "last", "--kid-subset-size", "1"), "kid_subset_size is 1; it must be a whole number of at least 2"),
         (("--ckpt", "last", "--generated", "0"), "generated is 0; it must be a whole number of at least 1"),
-        (("--ckpt", "last", "--config", "nothing"), "There is no config 'nothing'; there are"),
+        (("--ckpt", "last", "--config", "nothing"), "Unknown config 'nothing'. Choose from:"),
         (("--ckpt", "last", "--devices", "0"), "--devices is 0; it must be at least 1"),
         (("--ckpt", "last", "--batch-size", "-1"), "--batch-size is -1; it must be at least 1"),
         (("--ckpt", "last", "--device", "cuda:99"), "--device cuda:99"),
@@ -416,7 +425,7 @@ def test_a_users_mistake_is_answered_in_a_sentence(cli, here, flags, message):
     assert not list(Path().rglob("records/*.json"))
 
 
-def test_naming_what_is_usual_makes_no_other_protocol(cli, here):
+def test_setting_a_default_explicitly_does_not_change_the_protocol(cli, here):
     assert cli("evaluate", "--ckpt", "last", "--out", "a")[0] == 0
     assert cli("evaluate", "--ckpt", "last", "--extractor", "digitsnet", "--out", "b")[0] == 0
     assert only_record(Path("a")).protocol == only_record(Path("b")).protocol
@@ -430,7 +439,7 @@ def test_the_data_is_found_where_the_run_found_it(cli, here):
     assert cli("evaluate", "--ckpt", "last")[0] == 0  # Digits needs no files, but takes the flag
 
 
-def test_images_that_bear_a_name_twice_are_told_apart(cli, here):
+def test_two_sets_of_images_of_the_same_name_are_two_rows(cli, here):
     for folder, seed in (("x", 1), ("y", 2), ("z", 2)):
         Path(folder).mkdir()
         noise = np.random.default_rng(seed).integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
@@ -474,7 +483,7 @@ def test_help_names_the_flags(cli, capfd):
         assert flag in out
 
 
-def test_two_sets_of_files_of_one_type_are_compared_in_one_range(tmp_path):
+def test_two_sets_of_files_of_the_same_type_are_compared_in_the_same_range(tmp_path):
     """Each by its own extremes, images of half the brightness would be the same."""
     from PIL import Image
 
@@ -511,7 +520,7 @@ def test_two_sets_of_files_of_one_type_are_compared_in_one_range(tmp_path):
 
 
 @pytest.mark.parametrize("stored", ["dtype", None, "0,8190"])
-def test_other_files_than_those_of_training_are_seen_in_its_range_where_that_is_numbers(tmp_path, stored):
+def test_files_other_than_the_training_files_are_read_in_a_numeric_training_range(tmp_path, stored):
     from PIL import Image
 
     import genbench.data  # noqa: F401  as evaluate does

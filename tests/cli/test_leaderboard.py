@@ -38,7 +38,7 @@ def seeds(name="DCGAN", values=(3.0, 3.5, 4.0), **more):
     return [record(name, run={"seed": k}, metrics={"fid": entry("fid", v)}, **more) for k, v in enumerate(values)]
 
 
-def test_what_is_spoiled_is_skipped_and_named(board, tmp_path):
+def test_damaged_records_are_skipped_and_listed(board, tmp_path):
     folder = tmp_path / "runs" / "none" / "records"
     folder.mkdir(parents=True)
     good = record().to_dict()
@@ -99,7 +99,7 @@ def test_the_table_ranks_with_mean_deviation_direction_blank_and_baseline(board)
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
-def test_the_table_keeps_to_the_width_and_names_what_it_left_out(board, monkeypatch, width):
+def test_the_table_fits_the_width_and_lists_omitted_columns(board, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     out = board(many())[1]
     rows = [line for line in out.splitlines() if line.startswith(("rank", "────", "   "))]
@@ -217,7 +217,7 @@ def test_a_checkpoint_that_is_best_and_last_is_one_row(board):
     assert [(row["rank"], row["checkpoint"]) for row in rows] == [("1", "best = last"), ("2", "last")]
 
 
-def test_a_bound_is_shown_as_one(board):
+def test_a_bound_is_marked_as_a_bound(board):
     metrics = {"nats": entry("nats", -97.1, bound="lower bound")}
     metrics |= {"bits_per_dim": entry("bits_per_dim", 3.25, bound="lower bound")}
     exact = {"nats": entry("nats", -95.0, bound="exact"), "bits_per_dim": entry("bits_per_dim", 3.5, bound="exact")}
@@ -244,7 +244,7 @@ def test_protocols_of_one_name_stand_apart_and_say_how_they_differ(board):
     assert all(f"fid10k-test [{p['key']}]" in out for p in (protocol(), other))
 
 
-def test_what_is_no_record_is_named_and_the_board_prints(board):
+def test_files_that_are_not_records_are_listed_and_the_leaderboard_is_printed(board):
     folder = Path("runs/mine/records")
     folder.mkdir(parents=True)
     (folder / "package.json").write_text("{}")
@@ -259,14 +259,14 @@ def test_what_is_no_record_is_named_and_the_board_prints(board):
     [
         (
             ["--protocol", "fid10k-test", "--protocol", "long"],
-            "not ranked together: those of fid10k-test on MNIST, long",
+            "not ranked together: fid10k-test on MNIST, long",
         ),
         (["--protocol", "fid10k-test,long"], "differ in images (10,000, 50,000)"),
-        (["--protocol", "x"], "no record of the protocol 'x'; there are fid10k-test, long."),
-        (["--data", "x"], "no record of the data set 'x'; there are MNIST."),
-        (["--by", "x"], "no metric 'x' to rank by; there are fid-mnistnet."),
-        (["--track", "x"], "no score of the track 'x'; there are generation."),
-        (["--format", "pdf"], "there are table, markdown, csv, json, latex."),
+        (["--protocol", "x"], "No record has the protocol 'x'. Choose from: fid10k-test, long."),
+        (["--data", "x"], "No record has the data set 'x'. Choose from: MNIST."),
+        (["--by", "x"], "Unknown metric 'x'. Choose from: fid-mnistnet."),
+        (["--track", "x"], "No score has the track 'x'. Choose from: generation."),
+        (["--format", "pdf"], "Unknown --format 'pdf'. Choose from: table, markdown, csv, json, latex."),
         (["nowhere"], "There is no folder nowhere."),
     ],
 )
@@ -277,10 +277,10 @@ def test_a_users_mistake_is_answered_in_a_sentence(board, flags, message):
 
 def test_without_records_it_says_how_to_make_one(cli):
     status, _, err = cli("leaderboard")
-    assert status == 2 and "There is no record in runs. Make one with `python -m genbench evaluate --ckpt last`" in err
+    assert status == 2 and "No record found in runs. Create one with `python -m genbench evaluate --ckpt last`" in err
 
 
-def test_a_terminal_without_arrows_gets_a_board_all_the_same(board, tmp_path):
+def test_a_leaderboard_is_printed_even_if_the_terminal_has_no_arrows(board, tmp_path):
     board([record()])
     done = subprocess.run(
         [sys.executable, "-m", "genbench", "leaderboard"],

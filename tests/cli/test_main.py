@@ -24,16 +24,16 @@ def test_the_first_answer_imports_nothing_heavy(arguments):
     assert said in done.stdout
 
 
-def test_it_lists_all_verbs_and_configs(cli):
+def test_it_lists_all_commands_and_configs(cli):
     status, out, _ = cli()
     assert status == 0
     for word in ("fit", "validate", "test", "sample", "check", "quickstart", "dcgan", "vae", "logger/wandb"):
         assert word in out
 
 
-def test_a_wrong_verb_lists_all_verbs(cli):
+def test_an_unknown_command_lists_all_commands(cli):
     status, _, err = cli("trian")
-    assert status == 2 and "there is no verb 'trian'; there are fit, validate" in err
+    assert status == 2 and "unknown command 'trian'. Choose from: fit, validate" in err
     assert "Did you mean 'evaluate'?" in cli("evalute")[2]
 
 
@@ -90,7 +90,7 @@ def test_everything_is_listed_on_request(cli, config, capfd):
         (["check", "--confg", "vae"], "--config"),
     ],
 )
-def test_a_wrong_flag_of_any_verb_is_one_sentence(cli, capfd, arguments, said):
+def test_a_wrong_flag_of_any_command_is_reported_in_one_sentence(cli, capfd, arguments, said):
     with pytest.raises(SystemExit) as done:
         cli(*arguments)
     err = capfd.readouterr().err
@@ -140,7 +140,7 @@ def test_a_misspelled_name_proposes_the_nearest(cli, arguments, said):
 
 
 @pytest.mark.parametrize("spelled", [["--data.range", "-1,3"], ["--data.range=-1,3"]])
-def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
+def test_a_list_that_begins_with_a_minus_sign_is_read_as_a_value(monkeypatch, spelled):
     import genbench.cli
 
     taken = []
@@ -151,7 +151,7 @@ def test_a_list_that_begins_with_a_minus_is_a_value(monkeypatch, spelled):
 
 def test_each_config_is_listed_with_a_whole_sentence_that_stands_apart_from_its_name():
     blocks = [usage().partition(f"{head}\n")[2].partition("\n\n")[0].splitlines() for head in (
-        "Configs for --config NAME:", "Parts, to add after a config with another --config:",
+        "Configs for --config NAME:", "Parts, to merge into a config with a second --config:",
     )]  # fmt: skip
     whole, parts = ({row.split()[0] for row in rows} for rows in blocks)
     assert parts == {

@@ -58,7 +58,7 @@ def test_a_papers_config_has_its_settings(path):
         assert (model["l1"], model["depth"], model["dropout"]) == (100, 8, 0.5)
 
 
-def test_they_are_listed_and_say_what_they_need(cli, tmp_path):
+def test_configs_of_papers_are_listed_with_what_they_need(cli, tmp_path):
     assert {path.stem for path in PAPERS} == {"facades", "maps", "edges2shoes", "horse2zebra", "apple2orange"}
     status, out, _ = cli()
     assert status == 0 and "papers/facades" in out

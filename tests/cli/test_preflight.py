@@ -223,21 +223,21 @@ def test_an_extractor_of_points_is_refused_for_images_before_training(tmp_path, 
 def test_a_batch_is_no_larger_than_the_training_set(tmp_path):
     data = Digits(size=16, subset=50)
     with pytest.raises(
-        UserError, match="data.batch_size is 64, and Digits has 50 images to train on. Give `--data.bat"
+        UserError, match="data.batch_size is 64, but Digits has only 50 training images. Use `--data.bat"
     ):
         checked(tmp_path, DCGAN(data.spec, **TINY), data)
     data = Digits(size=16, subset=50, batch_size=50)
     checked(tmp_path, DCGAN(data.spec, **TINY), data)
     data = UnpairedFolder(str(pictures(tmp_path / "in", trainA=14, trainB=60)), size=16, batch_size=16)
     model = CycleGAN(data.spec, width=2, blocks=1, discriminator_width=2, patch_layers=1)
-    with pytest.raises(UserError, match="12 images of domain A to train on"):
+    with pytest.raises(UserError, match="12 training images of domain A"):
         checked(tmp_path, model, data)
 
 
 def test_a_class_without_an_image_is_refused_where_classes_are_learned(tmp_path):
     data = Digits(size=16, subset=5, batch_size=4)
     for model in (ConditionalGAN(data.spec, **TINY), SemiSupervisedGAN(data.spec, network="mlp", hidden=[4])):
-        with pytest.raises(UserError, match="learns classes, and no training image is of the class 0, 2, 5, 8, 9"):
+        with pytest.raises(UserError, match="learns classes, but no training image has the class 0, 2, 5, 8, 9"):
             checked(tmp_path, model, data)
     checked(tmp_path, DCGAN(data.spec, **TINY), data)  # which looks at no label
 
@@ -245,7 +245,7 @@ def test_a_class_without_an_image_is_refused_where_classes_are_learned(tmp_path)
 def test_labels_out_of_range_are_refused(tmp_path, monkeypatch):
     data = Digits(size=16)
     monkeypatch.setattr(data, "classes", tuple("012345678"))
-    with pytest.raises(UserError, match="Digits has 9 classes, and the labels of its training images go from 0 to 9"):
+    with pytest.raises(UserError, match="Digits has 9 classes, but the labels of its training images go from 0 to 9"):
         checked(tmp_path, DCGAN(data.spec, **TINY), data)
 
 
@@ -364,7 +364,7 @@ def test_a_disk_without_room_for_two_checkpoints_and_the_one_being_written_is_re
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=checkpoints * size))
         return disk.room(at(tmp_path, EMA(), **settings), model, tmp_path)
 
-    with pytest.raises(UserError, match="MB free, and this run needs about"):
+    with pytest.raises(UserError, match="MB free, but this run needs about"):
         room(2.9)
     assert room(3.0) == []
     (note,) = room(12.9, keep_every=100)
@@ -378,7 +378,9 @@ def test_a_disk_without_room_for_two_checkpoints_and_the_one_being_written_is_re
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=f"{tmp_path / 'file'} is not a folder. Give another folder with `--runs`"):
+    with pytest.raises(
+        UserError, match=f"{tmp_path / 'file'} is not a folder. Choose a different folder with `--runs`"
+    ):
         disk.refuse_unwritable(tmp_path / "file" / "run")
 
     def read_only(dir):
@@ -398,13 +400,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
     [
         (
             ["--seed_everything", "-3"],
-            "--seed_everything -3: every run has a seed. Give a whole number from 0 to 4294967295",
+            "--seed_everything -3: every run needs a seed. Use a whole number from 0 to 4294967295",
         ),
-        (["--seed_everything", "4294967296"], "--seed_everything 4294967296: every run has a seed"),
+        (["--seed_everything", "4294967296"], "--seed_everything 4294967296: every run needs a seed"),
         (["--samples.n", "-3"], "samples.n is -3; it must be at least 1."),
         (["--model.clip_norm", "-1"], "model.clip_norm is -1.0; it must be above 0."),
         (["--data.random_crop", "999"], "data.random_crop is 999, but must be at most 16"),
-        (["--model.accumulate", "21"], "a step takes 336 images, and `max_images` is 320"),
+        (["--model.accumulate", "21"], "a step takes 336 images, but `max_images` is 320"),
         (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
         (["--data.val_size", "1"], "Validation on 1 image cannot compute val/fid-digitsnet"),
         (["--protocol", "fid"], "There is no protocol 'fid'"),

@@ -41,14 +41,14 @@ def test_neither_torch_nor_lightning_nor_numpy_is_imported(cli, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_read_is_named_and_the_page_is_written(cli):
+def test_unreadable_files_are_listed_and_the_page_is_written(cli):
     path = leave(record(), Path("runs"), kinds=("samples",), size=8)
     (path.parent / "cut.json").write_text('{"schema": 1')
     (path.with_suffix("") / "samples.png").write_text("no picture")
     status, out, err = cli("report", "runs")
     assert status == 0 and "1 record)" in out and len(err.splitlines()) == 2
     assert f"skipped {path.parent}/cut.json: " in err
-    assert f"skipped {path.with_suffix('')}/samples.png: no PNG, or a damaged one." in err
+    assert f"skipped {path.with_suffix('')}/samples.png: not a PNG, or damaged." in err
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(cli, monkeypatch):
@@ -59,7 +59,7 @@ def test_a_page_is_replaced_whole_or_not_at_all(cli, monkeypatch):
     assert Path("report.html").read_text() == "before" and sorted(os.listdir()) == ["report.html", "runs"]
 
 
-def test_a_page_that_has_no_room_is_kept_elsewhere(cli, tmp_path, elsewhere, full):
+def test_a_page_that_does_not_fit_on_the_disk_is_saved_elsewhere(cli, tmp_path, elsewhere, full):
     write(record(), "runs/a/records")
     assert cli("report", "--out", "whole.html")[0] == 0
     (tmp_path / "full").mkdir()
@@ -70,7 +70,7 @@ def test_a_page_that_has_no_room_is_kept_elsewhere(cli, tmp_path, elsewhere, ful
     assert f"It was written to {kept} instead." in err and kept.read_bytes() == Path("whole.html").read_bytes()
 
 
-def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
+def test_paths_that_are_not_files_are_skipped_or_not_replaced(cli):
     write(record(), "runs/a/records")
     os.mkfifo("runs/a/records/pipe.json")
     os.mkfifo("runs/a/metrics.csv")
@@ -86,14 +86,14 @@ def test_what_is_no_file_is_skipped_and_named_or_not_replaced(cli):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "There is no record in runs. Make one with `python -m genbench evaluate --ckpt last`"),
-        (("empty",), "There is no record in empty."),
+        ((), "No record found in runs. Create one with `python -m genbench evaluate --ckpt last`"),
+        (("empty",), "No record found in empty."),
         (("nowhere",), "There is no folder nowhere."),
         (("filled", "--out", "nowhere/report.html"), "--out nowhere/report.html: there is no folder nowhere."),
-        (("filled", "--out", "kept.ckpt"), "--out kept.ckpt is not an HTML file. Give a name that ends in .html"),
-        (("filled", "--out", "empty"), "--out empty is a folder. Give the name of a file, such as empty/report.html."),
+        (("filled", "--out", "kept.ckpt"), "--out kept.ckpt is not an HTML file. Use a name that ends in .html"),
+        (("filled", "--out", "empty"), "--out empty is a folder. Use the name of a file, such as empty/report.html."),
         (("filled", "--out", "filled/file/x.html"), "there is no folder filled/file."),
-        (("scoreless",), "The records hold no scores."),
+        (("scoreless",), "The records contain no scores."),
     ],
 )
 def test_a_users_mistake_is_answered_in_a_sentence(cli, flags, message):

@@ -47,7 +47,7 @@ def test_seed_and_number_name_the_images_whatever_the_batch_size(cli, trained):
 def test_an_autoencoder_names_the_config_of_a_prior_that_samples(cli, model, density):
     run(model(DataSpec((1, 8, 8))), 8, [EMA(), Checkpoint()], folder=Path("run"))
     status, _, err = cli("sample", "--ckpt", "run/checkpoints/last.ckpt", "--n", 2, "--out", "a.npy")
-    assert status == 2 and f"Train a prior on its latents, which can: `fit --config {density}`" in err
+    assert status == 2 and f"Train a prior on its latents, which can sample: `fit --config {density}`" in err
 
 
 def test_raw_weights_differ_from_averaged_ones(cli, trained):
@@ -92,12 +92,12 @@ def test_an_image_that_sample_did_not_write_is_never_removed(cli, trained, name)
         Image.new("L", (16, 16), 77).save(Path("folder", name))
     before = {p: p.is_file() and p.read_bytes() for p in Path("folder").iterdir()}
     status, _, err = cli("sample", "--ckpt", trained, "--n", 4, "--out", "folder", "--overwrite")
-    assert status == 2 and f"--out folder holds {name}, which `sample` did not write" in err
+    assert status == 2 and f"--out folder contains {name}, which `sample` did not write" in err
     assert before == {p: p.is_file() and p.read_bytes() for p in Path("folder").iterdir()}
 
 
 @pytest.mark.parametrize("out", ["full/a.npy", "full/a.npz", "full/a.png"])
-def test_images_that_have_no_room_are_kept_elsewhere(cli, trained, tmp_path, elsewhere, full, out):
+def test_images_that_do_not_fit_on_the_disk_are_saved_elsewhere(cli, trained, tmp_path, elsewhere, full, out):
     Path("full").mkdir()
     full(tmp_path / "full")
     status, _, err = cli("sample", "--ckpt", trained, "--n", 4, "--out", out)
@@ -107,7 +107,7 @@ def test_images_that_have_no_room_are_kept_elsewhere(cli, trained, tmp_path, els
     assert f"It was written to {kept} instead." in err and kept.read_bytes() == Path(out[5:]).read_bytes()
 
 
-def test_a_folder_of_images_that_has_no_room_is_kept_elsewhere(cli, trained, elsewhere, monkeypatch):
+def test_a_folder_of_images_that_does_not_fit_on_the_disk_is_saved_elsewhere(cli, trained, elsewhere, monkeypatch):
     real, count = Image.Image.save, iter(range(99))
 
     def save(self, path, *args, **kwargs):
@@ -124,7 +124,7 @@ def test_a_folder_of_images_that_has_no_room_is_kept_elsewhere(cli, trained, els
     assert np.array_equal(np.load(kept)["images"], np.load("a.npy"))
 
 
-def test_where_nothing_can_be_written_nothing_is_drawn(cli, trained, monkeypatch):
+def test_nothing_is_sampled_if_the_output_cannot_be_written(cli, trained, monkeypatch):
     Path("file").write_text("")
     os.mkfifo("pipe.npy")
     monkeypatch.setattr("genbench.load", None)
@@ -166,13 +166,13 @@ def test_a_model_of_captions_draws_what_the_prompt_says(cli, conditional):
 @pytest.mark.parametrize(
     ("spec", "flags", "message"),
     [
-        (LABELS, ["--prompt", "a star"], "Give `--label`, one of zero, one, two"),
-        (LABELS, ["--label", "three"], "There is no class 'three'; the model knows zero, one, two"),
-        (LABELS, ["--label", "3"], "There is no class '3'"),
-        (LABELS, ["--label", "1", "--prompt", "a star"], "--label and --prompt were given"),
-        (CAPTIONS, [], "Toned was trained on captions: give `--prompt '...'`, made of the words a, red, blue"),
-        (CAPTIONS, ["--prompt", " "], "made of the words a, red, blue, star"),
-        (CAPTIONS, ["--label", "1"], "was trained on captions: give"),
+        (LABELS, ["--prompt", "a star"], "Use `--label` with one of: zero, one, two"),
+        (LABELS, ["--label", "three"], "Unknown class 'three'. Choose from: zero, one, two"),
+        (LABELS, ["--label", "3"], "Unknown class '3'"),
+        (LABELS, ["--label", "1", "--prompt", "a star"], "--label and --prompt cannot be combined"),
+        (CAPTIONS, [], "Toned was trained on captions. Use `--prompt '...'` with words from: a, red, blue"),
+        (CAPTIONS, ["--prompt", " "], "with words from: a, red, blue, star"),
+        (CAPTIONS, ["--label", "1"], "was trained on captions. Use"),
         (
             CAPTIONS,
             ["--prompt", "a pink star"],

@@ -17,7 +17,7 @@ def test_all_errors_of_a_suite_are_reported_before_a_run_starts(cli, tmp_path):
     status, _, err = cli("suite", "run", write(tmp_path, models=models, by="fdi"))
     assert status == 2 and "5 errors" in err and "Traceback" not in err
     for told in ("a-Digits: ", "'widht'", "b-Digits: ", "c-Digits: There is no protocol 'fid10'", "d-Digits: ",
-                 "by is 'fdi': there is no such metric; there are fid, kid"):  # fmt: skip
+                 "by is 'fdi', which is not a metric. Choose from: fid, kid"):  # fmt: skip
         assert told in err, told
     assert not Path("runs").exists()
 
@@ -27,11 +27,11 @@ def test_all_errors_of_a_suite_are_reported_before_a_run_starts(cli, tmp_path):
     [
         (
             ["run", "mnits"],
-            "There is no suite 'mnits'; there are cifar10, colorize, likelihood, likelihood_8bit, mnist, quick, reco",
+            "Unknown suite 'mnits'. Choose from: cifar10, colorize, likelihood, likelihood_8bit, mnist, quick, reco",
         ),
-        (["run", "tiny.yaml", "--only", "x*"], "--only x*: no run has such a name; there are dcgan-Digits-seed0, vae"),
+        (["run", "tiny.yaml", "--only", "x*"], "--only x* matches no run. Choose from: dcgan-Digits-seed0, vae"),
         (["run", "tiny.yaml", "--at-once", "0"], "--at-once is 0; it must be at least 1"),
-        (["run", "tiny.yaml", "--folder", "."], "holds other files than those of a suite"),
+        (["run", "tiny.yaml", "--folder", "."], "contains files that do not belong to a suite"),
         (["run", "tiny.yaml", "--slurm"], "Slurm"),
         (["status", "tiny.yaml"], "is not the folder of a suite"),
         (["status", "quick"], "is not the folder of a suite"),

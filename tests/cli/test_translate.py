@@ -112,7 +112,7 @@ def test_deep_pictures_are_shown_in_the_range_of_training(cli, config):
         ("channels", ["a.png", "film.tif"], "they are used as the channels of one image"),
     ],
 )
-def test_of_files_with_several_frames_each_is_an_image_unless_told(cli, unet, seen, frames, names, said):
+def test_each_frame_of_a_file_is_an_image_by_default(cli, unet, seen, frames, names, said):
     films = [Image.new("L", (16, 16), k * 80) for k in range(3)]
     Path("films").mkdir()
     for name in ("a.png", "film.tif"):
@@ -219,7 +219,7 @@ PARTLY_FILLED = [
 
 @pytest.mark.parametrize(("name", "kind", "low", "high", "place"), PARTLY_FILLED)
 @pytest.mark.parametrize("many", [False, True], ids=["folder", "file"])
-def test_values_that_fill_little_of_their_type_are_stretched_and_it_is_said(
+def test_values_that_use_little_of_their_type_are_stretched_with_a_note(
     cli, bare, seen, name, kind, low, high, place, many
 ):
     saved(name, stretched(low, high, kind))
@@ -272,7 +272,7 @@ def test_the_range_is_a_flag_that_wins_over_the_training(cli, bare, seen, monkey
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.dcm", "a.npy"])
-def test_numbers_of_the_training_hold_and_nothing_is_found(cli, bare, seen, monkeypatch, recwarn, name):
+def test_a_numeric_training_range_is_used_without_a_search(cli, bare, seen, monkeypatch, recwarn, name):
     trained(monkeypatch, "0,8190")
     saved(name, stretched(0, 4095, "u2"))
     assert cli("translate", "--ckpt", bare, "--input", "in", "--output", "out")[0] == 0
@@ -422,18 +422,18 @@ def test_a_pictures_color_profile_goes_with_it(cli, photos, monkeypatch):
     assert "icc_profile" not in Image.open("out/a.png").info
 
 
-def test_files_that_are_no_images_are_named_counted_and_skipped(cli, unet):
+def test_files_that_are_not_images_are_listed_counted_and_skipped(cli, unet):
     Path("in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     Path("in/empty.jpg").write_bytes(b"")
     Path("in/notes.txt").write_text("mine")
     status, out, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
     assert status == 1 and not err.strip()
     assert "skipped: in/broken.png cannot be read as an image" in out and "skipped: in/empty.jpg" in out
-    assert "5 images of UNet" in out and "2 skipped" in out and "; no images: notes.txt" in out
+    assert "5 images of UNet" in out and "2 skipped" in out and "; not images: notes.txt" in out
     assert not Path("out/broken.png").exists() and Path("out/gray.png").exists()
 
 
-def test_what_is_no_file_is_named_counted_and_skipped(cli, unet):
+def test_paths_that_are_not_files_are_listed_counted_and_skipped(cli, unet):
     os.mkfifo("in/pipe.png")
     Path("in/zero.jpg").symlink_to("/dev/zero")
     Path("in/gone.png").symlink_to("nowhere")
@@ -465,11 +465,11 @@ def test_a_jpeg_has_quality_95_and_color_at_full_size(cli, unet):
     assert image.quantization == Image.open("of_quality_95.jpg").quantization
 
 
-def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
+def test_files_in_the_output_folder_are_kept_without_overwrite(cli, unet):
     Path("out").mkdir()
     Path("out/a.png").write_text("mine")
     status, _, err = cli("translate", "--ckpt", unet, "--input", "in", "--output", "out")
-    assert status == 2 and "--output out holds files already. Give another folder" in err and "--overwrite" in err
+    assert status == 2 and "--output out contains files already. Use a different folder" in err and "--overwrite" in err
     assert Path("out/a.png").read_text() == "mine"
     assert cli("translate", "--ckpt", unet, "--input", "in", "--output", "out", "--overwrite")[0] == 0
     assert Image.open("out/a.png").size == (16, 16)
@@ -479,21 +479,24 @@ def test_an_output_folder_that_holds_files_keeps_them_unless_told(cli, unet):
     ("arguments", "sentence"),
     [
         (("--input", "nowhere", "--output", "out"), "--input nowhere does not exist"),
-        (("--input", "in", "--output", "in"), "is the input folder, whose images would be lost"),
-        (("--input", "in", "--output", "in/out"), "is inside the input folder, and would be its input next time"),
+        (("--input", "in", "--output", "in"), "is the input folder, so its images would be lost"),
+        (("--input", "in", "--output", "in/out"), "is inside the input folder, so it would be input next time"),
         (("--input", "in/deep", "--output", "in"), "--input in/deep is inside the output folder"),
         (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
         (("--input", "bare", "--output", "out"), "There is no image in bare among its 1 files"),
         (("--input", "in/a.png", "--output", "out"), "in/a.png is no folder, zip, .npz or .npy. Give one of images."),
-        (("--input", "points.npy", "--output", "out"), "points.npy holds points. Give images."),
-        (("--input", "in", "--output", "out", "--key", "x"), "--key is for arrays, .npy or .npz. Leave it out"),
+        (("--input", "points.npy", "--output", "out"), "points.npy contains points; expected images."),
+        (("--input", "in", "--output", "out", "--key", "x"), "--key is for arrays, .npy or .npz. Remove --key"),
         (("--input", "points.npy", "--output", "out", "--frames", "first"), "--frames is for files with several"),
         (
             ("--input", "in", "--output", "out", "--range", "9"),
             "error: --range is 9; expected `dtype` (the whole range",
         ),
         (("--input", "in", "--output", "out", "--window", "9,-1"), "error: --window is 9,-1; its width must be above"),
-        (("--input", "in", "--output", "out", "--to", "A"), "--to A: this UNet translates one way. Leave `--to` out."),
+        (
+            ("--input", "in", "--output", "out", "--to", "A"),
+            "--to A: this UNet translates only one way. Remove `--to`.",
+        ),
         (("--input", "in", "--output", "out", "--sed", "1"), "UNet has no option --sed"),
         (("--input", "in", "--output", "out", "--tile", "8"), "--tile is 8; it must be at least 64"),
     ],
@@ -532,7 +535,7 @@ def test_a_model_that_segments_writes_masks_and_one_that_does_neither_is_refused
     mask = Image.open("out/deep/er/b.png")
     assert mask.size == (37, 21) and mask.mode == "P" and set(np.unique(np.asarray(mask))) <= {0, 1}
     given = ("translate", "--ckpt", path, "--input", "in", "--output", "x")
-    assert "makes masks and has no domains" in cli(*given, "--to", "B")[2]
+    assert "predicts masks and has no domains" in cli(*given, "--to", "B")[2]
     Image.new("RGB", (16, 16)).save("in/a.jpg")
     assert "in/a.jpg and in/a.png would both be written to" in cli(*given)[2]
     path = checkpoint(VAE(DataSpec((1, 16, 16)), width=4, latent_dim=2), "vae.ckpt")

@@ -162,7 +162,7 @@ def test_images_are_ranked_among_models():
     [
         (
             {"name": "fid50k-train", "split": "train"},
-            r"those of fid10k-test on MNIST, fid50k-train .* split \(test, train\)",
+            r"together: fid10k-test on MNIST, fid50k-train .* split \(test, train\)",
         ),
         ({"images": 50000}, r"images \(10,000, 50,000\)"),
         ({"extractor": {"name": "inception", "hash": "e0" * 8}}, r"differ in extractor.name \(mnistnet, inception\)\."),
@@ -216,11 +216,11 @@ def test_fid_finds_the_only_metric_that_begins_so_and_two_are_an_error():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"by": "fud"}, "no metric 'fud' to rank by; there are fid, is, mse. Did you mean 'fid'?"),
-        ({"by": "nearest_train"}, "has no better direction, so nothing is ranked by it; there are fid, is."),
-        ({"data": "MINST"}, "data set 'MINST'; there are MNIST."),
-        ({"protocol": "x"}, "protocol 'x'; there are fid10k-test."),
-        ({"track": "x"}, "track 'x'; there are generation, reconstruction."),
+        ({"by": "fud"}, "Unknown metric 'fud'. Choose from: fid, is, mse. Did you mean 'fid'?"),
+        ({"by": "nearest_train"}, "lower or higher is better, so it cannot rank rows. Choose from: fid, is."),
+        ({"data": "MINST"}, "data set 'MINST'. Choose from: MNIST."),
+        ({"protocol": "x"}, "protocol 'x'. Choose from: fid10k-test."),
+        ({"track": "x"}, "track 'x'. Choose from: generation, reconstruction."),
     ],
 )
 def test_an_unknown_name_is_an_error_with_the_known_names(asked, message):
@@ -231,7 +231,7 @@ def test_an_unknown_name_is_an_error_with_the_known_names(asked, message):
     assert message in str(error.value)
 
 
-def test_by_a_metric_boards_without_it_are_left_out():
+def test_leaderboards_without_the_ranking_metric_are_omitted():
     records = [record("VAE", metrics=fid(4.0) | fid(-97.0, "nats"))]
     assert [board.track for board in boards(records, "nats")] == ["likelihood"]
 
@@ -335,7 +335,7 @@ SAME, AGAIN = ((9, "a", 2.0), (9, "a", 2.0)), ((9, "b", 3.0), (9, "c", 3.0))  # 
 OTHER = ((5, "d", 2.5), (9, "e", 3.5))
 
 
-def test_best_and_last_of_one_state_are_one_row_and_one_rank():
+def test_equal_best_and_last_checkpoints_share_one_row_and_rank():
     board = rank([*checkpoints(SAME, AGAIN), record("VAE", metrics=fid(4.0))])
     assert [(row.name, row.checkpoint, row.rank) for row in board.rows] == [
         ("DCGAN", "best = last", 1),

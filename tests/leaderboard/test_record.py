@@ -56,7 +56,7 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_record_that_could_not_be_read_is_not_written(tmp_path):
-    with pytest.raises(UserError, match=r"metrics.fid.value is 'good'; a finite number was expected"):
+    with pytest.raises(UserError, match=r"metrics.fid.value is 'good'; expected a finite number"):
         write(record(metrics={"fid": entry("fid", "good")}), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -118,19 +118,19 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path):
     assert "not JSON" in said["cut.json"] and "not JSON" in said["deep.json"]
     assert said["newer.json"].endswith("update genbench")
     assert said["keyless.json"] == "a damaged record: metrics is missing"
-    assert said["text.json"] == "a damaged record: run.images_seen is 'many'; a finite number was expected"
-    assert "it is one of model, images, baseline" in said["kind.json"]
+    assert said["text.json"] == "a damaged record: run.images_seen is 'many'; expected a finite number"
+    assert "expected one of model, images, baseline" in said["kind.json"]
     assert said["beyond.json"].startswith("a damaged record: metrics.fid.value is -5, outside of its range from 0")
-    assert said["range.json"] == "a damaged record: metrics.fid.low is 'none'; a finite number was expected"
+    assert said["range.json"] == "a damaged record: metrics.fid.low is 'none'; expected a finite number"
     assert "not readable" in said["gone.json"]
     assert said["pipe.json"] == said["endless.json"] == "not a regular file"
-    assert "the key 'kind' stands twice in one object" in said["twice.json"]
-    assert "NaN is no finite number" in said["nan.json"] and "1e999 is no finite number" in said["infinite.json"]
+    assert "the key 'kind' appears twice in one object" in said["twice.json"]
+    assert "NaN is not a finite number" in said["nan.json"] and "1e999 is not a finite number" in said["infinite.json"]
     assert said["nested.json"] == "not a record of genbench: nested more than 64 levels deep"
-    assert "a list of objects with from, to and changed was expected" in said["segments.json"]
-    assert said["device.json"] == "a damaged record: environment.device is ['cpu']; text was expected"
+    assert "expected a list of objects with from, to and changed" in said["segments.json"]
+    assert said["device.json"] == "a damaged record: environment.device is ['cpu']; expected text"
     assert collect([tmp_path / "pipe.json"]) == ([], [(tmp_path / "pipe.json", "not a regular file")])
-    with pytest.raises(UserError, match=r"newer.json: a record of schema 2, and this genbench reads 1"):
+    with pytest.raises(UserError, match=r"newer.json: a record of schema 2, but this genbench reads 1"):
         read(tmp_path / "newer.json")
 
 

@@ -164,7 +164,7 @@ def test_charts_are_drawn_when_visible_and_follow_their_selectors(driver):
     assert driver.execute_script("return document.getElementById('by-time').layout.yaxis.type") == "log"
 
 
-def test_pictures_are_of_best_or_last_checkpoints_at_a_chosen_size(driver):
+def test_images_of_best_or_last_checkpoints_are_shown_at_a_chosen_size(driver):
     shown = "return [...document.querySelectorAll('#samples figure')].filter((e) => e.offsetParent)"
     shown += ".map((e) => e.dataset.of)"
     button = "document.querySelector('#samples button[data-{}=\"{}\"]').click()"

@@ -238,7 +238,7 @@ def test_the_picture_of_a_checkpoint_that_is_best_and_last_is_shown_once_and_alw
     found = Page(report(located([tmp_path])[0]).html)
     assert [a["alt"] for t, a in found.elements if t == "img"] == ["Samples of DCGAN, best = last · seed 0"]
     assert [a.get("data-of") for t, a in found.elements if t == "figure" and "data-find" in a] == [None]
-    assert "have no pictures" not in found.shown
+    assert "have no images" not in found.shown
 
 
 def test_a_resumed_run_says_which_settings_were_changed_and_when():
@@ -257,7 +257,7 @@ def test_a_picture_or_curve_that_cannot_be_read_is_named_and_the_page_is_made(tm
     (path.parents[1] / "metrics.csv").write_text('images_seen,a/b\n1,"' + "x" * 200_000 + "\n")
     made = report(located([tmp_path])[0])
     assert {p.name for p, _ in made.skipped} == {"samples.png", "neighbors.png", "metrics.csv"}
-    assert "<img" not in made.html and "1 of 1 rows have no pictures" in made.html
+    assert "<img" not in made.html and "1 of 1 rows have no images" in made.html
 
 
 def test_records_and_protocols_of_one_name_are_separate():
@@ -288,5 +288,5 @@ def test_unusual_records_are_shown(tmp_path):
 
 
 def test_records_without_scores_are_an_error():
-    with pytest.raises(UserError, match="The records hold no scores"):
+    with pytest.raises(UserError, match="The records contain no scores"):
         page(replace(record(), metrics={}))

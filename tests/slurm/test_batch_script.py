@@ -124,6 +124,6 @@ def test_a_machine_without_slurm_says_so(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     status, _, err = cli("suite", "run", "tiny.yaml", "--slurm", "--import", "slowed")
     assert status == 2 and err == (
-        "error: This machine has no Slurm (there is no `srun`): remove `launch.where` to train here, or use a login "
+        "error: This machine has no Slurm (`srun` was not found): remove `launch.where` to train here, or use a login "
         "node of the cluster.\n"
     )

@@ -275,7 +275,7 @@ def test_a_canceled_job_is_told_and_submitted_anew(suite, kept):
         ({"partition": "short", "minutes": 60}, "Slurm would never start the jobs: Partition"),
         ({"memory": 90}, "Memory specification can not be satisfied"),
         ({"gres": "gpu:1"}, "Requested node configuration is not available"),
-        ({"sbatch": {"output": "x"}}, "launch.sbatch has output, which the suite sets"),
+        ({"sbatch": {"output": "x"}}, "launch.sbatch contains output, which the suite itself sets"),
     ],
 )
 def test_what_slurm_refuses_is_told_in_its_words(suite, kept, launch, words):

@@ -39,8 +39,8 @@ def test_the_same_suite_again_changes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "other"}, "belongs to the suite 'mine', and this is 'other'"),
-        ({"budget": {"images": "5k"}}, r"budget \(5 minutes of one device before, 5,000 images now\)"),
+        ({"name": "other"}, "belongs to the suite 'mine', but this is 'other'"),
+        ({"budget": {"images": "5k"}}, r"budget \(5 minutes on one device before, 5,000 images now\)"),
         ({"config": {"model": {"width": 16}}}, r"dcgan-MNIST: model.width \(8 before, 16 now\)"),
     ],
 )
@@ -60,7 +60,7 @@ def test_a_suite_killed_while_it_wrote_its_plan_starts_again(tmp_path):
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="holds other files than those of a suite"):
+    with pytest.raises(UserError, match="contains files that do not belong to a suite"):
         begin(tmp_path)
 
 
