@@ -66,7 +66,7 @@ def test_a_row_cut_off_by_a_kill_is_dropped_with_a_warning(tmp_path, torn, capsy
     # also where what is left of `12000` reads as a number before the checkpoint
     Curves(tmp_path).cut(20_000)
     assert curves.path.read_text() == before
-    assert ("metrics.csv has no end, so its numbers may be cut off" in capsys.readouterr().err) == bool(torn)
+    assert ("metrics.csv may be incomplete, since it has no line ending" in capsys.readouterr().err) == bool(torn)
 
 
 def test_cutting_an_empty_curve_creates_no_file(tmp_path):
@@ -160,7 +160,7 @@ def test_rows_that_cannot_be_written_are_reported_once_and_written_later(tmp_pat
         curves.log_metrics({"loss": k / 2}, step=1000 * k)
     curves.cut(7000)
     said = capsys.readouterr().err
-    assert said.count("warning") == 1 and "No space left" in said and "training goes on" in said
+    assert said.count("warning") == 1 and "No space left" in said and "Training continues" in said
     monkeypatch.setattr(genbench.loggers, "_lines", lines)
     curves.log_metrics({"loss": 4.0}, step=8000)
     assert [row["loss"] for row in curves.rows()] == ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4"]

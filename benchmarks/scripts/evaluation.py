@@ -55,8 +55,8 @@ def theirs(real: Tensor, fake: Tensor, weights: Path, size: int) -> dict[str, fl
 
 def ours(real: Tensor, fake: Tensor, weights: Path, size: int) -> dict[str, float]:
     protocol = Protocol("benchmark", generated=len(fake), metrics=("fid", "kid", "is"), kid_subset_size=size)
-    judge = extractors.build("inception", weights)
-    record = evaluate(TensorImages("fake", fake), TensorImages("real", real), protocol, extractor=judge)
+    extractor = extractors.build("inception", weights)
+    record = evaluate(TensorImages("fake", fake), TensorImages("real", real), protocol, extractor=extractor)
     return {name.partition("-")[0]: entry["value"] for name, entry in record.metrics.items()}
 
 

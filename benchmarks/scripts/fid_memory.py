@@ -43,11 +43,11 @@ class Noise:
 def peak(count: int) -> dict[str, float]:
     """MiB that a process holds at most before and after; in a process of its own."""
     reference = TensorImages("reference", Noise(100).images(torch.arange(100)))
-    judge = extractors.build("mnistnet")
+    extractor = extractors.build("mnistnet")
     protocol = Protocol("benchmark", generated=count, metrics=("fid",))
-    evaluate(Noise(128), reference, protocol, extractor=judge)  # libraries and buffers
+    evaluate(Noise(128), reference, protocol, extractor=extractor)  # libraries and buffers
     before = peak_memory(CPU) / 2**20
-    evaluate(Noise(count), reference, protocol, extractor=judge)
+    evaluate(Noise(count), reference, protocol, extractor=extractor)
     return {"samples": count, "peak before, MiB": before, "growth, MiB": peak_memory(CPU) / 2**20 - before}
 
 

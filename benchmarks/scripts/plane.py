@@ -54,7 +54,7 @@ def change(images: Tensor, step: float) -> Tensor:
     return images.diff(dim=-4).square().mean((-3, -2, -1)).sqrt() / step
 
 
-def measure(model: GenerativeModule, real: Tensor, judge: Any) -> tuple[dict[str, float], Tensor]:
+def measure(model: GenerativeModule, real: Tensor, extractor: Any) -> tuple[dict[str, float], Tensor]:
     """Smoothness of a decoder, and its plane: images [TILES · TILES, C, H, W]."""
     z = torch.cat([model.encode(x) for x in real.split(500)])
     center, unit = z.mean(0), z.std(0)
@@ -68,12 +68,12 @@ def measure(model: GenerativeModule, real: Tensor, judge: Any) -> tuple[dict[str
     lines[1] = lines[1].flip(-1)  # across, and down
     steps = change(decode(lines), (fine[1] - fine[0]).item()).flatten()
     ends = ((z - center) / unit)[:400].view(2, 200, 1, 2)
-    share = torch.linspace(0, 1, 21)[:, None]
+    fraction = torch.linspace(0, 1, 21)[:, None]
     length = (ends[1] - ends[0]).norm(dim=-1) / 20
-    paths = change(decode(ends[0] + share * (ends[1] - ends[0])), 1) / length
+    paths = change(decode(ends[0] + fraction * (ends[1] - ends[0])), 1) / length
     y, x = torch.meshgrid(-coarse, coarse, indexing="ij")
     tiles = decode(torch.stack([x, y], -1)).flatten(0, 1)
-    sure = judge(to_stored(tiles))[1].softmax(1).amax(1)
+    sure = extractor(to_stored(tiles))[1].softmax(1).amax(1)
     return {
         "mean change": steps.mean().item(),
         "largest change": steps.max().item(),
@@ -108,11 +108,11 @@ def main() -> None:
     arguments = parser.parse_args()
     data = MNIST(root=arguments.data_root)
     real = from_stored(data.source("test").everything.image[:2000])
-    judge = extractors.build(data.extractor, root=data.root)
+    extractor = extractors.build(data.extractor, root=data.root)
     rows, planes = [], {}
     for side in SIDES:
         model = trained(side, arguments)
-        found, tiles = measure(model, real, judge)
+        found, tiles = measure(model, real, extractor)
         rows.append({"model": side, "images seen": model.images_seen} | {k: round(v, 3) for k, v in found.items()})
         planes[side] = enlarged(picture(tiles, columns=TILES), 500)
     beside(planes).save(arguments.out.parents[1] / "pictures" / "plane.png")

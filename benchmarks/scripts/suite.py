@@ -65,9 +65,9 @@ def main() -> None:
     wall, overhead = (sum(row[name] for row in rows) for name in names)
     for row in rows:
         row["overhead"] = round(row["overhead_seconds"] / row["wall_seconds"], 4)
-    share = round(overhead / wall, 4)
-    report(f"Suites one run at a time: {share:.1%} of {wall / 60:.0f} minutes is overhead", rows, arguments.out,
-           overhead=share, bound=BOUND)  # fmt: skip
+    fraction = round(overhead / wall, 4)
+    report(f"Suites one run at a time: {fraction:.1%} of {wall / 60:.0f} minutes is overhead", rows, arguments.out,
+           overhead=fraction, bound=BOUND)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -133,7 +133,9 @@ def test_the_resumed_checkpoint_is_last_ckpt_from_the_start(tmp_path):
 
 def test_a_score_that_validation_does_not_give_is_refused_with_those_it_gives(tmp_path):
     callbacks = [ValidationMetrics(every_images=16), Checkpoint(monitor="val/fid")]
-    with pytest.raises(UserError, match="monitor is 'val/fid', which validation does not give; it gives .*val/mse"):
+    with pytest.raises(
+        UserError, match="monitor is 'val/fid', which validation does not compute. Choose from: .*val/mse"
+    ):
         run(ToyAutoencoder(SPEC), images=16, callbacks=callbacks, folder=tmp_path)
 
 

@@ -81,7 +81,7 @@ def test_balanced_training_is_not_reported(tmp_path, capsys):
                "`--model.optimizers.discriminator '{lr: 0.05}'`", "label smoothing", "instance noise"]),
         (LOST, ["warning: the generator has won at 40 images seen: D(x) 0.95, D(G(z)) 0.95",
                 "more steps of the discriminator"]),
-        (RESTS, ["note: D rests at 1/2 at 40 images seen: D(x) 0.51, D(G(z)) 0.495", "equilibrium"]),
+        (RESTS, ["note: D is close to 1/2 at 40 images seen: D(x) 0.51, D(G(z)) 0.495", "equilibrium"]),
     ],
 )  # fmt: skip
 def test_a_lasting_condition_is_reported_once(terms, words, tmp_path, capsys):

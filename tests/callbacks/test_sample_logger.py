@@ -145,7 +145,7 @@ def test_a_grid_of_another_size_is_left_out_with_both_sizes(tmp_path, capsys):
     shown(ToyGAN(SPEC), tmp_path)
     size = Image.open(tmp_path / "samples" / "0000000072.png").size
     said = capsys.readouterr().err
-    assert f"0000000001.png (ValueError: of 5×7 pixels, not {size[0]}×{size[1]})" in said
+    assert f"0000000001.png (ValueError: 5×7 pixels instead of {size[0]}×{size[1]})" in said
 
 
 @pytest.mark.parametrize("where", ["samples", "samples.gif", "curves.png"])

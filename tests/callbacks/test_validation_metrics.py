@@ -26,10 +26,10 @@ def held_out(spec=SPEC):
 
 def fid(module, samples, images):
     """By hand, from the seeds of the quick protocol."""
-    judge, distance = extractors.build("digitsnet"), FrechetDistance(128)
+    extractor, distance = extractors.build("digitsnet"), FrechetDistance(128)
     with torch.no_grad():
-        distance.update(judge(to_uint8(module.sample(torch.arange(samples) + 2**32)))[0], real=False)
-        distance.update(judge(to_uint8(images))[0], real=True)
+        distance.update(extractor(to_uint8(module.sample(torch.arange(samples) + 2**32)))[0], real=False)
+        distance.update(extractor(to_uint8(images))[0], real=True)
     return distance.compute().item()
 
 
@@ -89,17 +89,17 @@ def test_a_classifier_is_scored_by_its_accuracy_on_the_labels_of_the_split(monke
 
 
 def test_a_conditional_model_is_asked_for_the_labels_of_the_split(monkeypatch):
-    asked = []
+    conditions = []
 
     class Asked(Toned):
         def sample(self, seeds, *, condition=None):
-            asked.append(condition)
+            conditions.append(condition)
             return super().sample(seeds, condition=condition)
 
     labels = torch.arange(64) % 3
     monkeypatch.setattr(RandomImages, "targets", {"label": labels})
     assert "val/fid-digitsnet" in validate(Asked(LABELS), [ValidationMetrics(samples=24)])
-    assert torch.equal(torch.cat(asked)[:24], labels[40:])
+    assert torch.equal(torch.cat(conditions)[:24], labels[40:])
 
 
 def test_a_run_is_validated_at_its_interval_and_at_its_end(tmp_path):
@@ -132,7 +132,7 @@ def test_scoring_does_not_touch_the_training():
 
 
 def test_the_best_checkpoint_is_not_chosen_on_the_test_split():
-    with pytest.raises(UserError, match="fid10k-test, which measures on the test split"):
+    with pytest.raises(UserError, match="fid10k-test, which uses the test split"):
         ValidationMetrics(protocol="fid10k-test")
     with pytest.raises(UserError, match="samples is 1; a distance between distributions needs at least 2"):
         ValidationMetrics(samples=1)

@@ -269,7 +269,7 @@ def test_images_are_read_as_flags_say_and_what_is_skipped_is_named(cli, here):
     flags = ("--extractor", "digitsnet", "--metrics", "fid", "--reference", "many.npz", "--protocol", "mine")
     with pytest.warns(UserWarning, match="mixed: 1 files that are no images are ignored: notes.txt"):
         status, _, err = cli("evaluate", "--images", "mixed", *flags, "--reference.key", "a", "--size", 16)
-    assert status == 2 and "1.png is 16×16 gray, and" in err and "`--size` and `--channels` bring them to one" in err
+    assert status == 2 and "1.png is 16×16 gray, but" in err and "use `--size` and `--channels` to convert them" in err
     more = ("--reference.key", "b", "--reference.range", "-128,127", "--size", 16, "--channels", 1)
     with pytest.warns(UserWarning) as told:
         status, _, err = cli("evaluate", "--images", "mixed", *flags, *more)
@@ -341,7 +341,7 @@ def test_records_become_a_board(cli, here):
         (("--images", "noise.npy", "--data", "Digits", "--reference", "noise.npy"), "not both"),
         (("--images", "noise.npy", "--data", "Nothing"), "no data set 'Nothing'; there are ArrayImages, CIFAR10"),
         (("--images", "noise.npy", "--reference", "noise.npy", "--data.size", "64"), "`--data.…` belongs to `--data`"),
-        (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has weights of its own"),
+        (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has fixed weights"),
         (("--ckpt", "last", "--config", "words.yaml"), "words.yaml is no config of an experiment"),
         (("--ckpt", "last", "--config", "broken.yaml"), "broken.yaml is not YAML"),
         (("--ckpt", "last", "--out", "vae.yaml"), "The record cannot be written to vae.yaml"),
@@ -376,10 +376,10 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "nowhere.ckpt"), "there is no checkpoint at nowhere.ckpt"),
         (("--ckpt", "cut.ckpt"), "cut.ckpt is damaged"),
         (("--ckpt", "bare.ckpt"), "What to compare with is not known: give `--data NAME`"),
-        (("--ckpt", "strange.ckpt"), "trained on own.Cats, which is not loaded. Name its module with `--import own`"),
-        (("--ckpt", "last", "--protocol", "none"), "There is no protocol 'none'; there are fid10k-test"),
-        (("--ckpt", "last", "--extractor", "none"), "There is no extractor 'none'; there are digitsnet"),
-        (("--ckpt", "last", "--metrics", "beauty"), "no group of metrics 'beauty'; there are fid"),
+        (("--ckpt", "strange.ckpt"), "trained on own.Cats, which is not loaded. Import its module with `--import own`"),
+        (("--ckpt", "last", "--protocol", "none"), "Unknown protocol 'none'. Choose from: fid10k-test"),
+        (("--ckpt", "last", "--extractor", "none"), "Unknown extractor 'none'. Choose from: digitsnet"),
+        (("--ckpt", "last", "--metrics", "beauty"), "unknown metric group 'beauty'. Choose from: fid"),
         (("--ckpt", "last", "--kid-subset-size", "41"), "--kid-subset-size is 41, and there are 40 images to measure"),
         (
             ("--images", "noise.npy", "--data", "Digits", "--kid-subset-size", "41"),
@@ -500,13 +500,13 @@ def test_two_sets_of_files_of_one_type_are_compared_in_one_range(tmp_path):
         sides = _in_one_range(subject, data, trained)
         return [int(side.images(torch.arange(3)).max()) for side in sides if not isinstance(side, ImageFolder)]
 
-    with pytest.warns(UserWarning, match="by the range of .*whole.npy, 0,4080 become black .*`--images.range`"):
+    with pytest.warns(UserWarning, match="the range of .*whole.npy is used, so 0,4080 become black .*`--images.range`"):
         assert most("half", "whole") == [128, 255]
     assert most("half", "folder") == [128]
     assert most("part", "unit") == [102, 255]
     assert most("bytes", "whole") == [255, 255]  # of another type: saved as 8 bits
     assert most("half", "whole", range="0,2040") == [255, 255]
-    with pytest.warns(UserWarning, match="by the range of the training images.*`--reference.range`"):
+    with pytest.warns(UserWarning, match="the range of the training images is used.*`--reference.range`"):
         assert most("bytes", "half", trained="0,4080") == [255, 128]
 
 

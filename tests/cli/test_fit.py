@@ -284,7 +284,7 @@ def test_a_score_that_validation_does_not_give_is_refused_before_training(cli, c
     status, _, err = cli("fit", "--config", config(), "--name", "run", "--checkpoint.monitor", "val/foo")
     assert (
         status == 2
-        and "checkpoint.monitor is 'val/foo', which validation does not give; it gives val/fid-digitsnet" in err
+        and "checkpoint.monitor is 'val/foo', which validation does not compute. Choose from: val/fid-digitsnet" in err
     )
     assert not Path("runs/run").exists()
 

@@ -4,7 +4,7 @@ from genbench.evaluation import extractors
 
 
 @pytest.fixture(scope="session")
-def judge():
+def extractor():
     return extractors.build("digitsnet")
 
 
@@ -16,10 +16,10 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def calls(judge, monkeypatch):
+def calls(extractor, monkeypatch):
     """The number of images in each call of any extractor."""
-    found, call = [], type(judge).__call__
+    found, call = [], type(extractor).__call__
     monkeypatch.setattr(
-        type(judge), "__call__", lambda self, images: (found.append(len(images)), call(self, images))[1]
+        type(extractor), "__call__", lambda self, images: (found.append(len(images)), call(self, images))[1]
     )
     return found

@@ -35,22 +35,26 @@ def about(name):
 
 def named_right(name, data):
     """Share of a test split that the shipped classifier names right, through the door that scores use."""
-    judge, right, recipe = extractors.build(name), 0, RECIPES[name]
+    extractor, right, recipe = extractors.build(name), 0, RECIPES[name]
     source = data.source("test")
     for rows in torch.arange(len(source)).split(250):
         batch = source.batch(rows)
-        right += int((judge(batch.image)[1].argmax(1) == labels_of(batch, recipe)).sum())
+        right += int((extractor(batch.image)[1].argmax(1) == labels_of(batch, recipe)).sum())
     return right / len(source)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_weights_are_small_and_say_what_they_are(name):
     assert (SHIPPED / f"{name}.safetensors").stat().st_size < 1_000_000
-    judge, said, recipe = extractors.build(name), about(name), RECIPES[name]
-    assert judge.classes == recipe.classes and said["seed"] == str(recipe.seed) and said["images"] == str(recipe.images)
+    extractor, said, recipe = extractors.build(name), about(name), RECIPES[name]
+    assert (
+        extractor.classes == recipe.classes
+        and said["seed"] == str(recipe.seed)
+        and said["images"] == str(recipe.images)
+    )
     # scans of 8×8 are harder to read, and six of the 297 make two per cent
     assert float(said["test_accuracy"]) >= (0.975 if name == "digitsnet" else 0.99)
-    features, logits = judge(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
+    features, logits = extractor(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
     assert features.shape == (2, 128) and logits.shape == (2, len(recipe.classes))
 
 
@@ -90,13 +94,13 @@ def test_jitter_moves_images_a_little_and_follows_its_generator():
 # ---- frozen, and as exact as float32 is -----------------------------------------------------------------------------
 
 
-def test_an_extractor_is_no_module_and_is_frozen(judge):
-    assert not isinstance(judge, nn.Module) and not judge.network.training
-    assert not any(p.requires_grad for p in judge.network.parameters())
+def test_an_extractor_is_no_module_and_is_frozen(extractor):
+    assert not isinstance(extractor, nn.Module) and not extractor.network.training
+    assert not any(p.requires_grad for p in extractor.network.parameters())
     holder = nn.Module()
-    holder.judge = judge
+    holder.extractor = extractor
     assert not list(holder.parameters()) and not holder.state_dict()
-    features, _ = judge(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
+    features, _ = extractor(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
     assert not features.requires_grad
 
 
@@ -113,14 +117,14 @@ def test_no_checkpoint_holds_one(tmp_path):
     assert path.stat().st_size < (SHIPPED / "digitsnet.safetensors").stat().st_size
 
 
-def test_features_are_float32_whatever_surrounds_them(judge):
+def test_features_are_float32_whatever_surrounds_them(extractor):
     images = torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8)
-    plain = judge(images)
+    plain = extractor(images)
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.allow_tf32 = True
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            found = judge(images)
+            found = extractor(images)
             assert torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == "medium" and torch.backends.cudnn.allow_tf32
     finally:
@@ -158,9 +162,9 @@ def test_the_hash_is_of_the_weights_and_not_of_the_file(tmp_path):
     assert len({state_hash(s) for s in (state, renamed, doubled, reshaped, other)}) == 5
 
 
-def test_only_inceptions_scores_have_plain_names(judge):
-    assert judge.score("fid") == "fid-digitsnet" and judge.score("precision") == "precision-digitsnet"
-    inception = Extractor("inception", nn.Linear(1, 1), judge.read, "none")
+def test_only_inceptions_scores_have_plain_names(extractor):
+    assert extractor.score("fid") == "fid-digitsnet" and extractor.score("precision") == "precision-digitsnet"
+    inception = Extractor("inception", nn.Linear(1, 1), extractor.read, "none")
     assert [inception.score(name) for name in ("fid", "kid", "is")] == ["fid", "kid", "is"]
 
 
@@ -186,14 +190,14 @@ def test_the_resize_is_tensorflows_to_the_bit(length, size):
 def offline(tmp_path, monkeypatch):
     """No network and an empty cache of torch's."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    asked = []
+    urls = []
 
     def unreachable(url, *_, **__):
-        asked.append(url)
+        urls.append(url)
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    return asked
+    return urls
 
 
 @pytest.mark.parametrize("name", ["inception", "dinov2"])
@@ -201,13 +205,13 @@ def test_absent_weights_are_named_with_file_source_and_place(tmp_path, offline, 
     file, source, _ = PUBLISHED[name]
     with pytest.raises(UserError) as error:
         fetch_weights(name, tmp_path)
-    for part in (file, source + file, str(tmp_path / "extractors" / file), "--extractor.weights PATH", "vgg-random"):
+    for part in (file, source + file, str(tmp_path / "extractors" / file), "--extractor.weights", "vgg-random"):
         assert part in str(error.value)
     assert offline == [source + file] and find_weights(name, tmp_path) is None
 
 
 def test_an_extractor_without_its_weights_says_so(tmp_path, offline):
-    with pytest.raises(UserError, match=r"not at hand and could not be fetched \(Name or service not known\)"):
+    with pytest.raises(UserError, match=r"were not found and could not be downloaded \(Name or service not known\)"):
         extractors.build("inception", root=tmp_path)
 
 
@@ -240,7 +244,7 @@ def test_weights_that_are_none_are_refused_in_a_sentence(tmp_path, offline, name
     if how == "cut":
         path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(
-        UserError, match=name.rpartition(":")[2] if how != "missing" else "there is no such file"
+        UserError, match=name.rpartition(":")[2] if how != "missing" else "the file does not exist"
     ) as error:
         extractors.build(name, path)
     assert len(str(error.value)) < 1000 and "\n" not in str(error.value)
@@ -253,18 +257,18 @@ def test_a_classifier_of_torchvision_gives_features_and_logits(tmp_path):
     torch.manual_seed(0)
     network = resnet18(weights=None)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    judge = extractors.build("torchvision:resnet18", tmp_path / "weights.pth")
+    extractor = extractors.build("torchvision:resnet18", tmp_path / "weights.pth")
     images = torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8)
-    features, logits = judge(images)
+    features, logits = extractor(images)
     assert features.shape == (2, 512) and logits.shape == (2, 1000)
     torch.testing.assert_close(network.eval().fc(features), logits, rtol=1e-4, atol=1e-5)
-    assert judge.score("fid") == "fid-resnet18" and judge.hash == state_hash(network.state_dict())
+    assert extractor.score("fid") == "fid-resnet18" and extractor.hash == state_hash(network.state_dict())
 
 
 def test_a_classifier_that_torchvision_has_not_is_answered_with_those_it_has(offline):
-    with pytest.raises(UserError, match=r"no classifier 'resnet19'; it has alexnet, .*vgg16"):
+    with pytest.raises(UserError, match=r"no classifier 'resnet19'. Choose from: alexnet, .*vgg16"):
         extractors.build("torchvision:resnet19")
-    with pytest.raises(UserError, match=r"alexnet are not at hand .* https://download.pytorch.org/models/alexnet"):
+    with pytest.raises(UserError, match=r"alexnet were not found .* https://download.pytorch.org/models/alexnet"):
         extractors.build("torchvision:alexnet")
 
 
@@ -279,7 +283,7 @@ def test_the_random_vgg_is_always_the_same_and_draws_from_no_global_generator():
     first = extractors.build("vgg-random").hash
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(5)
-    judge = extractors.build("vgg-random")
-    assert judge.hash == first
-    features, logits = judge(torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8))
+    extractor = extractors.build("vgg-random")
+    assert extractor.hash == first
+    features, logits = extractor(torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8))
     assert features.shape == (2, 64) and logits is None and features.std(0).min() > 0

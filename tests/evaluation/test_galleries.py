@@ -39,7 +39,7 @@ def test_scores_are_those_of_an_evaluation_without_pictures(vae):
     assert_same(untimed(evaluate(subject("vae"), Digits(size=16), SMALL)), untimed(vae[1]))
 
 
-def test_the_model_samples_and_reconstructs_nothing_twice(judge, monkeypatch):
+def test_the_model_samples_and_reconstructs_nothing_twice(extractor, monkeypatch):
     model, counts = subject("vae"), []
     for pictures in (None, Gallery(**FEW)):
         made = {"sample": 0, "reconstruct": 0}
@@ -50,7 +50,7 @@ def test_the_model_samples_and_reconstructs_nothing_twice(judge, monkeypatch):
                 return method(model, x, **more)
 
             monkeypatch.setattr(model, name, counted, raising=False)
-        evaluate(model, Digits(size=16), SMALL, extractor=judge, pictures=pictures)
+        evaluate(model, Digits(size=16), SMALL, extractor=extractor, pictures=pictures)
         counts.append(made)
     assert counts[0] == counts[1] and counts[0]["sample"] == 80 and counts[0]["reconstruct"] == 112  # whole blocks
 
@@ -67,20 +67,20 @@ def test_a_conditional_models_samples_are_of_the_classes_that_were_measured():
     data = Digits()
     model = Obedient(data.spec)
     pictures, _ = seen(model)
-    labels = torch.cat(model.asked)[:20]
+    labels = torch.cat(model.conditions)[:20]
     known = data.source("test").everything
     for image, label in zip(pictures.found["samples"], labels, strict=True):
         (matches,) = (known.image == image).flatten(1).all(1).nonzero(as_tuple=True)
         assert label in known.label[matches]
 
 
-def test_each_sample_stands_before_the_training_images_nearest_to_it(judge):
+def test_each_sample_stands_before_the_training_images_nearest_to_it(extractor):
     train = SplitImages(Digits(), "train", SMALL.train)
     copies = train.images(torch.arange(40, 110))
     pictures, _ = seen(Giver(Digits().spec).give(from_uint8(copies)))
     rows = pictures.found["neighbors"].unflatten(0, (3, COLUMNS["neighbors"]))
     assert torch.equal(rows[:, 0], copies[:3]) and torch.equal(rows[:, 1], copies[:3])  # a copy is found
-    features = judge(train.images(torch.arange(len(train))))[0].double()
+    features = extractor(train.images(torch.arange(len(train))))[0].double()
     order = torch.cdist(features[40:43], features).argsort(1)[:, :5]
     assert torch.equal(rows[:, 1:], train.images(order.flatten()).unflatten(0, (3, 5)))
 

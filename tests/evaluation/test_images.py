@@ -64,10 +64,10 @@ def test_every_container_holds_the_same_images(tmp_path, channels):
         assert pixel_hash(found) == pixel_hash(expected), kind
 
 
-def test_every_container_has_the_same_record(tmp_path, judge):
+def test_every_container_has_the_same_record(tmp_path, extractor):
     images, records = random_images(), []
     for kind in ("folder", "zip", "npy", "floats.npz"):
-        found = evaluate(open_images(written(tmp_path, kind, images)), Digits(), SMALL, extractor=judge, name="x")
+        found = evaluate(open_images(written(tmp_path, kind, images)), Digits(), SMALL, extractor=extractor, name="x")
         records.append(untimed(found))
     assert records[-1]["model"].pop("range") == "0,1"
     for other in records[1:]:
@@ -164,7 +164,7 @@ class Trap:
         ("one value", r"odd.npz have the one value 0.25, .* State one with `--images.range LOW,HIGH`"),
         ("channels", r"is uint8 \[4, 16, 16, 5\]; images are \[N, H, W\], \[N, H, W, C\]"),
         ("several", r"several arrays of images: fakes \(uint8 \[4, 16, 16, 1\]\), reals .* `--images.key fakes`"),
-        ("splits", "images of several splits. Choose one: `--images.key train_images`, or test_images"),
+        ("splits", "contains images of several splits. Choose one: `--images.key train_images`, or test_images"),
         ("severity", "fog in .* has five severities of 4 images, .* `--images.severity 1` to 5"),
         ("statistics", "no array of images.* mean and covariance of features, no images"),
         ("pipe", "pipe.npz is a named pipe"),
@@ -172,26 +172,26 @@ class Trap:
         ("no array", "odd.npz holds no array"),
         ("pickle", "odd.npy is a pickle, which can run any code when it is read, and is not loaded"),
         ("pickle in npz", "arr_0.npy in .*odd.npz is a pickle"),
-        ("cut", "is not a readable array|is no folder"),
+        ("cut", "is not a readable array|is not a folder"),
         ("flipped", "is not a readable array"),
-        ("size", "0/007.png is 17×17 gray, and 0/000.png is 16×16 gray. All images must have one size"),
-        ("color", "0/007.png is 16×16 RGB, and 0/000.png is 16×16 gray"),
+        ("size", "0/007.png is 17×17 gray, but 0/000.png is 16×16 gray. All images must have the same size"),
+        ("color", "0/007.png is 16×16 RGB, but 0/000.png is 16×16 gray"),
         ("damaged", "002.png"),
         ("empty", "no image in .*empty. The names of images end in .jpg"),
         ("text", "no image in .*notes"),
-        ("missing", "nowhere is not there"),
-        ("other file", "model.ckpt is no folder, zip, .npz or .npy"),
-        ("leaves", r"'\.\./\.\./evil.png', which leads out of the archive"),
-        ("absolute", "'/tmp/evil.png', which leads out of the archive"),
-        ("backwards", "evil.png', which leads out of the archive"),
+        ("missing", "nowhere does not exist. Use a folder, zip"),
+        ("other file", "model.ckpt is not a folder, zip, .npz or .npy"),
+        ("leaves", r"'\.\./\.\./evil.png', a path outside of the archive"),
+        ("absolute", "'/tmp/evil.png', a path outside of the archive"),
+        ("backwards", "evil.png', a path outside of the archive"),
         ("empty zip", "no image in .*empty.zip"),
-        ("cut zip", "is no folder, zip, .npz or .npy"),
+        ("cut zip", "is not a folder, zip, .npz or .npy"),
     ],
 )
-def test_what_is_odd_about_a_set_is_said_in_a_sentence(tmp_path, judge, what, message):
+def test_what_is_odd_about_a_set_is_said_in_a_sentence(tmp_path, extractor, what, message):
     path = broken(tmp_path, what)
     with pytest.raises(UserError, match=message):
-        evaluate(open_images(path), Digits(), SMALL, extractor=judge)
+        evaluate(open_images(path), Digits(), SMALL, extractor=extractor)
     assert not (tmp_path / "executed").exists() and not list(tmp_path.parent.glob("evil.png"))
 
 
@@ -216,10 +216,10 @@ def test_images_of_any_type_have_the_same_pixels(tmp_path, stored, expected):
     assert torch.equal(found.images(torch.arange(40)), torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
-def test_images_of_another_size_than_the_references_are_said_to_be_scaled(tmp_path, judge):
+def test_images_of_another_size_than_the_references_are_said_to_be_scaled(tmp_path, extractor):
     images = open_images(written(tmp_path, "npy", random_images()))
-    with pytest.warns(UserWarning, match="npy has images of 16×16×1: they are brought to 32×32×1"):
-        evaluate(images, Digits(), SMALL.changed(metrics=("fid",)), extractor=judge)
+    with pytest.warns(UserWarning, match="npy has images of 16×16×1. They are resized to 32×32×1"):
+        evaluate(images, Digits(), SMALL.changed(metrics=("fid",)), extractor=extractor)
 
 
 def test_a_stated_range_is_obeyed(tmp_path):
@@ -235,7 +235,7 @@ def test_a_folder_of_mixed_sizes_and_colors_is_brought_to_one_as_in_training(tmp
     for k, shape in enumerate([(20, 16, 3), (16, 16), (40, 64, 3)]):
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{k}.png")
     rows = torch.arange(3)
-    with pytest.raises(UserError, match="1.png is 16×16 gray, and .*0.png is 16×20 RGB.*`--size` and `--channels`"):
+    with pytest.raises(UserError, match="1.png is 16×16 gray, but .*0.png is 16×20 RGB.*`--size` and `--channels`"):
         open_images(folder).images(rows)
     with pytest.raises(UserError, match="1.png is 16×16 gray"):
         open_images(folder).at(size=16).images(rows)
@@ -263,16 +263,16 @@ def test_a_covariance_without_its_mean_is_no_set_of_points(tmp_path):
         open_images(tmp_path / "s.npz")
 
 
-def test_a_protocol_says_how_files_were_brought_to_one_size(tmp_path, judge):
+def test_a_protocol_says_how_files_were_brought_to_one_size(tmp_path, extractor):
     a, b = (open_images(written(tmp_path / name, "folder", random_images())) for name in "ab")
-    plain = evaluate(a, b, SMALL.changed(metrics=("fid",)), extractor=judge).protocol
-    sized = evaluate(a, b, SMALL.changed(metrics=("fid",), size=8, resize_mode="pad"), extractor=judge).protocol
+    plain = evaluate(a, b, SMALL.changed(metrics=("fid",)), extractor=extractor).protocol
+    sized = evaluate(a, b, SMALL.changed(metrics=("fid",), size=8, resize_mode="pad"), extractor=extractor).protocol
     assert sized["reference"]["shape"] == [1, 8, 8] and (sized["size"], sized["resize_mode"]) == (8, "pad")
     assert (
         "+metrics=fid+resize_mode=pad+size=8" in sized["name"] and "size" not in plain and plain["key"] != sized["key"]
     )
-    with pytest.raises(UserError, match="small.size=8 says size of images that are read from files, and here are none"):
-        evaluate(None, Digits(), SMALL.changed(size=8), extractor=judge)
+    with pytest.raises(UserError, match="small.size=8 sets size, which applies only to images read from files"):
+        evaluate(None, Digits(), SMALL.changed(size=8), extractor=extractor)
 
 
 def test_images_of_several_splits_are_one_set_and_zips_of_datasets_need_no_labels(tmp_path):

@@ -42,8 +42,8 @@ def inception(weights):
 
 
 def test_other_weights_do_not_give_plain_names(weights):
-    judge = extractors.build("inception", weights)
-    assert judge.name == f"inception-{judge.hash[:8]}" and judge.score("fid") == f"fid-{judge.name}"
+    extractor = extractors.build("inception", weights)
+    assert extractor.name == f"inception-{extractor.hash[:8]}" and extractor.score("fid") == f"fid-{extractor.name}"
 
 
 class InColor(Dataset):

@@ -69,24 +69,24 @@ def test_other_abilities_of_models_of_points():
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "extractor", "message"),
+    ("model", "data", "name", "message"),
     [
         (
             torch.zeros(4, 1, 32, 32),
             Ring(**RING),
             None,
-            "Here are images, and they are compared with points of 2 numbers",
+            "Cannot compare images with points of 2 numbers",
         ),
-        (torch.zeros(4, 3), Ring(**RING), None, "Here are points of 3 numbers, and they are compared with points of 2"),
-        (torch.zeros(4, 2), Digits(), None, "Here are points of 2 numbers, and they are compared with images"),
-        (torch.zeros(4, 2), Ring(**RING), "digitsnet", "'digitsnet' looks at images, and here are points"),
-        (torch.zeros(4, 1, 32, 32), Digits(), "ring", "'ring' looks at points, and here are images"),
+        (torch.zeros(4, 3), Ring(**RING), None, "Cannot compare points of 3 numbers with points of 2"),
+        (torch.zeros(4, 2), Digits(), None, "Cannot compare points of 2 numbers with images"),
+        (torch.zeros(4, 2), Ring(**RING), "digitsnet", "'digitsnet' takes images, but the data are points"),
+        (torch.zeros(4, 1, 32, 32), Digits(), "ring", "'ring' takes points, but the data are images"),
     ],
 )
-def test_images_and_points_are_not_mixed(model, data, extractor, message):
-    judge = extractors.build(extractor) if extractor else None
+def test_images_and_points_are_not_mixed(model, data, name, message):
+    extractor = extractors.build(name) if name else None
     with pytest.raises(UserError, match=message):
-        evaluate(Giver(data.spec).give(model), data, SMALL, extractor=judge)
+        evaluate(Giver(data.spec).give(model), data, SMALL, extractor=extractor)
 
 
 def test_an_evaluation_leaves_a_plot_of_samples_before_real_points(tmp_path):

@@ -91,13 +91,13 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kid_subset: 5", "a protocol has no 'kid_subset'; it has name, split, real"),
-        ("metrics: [fid, beauty]", "there is no group of metrics 'beauty'; there are fid, kid, is"),
+        ("kid_subset: 5", "unknown setting 'kid_subset'. Choose from: name, split, real"),
+        ("metrics: [fid, beauty]", "unknown metric group 'beauty'. Choose from: fid, kid, is"),
         ("metrics: fid", "metrics is 'fid'; it must be a list of groups"),
         ("metrics: []", "metrics is (); it must be a list of groups"),
         ("metrics: 3", "metrics is 3; it must be a list of groups"),
-        ("metrics: [[fid]]", "there is no group of metrics '['fid']'"),
-        ("name: null", "name is None; a word was expected"),
+        ("metrics: [[fid]]", "unknown metric group '['fid']'"),
+        ("name: null", "name is None; expected a word"),
         ("split: all", "split is 'all'; it must be train, val or test"),
         ("weights: best", "weights is 'best'; it must be ema or raw"),
         ("pixels: 16-bit", "pixels is '16-bit'; it must be binary, 8-bit or density"),
@@ -123,10 +123,13 @@ def test_a_mistake_in_a_file_is_answered_in_a_sentence(tmp_path, text, message):
 
 def test_what_there_is_not_is_answered_with_what_there_is():
     with pytest.raises(
-        UserError, match=r"no protocol 'fid10k'; there are fid10k-test, fid50k-train, fid5k-random.*or name a YAML"
+        UserError,
+        match=r"Unknown protocol 'fid10k'. Choose from: fid10k-test, fid50k-train, fid5k-random.*path of a YAML",
     ):
         protocol.load("fid10k")
-    with pytest.raises(UserError, match="no group of metrics 'FID'; there are fid, kid"):
+    with pytest.raises(UserError, match="unknown metric group 'FID'. Choose from: fid, kid"):
         Protocol("a").changed(metrics=("FID",))
-    with pytest.raises(UserError, match=r"no extractor 'resnet'; there are digitsnet, mnistnet.*vgg-random.*, torchv"):
+    with pytest.raises(
+        UserError, match=r"Unknown extractor 'resnet'. Choose from: digitsnet, mnistnet.*vgg-random.*, torchv"
+    ):
         extractors.build("resnet")

@@ -45,10 +45,10 @@ class Obedient(Untrained):
     def __init__(self, spec: DataSpec | None = None, amiss: int = 0, **training: Any) -> None:
         super().__init__(spec, **training)
         self.amiss, self.known = amiss, Digits().source("test").everything
-        self.asked: list[Tensor] = []
+        self.conditions: list[Tensor] = []
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
-        self.asked.append(condition)
+        self.conditions.append(condition)
         found = []
         for seed, label in zip(seeds.tolist(), ((condition + self.amiss) % 10).tolist(), strict=True):
             among = (self.known.label == label).nonzero()[:, 0]
@@ -104,7 +104,7 @@ class Painter(Untrained):
         return self
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
-        rows = [int((self.known.caption == asked).all(1).nonzero()[0, 0]) for asked in condition]
+        rows = [int((self.known.caption == caption).all(1).nonzero()[0, 0]) for caption in condition]
         rows = (torch.tensor(rows) + self.amiss) % len(self.known.image)
         return from_uint8(self.known.image[rows])
 

@@ -52,7 +52,7 @@ def test_distance_sees_swapped_classes_that_the_whole_set_hides():
 
 def test_a_class_with_too_few_images_is_named():
     labels = torch.tensor([0, 0, 0, 7, 7])
-    with pytest.raises(UserError, match="of class 7 there are 2 and 0"):
+    with pytest.raises(UserError, match="class 7 has 2 generated and 0 real images"):
         class_frechet_distance(torch.randn(5, 2), labels, torch.randn(3, 2), labels[:3])
 
 

@@ -112,7 +112,7 @@ def test_too_few_or_broken_features_are_told():
     metric = FrechetDistance(D)
     metric.update(features(5), real=True)
     metric.update(features(1), real=False)
-    with pytest.raises(UserError, match="at least 2 generated images; 1 were given"):
+    with pytest.raises(UserError, match="at least 2 generated images; got 1"):
         metric.compute()
     with pytest.raises(UserError, match="NaN"):
         metric.update(torch.full((2, D), torch.nan), real=True)

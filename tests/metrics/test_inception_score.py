@@ -26,7 +26,7 @@ def test_it_is_finite_where_a_class_has_probability_zero():
 
 
 def test_too_few_or_broken_logits_are_told():
-    with pytest.raises(UserError, match="in 10 splits needs at least 10 generated images; 9 were given"):
+    with pytest.raises(UserError, match="in 10 splits needs at least 10 generated images; got 9"):
         inception_score(torch.randn(9, 4))
     with pytest.raises(UserError, match="finite"):
         inception_score(torch.full((10, 4), torch.nan))

@@ -40,5 +40,5 @@ def test_no_images_or_broken_likelihoods_are_told():
         Likelihood(4).compute()
     metric = Likelihood(4)
     metric.update(torch.tensor([-torch.inf, 0.0, -torch.nan]))
-    with pytest.raises(UserError, match="the likelihoods of 2 of 3 images are NaN or infinite"):
+    with pytest.raises(UserError, match="The likelihoods of 2 of 3 images are NaN or infinite"):
         metric.compute()

@@ -61,9 +61,9 @@ def test_without_held_out_images_there_is_no_ratio():
 
 def test_too_few_or_unfit_images_are_told():
     fake, train = sets(10, 20)
-    with pytest.raises(UserError, match="at least 2 training images; 1 were given"):
+    with pytest.raises(UserError, match="at least 2 training images; got 1"):
         memorization(fake, train[:1])
-    with pytest.raises(UserError, match="held-out images are training images"):
+    with pytest.raises(UserError, match="held-out images are also training images"):
         memorization(fake, train, train[:5])
     with pytest.raises(UserError, match="generated images must be finite"):
         memorization(fake / 0, train)

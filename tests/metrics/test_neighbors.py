@@ -80,7 +80,7 @@ def test_progress_sees_every_tile_once():
 
 
 def test_too_few_or_broken_features_are_told():
-    with pytest.raises(UserError, match="of 5 neighbors needs at least 6 generated images; 5 were given"):
+    with pytest.raises(UserError, match="of 5 neighbors needs at least 6 generated images; got 5"):
         neighbor_scores(torch.randn(9, 3), torch.randn(5, 3))
     with pytest.raises(UserError, match="real images must be finite"):
         neighbor_scores(torch.full((9, 3), torch.inf), torch.randn(9, 3))

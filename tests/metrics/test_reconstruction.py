@@ -57,9 +57,9 @@ def test_more_noise_is_worse_by_every_measure():
 
 
 def test_images_smaller_than_the_window_or_of_another_shape_are_told():
-    with pytest.raises(UserError, match="11×11 pixels at least, its window; these are 8×12"):
+    with pytest.raises(UserError, match="at least 11×11 pixels, the size of its window; got 8×12"):
         ssim(torch.zeros(1, 1, 8, 12), torch.zeros(1, 1, 8, 12))
-    with pytest.raises(UserError, match="one shape"):
+    with pytest.raises(UserError, match="the same shape"):
         mse(torch.zeros(2, 1, 8, 8), torch.zeros(1, 1, 8, 8))
 
 

@@ -41,22 +41,31 @@ def test_a_module_that_is_imported_again_registers_its_metric_anew():
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [
-        ({"name": "left out"}, "has the name None. Set `name`"),
-        ({"name": "Mine-2"}, "has the name 'Mine-2'. Set `name` to lowercase letters"),
-        ({"track": "left out"}, "has the track None. Set `track` to one of generation, reconstruction"),
+        ({"name": "left out"}, "has the name None; it must consist of"),
+        ({"name": "Mine-2"}, "has the name 'Mine-2'; it must consist of lowercase letters"),
+        ({"track": "left out"}, "has the track None. Choose from: generation, reconstruction"),
         ({"track": "generations"}, "Did you mean 'generation'?"),
         ({"track": ["generation"]}, "has the track"),
-        ({"higher_is_better": "left out"}, "has no direction. Set `higher_is_better` to True or False"),
-        ({"higher_is_better": "yes"}, "has no direction"),
-        ({"name": "fid"}, "has the name fid, which is the name of a metric of genbench. Choose another"),
-        ({"name": "neighbors"}, "has the name neighbors, which is the name of a metric of genbench"),
-        ({"plot_lower_bound": 1.0, "plot_upper_bound": 0.0}, "has the range 1 to 0"),
-        ({"update": lambda self, x, y: None}, r"has update\(x, y\). On the track generation `update` has either"),
-        ({"update": lambda self, images, features: None}, "has either `images` or `features`"),
-        ({"update": lambda self, real: None}, "has either `images` or `features`"),
-        ({"track": "likelihood", "update": lambda self, a, b: None}, "`update` has 1 parameters, for log_likelihood"),
-        ({"track": "reconstruction"}, "`update` has 2 parameters, for reconstruction and image"),
-        ({"__init__": lambda self, width: None}, "cannot be made without width. Give defaults in a subclass"),
+        ({"higher_is_better": "left out"}, "must set `higher_is_better` to True or False"),
+        ({"higher_is_better": "yes"}, "must set `higher_is_better`"),
+        ({"name": "fid"}, "has the name fid, which a metric of genbench already has. Choose a different"),
+        ({"name": "neighbors"}, "has the name neighbors, which a metric of genbench already has"),
+        (
+            {"plot_lower_bound": 1.0, "plot_upper_bound": 0.0},
+            r"plot_lower_bound \(1\) must be less than plot_upper_bound \(0\)",
+        ),
+        (
+            {"update": lambda self, x, y: None},
+            r"has update\(x, y\). On the track generation, `update` must take either",
+        ),
+        ({"update": lambda self, images, features: None}, "must take either `images`, or `features`"),
+        ({"update": lambda self, real: None}, "must take either `images`, or `features`"),
+        (
+            {"track": "likelihood", "update": lambda self, a, b: None},
+            "`update` must take 1 parameters, for log_likelihood",
+        ),
+        ({"track": "reconstruction"}, "`update` must take 2 parameters, for reconstruction and image"),
+        ({"__init__": lambda self, width: None}, "has the required arguments width. Set defaults in a subclass"),
     ],
 )
 def test_a_declaration_that_is_not_whole_is_refused(attributes, said):
@@ -75,5 +84,5 @@ def test_two_metrics_of_one_name_are_refused():
     register(declared())
     other = declared()
     other.__qualname__ = "Other"
-    with pytest.raises(UserError, match="Other has the name mine, which is the name of a metric of .*Mine. Choose"):
+    with pytest.raises(UserError, match="Other has the name mine, which a metric of .*Mine already has. Choose"):
         register(other)

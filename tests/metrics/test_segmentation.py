@@ -43,7 +43,7 @@ def test_the_true_mask_scores_one():
 
 def test_masks_of_other_classes_and_no_masks_are_told():
     logits, mask = masks()
-    with pytest.raises(UserError, match="for 4 classes holds 0 to 3; this one holds"):
+    with pytest.raises(UserError, match="for 4 classes must contain 0 to 3; this mask contains"):
         confusion(logits, mask + 252)
     with pytest.raises(UserError, match="at least one image"):
         Segmentation().compute()
