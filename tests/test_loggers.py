@@ -1,4 +1,4 @@
-"""Curves survive a kill and a resume; Weights & Biases records what was logged, by its own client, offline."""
+"""Curves survive a kill and a resume. The client of Weights & Biases records logged values offline."""
 
 import io
 import itertools
@@ -210,7 +210,7 @@ def test_a_row_cut_off_by_a_full_disk_is_not_joined_to_the_next(tmp_path, monkey
     assert [row["loss"] for row in curves.rows()][-3:] == ["2.5", "3", "3.5"]
 
 
-def test_a_row_of_terms_that_the_checkpoint_has_yet_to_read_is_cut(tmp_path):
+def test_a_row_of_terms_that_the_checkpoint_has_not_read_is_removed(tmp_path):
     curves = Curves(tmp_path)
     curves.log_metrics({"val/fid": 3.0}, step=96)
     curves.log_metrics({"a/loss": 0.5, "a/lr": 0.1}, step=96)  # logged as the run ended
@@ -258,7 +258,7 @@ KEY = "0123456789abcdef" * 2 + "01234567"  # 40 characters, as the real ones hav
 
 
 def records(path):
-    """What the client wrote: protocol buffers in LevelDB's log format, blocks of 32 kB and a checksum a record."""
+    """Records written by the client: protocol buffers in LevelDB's log format, with blocks of 32 KiB and checksums."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, found, joined, at = path.read_bytes(), [], b"", 7
@@ -319,7 +319,7 @@ class Written:
 
 @pytest.fixture
 def nobody(tmp_path, monkeypatch):
-    """A person without a key: no variable, no login file."""
+    """A user without an API key: neither an environment variable nor a login file."""
     import wandb
 
     home = tmp_path / "home"
@@ -500,7 +500,7 @@ def test_a_key_is_found_where_the_client_looks_for_it(nobody, monkeypatch, where
     assert not Wandb(save_dir=str(nobody))._offline
 
 
-def test_what_the_logger_does_with_a_grid_loses_no_pixel(nobody):
+def test_logging_a_grid_keeps_every_pixel(nobody):
     import wandb
 
     sheet = enlarged(grid(torch.rand(4, 3, 8, 8) * 2 - 1), side=100)

@@ -105,7 +105,7 @@ class Checkpoint(Callback, metaclass=Checked):
         """Save if validation fails, since the training step before it is complete."""
         failed = trainer.state.fn == "fit" and trainer.validating and isinstance(exception, Exception)
         if failed and not isinstance(exception, Interrupted) and trainer.world_size == 1:
-            with suppress(UserError):  # the first exception is reported
+            with suppress(UserError):  # report the exception of validation, not this one
                 self.save(trainer, module)
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:

@@ -97,7 +97,7 @@ class GANMonitor(Callback, metaclass=Checked):
             for logger in trainer.loggers:
                 logger.log_metrics({"diversity": diversity}, step=module.images_seen)
             if self._spells["collapsed"].lasted(diversity < self.collapsed, module.images_seen):
-                # for images, not for points
+                # augmentations are only for images, not for points
                 augmented = [("augmentation", "adversarial.augment '[color, translation]'")]
                 warnings.append(
                     f"warning: the samples have collapsed at {module.images_seen:,} images seen: their variance is "

@@ -66,7 +66,7 @@ class Monitor(Callback, metaclass=Checked):
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
         unread, cls = module.read_terms(reset=False), path_of(type(module))
         curves = [logger for logger in trainer.loggers if isinstance(logger, Curves)]
-        for logger in curves:  # rows after the checkpoint will be logged again
+        for logger in curves:  # remove rows after the checkpoint, since they will be logged again
             logger.cut(module.images_seen, unread, lambda name: renamed.column(name, cls))
         for logger in trainer.loggers:
             if isinstance(logger, Wandb) and curves and module.images_seen:

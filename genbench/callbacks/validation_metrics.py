@@ -96,8 +96,8 @@ class ValidationMetrics(Callback, metaclass=Checked):
             return extractors.build("vgg-random")
 
     def expected(self, module: GenerativeModule, data: DataModule, held: Held) -> Expected:
-        """The scores that validation will compute on such a split, without `val/`. A value is None, or the reason why
-        the score cannot be computed."""
+        """The scores that validation will compute on such a split, without `val/`. Each value is None, or the reason
+        why the score cannot be computed."""
         self.extractor(data).refuse_others(module.spec.shape)
         scores = expected(module, data, self.protocol, self.extractor(data), held)
         if isinstance(module, Classifies) and held.label is not None:
@@ -109,7 +109,7 @@ class ValidationMetrics(Callback, metaclass=Checked):
         assert self._extractor is not None, "`setup` builds it"
         scores: dict[type, list[str]] = {
             Samples: [self._extractor.score("fid")],
-            # if the model is trained without pairs, the true image is not used
+            # models trained without pairs are not compared with true images
             Translates: ["translation_mse"]
             if module.spec.target == "image"
             else [self._extractor.score("translation_fid"), "cycle_l1"],

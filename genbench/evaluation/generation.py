@@ -227,7 +227,7 @@ def _add_memorization(c: Comparison, scores: Scores, real: Features, fake: Featu
     sets = {"fake": fake, "train": seen} | ({} if c.protocol.split == "train" else {"held_out": real})
     updates = [{"features": x.features, "which": which} for which, x in sets.items()]
     scores.add("memorization", fake.sums.count, metric, *updates, featured=True)
-    images = len(c.reference.shape) == 3  # neighbors of points are not worth showing
+    images = len(c.reference.shape) == 3  # not for points, whose neighbors show nothing
     if c.gallery.searched and images and ranks.rank() == 0:
         rows = torch.tensor(c.gallery.rows("samples")[: c.gallery.searched])
         samples = c.gallery.found["samples"][: len(rows)]

@@ -31,7 +31,7 @@ class Protocol:
     metrics            groups of metrics, see GROUPS, and names of the user's own metrics
     block              number of images that pass through the networks at once; the last block is padded. Networks round
                        differently at different batch sizes, so the block size is part of the protocol. Scores do not
-                       depend on the loading of images or the number of processes
+                       depend on how images are loaded or on the number of processes
     kid_subsets, kid_subset_size, is_splits, score_seed
                        as in torch-fidelity
     neighbors_k        the k of precision, recall, density and coverage

@@ -39,7 +39,7 @@ def mixture_statistics(points: Tensor, modes: Tensor, std: float) -> dict[str, f
     """
     require(len(points), 1, "generated", "A statistic of modes")
     require_finite(points, "generated")
-    # computed from differences, since |p|² - 2pm + |m|² loses most digits of float32 near a mode
+    # computed from differences, since the expanded form |p|² - 2pm + |m|² loses most digits of float32 near a mode
     squared = torch.stack([(points - mode).square().sum(1) for mode in modes.to(points)], 1)  # [N, K]
     distance, mode = squared.min(1)
     good = mode[distance <= (GOOD * std) ** 2].bincount(minlength=len(modes))  # [K]

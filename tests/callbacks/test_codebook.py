@@ -1,4 +1,4 @@
-"""A codebook that nothing uses is spoken of, once, with its usage."""
+"""A warning with the usage is printed once if most of a codebook is unused."""
 
 import pytest
 import torch

@@ -286,7 +286,7 @@ def test_a_set_is_compared_with_statistics(cli, here):
     status, out, err = cli("evaluate", "--images", "noise.npy", *flags)
     assert status == 0 and err == "" and only_record(Path("runs/records")).protocol["metrics"] == ["fid"]
     assert "against statistics of stats.npz (all) by digitsnet" in out
-    assert "fid-digitsnet: against the mu and sigma of stats.npz alone" in out
+    assert "fid-digitsnet: compared only with mu and sigma of stats.npz" in out
 
 
 def test_arrays_are_a_data_set_that_is_trained_on_and_measured(cli, here):
@@ -347,7 +347,7 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "last", "--out", "vae.yaml"), "The record cannot be written to vae.yaml"),
         (("--ckpt", "last", "--seed", "4294967296"), "seed is 4294967296; it must be below 2³¹"),
         (("--images", "noise.npy", "--data", "Digits", "--data.color", "3"), "color"),
-        (("--images", "nowhere", "--data", "Digits"), "nowhere is not there"),
+        (("--images", "nowhere", "--data", "Digits"), "nowhere does not exist. Use a folder"),
         (("--images", "noise.npy", "--data", "Digits", "--mean", "true"), "There is no option --mean"),
         (
             ("--images", "noise.npy", "--data", "Digits", "--reference.key", "a"),
@@ -366,7 +366,7 @@ def test_records_become_a_board(cli, here):
             ("--images", "noise.npy", "--data", "Digits", "--images.resize_mode", "8"),
             "`--resize-mode` is of all images that are read",
         ),
-        (("--ckpt", "last", "--size", "8"), "says size of images that are read from files, and here are none"),
+        (("--ckpt", "last", "--size", "8"), "sets size, which applies only to images read from files"),
         (("--images", "noise.npy", "--data", "Digits", "--images.severity", "2.5"), "severity"),
         (("--baseline", "--reference", "noise.npy", "--extractor", "digitsnet"), "A baseline needs a data set"),
         (("--ckpt", "last", "--foo", "1"), "VAE has no option --foo; its own options: --mean"),

@@ -191,7 +191,7 @@ def test_a_model_that_no_score_is_for_is_refused(tmp_path):
             self.net = nn.Linear(1, 1)
 
     data = Digits(size=16)
-    with pytest.raises(UserError, match="Idle can do nothing that the protocol quick"):
+    with pytest.raises(UserError, match="No metric of the protocol quick applies to Idle"):
         checked(tmp_path, Idle(data.spec), data)
 
 
@@ -405,7 +405,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
         (["--model.clip_norm", "-1"], "model.clip_norm is -1.0; it must be above 0."),
         (["--data.random_crop", "999"], "data.random_crop is 999, and the images have 16 pixels a side"),
         (["--model.accumulate", "21"], "a step takes 336 images, and `max_images` is 320"),
-        (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
+        (["--checkpoint.mode", "max"], "checkpoint.mode is max, but small values of val/fid-digitsnet are better"),
         (["--data.val_size", "1"], "Validation on 1 image cannot compute val/fid-digitsnet"),
         (["--protocol", "fid"], "Unknown protocol 'fid'"),
         (["--validation.extractor", "digitnet"], "Unknown extractor 'digitnet'"),

@@ -10,7 +10,7 @@ def extractor():
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    """A folder of its own for features that are kept; returns it."""
+    """An empty cache folder for features. Returns the folder."""
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -1,4 +1,4 @@
-"""One ruler: what a record says depends on model, data and protocol, and on nothing else."""
+"""A record depends only on the model, the data and the protocol."""
 
 import math
 import os
@@ -54,7 +54,7 @@ def subject(name, size=16):
 
 
 def measured(name, size, protocol=SMALL, extractor=None):
-    """In batches of `size` wherever there are batches."""
+    """Evaluate with batches of `size` images."""
     data = Digits(size=16, batch_size=size, eval_batch_size=size)
     extractor = extractor or extractors.build("digitsnet")
     return evaluate(subject(name), data, protocol, extractor=extractor, batch_size=size, name=name)
@@ -74,7 +74,7 @@ def worker(rank, folder):
             os.environ["GENBENCH_CACHE"] = f"{folder}/{name}{size}"
             record = measured(name, size)
             found[name, size] = untimed(record), record.environment["world_size"]
-    # one block in all, so that the second process has none; and the cache filled
+    # a single block, so that the second process has none; then an evaluation with a filled cache
     found["short"] = untimed(measured("images", 7, SMALL.changed(real=10, generated=9, train=10, block=16)))
     found["again"] = untimed(measured("vae", 64))
     try:
@@ -118,25 +118,25 @@ def test_the_size_of_batches_changes_nothing(alone, empty_cache, extractor, name
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_two_processes_have_the_record_of_one(pair, alone, name, size):
+def test_two_processes_give_the_same_record_as_one(pair, alone, name, size):
     for found in pair:
         record, world = found[name, size]
         assert world == 2
         assert_same(alone[name], record)
 
 
-def test_a_process_without_a_block_and_one_that_finds_a_cache_agree_too(pair, alone, extractor):
+def test_records_agree_with_an_idle_process_and_with_a_filled_cache(pair, alone, extractor):
     short = untimed(measured("images", 7, SMALL.changed(real=10, generated=9, train=10, block=16), extractor))
     for found in pair:
         assert_same(short, found["short"])
         assert_same(alone["vae"], found["again"])
 
 
-def test_an_error_is_one_in_every_process(pair):
+def test_an_error_is_the_same_in_every_process(pair):
     assert all("No metric of the protocol" in found["error"] for found in pair)
 
 
-def test_what_a_vae_is_scored_by(alone):
+def test_the_scores_of_a_vae(alone):
     scores = alone["vae"]["metrics"]
     names = {"fid", "kid", "is", "precision", "recall", "density", "coverage", "modes", "class_entropy",
              "nearest_train", "nearest_train_ratio", "authenticity", "reconstruction_fid"}  # fmt: skip
@@ -183,19 +183,21 @@ def test_collapsed_samples_lose_recall_and_coverage(ordered):
     assert bad["modes-digitsnet"] <= 3 < good["modes-digitsnet"] == 10
 
 
-def test_copied_training_images_are_caught(ordered):
+def test_copied_training_images_are_detected(ordered):
     copies, good = ordered["copies"], ordered["noise"]
     assert copies["authenticity-digitsnet"] < 0.02 and copies["nearest_train-digitsnet"] < 1e-4
     assert copies["nearest_train_ratio-digitsnet"] < 0.01
     assert good["authenticity-digitsnet"] > 0.5
 
 
-def test_the_baseline_is_other_real_images(extractor, ordered):
+def test_the_baseline_uses_different_real_images(extractor, ordered):
     protocol = SMALL.changed(real=10_000, generated=290)
     baseline = evaluate(None, Digits(), protocol, extractor=extractor)
     assert baseline.kind == "baseline" and baseline.model == {"name": "real images"}
     few = evaluate(None, Digits(), SMALL.changed(generated=10_000, metrics=("fid",)), extractor=extractor)
-    assert few.model == {"name": "1,350 real images"}  # all there are, and said so
+    assert few.model == {
+        "name": "1,350 real images"
+    }  # the baseline uses all images, and its name contains their number
     assert values(baseline)["fid-digitsnet"] < ordered["blurred"]["fid-digitsnet"]
     assert not any("authenticity" in name for name in baseline.metrics)  # they are the training images
     assert baseline.metrics["class_accuracy-digitsnet"]["value"] > 0.97
@@ -248,7 +250,7 @@ def test_a_model_under_autocast_is_measured_in_float32(extractor):
         assert_same(plain, untimed(measured("vae", 64, extractor=extractor)))
 
 
-def test_model_generators_and_settings_are_as_before(extractor):
+def test_model_random_generators_and_settings_are_restored(extractor):
     model = subject("vae").train()
     model.decoder.eval()  # a frozen part
     flags = {name: module.training for name, module in model.named_modules()}
@@ -267,7 +269,7 @@ def test_model_generators_and_settings_are_as_before(extractor):
     assert_same(untimed(record), untimed(evaluate(model.eval(), Digits(size=16), SMALL, extractor=extractor)))
 
 
-def test_they_are_as_before_after_an_error_too(extractor):
+def test_model_random_generators_and_settings_are_restored_after_an_error(extractor):
     class Broken(Untrained):
         def sample(self, seeds, *, condition=None):
             torch.rand(3)
@@ -303,7 +305,7 @@ def test_all_models_of_a_data_set_are_compared_with_the_same_pixels(extractor):
     assert other.protocol["key"] != found[0][1]
 
 
-def test_samples_of_another_size_or_color_are_brought_to_the_references(extractor):
+def test_samples_of_a_different_size_or_color_are_converted_to_those_of_the_reference(extractor):
     images = Digits().source("test").everything.image[:70]
     quick = SMALL.changed(metrics=("fid",))
     same = evaluate(TensorImages("x", images), Digits(), quick, extractor=extractor)
@@ -313,7 +315,7 @@ def test_samples_of_another_size_or_color_are_brought_to_the_references(extracto
     assert_same(values(same), values(evaluate(given, Digits(), quick, extractor=extractor)))
 
 
-def test_a_protocol_chooses_data_sets_extractor_unless_told_otherwise():
+def test_the_data_sets_extractor_is_used_unless_the_protocol_sets_one():
     record = evaluate(subject("images"), Digits(), SMALL.changed(metrics=("fid",)))
     assert record.protocol["extractor"]["name"] == "digitsnet" and "fid-digitsnet" in record.metrics
     other = evaluate(subject("images"), Digits(), SMALL.changed(metrics=("fid",), extractor="mnistnet"))
@@ -321,7 +323,7 @@ def test_a_protocol_chooses_data_sets_extractor_unless_told_otherwise():
     assert other.protocol["key"] != record.protocol["key"]
 
 
-def test_more_images_than_the_protocol_has_are_a_fair_choice_of_them(extractor):
+def test_too_many_images_are_reduced_to_a_random_choice(extractor):
     everything = Digits().source("train").everything
     images = everything.image[everything.label.argsort(stable=True)]  # as a folder of classes is sorted
     record = evaluate(TensorImages("x", images), Digits(), SMALL.changed(metrics=("classes",)), extractor=extractor)
@@ -331,7 +333,7 @@ def test_more_images_than_the_protocol_has_are_a_fair_choice_of_them(extractor):
 
 
 class Sorted(Digits):
-    """By class, as a folder of classes is."""
+    """Data sorted by class, like a folder of class folders."""
 
     def split(self, stage):
         split = super().split(stage)
@@ -341,7 +343,7 @@ class Sorted(Digits):
         return split
 
 
-def test_data_that_is_sorted_by_class_is_judged_by_all_its_classes(extractor):
+def test_data_sorted_by_class_is_evaluated_on_all_classes(extractor):
     model = Obedient(Digits().spec)
     protocol = SMALL.changed(real=290, generated=60, neighbors_images=60)
     found = values(evaluate(model, Sorted(), protocol, extractor=extractor))
@@ -349,7 +351,7 @@ def test_data_that_is_sorted_by_class_is_judged_by_all_its_classes(extractor):
     assert found["precision-digitsnet"] > 0.5 and found["recall-digitsnet"] > 0.5
 
 
-def test_another_number_of_images_makes_another_protocol(extractor):
+def test_a_different_number_of_images_gives_a_different_protocol(extractor):
     quick = SMALL.changed(metrics=("fid",))
     all_of_them = evaluate(subject("images"), Digits(), quick, extractor=extractor)
     fewer = evaluate(TensorImages("x", subject("images").all[:50]), Digits(), quick, extractor=extractor)
@@ -370,7 +372,7 @@ def test_a_score_that_needs_more_images_is_blank_and_says_how_many(extractor):
         assert found[f"{name}-digitsnet"]["value"] is not None, name
 
 
-def test_three_images_have_what_three_can_have(extractor):
+def test_three_images_get_every_score_that_three_images_allow(extractor):
     images = SplitImages(Digits(), "train", 3)
     found = evaluate(images, Digits(), SMALL.changed(is_splits=10), extractor=extractor).metrics
     blank = {name for name, entry in found.items() if entry["value"] is None}
@@ -387,7 +389,7 @@ def test_few_images_of_a_class_leave_its_distance_blank_and_nothing_else(extract
         assert found[f"{name}-digitsnet"]["value"] is not None
 
 
-def test_one_image_on_both_sides_is_no_crash(extractor):
+def test_one_image_on_both_sides_does_not_crash(extractor):
     found = evaluate(Coder(Digits().spec), SplitImages(Digits(), "test", 1), SMALL, extractor=extractor).metrics
     assert found["reconstruction_fid-digitsnet"]["value"] is None and found["mse"]["value"] < 1e-4
     assert not any(name in found for name in ("mse-digitsnet", "lpips-digitsnet"))
@@ -397,7 +399,7 @@ def test_one_image_on_both_sides_is_no_crash(extractor):
 
 
 @pytest.mark.parametrize("amiss", [0, 1])
-def test_a_conditional_model_is_asked_for_the_references_labels(extractor, amiss):
+def test_a_conditional_model_is_sampled_with_the_references_labels(extractor, amiss):
     model = Obedient(Digits().spec, amiss=amiss)
     record = evaluate(model, Digits(), SMALL.changed(generated=130), extractor=extractor)
     conditions = torch.cat(model.conditions)[:130]
@@ -408,7 +410,7 @@ def test_a_conditional_model_is_asked_for_the_references_labels(extractor, amiss
     assert scores["class_fid-digitsnet"] > 0
 
 
-def test_what_a_wrong_class_costs(extractor):
+def test_wrong_classes_worsen_the_class_scores(extractor):
     right, wrong = (
         values(evaluate(Obedient(Digits().spec, amiss=k), Digits(), SMALL.changed(generated=100), extractor=extractor))
         for k in (0, 1)
@@ -416,7 +418,7 @@ def test_what_a_wrong_class_costs(extractor):
     assert wrong["class_fid-digitsnet"] > 2 * right["class_fid-digitsnet"]
 
 
-def test_a_class_distance_needs_labels_and_no_classes_of_the_extractor(extractor):
+def test_a_class_distance_needs_labels_but_not_the_extractors_classes(extractor):
     blind = Extractor("blind", extractor.network, lambda net, x: (extractor.read(net, x)[0], None), "none")
     scores = values(evaluate(Obedient(Digits().spec), Digits(), SMALL.changed(generated=100), extractor=blind))
     assert scores["class_fid-blind"] > 0 and not any("accuracy" in name or "modes" in name for name in scores)
@@ -428,13 +430,13 @@ def test_an_unconditional_model_has_no_scores_of_labels(alone):
     )
 
 
-def test_a_conditional_model_without_labels_to_ask_for_says_so(extractor):
+def test_a_conditional_model_on_data_without_labels_is_an_error(extractor):
     images = TensorImages("my images", torch.zeros(20, 1, 32, 32, dtype=torch.uint8))
     with pytest.raises(UserError, match="Obedient needs a label for each sample, but my images has none"):
         evaluate(Obedient(Digits().spec), images, SMALL, extractor=extractor)
 
 
-def test_likelihoods_are_those_of_the_closed_form(extractor):
+def test_likelihoods_equal_the_closed_form(extractor):
     data = Digits()
     levels = SplitImages(data, "test", 100).images(torch.arange(100)).double()
     exact = torch.log((levels + 1) / (256 * 257 / 2)).flatten(1).sum(1).mean().item()
@@ -447,7 +449,7 @@ def test_likelihoods_are_those_of_the_closed_form(extractor):
     assert found["nats"]["track"] == "likelihood" and found.keys() == {"nats", "bits_per_dim"}
 
 
-def test_a_likelihood_of_other_pixels_than_the_protocols_is_blank(extractor):
+def test_a_likelihood_over_different_pixels_than_the_protocols_is_blank(extractor):
     data = Digits()
     for model, why in ((Density(data.spec), "for density pixels"), (Uniform(DataSpec((1, 16, 16))), "16×16×1")):
         found = evaluate(model, data, SMALL, extractor=extractor).metrics
@@ -459,7 +461,7 @@ def test_a_likelihood_of_other_pixels_than_the_protocols_is_blank(extractor):
     assert found.protocol["name"] == "small+pixels=density"
 
 
-def test_a_likelihood_at_another_size_has_a_name_of_its_own(extractor):
+def test_a_likelihood_at_a_different_size_has_the_size_in_its_name(extractor):
     data = Digits(size=16)
     found = evaluate(Uniform(data.spec), data, SMALL, extractor=extractor).metrics
     assert found.keys() == {"nats-16x16x1", "bits_per_dim-16x16x1"}
@@ -473,13 +475,13 @@ class Impossible(Uniform):
         return torch.where(torch.arange(len(x)) == 3, -math.inf, -1.0)
 
 
-def test_a_likelihood_that_is_not_finite_is_blank_and_said(extractor):
+def test_a_likelihood_that_is_not_finite_is_blank_with_a_note(extractor):
     found = evaluate(Impossible(Digits().spec), Digits(), SMALL, extractor=extractor).metrics["nats"]
     assert found["value"] is None and "of 100 images are NaN or infinite" in found["note"]
 
 
 class Coin(Uniform):
-    """Black or white, with equal probability; by as many samples as are asked for."""
+    """Each pixel is black or white with equal probability. The number of importance samples is stored."""
 
     pixels = "binary"
 
@@ -488,7 +490,7 @@ class Coin(Uniform):
         return torch.full((len(x),), -math.prod(x.shape[1:]) * math.log(2))
 
 
-def test_a_likelihood_of_binary_images_is_called_so_and_takes_its_samples(extractor):
+def test_a_likelihood_of_binary_images_is_labeled_binary_and_uses_the_set_number_of_samples(extractor):
     data = Digits(binarize="static")
     model = Coin(data.spec)
     found = evaluate(model, data, SMALL, extractor=extractor, sampling={"importance_samples": 5})
@@ -498,7 +500,7 @@ def test_a_likelihood_of_binary_images_is_called_so_and_takes_its_samples(extrac
     assert gray.protocol["pixels"] == "8-bit" and gray.protocol["key"] != found.protocol["key"]
 
 
-def test_a_likelihood_of_binary_pixels_is_not_taken_of_gray_ones(extractor):
+def test_a_likelihood_over_binary_pixels_is_not_computed_on_gray_pixels(extractor):
     found = evaluate(Coin(Digits().spec), Digits(), SMALL, extractor=extractor).metrics["nats"]
     assert found["value"] is None and "for binary pixels" in found["note"] and "has 8-bit pixels" in found["note"]
     assert "--data.binarize static" in found["note"]
@@ -506,16 +508,16 @@ def test_a_likelihood_of_binary_pixels_is_not_taken_of_gray_ones(extractor):
         evaluate(Coin(Digits().spec), Digits(), SMALL.changed(pixels="binary"), extractor=extractor)
 
 
-def test_the_accuracy_of_a_classifier_is_the_share_of_images_that_it_names_right(extractor):
+def test_the_accuracy_of_a_classifier_is_the_fraction_of_correct_images(extractor):
     data = Digits()
     for wrong, right in ((0, 1.0), (3, 1 - len(range(0, 297, 3)) / 297)):
         record = evaluate(Namer(data.spec).learn(data, wrong), data, SMALL.changed(real=297), extractor=extractor)
-        entry = record.metrics["accuracy"]  # of the model's own answers, and so called after no extractor
+        entry = record.metrics["accuracy"]  # computed from the model's predictions, so its name contains no extractor
         assert entry["value"] == pytest.approx(right) and entry["n"] == 297
         assert entry["track"] == "classification" and entry["better"] == "higher"
 
 
-def test_an_accuracy_needs_labels_of_as_many_classes(extractor):
+def test_an_accuracy_needs_labels_and_the_same_number_of_classes(extractor):
     def note(spec, data):
         entry = evaluate(Namer(spec), data, SMALL, extractor=extractor).metrics["accuracy"]
         assert entry["value"] is None
@@ -527,7 +529,7 @@ def test_an_accuracy_needs_labels_of_as_many_classes(extractor):
     assert note(few, Digits()) == "the model has 2 classes, but Digits test has 10"
 
 
-def test_samples_of_captions_are_judged_by_the_shape_and_color_that_was_asked_for(empty_cache):
+def test_the_caption_accuracy_compares_with_the_requested_shape_and_color(empty_cache):
     data = Shapes(target="caption", train_images=10, val_images=10, test_images=60)
     extractor = extractors.build("shapesnet")
     protocol = SMALL.changed(real=60, generated=60, metrics=("classes",))
@@ -564,8 +566,8 @@ def test_a_code_is_counted_in_bits(extractor):
     assert found["mse"] < 1e-4 and found["ssim"] > 0.999 and found["reconstruction_fid-digitsnet"] < 1e-3
 
 
-def test_lpips_is_the_mean_over_images_where_its_weights_are_at_hand(extractor, monkeypatch):
-    def distance(made, true):  # in place of torchmetrics' network: 1 where an image meets its own reconstruction
+def test_lpips_is_the_mean_over_images_if_its_weights_are_available(extractor, monkeypatch):
+    def distance(made, true):  # replaces torchmetrics' network
         return 1 + (made - true).abs().flatten(1).mean(1)
 
     monkeypatch.setattr(paired, "lpips_network", lambda device: distance)
@@ -592,24 +594,24 @@ def test_images_too_small_for_ssim_and_lpips_leave_them_blank(extractor):
         (-1.5, "returned values from -1.5 to 0"),
     ],
 )
-def test_samples_that_are_no_images_are_refused(extractor, pixel, message):
+def test_samples_that_are_not_images_are_rejected(extractor, pixel, message):
     images = torch.zeros(8, 1, 16, 16)
     images[5, 0, 3, 3] = pixel
     with pytest.raises(UserError, match=message):
         evaluate(Giver(DataSpec((1, 16, 16))).give(images), Digits(), SMALL, extractor=extractor)
 
 
-def test_a_little_rounding_beyond_the_range_is_no_offence(extractor):
+def test_rounding_slightly_beyond_the_range_is_accepted(extractor):
     images = torch.full((8, 1, 16, 16), 1.002)
     evaluate(Giver(DataSpec((1, 16, 16))).give(images), Digits(), SMALL.changed(metrics=("fid",)), extractor=extractor)
 
 
-def test_features_that_are_not_finite_are_refused():
+def test_features_that_are_not_finite_are_rejected():
     broken = Extractor("broken", nn.Linear(1, 1), lambda net, x: (torch.full((len(x), 2), math.nan), None), "")
     with pytest.raises(UserError, match="extractor 'broken' returned features that are not finite"):
         evaluate(subject("images"), Digits(), SMALL, extractor=broken)
 
 
-def test_a_model_that_can_do_nothing_asked_for_says_so(extractor):
+def test_a_model_without_any_metric_of_the_protocol_is_an_error(extractor):
     with pytest.raises(UserError, match="small.metrics=fid applies to Uniform on this data. Its metrics are fid"):
         evaluate(Uniform(Digits().spec), Digits(), SMALL.changed(metrics=("fid",)), extractor=extractor)

@@ -1,4 +1,4 @@
-"""Extractors are frozen, hashed, safe to load, and what they say of themselves holds."""
+"""Extractors are frozen, hashed and safe to load, and their metadata is correct."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ def about(name):
 
 
 def named_right(name, data):
-    """Share of a test split that the shipped classifier names right, through the door that scores use."""
+    """Accuracy of a shipped classifier on a test split, called in the same way as by scores."""
     extractor, right, recipe = extractors.build(name), 0, RECIPES[name]
     source = data.source("test")
     for rows in torch.arange(len(source)).split(250):
@@ -58,22 +58,22 @@ def test_shipped_weights_are_small_and_say_what_they_are(name):
     assert features.shape == (2, 128) and logits.shape == (2, len(recipe.classes))
 
 
-def test_digits_are_named_as_right_as_it_says():
+def test_the_accuracy_on_digits_is_that_in_the_metadata():
     assert named_right("digitsnet", Digits()) == pytest.approx(float(about("digitsnet")["test_accuracy"]), abs=5e-5)
 
 
-def test_shapes_are_named_as_right_as_it_says():
+def test_the_accuracy_on_shapes_is_that_in_the_metadata():
     data = RECIPES["shapesnet"].data(test_images=500)  # the first of its 10,000
     assert named_right("shapesnet", data) == pytest.approx(float(about("shapesnet")["test_accuracy"]), abs=0.01)
 
 
 @pytest.mark.skipif(not (MNIST_ROOT / "MNIST").exists(), reason="GENBENCH_DATA names no folder with MNIST")
-def test_all_of_mnists_test_images_are_named_as_right_as_it_says():
+def test_the_accuracy_on_mnist_is_that_in_the_metadata():
     right = named_right("mnistnet", MNIST(download=False))
     assert right >= 0.99 and right == pytest.approx(float(about("mnistnet")["test_accuracy"]), abs=1.5e-4)
 
 
-def test_training_one_again_gives_the_same_weights():
+def test_training_a_classifier_again_gives_the_same_weights():
     a, b = (state_hash(train(RECIPES["digitsnet"], images=512).state_dict()) for _ in range(2))
     assert a == b
 
@@ -104,7 +104,7 @@ def test_an_extractor_is_no_module_and_is_frozen(extractor):
     assert not features.requires_grad
 
 
-def test_no_checkpoint_holds_one(tmp_path):
+def test_no_checkpoint_contains_an_extractor(tmp_path):
     module = DCGAN(DataSpec((1, 16, 16)), latent_dim=4, width=2)
     fit(module, images=16, callbacks=[EMA(), ValidationMetrics(samples=10), Checkpoint()], folder=tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
@@ -133,7 +133,7 @@ def test_features_are_float32_whatever_surrounds_them(extractor):
         assert a.dtype == torch.float32 and torch.equal(a, b)
 
 
-def test_settings_come_back_after_an_error_too():
+def test_settings_are_restored_after_an_error():
     def broken(network, images):
         raise ValueError
 
@@ -177,7 +177,7 @@ def test_gray_is_repeated_and_color_becomes_luminance():
 
 
 @pytest.mark.parametrize(("length", "size"), [(28, 299), (64, 299), (299, 299), (350, 299), (32, 224)])
-def test_the_resize_is_tensorflows_to_the_bit(length, size):
+def test_the_resize_equals_tensorflows_bit_for_bit(length, size):
     x = torch.randint(0, 256, (2, 3, length, length)).float()
     theirs = interpolate_bilinear_2d_like_tensorflow1x(x, size=(size, size), align_corners=False)
     assert torch.equal(extractors.tensorflow_resize(x, size), theirs)
@@ -188,7 +188,7 @@ def test_the_resize_is_tensorflows_to_the_bit(length, size):
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """No network and an empty cache of torch's."""
+    """No internet access and an empty torch cache. Returns the list of requested URLs."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     urls = []
 
@@ -201,7 +201,7 @@ def offline(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["inception", "dinov2"])
-def test_absent_weights_are_named_with_file_source_and_place(tmp_path, offline, name):
+def test_an_error_for_missing_weights_contains_file_url_and_path(tmp_path, offline, name):
     file, source, _ = PUBLISHED[name]
     with pytest.raises(UserError) as error:
         fetch_weights(name, tmp_path)
@@ -210,7 +210,7 @@ def test_absent_weights_are_named_with_file_source_and_place(tmp_path, offline, 
     assert offline == [source + file] and find_weights(name, tmp_path) is None
 
 
-def test_an_extractor_without_its_weights_says_so(tmp_path, offline):
+def test_an_extractor_without_its_weights_is_an_error(tmp_path, offline):
     with pytest.raises(UserError, match=r"were not found and could not be downloaded \(Name or service not known\)"):
         extractors.build("inception", root=tmp_path)
 
@@ -234,7 +234,7 @@ class Trap:
 
 @pytest.mark.parametrize("name", ["inception", "torchvision:resnet18"])
 @pytest.mark.parametrize("how", ["missing", "cut", "text", "wrong", "list", "code"])
-def test_weights_that_are_none_are_refused_in_a_sentence(tmp_path, offline, name, how):
+def test_invalid_weights_are_rejected_with_a_short_message(tmp_path, offline, name, how):
     path = tmp_path / "weights.pth"
     content = {"wrong": {"a": torch.ones(2)}, "list": [1], "code": {"a": Trap(tmp_path / "executed")}}
     if how == "text":
@@ -265,14 +265,14 @@ def test_a_classifier_of_torchvision_gives_features_and_logits(tmp_path):
     assert extractor.score("fid") == "fid-resnet18" and extractor.hash == state_hash(network.state_dict())
 
 
-def test_a_classifier_that_torchvision_has_not_is_answered_with_those_it_has(offline):
+def test_an_unknown_torchvision_classifier_is_an_error_with_the_known_names(offline):
     with pytest.raises(UserError, match=r"no classifier 'resnet19'. Choose from: alexnet, .*vgg16"):
         extractors.build("torchvision:resnet19")
     with pytest.raises(UserError, match=r"alexnet were not found .* https://download.pytorch.org/models/alexnet"):
         extractors.build("torchvision:alexnet")
 
 
-def test_dinov2_without_its_library_says_what_to_install(monkeypatch, tmp_path):
+def test_dinov2_without_timm_is_an_error_that_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="needs the package timm: `pip install timm`"):
         extractors.build("dinov2", tmp_path / "weights.pth")

@@ -1,4 +1,4 @@
-"""Features are extracted once, in fixed blocks, and a cache gives them back or not at all."""
+"""Features are extracted once, in fixed blocks, and a cache returns them unchanged or not at all."""
 
 import dataclasses
 import json
@@ -101,7 +101,7 @@ def damage(path, how):
     "how",
     ["cut off", "a flipped byte", "a flipped byte in the head", "empty", "foreign", "of other images", "a folder"],
 )
-def test_a_damaged_file_is_made_anew(extractor, calls, empty_cache, how):
+def test_a_damaged_file_is_written_again(extractor, calls, empty_cache, how):
     first = untimed(measure(extractor))
     kept = {path: load(path.read_bytes()) for path in files(empty_cache)}  # `load_file` would be a view of the file
     for path in kept:
@@ -109,13 +109,13 @@ def test_a_damaged_file_is_made_anew(extractor, calls, empty_cache, how):
     calls.clear()
     assert_same(first, untimed(measure(extractor)))
     assert sum(calls) == 3 * 16 + 7 * 16 + 10 * 16
-    if how != "a folder":  # whose place is not taken: it costs time and no result
+    if how != "a folder":  # the cache cannot be written, which costs time but changes no result
         for path, state in kept.items():
             anew = load(path.read_bytes())
             assert anew.keys() == state.keys() and all(torch.equal(anew[name], state[name]) for name in state)
 
 
-def test_a_file_under_another_ones_name_is_made_anew(extractor, calls, empty_cache):
+def test_a_file_with_the_wrong_name_is_written_again(extractor, calls, empty_cache):
     first = untimed(measure(extractor))
     a, b = files(empty_cache)
     swapped = b.read_bytes(), a.read_bytes()
@@ -126,7 +126,7 @@ def test_a_file_under_another_ones_name_is_made_anew(extractor, calls, empty_cac
     assert sum(calls) == 3 * 16 + 7 * 16 + 10 * 16
 
 
-def test_a_cache_that_cannot_be_written_costs_no_result(extractor, calls, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_does_not_stop_the_evaluation(extractor, calls, tmp_path, monkeypatch):
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "a"))
     first = untimed(measure(extractor))
     (tmp_path / "b").write_text("a file where a folder should be")
@@ -135,7 +135,7 @@ def test_a_cache_that_cannot_be_written_costs_no_result(extractor, calls, tmp_pa
     assert (tmp_path / "b").read_text() == "a file where a folder should be"
 
 
-def test_whatever_features_depend_on_makes_another_file(extractor, empty_cache):
+def test_everything_that_features_depend_on_changes_the_file_name(extractor, empty_cache):
     protocol = PROTOCOL.changed(metrics=("fid",))
     measure(extractor, protocol)
     assert len(files(empty_cache)) == 1
@@ -145,13 +145,13 @@ def test_whatever_features_depend_on_makes_another_file(extractor, empty_cache):
     assert len(files(empty_cache)) == 3
     measure(extractor, protocol.changed(real=99))
     assert len(files(empty_cache)) == 4
-    measure(extractor, protocol.changed(metrics=("fid", "kid")))  # wants them one by one
+    measure(extractor, protocol.changed(metrics=("fid", "kid")))  # needs the features of each image
     assert len(files(empty_cache)) == 5
     measure(extractor, protocol.changed(generated=20, score_seed=1, kid_subsets=3))
     assert len(files(empty_cache)) == 5
 
 
-def test_what_is_read_is_what_was_made(empty_cache):
+def test_features_read_from_the_cache_equal_the_computed_features(empty_cache):
     made = Features(FeatureSums.of(torch.rand(3, 2)), torch.rand(3, 2), torch.rand(3, 4))
     for _ in range(2):
         found = cached({"a": 1}, lambda: made)

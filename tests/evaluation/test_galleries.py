@@ -1,4 +1,4 @@
-"""Pictures show what was measured, cost no second pass, and change no score."""
+"""A gallery shows the evaluated images, without a second pass of the model, and does not change scores."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def vae():
     return seen(subject("vae"), data=Digits(size=16))
 
 
-def test_scores_are_those_of_an_evaluation_without_pictures(vae):
+def test_a_gallery_does_not_change_the_scores(vae):
     assert_same(untimed(evaluate(subject("vae"), Digits(size=16), SMALL)), untimed(vae[1]))
 
 
@@ -63,7 +63,7 @@ def test_samples_are_those_of_the_protocols_first_seeds():
         assert torch.equal(pictures.found["samples"], images[:20])
 
 
-def test_a_conditional_models_samples_are_of_the_classes_that_were_measured():
+def test_samples_of_a_conditional_model_have_the_classes_of_the_evaluation():
     data = Digits()
     model = Obedient(data.spec)
     pictures, _ = seen(model)
@@ -85,7 +85,7 @@ def test_each_sample_stands_before_the_training_images_nearest_to_it(extractor):
     assert torch.equal(rows[:, 1:], train.images(order.flatten()).unflatten(0, (3, 5)))
 
 
-def test_the_nearest_are_those_of_all_distances():
+def test_the_nearest_rows_are_found_among_all_distances():
     generator = torch.Generator().manual_seed(mix("nearest"))
     x, y = (torch.randn(n, 4, generator=generator) for n in (5, 33))
     assert torch.equal(nearest(x, y, 7, block=8), torch.cdist(x.double(), y.double()).argsort(1)[:, :7])
@@ -103,14 +103,14 @@ def test_reference_images_stand_before_their_reconstructions(vae):
     assert torch.equal(pairs[:, 0], pairs[:, 1]) and exact.found.keys() == {"reconstructions"}
 
 
-def test_there_are_pictures_of_abilities_that_are_there_and_asked_for(vae):
+def test_there_are_images_only_of_capabilities_that_are_evaluated(vae):
     assert vae[0].found.keys() == {"samples", "neighbors", "reconstructions"}
     assert seen(subject("vae"), SMALL.changed(metrics=("fid",)))[0].found.keys() == {"samples"}
     assert not seen(Independent(Digits().spec))[0].found
     assert seen(None)[0].found.keys() == {"samples"}  # a baseline: real images
 
 
-def test_images_in_a_models_place_are_a_fair_choice_of_them():
+def test_shown_images_of_a_set_are_a_random_choice():
     images = torch.arange(70, dtype=torch.uint8)[:, None, None, None].expand(70, 1, 16, 16)
     shown = seen(TensorImages("x", images))[0].found["samples"][:, 0, 0, 0]
     assert len(shown) == 20 and shown.max() > 40 and (shown.diff() > 0).all()

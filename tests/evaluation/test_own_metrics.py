@@ -1,4 +1,4 @@
-"""A user's metrics and extractors are evaluated like genbench's own, and what is wrong with them harms nothing else."""
+"""A user's metrics and extractors work like built-in ones, and errors in them do not affect other scores."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ WRONG = {
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    """Registers the metrics of a module, and forgets them after these tests."""
+    """Registers the metrics of a module, and unregisters them after these tests."""
     before = dict(SCALES), dict(REGISTERED)
     yield import_module("tests.helpers.own_metrics", "--import")
     sys.modules.pop("tests.helpers.own_metrics")
@@ -66,7 +66,7 @@ def on_noise(extractor):
     return evaluate(NOISE, Digits(size=16), small("fid", *ON_SAMPLES, *WRONG), extractor=extractor)
 
 
-def test_images_features_and_their_reference_reach_a_metric_as_it_names_them(extractor):
+def test_update_receives_the_inputs_that_its_parameters_name(extractor):
     record = on_noise(extractor)
     found, reference = values(record), SplitImages(Digits(size=16).reference(), "test", 100)
     real = reference.images(torch.arange(100))
@@ -83,12 +83,12 @@ def test_images_features_and_their_reference_reach_a_metric_as_it_names_them(ext
         assert found["own_feature_mean-digitsnet"] == pytest.approx(distance, rel=1e-5)
 
 
-def test_a_score_has_the_direction_the_range_and_the_track_that_its_class_declares(extractor):
+def test_a_score_has_the_direction_range_and_track_of_its_class(extractor):
     entry = on_noise(extractor).metrics["own_brightness"]
     assert (entry["better"], entry["low"], entry["high"], entry["track"]) == ("lower", 0, None, "generation")
 
 
-def test_a_metric_that_is_wrong_is_left_blank_with_the_reason_and_the_others_are_kept(extractor):
+def test_a_failing_metric_is_blank_with_the_reason_and_the_others_are_kept(extractor):
     record = on_noise(extractor)
     for name, note in WRONG.items():
         entry = record.metrics[name]
@@ -129,7 +129,7 @@ def test_likelihoods_masks_and_labels_reach_a_metric(extractor):
 
 
 @pytest.mark.parametrize("metrics", [("own_uqi", "own_brightness"), ("fid", "own_feature_mean", "own_worst_nats")])
-def test_validation_expects_what_it_will_give(extractor, metrics):
+def test_validation_expects_the_scores_that_it_computes(extractor, metrics):
     data = Digits(size=16, subset=40, val_size=12)
     protocol = replace(SMALL, metrics=metrics, split="val", generated=12, real=12)
     model = VAE(data.spec, latent_dim=2, width=2).eval()
@@ -159,7 +159,7 @@ def worker(rank, folder):
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_scores_of_one(tmp_path, extractor):
+def test_two_processes_give_the_same_scores_as_one(tmp_path, extractor):
     root = Path(__file__).parents[2]
     script = "import sys; from tests.evaluation.test_own_metrics import worker; worker(int(sys.argv[1]), sys.argv[2])"
     workers = [
@@ -187,7 +187,7 @@ def test_two_processes_have_the_scores_of_one(tmp_path, extractor):
 # ---- keys -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_key_follows_the_source_of_an_own_metric_and_others_have_the_key_that_they_had(
+def test_the_key_depends_on_the_source_of_an_own_metric_only_if_one_is_used(
     extractor, monkeypatch, tmp_path, registered
 ):
     protocol = small("fid", "own_brightness")
@@ -250,7 +250,7 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop("mine", None)
 
 
-def test_a_network_of_the_users_is_an_extractor_whose_name_its_scores_have(module):
+def test_a_users_network_is_an_extractor_and_its_name_is_part_of_the_scores_names(module):
     extractor = extractors.build("mine:Coarse")
     features, logits = extractor(NOISE.all)
     pooled = nn.functional.adaptive_avg_pool2d(NOISE.all.float(), 2).flatten(1)
@@ -261,12 +261,12 @@ def test_a_network_of_the_users_is_an_extractor_whose_name_its_scores_have(modul
     assert record.metrics["fid-Coarse"]["value"] > 0 and record.protocol["extractor"]["hash"] == extractor.hash
 
 
-def test_logits_and_names_of_classes_make_scores_of_classes(module):
+def test_an_own_extractor_with_logits_and_classes_gives_class_scores(module):
     found = values(evaluate(NOISE, Digits(size=16), small("classes", "is").changed(extractor="mine:Names")))
     assert {"modes-Names", "is-Names"} <= set(found)
 
 
-def test_another_source_makes_another_hash(module):
+def test_a_changed_source_file_changes_the_hash(module):
     first = extractors.build("mine:Coarse").hash
     module.write_text(MODULE.replace("2).flatten(1))", "2).flatten(1) / 255)"))
     sys.modules.pop("mine")
@@ -283,7 +283,7 @@ def test_another_source_makes_another_hash(module):
         ("a b:Net", "'a b' is not the name of a module"),
     ],
 )
-def test_what_is_no_extractor_is_told(module, name, said):
+def test_an_invalid_extractor_is_an_error(module, name, said):
     with pytest.raises(UserError, match=said):
         extractors.build(name)
 
@@ -299,7 +299,7 @@ def test_what_is_no_extractor_is_told(module, name, said):
         ("mine:Listing", "'Listing' returned features as list for 16 images"),
     ],
 )
-def test_features_of_a_wrong_or_another_shape_are_told(module, name, said):
+def test_features_of_a_wrong_or_changing_shape_are_errors(module, name, said):
     with pytest.raises(UserError, match=said):
         evaluate(NOISE, Digits(size=16), small("fid").changed(extractor=name))
 
@@ -318,7 +318,7 @@ def test_a_module_that_fails_shows_its_own_traceback_below_one_sentence(tmp_path
     assert 'failing.py", line 5' in rest[1] and not any("importlib" in line or "importing.py" in line for line in rest)
 
 
-def test_a_module_that_a_module_imports_in_vain_is_its_own_failure(tmp_path, monkeypatch):
+def test_a_failing_import_inside_a_users_module_is_reported_as_its_failure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "needing.py").write_text("import nowhere_to_be_found\n")
     with pytest.raises(UserError, match="(?s)needing: the module failed.*No module named 'nowhere_to_be_found'"):

@@ -1,4 +1,4 @@
-"""Mean and covariance from a file give the Fréchet distance that the images themselves give, and nothing else."""
+"""Mean and covariance from a file give the same Fréchet distance as the images, and no other score."""
 
 import pickle
 
@@ -54,7 +54,7 @@ def test_the_record_says_that_statistics_were_compared_with(reference, extractor
     assert record.metrics["fid-digitsnet"]["note"] == "compared only with mu and sigma of stats.npz"
 
 
-def test_other_statistics_make_another_key(reference, extractor, tmp_path):
+def test_different_statistics_give_a_different_key(reference, extractor, tmp_path):
     found = np.load(reference[2])
     np.savez_compressed(tmp_path / "same.npz", **found)
     np.savez(tmp_path / "other.npz", mu=found["mu"] + 1e-3, sigma=found["sigma"])
@@ -78,7 +78,7 @@ def test_a_models_samples_are_compared_with_statistics(reference, extractor):
     assert found == {"fid-digitsnet": pytest.approx(expected, rel=1e-4)}
 
 
-def test_of_a_file_with_both_the_images_are_taken_unless_a_flag_says_otherwise(tmp_path):
+def test_images_are_read_from_a_file_with_both_unless_a_flag_selects_statistics(tmp_path):
     mu, sigma = covariance()
     np.savez(tmp_path / "adm.npz", arr_0=images(1).permute(0, 2, 3, 1).numpy(), mu=mu, sigma=sigma, mu_s=mu)
     with pytest.warns(UserWarning, match="adm.npz contains both images and feature statistics .* `--reference.key mu`"):
@@ -91,7 +91,7 @@ def test_of_a_file_with_both_the_images_are_taken_unless_a_flag_says_otherwise(t
 
 @pytest.mark.parametrize(("mean", "square"), [("mu", "sigma"), ("m", "s")])
 @pytest.mark.parametrize("shape", [(D,), (1, D)])
-def test_statistics_go_by_two_pairs_of_names_and_a_mean_may_be_a_row(tmp_path, mean, square, shape):
+def test_statistics_have_one_of_two_pairs_of_names_and_the_mean_may_be_a_row(tmp_path, mean, square, shape):
     mu, sigma = covariance()
     np.savez(tmp_path / "s.npz", **{mean: mu.reshape(shape), square: sigma})
     for found in (open_reference(tmp_path / "s.npz"), open_reference(tmp_path / "s.npz", key=mean)):
@@ -99,14 +99,14 @@ def test_statistics_go_by_two_pairs_of_names_and_a_mean_may_be_a_row(tmp_path, m
 
 
 @pytest.mark.parametrize("names", [("mean", "cov"), ("mu", "cov"), ("mu_clip", "sigma_clip")])
-def test_statistics_under_other_names_are_refused_with_those_that_are_known(tmp_path, names):
+def test_statistics_with_unknown_names_are_an_error_with_the_known_names(tmp_path, names):
     np.savez(tmp_path / "s.npz", **dict(zip(names, covariance(), strict=True)))
     said = rf"s.npz contains {names[0]} \(float64 \[6\]\), {names[1]} .* `mu` and `sigma`, or `m` and `s`, for the mean"
     with pytest.raises(UserError, match=said):
         open_reference(tmp_path / "s.npz")
 
 
-def test_a_pickle_of_statistics_is_never_read_and_its_conversion_is_said(tmp_path):
+def test_a_pickle_of_statistics_is_rejected_with_how_to_convert_it(tmp_path):
     mu, sigma = covariance()
     (tmp_path / "edm2.pkl").write_bytes(pickle.dumps({"fid": {"mu": mu, "sigma": sigma}}))
     said = "edm2.pkl is a pickle, a format that is not read .*numpy.savez.*or `mu=..., sigma=...` where it holds statis"
@@ -140,21 +140,22 @@ def holed(sigma):
         (lambda mu, sigma: (np.array([mu, None], dtype=object), sigma), "mu.npy in .* is a pickle"),
     ],
 )
-def test_what_is_no_mean_and_covariance_is_refused(tmp_path, change, message):
+def test_arrays_that_are_not_a_mean_and_a_covariance_are_rejected(tmp_path, change, message):
     mu, sigma = change(*covariance())
     np.savez(tmp_path / "s.npz", mu=mu, sigma=sigma)
     with pytest.raises(UserError, match=message):
         open_reference(tmp_path / "s.npz")
 
 
-def test_rounding_in_float32_is_no_offence(tmp_path):
+def test_rounding_in_float32_is_accepted(tmp_path):
     mu, _ = covariance()
-    few = np.random.default_rng(0).normal(size=(4, D)).astype(np.float32)  # of rank 3: eigenvalues of rounding
+    # rank 3: the other eigenvalues are rounding errors
+    few = np.random.default_rng(0).normal(size=(4, D)).astype(np.float32)
     np.savez(tmp_path / "s.npz", mu=mu.astype(">f4"), sigma=np.cov(few, rowvar=False).astype(np.float32))
     assert open_reference(tmp_path / "s.npz").mu.tolist() == mu.astype(np.float32).tolist()
 
 
-def test_statistics_of_other_features_are_refused_before_anything_is_sampled(tmp_path, extractor):
+def test_statistics_of_different_features_are_rejected_before_sampling(tmp_path, extractor):
     mu, sigma = covariance()
     np.savez(tmp_path / "s.npz", mu=mu, sigma=sigma)
     reference = open_reference(tmp_path / "s.npz")

@@ -1,4 +1,4 @@
-"""A metric of the user's is registered if its declaration is complete, and refused in a sentence if not."""
+"""A user's metric is registered if its attributes are complete and valid; otherwise it is an error."""
 
 import math
 
@@ -25,13 +25,13 @@ def declared(update=lambda self, images: None, **attributes):
     return type("Mine", (MeanMetric,), {k: v for k, v in (whole | attributes).items() if v != "left out"})
 
 
-def test_a_metric_has_the_scale_that_its_attributes_say():
+def test_a_metric_has_the_scale_of_its_attributes():
     cls = declared(plot_lower_bound=0.0, higher_is_better=False)
     assert register(cls) is cls and REGISTERED["mine"] is cls
     assert scale("mine-digitsnet") == Scale("lower", 0, math.inf, "generation")
 
 
-def test_a_module_that_is_imported_again_registers_its_metric_anew():
+def test_a_module_that_is_imported_again_registers_its_metric_again():
     register(declared())
     again = declared()
     register(again)
@@ -68,19 +68,19 @@ def test_a_module_that_is_imported_again_registers_its_metric_anew():
         ({"__init__": lambda self, width: None}, "has the required arguments width. Set defaults in a subclass"),
     ],
 )
-def test_a_declaration_that_is_not_whole_is_refused(attributes, said):
+def test_missing_or_invalid_attributes_are_rejected(attributes, said):
     before = dict(SCALES)
     with pytest.raises(UserError, match=said):
         register(declared(**attributes))
     assert before == SCALES and "mine" not in REGISTERED
 
 
-def test_what_is_no_metric_is_refused():
+def test_a_class_that_is_not_a_metric_is_rejected():
     with pytest.raises(UserError, match="Plain must be a subclass of torchmetrics.Metric"):
         register(type("Plain", (), {"name": "mine"}))
 
 
-def test_two_metrics_of_one_name_are_refused():
+def test_two_metrics_with_the_same_name_are_rejected():
     register(declared())
     other = declared()
     other.__qualname__ = "Other"

@@ -22,7 +22,7 @@ def test_probabilities_of_all_images_sum_to_one():
     images = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4))).view(16, 1, 2, 2)
     with torch.no_grad():
         for parameter in model.encoder.parameters():
-            parameter.zero_()  # the posterior is the prior, for which few importance samples are enough
+            parameter.zero_()  # the posterior equals the prior, so few importance samples are enough
         total = model.log_likelihood(images, importance_samples=3000).exp().sum().item()
     assert total == pytest.approx(1, abs=0.01)
 
@@ -33,7 +33,7 @@ def test_label_and_noise_both_change_a_sample():
     assert (a != b).any() and (a[0] != a[1]).any()
 
 
-def test_samples_without_a_label_and_data_without_labels_are_refused():
+def test_samples_without_a_label_and_data_without_labels_are_rejected():
     with pytest.raises(UserError, match="give a label for each"):
         conditional().sample(torch.arange(2))
     with pytest.raises(UserError, match="this data has none"):
