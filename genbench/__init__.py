@@ -1,4 +1,4 @@
-"""genbench: generative image models, trained, measured with one ruler and compared on one board."""
+"""genbench: generative image models, trained, evaluated under one protocol and compared on one leaderboard."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ __version__ = "0.1.0"
 
 
 def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> GenerativeModule:
-    """The trained model of a checkpoint, in eval mode with its averaged weights: all it needs is the one file.
+    """Load the trained model of a checkpoint, in eval mode with its averaged weights. No other file is needed.
 
     Args:
-        path: The checkpoint; or a run folder, whose last one is taken; or `last` / `best` of the newest run in `runs`
-        raw: The weights as trained, not their moving average
-        device: Where to put it
+        path: The checkpoint; or a run folder, whose last checkpoint is loaded; or `last` / `best`, for the newest run
+            in `runs`
+        raw: Load the weights as trained, not their moving average
+        device: Device of the model
 
     Raises:
-        UserError: there is none, it is damaged, or it holds a model whose class is not imported.
+        UserError: the checkpoint does not exist or is damaged, or the class of its model is not imported.
     """
-    import genbench.models  # noqa: F401  so that our own classes are known
+    import genbench.models  # noqa: F401  so that the classes of genbench are known
     from genbench.core import checkpoint_io, files
 
     return checkpoint_io.load(files.find_checkpoint(path), raw=raw, device=device)
 
 
 def show(images: Tensor, *, columns: int | None = None) -> Image:
-    """A grid of images [N, C, H, W] in [-1, 1], or a plot of points [N, D], which a notebook displays.
+    """Make a grid of images [N, C, H, W] in [-1, 1], or a plot of points [N, D]. A notebook displays the result.
 
-    columns  images in a row of the grid; by default it is a square
+    columns  images in a row of the grid; by default the grid is square
     """
     from genbench.core.image_grid import enlarged, picture
 

@@ -28,11 +28,12 @@ from genbench.core.panels import SHARES, in_panels
 
 
 class Curves(Logger):
-    """`<run>/metrics.csv`: a row each time something is logged; the first column is the images seen.
+    """Writes `<run>/metrics.csv`: one row each time something is logged. The first column is the number of images seen.
 
-    A resumed run continues the same file, cut to the images seen of its checkpoint. A file that a spreadsheet has saved
-    is repaired, or renamed to `metrics.csv.1` if its content is in doubt, with a warning. Rows that cannot be written
-    are kept until they can be: no error here ends training.
+    A resumed run continues the same file, after rows later than its checkpoint are removed. If another program, such as
+    a spreadsheet, has saved the file, it is repaired, or renamed to `metrics.csv.1` if its content is in doubt. A
+    warning is printed in both cases. Rows that cannot be written are kept and written later: no error in this class
+    ends training.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -53,7 +54,7 @@ class Curves(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        pass  # they are in config.yaml
+        pass  # config.yaml contains them
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -82,10 +83,10 @@ class Curves(Logger):
             warn(f"the last {len(self.waiting)} rows of {self.path} could not be written. {where}")
 
     def rows(self) -> list[dict[str, str]]:
-        """All complete rows, without a last one that a killed process has written in part.
+        """All complete rows. A last row that a killed process has only partly written is omitted.
 
         Raises:
-            Unreadable: the file holds no curves.
+            Unreadable: the file does not contain curves.
         """
         return history.read(self.path).rows
 
@@ -100,7 +101,7 @@ class Curves(Logger):
         return {name: points for name, points in found.items() if len(points) > 1 and not name.endswith("/lr")}
 
     def _look(self) -> None:
-        """Read the columns; repair or rename a file that another program has changed."""
+        """Read the column names. Repair or rename the file if another program has changed it."""
         if self._left_as == self._mark():
             return
         try:
@@ -112,13 +113,15 @@ class Curves(Logger):
             aside = next(p for k in itertools.count(1) if not (p := self.path.with_name(f"metrics.csv.{k}")).exists())
             self.path.rename(aside)
             self._columns = []
-            warn(f"{self.path} cannot be read reliably ({some(doubts, 1)}): it is now {aside}, and new curves begin.")
+            warn(
+                f"{self.path} cannot be read reliably ({some(doubts, 1)}). It was renamed to {aside}; new curves begin."
+            )
         else:
             self._columns = found.columns
             if found.changes:
-                warn(f"another program has saved {self.path} ({', '.join(found.changes)}): it was read and repaired.")
+                warn(f"another program has saved {self.path} ({', '.join(found.changes)}). It was repaired.")
             if found.torn:
-                warn(f"the last line of {self.path} has no end, so its numbers may be cut off: it was left out.")
+                warn(f"the last line of {self.path} may be incomplete, since it has no line ending. It was removed.")
             if found.changes or found.torn:
                 self._write(found.rows, found.columns)
         self._left_as = self._mark()
@@ -141,7 +144,7 @@ class Curves(Logger):
                 file.write(_lines(rows, self._columns))
         except OSError:
             with suppress(OSError):
-                os.truncate(self.path, size)  # part of a row would be joined to the next one
+                os.truncate(self.path, size)  # remove the incomplete row, to which the next row would be joined
             raise
         self._left_as = self._mark()
 
@@ -151,25 +154,24 @@ class Curves(Logger):
             yield
         except (OSError, history.Unreadable) as error:
             if not self._warned:
-                warn(
-                    f"{self.path} could not be written ({error}); training goes on, and its rows wait for the next try."
-                )
+                warn(f"{self.path} could not be written ({error}). Training continues; the rows will be written later.")
             self._warned = True
 
     @rank_zero_only
     def cut(self, images_seen: int, unread: Iterable[str] = (), today: Callable[[str], str] = str) -> None:
-        """Drop the rows that were logged after a checkpoint, and add the waiting rows of the checkpoint.
+        """Remove the rows that were logged after a checkpoint, and add the unwritten rows stored in the checkpoint.
 
         Args:
-            images_seen: Images seen of the checkpoint
-            unread: Terms that the checkpoint has not read yet: a row with them and as many images was logged later
-            today: Old name of a column -> current name
+            images_seen: Number of images seen at the checkpoint
+            unread: Loss terms that were not logged yet at the checkpoint. A row with one of them at the same number of
+                images was logged after the checkpoint
+            today: Maps an old column name to the current name
         """
         with self._unfailing():
             self._look()
             self._columns = [today(name) for name in self._columns]
             rows = [{today(name): value for name, value in row.items()} for row in self.rows()]
-            # where images are equal, rows with an unread term come later
+            # among rows with the same number of images, those with an unread term were logged later
             ends = [(int(row[COLUMN]), any(row.get(name) for name in unread)) for row in rows]
             rows = [row for row, end in zip(rows, ends, strict=True) if end <= (images_seen, False)]
             there = [_values(row) for row in rows]
@@ -181,8 +183,8 @@ class Curves(Logger):
 
     @rank_zero_only
     def plot(self) -> Path | None:
-        """Draw `<run>/curves.png`: every column over the images seen, in panels by `core.panels`."""
-        from matplotlib.figure import Figure  # not pyplot, which a notebook draws with
+        """Draw `<run>/curves.png`: every column over the images seen, grouped into panels by `core.panels`."""
+        from matplotlib.figure import Figure  # not pyplot, whose state belongs to the user's notebook
         from matplotlib.ticker import EngFormatter
 
         self._look()
@@ -228,14 +230,15 @@ def _values(row: dict[str, Any]) -> dict[str, str]:
 
 
 class Wandb(WandbLogger):
-    """Weights & Biases with images seen as steps. Without a key it records offline and prints how to upload.
+    """Logs to Weights & Biases, with the number of images seen as the step. Without an API key, the run is recorded
+    offline and the upload command is printed.
 
-    Offline, each part of a resumed run is a folder of its own. A part begins after the last step of the previous ones,
-    as online: steps that are trained again after a kill are not recorded twice.
+    Offline, each part of a resumed run has its own folder. As online, a part begins after the last step of the previous
+    parts: steps that are trained again after a kill are not recorded twice.
 
     Args:
         project: Project of the run
-        entity: User or team; default: the one of the key
+        entity: User or team; default: the owner of the API key
         group: Group of the run
         tags: Tags of the run
         save_dir: Folder that the client writes to; default: the run's folder
@@ -261,7 +264,7 @@ class Wandb(WandbLogger):
             id=run_id, offline=offline, resume="allow",
         )  # fmt: skip
         self._wandb_init.pop("anonymous", None)  # the client warns about it
-        self._last: tuple[int, set[str]] | None = None  # last step of earlier parts of the run, and its names
+        self._last: tuple[int, set[str]] | None = None  # last step of earlier parts, with the names logged at it
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -274,35 +277,36 @@ class Wandb(WandbLogger):
             self.experiment.log(new | {COLUMN: step}, step=step)
 
     def last_step(self) -> tuple[int, set[str]]:
-        """The last recorded step of earlier parts of this run, and its names; (-1, none) for a new run."""
+        """The last step recorded by earlier parts of this run, and the names logged at it; (-1, set()) for a new
+        run."""
         if self._last is None:
             run = self.experiment
             run.define_metric(COLUMN)
             run.define_metric("*", step_metric=COLUMN)
             before = [_recorded(folder) for folder in self._parts()[:-1]]
-            # the server may have more steps than the folders here
+            # the server may have more steps than the local folders
             online: tuple[int, set[str]] = (run.starting_step - 1, set())
             self._last = max([*filter(None, before), online], key=lambda part: part[0])
         return self._last
 
     @rank_zero_only
     def catch_up(self, rows: list[dict[str, str]]) -> None:
-        """Log rows of `metrics.csv` that no part of the run has: a kill loses the last seconds of the client."""
+        """Log rows of `metrics.csv` that no part of the run contains, since a kill loses the client's last seconds."""
         if self._id is not None and (not self._offline or len(self._parts()) == 1):
-            return  # earlier parts are on the server, or in folders elsewhere
+            return  # earlier parts are on the server or on another machine
         for row in rows:
             values = {name: finite(text) for name, text in row.items() if name != COLUMN}
             self.log_metrics({name: v for name, v in values.items() if v is not None}, int(row[COLUMN]))
 
     def _parts(self) -> list[Path]:
-        """Folders of this run on this machine, in order of time; the last one is of this process."""
+        """Folders of this run on this machine, oldest first. The last folder belongs to this process."""
         here = Path(self.experiment.dir).parent
         name = re.compile(rf"(?:offline-)?run-(\d+_\d+)-{re.escape(self.experiment.id)}")
         before = [(name.fullmatch(p.name), p) for p in here.parent.iterdir() if p.name != here.name]
         return [*(p for _, p in sorted((found[1], p) for found, p in before if found)), here]
 
     def where(self) -> str:
-        """One line that says where the run is, and how to upload it if it is offline."""
+        """One line with the URL of the run, or with the command that uploads an offline run."""
         if not self._offline:
             return f"Weights & Biases: {self.experiment.url}"
         *before, here = self._parts()
@@ -312,12 +316,12 @@ class Wandb(WandbLogger):
 
 
 def _recorded(folder: Path) -> tuple[int, set[str]] | None:
-    """The last step in a run's folder and its names; (-1, none) without steps, None without a run.
+    """The last step in a run's folder, and the names logged at it; (-1, set()) without steps, None without a run.
 
-    The client has no reader in Python. Its file is a LevelDB log: blocks of 32 KiB, in which each record has a header
-    of 7 bytes (checksum, length, and kind: 1 whole, 2 first, 3 middle, 4 last part).
+    The client has no reader in Python. Its file is a LevelDB log of 32 KiB blocks. Each record in a block has a header
+    of 7 bytes: checksum, length, and kind (1 whole record, 2 first, 3 middle or 4 last part).
     """
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # protobuf makes it at run time
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # protobuf creates it at run time
 
     last: tuple[int, set[str]] | None = None
     try:
@@ -339,7 +343,7 @@ def _recorded(folder: Path) -> tuple[int, set[str]] | None:
                     names = {item.key or item.nested_key[0] for item in record.history.item}
                     last = (record.history.step.num, names)
             at += 7 + length
-    except Exception:  # cut off by a kill, or of another version: keep what was read so far
+    except Exception:  # the file is truncated or has a different version: keep what was read so far
         pass
     return last
 
@@ -348,7 +352,7 @@ def log_table(
     name: str, columns: list[str], rows: list[list[Any]], folder: Path, *, group: str, project: str = "genbench",
     entity: str | None = None, tags: list[str] | None = None,
 ) -> str:  # fmt: skip
-    """Log a table as a run of its own in a group, the same run each time; return where it is."""
+    """Log a table as a separate run in a group, the same run each time. Return the line of `Wandb.where`."""
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)

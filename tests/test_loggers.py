@@ -1,4 +1,4 @@
-"""Curves survive a kill and a resume; Weights & Biases records what was logged, by its own client, offline."""
+"""Curves survive a kill and a resume. The client of Weights & Biases records logged values offline."""
 
 import io
 import itertools
@@ -66,7 +66,7 @@ def test_a_row_cut_off_by_a_kill_is_dropped_with_a_warning(tmp_path, torn, capsy
     # also where what is left of `12000` reads as a number before the checkpoint
     Curves(tmp_path).cut(20_000)
     assert curves.path.read_text() == before
-    assert ("metrics.csv has no end, so its numbers may be cut off" in capsys.readouterr().err) == bool(torn)
+    assert ("metrics.csv may be incomplete, since it has no line ending" in capsys.readouterr().err) == bool(torn)
 
 
 def test_cutting_an_empty_curve_creates_no_file(tmp_path):
@@ -160,7 +160,7 @@ def test_rows_that_cannot_be_written_are_reported_once_and_written_later(tmp_pat
         curves.log_metrics({"loss": k / 2}, step=1000 * k)
     curves.cut(7000)
     said = capsys.readouterr().err
-    assert said.count("warning") == 1 and "No space left" in said and "training goes on" in said
+    assert said.count("warning") == 1 and "No space left" in said and "Training continues" in said
     monkeypatch.setattr(genbench.loggers, "_lines", lines)
     curves.log_metrics({"loss": 4.0}, step=8000)
     assert [row["loss"] for row in curves.rows()] == ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4"]
@@ -210,7 +210,7 @@ def test_a_row_cut_off_by_a_full_disk_is_not_joined_to_the_next(tmp_path, monkey
     assert [row["loss"] for row in curves.rows()][-3:] == ["2.5", "3", "3.5"]
 
 
-def test_a_row_of_terms_that_the_checkpoint_has_yet_to_read_is_cut(tmp_path):
+def test_a_row_of_terms_that_the_checkpoint_has_not_read_is_removed(tmp_path):
     curves = Curves(tmp_path)
     curves.log_metrics({"val/fid": 3.0}, step=96)
     curves.log_metrics({"a/loss": 0.5, "a/lr": 0.1}, step=96)  # logged as the run ended
@@ -258,7 +258,7 @@ KEY = "0123456789abcdef" * 2 + "01234567"  # 40 characters, as the real ones hav
 
 
 def records(path):
-    """What the client wrote: protocol buffers in LevelDB's log format, blocks of 32 kB and a checksum a record."""
+    """Records written by the client: protocol buffers in LevelDB's log format, with blocks of 32 KiB and checksums."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, found, joined, at = path.read_bytes(), [], b"", 7
@@ -319,7 +319,7 @@ class Written:
 
 @pytest.fixture
 def nobody(tmp_path, monkeypatch):
-    """A person without a key: no variable, no login file."""
+    """A user without an API key: neither an environment variable nor a login file."""
     import wandb
 
     home = tmp_path / "home"
@@ -500,7 +500,7 @@ def test_a_key_is_found_where_the_client_looks_for_it(nobody, monkeypatch, where
     assert not Wandb(save_dir=str(nobody))._offline
 
 
-def test_what_the_logger_does_with_a_grid_loses_no_pixel(nobody):
+def test_logging_a_grid_keeps_every_pixel(nobody):
     import wandb
 
     sheet = enlarged(grid(torch.rand(4, 3, 8, 8) * 2 - 1), side=100)

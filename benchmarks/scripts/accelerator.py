@@ -1,7 +1,8 @@
-"""Training on a GPU: images per second against a bare PyTorch loop with the same settings, and the share of the peak.
+"""Training speed on a GPU: images per second of genbench and of a bare PyTorch loop with the same settings.
 
-Both sides train equal networks in one process, in turns of a block of steps, on random images that lie on the device.
-FLOPs are those that PyTorch counts in a step of the bare loop: convolutions and matrix products, forward and backward.
+The fraction of the GPU's peak FLOPS is also reported. Both sides train equal networks in one process on random images
+that are stored on the device. They take turns after each block of steps. FLOPs are counted by PyTorch in a step of the
+bare loop: convolutions and matrix products, forward and backward.
 
     python benchmarks/scripts/accelerator.py [--batch 256] [--blocks 10] [--only VAE] [--only bf16]
 """
@@ -48,7 +49,7 @@ SETTINGS = {
     "bf16, channels_last, compiled": ("bf16-mixed", True, True, True),
 }
 
-# TFLOPS of dense products in fp32, TF32 and bf16, from NVIDIA's data sheets; newer ones give the last two "with
+# TFLOPS of dense products in fp32, TF32 and bf16, from NVIDIA's data sheets. Newer data sheets list TF32 and bf16 "with
 # sparsity", which is twice as much
 PEAKS = {
     "H200": (67, 494.5, 989.5),
@@ -61,13 +62,13 @@ PEAKS = {
 
 
 def peak(device: str, precision: str, tf32: bool) -> float | None:
-    """FLOPS that the device has at most; None where no data sheet was looked up."""
+    """Peak FLOPS of the device; None if it is not in `PEAKS`."""
     found = next((peaks for name, peaks in PEAKS.items() if name in f"{device} "), None)
     return found and found[2 if precision == "bf16-mixed" else int(tf32)] * 1e12
 
 
 class RandomImages(LightningDataModule):
-    """Images of noise on the device: what they show changes no time."""
+    """Noise images on the device. The content of images does not affect the speed."""
 
     def __init__(self, spec: DataSpec, batch_size: int, device: torch.device) -> None:
         super().__init__()
@@ -78,11 +79,12 @@ class RandomImages(LightningDataModule):
         return TrainLoader(self.source, self.batch_size, seed=0)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # it is there
+        return batch  # it is on the device already
 
 
 class TakeTurns(Callback):
-    """Lets a bare loop take as many steps after each block of ours, and times both; the first blocks warm up."""
+    """Runs a block of a bare loop's steps after each block of genbench's steps, and times both; the first are
+    warm-up."""
 
     def __init__(self, bare: Iterator[None], block: int, wait: Callable[[], None]) -> None:
         self.bare, self.block, self.wait = bare, block, wait
@@ -107,7 +109,7 @@ class TakeTurns(Callback):
 def bare_step(
     module: GenerativeModule, autocast: Callable[[], AbstractContextManager]
 ) -> Callable[[torch.Tensor], None]:
-    """A step as one would write it by hand."""
+    """A training step in plain PyTorch."""
     adam = partial(torch.optim.Adam, fused=module.device.type == "cuda")
 
     def gan(real: torch.Tensor) -> None:
@@ -144,7 +146,7 @@ def bare_step(
 def bare(
     module: GenerativeModule, data: RandomImages, precision: str, channels_last: bool, compiler: str | None
 ) -> Iterator[None]:
-    """Takes a step each time."""
+    """Takes one training step per iteration."""
     for name in (name for names in module.players.values() for name in names):
         network = getattr(module, name)
         if channels_last:
@@ -160,7 +162,7 @@ def bare(
 
 
 def flops(module: GenerativeModule, data: RandomImages) -> float:
-    """Of one image in a training step."""
+    """FLOPs per image of a training step."""
     step = bare_step(module, partial(torch.autocast, module.device.type, enabled=False))
     with FlopCounterMode(display=False) as counter:
         step(next(iter(data.train_dataloader())).image)
@@ -187,7 +189,7 @@ def measure(
             default_root_dir=folder,
             logger=[Curves(folder)],
             callbacks=[
-                Acceleration(channels_last, compiler, tf32),  # TF32 is the process's, so the bare loop's too
+                Acceleration(channels_last, compiler, tf32),  # TF32 is set per process, so also for the bare loop
                 EMA(),
                 Monitor(show=False),
                 Checkpoint(),
@@ -221,17 +223,17 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=20, help="of a block")
+    parser.add_argument("--steps", type=int, default=20, help="steps per block")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="TEXT", help="cases whose name holds all of these"
+        "--only", action="append", default=[], metavar="TEXT", help="only cases whose name contains all of these texts"
     )
-    parser.add_argument("--quick", action="store_true", help="try the script out: few steps; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="test the script: few steps, no results are written")
     parser.add_argument("--out", type=Path, default=RESULTS / "accelerator.json")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("There is no GPU here, and no figure is given that was not measured on one. To try this script out: "
-              "--device cpu --quick, which writes nothing.", file=sys.stderr)  # fmt: skip
+        print("No GPU is available, and results must be measured on a GPU. To test this script, use "
+              "--device cpu --quick, which writes no results.", file=sys.stderr)  # fmt: skip
         return 2
     if arguments.quick:
         arguments.batch, arguments.blocks, arguments.steps = 8, 2, 2

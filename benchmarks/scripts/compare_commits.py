@@ -1,11 +1,12 @@
-"""Two commits on one machine: whether a restructuring changed any number of training or measuring.
+"""Compares two commits on one machine, to check that a refactoring changed no number in training or evaluation.
 
 python benchmarks/scripts/compare_commits.py main                        # against the working tree, all configs
 python benchmarks/scripts/compare_commits.py main --head HEAD --only dcgan vq_prior papers/maps --data FOLDER --jobs 2
 
-Both commits train each config for some hundred images, on the CPU with one torch thread, and measure the result. The
-text in metrics.csv, but for speeds, and the weights, averaged weights and optimizer states of last.ckpt in their order
-must be equal bit for bit, scores of the record to 1e-12 of their size. Else the exit status is 1.
+Both commits train each config on a few hundred images, on the CPU with one torch thread, and evaluate the result. These
+must be equal bit for bit: the text in metrics.csv except for speeds, and the weights, averaged weights and optimizer
+states of last.ckpt, in order. Scores in the record must be equal up to a relative difference of 1e-12. Otherwise the
+exit status is 1.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from machine import RESULTS, ROOT, report
 from PIL import Image
 from torch import Tensor
 
-# What BASE calls so -> what HEAD calls so: flags (without --), verbs, configs, columns of metrics.csv, scores, settings
-# of a protocol, keys of a record and of a checkpoint; all other names in this file are BASE's. A whole name is looked
-# for first ("data.labelled": "data.labelled"), then each part between / . and - by itself: {"monitor": "progress"}
-# makes --progress.samples of --monitor.samples. A whole name that becomes itself keeps its parts as they are. Values
-# of flags are translated as whole words alone. A name that becomes None is one that HEAD no longer has: its flag is
-# left out, and its numbers are not compared.
+# Names in BASE -> names in HEAD: flags (without --), commands, configs, columns of metrics.csv, scores, settings of a
+# protocol, keys of a record and of a checkpoint. All other names in this file are the names in BASE. A whole name is
+# looked up first ("data.labelled": "data.labelled"), then each part between / . and -: {"monitor": "progress"} changes
+# --monitor.samples to --progress.samples. A whole name that maps to itself is not changed in its parts. Values of flags
+# are translated only as whole words. A name that maps to None does not exist in HEAD: its flag is omitted, and its
+# numbers are not compared.
 ONE = ("autoencoder", "mixture", "pixelcnn", "prior", "unet", "vae")  # names of the only optimizer of a model
 TERMS = ("bound", "codebook", "commitment", "cross_entropy", "dice", "elbo", "grad_norm", "kl", "l1", "l2", "lr", "nll",
          "perplexity", "reconstruction")  # fmt: skip
@@ -51,10 +52,10 @@ RENAMED |= {
     "pix2pix_colourise": "pix2pix_colorize", "unet_colourise": "unet_colorize", "colourise": "colorize",
 }  # fmt: skip
 
-TIMED = re.compile("per_second|seconds|memory")  # columns that no two runs have alike
-NEEDS = {"latent_mixture": "conv_autoencoder", "vq_prior": "vqvae"}  # whose checkpoint a config begins with
+TIMED = re.compile("per_second|seconds|memory")  # columns that differ between any two runs
+NEEDS = {"latent_mixture": "conv_autoencoder", "vq_prior": "vqvae"}  # config -> config whose checkpoint it needs
 
-# data set -> what must be in the data folder, and what takes its place, drawn in code or at hand with scikit-learn
+# data set -> its path in the data folder, and the data set that replaces it if the path does not exist
 FILES = {"MNIST": ("MNIST/raw", "Digits"), "CIFAR10": ("cifar-10-batches-py", "Shapes")}
 SMALL = {
     "Shapes": {"data.train_images": 700, "data.val_images": 100, "data.test_images": 100},
@@ -62,16 +63,16 @@ SMALL = {
     **{name: {"data.subset": 700, "data.val_size": 100} for name in ("MNIST", "CIFAR10", "Digits")},
     **{name: {"data.size": 64, "data.val_size": 4} for name in ("PairedFolder", "UnpairedFolder")},
 }
-NARROW = {"Pix2Pix": {"model.depth": 6}, "CycleGAN": {"model.blocks": 1}}  # of the papers' configs
+NARROW = {"Pix2Pix": {"model.depth": 6}, "CycleGAN": {"model.blocks": 1}}  # for configs/papers
 PROTOCOL = {"split": "test", "real": 100, "generated": 64, "train": 200, "kid_subsets": 10, "kid_subset_size": 50}
 
 _stopped = threading.Event()
-Found = dict[Any, tuple[Any, str]]  # key -> (a number or text that is compared, where it stands)
+Found = dict[Any, tuple[Any, str]]  # key -> (number or text to compare, description of its place)
 
 
 @dataclass
 class Side:
-    """A commit that is run: `name` is BASE or HEAD, and `work` the folder of its runs."""
+    """One of the two commits: `name` is BASE or HEAD, and `work` is the folder of its runs."""
 
     name: str
     commit: str
@@ -79,11 +80,11 @@ class Side:
     work: Path
 
     def call(self, name: str) -> str | None:
-        """What this commit calls what BASE calls `name`; None if it has no such thing."""
+        """The name in this commit for `name` in BASE; None if it does not exist in this commit."""
         return name if self.name == "BASE" else renamed(name)
 
     def in_head(self, name: str) -> str | None:
-        """What HEAD calls what this commit calls `name`."""
+        """The name in HEAD for `name` in this commit."""
         return renamed(name) if self.name == "BASE" else name
 
     def genbench(self, verb: str, flags: dict[str, Any], folder: Path, data: Path) -> None:
@@ -94,7 +95,7 @@ class Side:
         self.python(words, folder, data)
 
     def python(self, command: list[str], folder: Path, data: Path) -> str:
-        """What it prints. Raises RuntimeError with the last lines of its stderr."""
+        """Run Python and return its stdout. Raises RuntimeError with the last lines of its stderr."""
         if _stopped.is_set():
             raise RuntimeError("stopped")
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,13 +110,13 @@ class Side:
 
 
 def renamed(name: str) -> str | None:
-    """What HEAD calls it; None if HEAD no longer has it."""
+    """The name in HEAD for a name in BASE; None if it does not exist in HEAD."""
     parts = re.split(r"([/.-])", name)
     return RENAMED[name] if name in RENAMED else "".join(RENAMED.get(part) or part for part in parts)
 
 
 def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
-    """Train and measure; returns the folder that holds it all."""
+    """Train and evaluate a config. Returns the folder with all outputs."""
     model, kind = (settings[part]["class_path"].rpartition(".")[2] for part in ("model", "data"))
     images = 8 if (paper := config.startswith("papers/")) else 500
     flags = {"config": side.call(config), "name": "run", "max_images": images, "pictures.n": 16}
@@ -128,7 +129,7 @@ def run(side: Side, config: str, settings: dict[str, Any], data: Path) -> Path:
     flags |= {"quality.every_images": images // 2, "quality.samples": 32, "monitor.every_images": images // 4}
     flags |= {"checkpoint.every_images": images, "pictures.every_images": images, "trainer.accelerator": "cpu"}
     measure = {"ckpt": "runs/run/checkpoints/last.ckpt", "protocol": side.work / "small.yaml", "device": "cpu"}
-    if kind not in ("MNIST", "Digits", "Shapes", "Ring"):  # which have small networks
+    if kind not in ("MNIST", "Digits", "Shapes", "Ring"):  # these data sets have small extractors
         flags["quality.extractor"] = measure["extractor"] = "digitsnet"
     if config in NEEDS:
         flags["model.autoencoder"] = side.work / NEEDS[config] / measure["ckpt"]
@@ -158,7 +159,7 @@ def checkpoint(side: Side, folder: Path) -> Found:
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Its tensors and numbers, in order."""
+    """The tensors and numbers in a nested structure, in order, with their paths."""
     if isinstance(tree, (dict, list, tuple)):
         for name, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from _leaves(branch, f"{path}.{name}".lstrip("."))
@@ -178,20 +179,23 @@ def scores(side: Side, folder: Path) -> Found:
 
 
 def distance(a: Any, b: Any) -> float:
-    """0 if equal bit for bit, else the largest difference relative to the largest size; 2, its bound, if none."""
+    """0 if both are equal bit for bit, else the largest difference relative to the largest absolute value.
+
+    If this is not defined, or is 0 although the bits differ, 2 is returned, the largest possible value.
+    """
     x, y = np.asarray(a), np.asarray(b)
     if (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes()):
         return 0.0
     try:
         x, y = x.astype(float), y.astype(float)
         found = abs(x - y).max() / (max(abs(x).max(), abs(y).max()) or 1.0)
-    except (TypeError, ValueError):  # a text that is no number, tensors of other shapes
+    except (TypeError, ValueError):  # text that is not a number, or different shapes
         return 2.0
-    return float(found) if found > 0 else 2.0  # NaN, or equal numbers in other bits
+    return float(found) if found > 0 else 2.0  # NaN, or equal numbers with different bits
 
 
 def shown(a: Any, b: Any) -> str:
-    """Both values; of tensors the first elements that differ."""
+    """Both values as text. For tensors, the first elements that differ."""
     x, y = np.asarray(a), np.asarray(b)
     if x.ndim and x.shape == y.shape and (x != y).any():
         first = tuple(np.argwhere(x != y)[0].tolist())
@@ -201,11 +205,11 @@ def shown(a: Any, b: Any) -> str:
 
 
 def compare(config: str, settings: dict[str, Any], sides: list[Side], data: Path, needed: Future | None) -> dict:
-    """A row of the report: of each kind of numbers how many were compared, and the first that differs."""
+    """A row of the report: for each kind of number, how many were compared, and the first that differs."""
     row: dict[str, Any] = {"config": config, "result": "equal", "cells": 0, "tensors": 0, "scores": 0}
     row |= {"difference": 0.0, "seconds": 0.0, "differences": []}
     if needed is not None:
-        needed.result()  # so that its checkpoints are there
+        needed.result()  # wait until its checkpoints exist
     start = time.perf_counter()
     try:
         folders = [run(side, config, settings, data) for side in sides]
@@ -214,7 +218,7 @@ def compare(config: str, settings: dict[str, Any], sides: list[Side], data: Path
             row[what], told = len(base.keys() & head.keys()), []
             for key in dict.fromkeys((*base, *head)):
                 if key not in base or key not in head:
-                    told.append(f"{(base.get(key) or head[key])[1]} is in {'BASE' if key in base else 'HEAD'} alone")
+                    told.append(f"{(base.get(key) or head[key])[1]} is only in {'BASE' if key in base else 'HEAD'}")
                 elif (apart := distance(base[key][0], head[key][0])) > 0:
                     row["difference"] = max(row["difference"], apart)
                     if apart > tolerance:
@@ -222,7 +226,7 @@ def compare(config: str, settings: dict[str, Any], sides: list[Side], data: Path
             if told:
                 row["result"] = "differs"
                 row["differences"].append(told[0] + f" (and {len(told) - 1} {what} more)" * bool(told[1:]))
-    except Exception as error:  # whatever a new commit makes of its files: the other configs are compared all the same
+    except Exception as error:  # an error in one config must not stop the comparison of the others
         row["result"] = "failed"
         row["differences"].append(f"{type(error).__name__}: {error}")
     row["seconds"] = round(time.perf_counter() - start, 1)
@@ -232,22 +236,22 @@ def compare(config: str, settings: dict[str, Any], sides: list[Side], data: Path
 
 
 def compare_all(sides: list[Side], only: list[str] | None, data: Path | None, drawn: Path, jobs: int) -> list[dict]:
-    """All rows; `drawn` is the data folder of pictures that are made here."""
+    """All rows of the report. `drawn` is a data folder for images that are generated here."""
     folder = sides[0].checkout / "configs"
     files = (*folder.glob("*.yaml"), *folder.glob("papers/*.yaml"))
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
     if unknown := set(only or ()) - set(names):
-        raise SystemExit(f"BASE has no config {min(unknown)}; it has {', '.join(names)}.")
+        raise SystemExit(f"BASE has no config {min(unknown)}. Choose from: {', '.join(names)}.")
     wanted = {*(only or names), *(NEEDS[name] for name in only or () if name in NEEDS)}
     for side in sides:
         where = side.python(["-c", "import genbench as g; print(g.__file__)", "import"], side.work, drawn).strip()
         if side.checkout.resolve() not in Path(where).resolve().parents:
-            raise SystemExit(f"{side.name} is at {side.checkout}, and Python imports {where} in its place.")
+            raise SystemExit(f"{side.name} is at {side.checkout}, but Python imports {where} instead.")
         (side.work / "small.yaml").write_text(yaml.safe_dump({side.call(name): x for name, x in PROTOCOL.items()}))
     started: dict[str, Future] = {}
     pool = ThreadPoolExecutor(jobs)
     try:
-        # those that others begin with come first, so that none waits for one that has not started
+        # start the configs that others need first, so that no config waits for one that has not started
         for name in sorted(wanted, key=lambda name: (name not in NEEDS.values(), names.index(name))):
             settings, paper = yaml.safe_load((folder / f"{name}.yaml").read_text()), name.startswith("papers/")
             if paper:
@@ -256,12 +260,12 @@ def compare_all(sides: list[Side], only: list[str] | None, data: Path | None, dr
             started[name] = pool.submit(compare, name, settings, sides, root, needed)
         return [future.result() for future in started.values()]
     finally:
-        _stopped.set()  # so that an interrupt waits for the commands at hand alone
+        _stopped.set()  # after an interrupt, wait only for the running commands
         pool.shutdown(cancel_futures=True)
 
 
 def draw(path: Path, unpaired: bool) -> None:
-    """Random pictures: two domains, or pairs side by side, as the papers' sets have them."""
+    """Write random images: two domains, or pairs side by side, in the format of the papers' data sets."""
     rng = np.random.default_rng(0)
     for part in ("trainA", "trainB", "testA", "testB") if unpaired else ("train", "test"):
         (path / part).mkdir(parents=True)
@@ -279,15 +283,17 @@ def git(*words: str | Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("base", metavar="BASE", help="commit whose numbers are the right ones")
-    parser.add_argument("--head", metavar="COMMIT", help="commit that must have the same (default: the working tree)")
+    parser.add_argument("base", metavar="BASE", help="commit with the expected numbers")
+    parser.add_argument(
+        "--head", metavar="COMMIT", help="commit that must have the same numbers (default: the working tree)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="configs of BASE, such as dcgan or papers/maps")
     parser.add_argument("--data", type=Path, default=os.environ.get("GENBENCH_DATA"), metavar="FOLDER",
-                        help="MNIST and CIFAR-10 (default: $GENBENCH_DATA); without, Digits and Shapes")  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=1, help="configs at a time, each on one thread")
+                        help="MNIST and CIFAR-10 (default: $GENBENCH_DATA); else Digits and Shapes")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="number of configs compared at a time, one thread each")
     parser.add_argument("--out", type=Path, default=RESULTS / "compare_commits.json")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that worktrees are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit normally, so that the worktrees are removed
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         work, sides = Path(folder), []
         for name, commit in (("BASE", arguments.base), ("HEAD", arguments.head)):

@@ -1,9 +1,9 @@
-"""Images per second of our MNIST loader, beside torchvision's data set in a `DataLoader`.
+"""Images per second of genbench's MNIST loader, compared with torchvision's data set in a `DataLoader`.
 
     python benchmarks/scripts/data.py --data-root DATA
 
-All loaders give shuffled batches of 64 images, float32 [64, 1, 32, 32] in [-1, 1], with their labels. They take turns,
-so that what else the machine does falls on all of them; the medians are printed and written to
+All loaders return shuffled batches of 64 images, float32 [64, 1, 32, 32] in [-1, 1], with labels. They run in turns, so
+that other load on the machine affects all of them equally. The medians are printed and written to
 benchmarks/results/data.json.
 """
 
@@ -37,14 +37,14 @@ def ours(root: str) -> Callable[[], Iterator]:
 def torchvisions(root: str, workers: int) -> Callable[[], Iterator]:
     transform = transforms.Compose([transforms.ToTensor(), transforms.Pad(2), transforms.Normalize(0.5, 0.5)])
     data = torchvision.datasets.MNIST(root, transform=transform)
-    # workers stay alive between the rounds: starting them is not what is measured
+    # workers stay alive between rounds, since their start must not be measured
     loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
     return lambda: iter(loader)
 
 
 def images_per_second(start: Callable[[], Iterator], images: int) -> float:
     batches = start()
-    for image, _ in itertools.islice(batches, 5):  # workers have begun by then
+    for image, _ in itertools.islice(batches, 5):  # wait until the workers have started
         assert image.shape == (BATCH, 1, 32, 32)
         assert image.dtype == torch.float32
     begin = time.perf_counter()
@@ -55,8 +55,10 @@ def images_per_second(start: Callable[[], Iterator], images: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"), help="where MNIST/raw lies")
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each loader")
+    parser.add_argument(
+        "--data-root", default=os.environ.get("GENBENCH_DATA", "data"), help="folder that contains MNIST/raw"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="number of runs per loader")
     parser.add_argument("--out", type=Path, default=RESULTS / "data.json")
     args = parser.parse_args()
 

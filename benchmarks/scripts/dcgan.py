@@ -1,16 +1,16 @@
-"""DCGAN of genbench against the recipe of PyTorch's own example, as a bare loop: FID on MNIST, both with raw weights.
+"""Compares genbench's DCGAN with a bare loop that follows PyTorch's DCGAN example: FID on MNIST, with raw weights.
 
-The bare loop is written after the DCGAN tutorial and example of PyTorch (pytorch.org/tutorials/beginner/
+The bare loop follows the DCGAN tutorial and example of PyTorch (pytorch.org/tutorials/beginner/
 dcgan_faces_tutorial.html, github.com/pytorch/examples/tree/main/dcgan): binary cross entropy on a sigmoid, Adam with
-2e-4 and betas (0.5, 0.999), weights from N(0, 0.02²), batches of 64; the discriminator is taught on real images, then
-on fakes, and the generator on the same fakes. Networks, images and the number of images seen are those of
-configs/dcgan.yaml, which genbench's side trains with `python -m genbench fit`; it is measured by `evaluate`, with raw
-weights and once more with averaged ones, which the bare loop has not.
+learning rate 2e-4 and betas (0.5, 0.999), weights from N(0, 0.02²), batches of 64. The discriminator is trained on real
+images and then on fake images, and the generator on the same fake images. Networks, images and the number of images
+seen are those of configs/dcgan.yaml. The side `genbench` trains this config with `python -m genbench fit`. `evaluate`
+measures it with raw weights and also with averaged weights, which the bare loop does not have.
 
     python benchmarks/scripts/dcgan.py [--images 1000000] [--seeds 0 1 2] [--side bare|genbench]
 
-A file is written for each side and seed that is done, and what is there is not done again; a training of genbench's
-goes on from its last checkpoint.
+A file is written for each finished side and seed. Results that exist already are not computed again. An interrupted
+`genbench` training continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from genbench.models import DCGAN
 from genbench.networks.conv import dcgan_init, down_net, up_net
 
 CONFIG = ROOT / "configs" / "dcgan.yaml"
-LATENT, WIDTH, BATCH = 100, 32, 64  # of the config
+LATENT, WIDTH, BATCH = 100, 32, 64  # as in the config
 PROTOCOL, METRICS = "fid10k-test", "fid"
 
 
@@ -50,14 +50,14 @@ PROTOCOL, METRICS = "fid10k-test", "fid"
 
 
 def batches(images: Tensor) -> Iterator[Tensor]:
-    """uint8 [N, C, H, W] -> endless batches in [-1, 1], a new order each epoch; an epoch's last batch is small."""
+    """uint8 [N, C, H, W] -> endless batches in [-1, 1], in a new order each epoch, with a smaller last batch."""
     while True:
         for rows in torch.randperm(len(images)).split(BATCH):
             yield from_uint8(images[rows])
 
 
 def train_bare(images: Tensor, most: int, seed: int) -> tuple[nn.Module, int]:
-    """The generator, and how many images were seen."""
+    """Train the bare loop. Returns the generator and the number of images seen."""
     torch.manual_seed(seed)
     channels, size = images.shape[1:3]
     g = up_net(LATENT, channels, size, WIDTH, output=nn.Tanh())
@@ -87,7 +87,7 @@ def bare(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     began = time.perf_counter()
     generator, seen = train_bare(images, arguments.images, seed)
     seconds = time.perf_counter() - began
-    model = DCGAN(data.spec, latent_dim=LATENT, width=WIDTH)  # what `evaluate` takes samples from
+    model = DCGAN(data.spec, latent_dim=LATENT, width=WIDTH)  # `evaluate` samples from this model
     model.generator.load_state_dict(generator.state_dict())
     protocol = protocols.load(PROTOCOL).changed(metrics=(METRICS,), weights="raw")
     found = evaluate(model, data, protocol).to_dict()
@@ -98,7 +98,7 @@ def bare(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 def command(*words: Any) -> str:
-    """What a verb of genbench prints, run as a person would."""
+    """Run a genbench command in a subprocess and return what it prints."""
     line = [sys.executable, "-m", "genbench", *map(str, words)]
     return subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -107,7 +107,7 @@ def genbench(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     name = f"{arguments.images}-seed{seed}"
     last = arguments.work / name / "checkpoints" / "last.ckpt"
     begin = ["--config", CONFIG, "--seed_everything", seed, "--name", name, "--data.root", arguments.data_root]
-    # what is looked at on the way changes no weight: once, at the end
+    # validation and sample grids only at the end: they do not affect the weights
     begin += ["--validation.every_images", arguments.images, "--samples.every_images", arguments.images]
     if not last.is_file():
         command("fit", *begin, "--max_images", arguments.images, "--runs", arguments.work)
@@ -127,16 +127,16 @@ def genbench(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 def score(record: dict[str, Any]) -> dict[str, Any]:
-    """The FID of a record, by the name that its feature space gives it, and the key of its protocol."""
+    """The FID of a record, with the name of its metric and the key of its protocol."""
     ((name, entry),) = record["metrics"].items()
     return {"metric": name, "value": entry["value"], "protocol": record["protocol"]["key"]}
 
 
 def summary(found: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
-    """A row for each side and weights: mean and spread over seeds, and how far from the bare loop."""
+    """A row per side and kind of weights: mean and standard deviation over seeds, and difference from the bare loop."""
     (metric,) = {f[w]["metric"] for f in found for w in ("raw", "averaged") if w in f}
     if len({f["raw"]["protocol"] for f in found}) > 1:
-        raise SystemExit("The two sides were measured by different protocols: remove the older files.")
+        raise SystemExit("The results were measured under different protocols. Remove the older files.")
     rows: list[dict[str, Any]] = []
     bare_values: list[float] = []
     for title, side, weights in (
@@ -162,17 +162,19 @@ def summary(found: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"), type=Path)
-    parser.add_argument("--images", type=int, default=1_000_000, help="that each training sees")
+    parser.add_argument("--images", type=int, default=1_000_000, help="images per training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--side", choices=("bare", "genbench"), help="default: both")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark-dcgan", help="folder of our runs")
-    parser.add_argument("--out", type=Path, default=RESULTS / "dcgan", help="of results")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "runs" / "benchmark-dcgan", help="folder of genbench's runs"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "dcgan", help="folder of results")
     arguments = parser.parse_args()
     for name in ("data_root", "work", "out"):
         setattr(arguments, name, getattr(arguments, name).resolve())
     quiet()
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of genbench's processes
+    os.environ["OMP_NUM_THREADS"] = "1"  # for genbench's processes
     for seed in arguments.seeds:
         for side, measure in (("bare", bare), ("genbench", genbench)):
             path = arguments.out / f"{side}-{arguments.images}-seed{seed}.json"

@@ -1,7 +1,8 @@
-"""Two gloo processes of one thread each against one process held to one core, at the same global batch of 128.
+"""Compares two gloo processes, one thread each, with a single process on one core, at the same global batch of 128.
 
-All three live through the whole of it and take turns in blocks of steps, so that what else the machine does falls on
-both sides; the single process changes its core from block to block. Both train as `fit` does, all defaults on.
+All three processes run during the whole measurement and take turns in blocks of steps, so that other load on the
+machine affects both sides equally. The single process switches cores between blocks. Both sides train like `fit` with
+its defaults.
 
     python benchmarks/scripts/devices.py --data-root DATA [--rounds 16]
 """
@@ -25,7 +26,7 @@ BOUND = 1.5
 
 
 def work(rank: int, world: int, cores: list[int], port: int, root: str, words: Connection) -> None:
-    """One process of a side: trains each model, a block of steps for each word that it is given."""
+    """One process of a side: trains each model, one block of steps per message on `words`."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.sched_setaffinity(0, {cores[rank]})
     if world > 1:
@@ -101,7 +102,7 @@ def work(rank: int, world: int, cores: list[int], port: int, root: str, words: C
 
 
 def block(side: list[Connection], core: int) -> tuple[float, float]:
-    """Seconds of a block, and those of its processor, of the process that takes the longest."""
+    """Wall seconds and processor seconds of a block, each of the slowest process."""
     for words in side:
         words.send(core)
     seconds, busy = zip(*(words.recv() for words in side), strict=True)
@@ -111,7 +112,7 @@ def block(side: list[Connection], core: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"))
-    parser.add_argument("--rounds", type=int, default=24, help=f"blocks of {BLOCK} steps, of each side and model")
+    parser.add_argument("--rounds", type=int, default=24, help=f"blocks of {BLOCK} steps per side and model")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "devices.json")
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[:2]
@@ -126,14 +127,14 @@ def main() -> None:
             given = (rank, world, cores, port, arguments.data_root, theirs)
             processes.append(context.Process(target=work, args=given, daemon=True))
             processes[-1].start()
-            theirs.close()  # or a process that has died would be waited for
+            theirs.close()  # otherwise a dead process would be waited for
             sides[-1].append(ours)
     try:
         rows = measure(*sides, cores, arguments.rounds)
     finally:
         for process in processes:
             process.kill()
-    from machine import report  # here: torch would have taken threads of its own before the processes started
+    from machine import report  # not imported before the processes have started, since torch would start threads
 
     report(f"Two gloo processes against one, global batch {BATCH}, 32×32, one CPU core each", rows, arguments.out)
 
@@ -141,7 +142,7 @@ def main() -> None:
 def measure(one: list[Connection], two: list[Connection], cores: list[int], rounds: int) -> list[dict]:
     rows = []
     for name in MODELS:
-        block(one, cores[0]), block(two, 0)  # these warm up
+        block(one, cores[0]), block(two, 0)  # warm-up
         pairs = [(block(one, cores[k % 2]), block(two, 0)) for k in range(rounds)]
         for words in (*one, *two):
             words.send(None)
@@ -154,7 +155,7 @@ def measure(one: list[Connection], two: list[Connection], cores: list[int], roun
                 "one process, images/s": round(images / a, 1),
                 "two processes, images/s": round(images / b, 1),
                 "ratio": round(statistics.median(ratios), 3),
-                "of processor time": round(a_busy / b_busy, 3),  # what it would be if nobody ever waited
+                "of processor time": round(a_busy / b_busy, 3),  # the ratio without any waiting
                 "ratios": [round(r, 3) for r in ratios],
                 "bound": BOUND,
             }

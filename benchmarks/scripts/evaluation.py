@@ -1,7 +1,7 @@
-"""FID, KID and IS of some images with the Inception network on a CPU: ours, and torchmetrics' three metric objects.
+"""Time for FID, KID and IS with the Inception network on a CPU: genbench compared with torchmetrics' three metrics.
 
-The network carries seeded random weights, so nothing is downloaded; both sides read the same file and see the same
-images. Ours is timed from an empty cache, and again with the reference in it.
+The network has seeded random weights, so nothing is downloaded. Both sides read the same weights file and use the same
+images. genbench is timed with an empty cache, and again with the reference in the cache.
 
     python benchmarks/scripts/evaluation.py [--images 1000]
 """
@@ -35,7 +35,7 @@ def pictures(n: int, seed: int) -> Tensor:
 
 
 def theirs(real: Tensor, fake: Tensor, weights: Path, size: int) -> dict[str, float]:
-    """As torchmetrics' documentation uses them: three objects, each updated with batches and computed."""
+    """As in the documentation of torchmetrics: three metric objects, each updated with batches and then computed."""
 
     def network(feature: str) -> NoTrainInceptionV3:
         return NoTrainInceptionV3("inception-v3-compat", [feature], str(weights))
@@ -55,8 +55,8 @@ def theirs(real: Tensor, fake: Tensor, weights: Path, size: int) -> dict[str, fl
 
 def ours(real: Tensor, fake: Tensor, weights: Path, size: int) -> dict[str, float]:
     protocol = Protocol("benchmark", generated=len(fake), metrics=("fid", "kid", "is"), kid_subset_size=size)
-    judge = extractors.build("inception", weights)
-    record = evaluate(TensorImages("fake", fake), TensorImages("real", real), protocol, extractor=judge)
+    extractor = extractors.build("inception", weights)
+    record = evaluate(TensorImages("fake", fake), TensorImages("real", real), protocol, extractor=extractor)
     return {name.partition("-")[0]: entry["value"] for name, entry in record.metrics.items()}
 
 

@@ -1,10 +1,11 @@
-"""Kills, full disks and signals at random moments of `fit`, `evaluate` and `suite`: nothing written may be lost.
+"""Injects kills, full disks and signals into `fit`, `evaluate` and `suite`. No written data may be lost.
 
 python benchmarks/scripts/faults.py [--seed 0] [--only NUMBER ...]
 
-Tiny models are trained on Digits. A moment is a time, or the n-th point of writing (see injected.py), or the size of a
-small disk. After each fault all files are read, what the command printed is done (else the same command is given
-again), and the end must equal that of the same command in peace: weights bit for bit, curve, records and pictures.
+Tiny models are trained on Digits. Faults happen at random moments. A moment is a time, the n-th write operation (see
+injected.py), or the size of a small disk. After each fault, all files are read. Then the command that was printed is
+run, or else the same command again. The result must equal the result of the same command without a fault: weights bit
+for bit, curve, records and images.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import injected
 import torch
@@ -48,12 +49,12 @@ MODELS = {
     "dcgan": {"class_path": "genbench.models.DCGAN", "init_args": {"width": 4, "latent_dim": 4}},
     "vae": {"class_path": "genbench.models.VAE", "init_args": {"width": 4, "latent_dim": 4}},
 }
-# of a record, from one measurement to the next; and of its run, from one training to the next
+# keys of a record that differ between two evaluations, and keys of its run that differ between two trainings
 VARIES, OF_TRAINING = ("cost", "training", "environment", "created"), ("checkpoint_hash", "config", "command", "suite")
 TERMINAL = {"COLUMNS": "160"}
-PATIENCE = 300.0  # seconds for a command
+PATIENCE = 300.0  # timeout of a command in seconds
 
-# how many faults of each kind, by command
+# kind of fault -> command -> number of faults
 PLAN = {
     "kill": {"fit vae": 5, "fit dcgan": 5, "resume vae": 4, "resume dcgan": 4, "evaluate": 6, "suite": 6},
     "full disk": {"fit vae": 5, "fit dcgan": 5, "resume vae": 5, "resume dcgan": 4, "evaluate": 7, "suite": 4},
@@ -66,10 +67,10 @@ PLAN = {
 
 
 class Command:
-    """One `python -m genbench ...`: a process of its own, its words in two files.
+    """One `python -m genbench ...` in its own process, with stdout and stderr in two files.
 
-    Verbs of one process are forked from this one, which has imported what they need; `cold` ones begin from nothing,
-    as do all that these start.
+    Commands with a single process are forked from this process, which has imported everything already. `suite` starts
+    several processes, so it runs in a new Python process.
     """
 
     def __init__(self, argv: list[str], folder: Path, temporary: Path, fault: dict[str, Any] | None = None) -> None:
@@ -103,7 +104,7 @@ class Command:
             os.environ |= TERMINAL | {"TMPDIR": str(temporary)}
             sys.argv = ["genbench", *self.argv]
             tempfile.tempdir = None
-            torch.set_num_threads(1)  # the weights depend on it
+            torch.set_num_threads(1)  # the weights depend on the number of threads
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
             if fault:
@@ -118,7 +119,7 @@ class Command:
             os._exit(status)
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        """The exit status, or minus the signal that ended it."""
+        """The exit status, or minus the number of the signal that ended the process."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self.process is not None:
@@ -130,7 +131,7 @@ class Command:
                     return os.waitstatus_to_exitcode(status)
             time.sleep(0.01)
         os.kill(self.pid, signal.SIGKILL)
-        raise Lost(f"{shlex.join(self.argv)} does not end")
+        raise Lost(f"{shlex.join(self.argv)} does not end in time")
 
     @property
     def said(self) -> str:
@@ -145,7 +146,7 @@ def _path_with_shim(folder: Path) -> str:
 
 
 def warm() -> None:
-    """Import now what the commands import."""
+    """Import the modules that the commands need, before forking."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -157,7 +158,7 @@ def warm() -> None:
 
 
 class Lost(Exception):
-    """Something that was promised did not hold."""
+    """A guarantee was violated."""
 
 
 def need(true: Any, words: str) -> None:
@@ -167,12 +168,12 @@ def need(true: Any, words: str) -> None:
 
 @dataclass
 class Kind:
-    """A command, and what it ends with in peace.
+    """A command, and its result without faults.
 
-    argv    of the command
-    before  folder with what lies there when it begins
-    after   folder with what lies there at its end
-    log     its points of writing; those of processes that it starts, too
+    argv    arguments of the command
+    before  folder with the files before the command
+    after   folder with the files after the command
+    log     write operations of the command and of the processes that it starts
     """
 
     name: str
@@ -188,7 +189,7 @@ def runs(folder: Path) -> list[Path]:
 
 
 def whole(folder: Path) -> None:
-    """All files that have their final name are complete."""
+    """Check that all files with their final name are complete."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or ".lock" in path.parts or "claims" in path.parts or "jobs" in path.parts:
             continue
@@ -205,14 +206,14 @@ def whole(folder: Path) -> None:
             elif path.suffix == ".json":
                 json.loads(path.read_text())
         except Exception as error:
-            raise Lost(f"{path.relative_to(folder)} is not whole: {error}") from error
+            raise Lost(f"{path.relative_to(folder)} is not complete: {error}") from error
     for run in runs(folder):
         skipped = collect([run / "records"])[1] if (run / "records").is_dir() else []
         need(not [s for s in skipped if "older record" not in s[1]], f"records are skipped: {skipped}")
 
 
 def kept(before: Path, folder: Path, log: list[str]) -> None:
-    """What was there before, and what was brought to its final name since, is still there; no run has gone back."""
+    """Check that no file is missing that existed before or was given its final name, and that no run lost images."""
     wanted = {path.relative_to(before) for path in before.rglob("*") if path.is_file() and ".lock" not in path.parts}
     for line in log:
         what, _, path = line.split(" ", 2)[2].partition(" ")
@@ -220,7 +221,7 @@ def kept(before: Path, folder: Path, log: list[str]) -> None:
         if what == "kept" and not name.startswith("..") and ".lock" not in path:
             wanted.add(Path(name))
     lost = [name for name in wanted if not (folder / name).exists() and not _TEMPORARY.fullmatch(name.name)]
-    alone = not any(name.suffix == ".ckpt" for name in wanted)  # a run without a checkpoint may be begun again
+    alone = not any(name.suffix == ".ckpt" for name in wanted)  # a run without a checkpoint may start again
     need(not lost or (alone and all(name.name in ("config.yaml", "metrics.csv") for name in lost)), f"lost: {lost}")
     for name in wanted:
         if name.name == "last.ckpt" and (before / name).is_file():
@@ -234,7 +235,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 def curve_so_far(after: Path, folder: Path) -> None:
-    """Up to its checkpoint a run has the curve of the one in peace."""
+    """Check that the curve of each run, up to its checkpoint, equals the curve without faults."""
     for run in runs(folder):
         last = run / "checkpoints" / "last.ckpt"
         if last.is_file() and (run / "metrics.csv").is_file():
@@ -243,8 +244,8 @@ def curve_so_far(after: Path, folder: Path) -> None:
                 [row for row in rows(one) if int(row["images_seen"]) <= seen]
                 for one in (run, after / run.relative_to(folder))
             )
-            # what else was logged at the checkpoint's images comes at the end
-            need([r for r in there if r in peace] == there, f"{run.name} has another curve up to {seen}")
+            # rows at the checkpoint's number of images may be missing
+            need([r for r in there if r in peace] == there, f"{run.name} has a different curve up to {seen}")
             held = [row for row in peace if int(row["images_seen"]) < seen]
             need(there[: len(held)] == held, f"the curve of {run.name} lacks rows before {seen} images")
 
@@ -264,11 +265,11 @@ def differences(a: Any, b: Any, at: str = "") -> Iterator[str]:
 
 
 def equal(peace: Path, folder: Path, *, pictures: bool = True) -> None:
-    """The end is that of the same command in peace.
+    """Check that the result equals the result of the same command without faults.
 
-    pictures  whether all that were made on the way are there, too
+    pictures  whether all images written during training must exist, too
     """
-    need([r.relative_to(peace) for r in runs(peace)] == [r.relative_to(folder) for r in runs(folder)], "other runs")
+    need([r.relative_to(peace) for r in runs(peace)] == [r.relative_to(folder) for r in runs(folder)], "different runs")
     for ours in runs(folder):
         theirs = peace / ours.relative_to(folder)
         names = {p.name for p in theirs.glob("checkpoints/*")}
@@ -280,19 +281,19 @@ def equal(peace: Path, folder: Path, *, pictures: bool = True) -> None:
                 need(found is None, f"{ours.name}/{name}: {part}{found}")
         for row, other in zip(rows(ours), rows(theirs), strict=False):
             need(row == other, f"the curve of {ours.name} differs at {row['images_seen']}: {row}, {other}")
-        need(len(rows(ours)) == len(rows(theirs)), f"the curve of {ours.name} has other rows")
+        need(len(rows(ours)) == len(rows(theirs)), f"the curve of {ours.name} has a different number of rows")
         a, b = (yaml.safe_load((one / "config.yaml").read_text()) for one in (ours, theirs))
         need(a == b, f"config.yaml: {next(differences(a, b), None)}")
         for path in theirs.rglob("*.png"):
             name = path.relative_to(theirs)
             last = path == max(path.parent.glob("*.png"))
-            # the names of records end with a hash of all that they hold, times too
+            # names of records end in a hash of their content, which includes times
             pattern = re.sub("-[0-9a-f]{8}/", "-*/", str(name)) if name.parts[0] == "records" else str(name)
             mine = list(ours.glob(pattern))
             need(mine or not (pictures or last), f"{pattern} of {ours.name} is missing")
-            if mine and path.name != "curves.png":  # which shows the speed
+            if mine and path.name != "curves.png":  # curves.png shows the speed
                 same = any(one.read_bytes() == path.read_bytes() for one in mine)
-                need(same, f"{pattern} of {ours.name} is another picture")
+                need(same, f"{pattern} of {ours.name} is a different image")
         for name in ("samples.gif", "curves.png"):
             need((ours / name).exists() == (theirs / name).exists(), f"{name} of {ours.name}")
         found = next(differences(records(ours), records(theirs)), None)
@@ -315,7 +316,7 @@ def records(run: Path) -> dict[str, Any]:
 
 @contextmanager
 def disk(folder: Path, megabytes: float | None) -> Iterator[Callable[[], None]]:
-    """A disk of that size below a folder; what is given back makes room."""
+    """Mount a disk of this size at a folder. Yields a function that makes room on it."""
     if megabytes is None:
         yield lambda: None
         return
@@ -340,7 +341,7 @@ def size(folder: Path) -> int:
 
 
 class Trial:
-    """One command with one fault, in a folder of its own."""
+    """One command with one fault, in its own folder."""
 
     def __init__(self, kind: Kind, folder: Path) -> None:
         self.kind, self.folder = kind, folder
@@ -353,7 +354,8 @@ class Trial:
         shutil.copytree(self.kind.before, self.work, dirs_exist_ok=True, symlinks=True)
 
     def run(self, argv: list[str], fault: dict[str, Any] | None = None, after: Callable | None = None) -> int:
-        """The exit status; what was said is kept. `after` is called with the command once it has begun."""
+        """Run a command, store its output and return its exit status. `after` is called when the command has
+        started."""
         command = Command(argv, self.work, self.temporary, fault)
         if after is not None:
             after(command)
@@ -366,29 +368,29 @@ class Trial:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
     def end_in_peace(self) -> None:
-        """What a person does: first what was printed, else the same command, and what that says."""
+        """Continue like a user: run the command that was printed, or else the same command, and follow its message."""
         printed = self.said[-1]
         for word in re.findall(r"`(mv [^`]+)`", printed):
             subprocess.run(shlex.split(word), cwd=self.work, check=True)
             self.said.append(f"$ {word}")
         command = [] if "\nDone: " in printed else re.findall(r"python -m genbench (fit --ckpt [^\n`]+)", printed)
         if self.kind.name == "suite":
-            command = []  # it trains what is moved, too
+            command = []  # a suite also trains runs that were moved
         argv = shlex.split(command[-1].rstrip(".")) if command else self.kind.argv
         status = self.run(argv)
         if status == 2 and not command:
             again = re.findall(r"python -m genbench (fit --ckpt \S+)", self.said[-1])
             done = "is done" in self.said[-1] and not again
-            need(again or done, "the same command is refused, and says no other")
+            need(again or done, "the same command is rejected without suggesting a different one")
             if again:
                 status = self.run(shlex.split(again[-1]))
-        elif status == 2 and "is done" in self.said[-1]:  # the budget of a resumed run is that of its flags
+        elif status == 2 and "is done" in self.said[-1]:  # a resumed run uses the budget of its flags
             status = self.run(self.kind.argv)
-        need(status == 0 or "is done" in self.said[-1], f"it cannot go on: exit status {status}")
+        need(status == 0 or "is done" in self.said[-1], f"it cannot continue: exit status {status}")
 
 
 def killed(trial: Trial, draw: random.Random, at: int | None = None) -> str:
-    """Kill at a random moment, or at that point of writing; returns which."""
+    """Kill the command at a random moment, or at the write operation `at`. Returns the moment as text."""
     kind = trial.kind
     trial.fill()
     by_point = at is not None or draw.random() < 0.6
@@ -403,7 +405,7 @@ def killed(trial: Trial, draw: random.Random, at: int | None = None) -> str:
         counts: dict[str, int] = {}
         for line in lines:
             counts[line[0]] = max(counts.get(line[0], 0), int(line[1]))
-        if kind.name == "suite":  # the parent writes least of all, in the end
+        if kind.name == "suite":  # the parent process writes less than the workers
             parent = lines[0][0]
             of = [n for pid, n in counts.items() if (pid != parent) == worker and n > 20 * worker]
         else:
@@ -429,7 +431,7 @@ def killed(trial: Trial, draw: random.Random, at: int | None = None) -> str:
 
 
 def whole_at_last(trial: Trial) -> None:
-    """After a fault. Jobs of a suite outlive it, and go on writing."""
+    """Check all files after a fault. First wait for the jobs of a suite, which continue after it was killed."""
     until = time.monotonic() + PATIENCE
     while trial.kind.name == "suite" and jobs(trial.work) and time.monotonic() < until:
         time.sleep(0.2)
@@ -439,7 +441,7 @@ def whole_at_last(trial: Trial) -> None:
 
 
 def jobs(folder: Path) -> list[int]:
-    """Processes of a suite in that folder."""
+    """Processes of a suite in this folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -459,7 +461,7 @@ def kill_after(command: Command, seconds: float, worker: bool) -> None:
 
 
 def filled(trial: Trial, draw: random.Random, mounted: bool, at: int | None = None) -> str:
-    """Fill the disk at a random moment, or at that point of writing; returns which."""
+    """Fill the disk at a random moment, or at the write operation `at`. Returns the moment as text."""
     kind = trial.kind
     before, after = size(kind.before), size(kind.after)
     megabytes, fault = None, None
@@ -482,8 +484,8 @@ def filled(trial: Trial, draw: random.Random, mounted: bool, at: int | None = No
         failed = [line for line in said.splitlines() if "No space left" in line]
         if status:
             full = failed or re.search("disk (of .*)?is full", said)
-            need(full or "MB" in said, "nothing says that the disk is full")
-            need(kind.name == "suite" or "work" in said or "runs/" in said, "no path is named")
+            need(full or "MB" in said, "no message says that the disk is full")
+            need(kind.name == "suite" or "work" in said or "runs/" in said, "no message contains a path")
         whole_at_last(trial)
         make_room()
         scores_are_not_lost(trial, said, status)
@@ -495,7 +497,8 @@ def filled(trial: Trial, draw: random.Random, mounted: bool, at: int | None = No
 
 
 def scores_are_not_lost(trial: Trial, said: str, status: int) -> None:
-    """What `evaluate` has measured is printed whole, or lies where it says, or was refused before measuring."""
+    """Check that the scores of `evaluate` are in a record, in the file it names, or printed; or that it stopped
+    before."""
     if trial.kind.name != "evaluate" or status == 0:
         return
     there = len(records(next(iter(runs(trial.work))))) == len(records(next(iter(runs(trial.kind.after)))))
@@ -509,7 +512,8 @@ def scores_are_not_lost(trial: Trial, said: str, status: int) -> None:
 
 
 def signaled(trial: Trial, draw: random.Random) -> str:
-    """Ask to stop at a random moment, in half of the trials again a little later; returns when."""
+    """Send a signal at a random moment, and in half of the trials a second one soon after. Returns the moments as
+    text."""
     kind, asked, moment = trial.kind, set(), []
 
     def ask(command: Command) -> None:
@@ -535,7 +539,7 @@ def signaled(trial: Trial, draw: random.Random) -> str:
 
 
 def together(trial: Trial, draw: random.Random) -> str:
-    """The same command twice at the same moment: one trains, the other is refused; returns which."""
+    """Start the same command twice at once: one must train, the other must be rejected. Returns which one trained."""
     trial.fill()
     places = [trial.temporary, trial.folder / "other" / "temporary"]
     places[1].mkdir(parents=True)
@@ -544,7 +548,7 @@ def together(trial: Trial, draw: random.Random) -> str:
     trial.said += [command.said for command in commands]
     need(sorted(statuses) == [0, 2], f"exit statuses {statuses}")
     words = commands[statuses.index(2)].said
-    need("Another process trains in" in words or "exists already" in words, "no reason is given")
+    need("Another process trains in" in words or "exists already" in words, "no message contains the reason")
     equal(trial.kind.after, trial.work)
     return "the first trains" if statuses[0] == 0 else "the second trains"
 
@@ -553,7 +557,7 @@ def together(trial: Trial, draw: random.Random) -> str:
 
 
 def configs(folder: Path, images: int) -> None:
-    """Two experiments of so many images, a protocol and a suite."""
+    """Write two configs that train on `images` images, a protocol and a suite."""
     data = {"class_path": "genbench.data.Digits", "init_args": {"size": 16, "batch_size": 16, "subset": 80}}
     for name, model in MODELS.items():
         text: dict[str, Any] = {"max_images": images, "model": model, "data": data, "protocol": "few.yaml"}
@@ -575,14 +579,14 @@ def in_peace(kind: Kind, folder: Path) -> Kind:
     fault = {"below": [str(trial.work)], "at": 1, "kind": "count", "log": str(trial.log)}
     began = time.monotonic()
     status = trial.run(kind.argv, fault)
-    need(status == 0, f"{kind.name} fails in peace: {trial.said}")
+    need(status == 0, f"{kind.name} fails without a fault: {trial.said}")
     kind.after, kind.seconds = trial.work, time.monotonic() - began
     kind.log = [line for line in trial.points() if line.split()[1] != "0"]
     return kind
 
 
 def kinds(folder: Path, names: set[str], images: int = 1600) -> dict[str, Kind]:
-    """The commands, each with its end in peace, on trainings of so many images."""
+    """The commands, each with its result without faults. Each trains on `images` images."""
     empty = folder / "empty"
     empty.mkdir(parents=True)
     configs(empty, images)
@@ -608,11 +612,9 @@ def kinds(folder: Path, names: set[str], images: int = 1600) -> dict[str, Kind]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, nargs="+", help="numbers of faults")
-    parser.add_argument("--commands", nargs="+", choices=PLAN["kill"], help="of these alone")
-    parser.add_argument(
-        "--keep", action="store_true", help="the folders of all faults, not of those that lost something"
-    )
+    parser.add_argument("--only", type=int, nargs="+", help="only faults with these numbers")
+    parser.add_argument("--commands", nargs="+", choices=PLAN["kill"], help="only faults of these commands")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of all faults, not only of failed ones")
     parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
     arguments = parser.parse_args()
     planned = [(name, what) for what, counts in PLAN.items() for name in counts for _ in range(counts[name])]
@@ -624,7 +626,7 @@ def main() -> None:
     }
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     warm()
-    print(f"seed {arguments.seed}; everything lies in {folder}", flush=True)
+    print(f"seed {arguments.seed}; all files are in {folder}", flush=True)
     found = kinds(folder / "peace", {name for name, _ in chosen.values()})
     mounts = can_mount()
     lines = []

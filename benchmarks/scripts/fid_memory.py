@@ -1,4 +1,4 @@
-"""Peak memory of an evaluation that asks for the FID alone, over the number of samples: it must not grow.
+"""Peak memory of an evaluation with only the FID. It must not grow with the number of samples.
 
 python benchmarks/scripts/fid_memory.py [--counts 1000 10000 50000]
 """
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 class Noise:
-    """Random images that are made when they are asked for."""
+    """Random images that are generated on access."""
 
     name, shape, label = "noise", (1, 32, 32), None
 
@@ -41,13 +41,13 @@ class Noise:
 
 
 def peak(count: int) -> dict[str, float]:
-    """MiB that a process holds at most before and after; in a process of its own."""
+    """Peak memory in MiB before an evaluation, and its growth. Each call needs its own process."""
     reference = TensorImages("reference", Noise(100).images(torch.arange(100)))
-    judge = extractors.build("mnistnet")
+    extractor = extractors.build("mnistnet")
     protocol = Protocol("benchmark", generated=count, metrics=("fid",))
-    evaluate(Noise(128), reference, protocol, extractor=judge)  # libraries and buffers
+    evaluate(Noise(128), reference, protocol, extractor=extractor)  # loads libraries and allocates buffers
     before = peak_memory(CPU) / 2**20
-    evaluate(Noise(count), reference, protocol, extractor=judge)
+    evaluate(Noise(count), reference, protocol, extractor=extractor)
     return {"samples": count, "peak before, MiB": before, "growth, MiB": peak_memory(CPU) / 2**20 - before}
 
 

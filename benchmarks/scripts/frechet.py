@@ -1,4 +1,4 @@
-"""Last step of the FID, from two covariances to a number: ours, torchmetrics' and SciPy's, in turns.
+"""Time of the last step of the FID, from two means and covariances to a number: genbench, torchmetrics and SciPy.
 
 python benchmarks/scripts/frechet.py [--dims 2048] [--runs 5]
 """
@@ -26,7 +26,7 @@ def square_root(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -> flo
 
 
 def features(n: int, dims: int, shift: float, generator: torch.Generator) -> Tensor:
-    """Standard deviations over two powers of ten and correlated, as an Inception's are; [n, dims]."""
+    """Features [n, dims] like those of an Inception: correlated, with standard deviations over two powers of ten."""
     own, common = (torch.randn(n, d, generator=generator, dtype=torch.float64) for d in (dims, 16))
     mix = torch.randn(16, dims, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return shift + own * torch.logspace(0, -2, dims, dtype=torch.float64) + 0.1 * common @ mix

@@ -1,7 +1,8 @@
-"""Faults in what this process writes below some folders: it dies, or the disk is full, at the n-th point of writing.
+"""Injects faults into writes of this process below given folders: a kill or a full disk at the n-th write operation.
 
-Points are: a file is opened for writing, written to, brought to the disk, renamed, linked, cut or removed, and a folder
-made. As a `sitecustomize` this module takes its plan from the environment, so that it works in any Python process.
+Write operations are: opening a file for writing, write, fsync, rename, link, truncate and unlink of a file, and mkdir.
+When this module is installed as `sitecustomize`, it reads its plan from the environment, so it works in any Python
+process.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ import threading
 from typing import Any
 
 VARIABLE = "INJECTED_FAULT"
-NO_ROOM = ("room", "inodes", "sync")  # what a full disk refuses: bytes, new files, or to keep what it took
+NO_ROOM = ("room", "inodes", "sync")  # what fails on a full disk: writing bytes, creating files, or fsync
 
 
 class Disk:
-    """What happens to writing.
+    """The plan of a fault.
 
     Args:
-        below: Folders; what is written elsewhere is let alone
-        at: The number of the point, counted from 1, at which it happens
-        kind: `count` (nothing happens), `kill`, or one of NO_ROOM
-        times: How many points of a full disk fail, before there is room again. Default: all
-        log: File that gets a line for each point
-        process: Only in processes whose command line holds this
+        below: Folders in which write operations are counted; others are not affected
+        at: Number of the write operation at which the fault happens, counted from 1
+        kind: `count` (no fault), `kill`, or one of NO_ROOM
+        times: Number of operations that fail before there is room again. Default: all
+        log: File to which a line is written for each operation
+        process: If set, only processes whose command line contains this text are affected
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Disk:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def holds(self, path: Any) -> str | None:
-        """The path, if it lies below one of the folders."""
+        """The path, if it lies below one of the folders; else None."""
         if isinstance(path, int):
             try:
                 path = os.readlink(f"/proc/self/fd/{path}")
@@ -52,7 +53,7 @@ class Disk:
         return path if path.startswith(self.below) else None
 
     def point(self, what: str, path: str, *, half: Any = None) -> bool:
-        """One more point of writing: True where half a write is all that there is room for.
+        """Count a write operation. Returns True if only half of the data may be written.
 
         Raises:
             OSError: the disk is full.
@@ -79,7 +80,7 @@ class Disk:
 
 
 def install(**plan: Any) -> Disk:
-    """From now on in this process."""
+    """Inject the fault into this process from now on."""
     disk = Disk(**plan)
     real = {name: getattr(os, name) for name in ("open", "fsync", "replace", "rename", "link", "mkdir", "unlink")}
     real_open, real_truncate = io.open, os.truncate

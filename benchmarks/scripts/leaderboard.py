@@ -1,4 +1,4 @@
-"""The leaderboard of 1,000 records beside Python's own start: they take turns.
+"""Time to show the leaderboard of 1,000 records, compared with the start of Python.
 
 python benchmarks/scripts/leaderboard.py [--records 1000] [--runs 5]
 """
@@ -18,7 +18,7 @@ from machine import RESULTS, report
 from genbench.leaderboard.record import write
 from tests.helpers.records import many
 
-BOUND = 0.5  # seconds beyond Python's own start
+BOUND = 0.5  # seconds in addition to the start of Python
 COMMANDS = {
     "python": ["-c", "pass"],
     "genbench leaderboard": ["-m", "genbench", "leaderboard"],

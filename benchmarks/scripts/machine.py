@@ -1,4 +1,4 @@
-"""Where and with what a figure was measured, printed and written beside it."""
+"""Prints benchmark results and writes them with the machine and the versions that they were measured with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genbench.core.machine import processor
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
-# settings of a Lightning trainer that leaves to genbench's callbacks what they do
+# turns off features of Lightning's Trainer that genbench's callbacks provide
 SILENT: dict[str, Any] = {
     "max_epochs": -1,
     "enable_progress_bar": False,
@@ -34,14 +34,14 @@ def conditions() -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "machine": {"processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "load_average": round(os.getloadavg()[0], 2),  # of the last minute: what else the machine did, and this
+        "load_average": round(os.getloadavg()[0], 2),  # over the last minute, including this process
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("numpy", "torch", "torchvision", "lightning")},
     }
 
 
 def report(title: str, rows: list[dict[str, Any]], out: Path | None, **more: Any) -> None:
-    """Print the rows as a table and write them, with the conditions, as JSON."""
+    """Print the rows as a table, and write them as JSON together with `conditions()`."""
     columns = [name for name, value in rows[0].items() if not isinstance(value, list)]
     table = Table(*columns, title=title)
     for row in rows:

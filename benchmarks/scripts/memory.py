@@ -1,4 +1,4 @@
-"""Memory of a long run: 10,000 steps must not grow it, and the data set is held once, as uint8.
+"""Memory of a long run. It must not grow over 10,000 steps, and the data set must be in memory once, as uint8.
 
 python benchmarks/scripts/memory.py --data-root DATA [--steps 10000]
 """
@@ -33,7 +33,7 @@ MIB = 2**20
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -1,4 +1,4 @@
-"""Time and memory of precision, recall, density and coverage, beyond the features themselves.
+"""Time and memory of precision, recall, density and coverage, in addition to the memory of the features.
 
 python benchmarks/scripts/neighbors.py [--n 50000] [--dims 2048]
 """
@@ -24,7 +24,7 @@ def peak_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--n", type=int, default=2000, help="images of each set; 50000 for the figure")
+    parser.add_argument("--n", type=int, default=2000, help="images per set; 50000 for the published result")
     parser.add_argument("--dims", type=int, default=2048)
     parser.add_argument("--block", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=RESULTS / "neighbors.json")
@@ -32,7 +32,7 @@ def main() -> None:
     torch.manual_seed(0)
     real, fake = torch.randn(2, arguments.n, arguments.dims)
     few = slice(0, 64)
-    neighbor_scores(real[few], fake[few])  # what libraries need once is not the scores'
+    neighbor_scores(real[few], fake[few])  # so that memory used once by libraries is not measured
     before, start = peak_mib(), time.perf_counter()
     scores = neighbor_scores(
         real, fake, block=arguments.block, progress=partial(track, description="Tiles of distances")

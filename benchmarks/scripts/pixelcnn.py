@@ -1,12 +1,12 @@
-"""Sampling from a PixelCNN with what its layers have computed kept, against a full pass for every number.
+"""Compares cached sampling from a PixelCNN with naive sampling, which runs a full forward pass for every value.
 
-Both sides draw the same 64 images of 28×28 by the same network and the same noise, in turns; images are the same where
-no number differs by more than one level. The network is that of configs/pixelcnn.yaml, with random weights: what a step
-costs does not depend on them.
+Both sides sample the same 64 images of 28×28 pixels with the same network and the same noise. Images count as equal if
+no value differs by more than one level. The network is that of configs/pixelcnn.yaml with random weights, since the
+cost of a step does not depend on the weights.
 
     python benchmarks/scripts/pixelcnn.py [--runs 1]
 
-A run of the naive side takes some minutes.
+A run of the naive side takes a few minutes.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""The plane of codes that introductions draw: what an autoencoder and a VAE make of arbitrary codes, and how smoothly.
+"""Decodes a grid over the two-dimensional latent space of an autoencoder and of a VAE, and measures its smoothness.
 
-Both have codes of two numbers, the same fully connected networks, images and budget, and are trained by `python -m
-genbench fit`. Codes are measured in each model's own unit, the standard deviation of its codes of test images around
-their mean, so that both planes reach as far: from -2 to 2 in both directions. Smoothness is the change of the image,
-the root of the mean square over pixels in [-1, 1], over the length of the step, at steps of 1/50 on lines across the
-plane; an image that jumps has a large change in few steps. `on paths` is the same between the codes of pairs of test
-images. How like a digit what the plane shows is, the classifier of genbench says by its probability of the likeliest
-class.
+Both models have the same fully connected networks, images and budget, and are trained by `python -m genbench fit`. For
+each model, codes are standardized by the mean and standard deviation of its codes of test images, and the grid covers
+-2 to 2 in both directions. Smoothness is the change of the image (the root mean square over pixels in [-1, 1]) divided
+by the length of the step, for steps of 1/50 on lines across the plane. If the image jumps, the change is large in a few
+steps. `on paths` is the same measure on lines between the codes of pairs of test images. To measure how much the
+decoded images resemble digits, the extractor's classifier predicts them, and its highest class probability is used.
 
     python benchmarks/scripts/plane.py [--images 400000] [--work runs] [--data-root DATA]
 """
@@ -50,30 +49,30 @@ def trained(side: str, arguments: argparse.Namespace) -> GenerativeModule:
 
 
 def change(images: Tensor, step: float) -> Tensor:
-    """Images [..., N, C, H, W] along lines -> change over each of the N - 1 steps, [..., N - 1]."""
+    """Images [..., N, C, H, W] along lines -> change per length in each of the N - 1 steps, [..., N - 1]."""
     return images.diff(dim=-4).square().mean((-3, -2, -1)).sqrt() / step
 
 
-def measure(model: GenerativeModule, real: Tensor, judge: Any) -> tuple[dict[str, float], Tensor]:
-    """Smoothness of a decoder, and its plane: images [TILES · TILES, C, H, W]."""
+def measure(model: GenerativeModule, real: Tensor, extractor: Any) -> tuple[dict[str, float], Tensor]:
+    """Smoothness of a decoder, and its decoded grid: images [TILES · TILES, C, H, W]."""
     z = torch.cat([model.encode(x) for x in real.split(500)])
     center, unit = z.mean(0), z.std(0)
 
-    def decode(codes: Tensor) -> Tensor:  # in units, [..., 2]
+    def decode(codes: Tensor) -> Tensor:  # standardized codes, [..., 2]
         flat = (center + unit * codes.reshape(-1, 2)).split(1000)
         return torch.cat([model.decode(part) for part in flat]).unflatten(0, codes.shape[:-1])
 
     fine, coarse = torch.linspace(-REACH, REACH, FINE), torch.linspace(-REACH, REACH, TILES)
     lines = torch.stack([torch.stack(torch.meshgrid(coarse, fine, indexing="ij"), -1)] * 2)  # [2, TILES, FINE, 2]
-    lines[1] = lines[1].flip(-1)  # across, and down
+    lines[1] = lines[1].flip(-1)  # horizontal and vertical lines
     steps = change(decode(lines), (fine[1] - fine[0]).item()).flatten()
     ends = ((z - center) / unit)[:400].view(2, 200, 1, 2)
-    share = torch.linspace(0, 1, 21)[:, None]
+    fraction = torch.linspace(0, 1, 21)[:, None]
     length = (ends[1] - ends[0]).norm(dim=-1) / 20
-    paths = change(decode(ends[0] + share * (ends[1] - ends[0])), 1) / length
+    paths = change(decode(ends[0] + fraction * (ends[1] - ends[0])), 1) / length
     y, x = torch.meshgrid(-coarse, coarse, indexing="ij")
     tiles = decode(torch.stack([x, y], -1)).flatten(0, 1)
-    sure = judge(to_stored(tiles))[1].softmax(1).amax(1)
+    sure = extractor(to_stored(tiles))[1].softmax(1).amax(1)
     return {
         "mean change": steps.mean().item(),
         "largest change": steps.max().item(),
@@ -108,11 +107,11 @@ def main() -> None:
     arguments = parser.parse_args()
     data = MNIST(root=arguments.data_root)
     real = from_stored(data.source("test").everything.image[:2000])
-    judge = extractors.build(data.extractor, root=data.root)
+    extractor = extractors.build(data.extractor, root=data.root)
     rows, planes = [], {}
     for side in SIDES:
         model = trained(side, arguments)
-        found, tiles = measure(model, real, judge)
+        found, tiles = measure(model, real, extractor)
         rows.append({"model": side, "images seen": model.images_seen} | {k: round(v, 3) for k, v in found.items()})
         planes[side] = enlarged(picture(tiles, columns=TILES), 500)
     beside(planes).save(arguments.out.parents[1] / "pictures" / "plane.png")

@@ -1,4 +1,4 @@
-"""The report of 200 runs with curves and pictures: written, and opened in Chromium.
+"""Time to write the report of 200 runs with curves and images, and to open it in Chromium.
 
 python benchmarks/scripts/report.py [--runs 200] [--times 3]
 """

@@ -1,4 +1,4 @@
-"""From Enter to an answer: help, and the first training step, beside what importing torch and lightning costs.
+"""Time until the help text and until the first training step, compared with the time to import torch and lightning.
 
 python benchmarks/scripts/startup.py [--runs 5]
 """
@@ -25,7 +25,7 @@ COMMANDS = {
     "genbench fit, to the first step": ["-m", "genbench", "fit", "--config", "quickstart", "--max_images", "64"],
 }
 
-# ends the process where the first training step begins
+# ends the process at the start of the first training step
 STOP = """
 import os
 from genbench.core.module import GenerativeModule

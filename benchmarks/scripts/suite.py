@@ -1,9 +1,9 @@
-"""What a suite costs besides training and measuring: starting, claiming, timing the first steps, the board, the report.
+"""Overhead of a suite: starting, claiming runs, timing the first steps, the leaderboard and the report.
 
 python benchmarks/scripts/suite.py mnist shapes
-python benchmarks/scripts/suite.py runs/mnist runs/shapes --wall 2210 2250    # seconds of suites that ran at once
+python benchmarks/scripts/suite.py runs/mnist runs/shapes --wall 2210 2250    # wall seconds of finished suites
 
-The records say how long a run trained (with its validation and pictures) and was measured; all else is overhead.
+The records contain the time of training (with validation and images) and of evaluation. All other time is overhead.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ BOUND = 0.05
 
 
 def costs(folder: Path, wall: float) -> dict[str, Any]:
-    """A suite's seconds, of one run at a time."""
+    """Costs of a suite in seconds, if its runs ran one at a time."""
     records = collect([folder])[0]
     last = [r for r in records if r.run["checkpoint"] == "last"]
     attempts = [a for r in last for a in claims.history(folder / "claims", r.run["name"])]
     if len(attempts) != len(last):
-        raise SystemExit(f"{folder}: some runs took several attempts, so that its time is not that of one go.")
+        raise SystemExit(
+            f"{folder}: some runs took several attempts, so the total time is not that of a single attempt."
+        )
     training = sum(r.training["seconds"] for r in last)
     measuring = sum(r.cost["evaluation_seconds"] for r in records)
     between = wall - sum(a.seconds for a in attempts)
@@ -47,8 +49,8 @@ def costs(folder: Path, wall: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("suites", nargs="+", help="names of suites, or folders of some that have run")
-    parser.add_argument("--wall", type=float, nargs="+", help="seconds that these took, one run at a time")
+    parser.add_argument("suites", nargs="+", help="names of suites, or folders of finished suites")
+    parser.add_argument("--wall", type=float, nargs="+", help="wall seconds of the finished suites, one run at a time")
     parser.add_argument("--out", type=Path, default=RESULTS / "suite.json")
     arguments = parser.parse_args()
     rows = []
@@ -65,9 +67,9 @@ def main() -> None:
     wall, overhead = (sum(row[name] for row in rows) for name in names)
     for row in rows:
         row["overhead"] = round(row["overhead_seconds"] / row["wall_seconds"], 4)
-    share = round(overhead / wall, 4)
-    report(f"Suites one run at a time: {share:.1%} of {wall / 60:.0f} minutes is overhead", rows, arguments.out,
-           overhead=share, bound=BOUND)  # fmt: skip
+    fraction = round(overhead / wall, 4)
+    report(f"Suites one run at a time: {fraction:.1%} of {wall / 60:.0f} minutes is overhead", rows, arguments.out,
+           overhead=fraction, bound=BOUND)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Training steps of genbench, all defaults on, against a bare PyTorch loop; interleaved step by step.
+"""Time of genbench's training steps with its defaults, compared with a bare PyTorch loop.
 
-Both sides have the same networks, optimizer, data loader and memory format. Ours adds what a user gets: averaged
-weights, loss terms read and logged, a progress bar. Also measured: the share of a step spent waiting for data.
+The sides alternate in blocks of steps. Both sides have the same networks, optimizer, data loader and memory format.
+genbench also averages the weights, reads and logs the loss terms, and shows a progress bar. The fraction of time spent
+waiting for data is also measured.
 
     python benchmarks/scripts/training.py --data-root DATA [--runs 7] [--blocks 10]
 """
@@ -39,11 +40,11 @@ from genbench.data.loader import TrainLoader
 from genbench.loggers import Curves
 from genbench.models import DCGAN, VAE
 
-BLOCK = 10  # steps of one side before the other has its turn: what else the machine does falls on both alike
+BLOCK = 10  # steps per turn of each side, so that other load on the machine affects both equally
 
 
 class TakeTurns(Callback):
-    """Lets a bare loop take as many steps after each block of ours, and times both."""
+    """Runs a block of steps of a bare loop after each block of genbench's steps, and times both."""
 
     def __init__(self, bare: Iterator[float], blocks: int) -> None:
         self.bare, self.blocks = bare, blocks
@@ -63,7 +64,7 @@ class TakeTurns(Callback):
 
 
 def run(build: Callable, data: MNIST, blocks: int) -> TakeTurns:
-    """One training of ours, all defaults on, with a bare loop between its steps."""
+    """One training of genbench with its defaults, alternating with a bare loop."""
     turns = TakeTurns(bare(build, data), blocks)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -122,7 +123,7 @@ def bare_vae(module: VAE) -> Callable[[torch.Tensor], None]:
 
 
 def bare(build: Callable, data: MNIST) -> Iterator[float]:
-    """Takes a step each time; gives the seconds of it that went to waiting for data."""
+    """Takes one training step per iteration. Yields the seconds spent waiting for data."""
     module = build(data.spec).to(memory_format=torch.channels_last)
     step = (bare_gan if isinstance(module, DCGAN) else bare_vae)(module)
     batches = iter(TrainLoader(data.source("train"), data.batch_size, seed=1))
@@ -138,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"))
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--blocks", type=int, default=10, help=f"of {BLOCK} steps each")
+    parser.add_argument("--blocks", type=int, default=10, help=f"number of blocks of {BLOCK} steps")
     parser.add_argument("--out", type=Path, default=RESULTS / "training.json")
     arguments = parser.parse_args()
     quiet()
@@ -150,7 +151,8 @@ def main() -> None:
     }
     rows = []
     for name, (build, more, bound) in cases.items():
-        runs = [run(build, data, arguments.blocks * more) for _ in range(arguments.runs)]  # short steps want more
+        # short steps need more blocks
+        runs = [run(build, data, arguments.blocks * more) for _ in range(arguments.runs)]
         steps = BLOCK * arguments.blocks * more
         ratios = sorted(r.ours / r.theirs for r in runs)
         rows.append(

@@ -1,14 +1,16 @@
-"""What a score of a translation does not say: how sharp it is; and what a threshold reaches where a network segments.
+"""Measures the sharpness of translations, and the segmentation score of a simple threshold as a baseline.
 
     python benchmarks/scripts/translation.py sharpness LABEL=CHECKPOINT ... --data '{class_path: ..., init_args: {...}}'
     python benchmarks/scripts/translation.py threshold
 
-Sharpness is the energy of gradients, the mean square of the differences between neighboring pixels in [-1, 1], of what
-a model makes of test images, over that of the true images: 1 is as sharp as they are. It is taken of the colors alone
-too, since the brightness of a colored picture is given.
+Sharpness is the gradient energy of the translations of test images divided by the gradient energy of the true images,
+so 1 is as sharp as the true images. Gradient energy is the mean square of the differences between neighboring pixels in
+[-1, 1]. It is also computed for the colors without the brightness, since the input of a colorization contains the
+brightness.
 
-The threshold is on a pixel's distance in color from the median of its image, the best of 64 on training images; a
-pixel above it is of the image's shape, which it is told: a network must find that out.
+The threshold is on the distance of a pixel's color from the median color of its image. It is the best of 64 thresholds
+on training images. A pixel above the threshold is assigned to the true class of the image's shape, which a network must
+predict.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ CONFIG = ROOT / "configs" / "segmentation_unet.yaml"
 
 
 def energy(x: Tensor) -> float:
-    """Images [N, C, H, W] in [-1, 1] -> mean square of their gradient."""
+    """Images [N, C, H, W] in [-1, 1] -> gradient energy: the mean square of the gradient."""
     return (x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()).item()
 
 
 def chroma(x: Tensor) -> Tensor:
-    """RGB [N, 3, H, W] without its brightness."""
+    """RGB [N, 3, H, W] -> RGB without brightness."""
     return x - (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
@@ -51,7 +53,8 @@ def sharpness(arguments: argparse.Namespace) -> None:
     parser.add_subclass_arguments(DataModule, "data")
     data = parser.instantiate_classes(parser.parse_object({"data": yaml.safe_load(arguments.data)})).data
     source = data.source("test")
-    batch = source.batch(choice(len(source), arguments.images))  # those that a protocol of as many takes
+    # the same images as a protocol with as many images uses
+    batch = source.batch(choice(len(source), arguments.images))
     shown, true = from_stored(batch.source), from_stored(batch.image)
     rows = []
     for given in arguments.checkpoints:
@@ -73,7 +76,7 @@ def distances(x: Tensor) -> Tensor:
 
 
 def table(found: Tensor, mask: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Confusion [K, K] where each pixel that is found, bool [N, H, W], counts as its image's shape."""
+    """Confusion matrix [K, K], where each pixel in `found`, bool [N, H, W], is assigned to the shape of its image."""
     guess = found * (1 + label)[:, None, None]
     return (mask.long() * classes + guess).flatten().bincount(minlength=classes**2).view(classes, classes)
 
@@ -101,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("sharpness", "threshold"))
     parser.add_argument("checkpoints", nargs="*", metavar="LABEL=CHECKPOINT")
-    parser.add_argument("--data", help="of sharpness: a data set, as a config has it")
+    parser.add_argument("--data", help="data set for sharpness, in the format of a config")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--data-root", default=os.environ.get("GENBENCH_DATA", "data"))
     parser.add_argument("--out", type=Path)

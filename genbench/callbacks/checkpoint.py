@@ -20,20 +20,21 @@ from genbench.core.units import Images
 
 
 def validation_follows(trainer) -> bool:
-    """Whether validation runs after the batch that has just ended, because it is due or the batch was the last."""
+    """Whether validation runs after the current batch, because it is due or training ends with this batch."""
     return trainer.enable_validation and (trainer.val_check_batch == 1 or trainer.should_stop)
 
 
 class Checkpoint(Callback, metaclass=Checked):
-    """Saves to `<run>/checkpoints/`. A file is replaced only by a complete one.
+    """Saves checkpoints to `<run>/checkpoints/`. A file is replaced only by a complete file.
 
     Args:
         every_images: Images between two saves of `last.ckpt`
-        monitor: The validation score that selects `best.ckpt`. Default: the first that the model has of the Fréchet
-            distance of its samples, the error of its reconstructions, and its likelihood
-        mode: Whether a small or a large score of `monitor` is better. Default: the direction of the score; it must be
-            given for a score that only the model defines
-        keep_every: Images between two checkpoints `<images seen>.ckpt` that are kept. Default: only last and best
+        monitor: The validation score that selects `best.ckpt`. Default: the Fréchet distance of samples if the model
+            samples, else the error of reconstructions, else the likelihood
+        mode: Whether a small (`min`) or a large (`max`) score of `monitor` is better. Default: the known direction of
+            the score; must be set for a score that only the model defines
+        keep_every: Images between two additional checkpoints `<images seen>.ckpt`. Default: only `last.ckpt` and
+            `best.ckpt` are saved
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Checkpoint(Callback, metaclass=Checked):
         self.best: float | None = None
         self._best_of: str | None = None  # score, direction and protocol of `best`
         self._saved_at = -1
-        self._names: list[str] = []  # files of the last save, besides `last.ckpt`
+        self._names: list[str] = []  # files of the last save, except `last.ckpt`
 
     def folder(self, trainer) -> Path:
         return Path(trainer.default_root_dir) / "checkpoints"
@@ -63,7 +64,8 @@ class Checkpoint(Callback, metaclass=Checked):
                 self._complete(Path(trainer.ckpt_path), self.folder(trainer))
 
     def _complete(self, begun: Path, folder: Path) -> None:
-        """Write the missing files of a save that a full disk interrupted; `last.ckpt` is then the resumed one."""
+        """Finish a save that a full disk interrupted: copy the resumed checkpoint to missing files and to
+        `last.ckpt`."""
         if folder.is_dir() and begun.parent.samefile(folder):
             for name in [*self._names, "last.ckpt"]:
                 path = folder / name
@@ -71,8 +73,8 @@ class Checkpoint(Callback, metaclass=Checked):
                     checkpoint_io.copy(begun, path)
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
-        # If validation follows, save after it, so that the checkpoint has its scores. Save at the last batch too: what
-        # follows, such as the last grids of samples, may take long and be killed.
+        # If validation follows, save after it, so that the checkpoint contains the scores. Also save at the last batch:
+        # the work after it, such as the last grids of samples, may take long and be killed.
         if (self._due(module) or trainer.should_stop) and not validation_follows(trainer):
             self.save(trainer, module)
 
@@ -86,12 +88,12 @@ class Checkpoint(Callback, metaclass=Checked):
         given = [*metrics.scores, *(metrics.blank if self.monitor else ())]
         monitor, mode = metrics.deciding(module, given, self.monitor, self.mode)
         score = metrics.scores.get(monitor, math.nan)
-        if not math.isfinite(score) and trainer.is_global_zero:  # it may be finite later
+        if not math.isfinite(score) and trainer.is_global_zero:  # a later score may be finite
             why = metrics.blank.get(monitor) or f"it is {score}"
-            print(f"warning: best.ckpt stays as it is: {monitor} could not be computed ({why}).", file=sys.stderr)
+            print(f"warning: best.ckpt was not updated: {monitor} could not be computed ({why}).", file=sys.stderr)
         # scores with other names, directions or protocols are not comparable
         kind = f"{monitor} {mode} {metrics.protocol.name}"
-        comparable = self._best_of in (kind, monitor)  # older checkpoints have the monitor only
+        comparable = self._best_of in (kind, monitor)  # older checkpoints store only the monitor
         best = self.best if comparable and self.best is not None else math.inf if mode == "min" else -math.inf
         if math.isfinite(score) and (score < best if mode == "min" else score > best):
             self.best, self._best_of = score, kind
@@ -100,10 +102,10 @@ class Checkpoint(Callback, metaclass=Checked):
             self.save(trainer, module)
 
     def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        """Save if validation fails: the step before it is complete."""
+        """Save if validation fails, since the training step before it is complete."""
         failed = trainer.state.fn == "fit" and trainer.validating and isinstance(exception, Exception)
         if failed and not isinstance(exception, Interrupted) and trainer.world_size == 1:
-            with suppress(UserError):  # the first exception is reported
+            with suppress(UserError):  # report the exception of validation, not this one
                 self.save(trainer, module)
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
@@ -114,12 +116,13 @@ class Checkpoint(Callback, metaclass=Checked):
         """Write `last.ckpt`, and `best.ckpt` if `best`. Called in all processes. Raises NonFiniteLoss."""
         module.check_finite()
         if isinstance(trainer.strategy, PlayersDDP):
-            trainer.strategy.broadcast_state()  # all continue with the batch norm statistics that are saved
+            trainer.strategy.broadcast_state()  # all processes continue with the saved batch norm statistics
         names = ["best.ckpt"] if best else []
         if self.keep_every is not None and module.due(self.keep_every):
             names.append(f"{module.images_seen:010d}.ckpt")
         self._names = names
-        # `last.ckpt` at the end: a run that is killed in between resumes from the previous one and writes all again
+        # `last.ckpt` is written last: a run that is killed before resumes from the old `last.ckpt` and writes all files
+        # again
         first, *others = (self.folder(trainer) / name for name in [*names, "last.ckpt"])
         trainer.save_checkpoint(first, weights_only=False)
         if trainer.is_global_zero:

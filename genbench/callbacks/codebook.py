@@ -14,12 +14,14 @@ from genbench.core.units import Images
 
 
 class Codebook(Callback, metaclass=Checked):
-    """Warns when most embeddings of a codebook are unused, from the logged `codebook_usage` (fraction used at least a
-    tenth as often as under uniform usage) and `perplexity`. Does nothing for models without a codebook.
+    """Warns when most embeddings of a codebook are unused. It reads the logged `codebook_usage` (the fraction of
+    embeddings used at least a tenth as often as under uniform usage) and `perplexity`. Does nothing for models without
+    a codebook.
 
     Args:
-        patience_images: Images for which it must last before a warning, and be over before another one
-        dead: Usage below which to warn
+        patience_images: The usage must stay low for this many images before a warning, and stay normal for as many
+            before the next warning
+        dead: Warn if the usage is below this fraction
     """
 
     def __init__(self, patience_images: Images = Images(20_000), dead: Share = 0.1) -> None:
@@ -41,9 +43,9 @@ class Codebook(Callback, metaclass=Checked):
             return
         remedies = [f"fewer embeddings (`--model.num_embeddings {max(2, codes // 4)}`)"]
         if getattr(module, "restart_dead_codes", 0) is None:
-            remedies.insert(0, "restarting the others (`--model.restart_dead_codes 10k`)")
+            remedies.insert(0, "restarting unused embeddings (`--model.restart_dead_codes 10k`)")
         monitor.say(
             f"warning: the codebook has collapsed at {module.images_seen:,} images seen: {usage:.2%} of its {codes} "
-            f"embeddings are in use (perplexity {terms['perplexity']:.3g}), which limits the reconstructions. "
-            f"What may help: {' or '.join(remedies)}."
+            f"embeddings are used (perplexity {terms['perplexity']:.3g}), which limits the reconstructions. "
+            f"Try {' or '.join(remedies)}."
         )

@@ -10,8 +10,10 @@ from genbench.core.module import GenerativeModule
 
 
 def in_turn(module: GenerativeModule, n: int, real: Batch | None = None) -> Tensor | None:
-    """Labels 0, 1, ..., K - 1, 0, ... int64 [n], or captions [n, L] of real images, repeated; None for an unconditional
-    model."""
+    """Conditions for `n` samples; None for an unconditional model.
+
+    int64 labels [n]: 0, 1, ..., K - 1, 0, ...; or the captions [n, L] of real images, repeated.
+    """
     if not module.conditional:
         return None
     place = torch.arange(n, device=module.device)
@@ -22,6 +24,6 @@ def in_turn(module: GenerativeModule, n: int, real: Batch | None = None) -> Tens
 
 
 def columns(module: GenerativeModule) -> int | None:
-    """Columns of a grid of samples: one for each class, if they are few; None for a square grid."""
+    """Columns of a grid of samples: one per class for at most 16 classes; None for a square grid."""
     by_class = module.conditional and module.spec.target == "label" and len(module.spec.classes) <= 16
     return len(module.spec.classes) if by_class else None

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights that capabilities use."""
+"""Exponential moving average of the weights that sampling and the other capabilities use."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from genbench.core.units import Images
 
 
 class EMA(Callback, metaclass=Checked):
-    """Averages the weights of `module.ema` and copies their buffers. Validation, samples and `genbench.load` use the
-    averages. Every checkpoint has raw and averaged weights.
+    """Averages the weights of the networks in `module.ema` and copies their buffers. Validation, samples and
+    `genbench.load` use the averages. Every checkpoint contains both raw and averaged weights.
 
     Args:
         halflife: Half-life of a weight in the average, in images
-        rampup: The half-life is at most this fraction of the images seen, so that short runs are not evaluated with
-            their first weights; 0.05 as in Karras et al. 2020 (StyleGAN2-ADA)
-        every_images: Images between two updates of the average. The decay is computed from them, so this changes the
-            cost and not the half-life
+        rampup: The half-life is at most this fraction of the images seen, so that the initial weights do not dominate
+            the average in short runs; 0.05 as in Karras et al. 2020 (StyleGAN2-ADA)
+        every_images: Images between two updates of the average. The decay is computed from this number, so it changes
+            the cost but not the half-life
         enabled: Whether to average
     """
 
@@ -58,13 +58,14 @@ class EMA(Callback, metaclass=Checked):
         }
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
-        # after each batch at first: a run shorter than the interval would be evaluated with its first weights
+        # update after each batch at first, else a run shorter than the interval would be evaluated with its initial
+        # weights
         if self.enabled and (module.due(self.every_images) or module.images_seen < self.every_images):
             self.update(module)
 
     @torch.no_grad()
     def update(self, module: GenerativeModule) -> None:
-        """average <- decay * average + (1 - decay) * weights, with decay = ½^(images since the last / half-life)."""
+        """average <- decay * average + (1 - decay) * weights, decay = ½^(images since the last update / half-life)."""
         halflife = min(self.halflife, self.rampup * module.images_seen) if self.rampup else self.halflife
         weight = 1 - 0.5 ** ((module.images_seen - self._updated_at) / halflife)
         self._updated_at = module.images_seen
@@ -79,7 +80,7 @@ class EMA(Callback, metaclass=Checked):
 
     @contextmanager
     def in_place(self, module: GenerativeModule):
-        """Context in which the module has the averaged weights."""
+        """Context in which the module uses the averaged weights."""
         self._swap(module)
         try:
             yield
@@ -97,10 +98,10 @@ class EMA(Callback, metaclass=Checked):
         self._swapped = not self._swapped
 
     def on_validation_start(self, trainer, module: GenerativeModule) -> None:
-        if trainer.state.fn != "fit":  # otherwise the module was loaded with the right weights
+        if trainer.state.fn != "fit":  # outside of fit, the module was loaded with the right weights
             return
         if isinstance(trainer.strategy, PlayersDDP):  # each process has its own batch norm statistics
-            trainer.strategy.broadcast_state(leave=module.per_process)  # not used in validation
+            trainer.strategy.broadcast_state(leave=module.per_process)  # validation does not use them
             for value in self.average.values():
                 dist.broadcast(value, src=0)
         self._swap(module)
@@ -110,7 +111,7 @@ class EMA(Callback, metaclass=Checked):
             self._swap(module)
 
     def on_exception(self, trainer, module: GenerativeModule, exception: BaseException) -> None:
-        self.on_validation_end(trainer, module)  # validation has failed
+        self.on_validation_end(trainer, module)  # restore the raw weights if validation failed
 
     def on_save_checkpoint(self, trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         if self.average:

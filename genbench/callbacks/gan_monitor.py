@@ -17,13 +17,13 @@ from genbench.core.capabilities import Samples
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 
-PLAYERS = ("discriminator", "critic")  # a model that has one of these optimizers is adversarial
-N = 64  # samples and real images for diversity
+PLAYERS = ("discriminator", "critic")  # a model with one of these optimizers is adversarial
+N = 64  # number of samples, and of real images, that diversity is computed from
 
 
 class Spell:
-    """Decides when to report a condition: once after it has held for `patience` images, and again only after it has not
-    held for as long."""
+    """Decides when to report a condition: once after it was true for `patience` images, and again only after it was
+    false for as many images."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -40,26 +40,27 @@ class Spell:
 
 
 class GANMonitor(Callback, metaclass=Checked):
-    """Monitors adversarial training with a `discriminator` or `critic`, logs `diversity`, and warns of problems.
+    """Monitors the training of models with a `discriminator` or `critic`, logs `diversity`, and warns of problems.
 
-    Warnings depend on the logged terms of the discriminator, as `Monitor` reads them: `d_real` and `d_fake`, its mean
-    probability that real images, D(x), and samples, D(G(z)), are real; `real_accuracy` and `fake_accuracy`, the
-    fractions that it classifies correctly. A Wasserstein critic has no probabilities and logs none of these, so only
-    `diversity` is monitored.
+    Warnings depend on terms that the discriminator logs and `Monitor` reads. `d_real` and `d_fake` are the mean
+    probabilities of being real that it assigns to real images, D(x), and to samples, D(G(z)). `real_accuracy` and
+    `fake_accuracy` are the fractions that it classifies correctly. A Wasserstein critic outputs no probabilities and
+    logs none of these terms, so only `diversity` is monitored.
 
-    `diversity` is the total variance of 64 samples (always of the same seeds, with the raw weights) divided by that of
-    64 images of the validation split: 1 is as diverse as the data, 0 is a single image. A conditional model samples its
-    classes in turn, so differences between classes count, too.
+    `diversity` is the total variance of 64 samples (always from the same seeds, with the raw weights) divided by the
+    total variance of 64 images of the validation split: 1 is as diverse as the data, 0 is a single image. A conditional
+    model samples its classes in turn, so differences between classes are included.
 
     Other models are ignored.
 
     Args:
         every_images: Images between two measurements of diversity
-        patience_images: Images for which a condition must hold before a warning, and not hold before another one
-        sure: Accuracies above which the discriminator has won, if D(G(z)) is also below 1 - `sure`
-        fooled: D(G(z)) above which the generator has won
-        rest: Distance from 1/2 below which D(x) and D(G(z)) are considered at equilibrium
-        collapsed: Diversity below which samples have collapsed
+        patience_images: A condition must be true for this many images before a warning, and false for as many before
+            the next warning
+        sure: The discriminator has won if both accuracies are above `sure` and D(G(z)) is below 1 - `sure`
+        fooled: The generator has won if D(G(z)) is above this
+        rest: Training is considered at equilibrium if D(x) and D(G(z)) differ from 1/2 by less than this
+        collapsed: The samples have collapsed if their diversity is below this
     """
 
     _setting = "gan_monitor"
@@ -96,11 +97,11 @@ class GANMonitor(Callback, metaclass=Checked):
             for logger in trainer.loggers:
                 logger.log_metrics({"diversity": diversity}, step=module.images_seen)
             if self._spells["collapsed"].lasted(diversity < self.collapsed, module.images_seen):
-                # for images, not for points
+                # augmentations are only for images, not for points
                 augmented = [("augmentation", "adversarial.augment '[color, translation]'")]
                 warnings.append(
                     f"warning: the samples have collapsed at {module.images_seen:,} images seen: their variance is "
-                    f"{diversity:.3g} of the data's, so the generator makes nearly the same of every z. What may help: "
+                    f"{diversity:.3g} times that of the data, so nearly every z gives the same sample. Try "
                     + _advice(
                         module, *(augmented if len(module.spec.shape) == 3 else []),
                         ("a gradient penalty", "adversarial.gradient_penalty 10"), ("R1", "adversarial.r1 1"),
@@ -112,7 +113,7 @@ class GANMonitor(Callback, metaclass=Checked):
     def _warnings(
         self, module: GenerativeModule, player: str, d_real: float, d_fake: float, real_right: float, fake_right: float
     ) -> list[str]:
-        """Sentences to print after a reading of the terms."""
+        """Warnings to print after the terms were read."""
         at = f"at {module.images_seen:,} images seen: D(x) {d_real:.3g}, D(G(z)) {d_fake:.3g}"
         slower = ("a lower learning rate for it", _half_the_rate(module, player))
         smoothing = ("label smoothing", "adversarial.smoothing 0.9")
@@ -122,18 +123,18 @@ class GANMonitor(Callback, metaclass=Checked):
         conditions = {
             "won": (
                 min(real_right, fake_right) > self.sure and d_fake < 1 - self.sure,
-                f"warning: the {player} has won {at}; the generator learns little from it. What may help: "
+                f"warning: the {player} has won {at}; the generator learns little from it. Try "
                 + _advice(module, slower, smoothing, noise, r1),
             ),
             "lost": (
                 d_fake > self.fooled,
-                f"warning: the generator has won {at}; the {player} takes samples for real, so its gradients are of "
-                "little use. What may help: " + _advice(module, steps, slower_generator),
+                f"warning: the generator has won {at}; the {player} classifies samples as real, so its gradients "
+                "are of little use. Try " + _advice(module, steps, slower_generator),
             ),
             "rests": (
                 max(abs(d_real - 0.5), abs(d_fake - 0.5)) < self.rest,
-                f"note: D rests at 1/2 {at}. That is the equilibrium, or a {player} that has learned nothing: "
-                "the samples show which.",
+                f"note: D is close to 1/2 {at}. Either training is at equilibrium, or the {player} has learned "
+                "nothing: look at the samples.",
             ),
         }
         return [
@@ -166,7 +167,7 @@ def _variance(x: Tensor) -> Tensor:
 
 
 def _half_the_rate(module: GenerativeModule, player: str) -> str:
-    """The flag that halves the player's learning rate."""
+    """The flag that halves the learning rate of the optimizer `player`."""
     optimizers = dict(zip(module.players, module.trainer.optimizers, strict=True))
     if player not in optimizers:
         return "optimizers"
@@ -174,7 +175,8 @@ def _half_the_rate(module: GenerativeModule, player: str) -> str:
 
 
 def _advice(module: GenerativeModule, *remedies: tuple[str, str]) -> str:
-    """Remedies with their flags, if the model has such an argument; without those that its settings have or refuse."""
+    """Join the remedies, each with its flag if the model has that argument. Omit those that the model already uses or
+    does not support."""
     settings = getattr(module, "adversarial", None)
     named = []
     for what, flag in remedies:
@@ -190,7 +192,7 @@ def _advice(module: GenerativeModule, *remedies: tuple[str, str]) -> str:
 
 
 def _pointless(settings: Any, setting: str) -> bool:
-    """Whether the settings already have this, or refuse it."""
+    """Whether the settings already use this setting, or do not support it."""
     if setting == "smoothing":
         return settings.smoothing < 1 or not settings.objective.smooths
     return setting in ("instance_noise", "r1", "gradient_penalty", "augment") and bool(getattr(settings, setting))

@@ -19,10 +19,10 @@ from genbench.core.units import Images
 
 
 class MaxImages(Callback, metaclass=Checked):
-    """Ends training after the batch with which `images_seen` reaches `max_images`.
+    """Ends training after the batch in which `images_seen` reaches `max_images`.
 
     Args:
-        max_images: Real images to train on, over all devices
+        max_images: Number of real images to train on, summed over all devices
     """
 
     def __init__(self, max_images: Images) -> None:
@@ -32,7 +32,7 @@ class MaxImages(Callback, metaclass=Checked):
         module.budget = self.max_images  # for schedules in fractions of the budget
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        # a run that was killed after its last step takes no more steps
+        # a run that was killed after its last step is complete: take no more steps
         if module.images_seen >= self.max_images:
             trainer.should_stop = True
 
@@ -42,11 +42,14 @@ class MaxImages(Callback, metaclass=Checked):
 
 
 class StopSafely(Callback):
-    """On Ctrl-C, SIGTERM, SIGUSR2 (sent by Slurm before a time limit) and SIGHUP (the terminal was closed), finishes
-    the step, saves and ends; a second signal ends at once.
+    """On a signal, finishes the step, saves a checkpoint and ends training; a second signal ends the process at once.
 
-    SIGHUP is not counted as a second signal, since a closed terminal sends it several times. If it was ignored at the
-    start, as under `nohup`, it stays ignored. All processes stop after the same step, whichever gets the signal.
+    The signals are SIGINT (Ctrl-C), SIGTERM, SIGUSR2 (sent by Slurm before a time limit) and SIGHUP (the terminal was
+    closed).
+
+    SIGHUP does not count as a second signal, since a closed terminal sends it several times. If SIGHUP was ignored at
+    the start, for example under `nohup`, it stays ignored. All processes stop after the same step, even if only one of
+    them receives the signal.
     """
 
     def __init__(self) -> None:
@@ -65,7 +68,7 @@ class StopSafely(Callback):
             os._exit(128 + signum)
         self._signal = signum
         name = signal.Signals(signum).name
-        _say(f"\n{name}: finishing this step and saving; once more to stop at once without saving.\n")
+        _say(f"\n{name}: finishing this step and saving. Send the signal again to stop at once without saving.\n")
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
         signum = self._signal
@@ -73,12 +76,12 @@ class StopSafely(Callback):
             largest = torch.tensor(signum, device=module.device)
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
             signum = int(largest)
-        if signum and not validation_follows(trainer):  # a resumed run would skip it
+        if signum and not validation_follows(trainer):  # a resumed run would skip this validation
             self._end(trainer, module, signum)
         self._signal = signum
 
     def on_validation_end(self, trainer, module: GenerativeModule) -> None:
-        if self._signal and trainer.state.fn == "fit" and not trainer.should_stop:  # else training ends anyway
+        if self._signal and trainer.state.fn == "fit" and not trainer.should_stop:  # otherwise training ends anyway
             self._end(trainer, module, self._signal)
 
     def _end(self, trainer, module: GenerativeModule, signum: int) -> None:
@@ -97,7 +100,7 @@ class StopSafely(Callback):
 
 
 def _say(text: str) -> None:
-    """Write to the terminal; if it is closed, redirect later output to /dev/null, so that it raises no errors."""
+    """Write to the terminal. If it is closed, redirect later output to /dev/null, so that writing raises no error."""
     try:
         os.write(2, text.encode())
     except OSError:
@@ -111,5 +114,5 @@ def _say(text: str) -> None:
 def _is_dead_terminal(descriptor: int) -> bool:
     try:
         return stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
-    except OSError:  # was never open
+    except OSError:  # the descriptor was never open
         return False

@@ -1,4 +1,4 @@
-"""A progress bar, and loss terms in every logger."""
+"""Shows a progress bar and logs the loss terms to every logger."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 from genbench.loggers import Curves, Wandb
 
-UNSHOWN = ("grad_norm", "real_accuracy", "fake_accuracy")  # only in the curves, to keep the line short
-LAST = ("d_real", "d_fake")  # after the losses
-BAR = (15, 24)  # characters, at least and at most; less only in a narrow terminal
+UNSHOWN = ("grad_norm", "real_accuracy", "fake_accuracy")  # logged but not shown, to keep the line short
+LAST = ("d_real", "d_fake")  # shown after the losses
+BAR = (15, 24)  # minimum and maximum width of the bar in characters; narrower only in a narrow terminal
 
 
 class Monitor(Callback, metaclass=Checked):
-    """Reads and logs the loss terms at intervals, and shows a progress bar, or prints lines without a terminal.
+    """Reads and logs the loss terms at intervals. Shows a progress bar in a terminal, otherwise prints lines.
 
-    It also logs `<player>/grad_norm`, the norm of the player's gradient at its first step after each reading: over all
-    its networks, averaged over processes, unscaled and before clipping. `terms` has the last reading, and `read_at` its
-    number of images seen.
+    It also logs `<optimizer>/grad_norm`, the gradient norm at the first step of each optimizer after each reading. The
+    norm is over all networks of the optimizer, averaged over processes, unscaled and before clipping. `terms` contains
+    the last reading, and `read_at` the number of images seen at that reading.
 
     Args:
-        every_images: Images between two readings: means since the last one, over all processes. A loss that is not
-            finite is detected then at the latest
+        every_images: Images between two readings. A reading is the mean since the previous reading, over all processes.
+            A loss that is not finite is detected at the next reading at the latest
         refresh_seconds: Seconds between two updates of the bar
-        line_seconds: Seconds between two lines without a terminal
+        line_seconds: Seconds between two printed lines, without a terminal
         show: Whether to show a bar or lines; the terms are logged in any case
     """
 
@@ -66,11 +66,11 @@ class Monitor(Callback, metaclass=Checked):
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
         unread, cls = module.read_terms(reset=False), path_of(type(module))
         curves = [logger for logger in trainer.loggers if isinstance(logger, Curves)]
-        for logger in curves:  # rows after the checkpoint are computed again
+        for logger in curves:  # remove rows after the checkpoint, since they will be logged again
             logger.cut(module.images_seen, unread, lambda name: renamed.column(name, cls))
         for logger in trainer.loggers:
             if isinstance(logger, Wandb) and curves and module.images_seen:
-                with suppress(Unreadable):  # already reported
+                with suppress(Unreadable):  # the unreadable file was already reported
                     logger.catch_up(curves[0].rows())
         self._read = self._shown = (time.monotonic(), module.images_seen)
         if not (self.show and trainer.is_global_zero):
@@ -86,7 +86,7 @@ class Monitor(Callback, metaclass=Checked):
     def on_before_optimizer_step(self, trainer, module: GenerativeModule, optimizer: Optimizer) -> None:
         player = list(module.players)[trainer.optimizers.index(optimizer)]
         gradients = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
-        # not at each step: for a small model it would cost several percent of the time
+        # not computed at each step: for a small model it would take several percent of the time
         module.logged.add_once(f"{player}/grad_norm", lambda: get_total_norm(gradients))
 
     def on_train_batch_end(self, trainer, module: GenerativeModule, *_: Any) -> None:
@@ -108,7 +108,7 @@ class Monitor(Callback, metaclass=Checked):
             f"{player}/lr": optimizer.param_groups[0]["lr"]
             for player, optimizer in zip(module.players, trainer.optimizers, strict=True)
         }
-        # a run that is resumed at its end has no speed
+        # a run that is resumed at its end trains on no images and has no speed
         speed = {"images_per_second": images / seconds} if images else {}
         for logger in trainer.loggers:
             logger.log_metrics(self.terms | rates | speed, step=module.images_seen)
@@ -116,7 +116,7 @@ class Monitor(Callback, metaclass=Checked):
     def _show(self, module: GenerativeModule) -> None:
         now, line = (time.monotonic(), module.images_seen), self._line
         recent = (now[1] - self._shown[1]) / max(now[0] - self._shown[0], 1e-9)
-        # smoothed, so that the time left does not jump
+        # smoothed, so that the displayed time left does not jump
         line.speed = 0.8 * line.speed + 0.2 * recent if line.speed else recent
         # short names, losses first
         short = [(name.split("/")[-1], value) for name, value in self.terms.items()]
@@ -130,14 +130,14 @@ class Monitor(Callback, metaclass=Checked):
                 self._console.print("  ".join(parts), highlight=False, markup=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Print a line above the bar, if anything is shown."""
+        """Print a line above the bar. Prints nothing if `show` is False."""
         if self._console is not None:
             with suppress(OSError):
                 self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def on_train_end(self, trainer, module: GenerativeModule) -> None:
         if self.read_at != module.images_seen:
-            # not reset: if the run is resumed with a larger budget, the next reading covers these steps too
+            # no reset: if the run is resumed with a larger budget, the next reading includes these steps too
             self._log(trainer, module, reset=False)
         if self._console is not None:
             self._show(module)
@@ -152,7 +152,7 @@ class Monitor(Callback, metaclass=Checked):
 
 @dataclass
 class Line:
-    """The progress bar: one line, shorter in a narrow terminal."""
+    """The progress bar: one line that shows fewer parts in a narrow terminal."""
 
     name: str = ""
     done: int = 0
@@ -212,12 +212,12 @@ def _clock(seconds: float) -> str:
 
 
 def monitor_of(trainer: Any, reader: str) -> Monitor:
-    """The trainer's Monitor, for the callback `reader`.
+    """The Monitor of the trainer. `reader` is the name of the callback that needs it.
 
     Raises:
-        UserError: there is none.
+        UserError: the trainer has no Monitor.
     """
     found = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)
-    if found is None:  # StopIteration would silently end Lightning's epoch
-        raise UserError(f"{reader} needs the terms that Monitor reads: give the Trainer a Monitor, too.")
+    if found is None:  # not `next` without a default: its StopIteration would silently end Lightning's epoch
+        raise UserError(f"{reader} needs the loss terms that Monitor reads. Add a Monitor to the Trainer's callbacks.")
     return found

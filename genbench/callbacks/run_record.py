@@ -1,4 +1,4 @@
-"""Writes `config.yaml`, and settings, data, segments and times of a run into its checkpoints."""
+"""Writes `config.yaml`, and adds a run's settings, data, segments and times to its checkpoints."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from genbench.loggers import Curves, Wandb
 
 
 class RunRecord(Callback):
-    """Writes `config.yaml` into the run's folder, and settings and costs of the run into each checkpoint.
+    """Writes `config.yaml` into the run's folder, and stores the settings and costs of the run in each checkpoint.
 
-    Nothing is written before model, optimizers and data are built and restored from the checkpoint.
+    Nothing is written until the model, the optimizers and the data are built and restored from the checkpoint.
 
     Args:
         folder: Folder of the run, `runs/<name>/`
         config: All settings
         command: The command that started the run
         segments: Parts of the training with different settings, from `genbench.cli.resume.segments`
-        resumed: Whether the run continues in the folder of its checkpoint
+        resumed: Whether the run continues in the same folder as its checkpoint
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class RunRecord(Callback):
     ) -> None:
         self.folder, self.config, self.command, self.segments, self.resumed = folder, config, command, segments, resumed
         self._begun = False
-        self._seconds = self._busy = 0.0  # before this resume: in total, and in training steps
+        self._seconds = self._busy = 0.0  # up to this resume: total time, and time in training steps
         self._started = self._batch_started = time.monotonic()
 
     def on_save_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ class RunRecord(Callback):
             "training": self._training(trainer, module),
         }
         waiting = [row for logger in trainer.loggers if isinstance(logger, Curves) for row in logger.waiting]
-        if waiting:  # the disk was full: keep them in the checkpoint
+        if waiting:  # if the disk was full, store the rows in the checkpoint
             checkpoint["run"]["rows"] = waiting
         data = trainer.datamodule
         if isinstance(data, DataModule):
@@ -70,7 +70,7 @@ class RunRecord(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         before = checkpoint.get("run", {}).get("training") or {}
-        self.command = checkpoint.get("run", {}).get("command") or self.command  # the first command
+        self.command = checkpoint.get("run", {}).get("command") or self.command  # keep the command that started the run
         self._seconds, self._busy = before.get("seconds", 0.0), before.get("busy_seconds", 0.0)
         if self.resumed:
             for logger in trainer.loggers:
@@ -80,7 +80,7 @@ class RunRecord(Callback):
     def on_train_start(self, trainer: Trainer, module: GenerativeModule) -> None:
         self._started = time.monotonic()
         if trainer.is_global_zero:
-            (self.folder / "checkpoints").mkdir(exist_ok=True)  # to move a checkpoint there that was saved elsewhere
+            (self.folder / "checkpoints").mkdir(exist_ok=True)  # a checkpoint saved elsewhere can be moved there
             self._write_config()
             for logger in trainer.loggers:
                 logger.log_hyperparams(self.config)
@@ -94,11 +94,11 @@ class RunRecord(Callback):
         self._batch_started = time.monotonic()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        # this is the first callback: time of the others, such as for samples, is not counted
+        # this callback runs first, so the time of other callbacks, such as for samples, is not counted
         self._busy += time.monotonic() - self._batch_started
 
     def _training(self, trainer: Trainer, module: GenerativeModule) -> dict[str, Any]:
-        """Costs of the training so far, over all resumes."""
+        """Costs of the training so far, summed over all resumes."""
         seconds = self._seconds + time.monotonic() - self._started
         device = trainer.strategy.root_device
         return {
@@ -114,8 +114,8 @@ class RunRecord(Callback):
 
 
 def readable(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings as `config.yaml` has them: the model and the data first, and no null that is a default of
-    Lightning's Trainer. `fit` reads the same settings from it."""
+    """The settings of a run as written to `config.yaml`: model and data come first, and null is omitted where it is the
+    default of Lightning's Trainer. `fit` reads the same settings from this file."""
     first = {name: config[name] for name in ("model", "data", "max_images", "seed_everything") if name in config}
     if "trainer" in config:
         null = {name for name, parameter in inspect.signature(Trainer).parameters.items() if parameter.default is None}
@@ -124,5 +124,5 @@ def readable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Facts on which bit-for-bit resumption depends."""
+    """Versions and settings that must stay the same for a bit-for-bit resume."""
     return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}

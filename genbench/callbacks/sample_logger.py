@@ -1,4 +1,4 @@
-"""Grids of samples and reconstructions during training; at the end an animation of them, and the curves."""
+"""Writes grids of samples and reconstructions during training, and at the end an animation and a plot of curves."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from genbench.loggers import Curves
 
 
 class SampleLogger(Callback, metaclass=Checked):
-    """Writes grids to `<run>/samples/`, `reconstructions/`, `translations/`, `masks/`, and to loggers of images.
+    """Writes grids to `<run>/samples/`, `reconstructions/`, `translations/` and `masks/`, and to loggers that log
+    images.
 
-    All grids have the same noise or the same real images, and use the averaged weights. A model of labels samples its
-    classes in turn, one column each if they are few; a model of captions uses the first captions of the validation
-    split, which are written to `<run>/samples/captions.txt` in the order of the grid.
+    All grids use the same noise or the same real images, and the averaged weights. A class-conditional model samples
+    its classes in turn, one column per class for at most 16 classes. A caption-conditional model uses the first
+    captions of the validation split, which are written to `<run>/samples/captions.txt` in the order of the grid.
 
-    At the end it joins the grids to an animation and draws `<run>/curves.png`. An error is printed once, and training
-    continues.
+    At the end of training, the grids are joined to an animation, and `<run>/curves.png` is drawn. An error is printed
+    once, and training continues.
 
     Args:
-        every_images: Images between two grids; there is also one at the end
-        n: Samples in a grid, rounded down to whole rows of classes; a plot of points has 2000
+        every_images: Images between two grids; a last grid is written at the end
+        n: Samples in a grid, rounded down to whole rows of classes; plots of points always show 2000
         film: Format of the animation: gif, webp or none
     """
 
@@ -51,7 +52,7 @@ class SampleLogger(Callback, metaclass=Checked):
     ) -> None:
         self.every_images, self.n, self.film = Images(every_images), n, film
         self._shown_at = -1
-        self._failed: set[str] = set()  # what has failed and was reported
+        self._failed: set[str] = set()  # outputs whose error was already printed
         self._block: Batch | None = None
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
@@ -77,18 +78,18 @@ class SampleLogger(Callback, metaclass=Checked):
 
     @contextmanager
     def _unfailing(self, what: str) -> Iterator[None]:
-        """Print an error in images once instead of ending training."""
+        """Print an error in an output once instead of ending training."""
         try:
             yield
         except Exception as error:
             if what not in self._failed:
-                warn(f"{what} could not be made ({reason(error)}); training does not depend on it.")
+                warn(f"{what} could not be written ({reason(error)}). Training continues.")
             self._failed.add(what)
 
     def _show(self, trainer, module: GenerativeModule) -> None:
         self._shown_at = module.images_seen
         if trainer.is_global_zero:
-            with self._unfailing("a grid of pictures"):
+            with self._unfailing("a grid of images"):
                 self._write(trainer, module)
 
     @torch.no_grad()
@@ -114,7 +115,8 @@ class SampleLogger(Callback, metaclass=Checked):
             if isinstance(module, Samples):
                 points = len(module.spec.shape) == 1
                 by_class = columns(module) or 1
-                n = POINTS if points else max(self.n // by_class, 1) * by_class  # the same number of each class
+                # the same number of samples for each class
+                n = POINTS if points else max(self.n // by_class, 1) * by_class
                 seeds = torch.arange(n, device=module.device)
                 samples = module.sample(seeds, condition=self._condition(trainer, module, n))
                 sheets["samples"] = picture(samples, self._real(trainer) if points else None, columns(module))
@@ -132,8 +134,8 @@ class SampleLogger(Callback, metaclass=Checked):
         return sheets
 
     def _translations(self, trainer, module: GenerativeModule) -> Image.Image:
-        """Source, translation and true image in turn. For a model of both directions: image, translation and
-        reconstruction (A, B, A), then the same for the other domain (B, A, B)."""
+        """A grid of source, translation and true image in turn. For a model that translates in both directions: image,
+        translation and reconstruction (A, B, A), then the same for the other domain (B, A, B)."""
         batch = self._validation_block(trainer)[:16]
         source, real = (x.to(module.device, module.dtype) for x in (batch.source, batch.image))
         made = module.translate(source, to="B").to(real.dtype)
@@ -144,7 +146,7 @@ class SampleLogger(Callback, metaclass=Checked):
         return grid(beside([x.to(real.dtype) for x in columns]).flatten(0, 1), columns=6)
 
     def _masks(self, trainer, module: GenerativeModule) -> Image.Image:
-        """Image, predicted classes and true classes in turn."""
+        """A grid of image, predicted mask and true mask in turn."""
         batch = self._validation_block(trainer)[:16]
         image = batch.image.to(module.device, module.dtype)
         found = module.segment(image).argmax(1)
@@ -161,12 +163,12 @@ class SampleLogger(Callback, metaclass=Checked):
         return condition
 
     def _real(self, trainer) -> Tensor:
-        """The first images, or points, of the validation split."""
+        """The first 32 images, or the first batch of points, of the validation split."""
         found = self._validation_block(trainer).image
         return found if found.ndim == 2 else found[:32]
 
     def _validation_block(self, trainer) -> Batch:
-        """The first batch of the validation split, read once in a run."""
+        """The first batch of the validation split, read once per run."""
         if self._block is None:
             self._block = next(iter(trainer.datamodule.val_dataloader()))
         return self._block
@@ -182,25 +184,26 @@ def _log_image(logger: Any, name: str, sheet: Image.Image, images_seen: int) -> 
 
 
 def _film(folder: Path, kind: str) -> None:
-    """Join the images of a folder; warn of those that cannot be read or differ in size from the last."""
+    """Join the images of a folder to an animation. Print a warning for images that cannot be read or differ in size
+    from the last image."""
     frames: list[Image.Image] = []
     left_out = []
     for path in sorted(folder.glob("*.png"), reverse=True):
         try:
-            if not path.is_file():  # a named pipe would never end
-                raise OSError("no regular file")
+            if not path.is_file():  # reading a named pipe would never end
+                raise OSError("not a regular file")
             with Image.open(path) as picture:
                 if frames and picture.size != frames[0].size:
-                    raise ValueError("of {}×{} pixels, not {}×{}".format(*picture.size, *frames[0].size))
-                # RGB: Pillow then chooses 256 colors for each frame of a GIF; `convert("P")` would dither to 216
+                    raise ValueError("{}×{} pixels instead of {}×{}".format(*picture.size, *frames[0].size))
+                # RGB, so that Pillow chooses 256 colors for each GIF frame; `convert("P")` would dither to 216
                 frames.append(picture.copy())
-        except Exception as error:  # Pillow raises many errors for damaged files
+        except Exception as error:  # Pillow raises many types of errors for damaged files
             left_out.append(f"{path.name} ({reason(error)})")
     frames.reverse()
     if left_out and frames:
-        warn(f"the animation of {folder} leaves out {some(left_out)}.")
+        warn(f"the animation of {folder} omits {some(left_out)}.")
     if len(frames) < 2:
         return
-    durations = [150] * (len(frames) - 1) + [2000]  # milliseconds; longer for the last one
+    durations = [150] * (len(frames) - 1) + [2000]  # milliseconds; the last frame is shown longer
     with replacing(folder.with_suffix(f".{kind}")) as file:
         frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)

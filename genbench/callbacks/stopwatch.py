@@ -19,9 +19,10 @@ class Stopwatch(Callback, metaclass=Checked):
     """Measures the speed of training, writes it to a JSON file, and ends the run with `Interrupted(0)`.
 
     Args:
-        out: The file: images per second over all devices, and the device
+        out: The JSON file: images per second over all devices, and the device
         seconds: Duration of the measurement
-        warmup: Seconds to train before it, since first steps compile, allocate and fill caches; at least 5 steps
+        warmup: Seconds to train before the measurement, since the first steps compile, allocate and fill caches; at
+            least 5 steps
     """
 
     def __init__(self, out: str, seconds: Weight = 10.0, warmup: Weight = 4.0) -> None:
@@ -41,8 +42,8 @@ class Stopwatch(Callback, metaclass=Checked):
         else:
             over = now - self._from[0] >= self.seconds
         if trainer.world_size > 1 and self._steps % 10:
-            return  # synchronization costs time, too
-        if not trainer.strategy.broadcast(over):  # the first process's clock decides for all
+            return  # synchronizing at each step would slow down the measured training
+        if not trainer.strategy.broadcast(over):  # the clock of the first process decides for all processes
             return
         if self._from is None:
             self._from = (now, module.images_seen)

@@ -1,4 +1,4 @@
-"""Scores on the validation split during training, computed like the final ones: they choose the best checkpoint."""
+"""Computes scores on the validation split during training, like the final scores. They select `best.ckpt`."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ FEW = "a distance between distributions needs at least 2"
 
 
 class ValidationMetrics(Callback, metaclass=Checked):
-    """Validates every so many images, with the averaged weights, and logs
+    """Validates with the averaged weights every `every_images` images, and logs
 
-    val/<name>   means over the split of what the model's `validation_step` returns for each image
-    val/<score>  the scores of a protocol, with other samples than those of a test protocol; and the accuracy of a model
-                 that classifies, if the split has labels
+    val/<name>   means over the split of the values that the model's `validation_step` returns for each image
+    val/<score>  the scores of a protocol, from different seeds than a test protocol; and the accuracy of a classifier,
+                 if the split has labels
 
     Args:
-        every_images: Images between two validations; there is one at the end too
+        every_images: Images between two validations; a last validation runs at the end
         protocol: Name of the protocol
-        samples: Number of samples. Default: the protocol's
-        extractor: Network whose features are compared. Default: that of the data set; if its weights are missing, a
-            random VGG16, whose name stands in the names of the scores
+        samples: Number of samples. Default: the number set in the protocol
+        extractor: Network whose features are compared. Default: the data set's extractor. If its weights are missing, a
+            random VGG16 is used, and its name is part of the names of the scores
     """
 
     _setting = "validation"
@@ -60,26 +60,27 @@ class ValidationMetrics(Callback, metaclass=Checked):
         self.protocol = protocols.load(protocol).changed(generated=samples, extractor=extractor)
         if self.protocol.split != "val":
             raise UserError(
-                f"validation.protocol is {protocol}, which measures on the {self.protocol.split} split: the best "
-                "checkpoint is chosen on images that are neither trained nor tested on. Choose one with `split: val`."
+                f"validation.protocol is {protocol}, which uses the {self.protocol.split} split. The best checkpoint "
+                "must be selected on images that are used neither for training nor for testing: choose a protocol "
+                "with `split: val`."
             )
         self._extractor: Extractor | None = None
         self._sums: dict[str, float] = {}
         self._count = 0
-        self._blocks: list[dict[str, Tensor]] = []  # of data that can be read here only
+        self._blocks: list[dict[str, Tensor]] = []  # batches of data that is not a DataModule and can be read only here
         self._warned: set[str] = set()
         self.scores: dict[str, float] = {}
-        self.blank: dict[str, str | None] = {}  # those that could not be computed, and why
+        self.blank: dict[str, str | None] = {}  # scores that could not be computed, with the reason
 
     def setup(self, trainer, module: GenerativeModule, stage: str) -> None:
-        # before training, so that missing weights are reported now
+        # built before training, so that missing weights are reported early
         self._extractor = ranks.first_alone(lambda: self.extractor(trainer.datamodule))
 
     def extractor(self, data: Any) -> Extractor:
-        """The network whose features are compared; made once.
+        """The network whose features are compared. It is built once.
 
         Raises:
-            UserError: there is no such network, or the user named it and its weights are missing.
+            UserError: the network is unknown, or the user chose it and its weights are missing.
         """
         if self._extractor is None:
             self._extractor = self._build(data)
@@ -94,11 +95,12 @@ class ValidationMetrics(Callback, metaclass=Checked):
             if self.protocol.extractor != "default":
                 raise
             if ranks.rank() == 0:
-                print(f"note: {error}\nValidation goes on with the features of a random VGG16.", file=sys.stderr)
+                print(f"note: {error}\nValidation uses the features of a random VGG16 instead.", file=sys.stderr)
             return extractors.build("vgg-random")
 
     def expected(self, module: GenerativeModule, data: DataModule, held: Held) -> Expected:
-        """The scores that validation will give of such a split, without `val/`, and why it will not give others."""
+        """The scores that validation will compute on such a split, without `val/`. Each value is None, or the reason
+        why the score cannot be computed."""
         self.extractor(data).refuse_others(module.spec.shape)
         scores = expected(module, data, self.protocol, self.extractor(data), held)
         if isinstance(module, Classifies) and held.label is not None:
@@ -106,11 +108,11 @@ class ValidationMetrics(Callback, metaclass=Checked):
         return scores
 
     def usual(self, module: GenerativeModule) -> list[str]:
-        """The scores that tell which checkpoint is best if the user names none, the first choice first."""
+        """The scores that can select the best checkpoint if the user sets none, in order of preference."""
         assert self._extractor is not None, "`setup` builds it"
         scores: dict[type, list[str]] = {
             Samples: [self._extractor.score("fid")],
-            # the true image is not asked for where training has no pairs
+            # models trained without pairs are not compared with true images
             Translates: ["translation_mse"]
             if module.spec.target == "image"
             else [self._extractor.score("translation_fid"), "cycle_l1"],
@@ -122,56 +124,57 @@ class ValidationMetrics(Callback, metaclass=Checked):
         found = [name for capability, names in scores.items() if isinstance(module, capability) for name in names]
         if not found:
             raise UserError(
-                f"{type(module).__name__} has no ability that validation scores; name one of its own scores with "
-                "`--checkpoint.monitor val/NAME --checkpoint.mode min|max`."
+                f"Validation computes no score for {type(module).__name__} by default. Select a score of the model's "
+                "own with `--checkpoint.monitor val/NAME --checkpoint.mode min|max`."
             )
         return found
 
     def deciding(
         self, module: GenerativeModule, given: Collection[str], monitor: str | None = None, mode: str | None = None
     ) -> tuple[str, str]:
-        """The score that tells which checkpoint is best, and whether `min` or `max` is.
+        """The score that selects the best checkpoint, and whether `min` or `max` is best.
 
         Args:
             module: The model that is trained
-            given: Names of the scores that validation gives, with their `val/`
-            monitor, mode: What the user asked for
+            given: Names of the scores that validation computes, with the prefix `val/`
+            monitor, mode: The user's settings, if any
 
         Raises:
-            UserError: validation does not give that score, or none that could decide; or the mode is against it.
+            UserError: validation does not compute `monitor`, or computes no score that can select a checkpoint; or
+                `mode` contradicts the direction of the score.
         """
         if monitor is None:
             names = [f"val/{name}" for name in self.usual(module)]
             monitor = next((name for name in names if name in given), None)
             if monitor is None:
                 raise UserError(
-                    f"Validation does not give {names[0]}, which tells which checkpoint is best; it gives "
-                    f"{', '.join(given) or 'nothing'}. Name another score with `--checkpoint.monitor val/NAME "
+                    f"Validation does not compute {names[0]}, which selects the best checkpoint. It computes "
+                    f"{', '.join(given) or 'no score'}. Select a different score with `--checkpoint.monitor val/NAME "
                     "--checkpoint.mode min|max`, or hold out more images with `--data.val_size`."
                 )
         if monitor not in given:
             raise UserError(
-                f"checkpoint.monitor is '{monitor}', which validation does not give; it gives "
-                f"{', '.join(given) or 'nothing'}.{did_you_mean(monitor, given)}"
+                f"checkpoint.monitor is '{monitor}', which validation does not compute. Choose from: "
+                f"{', '.join(given) or 'no score'}.{did_you_mean(monitor, given)}"
             )
         known = SCALES.get(monitor.removeprefix("val/").partition("-")[0])
         right = {"lower": "min", "higher": "max", None: None}[known.better if known else None]
         if mode is None and right is None:
             raise UserError(
-                f"checkpoint.monitor is {monitor}, of which it is not known whether small or large is good: say "
+                f"checkpoint.monitor is {monitor}, and it is unknown whether a small or a large value is better. Set "
                 "`--checkpoint.mode min` or `max`."
             )
         if mode is not None and right is not None and mode != right:
             raise UserError(
-                f"checkpoint.mode is {mode}, and {'small' if right == 'min' else 'large'} values of {monitor} are "
-                f"good: say `--checkpoint.mode {right}`, or leave it out."
+                f"checkpoint.mode is {mode}, but {'small' if right == 'min' else 'large'} values of {monitor} are "
+                f"better. Use `--checkpoint.mode {right}`, or remove `--checkpoint.mode`."
             )
         decided = mode or right
-        assert decided is not None, "one of them is known"
+        assert decided is not None, "mode or right is known"
         return monitor, decided
 
     def on_train_batch_start(self, trainer, module: GenerativeModule, batch: Any, batch_idx: int) -> None:
-        # Lightning validates when batch_idx + 1 divides by this: now, or not at all
+        # Lightning validates when batch_idx + 1 is divisible by this number: 1 means now, infinity means never
         after = module.images_seen + len(batch) * trainer.world_size
         now = after // self.every_images != module.images_seen // self.every_images
         trainer.val_check_batch = 1 if now else float("inf")
@@ -193,7 +196,7 @@ class ValidationMetrics(Callback, metaclass=Checked):
             self._blocks.append({name: x.cpu() for name, x in found.items() if x is not None})
 
     def on_validation_epoch_end(self, trainer, module: GenerativeModule) -> None:
-        # as objects: a process that had no block does not know the names
+        # gathered as objects, since a process without a batch does not know the names
         parts = ranks.gather([(self._sums, self._count)])
         count = sum(n for _, n in parts)
         names = sorted({name for sums, _ in parts for name in sums})

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its training, as records have it."""
+"""The facts about training that a checkpoint contains, in the format of records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
 from genbench.evaluation.extractor import state_hash
 
-# settings of a run that change neither what is trained nor how
+# settings that do not affect training, and so are not part of `config_hash`
 ELSEWHERE = (
     ("seed_everything",), ("name",), ("title",), ("runs",), ("ckpt",), ("ckpt_path",), ("protocol",),
     ("data", "init_args", "root"), ("data", "init_args", "download"), ("data", "init_args", "workers"),
@@ -26,11 +26,13 @@ ELSEWHERE = (
 
 
 def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """`run` and `training` of a record, from a checkpoint's contents and its file."""
+    """`run` and `training` of a record, from the contents and the path of a checkpoint."""
     state, about = checkpoint["genbench"], checkpoint.get("run") or {}
     config = about.get("config") or {}
     run = {
-        "name": _run_folder(path) or about.get("name") or path.stem,  # of a script of one's own, it has none
+        "name": _run_folder(path)
+        or about.get("name")
+        or path.stem,  # a checkpoint from a user's own script contains no name
         "config": config,
         "command": about.get("command"),
         "segments": about.get("segments"),
@@ -46,13 +48,16 @@ def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[st
 
 
 def _run_folder(path: Path) -> str | None:
-    """The name of the run's folder, which may have been renamed since, if the checkpoint lies in one."""
+    """The current name of the run's folder, if the checkpoint lies in one; the folder may have been renamed."""
     folder = path.absolute().parent.parent
     return folder.name if path.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 
 
 def facts_of(model: GenerativeModule, weights: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The same for a model at hand: of the checkpoint that it was loaded from, else of itself, with such `weights`."""
+    """`run` and `training` of a model in memory, from the checkpoint that it was loaded from.
+
+    Without a checkpoint they describe the model itself, and `weights` (`ema` or `raw`) is stored as given.
+    """
     if model.origin is not None:
         path, weights = model.origin
         return facts(checkpoint_io.read(path), path, raw=weights == "raw")
@@ -72,7 +77,7 @@ def facts_of(model: GenerativeModule, weights: str) -> tuple[dict[str, Any], dic
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """16 hex digits of all settings that make another experiment: runs that differ in their seed share it."""
+    """Hash (16 hex digits) of all settings that define the experiment. Runs that differ only in their seed share it."""
     kept = copy.deepcopy(config)
     for *folders, last in ELSEWHERE:
         place: Any = kept
@@ -84,11 +89,11 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def data_class(name: str) -> type[DataModule]:
-    """The loaded DataModule of that full name; a checkpoint causes no import."""
+    """The DataModule class of this full name. It must be loaded already, since a checkpoint never causes an import."""
     cls = loaded_classes(DataModule).get(name)
     if cls is None:
         raise UserError(
-            f"The checkpoint was trained on {name}, which is not loaded. Name its module with `--import "
-            f"{name.rpartition('.')[0]}`, or give other data with `--data`."
+            f"The checkpoint was trained on {name}, which is not loaded. Import its module with `--import "
+            f"{name.rpartition('.')[0]}`, or choose different data with `--data`."
         )
     return cls

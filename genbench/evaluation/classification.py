@@ -1,4 +1,4 @@
-"""How often a model that classifies is right."""
+"""Accuracy of models that classify images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Classification(Evaluator):
     groups = frozenset({"classes"})
 
     def expected(self, plan: Plan) -> Expected:
-        why = None if plan.held.label is not None else f"{plan.data.name} has no labels there"
+        why = None if plan.held.label is not None else f"the split of {plan.data.name} has no labels"
         own = dict.fromkeys(plan.own(self.track), why)
         return ({"accuracy": why} if "classes" in plan.protocol.metrics else {}) | own
 
@@ -27,7 +27,7 @@ class Classification(Evaluator):
         if label is None or not (label >= 0).any():
             note = f"{c.reference.name} has no labels"
         elif ours != theirs:
-            note = f"the model knows {ours} classes, and {c.reference.name} has {theirs}"
+            note = f"the model has {ours} classes, but {c.reference.name} has {theirs}"
         if label is None or note is not None:
             for name in (*(["accuracy"] if "classes" in c.protocol.metrics else []), *own):
                 scores.put(name, None, 0, note=note)

@@ -1,4 +1,4 @@
-"""What an evaluation compares with what, and how both are read."""
+"""The two sides that an evaluation compares, and how images and features of both are read."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from genbench.evaluation.scores import from_features
 from genbench.evaluation.statistics import Statistics
 from genbench.metrics.registry import REGISTERED
 
-# groups whose scores need the features of each image, not only their mean and covariance
+# groups of metrics that need the features of each image, not only their mean and covariance
 ONE_BY_ONE = {"kid", "is", "neighbors", "classes", "memorization"}
 
 
 @dataclass
 class Comparison:
     """
-    subject     a model, images in its place, or None for the baseline
-    data        what it is compared with
-    given       the data before its images were brought to the size in which images are compared
-    reference   the images, or the statistics, of `data` that the protocol names
+    subject     a model, a set of images, or None for the baseline
+    data        the data that the subject is compared with
+    given       the same data before its images were resized for the comparison
+    reference   the images or the statistics of `data` that the protocol selects
     sampling    options of the model's methods
-    batch_size  images that a model makes at once
-    progress    wraps an iterable to show a bar with a title
-    gallery     keeps images to look at
+    batch_size  number of images that the model generates at once
+    progress    wraps an iterable to show a progress bar with a title
+    gallery     stores example images
 
     Raises:
-        UserError: the protocol is of binary pixels and the data has gray ones; or the extractor gives another number of
-            features than the statistics have.
+        UserError: the protocol is for binary pixels but the data has gray pixels; or the extractor and the statistics
+            have different numbers of features.
     """
 
     subject: GenerativeModule | ImageSet | None
@@ -61,8 +61,8 @@ class Comparison:
     def __post_init__(self) -> None:
         if self.protocol.pixels == "binary" and not self.binary and isinstance(self.subject, HasLikelihood):
             raise UserError(
-                f"The protocol {self.protocol.name} is of binary pixels, and {self.reference.name} has gray ones. "
-                "Evaluate on binary images (`--data.binarize static`), or with another protocol."
+                f"The protocol {self.protocol.name} is for binary pixels, but {self.reference.name} has gray pixels. "
+                "Evaluate on binary images (`--data.binarize static`), or with a different protocol."
             )
         self.extractor.check(self.reference.shape, self.device)
         if isinstance(self.reference, Statistics):
@@ -71,22 +71,22 @@ class Comparison:
             features = self.extractor(torch.zeros(1, *shape, dtype=kind, device=self.device))[0].shape[1]
             if features != len(self.reference.mu):
                 raise UserError(
-                    f"{self.reference.name} has statistics of {len(self.reference.mu):,} features, and the extractor "
-                    f"'{self.extractor.name}' gives {features:,}. Choose the extractor that they were computed with; "
-                    "statistics of the FID Inception have 2,048: `--extractor inception`."
+                    f"{self.reference.name} has statistics of {len(self.reference.mu):,} features, but the extractor "
+                    f"'{self.extractor.name}' has {features:,}. Choose the extractor that the statistics were computed "
+                    "with. Statistics of the FID Inception have 2,048 features: `--extractor inception`."
                 )
 
     # ---- both sides -------------------------------------------------------------------------------------------------
 
     @property
-    def model(self) -> Any:  # a GenerativeModule with the methods of the evaluator's capability
-        assert isinstance(self.subject, GenerativeModule), "only evaluators of models ask for it"
+    def model(self) -> Any:  # a GenerativeModule that has the evaluator's capability
+        assert isinstance(self.subject, GenerativeModule), "only evaluators of models use it"
         return self.subject
 
     @property
     def images(self) -> ImageSet:
         """The reference images."""
-        assert not isinstance(self.reference, Statistics), "statistics are compared with samples alone"
+        assert not isinstance(self.reference, Statistics), "statistics are compared only with samples"
         return self.reference
 
     @property
@@ -95,12 +95,12 @@ class Comparison:
 
     @property
     def pixels(self) -> str:
-        """What a likelihood is of."""
+        """The kind of pixels that the likelihood is defined over."""
         return "binary" if self.binary else self.protocol.pixels
 
     @cached_property
     def label(self) -> Tensor | None:
-        """Labels of the reference images, int64 [N]; -1 where an image has none."""
+        """Labels of the reference images, int64 [N]; -1 for images without a label."""
         return None if isinstance(self.reference, Statistics) else self.reference.label
 
     @cached_property
@@ -110,7 +110,7 @@ class Comparison:
 
     @cached_property
     def train(self) -> SplitImages | None:
-        """Training images, in which samples are searched for copies."""
+        """Training images that samples are compared with to find copies."""
         if not isinstance(self.data, DataModule) or "memorization" not in self.protocol.metrics:
             return None
         return SplitImages(self.data, "train", self.protocol.train)
@@ -120,14 +120,14 @@ class Comparison:
         return pixel_hash(self.train) if self.train else None
 
     def target(self, name: str) -> Tensor | None:
-        """The labels, captions, masks or sources of the reference images, if they have such."""
+        """The labels, captions, masks or sources of the reference images, or None if there are none."""
         return self.reference.target(name) if isinstance(self.reference, (SplitImages, TensorImages)) else None
 
     # ---- features ---------------------------------------------------------------------------------------------------
 
     @property
     def one_by_one(self) -> bool:
-        """Whether a score needs the features of each image."""
+        """Whether any score needs the features of each image."""
         metrics = self.protocol.metrics
         return bool(ONE_BY_ONE & set(metrics)) or any(from_features(name) for name in metrics if name in REGISTERED)
 
@@ -144,13 +144,13 @@ class Comparison:
         )  # fmt: skip
 
     def images_of(self, images: ImageSet, shape: Sequence[int] | None = None) -> Callable[[Tensor], Tensor]:
-        """rows -> images in the shape of the reference, or in another."""
+        """A function from row numbers to images, resized to `shape` or else to the shape of the reference."""
         return lambda rows: bring(images.images(rows), shape or self.reference.shape)
 
     def cached_features(
         self, images: ImageSet, pixels: str, title: str, shape: Sequence[int] | None = None
     ) -> Features:
-        """Features of real images, from the cache if they are in it; `pixels` is their hash."""
+        """Features of real images, from the cache if possible. `pixels` is the hash of the images."""
         made_of: dict[str, Any] = {
             "pixels": pixels,
             "images": len(images),
@@ -171,16 +171,16 @@ class Comparison:
     # ---- block by block ---------------------------------------------------------------------------------------------
 
     def blocks(self, title: str, count: int | None = None) -> Iterator[tuple[int, Tensor, int]]:
-        """This process's blocks of `count` images, or of the reference: (number, rows, how many are no padding).
+        """The blocks of this process, of `count` images or of the reference: (number, rows, count without padding).
 
-        A model's own draws from the global generators depend on the block and on nothing else.
+        The global random generators are seeded for each block, so a model's random draws depend only on the block.
         """
         for number, rows, real in self.progress(blocks(count or len(self.images), self.protocol.block), title):
             torch.manual_seed(mix("evaluate", self.protocol.seed, number))
             yield number, rows, real
 
     def for_model(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Reference images as uint8, and as the model takes them: in its size, color and type."""
+        """Reference images as uint8, and as model inputs in the size, channels and dtype of the model."""
         images = self.images.images(rows)
         x = from_stored(bring(images, self.model.spec.shape)).to(self.device, self.model.dtype)
         return images, x
@@ -190,5 +190,5 @@ def refuse_nan(images: Tensor, method: str, model: GenerativeModule) -> None:
     if not torch.isfinite(images).all():
         what = "numbers" if images.ndim == 2 else "pixels"
         raise UserError(
-            f"`{method}` of {type(model).__name__} gave NaN or infinite {what}. Evaluate an earlier checkpoint."
+            f"`{method}` of {type(model).__name__} returned NaN or infinite {what}. Evaluate an earlier checkpoint."
         )

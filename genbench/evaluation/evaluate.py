@@ -1,4 +1,4 @@
-"""Evaluation: one pass over the samples, one over the reference, and all scores from their features."""
+"""Evaluation: features are extracted once from the samples and once from the reference, and all scores use them."""
 
 from __future__ import annotations
 
@@ -53,24 +53,29 @@ def evaluate(
     progress: Progress = silent,
     pictures: Gallery | None = None,
 ) -> Record:
-    """Measure a model, or images in its place, and say exactly how; the same record on every process.
+    """Evaluate a model, a set of images or the baseline. Returns a record with the scores and the full protocol.
+
+    Every process returns the same record.
 
     Args:
-        subject: A trained model, in whichever of its weights are measured; a set of images; or None for the baseline,
-            which is other real images of the same data
-        data: What it is compared with: a DataModule, a set of images, or statistics of the features of images, with
-            which the Fréchet distance alone is computed
-        protocol: Its name, or a `Protocol`
-        extractor: Ready made; by default the protocol's, else the data's own
-        weights: File of the extractor's weights, where they do not ship
-        sampling: The model's own sampling options
-        run, training: What the record says of the model's training. Default: what the checkpoint says that it was
-            loaded from
-        name: What the subject is called. Default: the title in its config, else the model's class, or the images' file
-        device: Where it happens; by default where the model is
-        batch_size: Images that a model makes at once; by default a block of the protocol. Fewer take less memory
-        progress: Wraps an iterable to show a bar with a title
-        pictures: Fills with images that the evaluation comes by; where one process has it, all must
+        subject: A trained model, with the weights that are to be evaluated already loaded; a set of images; or None for
+            the baseline, which is a different set of real images of the same data
+        data: The data that the subject is compared with: a DataModule, a set of images, or feature statistics of
+            images, with which only the Fréchet distance can be computed
+        protocol: Name of a protocol, or a `Protocol`
+        extractor: A built extractor. Default: the extractor that the protocol selects, or the default extractor of the
+            data
+        weights: File with the weights of the extractor, if they are not shipped with the package
+        sampling: Sampling options of the model
+        run, training: Facts about the model's training for the record. Default: read from the checkpoint that the model
+            was loaded from
+        name: Name of the subject in the record. Default: the title in its config, else the class of the model or the
+            file of the images
+        device: Device of the evaluation. Default: the device of the model
+        batch_size: Number of images that the model generates at once. Default: one block of the protocol. Smaller
+            batches use less memory
+        progress: Wraps an iterable to show a progress bar with a title
+        pictures: Gallery that collects example images. Either all processes pass one, or none
     """
     began = time.perf_counter()
     device = torch.device(device or getattr(subject, "device", None) or "cpu")
@@ -107,10 +112,10 @@ def evaluate(
     images = None if isinstance(subject, GenerativeModule) else subject
     if images is not None and len(shape) == 3 and shape != tuple(reference.shape):
         rank_zero_warn(
-            f"{images.name} has images of {dimensions(shape)}: they are brought to {dimensions(reference.shape)}, as "
-            "those that they are compared with."
+            f"{images.name} has images of {dimensions(shape)}. They are resized to {dimensions(reference.shape)}, the "
+            "size of the reference images."
         )
-    # only what the first process computes is used, so that all have one record
+    # only the results of the first process are used, so that all processes return the same record
     with _measuring(subject, device):
         comparison = Comparison(
             subject, data, given, reference, protocol, extractor, device, sampling or {},
@@ -124,7 +129,7 @@ def evaluate(
     else:
         facts = {"images": len(reference), "shape": list(reference.shape), "hash": comparison.reference_hash}
     own = [REGISTERED[name] for name in sorted(protocol.metrics) if name in REGISTERED]
-    # the key follows from the pixels of the data, not from its name or its arguments
+    # the key is computed from the pixels of the data, not from its name or arguments
     resolved = protocol.resolved(
         split=protocol.split if isinstance(data, DataModule) else "all",
         extractor={"name": extractor.name, "hash": extractor.hash, "resize": extractor.resize},
@@ -161,35 +166,35 @@ def evaluate(
 
 
 def _prepared(subject: Any, data: Any, protocol: Protocol) -> tuple[Any, Any]:
-    """Both sides, with images of files in the size and color that the protocol says."""
+    """Both sides, with images from files resized and converted as the protocol specifies."""
     if not any(isinstance(side, FileImages) for side in (subject, data)):
         raise UserError(
-            f"The protocol {protocol.name} says {', '.join(protocol.preparation)} of images that are read from files, "
-            "and here are none. A data set has arguments of its own, such as `--data.size`."
+            f"The protocol {protocol.name} sets {', '.join(protocol.preparation)}, which applies only to images read "
+            "from files. Here no images are read from files: use the arguments of the data set, such as `--data.size`."
         )
     prepared = [side.at(**protocol.preparation) if isinstance(side, FileImages) else side for side in (subject, data)]
     return prepared[0], prepared[1]
 
 
 def _resolved(protocol: Protocol, subject: Any, data: Any, of_model: str | None, weights: str | None) -> Protocol:
-    """The protocol as it applies to these two sides.
+    """The protocol with the settings that result from these two sides.
 
     Args:
-        of_model: `ema` or `raw`, whichever weights the model has
-        weights: File of the extractor's weights
+        of_model: `ema` or `raw`, the weights that the model uses
+        weights: File with the weights of the extractor
     """
     protocol = protocol.changed(weights=of_model)
     if isinstance(data, Statistics):
         if "fid" not in protocol.metrics:
             raise UserError(
-                f"{data.name} has statistics of features, which only the group `fid` compares with; the protocol "
-                f"{protocol.name} asks for {', '.join(protocol.metrics)}."
+                f"{data.name} contains feature statistics, which only the metric group `fid` can use, but the protocol "
+                f"{protocol.name} computes {', '.join(protocol.metrics)}."
             )
         if subject is None:
-            raise UserError("A baseline needs a data set with a second split: give `--data`, not `--reference`.")
+            raise UserError("A baseline needs a data set with a second split. Use `--data` instead of `--reference`.")
         protocol = protocol.changed(metrics=("fid",))
     usual = getattr(data, "extractor", "inception")
-    if protocol.extractor == usual and weights is None:  # named, and the one that `default` is
+    if protocol.extractor == usual and weights is None:  # the user named the default extractor
         protocol = replace(protocol, extractor="default", name=protocol.name.replace(f"+extractor={usual}", ""))
     if subject is None or isinstance(subject, GenerativeModule):
         return protocol
@@ -197,7 +202,7 @@ def _resolved(protocol: Protocol, subject: Any, data: Any, of_model: str | None,
 
 
 def _range_of(side: Any) -> dict[str, str]:
-    """Which of the stored values are black and white, where it is not the whole range of their type."""
+    """The stored values that are black and white, if they are not the whole range of the dtype."""
     found = "dtype"
     if isinstance(side, FileImages):
         found = str(side.range)
@@ -208,9 +213,10 @@ def _range_of(side: Any) -> dict[str, str]:
 
 @contextmanager
 def _measuring(subject: Any, device: torch.device):
-    """Eval mode, full precision, no gradients, and the random state as it was before."""
+    """Context with eval mode, full precision and no gradients. Modes and random state are restored afterwards."""
     model = subject if isinstance(subject, GenerativeModule) else None
-    flags = {} if model is None else {module: module.training for module in model.modules()}  # some may be frozen
+    # of each module, since frozen parts are always in eval mode
+    flags = {} if model is None else {module: module.training for module in model.modules()}
     if model is not None:
         model.eval()
     devices = [device] if device.type == "cuda" else []
@@ -223,7 +229,7 @@ def _measuring(subject: Any, device: torch.device):
 
 
 def _own_arguments(data: Any) -> dict[str, Any]:
-    """What makes a data set another one than its plain self: the same from Python, a config and a command line."""
+    """Arguments of a data set that differ from their defaults: the same from Python, a config or the command line."""
     usual = {
         name: parameter.default
         for cls in reversed(type(data).__mro__)

@@ -1,4 +1,4 @@
-"""The interface of the evaluators: each measures one capability of a model."""
+"""The interface of the evaluators. Each evaluator measures one capability of a model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.scores import Scores, from_features, own_metrics
 from genbench.metrics.scales import Track
 
-Expected = dict[str, str | None]  # by name of the score: None if it will be computed, else why it will not
+Expected = dict[str, str | None]  # score name -> None if the score will be computed, else the reason why not
 
 
 @dataclass(frozen=True)
 class Held:
-    """What is known of a split.
+    """Facts about a split of the data.
 
-    images  number of its images
-    others  number of images of the other domain, if it has two that are not paired
-    label   int64 [N], if there are labels
-    paired  whether each image comes with the one that it is to be made from
+    images  number of images
+    others  number of images of the other domain, for data with two unpaired domains
+    label   labels int64 [N], or None
+    paired  whether each image is paired with its source image
     """
 
     images: int
@@ -38,10 +38,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Plan:
-    """An evaluation before it runs: a model, and the split of the data that it will be compared with.
+    """An evaluation that has not run yet: a model, and the split of the data that it will be compared with.
 
-    model      a GenerativeModule with the methods of the evaluator's capability
-    reference  spec of the images in the size in which they are compared
+    model      a GenerativeModule that has the evaluator's capability
+    reference  spec of the reference images, in the size of the comparison
     """
 
     model: Any
@@ -61,21 +61,21 @@ class Plan:
         return len(self.reference.shape) == 1
 
     def few(self, count: int, least: int, of: str = "") -> str | None:
-        """Why a score that needs `least` images is not computed of `count`; None if there are enough."""
-        return None if count >= least else f"it needs at least {least} images {of}".rstrip() + f", and there is {count}"
+        """None if `count` images are enough for a score that needs `least`, else the reason why it is not computed."""
+        return None if count >= least else f"it needs at least {least} images {of}".rstrip() + f"; got {count}"
 
     def own(self, track: Track) -> Expected:
-        """The user's metrics on a track."""
+        """The scores of the user's own metrics on a track."""
         names = own_metrics(self.protocol, track)
         return {self.extractor.score(name) if from_features(name) else name: None for name in names}
 
 
 class Evaluator(ABC):
-    """Measures the models that have a capability.
+    """Evaluates models that have a capability.
 
-    capability  the protocol class that the models satisfy, see `genbench.core.capabilities`
-    track       on which they are ranked
-    groups      groups of metrics of a protocol that it computes
+    capability  the `typing.Protocol` class that the models satisfy, see `genbench.core.capabilities`
+    track       kind of evaluation; models are ranked separately on each track
+    groups      groups of metrics that the evaluator computes
     """
 
     capability: ClassVar[type]
@@ -83,16 +83,16 @@ class Evaluator(ABC):
     groups: ClassVar[frozenset[str]]
 
     def applies(self, model: GenerativeModule, protocol: Protocol) -> bool:
-        """Whether the model has the capability, and the protocol a metric of it."""
+        """Whether the model has the capability, and the protocol selects a metric of this evaluator."""
         named = self.groups & set(protocol.metrics) or own_metrics(protocol, self.track)
         return isinstance(model, self.capability) and bool(named)
 
     @abstractmethod
     def expected(self, plan: Plan) -> Expected:
-        """The scores that `evaluate` will give.
+        """The scores that `evaluate` will compute.
 
         Raises:
-            UserError: it will end in an error.
+            UserError: `evaluate` would raise an error.
         """
 
     @abstractmethod

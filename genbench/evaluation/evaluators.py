@@ -1,4 +1,4 @@
-"""All evaluators: which of them measure a model under a protocol, and the scores that they will give."""
+"""All evaluators. `measure` runs those that apply to a model and a protocol; `expected` predicts their scores."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ EVALUATORS: tuple[Evaluator, ...] = (
 
 
 def measure(comparison: Comparison) -> Scores:
-    """All scores of the subject of a comparison that its protocol asks for.
+    """Compute all scores of a comparison that its protocol selects.
 
     Raises:
-        UserError: there are none.
+        UserError: no score can be computed.
     """
     subject, protocol = comparison.subject, comparison.protocol
     if subject is None:
@@ -47,8 +47,8 @@ def measure(comparison: Comparison) -> Scores:
         for capability, needed in ((Translates, "pairs or domains to translate"), (Segments, "masks")):
             if isinstance(subject, capability):
                 raise UserError(
-                    f"{type(subject).__name__} is measured by {needed}, and {comparison.reference.name} has none. "
-                    "Evaluate it on data like that it was trained on."
+                    f"Evaluating {type(subject).__name__} needs {needed}, but {comparison.reference.name} has none. "
+                    "Evaluate it on data like its training data."
                 )
         raise UserError(
             _nothing(subject, protocol)
@@ -60,15 +60,15 @@ def measure(comparison: Comparison) -> Scores:
 def expected(
     model: GenerativeModule, data: DataModule, protocol: Protocol, extractor: Extractor, held: Held
 ) -> Expected:
-    """The scores that `measure` will give of a model on one split of its data.
+    """The scores that `measure` will compute for a model on one split of its data.
 
     Raises:
-        UserError: it will end in an error: there is nothing to score, or no condition for a conditional model.
+        UserError: `measure` would raise an error: no score can be computed, or a conditional model has no conditions.
     """
     plan = Plan(model, data, _compared(data), protocol, extractor, held)
     extractor.check(plan.reference.shape)
     if protocol.pixels == "binary" and not plan.reference.binary and isinstance(model, HasLikelihood):
-        raise UserError(f"The protocol {protocol.name} is of binary pixels, and {data.name} has gray ones.")
+        raise UserError(f"The protocol {protocol.name} is for binary pixels, but {data.name} has gray pixels.")
     found: Expected = {}
     for evaluator in EVALUATORS:
         if evaluator.applies(model, protocol):
@@ -79,12 +79,12 @@ def expected(
 
 
 def _compared(data: DataModule) -> DataSpec:
-    """The spec of `data.reference()`, which is not made if that takes long: a folder would be listed again."""
+    """The spec of `data.reference()`. The reference is not created if that is slow: a folder would be listed again."""
     return data.reference().spec if getattr(data, "published_pixels", True) else data.spec
 
 
 def _nothing(model: GenerativeModule, protocol: Protocol) -> str:
     return (
-        f"{type(model).__name__} can do nothing that the protocol {protocol.name} scores on this data; its metrics are "
+        f"No metric of the protocol {protocol.name} applies to {type(model).__name__} on this data. Its metrics are "
         f"{', '.join(protocol.metrics)}."
     )

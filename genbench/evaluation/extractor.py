@@ -1,7 +1,8 @@
-"""What an extractor is: a frozen network whose features scores are computed from.
+"""The class of extractors: frozen networks whose features are compared.
 
-It is no `nn.Module`: it never lands in a module tree, a checkpoint or an optimizer. It takes uint8 images or points,
-runs in float32 under any precision of the trainer, and gives features and, if it classifies, logits.
+An extractor is not an `nn.Module`, so it cannot become part of a module tree, a checkpoint or an optimizer. It takes
+uint8 images or points, runs in float32 under any precision of the trainer, and returns features, and logits if it is a
+classifier.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from genbench.core.precision import without_tf32
 @dataclass
 class Extractor:
     """
-    name     what scores are called after
-    network  frozen, in eval mode
+    name     name of the extractor, part of the names of its scores
+    network  frozen network in eval mode
     read     (network, uint8 images [B, C, H, W]) -> features [B, D], logits [B, K] or None
-    resize   how it brings images to its own size, in words, for the protocol
-    classes  names of the classes, where they are those of a data set of ours
-    hash     of its weights
-    points   it takes points, float32 [B, D], and no images
-    own      it is a class of the user's
-    mixture  modes [K, D] and standard deviation of the Gaussians that these points are drawn from, where known
+    resize   description of how images are resized for the network, for the protocol
+    classes  names of the classes, if they are the classes of a genbench data set
+    hash     hash of the weights
+    points   True if the extractor takes points, float32 [B, D], instead of images
+    own      True for a class of the user's
+    mixture  modes [K, D] and standard deviation of the Gaussians that the points are drawn from, if known
     """
 
     name: str
@@ -41,7 +42,8 @@ class Extractor:
     points: bool = False
     mixture: tuple[Tensor, float] | None = None
     own: bool = False
-    _numbers: dict[str, int] = field(default_factory=dict, repr=False)  # of features and logits, as first seen
+    # number of features and of logits at the first call
+    _numbers: dict[str, int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -57,7 +59,8 @@ class Extractor:
         """uint8 [B, C, H, W] or points [B, D] -> features [B, D] and logits [B, K] or None, float32.
 
         Raises:
-            UserError: it takes images and was given points, or the other way round; or its output has another shape.
+            UserError: points were passed to an extractor of images or vice versa; or the network's output has a wrong
+                shape.
         """
         self.refuse_others(images.shape[1:])
         with full_precision(images.device):
@@ -68,14 +71,14 @@ class Extractor:
             if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images) or found.shape[1] == 0:
                 shape = f"of shape {list(found.shape)}" if isinstance(found, Tensor) else f"as {type(found).__name__}"
                 raise UserError(
-                    f"The extractor '{self.name}' gave {what} {shape} for {len(images)} images; a tensor of shape "
-                    f"[{len(images)}, number of {what}] was expected."
+                    f"The extractor '{self.name}' returned {what} {shape} for {len(images)} images; expected a tensor "
+                    f"of shape [{len(images)}, number of {what}]."
                 )
             numbers = self._numbers.setdefault(what, found.shape[1])
             if found.shape[1] != numbers:
                 raise UserError(
-                    f"The extractor '{self.name}' gave {found.shape[1]} {what} per image, and {numbers} before. It "
-                    "must give equally many for all images."
+                    f"The extractor '{self.name}' returned {found.shape[1]} {what} per image, but {numbers} before. "
+                    "The number must be the same for all images."
                 )
         if logits is not None and self.classes and len(self.classes) != logits.shape[1]:
             raise UserError(
@@ -103,28 +106,28 @@ class Extractor:
             )
 
     def refuse_others(self, shape: Sequence[int]) -> None:
-        """Raise UserError where it looks at images and those of that shape are points, or the other way round."""
+        """Raise UserError if the extractor takes images but data of this shape are points, or vice versa."""
         if (len(shape) == 1) != self.points:
             what = ("points", "images") if self.points else ("images", "points")
             raise UserError(
-                f"The extractor '{self.name}' looks at {what[0]}, and here are {what[1]}. Leave it out: the data set "
-                "has one of its own."
+                f"The extractor '{self.name}' takes {what[0]}, but the data are {what[1]}. Omit the extractor to use "
+                "the default extractor of the data set."
             )
 
     def score(self, metric: str) -> str:
-        """What a score in this feature space is called: only the FID Inception's have the plain names."""
+        """Name of a score that uses these features. Only scores of the FID Inception have no suffix."""
         return metric if self.name == "inception" else f"{metric}-{self.name}"
 
 
 @contextmanager
 def full_precision(device: torch.device):
-    """Neither autocast nor TF32, whatever training had set."""
+    """Context without autocast and TF32, independent of the settings of training."""
     with without_tf32(), torch.autocast(device.type, enabled=False):
         yield
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
-    """16 hex digits of all names, types, shapes and values: the same however the file was written."""
+    """Hash (16 hex digits) of all names, dtypes, shapes and values. It does not depend on the file format."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -134,7 +137,7 @@ def state_hash(state: dict[str, Tensor]) -> str:
 
 
 def in_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 or float [B, 1 or 3, H, W] -> [B, channels, H, W]: gray repeated, or the luminance of RGB (ITU-R 601)."""
+    """uint8 or float [B, 1 or 3, H, W] -> [B, channels, H, W]: gray is repeated, RGB becomes luminance (ITU-R 601)."""
     if images.shape[1] == channels:
         return images
     if channels == 3:

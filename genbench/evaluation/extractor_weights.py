@@ -1,4 +1,5 @@
-"""Weights of extractors that do not ship with the package: where they are published, and reading them safely."""
+"""Weights of extractors that are not shipped with the package: where they are published, and how to read them
+safely."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from genbench.core.errors import UserError
 from genbench.data.module import data_root
 
-# extractors whose weights come from elsewhere: file, where it is published, and the start of its SHA-256
+# extractors whose weights are downloaded: file, URL of its folder, and the first digits of its SHA-256
 PUBLISHED = {
     "inception": (
         "weights-inception-2015-12-05-6726825d.pth",
@@ -29,7 +30,7 @@ PUBLISHED = {
 
 
 def find_weights(name: str, root: Path | None = None) -> Path | None:
-    """The published weights, if they are at hand: below the data root, or in torch's own cache."""
+    """The file of the published weights, below the data root or in torch's cache; None if it was not downloaded yet."""
     file = PUBLISHED[name][0]
     places = [Path(torch.hub.get_dir()) / "checkpoints" / file]
     if root is not None:
@@ -38,10 +39,10 @@ def find_weights(name: str, root: Path | None = None) -> Path | None:
 
 
 def fetch_weights(name: str, root: Path) -> Path:
-    """Bring published weights to the data root; returns the file.
+    """Download published weights to the data root. Returns the file.
 
     Raises:
-        UserError: they cannot be fetched; names file, source and where to put it.
+        UserError: the download failed. The message contains the file, its URL and where to save it.
     """
     file, source, prefix = PUBLISHED[name]
     target = root / "extractors" / file
@@ -52,9 +53,9 @@ def fetch_weights(name: str, root: Path) -> Path:
         torch.hub.download_url_to_file(source + file, str(target), hash_prefix=prefix)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"The weights of the extractor '{name}' are not at hand and could not be fetched ({error}). They are the "
-            f"file {file}, from {source}{file}. Put it at {target}, or name it with `--extractor.weights PATH`; or "
-            "choose another extractor, which makes another protocol: `--extractor vgg-random` needs no weights."
+            f"The weights of the extractor '{name}' were not found and could not be downloaded ({error}). Download "
+            f"{source}{file}, and save it as {target} or pass its path with `--extractor.weights`. A different "
+            "extractor, such as vgg-random, which needs no weights, gives a different protocol."
         ) from error
     finally:
         socket.setdefaulttimeout(patience)
@@ -62,7 +63,7 @@ def fetch_weights(name: str, root: Path) -> Path:
 
 
 def published(name: str, weights: str | os.PathLike | None, root: Path | None) -> tuple[dict[str, Tensor], bool]:
-    """The weights, and whether their file is the published one, as far as its hash is known."""
+    """The weights, and whether their file has the published hash. True if no hash is published."""
     path = Path(weights) if weights else find_weights(name, root) or fetch_weights(name, root or data_root(None))
     state = safe_load(path, name)
     return state, hashlib.sha256(path.read_bytes()).hexdigest().startswith(PUBLISHED[name][2] or "")
@@ -70,12 +71,12 @@ def published(name: str, weights: str | os.PathLike | None, root: Path | None) -
 
 def safe_load(path: Path, name: str) -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"--extractor.weights {path}: there is no such file.")
+        raise UserError(f"--extractor.weights {path}: the file does not exist.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere in the reader
         why = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} does not hold weights of the extractor '{name}' ({why}).") from error
+        raise UserError(f"{path} does not contain weights of the extractor '{name}' ({why}).") from error
     return state
 
 
@@ -84,5 +85,5 @@ def load_into(network: nn.Module, state: dict[str, Tensor], name: str) -> nn.Mod
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = str(error).splitlines()
-        raise UserError(f"The weights given for '{name}' are not its own: {' '.join(lines[:2])[:300]}") from error
+        raise UserError(f"The weights do not fit the extractor '{name}': {' '.join(lines[:2])[:300]}") from error
     return network

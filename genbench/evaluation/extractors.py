@@ -1,4 +1,4 @@
-"""All extractors, by name."""
+"""Builds all extractors by their names."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def names() -> list[str]:
 
 
 def build(name: str, weights: str | os.PathLike | None = None, root: Path | None = None) -> Extractor:
-    """The extractor of that name.
+    """Build the extractor of this name.
 
     Args:
         name: One of `names()`
-        weights: File of its weights, for those that do not ship with the package
-        root: Data root, where `fetch` puts weights
+        weights: File with the weights, for extractors whose weights are not shipped with the package
+        root: Data root, to which `fetch` downloads weights
 
     Raises:
-        UserError: there is no such extractor, or its weights are not at hand and cannot be fetched.
+        UserError: the name is unknown, or the weights were not found and cannot be downloaded.
     """
     if weights and ((SHIPPED / f"{name}.safetensors").is_file() or name in READY):
-        raise UserError(f"The extractor '{name}' has weights of its own: leave `--extractor.weights {weights}` out.")
+        raise UserError(f"The extractor '{name}' has fixed weights. Remove `--extractor.weights {weights}`.")
     if (SHIPPED / f"{name}.safetensors").is_file():
         return _shipped(name)
     if name == "inception":
@@ -59,15 +59,15 @@ def build(name: str, weights: str | os.PathLike | None = None, root: Path | None
         return READY[name]()
     if _is_own(name):
         return _own(name, weights)
-    at_hand(name, root)  # or there is none of that name
+    at_hand(name, root)  # raises UserError for an unknown name
     return _torchvision(name.partition(":")[2], weights)
 
 
 def at_hand(name: str, root: Path | None = None) -> bool:
-    """Whether `build` will find all that the extractor needs on this machine.
+    """Whether everything that the extractor needs is available on this machine, without a download.
 
     Raises:
-        UserError: there is no such extractor.
+        UserError: the name is unknown.
     """
     if (SHIPPED / f"{name}.safetensors").is_file() or name in READY:
         return True
@@ -77,7 +77,7 @@ def at_hand(name: str, root: Path | None = None) -> bool:
         return _cached(name.partition(":")[2]).is_file()
     if _is_own(name):
         return True
-    raise UserError(f"There is no extractor '{name}'; there are {', '.join(names())}.{did_you_mean(name, names())}")
+    raise UserError(f"Unknown extractor '{name}'. Choose from: {', '.join(names())}.{did_you_mean(name, names())}")
 
 
 def _nhwc(images: Tensor) -> Tensor:
@@ -105,9 +105,11 @@ def _shipped(name: str) -> Extractor:
 
 
 def tensorflow_resize(images: Tensor, size: int) -> Tensor:
-    """TensorFlow 1's bilinear resize, float [B, C, H, W] -> [B, C, size, size]: corners not aligned, centers ignored.
+    """Bilinear resize of TensorFlow 1, float [B, C, H, W] -> [B, C, size, size]; neither corners nor centers are
+    aligned.
 
-    Bit for bit as in torch-fidelity, in a tenth of the time: first along rows, then along columns.
+    It resizes first along rows and then along columns. The result is bit for bit the same as in torch-fidelity, in a
+    tenth of the time.
     """
 
     def steps(length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,31 +118,31 @@ def tensorflow_resize(images: Tensor, size: int) -> Tensor:
         device = images.device
         return low.to(device), (low + 1).clamp(max=length - 1).to(device), (at - low).to(device)
 
-    low, high, share = steps(images.shape[-1])
+    low, high, fraction = steps(images.shape[-1])
     left = images[..., low]
-    images = left + (images[..., high] - left) * share
-    low, high, share = steps(images.shape[-2])
+    images = left + (images[..., high] - left) * fraction
+    low, high, fraction = steps(images.shape[-2])
     top = images[..., low, :]
-    return top + (images[..., high, :] - top) * share[:, None]
+    return top + (images[..., high, :] - top) * fraction[:, None]
 
 
 def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
-    """The FID Inception of 2015-12-05 (Heusel et al. 2017) in torch-fidelity's port, TensorFlow's resize included."""
+    """The FID Inception of 2015-12-05 (Heusel et al. 2017) as ported by torch-fidelity, with TensorFlow's resize."""
     from torch.nn.utils.fusion import fuse_conv_bn_eval
     from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 
     state, genuine = stored.published("inception", weights, root)
-    safe = io.BytesIO()  # torch-fidelity would unpickle the file itself; it is given what a safe load has read
+    safe = io.BytesIO()  # torch-fidelity would unpickle the file, so it gets the safely loaded weights
     torch.save(state, safe)
     safe.seek(0)
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], safe)
     except (RuntimeError, TypeError, AttributeError) as error:
         first = " ".join(str(error).splitlines()[:2])[:300]
-        raise UserError(f"The weights given for 'inception' are not those of torch-fidelity: {first}") from error
+        raise UserError(f"The weights do not fit torch-fidelity's 'inception': {first}") from error
     identity = state_hash(network.state_dict())
     for module in network.modules():
-        if isinstance(module, BasicConv2d):  # one pass over memory less for each convolution
+        if isinstance(module, BasicConv2d):  # fused: saves one pass over memory per convolution
             module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
 
     layers = nn.Sequential(*(layer for name, layer in network.named_children() if name != "fc"))
@@ -148,20 +150,23 @@ def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extracto
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         parts = []
-        for part in images.split(16):  # activations of more images leave a CPU's caches
+        for part in images.split(16):  # activations of larger batches do not fit into the caches of a CPU
             x = tensorflow_resize(in_channels(part, 3).float(), 299)
             parts.append(network["layers"](_nhwc((x - 128) / 128)).flatten(1))
         features = torch.cat(parts)
-        return features, features @ network["fc"].weight.T  # logits without their bias, as the first FID code has them
+        return features, features @ network["fc"].weight.T  # logits without bias, as in the original FID code
 
-    # plain names are for the one network that published scores are of
+    # only the network of published scores has the plain name
     name = "inception" if genuine else f"inception-{identity[:8]}"
     return Extractor(name, network, read, "299, bilinear of TensorFlow 1", hash=identity)
 
 
 def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
-    """ViT-B/14 of DINOv2 (Oquab et al. 2023), a better judge than Inception (Stein et al. 2023), prepared as in
-    torch-fidelity. The network is timm's: torch-fidelity takes no file and would run code from a hub."""
+    """ViT-B/14 of DINOv2 (Oquab et al. 2023), which agrees better with people than Inception does (Stein et al. 2023).
+
+    Images are prepared as in torch-fidelity. The network is from timm, since torch-fidelity cannot load it from a file
+    and would run code from a hub.
+    """
     try:
         from timm.models import vision_transformer
     except ImportError as error:
@@ -181,19 +186,19 @@ def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
 
 
 def _vgg_random() -> Extractor:
-    """VGG16 as it is initialized, with 64 units in its last hidden layer (R64 of Naeem et al. 2020)."""
+    """VGG16 with random initial weights and 64 units in its last hidden layer (R64 of Naeem et al. 2020)."""
     from torchvision.models import vgg16
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = vgg16(weights=None, dropout=0.0)
         network.classifier[3] = nn.Linear(4096, 64)
-        nn.init.normal_(network.classifier[3].weight, 0, 0.01)  # as torchvision initializes its neighbors
+        nn.init.normal_(network.classifier[3].weight, 0, 0.01)  # as torchvision initializes the other linear layers
         network.classifier = network.classifier[:4]
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, None]:
         x = in_channels(images, 3).float()
-        if min(x.shape[-2:]) < 32:  # five halvings need so many
+        if min(x.shape[-2:]) < 32:  # the network halves images five times
             x = interpolate(x, (32, 32), mode="bilinear", antialias=True, align_corners=False)
         mean, std = IMAGENET.to(x.device)
         return network(_nhwc((x - mean) / std)), None
@@ -202,12 +207,12 @@ def _vgg_random() -> Extractor:
 
 
 def _cached(model: str) -> Path:
-    """Where torch keeps the weights of a classifier of torchvision. Raises UserError where there is none."""
+    """Path in torch's cache for the weights of a torchvision classifier. Raises UserError if the name is unknown."""
     from torchvision import models
 
     known = [name for name in models.list_models(module=models) if "quantized" not in name]
     if model not in known:
-        raise UserError(f"torchvision has no classifier '{model}'; it has {', '.join(known)}.")
+        raise UserError(f"torchvision has no classifier '{model}'. Choose from: {', '.join(known)}.")
     published = models.get_model_weights(model).DEFAULT
     return Path(torch.hub.get_dir()) / "checkpoints" / published.url.rpartition("/")[2]
 
@@ -222,14 +227,14 @@ def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
             published.get_state_dict(progress=True, check_hash=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"The weights of torchvision's {model} are not at hand and could not be fetched ({error}). They are "
-                f"{published.url}. Put the file at {cached}, or name it with `--extractor.weights PATH`."
+                f"The weights of torchvision's {model} were not found and could not be downloaded ({error}). Download "
+                f"{published.url}, and save it as {cached} or pass its path with `--extractor.weights`."
             ) from error
     network = models.get_model(model, weights=None)
     network = stored.load_into(network, stored.safe_load(Path(weights) if weights else cached, model), model)
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise UserError(f"torchvision's {model} has no linear layer whose input could be its features.")
+        raise UserError(f"torchvision's {model} has no linear layer, so it cannot be used as an extractor.")
     last = linear[-1]
     size = published.transforms().crop_size[0]
     kept: list[Tensor] = []
@@ -246,9 +251,9 @@ def _torchvision(model: str, weights: str | os.PathLike | None) -> Extractor:
 
 
 def _stacked() -> Extractor:
-    """`mnistnet` on each channel: three times its features, and the log-probabilities of all triples of digits.
+    """`mnistnet` applied to each of three channels: the features of all three, and log-probabilities of digit triples.
 
-    Scores of Stacked MNIST are of such a classifier in the literature too (Metz et al. 2017, section 3.3.1).
+    The literature computes scores of Stacked MNIST in the same way (Metz et al. 2017, section 3.3.1).
     """
     digit = _shipped("mnistnet")
 
@@ -264,7 +269,7 @@ def _stacked() -> Extractor:
 
 
 class _Points(nn.Module):
-    """Points as their own features; their logits are the log-densities of the modes, up to a constant."""
+    """Returns points as features, and the log-density of each mode, up to a constant, as logits."""
 
     modes: Tensor
     std: Tensor
@@ -275,7 +280,7 @@ class _Points(nn.Module):
         self.register_buffer("std", torch.tensor(std))
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, D] -> the same, and logits [B, K]"""
+        """[B, D] -> the same points, and logits [B, K]"""
         squared = torch.stack([(points - mode).square().sum(1) for mode in self.modes], 1)
         return points, -squared / (2 * self.std**2)
 
@@ -290,7 +295,7 @@ def _mixture(data: type[Gaussians]) -> Extractor:
     def read(network: nn.Module, points: Tensor) -> tuple[Tensor, Tensor]:
         if points.shape[1] != modes.shape[1]:
             raise UserError(
-                f"{data.__name__} has points of {modes.shape[1]} numbers, and here are some of {points.shape[1]}."
+                f"{data.__name__} has points of {modes.shape[1]} numbers, but got points of {points.shape[1]} numbers."
             )
         return network(points)
 
@@ -305,11 +310,11 @@ def _is_own(name: str) -> bool:
 
 
 def _own(name: str, weights: str | os.PathLike | None) -> Extractor:
-    """A network of the user's, `my.module:Network`: an `nn.Module` class without required arguments.
+    """A user's own network, `my.module:Network`: an `nn.Module` class without required arguments.
 
     `forward` takes uint8 images [B, C, H, W] and returns features [B, D], or features and logits [B, K]. The class may
-    have the attributes `classes`, names of the K classes, and `points`: if True, it takes points, float32 [B, D]. The
-    global random numbers are seeded while it is made. Its hash is that of its weights and of its source file.
+    have the attributes `classes` (names of the K classes) and `points` (True if it takes points, float32 [B, D]). The
+    global random generators are seeded before the network is built. Its hash covers its weights and its source file.
     """
     module_name, _, class_name = name.partition(":")
     cls = getattr(importing.import_module(module_name, "--extractor"), class_name, None)
@@ -351,8 +356,8 @@ def _own(name: str, weights: str | os.PathLike | None) -> Extractor:
     return Extractor(class_name, network, read, "its own", classes, identity, points, own=True)
 
 
-POINTS = ("points", "ring", "grid")  # what looks at points
-# extractors that need no file
+POINTS = ("points", "ring", "grid")  # extractors that take points
+# extractors that need no weights file
 READY: dict[str, Callable[[], Extractor]] = {
     "vgg-random": _vgg_random,
     "stackedmnistnet": _stacked,

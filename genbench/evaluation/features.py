@@ -1,4 +1,4 @@
-"""Features of a set of images, extracted once for all scores, and kept on disk for references."""
+"""Features of a set of images, extracted once for all scores. Features of references are cached on disk."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Progress = Callable[[Iterable, str], Iterable]
 @dataclass
 class Features:
     """
-    sums      from which mean and covariance follow
-    features  [N, D] float32, if a score needs them one by one
-    logits    [N, K] float32, if the extractor classifies too
+    sums      sums that give the mean and covariance of the features
+    features  [N, D] float32, if a score needs the features of each image
+    logits    [N, K] float32, if the extractor is a classifier
     """
 
     sums: FeatureSums
@@ -41,7 +41,8 @@ class Features:
 
 
 def blocks(count: int, size: int) -> list[tuple[int, Tensor, int]]:
-    """This process's blocks of `count` images: (number, rows padded to `size` with the last one, how many are real)."""
+    """The blocks of this process: (number, rows, count without padding). Rows are padded to `size` with the last
+    row."""
     return [
         (number, torch.cat([rows, rows[-1:].expand(size - len(rows))]), len(rows))
         for number, rows in enumerate(torch.arange(count).split(size))
@@ -50,12 +51,12 @@ def blocks(count: int, size: int) -> list[tuple[int, Tensor, int]]:
 
 
 def in_order(parts: list[tuple[int, Tensor]]) -> Tensor:
-    """What each process computed for its blocks, joined in the order of the blocks."""
+    """The values that all processes computed for their blocks, joined in the order of the blocks."""
     return torch.cat([value for _, value in sorted(ranks.gather(parts), key=lambda part: part[0])])
 
 
 class Extraction:
-    """Passes blocks through an extractor and adds up their features; they are kept one by one only with `keep`."""
+    """Extracts features block by block and sums them. The features of each image are stored only with `keep`."""
 
     def __init__(self, extractor: Extractor, keep: bool) -> None:
         self.extractor, self.keep = extractor, keep
@@ -64,7 +65,7 @@ class Extraction:
         self._logits: list[tuple[int, Tensor]] = []
 
     def add(self, number: int, images: Tensor, count: int) -> None:
-        """Block `number`: uint8 [B, C, H, W], of which the first `count` are real."""
+        """Add block `number`: uint8 [B, C, H, W], of which the first `count` are not padding."""
         features, logits = self.extractor(images)
         features = features[:count]
         found = FeatureSums.of(features)
@@ -76,11 +77,11 @@ class Extraction:
                 self._logits.append((number, logits[:count].cpu()))
 
     def result(self) -> Features:
-        """All processes' blocks together; whole on each of them."""
+        """The features of the blocks of all processes, on every process."""
         first, *others = (sums for sums in ranks.gather([self._sums]) if sums is not None)
         sums = sum(others, first)
         if not torch.isfinite(sums.outer).all():
-            raise UserError(f"The extractor '{self.extractor.name}' gave features that are not finite.")
+            raise UserError(f"The extractor '{self.extractor.name}' returned features that are not finite.")
         if not self.keep:
             return Features(sums)
         logits = in_order(self._logits) if any(ranks.gather([bool(self._logits)])) else None
@@ -99,9 +100,9 @@ def extract(
     title: str,
     seen: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Features:
-    """Features of `count` images, which `images(rows)` gives as uint8 [B, C, H, W].
+    """Features of `count` images; `images(rows)` returns uint8 images [B, C, H, W].
 
-    seen  is given the rows and the images of each block, without padding
+    seen  is called with the rows and the images of each block, without padding
     """
     extraction = Extraction(extractor, keep)
     for number, rows, real in progress(blocks(count, block), title):
@@ -116,15 +117,16 @@ def extract(
 
 
 def cache_folder() -> Path:
-    """`$GENBENCH_CACHE`, else genbench's folder in the user's cache."""
+    """`$GENBENCH_CACHE`, or by default the folder `genbench` in the user's cache."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genbench"
     return Path(os.environ.get("GENBENCH_CACHE") or default)
 
 
 def cached(made_of: dict[str, Any], make: Callable[[], Features]) -> Features:
-    """Features from the cache, else made and kept there under a hash of everything that they are made of.
+    """Features from the cache. Missing features are computed by `make` and stored.
 
-    A file that is damaged, or not what its name says, is made anew.
+    The file name contains a hash of `made_of`, which describes everything that the features depend on. A file that is
+    damaged, or whose content does not match its name, is written again.
     """
     path = cache_folder() / f"features-{key_of(made_of)}.safetensors"
     found = _read(path, made_of) if ranks.rank() == 0 else None
@@ -134,10 +136,10 @@ def cached(made_of: dict[str, Any], make: Callable[[], Features]) -> Features:
         if ranks.rank() == 0:
             _write(path, made_of, found)
     elif ranks.several() and ranks.rank() > 0:
-        found = Features(FeatureSums(0, torch.empty(0), torch.empty(0)))  # the first process alone computes scores
+        found = Features(FeatureSums(0, torch.empty(0), torch.empty(0)))  # only the first process computes scores
     if ranks.several():
         dist.barrier()
-    assert found is not None, "it was read or made"
+    assert found is not None, "the features were read or computed"
     return found
 
 
@@ -167,4 +169,4 @@ def _write(path: Path, made_of: dict[str, Any], found: Features) -> None:
         with replacing(path) as file:
             file.write(save(state, about))
     except OSError:
-        pass  # a cache that cannot be written costs time and no result
+        pass  # if the cache cannot be written, the features are only computed again next time

@@ -1,4 +1,5 @@
-"""What an evaluation saw, for people to look at: a few of the images that pass by anyway."""
+"""Example images of an evaluation, for people to look at. They are collected from images that the scores need
+anyway."""
 
 from __future__ import annotations
 
@@ -20,54 +21,56 @@ COLUMNS = {"samples": 8, "neighbors": 6, "reconstructions": 8, "translations": 6
 
 
 class Gallery:
-    """Fills while `evaluate` runs that it was given to, in every process; the model does nothing for it twice.
+    """Collects example images while `evaluate` runs, in every process. The model generates no extra images for it.
 
-    samples          of the protocol's first seeds: under one protocol the same noise for all models
-    neighbors       the first samples, each followed by the training images nearest to it in the extractor's features
+    samples          samples of the protocol's first seeds, so all models use the same noise under the same protocol
+    neighbors        the first samples, each followed by its nearest training images in the extractor's feature space
     reconstructions  reference images, each followed by its reconstruction
-    translations     what a model was shown, what it made of it in domain B, and the true image; where none is known,
-                     what it made of that again. Likewise translations_a, in domain A
-    masks            an image, the classes that a model found in it, and the true ones
+    translations     an image of domain A, its translation to domain B, and the true image, or without pairs the
+                     translation back to A. translations_a are the same for translations from B to A
+    masks            an image, the predicted mask and the true mask
 
-    Points become plots: many more samples, before real points; reconstructions before what they are of.
+    Points are plotted: many samples in front of real points, and reconstructions in front of their originals.
 
     Args:
-        samples: How many are kept
-        searched: How many of these are shown beside their neighbors
-        reconstructions: How many images are kept with theirs
+        samples: Number of samples to store
+        searched: Number of samples that are shown next to their nearest training images
+        reconstructions: Number of images that are stored with their reconstruction, translation or mask
     """
 
     def __init__(self, samples: int = 64, searched: int = 8, reconstructions: int = 32) -> None:
         self.samples, self.searched, self.reconstructions = samples, searched, reconstructions
         self._kept: dict[str, dict[int, Tensor]] = {}
-        self.real: Tensor | None = None  # points [N, D] to stand behind samples
+        self.real: Tensor | None = None  # points [N, D] that are plotted behind the samples
 
     def shown(self, shape: Sequence[int]) -> int:
-        """How many samples of that shape are kept."""
+        """Number of samples of this shape that are stored."""
         return POINTS if self.samples and len(shape) == 1 else self.samples
 
     def keep(self, name: str, rows: Tensor, images: Tensor, wanted: Tensor) -> None:
-        """Of images [B, ..., C, H, W] or points [B, ..., D] the wanted rows, each once: padding repeats a row."""
+        """Store the `wanted` rows of images [B, ..., C, H, W] or points [B, ..., D]. Rows repeated by padding are
+        stored once."""
         here = torch.isin(rows, wanted)
         self._kept.setdefault(name, {}).update(zip(rows[here].tolist(), images[here].cpu(), strict=True))
 
     def gather(self, name: str) -> None:
-        """What any process has kept, in all of them, by row."""
+        """Collect the stored images of all processes in every process, sorted by row."""
         parts = ranks.gather(list(self._kept.get(name, {}).items()))
         self._kept[name] = dict(sorted(dict(parts).items()))
 
     @property
     def found(self) -> dict[str, Tensor]:
-        """uint8 [n, C, H, W] by name, row by row of a sheet, or points [n, D]."""
+        """Name -> images uint8 [n, C, H, W] in the order of the sheet, or points [n, D]."""
         kept = {name: torch.stack(list(images.values())) for name, images in self._kept.items() if images}
         return {name: x.reshape(-1, *x.shape[-1 if x.is_floating_point() else -3 :]) for name, x in kept.items()}
 
     def rows(self, name: str) -> list[int]:
-        """Which of their set they are."""
+        """The row numbers of the stored images."""
         return list(self._kept.get(name, {}))
 
     def write(self, folder: Path) -> None:
-        """`<folder>/<name>.png`, each a sheet at the images' own size that says how to cut it into rows."""
+        """Write `<folder>/<name>.png`: sheets at the original size of the images, with their layout in the PNG
+        metadata."""
         for name, images in self.found.items():
             about = PngInfo()
             if images.ndim == 2:
@@ -82,12 +85,12 @@ class Gallery:
 
 
 def sheet(images: Tensor, columns: int) -> tuple[Image.Image, int]:
-    """uint8 [N, C, H, W] -> images on dark gray, row by row, and how many rows they are."""
+    """uint8 [N, C, H, W] -> a sheet of the images on dark gray, row by row, and its number of rows."""
     columns = min(columns, len(images))
     return arranged(images, columns), math.ceil(len(images) / columns)
 
 
 def nearest(x: Tensor, y: Tensor, k: int, block: int = 1024) -> Tensor:
-    """Rows of y [M, D] nearest to each of x [N, D], the nearest first -> [N, k]."""
+    """For each row of x [N, D], the k nearest rows of y [M, D], nearest first -> [N, k]."""
     distances = torch.cat([squared_distances(x, part) for part in y.split(block)], 1)
     return distances.topk(min(k, len(y)), largest=False).indices

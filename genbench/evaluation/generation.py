@@ -1,4 +1,4 @@
-"""Scores of samples: distances between two sets of images in the space of an extractor's features."""
+"""Scores of samples: distances between two sets of images in an extractor's feature space."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from genbench.metrics.score import Score
 
 
 class Generation(Evaluator):
-    """Samples of a model, images in a model's place, or real images as the baseline, against the reference."""
+    """Compares samples of a model, a set of images, or real images as the baseline, with the reference."""
 
     capability = Samples
     track = "generation"
@@ -46,8 +46,8 @@ class Generation(Evaluator):
         groups, target = set(protocol.metrics), model.spec.target
         if model.conditional and target == "label" and label is None:
             raise UserError(
-                f"{type(model).__name__} is conditional on a label, and the images of the split {protocol.split} have "
-                "none to ask for."
+                f"{type(model).__name__} needs labels as conditions, but the images of the split {protocol.split} have "
+                "no labels."
             )
         both = min(plan.real, protocol.generated)
         found: Expected = {}
@@ -70,7 +70,7 @@ class Generation(Evaluator):
             if model.conditional and target == "label":
                 if class_columns(extractor.classes, plan.data.classes) is not None:
                     found["class_accuracy"] = None
-                assert label is not None, "it was asked for above"
+                assert label is not None, "checked above"
                 counts = label[label >= 0].bincount()
                 found["class_fid"] = plan.few(int(counts[counts > 0].min()), 2, "of each class")
             if model.conditional and target == "caption":
@@ -85,9 +85,9 @@ class Generation(Evaluator):
 
         def draw(rows: Tensor) -> Tensor:
             seeds = (rows + protocol.seed * 2**32).to(c.device)
-            asked = None if condition is None else condition[rows].to(c.device)
+            chosen = None if condition is None else condition[rows].to(c.device)
             before = _now(c.device)
-            found = model.sample(seeds, condition=asked, **own_options)
+            found = model.sample(seeds, condition=chosen, **own_options)
             spent[0] += _now(c.device) - before
             return to_stored(_checked(found, model))
 
@@ -97,17 +97,17 @@ class Generation(Evaluator):
             c.gallery.keep("samples", rows, found, torch.arange(c.gallery.shown(c.reference.shape)))
             return found
 
-        asked = {} if condition is None else {"label" if condition.ndim == 1 else "caption": condition}
-        own = _OwnOnImages(c, asked.get("label"))
+        conditions = {} if condition is None else {"label" if condition.ndim == 1 else "caption": condition}
+        own = _OwnOnImages(c, conditions.get("label"))
         fake = c.extract(images, protocol.generated, "Sampling", own.generated)
         seconds = max(ranks.gather(spent))
         padded = -(-protocol.generated // protocol.block) * protocol.block
-        scores = compare(c, fake, own, **asked)
+        scores = compare(c, fake, own, **conditions)
         scores.cost["sampling_images_per_second"] = padded / seconds if seconds else None
         return scores
 
     def evaluate_images(self, comparison: Comparison) -> Scores:
-        """Images in a model's place."""
+        """Evaluate a set of images as if a model had generated them."""
         c, images = comparison, comparison.subject
         assert images is not None and not isinstance(images, GenerativeModule)
         _look_at(c, images)
@@ -117,17 +117,17 @@ class Generation(Evaluator):
         return scores
 
     def evaluate_baseline(self, comparison: Comparison) -> Scores:
-        """Real images that are not the reference, in a model's place."""
+        """Evaluate real images that are not part of the reference as if a model had generated them."""
         c, protocol = comparison, comparison.protocol
         if not isinstance(c.data, DataModule):
-            raise UserError("A baseline needs a data set with a second split: give `--data`, not `--reference`.")
+            raise UserError("A baseline needs a data set with a second split. Use `--data` instead of `--reference`.")
         others = SplitImages(c.data, "test" if protocol.split == "train" else "train", protocol.generated)
         _look_at(c, others)
         own = _OwnOnImages(c, others.label)
         features = c.cached_features(others, pixel_hash(others), f"Features of {others.name}")
         own.update(others, real=False)
         scores = compare(c, features, own, others.label)
-        if len(others) < protocol.generated:  # a baseline of fewer images is higher: the board says so
+        if len(others) < protocol.generated:  # a baseline of fewer images is biased: show the number on the leaderboard
             scores.subject = {"name": f"{len(others):,} real images"}
         return scores
 
@@ -139,15 +139,17 @@ def compare(
     label: Tensor | None = None,
     caption: Tensor | None = None,
 ) -> Scores:
-    """All scores of features against those of the reference; the generated images were to be of `label` [N] or of
-    `caption` [N, L]."""
+    """All scores of the features of generated images, compared with the reference.
+
+    label, caption  the conditions of the generated images, [N] or [N, L]
+    """
     c = comparison
     scores = Scores(c.protocol, c.extractor)
     c.gallery.gather("samples")
     if isinstance(c.reference, Statistics):
         _compare_with_statistics(scores, fake, c.reference)
         return scores
-    if len(c.reference.shape) == 1:  # points of the reference are shown behind the samples
+    if len(c.reference.shape) == 1:  # reference points are plotted behind the samples
         c.gallery.real = c.images.images(choice(len(c.images), c.gallery.shown(c.reference.shape)))
     real = c.reference_features()
     if ranks.rank() == 0:
@@ -160,7 +162,7 @@ def compare(
 
 
 def _add_distances(c: Comparison, scores: Scores, real: Features, fake: Features) -> None:
-    """Distances and overlaps of the two sets, whatever they show."""
+    """Add distances and overlaps of the two sets of features, which do not depend on classes."""
     protocol, n, most = c.protocol, fake.sums.count, c.protocol.neighbors_images
     sums = [{"features": x.sums, "real": x is real} for x in (fake, real)]
     scores.add("fid", n, FrechetDistance(len(fake.sums.total)), *sums, featured=True)
@@ -180,7 +182,7 @@ def _add_distances(c: Comparison, scores: Scores, real: Features, fake: Features
 def _add_classes(
     c: Comparison, scores: Scores, real: Features, fake: Features, label: Tensor | None, caption: Tensor | None
 ) -> None:
-    """Which classes there are, whether they are those that the model was given, and how good each is."""
+    """Add scores by class: coverage of the classes, accuracy of the requested class, and quality per class."""
     if "classes" not in c.protocol.metrics:
         return
     n, classes, theirs = fake.sums.count, c.extractor.classes, getattr(c.data, "classes", ())
@@ -211,10 +213,10 @@ def _add_classes(
 def _compare_with_statistics(scores: Scores, fake: Features, reference: Statistics) -> None:
     n = fake.sums.count
     if n < 2:
-        scores.put("fid", None, n, featured=True, note=f"needs at least 2 generated images, got {n}")
+        scores.put("fid", None, n, featured=True, note=f"needs at least 2 generated images; got {n}")
         return
     value = frechet_distance(*fake.sums.moments(), reference.mu, reference.sigma)
-    note = f"against the mu and sigma of {Path(reference.name).name} alone"
+    note = f"compared only with mu and sigma of {Path(reference.name).name}"
     scores.put("fid", value.item(), n, featured=True, note=note)
 
 
@@ -225,18 +227,19 @@ def _add_memorization(c: Comparison, scores: Scores, real: Features, fake: Featu
     sets = {"fake": fake, "train": seen} | ({} if c.protocol.split == "train" else {"held_out": real})
     updates = [{"features": x.features, "which": which} for which, x in sets.items()]
     scores.add("memorization", fake.sums.count, metric, *updates, featured=True)
-    images = len(c.reference.shape) == 3  # a point beside its neighbors shows nothing
+    images = len(c.reference.shape) == 3  # not for points, whose neighbors show nothing
     if c.gallery.searched and images and ranks.rank() == 0:
         rows = torch.tensor(c.gallery.rows("samples")[: c.gallery.searched])
         samples = c.gallery.found["samples"][: len(rows)]
-        assert fake.features is not None and seen.features is not None, "memorization keeps them"
+        assert fake.features is not None and seen.features is not None, "`memorization` stores all features"
         found = nearest(fake.features[rows], seen.features, COLUMNS["neighbors"] - 1)
         beside = c.images_of(c.train)(found.flatten()).unflatten(0, found.shape)
         c.gallery.keep("neighbors", rows, torch.cat([samples[:, None], beside], 1), rows)
 
 
 class _OwnOnImages:
-    """The user's metrics of samples, of which some see the images themselves, block by block."""
+    """The user's own metrics of samples. Metrics that use images are updated block by block, others with all
+    features."""
 
     def __init__(self, comparison: Comparison, label: Tensor | None) -> None:
         self.c, self.label = comparison, label
@@ -246,11 +249,11 @@ class _OwnOnImages:
         self.blocks = BlockUpdates(on_images, comparison.device)
 
     def generated(self, rows: Tensor, images: Tensor) -> None:
-        """One block of samples."""
+        """Update with one block of samples."""
         self._update(rows, images, self.label, real=False)
 
     def update(self, images: ImageSet, *, real: bool) -> None:
-        """All images of a set."""
+        """Update with all images of a set."""
         if not self.blocks.metrics:
             return
         for _, rows, count in self.c.blocks(f"{images.name} for your metrics", len(images)):
@@ -270,7 +273,7 @@ class _OwnOnImages:
             self.blocks.update_one(number, name, **{k: v for k, v in given.items() if k in self.takes[name]})
 
     def add(self, scores: Scores, real: Features, fake: Features, label: Tensor | None) -> None:
-        """Enter all of them."""
+        """Add the scores of all own metrics."""
         self.update(self.c.images, real=True)
         self.blocks.join()
         self.blocks.add_own(scores, fake.sums.count)
@@ -285,11 +288,11 @@ class _OwnOnImages:
 
 
 def _needs(missing: set[str]) -> str:
-    return f"needs {' and '.join(sorted(missing))}, and there are none here"
+    return f"needs {' and '.join(sorted(missing))}, which are not available here"
 
 
 def _classifies(plan: Plan) -> bool:
-    """Whether the extractor gives logits, which one call shows."""
+    """Whether the extractor returns logits, found by calling it once."""
     kind = torch.float32 if plan.points else torch.uint8
     return plan.extractor(torch.zeros(1, *plan.reference.shape, dtype=kind))[1] is not None
 
@@ -307,7 +310,7 @@ def _now(device: torch.device) -> float:
 
 
 def _conditions(c: Comparison) -> Tensor | None:
-    """The labels or captions that a conditional model is given: those of the reference, in turn."""
+    """The labels or captions that a conditional model is sampled with: those of the reference, in turn."""
     model = c.model
     if not model.conditional:
         return None
@@ -315,25 +318,25 @@ def _conditions(c: Comparison) -> Tensor | None:
     found = c.target(target)
     if found is None:
         raise UserError(
-            f"{type(model).__name__} is conditional on a {target}, and {c.reference.name} has none to ask for. "
-            "Evaluate it on the data that it was trained on."
+            f"{type(model).__name__} needs a {target} for each sample, but {c.reference.name} has none. "
+            "Evaluate the model on its training data set."
         )
     own, theirs = model.spec.classes, getattr(c.data, "classes", ())
     if target == "label" and theirs and len(own) != len(theirs):
         raise UserError(
-            f"{type(model).__name__} draws {len(own)} classes ({', '.join(own[:3])}, ...), and {c.reference.name} has "
-            f"{len(theirs)}. Evaluate it on the data that it was trained on."
+            f"{type(model).__name__} samples {len(own)} classes ({', '.join(own[:3])}, ...), but {c.reference.name} "
+            f"has {len(theirs)}. Evaluate the model on its training data set."
         )
     count = c.protocol.generated
-    found = found[choice(len(found), count)]  # not the first: data is often sorted by class
+    found = found[choice(len(found), count)]  # a random choice, since data is often sorted by class
     return found[torch.arange(count) % len(found)]
 
 
 def _checked(images: Tensor, model: GenerativeModule) -> Tensor:
-    """Samples as the contract has them.
+    """Return the samples unchanged if they are valid.
 
     Raises:
-        UserError: NaN, or values of images well outside [-1, 1].
+        UserError: samples contain NaN or infinity, or pixels well outside [-1, 1].
     """
     refuse_nan(images, "sample", model)
     if images.ndim == 2:  # points may lie anywhere
@@ -341,17 +344,20 @@ def _checked(images: Tensor, model: GenerativeModule) -> Tensor:
     low, high = (float(v) for v in torch.aminmax(images.float()))
     if low < -1.01 or high > 1.01:
         raise UserError(
-            f"`sample` of {type(model).__name__} gave values from {low:.3g} to {high:.3g}; images lie in [-1, 1]."
+            f"`sample` of {type(model).__name__} returned values from {low:.3g} to {high:.3g}; expected [-1, 1]."
         )
     return images
 
 
 def class_logits(logits: Tensor, columns: list[list[int]]) -> Tensor:
-    """[N, K] of an extractor's classes -> [N, len(columns)]: each column's classes count as one."""
+    """Logits of the extractor's classes [N, K] -> [N, len(columns)]; the classes listed in a column are merged."""
     return torch.stack([logits[:, own].logsumexp(1) for own in columns], 1)
 
 
 def class_columns(classes: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] | None:
-    """For each wanted class those of the extractor's that are it, "circle red" a "circle"; None if one is missing."""
+    """For each wanted class, the indices of the extractor's classes that belong to it.
+
+    For example, "circle red" belongs to "circle". Returns None if no class of the extractor belongs to a wanted class.
+    """
     columns = [[k for k, known in enumerate(classes) if name in (known, known.split()[0])] for name in wanted]
     return columns if columns and all(columns) else None

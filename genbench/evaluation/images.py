@@ -1,4 +1,4 @@
-"""Sets of uint8 images, or of points, that are compared: a data set's split, or anybody's folder, zip or array."""
+"""Sets of uint8 images, or of points, that can be compared: a split of a data set, a folder, a zip or an array file."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from genbench.evaluation.statistics import Statistics, read_statistics
 
 class ImageSet(Protocol):
     """
-    name    for messages
-    shape   (C, H, W), or (D,) of points
-    label   [N] int64 or None
+    name    name of the set in messages
+    shape   (C, H, W) of images, or (D,) of points
+    label   labels [N] int64, or None
     """
 
     name: str
@@ -54,16 +54,16 @@ class ImageSet(Protocol):
 
 
 def choice(count: int, most: int | None) -> Tensor:
-    """At most so many of `count` rows, in order; a random choice, since files and labels are often sorted."""
+    """At most `most` of `count` rows, in order. They are chosen at random, since files and labels are often sorted."""
     if most is None or most >= count:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
 
 
 class SplitImages:
-    """At most `most` images of a split, a choice that depends on nothing but their number.
+    """At most `most` images of a split. The random choice depends only on the number of images.
 
-    Of data of two domains those of B, or of A. `unpaired` says that these have no relation.
+    For data with two domains, `domain` selects the images of A or B. `unpaired` is True if the domains are not paired.
     """
 
     def __init__(self, data: DataModule, split: str, most: int | None = None, domain: Literal["A", "B"] = "B") -> None:
@@ -80,11 +80,12 @@ class SplitImages:
         return len(self.rows)
 
     def images(self, rows: Tensor) -> Tensor:
-        rows, places = rows.unique_consecutive(return_inverse=True)  # of a padded block the last one is decoded once
+        # decode the repeated last row of a padded block only once
+        rows, places = rows.unique_consecutive(return_inverse=True)
         return self.source.batch(self.rows[rows]).image.cpu()[places]
 
     def target(self, name: str) -> Tensor | None:
-        """`label`, `caption`, `mask` or `source` of all rows, if there are such."""
+        """`label`, `caption`, `mask` or `source` of all rows, or None if the data has none."""
         found = self.source.target(name, self.rows)
         return None if found is None else found.cpu()
 
@@ -109,17 +110,17 @@ class SomeImages:
 
 
 def at_most(images: ImageSet, most: int) -> ImageSet:
-    """The set itself, or the choice of its images that `SplitImages` would make."""
+    """The set itself, or at most `most` of its images, chosen in the same way as in `SplitImages`."""
     return images if len(images) <= most else SomeImages(images, choice(len(images), most))
 
 
 class TensorImages:
-    """uint8 [N, C, H, W], or points [N, D], in memory already."""
+    """Images uint8 [N, C, H, W], or points [N, D], that are in memory."""
 
     label = None
 
     def __init__(self, name: str, images: Tensor, **targets: Tensor) -> None:
-        """`targets`: `label` or `caption` of all, that a conditional model may be asked for."""
+        """`targets`: labels, captions, masks or sources of all images, by name."""
         self.name, self.all, self.shape, self.targets = name, images, tuple(images.shape[1:]), targets
 
     def __len__(self) -> int:
@@ -133,15 +134,16 @@ class TensorImages:
 
 
 class FileImages:
-    """Images of files, read as training reads them: all of one size and color, or brought to those of a protocol.
+    """Images read from files in the same way as in training. They must all have the same size and channels, unless `at`
+    is used to resize and convert them.
 
-    range  which of the stored values are black and white: stated, else found from all of the images
+    range  the stored values that are black and white: set by the user, or determined from all images
     """
 
     label = None
 
     def __init__(self, data: ImageData, name: str, flags: str = "--images") -> None:
-        """`flags` is what the arguments of the data are called in an error: `--images` for `--images.range`."""
+        """`flags` is the prefix of the data's arguments in error messages: `--images` for `--images.range`."""
         self.name, self.flags = name, flags
         self.channels: int | None = None
         self.fit: Fit | None = None
@@ -152,13 +154,13 @@ class FileImages:
     def at(
         self, size: int | None = None, channels: int | None = None, resize_mode: How = "crop", enlarge: bool = False
     ) -> FileImages:
-        """The same images brought to a square size and a color, by the rules of `ImageFolder`.
+        """The same images, resized to a square and converted to `channels`, by the rules of `ImageFolder`.
 
         Raises:
-            UserError: `resize_mode` or `enlarge` without a size.
+            UserError: `resize_mode` or `enlarge` was set without a size.
         """
         if size is None and (resize_mode != "crop" or enlarge):
-            raise UserError("How images are brought to a size was given, and no size. Add `--size`.")
+            raise UserError("`--resize-mode` and `--enlarge` need a size. Add `--size`.")
         images = copy.copy(self)
         images.channels = channels
         images._look()
@@ -168,13 +170,16 @@ class FileImages:
         return images
 
     def by(self, range: Range, whose: str) -> FileImages:
-        """The same images by the range of what they are compared with, where none was stated for them: each by its own
-        extremes, images of half the brightness would be the same. 8 bits keep the range of their type."""
+        """The same images with the range of the reference images, if no range was set by the user.
+
+        If each set used its own extremes, a set of half the brightness would look the same. 8-bit images keep the range
+        of their dtype.
+        """
         if self.range.only in (None, "uint8") or str(range) == str(self.range):
             return self
         warnings.warn(
-            f"{self.name}: by the range of {whose}, {range} become black and white in place of {self.range}. Say "
-            f"`{self.flags}.range` to change it.",
+            f"{self.name}: the range of {whose} is used, so {range} become black and white instead of {self.range}. "
+            f"Set `{self.flags}.range` to change this.",
             stacklevel=2,
         )
         images = copy.copy(self)
@@ -189,7 +194,7 @@ class FileImages:
             return torch.from_numpy(np.stack([self._fitted(picture, row) for picture, row in self._pictures(rows)]))
 
     def _look(self) -> None:
-        """Size and color of the first image, which are those of all."""
+        """Set `shape` from the first image. All images must have this shape."""
         with flags_called(self.flags):
             ((picture, row),) = self._pictures(torch.tensor([0]))
             array = self._colored(picture, self.split.name(row))
@@ -213,18 +218,18 @@ class FileImages:
             return self.fit.one(Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)), name)
         if array.shape != self.shape:
             raise UserError(
-                f"{self.name}: {name} is {_described(array.shape)}, and {self.split.name(0)} is "
-                f"{_described(self.shape)}. All images must have one size and be all gray or all in color: `--size` "
-                "and `--channels` bring them to one."
+                f"{self.name}: {name} is {_described(array.shape)}, but {self.split.name(0)} is "
+                f"{_described(self.shape)}. All images must have the same size and channels: use `--size` and "
+                "`--channels` to convert them."
             )
         return array
 
 
 @contextmanager
 def flags_called(flags: str) -> Iterator[None]:
-    """Errors and warnings name the flags of training: here the size is `--size`, and `--data.key` `--images.key`.
+    """Rename the flags of training in errors and warnings: `data.size` to `--size`, and `--data.key` to `--images.key`.
 
-    Of no `flags` it is `--key`.
+    With empty `flags`, `--data.key` becomes `--key`.
     """
 
     def renamed(said: Any) -> str:
@@ -249,10 +254,10 @@ def _described(shape: Sequence[int]) -> str:
 
 
 def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
-    """The data set that reads a folder, zip, .npz or .npy of images.
+    """The class of the data set that reads a folder, zip, .npz or .npy of images.
 
     Raises:
-        UserError: there is nothing of that kind.
+        UserError: the path does not exist, or is a different kind of file.
     """
     path = Path(path).expanduser()
     refuse_special(path)
@@ -269,24 +274,24 @@ def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
     if path.is_file() and several(path.name):
         return ImageFolder
     if path.is_file():
-        refuse_unread(path)  # before zips: files of PyTorch are such
+        refuse_unread(path)  # before the test for zips, since PyTorch files are zips
         if zipfile.is_zipfile(path):
             return ImageFolder
     raise UserError(
-        f"{path} is {'no folder, zip, .npz or .npy' if path.exists() else 'not there'}. Give one of images."
+        f"{path} {'is not' if path.exists() else 'does not exist. Use'} a folder, zip, .npz or .npy of images."
     )
 
 
 def open_images(path: str | Path, flags: str = "--images", **options: Any) -> ImageSet:
-    """The images of a folder, zip, .npz or .npy; of an array of floats [N, D] points.
+    """The images of a folder, zip, .npz or .npy, or the points of an array of floats [N, D].
 
     Args:
-        path: Where they are
-        flags: What the options are called in an error
-        options: Arguments of `ImageFolder` or `ArrayImages`, whichever reads them
+        path: The folder or file
+        flags: Prefix of the options in error messages
+        options: Arguments of `ImageFolder` or `ArrayImages`, whichever reads the path
 
     Raises:
-        UserError: there is nothing of that kind; what is odd is named.
+        UserError: the images cannot be read; the message contains the reason.
     """
     path = Path(path).expanduser()
     reader = reader_of(path)
@@ -299,7 +304,7 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
             found = file.images(key, options.get("layout"), options.get("severity"))
             if len(found) > 1:
                 names = [images.name for images in found.values()]
-                raise UserError(f"{path} has images of several splits. Choose one: `--data.key {names[0]}`, or "
+                raise UserError(f"{path} contains images of several splits. Choose one: `--data.key {names[0]}`, or "
                                 f"{', '.join(names[1:])}.")  # fmt: skip
         elif path.is_file() and zipfile.is_zipfile(path):
             refuse_leading_out(path)
@@ -312,9 +317,9 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
 
 
 def open_reference(path: str | Path, flags: str = "--reference", **options: Any) -> ImageSet | Statistics:
-    """As `open_images`, or the statistics of an .npz that has `mu` and `sigma` and no images.
+    """Like `open_images`, but also reads the statistics of an .npz with `mu` and `sigma`.
 
-    Where it has both, `key` says which: `mu` of the statistics, another of images, which are taken by default.
+    If a file contains both images and statistics, images are read by default; the key `mu` selects the statistics.
     """
     path = Path(path).expanduser()
     if reader_of(path) is ArrayImages:
@@ -323,23 +328,24 @@ def open_reference(path: str | Path, flags: str = "--reference", **options: Any)
             return read_statistics(file)
         if key is None and not file.has_images and (names := _like_statistics(file)):
             raise UserError(
-                f"{path} has {names}, which may be statistics of features. These are read under the names `mu` and "
-                "`sigma`, or `m` and `s`: mean [D] and covariance [D, D]. Save them so, or choose "
+                f"{path} contains {names}, which may be feature statistics. Statistics must be named `mu` and `sigma`, "
+                "or `m` and `s`, for the mean [D] and the covariance [D, D]. Save them under these names, or select "
                 f"points with `{flags}.key NAME`."
             )
         if file.statistics() and key is None:
             if not file.has_images:
                 return read_statistics(file)
             warnings.warn(
-                f"{path} has images and statistics (mu, sigma) of features. The images are taken: `{flags}.key mu` "
-                "takes the statistics, with which the FID alone is computed.",
+                f"{path} contains both images and feature statistics (mu, sigma). The images are used. Set "
+                f"`{flags}.key mu` to use the statistics, with which only the FID can be computed.",
                 stacklevel=2,
             )
     return open_images(path, flags, **options)
 
 
 def _like_statistics(file: ArrayFile) -> str | None:
-    """The arrays of a file without known statistics, where one has the shape of a covariance and one that of a mean."""
+    """The arrays of a file without known statistics, if one has the shape of a covariance and one the shape of a
+    mean."""
     if file.statistics():
         return None
     found = {name: some[0] for name, some in file.members.items() if some[0].dtype.kind == "f"}
@@ -349,20 +355,22 @@ def _like_statistics(file: ArrayFile) -> str | None:
 
 
 def refuse_leading_out(path: Path) -> None:
-    """Raise UserError where a zip holds names that would be written outside of a folder."""
+    """Raise UserError if a zip contains names that would be extracted outside of the target folder."""
     with zipfile.ZipFile(path) as archive:
-        every = archive.namelist()  # those that are hidden too, as "../x.png" is
+        every = archive.namelist()  # including hidden files, such as "../x.png"
     for name in every:
         if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-            raise UserError(f"{path} holds a file named {name!r}, which leads out of the archive. It was not read.")
+            raise UserError(
+                f"{path} contains a file named {name!r}, a path outside of the archive. The archive was not read."
+            )
 
 
-# hashes of the splits of each data module: each validation of a run compares with the same images
+# hashes of the splits of each data module, kept because all validations of a run use the same images
 _HASHES: WeakKeyDictionary[DataModule, dict[tuple[str, int, bool], str]] = WeakKeyDictionary()
 
 
 def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
-    """16 hex digits of all pixels, in order, and of the labels."""
+    """Hash (16 hex digits) of all pixels, in order, and of the labels."""
     known = _HASHES.setdefault(images.data, {}) if isinstance(images, SplitImages) else {}
     key = (images.name, len(images), labels is not None)
     if key not in known:
@@ -376,13 +384,13 @@ def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
 
 
 def bring(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """uint8 [B, C, H, W] to the color and size of `shape`; untouched where they have it already, as points must.
+    """Convert uint8 [B, C, H, W] to the channels and size of `shape`. Points must have that shape already.
 
     Raises:
-        UserError: one is an image and the other a point, or points have another number of coordinates.
+        UserError: images are compared with points, or points have a different number of coordinates.
     """
     if images.ndim != 1 + len(shape) or (len(shape) == 1 and images.shape[1] != shape[0]):
-        raise UserError(f"Here are {_kind(images.shape[1:])}, and they are compared with {_kind(shape)}.")
+        raise UserError(f"Cannot compare {_kind(images.shape[1:])} with {_kind(shape)}.")
     if len(shape) == 1:
         return images
     images = in_channels(images, shape[0])

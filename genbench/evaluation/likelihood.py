@@ -1,4 +1,4 @@
-"""log p(x) of the reference images."""
+"""Likelihood: log p(x) of the reference images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from genbench.metrics.scales import GROUPS
 
 
 class LogLikelihood(Evaluator):
-    """Of a model that was trained on pixels of another size: the likelihood of those, under names that say so."""
+    """Likelihood of the reference images. If the model was trained on images of a different size, the likelihood is
+    computed at that size, and the size is appended to the names of the scores."""
 
     capability = HasLikelihood
     track = "likelihood"
@@ -27,7 +28,7 @@ class LogLikelihood(Evaluator):
     def expected(self, plan: Plan) -> Expected:
         model, reference = plan.model, plan.reference
         kind = "density" if plan.points else "binary" if reference.binary else plan.protocol.pixels
-        why = None if model.pixels == kind else f"it is of {model.pixels} pixels, and those here are {kind}"
+        why = None if model.pixels == kind else f"it is for {model.pixels} pixels, but the data has {kind} pixels"
         same = tuple(model.spec.shape) == tuple(reference.shape)
         suffix = "" if same else f"-{dimensions(model.spec.shape).replace('×', 'x')}"
         names = GROUPS["likelihood"] if "likelihood" in plan.protocol.metrics else ()
@@ -38,18 +39,18 @@ class LogLikelihood(Evaluator):
         scores, own = Scores(c.protocol, c.extractor), own_metrics(c.protocol, self.track)
         own_options = {k: c.sampling.get(k, v) for k, v in options(model.log_likelihood).items()}
         bound = ", ".join([model.likelihood, *(f"{v} {k.replace('_', ' ')}" for k, v in own_options.items())])
-        points = len(images.shape) == 1  # which have a density, whatever the pixels of a protocol are
+        points = len(images.shape) == 1  # points always have a density, for any `pixels` of the protocol
         kind, shape = "density" if points else c.pixels, tuple(model.spec.shape)
         size = dimensions(shape)
         if shape != images.shape and isinstance(c.given, DataModule) and c.given.spec.shape == shape:
             images = SplitImages(c.given, c.protocol.split, c.protocol.real)
         if model.pixels != kind or shape != images.shape:
             here = f"{kind} pixels, {dimensions(images.shape)}"
-            note = f"the model's likelihood is of {model.pixels} pixels, {size}, and here of {here}"
+            note = f"the model's likelihood is for {model.pixels} pixels, {size}, but the data has {here}"
             if model.pixels == "binary" != kind:
-                note += "; binary ones are made by `--data.binarize static`"
+                note += "; use `--data.binarize static` for binary pixels"
             elif shape != images.shape and not points:
-                note += f"; `--data.size {shape[-1]}` gives images of its size"
+                note += f"; use `--data.size {shape[-1]}` for images of the model's size"
             for name in (*(GROUPS["likelihood"] if "likelihood" in c.protocol.metrics else ()), *own):
                 scores.put(name, None, len(images), note=note, bound=bound)
             return scores

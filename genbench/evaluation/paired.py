@@ -1,4 +1,4 @@
-"""Scores of what a model makes of images that it is shown: reconstructions, and translations to another domain."""
+"""Scores of images that a model generates from input images: reconstructions and translations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from genbench.metrics.reconstruction import LPIPS, PSNR, SSIM, WINDOW, CycleCons
 from genbench.metrics.scales import Track
 
 LPIPS_WEIGHTS = "vgg16-397923af.pth"
-LPIPS_LEAST = 16  # pixels a side, which VGG16 halves four times
+LPIPS_LEAST = 16  # pixels per side, since VGG16 halves images four times
 
 
 class Reconstruction(Evaluator):
@@ -57,7 +57,11 @@ class Reconstruction(Evaluator):
 
 
 class Translation(Evaluator):
-    """To each domain of the model: beside the true image if it is known, else as one set beside another."""
+    """Evaluates translations to each domain of the model.
+
+    With pairs, each translation is compared with its true image. Without pairs, the set of translations is compared
+    with the set of real images.
+    """
 
     capability = Translates
     track = "translation"
@@ -81,8 +85,8 @@ class Translation(Evaluator):
         sources = c.target("source")
         paired = sources is not None
         if sources is not None:
-            a: ImageSet = TensorImages(f"{b.name}, what it is made from", sources)
-            # a split knows whether its sources are any images of the other domain
+            a: ImageSet = TensorImages(f"{b.name}, sources", sources)
+            # for images in memory, the target of the model tells whether they are paired
             paired = not isinstance(b, TensorImages) or spec.target == "image"
         elif isinstance(b, SplitImages) and b.unpaired and isinstance(c.data, DataModule):
             a = SplitImages(c.data, c.protocol.split, c.protocol.real, domain="A")
@@ -116,14 +120,15 @@ class Translation(Evaluator):
 
 
 class _Made:
-    """Scores of images that a model makes of those that it is shown.
+    """Scores of images that a model generates from input images.
 
-    track   of the user's metrics that are computed too; None: of none
-    prefix  of the scores' names
-    sheet   of the gallery
-    wanted  images of the kind that are to be made: their distribution is compared
-    truth   those that are to be made, row by row, which may be `shown` itself; if None, only distributions are compared
-    pixels  hash of `wanted`. Default: that of the reference
+    track   track of the user's own metrics that are also computed; None: no own metrics
+    prefix  prefix of the names of the scores
+    sheet   name of the sheet in the gallery
+    shown   input images
+    wanted  real images of the output domain, whose distribution is compared
+    truth   true outputs, row by row, which may be `shown` itself; None: only distributions are compared
+    pixels  hash of `wanted`. Default: hash of the reference
     """
 
     def __init__(
@@ -143,7 +148,7 @@ class _Made:
         self.pixels = pixels or comparison.reference_hash
         self.points = len(wanted.shape) == 1
         self.own = {} if track is None or truth is None else own_metrics(comparison.protocol, track)
-        self.missing: dict[str, str] = {}  # why a score is not computed
+        self.missing: dict[str, str] = {}  # score -> reason why it is not computed
         self.metrics = self._metrics() if truth is not None and "reconstruction" in comparison.protocol.metrics else {}
 
     def _metrics(self) -> dict[str, Metric]:
@@ -166,9 +171,9 @@ class _Made:
         return found
 
     def measure(self, method: str, title: str, make: Callable[[Tensor], tuple[Tensor, ...]]) -> list[float]:
-        """Enter the scores; returns the mean difference of the images that were translated back, if there are such.
+        """Compute and store the scores. Returns the cycle-consistency error in a list, empty for one-way models.
 
-        make  rows -> uint8 images that are shown, what the model made of them and, if it can, of that again
+        make  rows -> uint8 input images, the model's outputs, and for two-way models the outputs translated back
         """
         c, shown, n = self.c, self.shown, len(self.shown)
         extraction = Extraction(c.extractor, keep=False)
@@ -178,7 +183,8 @@ class _Made:
         for number, rows, real in c.blocks(title, n):
             images, found, *again = make(rows)
             refuse_nan(found, method, c.model)
-            found = bring(to_stored(found), self.wanted.shape)  # clamped: a linear decoder may leave the range
+            # `to_stored` clamps: the outputs of a linear decoder may leave [-1, 1]
+            found = bring(to_stored(found), self.wanted.shape)
             extraction.add(number, found.to(c.device), real)
             truth = None if self.truth is None else images if self.truth is shown else self.truth.images(rows)
             back = [bring(to_stored(x), shown.shape) for x in again]
@@ -207,7 +213,7 @@ class _Made:
 
 
 def _expected(plan: Plan, prefix: str, images: int, beside: bool) -> Expected:
-    """Scores of images that are made of others: beside the true ones, or as a set alone."""
+    """The scores of generated images: compared with the true images if `beside`, else only their distribution."""
     found: Expected = {}
     if "reconstruction" not in plan.protocol.metrics:
         return found
@@ -218,7 +224,7 @@ def _expected(plan: Plan, prefix: str, images: int, beside: bool) -> Expected:
         found[f"{prefix}psnr"] = None
         found[f"{prefix}ssim"] = None if side >= WINDOW else f"needs images of at least {WINDOW}×{WINDOW}"
         lpips = side >= LPIPS_LEAST and _lpips_file().is_file()
-        found[f"{prefix}lpips"] = None if lpips else "needs larger images or weights that are not at hand"
+        found[f"{prefix}lpips"] = None if lpips else "needs larger images or weights that were not found"
     found[plan.extractor.score(f"{prefix or 'reconstruction_'}fid")] = plan.few(images, 2)
     return found
 

@@ -1,4 +1,4 @@
-"""Protocols: everything that a score depends on besides the model."""
+"""Protocols: all settings that a score depends on, except the model."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from genbench.metrics.registry import REGISTERED
 from genbench.metrics.scales import GROUPS
 
 PREPARATION = ("size", "channels", "resize_mode", "enlarge")
-LEAST = {"seed": 0, "score_seed": 0, "kid_subset_size": 2}  # of whole numbers that may not begin at 1
+LEAST = {"seed": 0, "score_seed": 0, "kid_subset_size": 2}  # least values of integer settings, if they are not 1
 
 
 @dataclass(frozen=True)
 class Protocol:
     """
-    name               of the protocol; a change of anything below makes another name
-    split              of the data set that is compared with
-    real               images of the split, at most; a fixed random choice where it has more
-    generated          samples
-    extractor          network whose features are compared; `default` is the data set's own
+    name               name of the protocol; changing any setting below changes the name
+    split              split of the data set that is used as the reference
+    real               maximum number of reference images; a fixed random choice if the split has more
+    generated          number of samples
+    extractor          network whose features are compared; `default` is the default extractor of the data set
     weights            averaged (ema) or raw weights of the model
-    seed               of the samples: sample i has seed 2³² · seed + i
-    metrics            groups of metrics, see GROUPS, and names of the user's own
-    block              images that pass through the networks at once, the last block padded: since a network rounds
-                       differently at another batch size, it belongs to the protocol, and how images are read and how
-                       many processes share the work change nothing
+    seed               seed of the samples: sample i has seed 2³² · seed + i
+    metrics            groups of metrics, see GROUPS, and names of the user's own metrics
+    block              number of images that pass through the networks at once; the last block is padded. Networks round
+                       differently at different batch sizes, so the block size is part of the protocol. Scores do not
+                       depend on how images are loaded or on the number of processes
     kid_subsets, kid_subset_size, is_splits, score_seed
                        as in torch-fidelity
-    neighbors_k       the k of precision, recall, density and coverage
-    neighbors_images  of each set that they are computed from, at most
-    train              training images that samples are searched in for copies, at most
-    pixels             what a likelihood is of: binary pixels, 8-bit pixels, or a density over dequantized ones
-    filter             how samples of another size are brought to the reference's
+    neighbors_k        the k of precision, recall, density and coverage
+    neighbors_images   maximum number of images of each set for precision, recall, density and coverage
+    train              maximum number of training images that samples are compared with to find copies
+    pixels             what a likelihood is defined over: binary pixels, 8-bit pixels, or dequantized pixels (density)
+    filter             filter for resizing samples to the size of the reference
     size, channels, resize_mode, enlarge
-                       how images that are read from files are brought to one square size and color, by the rules of
-                       `ImageFolder`. Default: they have one already
+                       how images read from files are resized to a square and converted, by the rules of `ImageFolder`.
+                       Default: they are not changed
     """
 
     name: str
@@ -69,7 +69,7 @@ class Protocol:
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """How images of files are brought to one size and color, as far as anything is said of it."""
+        """The settings for images read from files that differ from their defaults."""
         usual = {field.name: field.default for field in fields(self)}
         return {name: self[name] for name in PREPARATION if self[name] != usual[name]}
 
@@ -101,13 +101,13 @@ class Protocol:
             known = (*GROUPS, *REGISTERED)
             if not isinstance(group, str) or group not in known:
                 raise UserError(
-                    f"protocol {self.name}: there is no group of metrics '{group}'; there are {', '.join(known)}."
+                    f"protocol {self.name}: unknown metric group '{group}'. Choose from: {', '.join(known)}."
                     f"{_hint(group) or did_you_mean(str(group), known)} A metric of your own needs the decorator "
                     "`@register` and `--import my.module`."
                 )
 
     def changed(self, **changes: Any) -> Protocol:
-        """With other settings and a name that says so: `fid10k-test+generated=500`."""
+        """A protocol with changed settings, which are appended to its name: `fid10k-test+generated=500`."""
         changes = {name: value for name, value in changes.items() if value is not None and value != self[name]}
         suffix = "".join(f"+{name}={_short(value)}" for name, value in sorted(changes.items()))
         return replace(self, name=self.name + suffix, **changes)
@@ -116,8 +116,9 @@ class Protocol:
         return getattr(self, name)
 
     def resolved(self, **facts: Any) -> dict[str, Any]:
-        """All settings and what they came to (the extractor's hash, the reference's), with a key of everything."""
-        # what is left as it is makes no other key than before there was such a setting
+        """All settings, the given facts (such as hashes of extractor and reference), and a key that is a hash of
+        both."""
+        # default values of these settings are omitted, so that keys from before the settings existed stay valid
         settings = {name: value for name, value in asdict(self).items() if name not in PREPARATION} | self.preparation
         plain = json.loads(json.dumps(settings | facts))
         named = {name: value for name, value in plain.items() if name != "name"}
@@ -134,7 +135,7 @@ def _short(value: Any) -> str:
 
 
 def folders() -> list[Path]:
-    """Where protocols lie: below the current folder, then those that ship with genbench."""
+    """Folders with protocols: first below the current folder, then those shipped with genbench."""
     package = Path(__file__).parents[1]
     above = (Path(), package, package.parent)
     return [place for folder in above if (place := folder / "configs" / "protocols").is_dir()]
@@ -145,24 +146,26 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Protocol:
-    """The protocol of that name, or of that YAML file.
+    """Load the protocol of this name, or from this YAML file.
 
     Raises:
-        UserError: there is none, or it has a setting that there is not.
+        UserError: the protocol does not exist, or contains an unknown or invalid setting.
     """
     places = [Path(name)] if name.endswith((".yaml", ".yml")) else [f / f"{name}.yaml" for f in folders()]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise UserError(
-            f"There is no protocol '{name}'; there are {', '.join(names())}, or name a YAML file."
+            f"Unknown protocol '{name}'. Choose from: {', '.join(names())}, or pass the path of a YAML file."
             + did_you_mean(name, names())
         )
     values = yaml_file.read(path)
     known = [f.name for f in fields(Protocol)]
     if unknown := set(values) - set(known):
         wrong = min(map(str, unknown))
-        raise UserError(f"{path}: a protocol has no '{wrong}'; it has {', '.join(known)}.{did_you_mean(wrong, known)}")
+        raise UserError(
+            f"{path}: unknown setting '{wrong}'. Choose from: {', '.join(known)}.{did_you_mean(wrong, known)}"
+        )
     values = {k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in values.items()}
     if not isinstance(values.get("name", ""), str):
-        raise UserError(f"{path}: name is {values['name']}; a word was expected.")
+        raise UserError(f"{path}: name is {values['name']}; expected a word.")
     return Protocol(**{"name": path.stem} | values)

@@ -1,4 +1,4 @@
-"""What an evaluation has found: scores as a record holds them, and metrics that are updated block by block."""
+"""The results of an evaluation in the format of records, and metrics that are updated block by block."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from genbench.metrics.score import Score
 @dataclass
 class Scores:
     """
-    entries  of a record, by name
-    cost     of the evaluation, such as images sampled per second
-    facts    what the protocol of the record says of the images beside the reference
-    subject  what the record says of images in a model's place
+    entries  scores in the format of a record, by name
+    cost     costs of the evaluation, such as images sampled per second
+    facts    facts for the record's protocol about images other than the reference
+    subject  facts for the record about a set of images that was evaluated instead of a model
     """
 
     protocol: Protocol
@@ -37,7 +37,7 @@ class Scores:
     subject: dict[str, Any] = field(default_factory=dict)
 
     def put(self, score: str, value: Any, n: int, *, featured: bool = False, suffix: str = "", **more: Any) -> None:
-        """Enter a score of `n` images; the name of a `featured` one ends in its extractor's."""
+        """Store a score of `n` images. The name of a `featured` score ends in the name of the extractor."""
         scale = SCALES[score]
         self.entries[self.extractor.score(score) if featured else score + suffix] = {
             "value": None if value is None else float(value),
@@ -60,12 +60,12 @@ class Scores:
         featured: bool = False,
         **more: Any,
     ) -> None:
-        """Update a metric and enter what it computes, in the first process, if the protocol has the group.
+        """Update a metric and store its scores, in the first process, if the protocol contains the group.
 
-        names  of the scores, if they are not the metric's own
-        more   fields of the entries, and `suffix` of their names
+        names  names of the scores. Default: the names that the metric declares
+        more   additional fields of the entries, and `suffix` of their names
 
-        A score that cannot be computed is left blank, with the reason.
+        A score that cannot be computed is stored without a value, with the reason as its note.
         """
         if group not in self.protocol.metrics or ranks.rank() > 0:
             return
@@ -83,9 +83,9 @@ class Scores:
     def add_own(
         self, name: str, metric: Metric | type[Metric], n: int, *updates: dict[str, Any], failed: str | None = None
     ) -> None:
-        """The same of a metric of the user's: whatever it does, the other scores are kept.
+        """Like `add`, for a user's own metric. Any exception in it becomes its note, so the other scores are kept.
 
-        failed  why it could not be updated before
+        failed  the reason why an earlier update failed
         """
         if ranks.rank() > 0:
             return
@@ -94,13 +94,13 @@ class Scores:
             try:
                 made = metric() if isinstance(metric, type) else metric
                 value, failed = _number(_computed(made, updates), name)
-            except Exception as error:  # it is the user's code
+            except Exception as error:  # user code may raise anything
                 failed = _failure(error)
         self.put(name, value, n, featured=from_features(name), note=failed)
 
 
 def _computed(metric: Metric, updates: tuple[dict[str, Any], ...]) -> Any:
-    if updates:  # in the first process alone: there is nothing to gather
+    if updates:  # updates run only in the first process, so there is nothing to gather
         metric.distributed_available_fn = lambda: False
     for update in updates:
         metric.update(**update)
@@ -108,66 +108,66 @@ def _computed(metric: Metric, updates: tuple[dict[str, Any], ...]) -> Any:
 
 
 def declared(metric: Metric) -> tuple[str, ...]:
-    """Names of the scores of a metric of genbench's."""
+    """Names of the scores of a built-in metric."""
     assert isinstance(metric, Score)
     return metric.scores
 
 
 def from_features(name: str) -> bool:
-    """Whether a user's metric is computed from what the extractor gives."""
+    """Whether a user's metric is computed from features or logits of the extractor."""
     parameters = update_parameters(REGISTERED[name])
     return SCALES[name].track == "generation" and bool({"features", "logits"} & set(parameters))
 
 
 def own_metrics(protocol: Protocol, track: Track) -> dict[str, type[Metric]]:
-    """The user's metrics on a track that the protocol names."""
+    """The user's own metrics on a track that the protocol selects."""
     return {n: REGISTERED[n] for n in protocol.metrics if n in REGISTERED and SCALES[n].track == track}
 
 
 def _number(found: Any, name: str) -> tuple[float | None, str | None]:
-    """The value that a user's metric has computed, or None and what is wrong with it."""
+    """The value that a user's metric returned and None, or None and an error message."""
     if isinstance(found, Tensor) and found.numel() != 1:
-        return None, f"`compute` gave a tensor of shape {list(found.shape)}, and one number was expected"
+        return None, f"`compute` returned a tensor of shape {list(found.shape)}; expected one number"
     try:
         value = float(found)
     except (TypeError, ValueError):
-        return None, f"`compute` gave {type(found).__name__}, and one number was expected"
+        return None, f"`compute` returned {type(found).__name__}; expected one number"
     scale = SCALES[name]
     if not math.isfinite(value):
-        return None, f"`compute` gave {value}"
+        return None, f"`compute` returned {value}"
     if not scale.low <= value <= scale.high:
-        return None, f"`compute` gave {value:g}, outside of its range {scale.low:g} to {scale.high:g}"
+        return None, f"`compute` returned {value:g}, outside of its range {scale.low:g} to {scale.high:g}"
     return value, None
 
 
 def _failure(error: Exception) -> str:
-    """What went wrong in a user's metric, and on which line."""
+    """The exception of a user's metric, with its file and line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{reason(error)} ({last.filename}, line {last.lineno})"
 
 
 class BlockUpdates:
-    """Metrics that each process updates with its own blocks of images: some of genbench's, and the user's on a track.
+    """Built-in metrics and the user's own metrics that each process updates with its blocks of images.
 
     Args:
-        own: The user's, by name
-        device: Where metrics and their inputs are
-        metrics: genbench's, by any key
+        own: The user's own metrics, by name
+        device: Device of the metrics and of their inputs
+        metrics: Built-in metrics, by any key
     """
 
     def __init__(self, own: dict[str, type[Metric]], device: torch.device, **metrics: Metric) -> None:
         self.own = own
         self.metrics = {key: metric.to(device) for key, metric in metrics.items()}
-        self._failed: dict[str, str] = {}  # why a user's metric was updated no further
+        self._failed: dict[str, str] = {}  # the reason why a user's metric failed
         for name, metric in own.items():
             try:
                 self.metrics[name] = metric().to(device)
-            except Exception as error:  # it is the user's code
+            except Exception as error:  # user code may raise anything
                 self.metrics[name], self._failed[name] = MeanMetric(), _failure(error)
         self._numbers: dict[str, list[int]] = {key: [] for key in self.metrics}
 
     def update(self, number: int, *tensors: Tensor) -> None:
-        """Block `number` for all metrics."""
+        """Update all metrics with block `number`."""
         for key in self.metrics:
             self.update_one(number, key, *tensors)
 
@@ -186,12 +186,14 @@ class BlockUpdates:
             self._failed[key] = _failure(error)
 
     def leave_blank(self, key: str, why: str) -> None:
-        """Update a metric no further."""
+        """Stop updating a metric, for this reason."""
         self._failed[key] = why
 
     def join(self) -> None:
-        """Join the updates of all processes in the first one, values that are kept image by image in the order of the
-        blocks."""
+        """Join the updates of all processes in the first process.
+
+        Lists with one tensor per update are joined in the order of the blocks.
+        """
         if ranks.several():
             for failed in ranks.gather([self._failed]):
                 self._failed = failed | self._failed
@@ -211,9 +213,9 @@ def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set_joined(metric: Metric, parts: list[tuple[list[int], dict[str, Any]]]) -> None:
-    """Let the metric compute with the states of all processes; `parts` has the blocks and the state of each.
+    """Make the metric compute with the states of all processes; `parts` contains the blocks and the state of each.
 
-    torchmetrics gathers states with `dist_sync_fn`; here they have been gathered already.
+    torchmetrics gathers states with `dist_sync_fn`, which is replaced here, since the states are gathered already.
     """
     numbers = [number for own, _ in parts for number in own]
     gathered: dict[int, list[Tensor]] = {}
@@ -223,7 +225,7 @@ def _set_joined(metric: Metric, parts: list[tuple[list[int], dict[str, Any]]]) -
             gathered[id(mine)] = [state.to(mine.device) for state in states]
             continue
         joined = [x.to(metric.device) for state in states for x in state]
-        if len(joined) == len(numbers):  # one tensor for each update
+        if len(joined) == len(numbers):  # one tensor per update
             joined = [x for _, x in sorted(zip(numbers, joined, strict=True), key=lambda pair: pair[0])]
         setattr(metric, name, joined)
     metric.dist_sync_fn = lambda mine, group=None: gathered.get(id(mine), [mine])

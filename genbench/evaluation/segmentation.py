@@ -1,4 +1,4 @@
-"""Scores of the masks that a model predicts."""
+"""Scores of predicted segmentation masks."""
 
 from __future__ import annotations
 

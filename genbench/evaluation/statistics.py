@@ -1,4 +1,4 @@
-"""Mean and covariance of features from a file, as FID code keeps them, in the place of reference images."""
+"""Mean and covariance of features, as saved by FID code. They can be used instead of reference images."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 from genbench.core.errors import UserError
 from genbench.data.array_file import ArrayFile
 
-# of the largest value or eigenvalue: rounding of a covariance of 2,048 features that was computed in float32
+# relative to the largest value: allows for rounding in a covariance of 2,048 features computed in float32
 TOLERANCE = 1e-4
 
 
 @dataclass
 class Statistics:
     """
-    name       of the file
+    name       name of the file
     mu, sigma  mean [D] and covariance [D, D], float64
-    shape      of the images that are compared with them, which are taken as they are
-    hash       16 hex digits of mu and sigma
+    shape      shape of the images that are compared with the statistics; these images are not resized
+    hash       hash (16 hex digits) of mu and sigma
     """
 
     name: str
@@ -38,13 +38,13 @@ class Statistics:
 
 
 def read_statistics(file: ArrayFile) -> Statistics:
-    """`mu` [D] or [1, D], and `sigma` [D, D] of an .npz: of pytorch-fid, EDM, ADM and the like.
+    """Read `mu` [D] or [1, D] and `sigma` [D, D] of an .npz, as saved by pytorch-fid, EDM, ADM and others.
 
     Raises:
-        UserError: they are no mean and covariance.
+        UserError: the arrays are not a mean and a covariance.
     """
     members = file.statistics()
-    assert members is not None, "the file was recognized by them"
+    assert members is not None, "the caller has checked this"
     mean, covariance = (np.asarray(member.array()) for member in members)
     wrong = (
         f"{file.path} has mu {list(mean.shape)} ({mean.dtype}) and sigma {list(covariance.shape)} ({covariance.dtype})"
@@ -53,15 +53,15 @@ def read_statistics(file: ArrayFile) -> Statistics:
         mean = mean[0]
     kinds = {mean.dtype.kind, covariance.dtype.kind}
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or kinds - set("fiu"):
-        raise UserError(f"{wrong}; mean and covariance of features are numbers [D] and [D, D].")
+        raise UserError(f"{wrong}; expected a mean [D] and a covariance [D, D] of numbers.")
     mu, sigma = (torch.from_numpy(np.array(x, dtype=np.float64, order="C")) for x in (mean, covariance))
     if not (mu.isfinite().all() and sigma.isfinite().all()):
-        raise UserError(f"mu or sigma in {file.path} holds NaN or infinity. Compute the statistics anew.")
+        raise UserError(f"mu or sigma in {file.path} contains NaN or infinity. Compute the statistics again.")
     largest = sigma.abs().max()
     if (sigma - sigma.T).abs().max() > TOLERANCE * largest:
-        raise UserError(f"sigma in {file.path} is no covariance: it is not symmetric.")
+        raise UserError(f"sigma in {file.path} is not a covariance: it is not symmetric.")
     sigma = (sigma + sigma.T) / 2
     least = torch.linalg.eigvalsh(sigma)[0].item()
     if least < -TOLERANCE * largest:
-        raise UserError(f"sigma in {file.path} is no covariance: it has a negative eigenvalue, {least:.3g}.")
+        raise UserError(f"sigma in {file.path} is not a covariance: it has a negative eigenvalue, {least:.3g}.")
     return Statistics(str(file.path), mu, sigma)

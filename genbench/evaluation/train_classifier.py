@@ -1,8 +1,8 @@
-"""Trains the small classifiers that ship with the package, each reproducible from its seed.
+"""Trains the small classifiers that are shipped with the package. Each is reproducible from its seed.
 
     python -m genbench.evaluation.train_classifier mnistnet|digitsnet|shapesnet [--data-root DATA]
 
-Writes `genbench/evaluation/weights/NAME.safetensors`, with the accuracy on the whole test split in its metadata.
+It writes `genbench/evaluation/weights/NAME.safetensors`. The metadata contains the accuracy on the whole test split.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ WEIGHTS = Path(__file__).parent / "weights"
 class Recipe:
     data: type[ImageData]
     classes: tuple[str, ...]
-    images: int  # seen in training
-    options: tuple[dict, ...] = ({},)  # data sets that are trained on in turn; the first one is tested on
+    images: int  # number of training images seen
+    # arguments of the data sets that training alternates between; the first is also tested on
+    options: tuple[dict, ...] = ({},)
     seed: int = 0
 
 
@@ -42,7 +43,7 @@ DIGITS = tuple("0123456789")
 RECIPES = {
     "mnistnet": Recipe(MNIST, DIGITS, images=400_000),
     "digitsnet": Recipe(Digits, DIGITS, images=120_000),
-    # shape and color at once, so that both can be read off; difficulties too, so that they do not confuse it
+    # classes combine shape and color, so that both are predicted; the second data set is harder, for robustness
     "shapesnet": Recipe(
         Shapes,
         tuple(f"{shape} {color}" for shape in SHAPES for color in COLORS),
@@ -53,14 +54,15 @@ RECIPES = {
 
 
 def labels_of(batch: Batch, recipe: Recipe) -> Tensor:
-    """[B] int64, index into the recipe's classes."""
+    """Labels [B] int64, as indices of the recipe's classes."""
     if recipe.data is not Shapes:
         return batch.label
     return batch.factors[:, 0].long() * len(COLORS) + batch.factors[:, 1].long()
 
 
 def jittered(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turned by up to 8°, moved by up to 2 of 32 pixels, scaled by up to 8%: samples are not centerd like scans."""
+    """Rotate by up to 8°, shift by up to 2 of 32 pixels, scale by up to 8%, since samples are not centered like
+    scans."""
     turn, across, down, larger = (torch.rand(4, len(images), generator=generator) * 2 - 1) * torch.tensor(
         [[0.14], [0.125], [0.125], [0.08]]
     )
@@ -72,7 +74,7 @@ def jittered(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train(recipe: Recipe, root: str | None = None, images: int | None = None) -> SmallClassifier:
-    """A classifier trained by the recipe (or on fewer images), in eval mode."""
+    """Train a classifier by the recipe, or on fewer images. Returns it in eval mode."""
     sets = [recipe.data(root=root, val_size=1, batch_size=128, **options) for options in recipe.options]
     for data in sets:
         data.prepare_data()
@@ -96,7 +98,7 @@ def train(recipe: Recipe, root: str | None = None, images: int | None = None) ->
 
 @torch.no_grad()
 def accuracy(net: SmallClassifier, recipe: Recipe, root: str | None = None) -> float:
-    """Share of the whole test split of the recipe's first data set that it names right."""
+    """Fraction of the test split of the recipe's first data set that the classifier gets right."""
     source = recipe.data(root=root, **recipe.options[0]).source("test")
     right = sum(
         int((net(batch.image)[1].argmax(1) == labels_of(batch, recipe)).sum()) for batch in EvalLoader(source, 500)
@@ -110,7 +112,7 @@ def main() -> None:
     parser.add_argument("--data-root", default=None)
     arguments = parser.parse_args()
     recipe = RECIPES[arguments.name]
-    torch.set_num_threads(1)  # one order of sums
+    torch.set_num_threads(1)  # sums are then always added in the same order
     net = train(recipe, arguments.data_root)
     right = accuracy(net, recipe, arguments.data_root)
     weights = {name: value.contiguous() for name, value in net.state_dict().items()}

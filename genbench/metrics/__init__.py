@@ -1,4 +1,4 @@
-"""Metrics: pure functions, and torchmetrics classes that accumulate for them."""
+"""Metrics: pure functions, and torchmetrics classes that accumulate their inputs."""
 
 from genbench.metrics.registry import register
 from genbench.metrics.scales import Scale, scale

@@ -1,6 +1,6 @@
-"""Scores of generated images by class: which classes there are, whether they are those asked for, and how good each is.
+"""Scores of generated images by class: coverage of the classes, accuracy of the requested class, quality per class.
 
-The logits are those of a classifier on the images.
+The logits come from a classifier that is applied to the images.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from genbench.metrics.score import FeatureScore, require, require_finite
 
 
 def class_statistics(logits: Tensor) -> dict[str, float | None]:
-    """Of logits [N, K]:
+    """Compute from logits [N, K]:
 
-    modes          classes that at least one image falls in
-    class_entropy  of the classes' shares, in nats
-    mode_kl        divergence KL(shares || uniform), in nats: log K - class_entropy (the "reverse KL" of VEEGAN)
+    modes          number of classes that at least one image belongs to
+    class_entropy  entropy of the fractions of images in each class, in nats
+    mode_kl        KL(fractions || uniform) in nats, equal to log K - class_entropy (the "reverse KL" of VEEGAN)
 
-    Even perfect samples have a divergence of about (K - 1) / 2N: compare at equal numbers only.
+    Even perfect samples have a mode_kl of about (K - 1) / 2N, so compare only values computed from equally many images.
 
     Example:
-        >>> found = class_statistics(torch.eye(4)[[0, 0, 1, 1]])  # two of four classes
-        >>> found["modes"], round(found["class_entropy"], 4), round(found["mode_kl"], 4)  # log 2 both
+        >>> found = class_statistics(torch.eye(4)[[0, 0, 1, 1]])  # two of the four classes
+        >>> found["modes"], round(found["class_entropy"], 4), round(found["mode_kl"], 4)  # both are log 2
         (2.0, 0.6931, 0.6931)
     """
     require(len(logits), 1, "generated", "A statistic of classes")
@@ -38,7 +38,7 @@ def class_statistics(logits: Tensor) -> dict[str, float | None]:
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of images that the classifier puts in the class that was asked for; logits [N, K], labels [N].
+    """Fraction of images that are classified as the requested class; logits [N, K], labels [N].
 
     Example:
         >>> class_accuracy(torch.eye(2), torch.tensor([0, 0]))
@@ -50,10 +50,10 @@ def class_accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """The class that each caption names: the one all of whose words it has. Tokens [N, L] -> int64 [N].
+    """The class named by each caption: the class whose words all occur in the caption. Tokens [N, L] -> int64 [N].
 
     Raises:
-        UserError: a caption names none of the classes, or several.
+        UserError: a caption names no class, or more than one.
 
     Example:
         >>> caption_classes(torch.tensor([[1, 3], [2, 3]]), ("<pad>", "red", "blue", "star"), ("red star", "blue star"))
@@ -70,14 +70,14 @@ def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequen
     first = int(unclear.nonzero()[0])
     caption = to_words(captions[first], vocabulary)
     found = " and ".join(f"`{classes[k]}`" for k in named[first].nonzero()[:, 0]) or "none"
-    raise UserError(f"A caption must name one class of the extractor's, and `{caption}` names {found}.")
+    raise UserError(f"A caption must name exactly one class of the extractor, but `{caption}` names {found}.")
 
 
 def class_frechet_distance(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor) -> float:
-    """Fréchet distance within a class, mean over the classes; features [N, D] and [M, D], labels [N] and [M].
+    """Mean over the classes of the Fréchet distance within a class; features [N, D] and [M, D], labels [N] and [M].
 
     Intra-FID of Miyato & Koyama 2018, "cGANs with Projection Discriminator", section 4. With few images per class it is
-    biased upwards: compare at equal numbers only.
+    biased upwards, so compare only values computed from equally many images.
     """
     require_finite(fake, "generated")
     require_finite(real, "real")
@@ -89,24 +89,27 @@ def class_frechet_distance(fake: Tensor, fake_labels: Tensor, real: Tensor, real
         if min(len(of_fake), len(of_real)) < 2:
             raise UserError(
                 f"A Fréchet distance by class needs at least 2 generated and 2 real images of each class; "
-                f"of class {label:g} there are {len(of_fake)} and {len(of_real)}."
+                f"class {label:g} has {len(of_fake)} generated and {len(of_real)} real images."
             )
         distances.append(frechet_distance(*feature_moments(of_fake), *feature_moments(of_real)))
     return torch.stack(distances).mean().item()
 
 
 def shares(counts: Tensor) -> dict[str, float | None]:
-    """modes, class_entropy and mode_kl of how many images fall in each class, int64 [K]; None where none do."""
+    """modes, class_entropy and mode_kl from the number of images in each class, int64 [K].
+
+    class_entropy and mode_kl are None if there are no images.
+    """
     entropy = torch.special.entr(counts.double() / counts.sum()).sum().item() if counts.any() else None
     return {
         "modes": float((counts > 0).sum()),
         "class_entropy": entropy,
-        "mode_kl": None if entropy is None else max(0.0, math.log(len(counts)) - entropy),  # not -1e-16
+        "mode_kl": None if entropy is None else max(0.0, math.log(len(counts)) - entropy),  # rounding may give -1e-16
     }
 
 
 class ClassStatistics(FeatureScore, scores=["modes", "class_entropy", "mode_kl"]):
-    """Computes a dict of the three."""
+    """Computes a dict of modes, class_entropy and mode_kl."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("logits", **kwargs)

@@ -1,4 +1,4 @@
-"""Fréchet distance between two Gaussians fitted to features: with those of the FID Inception it is the FID.
+"""Fréchet distance between two Gaussians fitted to features. With features of the FID Inception it is the FID.
 
 Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", equation 6.
 """
@@ -17,11 +17,11 @@ from genbench.metrics.score import Score, require, require_finite
 
 @dataclass
 class FeatureSums:
-    """What mean and covariance of features follow from; sums of several sets of images are added.
+    """Sums from which the mean and covariance of features are computed. Sums of several sets of images can be added.
 
-    count  of images
-    total  sum of their features, [D] float64
-    outer  sum of the outer products of their features, [D, D] float64
+    count  number of images
+    total  sum of the features, [D] float64
+    outer  sum of the outer products of the features, [D, D] float64
     """
 
     count: int
@@ -59,7 +59,7 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
     """|mu1 - mu2|² + Tr(sigma1 + sigma2 - 2 sqrt(sigma1 sigma2)), [D] and [D, D] -> scalar float64 on the CPU.
 
     Example:
-        Of N(0, 1) and N(3, 4) it is (0 - 3)² + (1 - 2)².
+        Between N(0, 1) and N(3, 4) it is (0 - 3)² + (1 - 2)².
 
         >>> mu, sigma = torch.zeros(1), torch.eye(1)
         >>> round(frechet_distance(mu, sigma, mu + 3, 4 * sigma).item(), 6)
@@ -67,23 +67,26 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
     """
     mu1, sigma1, mu2, sigma2 = (x.double().cpu() for x in (mu1, sigma1, mu2, sigma2))
     if not all(x.isfinite().all() for x in (mu1, sigma1, mu2, sigma2)):
-        raise UserError("A Fréchet distance needs finite features; mean or covariance holds NaN or infinity.")
+        raise UserError(
+            "A Fréchet distance needs finite features, but the mean or covariance contains NaN or infinity."
+        )
     distance = (mu1 - mu2).square().sum() + sigma1.trace() + sigma2.trace() - 2 * _trace_of_root(sigma1, sigma2)
-    return distance.clamp(min=0)  # of equal sets rounding leaves about -1e-12
+    return distance.clamp(min=0)  # for equal sets, rounding may give -1e-12
 
 
 def _trace_of_root(sigma1: Tensor, sigma2: Tensor) -> Tensor:
-    """Tr sqrt(sigma1 sigma2): with sigma1 = F Fᵀ the sum of the roots of the eigenvalues of Fᵀ sigma2 F, [r, r].
+    """Tr sqrt(sigma1 sigma2): with sigma1 = F Fᵀ, the sum of the square roots of the eigenvalues of Fᵀ sigma2 F.
 
-    Where sigma1 is well conditioned, F is its Cholesky factor, and LAPACK's generalized solver uses that it is a
-    triangle. Else, as with fewer images than dimensions, F [D, r] is the factor of the part that stands out from
-    rounding. Eigenvalues that do not are left out: the root makes 1e-8 of 1e-16, and there may be hundreds.
+    If sigma1 is well conditioned, F is its Cholesky factor, and LAPACK's generalized solver makes use of the triangular
+    form. Otherwise, for example with fewer images than dimensions, F [D, r] is a pivoted Cholesky factor whose rank r
+    excludes rounding errors. Eigenvalues at the level of rounding errors are also excluded: there may be hundreds, and
+    the square root turns an error of 1e-16 into 1e-8.
     """
     noise = len(sigma1) * torch.finfo(torch.float64).eps
     factor, failed = torch.linalg.cholesky_ex(sigma1)
     pivots = factor.diagonal().square()
     if not failed and pivots.min() > noise * pivots.max():
-        from scipy import linalg  # here, as below: training does not need it
+        from scipy import linalg  # imported here, since training does not need SciPy
 
         values = torch.from_numpy(linalg.eigh(sigma2.numpy(), sigma1.numpy(), type=2, driver="gv", eigvals_only=True))
     else:
@@ -93,7 +96,7 @@ def _trace_of_root(sigma1: Tensor, sigma2: Tensor) -> Tensor:
 
 
 def _pivoted_cholesky(sigma: Tensor, noise: float) -> Tensor:
-    """[D, D] of rank r -> F [D, r] with F Fᵀ = sigma up to rounding; r follows from the pivots."""
+    """[D, D] of rank r -> F [D, r] with F Fᵀ = sigma up to rounding; r is determined from the pivots."""
     largest = sigma.diagonal().max().item()
     if largest <= 0:
         return sigma[:, :0]
@@ -106,7 +109,7 @@ def _pivoted_cholesky(sigma: Tensor, noise: float) -> Tensor:
 
 
 class FrechetDistance(Score, scores=["fid"]):
-    """Memory is that of 2 D² numbers, however many images there are."""
+    """Memory is 2 D² numbers, for any number of images."""
 
     def __init__(self, dims: int = 2048, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""Inception score: exp of the mean divergence of p(class | image) from p(class).
+"""Inception score: exp of the mean KL divergence of p(class | image) from p(class).
 
 Salimans et al. 2016, "Improved Techniques for Training GANs", section 4.
 """
@@ -16,12 +16,12 @@ from genbench.metrics.score import FeatureScore, require, require_finite
 
 
 def inception_score(logits: Tensor, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
-    """Mean and standard deviation over the splits of class scores [N, K], in float64; from 1 to K.
+    """Mean and standard deviation of the inception score over the splits, in float64; logits [N, K], range 1 to K.
 
-    The images are shuffled as torch-fidelity does from the same seed, and so depend on their order.
+    The images are shuffled in the same way as in torch-fidelity with this seed, so the score depends on their order.
 
     Example:
-        One certain image of each of K classes has K, the largest value.
+        One confidently classified image of each of K classes gives K, the largest value.
 
         >>> score, _ = inception_score(1000 * torch.eye(4), splits=1)
         >>> round(score, 6)
@@ -37,12 +37,12 @@ def inception_score(logits: Tensor, splits: int = 10, seed: int = 2020) -> tuple
 
 
 def _score(log_p: Tensor) -> Tensor:
-    log_q = log_p.logsumexp(0) - math.log(len(log_p))  # finite where the mean of p itself would round to zero
+    log_q = log_p.logsumexp(0) - math.log(len(log_p))  # finite even where the mean of p would round to zero
     return (log_p.exp() * (log_p - log_q)).sum(1).mean().exp()
 
 
 class InceptionScore(FeatureScore, scores=["is"]):
-    """Computes mean and standard deviation."""
+    """Computes the mean and the standard deviation."""
 
     def __init__(self, splits: int = 10, seed: int = 2020, **kwargs: Any) -> None:
         super().__init__("logits", **kwargs)

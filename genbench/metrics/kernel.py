@@ -1,6 +1,6 @@
-"""Kernel distance between two sets of features: with those of the FID Inception it is the KID.
+"""Kernel distance between two sets of features. With features of the FID Inception it is the KID.
 
-Bińkowski et al. 2018, "Demystifying MMD GANs", section 4: squared maximum mean discrepancy, unbiased, with the kernel
+Bińkowski et al. 2018, "Demystifying MMD GANs", section 4: the unbiased squared maximum mean discrepancy with the kernel
 (x·y / D + 1)³, averaged over subsets of both sets.
 """
 
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from genbench.metrics.score import FeatureScore, require, require_finite
 
-BLOCK = 1024  # rows of a kernel matrix that exist together
+BLOCK = 1024  # rows of a kernel matrix that are in memory at once
 
 
 def kernel_distance(
     fake: Tensor, real: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
 ) -> tuple[float, float]:
-    """Mean and standard deviation over the subsets, of features [N, D] and [M, D], in float64.
+    """Mean and standard deviation of the distance over the subsets, in float64; features [N, D] and [M, D].
 
-    The subsets are those that torch-fidelity draws from the same seed, fake before real; they depend on the order of
-    the features.
+    The subsets are the same as in torch-fidelity with this seed (fake is drawn before real), so the distance depends on
+    the order of the features.
 
     Example:
-        Of zeros and ones in one dimension it is 1³ + 2³ - 2 · 1³.
+        Between zeros and ones in one dimension it is 1³ + 2³ - 2 · 1³.
 
         >>> kernel_distance(torch.zeros(4, 1), torch.ones(4, 1), subsets=2, subset_size=3)
         (7.0, 0.0)
@@ -50,9 +50,10 @@ def kernel_distance(
 
 
 def _sums(x: Tensor, of_x: Tensor, y: Tensor, of_y: Tensor) -> Tensor:
-    """Sum of k(x_i, y_j) over the pairs of each subset; rows [subsets, size] of x [N, D] and y [M, D] -> [subsets].
+    """Sum of k(x_i, y_j) over the pairs of each subset -> [subsets], by the method with fewer multiplications.
 
-    By whichever way takes fewer multiplications.
+    x, y        features [N, D] and [M, D]
+    of_x, of_y  row numbers of the subsets [subsets, size]
     """
     (subsets, size), dims = of_x.shape, x.shape[1]
     whole = len(x) * len(y) * (dims + subsets)
@@ -69,7 +70,7 @@ def _sums_of_each(x: Tensor, of_x: Tensor, y: Tensor, of_y: Tensor) -> Tensor:
 
 
 def _sums_of_whole(x: Tensor, of_x: Tensor, y: Tensor, of_y: Tensor) -> Tensor:
-    """One kernel matrix K for all subsets: the sum over a subset is 1ᵀ K 1 with its indicators."""
+    """One kernel matrix K for all subsets. The sum over a subset is aᵀ K b, with a and b the indicators of its rows."""
     in_x, in_y = (
         torch.zeros(len(rows), len(z), dtype=torch.float64, device=x.device).scatter_(1, rows, 1)
         for z, rows in ((x, of_x), (y, of_y))
@@ -88,7 +89,7 @@ def _diagonal(x: Tensor) -> Tensor:
 
 
 class KernelDistance(FeatureScore, scores=["kid"]):
-    """Computes mean and standard deviation."""
+    """Computes the mean and the standard deviation."""
 
     def __init__(self, subsets: int = 100, subset_size: int = 1000, seed: int = 2020, **kwargs: Any) -> None:
         super().__init__("real", "fake", **kwargs)

@@ -1,4 +1,4 @@
-"""Likelihoods in the unit in which papers compare them."""
+"""Likelihoods in nats and in bits per dimension."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Nats = TypeVar("Nats", Tensor, float)
 def bits_per_dim(nats: Nats, dims: int) -> Nats:
     """-log2 p(x) / dims from log p(x) in nats, [B] or one number; dims = C·H·W.
 
-    Only values of one pixel measure compare. Probabilities of black and white or of 8-bit pixels give at least 0; a
-    uniform guess of 256 levels gives 8. A density of levels in [0, 256), dequantized by uniform noise, is an upper
-    bound of the 8-bit value (Theis et al. 2016, section 3.1). In [-1, 1] levels are 2/255 apart, and a density there
-    lacks log2(127.5) = 6.99 bits per dimension: pass nats - dims * log(127.5).
+    Values are comparable only for the same kind of pixels. Probabilities of binary or 8-bit pixels give at least 0; a
+    uniform distribution over 256 levels gives 8. The density of uniformly dequantized levels in [0, 256) gives an upper
+    bound of the 8-bit value (Theis et al. 2016, section 3.1). For a density in [-1, 1], where levels are 2/255 apart,
+    pass nats - dims * log(127.5), which adds log2(127.5) = 6.99 bits per dimension.
 
     Example:
         >>> round(bits_per_dim(784 * math.log(1 / 256), 784), 6)
@@ -29,20 +29,20 @@ def bits_per_dim(nats: Nats, dims: int) -> Nats:
 
 
 class Likelihood(PerImage, scores=["nats", "bits_per_dim"]):
-    """Computes a dict of the two, means over images of `dims` numbers."""
+    """Computes a dict of nats and bits_per_dim, means over images of `dims` numbers."""
 
     def __init__(self, dims: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dims = dims
 
     def update(self, nats: Tensor) -> None:  # type: ignore[override]
-        """nats [B], log p(x) per image"""
+        """nats: log p(x) per image, [B]"""
         self.keep("values", nats.double())
 
     def compute(self) -> dict[str, float]:  # type: ignore[override]
         nats = self.kept("values")
         require(len(nats), 1, "held-out", "A likelihood")
         if bad := int((~nats.isfinite()).sum()):
-            raise UserError(f"the likelihoods of {bad} of {len(nats)} images are NaN or infinite")
+            raise UserError(f"The likelihoods of {bad} of {len(nats)} images are NaN or infinite.")
         mean = nats.mean().item()
         return {"nats": mean, "bits_per_dim": bits_per_dim(mean, self.dims)}

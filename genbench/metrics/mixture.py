@@ -1,7 +1,8 @@
-"""Scores of points by the Gaussians that real ones are drawn from: which were found, how evenly, and by how many.
+"""Scores of generated points for data from a known mixture of Gaussians: the number of modes found, how evenly the
+points are spread over the modes, and the fraction of good points.
 
-A point is good within 3 standard deviations of the nearest mode (Srivastava et al. 2017, "VEEGAN", section 5.1; Lin et
-al. 2018, "PacGAN", section 4.1). In the plane 1.1% of the real points are not: exp(-9/2).
+A point is good if it lies within 3 standard deviations of the nearest mode (Srivastava et al. 2017, "VEEGAN", section
+5.1; Lin et al. 2018, "PacGAN", section 4.1). In two dimensions, exp(-9/2) = 1.1% of the real points are not good.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ GOOD = 3  # standard deviations
 
 
 def mixture_statistics(points: Tensor, modes: Tensor, std: float) -> dict[str, float | None]:
-    """Of points [N, D], and Gaussians of one `std` around modes [K, D]:
+    """Compute from points [N, D], for Gaussians with standard deviation `std` around modes [K, D]:
 
-    good_samples   share of the points that are good
-    modes          modes with at least one good point
-    class_entropy  of the modes' shares of the good points, in nats
-    mode_kl        divergence KL(shares || uniform) of these, in nats: log K - class_entropy
+    good_samples   fraction of the points that are good
+    modes          number of modes with at least one good point
+    class_entropy  entropy of the fractions of good points at each mode, in nats
+    mode_kl        KL(fractions || uniform) in nats, equal to log K - class_entropy
+
+    class_entropy and mode_kl are None if no point is good.
 
     Raises:
-        UserError: there is no point, or one that is not finite; without a good point the last two are None.
+        UserError: there are no points, or a point is not finite.
 
     Example:
         >>> points, modes = torch.tensor([[0.0, 0.1], [9.0, 9.0]]), torch.tensor([[0.0, 0.0], [4.0, 0.0]])
@@ -36,7 +39,7 @@ def mixture_statistics(points: Tensor, modes: Tensor, std: float) -> dict[str, f
     """
     require(len(points), 1, "generated", "A statistic of modes")
     require_finite(points, "generated")
-    # the differences themselves: by the binomial formula float32 has few digits left near a mode
+    # computed from differences, since the expanded form |p|² - 2pm + |m|² loses most digits of float32 near a mode
     squared = torch.stack([(points - mode).square().sum(1) for mode in modes.to(points)], 1)  # [N, K]
     distance, mode = squared.min(1)
     good = mode[distance <= (GOOD * std) ** 2].bincount(minlength=len(modes))  # [K]
@@ -44,7 +47,7 @@ def mixture_statistics(points: Tensor, modes: Tensor, std: float) -> dict[str, f
 
 
 class MixtureStatistics(FeatureScore, scores=["good_samples", "modes", "class_entropy", "mode_kl"]):
-    """Computes a dict of the four."""
+    """Computes a dict of the four scores."""
 
     def __init__(self, modes: Tensor, std: float, **kwargs: Any) -> None:
         super().__init__("points", **kwargs)

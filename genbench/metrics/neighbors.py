@@ -1,4 +1,4 @@
-"""How far two sets of features cover one another, by balls to the k-th neighbor.
+"""How well two sets of features cover each other, measured with balls that reach to the k-th neighbor.
 
 Precision and recall: Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models",
 section 2. Density and coverage: Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models",
@@ -17,7 +17,7 @@ from torch import Tensor
 from genbench.metrics.score import FeatureScore, require, require_finite
 
 Progress = Callable[[Iterable], Iterable]
-BORDER = 1 + 1e-9  # a copy of a neighbor lies on the border, and rounding must not decide whether that is inside
+BORDER = 1 + 1e-9  # a copy of a neighbor lies on the border: count it as inside despite rounding
 
 
 def neighbor_scores(
@@ -25,13 +25,13 @@ def neighbor_scores(
 ) -> dict[str, float]:
     """precision, recall, density and coverage of features [N, D] and [M, D].
 
-    The ball of a feature reaches to its k-th neighbor among the others of its set, border included. `block` rows meet
-    `block` rows at a time; `progress` wraps the list of these tiles.
+    The ball of a feature reaches to its k-th nearest neighbor in its own set, border included. Distances are computed
+    in tiles of `block` times `block` rows; `progress` wraps the list of tiles.
 
-    precision  share of fakes in the ball of a real one
-    recall     share of reals in the ball of a fake one
-    density    number of reals whose balls a fake lies in, over k
-    coverage   share of reals with a fake in their ball
+    precision  fraction of fake features that lie in the ball of a real feature
+    recall     fraction of real features that lie in the ball of a fake feature
+    density    mean number of real balls that contain a fake feature, divided by k
+    coverage   fraction of real features whose ball contains a fake feature
 
     Example:
         >>> neighbor_scores(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [9.0]]), k=1)
@@ -45,9 +45,11 @@ def neighbor_scores(
     balls = 0.0
     of_real, of_fake = (range(0, len(x), block) for x in (real, fake))
     tiles = [
-        *((near_real, real, real, i, j) for i, j in combinations_with_replacement(of_real, 2)),  # symmetric
+        # distances are symmetric, so half of the tiles suffice
+        *((near_real, real, real, i, j) for i, j in combinations_with_replacement(of_real, 2)),
         *((near_fake, fake, fake, i, j) for i, j in combinations_with_replacement(of_fake, 2)),
-        *((None, fake, real, i, j) for i, j in product(of_fake, of_real)),  # when all neighbors are known
+        # last, since they need the radii of all balls
+        *((None, fake, real, i, j) for i, j in product(of_fake, of_real)),
     ]
     for near, x, y, i, j in (progress or iter)(tiles):
         rows, columns = slice(i, i + block), slice(j, j + block)
@@ -74,7 +76,7 @@ def neighbor_scores(
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distances of features [N, D] and [M, D] -> [N, M] float64, whatever autocast or TF32 say.
+    """Squared Euclidean distances of features [N, D] and [M, D] -> [N, M] float64, independent of autocast and TF32.
 
     Example:
         >>> squared_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
@@ -90,7 +92,7 @@ def _keep_nearest(near: Tensor, distances: Tensor) -> None:
 
 
 class NeighborScores(FeatureScore, scores=["precision", "recall", "density", "coverage"]):
-    """Computes a dict of the four."""
+    """Computes a dict of the four scores."""
 
     def __init__(self, k: int = 5, block: int = 1024, progress: Progress | None = None, **kwargs: Any) -> None:
         super().__init__("real", "fake", **kwargs)

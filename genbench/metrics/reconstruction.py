@@ -1,4 +1,4 @@
-"""How close a reconstruction is to its image, pixel by pixel and window by window."""
+"""Similarity of a reconstruction and its image: pixel errors, SSIM and LPIPS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d
 from genbench.core.errors import UserError
 from genbench.metrics.score import PerImage
 
-HALF_LEVEL = 1 / 255  # of uint8, for pixels in [-1, 1]
+HALF_LEVEL = 1 / 255  # half an intensity level of uint8, for pixels in [-1, 1]
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # of SSIM (Wang et al. 2004, section III)
 
 
@@ -30,11 +30,11 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
 def psnr(x: Tensor, y: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of pixels in [-1, 1]; [B, C, H, W] -> [B] float64.
 
-    Errors below half a level of uint8, which do not survive rounding, count as half a level: equal images have
-    54.2 dB and not infinity, which no mean over images would outlive.
+    Errors below half a level of uint8, which rounding would remove, count as half a level. So equal images give 54.2
+    dB; infinity would make the mean over images infinite.
 
     Example:
-        10 log10(2² / 1), since pixels in [-1, 1] differ by 2 at most.
+        10 log10(2² / 1), since pixels in [-1, 1] differ by at most 2.
 
         >>> round(psnr(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)).item(), 4)
         6.0206
@@ -45,8 +45,8 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) of pixels in [-1, 1]; [B, C, H, W] -> [B] float64.
 
-    Gaussian windows that lie in the image altogether, mean over them and over channels. Brightness counts from black,
-    as in uint8: on pixels around zero the measure would be another.
+    The mean over channels and over all Gaussian windows that lie entirely inside the image. Intensities are measured
+    from black (0), as in uint8; computed directly on [-1, 1], the score would differ.
 
     Example:
         >>> x = torch.linspace(-1, 1, 121).reshape(1, 1, 11, 11)
@@ -57,7 +57,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     if min(height, width) < WINDOW:
         raise UserError(
-            f"SSIM needs images of {WINDOW}×{WINDOW} pixels at least, its window; these are {height}×{width}."
+            f"SSIM needs images of at least {WINDOW}×{WINDOW} pixels, the size of its window; got {height}×{width}."
         )
     x, y = (x.double() + 1) / 2, (y.double() + 1) / 2
     mean_x, mean_y, square_x, square_y, both = (_windows(z) for z in (x, y, x * x, y * y, x * y))
@@ -82,11 +82,11 @@ def _decibels(error: Tensor) -> Tensor:
 
 def _check(x: Tensor, y: Tensor) -> None:
     if x.shape != y.shape:
-        raise UserError(f"Images and reconstructions must have one shape; these have {[*x.shape]} and {[*y.shape]}.")
+        raise UserError(f"Images and reconstructions must have the same shape; got {[*x.shape]} and {[*y.shape]}.")
 
 
 class MeanSquaredError(PerImage, scores=["mse"]):
-    """Mean squared error, of points [B, D] too."""
+    """Mean squared error of images or of points [B, D]."""
 
     of_each = staticmethod(mse)
 
@@ -100,14 +100,15 @@ class SSIM(PerImage, scores=["ssim"]):
 
 
 class CycleConsistency(PerImage, scores=["cycle_l1"]):
-    """Mean absolute difference of images that were translated to the other domain and back."""
+    """Mean absolute difference between images and their translations to the other domain and back."""
 
     def of_each(self, x: Tensor, y: Tensor) -> Tensor:
         return (x - y).abs().flatten(1).mean(1)
 
 
 class LPIPS(PerImage, scores=["lpips"]):
-    """Learned perceptual distance (Zhang et al. 2018); `network` maps [B, 3, H, W] x 2 to one value per pair."""
+    """Learned perceptual distance (Zhang et al. 2018); `network` maps two batches [B, 3, H, W] to one value per
+    pair."""
 
     def __init__(self, network: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)

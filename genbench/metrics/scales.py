@@ -1,7 +1,7 @@
-"""Every score that a record can hold: its direction, its range and its track.
+"""Direction, range and track (kind of evaluation) of every score that a record can contain.
 
-A score has one name in code, logs, records and tables. A score computed from features carries the extractor's name
-after a hyphen (`fid-mnistnet`), unless the extractor is the FID Inception; `scale` finds it too.
+A score has the same name in code, logs, records and tables. The name of a score computed from features ends in the
+extractor's name after a hyphen (`fid-mnistnet`), unless the extractor is the FID Inception. `scale` accepts both forms.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ TRACKS: tuple[Track, ...] = get_args(Track)
 @dataclass(frozen=True)
 class Scale:
     """better  whether lower or higher values are better; None: the score only describes a model
-    low, high  its range
-    track      the table in which models are ranked by it
+    low, high  range of the score
+    track      kind of evaluation; models are ranked in one table per track
     """
 
     better: Literal["lower", "higher"] | None
@@ -29,7 +29,7 @@ class Scale:
 
 SCALES: dict[str, Scale] = {
     "fid": Scale("lower", 0, math.inf, "generation"),
-    "kid": Scale("lower", -math.inf, math.inf, "generation"),  # unbiased: slightly below zero for equal sets
+    "kid": Scale("lower", -math.inf, math.inf, "generation"),  # unbiased, so it may be slightly negative
     "is": Scale("higher", 1, math.inf, "generation"),
     "precision": Scale("higher", 0, 1, "generation"),
     "recall": Scale("higher", 0, 1, "generation"),
@@ -43,7 +43,7 @@ SCALES: dict[str, Scale] = {
     "mode_kl": Scale("lower", 0, math.inf, "generation"),  # nats
     "good_samples": Scale("higher", 0, 1, "generation"),
     "nearest_train": Scale(None, 0, math.inf, "generation"),  # distance in feature space
-    "nearest_train_ratio": Scale(None, 0, math.inf, "generation"),  # beside that of held-out images
+    "nearest_train_ratio": Scale(None, 0, math.inf, "generation"),  # relative to held-out images
     "authenticity": Scale("higher", 0, 1, "generation"),
     "mse": Scale("lower", 0, 4, "reconstruction"),  # of pixels in [-1, 1]
     "psnr": Scale("higher", 0, math.inf, "reconstruction"),  # dB
@@ -59,7 +59,7 @@ SCALES: dict[str, Scale] = {
     "pixel_accuracy": Scale("higher", 0, 1, "segmentation"),
     "accuracy": Scale("higher", 0, 1, "classification"),
 }
-# translations to domain B and to domain A are scored like reconstructions
+# translations to domain B and to domain A have the same scores as reconstructions
 _TRANSLATED = {
     prefix + name.removeprefix("reconstruction_"): replace(SCALES[name], track="translation")
     for prefix in ("translation_", "translation_a_")
@@ -67,7 +67,7 @@ _TRANSLATED = {
 }
 SCALES |= _TRANSLATED
 
-# groups of metrics that a protocol may name, and the scores of each; a user's own metric is a group of its name
+# groups of metrics that a protocol can select, with the scores of each group; a user's own metric is a group by itself
 GROUPS = {
     "fid": ("fid",),
     "kid": ("kid",),
@@ -84,7 +84,7 @@ GROUPS = {
         "accuracy",
     ),
     "memorization": ("nearest_train", "nearest_train_ratio", "authenticity"),
-    # images that a model makes of others, beside the true ones: reconstructions and translations
+    # model outputs compared with ground truth: reconstructions and translations
     "reconstruction": ("mse", "psnr", "ssim", "lpips", "reconstruction_fid", "code_bits", *_TRANSLATED, "cycle_l1"),
     "likelihood": ("nats", "bits_per_dim"),
     "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
@@ -92,7 +92,7 @@ GROUPS = {
 
 
 def scale(name: str) -> Scale:
-    """The scale of a score by its full name: `fid-mnistnet` has the scale of `fid`.
+    """The scale of a score, by its full name. `fid-mnistnet` has the scale of `fid`.
 
     Example:
         >>> scale("fid-mnistnet").better

@@ -1,4 +1,4 @@
-"""Base classes of the metrics: direction and range from `SCALES`, kept features, checks of the inputs."""
+"""Base classes of the metrics. They take direction and range from `SCALES`, store features and check inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from genbench.core.errors import UserError
 from genbench.metrics.scales import SCALES
 
-ROWS = 4096  # features looked at together, so that a check copies little
+ROWS = 4096  # rows checked at once, which limits the memory of a check
 
 
 def _shared(values: list) -> Any:
@@ -21,10 +21,11 @@ def _shared(values: list) -> Any:
 
 
 class Score(Metric):
-    """A torchmetrics metric that only accumulates; a pure function of the same module computes.
+    """A torchmetrics metric that only accumulates inputs. A pure function in the same module computes the score.
 
-    scores  names in `SCALES` of what `compute` returns, in its order. Direction and bounds of the metric are those of
-            its scores, or None if these differ. (The inception score and KID return a standard deviation too.)
+    scores  names in `SCALES` of the values that `compute` returns, in the same order. The direction and bounds of the
+            metric are those of its scores, or None if they differ. (The inception score and KID also return a standard
+            deviation.)
     """
 
     scores: ClassVar[tuple[str, ...]] = ()
@@ -46,7 +47,7 @@ class Score(Metric):
 class FeatureScore(Score):
     """A score that needs all features, or all values, at once.
 
-    Under several processes each must have seen one batch of every set.
+    With several processes, each process must have seen at least one batch of every set.
     """
 
     def __init__(self, *sets: str, **kwargs: Any) -> None:
@@ -58,7 +59,7 @@ class FeatureScore(Score):
         getattr(self, name).append(features.detach())
 
     def kept(self, name: str) -> Tensor:
-        """All rows of a set, those of the first process first; [0, 0] if there are none."""
+        """All rows of a set, in the order of the processes; [0, 0] if there are none."""
         state = getattr(self, name)
         if isinstance(state, Tensor):  # gathered from all processes
             return state
@@ -66,13 +67,13 @@ class FeatureScore(Score):
 
 
 class PerImage(FeatureScore):
-    """The mean over images of a function that gives one value per image."""
+    """The mean over images of a function that returns one value per image."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("values", **kwargs)
 
     def of_each(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images [B, C, H, W] and the true ones -> [B]"""
+        """Model outputs x and true images y, [B, C, H, W] each -> [B]"""
         raise NotImplementedError
 
     def update(self, x: Tensor, y: Tensor) -> None:
@@ -86,16 +87,16 @@ class PerImage(FeatureScore):
 
 
 def require(count: int, least: int, whose: str, score: str) -> None:
-    """Raises UserError where there are too few images."""
+    """Raise UserError if there are fewer than `least` images."""
     if count < least:
-        raise UserError(f"{score} needs at least {least} {whose} images; {count} were given.")
+        raise UserError(f"{score} needs at least {least} {whose} images; got {count}.")
 
 
 def require_finite(features: Tensor, whose: str) -> None:
-    """Raises UserError where features [N, ...] hold NaN or infinity, with the number of images that do."""
+    """Raise UserError if features [N, ...] contain NaN or infinity. The message contains the number of such images."""
     bad = sum((~rows.flatten(1).isfinite().all(1)).sum().item() for rows in features.split(ROWS))
     if bad:
         raise UserError(
-            f"Features of {whose} images must be finite; those of {bad} of {len(features)} hold NaN or infinity. "
-            "Look at the images: they may hold NaN, or the extractor may have run in half precision."
+            f"Features of {whose} images must be finite, but those of {bad} of {len(features)} images contain NaN or "
+            "infinity. Check the images for NaN, and whether the extractor ran in half precision."
         )

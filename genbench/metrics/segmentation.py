@@ -1,7 +1,7 @@
-"""How well predicted masks agree with true ones, by the confusion of pixels.
+"""Scores of predicted segmentation masks, computed from the confusion matrix of the pixels.
 
-Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge", section 4.4: the sums run over all pixels of
-all images before a ratio is taken.
+As in Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge", section 4.4, pixels are summed over
+all images before a ratio is computed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from genbench.metrics.score import FeatureScore
 
 
 def confusion(logits: Tensor, mask: Tensor) -> Tensor:
-    """Pixels of true class (row) and predicted class (column); [B, K, H, W] and [B, H, W] -> [K, K] int64.
+    """Number of pixels by true class (row) and predicted class (column); [B, K, H, W] and [B, H, W] -> [K, K] int64.
 
     Example:
         >>> logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).reshape(1, 2, 1, 2)  # class 1, then class 0
@@ -28,14 +28,16 @@ def confusion(logits: Tensor, mask: Tensor) -> Tensor:
     truth = mask.long().flatten()
     if len(truth) and not (truth.min() >= 0 and truth.max() < classes):
         raise UserError(
-            f"A mask for {classes} classes holds 0 to {classes - 1}; this one holds {truth.min()} to {truth.max()}."
+            f"A mask for {classes} classes must contain 0 to {classes - 1}; this mask contains {truth.min()} to "
+            f"{truth.max()}."
         )
     pairs = truth * classes + logits.argmax(1).flatten()
     return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def mean_iou(confusion: Tensor) -> float:
-    """Intersection over union, mean over the classes that are in truth or prediction; [K, K].
+    """Mean intersection over union, over the classes that occur in truth or prediction; from the confusion matrix [K,
+    K].
 
     Example:
         >>> round(mean_iou(torch.tensor([[3, 1], [0, 4]])), 6)  # 3/4 and 4/5
@@ -47,9 +49,10 @@ def mean_iou(confusion: Tensor) -> float:
 
 
 def dice(confusion: Tensor) -> float:
-    """Twice the intersection over the sum of both areas, mean over the classes that are in truth or prediction; [K, K].
+    """Mean Dice coefficient, over the classes that occur in truth or prediction; from the confusion matrix [K, K].
 
-    Dice 1945, "Measures of the Amount of Ecologic Association Between Species": the F1 score of a class's pixels.
+    For each class it is twice the intersection divided by the sum of both areas (Dice 1945, "Measures of the Amount of
+    Ecologic Association Between Species"), which is the F1 score of the pixels of that class.
 
     Example:
         >>> round(dice(torch.tensor([[3, 1], [0, 4]])), 6)  # 6/7 and 8/9
@@ -61,7 +64,7 @@ def dice(confusion: Tensor) -> float:
 
 
 def pixel_accuracy(confusion: Tensor) -> float:
-    """Share of pixels in their true class; [K, K].
+    """Fraction of pixels that are classified correctly; from the confusion matrix [K, K].
 
     Example:
         >>> pixel_accuracy(torch.tensor([[3, 1], [0, 4]]))
@@ -73,11 +76,11 @@ def pixel_accuracy(confusion: Tensor) -> float:
 
 def _require_pixels(confusion: Tensor) -> None:
     if not confusion.any():
-        raise UserError("A score of segmentation needs at least one image with its mask; none was given.")
+        raise UserError("A segmentation score needs at least one image with a mask; got none.")
 
 
 class Segmentation(FeatureScore, scores=["mean_iou", "dice", "pixel_accuracy"]):
-    """Computes a dict of the three."""
+    """Computes a dict of the three scores."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("confusion", **kwargs)

@@ -1,6 +1,6 @@
-"""Sliced Wasserstein distance between two sets of images: a cheap judge of samples that needs no network.
+"""Sliced Wasserstein distance between two sets of images: a cheap quality score of samples that needs no network.
 
-Good enough to tell a training run's checkpoints apart; no measure for comparing models.
+It can compare the checkpoints of one training run. It is not meant for comparing models.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def project(images: Tensor, directions: int = 512, seed: int = 0) -> Tensor:
-    """[N, ...] -> [N, directions]: pixels along fixed random unit vectors."""
+    """[N, ...] -> [N, directions]: images projected onto fixed random unit vectors."""
     flat = images.flatten(1).float()
     generator = torch.Generator().manual_seed(seed)
     basis = torch.randn(flat.shape[1], directions, generator=generator)
@@ -20,8 +20,8 @@ def project(images: Tensor, directions: int = 512, seed: int = 0) -> Tensor:
 def sliced_wasserstein(a: Tensor, b: Tensor) -> Tensor:
     """Mean over the directions of the 1-Wasserstein distance between two projected sets, [N, P] and [M, P] -> scalar.
 
-    In one dimension the optimal transport joins equal quantiles (Rabin et al. 2011); sets of different size are
-    compared at the larger one's quantiles.
+    In one dimension, optimal transport maps each quantile to the equal quantile (Rabin et al. 2011). Sets of different
+    sizes are compared at the quantiles of the larger set.
 
     Example:
         >>> a = torch.tensor([[0.0], [1.0]])

@@ -1,4 +1,4 @@
-"""The models: one file for each model of the literature."""
+"""The models, one file per model."""
 
 from genbench.models.autoencoder import Autoencoder
 from genbench.models.conditional_gan import ConditionalGAN

@@ -26,7 +26,8 @@ class Autoencoder(GenerativeModule):
 
     Args:
         latent_dim: Dimensions of the latent code
-        hidden: Widths of the encoder's hidden layers; the decoder has the same in reverse order. None by default
+        hidden: Widths of the encoder's hidden layers; the decoder uses them in reverse order. No hidden layers by
+            default
     """
 
     latent_dtype = "float32"

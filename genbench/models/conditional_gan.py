@@ -1,7 +1,7 @@
 """ConditionalGAN: DCGAN's networks, conditioned on a class label in one of three ways.
 
 concat      Mirza & Osindero, "Conditional Generative Adversarial Nets", 2014, https://arxiv.org/abs/1411.1784: the
-            label enters the discriminator as one-hot channels
+            one-hot label is appended to the input of the discriminator as channels
 projection  Miyato & Koyama, "cGANs with Projection Discriminator", ICLR 2018, https://arxiv.org/abs/1802.05637
 auxiliary   Odena et al., "Conditional Image Synthesis with Auxiliary Classifier GANs", ICML 2017,
             https://arxiv.org/abs/1610.09585: the discriminator predicts the label
@@ -27,12 +27,12 @@ from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class ConditionalGAN(GenerativeModule):
-    """GAN of labeled square images of any power of two from 16 to 256 pixels.
+    """GAN for labeled square images of 16, 32, 64, 128 or 256 pixels.
 
     Args:
         conditioning: How the discriminator uses the label: concat, projection or auxiliary
         latent_dim: Dimensions of the noise vector z, drawn from a standard normal; the one-hot label is concatenated
-        width: Channels of both networks next to the image; doubled at each halving, up to 8 times as many
+        width: Channels of the layers nearest the image, in both networks; doubled at each downsampling, up to 8 times
         norm: Normalization in the discriminator: over the batch, over each image (layer), or none
         class_weight: Weight of the classification terms of auxiliary conditioning
         adversarial: Objective, penalties, augmentation and step counts, see
@@ -61,7 +61,7 @@ class ConditionalGAN(GenerativeModule):
         self.adversarial = AdversarialSettings.of(adversarial)
         if self.spec.target != "label":
             raise UserError(
-                "ConditionalGAN needs labels, and this data has none. Choose data with classes (for Shapes "
+                "ConditionalGAN needs labels, but this data has none. Choose data with classes (for Shapes "
                 "`--data.target label`), or train a DCGAN."
             )
         channels, size, self.classes = self.spec.channels, self.spec.size, len(self.spec.classes)
@@ -76,13 +76,13 @@ class ConditionalGAN(GenerativeModule):
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self._generate(label)  # used by both updates: the generator steps last
+            fake = self._generate(label)  # used by both updates, since the generator steps last
 
         with self.turn("discriminator") as turn:
             real_logits, real_class = self.discriminator(view(real), label)  # [B, 1], [B, K] or None
             fake_logits, fake_class = self.discriminator(view(fake.detach()), label)
             terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
-            if real_class is not None:  # Odena et al. 2017, equation 3: for real and generated images
+            if real_class is not None:  # equation 3 of Odena et al. 2017, for real and for generated images
                 terms["real_class"] = self.class_weight * cross_entropy(to_float32(real_class), label)
                 terms["fake_class"] = self.class_weight * cross_entropy(to_float32(fake_class), label)
             forward = self.discriminator.forward
@@ -100,7 +100,7 @@ class ConditionalGAN(GenerativeModule):
                 turn.minimize(**terms)
 
     def _generate(self, label: Tensor) -> Tensor:
-        """Labels [B] -> images of these classes, from training noise."""
+        """Labels [B] -> images of these classes, from noise of training."""
         return self.generator(self._joined(self.draw(torch.randn, len(label), self.latent_dim), label))
 
     def _joined(self, z: Tensor, label: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Projection(nn.Module):
         self.squeeze = nn.Sequential(nn.Conv2d(features, features, 4), nn.LeakyReLU(0.2), nn.Flatten())  # 4x4 -> 1x1
         self.output = nn.Linear(features, 1)
         self.embedding = nn.Embedding(classes, features)
-        nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)  # keeps the inner product near 1 at the start
+        nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)  # so that the inner product is about 1 at the start
 
     def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, None]:
         phi = self.squeeze(self.body(x))  # [B, F]
@@ -145,7 +145,7 @@ class Projection(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """Image -> logits [B, 1] of being real, and logits [B, K] of its class; the label is ignored."""
+    """Image -> logits [B, 1] of being real, and logits [B, K] of the classes. The label is ignored."""
 
     def __init__(self, channels: int, size: int, width: int, classes: int, norm: Norm) -> None:
         super().__init__()

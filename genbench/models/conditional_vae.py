@@ -1,6 +1,6 @@
 """ConditionalVAE: Sohn, Lee & Yan, "Learning Structured Output Representation using Deep Conditional Generative
-Models", NeurIPS 2015; with labels, as M2 of Kingma et al., "Semi-supervised Learning with Deep Generative Models",
-NeurIPS 2014, with all labels known."""
+Models", NeurIPS 2015. Conditioned on labels, it is model M2 of Kingma et al., "Semi-supervised Learning with Deep
+Generative Models", NeurIPS 2014, with all labels known."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from genbench.objectives.pixels import dequantized, pixels_of
 
 
 class ConditionalVAE(GenerativeModule):
-    """VAE of p(x|y): encoder and decoder are conditioned on the label y.
+    """VAE for p(x|y): the encoder and the decoder are conditioned on the label y.
 
     Args:
         latent_dim: Dimensions of the latent code z
         network: Convolutional (sizes 16, 32, 64, 128 and 256) or fully connected networks (any size)
-        width: Channels of the convolutional nets next to the image; doubled at each halving, up to 8 times as many
-        hidden: Widths of the fully connected encoder; the decoder has the same in reverse order
-        decoder: Distribution of a pixel: Bernoulli (a gray pixel as the probability of white), Gaussian, or logistic
-            (of 256 levels, with a scale for each pixel)
+        width: Channels of the convolutional layers nearest the image; doubled at each downsampling, up to 8 times
+        hidden: Hidden widths of the fully connected encoder; the decoder uses them in reverse order
+        decoder: Distribution of a pixel: Bernoulli (a gray pixel is the probability of white), Gaussian, or logistic
+            (over 256 levels, with a scale for each pixel)
         sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one value for all pixels
         beta: Weight of the KL term
     """
@@ -56,7 +56,7 @@ class ConditionalVAE(GenerativeModule):
         super().__init__(spec, **training)
         if self.spec.target != "label":
             raise UserError(
-                "ConditionalVAE needs labels, and this data has none. Choose data with classes (for Shapes "
+                "ConditionalVAE needs labels, but this data has none. Choose data with classes (for Shapes "
                 "`--data.target label`), or train a VAE."
             )
         self.latent_dim, self.beta, self.classes = latent_dim, beta, len(self.spec.classes)
@@ -66,7 +66,7 @@ class ConditionalVAE(GenerativeModule):
         inputs, outputs = channels + self.classes, pixel.outputs(channels)
         self.encoder = encoder_decoder.encoder(network, (inputs, size, size), 2 * latent_dim, width, hidden)
         self.decoder = encoder_decoder.decoder(network, latent_dim + self.classes, (outputs, size, size), width, hidden)
-        self.pixel = pixel  # the last of the networks, as in the optimizer's state of earlier checkpoints
+        self.pixel = pixel  # assigned last, to match the order of the optimizer state in older checkpoints
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x = batch.image  # [B, C, H, W]
@@ -96,17 +96,17 @@ class ConditionalVAE(GenerativeModule):
         return torch.stack(each).logsumexp(0) - math.log(self.classes)
 
     def _log_weights(self, label: Tensor, x: Tensor, targets: Tensor, eps: Tensor) -> Tensor:
-        """log p(x|z_k, y) p(z_k) / q(z_k|x, y), [B, K] nats; `targets` [B, K, ...] are x, dequantized for each k."""
+        """log p(x|z_k, y) p(z_k) / q(z_k|x, y), [B, K] nats; `targets` [B, K, ...] is x, dequantized for each k."""
         labels = label.repeat_interleave(eps.shape[1])  # [B * K]
         return log_weights(*self.posterior(x, label), lambda z: self._decode(z, labels), self.pixel, targets, eps)
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None, mean: bool = True) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1].
 
-        mean  the decoder's mean; else pixels are drawn from its distribution
+        mean  return the decoder's mean; if False, sample pixels from its distribution
         """
         self.check_condition(condition)
         assert condition is not None  # checked above
         output = self._decode(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype), condition)
-        # other seeds for the pixels: z has used the first draws of each
+        # different seeds for the pixels, since z uses the first draws of each seed
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)

@@ -1,5 +1,5 @@
 """ConvAutoencoder: Masci et al., "Stacked Convolutional Auto-Encoders for Hierarchical Feature Extraction", ICANN
-2011, with strided and transposed convolutions in place of pooling (Radford et al. 2016, section 3)."""
+2011, with strided and transposed convolutions instead of pooling (Radford et al. 2016, section 3)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from genbench.networks.conv import down_net, up_net
 
 
 class ConvAutoencoder(GenerativeModule):
-    """Convolutional autoencoder of images of 16, 32, 64, 128 or 256 pixels. It has no prior, so it cannot sample.
+    """Convolutional autoencoder for images of 16, 32, 64, 128 or 256 pixels. It has no prior, so it cannot sample.
 
     Args:
         latent_dim: Dimensions of the latent code
-        width: Channels next to the image; doubled at each halving, up to 8 times as many
+        width: Channels of the layers nearest the image; doubled at each downsampling, up to 8 times
     """
 
     latent_dtype = "float32"

@@ -23,19 +23,19 @@ from genbench.objectives.adversarial import LeastSquares
 
 
 class CycleGAN(GenerativeModule):
-    """Translation between two domains in both directions, learned without pairs.
+    """Image translation between two domains in both directions, learned without pairs.
 
     Args:
         width: Channels of the generators at full resolution
-        blocks: Their residual blocks; the paper has 6 for 128 pixels and 9 for 256 and more
+        blocks: Residual blocks of each generator; the paper uses 6 for 128 pixels and 9 for 256 pixels and more
         discriminator_width: Channels of the discriminators' first layer
-        patch_layers: Halvings of the discriminators: 3 give patches of 70×70, 2 of 34×34, 1 of 16×16
-        norm: Normalization of all four networks: of each channel of an image, as in the paper (instance), or over all
-            channels (layer). Instance normalization removes the color of an image of a single color
+        patch_layers: Downsampling layers of the discriminators: 3 give patches of 70×70 pixels, 2 of 34×34, 1 of 16×16
+        norm: Normalization in all four networks: over each channel of an image, as in the paper (instance), or over all
+            channels of an image (layer). Instance normalization removes the color of a single-color image
         cycle: Weight of the cycle-consistency loss, lambda of equation 3
-        identity: Weight of the identity loss, which preserves colors; section 5.2 has half of `cycle` for
+        identity: Weight of the identity loss, which preserves colors; section 5.2 uses half of `cycle` for
             painting-to-photo translation, and 0 otherwise
-        pool: Past images of each generator in the pool of its discriminator; each process has its own pool
+        pool: Number of past images of each generator that are kept for its discriminator; each process has its own pool
     """
 
     default_optimizer = GAN_ADAM
@@ -62,7 +62,7 @@ class CycleGAN(GenerativeModule):
         super().__init__(spec, **training)
         if not self.spec.source:
             raise UserError(
-                "CycleGAN needs images of two domains, and this data has one. Choose data with two, such as "
+                "CycleGAN needs images of two domains, but this data has one. Choose data with two, such as "
                 "`--data UnpairedFolder --data.path FOLDER` or `--data Shapes --data.target domain`."
             )
         refuse_stride(self.spec.size, self.stride, "CycleGAN", instead="")
@@ -70,7 +70,7 @@ class CycleGAN(GenerativeModule):
         a, b = self.spec.source[0], self.spec.channels
         if identity and a != b:
             raise UserError(
-                f"The identity loss needs equal channels, and these are {a} and {b}. Set `--model.identity 0`."
+                f"The identity loss needs equal channels, but the domains have {a} and {b}. Set `--model.identity 0`."
             )
         self.cycle, self.identity, self.objective = cycle, identity, LeastSquares()
         self.G_AB, self.G_BA = (ResidualTranslator(*io, width, blocks, norm) for io in ((a, b), (b, a)))
@@ -84,7 +84,7 @@ class CycleGAN(GenerativeModule):
         objective = self.objective
         with self.turn("generator") as turn:
             fake_B, fake_A = self.G_AB(real_A), self.G_BA(real_B)
-            # the paper's generators minimize the squared error, and this objective is half of it
+            # twice, since the generators of the paper minimize the squared error and this objective is half of it
             terms = {"adversarial": 2 * (objective.generator(self.D_B(fake_B)) + objective.generator(self.D_A(fake_A)))}
             if self.cycle:  # equation 2
                 rec_A, rec_B = self.G_BA(fake_B), self.G_AB(fake_A)
@@ -93,7 +93,7 @@ class CycleGAN(GenerativeModule):
                 terms["identity"] = self.identity * (_l1(self.G_AB(real_B), real_B) + _l1(self.G_BA(real_A), real_A))
             turn.minimize(**terms)
 
-        fake_B = self.pool_B(fake_B.detach(), self.draw(torch.rand, len(fake_B), 2))  # some are past images
+        fake_B = self.pool_B(fake_B.detach(), self.draw(torch.rand, len(fake_B), 2))  # some of them are past images
         fake_A = self.pool_A(fake_A.detach(), self.draw(torch.rand, len(fake_A), 2))
         with self.turn("discriminator") as turn:
             turn.minimize(

@@ -1,8 +1,8 @@
 """DCGAN: Radford, Metz & Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
 Adversarial Networks", ICLR 2016, https://arxiv.org/abs/1511.06434.
 
-With other adversarial settings it is the WGAN of Arjovsky et al. 2017 (configs/wgan.yaml) and, without batch
-normalization in the critic, the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
+With different adversarial settings, this class is the WGAN of Arjovsky et al. 2017 (configs/wgan.yaml). Without batch
+normalization in the critic, it is the WGAN-GP of Gulrajani et al. 2017 (configs/wgan_gp.yaml)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class DCGAN(GenerativeModule):
-    """Deep convolutional GAN, for square images of any power of two from 16 to 256 pixels.
+    """Deep convolutional GAN for square images of 16, 32, 64, 128 or 256 pixels.
 
     Args:
-        latent_dim: Dimensions of the noise vector z; the paper's 100
-        prior: Distribution of z; the paper's uniform on [-1, 1], or a standard normal
-        width: Channels of both networks next to the image; doubled at each halving, up to 8 times as many
+        latent_dim: Dimensions of the noise vector z; 100 in the paper
+        prior: Distribution of z: uniform on [-1, 1] as in the paper, or a standard normal
+        width: Channels of the layers nearest the image, in both networks; doubled at each downsampling, up to 8 times
         norm: Normalization in the discriminator: over the batch as in the paper, over each image (layer), or none
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
@@ -59,7 +59,7 @@ class DCGAN(GenerativeModule):
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
+            fake = self.generator(self._z(len(real)))  # used by both updates, since the generator steps last
 
         with self.turn("discriminator") as turn:
             real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))
@@ -88,5 +88,5 @@ class DCGAN(GenerativeModule):
         return "randn" if self.prior == "normal" else "rand"
 
     def _place(self, z: Tensor) -> Tensor:
-        """Map uniform draws from [0, 1) to [-1, 1), and cast to the weights' dtype."""
+        """Map uniform draws from [0, 1) to [-1, 1), and cast to the dtype of the weights."""
         return (z if self.prior == "normal" else 2 * z - 1).to(self.dtype)

@@ -19,15 +19,15 @@ from genbench.objectives.corruption import corrupt
 
 
 class DenoisingAutoencoder(GenerativeModule):
-    """Autoencoder that reconstructs images from corrupted ones. It has no prior, so it cannot sample.
+    """Autoencoder that reconstructs images from corrupted images. It has no prior, so it cannot sample.
 
     Args:
         corruption: gaussian (additive noise), masking (pixels become black) or salt_and_pepper (black or white)
         amount: Standard deviation of the noise, for pixels in [-1, 1]; or the fraction of corrupted pixels
         latent_dim: Dimensions of the latent code
         network: Convolutional (sizes 16, 32, 64, 128 and 256) or fully connected networks (any size)
-        width: Channels of the convolutional nets next to the image; doubled at each halving, up to 8 times as many
-        hidden: Widths of the fully connected encoder; the decoder has the same in reverse order
+        width: Channels of the convolutional layers nearest the image; doubled at each downsampling, up to 8 times
+        hidden: Hidden widths of the fully connected encoder; the decoder uses them in reverse order
     """
 
     changeable = ("corruption", "amount")
@@ -58,7 +58,7 @@ class DenoisingAutoencoder(GenerativeModule):
         return {"reconstruction": mse_loss(to_float32(self.reconstruct(corrupted)), to_float32(x))}  # equation 4
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Mean squared error of each denoised and of each corrupted image, [B]."""
+        """Mean squared error of each denoised image and of each corrupted image, [B] each."""
         x = batch.image
         corrupted = corrupt(x, self.corruption, self.amount, self.draw)
         images = {"denoised_mse": self.reconstruct(corrupted), "spoilt_mse": corrupted}

@@ -1,5 +1,5 @@
-"""GAN: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, https://arxiv.org/abs/1406.2661: fully
-connected, for images of any size and for points."""
+"""GAN: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, https://arxiv.org/abs/1406.2661, with fully
+connected networks, for images of any size and for points."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GAN(GenerativeModule):
 
     Args:
         latent_dim: Dimensions of the noise vector z, drawn from a standard normal
-        hidden: Widths of the generator's hidden layers; the discriminator has the same in reverse order
+        hidden: Widths of the generator's hidden layers; the discriminator uses them in reverse order
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
@@ -56,7 +56,7 @@ class GAN(GenerativeModule):
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
+            fake = self.generator(self._z(len(real)))  # used by both updates, since the generator steps last
 
         with self.turn("discriminator") as turn:
             real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))

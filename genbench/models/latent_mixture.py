@@ -1,6 +1,6 @@
 """LatentMixture: Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020,
-https://arxiv.org/abs/1903.12436, section 4: a density fitted to the codes of a trained autoencoder, from which new
-images are sampled. The paper fits it by expectation maximization, and this model by gradient descent."""
+https://arxiv.org/abs/1903.12436, section 4: a density fitted to the codes of a trained autoencoder, for sampling new
+images. The paper fits it by expectation maximization, this model by gradient descent."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from genbench.networks.mixture import GaussianMixture
 
 
 class LatentMixture(composition.OnCodes, GenerativeModule):
-    """A mixture of Gaussians over the codes of a frozen autoencoder, followed by that autoencoder's decoder.
+    """A mixture of Gaussians over the codes of a frozen autoencoder, followed by the decoder of the autoencoder.
 
     Args:
-        autoencoder: Checkpoint of a model with a vector as its code (Autoencoder, ConvAutoencoder,
-            DenoisingAutoencoder, VAE); this model's checkpoints contain all of it
-        components: Gaussians of the mixture; the paper's 10
+        autoencoder: Checkpoint of a model whose code is a vector (Autoencoder, ConvAutoencoder, DenoisingAutoencoder,
+            VAE). The checkpoints of this model contain the autoencoder
+        components: Number of Gaussians in the mixture; 10 in the paper
     """
 
     latent_dtype = "float32"
@@ -45,8 +45,8 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
             and len(part.latent_shape) == 1
         ):
             raise UserError(
-                f"LatentMixture is a density of codes that are vectors, and {type(part).__name__} has none. Give the "
-                "checkpoint of an autoencoder or a VAE; for a VQVAE, train `VQPrior`."
+                f"LatentMixture needs a model whose codes are vectors, which {type(part).__name__} does not have. Use "
+                "the checkpoint of an autoencoder or a VAE; for a VQVAE, train `VQPrior`."
             )
         composition.refuse_other_images(part, self.spec)
         self.autoencoder, self.latent_shape = part, part.latent_shape
@@ -59,7 +59,7 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
         return {"nll": -self.mixture.log_prob(z).mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """-log p(z) of the code of each image, [B] nats. It is not a likelihood of the image."""
+        """-log p(z) for the code of each image, [B] nats. It is not a likelihood of the image."""
         return {"code_nll": -self.mixture.log_prob(self.encode(batch.image))}
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:

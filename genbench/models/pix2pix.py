@@ -25,14 +25,16 @@ class Pix2Pix(GenerativeModule):
     """Image-to-image translation learned from pairs, with a PatchGAN discriminator and an L1 loss.
 
     Args:
-        width: Channels of the generator after its first halving
-        depth: Halvings of the generator; the paper has 8 for 256 pixels
-        dropout: Dropout in the first three decoder layers, in training and in use: the generator's only noise
+        width: Channels of the generator after its first downsampling
+        depth: Downsampling layers of the generator; 8 in the paper, for 256 pixels
+        dropout: Dropout rate in the first three decoder layers. It is the generator's only noise, so it is also applied
+            by `translate`
         discriminator_width: Channels of the discriminator's first layer
-        patch_layers: Halvings of the discriminator: 3 give patches of 70×70, 2 of 34×34, 1 of 16×16, 0 single pixels
-        norm: Normalization of both networks: of each channel over the batch or over an image (instance, which the
-            paper's batches of one amount to), or of an image over all channels (layer). With batch normalization,
-            `translate` uses the running averages of training
+        patch_layers: Downsampling layers of the discriminator: 3 give patches of 70×70 pixels, 2 of 34×34, 1 of 16×16,
+            0 single pixels
+        norm: Normalization in both networks: over each channel of the batch (batch), over each channel of an image
+            (instance, equal to the paper's batch normalization with batches of one image), or over all channels of an
+            image (layer). With batch normalization, `translate` uses the running averages of training
         l1: Weight of the L1 distance from the target image, lambda of equation 4
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
@@ -75,12 +77,12 @@ class Pix2Pix(GenerativeModule):
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self._generate(source)  # used by both updates: the generator steps last
+            fake = self._generate(source)  # used by both updates, since the generator steps last
 
         with self.turn("discriminator") as turn:
             pairs = torch.cat([source, real], 1), torch.cat([source, fake.detach().to(real)], 1)
             real_logits, fake_logits = (self.discriminator(view(pair)) for pair in pairs)  # [B, 1, h, w]
-            # the paper halves this loss, which Adam is invariant to
+            # not halved as in the paper, since Adam is invariant to the scale
             terms = self.adversarial.discriminator_loss(real_logits, fake_logits)
             forward = self.discriminator.forward
             terms |= self.adversarial.penalties(lambda x: forward(view(x)).mean((2, 3)), *pairs, self.draw)
@@ -106,7 +108,8 @@ class Pix2Pix(GenerativeModule):
     def translate(self, x: Tensor, *, to: str = "B", seed: int = 0) -> Tensor:
         """[B, C', H, W] -> [B, C, H, W] in [-1, 1].
 
-        All images have the same dropout mask, drawn from the seed, so that the result does not depend on the batch.
+        The dropout mask is drawn from the seed and is the same for all images, so the result does not depend on the
+        batch.
         """
         generator = torch.Generator().manual_seed(mix("translate", seed))
         return self.generator(x, lambda *shape: torch.rand(1, *shape, generator=generator).to(x.device))

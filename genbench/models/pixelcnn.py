@@ -21,13 +21,13 @@ from genbench.samplers.pixelcnn import draw
 
 
 class PixelCNN(GenerativeModule):
-    """Autoregressive model with an exact likelihood: of binary pixels if the data is binary (`data.binarize`), else of
-    256 levels.
+    """Autoregressive model with an exact likelihood, over binary pixels if the data is binary (`data.binarize`), else
+    over 256 levels.
 
     Args:
-        width: Features of both stacks; a multiple of the data's channels
-        layers: Gated layers
-        kernel: Side of a layer's receptive field, odd
+        width: Features of each of the two stacks; a multiple of the data's channels
+        layers: Number of gated layers
+        kernel: Side of each layer's receptive field in pixels; odd
         by_class: Condition all layers on the class label
     """
 
@@ -46,8 +46,8 @@ class PixelCNN(GenerativeModule):
         channels = self.spec.channels
         if by_class and self.spec.target != "label":
             raise UserError(
-                "model.by_class is true, and this data has no classes. Choose data with classes (for Shapes "
-                "`--data.target label`), or leave it out."
+                "model.by_class is true, but this data has no classes. Choose data with classes (for Shapes "
+                "`--data.target label`), or remove `--model.by_class`."
             )
         self.conditional = by_class
         self.values = 2 if self.spec.binary else 256
@@ -74,12 +74,12 @@ class PixelCNN(GenerativeModule):
         """[B, C, H, W] -> log p(x), [B] nats; for a class-conditional model log Σ p(x|y) / K.
 
         Raises:
-            UserError: the model is of binary pixels, and some of these are gray.
+            UserError: the model is for binary pixels, but some pixels are gray.
         """
         if self.values == 2 and bool((x.abs() < 0.999).any()):
             raise UserError(
-                "This PixelCNN models black and white pixels, and these images have gray ones. Give it binary "
-                "images (`--data.binarize static` or `dynamic`), or train it on gray ones without `data.binarize`."
+                "This PixelCNN models black and white pixels, but these images have gray pixels. Use binary images "
+                "(`--data.binarize static` or `dynamic`), or train on gray images without `data.binarize`."
             )
         levels = self.levels(x)
         if not self.conditional:

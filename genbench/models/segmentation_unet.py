@@ -1,5 +1,5 @@
 """SegmentationUNet: Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
-MICCAI 2015, https://arxiv.org/abs/1505.04597; Dice: Milletari et al., "V-Net", 3DV 2016."""
+MICCAI 2015, https://arxiv.org/abs/1505.04597. Dice loss: Milletari et al., "V-Net", 3DV 2016."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from genbench.objectives.segmentation import dice_loss
 
 
 class SegmentationUNet(GenerativeModule):
-    """Semantic segmentation: a class for each pixel.
+    """Semantic segmentation: predicts a class for each pixel.
 
     Args:
-        width: Channels at full resolution; doubled at each halving, up to 8 times as many
-        depth: Halvings; the sides of images are multiples of 2 to this power
-        skips: Skip connections from the encoder to the decoder at each resolution
+        width: Channels at full resolution; doubled at each downsampling, up to 8 times
+        depth: Number of downsampling layers; the sides of images must be multiples of 2^depth
+        skips: Use skip connections from the encoder to the decoder at each resolution
         loss: Cross-entropy, Dice loss, or the sum of both
     """
 
@@ -41,7 +41,7 @@ class SegmentationUNet(GenerativeModule):
         super().__init__(spec, **training)
         if self.spec.target != "mask":
             raise UserError(
-                "SegmentationUNet needs masks, and this data has none. Choose data with masks, such as "
+                "SegmentationUNet needs masks, but this data has none. Choose data with masks, such as "
                 "`--data Shapes --data.target mask`."
             )
         self.loss = loss
@@ -56,7 +56,7 @@ class SegmentationUNet(GenerativeModule):
         return {name: term for name, term in terms.items() if self.loss in (name, "both")}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Mean cross-entropy of the pixels of each image, [B] nats."""
+        """Mean cross-entropy over the pixels of each image, [B] nats."""
         assert batch.mask is not None
         each = cross_entropy(to_float32(self.segment(batch.image)), batch.mask, reduction="none")
         return {"cross_entropy": each.mean((1, 2))}

@@ -1,6 +1,6 @@
 """SemiSupervisedGAN: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016,
-https://arxiv.org/abs/1606.03498, section 5: a discriminator of K + 1 classes, the last for generated images, which
-learns from a few labeled and from all unlabeled images."""
+https://arxiv.org/abs/1606.03498, section 5. The discriminator has K + 1 classes, the last for generated images. It
+learns from a few labeled images and from all unlabeled images."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ from genbench.objectives.augment import augmentations, augmented
 
 
 class SemiSupervisedGAN(GenerativeModule):
-    """GAN with a discriminator that classifies; with `data.labeled` it uses the labels of that many images only.
+    """GAN whose discriminator is a classifier. With `data.labeled`, it uses the labels of only that many images.
 
     Args:
-        generator: Loss of the generator: feature_matching (section 3.1: distance between batch means of the
+        generator: Loss of the generator: feature_matching (section 3.1: the distance between batch means of the
             discriminator's last hidden layer), or adversarial (the objective of the adversarial settings)
         latent_dim: Dimensions of the noise vector z, drawn from a standard normal
         network: Convolutional (sizes 16, 32, 64, 128 and 256) or fully connected networks (any size)
-        width: Channels of the convolutional nets next to the image; doubled at each halving, up to 8 times as many
+        width: Channels of the convolutional layers nearest the image; doubled at each downsampling, up to 8 times
         hidden: Widths of the fully connected discriminator's hidden layers
-        noise: Standard deviation of noise on the discriminator's layers in training; 0.6 times this on its input
+        noise: Standard deviation of the noise added to the discriminator's hidden layers in training; the noise on its
+            input is 0.6 times as large
         norm: Normalization in the convolutional discriminator: over each image (layer), or none
-        unsupervised: Weight of the adversarial terms in the discriminator's loss; with 0 the discriminator is a
-            purely supervised classifier, and the generator does not train
-        transforms: Augmentations of labeled images that keep their class: any of color, translation, cutout, affine
-        consistency: Weight of the cross-entropy between the classes of a real image and those of the same image under
-            the transforms (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; with a GAN, Kumar
-            et al. 2017)
+        unsupervised: Weight of the adversarial terms in the discriminator's loss. With 0, the discriminator is a purely
+            supervised classifier, and the generator is not trained
+        transforms: Augmentations of labeled images that do not change the class: any of color, translation, cutout,
+            affine
+        consistency: Weight of the cross-entropy between the predictions for a real image and for the transformed image
+            (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; with a GAN, Kumar et al. 2017)
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
@@ -74,7 +75,7 @@ class SemiSupervisedGAN(GenerativeModule):
         self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency
         if self.spec.target != "label":
             raise UserError(
-                "SemiSupervisedGAN needs labels, and this data has none. Choose data with classes (for Shapes "
+                "SemiSupervisedGAN needs labels, but this data has none. Choose data with classes (for Shapes "
                 "`--data.target label`), or train a DCGAN."
             )
         shape, classes = self.spec.shape, len(self.spec.classes)
@@ -86,7 +87,7 @@ class SemiSupervisedGAN(GenerativeModule):
             output = nn.Tanh() if len(shape) == 3 else nn.Identity()  # points are not bounded
             layers = _softplus_net([latent_dim, 500, 500, prod(shape)])
             self.generator = nn.Sequential(*layers, output, nn.Unflatten(1, shape))
-            entry = ToUnitRange() if len(shape) == 3 else nn.Identity()  # the range of the authors' images
+            entry = ToUnitRange() if len(shape) == 3 else nn.Identity()  # the authors' images are in [0, 1]
             body, features = nn.Sequential(entry, *_noisy_net([prod(shape), *hidden], noise)), hidden[-1]
         self.discriminator = Classifier(body, features, classes)
         if network == "conv":
@@ -104,13 +105,13 @@ class SemiSupervisedGAN(GenerativeModule):
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self._generate(len(real))  # used by both updates: the generator steps last
+            fake = self._generate(len(real))  # used by both updates, since the generator steps last
 
         with self.turn("discriminator") as turn:
             inputs = [augmented(known, self.transforms, self.draw), real, fake.detach()]
             if self.consistency:
                 inputs.append(augmented(real, self.transforms, self.draw))
-            # one pass for all, since no layer of the discriminator mixes the images of a batch
+            # one forward pass for all images, since no layer of the discriminator mixes the images of a batch
             logits, _ = self.discriminator(torch.cat([view(x) for x in inputs]))
             known_class, real_class, fake_class, *transformed = logits.split([len(x) for x in inputs])  # [B, K] each
             real_logits, fake_logits = real_logit(real_class), real_logit(fake_class)
@@ -119,7 +120,7 @@ class SemiSupervisedGAN(GenerativeModule):
             terms |= self.adversarial.penalties(lambda x: real_logit(forward(view(x))[0]), real, fake, self.draw)
             terms = {name: self.unsupervised * term for name, term in terms.items()}
             terms["class"] = cross_entropy(to_float32(known_class), label)
-            if transformed:  # the target is the prediction for the original image, without gradient
+            if transformed:  # the target is the prediction for the untransformed image, without gradient
                 target = to_float32(real_class).detach().softmax(1)
                 terms["consistency"] = self.consistency * cross_entropy(to_float32(transformed[0]), target)
             turn.minimize(**terms)
@@ -135,14 +136,15 @@ class SemiSupervisedGAN(GenerativeModule):
                     turn.minimize(**self.adversarial.generator_loss(real_logit(logits)))
 
     def _classifier_step(self, known: Tensor, label: Tensor) -> None:
-        """Supervised training of the discriminator alone; the generator does not step."""
+        """Train only the discriminator, supervised. The generator does not step."""
         view = self.adversarial.view(self.draw, self.images_seen)
         with self.turn("discriminator") as turn:
             logits, _ = self.discriminator(view(augmented(known, self.transforms, self.draw)))  # [B, K]
             turn.minimize(**{"class": cross_entropy(to_float32(logits), label)})
 
     def _feature_matching(self, real: Tensor, fake_features: Tensor) -> Tensor:
-        """Squared distance between mean features of `real` [B, C, H, W] and `fake_features` [B, F] (section 3.1)."""
+        """Squared distance between the mean features of `real` [B, C, H, W] and of `fake_features` [B, F] (section
+        3.1)."""
         with torch.no_grad():
             _, real_features = self.discriminator(real)
         return (to_float32(real_features).mean(0) - to_float32(fake_features).mean(0)).square().sum()
@@ -157,12 +159,13 @@ class SemiSupervisedGAN(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""
         if condition is not None:
-            raise UserError("SemiSupervisedGAN predicts classes and does not sample by class: leave the label out.")
+            raise UserError("SemiSupervisedGAN cannot sample by class. Remove the label.")
         return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
 
 
 def real_logit(logits: Tensor) -> Tensor:
-    """[B, K] -> [B]: the logit of being real, D = Z/(Z + 1) with Z = Σ exp l (section 5): class K + 1 has logit 0."""
+    """Class logits l [B, K] -> logit of being real [B]: D = Z/(Z + 1), Z = Σ exp l, as class K + 1 has logit 0 (section
+    5)."""
     return to_float32(logits).logsumexp(1)
 
 
@@ -179,8 +182,10 @@ class Classifier(nn.Module):
 
 
 class UnitRows(nn.Linear):
-    """Linear layer with rows normalized to length √2: the authors' weight normalization with fixed lengths. √2
-    preserves the scale of activations across ReLU layers."""
+    """Linear layer whose weight rows are normalized to length √2: the authors' weight normalization with fixed lengths.
+
+    The length √2 preserves the scale of activations across ReLU layers.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, 2**0.5 * normalize(self.weight, dim=1), self.bias)
@@ -198,7 +203,7 @@ class Noise(nn.Module):
 
 
 def _noisy_net(sizes: Sequence[int], noise: float) -> nn.Sequential:
-    """The authors' network for MNIST: ReLU layers with noise before each."""
+    """The authors' network for MNIST: ReLU layers, with noise added before each layer."""
     layers: list[nn.Module] = [nn.Flatten(), Noise(0.6 * noise)]
     for inputs, outputs in pairwise(sizes):
         layer = UnitRows(inputs, outputs)

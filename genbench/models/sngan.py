@@ -26,8 +26,8 @@ class SNGAN(GenerativeModule):
 
     Args:
         latent_dim: Dimensions of the noise vector z, drawn from a standard normal
-        width: Channels of the generator; the paper's 256
-        discriminator_width: Channels of the discriminator; the paper's 128
+        width: Channels of the generator; 256 in the paper
+        discriminator_width: Channels of the discriminator; 128 in the paper
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
@@ -49,7 +49,7 @@ class SNGAN(GenerativeModule):
         self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(SETTINGS, adversarial)
         channels, size = self.spec.channels, self.spec.size
         if size != 32:
-            raise UserError(f"SNGAN makes images of 32 pixels a side, and the data has {size}. Set `--data.size 32`.")
+            raise UserError(f"SNGAN needs images of 32 pixels per side, but the data has {size}. Set `--data.size 32`.")
         self.generator = ResidualGenerator(latent_dim, channels, width)
         self.discriminator = ResidualDiscriminator(channels, discriminator_width)
         residual_init(self)
@@ -60,7 +60,7 @@ class SNGAN(GenerativeModule):
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self.generator(self._z(len(real)))  # used by both updates: the generator steps last
+            fake = self.generator(self._z(len(real)))  # used by both updates, since the generator steps last
 
         with self.turn("discriminator") as turn:
             real_logits, fake_logits = self.discriminator(view(real)), self.discriminator(view(fake.detach()))

@@ -1,9 +1,10 @@
 """TextConditionalGAN: Reed et al., "Generative Adversarial Text to Image Synthesis", ICML 2016,
-https://arxiv.org/abs/1605.05396: GAN-CLS, with a discriminator of matched, mismatched and generated pairs.
+https://arxiv.org/abs/1605.05396: GAN-CLS, whose discriminator sees matched, mismatched and generated pairs.
 
-Two things differ. The paper's text encoder was pretrained on captions and images; here generator and discriminator each
-learn a small one. The paper's discriminator appends the text as channels at 4×4; here the logit contains an inner
-product with the text (Miyato & Koyama 2018, "cGANs with Projection Discriminator"), which learns from far fewer images.
+There are two differences from the paper. The paper's text encoder was pretrained on captions and images; here the
+generator and the discriminator each learn a small text encoder. The paper's discriminator appends the text embedding as
+channels at 4×4; here the logit contains an inner product with the text embedding (Miyato & Koyama 2018, "cGANs with
+Projection Discriminator"), which needs far fewer training images.
 """
 
 from __future__ import annotations
@@ -26,18 +27,17 @@ from genbench.objectives.adversarial_settings import AdversarialSettings
 
 
 class TextConditionalGAN(GenerativeModule):
-    """GAN of captioned square images of any power of two from 16 to 256 pixels.
+    """GAN for captioned square images of 16, 32, 64, 128 or 256 pixels.
 
     Args:
-        latent_dim: Dimensions of the noise vector z, drawn from a standard normal; the paper's 100
-        text_dim: Dimensions of a caption's embedding; the paper's 128
-        width: Channels of both networks next to the image; doubled at each halving, up to 8 times as many
+        latent_dim: Dimensions of the noise vector z, drawn from a standard normal; 100 in the paper
+        text_dim: Dimensions of a caption's embedding; 128 in the paper
+        width: Channels of the layers nearest the image, in both networks; doubled at each downsampling, up to 8 times
         norm: Normalization in the discriminator: over the batch, over each image (layer), or none
-        mismatches: Mismatched captions per real image in the discriminator's loss; the paper's 1
-        mismatch_weight: Weight of their mean in the discriminator's loss; the paper has 0.5, and 0.5 for generated
-            images
-        diversity: Weight of the term `alikeness`, which pushes two images of one caption apart. The paper has no such
-            term; without it the generator soon ignores the noise
+        mismatches: Mismatched captions per real image in the discriminator's loss; 1 in the paper
+        mismatch_weight: Weight of the mean loss of mismatched pairs; 0.5 in the paper, the same as for generated images
+        diversity: Weight of the loss `alikeness`, which makes two images of the same caption differ. The paper has no
+            such loss; without it the generator soon ignores the noise
         adversarial: Objective, penalties, augmentation and step counts, see
             `genbench.objectives.adversarial_settings.AdversarialSettings`
     """
@@ -66,7 +66,7 @@ class TextConditionalGAN(GenerativeModule):
         self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
         if self.spec.target != "caption":
             raise UserError(
-                "TextConditionalGAN needs captions, and this data has none. Choose captioned data, such as "
+                "TextConditionalGAN needs captions, but this data has none. Choose captioned data, such as "
                 "`--data Shapes --data.target caption`."
             )
         channels, size, words = self.spec.channels, self.spec.size, len(self.spec.vocabulary)
@@ -79,15 +79,17 @@ class TextConditionalGAN(GenerativeModule):
         real, caption = batch.image, batch.caption  # [B, C, H, W], [B, L]
         assert caption is not None  # the data's target is `caption`
         if len(real) < 2:
-            raise UserError("TextConditionalGAN takes mismatched captions from its batch: give each device 2 images.")
+            raise UserError(
+                "TextConditionalGAN takes mismatched captions from the batch, so each device needs at least 2 images."
+            )
         wrong = [_mismatched(caption, self.draw, 1 + k % (len(caption) - 1)) for k in range(self.mismatches)]
         half = len(real) // 2
-        # two images for each caption of the first half, and one for the last caption of an odd batch
+        # two images for each caption of the first half, and one image for the last caption of an odd batch
         fake_caption = torch.cat([caption[:half], caption[:half], caption[2 * half :]]) if self.diversity else caption
         view = self.adversarial.view(self.draw, self.images_seen)
         generator_steps = self.adversarial.generator_steps_due(self.updates["discriminator"])
         with torch.set_grad_enabled(generator_steps > 0):
-            fake = self._generate(fake_caption)  # used by both updates: the generator steps last
+            fake = self._generate(fake_caption)  # used by both updates, since the generator steps last
 
         with self.turn("discriminator") as turn:
             # algorithm 1: s_r of matched pairs, s_w of real images with mismatched captions, s_f of generated images
@@ -121,9 +123,9 @@ class TextConditionalGAN(GenerativeModule):
 
 
 class TextEncoder(nn.Module):
-    """Tokens [B, L], padded with 0, -> [B, text_dim]: embeddings, a convolution over the words and a maximum.
+    """Tokens [B, L], padded with 0 -> [B, text_dim], by word embeddings, a convolution over the words, and a maximum.
 
-    After Kim 2014, "Convolutional Neural Networks for Sentence Classification".
+    As in Kim 2014, "Convolutional Neural Networks for Sentence Classification".
     """
 
     def __init__(self, words: int, text_dim: int) -> None:
@@ -134,12 +136,12 @@ class TextEncoder(nn.Module):
 
     def forward(self, caption: Tensor) -> Tensor:
         h = relu(self.neighbors(self.embedding(caption).transpose(1, 2)))  # [B, text_dim, L]
-        h = h * (caption != 0)[:, None]  # padding has no influence
+        h = h * (caption != 0)[:, None]  # zero at padding, so that it has no influence
         return self.output(h.amax(2))
 
 
 class TextGenerator(nn.Module):
-    """z [B, latent_dim] and caption [B, L] -> [B, C, H, W] in [-1, 1]: from text and noise (section 4.1)."""
+    """Noise z [B, latent_dim] and captions [B, L] -> images [B, C, H, W] in [-1, 1] (section 4.1)."""
 
     def __init__(self, channels: int, size: int, width: int, words: int, latent_dim: int, text_dim: int) -> None:
         super().__init__()
@@ -151,9 +153,9 @@ class TextGenerator(nn.Module):
 
 
 class TextDiscriminator(nn.Module):
-    """Images [B, C, H, W] and captions [B, L] -> logits [B, 1] of each pair; the image's features are computed once.
+    """Images [B, C, H, W] and several sets of captions [B, L] -> logits [B, 1] for each set.
 
-    The logit is ψ(φ) + ⟨text, φ⟩ with the image's features φ.
+    The logit is ψ(φ) + ⟨text, φ⟩. The image features φ are computed once for all sets.
     """
 
     def __init__(self, channels: int, size: int, width: int, words: int, text_dim: int, norm: Norm) -> None:
@@ -172,9 +174,9 @@ class TextDiscriminator(nn.Module):
 
 
 def _mismatched(caption: Tensor, draw: Draws, roll: int) -> Tensor:
-    """Captions [B, L], each with one word replaced by that of the caption `roll` places before in the batch: [B, L].
+    """Replace one word of each caption by the word of a different caption of the batch; [B, L] -> [B, L].
 
-    Equal captions are not changed.
+    The other caption is `roll` places earlier in the batch. A caption that equals the other one is not changed.
     """
     other = caption.roll(roll, 0)
     place = (draw(torch.rand, *caption.shape) * (caption != other)).argmax(1, keepdim=True)  # [B, 1]

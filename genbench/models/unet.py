@@ -19,10 +19,10 @@ class UNet(GenerativeModule):
     """Image-to-image translation, such as colorization and denoising.
 
     Args:
-        width: Channels at full resolution; doubled at each halving, up to 8 times as many
-        depth: Halvings; the sides of images are multiples of 2 to this power
-        skips: Skip connections from the encoder to the decoder at each resolution
-        loss: The absolute (l1) or the squared (l2) difference of pixels in [-1, 1]
+        width: Channels at full resolution; doubled at each downsampling, up to 8 times
+        depth: Number of downsampling layers; the sides of images must be multiples of 2^depth
+        skips: Use skip connections from the encoder to the decoder at each resolution
+        loss: Mean absolute (l1) or squared (l2) difference of pixels in [-1, 1]
     """
 
     changeable = ("loss",)

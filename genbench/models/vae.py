@@ -36,15 +36,16 @@ class VAE(GenerativeModule):
     Args:
         latent_dim: Dimensions of the latent code z
         network: Convolutional (sizes 16, 32, 64, 128 and 256) or fully connected networks (any size)
-        width: Channels of the convolutional nets next to the image; doubled at each halving, up to 8 times as many
-        hidden: Widths of the fully connected encoder; the decoder has the same in reverse order
-        decoder: Distribution of a pixel: Bernoulli (a gray pixel as the probability of white), Gaussian, or logistic
-            (of 256 levels, with a scale for each pixel)
+        width: Channels of the convolutional layers nearest the image; doubled at each downsampling, up to 8 times
+        hidden: Hidden widths of the fully connected encoder; the decoder uses them in reverse order
+        decoder: Distribution of a pixel: Bernoulli (a gray pixel is the probability of white), Gaussian, or logistic
+            (over 256 levels, with a scale for each pixel)
         sigma: Standard deviation of the Gaussian decoder, for pixels in [-1, 1]; or `learned`, one value for all pixels
         beta: Weight of the KL term
         kl_warmup: Images over which the KL weight grows linearly from 0 to beta; no warm-up by default
         free_bits: Nats per latent dimension that are excluded from the KL penalty
-        importance_samples: Samples of z per image in the training bound (IWAE); with 1 the KL term is analytic
+        importance_samples: Samples of z per image in the training bound (IWAE); with 1, the KL term is computed
+            analytically
     """
 
     changeable = ("beta", "kl_warmup", "free_bits", "importance_samples")
@@ -69,12 +70,12 @@ class VAE(GenerativeModule):
         super().__init__(spec, **training)
         if importance_samples > 1 and free_bits:
             raise UserError(
-                f"model.free_bits is {free_bits} and model.importance_samples is {importance_samples}: free bits "
-                "apply to the KL term, which the bound of several samples does not have. Leave one of them out."
+                f"model.free_bits is {free_bits} and model.importance_samples is {importance_samples}. Free bits apply "
+                "to the KL term, which the bound with several samples does not contain. Remove one of the settings."
             )
         if len(self.spec.shape) == 1 and decoder != "gaussian":
             raise UserError(
-                f"model.decoder is {decoder}, a distribution of pixels, and this data has points. Set "
+                f"model.decoder is {decoder}, a distribution of pixels, but this data consists of points. Set "
                 "`--model.decoder gaussian`."
             )
         self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
@@ -85,12 +86,12 @@ class VAE(GenerativeModule):
         if network == "conv":
             shape = (self.spec.channels, *shape[1:])  # raises UserError for points
         outputs = (pixel.outputs(shape[0]), *shape[1:])
-        # in [0, 1] black pixels give no gradient to the first layer's weights, which improves the likelihood of binary
-        # MNIST (docs/results/likelihood.md)
+        # with inputs in [0, 1], black pixels give no gradient to the weights of the first layer, which improves the
+        # likelihood of binary MNIST (docs/results/likelihood.md)
         flatten = nn.Sequential(ToUnitRange(), nn.Flatten()) if decoder == "bernoulli" else nn.Flatten()
         self.encoder = encoder_decoder.encoder(network, shape, 2 * latent_dim, width, hidden, flatten)
         self.decoder = encoder_decoder.decoder(network, latent_dim, outputs, width, hidden)
-        self.pixel = pixel  # the last network, as in the optimizer states of earlier checkpoints
+        self.pixel = pixel  # assigned last, to match the order of the optimizer state in older checkpoints
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x, k = batch.image, self.importance_samples  # [B, C, H, W]
@@ -106,24 +107,25 @@ class VAE(GenerativeModule):
         return {"reconstruction": reconstruction, "kl": self.kl_weight() * kl_loss}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The evidence lower bound [B] in nats, with one draw of z for each image, and its two parts."""
+        """The evidence lower bound [B] in nats, from one draw of z per image, and its two terms."""
         eps = self.draw(torch.randn, len(batch), self.latent_dim).to(self.dtype)
         nll, kl = self._bound(batch.image, eps, self._target(batch.image))
         kl = kl.sum(1)
         return {"elbo": -(nll + kl), "reconstruction": nll, "kl": kl}
 
     def _target(self, x: Tensor) -> Tensor:
-        """The target of the likelihood: dequantized for a density, which is unbounded on discrete levels."""
+        """The target of the likelihood. For a density, which is unbounded on discrete levels, the pixels are
+        dequantized."""
         return dequantized(x, self.draw(torch.rand, *x.shape)) if self.pixel.density and x.ndim == 4 else x
 
     def _bound(self, x: Tensor, eps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms of equation 10, negated: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B, D], in nats."""
+        """The two terms of equation 10 with negative sign: -log p(x|z) [B] and KL(q(z|x) ‖ p(z)) [B, D], in nats."""
         mu, logvar = self.posterior(x)
         output = self.decoder(reparameterize(mu, logvar, eps))  # [B, C, H, W]
         return self.pixel.nll(output, target), gaussian_kl(mu, logvar)
 
     def _log_weights(self, x: Tensor, targets: Tensor, eps: Tensor, kl_weight: float = 1.0) -> Tensor:
-        """log p(x|z_k) p(z_k) / q(z_k|x), [B, K] nats; `targets` [B, K, ...] are x, dequantized for each k."""
+        """log p(x|z_k) p(z_k) / q(z_k|x), [B, K] nats; `targets` [B, K, ...] is x, dequantized for each k."""
         return log_weights(*self.posterior(x), self.decoder, self.pixel, targets, eps, kl_weight)
 
     def log_likelihood(self, x: Tensor, *, importance_samples: int = 16) -> Tensor:
@@ -132,11 +134,11 @@ class VAE(GenerativeModule):
 
     @property
     def pixels(self) -> str:
-        """What the likelihood is of: binary or 8-bit pixels, or a density of points."""
+        """What the likelihood is defined over: binary pixels, 8-bit pixels, or points (density)."""
         return self.pixel.pixels if len(self.spec.shape) == 3 else "density"
 
     def kl_weight(self) -> float:
-        """beta, or a fraction of it during the warm-up."""
+        """The weight of the KL term: beta, or a fraction of beta during the warm-up."""
         return self.beta * min(1.0, self.images_seen / self.kl_warmup) if self.kl_warmup else self.beta
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,9 +160,9 @@ class VAE(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None, mean: bool = True) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1].
 
-        mean  the decoder's mean; else pixels are drawn from its distribution
+        mean  return the decoder's mean; if False, sample pixels from its distribution
         """
         self.check_condition(condition)
         output = self.decoder(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
-        # other seeds for the pixels: z has used the first draws of each
+        # different seeds for the pixels, since z uses the first draws of each seed
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)

@@ -1,5 +1,5 @@
 """VQPrior: the second stage of van den Oord et al., "Neural Discrete Representation Learning", NeurIPS 2017, section
-3.3: a PixelCNN over the codes of a VQ-VAE, from which new images are sampled."""
+3.3: a PixelCNN over the codes of a VQ-VAE, for sampling new images."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from genbench.samplers.pixelcnn import draw
 
 
 class VQPrior(composition.OnCodes, GenerativeModule):
-    """A gated PixelCNN over the codes of a frozen autoencoder, followed by that autoencoder's decoder.
+    """A gated PixelCNN over the codes of a frozen autoencoder, followed by the decoder of the autoencoder.
 
     Args:
-        autoencoder: Checkpoint of a trained VQVAE; this model's checkpoints contain all of it
-        width: Features of both stacks
-        layers: Gated layers
-        kernel: Side of a layer's receptive field, odd
+        autoencoder: Checkpoint of a trained VQVAE. The checkpoints of this model contain the VQVAE
+        width: Features of each of the two stacks
+        layers: Number of gated layers
+        kernel: Side of each layer's receptive field in codes; odd
         by_class: Condition all layers on the class label
     """
 
@@ -49,16 +49,16 @@ class VQPrior(composition.OnCodes, GenerativeModule):
         super().__init__(spec, **training)
         if not (isinstance(part, Encodes) and isinstance(part, Decodes) and part.latent_dtype == "int64"):
             raise UserError(
-                f"VQPrior is a prior over grids of codes, and {type(part).__name__} has none. Give the checkpoint of a "
-                "VQVAE."
+                f"VQPrior needs a model whose codes are grids of integers, which {type(part).__name__} does not have. "
+                "Use the checkpoint of a VQVAE."
             )
         composition.refuse_other_images(part, self.spec)
         if by_class and self.spec.target != "label":
-            raise UserError("model.by_class is true, and this data has no classes. Leave it out.")
+            raise UserError("model.by_class is true, but this data has no classes. Remove `--model.by_class`.")
         self.autoencoder = part
         self.conditional = by_class
         values = part.latent_values
-        assert isinstance(values, int)  # of every model of int64 latents
+        assert isinstance(values, int)  # set in every model with int64 latents
         self.latent_shape, self.latent_values = part.latent_shape, values
         classes = len(self.spec.classes) if by_class else 0
         self.net = GatedPixelCNN(values, 1, width, layers, kernel, classes, ordinal=False)
@@ -71,7 +71,7 @@ class VQPrior(composition.OnCodes, GenerativeModule):
         return {"nll": cross_entropy(to_float32(logits), code)}  # nats per codebook index
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """-log2 p(codes) of each image, [B] bits; under a uniform prior these are `code_bits`."""
+        """-log2 p(codes) of each image, [B] bits. Under a uniform prior it would equal the score `code_bits`."""
         code = self.encode(batch.image)[:, None]
         logits = self.net(code, batch.label if self.conditional else None)
         nats = cross_entropy(to_float32(logits), code, reduction="none").flatten(1).sum(1)

@@ -2,7 +2,7 @@
 https://arxiv.org/abs/1711.00937. Restart of dead codes: Williams et al., "Hierarchical Quantized
 Autoencoders", NeurIPS 2020, section 3.1; Dhariwal et al., "Jukebox", 2020, section 3.1. Batch normalization
 of the encoder's output: Łańcucki et al., "Robust Training of Vector Quantized Bottleneck Models", IJCNN 2020,
-section 3; without it the encoder's output and the codebook collapsed to one point.
+section 3; without it, the encoder's output and the codebook collapsed to a single point.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ from genbench.networks.quantizer import Quantizer
 
 
 class VQVAE(GenerativeModule):
-    """Autoencoder with a grid of codebook indices as its code, a quarter of the image's side. `VQPrior`, which is
-    trained on this model's checkpoint, samples new codes.
+    """Autoencoder whose code is a grid of codebook indices, with a quarter of the image's side.
+
+    To sample new images, train a `VQPrior` on a checkpoint of this model.
 
     Args:
-        num_embeddings: Vectors of the codebook; the paper's 512
-        embedding_dim: Dimensions of a vector; the paper's 64
-        width: Channels of encoder and decoder; the paper's 256
-        blocks: Residual blocks of encoder and of decoder; the paper's 2
-        codebook: Learned by a moving average (ema), or by gradient
+        num_embeddings: Number of vectors in the codebook; 512 in the paper
+        embedding_dim: Dimensions of a vector; 64 in the paper
+        width: Channels of encoder and decoder; 256 in the paper
+        blocks: Residual blocks in the encoder and in the decoder; 2 in the paper
+        codebook: How the codebook is learned: by moving averages (ema) or by gradient
         decay: Decay of the moving average per batch
         commitment: Weight of the commitment loss, beta of equation 3
-        restart_dead_codes: Interval in images at which vectors that are used less than a tenth as often as under
-            uniform use are replaced by outputs of the encoder. It should be long compared to `decay`. None by default
+        restart_dead_codes: Interval in images at which dead vectors are replaced by outputs of the encoder. A vector is
+            dead if it is used less than a tenth as often as under uniform use. The interval should be long compared to
+            `decay`. No restarts by default
     """
 
-    players = {"train": ("encoder", "decoder", "quantizer")}  # in the order of the optimizer's state in checkpoints
+    players = {"train": ("encoder", "decoder", "quantizer")}  # the order of the optimizer state in checkpoints
     changeable = ("decay", "commitment", "restart_dead_codes")
     latent_dtype = "int64"
 
@@ -50,7 +52,7 @@ class VQVAE(GenerativeModule):
         width: Width = 128,
         blocks: Whole = 2,
         codebook: Literal["ema", "gradient"] = "ema",
-        decay: Annotated[float, Bounds(at_least=0, below=1, words="a moving average's decay lies in [0, 1)")] = 0.99,
+        decay: Annotated[float, Bounds(at_least=0, below=1, words="it must be in [0, 1)")] = 0.99,
         commitment: Weight = 0.25,
         restart_dead_codes: Images | None = None,
         **training: Any,
@@ -58,7 +60,10 @@ class VQVAE(GenerativeModule):
         super().__init__(spec, **training)
         channels, size = self.spec.channels, self.spec.size
         if size % 4:
-            raise UserError(f"VQVAE halves images twice, and the data has {size} pixels a side. Set `--data.size`.")
+            raise UserError(
+                f"VQVAE needs images whose sides are multiples of 4, but the data has {size} pixels per side. Set "
+                "`--data.size`."
+            )
         self.commitment = commitment
         self.restart_dead_codes = Images(restart_dead_codes) if restart_dead_codes else None
         self.latent_shape, self.latent_values = (size // 4, size // 4), num_embeddings
@@ -94,7 +99,7 @@ class VQVAE(GenerativeModule):
             turn.minimize(reconstruction=reconstruction, **terms)  # equation 3
             self.quantizer.learn(z.detach(), code)
             turn.log(perplexity=self.quantizer.perplexity, codebook_usage=self.quantizer.codebook_usage)
-        # after the optimizer's step, which may move a codebook that is learned by gradient
+        # after the optimizer step, which moves a codebook that is learned by gradient
         if self.restart_dead_codes and self.due(self.restart_dead_codes):
             which = self.draw(torch.rand, self.latent_values)
             self.quantizer.restart_dead_codes(z.detach(), which, least=0.1)
@@ -112,7 +117,8 @@ class VQVAE(GenerativeModule):
 
 
 class Residual(nn.Module):
-    """[B, width, H, W] -> the same shape: ReLU, 3×3, ReLU, 1×1, and a skip connection (section 4.1)."""
+    """[B, width, H, W] -> the same shape: ReLU, 3×3 convolution, ReLU, 1×1 convolution, skip connection (section
+    4.1)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class SmallClassifier(nn.Module):
-    """Five 3×3 convolutions with batch normalization, 32×32 -> 8×8, then a mean over the image: 128 features.
+    """Five 3×3 convolutions with batch normalization, 32×32 -> 8×8, then the mean over the image: 128 features.
 
-    About 136,000 parameters: small enough for its weights to be shipped with the package.
+    It has about 136,000 parameters, so its weights can be shipped with the package.
     """
 
     features = 128

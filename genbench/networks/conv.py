@@ -1,4 +1,4 @@
-"""DCGAN's convolutional networks between vectors and images, which double and halve the resolution from 4×4."""
+"""The convolutional networks of DCGAN, which map vectors to images and images to vectors, via 4×4 feature maps."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ SIZES = (16, 32, 64, 128, 256)
 
 
 def widths(size: int, width: int) -> list[int]:
-    """Channels from the image inwards: `width` next to the image, doubled at each halving, up to 8 · width.
+    """Channels of the layers, starting at the image: `width`, doubled at each downsampling, up to 8 · width.
 
     Raises:
         UserError: `size` is not among `SIZES`.
     """
     if size not in SIZES:
         sizes = ", ".join(map(str, SIZES))
-        raise UserError(f"These networks make images of {sizes} pixels a side; the data has {size}. Set `--data.size`.")
+        raise UserError(
+            f"This network needs images of {sizes} pixels per side, but the data has {size}. Set `--data.size`."
+        )
     return [width * min(2**k, 8) for k in range(SIZES.index(size) + 2)]
 
 
 def up_net(latent_dim: int, channels: int, size: int, width: int, output: nn.Module | None = None) -> nn.Sequential:
     """z [B, latent_dim] -> [B, channels, size, size] by transposed convolutions (Radford et al. 2016, figure 1)."""
-    inner = widths(size, width)[::-1]  # from 4x4 outwards
+    inner = widths(size, width)[::-1]  # starting at 4x4
     layers: list[nn.Module] = [
         nn.Unflatten(1, (latent_dim, 1, 1)),
         nn.ConvTranspose2d(latent_dim, inner[0], 4, bias=False),  # [B, inner, 4, 4]
@@ -81,7 +83,8 @@ def _norm(norm: Norm, channels: int) -> list[nn.Module]:
 
 
 def dcgan_init(net: nn.Module) -> None:
-    """Weights from N(0, 0.02²) (Radford et al. 2016, section 4); batch norm's scales around 1 with the same spread."""
+    """Initialize weights from N(0, 0.02²) (Radford et al. 2016, section 4), and scales of batch norm from N(1,
+    0.02²)."""
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(layer.weight, 0.0, 0.02)

@@ -1,6 +1,6 @@
-"""The residual generator and the pool of CycleGAN: Zhu, Park, Isola & Efros, "Unpaired Image-to-Image Translation using
-Cycle-Consistent Adversarial Networks", ICCV 2017, https://arxiv.org/abs/1703.10593, sections 4 and 7.2; the generator
-after Johnson et al. 2016, https://arxiv.org/abs/1603.08155."""
+"""The residual generator and the image pool of CycleGAN: Zhu, Park, Isola & Efros, "Unpaired Image-to-Image Translation
+using Cycle-Consistent Adversarial Networks", ICCV 2017, https://arxiv.org/abs/1703.10593, sections 4 and 7.2. The
+generator follows Johnson et al. 2016, https://arxiv.org/abs/1603.08155."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class ResidualTranslator(nn.Sequential):
     """[B, inputs, H, W] -> [B, outputs, H, W] in [-1, 1], where H and W are multiples of 4.
 
     Args:
-        inputs, outputs: Channels
-        width: Channels at full resolution; four times as many at a quarter of it
-        blocks: Residual blocks there; the paper has 6 for 128 pixels and 9 for 256 and more
-        norm: Of each channel over an image (instance) or the batch (batch), or of an image over all channels (layer)
+        inputs, outputs: Channels of the input and the output
+        width: Channels at full resolution; four times as many at a quarter of the resolution
+        blocks: Residual blocks at a quarter of the resolution; the paper uses 6 for 128 pixels and 9 for 256 and more
+        norm: Normalization over each channel of an image (instance), each channel of the batch (batch), or all channels
+            of an image (layer)
     """
 
     stride = 4
@@ -44,7 +45,7 @@ class ResidualTranslator(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """[B, channels, H, W] -> the same shape; no ReLU after the sum (Johnson et al. 2016)."""
+    """[B, channels, H, W] -> the same shape, without a ReLU after the sum (Johnson et al. 2016)."""
 
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
@@ -60,14 +61,14 @@ def _after(norm: Norm, channels: int) -> list[nn.Module]:
 
 
 class ImagePool(nn.Module):
-    """Buffer of past generated images for the discriminator (Shrivastava et al. 2017, section 2.3).
+    """Buffer of previously generated images for the discriminator (Shrivastava et al. 2017, section 2.3).
 
     Until the pool is full, each new image is stored and returned. After that, with probability 1/2, a new image
-    replaces a random one of the pool, which is returned instead; otherwise the new image itself is returned.
+    replaces a random image of the pool, and the replaced image is returned. Otherwise the new image is returned.
 
     Args:
         size: Capacity in images; 0 disables the pool
-        shape: Of an image, [C, H, W]
+        shape: Shape of an image, [C, H, W]
     """
 
     images: Tensor
@@ -84,7 +85,7 @@ class ImagePool(nn.Module):
         if not size:
             return new
         returned = []
-        # without a branch on a value, which would wait for the GPU
+        # no branch on a value of a tensor, which would wait for the GPU
         for image, (coin, place) in zip(new.to(self.images.dtype), noise, strict=True):
             full = self.filled >= size  # [1]
             slot = torch.where(full, (place * size).long(), self.filled)  # [1]

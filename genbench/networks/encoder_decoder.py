@@ -1,4 +1,5 @@
-"""Encoders from images or points to vectors, and decoders back: convolutional or fully connected."""
+"""Encoders that map images or points to vectors, and decoders that map vectors back; convolutional or fully
+connected."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ def encoder(
 
     Args:
         shape: (C, H, W) with H = W a power of two from 16 to 256 for conv; any shape for mlp
-        width: Channels of the convolutional net next to the image
-        hidden: Widths of the layers of the fully connected net
+        width: Channels of the convolutional layers nearest the image
+        hidden: Widths of the hidden layers of the fully connected net
         flatten: First layer of the fully connected net, [B, *shape] -> [B, N]; `nn.Flatten` by default
     """
     if network == "conv":
@@ -43,7 +44,7 @@ def decoder(
     hidden: Sequence[int],
     output: nn.Module | None = None,
 ) -> nn.Sequential:
-    """[B, inputs] -> [B, *shape]; the arguments are those of `encoder`, `hidden` in the encoder's order.
+    """[B, inputs] -> [B, *shape]. The arguments are the same as for `encoder`; `hidden` is in the encoder's order.
 
     Args:
         output: Activation of the last layer; none by default

@@ -13,12 +13,12 @@ from genbench.core.precision import to_float32
 
 
 class GaussianMixture(nn.Module):
-    """Density of [B, D] vectors. Each covariance is stored as the Cholesky factor of its inverse, so that the
-    likelihood needs no decomposition.
+    """Density of [B, D] vectors. Each covariance is stored as the Cholesky factor of its inverse, so that computing the
+    likelihood needs no matrix decomposition.
 
     Args:
-        components: Gaussians of the mixture, K
-        dim: D
+        components: Number of Gaussians, K
+        dim: Dimensions of the vectors, D
     """
 
     shift: Tensor
@@ -29,16 +29,17 @@ class GaussianMixture(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(components))  # logits
         self.mean = nn.Parameter(torch.randn(components, dim))
-        self.below = nn.Parameter(torch.zeros(components, dim, dim))  # entries of the factor below the diagonal
+        self.below = nn.Parameter(torch.zeros(components, dim, dim))  # below the diagonal of the factor
         self.log_diagonal = nn.Parameter(torch.zeros(components, dim))
-        # mean and standard deviation of the data, so that the components start within it
+        # mean and standard deviation of the data, so that the components start inside the data
         self.register_buffer("shift", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
         self.register_buffer("begun", torch.tensor(False))
 
     @torch.no_grad()
     def begin(self, z: Tensor) -> None:
-        """At the first call, standardize by mean and standard deviation of [B, D] vectors of all processes."""
+        """At the first call, set `shift` and `scale` to the mean and standard deviation of z [B, D] over all
+        processes."""
         if not self.begun:
             self.shift.copy_(ranks.mean(to_float32(z).mean(0)))
             variance = ranks.mean((to_float32(z) - self.shift).square().mean(0))
@@ -46,7 +47,7 @@ class GaussianMixture(nn.Module):
             self.begun.fill_(True)
 
     def factors(self) -> Tensor:
-        """Lower triangular L with L Lᵀ the inverse covariance, [K, D, D]."""
+        """Lower triangular L [K, D, D], where L Lᵀ is the inverse covariance."""
         return self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -62,7 +63,8 @@ class GaussianMixture(nn.Module):
         """int64 seeds [n] -> [n, D]."""
         u = per_seed(torch.rand, seeds, (1,))  # [n, 1]
         k = (u >= to_float32(self.weight).softmax(0).cumsum(0)[:-1]).sum(1)
-        eps = per_seed(torch.randn, ~seeds, (self.mean.shape[1], 1))  # other seeds: u has used the first draws
+        # different seeds, since u uses the first draws of each seed
+        eps = per_seed(torch.randn, ~seeds, (self.mean.shape[1], 1))
         with torch.autocast(seeds.device.type, enabled=False):
             spread = torch.linalg.solve_triangular(to_float32(self.factors()[k]).mT, eps, upper=True)[:, :, 0]
             return self.shift + self.scale * (to_float32(self.mean[k]) + spread)

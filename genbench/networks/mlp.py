@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def mlp(widths: Sequence[int], slope: float = 0.0) -> nn.Sequential:
     """Linear layers of these widths with ReLU between them: [B, widths[0]] -> [B, widths[-1]].
 
-    slope  negative slope: LeakyReLU if it is not 0
+    slope  negative slope; if not 0, LeakyReLU is used
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

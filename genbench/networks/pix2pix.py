@@ -19,13 +19,14 @@ Draw = Callable[..., Tensor]  # shape -> uniform noise [B, *shape], or [1, *shap
 class UNetGenerator(nn.Module):
     """[B, inputs, H, W] -> [B, outputs, H, W] in [-1, 1], where H and W are multiples of `stride` (section 6.1.1).
 
-    Its only noise is dropout, in training and in use (section 3.2).
+    Its only noise is dropout, which is applied in training and in translation (section 3.2).
 
     Args:
-        inputs, outputs: Channels
-        width: Channels after the first halving; doubled at each halving, up to 8 times as many
-        depth: Halvings; the paper has 8
-        norm: Of each channel over the batch (batch) or an image (instance), or of an image over all channels (layer)
+        inputs, outputs: Channels of the input and the output
+        width: Channels after the first downsampling; doubled at each downsampling, up to 8 times
+        depth: Number of downsampling layers; 8 in the paper
+        norm: Normalization over each channel of the batch (batch), each channel of an image (instance), or all channels
+            of an image (layer)
         dropout: Fraction of activations that are dropped in the first three decoder layers
     """
 
@@ -37,12 +38,12 @@ class UNetGenerator(nn.Module):
         widths = [width * min(2**k, 8) for k in range(depth)]
         self.down = nn.ModuleList([nn.Conv2d(inputs, width, 4, stride=2, padding=1)])
         for k, (narrow, wide) in enumerate(pairwise(widths), start=2):
-            innermost = k == depth  # may be 1×1, over which nothing can be normalized
+            innermost = k == depth  # not normalized, since it may be 1×1
             layers = [nn.LeakyReLU(0.2), nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=innermost)]
             self.down.append(nn.Sequential(*layers, *([] if innermost else [normalized(norm, wide)])))
         self.up = nn.ModuleList()
         for k, (narrow, wide) in enumerate(list(pairwise(widths))[::-1]):
-            wide *= 1 if k == 0 else 2  # decoder and encoder features
+            wide *= 1 if k == 0 else 2  # decoder and skip features are concatenated
             up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
             self.up.append(nn.Sequential(nn.ReLU(), up, normalized(norm, narrow)))
         self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, outputs, 4, stride=2, padding=1), nn.Tanh())
@@ -61,13 +62,14 @@ class UNetGenerator(nn.Module):
 
 
 class PatchGAN(nn.Sequential):
-    """[B, channels, H, W] -> logits [B, 1, h, w], each of a patch of the image (section 6.1.2).
+    """[B, channels, H, W] -> logits [B, 1, h, w], one for each patch of the image (section 6.1.2).
 
     Args:
-        channels: Of the input, source and target together
-        width: Channels of the first layer; doubled at each layer, up to 8 times as many
-        layers: Halvings: 3 give patches of 70×70 pixels, 2 of 34×34, 1 of 16×16, and 0 single pixels
-        norm: Of each channel over the batch (batch) or an image (instance), or of an image over all channels (layer)
+        channels: Channels of the input: source and target together
+        width: Channels of the first layer; doubled at each layer, up to 8 times
+        layers: Downsampling layers: 3 give patches of 70×70 pixels, 2 of 34×34, 1 of 16×16, and 0 single pixels
+        norm: Normalization over each channel of the batch (batch), each channel of an image (instance), or all channels
+            of an image (layer)
     """
 
     def __init__(self, channels: int, width: int = 64, layers: int = 3, norm: Norm = "batch") -> None:
@@ -86,11 +88,11 @@ class PatchGAN(nn.Sequential):
 
 
 def refuse_small(size: int, layers: int) -> None:
-    """Raise UserError if an image of this size is smaller than any patch of a `PatchGAN` with so many layers."""
+    """Raise UserError if images of this size are too small for a `PatchGAN` with this many layers."""
     if layers and size < 3 * 2**layers:
         raise UserError(
-            f"A discriminator of {layers} patch layers needs images of at least {3 * 2**layers} pixels a side, and the "
-            f"data has {size}. Set `--data.size`, or fewer `--model.patch_layers`."
+            f"A discriminator with {layers} patch layers needs images of at least {3 * 2**layers} pixels per side, but "
+            f"the data has {size}. Use a larger `--data.size` or a smaller `--model.patch_layers`."
         )
 
 

@@ -11,17 +11,18 @@ from genbench.core.errors import UserError
 
 
 class GatedPixelCNN(nn.Module):
-    """Values [B, C, H, W] -> logits of each value given those before it: row by row, in a row from the left, in a pixel
-    from the first channel.
+    """Values [B, C, H, W] -> logits of each value, given the previous values.
+
+    The order is row by row, from left to right within a row, and channel by channel within a pixel.
 
     Args:
-        values: Number of values of each pixel and channel
+        values: Number of possible values of each channel of a pixel
         channels: Channels of a pixel
         width: Features of each stack; a multiple of `channels`
-        layers: Gated layers
-        kernel: Side of a layer's receptive field, odd
+        layers: Number of gated layers
+        kernel: Side of each layer's receptive field; odd
         classes: Number of classes that all layers are conditioned on, or 0
-        ordinal: Whether values are ordered levels, such as brightness; otherwise they enter one-hot
+        ordinal: Whether values are ordered levels, such as brightness. If False, the input is one-hot encoded
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class GatedPixelCNN(nn.Module):
         if width % channels:
             raise UserError(f"model.width is {width}; it must be a multiple of the data's {channels} channels.")
         if kernel % 2 == 0:
-            raise UserError(f"model.kernel is {kernel}; the area around a pixel has an odd side.")
+            raise UserError(f"model.kernel is {kernel}; it must be odd.")
         self.values, self.channels, self.classes, self.ordinal = values, channels, classes, ordinal
         inputs = channels if ordinal else channels * values
         widths = [inputs, *[width] * layers]
@@ -44,13 +45,13 @@ class GatedPixelCNN(nn.Module):
         self.output = MaskedConv2d(width, values * channels, 1, channels)
 
     def enter(self, x: Tensor) -> Tensor:
-        """int64 [B, C, H, W] -> input of the first layer [B, inputs, H, W]; channel by channel."""
+        """int64 [B, C, H, W] -> input of the first layer [B, inputs, H, W], in the order of the channels."""
         if self.ordinal:
             return x.to(self.output.weight.dtype) * (2 / (self.values - 1)) - 1
         return one_hot(x, self.values).movedim(-1, 2).flatten(1, 2).to(self.output.weight.dtype)
 
     def leave(self, skips: Tensor) -> Tensor:
-        """Sum of the layers' skips [B, width, H, W] -> logits [B, values, C, H, W]."""
+        """Sum of the layers' skip outputs [B, width, H, W] -> logits [B, values, C, H, W]."""
         logits = self.output(relu(self.hidden(relu(skips))))
         return logits.unflatten(1, (self.channels, self.values)).movedim(2, 1)
 
@@ -64,13 +65,16 @@ class GatedPixelCNN(nn.Module):
         return self.leave(sum(skips[1:], skips[0]))
 
     def cache(self, batch: int, width: int, label: Tensor | None = None) -> Cache:
-        """A cache for sampling `batch` images of `width` columns pixel by pixel, with labels [B]."""
+        """A cache for sampling a batch of images with `width` columns pixel by pixel, with labels [B]."""
         return Cache(self, batch, width, label)
 
 
 class GatedLayer(nn.Module):
-    """Vertical and horizontal stack. The vertical stack at row i sees the rows up to i and is input of the horizontal
-    stack at row i + 1, which also sees the pixels to the left. Of the last layer only the skip output is used."""
+    """One layer of the vertical and the horizontal stack.
+
+    The vertical stack at row i sees the rows up to i. Its output is an input of the horizontal stack at row i + 1,
+    which also sees the pixels to the left. Only the skip output of the last layer is used.
+    """
 
     def __init__(
         self, inputs: int, width: int, kernel: int, channels: int, classes: int, first: bool, last: bool
@@ -91,11 +95,11 @@ class GatedLayer(nn.Module):
         return self.label(label)[:, :, None, None].chunk(2, 1)
 
     def forward(self, v: Tensor, h: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Both stacks [B, inputs, H, W] -> both stacks and the skip, [B, width, H, W] each."""
+        """Both stacks [B, inputs, H, W] -> both stacks and the skip output, [B, width, H, W] each."""
         to_v, to_h = self.biases(label)
         k = self.reach
-        below = self.vertical(pad(v, (k, k, k, 0)))  # [B, 2 width, H, W], sees the rows up to its own
-        above = pad(below, (0, 0, 1, 0))[:, :, :-1]  # the row before
+        below = self.vertical(pad(v, (k, k, k, 0)))  # [B, 2 width, H, W]; each row sees the rows up to itself
+        above = pad(below, (0, 0, 1, 0))[:, :, :-1]  # shifted down by one row
         h2 = self.horizontal(pad(h, (k, 0, 0, 0))) + self.across(above)
         gated = gate(h2 + to_h)
         if self.out is not None:
@@ -104,17 +108,19 @@ class GatedLayer(nn.Module):
 
 
 def gate(x: Tensor) -> Tensor:
-    """tanh of one half times the sigmoid of the other (equation 2): [B, 2 width, ...] -> [B, width, ...]."""
+    """tanh of the first half times sigmoid of the second half (equation 2): [B, 2 width, ...] -> [B, width, ...]."""
     a, b = x.chunk(2, 1)
     return torch.tanh(a) * torch.sigmoid(b)
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution with a mask on its last column, the pixel itself: the features of a channel see the channels before
-    it, and with `itself` the channel too (van den Oord et al. 2016, "Pixel Recurrent Neural Networks", section 3.4:
-    masks A and B).
+    """A convolution whose last column, the current pixel, is masked by channel.
 
-    Each channel has an equal block of the features; with two `halves`, those of a gate, a block of each half.
+    The features of a channel see only the previous channels of the current pixel, and with `itself` also their own
+    channel (van den Oord et al. 2016, "Pixel Recurrent Neural Networks", section 3.4: masks A and B).
+
+    Each channel owns an equal block of the features. With `halves` = 2, for the two inputs of a gate, it owns a block
+    of each half.
     """
 
     mask: Tensor
@@ -141,7 +147,7 @@ class MaskedConv2d(nn.Conv2d):
 
 
 class Cache:
-    """Activations of images that are sampled pixel by pixel, so that each pixel is computed once."""
+    """Activations of images that are sampled pixel by pixel, so that each activation is computed only once."""
 
     def __init__(self, net: GatedPixelCNN, batch: int, width: int, label: Tensor | None) -> None:
         self.net = net
@@ -149,7 +155,7 @@ class Cache:
         self.hidden, self.output = _Pointwise(net.hidden), _Pointwise(net.output)
 
     def logits(self, pixel: Tensor, j: int) -> Tensor:
-        """The pixel at column j, with the channels drawn so far, int64 [B, C, 1, 1] -> logits [B, C, values]."""
+        """Logits [B, C, values] of the pixel at column j, given its channels sampled so far, int64 [B, C, 1, 1]."""
         h = self.net.enter(pixel).flatten(1)  # [B, inputs]
         skips: list[Tensor] = []
         for layer in self.layers:
@@ -159,7 +165,7 @@ class Cache:
         return logits.view(len(pixel), self.net.channels, self.net.values)
 
     def note(self, pixel: Tensor, j: int) -> None:
-        """Store the complete pixel at column j. Only the first layer's input depends on its last channel."""
+        """Store the complete pixel at column j. Only the input of the first layer depends on its last channel."""
         self.layers[0].note(self.net.enter(pixel).flatten(1), j)
 
     def row(self, row: Tensor) -> None:
@@ -170,7 +176,8 @@ class Cache:
 
 
 class _Pointwise:
-    """A masked 1×1 convolution of single pixels, as a faster matrix product: [B, inputs] -> [B, outputs]."""
+    """A masked 1×1 convolution of single pixels, computed as a matrix product, which is faster: [B, inputs] -> [B,
+    outputs]."""
 
     def __init__(self, conv: MaskedConv2d) -> None:
         self.weight, self.bias = conv.masked.flatten(1), conv.bias
@@ -180,7 +187,7 @@ class _Pointwise:
 
 
 class _Stacks:
-    """Cached inputs of one layer: the rows above, and the current row so far."""
+    """Cached inputs of one layer: the rows above, and the current row up to the current pixel."""
 
     def __init__(self, layer: GatedLayer, batch: int, width: int, label: Tensor | None) -> None:
         weight, k = layer.vertical.weight, layer.reach
@@ -188,13 +195,13 @@ class _Stacks:
         self.layer, self.weight = layer, layer.horizontal.masked.flatten(1)
         self.skip, self.out = _Pointwise(layer.skip), None if layer.out is None else _Pointwise(layer.out)
         self.to_v, to_h = layer.biases(label)
-        self.start = to_h + layer.horizontal.bias[:, None, None]  # type: ignore[index]  # it has one
+        self.start = to_h + layer.horizontal.bias[:, None, None]  # type: ignore[index]  # it has a bias
         self.rows = weight.new_zeros(batch, inputs, k + 1, width + 2 * k)  # the last k + 1 rows, padded
         self.line = weight.new_zeros(batch, inputs, width + k)
         self._begin_row(weight.new_zeros(batch, outputs, 1, width))
 
     def _begin_row(self, above: Tensor) -> None:
-        """Store the vertical stack's input of each pixel of the new row, [W, B, 2 width]."""
+        """Start a new row: store the input from the vertical stack for each of its pixels, [W, B, 2 width]."""
         self.given = (self.layer.across(above) + self.start)[:, :, 0].permute(2, 0, 1).contiguous()
         self.line.zero_()
 
@@ -202,7 +209,7 @@ class _Stacks:
         self.line[:, :, self.layer.reach + j] = h
 
     def pixel(self, h: Tensor, j: int) -> tuple[Tensor, Tensor]:
-        """The horizontal stack at column j, [B, inputs] -> [B, width], and the skip."""
+        """The horizontal stack at column j: [B, inputs] -> [B, width], and the skip output."""
         self.note(h, j)
         seen = self.line[:, :, j : j + self.layer.reach + 1].flatten(1)
         gated = gate(torch.addmm(self.given[j], seen, self.weight.T))
@@ -211,7 +218,7 @@ class _Stacks:
         return h, self.skip(gated)
 
     def row(self, v: Tensor) -> Tensor:
-        """The vertical stack at the row just completed, [B, inputs, 1, W] -> [B, width, 1, W]."""
+        """The vertical stack at the row that was just completed: [B, inputs, 1, W] -> [B, width, 1, W]."""
         k = self.layer.reach
         self.rows = torch.cat([self.rows[:, :, 1:], pad(v, (k, k))], 2)
         below = self.layer.vertical(self.rows)

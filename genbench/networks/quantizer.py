@@ -14,12 +14,12 @@ from genbench.core.precision import to_float32
 
 
 class Quantizer(nn.Module):
-    """A codebook of K vectors with D dimensions. Each input vector is replaced by the nearest one.
+    """A codebook of K vectors with D dimensions. Each input vector is replaced by the nearest vector of the codebook.
 
     Args:
-        num_embeddings: K
-        embedding_dim: D
-        codebook: How the vectors are learned: by gradient of the codebook loss (gradient; equation 3), or as moving
+        num_embeddings: Number of vectors, K
+        embedding_dim: Dimensions of a vector, D
+        codebook: How the vectors are learned: by the gradient of the codebook loss (gradient; equation 3), or as moving
             averages of the encoder outputs assigned to them (ema; appendix A.1)
         decay: Decay of the moving averages per batch
     """
@@ -45,14 +45,14 @@ class Quantizer(nn.Module):
             self.register_buffer("sum", vectors.clone())  # m of equation 7
         else:
             self.vectors = nn.Parameter(vectors)
-        # moving average of each vector's fraction of all uses, for both kinds of codebook
+        # moving average of how often each vector is used, as a fraction of all uses; for both kinds of codebook
         self.register_buffer("usage", torch.full((num_embeddings,), 1 / num_embeddings))
 
     def nearest(self, z: Tensor) -> Tensor:
         """[B, D, H, W] -> indices of the nearest vectors, int64 [B, H, W] (equation 1)."""
         flat = to_float32(z).movedim(1, -1)
         with torch.autocast(z.device.type, enabled=False):
-            # |z - e|² without |z|², which is the same for all e
+            # |z - e|² without the term |z|², which is the same for all e
             return (to_float32(self.vectors).square().sum(1) - 2 * flat @ to_float32(self.vectors).T).argmin(-1)
 
     def look_up(self, code: Tensor) -> Tensor:
@@ -60,8 +60,11 @@ class Quantizer(nn.Module):
         return self.vectors[code].movedim(-1, 1)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """[B, D, H, W] -> quantized vectors of the same shape with straight-through gradient, codes int64 [B, H, W],
-        and the commitment and codebook terms of equation 3, unweighted."""
+        """[B, D, H, W] -> quantized vectors [B, D, H, W], codes int64 [B, H, W], and loss terms.
+
+        The quantized vectors have a straight-through gradient. The loss terms are the commitment and codebook terms of
+        equation 3, unweighted.
+        """
         code = self.nearest(z)
         quantized = self.look_up(code)
         terms = {"commitment": mse_loss(to_float32(z), to_float32(quantized.detach()))}
@@ -71,7 +74,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def learn(self, z: Tensor, code: Tensor) -> None:
-        """Update the moving averages with a batch [B, D, H, W] and its codes, over all processes."""
+        """Update the moving averages with z [B, D, H, W] and its codes [B, H, W], over all processes."""
         flat = to_float32(z).movedim(1, -1).flatten(0, -2)  # [N, D]
         chosen = one_hot(code.flatten(), self.num_embeddings).to(flat.dtype)  # [N, K]
         count = ranks.total(chosen.sum(0))
@@ -81,18 +84,18 @@ class Quantizer(nn.Module):
                 total = ranks.total(chosen.T @ flat)
             self.count.lerp_(count, 1 - self.decay)  # equation 6
             self.sum.lerp_(total, 1 - self.decay)  # equation 7
-            # equation 8; a vector that has not been used for long does not move
+            # equation 8; a vector that was not used for a long time does not move
             known = self.count[:, None] > 1e-5
             self.vectors.copy_(torch.where(known, self.sum / self.count[:, None], self.vectors))
 
     @torch.no_grad()
     def restart_dead_codes(self, z: Tensor, which: Tensor, least: float) -> Tensor:
-        """Replace the vectors that are used less than `least` times as often as under uniform use by encoder outputs.
+        """Replace dead vectors, which are rarely used, by random outputs of the encoder.
 
         Args:
-            z: Outputs of the encoder [B, D, H, W]; on several devices those of the first process are used
-            which: [K], uniform in [0, 1): chooses the output that replaces each vector
-            least: Fraction of uniform use, 1 / K, below which a vector is dead
+            z: Outputs of the encoder [B, D, H, W]; only those of the first process are used
+            which: Uniform noise [K] in [0, 1) that selects the output that replaces each vector
+            least: A vector is dead if its fraction of uses is below `least` times uniform use, 1 / K
 
         Returns:
             Number of replaced vectors.
@@ -108,10 +111,10 @@ class Quantizer(nn.Module):
 
     @property
     def codebook_usage(self) -> Tensor:
-        """The fraction of vectors that are used at least a tenth as often as under uniform use."""
+        """Fraction of the vectors that are used at least a tenth as often as under uniform use."""
         return (self.usage >= 0.1 / self.num_embeddings).float().mean()
 
     @property
     def perplexity(self) -> Tensor:
-        """exp of the entropy of the codes' use: K if all are used equally often, 1 if only one is used."""
+        """exp of the entropy of the usage: K if all vectors are used equally often, 1 if only one is used."""
         return torch.exp(-torch.special.xlogy(self.usage, self.usage).sum())

@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 
 class UpBlock(nn.Module):
-    """[B, inputs, H, W] -> [B, outputs, 2H, 2W]; batch normalization before each ReLU."""
+    """[B, inputs, H, W] -> [B, outputs, 2H, 2W], with batch normalization before each ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -19,15 +19,16 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(_double(relu(self.norm1(x))))
         h = self.conv2(relu(self.norm2(h)))
-        return h + _double(self.shortcut(x))  # equal to doubling first, since it is 1×1, in a quarter of the time
+        # the shortcut is 1×1, so the result is equal to upsampling first, in a quarter of the time
+        return h + _double(self.shortcut(x))
 
 
 class DownBlock(nn.Module):
-    """[B, inputs, H, W] -> [B, outputs, H/2, W/2], or [B, outputs, H, W] without `halve`; no normalization."""
+    """[B, inputs, H, W] -> [B, outputs, H/2, W/2], or [B, outputs, H, W] without `halve`. It has no normalization."""
 
     def __init__(self, inputs: int, outputs: int, halve: bool = True, first: bool = False) -> None:
         super().__init__()
-        self.halve, self.first = halve, first  # no ReLU on the image itself
+        self.halve, self.first = halve, first  # the first block applies no ReLU to the image
         self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if halve or inputs != outputs else nn.Identity()
 
@@ -72,7 +73,8 @@ class ResidualDiscriminator(nn.Module):
 
 
 def residual_init(net: nn.Module) -> None:
-    """Xavier's uniform weights with gain √2 in residual branches and 1 elsewhere, as the authors' code has them."""
+    """Initialize with Xavier uniform weights, with gain √2 in residual branches and 1 elsewhere, as in the authors'
+    code."""
     for name, layer in net.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight, 2**0.5 if name.endswith(("conv1", "conv2")) else 1.0)

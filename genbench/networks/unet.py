@@ -1,6 +1,6 @@
 """The U-Net: Ronneberger, Fischer & Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI
-2015, https://arxiv.org/abs/1505.04597, figure 1; with padding, so that outputs are as large as inputs, and with
-batch normalization."""
+2015, https://arxiv.org/abs/1505.04597, figure 1. Unlike in the paper, convolutions are padded, so that outputs are as
+large as inputs, and batch normalization is used."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class UNet(nn.Module):
     """[B, inputs, H, W] -> [B, outputs, H, W], where H and W are multiples of `stride`.
 
     Args:
-        inputs, outputs: Channels
-        width: Channels at full resolution; doubled at each halving, up to 8 times as many
-        depth: Halvings
-        skips: Skip connections from encoder to decoder at each resolution; without them it is an autoencoder
+        inputs, outputs: Channels of the input and the output
+        width: Channels at full resolution; doubled at each downsampling, up to 8 times
+        depth: Number of downsampling layers
+        skips: Use skip connections from encoder to decoder at each resolution; without them it is an autoencoder
     """
 
     def __init__(self, inputs: int, outputs: int, width: int = 32, depth: int = 4, skips: bool = True) -> None:
@@ -31,7 +31,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             nn.Sequential(nn.MaxPool2d(2), _double(narrow, wide)) for narrow, wide in pairwise(widths)
         )
-        inwards = list(pairwise(widths))[::-1]  # from the smallest resolution outwards
+        inwards = list(pairwise(widths))[::-1]  # starting at the smallest resolution
         self.up = nn.ModuleList(nn.ConvTranspose2d(wide, narrow, 2, stride=2) for narrow, wide in inwards)
         self.merge = nn.ModuleList(_double(2 * narrow if skips else narrow, narrow) for narrow, _ in inwards)
         self.last = nn.Conv2d(width, outputs, 1)
@@ -60,7 +60,7 @@ def refuse_stride(size: int, stride: int, name: str, instead: str = ", or a smal
     """Raise UserError if `size` is not a multiple of `stride`."""
     if size % stride:
         raise UserError(
-            f"{name} takes images whose sides are multiples of {stride}, and the data has {size} pixels a side. Set "
+            f"{name} needs images whose sides are multiples of {stride}, but the data has {size} pixels per side. Set "
             f"`--data.size`{instead}."
         )
 
@@ -69,6 +69,6 @@ def refuse_single(spec: DataSpec, name: str) -> None:
     """Raise UserError if the data has no pairs of images."""
     if spec.target != "image":
         raise UserError(
-            f"{name} needs pairs of images, and this data has none. Choose a task, such as `--data.task colorize`, or "
+            f"{name} needs pairs of images, but this data has none. Choose a task, such as `--data.task colorize`, or "
             "paired data, such as `--data PairedFolder --data.path FOLDER`."
         )

@@ -1,6 +1,6 @@
-"""Adversarial objectives and penalties: logits in, loss terms out.
+"""Adversarial objectives and penalties: functions from logits to loss terms.
 
-The discriminator's loss is `real(logits of real images)` + `fake(logits of generated images)`, the generator's loss is
+The discriminator's loss is `real(logits of real images)` + `fake(logits of generated images)`. The generator's loss is
 `generator(logits of generated images)`. Logits are the outputs of the discriminator's last layer, without a sigmoid.
 """
 
@@ -16,9 +16,9 @@ from genbench.core.precision import to_float32
 
 
 class NonSaturating:
-    """The losses of Goodfellow et al. 2014, with the non-saturating generator loss of section 3, max log D(G(z)).
+    """The losses of Goodfellow et al. 2014, where the generator maximizes log D(G(z)) (section 3).
 
-    On logits l = logit D: -log D = softplus(-l) and -log(1 - D) = softplus(l).
+    With logits l = logit D, -log D = softplus(-l) and -log(1 - D) = softplus(l).
     """
 
     smooths = True  # whether labels can be smoothed
@@ -38,14 +38,14 @@ class NonSaturating:
         return softplus(-to_float32(logits)).mean()
 
     def probability(self, logits: Tensor) -> Tensor | None:
-        """D(x) [B], the probability of being real, or None if the objective has none."""
+        """D(x) [B], the probability of being real, or None if the objective defines no probability."""
         return to_float32(logits).sigmoid()
 
 
 class Minimax(NonSaturating):
     """Equation 1 of Goodfellow et al. 2014: the generator minimizes log(1 - D(G(z))).
 
-    Its gradient vanishes where the discriminator is certain; it is here to show that.
+    Its gradient vanishes if the discriminator is certain. It is included to demonstrate this.
     """
 
     def generator(self, logits: Tensor) -> Tensor:
@@ -54,7 +54,8 @@ class Minimax(NonSaturating):
 
 
 class LeastSquares:
-    """Mao et al. 2017, "Least Squares Generative Adversarial Networks", equation 9: targets 1 and 0, no sigmoid."""
+    """Mao et al. 2017, "Least Squares Generative Adversarial Networks", equation 9, with targets 1 and 0, no
+    sigmoid."""
 
     smooths = True
     bounded = True
@@ -69,12 +70,12 @@ class LeastSquares:
         return (to_float32(logits) - 1).square().mean() / 2
 
     def probability(self, logits: Tensor) -> Tensor | None:
-        """The output itself: at the optimum it is p(real | x)."""
+        """The output, clamped to [0, 1]. At the optimum it is p(real | x)."""
         return to_float32(logits).clamp(0, 1)
 
 
 class Hinge:
-    """Lim & Ye 2017, "Geometric GAN", as in Miyato et al. 2018, equations 16 and 17."""
+    """The hinge loss of Lim & Ye 2017, "Geometric GAN", as in Miyato et al. 2018, equations 16 and 17."""
 
     smooths = False
     bounded = True
@@ -94,7 +95,7 @@ class Hinge:
 
 
 class Wasserstein:
-    """Arjovsky et al. 2017, "Wasserstein GAN", equation 2: bounded only under a Lipschitz constraint."""
+    """Arjovsky et al. 2017, "Wasserstein GAN", equation 2. It is bounded only with a Lipschitz constraint."""
 
     smooths = False
     bounded = False
@@ -113,7 +114,7 @@ class Wasserstein:
 
 
 Objective = NonSaturating | LeastSquares | Hinge | Wasserstein
-OBJECTIVES: dict[str, type[Objective]] = {  # by their names in a config
+OBJECTIVES: dict[str, type[Objective]] = {  # by name in configs
     "minimax": Minimax,
     "non_saturating": NonSaturating,
     "least_squares": LeastSquares,
@@ -125,7 +126,8 @@ OBJECTIVES: dict[str, type[Objective]] = {  # by their names in a config
 def _slope(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """∇D(x) [B, ...], differentiable.
 
-    In float32 with autocast off, and through the uncompiled forward, since a compiled one has no second derivative.
+    It is computed in float32 without autocast, and through the uncompiled forward, since compiled functions have no
+    second derivative.
     """
     forward = getattr(discriminator, "forward", discriminator)
     with torch.autocast(x.device.type, enabled=False):
@@ -135,7 +137,7 @@ def _slope(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    """½ E‖∇D(x)‖² on real images [B, ...] (Mescheder et al. 2018, equation 9); times gamma it is added to D's loss."""
+    """½ E‖∇D(x)‖² on real images [B, ...] (Mescheder et al. 2018, equation 9); D's loss adds it times gamma."""
     return _slope(discriminator, real).square().flatten(1).sum(1).mean() / 2
 
 
@@ -154,9 +156,9 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fa
 def alikeness(a: Tensor, b: Tensor) -> Tensor:
     """-log of the mean absolute difference of two images with the same condition, [B, ...] and [B, ...] -> scalar.
 
-    After Mao et al. 2019, "Mode Seeking Generative Adversarial Networks for Diverse Image Synthesis", equation 2,
-    without the distance of the noise vectors, which in many dimensions is about constant. The logarithm gives collapsed
-    and diverse pairs the same relative gradient.
+    It follows Mao et al. 2019, "Mode Seeking Generative Adversarial Networks for Diverse Image Synthesis", equation 2,
+    without the distance of the noise vectors, which is nearly constant in many dimensions. The logarithm gives
+    collapsed and diverse pairs the same relative gradient.
     """
     distance = (to_float32(a) - to_float32(b)).abs().flatten(1).mean(1)
     return -(distance + 1e-4).log().mean()

@@ -1,5 +1,5 @@
-"""Settings of adversarial training, as a config describes them: objective, penalties, augmentation and step counts. One
-class for all models that have a discriminator."""
+"""Settings of adversarial training: objective, penalties, augmentation and step counts. All models with a
+discriminator use this class."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ from genbench.objectives.augment import augmentations, augmented
 
 Terms = dict[str, Tensor]  # scalar loss terms by name
 View = Callable[[Tensor], Tensor]  # images -> inputs of the discriminator
-Smoothing = Annotated[float, Bounds(above=0.5, at_most=1, words="the target of real images lies in (0.5, 1]")]
+Smoothing = Annotated[float, Bounds(above=0.5, at_most=1, words="it must be in (0.5, 1]")]
 
 
 class AdversarialSettings(metaclass=Checked):
-    """How a discriminator and a generator are trained; a model's `adversarial` argument holds these.
-
-    A model's `training_step` calls the methods below by name.
+    """Settings of how a discriminator and a generator are trained. A model gets them as its argument `adversarial`, and
+    calls the methods of this class in `training_step`.
 
     Args:
         objective: minimax (saturating, as written in 2014), non_saturating, least_squares, hinge or wasserstein
-        gradient_penalty: Weight of (‖∇D‖ - 1)² between real and fake (WGAN-GP); the paper's is 10
+        gradient_penalty: Weight of (‖∇D‖ - 1)² between real and fake images (WGAN-GP); 10 in the paper
         r1: Weight gamma of the R1 penalty, half the squared gradient on real images
-        clip: Bound to which the discriminator's weights are clamped after each of its steps (WGAN); the paper's is 0.01
+        clip: The discriminator's weights are clamped to [-clip, clip] after each of its steps (WGAN); 0.01 in the paper
         spectral_norm: Divide each of the discriminator's weights by its largest singular value (Miyato et al. 2018)
         smoothing: Target of the discriminator for real images: 0.9 for one-sided label smoothing (Salimans et al. 2016,
             section 3.4)
         instance_noise: Standard deviation of noise on the discriminator's inputs (Sønderby et al. 2017, section 4)
-        noise_images: Images over which that noise falls linearly to 0; by default it is constant
+        noise_images: Number of images over which `instance_noise` decreases linearly to 0; by default it is constant
         augment: Differentiable augmentations of the discriminator's inputs (DiffAugment): any of color, translation,
             cutout, affine
-        discriminator_steps: Steps of the discriminator, each on a new batch, for each step of the generator
-        generator_steps: Steps of the generator for each step of the discriminator
+        discriminator_steps: Discriminator steps per generator step, each on a new batch
+        generator_steps: Generator steps per discriminator step
     """
 
     _setting = "model.adversarial"
@@ -61,7 +60,7 @@ class AdversarialSettings(metaclass=Checked):
     ) -> None:
         if objective not in OBJECTIVES:
             near = did_you_mean(objective, OBJECTIVES)
-            raise UserError(f"adversarial.objective is '{objective}'; there are {', '.join(OBJECTIVES)}.{near}")
+            raise UserError(f"Unknown adversarial.objective '{objective}'. Choose from: {', '.join(OBJECTIVES)}.{near}")
         self.objective = OBJECTIVES[objective]()
         self.gradient_penalty, self.r1, self.clip = gradient_penalty, r1, clip
         self.spectral_norm, self.smoothing = spectral_norm, smoothing
@@ -76,17 +75,17 @@ class AdversarialSettings(metaclass=Checked):
             )
         if smoothing < 1 and not self.objective.smooths:
             raise UserError(
-                f"adversarial.smoothing is {smoothing}, and the {objective} objective has no labels to smooth."
+                f"adversarial.smoothing is {smoothing}, but the {objective} objective has no labels to smooth."
             )
         if not (self.objective.bounded or gradient_penalty or r1 or clip or spectral_norm):
             raise UserError(
-                "The wasserstein objective is unbounded by itself: give `model.adversarial` one of `gradient_penalty: "
-                "10`, `clip: 0.01`, `spectral_norm: true` and `r1: 1`."
+                "The wasserstein objective is unbounded without a penalty or constraint. Set one of `gradient_penalty: "
+                "10`, `clip: 0.01`, `spectral_norm: true` or `r1: 1` in `model.adversarial`."
             )
 
     @classmethod
     def of(cls, *settings: dict[str, Any] | None) -> AdversarialSettings:
-        """Merge the defaults of a model and the settings of its user; later settings replace earlier ones."""
+        """Merge the defaults of a model with the user's settings. Later settings replace earlier settings."""
         merged: dict[str, Any] = {}
         for part in settings:
             merged |= part or {}
@@ -94,7 +93,7 @@ class AdversarialSettings(metaclass=Checked):
         for name, value in merged.items():
             if name not in known or name == "return":
                 listed = ", ".join(k for k in known if k != "return")
-                raise UserError(f"There is no `adversarial.{name}`; there are {listed}.{did_you_mean(name, known)}")
+                raise UserError(f"Unknown `adversarial.{name}`. Choose from: {listed}.{did_you_mean(name, known)}")
             kind = str(known[name])
             expected, valid = {
                 "str": ("a word", isinstance(value, str)),
@@ -102,21 +101,21 @@ class AdversarialSettings(metaclass=Checked):
                 "Sequence[str]": ("a list of words", isinstance(value, (list, tuple))),
             }.get(kind, ("", True))
             if value is None and "None" not in kind:
-                raise UserError(f"adversarial.{name} is none, and it needs a value. Leave it out for its default.")
+                raise UserError(f"adversarial.{name} is none, but it needs a value. Remove it to use its default.")
             if not valid:
                 raise UserError(f"adversarial.{name} is {value!r}; it must be {expected}.")
         return cls(**merged)
 
     def constrain(self, discriminator: nn.Module) -> nn.Module:
-        """Apply spectral normalization to all weight matrices, if set; called after the weights are initialized.
+        """Apply spectral normalization to all weight matrices, if it is set. Call this after initializing the weights.
 
         Raises:
-            UserError: the discriminator has batch normalization, and a gradient penalty is set.
+            UserError: a gradient penalty is set, but the discriminator has batch normalization.
         """
         layers = list(discriminator.modules())
         if self.gradient_penalty and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
             raise UserError(
-                "adversarial.gradient_penalty bounds the gradient of each image, and batch normalization in the "
+                "adversarial.gradient_penalty penalizes the gradient of each image, but batch normalization in the "
                 "discriminator mixes the images of a batch (Gulrajani et al. 2017, section 4). Set the model's `norm: "
                 "layer` or `norm: none`."
             )
@@ -131,13 +130,13 @@ class AdversarialSettings(metaclass=Checked):
         """Number of generator steps in this training step.
 
         Args:
-            discriminator_updates: Steps of the discriminator before this training step
+            discriminator_updates: Number of discriminator steps before this training step
         """
         due = (discriminator_updates + 1) % self.discriminator_steps == 0
         return self.generator_steps if due else 0
 
     def view(self, draw: Draws, images_seen: int) -> View:
-        """A function from images to the discriminator's inputs: augmentations, then instance noise."""
+        """A function that maps images to inputs of the discriminator: it applies augmentations, then instance noise."""
         fraction = max(0.0, 1 - images_seen / self.noise_images) if self.noise_images else 1.0
 
         def view(x: Tensor) -> Tensor:
@@ -157,14 +156,15 @@ class AdversarialSettings(metaclass=Checked):
         return {"adversarial": self.objective.generator(fake_logits)}
 
     def penalties(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draw: Draws) -> Terms:
-        """The weighted penalties of these settings, scalars by name.
+        """The weighted penalties that are set, scalars by name.
 
         Args:
-            discriminator: Images [B, ...] -> logits [B] or [B, 1], through the uncompiled forward and the view
+            discriminator: Function from images [B, ...] to logits [B] or [B, 1], which must use the uncompiled forward
+                and include the view
             real, fake: [B, ...]
 
         Raises:
-            UserError: the images, and so the weights, are in half precision.
+            UserError: the images, and therefore the weights, are in half precision.
         """
         terms = {}
         if (self.gradient_penalty or self.r1) and real.dtype in (torch.float16, torch.bfloat16):
@@ -180,7 +180,7 @@ class AdversarialSettings(metaclass=Checked):
         return terms
 
     def balance(self, real_logits: Tensor, fake_logits: Tensor) -> Terms:
-        """For logging: mean D(x) and D(G(z)), and the accuracy on both; {} if the objective has no probability."""
+        """For logging: mean D(x) and D(G(z)), and the accuracy on both; {} if the objective defines no probability."""
         real, fake = (self.objective.probability(x.detach()) for x in (real_logits, fake_logits))
         if real is None or fake is None:
             return {}
@@ -193,6 +193,7 @@ class AdversarialSettings(metaclass=Checked):
 
     @torch.no_grad()
     def clip_weights_(self, discriminator: nn.Module) -> None:
-        """Clamp its weights if `clip` is set, after each of its steps (Arjovsky et al. 2017, algorithm 1, line 7)."""
+        """If `clip` is set, clamp the weights. Call this after each discriminator step (Arjovsky et al. 2017, algorithm
+        1)."""
         for p in discriminator.parameters() if self.clip else ():
             p.clamp_(-self.clip, self.clip)

@@ -15,9 +15,9 @@ Corruption = Literal["gaussian", "masking", "salt_and_pepper"]
 def corrupt(x: Tensor, corruption: Corruption, amount: float, draw: Draws) -> Tensor:
     """[B, ...] -> the same shape.
 
-    gaussian         noise of standard deviation `amount` is added to each value
-    masking          a fraction `amount` of the pixels becomes black, -1, in all channels
-    salt_and_pepper  a fraction `amount` of the pixels becomes black or white, with probability 1/2 each
+    gaussian         add noise with standard deviation `amount` to each value
+    masking          set a fraction `amount` of the pixels to black, -1, in all channels
+    salt_and_pepper  set a fraction `amount` of the pixels to black or white, with probability 1/2 each
     """
     if corruption == "gaussian":
         return x + amount * draw(torch.randn, *x.shape).to(x.dtype)

@@ -17,11 +17,11 @@ from genbench.core.precision import to_float32
 if TYPE_CHECKING:
     from genbench.objectives.pixels import Pixels
 
-AT_ONCE = 1 << 25  # decoded values in one pass of `log_likelihood`, which bounds its memory
+AT_ONCE = 1 << 25  # decoded values per step of `log_likelihood`, which limits its memory
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, diag exp logvar) ‖ N(0, 1)) by dimension, [B, D] -> [B, D] (Kingma & Welling 2014, appendix B)."""
+    """KL(N(mu, diag exp logvar) ‖ N(0, 1)) of each dimension, [B, D] -> [B, D] (Kingma & Welling 2014, appendix B)."""
     mu, logvar = to_float32(mu), to_float32(logvar)
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
@@ -38,17 +38,17 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
-    """-log N(x; mean, sigma²) of pixels in [-1, 1], a density; [B, ...] -> [B] nats."""
+    """-log N(x; mean, sigma²), a density, for pixels in [-1, 1]; [B, ...] -> [B] nats."""
     log_sigma = sigma.log() if isinstance(sigma, Tensor) else math.log(sigma)
     error = (to_float32(mean) - to_float32(x)).square() / (2 * sigma**2)
     return (error + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
 def logistic_nll(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int = 256) -> Tensor:
-    """-log P(x) of pixels with `levels` evenly spaced values in [-1, 1]; all [B, ...] -> [B] nats.
+    """-log P(x) for pixels with `levels` evenly spaced values in [-1, 1]; all [B, ...] -> [B] nats.
 
-    The logistic distribution's mass in the bin around each value; the outermost bins reach to infinity (Salimans et
-    al. 2017, "PixelCNN++", equation 2).
+    P is the mass of the logistic distribution in the bin around each value. The outermost bins extend to infinity
+    (Salimans et al. 2017, "PixelCNN++", equation 2).
     """
     mean, log_scale, x = to_float32(mean), to_float32(log_scale), to_float32(x)
     half = 1 / (levels - 1)
@@ -62,7 +62,7 @@ def logistic_nll(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int = 256) 
 def importance_bound(log_weights: Tensor) -> Tensor:
     """log 1/K Σ p(x, z_k) / q(z_k|x), from log ratios: [B, K] -> [B] nats.
 
-    Its expectation is a lower bound of log p(x) that rises with K (Burda et al. 2016, "Importance Weighted
+    Its expectation is a lower bound of log p(x) that increases with K (Burda et al. 2016, "Importance Weighted
     Autoencoders", equation 8 and theorem 1).
     """
     return log_weights.logsumexp(1) - math.log(log_weights.shape[1])
@@ -71,7 +71,7 @@ def importance_bound(log_weights: Tensor) -> Tensor:
 def log_likelihood(
     weights: Callable[[Tensor, Tensor, Tensor], Tensor], pixel: Pixels, x: Tensor, latent_dim: int, samples: int
 ) -> Tensor:
-    """A lower bound of log p(x), [B, ...] -> [B] nats, from `samples` codes of each image.
+    """A lower bound of log p(x), [B, ...] -> [B] nats, from `samples` codes per image.
 
     weights  function of x [B, ...], targets [B, K, ...] and noise [B, K, D] of z_k -> log p(x, z_k) / q(z_k|x) [B, K]
     """
@@ -94,12 +94,12 @@ def log_weights(
     eps: Tensor,
     kl_weight: float = 1.0,
 ) -> Tensor:
-    """log p(x, z_k) / q(z_k|x) of K codes z_k = mu + sigma * eps_k -> [B, K] nats (Burda et al. 2016, equation 7).
+    """log p(x, z_k) / q(z_k|x) for K codes z_k = mu + sigma * eps_k -> [B, K] nats (Burda et al. 2016, equation 7).
 
     Args:
         mu, logvar: [B, D]
         decode: Codes [B * K, D] -> outputs of the decoder
-        targets: Images [B, K, ...] of which the likelihood is computed
+        targets: Images [B, K, ...] whose likelihood is computed
         eps: [B, K, D]
         kl_weight: Weight of log p(z) / q(z|x)
     """
@@ -109,7 +109,7 @@ def log_weights(
 
 
 def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
-    """log p(z) - log q(z|x) of z = mu + sigma * eps, under the standard normal and N(mu, diag exp logvar).
+    """log p(z) - log q(z|x) for z = mu + sigma * eps, where p is the standard normal and q is N(mu, diag exp logvar).
 
     eps, z: [B, K, D]; logvar: [B, D] -> [B, K]
     """
@@ -120,7 +120,7 @@ def log_prior_ratio(eps: Tensor, z: Tensor, logvar: Tensor) -> Tensor:
 def with_free_bits(kl: Tensor, least: float) -> Tensor:
     """KL terms [B, D] -> [D]: the mean of each latent dimension over the global batch, but at least `least` nats.
 
-    A dimension with a smaller mean has no gradient (Kingma et al. 2016, "Improved Variational Inference with
+    A dimension whose mean is below `least` has no gradient (Kingma et al. 2016, "Improved Variational Inference with
     Inverse Autoregressive Flow", equation 15).
     """
     mean = kl.mean(0)

@@ -1,4 +1,4 @@
-"""Distributions of pixels given the output of a decoder. `pixels` says what the likelihood is of."""
+"""Distributions of pixels, given the output of a decoder. `pixels` is what the likelihood is defined over."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from genbench.core.errors import UserError
 from genbench.core.noise import per_seed
 from genbench.objectives.elbo import bernoulli_nll, gaussian_nll, logistic_nll
 
-LEVELS = 255 / 2  # levels of an 8-bit pixel in one unit of [-1, 1]
+LEVELS = 255 / 2  # number of 8-bit levels per unit of [-1, 1]
 
 
 class Bernoulli(nn.Module):
-    """Black or white pixels; the output is the logit of white. A gray pixel is taken as the probability of white."""
+    """Black or white pixels. The output is the logit of white. A gray pixel is treated as the probability of white."""
 
     pixels: Literal["binary"] = "binary"
     density = False
 
     def outputs(self, channels: int) -> int:
-        """Output channels of the decoder for images of so many channels."""
+        """Number of output channels of the decoder for images with `channels` channels."""
         return channels
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
@@ -30,11 +30,11 @@ class Bernoulli(nn.Module):
         return bernoulli_nll(output, x)
 
     def mean(self, output: Tensor) -> Tensor:
-        """-> [B, C, H, W] in [-1, 1]."""
+        """Output of the decoder -> mean image [B, C, H, W] in [-1, 1]."""
         return torch.sigmoid(output) * 2 - 1
 
     def draw(self, output: Tensor, seeds: Tensor) -> Tensor:
-        """Pixels sampled with a seed for each image, [B] -> [B, C, H, W]."""
+        """Sample pixels, with one seed per image: [B] -> [B, C, H, W]."""
         white = per_seed(torch.rand, seeds, output.shape[1:]) < torch.sigmoid(output)
         return white.to(output.dtype) * 2 - 1
 
@@ -42,19 +42,19 @@ class Bernoulli(nn.Module):
         """Images [B, ...] -> targets of `nll` for `draws` estimates, [B, draws, ...].
 
         Raises:
-            UserError: the distribution has no probability for these pixels.
+            UserError: the distribution does not define a probability for these pixels.
         """
         if bool((x.abs() < 0.999).any()):
             raise UserError(
-                "A Bernoulli decoder has a likelihood of black and white pixels, and these images have gray ones. "
-                "Train and evaluate on binary images (`--data.binarize static` or `dynamic`), or choose a decoder of "
+                "A Bernoulli decoder defines a likelihood of binary pixels, but these images have gray pixels. "
+                "Train and evaluate on binary images (`--data.binarize static` or `dynamic`), or choose a decoder for "
                 "8-bit pixels (`--model.decoder logistic` or `gaussian`)."
             )
         return x[:, None].expand(-1, draws, *x.shape[1:])
 
 
 class Gaussian(nn.Module):
-    """A Gaussian density with the output as its mean.
+    """A Gaussian density. The output of the decoder is its mean.
 
     Args:
         sigma: Standard deviation of pixels in [-1, 1], or `learned`: one value for all pixels (Rybkin et al. 2021,
@@ -80,7 +80,8 @@ class Gaussian(nn.Module):
         return channels
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """-log p(x) [B] nats: of images per level, 2/255 wide in [-1, 1]; of points the density itself."""
+        """-log p(x) [B] nats. For images, p is a density per level (2/255 of [-1, 1]); for points it is the plain
+        density."""
         nll = gaussian_nll(output, x, self.sigma)
         return nll + math.log(LEVELS) * x[0].numel() if x.ndim == 4 else nll
 
@@ -92,14 +93,17 @@ class Gaussian(nn.Module):
         return (output + self.sigma * noise).clamp(-1, 1)
 
     def scored(self, x: Tensor, draws: int) -> Tensor:
-        """Uniformly dequantized, which makes the density a lower bound of the levels' probability (Theis et al. 2016,
-        "A note on the evaluation of generative models", section 3.1). Points are not changed."""
+        """Uniformly dequantized images. Points are not changed.
+
+        With dequantization, the density is a lower bound of the probability of the levels (Theis et al. 2016, "A note
+        on the evaluation of generative models", section 3.1).
+        """
         targets = x[:, None].expand(-1, draws, *x.shape[1:])
         return targets if x.ndim == 2 else dequantized(targets, torch.rand_like(targets))
 
 
 class Logistic(nn.Module):
-    """A discretized logistic distribution of 256 levels, with mean and scale for each pixel (Salimans et al. 2017)."""
+    """A discretized logistic distribution over 256 levels, with a mean and a scale per pixel (Salimans et al. 2017)."""
 
     pixels: Literal["8-bit"] = "8-bit"
     density = False
@@ -123,7 +127,8 @@ class Logistic(nn.Module):
 
     @staticmethod
     def _parts(output: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 2C, ...] -> mean and log scale, [B, C, ...] each; the scale is at least a fifth of a level."""
+        """[B, 2C, ...] -> mean and log scale, [B, C, ...] each. The scale is at least about a fifth of an intensity
+        level."""
         mean, log_scale = output.chunk(2, 1)
         return mean, log_scale.clamp(min=-6.5)
 
@@ -132,12 +137,13 @@ Pixels = Bernoulli | Gaussian | Logistic
 
 
 def pixels_of(decoder: Literal["bernoulli", "gaussian", "logistic"], sigma: float | Literal["learned"]) -> Pixels:
-    """The distribution of that name."""
+    """The distribution with the name `decoder`."""
     if decoder == "gaussian":
         return Gaussian(sigma)
     return Bernoulli() if decoder == "bernoulli" else Logistic()
 
 
 def dequantized(x: Tensor, u: Tensor) -> Tensor:
-    """Pixels of 256 levels in [-1, 1], each moved within its bin by u in [0, 1) (Uria et al. 2013, "RNADE")."""
+    """Dequantize pixels with 256 levels in [-1, 1]: u in [0, 1) shifts each within its bin (Uria et al. 2013,
+    "RNADE")."""
     return x + (u - 0.5) / LEVELS

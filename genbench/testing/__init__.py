@@ -1,6 +1,6 @@
-"""Contract tests: what every model must do, for pytest and for `python -m genbench check`.
+"""Contract tests: requirements on every model, for use with pytest and `python -m genbench check`.
 
-    # test_my_model.py, beside my_model.py and my_model.yaml
+    # test_my_model.py, next to my_model.py and my_model.yaml
     import pytest
 
     from genbench.testing import contract_tests
@@ -10,7 +10,7 @@
     def test_my_model(contract_test, tmp_path):
         contract_test(tmp_path)
 
-They train the model of the config on a few synthetic images in the shape of its data.
+The tests train the model of the config on a few synthetic images with the same shape as its data.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = ["ContractViolation", "contract_tests"]
 
 
 def contract_tests(config: str | Path, modules: Sequence[str] = ()) -> list[Callable[[Path], None]]:
-    """The contract tests of a model: named functions that take an empty folder to write to.
+    """The contract tests of a model. Each test is a named function of an empty folder, to which it writes.
 
-    A test raises ContractViolation if the model violates it. Errors of the model itself are passed on.
+    A test raises ContractViolation if the model violates it. Exceptions of the model are not caught.
 
     Args:
         config: File or name of a config with `model` and `data`
-        modules: Modules to import for classes that the config names without a module
+        modules: Modules to import, for classes that the config names without a module
 
     Raises:
-        UserError: there is no such config, or it has no model or no data, or its settings do not fit them.
+        UserError: the config does not exist, has no `model` or no `data`, or contains invalid settings.
     """
     recipe = Recipe(configs.named(str(config)), modules)
     return [update_wrapper(partial(test, recipe), test) for test in (*CONTRACT_TESTS, two_processes_agree)]

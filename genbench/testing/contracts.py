@@ -1,4 +1,4 @@
-"""Contract tests: functions of the recipe of a model and a folder to write to, which raise ContractViolation."""
+"""Contract tests. Each is a function of a model's recipe and an output folder, and may raise ContractViolation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genbench.testing.recipe import QUIET, Recipe, SyntheticData, train
 
 
 class ContractViolation(AssertionError):
-    """A contract test failed; the message says why."""
+    """A contract test failed. The message contains the reason."""
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -38,20 +38,20 @@ def require(condition: bool, message: str) -> None:
 def players_own_every_parameter_once(recipe: Recipe, folder: Path) -> None:
     model = recipe.model()
     owned = [p for player in model.players for p in model.parameters_of(player)]
-    require(len(owned) == len({id(p) for p in owned}), "a parameter belongs to two players")
+    require(len(owned) == len({id(p) for p in owned}), "a parameter belongs to two optimizers in `players`")
     free = {n for n, p in model.named_parameters() if p.requires_grad and all(p is not q for q in owned)}
-    require(not free, f"no player moves {', '.join(sorted(free))}")
+    require(not free, f"no optimizer in `players` updates {', '.join(sorted(free))}")
     for name in model.ema:
         require(hasattr(model, name), f"`ema` names '{name}', which the model does not have")
 
 
 def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) -> None:
-    # without single numbers: the output bias of a critic with a linear loss has no gradient
+    # not parameters with one element: the output bias of a critic with a linear loss has no gradient
     before = {n: p.clone() for n, p in recipe.model().named_parameters() if p.requires_grad and p.numel() > 1}
-    run = train(recipe, folder, images=96)  # a generator may step at every fifth batch
+    run = train(recipe, folder, images=96)  # a generator may step only at every fifth batch
     still = [n for n, p in run.lightning_module.named_parameters() if n in before and torch.equal(p, before[n])]
-    require(not still, f"these parameters did not move in twelve steps: {', '.join(still)}")
-    require(all(run.lightning_module.updates.values()), "a player took no step")
+    require(not still, f"these parameters did not change in twelve steps: {', '.join(still)}")
+    require(all(run.lightning_module.updates.values()), "an optimizer took no step")
 
 
 def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
@@ -62,7 +62,7 @@ def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
 
     @torch.no_grad()
     def distance() -> float:
-        if built_on_another:  # a frozen part makes the images
+        if built_on_another:  # a frozen part generates the images
             scores = model.eval().validation_step(replace(batch, image=real), 0)
             model.train()
             return sum(values.mean().item() for values in scores.values())
@@ -86,7 +86,7 @@ def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
     if not isinstance(model, (Samples, Reconstructs, Classifies, Translates, Segments)):
         return
     before = distance()
-    for steps in (200, 400, 800, 1600):  # a generator that steps after five of its critic's needs more
+    for steps in (200, 400, 800, 1600):  # a generator with five critic steps per step needs more
         run = Trainer(
             accelerator="cpu", devices=1, logger=False, callbacks=[MaxImages(8 * steps)], default_root_dir=folder,
             limit_val_batches=0, **QUIET,
@@ -95,29 +95,29 @@ def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
         after = distance()
         if after < 0.8 * before:
             return
-    require(False, f"{steps} steps on one batch reduced the error from {before:.3g} to {after:.3g} only")
+    require(False, f"{steps} steps on one batch reduced the error only from {before:.3g} to {after:.3g}")
 
 
 def samples_have_the_datas_shape_and_range(recipe: Recipe, folder: Path) -> None:
     model = recipe.model().eval()
     if isinstance(model, Samples):
         images = _sample(model, torch.arange(3))
-        require(tuple(images.shape) == (3, *recipe.spec.shape), f"samples are {tuple(images.shape)}")
+        require(tuple(images.shape) == (3, *recipe.spec.shape), f"samples have the shape {tuple(images.shape)}")
         require(bool(torch.isfinite(images).all()), "samples are not finite")
-        require(images.ndim == 2 or bool(images.abs().max() <= 1.001), "samples leave [-1, 1]")  # points may
+        require(images.ndim == 2 or bool(images.abs().max() <= 1.001), "samples leave [-1, 1]")  # points may leave it
     x = from_stored(recipe.data().everything.everything.image[:3])
     if isinstance(model, Reconstructs):
-        require(model.reconstruct(x).shape == x.shape, "reconstructions have another shape")
+        require(model.reconstruct(x).shape == x.shape, "reconstructions have a different shape than the images")
     if isinstance(model, Translates):
         source, shapes = from_stored(recipe.data().everything.everything.source[:3]), {"B": x.shape}
         shapes |= {"A": source.shape} if "A" in model.domains else {}
         for to, shape in shapes.items():
             made = model.translate(source if to == "B" else x, to=to)
-            require(made.shape == shape, f"translations to {to} are {tuple(made.shape)}")
+            require(made.shape == shape, f"translations to {to} have the shape {tuple(made.shape)}")
             require(bool(made.abs().max() <= 1.001), f"translations to {to} leave [-1, 1] or are not finite")
     if isinstance(model, Segments):
         found, shape = model.segment(x), (3, len(recipe.spec.classes), *x.shape[2:])
-        require(tuple(found.shape) == shape, f"masks are {tuple(found.shape)}")
+        require(tuple(found.shape) == shape, f"masks have the shape {tuple(found.shape)}")
         require(bool(torch.isfinite(found).all()), "masks are not finite")
     if isinstance(model, Encodes):
         z = model.encode(x)
@@ -136,19 +136,19 @@ def a_sample_depends_on_its_seed_alone(recipe: Recipe, folder: Path) -> None:
     single = torch.cat([to_stored(_sample(model, seeds[k : k + 1], k)) for k in range(5)]).float()
     off = float((together - single).abs().max())
     if together.ndim == 2:
-        require(off <= 1e-4, f"the same seed gives points {off:.2g} apart at batch sizes 5 and 1")
+        require(off <= 1e-4, f"points of the same seed differ by {off:.2g} between batch sizes 5 and 1")
     else:
-        require(off <= 1, f"the same seed gives pixels {off:g} levels apart at batch sizes 5 and 1")
-    two = torch.cat([_sample(model, seeds[k : k + 1]) for k in (0, 1)])  # of one condition
+        require(off <= 1, f"pixels of the same seed differ by {off:g} levels between batch sizes 5 and 1")
+    two = torch.cat([_sample(model, seeds[k : k + 1]) for k in (0, 1)])  # with the same condition
     require(bool((two[0] != two[1]).any()), "two seeds give the same image")
     if model.conditional:
         one = torch.cat([_sample(model, seeds[:1], first) for first in (0, 1)])
-        require(bool((one[0] != one[1]).any()), "two conditions give the same image of one seed")
+        require(bool((one[0] != one[1]).any()), "two conditions give the same image with the same seed")
 
 
 def interrupted_equals_uninterrupted(recipe: Recipe, folder: Path) -> None:
-    # 36 images in batches of 8, a checkpoint every 24: the last one before a crash at 64 is in the middle of an epoch
-    # (48), and the one before a crash at 80 is at the end of the second epoch (72)
+    # 36 images in batches of 8, with a checkpoint every 24 images: the last checkpoint before a crash at 64 is in the
+    # middle of an epoch (48), and the last before a crash at 80 is at the end of the second epoch (72)
     whole = train(recipe, folder / "whole", images=112)
     for stop in (64, 80):
         part = folder / f"part{stop}"
@@ -164,14 +164,14 @@ def interrupted_equals_uninterrupted(recipe: Recipe, folder: Path) -> None:
 def a_checkpoint_is_enough(recipe: Recipe, folder: Path) -> None:
     run = train(recipe, folder, images=40)
     model = genbench.load(folder / "checkpoints" / "last.ckpt")
-    require(type(model) is type(run.lightning_module), "the checkpoint gives another class")
+    require(type(model) is type(run.lightning_module), "the loaded model has a different class")
     average = next(c for c in run.callbacks if isinstance(c, EMA)).average
     loaded = {k: v for k, v in model.state_dict().items() if k in average}
     require(same(loaded, average), "averages were not loaded")
     if isinstance(model, Samples):
         run.lightning_module.eval().load_state_dict(average, strict=False)
         a, b = (_sample(m, torch.arange(2)) for m in (model, run.lightning_module))
-        require(bool(torch.equal(a, b)), "the loaded model samples something else")
+        require(bool(torch.equal(a, b)), "the loaded model gives different samples")
 
 
 def half_precision_stays_finite(recipe: Recipe, folder: Path) -> None:
@@ -184,7 +184,7 @@ def half_precision_stays_finite(recipe: Recipe, folder: Path) -> None:
 
 
 def _sample(model: Any, seeds: Tensor, first: int = 0, data: SyntheticData | None = None) -> Tensor:
-    """Samples of these seeds, with the labels or captions of the data's images from `first` on as conditions."""
+    """Samples of these seeds. The conditions are labels or captions of the data, starting with image `first`."""
     condition = None
     if model.conditional:
         known = getattr((data or SyntheticData(model.spec)).everything.everything, model.spec.target)

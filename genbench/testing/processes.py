@@ -1,4 +1,4 @@
-"""The contract test that needs two processes: equal weights, different noise."""
+"""The contract test that needs two processes. They must have equal weights and different noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from genbench.testing.recipe import Recipe, train
 
 
 class Drift(Callback):
-    """Collects names of state that differs from the first process's after a batch; a save would make it equal again."""
+    """Collects the names of tensors that differ from the first process after a batch, before a save synchronizes
+    them."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -43,7 +44,7 @@ def two_processes_agree(recipe: Recipe, folder: Path) -> None:
 
 
 def two_processes(recipes: list[Recipe], folder: Path) -> dict[str, str | None]:
-    """Train all models on one pair of gloo processes; name -> what is wrong, or None."""
+    """Train all models on one pair of gloo processes. Returns name -> error message, or None."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,7 +93,7 @@ def _worker(paths: list[str], folder: str, modules: list[str]) -> None:
 
 
 def _may_differ(module: GenerativeModule) -> set[str]:
-    """Names of buffers that each process may have for itself: `per_process`, and running statistics of norms."""
+    """Names of buffers that may differ between processes: `per_process`, and running statistics of normalizations."""
     norms = {name for name, m in module.named_modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase)}
     buffers = [name for name, _ in module.named_buffers()]
     return {name for name in buffers if name.rpartition(".")[0] in norms or name in module.per_process}
@@ -102,17 +103,17 @@ def _compare(recipe: Recipe, folder: Path) -> str | None:
     paths = [folder / f"{recipe.name}.{rank}.pt" for rank in range(2)]
     if not all(p.is_file() for p in paths):
         last = (folder / "rank0.log").read_text(errors="replace").strip().splitlines()[-1:]
-        return f"two processes did not finish: {' '.join(last) or 'they hung'}"
+        return f"two processes did not finish: {' '.join(last) or 'timeout'}"
     a, b = (torch.load(p, weights_only=True) for p in paths)
     if b["weights"]:
         return (
-            f"the weights {some(b['weights'])} differ between two processes: was a loss backpropagated outside "
-            "`turn.minimize`, or a step taken outside a turn?"
+            f"the weights {some(b['weights'])} differ between two processes. Check whether a loss is backpropagated "
+            "outside `turn.minimize`, or a step is taken outside a turn"
         )
     if b["buffers"]:
         return (
-            f"the buffers {some(b['buffers'])} differ between two processes: state computed from the batch needs "
-            "`ranks.mean` or `ranks.total`; name state that may differ in `per_process`"
+            f"the buffers {some(b['buffers'])} differ between two processes. Compute state of the batch with "
+            "`ranks.mean` or `ranks.total`, and list state that may differ in `per_process`"
         )
     if torch.equal(a["noise"], b["noise"]):
         return "two processes draw the same noise"

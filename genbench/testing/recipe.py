@@ -1,4 +1,4 @@
-"""Models of a config, and a few synthetic images to train them on."""
+"""Builds models from a config, and synthetic images to train them on."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from genbench.core.units import Images
 from genbench.data.loader import EvalLoader, MemorySource, TrainLoader
 from genbench.loggers import Curves
 
-# settings of a Trainer that stops by images and prints nothing
+# settings of a Trainer that prints nothing and does not stop after a number of epochs
 QUIET: dict[str, Any] = {"max_epochs": -1} | dict.fromkeys(
     ("enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False
 )
 
 
 class SyntheticData(LightningDataModule):
-    """A few smooth random images, or points, with every kind of target, in the shape of `spec`."""
+    """A few smooth random images, or points, in the shape of `spec`, with all targets that `spec` defines."""
 
     def __init__(self, spec: DataSpec, batch_size: int = 8, n: int = 36, labeled: bool = False) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class SyntheticData(LightningDataModule):
         draw = torch.Generator().manual_seed(0)
         if len(spec.shape) == 1:
             self.extractor = "points"
-            # not around the origin, where models begin: no distance to such points would tell a trained model apart
+            # away from the origin, where the outputs of untrained models lie, so that training reduces the distance
             image = torch.rand(n, *spec.shape, generator=draw) / 2 + 0.5
         else:
             self.extractor = "digitsnet"  # small, and shipped with the package
@@ -51,7 +51,7 @@ class SyntheticData(LightningDataModule):
         caption = torch.randint(1, words, (n, length), generator=draw) if words else None
         mask = image[:, 0].gt(127).long() if spec.target == "mask" else None
         source = None
-        if spec.source:  # a function of the image: upside down, in other colors
+        if spec.source:  # a function of the image: upside down, with inverted colors
             source = 255 - image.flip(2).float().mean(1, keepdim=True).to(torch.uint8).expand(
                 -1, spec.source[0], -1, -1
             )
@@ -70,14 +70,14 @@ class SyntheticData(LightningDataModule):
 
 
 class Recipe:
-    """Builds equal models of one config.
+    """Builds identical models from one config.
 
     Args:
-        path: The config
-        modules: Modules that another process must import to find the config's classes by their short names
+        path: File of the config
+        modules: Modules that a second process must import to find the config's classes by their short names
 
     Raises:
-        UserError: the config has no model or no data, or its settings do not fit them.
+        UserError: the config has no `model` or no `data`, or contains invalid settings.
     """
 
     def __init__(self, path: Path, modules: Sequence[str] = ()) -> None:
@@ -109,18 +109,21 @@ class Recipe:
 
 
 def _untrained(value: Any, folder: Path) -> dict[str, Any] | None:
-    """The description of an untrained model of config NAME, to build on in place of `runs/NAME/checkpoints/...`, if
-    `value` is such a checkpoint and it does not exist."""
+    """A replacement for a missing checkpoint: the description of an untrained model.
+
+    If `value` is a checkpoint `runs/NAME/checkpoints/...` that does not exist, the model is built from the config NAME.
+    Otherwise None is returned.
+    """
     if not isinstance(value, str) or not value.endswith(".ckpt") or Path(value).is_file():
         return None
     other = folder / f"{Path(value).parts[-3]}.yaml"
     if not other.is_file():
-        raise UserError(f"There is no checkpoint at {value}.")
+        raise UserError(f"The checkpoint {value} does not exist.")
     return composition.described(Recipe(other).model())
 
 
 class Crash(Callback):
-    """Ends a run after so many images, as a power cut would."""
+    """Ends a run abruptly after `at` images, like a power failure."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -139,7 +142,7 @@ def train(
     first: Callback | None = None,
     **trainer: Any,
 ) -> Trainer:
-    """A short run of the config's model on the CPU, with EMA, validation, curves and checkpoints."""
+    """Train the model of the config briefly on the CPU, with EMA, validation, curves and checkpoints."""
     settings = {"accelerator": "cpu", "devices": 1} | trainer
     run = Trainer(
         default_root_dir=folder,

@@ -1,4 +1,4 @@
-"""Settings of speed change no number, but for rounding, and no name in a checkpoint."""
+"""Speed settings change results only by rounding, and do not change the names in a checkpoint."""
 
 import pytest
 import torch

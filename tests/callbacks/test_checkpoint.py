@@ -131,9 +131,11 @@ def test_the_resumed_checkpoint_is_last_ckpt_from_the_start(tmp_path):
     assert last.values[0] == 16 and seen(folder / "0000000016.ckpt") == 16 and seen(folder / "last.ckpt") == 64
 
 
-def test_a_score_that_validation_does_not_give_is_refused_with_those_it_gives(tmp_path):
+def test_a_score_that_validation_does_not_compute_is_rejected_with_those_it_computes(tmp_path):
     callbacks = [ValidationMetrics(every_images=16), Checkpoint(monitor="val/fid")]
-    with pytest.raises(UserError, match="monitor is 'val/fid', which validation does not give; it gives .*val/mse"):
+    with pytest.raises(
+        UserError, match="monitor is 'val/fid', which validation does not compute. Choose from: .*val/mse"
+    ):
         run(ToyAutoencoder(SPEC), images=16, callbacks=callbacks, folder=tmp_path)
 
 

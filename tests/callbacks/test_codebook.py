@@ -1,4 +1,4 @@
-"""A codebook that nothing uses is spoken of, once, with its usage."""
+"""A warning with the usage is printed once if most of a codebook is unused."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_collapsed_codebook_is_reported_once_with_usage_and_remedies(capsys, m
     monkeypatch.setattr(module.quantizer, "nearest", lambda z: torch.zeros(len(z), 2, 2, dtype=torch.int64))
     watched(module)
     (line,) = said(capsys)
-    assert "2.50% of its 40 embeddings are in use (perplexity 1" in line
+    assert "2.50% of its 40 embeddings are used (perplexity 1" in line
     assert "`--model.restart_dead_codes 10k`" in line and "`--model.num_embeddings 10`" in line
 
 
@@ -46,5 +46,5 @@ def test_no_warning_of_a_codebook_that_is_used_or_is_being_restarted(capsys, mon
 
 
 def test_it_needs_a_monitor():
-    with pytest.raises(UserError, match="give the Trainer a Monitor"):
+    with pytest.raises(UserError, match="Add a Monitor to the Trainer's callbacks"):
         run(small(), images=8, callbacks=[Codebook()])

@@ -1,4 +1,4 @@
-"""The moving average follows its law in images, and is in place where a model is judged and nowhere else."""
+"""The moving average has the set half-life in images. It is used only for validation, samples and loaded models."""
 
 import math
 
@@ -15,7 +15,7 @@ from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
 
 class Weights(ToyAutoencoder):
-    """All weights set at will, in float64."""
+    """A model whose float64 weights are all set by the test."""
 
     def set(self, value):
         for parameter in self.parameters():
@@ -23,7 +23,7 @@ class Weights(ToyAutoencoder):
 
 
 def follow(ema, path, images, module=None):
-    """The average after so many images along `path(images seen)`, one value for all weights."""
+    """The average after training, where all weights have the value `path(images seen)`."""
     module = module or Weights(SPEC).double()
     module.set(path(0))
     ema.on_fit_start(None, module)
@@ -62,7 +62,7 @@ def test_the_ramp_up_shortens_the_half_life_to_a_fraction_of_the_images_seen():
 
 @pytest.mark.parametrize("every", [100, 500, 1000])
 def test_how_often_it_is_updated_does_not_change_the_half_life(every):
-    # weights that jumped once: the share of the old ones halves every 1,000 images, however many updates that were
+    # weights that jumped once: the old weights' fraction halves every 1,000 images, for any number of updates
     average = follow(EMA(halflife=1000, rampup=0, every_images=every), step, 5000)
     assert average == pytest.approx(1 - 0.5**5, rel=1e-14)
 

@@ -1,4 +1,4 @@
-"""Training ends where it was told to, and can be stopped without losing anything."""
+"""Training ends at the set number of images, and can be stopped without loss."""
 
 import os
 import pty
@@ -33,7 +33,7 @@ def test_a_finished_run_takes_no_step_and_resumes_with_a_larger_budget(tmp_path)
 
 
 def told(signum, images, times=1):
-    """Sends this process the signal while it is in the step that takes the clock past `images`."""
+    """Sends the signal to this process during the step in which the images seen exceed `images`."""
 
     def send(trainer, module):
         if module.images_seen == images:
@@ -137,7 +137,7 @@ def test_what_follows_a_hang_up_does_not_end_at_once(tmp_path, more):
 
 
 def test_closing_the_terminal_does_not_disturb_training(tmp_path):
-    """In a process with a terminal of its own, which its other end closes, as a window does."""
+    """Runs in a process with its own terminal, which is closed during training, as when a window is closed."""
     process, terminal = pty.fork()
     if process == 0:
         status, sys.stdout = 99, os.fdopen(1, "w", closefd=False)

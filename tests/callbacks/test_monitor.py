@@ -1,4 +1,4 @@
-"""What is logged and shown is what was computed."""
+"""The logged and displayed values are the computed values."""
 
 import io
 import time
@@ -61,7 +61,7 @@ def test_a_run_that_was_stopped_between_two_readings_has_the_curve_of_one_that_w
 
     from genbench.callbacks import MaxImages
 
-    class Saves(MaxImages):  # a checkpoint in the middle of the second reading; the run goes on a little
+    class Saves(MaxImages):  # a checkpoint in the middle of the second reading, after which the run continues a little
         def on_train_batch_end(self, trainer, module, *_):
             if module.images_seen == 64:
                 trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=False)

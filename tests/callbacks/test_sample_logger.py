@@ -1,4 +1,4 @@
-"""Grids show what the averaged weights make, where a person looks for them, and leave training alone."""
+"""Grids show samples of the averaged weights, are written to the documented files, and do not affect training."""
 
 import os
 
@@ -119,7 +119,7 @@ def test_there_is_no_animation_if_disabled_or_for_a_single_grid(tmp_path):
 
 
 def spoiled(folder):
-    """Grids of an earlier part of a run, among them none that can be shown; returns their names."""
+    """Write unreadable grids, as if from an earlier part of the run. Returns their names."""
     folder.mkdir()
     Image.new("L", (5, 5)).save(folder / "0000000001.png")
     (folder / "0000000002.png").write_bytes((folder / "0000000001.png").read_bytes()[:40])
@@ -130,7 +130,7 @@ def spoiled(folder):
     return [f"000000000{k}.png" for k in range(1, 7)]
 
 
-def test_unreadable_images_are_left_out_of_the_animation_and_named(tmp_path, capsys):
+def test_unreadable_images_are_omitted_from_the_animation_with_a_warning(tmp_path, capsys):
     names = spoiled(tmp_path / "samples")
     shown(ToyGAN(SPEC, optimizer={"lr": 0.05}), tmp_path)
     assert Image.open(tmp_path / "samples.gif").n_frames == 4
@@ -139,13 +139,13 @@ def test_unreadable_images_are_left_out_of_the_animation_and_named(tmp_path, cap
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-def test_a_grid_of_another_size_is_left_out_with_both_sizes(tmp_path, capsys):
+def test_a_grid_of_a_different_size_is_omitted_with_both_sizes_in_a_warning(tmp_path, capsys):
     (tmp_path / "samples").mkdir()
     Image.new("L", (5, 7)).save(tmp_path / "samples" / "0000000001.png")
     shown(ToyGAN(SPEC), tmp_path)
     size = Image.open(tmp_path / "samples" / "0000000072.png").size
     said = capsys.readouterr().err
-    assert f"0000000001.png (ValueError: of 5×7 pixels, not {size[0]}×{size[1]})" in said
+    assert f"0000000001.png (ValueError: 5×7 pixels instead of {size[0]}×{size[1]})" in said
 
 
 @pytest.mark.parametrize("where", ["samples", "samples.gif", "curves.png"])
@@ -198,7 +198,7 @@ def test_a_run_killed_before_its_last_grids_makes_the_same_ones(tmp_path, build)
     last = part / "checkpoints" / "last.ckpt"
     for path in [*part.glob("*.gif"), *part.glob("*/0000000072.png"), part / "curves.png"]:
         path.unlink()
-    # the speed, which is no run's own, is in neither picture
+    # neither plot shows the speed, which differs between runs
     for folder in (tmp_path / "whole", part):
         text = (folder / "metrics.csv").read_text().splitlines()
         assert text[-1].split(",")[0] == "72"

@@ -1,4 +1,4 @@
-"""The speed of a config is known after a few steps, and the run ends with it."""
+"""The speed of a config is measured in a few steps, and then the run ends."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.helpers.toy import SPEC, ToyGAN
 
 
 def test_images_per_second_are_those_between_warming_up_and_the_end(tmp_path, monkeypatch):
-    clock = iter(float(k) for k in range(1000))  # a second a step, and one at the start
+    clock = iter(float(k) for k in range(1000))  # one second per step, and one at the start
 
     class Clock:
         monotonic = staticmethod(lambda: next(clock))
@@ -21,7 +21,7 @@ def test_images_per_second_are_those_between_warming_up_and_the_end(tmp_path, mo
     module = ToyGAN(SPEC)
     with pytest.raises(Interrupted):
         run(module, images=10_000, callbacks=[watch], limit_val_batches=0)
-    assert module.images_seen == 8 * 17  # 7 steps to warm up, 10 that count
+    assert module.images_seen == 8 * 17  # 7 warm-up steps, 10 measured steps
     found = json.loads((tmp_path / "speed.json").read_text())
     assert found == watch.found and found["images_per_second"] == 8.0 and found["world_size"] == 1
 

@@ -1,4 +1,4 @@
-"""Validation scores are means over the whole split, of the averaged weights, with noise of their own."""
+"""Validation scores use the whole split, the averaged weights, and separate noise."""
 
 import sys
 
@@ -30,17 +30,17 @@ def held_out(spec=SPEC):
 
 
 def fid(module, samples, images):
-    """By hand, from the seeds of the quick protocol."""
-    judge, distance = extractors.build("digitsnet"), FrechetDistance(128)
+    """The Fréchet distance, computed directly with the seeds of the protocol quick."""
+    extractor, distance = extractors.build("digitsnet"), FrechetDistance(128)
     with torch.no_grad():
-        distance.update(judge(to_uint8(module.sample(torch.arange(samples) + 2**32)))[0], real=False)
-        distance.update(judge(to_uint8(images))[0], real=True)
+        distance.update(extractor(to_uint8(module.sample(torch.arange(samples) + 2**32)))[0], real=False)
+        distance.update(extractor(to_uint8(images))[0], real=True)
     return distance.compute().item()
 
 
 def test_the_reconstruction_error_is_the_mean_over_every_image_of_the_split():
     module, x = ToyAutoencoder(SPEC).eval(), held_out()
-    assert len(x) == 24  # blocks of 10, 10 and 4: their means may not be averaged as equals
+    assert len(x) == 24  # blocks of 10, 10 and 4 images: their means must be weighted by size
     expected = (from_uint8(to_uint8(module.reconstruct(x))) - x).double().square().mean().item()
     assert validate(module, [ValidationMetrics()])["val/mse"] == pytest.approx(expected, rel=1e-6)
 
@@ -54,7 +54,7 @@ def test_samples_are_compared_with_all_images_of_the_split(samples):
     }
 
 
-def test_what_a_model_scores_of_each_image_is_averaged_over_the_split():
+def test_the_models_own_scores_are_averaged_over_the_split():
     torch.manual_seed(0)
     vae, sums = VAE(SPEC, latent_dim=2, network="mlp", hidden=[8]).eval(), torch.zeros(2, dtype=torch.float64)
     draw = Draws()
@@ -93,18 +93,18 @@ def test_a_classifier_is_scored_by_its_accuracy_on_the_labels_of_the_split(monke
     assert validate(module, [ValidationMetrics()])["val/accuracy"] == pytest.approx(right)
 
 
-def test_a_conditional_model_is_asked_for_the_labels_of_the_split(monkeypatch):
-    asked = []
+def test_a_conditional_model_is_sampled_with_the_labels_of_the_split(monkeypatch):
+    conditions = []
 
     class Asked(Toned):
         def sample(self, seeds, *, condition=None):
-            asked.append(condition)
+            conditions.append(condition)
             return super().sample(seeds, condition=condition)
 
     labels = torch.arange(64) % 3
     monkeypatch.setattr(RandomImages, "targets", {"label": labels})
     assert "val/fid-digitsnet" in validate(Asked(LABELS), [ValidationMetrics(samples=24)])
-    assert torch.equal(torch.cat(asked)[:24], labels[40:])
+    assert torch.equal(torch.cat(conditions)[:24], labels[40:])
 
 
 def test_a_run_is_validated_at_its_interval_and_at_its_end(tmp_path):
@@ -137,17 +137,17 @@ def test_scoring_does_not_touch_the_training():
 
 
 def test_the_best_checkpoint_is_not_chosen_on_the_test_split():
-    with pytest.raises(UserError, match="fid10k-test, which measures on the test split"):
+    with pytest.raises(UserError, match="fid10k-test, which uses the test split"):
         ValidationMetrics(protocol="fid10k-test")
     with pytest.raises(UserError, match="samples is 1; a distance between distributions needs at least 2"):
         ValidationMetrics(samples=1)
 
 
-def test_where_no_weights_are_at_hand_a_random_network_judges_and_says_so(monkeypatch, capsys):
+def test_without_weights_a_random_network_is_used_and_a_note_is_printed(monkeypatch, capsys):
     def absent(name, weights=None, root=None, build=extractors.build):
         if name == "inception":
             raise UserError("The weights of the extractor 'inception' are not at hand.")
-        return build("digitsnet")  # for the random VGG16, which takes seconds to make
+        return build("digitsnet")  # instead of the random VGG16, which takes seconds to build
 
     monkeypatch.setattr(extractors, "build", absent)
     monkeypatch.setattr(RandomImages, "extractor", "inception")
@@ -164,7 +164,7 @@ def test_where_no_weights_are_at_hand_a_random_network_judges_and_says_so(monkey
     ids=["gan", "autoencoder"],
 )
 def test_validation_reads_each_image_once_and_only_if_the_model_scores_it(make, each, monkeypatch, tmp_path):
-    """After the first validation: then the hash of the images and their features are known."""
+    """Counted after the first validation, when the hash of the images and their features are known."""
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path))
     data, read = Digits(val_size=200, eval_batch_size=50), [0]
     batch = MemorySource.batch
@@ -182,7 +182,7 @@ def test_validation_reads_each_image_once_and_only_if_the_model_scores_it(make, 
     )  # fmt: skip
     trainer.fit(make(data.spec), datamodule=data)
     first, second, third = counts.values
-    one_block = 50  # of Lightning's loop, which cannot do without
+    one_block = 50  # Lightning's loop always reads one batch
     assert second - first == third - second == one_block + each * 200
 
 

@@ -269,7 +269,7 @@ def test_images_are_read_as_flags_say_and_what_is_skipped_is_named(cli, here):
     flags = ("--extractor", "digitsnet", "--metrics", "fid", "--reference", "many.npz", "--protocol", "mine")
     with pytest.warns(UserWarning, match="mixed: 1 files that are not images are ignored: notes.txt"):
         status, _, err = cli("evaluate", "--images", "mixed", *flags, "--reference.key", "a", "--size", 16)
-    assert status == 2 and "1.png is 16×16 gray, and" in err and "`--size` and `--channels` bring them to one" in err
+    assert status == 2 and "1.png is 16×16 gray, but" in err and "use `--size` and `--channels` to convert them" in err
     more = ("--reference.key", "b", "--reference.range", "-128,127", "--size", 16, "--channels", 1)
     with pytest.warns(UserWarning) as told:
         status, _, err = cli("evaluate", "--images", "mixed", *flags, *more)
@@ -286,7 +286,7 @@ def test_a_set_is_compared_with_statistics(cli, here):
     status, out, err = cli("evaluate", "--images", "noise.npy", *flags)
     assert status == 0 and err == "" and only_record(Path("runs/records")).protocol["metrics"] == ["fid"]
     assert "against statistics of stats.npz (all) by digitsnet" in out
-    assert "fid-digitsnet: against the mu and sigma of stats.npz alone" in out
+    assert "fid-digitsnet: compared only with mu and sigma of stats.npz" in out
 
 
 def test_arrays_are_a_data_set_that_is_trained_on_and_measured(cli, here):
@@ -344,7 +344,7 @@ def test_records_become_a_board(cli, here):
             "Unknown data set 'Nothing'. Choose from: ArrayImages",
         ),
         (("--images", "noise.npy", "--reference", "noise.npy", "--data.size", "64"), "`--data.…` belongs to `--data`"),
-        (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has weights of its own"),
+        (("--ckpt", "last", "--extractor.weights", "x.pth"), "'digitsnet' has fixed weights"),
         (("--ckpt", "last", "--config", "words.yaml"), "words.yaml is no config of an experiment"),
         (("--ckpt", "last", "--config", "broken.yaml"), "broken.yaml is not YAML"),
         (("--ckpt", "last", "--out", "vae.yaml"), "The record cannot be written to vae.yaml"),
@@ -372,7 +372,7 @@ def test_records_become_a_board(cli, here):
             ("--images", "noise.npy", "--data", "Digits", "--images.resize_mode", "8"),
             "`--resize-mode`, which applies to all image files",
         ),
-        (("--ckpt", "last", "--size", "8"), "says size of images that are read from files, and here are none"),
+        (("--ckpt", "last", "--size", "8"), "sets size, which applies only to images read from files"),
         (("--images", "noise.npy", "--data", "Digits", "--images.severity", "2.5"), "severity"),
         (("--baseline", "--reference", "noise.npy", "--extractor", "digitsnet"), "A baseline needs a data set"),
         (("--ckpt", "last", "--foo", "1"), "VAE has no option --foo; its own options: --mean"),
@@ -509,13 +509,13 @@ def test_two_sets_of_files_of_the_same_type_are_compared_in_the_same_range(tmp_p
         sides = _in_one_range(subject, data, trained)
         return [int(side.images(torch.arange(3)).max()) for side in sides if not isinstance(side, ImageFolder)]
 
-    with pytest.warns(UserWarning, match="by the range of .*whole.npy, 0,4080 become black .*`--images.range`"):
+    with pytest.warns(UserWarning, match="the range of .*whole.npy is used, so 0,4080 become black .*`--images.range`"):
         assert most("half", "whole") == [128, 255]
     assert most("half", "folder") == [128]
     assert most("part", "unit") == [102, 255]
     assert most("bytes", "whole") == [255, 255]  # of another type: saved as 8 bits
     assert most("half", "whole", range="0,2040") == [255, 255]
-    with pytest.warns(UserWarning, match="by the range of the training images.*`--reference.range`"):
+    with pytest.warns(UserWarning, match="the range of the training images is used.*`--reference.range`"):
         assert most("bytes", "half", trained="0,4080") == [255, 128]
 
 

@@ -262,7 +262,7 @@ def test_a_model_from_a_users_own_repository_needs_only_import(cli, config):
         (["--model.latent_dim", "three"], "Expected a <class 'int'>. Got value: three"),
         (["--max_images", "lots"], "'lots' is not a number of images"),
         (["--trainer.max_epochs", "3"], "use `--max_images`"),
-        (["--data.size", "48"], "make images of 16, 32, 64, 128, 256 pixels a side; the data has 48"),
+        (["--data.size", "48"], "needs images of 16, 32, 64, 128, 256 pixels per side, but the data has 48"),
         (["--trainer.accelerator", "gpu"], "This machine has 0 GPUs"),
         (["--model.optimizer.lr", "1e15"], "model.optimizer.lr is 1000000000000000.0; it must be at most 10"),
         (["--model.adversarial.r1", "1e38"], "The loss is no longer finite: "),
@@ -293,7 +293,7 @@ def test_a_score_that_validation_does_not_compute_is_rejected_before_training(cl
     status, _, err = cli("fit", "--config", config(), "--name", "run", "--checkpoint.monitor", "val/foo")
     assert (
         status == 2
-        and "checkpoint.monitor is 'val/foo', which validation does not give; it gives val/fid-digitsnet" in err
+        and "checkpoint.monitor is 'val/foo', which validation does not compute. Choose from: val/fid-digitsnet" in err
     )
     assert not Path("runs/run").exists()
 

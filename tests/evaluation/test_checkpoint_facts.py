@@ -1,4 +1,5 @@
-"""What a record says of a run: equal for the seeds of one experiment, another for any other setting."""
+"""Facts about a run in records. The config hash is equal for all seeds of an experiment and differs for other
+settings."""
 
 import copy
 
@@ -46,12 +47,12 @@ def changed(path, remove=False):
 
 
 @pytest.mark.parametrize("path", ELSEWHERE)
-def test_what_changes_no_training_leaves_the_hash_alone(path):
+def test_settings_that_do_not_affect_training_do_not_change_the_hash(path):
     assert config_hash(changed(path)) == config_hash(CONFIG) == config_hash(changed(path, remove=True))
 
 
 @pytest.mark.parametrize("path", DECISIVE)
-def test_any_other_setting_makes_another_hash(path):
+def test_any_other_setting_changes_the_hash(path):
     assert config_hash(changed(path)) != config_hash(CONFIG)
 
 
@@ -64,14 +65,14 @@ def test_the_list_above_is_complete():
     assert set(paths(CONFIG)) == set(ELSEWHERE) | set(DECISIVE)
 
 
-def test_hashing_leaves_the_config_alone_and_takes_any():
+def test_hashing_does_not_change_the_config_and_accepts_any_config():
     config = copy.deepcopy(CONFIG)
     config_hash(config)
     assert config == CONFIG
     assert len({config_hash({}), config_hash({"data": None, "model": 1}), config_hash({"data": "MNIST"})}) == 3
 
 
-def test_a_checkpoint_made_without_a_config_is_known_by_its_arguments(tmp_path):
+def test_a_checkpoint_without_a_config_is_described_by_the_models_arguments(tmp_path):
     path = tmp_path / "best.ckpt"
     path.write_bytes(b"contents")
     checkpoint = {

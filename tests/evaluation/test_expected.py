@@ -1,4 +1,4 @@
-"""Which scores an evaluation gives is known before it runs."""
+"""The scores that an evaluation will compute are known before it runs."""
 
 from dataclasses import replace
 
@@ -79,53 +79,53 @@ CASES = {
 
 
 def agree(model, data, protocol):
-    judge = extractors.build(data.extractor if data.extractor != "inception" else "digitsnet")
-    foretold = expected(model.eval(), data, protocol, judge, held(data))
-    found = evaluate(model, data, protocol, extractor=judge).metrics
-    by_the_samples = ("class_entropy-ring", "mode_kl-ring")  # blank as long as none is good
-    assert {name: why is None for name, why in foretold.items() if name not in by_the_samples} == {
+    extractor = extractors.build(data.extractor if data.extractor != "inception" else "digitsnet")
+    expected_scores = expected(model.eval(), data, protocol, extractor, held(data))
+    found = evaluate(model, data, protocol, extractor=extractor).metrics
+    by_the_samples = ("class_entropy-ring", "mode_kl-ring")  # blank if no sample is good
+    assert {name: why is None for name, why in expected_scores.items() if name not in by_the_samples} == {
         name: entry["value"] is not None for name, entry in found.items() if name not in by_the_samples
     }
-    return foretold
+    return expected_scores
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_scores_that_are_foretold_are_those_that_are_given(case):
+def test_the_expected_scores_are_the_computed_scores(case):
     build, make = CASES[case]
     data = build()
     agree(make(data.spec), data, SMALL)
 
 
 @pytest.mark.parametrize("changes", [{"real": 1}, {"generated": 1}, {"kid_subset_size": 13}, {"neighbors_k": 12}])
-def test_scores_that_need_more_images_are_foretold_to_be_blank(changes):
+def test_scores_that_need_more_images_are_expected_to_be_blank(changes):
     data = digits()
     few = replace(SMALL, metrics=("fid", "kid", "neighbors", "reconstruction"), **changes)
-    foretold = agree(VAE(data.spec, **GANS), data, few)
-    assert any(why is not None and "it needs at least" in why for why in foretold.values())
+    expected_scores = agree(VAE(data.spec, **GANS), data, few)
+    assert any(why is not None and "it needs at least" in why for why in expected_scores.values())
 
 
-def test_domains_in_no_relation_are_scored_as_sets(tmp_path):
+def test_unpaired_domains_are_compared_as_sets(tmp_path):
     path = folder(tmp_path, trainA=14, trainB=60, testA=2, testB=2)
     data = UnpairedFolder(str(path), size=16)
     model = CycleGAN(data.spec, width=2, blocks=1, discriminator_width=2, patch_layers=1)
-    foretold = agree(model, data, SMALL)  # a tenth: 1 image of A and 6 of B
-    assert foretold["cycle_l1"] is None
-    assert foretold["translation_fid-digitsnet"] == "it needs at least 2 images, and there is 1"
+    expected_scores = agree(model, data, SMALL)  # a tenth: 1 image of A and 6 of B
+    assert expected_scores["cycle_l1"] is None
+    assert expected_scores["translation_fid-digitsnet"] == "it needs at least 2 images; got 1"
 
 
-def test_a_condition_that_no_image_has_is_an_error_at_once(tmp_path):
+def test_missing_conditions_are_an_error_before_sampling(tmp_path):
     data = ImageFolder(str(folder(tmp_path, **{"train/a": 9, "train/b": 9, "test": 4})), size=16)
     model = ConditionalGAN(data.spec, **GANS)
-    judge = extractors.build("digitsnet")
-    with pytest.raises(UserError, match="conditional on a label, and the images of the split test have none"):
-        expected(model, data, replace(SMALL, split="test"), judge, Held(4))
+    extractor = extractors.build("digitsnet")
+    with pytest.raises(UserError, match="needs labels as conditions, but the images of the split test have no labels"):
+        expected(model, data, replace(SMALL, split="test"), extractor, Held(4))
 
 
-def test_a_protocol_of_nothing_that_the_model_can_do_is_an_error_at_once():
+def test_a_protocol_without_metrics_for_the_model_is_an_error_before_sampling():
     data = digits()
-    with pytest.raises(UserError, match="DCGAN can do nothing that the protocol small scores"):
+    with pytest.raises(UserError, match="No metric of the protocol small applies to DCGAN"):
         expected(DCGAN(data.spec, **GANS), data, replace(SMALL, metrics=("segmentation",)), None, held(data))
-    with pytest.raises(UserError, match="of binary pixels, and Digits has gray ones"):
+    with pytest.raises(UserError, match="for binary pixels, but Digits has gray pixels"):
         expected(VAE(data.spec, **GANS), data, replace(SMALL, pixels="binary"), None, held(data))
 
 

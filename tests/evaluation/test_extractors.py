@@ -1,4 +1,4 @@
-"""Extractors are frozen, hashed, safe to load, and what they say of themselves holds."""
+"""Extractors are frozen, hashed and safe to load, and their metadata is correct."""
 
 import os
 import sys
@@ -34,42 +34,46 @@ def about(name):
 
 
 def named_right(name, data):
-    """Share of a test split that the shipped classifier names right, through the door that scores use."""
-    judge, right, recipe = extractors.build(name), 0, RECIPES[name]
+    """Accuracy of a shipped classifier on a test split, called in the same way as by scores."""
+    extractor, right, recipe = extractors.build(name), 0, RECIPES[name]
     source = data.source("test")
     for rows in torch.arange(len(source)).split(250):
         batch = source.batch(rows)
-        right += int((judge(batch.image)[1].argmax(1) == labels_of(batch, recipe)).sum())
+        right += int((extractor(batch.image)[1].argmax(1) == labels_of(batch, recipe)).sum())
     return right / len(source)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_weights_are_small_and_say_what_they_are(name):
     assert (SHIPPED / f"{name}.safetensors").stat().st_size < 1_000_000
-    judge, said, recipe = extractors.build(name), about(name), RECIPES[name]
-    assert judge.classes == recipe.classes and said["seed"] == str(recipe.seed) and said["images"] == str(recipe.images)
+    extractor, said, recipe = extractors.build(name), about(name), RECIPES[name]
+    assert (
+        extractor.classes == recipe.classes
+        and said["seed"] == str(recipe.seed)
+        and said["images"] == str(recipe.images)
+    )
     # scans of 8×8 are harder to read, and six of the 297 make two per cent
     assert float(said["test_accuracy"]) >= (0.975 if name == "digitsnet" else 0.99)
-    features, logits = judge(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
+    features, logits = extractor(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
     assert features.shape == (2, 128) and logits.shape == (2, len(recipe.classes))
 
 
-def test_digits_are_named_as_right_as_it_says():
+def test_the_accuracy_on_digits_is_that_in_the_metadata():
     assert named_right("digitsnet", Digits()) == pytest.approx(float(about("digitsnet")["test_accuracy"]), abs=5e-5)
 
 
-def test_shapes_are_named_as_right_as_it_says():
+def test_the_accuracy_on_shapes_is_that_in_the_metadata():
     data = RECIPES["shapesnet"].data(test_images=500)  # the first of its 10,000
     assert named_right("shapesnet", data) == pytest.approx(float(about("shapesnet")["test_accuracy"]), abs=0.01)
 
 
 @pytest.mark.skipif(not (MNIST_ROOT / "MNIST").exists(), reason="GENBENCH_DATA names no folder with MNIST")
-def test_all_of_mnists_test_images_are_named_as_right_as_it_says():
+def test_the_accuracy_on_mnist_is_that_in_the_metadata():
     right = named_right("mnistnet", MNIST(download=False))
     assert right >= 0.99 and right == pytest.approx(float(about("mnistnet")["test_accuracy"]), abs=1.5e-4)
 
 
-def test_training_one_again_gives_the_same_weights():
+def test_training_a_classifier_again_gives_the_same_weights():
     a, b = (state_hash(train(RECIPES["digitsnet"], images=512).state_dict()) for _ in range(2))
     assert a == b
 
@@ -90,17 +94,17 @@ def test_jitter_moves_images_a_little_and_follows_its_generator():
 # ---- frozen, and as exact as float32 is -----------------------------------------------------------------------------
 
 
-def test_an_extractor_is_no_module_and_is_frozen(judge):
-    assert not isinstance(judge, nn.Module) and not judge.network.training
-    assert not any(p.requires_grad for p in judge.network.parameters())
+def test_an_extractor_is_no_module_and_is_frozen(extractor):
+    assert not isinstance(extractor, nn.Module) and not extractor.network.training
+    assert not any(p.requires_grad for p in extractor.network.parameters())
     holder = nn.Module()
-    holder.judge = judge
+    holder.extractor = extractor
     assert not list(holder.parameters()) and not holder.state_dict()
-    features, _ = judge(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
+    features, _ = extractor(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
     assert not features.requires_grad
 
 
-def test_no_checkpoint_holds_one(tmp_path):
+def test_no_checkpoint_contains_an_extractor(tmp_path):
     module = DCGAN(DataSpec((1, 16, 16)), latent_dim=4, width=2)
     fit(module, images=16, callbacks=[EMA(), ValidationMetrics(samples=10), Checkpoint()], folder=tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
@@ -113,14 +117,14 @@ def test_no_checkpoint_holds_one(tmp_path):
     assert path.stat().st_size < (SHIPPED / "digitsnet.safetensors").stat().st_size
 
 
-def test_features_are_float32_whatever_surrounds_them(judge):
+def test_features_are_float32_whatever_surrounds_them(extractor):
     images = torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8)
-    plain = judge(images)
+    plain = extractor(images)
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.allow_tf32 = True
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            found = judge(images)
+            found = extractor(images)
             assert torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == "medium" and torch.backends.cudnn.allow_tf32
     finally:
@@ -129,7 +133,7 @@ def test_features_are_float32_whatever_surrounds_them(judge):
         assert a.dtype == torch.float32 and torch.equal(a, b)
 
 
-def test_settings_come_back_after_an_error_too():
+def test_settings_are_restored_after_an_error():
     def broken(network, images):
         raise ValueError
 
@@ -158,9 +162,9 @@ def test_the_hash_is_of_the_weights_and_not_of_the_file(tmp_path):
     assert len({state_hash(s) for s in (state, renamed, doubled, reshaped, other)}) == 5
 
 
-def test_only_inceptions_scores_have_plain_names(judge):
-    assert judge.score("fid") == "fid-digitsnet" and judge.score("precision") == "precision-digitsnet"
-    inception = Extractor("inception", nn.Linear(1, 1), judge.read, "none")
+def test_only_inceptions_scores_have_plain_names(extractor):
+    assert extractor.score("fid") == "fid-digitsnet" and extractor.score("precision") == "precision-digitsnet"
+    inception = Extractor("inception", nn.Linear(1, 1), extractor.read, "none")
     assert [inception.score(name) for name in ("fid", "kid", "is")] == ["fid", "kid", "is"]
 
 
@@ -173,7 +177,7 @@ def test_gray_is_repeated_and_color_becomes_luminance():
 
 
 @pytest.mark.parametrize(("length", "size"), [(28, 299), (64, 299), (299, 299), (350, 299), (32, 224)])
-def test_the_resize_is_tensorflows_to_the_bit(length, size):
+def test_the_resize_equals_tensorflows_bit_for_bit(length, size):
     x = torch.randint(0, 256, (2, 3, length, length)).float()
     theirs = interpolate_bilinear_2d_like_tensorflow1x(x, size=(size, size), align_corners=False)
     assert torch.equal(extractors.tensorflow_resize(x, size), theirs)
@@ -184,30 +188,30 @@ def test_the_resize_is_tensorflows_to_the_bit(length, size):
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """No network and an empty cache of torch's."""
+    """No internet access and an empty torch cache. Returns the list of requested URLs."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    asked = []
+    urls = []
 
     def unreachable(url, *_, **__):
-        asked.append(url)
+        urls.append(url)
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    return asked
+    return urls
 
 
 @pytest.mark.parametrize("name", ["inception", "dinov2"])
-def test_absent_weights_are_named_with_file_source_and_place(tmp_path, offline, name):
+def test_an_error_for_missing_weights_contains_file_url_and_path(tmp_path, offline, name):
     file, source, _ = PUBLISHED[name]
     with pytest.raises(UserError) as error:
         fetch_weights(name, tmp_path)
-    for part in (file, source + file, str(tmp_path / "extractors" / file), "--extractor.weights PATH", "vgg-random"):
+    for part in (file, source + file, str(tmp_path / "extractors" / file), "--extractor.weights", "vgg-random"):
         assert part in str(error.value)
     assert offline == [source + file] and find_weights(name, tmp_path) is None
 
 
-def test_an_extractor_without_its_weights_says_so(tmp_path, offline):
-    with pytest.raises(UserError, match=r"not at hand and could not be fetched \(Name or service not known\)"):
+def test_an_extractor_without_its_weights_is_an_error(tmp_path, offline):
+    with pytest.raises(UserError, match=r"were not found and could not be downloaded \(Name or service not known\)"):
         extractors.build("inception", root=tmp_path)
 
 
@@ -230,7 +234,7 @@ class Trap:
 
 @pytest.mark.parametrize("name", ["inception", "torchvision:resnet18"])
 @pytest.mark.parametrize("how", ["missing", "cut", "text", "wrong", "list", "code"])
-def test_weights_that_are_none_are_refused_in_a_sentence(tmp_path, offline, name, how):
+def test_invalid_weights_are_rejected_with_a_short_message(tmp_path, offline, name, how):
     path = tmp_path / "weights.pth"
     content = {"wrong": {"a": torch.ones(2)}, "list": [1], "code": {"a": Trap(tmp_path / "executed")}}
     if how == "text":
@@ -240,7 +244,7 @@ def test_weights_that_are_none_are_refused_in_a_sentence(tmp_path, offline, name
     if how == "cut":
         path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(
-        UserError, match=name.rpartition(":")[2] if how != "missing" else "there is no such file"
+        UserError, match=name.rpartition(":")[2] if how != "missing" else "the file does not exist"
     ) as error:
         extractors.build(name, path)
     assert len(str(error.value)) < 1000 and "\n" not in str(error.value)
@@ -253,22 +257,22 @@ def test_a_classifier_of_torchvision_gives_features_and_logits(tmp_path):
     torch.manual_seed(0)
     network = resnet18(weights=None)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    judge = extractors.build("torchvision:resnet18", tmp_path / "weights.pth")
+    extractor = extractors.build("torchvision:resnet18", tmp_path / "weights.pth")
     images = torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8)
-    features, logits = judge(images)
+    features, logits = extractor(images)
     assert features.shape == (2, 512) and logits.shape == (2, 1000)
     torch.testing.assert_close(network.eval().fc(features), logits, rtol=1e-4, atol=1e-5)
-    assert judge.score("fid") == "fid-resnet18" and judge.hash == state_hash(network.state_dict())
+    assert extractor.score("fid") == "fid-resnet18" and extractor.hash == state_hash(network.state_dict())
 
 
-def test_a_classifier_that_torchvision_has_not_is_answered_with_those_it_has(offline):
-    with pytest.raises(UserError, match=r"no classifier 'resnet19'; it has alexnet, .*vgg16"):
+def test_an_unknown_torchvision_classifier_is_an_error_with_the_known_names(offline):
+    with pytest.raises(UserError, match=r"no classifier 'resnet19'. Choose from: alexnet, .*vgg16"):
         extractors.build("torchvision:resnet19")
-    with pytest.raises(UserError, match=r"alexnet are not at hand .* https://download.pytorch.org/models/alexnet"):
+    with pytest.raises(UserError, match=r"alexnet were not found .* https://download.pytorch.org/models/alexnet"):
         extractors.build("torchvision:alexnet")
 
 
-def test_dinov2_without_its_library_says_what_to_install(monkeypatch, tmp_path):
+def test_dinov2_without_timm_is_an_error_that_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="needs the package timm: `pip install timm`"):
         extractors.build("dinov2", tmp_path / "weights.pth")
@@ -279,7 +283,7 @@ def test_the_random_vgg_is_always_the_same_and_draws_from_no_global_generator():
     first = extractors.build("vgg-random").hash
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(5)
-    judge = extractors.build("vgg-random")
-    assert judge.hash == first
-    features, logits = judge(torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8))
+    extractor = extractors.build("vgg-random")
+    assert extractor.hash == first
+    features, logits = extractor(torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8))
     assert features.shape == (2, 64) and logits is None and features.std(0).min() > 0

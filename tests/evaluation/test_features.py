@@ -1,4 +1,4 @@
-"""Features are extracted once, in fixed blocks, and a cache gives them back or not at all."""
+"""Features are extracted once, in fixed blocks, and a cache returns them unchanged or not at all."""
 
 import dataclasses
 import json
@@ -22,8 +22,8 @@ def noise(count=40):
     return TensorImages("noise", torch.randint(0, 256, (count, 1, 32, 32), dtype=torch.uint8, generator=draw))
 
 
-def measure(judge, protocol=PROTOCOL, data=None):
-    return evaluate(noise(), data or Digits(), protocol, extractor=judge)
+def measure(extractor, protocol=PROTOCOL, data=None):
+    return evaluate(noise(), data or Digits(), protocol, extractor=extractor)
 
 
 def files(folder):
@@ -38,12 +38,12 @@ def test_blocks_are_of_one_size_and_the_last_is_padded():
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_moments_and_rows_are_those_of_the_images_without_the_padding(judge, keep):
+def test_moments_and_rows_are_those_of_the_images_without_the_padding(extractor, keep):
     images = noise()
     found = extract(
-        judge, images.images, 40, 16, keep=keep, device=torch.device("cpu"), progress=lambda x, title: x, title="",
+        extractor, images.images, 40, 16, keep=keep, device=torch.device("cpu"), progress=lambda x, title: x, title="",
     )  # fmt: skip
-    features, logits = judge(images.all)
+    features, logits = extractor(images.all)
     mu, sigma = feature_moments(features)
     assert found.sums.count == 40
     its_mu, its_sigma = found.sums.moments()
@@ -57,8 +57,8 @@ def test_moments_and_rows_are_those_of_the_images_without_the_padding(judge, kee
         assert found.features is None and found.logits is None
 
 
-def test_without_single_features_memory_does_not_grow_with_the_number_of_images(judge):
-    extraction = Extraction(judge, keep=False)
+def test_without_single_features_memory_does_not_grow_with_the_number_of_images(extractor):
+    extraction = Extraction(extractor, keep=False)
     for number in range(3):
         extraction.add(number, noise(8).all, 8)
     assert extraction._sums.count == 24
@@ -66,11 +66,11 @@ def test_without_single_features_memory_does_not_grow_with_the_number_of_images(
     assert not extraction._features and not extraction._logits
 
 
-def test_a_second_evaluation_extracts_nothing_but_the_samples(judge, calls, empty_cache):
-    first = untimed(measure(judge))
+def test_a_second_evaluation_extracts_nothing_but_the_samples(extractor, calls, empty_cache):
+    first = untimed(measure(extractor))
     assert sum(calls) == 3 * 16 + 7 * 16 + 10 * 16  # 40 images, 100 of reference, 150 of training, in blocks
     calls.clear()
-    assert_same(first, untimed(measure(judge)))
+    assert_same(first, untimed(measure(extractor)))
     assert sum(calls) == 3 * 16
 
 
@@ -101,57 +101,57 @@ def damage(path, how):
     "how",
     ["cut off", "a flipped byte", "a flipped byte in the head", "empty", "foreign", "of other images", "a folder"],
 )
-def test_a_damaged_file_is_made_anew(judge, calls, empty_cache, how):
-    first = untimed(measure(judge))
+def test_a_damaged_file_is_written_again(extractor, calls, empty_cache, how):
+    first = untimed(measure(extractor))
     kept = {path: load(path.read_bytes()) for path in files(empty_cache)}  # `load_file` would be a view of the file
     for path in kept:
         damage(path, how)
     calls.clear()
-    assert_same(first, untimed(measure(judge)))
+    assert_same(first, untimed(measure(extractor)))
     assert sum(calls) == 3 * 16 + 7 * 16 + 10 * 16
-    if how != "a folder":  # whose place is not taken: it costs time and no result
+    if how != "a folder":  # the cache cannot be written, which costs time but changes no result
         for path, state in kept.items():
             anew = load(path.read_bytes())
             assert anew.keys() == state.keys() and all(torch.equal(anew[name], state[name]) for name in state)
 
 
-def test_a_file_under_another_ones_name_is_made_anew(judge, calls, empty_cache):
-    first = untimed(measure(judge))
+def test_a_file_with_the_wrong_name_is_written_again(extractor, calls, empty_cache):
+    first = untimed(measure(extractor))
     a, b = files(empty_cache)
     swapped = b.read_bytes(), a.read_bytes()
     a.write_bytes(swapped[0])
     b.write_bytes(swapped[1])
     calls.clear()
-    assert_same(first, untimed(measure(judge)))
+    assert_same(first, untimed(measure(extractor)))
     assert sum(calls) == 3 * 16 + 7 * 16 + 10 * 16
 
 
-def test_a_cache_that_cannot_be_written_costs_no_result(judge, calls, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_does_not_stop_the_evaluation(extractor, calls, tmp_path, monkeypatch):
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "a"))
-    first = untimed(measure(judge))
+    first = untimed(measure(extractor))
     (tmp_path / "b").write_text("a file where a folder should be")
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "b"))
-    assert_same(first, untimed(measure(judge)))
+    assert_same(first, untimed(measure(extractor)))
     assert (tmp_path / "b").read_text() == "a file where a folder should be"
 
 
-def test_whatever_features_depend_on_makes_another_file(judge, empty_cache):
+def test_everything_that_features_depend_on_changes_the_file_name(extractor, empty_cache):
     protocol = PROTOCOL.changed(metrics=("fid",))
-    measure(judge, protocol)
+    measure(extractor, protocol)
     assert len(files(empty_cache)) == 1
-    measure(judge, protocol.changed(block=17))
+    measure(extractor, protocol.changed(block=17))
     assert len(files(empty_cache)) == 2
-    measure(dataclasses.replace(judge, hash="0" * 16), protocol)
+    measure(dataclasses.replace(extractor, hash="0" * 16), protocol)
     assert len(files(empty_cache)) == 3
-    measure(judge, protocol.changed(real=99))
+    measure(extractor, protocol.changed(real=99))
     assert len(files(empty_cache)) == 4
-    measure(judge, protocol.changed(metrics=("fid", "kid")))  # wants them one by one
+    measure(extractor, protocol.changed(metrics=("fid", "kid")))  # needs the features of each image
     assert len(files(empty_cache)) == 5
-    measure(judge, protocol.changed(generated=20, score_seed=1, kid_subsets=3))
+    measure(extractor, protocol.changed(generated=20, score_seed=1, kid_subsets=3))
     assert len(files(empty_cache)) == 5
 
 
-def test_what_is_read_is_what_was_made(empty_cache):
+def test_features_read_from_the_cache_equal_the_computed_features(empty_cache):
     made = Features(FeatureSums.of(torch.rand(3, 2)), torch.rand(3, 2), torch.rand(3, 4))
     for _ in range(2):
         found = cached({"a": 1}, lambda: made)

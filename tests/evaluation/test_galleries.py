@@ -1,4 +1,4 @@
-"""Pictures show what was measured, cost no second pass, and change no score."""
+"""A gallery shows the evaluated images, without a second pass of the model, and does not change scores."""
 
 import os
 import subprocess
@@ -35,11 +35,11 @@ def vae():
     return seen(subject("vae"), data=Digits(size=16))
 
 
-def test_scores_are_those_of_an_evaluation_without_pictures(vae):
+def test_a_gallery_does_not_change_the_scores(vae):
     assert_same(untimed(evaluate(subject("vae"), Digits(size=16), SMALL)), untimed(vae[1]))
 
 
-def test_the_model_samples_and_reconstructs_nothing_twice(judge, monkeypatch):
+def test_the_model_samples_and_reconstructs_nothing_twice(extractor, monkeypatch):
     model, counts = subject("vae"), []
     for pictures in (None, Gallery(**FEW)):
         made = {"sample": 0, "reconstruct": 0}
@@ -50,7 +50,7 @@ def test_the_model_samples_and_reconstructs_nothing_twice(judge, monkeypatch):
                 return method(model, x, **more)
 
             monkeypatch.setattr(model, name, counted, raising=False)
-        evaluate(model, Digits(size=16), SMALL, extractor=judge, pictures=pictures)
+        evaluate(model, Digits(size=16), SMALL, extractor=extractor, pictures=pictures)
         counts.append(made)
     assert counts[0] == counts[1] and counts[0]["sample"] == 80 and counts[0]["reconstruct"] == 112  # whole blocks
 
@@ -63,29 +63,29 @@ def test_samples_are_those_of_the_protocols_first_seeds():
         assert torch.equal(pictures.found["samples"], images[:20])
 
 
-def test_a_conditional_models_samples_are_of_the_classes_that_were_measured():
+def test_samples_of_a_conditional_model_have_the_classes_of_the_evaluation():
     data = Digits()
     model = Obedient(data.spec)
     pictures, _ = seen(model)
-    labels = torch.cat(model.asked)[:20]
+    labels = torch.cat(model.conditions)[:20]
     known = data.source("test").everything
     for image, label in zip(pictures.found["samples"], labels, strict=True):
         (matches,) = (known.image == image).flatten(1).all(1).nonzero(as_tuple=True)
         assert label in known.label[matches]
 
 
-def test_each_sample_stands_before_the_training_images_nearest_to_it(judge):
+def test_each_sample_stands_before_the_training_images_nearest_to_it(extractor):
     train = SplitImages(Digits(), "train", SMALL.train)
     copies = train.images(torch.arange(40, 110))
     pictures, _ = seen(Giver(Digits().spec).give(from_uint8(copies)))
     rows = pictures.found["neighbors"].unflatten(0, (3, COLUMNS["neighbors"]))
     assert torch.equal(rows[:, 0], copies[:3]) and torch.equal(rows[:, 1], copies[:3])  # a copy is found
-    features = judge(train.images(torch.arange(len(train))))[0].double()
+    features = extractor(train.images(torch.arange(len(train))))[0].double()
     order = torch.cdist(features[40:43], features).argsort(1)[:, :5]
     assert torch.equal(rows[:, 1:], train.images(order.flatten()).unflatten(0, (3, 5)))
 
 
-def test_the_nearest_are_those_of_all_distances():
+def test_the_nearest_rows_are_found_among_all_distances():
     generator = torch.Generator().manual_seed(mix("nearest"))
     x, y = (torch.randn(n, 4, generator=generator) for n in (5, 33))
     assert torch.equal(nearest(x, y, 7, block=8), torch.cdist(x.double(), y.double()).argsort(1)[:, :7])
@@ -103,14 +103,14 @@ def test_reference_images_stand_before_their_reconstructions(vae):
     assert torch.equal(pairs[:, 0], pairs[:, 1]) and exact.found.keys() == {"reconstructions"}
 
 
-def test_there_are_pictures_of_abilities_that_are_there_and_asked_for(vae):
+def test_there_are_images_only_of_capabilities_that_are_evaluated(vae):
     assert vae[0].found.keys() == {"samples", "neighbors", "reconstructions"}
     assert seen(subject("vae"), SMALL.changed(metrics=("fid",)))[0].found.keys() == {"samples"}
     assert not seen(Independent(Digits().spec))[0].found
     assert seen(None)[0].found.keys() == {"samples"}  # a baseline: real images
 
 
-def test_images_in_a_models_place_are_a_fair_choice_of_them():
+def test_shown_images_of_a_set_are_a_random_choice():
     images = torch.arange(70, dtype=torch.uint8)[:, None, None, None].expand(70, 1, 16, 16)
     shown = seen(TensorImages("x", images))[0].found["samples"][:, 0, 0, 0]
     assert len(shown) == 20 and shown.max() > 40 and (shown.diff() > 0).all()

@@ -1,4 +1,4 @@
-"""The same images in any container are the same set, and what is odd about a set is named."""
+"""The same images in any container are the same set, and an invalid set is an error with the reason."""
 
 import io
 import os
@@ -64,10 +64,10 @@ def test_every_container_holds_the_same_images(tmp_path, channels):
         assert pixel_hash(found) == pixel_hash(expected), kind
 
 
-def test_every_container_has_the_same_record(tmp_path, judge):
+def test_every_container_has_the_same_record(tmp_path, extractor):
     images, records = random_images(), []
     for kind in ("folder", "zip", "npy", "floats.npz"):
-        found = evaluate(open_images(written(tmp_path, kind, images)), Digits(), SMALL, extractor=judge, name="x")
+        found = evaluate(open_images(written(tmp_path, kind, images)), Digits(), SMALL, extractor=extractor, name="x")
         records.append(untimed(found))
     assert records[-1]["model"].pop("range") == "0,1"
     for other in records[1:]:
@@ -147,7 +147,7 @@ def broken(folder, what):
 
 
 class Trap:
-    """Makes a file where it is unpickled."""
+    """Creates a file if it is unpickled."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -172,26 +172,26 @@ class Trap:
         ("no array", "odd.npz contains no arrays"),
         ("pickle", "odd.npy is a pickle, which is not loaded because it could run any code"),
         ("pickle in npz", "arr_0.npy in .*odd.npz is a pickle"),
-        ("cut", "is not a readable array|is no folder"),
+        ("cut", "is not a readable array|is not a folder"),
         ("flipped", "is not a readable array"),
-        ("size", "0/007.png is 17×17 gray, and 0/000.png is 16×16 gray. All images must have one size"),
-        ("color", "0/007.png is 16×16 RGB, and 0/000.png is 16×16 gray"),
+        ("size", "0/007.png is 17×17 gray, but 0/000.png is 16×16 gray. All images must have the same size"),
+        ("color", "0/007.png is 16×16 RGB, but 0/000.png is 16×16 gray"),
         ("damaged", "002.png"),
         ("empty", "no image in .*empty. The names of images end in .jpg"),
         ("text", "no image in .*notes"),
-        ("missing", "nowhere is not there"),
-        ("other file", "model.ckpt is no folder, zip, .npz or .npy"),
-        ("leaves", r"'\.\./\.\./evil.png', which leads out of the archive"),
-        ("absolute", "'/tmp/evil.png', which leads out of the archive"),
-        ("backwards", "evil.png', which leads out of the archive"),
+        ("missing", "nowhere does not exist. Use a folder, zip"),
+        ("other file", "model.ckpt is not a folder, zip, .npz or .npy"),
+        ("leaves", r"'\.\./\.\./evil.png', a path outside of the archive"),
+        ("absolute", "'/tmp/evil.png', a path outside of the archive"),
+        ("backwards", "evil.png', a path outside of the archive"),
         ("empty zip", "no image in .*empty.zip"),
-        ("cut zip", "is no folder, zip, .npz or .npy"),
+        ("cut zip", "is not a folder, zip, .npz or .npy"),
     ],
 )
-def test_what_is_odd_about_a_set_is_said_in_a_sentence(tmp_path, judge, what, message):
+def test_an_invalid_set_of_images_is_an_error_with_the_reason(tmp_path, extractor, what, message):
     path = broken(tmp_path, what)
     with pytest.raises(UserError, match=message):
-        evaluate(open_images(path), Digits(), SMALL, extractor=judge)
+        evaluate(open_images(path), Digits(), SMALL, extractor=extractor)
     assert not (tmp_path / "executed").exists() and not list(tmp_path.parent.glob("evil.png"))
 
 
@@ -216,26 +216,26 @@ def test_images_of_any_type_have_the_same_pixels(tmp_path, stored, expected):
     assert torch.equal(found.images(torch.arange(40)), torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
-def test_images_of_another_size_than_the_references_are_said_to_be_scaled(tmp_path, judge):
+def test_resizing_images_to_the_size_of_the_reference_prints_a_warning(tmp_path, extractor):
     images = open_images(written(tmp_path, "npy", random_images()))
-    with pytest.warns(UserWarning, match="npy has images of 16×16×1: they are brought to 32×32×1"):
-        evaluate(images, Digits(), SMALL.changed(metrics=("fid",)), extractor=judge)
+    with pytest.warns(UserWarning, match="npy has images of 16×16×1. They are resized to 32×32×1"):
+        evaluate(images, Digits(), SMALL.changed(metrics=("fid",)), extractor=extractor)
 
 
-def test_a_stated_range_is_obeyed(tmp_path):
+def test_a_range_that_is_set_is_used(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[[0, 100, 200, 4095]] * 4] * 2, dtype=np.uint16))
     found = open_images(tmp_path / "a.npy", range="100,200").images(torch.tensor([1]))
     assert found[0, 0, 0].tolist() == [0, 0, 255, 255]
 
 
-def test_a_folder_of_mixed_sizes_and_colors_is_brought_to_one_as_in_training(tmp_path):
+def test_a_folder_of_mixed_sizes_and_colors_is_converted_as_in_training(tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for k, shape in enumerate([(20, 16, 3), (16, 16), (40, 64, 3)]):
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{k}.png")
     rows = torch.arange(3)
-    with pytest.raises(UserError, match="1.png is 16×16 gray, and .*0.png is 16×20 RGB.*`--size` and `--channels`"):
+    with pytest.raises(UserError, match="1.png is 16×16 gray, but .*0.png is 16×20 RGB.*`--size` and `--channels`"):
         open_images(folder).images(rows)
     with pytest.raises(UserError, match="1.png is 16×16 gray"):
         open_images(folder).at(size=16).images(rows)
@@ -249,7 +249,7 @@ def test_a_folder_of_mixed_sizes_and_colors_is_brought_to_one_as_in_training(tmp
         open_images(folder).at(size=32, channels=3).images(rows)
 
 
-def test_errors_name_the_flags_of_the_path_that_they_are_of(tmp_path):
+def test_errors_contain_the_flags_of_the_right_path(tmp_path):
     folder = written(tmp_path / "a", "folder", random_images())
     with pytest.raises(UserError, match="^--images.range is 5; "):
         open_images(folder, range="5")
@@ -257,22 +257,22 @@ def test_errors_name_the_flags_of_the_path_that_they_are_of(tmp_path):
         open_images(folder, "--reference", window="1,-1")
 
 
-def test_a_covariance_without_its_mean_is_no_set_of_points(tmp_path):
+def test_a_covariance_without_a_mean_is_not_read_as_points(tmp_path):
     np.savez(tmp_path / "s.npz", sigma=np.eye(8))
     with pytest.raises(UserError, match=r"no array of images.* the file has sigma \(float64 \[8, 8\]\)"):
         open_images(tmp_path / "s.npz")
 
 
-def test_a_protocol_says_how_files_were_brought_to_one_size(tmp_path, judge):
+def test_a_protocol_contains_how_files_were_resized(tmp_path, extractor):
     a, b = (open_images(written(tmp_path / name, "folder", random_images())) for name in "ab")
-    plain = evaluate(a, b, SMALL.changed(metrics=("fid",)), extractor=judge).protocol
-    sized = evaluate(a, b, SMALL.changed(metrics=("fid",), size=8, resize_mode="pad"), extractor=judge).protocol
+    plain = evaluate(a, b, SMALL.changed(metrics=("fid",)), extractor=extractor).protocol
+    sized = evaluate(a, b, SMALL.changed(metrics=("fid",), size=8, resize_mode="pad"), extractor=extractor).protocol
     assert sized["reference"]["shape"] == [1, 8, 8] and (sized["size"], sized["resize_mode"]) == (8, "pad")
     assert (
         "+metrics=fid+resize_mode=pad+size=8" in sized["name"] and "size" not in plain and plain["key"] != sized["key"]
     )
-    with pytest.raises(UserError, match="small.size=8 says size of images that are read from files, and here are none"):
-        evaluate(None, Digits(), SMALL.changed(size=8), extractor=judge)
+    with pytest.raises(UserError, match="small.size=8 sets size, which applies only to images read from files"):
+        evaluate(None, Digits(), SMALL.changed(size=8), extractor=extractor)
 
 
 def test_images_of_several_splits_are_one_set_and_zips_of_datasets_need_no_labels(tmp_path):
@@ -284,7 +284,7 @@ def test_images_of_several_splits_are_one_set_and_zips_of_datasets_need_no_label
     assert np.array_equal(found, images[[2, 5, 0, 3, 1, 4], :, :, 0])
 
 
-def test_a_choice_of_a_split_is_always_the_same_and_a_fair_one():
+def test_the_choice_from_a_split_is_random_and_always_the_same():
     a, b = (SplitImages(Digits(batch_size=size, eval_batch_size=size), "train", 300) for size in (8, 64))
     assert torch.equal(a.rows, b.rows) and len(a) == 300 and len(a.rows.unique()) == 300
     assert (a.rows.diff() > 0).all()
@@ -303,7 +303,7 @@ def test_targets_are_those_of_the_chosen_rows():
     assert SplitImages(Digits(), "test", 5).target("mask") is None
 
 
-def test_the_hash_of_pixels_tells_every_set_from_another():
+def test_the_pixel_hash_differs_between_different_sets():
     images = torch.from_numpy(random_images(1200, 4)).permute(0, 3, 1, 2)
     one, moved = images.clone(), images.flip(0)
     one[1100, 0, 3, 3] ^= 1
@@ -319,12 +319,13 @@ def test_images_of_the_references_size_and_color_are_left_as_they_are():
     assert bring(images, (1, 16, 16)) is images
 
 
-def test_other_images_are_brought_to_the_references_as_pillow_does_it():
+def test_images_are_resized_as_pillow_resizes():
     color = random_images(1, 24, 3)
     tensor = torch.from_numpy(color).permute(0, 3, 1, 2)
     for size in (12, 40):
         for channel, found in enumerate(bring(tensor, (3, size, size))[0]):
-            exact = Image.fromarray(color[0, :, :, channel].astype(np.float32))  # in bytes it clips between two passes
+            # float32, since on bytes Pillow clips between its two passes
+            exact = Image.fromarray(color[0, :, :, channel].astype(np.float32))
             expected = np.asarray(exact.resize((size, size), Image.BICUBIC)).clip(0, 255)
             assert abs(found.numpy() - expected).max() < 0.51
     gray = np.asarray(Image.fromarray(color[0]).convert("L")).astype(int)

@@ -1,4 +1,4 @@
-"""A user's metrics and extractors are evaluated like genbench's own, and what is wrong with them harms nothing else."""
+"""A user's metrics and extractors work like built-in ones, and errors in them do not affect other scores."""
 
 import os
 import subprocess
@@ -38,10 +38,10 @@ NOISE = TensorImages(
 )
 ON_SAMPLES = ("own_brightness", "own_order", "own_feature_mean")
 WRONG = {
-    "own_nan": "`compute` gave nan",
-    "own_two": "`compute` gave a tensor of shape [2], and one number was expected",
-    "own_text": "`compute` gave str, and one number was expected",
-    "own_far": "`compute` gave 7, outside of its range 0 to 1",
+    "own_nan": "`compute` returned nan",
+    "own_two": "`compute` returned a tensor of shape [2]; expected one number",
+    "own_text": "`compute` returned str; expected one number",
+    "own_far": "`compute` returned 7, outside of its range 0 to 1",
     "own_failure": "IndexError: there is no such row",
     "own_early_failure": "ValueError: 16 are too many",
     "own_unmade": "no weights",
@@ -50,7 +50,7 @@ WRONG = {
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    """Registers the metrics of a module, and forgets them after these tests."""
+    """Registers the metrics of a module, and unregisters them after these tests."""
     before = dict(SCALES), dict(REGISTERED)
     yield import_module("tests.helpers.own_metrics", "--import")
     sys.modules.pop("tests.helpers.own_metrics")
@@ -63,34 +63,34 @@ def small(*metrics):
     return replace(SMALL, metrics=metrics)
 
 
-def on_noise(judge):
-    return evaluate(NOISE, Digits(size=16), small("fid", *ON_SAMPLES, *WRONG), extractor=judge)
+def on_noise(extractor):
+    return evaluate(NOISE, Digits(size=16), small("fid", *ON_SAMPLES, *WRONG), extractor=extractor)
 
 
-def test_images_features_and_their_reference_reach_a_metric_as_it_names_them(judge):
-    record = on_noise(judge)
+def test_update_receives_the_inputs_that_its_parameters_name(extractor):
+    record = on_noise(extractor)
     found, reference = values(record), SplitImages(Digits(size=16).reference(), "test", 100)
     real = reference.images(torch.arange(100))
     shown = extractors.in_channels(NOISE.all, 1)
     shown = torch.nn.functional.interpolate(shown.float(), (8, 8)) if reference.shape[1] == 8 else shown
     assert found["own_brightness"] >= 0 and found["own_order"] > 0
-    features = judge(real)[0].mean(0)
+    features = extractor(real)[0].mean(0)
     assert record.metrics["own_feature_mean-digitsnet"]["n"] == 70 and features.shape == (128,)
     if reference.shape == NOISE.shape:
         means = NOISE.all.double().flatten(1).mean(1)
         assert found["own_brightness"] == pytest.approx((means.mean() - real.double().mean()).abs().item())
         assert found["own_order"] == pytest.approx((means * torch.arange(70)).sum().item())
-        distance = (judge(NOISE.all)[0].mean(0) - features).norm().item()
+        distance = (extractor(NOISE.all)[0].mean(0) - features).norm().item()
         assert found["own_feature_mean-digitsnet"] == pytest.approx(distance, rel=1e-5)
 
 
-def test_a_score_has_the_direction_the_range_and_the_track_that_its_class_declares(judge):
-    entry = on_noise(judge).metrics["own_brightness"]
+def test_a_score_has_the_direction_range_and_track_of_its_class(extractor):
+    entry = on_noise(extractor).metrics["own_brightness"]
     assert (entry["better"], entry["low"], entry["high"], entry["track"]) == ("lower", 0, None, "generation")
 
 
-def test_a_metric_that_is_wrong_is_left_blank_with_the_reason_and_the_others_are_kept(judge):
-    record = on_noise(judge)
+def test_a_failing_metric_is_blank_with_the_reason_and_the_others_are_kept(extractor):
+    record = on_noise(extractor)
     for name, note in WRONG.items():
         entry = record.metrics[name]
         assert entry["value"] is None and entry["note"].startswith(note), entry
@@ -98,50 +98,56 @@ def test_a_metric_that_is_wrong_is_left_blank_with_the_reason_and_the_others_are
     assert record.metrics["fid-digitsnet"]["value"] > 0 and record.metrics["own_order"]["value"] > 0
 
 
-def test_the_labels_that_a_conditional_model_was_given_reach_a_metric(judge):
-    found = values(evaluate(Obedient(Digits().spec), Digits(), small("classes", "own_label_hits"), extractor=judge))
+def test_the_labels_that_a_conditional_model_was_given_reach_a_metric(extractor):
+    found = values(evaluate(Obedient(Digits().spec), Digits(), small("classes", "own_label_hits"), extractor=extractor))
     assert found["own_label_hits-digitsnet"] == found["class_accuracy-digitsnet"] > 0.9
-    entries = evaluate(NOISE, Digits(size=16), small("fid", "own_label_hits", "own_labels"), extractor=judge).metrics
+    entries = evaluate(
+        NOISE, Digits(size=16), small("fid", "own_label_hits", "own_labels"), extractor=extractor
+    ).metrics
     for name in ("own_label_hits-digitsnet", "own_labels"):
-        assert entries[name]["note"] == "needs labels, and there are none here"
+        assert entries[name]["note"] == "needs labels, which are not available here"
 
 
-def test_the_metrics_of_genbench_come_first_in_a_record_and_rank_by_default(judge):
+def test_the_metrics_of_genbench_come_first_in_a_record_and_rank_by_default(extractor):
     for subject, metrics in ((Coder(Digits().spec), ("own_uqi", "reconstruction")), (NOISE, ("own_order", "fid"))):
-        found = list(evaluate(subject, Digits(size=16), small(*metrics), extractor=judge).metrics)
+        found = list(evaluate(subject, Digits(size=16), small(*metrics), extractor=extractor).metrics)
         assert found[0] in ("mse", "fid-digitsnet") and found.index(metrics[0]) > 0
 
 
-def test_reconstructions_and_translations_reach_a_metric_of_torchmetrics(judge):
-    found = values(evaluate(Coder(Digits().spec), Digits(), small("reconstruction", "own_uqi"), extractor=judge))
+def test_reconstructions_and_translations_reach_a_metric_of_torchmetrics(extractor):
+    found = values(evaluate(Coder(Digits().spec), Digits(), small("reconstruction", "own_uqi"), extractor=extractor))
     assert found["own_uqi"] == pytest.approx(1, abs=0.02)
     data = Shapes(size=16, target="none", task="denoise", train_images=20, val_images=12, test_images=20)
     model = UNet(data.spec, width=2, depth=1).eval()
-    found = values(evaluate(model, data, small("own_difference"), extractor=judge))
+    found = values(evaluate(model, data, small("own_difference"), extractor=extractor))
     assert set(found) == {"own_difference"} and -2 < found["own_difference"] < 2
 
 
-def test_likelihoods_masks_and_labels_reach_a_metric(judge):
+def test_likelihoods_masks_and_labels_reach_a_metric(extractor):
     digits, shapes = Digits(), Shapes(size=16, target="mask", train_images=20, val_images=12, test_images=40)
-    found = values(evaluate(Independent(digits.spec), digits, small("likelihood", "own_worst_nats"), extractor=judge))
+    found = values(
+        evaluate(Independent(digits.spec), digits, small("likelihood", "own_worst_nats"), extractor=extractor)
+    )
     assert found["own_worst_nats"] < found["nats"]
-    found = values(evaluate(Segmenter(shapes.spec).learn(shapes), shapes, small("own_foreground"), extractor=judge))
+    found = values(evaluate(Segmenter(shapes.spec).learn(shapes), shapes, small("own_foreground"), extractor=extractor))
     masks = SplitImages(shapes.reference(), "test", 100).target("mask")
     assert found["own_foreground"] == pytest.approx((masks > 0).double().mean().item())
     model = Namer(digits.reference().spec).learn(digits.reference())
-    found = values(evaluate(model, digits, small("own_label_mean"), extractor=judge))
+    found = values(evaluate(model, digits, small("own_label_mean"), extractor=extractor))
     labels = SplitImages(digits.reference(), "test", 100).label
     assert found["own_label_mean"] == pytest.approx(labels.double().mean().item())
 
 
 @pytest.mark.parametrize("metrics", [("own_uqi", "own_brightness"), ("fid", "own_feature_mean", "own_worst_nats")])
-def test_validation_expects_what_it_will_give(judge, metrics):
+def test_validation_expects_the_scores_that_it_computes(extractor, metrics):
     data = Digits(size=16, subset=40, val_size=12)
     protocol = replace(SMALL, metrics=metrics, split="val", generated=12, real=12)
     model = VAE(data.spec, latent_dim=2, width=2).eval()
-    foretold = expected(model, data, protocol, judge, Held(12, label=torch.zeros(12, dtype=torch.long)))
-    found = values(evaluate(model, data, protocol, extractor=judge))
-    assert {name for name, why in foretold.items() if why is None} == {n for n, v in found.items() if v is not None}
+    expected_scores = expected(model, data, protocol, extractor, Held(12, label=torch.zeros(12, dtype=torch.long)))
+    found = values(evaluate(model, data, protocol, extractor=extractor))
+    assert {name for name, why in expected_scores.items() if why is None} == {
+        n for n, v in found.items() if v is not None
+    }
 
 
 # ---- several processes ----------------------------------------------------------------------------------------------
@@ -153,17 +159,17 @@ def worker(rank, folder):
     torch.set_num_threads(1)
     import_module("tests.helpers.own_metrics", "--import")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    judge = extractors.build("digitsnet")
+    extractor = extractors.build("digitsnet")
     os.environ["GENBENCH_CACHE"] = f"{folder}/cache"
     data = Digits()
-    coder = evaluate(Coder(data.spec), data, small("reconstruction", "own_uqi"), extractor=judge)
+    coder = evaluate(Coder(data.spec), data, small("reconstruction", "own_uqi"), extractor=extractor)
     namer = Namer(data.reference().spec).learn(data.reference())
-    labels = evaluate(namer, data, small("classes", "own_label_mean"), extractor=judge)
-    torch.save([untimed(record)["metrics"] for record in (on_noise(judge), coder, labels)], f"{folder}/{rank}.pt")
+    labels = evaluate(namer, data, small("classes", "own_label_mean"), extractor=extractor)
+    torch.save([untimed(record)["metrics"] for record in (on_noise(extractor), coder, labels)], f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_scores_of_one(tmp_path, judge):
+def test_two_processes_give_the_same_scores_as_one(tmp_path, extractor):
     root = Path(__file__).parents[2]
     script = "import sys; from tests.evaluation.test_own_metrics import worker; worker(int(sys.argv[1]), sys.argv[2])"
     workers = [
@@ -179,9 +185,9 @@ def test_two_processes_have_the_scores_of_one(tmp_path, judge):
     data = Digits()
     namer = Namer(data.reference().spec).learn(data.reference())
     alone = [
-        on_noise(judge),
-        evaluate(Coder(data.spec), data, small("reconstruction", "own_uqi"), extractor=judge),
-        evaluate(namer, data, small("classes", "own_label_mean"), extractor=judge),
+        on_noise(extractor),
+        evaluate(Coder(data.spec), data, small("reconstruction", "own_uqi"), extractor=extractor),
+        evaluate(namer, data, small("classes", "own_label_mean"), extractor=extractor),
     ]
     for rank in range(2):
         for one, two in zip(alone, torch.load(tmp_path / f"{rank}.pt"), strict=True):
@@ -191,17 +197,17 @@ def test_two_processes_have_the_scores_of_one(tmp_path, judge):
 # ---- keys -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_key_follows_the_source_of_an_own_metric_and_others_have_the_key_that_they_had(
-    judge, monkeypatch, tmp_path, registered
+def test_the_key_depends_on_the_source_of_an_own_metric_only_if_one_is_used(
+    extractor, monkeypatch, tmp_path, registered
 ):
     protocol = small("fid", "own_brightness")
-    first = evaluate(NOISE, Digits(size=16), protocol, extractor=judge).protocol
+    first = evaluate(NOISE, Digits(size=16), protocol, extractor=extractor).protocol
     assert len(first["own_metrics"]) == 16
     copy = tmp_path / "other.py"
     copy.write_text(Path(registered.__file__).read_text() + "# another version\n")
     monkeypatch.setattr("genbench.core.importing.inspect.getfile", lambda cls: str(copy))
-    assert evaluate(NOISE, Digits(size=16), protocol, extractor=judge).protocol["key"] != first["key"]
-    assert "own_metrics" not in evaluate(NOISE, Digits(size=16), small("fid"), extractor=judge).protocol
+    assert evaluate(NOISE, Digits(size=16), protocol, extractor=extractor).protocol["key"] != first["key"]
+    assert "own_metrics" not in evaluate(NOISE, Digits(size=16), small("fid"), extractor=extractor).protocol
 
 
 # ---- extractors -----------------------------------------------------------------------------------------------------
@@ -323,7 +329,7 @@ def test_another_source_makes_another_hash(module):
         ("a b:Net", "'a b' is not the name of a module"),
     ],
 )
-def test_what_is_no_extractor_is_told(module, name, said):
+def test_an_invalid_extractor_is_an_error(module, name, said):
     with pytest.raises(UserError, match=said):
         extractors.build(name)
 
@@ -346,7 +352,7 @@ def test_what_is_no_extractor_is_told(module, name, said):
         ("own_networks:WithoutForward", "'WithoutForward' failed"),
     ],
 )
-def test_features_of_a_wrong_or_another_shape_are_told(module, name, said):
+def test_features_of_a_wrong_or_changing_shape_are_errors(module, name, said):
     with pytest.raises(UserError, match=said):
         evaluate(NOISE, Digits(size=16), small("fid").changed(extractor=name))
 
@@ -383,7 +389,7 @@ def test_a_module_that_fails_shows_its_own_traceback_below_one_sentence(tmp_path
     assert 'failing.py", line 5' in rest[1] and not any("importlib" in line or "importing.py" in line for line in rest)
 
 
-def test_a_module_that_a_module_imports_in_vain_is_its_own_failure(tmp_path, monkeypatch):
+def test_a_failing_import_inside_a_users_module_is_reported_as_its_failure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "needing.py").write_text("import nowhere_to_be_found\n")
     with pytest.raises(UserError, match="(?s)needing: importing .* failed.*No module named 'nowhere_to_be_found'"):

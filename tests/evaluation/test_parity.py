@@ -1,4 +1,4 @@
-"""FID, KID and IS of image sets are those of torch-fidelity, with one Inception in both."""
+"""FID, KID and IS of image sets equal torch-fidelity's, with the same Inception."""
 
 import copy
 import hashlib
@@ -34,20 +34,20 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inception(weights):
-    """Under the plain name, as if these weights were the published ones."""
+    """The Inception with the plain name, as if its weights were the published weights."""
     file, source, _ = extractor_weights.PUBLISHED["inception"]
     prefix = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
     with patch.dict(extractor_weights.PUBLISHED, inception=(file, source, prefix)):
         return extractors.build("inception", weights)
 
 
-def test_other_weights_do_not_give_plain_names(weights):
-    judge = extractors.build("inception", weights)
-    assert judge.name == f"inception-{judge.hash[:8]}" and judge.score("fid") == f"fid-{judge.name}"
+def test_scores_with_unpublished_weights_do_not_have_plain_names(weights):
+    extractor = extractors.build("inception", weights)
+    assert extractor.name == f"inception-{extractor.hash[:8]}" and extractor.score("fid") == f"fid-{extractor.name}"
 
 
 class InColor(Dataset):
-    """uint8 [3, H, W] each, as torch-fidelity wants them for its Inception: gray ones repeated."""
+    """Images uint8 [3, H, W] for torch-fidelity's Inception, with gray repeated to three channels."""
 
     def __init__(self, images):
         self.images = images
@@ -74,7 +74,7 @@ def test_scores_are_torch_fidelitys(tmp_path, weights, inception, channels, size
     np.savez(tmp_path / "real.npz", real.permute(0, 2, 3, 1).numpy())
     ours = open_images(tmp_path / "fake"), open_images(tmp_path / "real.npz")
     record = evaluate(*ours, PROTOCOL, extractor=inception)
-    # the inception score is of input1
+    # torch-fidelity computes the inception score of input1
     theirs = torch_fidelity.calculate_metrics(
         input1=InColor(fake), input2=InColor(real), cuda=False, fid=True, kid=True, isc=True, kid_subsets=6,
         kid_subset_size=8, isc_splits=3, rng_seed=2020, batch_size=6, save_cpu_ram=True, verbose=False, cache=False,
@@ -89,8 +89,8 @@ def test_scores_are_torch_fidelitys(tmp_path, weights, inception, channels, size
         assert entry["n"] == 14 and entry["note"] is None
 
 
-def test_another_resize_gives_other_features(inception):
-    """The wrong way: a resize like any other in place of TensorFlow's."""
+def test_a_different_resize_gives_different_features(inception):
+    """A common resize instead of TensorFlow's changes the features."""
     images = drawn(4, 3, 28)
     right = inception(images)[0]
     enlarged = interpolate(images.float(), (299, 299), mode="bilinear", align_corners=False).round().to(torch.uint8)
@@ -98,8 +98,8 @@ def test_another_resize_gives_other_features(inception):
     assert error > 1e-3
 
 
-def test_features_are_as_near_to_the_exact_ones_as_torch_fidelitys(weights, inception):
-    """Whatever memory format and fusion does: of two roundings of float32 neither is the right one."""
+def test_features_are_as_close_to_float64_features_as_torch_fidelitys(weights, inception):
+    """Memory format and fusion change the rounding in float32, so both are compared with float64."""
     images = in_channels(drawn(3, 1, 32), 3)
     plain = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(weights))
     exact = copy.deepcopy(plain).double()  # its own option for float64 is one for float32, in 0.4.0

@@ -1,4 +1,4 @@
-"""Points under the ruler: their own features, the modes found, and a plot for people."""
+"""Evaluation of points: the points are the features, modes are counted, and a plot is written."""
 
 import json
 
@@ -22,7 +22,7 @@ from tests.helpers.abilities import SMALL, Coder, Density, Giver, values
 RING = {"val_images": 300, "train_images": 300, "test_images": 300}
 
 
-def test_real_points_have_all_modes_and_a_collapse_one():
+def test_real_points_cover_all_modes_and_collapsed_points_cover_one():
     data = Ring(**RING)
     even = torch.tensor(Ring.modes).repeat(30, 1)
     good = values(evaluate(Giver(data.spec).give(even), data, SMALL))
@@ -59,34 +59,34 @@ def test_samples_do_not_depend_on_the_block_nor_a_files_points_on_its_kind(tmp_p
         assert values(evaluate(subject, data, protocol)) == pytest.approx(expected)
 
 
-def test_other_abilities_of_models_of_points():
+def test_reconstructions_and_likelihoods_of_points():
     data = Ring(**RING)
     found = values(evaluate(Coder(data.spec), data, SMALL.changed(metrics=("reconstruction",))))
     assert found["mse"] == 0 and found["reconstruction_fid-ring"] == pytest.approx(0, abs=1e-6)
     assert not {"psnr", "ssim", "lpips"} & found.keys()
     nats = values(evaluate(Density(data.spec), data, SMALL.changed(metrics=("likelihood",))))["nats"]
-    assert nats == pytest.approx(-2 * np.log(256))  # whatever the protocol's pixels: a point has a density
+    assert nats == pytest.approx(-2 * np.log(256))  # a density, for any `pixels` of the protocol
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "extractor", "message"),
+    ("model", "data", "name", "message"),
     [
         (
             torch.zeros(4, 1, 32, 32),
             Ring(**RING),
             None,
-            "Here are images, and they are compared with points of 2 numbers",
+            "Cannot compare images with points of 2 numbers",
         ),
-        (torch.zeros(4, 3), Ring(**RING), None, "Here are points of 3 numbers, and they are compared with points of 2"),
-        (torch.zeros(4, 2), Digits(), None, "Here are points of 2 numbers, and they are compared with images"),
-        (torch.zeros(4, 2), Ring(**RING), "digitsnet", "'digitsnet' looks at images, and here are points"),
-        (torch.zeros(4, 1, 32, 32), Digits(), "ring", "'ring' looks at points, and here are images"),
+        (torch.zeros(4, 3), Ring(**RING), None, "Cannot compare points of 3 numbers with points of 2"),
+        (torch.zeros(4, 2), Digits(), None, "Cannot compare points of 2 numbers with images"),
+        (torch.zeros(4, 2), Ring(**RING), "digitsnet", "'digitsnet' takes images, but the data are points"),
+        (torch.zeros(4, 1, 32, 32), Digits(), "ring", "'ring' takes points, but the data are images"),
     ],
 )
-def test_images_and_points_are_not_mixed(model, data, extractor, message):
-    judge = extractors.build(extractor) if extractor else None
+def test_images_and_points_are_not_mixed(model, data, name, message):
+    extractor = extractors.build(name) if name else None
     with pytest.raises(UserError, match=message):
-        evaluate(Giver(data.spec).give(model), data, SMALL, extractor=judge)
+        evaluate(Giver(data.spec).give(model), data, SMALL, extractor=extractor)
 
 
 def test_an_evaluation_leaves_a_plot_of_samples_before_real_points(tmp_path):
@@ -99,7 +99,7 @@ def test_an_evaluation_leaves_a_plot_of_samples_before_real_points(tmp_path):
     assert image.shape == (480, 480, 3)
     blue = (image[:, :, 2] - image[:, :, 0] > 80).sum()
     gray = ((np.ptp(image, axis=2) == 0) & (abs(image[:, :, 0] - 191) < 5)).sum()
-    assert blue > 20 and gray > 100  # three modes are drawn, and the others show that they are not
+    assert blue > 20 and gray > 100  # the plot shows three modes with samples, and the other modes without
 
 
 def test_a_config_of_points_passes_every_contract_test(tmp_path):

@@ -1,4 +1,4 @@
-"""A protocol says everything that a score depends on: one changed setting makes another, with a name that says so."""
+"""A protocol contains everything that a score depends on. A changed setting gives a new name and key."""
 
 from dataclasses import asdict, fields, replace
 
@@ -27,12 +27,12 @@ def key(settings, **facts):
 def test_the_key_depends_on_every_setting(field):
     plain = Protocol("a")
     assert OTHER[field] != getattr(plain, field)
-    changed = object.__new__(Protocol)  # past the checks, which know one filter
+    changed = object.__new__(Protocol)  # bypasses the checks, which allow only one filter
     changed.__dict__.update(vars(plain) | {field: OTHER[field]})
     assert key(changed) != key(plain)
 
 
-def test_the_key_depends_on_what_the_settings_came_to_and_not_on_the_name():
+def test_the_key_depends_on_the_resolved_settings_and_not_on_the_name():
     plain, reference = Protocol("a"), {"hash": "1"}
     assert key(plain) == key(Protocol("b")) == key(replace(plain, metrics=list(plain.metrics)))
     assert len({key(plain), key(plain, reference=reference), key(plain, reference={"hash": "2"})}) == 3
@@ -60,7 +60,7 @@ def test_a_changed_setting_is_in_the_name():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_shipped_ones_are_found_from_anywhere(tmp_path, monkeypatch, name):
+def test_shipped_protocols_are_found_from_any_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert protocol.load(name).name == name
     assert set(SHIPPED) <= set(protocol.names())
@@ -77,7 +77,7 @@ def test_every_score_of_a_group_has_a_scale():
     assert {score for scores in GROUPS.values() for score in scores} == set(SCALES)
 
 
-def test_a_protocol_of_ones_own_is_a_file(tmp_path, monkeypatch):
+def test_a_users_protocol_is_a_file(tmp_path, monkeypatch):
     text = "split: train\ngenerated: 50\nmetrics: [fid]\n"
     (tmp_path / "mine.yaml").write_text(text)
     expected = Protocol("mine", split="train", generated=50, metrics=("fid",))
@@ -91,13 +91,13 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kid_subset: 5", "a protocol has no 'kid_subset'; it has name, split, real"),
-        ("metrics: [fid, beauty]", "there is no group of metrics 'beauty'; there are fid, kid, is"),
+        ("kid_subset: 5", "unknown setting 'kid_subset'. Choose from: name, split, real"),
+        ("metrics: [fid, beauty]", "unknown metric group 'beauty'. Choose from: fid, kid, is"),
         ("metrics: fid", "metrics is 'fid'; it must be a list of groups"),
         ("metrics: []", "metrics is (); it must be a list of groups"),
         ("metrics: 3", "metrics is 3; it must be a list of groups"),
-        ("metrics: [[fid]]", "there is no group of metrics '['fid']'"),
-        ("name: null", "name is None; a word was expected"),
+        ("metrics: [[fid]]", "unknown metric group '['fid']'"),
+        ("name: null", "name is None; expected a word"),
         ("split: all", "split is 'all'; it must be train, val or test"),
         ("weights: best", "weights is 'best'; it must be ema or raw"),
         ("pixels: 16-bit", "pixels is '16-bit'; it must be binary, 8-bit or density"),
@@ -113,7 +113,7 @@ def test_a_protocol_of_ones_own_is_a_file(tmp_path, monkeypatch):
         ("split: [", "is not YAML"),
     ],
 )
-def test_a_mistake_in_a_file_is_answered_in_a_sentence(tmp_path, text, message):
+def test_a_mistake_in_a_file_is_an_error_with_the_reason(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match="mine") as error:
@@ -121,12 +121,15 @@ def test_a_mistake_in_a_file_is_answered_in_a_sentence(tmp_path, text, message):
     assert message in str(error.value)
 
 
-def test_what_there_is_not_is_answered_with_what_there_is():
+def test_an_unknown_name_is_an_error_with_the_known_names():
     with pytest.raises(
-        UserError, match=r"no protocol 'fid10k'; there are fid10k-test, fid50k-train, fid5k-random.*or name a YAML"
+        UserError,
+        match=r"Unknown protocol 'fid10k'. Choose from: fid10k-test, fid50k-train, fid5k-random.*path of a YAML",
     ):
         protocol.load("fid10k")
-    with pytest.raises(UserError, match="no group of metrics 'FID'; there are fid, kid"):
+    with pytest.raises(UserError, match="unknown metric group 'FID'. Choose from: fid, kid"):
         Protocol("a").changed(metrics=("FID",))
-    with pytest.raises(UserError, match=r"no extractor 'resnet'; there are digitsnet, mnistnet.*vgg-random.*, torchv"):
+    with pytest.raises(
+        UserError, match=r"Unknown extractor 'resnet'. Choose from: digitsnet, mnistnet.*vgg-random.*, torchv"
+    ):
         extractors.build("resnet")

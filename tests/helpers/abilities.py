@@ -1,4 +1,4 @@
-"""Models of one ability each whose scores are known beforehand, and what tests ask of records."""
+"""Models with one capability each and known scores, and helpers for records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Untrained(GenerativeModule):
 
 
 class Giver(Untrained):
-    """Sample i is image i of a tensor that it was given, [N, C, H, W] in [-1, 1]."""
+    """Sample i is image i of a given tensor [N, C, H, W] in [-1, 1]."""
 
     def give(self, images: Tensor) -> Giver:
         self.images = images
@@ -38,17 +38,17 @@ class Giver(Untrained):
 
 
 class Obedient(Untrained):
-    """Gives a test image of the class asked for, or of the one after it."""
+    """Samples are test images of the requested class, or of the next class."""
 
     conditional = True
 
     def __init__(self, spec: DataSpec | None = None, amiss: int = 0, **training: Any) -> None:
         super().__init__(spec, **training)
         self.amiss, self.known = amiss, Digits().source("test").everything
-        self.asked: list[Tensor] = []
+        self.conditions: list[Tensor] = []
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
-        self.asked.append(condition)
+        self.conditions.append(condition)
         found = []
         for seed, label in zip(seeds.tolist(), ((condition + self.amiss) % 10).tolist(), strict=True):
             among = (self.known.label == label).nonzero()[:, 0]
@@ -95,7 +95,7 @@ class Namer(Untrained):
 
 
 class Painter(Untrained):
-    """Gives the test image with the caption asked for, or an image of the caption after it."""
+    """Samples are test images with the requested caption, or with the next caption."""
 
     conditional = True
 
@@ -104,7 +104,7 @@ class Painter(Untrained):
         return self
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
-        rows = [int((self.known.caption == asked).all(1).nonzero()[0, 0]) for asked in condition]
+        rows = [int((self.known.caption == caption).all(1).nonzero()[0, 0]) for caption in condition]
         rows = (torch.tensor(rows) + self.amiss) % len(self.known.image)
         return from_uint8(self.known.image[rows])
 
@@ -126,7 +126,7 @@ class Segmenter(Untrained):
 
 
 class Coder(Untrained):
-    """Keeps everything, in a code of 4×4 numbers below 512."""
+    """Reconstructs images exactly; its code is a 4×4 grid of integers below 512."""
 
     latent_shape, latent_dtype, latent_values = (4, 4), "int64", 512
 
@@ -142,7 +142,7 @@ def values(record: Any) -> dict[str, float | None]:
 
 
 def assert_same(a: Any, b: Any, where: str = "record") -> None:
-    """Equal, numbers to 1e-6 (relative or absolute)."""
+    """Check that both are equal, numbers up to 1e-6 (relative or absolute)."""
     if isinstance(a, dict):
         assert isinstance(b, dict) and a.keys() == b.keys(), where
         for name in a:

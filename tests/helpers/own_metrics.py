@@ -9,7 +9,7 @@ from genbench.metrics import register
 
 
 class Kept(Metric):
-    """Keeps what `add` is given."""
+    """Stores the values passed to `add`."""
 
     higher_is_better = False
 
@@ -39,7 +39,7 @@ class Brightness(Kept):
 
 @register
 class Order(Kept):
-    """Which images came when: the sum of each generated image's brightness by its place."""
+    """Depends on the order of images: the sum of each generated image's brightness times its position."""
 
     name, track = "own_order", "generation"
 
@@ -116,7 +116,7 @@ class WorstLikelihood(Kept):
 
 @register
 class Foreground(MeanMetric):
-    """Share of pixels that are called no background."""
+    """Fraction of pixels that are not classified as background."""
 
     name, track, higher_is_better = "own_foreground", "segmentation", True
 

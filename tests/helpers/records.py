@@ -83,11 +83,11 @@ def many(models: int = 10, seeds: int = 3, protocols: int = 2) -> list[Record]:
     """Best and last of every seed of every model under every protocol, and a baseline: some lack abilities."""
     draw = random.Random(0)
     names = ["DCGAN", "WGAN-GP", "VAE", "beta-VAE", "VQVAE", "PixelCNN", "DDPM", "RealNVP", "StyleGAN2", "Diffusion"]
-    rulers = [protocol(), protocol("fid1k-val", split="val", images=1000), protocol(seed=1), protocol("fid50k-train")]
+    four = [protocol(), protocol("fid1k-val", split="val", images=1000), protocol(seed=1), protocol("fid50k-train")]
     found = []
-    for ruler in (rulers[k % 4] | {"key": rulers[k % 4]["key"][:12] + f"{k // 4:04d}"} for k in range(protocols)):
+    for of_records in (four[k % 4] | {"key": four[k % 4]["key"][:12] + f"{k // 4:04d}"} for k in range(protocols)):
         baseline = {f"{n}-mnistnet": entry(n, v) for n, v in (("fid", 0.41), ("kid", -1e-6), ("precision", 0.752))}
-        found.append(record("real", "baseline", metrics=baseline, protocol=ruler))
+        found.append(record("real", "baseline", metrics=baseline, protocol=of_records))
         for k in range(models):
             name = names[k % len(names)] + (f" v{k // len(names)}" if k >= len(names) else "")
             level = draw.lognormvariate(2, 0.8)
@@ -104,12 +104,12 @@ def many(models: int = 10, seeds: int = 3, protocols: int = 2) -> list[Record]:
                         bound = "lower bound" if k % 10 < 4 else "exact"
                         metrics |= {"nats": entry("nats", -90 - value, bound=bound)}
                         metrics |= {"bits_per_dim": entry("bits_per_dim", 0.1 + value / 900, bound=bound)}
-                    if ruler["images"] == 1000 and k % 4 == 1:
+                    if of_records["images"] == 1000 and k % 4 == 1:
                         blank = entry("fid", None, note="needs 2,048 images, got 1,000")
                         metrics["fid-mnistnet"] = blank
                     run = {"name": f"{name.lower().replace(' ', '-')}-{seed}", "seed": seed, "checkpoint": checkpoint}
                     run |= {"updates": {"generator": 15625, "critic": 78125}} if k % 10 == 1 else {}
                     run |= {"updates": {"model": 15625}} if k % 10 in (2, 3, 4, 5, 6, 7, 9) else {}
                     size = {"parameters": int(1e6 * draw.lognormvariate(0, 1)), "speed": draw.uniform(50, 2000)}
-                    found.append(record(name, run=run, metrics=metrics, protocol=ruler, **size))
+                    found.append(record(name, run=run, metrics=metrics, protocol=of_records, **size))
     return found

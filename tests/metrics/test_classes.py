@@ -12,7 +12,7 @@ from genbench.metrics.classes import caption_classes, class_accuracy, class_frec
 from genbench.metrics.frechet import feature_moments, frechet_distance
 
 
-def test_statistics_are_the_number_of_classes_seen_and_the_entropy_of_their_shares():
+def test_statistics_are_the_number_of_classes_and_the_entropy_of_their_fractions():
     logits = torch.randn(300, 12)
     logits[:, 4:6] = -100
     counts = logits.argmax(1).bincount(minlength=12)
@@ -21,13 +21,13 @@ def test_statistics_are_the_number_of_classes_seen_and_the_entropy_of_their_shar
     )
 
 
-def test_collapse_has_one_mode_and_no_entropy_and_evenness_has_the_most():
+def test_collapse_has_one_mode_and_zero_entropy_and_uniform_classes_have_the_most():
     collapsed = {"modes": 1, "class_entropy": 0, "mode_kl": math.log(5)}
     assert class_statistics(torch.eye(5)[:1].repeat(9, 1)) == collapsed
     assert class_statistics(torch.eye(5)) == pytest.approx({"modes": 5, "class_entropy": math.log(5), "mode_kl": 0})
 
 
-def test_accuracy_is_scikit_learns():
+def test_accuracy_equals_scikit_learns():
     logits, labels = torch.randn(50, 3), torch.randint(3, (50,))
     assert class_accuracy(logits, labels) == pytest.approx(accuracy_score(labels, logits.argmax(1)))
 
@@ -39,7 +39,7 @@ def test_distance_is_the_mean_over_classes():
     assert class_frechet_distance(fake, fake_labels, real, real_labels) == pytest.approx(sum(each) / 3, rel=1e-10)
 
 
-def test_distance_sees_swapped_classes_that_the_whole_set_hides():
+def test_distance_detects_swapped_classes_that_the_whole_set_hides():
     labels = torch.arange(200) % 2
     real, fake = (torch.randn(200, 3) + 10 * labels[:, None] for _ in range(2))
     assert (
@@ -50,9 +50,9 @@ def test_distance_sees_swapped_classes_that_the_whole_set_hides():
     )
 
 
-def test_a_class_with_too_few_images_is_named():
+def test_a_class_with_too_few_images_is_an_error():
     labels = torch.tensor([0, 0, 0, 7, 7])
-    with pytest.raises(UserError, match="of class 7 there are 2 and 0"):
+    with pytest.raises(UserError, match="class 7 has 2 generated and 0 real images"):
         class_frechet_distance(torch.randn(5, 2), labels, torch.randn(3, 2), labels[:3])
 
 
@@ -74,7 +74,7 @@ def test_a_caption_that_names_no_class_or_two_is_quoted():
         caption_classes(torch.tensor([[1, 2, 4]]), WORDS, ())
 
 
-def test_no_images_are_told():
+def test_no_images_are_an_error():
     for score in (
         lambda: class_statistics(torch.zeros(0, 3)),
         lambda: class_accuracy(torch.zeros(0, 3), torch.zeros(0)),

@@ -29,14 +29,15 @@ def torch_fidelitys(mu1, sigma1, mu2, sigma2):
 
 
 def features(n, decades=0.0, dims=D):
-    """Correlated features whose standard deviations span so many powers of ten."""
+    """Correlated features whose standard deviations span the given number of powers of ten."""
     mix = torch.linalg.qr(torch.randn(dims, dims, dtype=torch.float64)).Q
     scale = torch.logspace(0, -decades, dims, dtype=torch.float64)
     return (torch.randn(n, dims, dtype=torch.float64) * scale) @ mix + torch.rand(dims, dtype=torch.float64)
 
 
 def from_factors(x, y):
-    """|mu1 - mu2|² + Tr sigma1 + Tr sigma2 - 2 |X Yᵀ|_*, of centerd and scaled features: no covariance, no root."""
+    """|mu1 - mu2|² + Tr sigma1 + Tr sigma2 - 2 |X Yᵀ|_*, of centered and scaled features, without covariance or
+    root."""
     (mu1, a), (mu2, b) = ((z.mean(0), (z - z.mean(0)) / (len(z) - 1) ** 0.5) for z in (x, y))
     nuclear = torch.linalg.svdvals(a @ b.T).sum()
     return ((mu1 - mu2).square().sum() + a.square().sum() + b.square().sum() - 2 * nuclear).item()
@@ -44,7 +45,7 @@ def from_factors(x, y):
 
 @pytest.mark.parametrize("reference", [scipys, torchmetrics, torch_fidelitys])
 @pytest.mark.parametrize("decades", [0, 2, 4])
-def test_it_is_that_of_other_implementations(reference, decades):
+def test_it_equals_other_implementations(reference, decades):
     one, two = feature_moments(features(200, decades)), feature_moments(features(150, decades))
     assert frechet_distance(*one, *two).item() == pytest.approx(reference(*one, *two), rel=1e-6)
 
@@ -60,7 +61,7 @@ def test_it_is_right_for_ill_conditioned_covariances_and_fewer_images_than_dimen
         assert distance == pytest.approx(from_factors(a, b), rel=1e-7)
 
 
-def test_it_is_the_closed_form_of_two_gaussians_whose_covariances_commute():
+def test_it_equals_the_closed_form_for_gaussians_whose_covariances_commute():
     basis = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64)).Q
     s1, s2, mu1, mu2 = torch.rand(4, D, dtype=torch.float64) + 0.1
     sigma1, sigma2 = (basis @ torch.diag(s.square()) @ basis.T for s in (s1, s2))
@@ -108,11 +109,11 @@ def test_its_memory_does_not_grow_with_images():
     assert len(set(sizes)) == 1 and sizes[0] == 2 * (1 + D + D**2)
 
 
-def test_too_few_or_broken_features_are_told():
+def test_too_few_or_non_finite_features_are_errors():
     metric = FrechetDistance(D)
     metric.update(features(5), real=True)
     metric.update(features(1), real=False)
-    with pytest.raises(UserError, match="at least 2 generated images; 1 were given"):
+    with pytest.raises(UserError, match="at least 2 generated images; got 1"):
         metric.compute()
     with pytest.raises(UserError, match="NaN"):
         metric.update(torch.full((2, D), torch.nan), real=True)

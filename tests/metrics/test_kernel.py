@@ -18,13 +18,13 @@ def torch_fidelitys(fake, real, subsets, subset_size, seed=2020):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("n", "m", "subsets", "size"), [(120, 90, 50, 40), (400, 500, 7, 30), (60, 60, 3, 60)])
-def test_it_is_torch_fidelitys(n, m, subsets, size, dtype):
+def test_it_equals_torch_fidelitys(n, m, subsets, size, dtype):
     fake, real = 1.2 * torch.randn(n, 32, dtype=dtype) + 0.2, torch.randn(m, 32, dtype=dtype)
     ours, theirs = kernel_distance(fake, real, subsets, size), torch_fidelitys(fake, real, subsets, size)
     assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
 
 
-def test_it_is_torch_fidelitys_at_any_seed():
+def test_it_equals_torch_fidelitys_for_any_seed():
     fake, real = torch.randn(2, 80, 8, dtype=torch.float64)
     ours = kernel_distance(fake, real, 5, 20, seed=7)
     assert ours == pytest.approx(torch_fidelitys(fake, real, 5, 20, seed=7), rel=1e-9)
@@ -40,7 +40,7 @@ def test_one_matrix_for_all_subsets_and_one_for_each_give_the_same(block, monkey
     torch.testing.assert_close(whole, each, rtol=1e-12, atol=0)
 
 
-def test_the_way_of_fewer_multiplications_is_taken(monkeypatch):
+def test_the_method_with_fewer_multiplications_is_used(monkeypatch):
     taken = []
     for way in ("_sums_of_whole", "_sums_of_each"):
         monkeypatch.setattr(kernel, way, lambda x, *_, way=way: taken.append(way))
@@ -56,10 +56,8 @@ def test_it_is_near_zero_for_one_distribution_and_grows_with_the_shift():
     assert abs(same) < 0.01 and near > 2 * abs(same) and far > 10 * near
 
 
-def test_too_few_or_broken_features_are_told():
-    with pytest.raises(
-        UserError, match=r"subsets of 50 \(`--kid-subset-size`\) needs at least 50 real images; 40 were given"
-    ):
+def test_too_few_or_non_finite_features_are_errors():
+    with pytest.raises(UserError, match=r"subsets of 50 \(`--kid-subset-size`\) needs at least 50 real images; got 40"):
         kernel_distance(torch.randn(60, 4), torch.randn(40, 4), subset_size=50)
     with pytest.raises(UserError, match="those of 1 of 60"):
         kernel_distance(torch.randn(60, 4).index_fill(0, torch.tensor(3), torch.inf), torch.randn(60, 4), 2, 50)

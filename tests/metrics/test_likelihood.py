@@ -1,4 +1,4 @@
-"""Bits per dimension where they are known."""
+"""Bits per dimension in cases with known values."""
 
 import math
 
@@ -10,7 +10,7 @@ from genbench.core.errors import UserError
 from genbench.metrics.likelihood import Likelihood, bits_per_dim
 
 
-def test_a_uniform_guess_of_256_levels_takes_8_bits_and_a_coin_1():
+def test_a_uniform_distribution_over_256_levels_takes_8_bits_and_over_2_levels_1_bit():
     assert bits_per_dim(-12 * math.log(256), 12) == pytest.approx(8)
     assert bits_per_dim(torch.tensor([-12 * math.log(2)] * 3, dtype=torch.float64), 12).tolist() == pytest.approx(
         [1] * 3
@@ -18,7 +18,7 @@ def test_a_uniform_guess_of_256_levels_takes_8_bits_and_a_coin_1():
 
 
 def test_a_density_of_pixels_in_minus_one_to_one_becomes_that_of_levels():
-    """A Gaussian of 20 levels' width, in levels and in pixels, against its entropy."""
+    """The density of a Gaussian with standard deviation 20, in levels and in pixels, is compared with its entropy."""
     dims = 2000
     normal = Normal(torch.tensor(128.0, dtype=torch.float64), 20)
     levels = 128 + 20 * torch.randn(dims, dtype=torch.float64)
@@ -35,10 +35,10 @@ def test_the_metric_is_the_mean_over_images():
     assert metric.compute() == pytest.approx({"nats": -3, "bits_per_dim": 3 / (4 * math.log(2))})
 
 
-def test_no_images_or_broken_likelihoods_are_told():
+def test_no_images_or_non_finite_likelihoods_are_errors():
     with pytest.raises(UserError, match="at least 1 held-out"):
         Likelihood(4).compute()
     metric = Likelihood(4)
     metric.update(torch.tensor([-torch.inf, 0.0, -torch.nan]))
-    with pytest.raises(UserError, match="the likelihoods of 2 of 3 images are NaN or infinite"):
+    with pytest.raises(UserError, match="The likelihoods of 2 of 3 images are NaN or infinite"):
         metric.compute()

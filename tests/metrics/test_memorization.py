@@ -1,4 +1,4 @@
-"""Distances to training images against scikit-learn's neighbors; copies are caught."""
+"""Distances to training images, compared with scikit-learn's neighbors. Copies are detected."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def sets(*sizes, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("sizes", [(60, 100, 40), (101, 50, 33), (1, 2, 1)])
-def test_it_is_that_of_scikit_learns_neighbors(sizes):
+def test_it_equals_scores_from_scikit_learns_neighbors(sizes):
     fake, train, held_out = sets(*sizes)
     assert memorization(fake, train, held_out, block=16) == pytest.approx(
         scikit_learns(fake.numpy(), train.numpy(), held_out.numpy())
@@ -39,7 +39,7 @@ def test_the_size_of_a_block_changes_nothing(block):
     )
 
 
-def test_copied_training_features_are_caught():
+def test_copied_training_features_are_detected():
     train, held_out, other = sets(200, 100, 100, dtype=torch.float32)
     fresh = memorization(other, train, held_out)
     near = memorization(train[:100] + 0.01 * torch.randn(100, 6), train, held_out)
@@ -49,7 +49,7 @@ def test_copied_training_features_are_caught():
     assert fresh["authenticity"] > 0.4 and fresh["nearest_train_ratio"] == pytest.approx(1, abs=0.15)
 
 
-def test_a_copy_of_an_image_that_training_holds_twice_is_caught_too():
+def test_a_copy_of_a_duplicated_training_image_is_detected():
     train = torch.randn(20, 6).repeat(2, 1)
     assert memorization(train[:10], train)["authenticity"] == 0
 
@@ -59,11 +59,11 @@ def test_without_held_out_images_there_is_no_ratio():
     assert set(memorization(fake, train)) == {"nearest_train", "authenticity"}
 
 
-def test_too_few_or_unfit_images_are_told():
+def test_too_few_or_invalid_images_are_errors():
     fake, train = sets(10, 20)
-    with pytest.raises(UserError, match="at least 2 training images; 1 were given"):
+    with pytest.raises(UserError, match="at least 2 training images; got 1"):
         memorization(fake, train[:1])
-    with pytest.raises(UserError, match="held-out images are training images"):
+    with pytest.raises(UserError, match="held-out images are also training images"):
         memorization(fake, train, train[:5])
     with pytest.raises(UserError, match="generated images must be finite"):
         memorization(fake / 0, train)

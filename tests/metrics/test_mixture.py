@@ -1,4 +1,4 @@
-"""Modes found, good samples and evenness, on points whose answers are known, and against SciPy."""
+"""Scores of points on a mixture of Gaussians, in cases with known values, and compared with SciPy."""
 
 import math
 
@@ -20,7 +20,7 @@ def test_each_mode_exactly_is_perfect():
     assert scores["mode_kl"] >= 0
 
 
-def test_one_mode_alone_is_a_collapse():
+def test_a_single_mode_is_a_collapse():
     points = MODES[2] + STD * torch.randn(50, 2).clamp(-2, 2)
     scores = mixture_statistics(points, MODES, STD)
     assert scores == pytest.approx({"good_samples": 1, "modes": 1, "class_entropy": 0, "mode_kl": math.log(4)})
@@ -38,7 +38,7 @@ def test_without_a_good_point_evenness_is_unknown():
     assert scores == {"good_samples": 0, "modes": 0, "class_entropy": None, "mode_kl": None}
 
 
-def test_numbers_are_scipys_on_uneven_points():
+def test_scores_equal_scipys_on_uneven_points():
     points = MODES[torch.tensor([0] * 60 + [1] * 30 + [3] * 10)] + 1.5 * STD * torch.randn(100, 2)
     density = np.stack([multivariate_normal(m, STD**2).logpdf(points) for m in MODES.numpy()], 1)
     best = density.max(1) >= multivariate_normal(np.zeros(2), STD**2).logpdf([3 * STD, 0])
@@ -54,6 +54,6 @@ def test_numbers_are_scipys_on_uneven_points():
 @pytest.mark.parametrize(
     ("points", "message"), [(torch.zeros(0, 2), "at least 1"), (torch.tensor([[0, torch.nan]]), "finite")]
 )
-def test_no_points_and_broken_ones_are_refused(points, message):
+def test_no_points_and_non_finite_points_are_rejected(points, message):
     with pytest.raises(UserError, match=message):
         mixture_statistics(points, MODES, STD)

@@ -10,7 +10,8 @@ from genbench.metrics.neighbors import neighbor_scores, squared_distances
 
 def scikit_learns(real, fake, k):
     def radii(x):
-        return NearestNeighbors(n_neighbors=k).fit(x).kneighbors()[0][:, -1]  # without a query a point is not its own
+        # without a query, a point is not its own neighbor
+        return NearestNeighbors(n_neighbors=k).fit(x).kneighbors()[0][:, -1]
 
     between = torch.cdist(torch.as_tensor(real), torch.as_tensor(fake)).numpy()
     in_real, in_fake = between <= radii(real)[:, None], between <= radii(fake)
@@ -23,7 +24,7 @@ def scikit_learns(real, fake, k):
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(150, 150, 5), (100, 170, 3), (170, 60, 1)])
-def test_they_are_those_of_scikit_learns_neighbors(n, m, k):
+def test_they_equal_scores_from_scikit_learns_neighbors(n, m, k):
     real, fake = torch.randn(n, 8, dtype=torch.float64), 0.9 * torch.randn(m, 8, dtype=torch.float64) + 0.3
     assert neighbor_scores(real, fake, k, block=64) == pytest.approx(scikit_learns(real.numpy(), fake.numpy(), k))
 
@@ -65,7 +66,7 @@ def test_distances_keep_their_precision_far_from_the_origin(offset):
     torch.testing.assert_close(squared_distances(x, x), expected, rtol=0, atol=1e-8)
 
 
-def test_autocast_does_not_reach_the_distances():
+def test_autocast_does_not_affect_the_distances():
     x = torch.randn(30, 5)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(squared_distances(x, x), squared_distances(x.double(), x.double()))
@@ -79,8 +80,8 @@ def test_progress_sees_every_tile_once():
     assert len(seen) == 6 + 6 + 9
 
 
-def test_too_few_or_broken_features_are_told():
-    with pytest.raises(UserError, match="of 5 neighbors needs at least 6 generated images; 5 were given"):
+def test_too_few_or_non_finite_features_are_errors():
+    with pytest.raises(UserError, match="of 5 neighbors needs at least 6 generated images; got 5"):
         neighbor_scores(torch.randn(9, 3), torch.randn(5, 3))
     with pytest.raises(UserError, match="real images must be finite"):
         neighbor_scores(torch.full((9, 3), torch.inf), torch.randn(9, 3))

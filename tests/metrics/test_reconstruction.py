@@ -1,4 +1,4 @@
-"""Similarity of images against scikit-image, on the uint8 images that a reader would compare."""
+"""Similarity of images, compared with scikit-image on uint8 images."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def signed(image):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_they_are_scikit_images(channels):
+def test_they_equal_scikit_images(channels):
     a, b = pairs(channels)
     x, y = signed(a), signed(b)
     for i, (one, two) in enumerate(zip(a.numpy(), b.numpy(), strict=True)):
@@ -56,10 +56,10 @@ def test_more_noise_is_worse_by_every_measure():
         assert (values.diff(dim=0) > 0).all()
 
 
-def test_images_smaller_than_the_window_or_of_another_shape_are_told():
-    with pytest.raises(UserError, match="11×11 pixels at least, its window; these are 8×12"):
+def test_images_smaller_than_the_window_or_of_different_shapes_are_errors():
+    with pytest.raises(UserError, match="at least 11×11 pixels, the size of its window; got 8×12"):
         ssim(torch.zeros(1, 1, 8, 12), torch.zeros(1, 1, 8, 12))
-    with pytest.raises(UserError, match="one shape"):
+    with pytest.raises(UserError, match="the same shape"):
         mse(torch.zeros(2, 1, 8, 8), torch.zeros(1, 1, 8, 8))
 
 

@@ -1,4 +1,4 @@
-"""Every metric class is its function: in batches of any size, over several processes, with the scale of its name."""
+"""Every metric class equals its function, for any batch size and number of processes, and has the scale of its name."""
 
 import random
 from dataclasses import dataclass, field
@@ -33,8 +33,8 @@ N, D, K = 66, 6, 4
 @dataclass
 class Case:
     build: type
-    sets: list[tuple[tuple, dict]]  # tensors that go to update in batches, and what goes with each
-    value: object  # of the function, of all at once
+    sets: list[tuple[tuple, dict]]  # tensors that are passed to `update` in batches, with additional arguments
+    value: object  # the function, called with all data at once
     arguments: dict = field(default_factory=dict)
 
 
@@ -123,14 +123,14 @@ def close(value):
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_class_is_the_function_whatever_the_batch(name, size):
+def test_the_class_equals_the_function_for_any_batch_size(name, size):
     of = case(name)
     assert fed(of, size).compute() == close(of.value)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_agree_with_one(name):
-    """Each holds its share, unequal ones; `dist_sync_fn` stands for the gathering, state by state in their order."""
+    """The processes hold parts of different sizes. `dist_sync_fn` replaces gathering; it is called once per state."""
     of = case(name)
     shares = slice(None, 40), slice(40, None)
     states = list(fed(of, 7, shares[1]).metric_state.values())
@@ -140,7 +140,7 @@ def test_two_processes_agree_with_one(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_computed_has_a_scale_and_keeps_to_it(name):
+def test_computed_scores_lie_in_the_range_of_their_scale(name):
     of = case(name)
     value = fed(of, 64).compute()
     if not isinstance(value, dict):
@@ -152,7 +152,7 @@ def test_what_is_computed_has_a_scale_and_keeps_to_it(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_global_generators_are_left_alone(name):
+def test_the_global_random_generators_are_not_used(name):
     np.random.seed(0)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     torch.manual_seed(1)
@@ -165,7 +165,7 @@ def test_the_global_generators_are_left_alone(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_after_a_reset_it_starts_anew(name):
+def test_a_reset_removes_earlier_updates(name):
     of = case(name)
     metric = fed(of, 64)
     metric.compute()
@@ -176,20 +176,20 @@ def test_after_a_reset_it_starts_anew(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_of_a_trainer_does_not_reach_its_sums(name):
+def test_half_precision_of_a_trainer_does_not_affect_the_sums(name):
     of = case(name)
     metric = fed(of, 64).half().bfloat16()
     assert metric.compute() == close(of.value)
 
 
-def test_direction_and_bounds_are_those_of_the_name():
+def test_direction_and_bounds_are_those_of_the_scale():
     assert FrechetDistance.higher_is_better is False and ClassAccuracy.higher_is_better is True
     assert (FrechetDistance.plot_lower_bound, FrechetDistance.plot_upper_bound) == (0, None)
     assert (ClassAccuracy.plot_lower_bound, ClassAccuracy.plot_upper_bound) == (0, 1)
     assert KernelDistance.plot_lower_bound is None and InceptionScore.plot_lower_bound == 1
 
 
-def test_scores_of_several_directions_have_none():
+def test_metrics_with_scores_of_different_directions_have_no_direction():
     assert Likelihood.higher_is_better is None
     assert NeighborScores.higher_is_better is True and Segmentation.higher_is_better is True
     assert (Segmentation.plot_lower_bound, Segmentation.plot_upper_bound) == (0, 1)

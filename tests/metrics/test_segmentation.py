@@ -16,14 +16,14 @@ def masks(classes=4, absent=()):
     return logits, mask
 
 
-def test_confusion_is_scikit_learns():
+def test_confusion_equals_scikit_learns():
     logits, mask = masks()
     expected = confusion_matrix(mask.flatten(), logits.argmax(1).flatten(), labels=range(4))
     assert confusion(logits, mask).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("absent", [(), (2,)])
-def test_scores_are_scikit_learns_and_leave_absent_classes_out(absent):
+def test_scores_equal_scikit_learns_and_omit_absent_classes(absent):
     logits, mask = masks(absent=absent)
     found, truth, predicted = confusion(logits, mask), mask.flatten(), logits.argmax(1).flatten()
     assert mean_iou(found) == pytest.approx(jaccard_score(truth, predicted, average="macro"))
@@ -41,9 +41,9 @@ def test_the_true_mask_scores_one():
     assert (mean_iou(confusion(logits, mask)), pixel_accuracy(confusion(logits, mask))) == (1, 1)
 
 
-def test_masks_of_other_classes_and_no_masks_are_told():
+def test_masks_with_unknown_classes_and_no_masks_are_errors():
     logits, mask = masks()
-    with pytest.raises(UserError, match="for 4 classes holds 0 to 3; this one holds"):
+    with pytest.raises(UserError, match="for 4 classes must contain 0 to 3; this mask contains"):
         confusion(logits, mask + 252)
     with pytest.raises(UserError, match="at least one image"):
         Segmentation().compute()

@@ -1,4 +1,4 @@
-"""The sliced Wasserstein distance against SciPy's, direction by direction, and against what must be true of it."""
+"""The sliced Wasserstein distance, compared with SciPy for each direction, and its mathematical properties."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def sets(n, m):
 
 
 @pytest.mark.parametrize(("n", "m"), [(100, 100), (300, 100), (50, 200), (1, 1), (1, 30)])
-def test_it_is_scipys_where_one_size_divides_the_other(n, m):
+def test_it_equals_scipys_if_one_size_divides_the_other(n, m):
     a, b = sets(n, m)
     assert sliced_wasserstein(a, b).item() == pytest.approx(scipys(a, b), rel=1e-13)
 
@@ -48,10 +48,11 @@ def test_a_shifted_set_is_as_far_as_the_shift_reaches_along_each_direction():
     assert sliced_wasserstein(project(a), project(a + shift)).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_directions_are_unit_vectors_fixed_for_ever_and_all_round():
+def test_directions_are_fixed_unit_vectors_in_all_directions():
     directions = project(torch.eye(16))
     torch.testing.assert_close(directions.norm(dim=0), torch.ones(512), rtol=0, atol=1e-6)
-    assert directions.mean(1).norm() < 4 / 512**0.5  # their mean is 1/sqrt(512) long where none is preferred
+    # the mean of 512 uniformly distributed unit vectors has a length of about 1/sqrt(512)
+    assert directions.mean(1).norm() < 4 / 512**0.5
     torch.manual_seed(99)
     before = torch.get_rng_state()
     assert torch.equal(project(torch.eye(16)), directions)

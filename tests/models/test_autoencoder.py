@@ -27,7 +27,7 @@ def test_an_autoencoder_encodes_and_decodes_and_does_not_sample(model):
 
 
 @pytest.mark.parametrize("model", KINDS)
-def test_a_code_of_zero_dimensions_is_refused(model):
+def test_a_code_of_zero_dimensions_is_rejected(model):
     with pytest.raises(UserError, match="model.latent_dim is 0; it must be at least 1"):
         model(SPEC, latent_dim=0)
 

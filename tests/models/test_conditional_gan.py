@@ -41,13 +41,13 @@ def test_samples_of_one_seed_differ_by_label():
     assert len(images.flatten(1).unique(dim=0)) == 3
 
 
-def test_data_without_labels_is_refused():
+def test_data_without_labels_is_rejected():
     with pytest.raises(UserError, match=r"this data has none.*--data.target label"):
         ConditionalGAN(DataSpec((3, 16, 16), "caption", (), ("<pad>", "a")))
 
 
-def test_a_size_that_the_networks_cannot_make_is_refused_with_those_that_they_can():
-    with pytest.raises(UserError, match="16, 32, 64, 128, 256 pixels a side; the data has 28"):
+def test_a_size_that_the_networks_cannot_make_is_rejected_with_those_that_they_can():
+    with pytest.raises(UserError, match="16, 32, 64, 128, 256 pixels per side, but the data has 28"):
         ConditionalGAN(DataSpec((1, 28, 28), "label", ("zero", "one")))
 
 
@@ -56,6 +56,6 @@ def test_a_sample_without_a_label_is_refused():
         ConditionalGAN(SPEC, width=4).sample(torch.arange(2))
 
 
-def test_a_negative_class_weight_is_refused():
+def test_a_negative_class_weight_is_rejected():
     with pytest.raises(UserError, match="model.class_weight is -1; it must be at least 0"):
         ConditionalGAN(SPEC, class_weight=-1)

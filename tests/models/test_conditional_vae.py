@@ -22,7 +22,7 @@ def test_probabilities_of_all_images_sum_to_one():
     images = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4))).view(16, 1, 2, 2)
     with torch.no_grad():
         for parameter in model.encoder.parameters():
-            parameter.zero_()  # the posterior is the prior, for which few importance samples are enough
+            parameter.zero_()  # the posterior equals the prior, so few importance samples are enough
         total = model.log_likelihood(images, importance_samples=3000).exp().sum().item()
     assert total == pytest.approx(1, abs=0.01)
 

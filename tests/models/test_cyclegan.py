@@ -86,18 +86,18 @@ def test_the_learning_rate_is_constant_and_then_decays_linearly():
         run(cyclegan(optimizer=SGD, schedule=decay), 8)
 
 
-def test_one_domain_and_sizes_that_do_not_halve_twice_are_refused():
-    with pytest.raises(UserError, match="CycleGAN needs images of two domains, and this data has one"):
+def test_one_domain_and_sizes_that_do_not_halve_twice_are_rejected():
+    with pytest.raises(UserError, match="CycleGAN needs images of two domains, but this data has one"):
         cyclegan(DataSpec((3, 16, 16)))
     with pytest.raises(
-        UserError, match="CycleGAN takes images whose sides are multiples of 4, and the data has 18 .*size`.$"
+        UserError, match="CycleGAN needs images whose sides are multiples of 4, but the data has 18 .*size`.$"
     ):
         cyclegan(DataSpec((3, 18, 18), "domain", source=(3, 18, 18)))
 
 
 def test_domains_of_different_channels_have_no_identity_loss():
     spec = DataSpec((3, 16, 16), "image", source=(1, 16, 16))
-    with pytest.raises(UserError, match="needs equal channels, and these are 1 and 3. Set `--model.identity 0`"):
+    with pytest.raises(UserError, match="needs equal channels, but the domains have 1 and 3. Set `--model.identity 0`"):
         cyclegan(spec)
     assert cyclegan(spec, identity=0).translate(torch.rand(1, 1, 16, 16)).shape == (1, 3, 16, 16)
 
@@ -125,7 +125,7 @@ def test_translations_in_both_directions_are_compared_with_known_targets():
     assert kept.found["translations"].shape == kept.found["translations_a"].shape == (3 * 20, 3, 32, 32)
 
 
-def test_data_of_another_size_is_resized_to_the_models_size():
+def test_data_of_a_different_size_is_resized_to_the_models_size():
     small = Shapes(size=16, target="domain", train_images=8, val_images=20, test_images=8)
     model = CycleGAN(DataSpec((3, 32, 32), "domain", source=(3, 32, 32)), width=2, blocks=1, patch_layers=1)
     found = evaluate(model, small, protocol.load("quick")).metrics

@@ -29,7 +29,7 @@ def test_both_optimizers_are_the_papers_adam():
     assert settings() == [(torch.optim.Adam, 2e-4, (0.5, 0.999))] * 2
 
 
-def test_another_learning_rate_keeps_the_papers_momentum():
+def test_a_different_learning_rate_keeps_the_papers_momentum():
     assert settings(optimizer={"lr": 1e-3}) == [(torch.optim.Adam, 1e-3, (0.5, 0.999))] * 2
     generator, discriminator = settings(optimizers={"discriminator": {"lr": 4e-4}})
     assert generator[1:] == (2e-4, (0.5, 0.999)) and discriminator[1:] == (4e-4, (0.5, 0.999))
@@ -142,14 +142,14 @@ def test_a_seed_is_the_same_image_at_any_batch_size_and_order():
     assert len(to_uint8(together).flatten(1).unique(dim=0)) == 5
 
 
-def test_sampling_leaves_the_global_generator_alone():
+def test_sampling_does_not_use_the_global_generator():
     module = small().eval()
     before = torch.get_rng_state()
     module.sample(torch.arange(3))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_condition_is_refused():
+def test_a_condition_is_rejected():
     with pytest.raises(UserError, match="trained without labels"):
         small().sample(torch.arange(2), condition=torch.arange(2))
 
@@ -160,7 +160,7 @@ def test_it_can_sample_and_nothing_else():
     assert not any(isinstance(module, protocol) for protocol in (Reconstructs, Encodes, HasLikelihood))
 
 
-def test_a_size_that_it_cannot_make_is_refused():
+def test_a_size_that_it_cannot_make_is_rejected():
     with pytest.raises(UserError, match="16, 32, 64, 128, 256"):
         small(spec=DataSpec((1, 28, 28)))
 

@@ -10,7 +10,7 @@ from genbench.models import DenoisingAutoencoder
 SPEC = DataSpec((1, 16, 16))
 
 
-def test_a_fraction_above_one_is_refused():
+def test_a_fraction_above_one_is_rejected():
     with pytest.raises(UserError, match="model.amount is 1.5; as a fraction of the pixels it must be at most 1"):
         DenoisingAutoencoder(SPEC, corruption="masking", amount=1.5)
 

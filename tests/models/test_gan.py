@@ -18,7 +18,7 @@ def test_a_point_may_lie_anywhere_and_a_pixel_within_one():
     assert images.sample(torch.arange(4)).abs().max() <= 1
 
 
-def test_a_condition_is_refused():
+def test_a_condition_is_rejected():
     with pytest.raises(UserError, match="trained without labels"):
         GAN(DataSpec((1, 16, 16), "label", ("zero", "one"))).sample(torch.arange(2), condition=torch.zeros(2).long())
 
@@ -29,7 +29,7 @@ def test_two_generator_steps_to_one_of_the_discriminator():
     assert module.updates == {"generator": 6, "discriminator": 3}
 
 
-def test_accumulation_refuses_several_steps_of_one_optimizer_on_a_batch():
+def test_accumulation_rejects_several_steps_of_one_optimizer_on_a_batch():
     module = GAN(DataSpec((1, 16, 16)), hidden=[8], latent_dim=4, adversarial={"generator_steps": 2}, accumulate=2)
     with pytest.raises(UserError, match=r"'generator' takes several steps on one batch.*adversarial.generator_steps"):
         run(module, images=16)

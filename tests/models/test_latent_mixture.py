@@ -31,10 +31,10 @@ def test_a_mixture_samples_and_its_checkpoint_contains_the_autoencoder(tmp_path)
     assert loaded.mixture.begun and not any(p.requires_grad for p in loaded.autoencoder.parameters())
 
 
-def test_a_mixture_refuses_other_models(tmp_path):
+def test_a_mixture_rejects_other_models(tmp_path):
     part = VQVAE(SPEC, num_embeddings=4, embedding_dim=3, width=8, blocks=1)
     run(part, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path)
-    with pytest.raises(UserError, match="density of codes that are vectors, and VQVAE has none"):
+    with pytest.raises(UserError, match="codes are vectors, which VQVAE does not have"):
         LatentMixture(SPEC, autoencoder=str(next(tmp_path.rglob("last.ckpt"))))
     with pytest.raises(UserError, match="Set the checkpoint of an autoencoder to build on"):
         LatentMixture(SPEC)

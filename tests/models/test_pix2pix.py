@@ -40,10 +40,10 @@ def test_it_translates_with_dropout_that_a_seed_draws_and_does_not_sample():
     assert (model.translate(x) - model.translate(x, seed=1)).abs().max() > 1e-4
 
 
-def test_data_without_pairs_too_small_images_and_a_dropout_of_one_are_refused():
-    with pytest.raises(UserError, match="Pix2Pix needs pairs of images, and this data has none"):
+def test_data_without_pairs_too_small_images_and_a_dropout_of_one_are_rejected():
+    with pytest.raises(UserError, match="Pix2Pix needs pairs of images, but this data has none"):
         pix2pix(DataSpec((3, 16, 16), "domain", source=(3, 16, 16)))
-    with pytest.raises(UserError, match="needs images of at least 24 pixels a side"):
+    with pytest.raises(UserError, match="needs images of at least 24 pixels per side"):
         pix2pix(patch_layers=3)
     with pytest.raises(UserError, match="model.dropout is 1.0; it must be a fraction below 1"):
         pix2pix(dropout=1.0)

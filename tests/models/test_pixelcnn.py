@@ -59,7 +59,7 @@ def test_training_memorizes_a_small_set_of_images(monkeypatch):
 
 
 def test_gray_images_have_no_likelihood_under_a_model_of_black_and_white():
-    with pytest.raises(UserError, match=r"black and white pixels, and these images have gray ones.*--data.binarize"):
+    with pytest.raises(UserError, match=r"black and white pixels, but these images have gray pixels.*--data.binarize"):
         small().log_likelihood(torch.zeros(2, 1, 2, 2))
 
 
@@ -67,17 +67,17 @@ def test_gray_images_have_no_likelihood_under_a_model_of_black_and_white():
     ("spec", "arguments", "said"),
     [
         (DataSpec((3, 4, 4)), {"width": 8}, "model.width is 8; it must be a multiple of the data's 3 channels"),
-        (BINARY, {"kernel": 4}, "model.kernel is 4; the area around a pixel has an odd side"),
-        (BINARY, {"by_class": True}, "model.by_class is true, and this data has no classes"),
+        (BINARY, {"kernel": 4}, "model.kernel is 4; it must be odd"),
+        (BINARY, {"by_class": True}, "model.by_class is true, but this data has no classes"),
         (BINARY, {"layers": 0}, "model.layers is 0; it must be at least 1"),
     ],
 )
-def test_invalid_settings_are_refused(spec, arguments, said):
+def test_invalid_settings_are_rejected(spec, arguments, said):
     with pytest.raises(UserError, match=said):
         small(spec, **arguments)
 
 
 @pytest.mark.parametrize(("by_class", "condition"), [(True, None), (False, torch.zeros(2, dtype=torch.long))])
-def test_a_missing_label_and_a_label_without_classes_are_refused(by_class, condition):
+def test_a_missing_label_and_a_label_without_classes_are_rejected(by_class, condition):
     with pytest.raises(UserError):
         small(LABELS, by_class=by_class).sample(torch.arange(2), condition=condition)

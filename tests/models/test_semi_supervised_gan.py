@@ -47,7 +47,7 @@ def labeled(monkeypatch):
     monkeypatch.setattr(RandomImages, "targets", {"label": torch.arange(64) % 3})
 
 
-def test_labels_alone_leave_the_generator_where_it_is(labeled):
+def test_with_only_labels_the_generator_does_not_train(labeled):
     module = SemiSupervisedGAN(SPEC, network="mlp", hidden=[8], latent_dim=4, unsupervised=0)
     before = [p.clone() for p in module.generator.parameters()]
     run(module, images=16)
@@ -79,23 +79,23 @@ def test_consistency_is_the_cross_entropy_from_an_images_classes_to_those_of_its
     torch.testing.assert_close(turns.terms["discriminator"]["consistency"], -(wanted * found).sum(1).mean())
 
 
-def test_data_without_labels_is_refused():
+def test_data_without_labels_is_rejected():
     with pytest.raises(UserError, match=r"this data has none.*--data.target label"):
         SemiSupervisedGAN(DataSpec((3, 16, 16), "caption", (), ("<pad>", "a")))
 
 
-def test_a_size_that_the_networks_cannot_make_is_refused_with_those_that_they_can():
-    with pytest.raises(UserError, match="16, 32, 64, 128, 256 pixels a side; the data has 28"):
+def test_a_size_that_the_networks_cannot_make_is_rejected_with_those_that_they_can():
+    with pytest.raises(UserError, match="16, 32, 64, 128, 256 pixels per side, but the data has 28"):
         SemiSupervisedGAN(DataSpec((1, 28, 28), "label", ("zero", "one")))
 
 
-def test_a_condition_is_refused():
+def test_a_condition_is_rejected():
     with pytest.raises(UserError):
         SemiSupervisedGAN(SPEC, width=4).sample(torch.arange(2), condition=torch.zeros(2, dtype=torch.long))
 
 
 @pytest.mark.parametrize("setting", [{"unsupervised": -1}, {"consistency": -0.5}, {"noise": -0.5}])
-def test_a_negative_setting_is_refused_by_name(setting):
+def test_a_negative_setting_is_rejected_by_name(setting):
     ((name, value),) = setting.items()
     with pytest.raises(UserError, match=f"model.{name} is {value}; it must be at least 0"):
         SemiSupervisedGAN(SPEC, **setting)

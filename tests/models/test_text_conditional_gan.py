@@ -35,7 +35,7 @@ def test_the_logit_contains_the_inner_product_of_text_and_image_features():
     torch.testing.assert_close(discriminator(x, caption)[0][:, 0], expected)
 
 
-def test_a_batch_of_one_image_is_refused():
+def test_a_batch_of_one_image_is_rejected():
     module = TextConditionalGAN(SPEC, width=4)
     one = Batch(torch.zeros(1, 3, 16, 16), caption=torch.ones(1, 4, dtype=torch.long))
     with pytest.raises(UserError, match="2 images"):
@@ -71,7 +71,7 @@ def test_a_mismatched_caption_differs_in_one_word_which_another_caption_has():
     assert (changed.sum(0) > 0).all()  # every position is changed in some caption
 
 
-def test_data_without_captions_is_refused():
+def test_data_without_captions_is_rejected():
     with pytest.raises(UserError, match=r"this data has none.*--data.target caption"):
         TextConditionalGAN(DataSpec((1, 16, 16), "label", ("zero", "one", "two")))
 
@@ -84,7 +84,7 @@ def test_a_sample_without_a_caption_is_refused():
 @pytest.mark.parametrize(
     ("setting", "least"), [({"mismatches": 0}, 1), ({"mismatch_weight": -1}, 0), ({"diversity": -1}, 0)]
 )
-def test_a_setting_below_its_least_is_refused_by_name(setting, least):
+def test_a_setting_below_its_least_is_rejected_by_name(setting, least):
     ((name, value),) = setting.items()
     with pytest.raises(UserError, match=f"model.{name} is {value}; it must be at least {least}"):
         TextConditionalGAN(SPEC, **setting)

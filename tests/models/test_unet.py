@@ -22,10 +22,10 @@ def test_it_translates_and_does_nothing_else():
     assert isinstance(model, Translates) and not isinstance(model, (Samples, Reconstructs))
 
 
-def test_data_without_pairs_and_sizes_that_do_not_halve_are_refused():
+def test_data_without_pairs_and_sizes_that_do_not_halve_are_rejected():
     with pytest.raises(UserError, match="this data has none. Choose a task, such as `--data"):
         UNet(DataSpec((3, 16, 16)))
-    with pytest.raises(UserError, match="multiples of 16, and the data has 24"):
+    with pytest.raises(UserError, match="multiples of 16, but the data has 24"):
         UNet(DataSpec((3, 24, 24), "image", source=(1, 24, 24)))
 
 

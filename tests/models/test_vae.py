@@ -1,4 +1,4 @@
-"""The VAE's bound is a bound, tight where theory says so; its codes and samples are what its protocols say."""
+"""The VAE's bound is below the likelihood, and tight for the true posterior. Codes and samples have the right form."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ class LinearGaussian:
         self.x = (
             self.b + torch.randn(6, CODES, dtype=torch.float64) @ self.w.T + SIGMA * torch.randn(6, PIXELS).double()
         )
-        self.images = self.x  # points, whose density is taken as it is
+        self.images = self.x  # points, whose density is not dequantized
 
     def log_likelihood(self):
         covariance = self.w @ self.w.T + SIGMA**2 * torch.eye(PIXELS, dtype=torch.float64)
@@ -122,7 +122,7 @@ def test_with_the_true_posterior_one_sample_gives_the_likelihood():
 
 
 def all_images(levels):
-    """Every image of two pixels that have so many levels: [levels², 1, 1, 2]."""
+    """All images of two pixels with `levels` levels: [levels², 1, 1, 2]."""
     line = torch.linspace(-1, 1, levels)
     return torch.cartesian_prod(line, line).view(-1, 1, 1, 2)
 
@@ -131,7 +131,7 @@ def all_images(levels):
 def test_probabilities_of_all_images_sum_to_one(decoder, levels):
     vae = small(spec=DataSpec((1, 1, 2), binary=levels == 2), decoder=decoder, latent_dim=1).eval().double()
     for parameter in vae.encoder.parameters():
-        parameter.data.zero_()  # the posterior is the prior, so that few samples tell much
+        parameter.data.zero_()  # the posterior equals the prior, so that few samples suffice
     if decoder == "logistic":
         vae.decoder[0][-1].bias.data[2:] -= 3  # scales that leave little to the outermost levels
     x, samples = all_images(levels).double(), {2: 10_000, 256: 64}[levels]
@@ -166,7 +166,7 @@ def test_validation_scores_the_levels_of_an_image_as_its_likelihood_does():
 
 
 def test_gray_pixels_have_no_likelihood_under_a_bernoulli_decoder():
-    with pytest.raises(UserError, match=r"gray ones.*--data.binarize static.*--model.decoder logistic"):
+    with pytest.raises(UserError, match=r"gray pixels.*--data.binarize static.*--model.decoder logistic"):
         small().log_likelihood(torch.zeros(2, 1, 4, 4))
 
 
@@ -187,13 +187,16 @@ def test_a_learned_sigma_converges_to_the_standard_deviation_of_the_residuals():
         ({"latent_dim": 0}, "model.latent_dim is 0; it must be at least 1"),
         ({"sigma": 0.0, "decoder": "gaussian"}, "model.sigma is 0.0; a standard deviation is above 0"),
         ({"importance_samples": 0}, "model.importance_samples is 0; it must be at least 1"),
-        ({"free_bits": 0.1, "importance_samples": 2}, "Leave one of them out"),
+        ({"free_bits": 0.1, "importance_samples": 2}, "Remove one of the settings"),
         ({"width": 0}, "model.width is 0; it must be at least 1"),
         ({"hidden": [8, 0]}, "model.hidden is 0; it must be at least 1"),
-        ({"spec": DataSpec((2,))}, "model.decoder is bernoulli, a distribution of pixels, and this data has points"),
+        (
+            {"spec": DataSpec((2,))},
+            "model.decoder is bernoulli, a distribution of pixels, but this data consists of points",
+        ),
     ],
 )
-def test_invalid_settings_are_refused(arguments, said):
+def test_invalid_settings_are_rejected(arguments, said):
     with pytest.raises(UserError, match=said):
         small(**arguments)
 
@@ -220,7 +223,7 @@ def test_the_loss_is_the_negative_bound_with_beta_on_the_kl():
 
 
 def one_step(vae):
-    """What one step minimized, and the posterior and images that it was of; `vae` has a rate of none."""
+    """The loss terms of one step, with the posterior and images. The learning rate of `vae` is 0."""
     seen = []
     vae.encoder.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
     terms = Each("on_train_batch_end", lambda trainer, module: module.read_terms())
@@ -315,7 +318,7 @@ def test_a_sample_is_the_decoders_mean_at_a_code_from_the_prior():
 
 
 def ignoring_z(decoder, **arguments):
-    """A decoder that gives the same distribution of the 16 pixels for every code."""
+    """A decoder whose distribution of the 16 pixels is the same for every code."""
     vae = small(decoder=decoder, hidden=[], sigma=0.2, **arguments)
     vae.decoder[0][0].weight.data.zero_()
     vae.decoder[0][0].bias.data = (
@@ -353,6 +356,6 @@ def test_pixel_noise_is_not_the_noise_of_the_code():
     assert together.abs().max() < 5 / n**0.5
 
 
-def test_a_condition_is_refused():
+def test_a_condition_is_rejected():
     with pytest.raises(UserError, match="trained without labels"):
         small().sample(torch.arange(2), condition=torch.arange(2))

@@ -1,4 +1,4 @@
-"""A VQ-VAE codes in whole numbers; a prior built on it holds all of it, and says what it cannot be built on."""
+"""The codes of a VQ-VAE are integers. A prior contains its VQ-VAE, and rejects other models and data."""
 
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ def test_training_moves_the_codebook_and_logs_how_it_is_used(codebook):
     assert ("train/codebook" in terms) == (codebook == "gradient")
 
 
-def test_dead_codes_are_restarted_every_so_many_images(monkeypatch):
+def test_dead_codes_are_restarted_at_the_set_interval(monkeypatch):
     model, calls = small(restart_dead_codes=16), []
     monkeypatch.setattr(model.quantizer, "restart_dead_codes", lambda z, which, least: calls.append(model.images_seen))
     run(model, images=48)
@@ -60,12 +60,12 @@ def test_dead_codes_are_restarted_every_so_many_images(monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "arguments", "said"),
     [
-        (SPEC, {"decay": 1.0}, r"model.decay is 1.0; a moving average's decay lies in \[0, 1\)"),
+        (SPEC, {"decay": 1.0}, r"model.decay is 1.0; it must be in \[0, 1\)"),
         (SPEC, {"num_embeddings": 0}, "model.num_embeddings is 0; it must be at least 1"),
-        (DataSpec((1, 10, 10)), {}, "halves images twice, and the data has 10 pixels a side"),
+        (DataSpec((1, 10, 10)), {}, "multiples of 4, but the data has 10 pixels per side"),
     ],
 )
-def test_invalid_settings_are_refused(spec, arguments, said):
+def test_invalid_settings_are_rejected(spec, arguments, said):
     with pytest.raises(UserError, match=said):
         small(spec, **arguments)
 
@@ -94,7 +94,7 @@ def test_a_priors_checkpoint_contains_its_autoencoder(trained, tmp_path, by_clas
             RandomImages.targets = {}
     trained.unlink()
     loaded = genbench.load(next((tmp_path / "prior").rglob("last.ckpt")))
-    assert same_weights(loaded.autoencoder, part)  # frozen, and whole
+    assert same_weights(loaded.autoencoder, part)  # all parameters of the autoencoder are frozen
     seeds, label = torch.arange(3), torch.tensor([0, 1, 0]) if by_class else None
     images = loaded.sample(seeds, condition=label)
     assert images.shape == (3, 1, 8, 8) and torch.equal(images, model.eval().sample(seeds, condition=label))
@@ -125,5 +125,5 @@ def test_a_prior_refuses_other_models_and_data(trained, tmp_path):
         prior(str(tmp_path / "built"))
     other = Autoencoder(SPEC, latent_dim=3)
     run(other, images=8, callbacks=[Checkpoint(every_images=Images(8))], folder=tmp_path / "other")
-    with pytest.raises(UserError, match="a prior over grids of codes, and Autoencoder has none"):
+    with pytest.raises(UserError, match="codes are grids of integers, which Autoencoder does not have"):
         prior(str(next((tmp_path / "other").rglob("last.ckpt"))))

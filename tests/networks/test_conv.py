@@ -1,4 +1,4 @@
-"""The nets of Radford et al. 2016: shapes, layers, parameters, first weights."""
+"""The networks of Radford et al. 2016: shapes, layers, parameters, initial weights."""
 
 from itertools import pairwise
 
@@ -36,9 +36,9 @@ def test_the_numbers_stay_in_the_weights_precision(dtype):
 
 
 @pytest.mark.parametrize("size", [0, 8, 24, 28, 100, 512])
-def test_a_size_that_the_nets_cannot_make_is_refused_with_those_they_can(size):
+def test_a_size_that_the_nets_cannot_make_is_rejected_with_those_they_can(size):
     for build in (lambda: up_net(5, 1, size, 2), lambda: down_net(1, size, 2, 1)):
-        with pytest.raises(UserError, match=f"images of 16, 32, 64, 128, 256 pixels a side; the data has {size}"):
+        with pytest.raises(UserError, match=f"images of 16, 32, 64, 128, 256 pixels per side, but the data has {size}"):
             build()
 
 
@@ -130,7 +130,7 @@ def test_a_transposed_convolution_is_a_convolution_of_its_input_with_zeros_betwe
     spread[..., 1::2, 1::2] = x  # zeros between the numbers, and around them
     assert conv2d(spread, kernel)[0, 0].tolist() == expected
     layer = nn.ConvTranspose2d(1, 1, 2, stride=2, bias=False)
-    layer.weight.data = kernel.rot90(2, (2, 3))  # its filter is laid down, not slid over: turned by 180 degrees
+    layer.weight.data = kernel.rot90(2, (2, 3))  # as a convolution, the filter is rotated by 180 degrees
     assert layer(x)[0, 0].tolist() == expected
 
 

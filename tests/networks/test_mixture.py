@@ -31,7 +31,7 @@ def moments(mixture):
     return (x.detach().numpy() for x in (mixture.weight.softmax(0), mean, covariance))
 
 
-def test_the_density_is_scipys():
+def test_the_density_equals_scipys():
     mixture = some()
     z = np.random.default_rng(0).normal(size=(20, 2)) * 3
     each = [np.log(w) + multivariate_normal(m, c).logpdf(z) for w, m, c in zip(*moments(mixture), strict=True)]

@@ -1,4 +1,4 @@
-"""Fully connected nets are the matrix products that they stand for."""
+"""Fully connected networks equal the corresponding matrix products."""
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ def test_two_widths_are_one_linear_map():
     assert sum(p.numel() for p in net.parameters()) == 4 * 3 + 3
 
 
-def test_its_input_is_left_as_it_was():
+def test_its_input_is_not_changed():
     x = torch.randn(5, 4)
     kept = x.clone()
     mlp([4, 8, 3])(x)

@@ -64,8 +64,8 @@ def test_dropout_is_the_noise_and_drops_the_given_fraction():
     assert set(kept.unique().tolist()) == {0.0, 2.0} and kept.mean().item() == pytest.approx(1, abs=0.05)
 
 
-def test_images_smaller_than_a_patch_are_refused():
+def test_images_smaller_than_a_patch_are_rejected():
     refuse_small(24, 3)
-    with pytest.raises(UserError, match="needs images of at least 24 pixels a side, and the data has 16"):
+    with pytest.raises(UserError, match="needs images of at least 24 pixels per side, but the data has 16"):
         refuse_small(16, 3)
     assert PatchGAN(1, 2, 3)(torch.rand(2, 1, 24, 24)).shape == (2, 1, 1, 1)

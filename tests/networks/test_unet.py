@@ -1,4 +1,4 @@
-"""A U-Net gives as many pixels as it takes, and its skips carry what the narrow middle cannot."""
+"""A U-Net keeps the image size, and its skip connections preserve details."""
 
 import pytest
 import torch
@@ -45,10 +45,10 @@ def test_every_pixel_reaches_the_middle_of_the_output():
     assert (x.grad != 0).float().mean() > 0.9
 
 
-def test_sizes_that_do_not_halve_and_data_without_masks_are_refused():
-    with pytest.raises(UserError, match=r"multiples of 16, and the data has 24 pixels a side. Set `--data.size`"):
+def test_sizes_that_do_not_halve_and_data_without_masks_are_rejected():
+    with pytest.raises(UserError, match=r"multiples of 16, but the data has 24 pixels per side. Set `--data.size`"):
         SegmentationUNet(DataSpec((1, 24, 24), "mask", ("a", "b")))
-    with pytest.raises(UserError, match="needs masks, and this data has none"):
+    with pytest.raises(UserError, match="needs masks, but this data has none"):
         SegmentationUNet(DataSpec((1, 16, 16)))
     with pytest.raises(UserError, match="model.depth is 0; it must be at least 1"):
         SegmentationUNet(SPEC, depth=0)

@@ -192,7 +192,7 @@ def critic():
     )
 
 
-def test_r1_leaves_the_images_as_they_were():
+def test_r1_does_not_change_the_images():
     x = torch.randn(3, 1, 8, 8)
     r1_penalty(critic(), x)
     assert not x.requires_grad and x.grad is None
@@ -222,7 +222,7 @@ def test_r1_of_a_compiled_critic_has_the_gradients_of_the_plain_one(backend):
 
 
 def test_a_compiled_forward_still_has_no_second_derivative():
-    # the reason why the penalty goes round it; should this pass one day, the detour can go
+    # the reason why the penalty uses the uncompiled forward, which will be unnecessary if this test ever fails
     net, x = critic(), torch.randn(3, 1, 8, 8, requires_grad=True)
     torch.compiler.reset()  # after many compilations of one kind of network it would fall back to the plain forward
     net.compile(backend="aot_eager")

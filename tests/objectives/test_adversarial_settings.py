@@ -24,10 +24,10 @@ def draws() -> Draws:
     ("settings", "says"),
     [
         ({"objective": "wgan"}, "minimax, non_saturating, least_squares, hinge, wasserstein"),
-        ({"r2": 1}, "There is no `adversarial.r2`; there are objective"),
-        ({"objective": "wasserstein"}, "unbounded by itself"),
+        ({"r2": 1}, "Unknown `adversarial.r2`. Choose from: objective"),
+        ({"objective": "wasserstein"}, "unbounded without a penalty or constraint"),
         ({"objective": "hinge", "smoothing": 0.9}, "no labels to smooth"),
-        ({"smoothing": 1.1}, r"lies in \(0.5, 1\]"),
+        ({"smoothing": 1.1}, r"must be in \(0.5, 1\]"),
         ({"r1": -1}, "adversarial.r1 is -1; it must be at least 0"),
         ({"augment": ["rotation"]}, "any of color, translation, cutout, affine"),
         ({"discriminator_steps": 0}, "at least 1"),
@@ -42,7 +42,7 @@ def draws() -> Draws:
         ({"discriminator_steps": 2, "generator_steps": 2}, "at least one of them must be 1"),
     ],
 )
-def test_settings_out_of_bounds_are_refused(settings, says):
+def test_settings_out_of_bounds_are_rejected(settings, says):
     with pytest.raises(UserError, match=says):
         AdversarialSettings.of(settings)
 
@@ -52,7 +52,7 @@ def test_a_users_settings_replace_a_models():
     assert type(settings.objective).__name__ == "Hinge" and settings.discriminator_steps == 2
 
 
-def test_the_generator_is_due_after_so_many_discriminator_steps():
+def test_the_generator_is_due_after_the_set_number_of_discriminator_steps():
     settings = AdversarialSettings(discriminator_steps=3)
     assert [settings.generator_steps_due(updates) for updates in range(7)] == [0, 0, 1, 0, 0, 1, 0]
     assert AdversarialSettings(generator_steps=2).generator_steps_due(7) == 2
@@ -71,7 +71,7 @@ def test_spectral_norm_makes_each_weight_a_matrix_of_norm_one():
     assert AdversarialSettings().constrain(plain) is plain and type(plain) is nn.Linear
 
 
-def test_a_gradient_penalty_refuses_a_discriminator_that_mixes_images():
+def test_a_gradient_penalty_rejects_a_discriminator_that_mixes_images():
     mixing = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     with pytest.raises(UserError, match="norm: layer"):
         AdversarialSettings("wasserstein", gradient_penalty=10).constrain(mixing)
@@ -117,7 +117,7 @@ def test_balance_has_mean_probabilities_and_accuracies():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_penalties_refuse_weights_of_half_precision(dtype):
+def test_penalties_reject_weights_of_half_precision(dtype):
     x, settings = torch.randn(2, 1, 4, 4, dtype=dtype), AdversarialSettings(r1=1)
     with pytest.raises(UserError, match="bf16-mixed"):
         settings.penalties(nn.Flatten(), x, x, draws())

@@ -1,4 +1,4 @@
-"""What DiffAugment does to an image, and that gradients pass."""
+"""The effect of each augmentation on an image, and that augmentations are differentiable."""
 
 import numpy as np
 import pytest
@@ -66,8 +66,8 @@ def test_cutout_leaves_a_square_of_half_the_side_empty_at_most():
     assert (y == 0).any(0).all()  # every pixel is cut in some image
 
 
-def test_affine_is_scipys_of_the_same_matrix():
-    # a smooth picture in the middle, so that what lies beyond the edges is alike everywhere
+def test_affine_equals_scipys_with_the_same_matrix():
+    # a smooth image with a constant border, so that all pixels beyond the edges are equal
     x = torch.zeros(1, 1, 20, 20, dtype=torch.float64)
     x[0, 0, 6:13, 8:12] = torch.rand(7, 4, dtype=torch.float64)
     noise = torch.tensor([[1.0, 0.2, 0.9, 0.7, 0.1]], dtype=torch.float64)
@@ -90,7 +90,7 @@ def test_affine_keeps_a_plain_image_and_most_of_the_ink():
     assert 0.7 < ink.min() < 0.85 and 1.15 < ink.max() < 1.4  # areas of e^±0.3
 
 
-def test_names_that_are_not_known_and_points_are_refused():
+def test_unknown_names_and_points_are_rejected():
     with pytest.raises(UserError, match="model.transforms is .*any of color, translation, cutout, affine"):
         augmentations(["turn"], "model.transforms")
     with pytest.raises(UserError, match="the data has points"):

@@ -144,7 +144,7 @@ TERMS = {
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_terms_in_double_precision_stay_in_it(term):
+def test_terms_in_double_precision_stay_in_double_precision(term):
     a, b = torch.rand(2, 3, 5, dtype=torch.float64)
     assert TERMS[term](a, b).dtype == torch.float64
 

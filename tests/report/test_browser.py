@@ -31,8 +31,8 @@ def page(tmp_path_factory):
         leave(made, folder / "runs", curve=40, kinds=kinds if made.run else (), size=16, channels=1 + 2 * (k % 2))
     pairs = {"data": "Pairs", "metrics": {"translation_mse": entry("mse", 0.0335, track="translation")}}
     of = [protocol(reference={"hash": str(k) * 16}) for k in range(2)]
-    for task, ruler in zip(("denoise", "super_resolve_4"), of, strict=True):
-        made = record("UNet", run={"name": task}, protocol=ruler, **pairs)
+    for task, used in zip(("denoise", "super_resolve_4"), of, strict=True):
+        made = record("UNet", run={"name": task}, protocol=used, **pairs)
         leave(
             replace(made, data=made.data | {"arguments": {"task": task}}), folder / "runs", kinds=("samples",), size=16
         )

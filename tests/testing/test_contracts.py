@@ -1,4 +1,4 @@
-"""What every model must do, over all configs. A new config is found here by itself."""
+"""Contract tests of the models of all configs. New configs are found automatically."""
 
 import json
 import re
