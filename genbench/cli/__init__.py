@@ -87,7 +87,7 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         if not quiet:
             print("\nstopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the program that reads the output has exited, such as `head`
+    except BrokenPipeError:  # the program that reads the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:

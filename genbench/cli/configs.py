@@ -8,7 +8,7 @@ import genbench
 from genbench.core.errors import UserError, did_you_mean
 
 PARTS = ("data", "trainer", "logger")  # folders of parts, which are merged into a complete config
-OTHERS = ("protocols", "suites")  # folders of other files, which `evaluate` and `suite` list
+OTHERS = ("protocols", "suites")  # these folders contain no training configs; `evaluate` and `suite` list them
 
 
 def folder() -> Path:

@@ -150,7 +150,7 @@ class Merging:
             index, change = (int(key), value) if _is_index(key) else (len(old) - 1, {key: value})
             if not 0 <= index < len(old):
                 raise UserError(
-                    f"{self._source}: the list has {len(old)} elements, counted from 0. This element does not exist."
+                    f"{self._source}: there is no such element. The list has {len(old)} elements, numbered from 0."
                 )
             old[index] = self._merge(old[index], change, element, (*path, str(index)))
         return old

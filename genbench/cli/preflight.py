@@ -277,7 +277,7 @@ def validation(trainer: Trainer, model: GenerativeModule, data: DataModule) -> l
     if saver.monitor not in given and is_overridden("validation_step", model, GenerativeModule):
         own = own_scores(model, data)
         if own is None:
-            return []  # its `validation_step` works only in training
+            return []  # its `validation_step` fails outside training
         given += own
     quality.deciding(model, given, saver.monitor, saver.mode)
     return []

@@ -216,8 +216,9 @@ def refuse_other_contents(trained: dict[str, Any], data: Any, found: list[Change
 
 
 def segments(before: list[dict[str, Any]] | None, found: list[Change], images_seen: int) -> list[dict[str, Any]]:
-    """Return the history of a resumed run. Each segment has `from` and `to` in images seen, and `changed`: setting ->
-    old and new value at its start. `found` contains only changes of the training, which begin a new segment."""
+    """Return the history of a resumed run. Each segment has `from` and `to`, in images seen, and `changed`, which maps
+    each setting that changed at its start to [old, new]. `found` contains only changes of the training, which begin a
+    new segment."""
     history = [dict(segment) for segment in before or [{"from": 0, "to": None, "changed": {}}]]
     trained = {change.setting: [change.old, change.new] for change in found}
     if trained:

@@ -264,7 +264,7 @@ class GenbenchCLI(LightningCLI):
         config |= {"logger": loggers, "callbacks": [*as_list(config["callbacks"]), *own]}
         use_own_strategy(config)
         use_real_fp16(config)
-        if not on_cpu(config):  # Lightning reads PyTorch's old TF32 switch, which raises if the new one differs
+        if not on_cpu(config):  # Lightning reads PyTorch's old TF32 switch: an error if the new one differs
             allow_tf32(settings["acceleration"].tf32)
         try:
             return Trainer(**config | kwargs)

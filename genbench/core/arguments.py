@@ -1,4 +1,4 @@
-"""Arguments of classes: their bounds are checked, and they are stored.
+"""Checks the arguments of classes against their bounds, and stores them.
 
 Bounds are declared in annotations. Stored arguments allow an object to be built again from only its checkpoint.
 

@@ -55,8 +55,8 @@ def copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(read, write)
     except NotWritten as error:
         raise UserError(
-            f"{error} The same checkpoint is also at {source}. Free disk space, and resume from it: `python -m "
-            f"genbench fit --ckpt {source}`."
+            f"{error} The same checkpoint is also at {source}. Free disk space, then resume from that checkpoint: "
+            f"`python -m genbench fit --ckpt {source}`."
         ) from error
 
 

@@ -264,7 +264,7 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
     """The path of a checkpoint that the user names by its file, by a run folder (its last one), or as `last` or `best`.
 
     Args:
-        runs: Folder of all runs, in which `last` and `best` are searched
+        runs: Folder of all runs, which is searched for `last` and `best`
         name: Name of the run for `last` and `best`. Default: the newest run
 
     Raises:

@@ -139,7 +139,7 @@ class ImageData(DataModule):
             raise UserError(
                 "data.random_crop scales training images up, but data.resize_mode is `none`. Remove one of the two."
             )
-        # padding is the default only up to the native size: an image of 28 pixels in the center of 256 is useless
+        # no padding by default above the native size: an image of 28 pixels in the center of 256 would be useless
         if resize_mode is None and self.resize_mode == "pad" and self.size > self.native_size and not self.enlarge:
             raise UserError(
                 f"{self.name} has images of {self.native_size}×{self.native_size}, but data.size is {self.size}. Use "
@@ -207,7 +207,8 @@ class ImageData(DataModule):
         return arguments
 
     def ranges(self, train: Split | None = None) -> tuple[Range, Range]:
-        """The values that become black and white, of the images and of their sources or the other domain.
+        """The stored values that become black and white: a range for the images, and one for their sources or the other
+        domain.
 
         They are determined once for all splits: the given range, or a range found from the training split, independent
         of `subset`. For ordinary 8-bit data one image is read. If the extreme values are needed, all images are read,

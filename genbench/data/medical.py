@@ -128,9 +128,9 @@ def nifti_slices(file: BinaryIO, name: str) -> tuple[int, tuple[int, int]]:
 def read_nifti(file: BinaryIO, name: str) -> np.ndarray:
     """Axial slices [N, H, W] from feet to head; rows from front to back, columns from the patient's left to right.
 
-    With an identity affine these are the slices of the array after `numpy.rot90`; other axes are reordered with
-    nibabel. Slope and intercept are applied: values are float32, or the stored type if the file has neither. Raises
-    UserError if the file cannot be read.
+    If the axes are not those of an identity affine, nibabel reorders them. Each slice is then rotated with
+    `numpy.rot90`. Slope and intercept are applied: values are float32, or the stored type if the file has neither.
+    Raises UserError if the file cannot be read.
     """
     volume, axes = _volume(file, name)
     try:

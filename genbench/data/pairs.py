@@ -242,7 +242,7 @@ class PairedFolder(_TwoDomains):
             )
         if others:
             raise UserError(
-                f"{self.path} has images in folders for A and B, such as {others[0]}, but also images in neither, "
+                f"{self.path} has images in folders for A and B, such as {others[0]}, but also images elsewhere, "
                 f"such as {names[0]}. Keep only one of the two layouts."
             )
         source, image = (

@@ -59,7 +59,7 @@ class FeatureScore(Score):
         getattr(self, name).append(features.detach())
 
     def kept(self, name: str) -> Tensor:
-        """All rows of a set, in the order of the processes; [0, 0] if there are none."""
+        """All rows of a set, process by process; an empty tensor of shape [0, 0] if there are none."""
         state = getattr(self, name)
         if isinstance(state, Tensor):  # gathered from all processes
             return state

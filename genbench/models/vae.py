@@ -114,8 +114,8 @@ class VAE(GenerativeModule):
         return {"elbo": -(nll + kl), "reconstruction": nll, "kl": kl}
 
     def _target(self, x: Tensor) -> Tensor:
-        """The target of the likelihood. For a density, which is unbounded on discrete levels, the pixels are
-        dequantized."""
+        """The target of the likelihood. If it is a density, the pixels are dequantized: on discrete levels, a density
+        would be unbounded."""
         return dequantized(x, self.draw(torch.rand, *x.shape)) if self.pixel.density and x.ndim == 4 else x
 
     def _bound(self, x: Tensor, eps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

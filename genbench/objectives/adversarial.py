@@ -137,7 +137,7 @@ def _slope(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    """½ E‖∇D(x)‖² on real images [B, ...] (Mescheder et al. 2018, equation 9); D's loss adds it times gamma."""
+    """½ E‖∇D(x)‖² on real images [B, ...] (Mescheder et al. 2018, equation 9); D's loss adds gamma times this."""
     return _slope(discriminator, real).square().flatten(1).sum(1).mean() / 2
 
 

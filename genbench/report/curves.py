@@ -54,7 +54,7 @@ def learning(runs: Sequence[dict[str, Any]], skipped: list[tuple[Path, str]]) ->
 
 
 def thinned(runs: Iterable[dict[str, list[tuple[str, str]]]]) -> list[dict[str, Any]]:
-    """Thin curves for a page. A run is {"at": lists of images seen, "series": name -> [index of its list, values]}.
+    """Reduce curves for a page. A run becomes {"at": lists of images seen, "series": name -> [index in `at`, values]}.
 
     A curve of many points is reduced to evenly spaced points, including the last.
     """
@@ -83,7 +83,7 @@ def _plain(series: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | None:
-    """Parse a number and round fractions to four digits, more than a screen shows; None if it is not finite."""
+    """Parse a number; None if it is not finite. Fractions are rounded to four digits, more than a screen shows."""
     value = finite(text)
     if value is None:
         return None

@@ -16,7 +16,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # 10 times as fast, if 
 
 
 class Rows:
-    """The records of each row of a leaderboard with their files, and the label of each record's row."""
+    """The file of each record, and the label of the leaderboard row that the record is in."""
 
     def __init__(self, found: Iterable[tuple[Record, Path]], boards: Sequence[Board]) -> None:
         self._paths = {id(record): path for record, path in found}

@@ -46,7 +46,7 @@ def players_own_every_parameter_once(recipe: Recipe, folder: Path) -> None:
 
 
 def losses_are_finite_and_every_parameter_moves(recipe: Recipe, folder: Path) -> None:
-    # not parameters with one element: the output bias of a critic with a linear loss has no gradient
+    # parameters with one element are skipped: the output bias of a critic with a linear loss has no gradient
     before = {n: p.clone() for n, p in recipe.model().named_parameters() if p.requires_grad and p.numel() > 1}
     run = train(recipe, folder, images=96)  # a generator may step only at every fifth batch
     still = [n for n, p in run.lightning_module.named_parameters() if n in before and torch.equal(p, before[n])]

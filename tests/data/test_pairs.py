@@ -143,7 +143,7 @@ def test_partners_are_compared_upright(make):
 
 def test_images_beside_folders_for_a_and_b_are_named(make):
     with pytest.raises(
-        UserError, match=r"folders for A and B, such as A/1.png, but also images in neither, such as 3.png"
+        UserError, match=r"folders for A and B, such as A/1.png, but also images elsewhere, such as 3.png"
     ):
         load(PairedFolder, make({"A/1.png": 1, "B/1.png": 1, "3.png": 3})).source("train")
     with pytest.raises(UserError, match=r"folders for test and train, but 3.png is in none"):
