@@ -66,7 +66,6 @@ def expected(
         UserError: `measure` would raise an error: no score can be computed, or a conditional model has no conditions.
     """
     plan = Plan(model, data, _compared(data), protocol, extractor, held)
-    extractor.check(plan.reference.shape)
     if protocol.pixels == "binary" and not plan.reference.binary and isinstance(model, HasLikelihood):
         raise UserError(f"The protocol {protocol.name} is for binary pixels, but {data.name} has gray pixels.")
     found: Expected = {}
@@ -75,6 +74,7 @@ def expected(
             found |= evaluator.expected(plan)
     if not found:
         raise UserError(_nothing(model, protocol))
+    extractor.check(plan.reference.shape)
     return found
 
 

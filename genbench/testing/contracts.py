@@ -98,7 +98,7 @@ def one_batch_can_be_learned(recipe: Recipe, folder: Path) -> None:
     require(False, f"{steps} steps on one batch reduced the error only from {before:.3g} to {after:.3g}")
 
 
-def samples_have_the_datas_shape_and_range(recipe: Recipe, folder: Path) -> None:
+def samples_have_the_shape_and_range_of_the_data(recipe: Recipe, folder: Path) -> None:
     model = recipe.model().eval()
     if isinstance(model, Samples):
         images = _sample(model, torch.arange(3))
@@ -155,7 +155,10 @@ def interrupted_equals_uninterrupted(recipe: Recipe, folder: Path) -> None:
         train(recipe, part, images=112, crash_at=stop)
         rest = train(recipe, part, images=112, ckpt=part / "checkpoints" / "last.ckpt")
         a, b = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder / "whole", part))
-        require(same(a["state_dict"], b["state_dict"]), f"weights differ after a crash at {stop} images")
+        require(
+            same(a["state_dict"], b["state_dict"]),
+            f"weights differ after a crash at {stop} images. `batch_idx` restarts at a resume: use `images_seen`",
+        )
         require(same(a["ema"]["state_dict"], b["ema"]["state_dict"]), f"averages differ after a crash at {stop} images")
         require(_curve(folder / "whole") == _curve(part), f"the logged curve differs after a crash at {stop} images")
         require(whole.lightning_module.updates == rest.lightning_module.updates, "numbers of updates differ")
@@ -203,7 +206,7 @@ CONTRACT_TESTS: list[Callable[[Recipe, Path], None]] = [
     players_own_every_parameter_once,
     losses_are_finite_and_every_parameter_moves,
     one_batch_can_be_learned,
-    samples_have_the_datas_shape_and_range,
+    samples_have_the_shape_and_range_of_the_data,
     a_sample_depends_on_its_seed_alone,
     a_checkpoint_is_enough,
     interrupted_equals_uninterrupted,

@@ -201,4 +201,4 @@ def test_a_metric_of_the_users_that_fails_in_validation_is_reported_once(tmp_pat
             table.update(old)
     assert callback.scores["val/own_brightness"] >= 0 and "val/own_nan" not in callback.scores
     messages = [str(warning.message) for warning in recwarn if "own_nan" in str(warning.message)]
-    assert messages == ["Validation gives no own_nan: `compute` gave nan"]
+    assert messages == ["Validation gives no own_nan: `compute` returned nan"]

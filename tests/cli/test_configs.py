@@ -173,7 +173,7 @@ def test_an_unknown_part_lists_those_of_its_folder_and_the_nearest():
 
 def test_a_part_whose_data_does_not_fit_the_model_is_refused(cli):
     status, _, err = cli("fit", "--config", "segmentation_unet", "--config", "data/digits", "--name", "run")
-    assert status == 2 and "SegmentationUNet needs masks, and this data has none." in err
+    assert status == 2 and "SegmentationUNet needs masks, but this data has none." in err
     assert not Path("runs/run").exists()
 
 

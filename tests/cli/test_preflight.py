@@ -407,7 +407,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_
         (["--model.clip_norm", "-1"], "model.clip_norm is -1.0; it must be above 0."),
         (["--data.random_crop", "999"], "data.random_crop is 999, but must be at most 16"),
         (["--model.accumulate", "21"], "a step takes 336 images, but `max_images` is 320"),
-        (["--checkpoint.mode", "max"], "checkpoint.mode is max, and small values of val/fid-digitsnet are good"),
+        (["--checkpoint.mode", "max"], "checkpoint.mode is max, but small values of val/fid-digitsnet are better"),
         (["--data.val_size", "1"], "Validation on 1 image cannot compute val/fid-digitsnet"),
         (["--protocol", "fid"], "Unknown protocol 'fid'"),
         (["--validation.extractor", "digitnet"], "Unknown extractor 'digitnet'"),

@@ -16,7 +16,7 @@ def test_all_errors_of_a_suite_are_reported_before_a_run_starts(cli, tmp_path):
     ]
     status, _, err = cli("suite", "run", write(tmp_path, models=models, by="fdi"))
     assert status == 2 and "5 errors" in err and "Traceback" not in err
-    for told in ("a-Digits: ", "'widht'", "b-Digits: ", "c-Digits: There is no protocol 'fid10'", "d-Digits: ",
+    for told in ("a-Digits: ", "'widht'", "b-Digits: ", "c-Digits: Unknown protocol 'fid10'", "d-Digits: ",
                  "by is 'fdi', which is not a metric. Choose from: fid, kid"):  # fmt: skip
         assert told in err, told
     assert not Path("runs").exists()

@@ -484,7 +484,7 @@ def test_files_in_the_output_folder_are_kept_without_overwrite(cli, unet):
         (("--input", "in/deep", "--output", "in"), "--input in/deep is inside the output folder"),
         (("--input", "in", "--output", "model.ckpt"), "--output model.ckpt is a file"),
         (("--input", "bare", "--output", "out"), "There is no image in bare among its 1 files"),
-        (("--input", "in/a.png", "--output", "out"), "in/a.png is no folder, zip, .npz or .npy. Give one of images."),
+        (("--input", "in/a.png", "--output", "out"), "in/a.png is not a folder, zip, .npz or .npy of images."),
         (("--input", "points.npy", "--output", "out"), "points.npy contains points; expected images."),
         (("--input", "in", "--output", "out", "--key", "x"), "--key is for arrays, .npy or .npz. Remove --key"),
         (("--input", "points.npy", "--output", "out", "--frames", "first"), "--frames is for files with several"),

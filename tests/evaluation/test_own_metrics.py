@@ -337,18 +337,18 @@ def test_an_invalid_extractor_is_an_error(module, name, said):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("own_networks:Growing", "'Growing' gave 3 features per image, and 2 before"),
+        ("own_networks:Growing", "'Growing' returned 3 features per image, but 2 before"),
         (
             "own_networks:Flat",
-            r"'Flat' gave features of shape \[2\] for 2 images; a tensor of shape \[2, number of features\]",
+            r"'Flat' returned features of shape \[2\] for 2 images; expected a tensor of shape \[2, number of features\]",
         ),
-        ("own_networks:Listing", "'Listing' gave features as list for 2 images"),
+        ("own_networks:Listing", "'Listing' returned features as list for 2 images"),
         ("own_networks:Three", "'Three' returned a tuple of 3. Return features, or features and logits"),
-        ("own_networks:Nothing", "'Nothing' gave features as NoneType"),
-        ("own_networks:Empty", r"'Empty' gave features of shape \[2, 0\] for 2 images"),
-        ("own_networks:WithoutLogits", "'WithoutLogits' gave logits as NoneType"),
-        ("own_networks:OtherClasses", "'OtherClasses' names 2 classes and gave 3 logits per image"),
-        ("own_networks:Random", "'Random' gave different features for the same images"),
+        ("own_networks:Nothing", "'Nothing' returned features as NoneType"),
+        ("own_networks:Empty", r"'Empty' returned features of shape \[2, 0\] for 2 images"),
+        ("own_networks:WithoutLogits", "'WithoutLogits' returned logits as NoneType"),
+        ("own_networks:OtherClasses", "'OtherClasses' names 2 classes but returned 3 logits per image"),
+        ("own_networks:Random", "'Random' returned different features for the same images"),
         ("own_networks:WithoutForward", "'WithoutForward' failed"),
     ],
 )
@@ -371,7 +371,7 @@ def test_a_network_that_fails_shows_its_own_traceback_below_one_sentence(module)
 def test_a_wrong_network_is_rejected_before_training(module, tmp_path):
     data = Digits(size=16, subset=40, val_size=12)
     model, protocol = VAE(data.spec, latent_dim=2, width=2), replace(SMALL, metrics=("fid",), split="val")
-    with pytest.raises(UserError, match="'Growing' gave 3 features per image, and 2 before"):
+    with pytest.raises(UserError, match="'Growing' returned 3 features per image, but 2 before"):
         expected(model, data, protocol, extractors.build("own_networks:Growing"), Held(12))
 
 

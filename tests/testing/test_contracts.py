@@ -67,7 +67,7 @@ def test_check_runs_them_on_a_users_config_and_prints_what_failed(tmp_path, caps
     Path("theirs.yaml").write_text(json.dumps(config))
     assert main(["check", "--import", "theirs", "--config", "theirs.yaml"]) == 1
     out = capsys.readouterr().out
-    assert "failed  a sample depends on its seed alone" in out and "levels apart" in out
+    assert "failed  a sample depends on its seed alone" in out and "levels between batch sizes" in out
     assert "passed  interrupted equals uninterrupted" in out and "passed  two processes agree" in out
     assert "\n7 of 9 contract tests passed by theirs\n" in out
 
@@ -87,6 +87,6 @@ def test_the_documented_example_runs_them_in_pytest(tmp_path):
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "-k", "players or shape"],
         cwd=tmp_path, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert "PASSED test_my_model.py::test_my_model[samples_have_the_datas_shape_and_range]" in said
+    assert "PASSED test_my_model.py::test_my_model[samples_have_the_shape_and_range_of_the_data]" in said
     assert "FAILED test_my_model.py::test_my_model[players_own_every_parameter_once]" in said
     assert "genbench.testing.contracts.ContractViolation: `ema` names 'no_such_part'" in said
