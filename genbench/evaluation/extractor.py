@@ -82,8 +82,8 @@ class Extractor:
                 )
         if logits is not None and self.classes and len(self.classes) != logits.shape[1]:
             raise UserError(
-                f"The extractor '{self.name}' names {len(self.classes)} classes but returned {logits.shape[1]} logits per "
-                "image. Both numbers must be equal."
+                f"The extractor '{self.name}' names {len(self.classes)} classes but returned {logits.shape[1]} logits "
+                "per image. Both numbers must be equal."
             )
         return features.float(), None if logits is None else logits.float()
 
@@ -101,8 +101,8 @@ class Extractor:
         first, second = self(images), self(images)
         if not torch.equal(first[0], second[0]):
             raise UserError(
-                f"The extractor '{self.name}' returned different features for the same images. Remove the randomness from "
-                "its `forward`."
+                f"The extractor '{self.name}' returned different features for the same images. Remove the randomness "
+                "from its `forward`."
             )
 
     def refuse_others(self, shape: Sequence[int]) -> None:

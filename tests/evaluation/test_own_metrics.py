@@ -340,7 +340,7 @@ def test_an_invalid_extractor_is_an_error(module, name, said):
         ("own_networks:Growing", "'Growing' returned 3 features per image, but 2 before"),
         (
             "own_networks:Flat",
-            r"'Flat' returned features of shape \[2\] for 2 images; expected a tensor of shape \[2, number of features\]",
+            r"'Flat' returned features of shape \[2\] for 2 images; expected a tensor of shape \[2, number of f",
         ),
         ("own_networks:Listing", "'Listing' returned features as list for 2 images"),
         ("own_networks:Three", "'Three' returned a tuple of 3. Return features, or features and logits"),
