@@ -1,4 +1,7 @@
-"""Finds the split and the class of each image in a folder or zip that has a common layout."""
+"""Finds the split and the class of each image in a folder or zip that has a common layout.
+
+All layouts are in this file: the order in which they are tried decides which one is found.
+"""
 
 from __future__ import annotations
 

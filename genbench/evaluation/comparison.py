@@ -17,9 +17,9 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import mix
 from genbench.data.module import DataModule
 from genbench.evaluation.extractor import Extractor
-from genbench.evaluation.features import Features, Progress, blocks, cached, extract
+from genbench.evaluation.features import Features, Progress, blocks, cached, extract, pixel_hash
 from genbench.evaluation.galleries import Gallery
-from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, pixel_hash
+from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring
 from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.scores import from_features
 from genbench.evaluation.statistics import Statistics

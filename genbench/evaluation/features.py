@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -17,7 +19,9 @@ from genbench.core import ranks
 from genbench.core.arguments import key_of
 from genbench.core.errors import UserError
 from genbench.core.files import replacing
+from genbench.data.module import DataModule
 from genbench.evaluation.extractor import Extractor, state_hash
+from genbench.evaluation.images import ImageSet, SplitImages
 from genbench.metrics.frechet import FeatureSums
 
 Progress = Callable[[Iterable, str], Iterable]
@@ -111,6 +115,24 @@ def extract(
         if seen is not None:
             seen(rows[:real], found[:real])
     return extraction.result()
+
+
+# hashes of the splits of each data module, kept because all validations of a run use the same images
+_HASHES: WeakKeyDictionary[DataModule, dict[tuple[str, int, bool], str]] = WeakKeyDictionary()
+
+
+def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
+    """Hash (16 hex digits) of all pixels, in order, and of the labels."""
+    known = _HASHES.setdefault(images.data, {}) if isinstance(images, SplitImages) else {}
+    key = (images.name, len(images), labels is not None)
+    if key not in known:
+        digest = hashlib.sha256(str((len(images), *images.shape)).encode())
+        for rows in torch.arange(len(images)).split(1000):
+            digest.update(images.images(rows).contiguous().numpy().tobytes())
+        if labels is not None:
+            digest.update(labels.contiguous().numpy().tobytes())
+        known[key] = digest.hexdigest()[:16]
+    return known[key]
 
 
 # ---- on disk --------------------------------------------------------------------------------------------------------

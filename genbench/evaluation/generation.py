@@ -17,9 +17,9 @@ from genbench.core.module import GenerativeModule
 from genbench.data.module import DataModule
 from genbench.evaluation.comparison import Comparison, refuse_nan
 from genbench.evaluation.evaluator import Evaluator, Expected, Plan
-from genbench.evaluation.features import Features
+from genbench.evaluation.features import Features, pixel_hash
 from genbench.evaluation.galleries import COLUMNS, nearest
-from genbench.evaluation.images import ImageSet, SplitImages, bring, choice, pixel_hash
+from genbench.evaluation.images import ImageSet, SplitImages, bring, choice
 from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
 from genbench.evaluation.statistics import Statistics
 from genbench.metrics.classes import ClassAccuracy, ClassFrechetDistance, ClassStatistics, caption_classes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import re
 import warnings
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -363,24 +361,6 @@ def refuse_leading_out(path: Path) -> None:
             raise UserError(
                 f"{path} contains a file named {name!r}, a path outside of the archive. The archive was not read."
             )
-
-
-# hashes of the splits of each data module, kept because all validations of a run use the same images
-_HASHES: WeakKeyDictionary[DataModule, dict[tuple[str, int, bool], str]] = WeakKeyDictionary()
-
-
-def pixel_hash(images: ImageSet, labels: Tensor | None = None) -> str:
-    """Hash (16 hex digits) of all pixels, in order, and of the labels."""
-    known = _HASHES.setdefault(images.data, {}) if isinstance(images, SplitImages) else {}
-    key = (images.name, len(images), labels is not None)
-    if key not in known:
-        digest = hashlib.sha256(str((len(images), *images.shape)).encode())
-        for rows in torch.arange(len(images)).split(1000):
-            digest.update(images.images(rows).contiguous().numpy())
-        if labels is not None:
-            digest.update(labels.contiguous().numpy())
-        known[key] = digest.hexdigest()[:16]
-    return known[key]
 
 
 def bring(images: Tensor, shape: Sequence[int]) -> Tensor:

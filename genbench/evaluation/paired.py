@@ -18,8 +18,8 @@ from genbench.data.module import DataModule
 from genbench.evaluation.comparison import Comparison, refuse_nan
 from genbench.evaluation.evaluator import Evaluator, Expected, Plan
 from genbench.evaluation.extractor import in_channels
-from genbench.evaluation.features import Extraction
-from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice, pixel_hash
+from genbench.evaluation.features import Extraction, pixel_hash
+from genbench.evaluation.images import ImageSet, SplitImages, TensorImages, bring, choice
 from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
 from genbench.metrics.frechet import FrechetDistance
 from genbench.metrics.reconstruction import LPIPS, PSNR, SSIM, WINDOW, CycleConsistency, MeanSquaredError

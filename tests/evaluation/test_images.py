@@ -13,7 +13,8 @@ from genbench.core.errors import UserError
 from genbench.data import Digits, ImageFolder, Shapes
 from genbench.data.image_files import Fit
 from genbench.evaluation.evaluate import evaluate
-from genbench.evaluation.images import SplitImages, TensorImages, bring, open_images, pixel_hash
+from genbench.evaluation.features import pixel_hash
+from genbench.evaluation.images import SplitImages, TensorImages, bring, open_images
 from tests.helpers.abilities import SMALL, assert_same, untimed
 
 
