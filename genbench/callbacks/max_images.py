@@ -32,7 +32,7 @@ class MaxImages(Callback, metaclass=Checked):
         module.budget = self.max_images  # for schedules in fractions of the budget
 
     def on_train_start(self, trainer, module: GenerativeModule) -> None:
-        # a run that was killed after its last step is complete: take no more steps
+        # a run that was killed after its last step takes no more steps
         if module.images_seen >= self.max_images:
             trainer.should_stop = True
 

@@ -297,7 +297,7 @@ def own_scores(model: GenerativeModule, data: DataModule) -> list[str] | None:
     try:
         with torch.no_grad(), torch.random.fork_rng([]):
             return [f"val/{name}" for name in model.validation_step(finish(batch), 0) or {}]
-    except Exception:  # a user's code may need its trainer
+    except Exception:  # the user's code may need a trainer, and the model has none yet
         return None
     finally:
         for part, training in modes.items():

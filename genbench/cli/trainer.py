@@ -299,7 +299,7 @@ class GenbenchCLI(LightningCLI):
         except BaseException as error:
             kept = kept_elsewhere(error)
             began = trainer.state.fn is not None
-            # each remaining process prints the message of LostProcess itself
+            # after a LostProcess, each remaining process prints its message, so nothing is added here
             if began and kept is None and trainer.is_global_zero and not isinstance(error, LostProcess):
                 begun = self.checkpoint["genbench"]["images_seen"] if self.checkpoint else 0
                 say_stopped(trainer, self.folder, trained=self.model.images_seen > begun)
@@ -324,8 +324,8 @@ class GenbenchCLI(LightningCLI):
             unfinished = self.place.resumed and resume.lacks_last_pictures(self.folder, model, seen, film)
             if seen >= budget and not unfinished:
                 raise UserError(
-                    f"{self.ckpt} has seen {seen:,} images and the budget is {budget:,}: it is done. Use a larger "
-                    "`--max_images` to continue."
+                    f"{self.ckpt} has seen {seen:,} images and the budget is {budget:,}, so the run is done. Use a "
+                    "larger `--max_images` to continue."
                 )
             schedule = any(model.schedule_settings.values())
             trained = [c for c in self.changes if resume.changes_training(c, changeable, schedule=schedule)]

@@ -154,7 +154,7 @@ def _refuse_damaged(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if not any(member.CRC for member in members):  # checksums are disabled in torch, which then writes zeros
+        if not any(member.CRC for member in members):  # torch writes zeros if its checksums are disabled
             return False
         # torch does not read a member that is marked as a folder, and leaves its memory uninitialized
         wrong = next((member.filename for member in members if member.external_attr & DOS_FOLDER), archive.testzip())

@@ -231,7 +231,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
             optimizers.append(optimizer)
             self._kept_by_optimizers.update(*optimizer.param_groups)
             self._schedulers[player] = build_schedule(optimizer, self.schedule_settings[player], player, self.budget)
-        return optimizers  # no schedules: they depend only on the images seen, and no checkpoint stores them
+        return optimizers  # without schedules, which depend only on the images seen and are not in checkpoints
 
     def check_condition(self, condition: Tensor | None) -> None:
         """Raise UserError if the model does not use a condition but got one, or needs one and got none."""

@@ -230,7 +230,7 @@ def build_schedule(
 ) -> Schedule | None:
     """The player's learning-rate schedule; None for a constant rate.
 
-    Without a class path it is a `WarmupDecay`; one step of any other class is 1,000 images seen.
+    Without a class path it is a `WarmupDecay`. A schedule of any other class takes one step per 1,000 images seen.
     """
     if not description:
         return None

@@ -45,7 +45,7 @@ PROTOCOL = {
 # renamed groups of settings other than model and data, such as validation in `--validation.samples`
 GROUPS = {"quality": "validation", "balance": "gan_monitor", "pictures": "samples"}
 
-# renamed callbacks: keys of their states in a checkpoint
+# renamed callbacks, old name -> new: a checkpoint stores their states under their names
 CALLBACKS = {"Quality": "ValidationMetrics", "Balance": "GANMonitor", "Pictures": "SampleLogger", "Budget": "MaxImages"}
 
 GANS = ("ConditionalGAN", "DCGAN", "GAN", "Pix2Pix", "SNGAN", "SemiSupervisedGAN", "TextConditionalGAN")

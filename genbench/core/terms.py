@@ -42,7 +42,7 @@ class Terms:
     def read(self, images_seen: int, *, reset: bool = True) -> dict[str, float]:
         """Means of all terms since the last reset, over all processes, with one synchronization for all terms.
 
-        If a term was not finite at any time since then, its sum is not finite.
+        If a term was infinite or NaN even once since then, its sum is, too.
 
         Raises:
             NonFiniteLoss: a mean is not finite; raised on all processes, with the term and the images seen.

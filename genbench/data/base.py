@@ -339,7 +339,7 @@ class ImageData(DataModule):
                     "would be left to train on."
                 )
             parts[name], rest = rest[:size], rest[size:]
-        if group is not None:  # so that `subset`, which takes the first rows, does not take whole groups
+        if group is not None:  # shuffled, since `subset` takes the first rows and would take whole groups
             rest = rest[torch.randperm(len(rest), generator=draw)]
         return {**parts, "train": rest}
 

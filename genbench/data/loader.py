@@ -242,7 +242,7 @@ class TrainLoader:
 
         draw = Draws(self.rank, self.world, device)
         seeds, indices = [self.seed], block(len(self.source), self.seed)
-        if self.known is not None:  # read in the same call, so that workers decode the labeled images in advance too
+        if self.known is not None:  # read labeled images in the same call, so that workers decode them in advance too
             seeds.append(mix("known", self.seed))
             known, again = self.known.to(device), block(len(self.known), seeds[1])
             indices = (torch.cat([rows, known[more]]) for rows, more in zip(indices, again, strict=False))

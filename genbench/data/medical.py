@@ -167,6 +167,6 @@ def _volume(file: BinaryIO, name: str) -> tuple[Any, np.ndarray]:
 
 def _unreadable(name: str, kind: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    if type(error).__name__ == "InvalidDicomError":  # its message recommends an argument of pydicom
+    if type(error).__name__ == "InvalidDicomError":  # pydicom's message recommends `force=True`, which users cannot set
         reason = "it does not begin with the preamble and the letters DICM"
     return UserError(f"{name} cannot be read as a {kind} file ({reason}). Replace it or remove it.")

@@ -156,7 +156,7 @@ def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extracto
         features = torch.cat(parts)
         return features, features @ network["fc"].weight.T  # logits without bias, as in the original FID code
 
-    # only the network of published scores has the plain name
+    # the plain name is reserved for the network with which published scores were computed
     name = "inception" if genuine else f"inception-{identity[:8]}"
     return Extractor(name, network, read, "299, bilinear of TensorFlow 1", hash=identity)
 
@@ -164,8 +164,8 @@ def _inception(weights: str | os.PathLike | None, root: Path | None) -> Extracto
 def _dinov2(weights: str | os.PathLike | None, root: Path | None) -> Extractor:
     """ViT-B/14 of DINOv2 (Oquab et al. 2023), which agrees better with people than Inception does (Stein et al. 2023).
 
-    Images are prepared as in torch-fidelity. The network is from timm, since torch-fidelity cannot load it from a file
-    and would run code from a hub.
+    Images are prepared as in torch-fidelity. The network is built with timm, since torch-fidelity cannot load it
+    from a file, but only by running code from a hub.
     """
     try:
         from timm.models import vision_transformer

@@ -25,7 +25,7 @@ class Scores:
     """
     entries  scores in the format of a record, by name
     cost     costs of the evaluation, such as images sampled per second
-    facts    facts for the record's protocol about images other than the reference
+    facts    facts about images other than the reference, stored in the record's protocol
     subject  facts for the record about a set of images that was evaluated instead of a model
     """
 

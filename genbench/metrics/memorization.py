@@ -20,7 +20,7 @@ from genbench.metrics.score import FeatureScore, require, require_finite
 def memorization(
     fake: Tensor, train: Tensor, held_out: Tensor | None = None, block: int = 1024, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Compute from features of generated [N, D], training [T, D] and held-out images [H, D]:
+    """Compute from the features of generated images [N, D], training images [T, D] and held-out images [H, D]:
 
     nearest_train        median distance of a generated image to its nearest training image
     nearest_train_ratio  nearest_train divided by the same median for held-out images; below 1 indicates copies
@@ -28,7 +28,7 @@ def memorization(
                          training image is from its own nearest training image
 
     Distances are computed in tiles of `block` rows. There are two nearest-neighbor searches, or three with held-out
-    images; `progress` wraps the list of tiles of each.
+    images; in each search, `progress` wraps the list of tiles.
 
     Example:
         >>> memorization(torch.tensor([[0.0]]), train=torch.tensor([[0.0], [1.0]]))  # a copy

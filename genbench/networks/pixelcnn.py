@@ -147,7 +147,7 @@ class MaskedConv2d(nn.Conv2d):
 
 
 class Cache:
-    """Activations of images that are sampled pixel by pixel, so that each activation is computed only once."""
+    """Keeps the activations while images are sampled pixel by pixel, so that each is computed only once."""
 
     def __init__(self, net: GatedPixelCNN, batch: int, width: int, label: Tensor | None) -> None:
         self.net = net

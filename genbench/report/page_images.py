@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-BUDGET = 9_000_000  # limit of the characters of all images in a page
+BUDGET = 9_000_000  # characters: limit for all encoded images of a page together
 FRACTIONS = (1, 3 / 4, 1 / 2, 1 / 4, 1 / 8)  # fractions of the rows of a grid that are shown
 QUALITY = 80  # quality of WebP, used if PNG does not fit
 PROBED = 24  # images that are encoded to estimate the size of all

@@ -37,7 +37,7 @@ def run_here(kept: Folder, launch: Launch, wanted: list[str], modules: list[str]
     experiments = kept.plan()["experiments"]
     devices = {run: experiments[name]["devices"] for run, (name, _) in kept.runs().items()}
     show = Lines(kept, here.at_once)
-    begun: dict[str, int] = {}  # run -> attempts before this process started it; each run is started once
+    begun: dict[str, int] = {}  # run -> number of its attempts before this process started it; no run is started twice
     signals: list[int] = []  # received signals
     full = False  # whether the disk is full
 

@@ -73,7 +73,7 @@ def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], d
 
 
 def _machines(trainer: dict[str, Any], suite: Suite) -> dict[str, int]:
-    """Return devices per node and nodes of a run, from its config or else the suite. Also set them in the config."""
+    """Return a run's nodes and devices per node, from its config or else the suite. Also set them in its config."""
     given = trainer["devices"]
     if given in ("auto", None):
         given = suite.launch.devices

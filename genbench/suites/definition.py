@@ -255,7 +255,7 @@ def _experiments(
 
 
 def _counted(experiments: Iterator[Experiment]) -> list[Experiment]:
-    """Set `tried`: the number of experiments with the same config and data set, from a grid or several entries."""
+    """Set `tried`: how many experiments, from a grid or from several entries, have the same config and data set."""
     found = list(experiments)
     same = [tuple(f for f in e.flags if f.startswith(("--config=", "--data="))) for e in found]
     return [replace(e, tried=same.count(key)) for e, key in zip(found, same, strict=True)]

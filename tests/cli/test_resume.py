@@ -243,7 +243,7 @@ def test_a_finished_run_whose_curves_have_one_row_is_done(cli, config):
     assert not Path("runs/deep/er/curves.png").exists()
     before = contents("runs")
     status, _, err = cli("fit", "--ckpt", "runs/deep/er")
-    assert status == 2 and "it is done" in err and "Stopped" not in err and contents("runs") == before
+    assert status == 2 and "the run is done" in err and "Stopped" not in err and contents("runs") == before
 
 
 def test_a_moved_or_copied_run_is_resumed_in_place(cli, half):
@@ -534,7 +534,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_gets_what_is_missi
         assert Path("runs/run", name).read_bytes() == Path("runs/whole", name).read_bytes()
     assert rates("runs/run") == rates("runs/whole")
     status, _, err = cli("fit", "--ckpt", "runs/run")
-    assert status == 2 and "it is done" in err
+    assert status == 2 and "the run is done" in err
 
 
 def test_the_same_images_may_be_moved_but_other_images_are_rejected(cli, config):
