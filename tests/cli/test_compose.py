@@ -261,7 +261,7 @@ def test_a_list_is_replaced_whole_or_one_element_by_its_number(flags, betas):
 
 
 def test_an_element_that_is_not_there_is_refused():
-    assert "the list has 2 elements" in refused("--config base.yaml --model.optimizer.betas.2 0.1")
+    assert "The list has 2 elements" in refused("--config base.yaml --model.optimizer.betas.2 0.1")
     assert "Set the whole list: --model.optimizer.betas" in refused(f"{MINE} --model.optimizer.betas.0 0.1")
 
 
