@@ -14,9 +14,8 @@ import genbench.models
 from genbench.cli import configs, main
 from genbench.core import importing
 from genbench.metrics import scale
-from genbench.metrics.registry import REGISTERED
-from genbench.metrics.scales import SCALES
 from genbench.suites.definition import load
+from tests.helpers.registry import restored_registry
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -51,12 +50,10 @@ def commands(page: Path) -> list[list[str]]:
 @pytest.fixture
 def own_names():
     """Remove the metrics and modules that the code of a page added."""
-    before = dict(SCALES), dict(REGISTERED), set(sys.modules)
-    yield
-    for table, old in zip((SCALES, REGISTERED), before, strict=False):
-        table.clear()
-        table.update(old)
-    for name in set(sys.modules) - before[2]:
+    before = set(sys.modules)
+    with restored_registry():
+        yield
+    for name in set(sys.modules) - before:
         if name.startswith("my_"):
             del sys.modules[name]
 

@@ -54,6 +54,13 @@ def _text(frames: list[traceback.FrameSummary], error: Exception) -> str:
     return "".join(lines + traceback.format_exception_only(error)).rstrip()
 
 
+def required_arguments(cls: type) -> list[str]:
+    """Names of the arguments of a class that have no default."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(cls).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+
+
 def source_hash(*classes: type) -> str:
     """Hash of the source files of the classes, 16 hex digits."""
     digest = hashlib.sha256()

@@ -292,6 +292,7 @@ class EvalLoader:
     """Reads each image once, in the data set's order, in blocks of `batch_size`; rank r reads blocks r, r + world, ...
 
     Blocks are smaller if there would be fewer blocks than processes, so that each process reads at least one block.
+    Each process reads at most `most` blocks.
     """
 
     source: Source
@@ -299,12 +300,13 @@ class EvalLoader:
     _: KW_ONLY
     rank: int = 0
     world: int = 1
+    most: int | None = None
     workers: int = 0
     pin_memory: bool = False
 
     def __post_init__(self) -> None:
         size = max(1, min(self.batch_size, len(self.source) // self.world))
-        self.blocks = list(torch.arange(len(self.source)).split(size))[self.rank :: self.world]
+        self.blocks = list(torch.arange(len(self.source)).split(size))[self.rank :: self.world][: self.most]
 
     def __len__(self) -> int:
         return len(self.blocks)

@@ -151,18 +151,17 @@ class DataModule(LightningDataModule, metaclass=Remembers):
 
         For such a model Lightning's loop would read all images for nothing: the evaluation after it reads them again.
         """
-        loader = self._eval_loader("val")
-        if self.trainer is not None and not getattr(self.trainer.lightning_module, "scores_images", True):
-            loader.blocks = loader.blocks[:1]
-        return loader
+        scored = self.trainer is None or getattr(self.trainer.lightning_module, "scores_images", True)
+        return self._eval_loader("val", most=None if scored else 1)
 
     def test_dataloader(self) -> EvalLoader:
         return self._eval_loader("test")
 
-    def _eval_loader(self, stage: Stage) -> EvalLoader:
+    def _eval_loader(self, stage: Stage, most: int | None = None) -> EvalLoader:
         rank, world, device = self._place()
         source = self._source_on(device, stage)
-        return EvalLoader(source, self.eval_batch_size, rank=rank, world=world, **self._reading_options(source, device))
+        reading = self._reading_options(source, device)
+        return EvalLoader(source, self.eval_batch_size, rank=rank, world=world, most=most, **reading)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch if batch.image.device == device else batch.to(device, non_blocking=True)

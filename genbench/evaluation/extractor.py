@@ -44,6 +44,7 @@ class Extractor:
     own: bool = False
     # number of features and of logits at the first call
     _numbers: dict[str, int] = field(default_factory=dict, repr=False)
+    _checked: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -88,12 +89,12 @@ class Extractor:
         return features.float(), None if logits is None else logits.float()
 
     def check(self, shape: Sequence[int], device: torch.device | str = "cpu") -> None:
-        """Call a network of the user's twice, before anything is trained or sampled.
+        """Call a network of the user's twice, before anything is trained or sampled. Further checks do nothing.
 
         Raises:
             UserError: its output is wrong, or differs for the same images.
         """
-        if not self.own:
+        if not self.own or self._checked:
             return
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (2, *shape), generator=generator).to(device, torch.uint8)
@@ -104,6 +105,7 @@ class Extractor:
                 f"The extractor '{self.name}' returned different features for the same images. Remove the randomness "
                 "from its `forward`."
             )
+        self._checked = True
 
     def refuse_others(self, shape: Sequence[int]) -> None:
         """Raise UserError if the extractor takes images but data of this shape are points, or vice versa."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 from collections.abc import Callable
@@ -320,11 +319,7 @@ def _own(name: str, weights: str | os.PathLike | None) -> Extractor:
     cls = getattr(importing.import_module(module_name, "--extractor"), class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise UserError(f"--extractor {name}: {module_name} has no nn.Module class '{class_name}'.")
-    needed = [
-        p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind not in (
-            p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]  # fmt: skip
-    if needed:
+    if needed := importing.required_arguments(cls):
         raise UserError(
             f"--extractor {name}: {class_name} requires {', '.join(needed)}. Give defaults to its arguments."
         )

@@ -98,7 +98,7 @@ class Generation(Evaluator):
             return found
 
         conditions = {} if condition is None else {"label" if condition.ndim == 1 else "caption": condition}
-        own = _OwnOnImages(c, conditions.get("label"))
+        own = _OwnMetrics(c, conditions.get("label"))
         fake = c.extract(images, protocol.generated, "Sampling", own.generated)
         seconds = max(ranks.gather(spent))
         padded = -(-protocol.generated // protocol.block) * protocol.block
@@ -111,7 +111,7 @@ class Generation(Evaluator):
         c, images = comparison, comparison.subject
         assert images is not None and not isinstance(images, GenerativeModule)
         _look_at(c, images)
-        own = _OwnOnImages(c, None)
+        own = _OwnMetrics(c, None)
         scores = compare(c, c.extract(c.images_of(images), len(images), "Features of the images", own.generated), own)
         scores.subject = {"images": len(images), "shape": list(images.shape), "hash": pixel_hash(images)}
         return scores
@@ -123,7 +123,7 @@ class Generation(Evaluator):
             raise UserError("A baseline needs a data set with a second split. Use `--data` instead of `--reference`.")
         others = SplitImages(c.data, "test" if protocol.split == "train" else "train", protocol.generated)
         _look_at(c, others)
-        own = _OwnOnImages(c, others.label)
+        own = _OwnMetrics(c, others.label)
         features = c.cached_features(others, pixel_hash(others), f"Features of {others.name}")
         own.update(others, real=False)
         scores = compare(c, features, own, others.label)
@@ -135,7 +135,7 @@ class Generation(Evaluator):
 def compare(
     comparison: Comparison,
     fake: Features,
-    own: _OwnOnImages,
+    own: _OwnMetrics,
     label: Tensor | None = None,
     caption: Tensor | None = None,
 ) -> Scores:
@@ -237,7 +237,7 @@ def _add_memorization(c: Comparison, scores: Scores, real: Features, fake: Featu
         c.gallery.keep("neighbors", rows, torch.cat([samples[:, None], beside], 1), rows)
 
 
-class _OwnOnImages:
+class _OwnMetrics:
     """The user's own metrics of samples. Metrics that use images are updated block by block, others with all
     features."""
 
@@ -277,7 +277,7 @@ class _OwnOnImages:
         self.update(self.c.images, real=True)
         self.blocks.join()
         self.blocks.add_own(scores, fake.sums.count)
-        for name in self.metrics.keys() - self.blocks.metrics.keys():
+        for name in (n for n in self.metrics if n not in self.blocks.own):
             takes, updates, failed = self.takes[name], [], None
             for side, labels in ((fake, label), (real, self.c.label))[: 2 if "real" in takes else 1]:
                 given = {"features": side.features, "logits": side.logits, "labels": labels, "real": side is real}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from genbench.core import ranks
 from genbench.core.errors import UserError, reason
@@ -163,7 +163,7 @@ class BlockUpdates:
             try:
                 self.metrics[name] = metric().to(device)
             except Exception as error:  # user code may raise anything
-                self.metrics[name], self._failed[name] = MeanMetric(), _failure(error)
+                self._failed[name] = _failure(error)
         self._numbers: dict[str, list[int]] = {key: [] for key in self.metrics}
 
     def update(self, number: int, *tensors: Tensor) -> None:
@@ -204,8 +204,8 @@ class BlockUpdates:
 
     def add_own(self, scores: Scores, n: int) -> None:
         """Enter the user's metrics, of `n` images."""
-        for name in self.own:
-            scores.add_own(name, self.metrics[name], n, failed=self._failed.get(name))
+        for name, metric in self.own.items():
+            scores.add_own(name, self.metrics.get(name, metric), n, failed=self._failed.get(name))
 
 
 def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from genbench.core.errors import UserError, did_you_mean
+from genbench.core.importing import required_arguments
 from genbench.metrics.scales import GROUPS, SCALES, TRACKS, Scale
 
 if TYPE_CHECKING:  # not at run time: protocols import this module, and `--help` must not import torch
@@ -91,12 +92,7 @@ def update_parameters(metric: type[Metric]) -> list[str]:
 
 def _refuse_arguments(metric: type[Metric], track: str, where: str) -> None:
     """Raise UserError if the metric has required arguments, or if `update` takes the wrong inputs for the track."""
-    needed = [
-        p.name
-        for p in list(inspect.signature(metric.__init__).parameters.values())[1:]
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    if needed:
+    if needed := required_arguments(metric):
         raise UserError(
             f"{where} has the required arguments {', '.join(needed)}. Set defaults in a subclass: "
             "`def __init__(self): super().__init__(...)`."

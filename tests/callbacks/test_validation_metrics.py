@@ -1,7 +1,5 @@
 """Validation scores use the whole split, the averaged weights, and separate noise."""
 
-import sys
-
 import pytest
 import torch
 from lightning import Trainer
@@ -10,17 +8,15 @@ import genbench
 from genbench.callbacks import EMA, Checkpoint, MaxImages, ValidationMetrics
 from genbench.core.batch import DataSpec, from_uint8, to_uint8
 from genbench.core.errors import UserError
-from genbench.core.importing import import_module
 from genbench.core.noise import Draws
 from genbench.data import Digits
 from genbench.data.loader import MemorySource
 from genbench.evaluation import extractors
 from genbench.loggers import Curves
 from genbench.metrics.frechet import FrechetDistance
-from genbench.metrics.registry import REGISTERED
-from genbench.metrics.scales import SCALES
 from genbench.models import DCGAN, VAE, Autoencoder
 from tests.helpers.conditional import LABELS, Toned
+from tests.helpers.registry import own_metrics
 from tests.helpers.small import Each, RandomImages, run, validate
 from tests.helpers.toy import SPEC, ToyAutoencoder, ToyGAN
 
@@ -187,18 +183,10 @@ def test_validation_reads_each_image_once_and_only_if_the_model_scores_it(make, 
 
 
 def test_a_metric_of_the_users_that_fails_in_validation_is_reported_once(tmp_path, recwarn):
-    before = dict(SCALES), dict(REGISTERED)
-    sys.modules.pop("tests.helpers.own_metrics", None)
-    import_module("tests.helpers.own_metrics", "--import")
-    try:
-        (tmp_path / "mine.yaml").write_text("split: val\nmetrics: [fid, own_nan, own_brightness]\ngenerated: 10\n")
+    (tmp_path / "mine.yaml").write_text("split: val\nmetrics: [fid, own_nan, own_brightness]\ngenerated: 10\n")
+    with own_metrics():
         callback = ValidationMetrics(every_images=8, protocol=str(tmp_path / "mine.yaml"))
         run(ToyGAN(SPEC), 24, [callback])
-    finally:
-        sys.modules.pop("tests.helpers.own_metrics")
-        for table, old in zip((SCALES, REGISTERED), before, strict=True):
-            table.clear()
-            table.update(old)
     assert callback.scores["val/own_brightness"] >= 0 and "val/own_nan" not in callback.scores
     messages = [str(warning.message) for warning in recwarn if "own_nan" in str(warning.message)]
     assert messages == ["Validation gives no own_nan: `compute` returned nan"]

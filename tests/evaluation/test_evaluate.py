@@ -2,10 +2,7 @@
 
 import math
 import os
-import subprocess
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +36,7 @@ from tests.helpers.abilities import (
     untimed,
     values,
 )
+from tests.helpers.processes import two_processes
 from tests.helpers.small import run
 
 SUBJECTS = ("dcgan", "vae", "images")
@@ -88,20 +86,7 @@ def worker(rank, folder):
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pair")
-    root = Path(__file__).parents[2]
-    script = "import sys; from tests.evaluation.test_evaluate import worker; worker(int(sys.argv[1]), sys.argv[2])"
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", script, str(rank), str(folder)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [w.wait(timeout=200) for w in workers] == [0, 0]
-    finally:
-        for w in workers:
-            w.kill()
+    two_processes("tests.evaluation.test_evaluate", folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

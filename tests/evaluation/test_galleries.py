@@ -1,10 +1,5 @@
 """A gallery shows the evaluated images, without a second pass of the model, and does not change scores."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -20,6 +15,7 @@ from genbench.evaluation.galleries import COLUMNS, Gallery, nearest, sheet
 from genbench.evaluation.images import SplitImages, TensorImages
 from tests.evaluation.test_evaluate import subject
 from tests.helpers.abilities import SMALL, Coder, Giver, Independent, Obedient, assert_same, untimed
+from tests.helpers.processes import two_processes
 
 FEW = {"samples": 20, "searched": 3, "reconstructions": 5}
 
@@ -127,17 +123,7 @@ def worker(rank, folder):
 
 
 def test_two_processes_show_what_one_does(vae, tmp_path):
-    root = Path(__file__).parents[2]
-    script = "import sys; from tests.evaluation.test_galleries import worker; worker(int(sys.argv[1]), sys.argv[2])"
-    path = os.pathsep.join([str(root), *filter(None, sys.path)])
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    environment = os.environ | {"PYTHONPATH": path, "GENBENCH_CACHE": str(tmp_path)}
-    workers = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in range(2)]
-    try:
-        assert [w.wait(timeout=120) for w in workers] == [0, 0]
-    finally:
-        for w in workers:
-            w.kill()
+    two_processes("tests.evaluation.test_galleries", tmp_path, GENBENCH_CACHE=str(tmp_path))
     found, one = torch.load(tmp_path / "0.pt"), vae[0].found
     assert found.keys() == one.keys()
     for name in one:  # pixels agree within a level, whatever the batch

@@ -1,7 +1,6 @@
 """A user's metrics and extractors work like built-in ones, and errors in them do not affect other scores."""
 
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,6 @@ from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.evaluator import Held
 from genbench.evaluation.evaluators import expected
 from genbench.evaluation.images import SplitImages, TensorImages
-from genbench.metrics.registry import REGISTERED
-from genbench.metrics.scales import SCALES
 from genbench.models import VAE, UNet
 from tests.helpers.abilities import (
     SMALL,
@@ -32,6 +29,8 @@ from tests.helpers.abilities import (
     untimed,
     values,
 )
+from tests.helpers.processes import two_processes
+from tests.helpers.registry import own_metrics
 
 NOISE = TensorImages(
     "noise", torch.randint(0, 256, (70, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -51,12 +50,8 @@ WRONG = {
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     """Registers the metrics of a module, and unregisters them after these tests."""
-    before = dict(SCALES), dict(REGISTERED)
-    yield import_module("tests.helpers.own_metrics", "--import")
-    sys.modules.pop("tests.helpers.own_metrics")
-    for table, old in zip((SCALES, REGISTERED), before, strict=True):
-        table.clear()
-        table.update(old)
+    with own_metrics() as module:
+        yield module
 
 
 def small(*metrics):
@@ -170,18 +165,7 @@ def worker(rank, folder):
 
 
 def test_two_processes_give_the_same_scores_as_one(tmp_path, extractor):
-    root = Path(__file__).parents[2]
-    script = "import sys; from tests.evaluation.test_own_metrics import worker; worker(int(sys.argv[1]), sys.argv[2])"
-    workers = [
-        subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, str(rank), str(tmp_path)],
-                         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])})
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        assert [w.wait(timeout=200) for w in workers] == [0, 0]
-    finally:
-        for w in workers:
-            w.kill()
+    two_processes("tests.evaluation.test_own_metrics", tmp_path)
     data = Digits()
     namer = Namer(data.reference().spec).learn(data.reference())
     alone = [

@@ -9,15 +9,13 @@ from genbench.core.errors import UserError
 from genbench.metrics import register, scale
 from genbench.metrics.registry import REGISTERED
 from genbench.metrics.scales import SCALES, Scale
+from tests.helpers.registry import restored_registry
 
 
 @pytest.fixture(autouse=True)
 def registry():
-    before = dict(SCALES), dict(REGISTERED)
-    yield
-    for table, old in zip((SCALES, REGISTERED), before, strict=True):
-        table.clear()
-        table.update(old)
+    with restored_registry():
+        yield
 
 
 def declared(update=lambda self, images: None, **attributes):
