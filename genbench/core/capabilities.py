@@ -38,7 +38,19 @@ class Encodes(Protocol):
     latent_dtype: Literal["float32", "int64"]
 
     def encode(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, *latent_shape]. `latent_values` is the number of values of an int64 latent."""
+        """[B, C, H, W] -> [B, *latent_shape]. `latent_values` is the number of values of an int64 latent.
+
+        An encoder that is conditioned on labels also takes the keyword argument `condition`.
+        """
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, H, W] -> mean and log variance of a Gaussian q(z|x), [B, *latent_shape] each.
+
+        An encoder that is conditioned on labels also takes the keyword argument `condition`.
+        """
 
 
 @runtime_checkable
@@ -47,7 +59,16 @@ class Decodes(Protocol):
     latent_dtype: Literal["float32", "int64"]
 
     def decode(self, z: Tensor) -> Tensor:
-        """[B, *latent_shape] -> [B, C, H, W]."""
+        """[B, *latent_shape] -> [B, C, H, W].
+
+        A decoder that is conditioned on labels or captions also takes the keyword argument `condition`.
+        """
+
+
+@runtime_checkable
+class SamplesLatents(Decodes, Protocol):
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> [n, *latent_shape]. `decode` maps them to the images of `sample` with default options."""
 
 
 @runtime_checkable
@@ -78,6 +99,17 @@ class Segments(Protocol):
 class Classifies(Protocol):
     def classify(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> logits [B, K]."""
+
+
+@runtime_checkable
+class Discriminates(Protocol):
+    def discriminate(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B]: the discriminator's logit, higher for images that it takes for real."""
+
+
+def takes_condition(method: Callable[..., Any]) -> bool:
+    """Whether a method such as `decode` has the keyword argument `condition`."""
+    return "condition" in inspect.signature(method).parameters
 
 
 def options(method: Callable[..., Tensor]) -> dict[str, Any]:

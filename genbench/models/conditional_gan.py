@@ -44,6 +44,7 @@ class ConditionalGAN(GenerativeModule):
     ema = ("generator",)
     changeable = ("class_weight",)
     conditional = True
+    latent_dtype = "float32"
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class ConditionalGAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        self.latent_dim, self.class_weight = latent_dim, class_weight
+        self.latent_dim, self.latent_shape, self.class_weight = latent_dim, (latent_dim,), class_weight
         self.adversarial = AdversarialSettings.of(adversarial)
         if self.spec.target != "label":
             raise UserError(
@@ -68,6 +69,8 @@ class ConditionalGAN(GenerativeModule):
         self.generator = up_net(latent_dim + self.classes, channels, size, width, output=nn.Tanh())
         discriminator = {"concat": Concatenation, "projection": Projection, "auxiliary": Auxiliary}[conditioning]
         self.discriminator = discriminator(channels, size, width, self.classes, norm)
+        if conditioning == "auxiliary":
+            self.classify = self._classify  # the capability `Classifies`
         dcgan_init(self)
         self.adversarial.constrain(self.discriminator)
 
@@ -110,8 +113,21 @@ class ConditionalGAN(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1]."""
         self.check_condition(condition)
+        return self.decode(self.sample_latents(seeds), condition=condition)
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> z [n, latent_dim]."""
+        return per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype)
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """[n, latent_dim] and labels [n] -> images [n, C, H, W] in [-1, 1]."""
+        self.check_condition(condition)
         assert condition is not None  # checked above
-        return self.generator(self._joined(per_seed(torch.randn, seeds, (self.latent_dim,)), condition))
+        return self.generator(self._joined(z, condition))
+
+    def _classify(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> logits [B, K] of the auxiliary classifier."""
+        return self.discriminator(x, None)[1]
 
 
 class Concatenation(nn.Module):

@@ -39,6 +39,7 @@ class ConditionalVAE(GenerativeModule):
 
     changeable = ("beta",)
     conditional = True
+    latent_dtype = "float32"
     likelihood = "lower bound"
 
     def __init__(
@@ -59,7 +60,8 @@ class ConditionalVAE(GenerativeModule):
                 "ConditionalVAE needs labels, but this data has none. Choose data with classes (for Shapes "
                 "`--data.target label`), or train a VAE."
             )
-        self.latent_dim, self.beta, self.classes = latent_dim, beta, len(self.spec.classes)
+        self.latent_dim, self.latent_shape, self.beta = latent_dim, (latent_dim,), beta
+        self.classes = len(self.spec.classes)
         pixel = pixels_of(decoder, sigma)
         self.pixels = pixel.pixels
         channels, size = self.spec.channels, self.spec.size
@@ -73,16 +75,28 @@ class ConditionalVAE(GenerativeModule):
         label = self.labels_of_all(batch)  # [B]
         eps = self.draw(torch.randn, len(x), self.latent_dim).to(self.dtype)  # [B, D]
         target = dequantized(x, self.draw(torch.rand, *x.shape)) if self.pixel.density else x
-        mu, logvar = self.posterior(x, label)
+        mu, logvar = self.posterior(x, condition=label)
         nll = self.pixel.nll(self._decode(reparameterize(mu, logvar, eps), label), target)  # [B]
         kl = gaussian_kl(mu, logvar).sum(1)  # [B]
         self.record("train/elbo", -(nll + kl).mean())
         return {"reconstruction": nll.mean(), "kl": self.beta * kl.mean()}  # equation 4 of Sohn et al.
 
-    def posterior(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor, *, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] and labels [B] -> mean and log variance of q(z|x, y), [B, D] each."""
-        y = one_hot(label, self.classes).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        self.check_condition(condition)
+        assert condition is not None  # checked above
+        y = one_hot(condition, self.classes).to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])
         return self.encoder(torch.cat([x, y], 1)).chunk(2, dim=1)
+
+    def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] and labels [B] -> posterior means [B, D]."""
+        return self.posterior(x, condition=condition)[0]
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """[B, D] and labels [B] -> mean images [B, C, H, W] in [-1, 1]."""
+        self.check_condition(condition)
+        assert condition is not None  # checked above
+        return self.pixel.mean(self._decode(z, condition))
 
     def _decode(self, z: Tensor, label: Tensor) -> Tensor:
         return self.decoder(torch.cat([z, one_hot(label, self.classes).to(z.dtype)], 1))
@@ -98,7 +112,9 @@ class ConditionalVAE(GenerativeModule):
     def _log_weights(self, label: Tensor, x: Tensor, targets: Tensor, eps: Tensor) -> Tensor:
         """log p(x|z_k, y) p(z_k) / q(z_k|x, y), [B, K] nats; `targets` [B, K, ...] is x, dequantized for each k."""
         labels = label.repeat_interleave(eps.shape[1])  # [B * K]
-        return log_weights(*self.posterior(x, label), lambda z: self._decode(z, labels), self.pixel, targets, eps)
+        return log_weights(
+            *self.posterior(x, condition=label), lambda z: self._decode(z, labels), self.pixel, targets, eps
+        )
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None, mean: bool = True) -> Tensor:
         """int64 seeds [n] and labels [n] -> images [n, C, H, W] in [-1, 1].
@@ -107,6 +123,10 @@ class ConditionalVAE(GenerativeModule):
         """
         self.check_condition(condition)
         assert condition is not None  # checked above
-        output = self._decode(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype), condition)
+        output = self._decode(self.sample_latents(seeds), condition)
         # different seeds for the pixels, since z uses the first draws of each seed
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> z [n, D] from the prior."""
+        return per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype)

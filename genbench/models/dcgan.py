@@ -35,6 +35,7 @@ class DCGAN(GenerativeModule):
     default_optimizer = GAN_ADAM
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
+    latent_dtype = "float32"
 
     def __init__(
         self,
@@ -47,7 +48,8 @@ class DCGAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        self.latent_dim, self.prior, self.adversarial = latent_dim, prior, AdversarialSettings.of(adversarial)
+        self.latent_dim, self.latent_shape, self.prior = latent_dim, (latent_dim,), prior
+        self.adversarial = AdversarialSettings.of(adversarial)
         channels, size = self.spec.channels, self.spec.size
         self.generator = up_net(latent_dim, channels, size, width, output=nn.Tanh())
         self.discriminator = down_net(channels, size, width, outputs=1, norm=norm)
@@ -81,7 +83,19 @@ class DCGAN(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""
         self.check_condition(condition)
-        return self.generator(self._place(per_seed(getattr(torch, self._draw), seeds, (self.latent_dim,))))
+        return self.decode(self.sample_latents(seeds))
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> z [n, latent_dim]."""
+        return self._place(per_seed(getattr(torch, self._draw), seeds, (self.latent_dim,)))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[n, latent_dim] -> images [n, C, H, W] in [-1, 1]."""
+        return self.generator(z)
+
+    def discriminate(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> logits [B] of being real, or the values of a critic."""
+        return self.discriminator(x)[:, 0]
 
     @property
     def _draw(self) -> str:

@@ -32,6 +32,7 @@ class GAN(GenerativeModule):
     default_optimizer = GAN_ADAM  # the 2014 paper's SGD with momentum is no longer in use
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
+    latent_dtype = "float32"
 
     def __init__(
         self,
@@ -42,7 +43,8 @@ class GAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
+        self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
+        self.adversarial = AdversarialSettings.of(adversarial)
         shape, numbers = self.spec.shape, prod(self.spec.shape)
         is_image = len(shape) == 3  # pixels lie in [-1, 1]; points are not bounded
         self.generator = nn.Sequential(
@@ -78,4 +80,16 @@ class GAN(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1], or points [n, D]."""
         self.check_condition(condition)
-        return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
+        return self.decode(self.sample_latents(seeds))
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> z [n, latent_dim]."""
+        return per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[n, latent_dim] -> images [n, C, H, W] in [-1, 1], or points [n, D]."""
+        return self.generator(z)
+
+    def discriminate(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> logits [B] of being real, or the values of a critic."""
+        return self.discriminator(x)[:, 0]

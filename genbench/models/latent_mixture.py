@@ -12,7 +12,7 @@ from torch import Tensor
 from genbench.core import composition
 from genbench.core.arguments import Width
 from genbench.core.batch import Batch, DataSpec
-from genbench.core.capabilities import Decodes, Encodes
+from genbench.core.capabilities import Decodes, Encodes, takes_condition
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.networks.mixture import GaussianMixture
@@ -43,6 +43,7 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
             and isinstance(part, Decodes)
             and part.latent_dtype == "float32"
             and len(part.latent_shape) == 1
+            and not takes_condition(part.encode)
         ):
             raise UserError(
                 f"LatentMixture needs a model whose codes are vectors, which {type(part).__name__} does not have. Use "
@@ -65,4 +66,8 @@ class LatentMixture(composition.OnCodes, GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""
         self.check_condition(condition)
-        return self.decode(self.mixture.draw(seeds).to(self.dtype))
+        return self.decode(self.sample_latents(seeds))
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> codes [n, D], drawn from the mixture."""
+        return self.mixture.draw(seeds).to(self.dtype)

@@ -51,6 +51,7 @@ class SemiSupervisedGAN(GenerativeModule):
 
     default_optimizer = {**GAN_ADAM, "lr": 3e-4}
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
+    latent_dtype = "float32"
     changeable = ("generator", "unsupervised", "transforms", "consistency")
 
     def __init__(
@@ -70,7 +71,8 @@ class SemiSupervisedGAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
+        self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
+        self.adversarial = AdversarialSettings.of(adversarial)
         self.matches, self.unsupervised = generator == "feature_matching", unsupervised
         self.transforms, self.consistency = augmentations(transforms, "model.transforms"), consistency
         if self.spec.target != "label":
@@ -160,7 +162,19 @@ class SemiSupervisedGAN(GenerativeModule):
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1]."""
         if condition is not None:
             raise UserError("SemiSupervisedGAN cannot sample by class. Remove the label.")
-        return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
+        return self.decode(self.sample_latents(seeds))
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> z [n, latent_dim]."""
+        return per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[n, latent_dim] -> images [n, C, H, W] in [-1, 1]."""
+        return self.generator(z)
+
+    def discriminate(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> logits [B] of being real."""
+        return real_logit(self.classify(x))
 
 
 def real_logit(logits: Tensor) -> Tensor:

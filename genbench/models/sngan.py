@@ -35,6 +35,7 @@ class SNGAN(GenerativeModule):
     default_optimizer = {**GAN_ADAM, "betas": [0.0, 0.9]}  # section 4.1 and table 4
     players = {"generator": ("generator",), "discriminator": ("discriminator",)}
     ema = ("generator",)
+    latent_dtype = "float32"
 
     def __init__(
         self,
@@ -46,7 +47,8 @@ class SNGAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(SETTINGS, adversarial)
+        self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
+        self.adversarial = AdversarialSettings.of(SETTINGS, adversarial)
         channels, size = self.spec.channels, self.spec.size
         if size != 32:
             raise UserError(f"SNGAN needs images of 32 pixels per side, but the data has {size}. Set `--data.size 32`.")
@@ -82,4 +84,16 @@ class SNGAN(GenerativeModule):
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] -> images [n, C, 32, 32] in [-1, 1]."""
         self.check_condition(condition)
-        return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
+        return self.decode(self.sample_latents(seeds))
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> z [n, latent_dim]."""
+        return per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[n, latent_dim] -> images [n, C, 32, 32] in [-1, 1]."""
+        return self.generator(z)
+
+    def discriminate(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> logits [B] of being real, or the values of a critic."""
+        return self.discriminator(x)[:, 0]

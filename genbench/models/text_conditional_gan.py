@@ -47,6 +47,7 @@ class TextConditionalGAN(GenerativeModule):
     ema = ("generator",)
     changeable = ("mismatches", "mismatch_weight", "diversity")
     conditional = True
+    latent_dtype = "float32"
 
     def __init__(
         self,
@@ -62,7 +63,8 @@ class TextConditionalGAN(GenerativeModule):
         **training: Any,
     ) -> None:
         super().__init__(spec, **training)
-        self.latent_dim, self.adversarial = latent_dim, AdversarialSettings.of(adversarial)
+        self.latent_dim, self.latent_shape = latent_dim, (latent_dim,)
+        self.adversarial = AdversarialSettings.of(adversarial)
         self.mismatches, self.mismatch_weight, self.diversity = mismatches, mismatch_weight, diversity
         if self.spec.target != "caption":
             raise UserError(
@@ -118,8 +120,16 @@ class TextConditionalGAN(GenerativeModule):
 
     def sample(self, seeds: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """int64 seeds [n] and captions [n, L] (tokens of the data's vocabulary) -> images [n, C, H, W] in [-1, 1]."""
+        return self.decode(self.sample_latents(seeds), condition=condition)
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> z [n, latent_dim]."""
+        return per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype)
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """[n, latent_dim] and captions [n, L] -> images [n, C, H, W] in [-1, 1]."""
         self.check_condition(condition)
-        return self.generator(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype), condition)
+        return self.generator(z, condition)
 
 
 class TextEncoder(nn.Module):

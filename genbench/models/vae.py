@@ -163,6 +163,10 @@ class VAE(GenerativeModule):
         mean  return the decoder's mean; if False, sample pixels from its distribution
         """
         self.check_condition(condition)
-        output = self.decoder(per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype))
+        output = self.decoder(self.sample_latents(seeds))
         # different seeds for the pixels, since z uses the first draws of each seed
         return self.pixel.mean(output) if mean else self.pixel.draw(output, ~seeds)
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """int64 seeds [n] -> z [n, D] from the prior."""
+        return per_seed(torch.randn, seeds, (self.latent_dim,)).to(self.dtype)

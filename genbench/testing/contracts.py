@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from torch.nn.functional import cross_entropy
 import genbench
 from genbench.callbacks import EMA, MaxImages
 from genbench.core.batch import from_stored, to_stored
-from genbench.core.capabilities import Classifies, Encodes, HasLikelihood, Reconstructs, Samples, Segments, Translates
+from genbench.core.capabilities import (
+    Classifies,
+    Encodes,
+    HasLikelihood,
+    Reconstructs,
+    Samples,
+    SamplesLatents,
+    Segments,
+    Translates,
+    takes_condition,
+)
 from genbench.loggers import Curves
 from genbench.metrics.sliced_wasserstein import project, sliced_wasserstein
 from genbench.testing.recipe import QUIET, Recipe, SyntheticData, train
@@ -120,9 +131,25 @@ def samples_have_the_shape_and_range_of_the_data(recipe: Recipe, folder: Path) -
         require(tuple(found.shape) == shape, f"masks have the shape {tuple(found.shape)}")
         require(bool(torch.isfinite(found).all()), "masks are not finite")
     if isinstance(model, Encodes):
-        z = model.encode(x)
+        label = recipe.data().everything.everything.label
+        encode: Any = model.encode
+        z = encode(x, condition=label[:3]) if takes_condition(encode) else encode(x)
         require(tuple(z.shape[1:]) == tuple(model.latent_shape), f"`latent_shape` is not {tuple(z.shape[1:])}")
         require(str(z.dtype) == f"torch.{model.latent_dtype}", f"`latent_dtype` is not {z.dtype}")
+
+
+def decoded_latents_are_the_samples(recipe: Recipe, folder: Path) -> None:
+    model = recipe.model().eval()
+    if not isinstance(model, SamplesLatents):
+        return
+    z = model.sample_latents(torch.arange(3))
+    require(tuple(z.shape) == (3, *model.latent_shape), f"`sample_latents` returns the shape {tuple(z.shape)}")
+    decode: Any = model.decode
+    if takes_condition(decode):
+        known = getattr(recipe.data().everything.everything, model.spec.target)
+        decode = partial(decode, condition=known[torch.arange(3) % len(known)])
+    with torch.no_grad():
+        require(torch.equal(decode(z), _sample(model, torch.arange(3))), "`decode` does not map latents to the samples")
 
 
 def a_sample_depends_on_its_seed_alone(recipe: Recipe, folder: Path) -> None:
@@ -207,6 +234,7 @@ CONTRACT_TESTS: list[Callable[[Recipe, Path], None]] = [
     losses_are_finite_and_every_parameter_moves,
     one_batch_can_be_learned,
     samples_have_the_shape_and_range_of_the_data,
+    decoded_latents_are_the_samples,
     a_sample_depends_on_its_seed_alone,
     a_checkpoint_is_enough,
     interrupted_equals_uninterrupted,

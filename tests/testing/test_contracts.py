@@ -57,8 +57,8 @@ def test_check_runs_them_on_a_users_config_and_prints_what_failed(tmp_path, caps
         "from genbench.models import VAE\n\n\n"
         "class Theirs(VAE):\n"
         "    ema = ('encoder', 'decoder')\n\n"
-        "    def sample(self, seeds, *, condition=None):\n"
-        "        return self.decode(torch.randn(len(seeds), self.latent_dim))\n"  # not from the seeds
+        "    def sample_latents(self, seeds):\n"
+        "        return torch.randn(len(seeds), self.latent_dim)\n"  # not from the seeds
     )
     config = {
         "model": {"class_path": "theirs.Theirs", "init_args": {"width": 4, "latent_dim": 4}},
@@ -68,8 +68,9 @@ def test_check_runs_them_on_a_users_config_and_prints_what_failed(tmp_path, caps
     assert main(["check", "--import", "theirs", "--config", "theirs.yaml"]) == 1
     out = capsys.readouterr().out
     assert "failed  a sample depends on its seed alone" in out and "levels between batch sizes" in out
+    assert "failed  decoded latents are the samples" in out
     assert "passed  interrupted equals uninterrupted" in out and "passed  two processes agree" in out
-    assert "\n7 of 9 contract tests passed by theirs\n" in out
+    assert "\n7 of 10 contract tests passed by theirs\n" in out
 
 
 def test_the_documented_example_runs_them_in_pytest(tmp_path):
