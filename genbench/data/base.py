@@ -239,7 +239,9 @@ class ImageData(DataModule):
         splits = [self.split(stage) for stage in self.own_splits]
         length = sum(split.length for split in splits)
         names = [split.name(row) for split in splits for row in range(split.length)] if len(splits) > 1 else None
-        split = splits[0] if names is None else Split(length, Joined(splits), names)
+        labels = [split.label for split in splits if split.label is not None]
+        label = torch.cat(labels) if len(labels) == len(splits) else None
+        split = splits[0] if names is None else Split(length, Joined(splits), names, label=label)
         return split, self._find_range(split, torch.arange(length), self._given[0], name)
 
     def _find_range(self, split: Split, rows: Tensor, given: Range | str | None, name: str) -> Range:

@@ -135,14 +135,15 @@ class FileImages:
     """Images read from files in the same way as in training. They must all have the same size and channels, unless `at`
     is used to resize and convert them.
 
-    range  the stored values that are black and white: set by the user, or determined from all images
+    range    the stored values that are black and white: set by the user, or determined from all images
+    classes  names of the classes of `split.label`
     """
 
     label = None
 
     def __init__(self, data: ImageData, name: str, flags: str = "--images") -> None:
         """`flags` is the prefix of the data's arguments in error messages: `--images` for `--images.range`."""
-        self.name, self.flags = name, flags
+        self.name, self.flags, self.classes = name, flags, data.classes
         self.channels: int | None = None
         self.fit: Fit | None = None
         with flags_called(flags):
@@ -280,12 +281,13 @@ def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
     )
 
 
-def open_images(path: str | Path, flags: str = "--images", **options: Any) -> ImageSet:
+def open_images(path: str | Path, flags: str = "--images", *, labels: bool = False, **options: Any) -> ImageSet:
     """The images of a folder, zip, .npz or .npy, or the points of an array of floats [N, D].
 
     Args:
         path: The folder or file
         flags: Prefix of the options in error messages
+        labels: Also read labels, from class folders or an array
         options: Arguments of `ImageFolder` or `ArrayImages`, whichever reads the path
 
     Raises:
@@ -307,7 +309,7 @@ def open_images(path: str | Path, flags: str = "--images", **options: Any) -> Im
         elif path.is_file() and zipfile.is_zipfile(path):
             refuse_leading_out(path)
         try:
-            data = reader(path=str(path.absolute()), labels=False, **options)
+            data = reader(path=str(path.absolute()), labels=labels, **options)
         except UserError:
             refuse_unread(path)
             raise

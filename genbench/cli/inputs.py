@@ -1,0 +1,172 @@
+"""The images that a command applies a trained model to: files, or a split of a data set."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genbench.cli.evaluate_data import data_of, options_of, root_of, split_flags
+from genbench.core.errors import UserError, refuse_below
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genbench.core.module import GenerativeModule
+    from genbench.evaluation.images import FileImages, ImageSet
+
+
+@dataclass
+class Inputs:
+    """Images in the shape of a model.
+
+    images   uint8 [N, C, H, W], or points [N, D], read on demand
+    label    classes [N] int64, or None
+    classes  names of the classes: the model's, or those of the files if the model has none or different ones
+    names    file names, or None for a data set
+    """
+
+    images: ImageSet
+    label: Tensor | None
+    classes: tuple[str, ...]
+    names: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, row: int) -> str:
+        """The file of an image, or its number in a data set."""
+        return str(row) if self.names is None else self.names[row]
+
+    def batches(self, batch_size: int, device: str, title: str) -> Iterator[Tensor]:
+        """Batches [B, C, H, W] in [-1, 1] on the device, with a progress bar."""
+        import torch
+        from rich.progress import Progress
+
+        from genbench.core.batch import from_stored
+
+        with Progress(transient=True) as bar:
+            task = bar.add_task(title, total=len(self))
+            for rows in torch.arange(len(self)).split(batch_size):
+                yield from_stored(self.images.images(rows)).to(device)
+                bar.advance(task, len(rows))
+
+
+def add_image_arguments(parser: argparse.ArgumentParser, n: int | None = None) -> None:
+    """Add the flags that select images: files, or a split of a data set. `n` is the default of `--n`."""
+    parser.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images; folders may be classes")
+    parser.add_argument("--data", metavar="NAME", help="data set, without --images (default: the training data)")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="its split (default test)")
+    which = "all" if n is None else f"{n:,}"
+    parser.add_argument("--n", type=int, default=n, help=f"use at most this many images, chosen at random ({which})")
+    parser.add_argument("--batch-size", type=int, default=256, help="images processed at once; changes only the speed")
+
+
+def images_of(
+    arguments: argparse.Namespace, more: list[str], model: GenerativeModule, contents: dict[str, Any]
+) -> tuple[Inputs, list[str]]:
+    """Read the images for a model, and return the remaining flags.
+
+    Files are resized and converted as in training, which is printed.
+
+    Args:
+        arguments: The flags of `add_image_arguments`
+        more: Flags that the command does not know: `--images.…` and `--data.…` are used here
+        contents: The model's checkpoint, as `checkpoint_io.read` returns it
+
+    Raises:
+        UserError: the images cannot be read, or they do not fit the model.
+    """
+    from genbench.evaluation.images import SplitImages
+
+    refuse_below(1, {"--n": arguments.n, "--batch-size": arguments.batch_size})
+    image_flags, more = split_flags(more, "--images.")
+    data_flags, more = split_flags(more, "--data.")
+    trained_on = contents.get("data")
+    if arguments.images is None:
+        if image_flags:
+            raise UserError(f"`{image_flags[0]}` needs `--images PATH`, which was not set.")
+        config = (contents.get("run") or {}).get("config") or {}
+        data = data_of(arguments.data, data_flags, trained_on, root_of(config))
+        data.prepare_data()
+        images = SplitImages(data, arguments.split or "test", arguments.n)
+        _refuse_other_shape(images, model)
+        return Inputs(images, images.label, tuple(data.spec.classes)), more
+    if arguments.data or arguments.split or data_flags:
+        flag = "--data" if arguments.data else "--split" if arguments.split else data_flags[0]
+        raise UserError(f"{flag} is for images of a data set, but --images was set. Remove one of the two.")
+    return _of_files(arguments, image_flags, model, trained_on or {}), more
+
+
+def _of_files(
+    arguments: argparse.Namespace, flags: list[str], model: GenerativeModule, trained_on: dict[str, Any]
+) -> Inputs:
+    from genbench.evaluation.images import FileImages, SomeImages, choice, open_images
+
+    options = options_of("--images", arguments.images, flags)
+    found: Any = open_images(arguments.images, labels=True, **options)
+    label, classes, names = None, model.spec.classes, None
+    if model.spec.binary:
+        raise UserError(
+            f"{type(model).__name__} was trained on images that are black or white (`data.binarize`), and --images "
+            "may have gray pixels. Use its data set without --images."
+        )
+    if isinstance(found, FileImages):
+        names = [Path(found.split.name(row)).as_posix() for row in range(len(found))]
+        label, classes = _labels(found, model.spec.classes)
+        found = _as_in_training(found, model, trained_on)
+    _refuse_other_shape(found, model)
+    if arguments.n is not None and arguments.n < len(found):
+        rows = choice(len(found), arguments.n)
+        found, label = SomeImages(found, rows), None if label is None else label[rows]
+        names = None if names is None else [names[row] for row in rows.tolist()]
+    return Inputs(found, label, tuple(classes), names)
+
+
+def _labels(files: FileImages, known: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The labels of files, with the numbers of the classes `known` if all their classes are among them."""
+    import torch
+
+    if files.split.label is None:
+        return None, known
+    if set(files.classes) <= set(known):
+        return torch.tensor([known.index(name) for name in files.classes])[files.split.label], known
+    return files.split.label, files.classes
+
+
+def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict[str, Any]) -> FileImages:
+    """The files in the model's size and channels, resized as its training images."""
+    from genbench.core.class_paths import loaded_classes
+    from genbench.data import ranges
+    from genbench.data.module import DataModule
+
+    settings = trained_on.get("arguments") or {}
+    cls = loaded_classes(DataModule).get(trained_on.get("class", ""))
+    how = settings.get("resize_mode") or getattr(cls, "native_resize_mode", "crop")
+    # images that are too small are scaled up, but `pad` centers them, as for MNIST
+    enlarge = bool(settings.get("enlarge", how != "pad"))
+    if (range := ranges.of_domain(settings.get("range"), "B")) is not None:
+        files = files.by(range, "the training images")
+    channels, height, width = files.shape
+    wanted = model.spec.shape
+    if len(wanted) != 3:
+        raise UserError(
+            f"{type(model).__name__} was trained on points of {wanted[0]} numbers; {files.name} has images."
+        )
+    if files.shape != wanted:
+        print(
+            f"note: images of {files.name} are converted as in training: {width}×{height} "
+            f"{'gray' if channels == 1 else 'RGB'} to {wanted[2]}×{wanted[1]} {'gray' if wanted[0] == 1 else 'RGB'} "
+            f"({how})"
+        )
+    return files.at(wanted[1], wanted[0], how, enlarge)
+
+
+def _refuse_other_shape(images: ImageSet, model: GenerativeModule) -> None:
+    if tuple(images.shape) != tuple(model.spec.shape):
+        raise UserError(
+            f"{images.name} has the shape {'×'.join(map(str, images.shape))}, but {type(model).__name__} was trained "
+            f"on {'×'.join(map(str, model.spec.shape))}. Use other images, or set `--data.size` and `--data.channels`."
+        )
