@@ -20,6 +20,8 @@ ALLOWED = {
     "models": {"core", "networks", "objectives", "samplers"},
     "callbacks": {"core", "data", "evaluation", "metrics", "callbacks", "loggers"},
     "evaluation": {"core", "data", "evaluation", "leaderboard", "metrics", "networks"},  # never models
+    "analysis": {"analysis", "core", "data", "evaluation", "metrics", "networks"},  # never models
+    "play": {"analysis", "core", "data", "evaluation", "play"},
     "loggers.py": {"core"},
     "leaderboard": {"core", "leaderboard"},
     "report": {"core", "leaderboard", "report"},
@@ -52,7 +54,7 @@ def test_a_room_imports_only_what_lies_below_it(room):
                 assert own or parts[1] in ALLOWED[room], f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize(("room", "verb"), {"testing": "check.py", "runner": "suite.py"}.items())
+@pytest.mark.parametrize(("room", "verb"), {"testing": "check.py", "runner": "suite.py", "play": "play.py"}.items())
 def test_a_room_above_the_command_line_is_imported_by_its_own_verb_alone(room, verb):
     for path in (ROOT / "cli").glob("*.py"):
         if path.name != verb:

@@ -1,4 +1,4 @@
-"""The images that a command applies a trained model to: files, or a split of a data set."""
+"""What the commands that apply a trained model have in common: the model, its images, and the output folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli.evaluate_data import data_of, options_of, root_of, split_flags
+from genbench.cli.flags import find_checkpoint, usable_device
 from genbench.core.errors import UserError, refuse_below
 
 if TYPE_CHECKING:
@@ -52,6 +53,62 @@ class Inputs:
             for rows in torch.arange(len(self)).split(batch_size):
                 yield from_stored(self.images.images(rows)).to(device)
                 bar.advance(task, len(rows))
+
+
+# method of each capability -> what it does, for errors
+ABILITIES = {
+    "sample": "sample images",
+    "sample_latents": "sample latents",
+    "encode": "encode images",
+    "decode": "decode latents",
+    "posterior": "sample from a posterior",
+    "reconstruct": "reconstruct images",
+    "log_likelihood": "compute likelihoods",
+    "classify": "classify images",
+    "discriminate": "discriminate real images from generated ones",
+    "translate": "translate images",
+    "segment": "segment images",
+}
+
+
+def model_of(arguments: argparse.Namespace) -> tuple[GenerativeModule, dict[str, Any]]:
+    """The model of the flags of `add_model_arguments`, in eval mode on its device, and the contents of its
+    checkpoint."""
+    import genbench.data
+    import genbench.models  # noqa: F401  registers genbench's classes
+    from genbench.core import checkpoint_io
+
+    path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
+    contents = checkpoint_io.read(path)
+    model = checkpoint_io.rebuild(contents, path, raw=arguments.raw)
+    return model.to(usable_device(arguments.device)), contents
+
+
+def refuse_without(model: GenerativeModule, verb: str, *methods: str) -> None:
+    """Raise UserError if the model lacks a method that the command needs. The message has the models that have it."""
+    import genbench.models
+
+    lacking = [name for name in methods if not hasattr(model, name)]
+    if not lacking:
+        return
+    every = [getattr(genbench.models, name) for name in genbench.models.__all__]
+    able = sorted(cls.__name__ for cls in every if all(hasattr(cls, name) for name in methods))
+    raise UserError(
+        f"{type(model).__name__} cannot {' or '.join(ABILITIES[name] for name in lacking)} (it has no "
+        f"`{'` and no `'.join(lacking)}` method), which `{verb}` needs. Models that can: {', '.join(able)}."
+    )
+
+
+def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> None:
+    """Raise UserError, before long work, if `--out` cannot be written or contains files and `--overwrite` is not
+    set."""
+    from genbench.core.files import kind_of, refuse_unwritable
+
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is {kind_of(folder)}; expected a folder.")
+    refuse_unwritable(folder, what)
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"--out {folder} contains files already. Use a different folder, or add `--overwrite`.")
 
 
 def add_image_arguments(parser: argparse.ArgumentParser, n: int | None = None) -> None:
@@ -144,7 +201,7 @@ def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict
 
     settings = trained_on.get("arguments") or {}
     cls = loaded_classes(DataModule).get(trained_on.get("class", ""))
-    how = settings.get("resize_mode") or getattr(cls, "native_resize_mode", "crop")
+    how: Any = settings.get("resize_mode") or getattr(cls, "native_resize_mode", "crop")
     # images that are too small are scaled up, but `pad` centers them, as for MNIST
     enlarge = bool(settings.get("enlarge", how != "pad"))
     if (range := ranges.of_domain(settings.get("range"), "B")) is not None:
@@ -153,7 +210,7 @@ def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict
     wanted = model.spec.shape
     if len(wanted) != 3:
         raise UserError(
-            f"{type(model).__name__} was trained on points of {wanted[0]} numbers; {files.name} has images."
+            f"{type(model).__name__} was trained on points of {wanted[0]} numbers, but {files.name} has images."
         )
     if files.shape != wanted:
         print(
