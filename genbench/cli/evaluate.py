@@ -21,7 +21,7 @@ from genbench.cli.quiet import quiet
 from genbench.cli.run_folders import run_of
 from genbench.core import yaml_file
 from genbench.core.errors import UserError, did_you_mean, refuse_below
-from genbench.core.files import refuse_unwritable
+from genbench.core.files import PRETRAINED, refuse_unwritable
 from genbench.evaluation import protocol as protocols
 
 
@@ -31,7 +31,7 @@ def _parser(verb: str) -> Arguments:
         description="Evaluate a trained model or a set of images under a protocol, and write a record.",
     )  # fmt: skip
     what = parser.add_argument_group("what to evaluate (exactly one of these)")
-    what.add_argument("--ckpt", help="checkpoint, run folder, or last / best of the newest run")
+    what.add_argument("--ckpt", help="checkpoint, run folder, last / best, or pretrained/NAME")
     what.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images; --images.KEY VALUE "
                       "sets how they are read: key, layout, severity, range, ...")  # fmt: skip
     what.add_argument("--baseline", action="store_true", help="real images of a different split, as samples")
@@ -201,7 +201,8 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
         run, training = checkpoint_facts.facts(contents, path, raw=arguments.raw)
         run |= about(run_of(path))
         config, trained_on = run["config"], contents.get("data")
-        out = (run_of(path) or path.parent) / "records"
+        if path.parent != PRETRAINED:
+            out = (run_of(path) or path.parent) / "records"
         name = arguments.name if arguments.ckpt not in ("last", "best") else None
         options = own_options(subject, own, "sample", "log_likelihood", flags=_parser("evaluate").flags())
     else:

@@ -218,6 +218,23 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.devi
     return rebuild(read(path), path, raw=raw, device=device)
 
 
+def without_training_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The contents of a checkpoint that sampling and evaluation need: one set of weights, the averaged ones where the
+    model has averages, and no states of optimizers. Training cannot be resumed from it."""
+    kept = {
+        name: checkpoint[name]
+        for name in ("genbench", "hyper_parameters", "data", "run", "pytorch-lightning_version")
+        if name in checkpoint
+    }
+    kept["genbench"] = {**checkpoint["genbench"], "scalers": {}, "averaged_only": True}
+    kept["genbench"].pop("gradients", None)
+    average = checkpoint.get("ema", {}).get("state_dict", {})
+    kept["state_dict"] = {**checkpoint["state_dict"], **average}
+    if average:
+        kept["ema"] = {"state_dict": average}  # torch stores a tensor that is in two dictionaries once
+    return kept
+
+
 def rebuild(
     checkpoint: dict[str, Any], path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu"
 ) -> GenerativeModule:
@@ -242,6 +259,8 @@ def rebuild(
     refuse_misfit(checkpoint, model, path)
     if not raw:
         _refuse_lost_average(checkpoint, Path(path))
+    elif checkpoint["genbench"].get("averaged_only"):
+        raise UserError(f"{path} contains only averaged weights. Remove `--raw`.")
     model.load_state_dict(checkpoint["state_dict"])
     if not raw and "ema" in checkpoint:
         model.load_state_dict(checkpoint["ema"]["state_dict"], strict=False)
@@ -305,6 +324,11 @@ def _shape(name: str, tensors: dict[str, Any]) -> str:
 
 
 def _refuse_other_optimizers(checkpoint: dict[str, Any], module: GenerativeModule, path: Path) -> None:
+    if checkpoint["genbench"].get("averaged_only"):
+        raise UserError(
+            f"{path} contains only averaged weights, so its training cannot be resumed. Train a model with `fit "
+            "--config NAME`."
+        )
     _refuse_missing(checkpoint, TRAINING, path)
     states, updates = checkpoint["optimizer_states"], checkpoint["genbench"]["updates"]
     scaled = bool(checkpoint["genbench"]["scalers"])  # a gradient scaler may have skipped all steps so far

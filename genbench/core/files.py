@@ -21,6 +21,7 @@ from genbench.core.errors import UserError, did_you_mean
 
 # .NAME.MACHINE-PID-START.RANDOM.tmp is the temporary file for NAME, see temporary_name
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # checkpoints that are installed with genbench
 OLD = 24 * 3600.0  # seconds after which a temporary file of a different machine is considered abandoned
 LONGEST = 120  # bytes of NAME in a temporary file's name: file systems allow 255 bytes in total
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # errors of file systems without hard links
@@ -261,7 +262,8 @@ def near_by(path: Path) -> str:
 
 
 def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", name: str | None = None) -> Path:
-    """The path of a checkpoint that the user names by its file, by a run folder (its last one), or as `last` or `best`.
+    """The path of a checkpoint that the user names by its file, by a run folder (its last one), as `last` or `best`, or
+    as `pretrained/NAME`, one that is installed with genbench.
 
     Args:
         runs: Folder of all runs, which is searched for `last` and `best`
@@ -271,6 +273,12 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
         UserError: the checkpoint does not exist. The message has the expected path.
     """
     path = Path(ckpt).expanduser()
+    if path.parts[:1] == ("pretrained",) and len(path.parts) == 2 and not path.exists():
+        names = sorted(f"pretrained/{file.stem}" for file in PRETRAINED.glob("*.ckpt"))
+        if path.as_posix() not in names:
+            near = did_you_mean(path.as_posix(), names)
+            raise UserError(f"There is no checkpoint {ckpt}. Pretrained models: {', '.join(names)}.{near}")
+        return PRETRAINED / f"{path.name}.ckpt"
     if path.is_dir():
         path = path / "checkpoints" / "last.ckpt"
     elif str(ckpt) in ("last", "best") and not path.is_file():
