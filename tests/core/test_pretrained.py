@@ -1,5 +1,6 @@
 """Checkpoints without the state of training, and those that are installed with genbench."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_a_record_is_of_the_checkpoint_beside_it_and_has_the_command_that_traine
     record = records.read(path.with_suffix(".json"))
     about = checkpoint_io.read(path)
     assert record.run["images_seen"] == about["genbench"]["images_seen"]
-    assert record.run["checkpoint_hash"] == __import__("hashlib").sha256(path.read_bytes()).hexdigest()[:16]
+    assert record.run["checkpoint_hash"] == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     assert re.match(r"python -m genbench fit --config \w+ ", about["run"]["command"])
     assert about["run"]["command"] in (Path(__file__).parents[2] / "benchmarks/scripts/pretrained.py").read_text()
     assert about["run"]["config"]["data"]["init_args"]["root"] is None
