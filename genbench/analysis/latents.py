@@ -75,7 +75,7 @@ def arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a.mean(0) + (c.mean(0) - b.mean(0))
 
 
-def principal_steps(codes: Tensor, count: int, seed: int = 0) -> Tensor:
+def principal_steps(codes: Tensor, count: int) -> Tensor:
     """Codes [N, *latent] -> their first `count` principal directions, times the standard deviation along each.
 
     Returns:
@@ -84,12 +84,12 @@ def principal_steps(codes: Tensor, count: int, seed: int = 0) -> Tensor:
     Raises:
         UserError: there are fewer than `count` + 1 codes, or fewer than `count` dimensions.
     """
-    found, _ = _principal(codes.flatten(1), count, "dimensions", seed)
+    found, _ = _principal(codes.flatten(1).double(), count, "dimensions")
     steps = found.components_ * np.sqrt(found.explained_variance_)[:, None]
     return torch.from_numpy(steps).to(codes).unflatten(1, codes.shape[1:])
 
 
-def activation_steps(model: Any, z: Tensor, count: int, condition: Tensor | None = None, seed: int = 0) -> Tensor:
+def activation_steps(model: Any, z: Tensor, count: int, condition: Tensor | None = None) -> Tensor:
     """Directions in the latent space of a GAN, from principal directions of the activations of its first layer.
 
     The latents of a GAN have no principal directions, because their dimensions are independent and have the same
@@ -109,15 +109,15 @@ def activation_steps(model: Any, z: Tensor, count: int, condition: Tensor | None
         UserError: as in `principal_steps`; or the decoder has no linear or convolutional layer.
     """
     y = first_activations(model, z, condition)  # [N, F]
-    found, x = _principal(y, count, "dimensions of the first layer", seed)
+    found, x = _principal(y, count, "dimensions of the first layer")
     latents = z.flatten(1).double().cpu().numpy()
     # the coordinates are uncorrelated, so the joint regression is one regression for each of them
-    slopes = x.T @ (latents - latents.mean(0)) / np.square(x).sum(0)[:, None]  # [count, D]
+    slopes = x.T @ (latents - latents.mean(0)) / np.square(x, dtype=np.float64).sum(0)[:, None]  # [count, D]
     steps = slopes * np.sqrt(found.explained_variance_)[:, None]
     return torch.from_numpy(steps).to(z).unflatten(1, z.shape[1:])
 
 
-def _principal(data: Tensor, count: int, what: str, seed: int) -> tuple[Any, Any]:
+def _principal(data: Tensor, count: int, what: str) -> tuple[Any, Any]:
     """scikit-learn's PCA of [N, D], and the principal coordinates [N, count]."""
     from sklearn.decomposition import PCA
 
@@ -126,8 +126,8 @@ def _principal(data: Tensor, count: int, what: str, seed: int) -> tuple[Any, Any
         raise UserError(
             f"{count} principal directions of {len(data):,} codes with {data.shape[1]:,} {what}; expected 1 to {most}."
         )
-    values = data.double().cpu().numpy()
-    found = PCA(count, random_state=seed).fit(values)
+    values = data.cpu().numpy()
+    found = PCA(count, random_state=0).fit(values)
     return found, found.transform(values)
 
 

@@ -124,9 +124,7 @@ def total_steps(steps: int, starts: int) -> int:
 
 
 @torch.no_grad()
-def _nearest(
-    model: Any, images: Tensor, condition: Tensor | None, candidates: int, count: int, seed: int
-) -> Tensor:
+def _nearest(model: Any, images: Tensor, condition: Tensor | None, candidates: int, count: int, seed: int) -> Tensor:
     """The latents of the `count` candidates whose images are nearest to each image: [B, count, *latent]."""
     seeds = torch.arange(seed, seed + candidates, device=images.device)
     z = model.sample_latents(seeds)
@@ -143,8 +141,6 @@ def _nearest(
             same = None if given is None else given.expand(len(part), *given.shape)
             output = decode(model, part, same).flatten(1)
             # without matrix multiplication, whose rounding depends on the number of images
-            distances.append(
-                torch.cdist(images[rows].flatten(1), output, compute_mode="donot_use_mm_for_euclid_dist")
-            )
+            distances.append(torch.cdist(images[rows].flatten(1), output, compute_mode="donot_use_mm_for_euclid_dist"))
         found[rows] = torch.cat(distances, 1).topk(count, largest=False).indices
     return z[found]

@@ -13,20 +13,19 @@ from genbench.core.errors import UserError, dimensions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from genbench.core.module import GenerativeModule
 
-
-def write_codes(path: Path, codes: Tensor, model: GenerativeModule, names: Sequence[str]) -> None:
+def write_codes(path: Path, codes: Tensor, model: Any, names: Sequence[str]) -> None:
     """Write codes [N, *latent] as .npz, with the names of their images and a hash of the model's weights."""
     import numpy as np
 
     from genbench.evaluation.extractor import state_hash
 
-    arrays = {"codes": codes.cpu().numpy(), "names": np.array(names), "model": np.array(state_hash(model.state_dict()))}
+    owner = state_hash(model.state_dict())
+    arrays: dict[str, Any] = {"codes": codes.cpu().numpy(), "names": np.array(names), "model": np.array(owner)}
     files.write(path, lambda file: np.savez_compressed(file, **arrays))
 
 
-def read_codes(path: str | Path, model: GenerativeModule) -> Tensor:
+def read_codes(path: str | Path, model: Any) -> Tensor:
     """Read the codes [N, *latent] of a model.
 
     Raises:
@@ -39,7 +38,7 @@ def read_codes(path: str | Path, model: GenerativeModule) -> Tensor:
     from genbench.evaluation.extractor import state_hash
 
     path = Path(path).expanduser()
-    name, expected = type(model).__name__, tuple(model.latent_shape)  # type: ignore[attr-defined]
+    name, expected = type(model).__name__, tuple(model.latent_shape)
     if not path.is_file():
         raise UserError(f"There is no file of codes at {path}{'' if not path.exists() else ', which is a folder'}.")
     try:
