@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genbench.analysis.latents import decode, decode_with_grad
 from genbench.core.errors import refuse_below
+from genbench.metrics.reconstruction import psnr
 
 FIRST = 0.1  # share of the steps that every start gets; the best one gets all steps
 DECODED = 256  # candidates decoded at once
@@ -30,16 +31,6 @@ class Projection:
     images: Tensor
     psnr: Tensor
     path: Tensor
-
-
-def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of images [B, C, H, W] in [-1, 1] -> [B] in dB.
-
-    Example:
-        >>> psnr(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.2))
-        tensor([20.])
-    """
-    return 10 * torch.log10(4 / (x - y).flatten(1).square().mean(1))
 
 
 def project(
