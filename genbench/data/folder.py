@@ -117,7 +117,7 @@ def grouped(pictures: Sequence[Picture]) -> Tensor | None:
 def find(path: str, root: Path) -> Path:
     """A folder, zip or file of several images. Raises UserError if there is none at the path."""
     place = existing(path, root)
-    if not place.is_dir() and not several(ordinary(place).name) and not zipfile.is_zipfile(place):
+    if not place.is_dir() and not is_image(ordinary(place).name) and not zipfile.is_zipfile(place):
         raise UserError(f"{place} is not a folder, a complete zip file, or a file of several images.")
     return place
 
@@ -127,12 +127,17 @@ def several(name: str) -> bool:
     return name.lower().endswith((*SEVERAL, *medical.EXTENSIONS))
 
 
+def is_image(name: str) -> bool:
+    """Whether a file of this name holds an image."""
+    return name.lower().endswith((*EXTENSIONS, *medical.EXTENSIONS))
+
+
 def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
     """The reader of a folder, zip or single file, the sorted names of its images, and the names of all its files.
 
     DICOM files may have no extension. Raises UserError if there are no images.
     """
-    if path.is_file() and several(path.name):
+    if path.is_file() and is_image(path.name):
         return Files(path.parent), [path.name], [path.name]
     reader = ZipFiles(path) if path.is_file() else Files(path)
     files, extensions = reader.names(), EXTENSIONS + medical.EXTENSIONS

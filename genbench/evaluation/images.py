@@ -24,7 +24,7 @@ from genbench.data.array_file import STATISTICS, ArrayFile
 from genbench.data.array_members import SUFFIXES, refuse_special, refuse_unread
 from genbench.data.arrays import ArrayImages
 from genbench.data.base import ImageData
-from genbench.data.folder import ImageFolder, several
+from genbench.data.folder import ImageFolder, is_image, several
 from genbench.data.image_files import Fit, How
 from genbench.data.loader import Unpaired
 from genbench.data.module import DataModule
@@ -282,7 +282,7 @@ def reader_of(path: str | Path) -> type[ArrayImages | ImageFolder]:
 
 
 def open_images(path: str | Path, flags: str = "--images", *, labels: bool = False, **options: Any) -> ImageSet:
-    """The images of a folder, zip, .npz or .npy, or the points of an array of floats [N, D].
+    """The images of a folder, zip, .npz, .npy or image file, or the points of an array of floats [N, D].
 
     Args:
         path: The folder or file
@@ -294,7 +294,7 @@ def open_images(path: str | Path, flags: str = "--images", *, labels: bool = Fal
         UserError: the images cannot be read; the message contains the reason.
     """
     path = Path(path).expanduser()
-    reader = reader_of(path)
+    reader = ImageFolder if path.is_file() and is_image(path.name) else reader_of(path)
     with flags_called(flags):
         if reader is ArrayImages:
             file, key = ArrayFile(path), options.get("key")

@@ -1,0 +1,95 @@
+"""latents interpolate: paths between seeds or images, as a grid and an animation."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Literal
+
+from genbench.cli.codes import read_codes
+from genbench.cli.flags import add_model_arguments
+from genbench.cli.inputs import add_image_arguments, images_of, refuse_used, refuse_without
+from genbench.cli.latents_shared import (
+    add_condition,
+    add_folder,
+    condition_for,
+    decoded,
+    encoded,
+    float_model,
+    integers,
+    of_seeds,
+    refuse_unknown,
+    write_animation,
+)
+from genbench.core import files
+from genbench.core.errors import UserError, refuse_below
+
+DEFAULT_SEEDS = "0,1,2,3"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument("--seeds", help=f"paths between these seeds, such as 3,17,42 (default {DEFAULT_SEEDS})")
+    parser.add_argument("--codes", metavar="FILE", help="paths between these codes, from `latents project`, or a .npy")
+    add_image_arguments(parser, n=4)
+    parser.add_argument("--steps", type=int, default=10, help="images of each path, with both ends (default 10)")
+    parser.add_argument(
+        "--path", choices=("linear", "spherical"),
+        help="straight, or along a sphere, which suits a Gaussian prior (default: spherical between seeds of a model "
+        "without an encoder, else linear)",
+    )  # fmt: skip
+    add_condition(parser)
+    add_folder(parser, "interpolation")
+
+
+def run(arguments: argparse.Namespace, more: list[str]) -> int:
+    from genbench.analysis.latents import interpolate
+    from genbench.core.image_grid import enlarged, grid
+
+    refuse_below(2, {"--steps": arguments.steps})
+    refuse_below(1, {"--batch-size": arguments.batch_size})
+    given = {
+        "--seeds": arguments.seeds,
+        "--codes": arguments.codes,
+        "--images": arguments.images or arguments.data or arguments.split,
+    }
+    chosen = [flag for flag, value in given.items() if value is not None]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(chosen)} cannot be combined. Use one of them for the ends of the paths.")
+    seeds = None if arguments.seeds is None else integers("--seeds", arguments.seeds)
+    refuse_used(arguments.out, arguments.overwrite)
+    model, contents = float_model(arguments, "interpolate", "decode")
+    if not chosen and hasattr(model, "sample_latents"):
+        seeds = integers("--seeds", DEFAULT_SEEDS)
+    label = None
+    if seeds is not None:
+        z = of_seeds(model, seeds, "interpolate")
+        what = f"seeds {', '.join(map(str, seeds))}"
+    elif arguments.codes is not None:
+        z, what = read_codes(arguments.codes, model), arguments.codes
+    else:
+        refuse_without(model, "latents interpolate", "encode")
+        inputs, more = images_of(arguments, more, model, contents)
+        z, label = encoded(model, inputs, arguments)
+        what = inputs.images.name
+    refuse_unknown(model, more, arguments)
+    if len(z) < 2:
+        raise UserError("A path needs two ends, but only one was given. Use `--seeds 3,17`, or at least two images.")
+    suits = seeds is not None and not hasattr(model, "encode") and getattr(model, "prior", "normal") != "uniform"
+    path: Literal["linear", "spherical"] = arguments.path or ("spherical" if suits else "linear")
+    rows, steps = len(z) - 1, arguments.steps
+    codes = interpolate(z[:-1], z[1:], steps, path)  # [rows, steps, *latent]
+    # each path between images has the class of its first image
+    condition = condition_for(model, rows, arguments) if label is None else label[:-1]
+    condition = None if condition is None else condition.repeat_interleave(steps, 0)
+    images = decoded(model, codes.flatten(0, 1), condition, arguments.batch_size)
+    sheet = enlarged(grid(images, steps))
+    forward = [k for k in range(len(images)) if k % steps or not k or condition is not None]  # each end once
+    order = forward + forward[-2:0:-1]  # and back, so that the animation has no jump
+    ends = {k for k in forward if k % steps in (0, steps - 1)}
+    frames = [enlarged(grid(images[k : k + 1]), 256) for k in order]
+    out = arguments.out
+    files.write(out / "grid.png", lambda file: sheet.save(file, "PNG"))
+    write_animation(out / "animation.gif", frames, [400 if k in ends else 80 for k in order])
+    many = "1 path" if rows == 1 else f"{rows} paths"
+    print(f"{many} of {steps} images ({path}) between {what} -> {out}/grid.png, {out}/animation.gif")
+    return 0

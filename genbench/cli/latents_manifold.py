@@ -1,0 +1,54 @@
+"""latents manifold: a two-dimensional latent space, decoded at Gaussian quantiles."""
+
+from __future__ import annotations
+
+import argparse
+
+from genbench.cli.flags import add_model_arguments
+from genbench.cli.latents_shared import (
+    add_batch_size,
+    add_condition,
+    add_picture,
+    decoded,
+    float_model,
+    refuse_picture,
+    refuse_unknown,
+    same_condition,
+)
+from genbench.core import files
+from genbench.core.errors import UserError, refuse_below
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument("--side", type=int, default=20, help="images of a row and of a column (default 20)")
+    add_condition(parser)
+    add_batch_size(parser)
+    add_picture(parser, "manifold.png")
+
+
+def run(arguments: argparse.Namespace, more: list[str]) -> int:
+    import torch
+
+    from genbench.analysis.latents import quantile_grid
+    from genbench.core.image_grid import enlarged, grid
+
+    refuse_below(1, {"--side": arguments.side, "--batch-size": arguments.batch_size})
+    refuse_picture(arguments)
+    model, _ = float_model(arguments, "manifold", "decode", "sample_latents")
+    refuse_unknown(model, more, arguments)
+    shape, side = tuple(model.latent_shape), arguments.side
+    if shape != (2,):
+        raise UserError(
+            f"The codes of this {type(model).__name__} have the shape {'×'.join(map(str, shape))}, but `latents "
+            "manifold` needs 2 dimensions. Train with `--model.latent_dim 2`, or use `latents traverse`."
+        )
+    z = quantile_grid(side).flatten(0, 1).to(model.device)
+    prior = "uniform" if getattr(model, "prior", None) == "uniform" else "standard normal"
+    if prior == "uniform":  # on [-1, 1]
+        z = 2 * torch.special.ndtr(z) - 1
+    images = decoded(model, z, same_condition(model, side * side, arguments), arguments.batch_size)
+    sheet = enlarged(grid(images, side, gap=0))
+    files.write(arguments.out, lambda file: sheet.save(file, "PNG"))
+    print(f"{side}×{side} images at the quantiles of a {prior} distribution -> {arguments.out}")
+    return 0
