@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any, Literal, get_args
@@ -52,11 +53,16 @@ def reconstruction_error(model: Any, x: Tensor) -> Tensor:
 
     Sakurada & Yairi 2014, "Anomaly Detection Using Autoencoders with Nonlinear Dimensionality Reduction".
     """
-    return _squared_error(model, x).flatten(1).mean(1)
+    return _squared_error(x, reconstruct(model, x)).flatten(1).mean(1)
 
 
 def heat_map(model: Any, x: Tensor, smooth: float | None = None) -> Tensor:
-    """Where an image is reconstructed badly: [B, C, H, W] -> squared error [B, H, W], the mean over the channels.
+    """Where an image is reconstructed badly: `error_map` of images and reconstructions, [B, C, H, W] -> [B, H, W]."""
+    return error_map(x, reconstruct(model, x), smooth)
+
+
+def error_map(x: Tensor, expected: Tensor, smooth: float | None = None) -> Tensor:
+    """Where images [B, C, H, W] differ from expected ones: squared error [B, H, W], the mean over the channels.
 
     Args:
         smooth: Standard deviation in pixels of the Gaussian that the error is convolved with, which is mirrored at the
@@ -64,7 +70,7 @@ def heat_map(model: Any, x: Tensor, smooth: float | None = None) -> Tensor:
     """
     from scipy.ndimage import gaussian_filter
 
-    error = _squared_error(model, x).mean(1)
+    error = _squared_error(x, expected).mean(1)
     sigma = max(1.0, SMOOTH * x.shape[-1]) if smooth is None else smooth
     if sigma == 0:
         return error
@@ -72,8 +78,25 @@ def heat_map(model: Any, x: Tensor, smooth: float | None = None) -> Tensor:
 
 
 @torch.no_grad()
-def _squared_error(model: Any, x: Tensor) -> Tensor:
-    return (to_float32(model.reconstruct(x.to(model.dtype))) - to_float32(x)).square()
+def reconstruct(model: Any, x: Tensor) -> Tensor:
+    """Images [B, C, H, W] in [-1, 1] -> their reconstructions [B, C, H, W], float32."""
+    return to_float32(model.reconstruct(x.to(model.dtype)))
+
+
+def project(model: Any, x: Tensor, **options: Any) -> Tensor:
+    """Images [B, C, H, W] in [-1, 1] -> the nearest images that the generator can draw, found by optimization.
+
+    `options` are those of `genbench.analysis.projection.project`.
+    """
+    try:
+        projection = importlib.import_module("genbench.analysis.projection")
+    except ImportError as error:
+        raise UserError("The projection of images into a latent space is not available in this version.") from error
+    return to_float32(projection.project(model, x.to(model.dtype), **options).images)
+
+
+def _squared_error(x: Tensor, expected: Tensor) -> Tensor:
+    return (expected - to_float32(x)).square()
 
 
 def gaussian(codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +176,7 @@ def scores(
         if training is None:
             raise UserError("The latent distance needs training images: pass `training`.")
         normal = gaussian(torch.cat([encode(model, x.to(model.dtype)).cpu() for x in _batches(training)]))
-    found, start = [], 0
+    found = []
     blocks = _batches(images) if by != "likelihood" else _blocks(_batches(images), BLOCK)
     with torch.no_grad():
         for number, x in zip(count(), blocks, strict=False):
@@ -169,21 +192,11 @@ def scores(
             elif by == "discriminator":
                 each = -to_float32(model.discriminate(x))
             else:
-                each = _projection_error(model, x, seed + start, options)
+                each = _squared_error(x, project(model, x, seed=seed, **options)).flatten(1).mean(1)
             found.append(each.double().cpu())
-            start += len(x)
     if not found:
         raise UserError("There are no images to score.")
     return torch.cat(found)
-
-
-def _projection_error(model: Any, x: Tensor, seed: int, options: dict[str, Any]) -> Tensor:
-    try:
-        from genbench.analysis.projection import project
-    except ImportError as error:
-        raise UserError("The projection of images into a latent space is not available in this version.") from error
-    seeds = torch.arange(seed, seed + len(x))
-    return project(model, x, seeds=seeds, **options)
 
 
 def _batches(images: Tensor | Iterable[Tensor]) -> Iterable[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BY = ("reconstruction", "likelihood", "latent", "discriminator", "projection")
+SCORES = {  # labels of the axis
+    "reconstruction": "mean squared error of the reconstruction",
+    "likelihood": "-log p(x) in nats",
+    "latent": "Mahalanobis distance of the code",
+    "discriminator": "negative logit of the discriminator",
+    "projection": "mean squared error of the projection",
+}
 FILES = ("scores.csv", "histogram.png", "worst.png", "heat_maps.png")
 NORMAL_FOLDER = "good"  # of MVTec and of data sets in its layout
 TRAINING = 5000  # training images whose codes are compared, and validation images whose quantile is a threshold
@@ -40,6 +46,7 @@ def _parser() -> Arguments:
     )
     parser.add_argument("--worst", type=int, default=16, help="number of images with the highest scores to draw (16)")
     parser.add_argument("--smooth", type=float, help="standard deviation of the smoothing of heat maps, in pixels")
+    parser.add_argument("--steps", type=int, help="steps of the optimization of `--by projection` (300)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise of a likelihood or projection (0)")
     parser.add_argument("--out", type=Path, default=Path("anomalies"), help="output folder (default anomalies)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
@@ -50,7 +57,7 @@ def _parser() -> Arguments:
 def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
     arguments, more = _parser().parse_known_args(argv)
-    refuse_below(1, {"--worst": arguments.worst})
+    refuse_below(1, {"--worst": arguments.worst, "--steps": arguments.steps})
     refuse_below(0, {"--smooth": arguments.smooth})
     if arguments.threshold is not None and arguments.quantile is not None:
         raise UserError("--threshold and --quantile both set the threshold. Remove one of the two.")
@@ -62,6 +69,7 @@ def main(verb: str, argv: list[str]) -> int:
 
     from genbench.analysis import anomaly
     from genbench.cli.sample import own_options
+    from genbench.core.batch import from_stored
 
     model, contents = model_of(arguments)
     by = _by(model, arguments.by)
@@ -72,7 +80,10 @@ def main(verb: str, argv: list[str]) -> int:
     inputs, more = images_of(arguments, more, model, contents)
     if len(inputs.images.shape) == 1:
         raise UserError(f"{inputs.images.name} contains points, but `anomaly` scores images.")
+    if arguments.steps is not None and by != "projection":
+        raise UserError(f"--steps is for `--by projection`, but the score is {by}. Remove `--steps`.")
     options = own_options(model, more, *(("log_likelihood",) if by == "likelihood" else ()), flags=_parser().flags())
+    options |= {} if arguments.steps is None else {"steps": arguments.steps}
     inputs = _with_folders(inputs, arguments.split or "test")
     anomalous, unknown = _anomalous(inputs, arguments.normal, kept)
 
@@ -99,21 +110,30 @@ def main(verb: str, argv: list[str]) -> int:
     _write_scores(arguments.out / "scores.csv", inputs, values, anomalous, threshold)
     _write_histogram(arguments.out / "histogram.png", values, anomalous, threshold, by)
     _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst)
-    drawn = FILES[:3]
-    if hasattr(model, "reconstruct"):
-        _write_heat_maps(arguments.out / "heat_maps.png", model, inputs, worst, arguments.smooth)
+    drawn: tuple[str, ...] = FILES[:3]
+    if by == "projection" or hasattr(model, "reconstruct"):
+        x = from_stored(inputs.images.images(worst)).to(model.device)
+        if by == "projection":
+            expected = anomaly.project(model, x, seed=arguments.seed, **options)
+        else:
+            expected = torch.cat([anomaly.reconstruct(model, part) for part in x.split(arguments.batch_size)])
+        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, arguments.smooth)
         drawn = FILES
     print(
         f"{len(inputs):,} images of {inputs.images.name} scored by {by} with {type(model).__name__} at "
         f"{model.images_seen:,} images seen -> {', '.join(str(arguments.out / name) for name in drawn)}"
     )
     if drawn != FILES:
-        print(f"no heat maps: {type(model).__name__} has no `reconstruct` method, which shows where an image differs.")
+        print(
+            f"no heat maps: {type(model).__name__} has no `reconstruct` method, so it is not known where images differ."
+        )
     if threshold is not None:
         print(_above(values > threshold, threshold, anomalous))
-    if anomalous is None or bool((anomalous == anomalous[0]).all()):
-        kind = unknown or f"all {len(inputs):,} images are {'anomalous' if anomalous[0] else 'normal'}"
-        print(f"no AUROC: {kind}.")
+    if anomalous is None:
+        print(f"no AUROC: {unknown}.")
+    elif bool((anomalous == anomalous[0]).all()):
+        kind = "anomalous" if anomalous[0] else "normal"
+        print(f"no AUROC: all {len(inputs):,} images are {kind}, and it compares normal with anomalous images.")
     else:
         print(
             f"AUROC {anomaly.auroc(values, anomalous):.4f}, average precision "
@@ -259,9 +279,9 @@ def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel=f"score by {by}", ylabel="density")
+    axes = figure.add_subplot(xlabel=SCORES[by], ylabel="density")
     parts = {"images": values} if anomalous is None else {"normal": values[~anomalous], "anomalous": values[anomalous]}
-    bins = np.histogram_bin_edges(values.numpy(), 50)
+    bins = np.histogram_bin_edges(values.numpy(), 50).tolist()
     for (kind, part), color in zip(parts.items(), ("tab:blue", "tab:red"), strict=False):
         if len(part):
             axes.hist(part.numpy(), bins, density=True, alpha=0.6, color=color, label=f"{kind} ({len(part):,})")
@@ -294,7 +314,7 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
     _write_figure(path, figure)
 
 
-def _write_heat_maps(path: Path, model: Any, inputs: Inputs, worst: Tensor, smooth: float | None) -> None:
+def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, smooth: float | None) -> None:
     """For each of the worst images: the image, its reconstruction, the heat map, and the heat map over the image.
 
     All heat maps have the same scale, from 0 to the largest error.
@@ -302,20 +322,17 @@ def _write_heat_maps(path: Path, model: Any, inputs: Inputs, worst: Tensor, smoo
     import torch
     from matplotlib import colormaps
 
-    from genbench.analysis.anomaly import heat_map
+    from genbench.analysis.anomaly import error_map
     from genbench.core import files
-    from genbench.core.batch import from_stored, to_uint8
+    from genbench.core.batch import to_uint8
     from genbench.core.image_grid import arranged, enlarged
 
-    x = from_stored(inputs.images.images(worst)).to(model.device, model.dtype)
-    with torch.no_grad():
-        again = model.reconstruct(x)
-    heat = torch.cat([heat_map(model, part, smooth) for part in x.split(64)]).cpu()
+    heat = error_map(x, expected, smooth).cpu()
     level = (heat / heat.max().clamp(min=1e-12))[:, None]  # [B, 1, H, W] in [0, 1]
     colors = torch.from_numpy(colormaps["inferno"](level[:, 0].numpy())[..., :3]).permute(0, 3, 1, 2).float()
-    image, again = (to_uint8(each).cpu().expand(-1, 3, -1, -1) for each in (x, again))
-    over = (1 - 0.7 * level) * image + 0.7 * level * 255 * colors
+    image, again = (to_uint8(each).cpu().expand(-1, 3, -1, -1) for each in (x, expected))
+    over = 0.7 * (1 - level) * image + level * 255 * colors  # the image is darker, so that white does not hide the map
     columns = torch.stack([image, again, (255 * colors).round().byte(), over.round().byte()], 1)
-    wide = 4 * (1 if len(worst) <= 4 else 2)
+    wide = 4 if len(x) <= 4 else 8
     sheet = enlarged(arranged(columns.flatten(0, 1), wide), 1000)
     files.write(path, lambda file: sheet.save(file, "PNG"))

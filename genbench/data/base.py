@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genbench.core.arguments import Bounds, Count, Number, Seed, Side, Whole
 from genbench.core.batch import DataSpec
-from genbench.core.errors import UserError, did_you_mean, some
+from genbench.core.errors import UserError, did_you_mean
 from genbench.data import ranges, tasks
 from genbench.data.image_files import Fit, How
 from genbench.data.loader import Source, Unpaired
@@ -43,7 +43,7 @@ def class_number(given: int | str, classes: Sequence[str], setting: str) -> int:
         return list(classes).index(str(given))
     if str(given).isdecimal() and len(str(given)) < 10 and int(given) < len(classes):
         return int(given)
-    listed = some(classes, 20)
+    listed = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
     raise UserError(
         f"{setting}: there is no class '{given}'. Choose from: {listed}.{did_you_mean(str(given), classes)}"
     )
@@ -239,8 +239,8 @@ class ImageData(DataModule):
         domain.
 
         They are determined once for all splits: the given range, or a range found from the training split, independent
-        of `subset` and `only_classes`. For ordinary 8-bit data one image is read. If the extreme values are needed, all images are read,
-        before they are decoded. `train` is the training split, if it is already loaded.
+        of `subset` and `only_classes`. For ordinary 8-bit data one image is read. If the extreme values are needed, all
+        images are read, before they are decoded. `train` is the training split, if it is already loaded.
         """
         if self._ranges is None:
             given = [DTYPE if one is None and self.native_range == "dtype" else one for one in self._given]
