@@ -80,7 +80,7 @@ def test_nothing_reads_lightnings_step_counter():
 
 
 def test_no_two_modules_have_one_name():
-    """But analyses, models, networks, objectives, samplers and metrics of one thing, and a verb and the room that it calls."""
+    """But analyses, models, networks, objectives, samplers, metrics of one thing, and a verb and the room it calls."""
     alike = {"analysis", "networks", "objectives", "samplers", "metrics", "models"}
     seen: dict[str, str] = {"module.py": "", "evaluate.py": ""}
     for path in sorted(ROOT.rglob("*.py")):
