@@ -121,7 +121,7 @@ def mahalanobis(codes: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     """sqrt((z - mean)ᵀ precision (z - mean)), the distance of codes to those of the training images: [N, D] -> [N].
 
     Denouden et al. 2018, "Improving Reconstruction Autoencoder Out-of-distribution Detection with Mahalanobis
-    Distance", equation 2. The codes of a VAE are its posterior means.
+    Distance". The codes of a VAE are its posterior means.
 
     Args:
         codes: [N, *latent_shape]
@@ -156,7 +156,8 @@ def scores(
             - latent: `mahalanobis` distance of the code to the codes of `training`
             - discriminator: the negative logit of being real
             - projection: mean squared error of the nearest image that the generator can draw, which is found by
-              optimization (Schlegl et al. 2017, "AnoGAN", equation 3)
+              optimization (Schlegl et al. 2017, "AnoGAN", who use the absolute error and add a distance of the
+              discriminator's features)
         training: Training images, for `latent`
         seed: Seed of the noise of a likelihood and of the start of a projection
         options: Options of `log_likelihood` or of `genbench.analysis.projection.project`
