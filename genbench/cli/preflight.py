@@ -102,7 +102,7 @@ def what_is_read(data: DataModule, *, validated: bool = True) -> str:
         del stages["val"]
     counts, others, paired = [], [], False
     for stage, word in stages.items():
-        published = getattr(data, "test_images", None)
+        published = None if getattr(data, "only_classes", None) else getattr(data, "test_images", None)
         try:
             if stage == "test" and isinstance(published, int) and "test" in getattr(data, "own_splits", ("test",)):
                 held = Held(published)
@@ -121,7 +121,11 @@ def what_is_read(data: DataModule, *, validated: bool = True) -> str:
     if others:
         wanted, shown = getattr(data, "wanted", "B"), getattr(data, "shown", "A")
         line += f" of domain {wanted}; {', '.join(others)} of domain {shown}"
-    return f"{line}; {len(data.classes)} classes: {listed(data.classes, 8)}" if data.classes else line
+    if not data.classes:
+        return line
+    if kept := data.arguments.get("only_classes"):
+        return f"{line}; only {len(kept)} of {len(data.classes)} classes: {listed(kept, 8)}"
+    return f"{line}; {len(data.classes)} classes: {listed(data.classes, 8)}"
 
 
 def training_images(model: GenerativeModule, data: DataModule) -> None:
@@ -150,7 +154,12 @@ def training_images(model: GenerativeModule, data: DataModule) -> None:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise UserError(
                 f"{type(model).__name__} learns classes, but no training image has the class "
-                f"{', '.join(missing[:5])}{more}. Add such images, or use a larger `--data.subset`."
+                f"{', '.join(missing[:5])}{more}. "
+                + (
+                    "Remove `--data.only_classes`, or use a model without labels."
+                    if getattr(data, "only_classes", None)
+                    else "Add such images, or use a larger `--data.subset`."
+                )
             )
 
 

@@ -214,7 +214,13 @@ class ArrayFile:
         if given in fits:
             return given
         if not fits:
-            raise UserError(f"{what}; images must be [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels.")
+            volumes = len(shape) == 4 and min(shape[1:]) > 4  # such as the 3D sets of MedMNIST
+            slices = (
+                f" For volumes, save their slices as images, such as {name}[:, {shape[1] // 2}]." if volumes else ""
+            )
+            raise UserError(
+                f"{what}; images must be [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels.{slices}"
+            )
         if given is not None:
             raise UserError(f"data.layout is {given}, but {what}. Use {' or '.join(fits)}.")
         if len(fits) > 1:

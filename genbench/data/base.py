@@ -6,7 +6,7 @@ A data set provides its splits (`Split`); everything else happens here, so an ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genbench.core.arguments import Bounds, Count, Number, Seed, Side, Whole
 from genbench.core.batch import DataSpec
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, did_you_mean
 from genbench.data import ranges, tasks
 from genbench.data.image_files import Fit, How
 from genbench.data.loader import Source, Unpaired
@@ -31,6 +31,22 @@ TRAINING_ONLY = (
     "download",
 )  # fmt: skip
 PIXELS = ("size", "channels", "resize_mode", "enlarge")
+
+
+def class_number(given: int | str, classes: Sequence[str], setting: str) -> int:
+    """The number of a class that is given by its name or, if no class has that name, by its number.
+
+    Raises:
+        UserError: there is no such class; the message begins with `setting`.
+    """
+    if str(given) in classes:
+        return list(classes).index(str(given))
+    if str(given).isdecimal() and len(str(given)) < 10 and int(given) < len(classes):
+        return int(given)
+    listed = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
+    raise UserError(
+        f"{setting}: there is no class '{given}'. Choose from: {listed}.{did_you_mean(str(given), classes)}"
+    )
 
 
 class ImageData(DataModule):
@@ -65,6 +81,10 @@ class ImageData(DataModule):
             or a tenth of the training set if that is less
         subset: Train on only this many images, or on a percentage such as 10%, with the classes balanced
         per_class: Train on only this many images of each class
+        only_classes: Use only the images of these classes, by name or number: one, or a list. Labels and classes stay
+            the same, so `[3, 5]` of MNIST has the labels 3 and 5 of 10 classes. Training, validation and test images
+            are restricted, and so are the images that samples are compared with. `anomaly` scores the images of all
+            classes
         labeled: Use the labels of only this many training images, the same number of each class, and train on the
             others without labels. A batch then contains `batch_size` labeled images in addition
         split_seed: Selects the images of the validation split, the subset and the labeled images. It is not the seed of
@@ -87,6 +107,7 @@ class ImageData(DataModule):
     native_range: str | None = None  # `dtype` if all images are known to have 8 bits
     published_pixels: bool = True  # all papers use the same size and channels
     test_size: int | None = None
+    only_classes: list[int | str] | None = None
 
     def __init__(
         self,
@@ -106,6 +127,7 @@ class ImageData(DataModule):
         val_size: Count | None = None,
         subset: Count | str | None = None,
         per_class: Count | None = None,
+        only_classes: list[int | str] | int | str | None = None,
         labeled: Count | None = None,
         split_seed: Seed = 0,
         memory: Literal["auto", "yes", "no"] = "auto",
@@ -126,6 +148,10 @@ class ImageData(DataModule):
         self._ranges: tuple[Range, Range] | None = None
         tasks.check(task, self.channels, self.size)
         self.val_size, self.subset, self.per_class, self.split_seed = val_size, subset, per_class, split_seed
+        if only_classes is not None:
+            self.only_classes = [*only_classes] if isinstance(only_classes, (list, tuple)) else [only_classes]
+            if not self.only_classes:
+                raise UserError("data.only_classes is an empty list. Add a class, or remove `--data.only_classes`.")
         self.labeled, self.memory, self.workers, self.download = labeled, memory, workers, download
 
         if isinstance(subset, str) and not (re.fullmatch(r"\d+(\.\d+)?%", subset) and 0 < float(subset[:-1]) <= 100):
@@ -180,7 +206,7 @@ class ImageData(DataModule):
 
     def refuse_tasks(self) -> None:
         """Raise UserError for arguments that do not apply to pairs of images or to two domains."""
-        for name in ("task", "binarize", "labeled", "per_class"):
+        for name in ("task", "binarize", "labeled", "per_class", "only_classes"):
             value = getattr(self, name)
             if value not in ("none", None):
                 instead = f"Use `--data.{name} none`" if name in ("task", "binarize") else f"Remove `--data.{name}`"
@@ -193,14 +219,16 @@ class ImageData(DataModule):
         if self.binarize == "dynamic":
             kept["binarize"] = "static"
         self.ranges()  # finds the range now, so that all comparisons use the same
-        return self._with_range(kept) | {"root": str(self.root), "download": self.download}
+        return self._in_force(kept) | {"root": str(self.root), "download": self.download}
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return self._with_range(super().arguments)
+        return self._in_force(super().arguments)
 
-    def _with_range(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments, with the range in use if it is known."""
+    def _in_force(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments, with the names of the classes in use, and the range in use if it is known."""
+        if (kept := self._kept_classes()) is not None:
+            arguments["only_classes"] = [self.classes[number] for number in kept]
         if self._ranges is not None and (self.native_range is None or self._given != (None, None)):
             arguments.pop("window", None)
             arguments["range"] = self.written_range(self._ranges)
@@ -211,8 +239,8 @@ class ImageData(DataModule):
         domain.
 
         They are determined once for all splits: the given range, or a range found from the training split, independent
-        of `subset`. For ordinary 8-bit data one image is read. If the extreme values are needed, all images are read,
-        before they are decoded. `train` is the training split, if it is already loaded.
+        of `subset` and `only_classes`. For ordinary 8-bit data one image is read. If the extreme values are needed, all
+        images are read, before they are decoded. `train` is the training split, if it is already loaded.
         """
         if self._ranges is None:
             given = [DTYPE if one is None and self.native_range == "dtype" else one for one in self._given]
@@ -300,20 +328,50 @@ class ImageData(DataModule):
         fit = Fit(self.size + random_crop, self.channels, self.resize_mode, self.enlarge, random_crop, own)
         return StreamSource(split, rows, fit, binarize, task, replace(fit, range=other))
 
+    def names(self, stage: Stage) -> list[str] | None:
+        """The names of the images of a stage, in the order of `source`; None if they have none."""
+        split, rows = self._rows(stage, self.split(stage if stage in self.own_splits else "train"))
+        return None if split.names is None else [split.name(row) for row in rows.tolist()]
+
     def _rows(self, stage: Stage, split: Split) -> tuple[Split, Tensor]:
         """The split and its rows for a stage. A stage without its own split gets rows held out of the training set."""
         if stage != "train" and stage in self.own_splits:
-            return split, torch.arange(split.length)
-        parts = self._parts(split)
+            return split, self._of_kept_classes(stage, split, torch.arange(split.length))
+        rows = self._of_kept_classes(stage, split, self._parts(split)[stage])
         if stage != "train":
-            return split, parts[stage].sort().values
-        rows = self._limit(split, parts["train"])
+            return split, rows.sort().values
+        rows = self._limit(split, rows)
         if self.labeled is not None:
             split = replace(split, label=self._known_labels(split, rows))
         return split, rows.sort().values
 
+    def _kept_classes(self) -> list[int] | None:
+        """The numbers of `only_classes`, in order; None for all classes."""
+        if self.only_classes is None:
+            return None
+        if not self.classes:
+            raise UserError(f"data.only_classes needs classes, but {self.name} has none. Remove `--data.only_classes`.")
+        return sorted({class_number(given, self.classes, "data.only_classes") for given in self.only_classes})
+
+    def _of_kept_classes(self, stage: Stage, split: Split, rows: Tensor) -> Tensor:
+        """The `rows` with a class of `only_classes`."""
+        kept = self._kept_classes()
+        if kept is None:
+            return rows
+        if split.label is None:
+            raise UserError(
+                f"data.only_classes needs the class of every image, but the images of {self.name} for `{stage}` have "
+                "none. Remove `--data.only_classes`."
+            )
+        rows = rows[torch.isin(split.label[rows], torch.tensor(kept))]
+        if not len(rows):
+            names = ", ".join(self.classes[number] for number in kept)
+            larger = "" if stage in self.own_splits else f" Use other classes, or a larger data.{stage}_size."
+            raise UserError(f"No image of {self.name} for `{stage}` is of data.only_classes: {names}.{larger}")
+        return rows
+
     def _training(self, split: Split) -> Tensor:
-        """Rows of the training set that are not held out, in order, independent of `subset`."""
+        """Rows of the training set that are not held out, in order, independent of `subset` and `only_classes`."""
         return self._parts(split)["train"].sort().values
 
     def _parts(self, split: Split) -> dict[str, Tensor]:
@@ -365,11 +423,12 @@ class ImageData(DataModule):
         """The labels [N] of the split, with -1 for all but `labeled` images: the first of each class in `rows`."""
         if split.label is None:
             raise UserError(f"data.labeled needs classes, but {self.name} has none. Remove `--data.labeled`.")
-        each, rest = divmod(self.labeled, len(self.classes))
+        count = len(self._kept_classes() or self.classes)
+        each, rest = divmod(self.labeled, count)
         if rest:
             raise UserError(
-                f"data.labeled is {self.labeled}, which is not divisible by the {len(self.classes)} classes of "
-                f"{self.name}. Choose a multiple of {len(self.classes)}."
+                f"data.labeled is {self.labeled}, which is not divisible by the {count} classes of {self.name}. Choose "
+                f"a multiple of {count}."
             )
         known = self._of_each_class(split, rows, each, f"data.labeled is {self.labeled}, {each} of each class")
         labels = torch.full_like(split.label, -1)
@@ -378,10 +437,11 @@ class ImageData(DataModule):
 
     def _of_each_class(self, split: Split, rows: Tensor, count: int, given: str) -> Tensor:
         """The first `count` of each class among `rows`; `given` is the setting, for the error."""
-        counts = split.label[rows].bincount(minlength=len(self.classes))
+        kept = self._kept_classes() or [*range(len(self.classes))]
+        counts = split.label[rows].bincount(minlength=len(self.classes))[kept]
         if count > counts.min():
             raise UserError(
-                f"{given}, but class `{self.classes[counts.argmin()]}` has only {counts.min()} training images."
+                f"{given}, but class `{self.classes[kept[counts.argmin()]]}` has only {counts.min()} training images."
             )
         return rows[split.number_within_class(rows) < count]
 

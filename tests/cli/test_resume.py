@@ -18,6 +18,7 @@ import genbench.models
 from genbench.callbacks.run_record import readable
 from genbench.cli import resume
 from genbench.core.class_paths import loaded_classes
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.data import Digits, Shapes
 
@@ -612,3 +613,11 @@ def test_a_changeable_argument_changes_no_network(cls):
     usual = shapes()
     for name in cls.changeable:
         assert shapes(**{name: other[name]}) == usual, name
+
+
+def test_the_classes_that_are_used_cannot_change_on_resume():
+    assert resume.rule("data.only_classes").effect == "refused"
+    old, new = ({"data": {"init_args": {"only_classes": kept}}} for kept in ([3], [4]))
+    with pytest.raises(UserError, match=r"data.only_classes \[3\] -> \[4\]: .*its classes"):
+        resume.changes(old, new, set(), (), Path("last.ckpt"))
+    assert resume.changes(old, old, set(), (), Path("last.ckpt")) == []

@@ -72,6 +72,51 @@ def test_several_labels_for_each_image_are_refused(tmp_path):
     assert data.spec.target == "none" and len(data.source("train")) == 16
 
 
+@pytest.mark.parametrize(("size", "shape"), [(28, (1, 32, 32)), (64, (1, 64, 64)), (224, (1, 224, 224))])
+def test_medmnist_is_read_in_its_official_sizes(tmp_path, size, shape):
+    from tests.helpers.medmnist import write
+
+    data = load(write(tmp_path / f"pneumoniamnist_{size}.npz", {"train": 6, "val": 2, "test": 4}, size))
+    assert data.spec.shape == shape and data.spec.classes == ("0", "1")
+    stored = np.load(tmp_path / f"pneumoniamnist_{size}.npz")["test_images"]
+    image = data.source("test").batch(torch.arange(4)).image[:, 0].numpy()
+    side = (shape[1] - size) // 2
+    assert np.array_equal(image[:, side : side + size, side : side + size], stored)
+
+
+def test_a_class_of_a_medmnist_set_can_be_trained_on_alone(tmp_path):
+    data = load(medmnist(tmp_path), only_classes=[0])
+    for stage, count in {"train": 8, "val": 2, "test": 2}.items():
+        assert data.source(stage).everything.label.tolist() == [0] * count
+    task = load(medmnist(tmp_path), only_classes=[1], task="inpaint")
+    assert task.spec.source == (1, 8, 8) and len(task.source("train")) == 8
+
+
+def test_color_medmnist_has_three_channels(tmp_path):
+    images, labels = rgb(), np.arange(24, dtype=np.uint8)[:, None] % 9
+    parts = {"train": slice(0, 16), "val": slice(16, 20), "test": slice(20, 24)}
+    arrays = {f"{part}_images": images[rows] for part, rows in parts.items()}
+    arrays |= {f"{part}_labels": labels[rows] for part, rows in parts.items()}
+    data = load(saved(tmp_path / "pathmnist.npz", **arrays))
+    assert data.spec.shape == (3, 8, 8) and len(data.spec.classes) == 9
+
+
+def test_the_volumes_of_medmnist_are_refused_and_their_slices_are_images(tmp_path):
+    volumes, labels = np.random.default_rng(0).integers(0, 256, (14, 28, 28, 28), dtype=np.uint8), np.arange(14) % 3
+    arrays = {"train": slice(0, 6), "val": slice(6, 10), "test": slice(10, 14)}
+    path = saved(
+        tmp_path / "organmnist3d.npz",
+        **{f"{part}_images": volumes[rows] for part, rows in arrays.items()},
+        **{f"{part}_labels": labels[rows, None] for part, rows in arrays.items()},
+    )
+    with pytest.raises(UserError, match=r"For volumes, save their slices as images, such as train_images\[:, 14\]"):
+        load(path)
+    slices = {f"{part}_images": volumes[rows, 14] for part, rows in arrays.items()}
+    with np.load(path) as file:
+        sliced = saved(tmp_path / "slices.npz", **{name: slices.get(name, file[name]) for name in file.files})
+    assert load(sliced).spec.shape == (1, 32, 32)
+
+
 def test_imagenet32_is_stored_by_channel_and_counts_from_one(tmp_path):
     images, labels = rgb(), np.arange(24) % 3 + 1
     path = saved(

@@ -240,3 +240,100 @@ def test_importing_the_data_sets_imports_none_of_the_libraries_that_read_them():
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             named += [node.module] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in named} & {"torchvision", "sklearn", "scipy"}, file
+
+
+# ---- only_classes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", ["yes", "no"])
+@pytest.mark.parametrize("given", ["some", ["some"], 1, [1], "1"])
+def test_only_classes_keeps_the_images_of_these_classes_and_their_labels(memory, given):
+    whole, data = Numbered(val_size=70), Numbered(val_size=70, only_classes=given, memory=memory)
+    assert data.spec == whole.spec and data.spec.classes == ("rare", "some", "many")
+    of_class = set(range(20, 100))
+    for stage in ("train", "val"):
+        assert set(numbers(data, stage)) == set(numbers(whole, stage)) & of_class
+        label = data.source(stage).target("label", torch.arange(len(data.source(stage))))
+        assert label.unique().tolist() == [1]
+    assert data.arguments["only_classes"] == ["some"]
+
+
+def test_only_classes_restricts_the_test_images_and_the_images_that_samples_are_compared_with():
+    data = Digits(only_classes=[3, "5"])
+    label = data.source("test").target("label", torch.arange(len(data.source("test"))))
+    every = Digits().source("test").target("label", torch.arange(297))
+    assert label.bincount(minlength=10).tolist() == [
+        0,
+        0,
+        0,
+        int((every == 3).sum()),
+        0,
+        int((every == 5).sum()),
+        0,
+        0,
+        0,
+        0,
+    ]
+    reference = data.reference()
+    assert reference.only_classes == ["3", "5"] and len(reference.source("test")) == len(label)
+    assert data.compared() == Digits(only_classes=[5, 3]).compared() != Digits().compared()
+
+
+def test_a_class_is_found_by_its_name_before_its_number():
+    class Years(Numbered):
+        classes = ("2", "1", "many")
+
+    assert Years(only_classes=2).arguments["only_classes"] == ["2"]  # class number 0
+    assert Years(only_classes=0).arguments["only_classes"] == ["2"]
+
+
+def test_limits_apply_to_the_classes_that_are_used():
+    assert len(numbers(Numbered(val_size=70, only_classes=["some", "many"], per_class=30))) == 60
+    assert (
+        len(numbers(Numbered(val_size=70, only_classes="some", subset="50%")))
+        == len(numbers(Numbered(val_size=70, only_classes="some"))) / 2
+    )
+    assert len(told(Numbered(val_size=70, only_classes=["some", "many"], labeled=20))[0]) == 20
+
+
+def test_the_range_does_not_depend_on_only_classes():
+    def sixteen(split):
+        return Split(split.length, lambda rows: split.pictures(rows).astype(np.uint16), label=split.label)
+
+    class Deep(Numbered):
+        def split(self, stage):
+            return sixteen(super().split(stage))
+
+    assert Deep(range="data").ranges()[0] == Deep(range="data", only_classes="rare").ranges()[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "message"),
+    [
+        (Numbered, {"only_classes": []}, "data.only_classes is an empty list. Add a class, or remove"),
+        (Numbered, {"only_classes": ["rara"]}, "there is no class 'rara'. Choose from: rare, some, many. Did you mean"),
+        (Numbered, {"only_classes": 3}, "data.only_classes: there is no class '3'"),
+        (Numbered, {"only_classes": -1}, "data.only_classes: there is no class '-1'"),
+        (Numbered, {"only_classes": "rare", "subset": 21}, "data.subset is 21, but there are only"),
+        (Numbered, {"only_classes": "rare", "per_class": 21}, "but class `rare` has only"),
+        (Unlabeled, {"only_classes": "rare"}, "data.only_classes needs classes, but Unlabeled has none"),
+    ],
+)
+def test_impossible_classes_are_refused(data, arguments, message):
+    with pytest.raises(UserError, match=message):
+        data(**arguments).source("train")
+
+
+def test_classes_without_an_image_in_a_split_are_refused():
+    with pytest.raises(
+        UserError, match=r"No image of Numbered for `val` is of data.only_classes: rare. Use other class"
+    ):
+        Numbered(val_size=1, only_classes="rare").source("val")
+    with pytest.raises(UserError, match="needs the class of every image, but the images of Numbered for `test` have"):
+        Numbered(only_classes="rare").source("test")
+
+
+def test_only_classes_does_not_apply_to_pairs():
+    with pytest.raises(UserError, match=r"data.only_classes is \[.a.\], but does not apply to pairs"):
+        data = Numbered(only_classes="a")
+        data.refuse_tasks()
