@@ -9,12 +9,13 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
 from torch.overrides import TorchFunctionMode
 
 import genbench
@@ -31,7 +32,7 @@ from genbench.core.capabilities import (
     takes_condition,
 )
 from genbench.core.errors import UserError, did_you_mean, reason
-from genbench.core.noise import per_seed
+from genbench.core.noise import mix, per_seed
 from genbench.evaluation.checkpoint_facts import facts_of
 
 Format = Literal["onnx", "torch"]
@@ -50,50 +51,92 @@ PARTS: dict[str, tuple[type, str]] = {
 }
 
 TRACED, CHECKED = 3, (1, 5)  # batch sizes
-TOLERANCE = 1e-4  # largest absolute difference from the original, for images in [-1, 1]
-CODES = 1e-3  # largest fraction of different codebook indices: rounding decides between two equally near vectors
+TOLERANCE = 1e-4  # largest absolute difference from the model; images are in [-1, 1]
 EXAMPLES = 16  # latents in the metadata, if they are not drawn from a standard distribution
 METADATA = "genbench.json"  # name of the metadata in a .pt2 file
+
+# how example inputs are drawn -> code for NumPy and for PyTorch
+DRAWS = {
+    "normal": ("np.random.default_rng(0).standard_normal({size}, dtype=np.float32)", "torch.randn({size})"),
+    "uniform": ("np.random.default_rng(0).uniform(-1, 1, {size}).astype(np.float32)", "2 * torch.rand({size}) - 1"),
+    "indices": ("np.random.default_rng(0).integers(0, {below}, {size})", "torch.randint(0, {below}, {size})"),
+    "classes": ("np.arange({n}) % {below}", "torch.arange({n}) % {below}"),
+    "latents": (
+        'np.array(json.loads(metadata["example_z"])[:{n}], dtype=np.float32)',
+        'torch.tensor(json.loads(metadata["example_z"])[:{n}])',
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output: its name, its dtype, its shape without the batch axis, and what its numbers mean."""
+    """An input or output.
 
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    values: str
-
-
-@dataclass
-class Part:
-    """A network of a model, ready for export.
-
-    name      one of PARTS
-    call      the model's own method: inputs -> output
-    inputs    images or latents, and the condition, if the method takes one
-    output    what the network returns
-    example   n -> example inputs of n images, drawn from a fixed seed
-    facts     metadata: the model, its checkpoint, its classes, and what is fixed in the exported network
+    name    its name in the exported network
+    dtype   float32 or int64
+    shape   without the batch axis
+    values  what its numbers mean, in words
+    draws   key of DRAWS: how examples of an input are drawn
+    below   number of values of an int64 input
     """
 
     name: str
+    dtype: Literal["float32", "int64"]
+    shape: tuple[int, ...]
+    values: str
+    draws: str = ""
+    below: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.dtype} [{', '.join(['batch', *map(str, self.shape)])}], {self.values}"
+
+    def example(self, model: Any, n: int, generator: torch.Generator) -> Tensor:
+        """Examples for a check, [n, *shape]."""
+        if self.dtype == "int64":
+            return torch.randint(self.below, (n, *self.shape), generator=generator)
+        if self.draws == "uniform":
+            return 2 * torch.rand(n, *self.shape, generator=generator) - 1
+        if self.draws == "latents":
+            return model.sample_latents(torch.randint(2**31, (n,), generator=generator))
+        return torch.randn(n, *self.shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network of a model, ready for export.
+
+    name    one of PARTS
+    model   the model
+    call    the model's own method: inputs -> output
+    inputs  images or latents, and the condition, if the method takes one
+    output  what the network returns
+    facts   metadata: the model, its checkpoint, its classes, and what is fixed in the exported network
+    """
+
+    name: str
+    model: Any
     call: Callable[..., Tensor]
     inputs: tuple[Value, ...]
     output: Value
-    example: Callable[[int], tuple[Tensor, ...]]
-    facts: dict[str, Any] = field(default_factory=dict)
-    model: Any = None
+    facts: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {type(self.model).__name__}"
+
+    def examples(self, n: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """A batch of n random inputs."""
+        generator = torch.Generator().manual_seed(mix("export", n, seed))
+        return tuple(value.example(self.model, n, generator) for value in self.inputs)
 
     def metadata(self) -> dict[str, str]:
         """Name -> text. Lists and mappings are JSON."""
-        facts = self.facts | {"inputs": [_listed(v) for v in self.inputs], "outputs": [_listed(self.output)]}
+        facts = self.facts | {"inputs": [_described(v) for v in self.inputs], "outputs": [_described(self.output)]}
         return {name: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for name, v in facts.items()}
 
 
-def _listed(value: Value) -> dict[str, Any]:
-    return asdict(value) | {"shape": ["batch", *value.shape]}
+def _described(value: Value) -> dict[str, Any]:
+    shape = ["batch", *value.shape]
+    return {"name": value.name, "dtype": value.dtype, "shape": shape, "values": value.values}
 
 
 @dataclass(frozen=True)
@@ -102,7 +145,7 @@ class Exported:
 
     path        the network
     script      a script that loads it without genbench
-    difference  largest absolute difference from the original model; for codebook indices, the fraction that differs
+    difference  largest absolute difference from the model; for codebook indices, the fraction that differs
     """
 
     path: Path
@@ -115,11 +158,31 @@ def parts_of(model: Any) -> list[str]:
     return [name for name, (capability, _) in PARTS.items() if isinstance(model, capability)]
 
 
+def chosen(model: Any, name: str | None = None) -> str:
+    """The name of the part to export: `name`, or the first part of the model.
+
+    Raises:
+        UserError: the model does not have the part.
+    """
+    kind, has = type(model).__name__, parts_of(model)
+    if name is not None and name not in PARTS:
+        raise UserError(f"Unknown part '{name}'. Choose from: {', '.join(PARTS)}.{did_you_mean(name, PARTS)}")
+    if not has:
+        methods = "`, `".join(dict.fromkeys(method for _, method in PARTS.values()))
+        raise UserError(
+            f"{kind} cannot be exported: it has none of the methods `{methods}`. Its images are not the output of one "
+            "pass through a network. A PixelCNN, for example, draws one pixel after another."
+        )
+    if name is not None and name not in has:
+        raise UserError(f"{kind} has no {name}. Parts that it has: {', '.join(has)}. Set one of them with `--part`.")
+    return name or has[0]
+
+
 def part_of(model: Any, name: str | None = None, *, to: str | None = None, own: dict[str, Any] | None = None) -> Part:
     """A part of a trained model.
 
     Args:
-        model: Model in eval mode on the CPU
+        model: Model in float32 and eval mode on the CPU, as `genbench.load` returns it
         name: One of PARTS. Default: the first one that the model has
         to: Target domain of a translator. Default: B
         own: Values of the model's own options of the method, such as the `seed` of a translator's dropout. They are
@@ -129,131 +192,97 @@ def part_of(model: Any, name: str | None = None, *, to: str | None = None, own: 
         UserError: the model does not have the part or the domain.
     """
     name = chosen(model, name)
+    if model.training or model.device.type != "cpu" or model.dtype != torch.float32:
+        raise UserError(
+            "Only a model in float32 and eval mode on the CPU can be exported: `model.float().cpu().eval()`."
+        )
     method = getattr(model, PARTS[name][1])
     fixed = options(method) | (own or {})
     if name == "translator":
-        to = to or "B"
-        if to not in model.domains:
-            raise UserError(f"{type(model).__name__} cannot translate to {to}. Choose from: {', '.join(model.domains)}.")
-        fixed["to"] = to
+        fixed["to"] = to or "B"
+        if fixed["to"] not in model.domains:
+            known = ", ".join(model.domains)
+            raise UserError(f"{type(model).__name__} cannot translate to {to}. Choose from: {known}.")
     elif to is not None:
-        raise UserError(f"`to` {to} is for a translator, but the exported part is the {name}.")
-    inputs, draws, more = _inputs(model, name, method, to)
+        raise UserError(f"A target domain ({to}) is for a translator, but the exported part is the {name}.")
 
     def call(*tensors: Tensor) -> Tensor:
         condition = {"condition": tensors[1]} if len(tensors) > 1 else {}
         return method(tensors[0], **condition, **fixed)
 
-    def example(n: int) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(n)
-        return tuple(draw(n, generator) for draw in draws)
-
+    first = _latent(model) if name in ("generator", "decoder") else _image_input(model, fixed.get("to"))
+    inputs = (first, *_conditions(model, method))
+    trained, spec = facts_of(model, "raw")[0], model.spec
+    facts: dict[str, Any] = {"genbench": genbench.__version__, "model": type(model).__name__, "part": name}
+    facts |= {key: trained[key] for key in ("checkpoint", "checkpoint_hash", "weights", "images_seen")}
+    optional = {"options": fixed, "classes": list(spec.classes), "vocabulary": list(spec.vocabulary)}
+    if first.draws == "latents":
+        optional["example_z"] = model.sample_latents(torch.arange(EXAMPLES)).tolist()
+    facts |= {key: value for key, value in optional.items() if value}
+    part = Part(name, model, call, inputs, first, facts)
     with torch.no_grad():
-        shape = tuple(call(*example(2)).shape[1:])
-    facts, _ = facts_of(model, "raw")
-    spec = model.spec
-    told: dict[str, Any] = {
-        "genbench": genbench.__version__,
-        "model": type(model).__name__,
-        "part": name,
-        "checkpoint": facts["checkpoint"],
-        "checkpoint_hash": facts["checkpoint_hash"],
-        "weights": facts["weights"],
-        "images_seen": facts["images_seen"],
-    }
-    told |= {"options": fixed} if fixed else {}
-    told |= {"classes": list(spec.classes)} if spec.classes else {}
-    told |= {"vocabulary": list(spec.vocabulary)} if spec.vocabulary else {}
-    told |= more
-    return Part(name, call, inputs, _output(model, name, shape), example, told, model)
+        shape = tuple(call(*part.examples(2)).shape[1:])
+    return replace(part, output=_output(model, name, shape))
 
 
-def chosen(model: Any, name: str | None) -> str:
-    has = parts_of(model)
-    kind = type(model).__name__
-    if name is not None and name not in PARTS:
-        raise UserError(f"Unknown part '{name}'. Choose from: {', '.join(PARTS)}.{did_you_mean(name, PARTS)}")
-    if not has:
-        raise UserError(
-            f"{kind} has no part that can be exported. It draws images pixel by pixel or without a latent, so its "
-            f"sampling is not one pass through a network. Parts of other models: {', '.join(PARTS)}."
-        )
-    if name is not None and name not in has:
-        raise UserError(f"{kind} has no {name}. Parts that it has: {', '.join(has)}. Set one of them with `--part`.")
-    return name or has[0]
-
-
-Draw = Callable[[int, torch.Generator], Tensor]
-
-
-def _inputs(
-    model: Any, name: str, method: Callable[..., Tensor], to: str | None
-) -> tuple[tuple[Value, ...], list[Draw], dict[str, Any]]:
-    """The inputs of a part, functions that draw examples of them, and metadata about them."""
-    spec, more = model.spec, {}
-    if name in ("generator", "decoder"):
-        shape = tuple(model.latent_shape)
-        if model.latent_dtype == "int64":
-            known = model.latent_values
-            first = Value("z", "int64", shape, f"codebook indices from 0 to {known - 1}")
-            draw: Draw = lambda n, generator: torch.randint(known, (n, *shape), generator=generator)  # noqa: E731
-        else:
-            words, more = _prior(model, shape)
-            first = Value("z", "float32", shape, words)
-            draw = lambda n, generator: _latents(model, shape, n, generator)  # noqa: E731
-    else:
-        shape = tuple(spec.source if to == "B" else spec.shape)
-        first = _image("image" if len(shape) == 3 else "point", shape, binary=spec.binary)
-        draw = lambda n, generator: 2 * torch.rand(n, *shape, generator=generator) - 1  # noqa: E731
-    if not takes_condition(method) or not model.conditional:
-        return (first,), [draw], more
-    if spec.target == "caption":
-        words, length = len(spec.vocabulary), spec.caption_length
-        second = Value("caption", "int64", (length,), "indices of words in `vocabulary`, padded with 0")
-        return (first, second), [draw, lambda n, g: torch.randint(1, words, (n, length), generator=g)], more
-    classes = len(spec.classes)
-    second = Value("label", "int64", (), f"index of a class in `classes`, from 0 to {classes - 1}")
-    return (first, second), [draw, lambda n, g: torch.randint(classes, (n,), generator=g)], more
-
-
-def _latents(model: Any, shape: tuple[int, ...], n: int, generator: torch.Generator) -> Tensor:
-    if isinstance(model, SamplesLatents):
-        return model.sample_latents(torch.randint(2**31, (n,), generator=generator))
-    return torch.randn(n, *shape, generator=generator)
-
-
-def _prior(model: Any, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
-    """The distribution of the latents in words, and example latents if it is not a standard one."""
+def _latent(model: Any) -> Value:
+    """The input of a generator or a decoder."""
+    shape = tuple(model.latent_shape)
+    if model.latent_dtype == "int64":
+        return _codes(model, shape)
     if not isinstance(model, SamplesLatents):
-        return "codes as the encoder returns them", {}
+        return Value("z", "float32", shape, "a latent code, as the encoder returns it", "normal")
     seeds = torch.arange(EXAMPLES)
     drawn = model.sample_latents(seeds)
     if torch.equal(drawn, per_seed(torch.randn, seeds, shape)):
-        return "independent standard normal numbers", {}
+        return Value("z", "float32", shape, "independent standard normal numbers", "normal")
     if torch.equal(drawn, 2 * per_seed(torch.rand, seeds, shape) - 1):
-        return "independent uniform numbers from -1 to 1", {}
-    words = "latents from the model's own distribution, which is not exported; `example_z` contains some"
-    return words, {"example_z": drawn.tolist()}
+        return Value("z", "float32", shape, "independent uniform numbers from -1 to 1", "uniform")
+    words = "from the model's own distribution, which is not exported; the metadata `example_z` contains some"
+    return Value("z", "float32", shape, words, "latents")
 
 
-def _image(name: str, shape: tuple[int, ...], binary: bool = False) -> Value:
+def _codes(model: Any, shape: tuple[int, ...]) -> Value:
+    most = model.latent_values - 1
+    return Value("z", "int64", shape, f"codebook indices from 0 to {most}", "indices", most + 1)
+
+
+def _image_input(model: Any, to: str | None) -> Value:
+    shape = tuple(model.spec.source if to == "B" else model.spec.shape)
+    return _image("image", shape, binary=model.spec.binary)
+
+
+def _image(name: str, shape: tuple[int, ...], *, binary: bool = False) -> Value:
     if len(shape) == 1:
-        return Value(name, "float32", shape, "coordinates, not normalized")
-    order = "gray" if shape[0] == 1 else "RGB" if shape[0] == 3 else f"{shape[0]} channels"
-    values = "-1 (black) or 1 (white)" if binary else "from -1 to 1: pixel / 127.5 - 1"
-    return Value(name, "float32", shape, f"{order}, {values}")
+        return Value("point" if name == "image" else name, "float32", shape, "coordinates as in the data", "uniform")
+    order = {1: "gray", 3: "RGB"}.get(shape[0], f"{shape[0]} channels")
+    values = "each -1 (black) or 1 (white)" if binary else "from -1 to 1 (pixel / 127.5 - 1)"
+    return Value(name, "float32", shape, f"{order} {values}", "uniform")
+
+
+def _conditions(model: Any, method: Callable[..., Tensor]) -> tuple[Value, ...]:
+    """The condition as an input, if the method takes one."""
+    spec = model.spec
+    if not takes_condition(method) or not model.conditional:
+        return ()
+    if spec.target == "caption":
+        length, words = spec.caption_length, len(spec.vocabulary)
+        if not length:
+            raise UserError(f"{type(model).__name__} was trained on captions of any length, which cannot be exported.")
+        about = "indices of words in the metadata `vocabulary`, padded with 0"
+        return (Value("caption", "int64", (length,), about, "indices", words),)
+    classes = len(spec.classes)
+    return (Value("label", "int64", (), f"a class from 0 to {classes - 1}", "classes", classes),)
 
 
 def _output(model: Any, name: str, shape: tuple[int, ...]) -> Value:
     if name == "encoder":
         if model.latent_dtype == "int64":
-            return Value("z", "int64", shape, f"codebook indices from 0 to {model.latent_values - 1}")
-        return Value("z", "float32", shape, "latent code; the mean, if the encoder is probabilistic")
+            return _codes(model, shape)
+        return Value("z", "float32", shape, "a latent code; the mean, if the encoder is probabilistic")
     if name in ("classifier", "segmenter"):
-        each = "each class" if name == "classifier" else "each class, at each pixel"
-        return Value("logits", "float32", shape, f"logit of {each}; softmax over axis 1 gives probabilities")
-    kind = "image" if len(shape) == 3 else "point"
-    return _image({"autoencoder": "reconstruction", "translator": "translation"}.get(name, kind), shape)
+        return Value("logits", "float32", shape, "a logit of each class; softmax over axis 1 gives probabilities")
+    return _image({"autoencoder": "reconstruction", "translator": "translation"}.get(name, "image"), shape)
 
 
 # ---- tracing ------------------------------------------------------------------------------------------------------
@@ -289,8 +318,9 @@ class Network(nn.Module):
 
     def __init__(self, part: Part) -> None:
         super().__init__()
+        self.train(False)  # before the model is added, whose mode is not changed
         self.model, self.call = part.model, part.call
-        inputs = part.example(TRACED)
+        inputs = part.examples(TRACED)
         with torch.no_grad(), _Recorded() as recorded:
             part.call(*inputs)
         self.draws = len(recorded.noise)
@@ -321,33 +351,33 @@ def program_of(part: Part) -> torch.export.ExportedProgram:
     Raises:
         UserError: the part cannot be traced, because its control flow depends on values.
     """
-    batch = torch.export.Dim("batch")
-    inputs = part.example(TRACED)
+    inputs = part.examples(TRACED)
+    batch = ({0: torch.export.Dim("batch")},) * len(inputs)
     try:
         with _quiet(), torch.no_grad():
-            dynamic = {"inputs": tuple({0: batch} for _ in inputs)}
-            program = torch.export.export(Network(part).eval(), inputs, dynamic_shapes=dynamic)
+            program = torch.export.export(Network(part), inputs, dynamic_shapes={"inputs": batch}, strict=False)
     except Exception as error:  # the exporter raises exceptions of many classes
         raise UserError(
-            f"The {part.name} of {part.facts['model']} cannot be exported: `torch.export` cannot trace its "
-            f"`{PARTS[part.name][1]}` for any batch size ({reason(error)})."
+            f"The {part} cannot be exported: `torch.export` cannot trace its method `{PARTS[part.name][1]}` for all "
+            f"batch sizes. Its control flow may depend on values. ({reason(error)})"
         ) from error
     _remove_unused(program)
     return program
 
 
 def _remove_unused(program: torch.export.ExportedProgram) -> None:
-    """Remove the parameters and buffers that the graph does not use, such as those of a GAN's discriminator."""
+    """Remove the weights that the graph does not use, such as those of a GAN's discriminator."""
     signature, graph = program.graph_signature, program.graph_module.graph
-    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    unused = {node.name: node for node in graph.nodes if node.op == "placeholder" and not node.users}
+    weights = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
     kept = []
     for spec in signature.input_specs:
-        node = nodes[spec.arg.name]
-        if spec.target in program.state_dict and not node.users:
-            graph.erase_node(node)
-            del program.state_dict[spec.target]
-        else:
+        if spec.kind not in weights or spec.arg.name not in unused:
             kept.append(spec)
+            continue
+        graph.erase_node(unused[spec.arg.name])
+        for tensors in (program.state_dict, program.constants):
+            tensors.pop(spec.target, None)
     signature.input_specs = kept
     program.graph_module.recompile()
 
@@ -368,17 +398,14 @@ def contents(part: Part, format: Format) -> bytes:
     try:
         with _quiet():
             converted = torch.onnx.export(
-                program, dynamo=True, verbose=False,
+                program, dynamo=True, verbose=False, dynamic_shapes=({0: "batch"},) * len(part.inputs),
                 input_names=[value.name for value in part.inputs], output_names=[part.output.name],
             )  # fmt: skip
             assert converted is not None  # as `dynamo` is set
             converted.model.metadata_props.update(part.metadata())
             return converted.model_proto.SerializeToString()
     except Exception as error:
-        raise UserError(
-            f"The {part.name} of {part.facts['model']} cannot be exported as ONNX ({reason(error)}). Use `--format "
-            "torch`."
-        ) from error
+        raise UserError(f"The {part} cannot be exported as ONNX ({reason(error)}). Use `--format torch`.") from error
 
 
 def refuse_missing(format: Format) -> None:
@@ -413,14 +440,14 @@ def loaded(data: bytes, format: Format) -> Callable[..., Tensor]:
 
 
 @torch.no_grad()
-def difference(part: Part, network: Callable[..., Tensor], sizes: tuple[int, ...] = CHECKED) -> float:
-    """The largest absolute difference between a network and the model, over batches of several sizes.
+def difference(part: Part, network: Callable[..., Tensor], seed: int = 0) -> float:
+    """The largest absolute difference between a network and the model, for batches of CHECKED random inputs.
 
     For codebook indices, the largest fraction of different indices. Infinite if shapes or dtypes differ.
     """
     most = 0.0
-    for n in sizes:
-        inputs = part.example(n)
+    for n in CHECKED:
+        inputs = part.examples(n, seed)
         expected, found = part.call(*inputs), network(*inputs)
         if found.shape != expected.shape or found.dtype != expected.dtype:
             return float("inf")
@@ -433,75 +460,42 @@ def difference(part: Part, network: Callable[..., Tensor], sizes: tuple[int, ...
 
 
 def script(part: Part, name: str, format: Format, n: int = 4) -> str:
-    """A short script that loads the file `name` from its own folder and runs it on a batch of n, without genbench."""
-    numpy = format == "onnx"
-    inputs = [(value, _drawn(part, value, n, numpy)) for value in part.inputs]
-    lines = [f"# The {part.name} of a {part.facts['model']}, exported by genbench. Needs only "]
-    lines[0] += "numpy and onnxruntime." if numpy else "PyTorch."
-    uses_json = any("example_z" in code for _, code in inputs)
-    lines += [*(["import json"] if uses_json else []), "from pathlib import Path", ""]
+    """A script that loads the file `name` from its own folder and runs it on a batch of n, without genbench."""
+    numpy, out, names = format == "onnx", part.output, [value.name for value in part.inputs]
+    shows_classes = part.name == "classifier"
+    parses = shows_classes or any(value.draws == "latents" for value in part.inputs)
+    lines = [f"# The {part}, exported by genbench. Needs only {'numpy and onnxruntime' if numpy else 'PyTorch'}."]
+    lines += [*(["import json"] if parses else []), "from pathlib import Path", ""]
     lines += ["import numpy as np", "import onnxruntime"] if numpy else ["import torch"]
-    lines += ["", f'path = Path(__file__).with_name("{name}")']
+    lines += ["", f"path = Path(__file__).with_name({json.dumps(name, ensure_ascii=False)})"]
     if numpy:
         lines.append('network = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])')
-        if uses_json:
-            lines.append("metadata = network.get_modelmeta().custom_metadata_map")
-    elif uses_json:
-        lines.append(f'files = {{"{METADATA}": ""}}')
-        lines.append("network = torch.export.load(path, extra_files=files).module()")
-        lines.append(f'metadata = json.loads(files["{METADATA}"])')
+        lines += ["metadata = network.get_modelmeta().custom_metadata_map"] if parses else []
+    elif parses:
+        lines += [f'extra = {{"{METADATA}": ""}}', "network = torch.export.load(path, extra_files=extra).module()"]
+        lines += [f'metadata = json.loads(extra["{METADATA}"])']
     else:
-        lines.append("network = torch.export.load(path).module()")
-    for value, code in inputs:
-        lines.append(f"# {value.dtype} {shape_text(value)}: {value.values}")
-        lines.append(f"{value.name} = {code}")
-    out = part.output
-    names = ", ".join(value.name for value in part.inputs)
+        lines += ["network = torch.export.load(path).module()"]
+    for value in part.inputs:
+        size = str((n, *value.shape))
+        code = DRAWS[value.draws][0 if numpy else 1].format(size=size, below=value.below, n=n)
+        lines += [f"# {value}", f"{value.name} = {code}"]
     if numpy:
-        given = ", ".join(f'"{value.name}": {value.name}' for value in part.inputs)
+        given = ", ".join(f'"{name}": {name}' for name in names)
         lines.append(f"({out.name},) = network.run(None, {{{given}}})")
     else:
-        lines += ["with torch.no_grad():", f"    {out.name} = network({names})"]
-    lines.append(f"# {out.dtype} {shape_text(out)}: {out.values}")
-    lines.append(f"print({out.name}.shape, {out.name}.dtype)")
-    if len(out.shape) == 3 and out.name != "logits":
-        to_pixels = (
-            "((%s + 1) * 127.5).round().clip(0, 255).astype(np.uint8)"
-            if numpy
-            else "((%s + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)"
-        )
-        lines.append(f"pixels = {to_pixels % out.name}")
+        lines += ["with torch.no_grad():", f"    {out.name} = network({', '.join(names)})"]
+    lines += [f"# {out}", f"print({out.name}.shape, {out.name}.dtype)"]
+    if shows_classes:
+        lines.append('classes = json.loads(metadata["classes"])')
+        lines.append("print([classes[k] for k in logits.argmax(1)])")
+    elif part.name == "segmenter":
+        lines.append(f"mask = logits.argmax(1)  # int64 [{n}, {', '.join(map(str, out.shape[1:]))}]")
+    elif len(out.shape) == 3 and out.dtype == "float32":
+        rounded = f"(({out.name} + 1) * 127.5).round()"
+        pixels = f"{rounded}.clip(0, 255).astype(np.uint8)" if numpy else f"{rounded}.clamp(0, 255).to(torch.uint8)"
+        lines.append(f"pixels = {pixels}  # {'gray' if out.shape[0] == 1 else 'color'}, 0 to 255")
     return "\n".join(lines) + "\n"
-
-
-def shape_text(value: Value) -> str:
-    return f"[{', '.join(['batch', *map(str, value.shape)])}]"
-
-
-def _drawn(part: Part, value: Value, n: int, numpy: bool) -> str:
-    """Code that makes an input of n images."""
-    size = ", ".join(map(str, (n, *value.shape)))
-    size_tuple = f"({size})" if value.shape else f"({n},)"
-    if value.dtype == "int64":
-        most = {"label": len(part.facts.get("classes", ())), "caption": len(part.facts.get("vocabulary", ()))}.get(
-            value.name
-        ) or int(value.values.rpartition(" ")[2]) + 1
-        least = 1 if value.name == "caption" else 0
-        if value.name == "label":
-            return f"np.arange({n}) % {most}" if numpy else f"torch.arange({n}) % {most}"
-        if numpy:
-            return f"np.random.default_rng(0).integers({least}, {most}, {size_tuple})"
-        return f"torch.randint({least}, {most}, {size_tuple})"
-    if "example_z" in part.facts and value.name == "z":
-        listed = f'json.loads(metadata["example_z"])[:{n}]'
-        return f"np.array({listed}, dtype=np.float32)" if numpy else f"torch.tensor({listed})"
-    if value.name == "z" and "uniform" not in value.values:
-        if numpy:
-            return f"np.random.default_rng(0).standard_normal({size_tuple}, dtype=np.float32)"
-        return f"torch.randn{size_tuple}"
-    if numpy:
-        return f"np.random.default_rng(0).uniform(-1, 1, {size_tuple}).astype(np.float32)"
-    return f"2 * torch.rand{size_tuple} - 1"
 
 
 # ---- everything ---------------------------------------------------------------------------------------------------
@@ -517,14 +511,16 @@ def export(part: Part, path: Path, format: Format) -> Exported:
         UserError: the part cannot be exported, its output differs from the model's, or the files cannot be written.
     """
     data = contents(part, format)
-    found = difference(part, loaded(data, format))
-    is_code = part.output.dtype == "int64"
-    if not found <= (CODES if is_code else TOLERANCE):
-        what = f"{found:.2%} of its codebook indices" if is_code else f"its output by up to {found:.2g}"
-        allowed = f"{CODES:.1%}" if is_code else f"{TOLERANCE:g}"
+    network = loaded(data, format)
+    found = difference(part, network)
+    if getattr(part.model, "latent_dtype", None) == "int64" and found > TOLERANCE:
+        # Rounding decides between two equally near vectors of the codebook: for a VQVAE on MNIST, 3 of 128,000 indices
+        # of test images differed. A wrong network differs for all inputs.
+        found = min(difference(part, network, seed) for seed in (1, 2))
+    if not found <= TOLERANCE:
         raise UserError(
-            f"The exported {part.name} differs from {part.facts['model']} in {what}, more than {allowed}. It was not "
-            "written."
+            f"The exported {part} was not written: in {'onnxruntime' if format == 'onnx' else 'PyTorch'}, its output "
+            f"differs from the model's by up to {found:.2g}, more than {TOLERANCE:g}."
         )
     beside = path.with_name(f"{path.name}.py")
     files.write(path, lambda file: file.write(data))

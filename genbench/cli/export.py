@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from genbench.core.errors import UserError
 
 def _parser() -> Arguments:
     parser = Arguments(
-        "python -m genbench export", description="Write a network of a trained model in a format that needs no genbench."
+        "python -m genbench export",
+        description="Write a network of a trained model as ONNX or torch.export.",
     )
     add_model_arguments(parser)
     parts = "generator, translator, segmenter, autoencoder, encoder, decoder or classifier"
@@ -36,6 +38,8 @@ def main(verb: str, argv: list[str]) -> int:
         raise UserError(f"--device {arguments.device}: networks are exported on the CPU, and run on any device.")
     format = _format(arguments)
 
+    from rich.console import Console
+
     from genbench.analysis import export
 
     export.refuse_missing(format)
@@ -47,7 +51,8 @@ def main(verb: str, argv: list[str]) -> int:
     _refuse_existing(out, arguments.overwrite)
     options = own_options(model, own, export.PARTS[name][1], flags=_parser().flags())
     part = export.part_of(model, name, to=arguments.to, own=options)
-    done = export.export(part, out, format)
+    with Console(file=sys.stderr).status(f"Exporting the {part} and comparing it with the model"):
+        done = export.export(part, out, format)
     _report(part, done, format)
     return 0
 
@@ -63,9 +68,7 @@ def _format(arguments: argparse.Namespace) -> Any:
             f"{suffixes[arguments.format]}."
         )
     if found is None:
-        raise UserError(
-            f"--out {arguments.out}: '{arguments.out.suffix}' is not one of the suffixes: .onnx, or .pt2 for torch.export."
-        )
+        raise UserError(f"--out {arguments.out}: '{arguments.out.suffix}' is neither .onnx nor .pt2 (torch.export).")
     return found
 
 
@@ -84,16 +87,16 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
 def _report(part: Any, done: Any, format: str) -> None:
     from genbench.analysis import export
 
+    size = f"{done.path.stat().st_size / 1e6:.1f} MB"
+    print(f"{part} at {part.facts['images_seen']:,} images seen -> {done.path} ({size})")
+    for value in part.inputs:
+        print(f"  input   {value.name}: {value}")
+    print(f"  output  {part.output.name}: {part.output}")
+    if fixed := part.facts.get("options"):
+        print(f"  fixed   {', '.join(f'{name} {value}' for name, value in fixed.items())}")
     code = part.output.dtype == "int64"
-    found = f"{done.difference:.2%} of indices" if code else f"{done.difference:.1e}"
-    print(
-        f"{part.name} of {part.facts['model']} at {part.facts['images_seen']:,} images seen -> {done.path} "
-        f"({done.path.stat().st_size / 1e6:.1f} MB)"
-    )
-    for value in (*part.inputs, part.output):
-        kind = "output" if value is part.output else "input"
-        print(f"{kind:<8}{value.name}: {value.dtype} {export.shape_text(value)}, {value.values}")
-    runner = "onnxruntime" if format == "onnx" else "PyTorch"
+    found = f"{done.difference:.1%} of the indices" if code else f"{done.difference:.1e}"
     sizes = " and ".join(map(str, export.CHECKED))
-    print(f"largest difference from the model in {runner}, batch sizes {sizes}: {found}")
-    print(f"\n{done.script} runs it without genbench:\n\n{done.script.read_text()}")
+    runner = "onnxruntime" if format == "onnx" else "PyTorch"
+    print(f"  largest difference from the model, in {runner} with batches of {sizes}: {found}")
+    print(f"\n{done.script} runs it without genbench:\n\n{done.script.read_text()}", end="")
