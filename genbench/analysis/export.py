@@ -174,7 +174,8 @@ def chosen(model: Any, name: str | None = None) -> str:
             "pass through a network. A PixelCNN, for example, draws one pixel after another."
         )
     if name is not None and name not in has:
-        raise UserError(f"{kind} has no {name}. Parts that it has: {', '.join(has)}. Set one of them with `--part`.")
+        why = ": its samples are not the output of one pass through a network" if name == "generator" else ""
+        raise UserError(f"{kind} has no {name}{why}. Parts that it has: {', '.join(has)}. Set one with `--part`.")
     return name or has[0]
 
 

@@ -111,6 +111,13 @@ def test_the_scripts_run_where_genbench_cannot_be_imported(tmp_path):
     assert len(classes) == 2 and all(re.fullmatch(r"\[('\d'(, )?){4}\]", line) for line in classes)
 
 
+def test_the_documentation_shows_the_scripts():
+    part = export.part_of(DCGAN(DataSpec((1, 32, 32)), width=4).eval())
+    text = (configs.folder().parent / "docs" / "export.md").read_text()
+    for format, suffix in export.SUFFIXES.items():
+        assert f"```python\n{export.script(part, f'dcgan{suffix}', format)}```\n" in text
+
+
 def test_both_formats_contain_the_same_metadata():
     model = model_of("cgan")
     part = export.part_of(model)
@@ -229,6 +236,8 @@ def test_invalid_parts_are_refused():
         UserError, match="VAE has no classifier. Parts that it has: generator, autoencoder, encoder, dec"
     ):
         export.part_of(model, "classifier")
+    with pytest.raises(UserError, match="VQPrior has no generator: its samples are not .* has: autoencoder, enc"):
+        export.part_of(model_of("vq_prior"), "generator")
     with pytest.raises(UserError, match=r"target domain \(B\) is for a translator"):
         export.part_of(model, to="B")
     with pytest.raises(UserError, match="UNet cannot translate to A. Choose from: B"):
