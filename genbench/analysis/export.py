@@ -304,7 +304,10 @@ class _Recorded(TorchFunctionMode):
 
 
 class _Replayed(TorchFunctionMode):
-    """Returns recorded random tensors instead of drawing them: a `torch.Generator` cannot be exported."""
+    """Returns recorded random tensors instead of drawing them.
+
+    `torch.export` would export the generator without its `manual_seed`, so that each call would draw other numbers.
+    """
 
     def __init__(self, noise: list[Tensor]) -> None:
         super().__init__()

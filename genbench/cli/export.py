@@ -26,6 +26,7 @@ def _parser() -> Arguments:
     parser.add_argument("--out", type=Path, help="output: .onnx, or .pt2 for torch.export (default: PART.onnx)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     parser.set_defaults(device="cpu")
+    next(action for action in parser._actions if action.dest == "device").help = "cpu; the file runs on any device"
     parser.epilog = (
         "A model's own options, such as the seed of a translator's dropout, are flags too. They are fixed in the file."
     )
