@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import torch
 from lightning import LightningDataModule
+from torch import Tensor
 
 from genbench.core import ranks
 from genbench.core.arguments import Count, Remembers
