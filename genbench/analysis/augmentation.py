@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,9 +46,8 @@ def refuse_without_classes(model: Any) -> None:
     name, spec = type(model).__name__, model.spec
     if len(spec.shape) != 3:
         raise UserError(f"{name} was trained on points of {spec.shape[0]} numbers; `augment` needs a model of images.")
-    if hasattr(model, "sample") and (
-        (model.conditional and spec.target == "label") or (isinstance(model, Classifies) and not model.conditional)
-    ):
+    labeled = spec.target == "label" if model.conditional else isinstance(model, Classifies)
+    if labeled and hasattr(model, "sample"):
         return
     raise UserError(
         f"Samples of {name} have no class. `augment` needs a model that samples images of a class (ConditionalGAN, "
@@ -175,6 +175,14 @@ def labeled_rows(data: ImageData, count: int | None) -> Tensor:
     return (label >= 0).nonzero()[:, 0]
 
 
+def labeled_test(data: ImageData) -> Source:
+    """The test images. Raises UserError if they have no labels."""
+    test = data.source("test")
+    if test.target("label", torch.arange(1)) is None:
+        raise UserError(f"The test images of {data.name} have no labels, so no accuracy can be computed.")
+    return test
+
+
 def train_classifier(
     sources: Sequence[Source],
     classes: int,
@@ -265,7 +273,7 @@ def classification_accuracy(
     images: int,
     seeds: Sequence[int],
     device: str | torch.device = "cpu",
-    progress: Callable[[Iterable[int], str], Iterable[int]] = lambda steps, title: steps,
+    progress: Callable[..., Iterable[int]] = lambda steps, title: steps,
 ) -> list[Trained]:
     """Classification accuracy score (Ravuri & Vinyals, "Classification Accuracy Score for Conditional Generative
     Models", NeurIPS 2019, https://arxiv.org/abs/1905.10887): the accuracy on real test images of a classifier that was
@@ -279,7 +287,7 @@ def classification_accuracy(
         labels: Numbers of real training images with labels, see `labeled_rows`; None for all of them
         images: Number of training images that each classifier sees
         seeds: Seed of each classifier
-        progress: Wraps the steps of each training, with its title
+        progress: Wraps the numbers of the steps of each training, to show a progress bar with a `title`
 
     Returns:
         Synthetic images alone, then real images and both for each number of labels.
@@ -289,9 +297,7 @@ def classification_accuracy(
             is trained before all of this is checked.
     """
     choices = [labeled_rows(data, count) for count in labels]
-    test = data.source("test")
-    if test.target("label", torch.arange(1)) is None:
-        raise UserError(f"The test images of {data.name} have no labels, so no accuracy can be computed.")
+    test = labeled_test(data)
     if tuple(synthetic.images.shape[1:]) != tuple(data.spec.shape):
         raise UserError(
             f"The synthetic images have the shape {list(synthetic.images.shape[1:])}, but {data.name} has "
@@ -309,7 +315,7 @@ def classification_accuracy(
             title = f"seed {seed}: {one.on}" + ("" if one.labels is None else f" at {one.labels:,} labels")
             net = train_classifier(
                 sources, len(data.spec.classes), images, seed=seed, hflip=data.hflip, device=device,
-                progress=lambda steps, title=title: progress(steps, title),
+                progress=partial(progress, title=title),
             )  # fmt: skip
             one.accuracy.append(accuracy(net, test, device))
     return found

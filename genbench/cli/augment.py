@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,13 +102,17 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     flags, more = split_flags(more, "--data.")
     model, contents = model_of(arguments)
 
+    from rich.progress import Progress
+
     from genbench.analysis import augmentation
     from genbench.core import files
     from genbench.core.capabilities import Classifies
 
     augmentation.refuse_without_classes(model)
     data, seen = _data(contents, flags)
-    counts = [len(augmentation.labeled_rows(data, count)) for count in labels]  # raises errors before sampling
+    # raise errors before long work
+    counts = [len(augmentation.labeled_rows(data, count)) for count in labels]
+    augmentation.labeled_test(data)
     less = [f"{count:,}" for count in counts if count < seen]
     if less:
         print(
@@ -119,11 +122,18 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
         )
     made = _synthesize(arguments, more, model)
     print(_summary(made, model))
-    with _bar() as advance:
+    with Progress(transient=True) as bar:
+
+        def advancing(steps: Sequence[int], title: str) -> Iterator[int]:
+            task = bar.add_task(title, total=len(steps))
+            for step in steps:
+                yield step
+                bar.advance(task)
+            bar.remove_task(task)
+
         found = augmentation.classification_accuracy(
-            data, made, labels, images=images, seeds=range(arguments.seeds), device=model.device,
-            progress=lambda steps, title: advance(title, steps),
-        )  # fmt: skip
+            data, made, labels, images=images, seeds=range(arguments.seeds), device=model.device, progress=advancing
+        )
     own = augmentation.own_accuracy(model, data) if isinstance(model, Classifies) else None
     content = {
         "checkpoint": str(arguments.ckpt),
@@ -157,44 +167,20 @@ def _synthesize(
     folder: Path | None = None,
 ) -> Synthetic:  # fmt: skip
     """Draw the images, with a progress bar. `folder` is checked first: it may hold only images that are replaced."""
+    from rich.progress import Progress
+
     from genbench.analysis import augmentation
 
     augmentation.refuse_without_classes(model)
     if folder is not None:
         _refuse_others(folder, augmentation.folder_names(model.spec.classes))
     options = sample.own_options(model, more, "sample", flags=_parser().flags())
-    with _bar() as advance:
-        bar = advance("Sampling", range(arguments.n))
-        next(bar, None)
-        done = 0
-
-        def found(count: int) -> None:
-            nonlocal done
-            for _ in range(count - done):
-                next(bar, None)
-            done = count
-
+    with Progress(transient=True) as bar:
+        task = bar.add_task("Sampling", total=arguments.n)
         return augmentation.synthesize(
             model, arguments.n, seed=arguments.seed, classes=classes, least_probability=arguments.least_probability,
-            batch_size=arguments.batch_size, sampling=options, progress=found,
+            batch_size=arguments.batch_size, sampling=options, progress=lambda found: bar.update(task, completed=found),
         )  # fmt: skip
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, Any], Iterator[Any]]]:
-    """A progress bar, as a function that yields the items of a list and shows its title."""
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-
-        def advance(title: str, items: Any) -> Iterator[Any]:
-            task = bar.add_task(title, total=len(items))
-            for item in items:
-                yield item
-                bar.advance(task)
-            bar.remove_task(task)
-
-        yield advance
 
 
 def _summary(made: Synthetic, model: GenerativeModule) -> str:
@@ -243,17 +229,19 @@ def _data(contents: dict[str, Any], flags: list[str]) -> tuple[ImageData, int]:
                 "with. Use `--labels` for the numbers of labels."
             )
     trained_on = contents.get("data")
-    labeled = ((trained_on or {}).get("arguments") or {}).get("labeled")
+    if trained_on is None:
+        raise UserError("The checkpoint does not say which data it was trained on, so its labels are unknown.")
+    arguments = trained_on.get("arguments") or {}
     config = (contents.get("run") or {}).get("config") or {}
     # images in the size of training, without what only training does to them
     plain = ["--data.labeled=null", "--data.random_crop=0"]
-    if ((trained_on or {}).get("arguments") or {}).get("binarize") == "dynamic":
+    if arguments.get("binarize") == "dynamic":
         plain.append("--data.binarize=static")
     data = data_of(None, [*plain, *flags], trained_on, root_of(config))
     if not isinstance(data, ImageData):
         raise UserError(f"{data.name} is not a data set of images.")
     data.prepare_data()
-    return data, labeled or len(labeled_rows(data, None))
+    return data, arguments.get("labeled") or len(labeled_rows(data, None))
 
 
 # ---- output ---------------------------------------------------------------------------------------------------------
@@ -311,7 +299,7 @@ def _print_table(found: list[Trained], seen: int, own: float | None, model: str)
     by = {(one.labels, one.on): one for one in found}
     synthetic = by[None, "synthetic"]
     table = Table("labels", "real", "synthetic", "real and synthetic", title="accuracy on real test images")
-    counts = [one.labels for one in found if one.on == "real"]
+    counts = [one.labels for one in found if one.labels is not None and one.on == "real"]
     for count in counts:
         real, both = by[count, "real"], by[count, "both"]
         table.add_row(f"{count:,}", *map(_percent, (real, synthetic, both)))
