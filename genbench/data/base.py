@@ -294,12 +294,21 @@ class ImageData(DataModule):
             streams = self.streams(stage)
             del self._streams[stage]
             own = streams[0].split
-            need = sum(len(stream) for stream in streams) * self.channels * (self.size + self.random_crop) ** 2
-            need *= 1 if own.source is None else 2
-            fits = self.memory == "auto" and need < MEMORY_FRACTION * free_memory() / self._processes
+            fits = self._fits(sum(len(stream) for stream in streams), own)
             found = [s.decoded(stage) if fits or self.memory == "yes" else s for s in streams]
             self._sources[stage] = found[0] if len(found) == 1 else Unpaired(*found)
         return self._sources[stage]
+
+    def _fits(self, images: int, split: Split) -> bool:
+        """Whether so many images of a split may be decoded into memory."""
+        need = images * self.channels * (self.size + self.random_crop) ** 2 * (1 if split.source is None else 2)
+        return self.memory == "auto" and need < MEMORY_FRACTION * free_memory() / self._processes
+
+    def selection(self, source: Source, rows: Tensor, title: str) -> tuple[Source, Tensor]:
+        """These rows in memory if they fit there although the whole split does not, so that they are decoded once."""
+        if isinstance(source, StreamSource) and self._fits(len(rows), source.split):
+            return source.selected(rows, title), torch.arange(len(rows))
+        return source, rows
 
     def streams(self, stage: Stage) -> list[StreamSource]:
         """The images of a stage, not decoded yet. For two domains there are two streams, the target domain first.

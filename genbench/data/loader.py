@@ -32,9 +32,10 @@ class Source(Protocol):
     A source that is `in_memory` also has `nbytes` and `to(device)`.
     """
 
-    in_memory: bool
-    device: torch.device
-
+    @property
+    def in_memory(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
     def __len__(self) -> int: ...
     def batch(self, indices: Tensor) -> Batch: ...
     def target(self, name: str, indices: Tensor) -> Tensor | None:

@@ -11,7 +11,9 @@ from typing import Any, Literal, Self
 
 import torch
 from lightning import LightningDataModule
+from torch import Tensor
 
+from genbench.core import ranks
 from genbench.core.arguments import Count, Remembers
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
@@ -115,6 +117,10 @@ class DataModule(LightningDataModule, metaclass=Remembers):
             self._reference = type(self)(**self.compared())
         return self._reference
 
+    def selection(self, source: Source, rows: Tensor, title: str) -> tuple[Source, Tensor]:
+        """A source that holds these rows of another source, and their indices in it. Default: the same source."""
+        return source, rows
+
     # ---- loaders ------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainLoader:
@@ -149,7 +155,8 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     def val_dataloader(self) -> EvalLoader:
         """The validation images, or only the first block for a model that does not score single images.
 
-        For such a model Lightning's loop would read all images for nothing: the evaluation after it reads them again.
+        For such a model Lightning's loop would read all images for nothing: the evaluation after it has its own images,
+        of `reference`, which stay in memory if they fit there (`selection`).
         """
         scored = self.trainer is None or getattr(self.trainer.lightning_module, "scores_images", True)
         return self._eval_loader("val", most=None if scored else 1)
@@ -174,7 +181,7 @@ class DataModule(LightningDataModule, metaclass=Remembers):
     @property
     def _processes(self) -> int:
         """Number of training processes on this machine. Each decodes its own copy of the data."""
-        return self.trainer.num_devices if self.trainer else 1
+        return self.trainer.num_devices if self.trainer else ranks.world()
 
     def _source_on(self, device: torch.device, stage: Stage) -> Source:
         """The source of a split. If it is in memory and fits on the device, it is moved there and stays there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,7 @@ class StreamSource:
     source_fit: Fit | None = None
     in_memory = False
     device = torch.device("cpu")
+    _selected: tuple[Tensor, MemorySource] | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -152,6 +153,12 @@ class StreamSource:
                 tasks.make(self.task, from_uint8(image), lambda draw, *shape: per_seed(draw, rows, shape))
             )
         return image, None if mask is None else torch.from_numpy(mask), source
+
+    def selected(self, indices: Tensor, title: str) -> MemorySource:
+        """These images decoded into memory. The last selection is kept, so that it is decoded once for all uses."""
+        if self._selected is None or not torch.equal(self._selected[0], indices):
+            self._selected = indices, replace(self, rows=self.rows[indices]).decoded(title)
+        return self._selected[1]
 
     def decoded(self, title: str) -> MemorySource:
         """Decode all images into memory."""

@@ -69,10 +69,11 @@ class SplitImages:
         self.unpaired = isinstance(found, Unpaired)
         if self.unpaired:
             found = found.image if domain == "B" else found.source
-        self.data, self.source = data, found
+        self.data = data
         self.shape = tuple(data.spec.shape if domain == "B" else data.spec.source)
         self.name = f"{data.name} {split}" + (f", {domain}" if self.unpaired else "")
-        self.rows = choice(len(self.source), most)
+        # in memory if they fit, since each score reads them, and each validation of a run
+        self.source, self.rows = data.selection(found, choice(len(found), most), self.name)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -11,6 +11,7 @@ from genbench.core.errors import UserError
 from genbench.core.noise import Draws
 from genbench.data import Digits
 from genbench.data.loader import MemorySource
+from genbench.data.streams import StreamSource
 from genbench.evaluation import extractors
 from genbench.loggers import Curves
 from genbench.metrics.frechet import FrechetDistance
@@ -180,6 +181,33 @@ def test_validation_reads_each_image_once_and_only_if_the_model_scores_it(make, 
     first, second, third = counts.values
     one_block = 50  # Lightning's loop always reads one batch
     assert second - first == third - second == one_block + each * 200
+
+
+@pytest.mark.parametrize("fits", [True, False], ids=["the images of the protocol fit", "no images fit"])
+def test_validation_decodes_each_image_once_for_a_model_with_its_own_validation_step(fits, monkeypatch, tmp_path):
+    """The split of 200 images does not fit in memory; the protocol compares with 100 of them."""
+    monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path))
+    (tmp_path / "small.yaml").write_text("split: val\nmetrics: [fid, reconstruction]\nreal: 100\ngenerated: 10\n")
+    monkeypatch.setattr("genbench.data.base.free_memory", lambda: (150 if fits else 50) * 32 * 32 * 4)
+    data, read = Digits(val_size=200, eval_batch_size=50, workers=0), torch.zeros(2000, dtype=torch.int64)
+    pictures, held_out = StreamSource.pictures, set(data.streams("val")[0].rows.tolist())
+
+    def counted(self, indices):
+        read.index_add_(0, self.rows[indices], torch.ones(len(indices), dtype=torch.int64))
+        return pictures(self, indices)
+
+    monkeypatch.setattr(StreamSource, "pictures", counted)
+    counts = Each("on_validation_end", lambda trainer, module: read[sorted(held_out)])
+    callbacks = [ValidationMetrics(64, protocol=str(tmp_path / "small.yaml")), counts, MaxImages(192)]
+    trainer = Trainer(
+        callbacks=callbacks, accelerator="cpu", devices=1, logger=False, max_epochs=-1, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=False,
+    )  # fmt: skip
+    trainer.fit(VAE(data.spec, latent_dim=2, network="mlp", hidden=[8]), datamodule=data)
+    first, second, third = counts.values
+    again = torch.zeros(200, dtype=torch.int64) if fits else (second - first) - 1
+    assert torch.equal(second - first, 1 + again) and torch.equal(third - second, 1 + again)
+    assert fits or again.sum() == 100
 
 
 def test_a_metric_of_the_users_that_fails_in_validation_is_reported_once(tmp_path, recwarn):

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+from train_classifier import RECIPES, accuracy, labels_of, train
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, ValidationMetrics
@@ -20,8 +21,8 @@ from genbench.evaluation import extractors
 from genbench.evaluation.extractor import Extractor, in_channels, state_hash
 from genbench.evaluation.extractor_weights import PUBLISHED, fetch_weights, find_weights
 from genbench.evaluation.extractors import SHIPPED
-from genbench.evaluation.train_classifier import RECIPES, accuracy, jittered, labels_of, train
 from genbench.models import DCGAN
+from genbench.networks.classifier import jittered
 from tests.helpers.small import run as fit
 
 NAMES = ("mnistnet", "digitsnet", "shapesnet")

@@ -1,6 +1,6 @@
 """Trains the small classifiers that are shipped with the package. Each is reproducible from its seed.
 
-    python -m genbench.evaluation.train_classifier mnistnet|digitsnet|shapesnet [--data-root DATA]
+python benchmarks/scripts/train_classifier.py mnistnet|digitsnet|shapesnet [--data-root DATA]
 
 It writes `genbench/evaluation/weights/NAME.safetensors`. The metadata contains the accuracy on the whole test split.
 """
@@ -8,14 +8,13 @@ It writes `genbench/evaluation/weights/NAME.safetensors`. The metadata contains 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from rich.progress import track
 from safetensors.torch import save
 from torch import Tensor
-from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from genbench.core.batch import Batch
 from genbench.core.files import replacing
@@ -24,9 +23,9 @@ from genbench.data import MNIST, Digits, Shapes
 from genbench.data.base import ImageData
 from genbench.data.loader import EvalLoader, TrainLoader
 from genbench.data.shapes import COLORS, SHAPES
+from genbench.evaluation.extractors import SHIPPED
+from genbench.networks import classifier
 from genbench.networks.classifier import SmallClassifier
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -60,50 +59,28 @@ def labels_of(batch: Batch, recipe: Recipe) -> Tensor:
     return batch.factors[:, 0].long() * len(COLORS) + batch.factors[:, 1].long()
 
 
-def jittered(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotate by up to 8°, shift by up to 2 of 32 pixels, scale by up to 8%, since samples are not centered like
-    scans."""
-    turn, across, down, larger = (torch.rand(4, len(images), generator=generator) * 2 - 1) * torch.tensor(
-        [[0.14], [0.125], [0.125], [0.08]]
-    )
-    scale = 1 + larger
-    cos, sin = scale * turn.cos(), scale * turn.sin()
-    theta = torch.stack([cos, -sin, across, sin, cos, down], 1).view(-1, 2, 3)
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
-    return grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
 def train(recipe: Recipe, root: str | None = None, images: int | None = None) -> SmallClassifier:
     """Train a classifier by the recipe, or on fewer images. Returns it in eval mode."""
     sets = [recipe.data(root=root, val_size=1, batch_size=128, **options) for options in recipe.options]
     for data in sets:
         data.prepare_data()
     torch.manual_seed(recipe.seed)
-    net = SmallClassifier(sets[0].spec.channels, len(recipe.classes)).to(memory_format=torch.channels_last)
+    net = SmallClassifier(sets[0].spec.channels, len(recipe.classes))
     steps = (images or recipe.images) // 128
-    optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     streams = [iter(TrainLoader(data.source("train"), 128, seed=recipe.seed)) for data in sets]
-    generator = torch.Generator().manual_seed(mix("jitter", recipe.seed))
-    for step in track(range(steps), f"Training on {recipe.data.__name__}"):
-        batch = next(streams[step % len(streams)])
-        _, logits = net(jittered(batch.image, generator).contiguous(memory_format=torch.channels_last))
-        loss = cross_entropy(logits, labels_of(batch, recipe), label_smoothing=0.05)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return net.eval()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for step in track(range(steps), f"Training on {recipe.data.__name__}"):
+            batch = next(streams[step % len(streams)])
+            yield batch.image, labels_of(batch, recipe)
+
+    return classifier.train(net, batches(), steps, torch.Generator().manual_seed(mix("jitter", recipe.seed)))
 
 
-@torch.no_grad()
 def accuracy(net: SmallClassifier, recipe: Recipe, root: str | None = None) -> float:
     """Fraction of the test split of the recipe's first data set that the classifier gets right."""
     source = recipe.data(root=root, **recipe.options[0]).source("test")
-    right = sum(
-        int((net(batch.image)[1].argmax(1) == labels_of(batch, recipe)).sum()) for batch in EvalLoader(source, 500)
-    )
-    return right / len(source)
+    return classifier.accuracy(net, ((batch.image, labels_of(batch, recipe)) for batch in EvalLoader(source, 500)))
 
 
 def main() -> None:
@@ -124,9 +101,9 @@ def main() -> None:
         "seed": str(recipe.seed),
         "test_accuracy": f"{right:.4f}",
     }
-    with replacing(WEIGHTS / f"{arguments.name}.safetensors") as file:
+    with replacing(SHIPPED / f"{arguments.name}.safetensors") as file:
         file.write(save(weights, metadata))
-    print(f"{arguments.name}: {right:.2%} of the test split; {WEIGHTS / arguments.name}.safetensors")
+    print(f"{arguments.name}: {right:.2%} of the test split; {SHIPPED / arguments.name}.safetensors")
 
 
 if __name__ == "__main__":
