@@ -38,6 +38,7 @@ function layout() {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: "pan",
     font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink },
     margin: { l: 16, r: 16, t: 16, b: 16 }, showlegend: data.groups.length > 1,
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink },
     legend: { itemsizing: "constant", ...(innerWidth < 640 ? { orientation: "h", y: -0.02 } : {}) },
     xaxis: axis, yaxis: { ...axis, scaleanchor: "x" },
   };

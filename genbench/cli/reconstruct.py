@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules
 from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
+from genbench.cli.quiet import quiet
 from genbench.cli.sample import own_options
 from genbench.core.errors import UserError
 
@@ -36,6 +37,7 @@ def _parser() -> Arguments:
 def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
     arguments, more = _parser().parse_known_args(argv)
+    quiet()
     refuse_used(arguments.out, arguments.overwrite, "The reconstructions")
 
     import torch

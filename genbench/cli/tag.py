@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules
 from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_without
+from genbench.cli.quiet import quiet
 from genbench.cli.sample import own_options
 from genbench.core.errors import UserError
 
@@ -37,6 +38,7 @@ def _parser() -> Arguments:
 def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
     arguments, more = _parser().parse_known_args(argv)
+    quiet()
     if (arguments.ckpt is None) == (arguments.classifier is None):
         raise UserError(
             "`tag` needs a classifier: use `--ckpt` for a trained model, or `--classifier` with one of: "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules
 from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_without
+from genbench.cli.quiet import quiet
 from genbench.cli.reconstruct import condition_for, refuse_points
 from genbench.cli.sample import own_options
 from genbench.core.errors import UserError, refuse_below
@@ -49,6 +50,7 @@ def _parser() -> Arguments:
 def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
     arguments, more = _parser().parse_known_args(argv)
+    quiet()
     wanted, scale = arguments.n, arguments.scale
     refuse_below(1, {"--n": wanted, "--variations": arguments.variations})
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
