@@ -48,6 +48,7 @@ def main(verb: str, argv: list[str]) -> int:
 
     import torch
 
+    model: Any
     if arguments.classifier is None:
         model, contents = model_of(arguments)
         try:
