@@ -39,7 +39,9 @@ class Inputs:
 
     def name(self, row: int) -> str:
         """The file of an image, or its number in a data set."""
-        return str(row) if self.names is None else self.names[row]
+        if self.names is not None:
+            return self.names[row]
+        return str(int(rows[row]) if (rows := getattr(self.images, "rows", None)) is not None else row)
 
     def batches(self, batch_size: int, device: str, title: str) -> Iterator[Tensor]:
         """Batches [B, C, H, W] in [-1, 1] on the device, with a progress bar."""

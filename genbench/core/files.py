@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import hashlib
+import io
 import os
 import re
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,6 +139,20 @@ def write(path: str | os.PathLike, save: Callable[[Any], object]) -> None:
         raised = NotWritten(f"{error} {where}")
         raised.elsewhere = kept
         raise raised from error
+
+
+def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Replace `path` with a table in UTF-8. Cells with commas, quotes or line breaks are quoted.
+
+    Raises:
+        NotWritten: as for `write`.
+    """
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    # the bytes of a file name that is not valid UTF-8 are kept
+    write(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))
 
 
 def elsewhere(name: str, save: Callable[[Any], object]) -> tuple[Path | None, str]:

@@ -161,3 +161,12 @@ def test_a_checkpoint_is_found_by_file_by_run_folder_or_in_the_newest_run(tmp_pa
             find_checkpoint(given)
     with pytest.raises(UserError, match=r"There is no others/\*/checkpoints/last.ckpt yet"):
         find_checkpoint("last", "others")
+
+
+def test_a_table_keeps_commas_quotes_line_breaks_and_names_that_are_not_unicode(tmp_path):
+    import csv
+
+    rows = [["a,b", 'say "x"', "two\nlines"], ["é", os.fsdecode(b"\xff.png"), "=1+1"]]
+    files.write_csv(tmp_path / "t.csv", ["first", "second, third", "last"], rows)
+    with open(tmp_path / "t.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert list(csv.reader(file)) == [["first", "second, third", "last"], *rows]

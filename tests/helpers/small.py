@@ -105,3 +105,15 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     """Bit for bit, buffers included."""
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def untrained(module: GenerativeModule, path: Path) -> Path:
+    """Write a checkpoint of a model that has seen no images."""
+    trainer = Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.strategy.connect(module)
+    module.trainer = trainer
+    trainer.save_checkpoint(path, weights_only=False)
+    return path

@@ -1,0 +1,113 @@
+"""latents cluster: group images by their codes, and compare the groups with the classes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genbench.cli.flags import add_model_arguments
+from genbench.cli.inputs import Inputs, add_image_arguments, refuse_used
+from genbench.cli.latents_map import add_vector_arguments, vectors_of
+from genbench.core.errors import UserError, refuse_below
+
+if TYPE_CHECKING:
+    from genbench.analysis.clustering import Clusters
+
+NEAREST = 64  # images in the picture of a cluster
+ROW = 12  # images of each cluster in the overview
+OVERVIEW = 50  # clusters in the overview
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `latents cluster`."""
+    add_model_arguments(parser)
+    add_image_arguments(parser, n=10_000)
+    add_vector_arguments(parser)
+    parser.add_argument("--k", type=int, help="number of clusters (default: number of classes)")
+    parser.add_argument(
+        "--method", choices=("kmeans", "mixture"), default="kmeans", help="kmeans (default) or a mixture of Gaussians"
+    )
+    parser.add_argument(
+        "--covariance", choices=("full", "tied", "diag", "spherical"), default="full",
+        help="shape of the Gaussians of a mixture (default full)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial clusters (default 0)")
+    parser.add_argument("--out", type=Path, default=Path("clusters"), help="folder (default clusters)")
+    parser.add_argument("--overwrite", action="store_true", help="write to a folder that contains files")
+
+
+def run(arguments: argparse.Namespace, more: list[str]) -> int:
+    """Run `latents cluster`; `more` are the flags of the images."""
+    from rich.progress import Progress
+
+    from genbench.analysis.clustering import agreement, cluster
+
+    refuse_below(1, {"--k": arguments.k})
+    refuse_used(arguments.out, arguments.overwrite, "The clusters")
+    if arguments.k is not None and arguments.n is not None and arguments.k > arguments.n:
+        raise UserError(f"--k is {arguments.k}, but --n allows only {arguments.n} images. Use fewer clusters.")
+    inputs, vectors, what, _ = vectors_of(arguments, more, "latents cluster", add_arguments)
+    k = arguments.k if arguments.k is not None else len(inputs.classes)
+    if k == 0:
+        raise UserError(f"{inputs.images.name} has no classes. Set the number of clusters with `--k`.")
+    if k > len(inputs):
+        set_by = f"--k is {k}" if arguments.k is not None else f"There are {k} classes, so {k} clusters"
+        raise UserError(f"{set_by}, but there are only {len(inputs)} images. Use fewer clusters, or more images.")
+    with Progress(transient=True) as bar:
+        bar.add_task("Clustering", total=None)
+        found = cluster(vectors, k, arguments.method, covariance=arguments.covariance, seed=arguments.seed)
+    pictures = _write_pictures(arguments.out, inputs, found, k)
+    _write_table(arguments.out, inputs, found)
+    title = "k-means" if arguments.method == "kmeans" else f"mixture of {arguments.covariance} Gaussians"
+    print(f"{title}: {k} clusters of {len(inputs):,} images of {inputs.images.name}: {what}")
+    sizes = found.cluster.bincount(minlength=k).tolist()
+    print(f"{min(sizes):,} to {max(sizes):,} images in a cluster -> {arguments.out}: assignments.csv{pictures}")
+    if inputs.label is None or not bool((given := inputs.label >= 0).any()):
+        print("no NMI, ARI and accuracy: the images have no labels")
+        return 0
+    scores = agreement(found.cluster[given], inputs.label[given].to(found.cluster.dtype))
+    print(f"NMI {scores['nmi']:.4f}, ARI {scores['ari']:.4f}, accuracy by best assignment {scores['accuracy']:.4f}")
+    return 0
+
+
+def _write_table(out: Path, inputs: Inputs, found: Clusters) -> None:
+    """Write the cluster of each image, its distance to the center or its probability, and its label."""
+    from genbench.analysis.map_page import classes_in
+    from genbench.core.files import write_csv
+
+    score = ("distance", found.distance) if found.probability is None else ("probability", found.probability)
+    label, classes = classes_in(inputs.label, inputs.classes, len(inputs))
+    rows = zip(range(len(inputs)), found.cluster.tolist(), score[1].tolist(), label.tolist(), strict=True)
+    write_csv(
+        out / "assignments.csv", ["file", "cluster", score[0], "label"],
+        ([inputs.name(row), k, f"{value:.6g}", classes[y] if y >= 0 else ""] for row, k, value, y in rows),
+    )  # fmt: skip
+
+
+def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
+    """Write a grid of each cluster's images nearest to its center, and an overview with one row for each cluster.
+
+    Returns the names of the files, for a message. Points have no pictures.
+    """
+    import torch
+
+    from genbench.core.files import write
+    from genbench.core.image_grid import arranged, enlarged
+
+    if len(inputs.images.shape) != 3:
+        return ""
+    digits = len(str(k - 1))
+    overview = []
+    for number in range(k):
+        rows = found.nearest(number, NEAREST)
+        if not len(rows):
+            continue
+        images = inputs.images.images(rows)
+        sheet = enlarged(arranged(images, min(8, len(images))))
+        write(out / f"cluster-{number:0{digits}d}.png", lambda file, sheet=sheet: sheet.save(file, "PNG"))  # type: ignore[misc]  # a default argument
+        blank = images.new_full((max(0, ROW - len(images)), *images.shape[1:]), 40)
+        overview.append(torch.cat([images[:ROW], blank]))
+    whole = enlarged(arranged(torch.cat(overview[:OVERVIEW]), ROW))
+    write(out / "clusters.png", lambda file: whole.save(file, "PNG"))
+    return ", clusters.png and a picture of each cluster"

@@ -1,0 +1,132 @@
+"""latents map: codes of images as points of a plane, colored by class."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genbench.cli.flags import Arguments, add_model_arguments
+from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
+from genbench.cli.reconstruct import condition_for
+from genbench.cli.sample import own_options
+from genbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `latents map`."""
+    add_model_arguments(parser)
+    add_image_arguments(parser, n=10_000)
+    add_vector_arguments(parser)
+    parser.add_argument("--method", choices=("pca", "tsne", "umap"), default="tsne", help="default tsne")
+    parser.add_argument(
+        "--perplexity", type=float, default=30.0, help="for tsne: roughly the number of neighbors (default 30)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the map (default 0)")
+    parser.add_argument("--out", type=Path, default=Path("map"), help="folder (default map)")
+    parser.add_argument("--overwrite", action="store_true", help="write to a folder that contains files")
+
+
+def add_vector_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that select the vector of each image."""
+    parser.add_argument(
+        "--on",
+        choices=("codes", "pixels"),
+        default="codes",
+        help="use the codes (default), or the pixels as a baseline",
+    )
+    parser.add_argument("--label", help="class of all images, by name or number, for models trained on labels")
+
+
+def vectors_of(
+    arguments: argparse.Namespace, more: list[str], verb: str, add: Callable[[argparse.ArgumentParser], None]
+) -> tuple[Inputs, Tensor, str, float]:
+    """The images, a vector [N, D] of real numbers for each, what the vectors are, and the seconds of encoding.
+
+    Args:
+        more: Flags that the command does not know: of the images, or else an error
+        add: Adds the command's flags to a parser; an error may suggest them
+
+    Raises:
+        UserError: the model cannot encode, or its codes are codebook indices.
+    """
+    import torch
+
+    from genbench.analysis.latents import encode
+
+    model, contents = model_of(arguments)
+    if arguments.on == "codes":
+        refuse_without(model, verb, "encode")
+        if model.latent_dtype == "int64":
+            raise UserError(
+                f"The codes of {type(model).__name__} are codebook indices, which have no distances between them. Use "
+                "a model with real codes, such as VAE or ConvAutoencoder, or `--on pixels`."
+            )
+    inputs, more = images_of(arguments, more, model, contents)
+    parser = Arguments()
+    add(parser)
+    own_options(model, more, flags=parser.flags())  # there are none: an unknown flag is an error
+    if arguments.on == "pixels":
+        if arguments.label is not None:
+            raise UserError("--label is for codes, but --on pixels was set. Remove one of the two.")
+        condition: Tensor | None = None
+    else:
+        condition = condition_for(model, inputs, arguments.label)
+    start, found, first = time.perf_counter(), [], 0
+    with torch.no_grad():
+        for x in inputs.batches(arguments.batch_size, str(model.device), "Encoding"):
+            if arguments.on == "codes":
+                labels = None if condition is None else condition[first : first + len(x)].to(model.device)
+                x = encode(model, x.to(model.dtype), labels)
+            found.append(x.float().cpu().flatten(1))
+            first += len(x)
+    vectors = torch.cat(found)
+    numbers = f"{vectors.shape[1]} number{'s' if vectors.shape[1] > 1 else ''}"
+    what = f"codes of {type(model).__name__}" if arguments.on == "codes" else "pixels"
+    return inputs, vectors, f"{what} ({numbers})", time.perf_counter() - start
+
+
+def run(arguments: argparse.Namespace, more: list[str]) -> int:
+    """Run `latents map`; `more` are the flags of the images."""
+    from rich.progress import Progress
+
+    from genbench.analysis import embedding
+    from genbench.analysis.map_page import classes_in, page, plot
+    from genbench.core.files import write, write_csv
+
+    refuse_used(arguments.out, arguments.overwrite, "The map")
+    if arguments.method == "umap":
+        embedding.check(embedding.LEAST, "umap")  # whether it is installed
+    inputs, vectors, what, encoding = vectors_of(arguments, more, "latents map", add_arguments)
+    embedding.check(len(inputs), arguments.method, arguments.perplexity)
+    start = time.perf_counter()
+    with Progress(transient=True) as bar:
+        title = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}[arguments.method]
+        task = bar.add_task(title, total=1.0 if arguments.method == "tsne" else None)
+        points = embedding.embed(
+            vectors, arguments.method, perplexity=arguments.perplexity, seed=arguments.seed,
+            progress=lambda done: bar.update(task, completed=done),
+        )  # fmt: skip
+    mapping = time.perf_counter() - start
+    out, names = arguments.out, [inputs.name(row) for row in range(len(inputs))]
+    label, classes = classes_in(inputs.label, inputs.classes, len(inputs))
+    heading = f"{title} of {len(inputs):,} images of {inputs.images.name}: {what}"
+    figure = plot(points, label, classes, heading)
+    write(out / "map.png", lambda file: figure.save(file, "PNG"))
+    html, note = page(points, label, classes, names, heading, inputs.images)
+    write(out / "map.html", lambda file: file.write(html.encode("utf-8", "replace")))
+    rows = zip(names, points.tolist(), label.tolist(), strict=True)
+    write_csv(
+        out / "map.csv", ["file", "x", "y", "label"],
+        ([name, f"{x:.6g}", f"{y:.6g}", classes[k] if k >= 0 else ""] for name, (x, y), k in rows),
+    )  # fmt: skip
+    print(f"{heading} -> {out}: map.png, map.html and map.csv")
+    for line in note:
+        print(line)
+    print(f"encoding {encoding:.1f} s, {title} {mapping:.1f} s ({encoding / (encoding + mapping):.0%} for encoding)")
+    return 0

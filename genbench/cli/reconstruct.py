@@ -1,0 +1,177 @@
+"""reconstruct: reconstruct images, and write the error of each."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules
+from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
+from genbench.cli.quiet import quiet
+from genbench.cli.sample import own_options
+from genbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genbench.core.module import GenerativeModule
+
+SHOWN = 32  # images in the grid
+
+
+def _parser() -> Arguments:
+    parser = Arguments(
+        "python -m genbench reconstruct",
+        description="Reconstruct images with a trained model. The folder --out gets one PNG for each image, a grid of "
+        "images beside their reconstructions (grid.png), and the error of each image (errors.csv).",
+    )
+    add_model_arguments(parser)
+    add_image_arguments(parser)
+    parser.add_argument("--label", help="class of all images, by name or number, for models trained on labels")
+    parser.add_argument("--out", type=Path, default=Path("reconstructions"), help="folder (default reconstructions)")
+    parser.add_argument("--overwrite", action="store_true", help="write to a folder that contains files")
+    return parser
+
+
+def main(verb: str, argv: list[str]) -> int:
+    argv = import_modules(argv)
+    arguments, more = _parser().parse_known_args(argv)
+    quiet()
+    refuse_used(arguments.out, arguments.overwrite, "The reconstructions")
+
+    import torch
+
+    from genbench.core.capabilities import Decodes, Encodes, Reconstructs
+
+    model, contents = model_of(arguments)
+    if not isinstance(model, Reconstructs) and not (isinstance(model, Encodes) and isinstance(model, Decodes)):
+        _refuse(model)
+    refuse_points(model, verb)
+    inputs, more = images_of(arguments, more, model, contents)
+    own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
+    condition = condition_for(model, inputs, arguments.label)
+    with torch.no_grad():
+        return _reconstruct(arguments, model, inputs, condition)
+
+
+def _refuse(model: GenerativeModule) -> None:
+    """Raise UserError for a model that cannot reconstruct; the message has the command that fits it."""
+    from genbench.core.capabilities import Segments, Translates
+
+    if isinstance(model, (Translates, Segments)):
+        does = "translates images to another domain" if isinstance(model, Translates) else "predicts masks"
+        raise UserError(
+            f"{type(model).__name__} {does} and has no reconstructions. Use `translate --ckpt ... --input FOLDER`."
+        )
+    refuse_without(model, "reconstruct", "reconstruct")
+
+
+def refuse_points(model: GenerativeModule, verb: str) -> None:
+    """Raise UserError for a model of points, which cannot be written as images."""
+    if len(model.spec.shape) == 1:
+        raise UserError(
+            f"{type(model).__name__} was trained on points, and `{verb}` needs images. In Python, "
+            "`genbench.load(...)` gives the model, whose methods take points."
+        )
+
+
+def condition_for(model: Any, inputs: Inputs, label: str | None) -> Tensor | None:
+    """The labels [N] with which a conditional model encodes images: `--label`, or else those of the images.
+
+    None for a model whose encoder takes no labels.
+
+    Raises:
+        UserError: the class does not exist, some images have no label, or the model takes no labels.
+    """
+    import torch
+
+    from genbench.cli.sample import condition_of
+    from genbench.core.capabilities import takes_condition
+
+    takes = any(takes_condition(getattr(model, name)) for name in ("encode", "posterior") if hasattr(model, name))
+    if label is not None or not takes:
+        if label is not None and not takes:
+            raise UserError(f"The encoder of {type(model).__name__} takes no labels. Remove `--label {label}`.")
+        return None if not takes else condition_of(model, len(inputs), label)
+    if inputs.label is None or inputs.classes != tuple(model.spec.classes) or bool((inputs.label < 0).any()):
+        raise UserError(
+            f"{type(model).__name__} encodes images with their labels, but {inputs.images.name} has no labels of its "
+            f"classes ({', '.join(model.spec.classes)}). Use `--label`, or a folder with one subfolder for each class."
+        )
+    return inputs.label.to(torch.int64)
+
+
+def _places(inputs: Inputs) -> list[str]:
+    """The path of each reconstruction in the output folder: the name of its file, as PNG.
+
+    Raises:
+        UserError: two images would be written to one file.
+    """
+    from genbench.data.readers import EXTENSIONS
+
+    taken: dict[str, str] = {}
+    for row in range(len(inputs)):
+        name, number = inputs.name(row), f"{row:06d}" if inputs.names is not None else f"{int(inputs.name(row)):06d}"
+        path = PurePosixPath(name)
+        keep = inputs.names is not None and path.suffix.lower() in EXTENSIONS
+        if keep and not path.is_absolute() and ".." not in path.parts:
+            place = str(path.with_suffix(".png"))
+        else:
+            place = f"{number}.png"  # an image of an array, of a file with several frames, or of a data set
+        if place in taken or place == "grid.png":
+            other = taken.get(place, "the grid of all images")
+            raise UserError(f"{other} and {name} would both be written to {place}. Rename one of the files.")
+        taken[place] = name
+    return list(taken)
+
+
+def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None) -> int:
+    import torch
+    from PIL import Image
+
+    import genbench.models
+    from genbench.analysis.variations import reconstruct
+    from genbench.core.batch import from_uint8, to_uint8
+    from genbench.core.files import write, write_csv
+    from genbench.core.image_grid import arranged, enlarged
+    from genbench.metrics.reconstruction import WINDOW, mse, psnr, ssim
+
+    out, places = arguments.out, _places(inputs)
+    metrics = {"mse": mse, "psnr": psnr} | ({"ssim": ssim} if min(model.spec.shape[1:]) >= WINDOW else {})
+    values: dict[str, list[Tensor]] = {name: [] for name in metrics}
+    shown: list[Tensor] = []
+    first = 0
+    for x in inputs.batches(arguments.batch_size, str(model.device), "Reconstructing"):
+        labels = None if condition is None else condition[first : first + len(x)].to(model.device)
+        images = to_uint8(reconstruct(model, x.to(model.dtype), labels)).cpu()
+        real, made = to_uint8(x).cpu(), from_uint8(images)  # errors are those of the images that are written
+        for name, metric in metrics.items():
+            values[name].append(metric(made, x.float().cpu()))
+        for row, image in enumerate(images):
+            if first + row < SHOWN:
+                shown += [real[row], image]
+            array = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+            picture = Image.fromarray(array.numpy())
+            write(out / places[first + row], lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]  # a default argument
+        first += len(x)
+    each = {name: torch.cat(parts).tolist() for name, parts in values.items()}
+    write_csv(
+        out / "errors.csv", ["file", *each],
+        ([inputs.name(row), *(f"{column[row]:.6g}" for column in each.values())] for row in range(len(inputs))),
+    )  # fmt: skip
+    sheet = enlarged(arranged(torch.stack(shown), 8))  # four pairs in a row
+    write(out / "grid.png", lambda file: sheet.save(file, "PNG"))
+    means = ", ".join(f"{_title(name)} {sum(column) / len(column):.4g}" for name, column in each.items())
+    print(f"{len(inputs):,} images of {inputs.images.name} -> {out}: one PNG each, errors.csv and grid.png")
+    print(f"mean {means}" + ("" if "ssim" in each else f"; SSIM needs images of at least {WINDOW}×{WINDOW}"))
+    if isinstance(model, genbench.models.DenoisingAutoencoder):
+        print(
+            "note: DenoisingAutoencoder removes noise, so the errors contain the noise that it removed. To measure "
+            "denoising with known noise, use `validate --ckpt ...`."
+        )
+    return 0
+
+
+def _title(name: str) -> str:
+    return {"mse": "MSE", "psnr": "PSNR (dB)", "ssim": "SSIM"}[name]

@@ -1,0 +1,178 @@
+"""tag: write the classes of images to a CSV file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules
+from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_without
+from genbench.cli.quiet import quiet
+from genbench.cli.sample import own_options
+from genbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# shipped classifier -> the data set that it was trained on
+CLASSIFIERS = {"mnistnet": "MNIST", "digitsnet": "Digits", "shapesnet": "Shapes"}
+
+
+def _parser() -> Arguments:
+    parser = Arguments(
+        "python -m genbench tag",
+        description="Write the class of each image to a CSV file, with the probability of every class. The classifier "
+        "is a trained model, or one of the classifiers that come with genbench.",
+    )
+    add_model_arguments(parser, required=False)
+    parser.add_argument(
+        "--classifier", choices=CLASSIFIERS,
+        help="use this classifier instead of --ckpt; shapesnet also gives the shape and the color",
+    )  # fmt: skip
+    add_image_arguments(parser)
+    parser.add_argument("--out", type=Path, default=Path("tags.csv"), help="the table (default tags.csv)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
+    return parser
+
+
+def main(verb: str, argv: list[str]) -> int:
+    argv = import_modules(argv)
+    arguments, more = _parser().parse_known_args(argv)
+    quiet()
+    if (arguments.ckpt is None) == (arguments.classifier is None):
+        raise UserError(
+            "`tag` needs a classifier: use `--ckpt` for a trained model, or `--classifier` with one of: "
+            f"{', '.join(CLASSIFIERS)}; not both."
+        )
+    _refuse_existing(arguments.out, arguments.overwrite)
+
+    import torch
+
+    model: Any
+    if arguments.classifier is None:
+        model, contents = model_of(arguments)
+        try:
+            refuse_without(model, verb, "classify")
+        except UserError as error:
+            raise UserError(
+                f"{error} ConditionalGAN can if it was trained with `model.conditioning` auxiliary. `--classifier` "
+                "needs no checkpoint."
+            ) from error
+    else:
+        model, contents = _shipped(arguments.classifier, arguments.device)
+    inputs, more = images_of(arguments, more, model, contents)
+    own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
+    with torch.no_grad():
+        batches = inputs.batches(arguments.batch_size, str(model.device), "Classifying")
+        logits = torch.cat([model.classify(x.to(model.dtype)).double().cpu() for x in batches])
+    if not bool(logits.isfinite().all()):
+        raise UserError(f"{type(model).__name__} returned logits that are NaN or infinite. Check the checkpoint.")
+    return _write(arguments.out, inputs, logits.softmax(1), tuple(model.spec.classes))
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    from genbench.core.files import kind_of, refuse_unwritable
+
+    if out.suffix.lower() != ".csv":
+        raise UserError(f"--out {out} must end in .csv.")
+    refuse_unwritable(out.parent, "The table")
+    if out.exists() and not out.is_file():
+        raise UserError(f"--out {out} is {kind_of(out)}. Use a different path.")
+    if out.exists() and not overwrite:
+        raise UserError(f"--out {out} exists already. Use a different path, or add `--overwrite`.")
+
+
+def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
+    """A classifier that comes with genbench, as a model that `Classifies`, and what a checkpoint would say of its
+    data."""
+    import torch
+
+    import genbench.data
+    from genbench.cli.flags import usable_device
+    from genbench.core.batch import DataSpec, to_uint8
+    from genbench.core.class_paths import path_of
+    from genbench.evaluation import extractors
+
+    extractor = extractors.build(name).to(usable_device(device))
+    data = getattr(genbench.data, CLASSIFIERS[name])
+    channels = 3 if name == "shapesnet" else 1
+
+    class Classifier:
+        spec = DataSpec((channels, 32, 32), "label", extractor.classes)
+        dtype = torch.float32
+
+        def __init__(self) -> None:
+            self.device = torch.device(usable_device(device))
+
+        def classify(self, x: Tensor) -> Tensor:
+            logits = extractor(to_uint8(x))[1]
+            assert logits is not None, "it is a classifier"
+            return logits
+
+    return Classifier(), {"data": {"class": path_of(data), "arguments": {"size": 32}}}
+
+
+def _write(out: Path, inputs: Inputs, probability: Tensor, classes: tuple[str, ...]) -> int:
+    """Write the table, and print the accuracy if the images have labels.
+
+    Args:
+        probability: [N, K] of each class
+        classes: Names of the K classes
+    """
+    from genbench.core.files import write_csv
+
+    factors = _factors(probability, classes)
+    header, columns = ["file", "label", "probability"], [*_named(probability, classes)]
+    for name, (values, of_factor) in factors.items():
+        header += [name, f"{name} probability"]
+        columns += _named(of_factor, values)
+    header += [f"probability of {name}" for name in classes]
+    each = probability.tolist()
+    rows = (
+        [inputs.name(row), *(column[row] for column in columns), *(f"{p:.6f}" for p in each[row])]
+        for row in range(len(inputs))
+    )
+    write_csv(out, header, rows)
+    print(f"{len(inputs):,} images of {inputs.images.name} -> {out}")
+    for line in _accuracies(inputs, {"class": (classes, probability)} | factors):
+        print(line)
+    return 0
+
+
+def _named(probability: Tensor, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The most probable name of each image, and its probability."""
+    best, which = probability.max(1)
+    return [names[k] for k in which.tolist()], [f"{p:.6f}" for p in best.tolist()]
+
+
+def _factors(probability: Tensor, classes: tuple[str, ...]) -> dict[str, tuple[tuple[str, ...], Tensor]]:
+    """The factors of the captions of `Shapes`, if the classes combine them: name -> values, and probabilities [N, V].
+
+    The probability of a shape is the sum over the colors, and the reverse.
+    """
+    import torch
+
+    from genbench.data.shapes import COLORS, SHAPES
+
+    if set(classes) != {f"{shape} {color}" for shape in SHAPES for color in COLORS}:
+        return {}
+    found: dict[str, tuple[tuple[str, ...], Tensor]] = {}
+    for place, (name, values) in enumerate({"shape": SHAPES, "color": tuple(COLORS)}.items()):
+        number = torch.tensor([values.index(one.split()[place]) for one in classes])
+        sums = probability.new_zeros(len(probability), len(values)).index_add_(1, number, probability)
+        found[name] = values, sums
+    return found
+
+
+def _accuracies(inputs: Inputs, levels: dict[str, tuple[tuple[str, ...], Tensor]]) -> list[str]:
+    """The accuracy of the first level whose names are those of the images' classes, as a line of text."""
+    import torch
+
+    if inputs.label is None or not bool((given := inputs.label >= 0).any()):
+        return []
+    for level, (names, probability) in levels.items():
+        if set(inputs.classes) <= set(names):
+            number = torch.tensor([names.index(name) for name in inputs.classes])
+            right = (probability.argmax(1)[given] == number[inputs.label[given]]).double().mean().item()
+            return [f"accuracy ({level}): {right:.4f} of {int(given.sum()):,} labeled images"]
+    return [f"no accuracy: the classes of the images ({', '.join(inputs.classes)}) are not those of the classifier"]
