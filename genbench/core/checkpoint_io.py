@@ -221,7 +221,7 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.devi
 def without_training_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The contents of a checkpoint that sampling and evaluation need: one set of weights, the averaged ones where the
     model has averages, and no states of optimizers. Training cannot be resumed from it."""
-    kept = {
+    kept: dict[str, Any] = {
         name: checkpoint[name]
         for name in ("genbench", "hyper_parameters", "data", "run", "pytorch-lightning_version")
         if name in checkpoint
