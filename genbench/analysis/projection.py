@@ -23,7 +23,7 @@ class Projection:
     """
     codes   [B, *latent]
     images  decoded codes [B, C, H, W]
-    psnr    [B] in dB, with a peak of 2, the range of the pixels
+    psnr    [B] in dB, at most 54.2 (`genbench.metrics.reconstruction.psnr`)
     path    codes [B, F, *latent] at F evenly spaced steps of the optimization; the last are `codes`
     """
 

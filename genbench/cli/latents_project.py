@@ -98,4 +98,4 @@ def _csv(rows: list[tuple[str, ...]]) -> bytes:
 
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "surrogateescape")  # the bytes of a file name that is not UTF-8
