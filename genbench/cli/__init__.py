@@ -25,7 +25,7 @@ VERBS = {
     "latents": ("latents", "interpolate | arithmetic | traverse | manifold | map | cluster | project: --ckpt PATH"),
     "anomaly": ("anomaly", "score images as normal or anomalous: --ckpt PATH --images PATH --by reconstruction"),
     "tag": ("tag", "write the classes of images to a CSV file: --ckpt PATH --images FOLDER"),
-    "augment": ("augment", "write a labeled synthetic data set, and measure a classifier trained on it: --ckpt PATH"),
+    "augment": ("augment", "write | measure: a labeled synthetic data set, and classifiers trained on it: --ckpt PATH"),
     "export": ("export", "write a network as ONNX or torch.export, usable without genbench: --ckpt PATH"),
     "play": ("play", "open a local page for one or several checkpoints: --ckpt PATH [PATH ...]"),
     "suite": ("suite", "train and evaluate many models and seeds: run SUITE [--dry-run] | status SUITE"),

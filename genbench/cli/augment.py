@@ -174,7 +174,8 @@ def _synthesize(
     augmentation.refuse_without_classes(model)
     if folder is not None:
         _refuse_others(folder, augmentation.folder_names(model.spec.classes))
-    options = sample.own_options(model, more, "sample", flags=_parser().flags())
+    flags = [f"--{name.replace('_', '-')}" for name in vars(arguments)]
+    options = sample.own_options(model, more, "sample", flags=flags)
     with Progress(transient=True) as bar:
         task = bar.add_task("Sampling", total=arguments.n)
         return augmentation.synthesize(

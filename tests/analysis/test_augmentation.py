@@ -17,7 +17,7 @@ from genbench.core.errors import UserError
 from genbench.data import Digits, Shapes
 from genbench.data.loader import MemorySource
 from genbench.evaluation.extractor import state_hash
-from genbench.models import DCGAN
+from genbench.models import DCGAN, ConditionalGAN, ConditionalVAE, PixelCNN, SemiSupervisedGAN
 from tests.helpers.conditional import CAPTIONS, LABELS, THIRDS, Toned, Tones
 
 
@@ -92,6 +92,24 @@ def test_a_conditional_model_with_a_classifier_keeps_only_samples_of_the_class_t
 def test_what_cannot_be_drawn_is_an_error(model, options, message):
     with pytest.raises(UserError, match=message):
         synthesize(model, **{"n": 6} | options)
+
+
+def test_the_models_that_the_error_names_are_accepted():
+    spec = DataSpec((1, 16, 16), "label", ("a", "b"))
+    for model in (ConditionalGAN(spec, width=2), ConditionalVAE(spec, width=2), SemiSupervisedGAN(spec, width=2),
+                  PixelCNN(spec, by_class=True, width=4)):  # fmt: skip
+        augmentation.refuse_without_classes(model.eval())
+    with pytest.raises(UserError, match="PixelCNN or VQPrior with `--model.by_class true`"):
+        augmentation.refuse_without_classes(PixelCNN(spec, width=4))
+
+
+def test_an_auxiliary_classifier_is_asked_for_the_probability_of_the_class():
+    model = ConditionalGAN(DataSpec((1, 16, 16), "label", ("a", "b")), "auxiliary", latent_dim=4, width=2).eval()
+    assert synthesize(model, 8, least_probability=0.01).label.tolist() == [0, 1] * 4
+    with pytest.raises(UserError, match="contain only 0 images of class `a` with a probability of at least 0.9999"):
+        synthesize(model, 8, least_probability=0.9999)
+    with pytest.raises(UserError, match="ConditionalGAN cannot classify its samples"):
+        synthesize(ConditionalGAN(model.spec, latent_dim=4, width=2).eval(), 8, least_probability=0.5)
 
 
 def test_names_of_folders_are_different_and_safe():

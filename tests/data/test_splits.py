@@ -192,6 +192,21 @@ def test_data_that_does_not_fit_in_memory_is_streamed(monkeypatch):
     assert isinstance(Numbered().source("train"), MemorySource)
 
 
+def test_a_selection_that_fits_in_memory_holds_the_images_of_the_stream_and_is_decoded_once(monkeypatch):
+    monkeypatch.setattr("genbench.data.base.free_memory", lambda: 4 * 100 * 4)
+    data, rows = Numbered(), torch.tensor([5, 0, 300])
+    stream = data.source("train")
+    assert isinstance(stream, StreamSource)
+    some, own = data.selection(stream, rows, "three")
+    assert isinstance(some, MemorySource) and own.tolist() == [0, 1, 2]
+    assert torch.equal(some.batch(own).image, stream.batch(rows).image)
+    assert torch.equal(some.batch(own).label, stream.batch(rows).label)
+    assert data.selection(stream, rows.clone(), "three")[0] is some
+    whole = torch.arange(len(stream))
+    assert data.selection(stream, whole, "all") == (stream, whole)  # does not fit
+    assert not isinstance(Numbered(memory="no").selection(stream, rows, "three")[0], MemorySource)
+
+
 def trainer(**kwargs):
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     default = {"global_rank": 0, "world_size": 1, "num_devices": 1, "strategy": strategy, "lightning_module": None}
