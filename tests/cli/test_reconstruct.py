@@ -121,7 +121,7 @@ def test_a_denoising_autoencoder_says_what_its_errors_mean(cli):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (lambda: DCGAN(DataSpec((1, 16, 16)), width=4), "Models that can: Autoencoder, ConditionalVAE, ConvAutoencoder"),
+        (lambda: DCGAN(DataSpec((1, 16, 16)), width=4), "can: Autoencoder, ConditionalVAE, ConvAutoencoder"),
         (lambda: Pix2Pix(DataSpec((1, 32, 32), "image", source=(1, 32, 32)), width=4, depth=5), "Use `translate"),
         (
             lambda: SegmentationUNet(DataSpec((1, 16, 16), "mask", ("a", "b")), width=4, depth=2),
