@@ -19,7 +19,7 @@ from genbench.core.errors import UserError
 Method = Literal["pca", "tsne", "umap"]
 LEAST = 5  # images: with fewer, the graph of UMAP has no spectrum to start from
 FIRST = 50  # principal components that t-SNE starts from (van der Maaten & Hinton 2008, section 4.2)
-ITERATIONS = 1000  # of t-SNE
+ITERATIONS = 1000  # of t-SNE: the default of scikit-learn, whose argument has a different name before 1.5
 NEIGHBORS = 15  # of UMAP (McInnes et al. 2018, section 5)
 
 
@@ -96,9 +96,7 @@ def _tsne(x: np.ndarray, perplexity: float, seed: int, progress: Callable[[float
 
     if min(x.shape) > FIRST:
         x = PCA(FIRST, random_state=seed).fit_transform(x)
-    fit = TSNE(
-        perplexity=perplexity, max_iter=ITERATIONS, init="pca", random_state=seed, verbose=0 if progress is None else 2
-    )
+    fit = TSNE(perplexity=perplexity, init="pca", random_state=seed, verbose=0 if progress is None else 2)
     if not x.std(0).any():
         return np.zeros((len(x), 2))  # all codes are equal
     with contextlib.ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,16 @@ def main(verb: str, argv: list[str]) -> int:
     inputs, more = images_of(arguments, more, model, contents)
     own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
     condition = condition_for(model, inputs, arguments.label)
-    with torch.no_grad():
-        return _reconstruct(arguments, model, inputs, condition)
+    new, written = not arguments.out.exists(), list[Path]()
+    try:
+        with torch.no_grad():
+            return _reconstruct(arguments, model, inputs, condition, written)
+    except UserError:  # such as an image that cannot be read
+        for path in written:
+            path.unlink(missing_ok=True)
+        if new:
+            shutil.rmtree(arguments.out, ignore_errors=True)
+        raise
 
 
 def _refuse(model: GenerativeModule) -> None:
@@ -64,7 +73,7 @@ def _refuse(model: GenerativeModule) -> None:
         raise UserError(
             f"{type(model).__name__} {does} and has no reconstructions. Use `translate --ckpt ... --input FOLDER`."
         )
-    refuse_without(model, "reconstruct", "reconstruct")
+    refuse_without(model, "reconstruct", "encode", "decode")  # every model that has `reconstruct` has both
 
 
 def refuse_points(model: GenerativeModule, verb: str) -> None:
@@ -126,7 +135,10 @@ def _places(inputs: Inputs) -> list[str]:
     return list(taken)
 
 
-def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None) -> int:
+def _reconstruct(
+    arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None, written: list[Path]
+) -> int:
+    """Write all files. The paths of the reconstructions are added to `written`."""
     import torch
     from PIL import Image
 
@@ -153,7 +165,9 @@ def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, cond
                 shown += [real[row], image]
             array = image[0] if len(image) == 1 else image.permute(1, 2, 0)
             picture = Image.fromarray(array.numpy())
-            write(out / places[first + row], lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]  # a default argument
+            path = out / places[first + row]
+            written.append(path)
+            write(path, lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]  # a default argument
         first += len(x)
     each = {name: torch.cat(parts).tolist() for name, parts in values.items()}
     write_csv(

@@ -121,7 +121,7 @@ def test_a_denoising_autoencoder_says_what_its_errors_mean(cli):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (lambda: DCGAN(DataSpec((1, 16, 16)), width=4), "Models that can: Autoencoder, ConvAutoencoder"),
+        (lambda: DCGAN(DataSpec((1, 16, 16)), width=4), "can: Autoencoder, ConditionalVAE, ConvAutoencoder"),
         (lambda: Pix2Pix(DataSpec((1, 32, 32), "image", source=(1, 32, 32)), width=4, depth=5), "Use `translate"),
         (
             lambda: SegmentationUNet(DataSpec((1, 16, 16), "mask", ("a", "b")), width=4, depth=2),
@@ -165,3 +165,16 @@ def test_two_files_of_one_name_are_refused(cli, autoencoder):
     write_digits("in", 1, names=["grid.png"])
     status, _, err = cli("reconstruct", "--ckpt", autoencoder, "--images", "in", "--out", "out")
     assert status == 2 and "Rename one" in err
+
+
+def test_a_damaged_image_leaves_nothing_half_written(cli, autoencoder):
+    write_digits("in", 6)
+    whole = Path("in/5.png").read_bytes()
+    Path("in/5.png").write_bytes(whole[: len(whole) // 2])
+    flags = ("--images", "in", "--batch-size", 2)
+    status, _, err = cli("reconstruct", "--ckpt", autoencoder, *flags, "--out", "out")
+    assert status == 2 and "5.png" in err and not Path("out").exists()
+    Path("out").mkdir()
+    Path("out/mine").write_text("mine")
+    assert cli("reconstruct", "--ckpt", autoencoder, *flags, "--out", "out", "--overwrite")[0] == 2
+    assert [p.name for p in Path("out").iterdir()] == ["mine"]
