@@ -22,6 +22,7 @@ SCORES = {  # labels of the axis
 }
 FILES = ("scores.csv", "histogram.png", "worst.png", "heat_maps.png")
 NORMAL_FOLDER = "good"  # of MVTec and of data sets in its layout
+PROJECTED = 32  # images that are projected at once
 TRAINING = 5000  # training images whose codes are compared, and validation images whose quantile is a threshold
 
 
@@ -88,7 +89,9 @@ def main(verb: str, argv: list[str]) -> int:
     anomalous, unknown = _anomalous(inputs, arguments.normal, kept)
 
     def of(images: Inputs, title: str) -> Tensor:
-        batches = images.batches(arguments.batch_size, str(model.device), title)
+        # a projection takes hundreds of steps, so that the progress of large batches would not be seen
+        most = PROJECTED if by == "projection" else arguments.batch_size
+        batches = images.batches(min(arguments.batch_size, most), str(model.device), title)
         return anomaly.scores(model, batches, by, training=codes, seed=arguments.seed, **options)
 
     codes = None

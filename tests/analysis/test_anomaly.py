@@ -1,6 +1,8 @@
 """Anomaly scores equal closed forms, SciPy and scikit-learn; heat maps are high where an image was changed."""
 
+import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +14,12 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from genbench.analysis import anomaly
-from genbench.core.batch import DataSpec
+from genbench.core.batch import Batch, DataSpec, from_stored
 from genbench.core.errors import UserError
+from genbench.data import MNIST
 from genbench.models import DCGAN, VAE, VQVAE, Autoencoder, ConditionalVAE, ConvAutoencoder, PixelCNN
 
+ROOT = Path(os.environ.get("GENBENCH_DATA", "/nonexistent"))
 GRAY = DataSpec((1, 16, 16))
 
 
@@ -197,6 +201,25 @@ def test_a_heat_map_is_high_where_a_patch_was_pasted():
     assert (heat[:, inside].mean(1) > 5 * heat[:, ~inside].mean(1)).all()
     highest = heat.flatten(1).argmax(1)
     assert inside.flatten()[highest].float().mean() > 0.9
+
+
+@pytest.mark.skipif(not (ROOT / "MNIST").exists(), reason="GENBENCH_DATA names no folder with MNIST")
+def test_an_autoencoder_of_one_digit_of_mnist_finds_the_others():
+    """One-class detection with one digit as normal, as in Ruff et al. 2018, "Deep One-Class Classification"."""
+    data = MNIST(only_classes=3, val_size=100)
+    model = Autoencoder(data.spec, latent_dim=16, hidden=(64,))
+    adam = torch.optim.Adam(model.parameters(), 0.002)
+    batches = iter(data.train_dataloader())
+    for _ in range(400):
+        x = next(batches).image
+        loss = (model.decoder(model.encoder(x)) - x).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    source = MNIST().source("test")
+    rows = torch.arange(0, 10_000, 5)
+    batch = Batch(from_stored(source.batch(rows).image), source.target("label", rows))
+    assert anomaly.auroc(anomaly.scores(model.eval(), batch.image), batch.label != 3) > 0.8
 
 
 # ---- AUROC and average precision --------------------------------------------------------------------------------
