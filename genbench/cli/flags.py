@@ -54,9 +54,12 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a command that applies a trained model: checkpoint, weights and device."""
-    parser.add_argument("--ckpt", required=True, help="checkpoint, run folder, or last / best of the newest run")
+def add_model_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the flags of a command that applies a trained model, or several: checkpoint, weights and device."""
+    parser.add_argument(
+        "--ckpt", required=True, nargs="+" if several else None, metavar="PATH" if several else None,
+        help="checkpoint, run folder, or last / best of the newest run",
+    )  # fmt: skip
     parser.add_argument("--raw", action="store_true", help="use the trained weights, not their EMA")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
