@@ -73,6 +73,6 @@ def _training_images(contents: dict[str, Any]) -> Callable[[], ImageSet]:
 
 
 def _has_browser() -> bool:
-    """Whether this is a terminal of a desktop. Without a display, `webbrowser` could start a browser in the terminal."""
+    """Whether this is a terminal of a desktop. Without one, `webbrowser` could start a browser in the terminal."""
     desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return sys.stdout.isatty() and bool(desktop)

@@ -178,7 +178,7 @@ def option_values(method: Callable[..., Tensor], given: dict[str, Any]) -> dict[
 def samples(
     model: Any, seed: int, n: int, label: str | None = None, prompt: str | None = None, **own: Any
 ) -> Image.Image:
-    """A grid of n samples, drawn from seed, seed + 1, ...; a plot for points. `own` are the model's sampling options."""
+    """A grid of n samples, drawn from seed, seed + 1, ...; a plot for points. `own`: the model's sampling options."""
     assert isinstance(model, Samples)
     seeds = torch.arange(seed, seed + n, device=model.device)
     condition = condition_of(model, n, label, prompt)

@@ -23,7 +23,8 @@ SLIDERS = 8
 Controls = dict[str, Any]
 
 CSS = """
-.gradio-container {max-width: 1500px !important; margin: auto; padding: 12px !important}
+.gradio-container {width: 100%; max-width: 1500px !important; margin: auto; padding: 12px !important}
+.gradio-container h1 {font-size: 1.15rem; margin: 0}
 footer {display: none !important}
 .gb h3 {margin: 0 0 8px; font-size: 1rem; overflow-wrap: anywhere}
 .gb .figures {display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-end}
@@ -36,11 +37,46 @@ footer {display: none !important}
 .gb td {border: 0; padding: 2px 8px 2px 0}
 .gb td.bar {width: 60%}
 .gb td.bar div {height: .8em; background: #3c78c8; min-width: 1px}
+.board canvas {display: block; width: min(280px, 100%); background: #000; touch-action: none; cursor: crosshair}
+.board button {margin-top: 6px; padding: 4px 14px; border: 1px solid var(--border-color-primary); border-radius: 6px}
 @media (max-width: 700px) {
-  .results {order: -1}
+  .split {flex-direction: column}
+  .results.first {order: -1}
   .sticky {position: sticky; top: 0; z-index: 5; background: var(--body-background-fill); padding-bottom: 6px}
   .sticky .gb img {max-height: 34vh; width: auto}
 }
+"""
+
+
+BOARD = '<canvas width="280" height="280" aria-label="drawing board"></canvas><button type="button">Clear</button>'
+DRAWING = """
+const canvas = element.querySelector('canvas'), pen = canvas.getContext('2d', {willReadFrequently: true});
+const clear = () => { pen.fillStyle = '#000'; pen.fillRect(0, 0, canvas.width, canvas.height); };
+const at = (event) => {
+  const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
+  return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+};
+clear();
+pen.strokeStyle = '#fff'; pen.lineWidth = 22; pen.lineCap = pen.lineJoin = 'round';
+let last = null;
+canvas.addEventListener('pointerdown', (event) => {
+  canvas.setPointerCapture(event.pointerId);
+  last = at(event);
+  pen.beginPath(); pen.moveTo(...last); pen.lineTo(...last); pen.stroke();
+});
+canvas.addEventListener('pointermove', (event) => {
+  if (!last) return;
+  pen.beginPath(); pen.moveTo(...last); pen.lineTo(...(last = at(event))); pen.stroke();
+});
+const done = () => {
+  if (!last) return;
+  last = null;
+  props.value = canvas.toDataURL('image/png');
+  trigger('change');
+};
+canvas.addEventListener('pointerup', done);
+canvas.addEventListener('pointercancel', done);
+element.querySelector('button').addEventListener('click', () => { clear(); props.value = ''; trigger('change'); });
 """
 
 
@@ -100,15 +136,17 @@ def page(models: Sequence[Loaded]) -> gr.Blocks:
     for shown in models:
         if not any(can(shown.model) for can in able.values()):
             raise UserError(f"{shown.title} has no ability that the page can show.")
-    with gr.Blocks(title="genbench play", analytics_enabled=False) as blocks, gr.Tabs():
-        for build, can in able.items():
-            if chosen := [shown for shown in models if can(shown.model)]:
-                build(blocks, chosen)
+    with gr.Blocks(title="genbench play", analytics_enabled=False) as blocks:
+        gr.Markdown("# genbench play")
+        with gr.Tabs():
+            for build, can in able.items():
+                if chosen := [shown for shown in models if can(shown.model)]:
+                    build(blocks, chosen)
     return blocks
 
 
 def _samples(blocks: gr.Blocks, models: list[Loaded]) -> None:
-    with gr.Tab("Sample"), gr.Row():
+    with gr.Tab("Sample"), gr.Row(elem_classes="split"):
         with gr.Column(min_width=280):
             controls: Controls = {
                 "seed": gr.Number(0, label="Seed", info="Image k is drawn from seed + k.", precision=0, minimum=0),
@@ -129,7 +167,7 @@ def _samples(blocks: gr.Blocks, models: list[Loaded]) -> None:
 
 
 def _sliders(blocks: gr.Blocks, models: list[Loaded]) -> None:
-    with gr.Tab("Latent sliders") as tab, gr.Row():
+    with gr.Tab("Latent sliders") as tab, gr.Row(elem_classes="split"):
         sizes = [_size(shown.model) for shown in models]
         with gr.Column(min_width=280):
             controls: Controls = {}
@@ -138,7 +176,7 @@ def _sliders(blocks: gr.Blocks, models: list[Loaded]) -> None:
             controls |= _conditions(models)
             encoders = [shown for shown in models if isinstance(shown.model, Encodes)]
             if encoders:
-                controls["file"] = _file("Start from the code of an image instead (optional)")
+                controls["file"] = _file("Optional: start from the code of an image")
             count = min(SLIDERS, max(sizes))
             gr.Markdown(
                 f"Each slider moves one of the first {count} dimensions of the code, in standard deviations of it."
@@ -167,7 +205,7 @@ def _sliders(blocks: gr.Blocks, models: list[Loaded]) -> None:
 
 
 def _interpolation(blocks: gr.Blocks, models: list[Loaded]) -> None:
-    with gr.Tab("Interpolate") as tab, gr.Row():
+    with gr.Tab("Interpolate") as tab, gr.Row(elem_classes="split"):
         with gr.Column(min_width=280):
             controls: Controls = {
                 "a": gr.Number(0, label="From seed", precision=0, minimum=0),
@@ -188,7 +226,7 @@ def _interpolation(blocks: gr.Blocks, models: list[Loaded]) -> None:
 
 
 def _arithmetic(blocks: gr.Blocks, models: list[Loaded]) -> None:
-    with gr.Tab("Arithmetic") as tab, gr.Row():
+    with gr.Tab("Arithmetic") as tab, gr.Row(elem_classes="split"):
         with gr.Column(min_width=280):
             controls: Controls = {
                 name: gr.Number(k, label=f"Seed {name}", precision=0, minimum=0) for k, name in enumerate("abc")
@@ -197,23 +235,21 @@ def _arithmetic(blocks: gr.Blocks, models: list[Loaded]) -> None:
             gr.Markdown("The last image is decoded from the code of *a*, minus that of *b*, plus that of *c*.")
 
         def result(shown: Loaded, a: Any, b: Any, c: Any, **condition: Any) -> str:
-            seeds = [
-                actions.whole(seed, f"Seed {name}") for seed, name in zip((a, b, c), "abc", strict=True)
-            ]
+            seeds = [actions.whole(seed, f"Seed {name}") for seed, name in zip((a, b, c), "abc", strict=True)]
             return html(shown.title, actions.arithmetic(shown.model, *seeds, **condition))
 
         _columns(models, result, controls, [tab.select])
 
 
 def _upload(blocks: gr.Blocks, models: list[Loaded]) -> None:
-    with gr.Tab("Upload an image"), gr.Row():
+    with gr.Tab("Upload an image"), gr.Row(elem_classes="split"):
         with gr.Column(min_width=280):
-            controls: Controls = {"file": _file("Image")} | _of_encoders(models)
+            controls: Controls = {"file": _file("Choose or drop an image")} | _of_encoders(models)
             gr.Markdown(f"{', '.join(_DONE[name] for name in _DONE if any(hasattr(m.model, name) for m in models))}.")
 
         def applied(shown: Loaded, file: str | None, label: str | None = None) -> str:
             if file is None:
-                return html(shown.title)
+                return html(shown.title, texts=["The results appear here."])
             seen = uploads.seen_by(shown, uploads.read(file), _name(file))
             return html(shown.title, *actions.what_it_does(shown, seen, label))
 
@@ -223,25 +259,20 @@ def _upload(blocks: gr.Blocks, models: list[Loaded]) -> None:
 def _draw(blocks: gr.Blocks, models: list[Loaded]) -> None:
     from PIL import Image
 
-    with gr.Tab("Draw"), gr.Row():
+    with gr.Tab("Draw"), gr.Row(elem_classes="split"):
         with gr.Column(min_width=280):
-            board = gr.Sketchpad(
-                label="Draw here, large and in the middle", type="pil", image_mode="RGBA", layers=False,
-                canvas_size=(280, 280), height=380, transforms=(), buttons=[],
-                brush=gr.Brush(default_size=22, colors=["#ffffff"], color_mode="fixed"),
-                eraser=gr.Eraser(default_size=26), elem_classes="board",
-            )  # fmt: skip
+            gr.Markdown("Draw with the mouse or a finger, large and in the middle.")
+            board = gr.HTML("", html_template=BOARD, js_on_load=DRAWING, elem_classes="board")
             controls: Controls = {"drawing": board} | _of_encoders(models)
             controls["dark"] = gr.Checkbox(
                 True, label="White on black", info="As the digits of MNIST. Otherwise black on white."
             )
 
-        def applied(shown: Loaded, drawing: Any, dark: bool, label: str | None = None) -> str:
-            layers = (drawing or {}).get("layers") or []
-            ink = next((layer.getchannel("A") for layer in layers if layer.getchannel("A").getbbox()), None)
-            if ink is None:
-                return html(shown.title)
-            image = ink if dark else Image.eval(ink, lambda value: 255 - value)
+        def applied(shown: Loaded, drawing: str | None, dark: bool, label: str | None = None) -> str:
+            if not drawing:
+                return html(shown.title, texts=["The results appear here."])
+            image = uploads.drawn(drawing)
+            image = image if dark else Image.eval(image, lambda value: 255 - value)
             seen = uploads.seen_by(shown, image, "The drawing")
             return html(shown.title, *actions.what_it_does(shown, seen, label))
 
@@ -268,10 +299,13 @@ def _columns(
     models: list[Loaded], compute: Callable[..., str], controls: Controls, also: list[Any], sticky: bool = False
 ) -> None:
     """A column per model that shows `compute(model, **values of the controls)` whenever a control changes."""
-    with gr.Column(scale=3, min_width=300, elem_classes=["results", *(["sticky"] if sticky else [])]), gr.Row():
+    with (
+        gr.Column(scale=3, min_width=300, elem_classes=["results", "first", "sticky"] if sticky else ["results"]),
+        gr.Row(),
+    ):
         for shown in models:
             with gr.Column(min_width=280):
-                found = gr.HTML(html(shown.title), elem_classes="column")
+                found = gr.HTML(html(shown.title, texts=["The results appear here."]), elem_classes="column")
             triggers = [*also]
             for control in controls.values():
                 if isinstance(control, gr.Textbox):  # a half-written word is in no vocabulary
@@ -357,7 +391,8 @@ def _own(model: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _file(label: str) -> gr.File:
-    return gr.File(label=f"{label} (PNG, JPEG, WebP, ..., at most 10 MB)", file_types=list(uploads.ENDINGS), height=130)
+    gr.Markdown(f"{label}. PNG, JPEG, WebP, GIF, BMP or TIFF, at most 10 MB.")
+    return gr.File(show_label=False, file_types=list(uploads.ENDINGS), height=130)
 
 
 def _name(file: str) -> str:

@@ -7,15 +7,12 @@ import socket
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genbench.core.errors import UserError
 from genbench.play.actions import Loaded
-
-if TYPE_CHECKING:
-    import gradio
 
 HOST = "127.0.0.1"
 FIRST_PORT, PORTS = 7860, 100
@@ -98,7 +95,7 @@ def served(models: Sequence[Loaded], port: int | None = None) -> Iterator[str]:
         try:
             import gradio as gr
         except ImportError as error:
-            raise UserError(f"`play` needs Gradio: `pip install \"genbench[play]\"` ({error}).") from error
+            raise UserError(f'`play` needs Gradio: `pip install "genbench[play]"` ({error}).') from error
         from fastapi.middleware import Middleware
 
         from genbench.play.interface import CSS, page
@@ -123,7 +120,10 @@ def served(models: Sequence[Loaded], port: int | None = None) -> Iterator[str]:
 def serve(models: Sequence[Loaded], port: int | None, browser: bool) -> None:
     """Serve the page until Ctrl-C."""
     with served(models, port) as address:
-        print(f"{len(models)} model{'s' * (len(models) > 1)} at {address} (on this machine only). Ctrl-C stops.", flush=True)
+        print(
+            f"{len(models)} model{'s' * (len(models) > 1)} at {address} (on this machine only). Ctrl-C stops.",
+            flush=True,
+        )
         if browser:
             webbrowser.open(address)
         threading.Event().wait()

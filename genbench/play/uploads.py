@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +49,24 @@ def read(path: str | Path) -> Stored:
                 raise
             endings = ", ".join(sorted({ending[1:].upper() for ending in ENDINGS}))
             raise UserError(f"{name} is not an image that can be read. Upload one of: {endings}.") from error
+
+
+def drawn(address: str) -> Image.Image:
+    """The gray image of a PNG in a data URI, from the drawing board.
+
+    Raises:
+        UserError: it is something else.
+    """
+    kind, _, content = address.partition(",")
+    try:
+        if kind != "data:image/png;base64" or len(content) > 10**6:
+            raise ValueError("no drawing")
+        with Image.open(io.BytesIO(base64.b64decode(content, validate=True)), formats=["PNG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError("too large")
+            return image.convert("L")
+    except (ValueError, OSError, SyntaxError) as error:  # what Pillow raises for a damaged PNG
+        raise UserError("The drawing could not be read. Clear it and draw again.") from error
 
 
 def seen_by(shown: Loaded, image: Stored, name: str) -> Seen:
