@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from genbench.cli.flags import Arguments, add_model_arguments, import_modules
+from genbench.cli.flags import Arguments, add_model_arguments, find_checkpoint, import_modules
 from genbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,11 +44,17 @@ def main(verb: str, argv: list[str]) -> int:
 
     if arguments.port is not None:
         free_port(arguments.port)  # before the models are loaded
-    models = []
+    models: list[Loaded] = []
     for ckpt in arguments.ckpt:
         model, contents = model_of(argparse.Namespace(**vars(arguments) | {"ckpt": ckpt}))
-        title = title_of(model.origin[0], model)
-        models.append(Loaded(title, model, contents.get("data") or {}, _training_images(contents)))
+        path = find_checkpoint(ckpt, arguments.runs, arguments.name)
+        title = title_of(path)
+        if any(title == other.title for other in models):
+            title = str(path)
+        about = f"{type(model).__name__}, {model.images_seen:,} images seen" + (
+            ", raw weights" if arguments.raw else ""
+        )
+        models.append(Loaded(title, about, model, contents.get("data") or {}, _training_images(contents)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # remove uploads then, too
     serve(models, arguments.port, browser=not arguments.no_browser and _has_browser())
     return 0

@@ -14,15 +14,13 @@ from torch import Tensor
 
 from genbench.analysis.latents import decode, encode
 from genbench.core.batch import from_stored, to_stored, to_tokens
-from genbench.core.capabilities import Decodes, Encodes, Samples, SamplesLatents, options, takes_condition
+from genbench.core.capabilities import Decodes, Encodes, SamplesLatents, options, takes_condition
 from genbench.core.errors import UserError
 from genbench.core.image_grid import MASK_COLORS, arranged, enlarged, grid, painted, picture
 
 if TYPE_CHECKING:
-    from genbench.core.module import GenerativeModule
     from genbench.evaluation.images import ImageSet
 
-Scores = dict[str, float]
 MOST_SEED = 2**31 - 1  # larger numbers are not exact in every browser control
 NEIGHBORS = 8
 REFERENCE = 2000  # training images among which neighbors are searched
@@ -34,14 +32,16 @@ IN_TURN = "all classes in turn"
 class Loaded:
     """A trained model on the page.
 
-    title       shown above its results
+    title       its name, shown above its results
+    about       its class and the images that it was trained on, shown below the name
     model       in eval mode
     trained_on  class and arguments of its training data, from the checkpoint
     images      returns the training images; raises UserError if they are not on this machine
     """
 
     title: str
-    model: GenerativeModule
+    about: str
+    model: Any
     trained_on: dict[str, Any]
     images: Callable[[], ImageSet]
     _reference: tuple[Tensor, Tensor, Tensor | None] | None = field(default=None, repr=False)
@@ -179,7 +179,6 @@ def samples(
     model: Any, seed: int, n: int, label: str | None = None, prompt: str | None = None, **own: Any
 ) -> Image.Image:
     """A grid of n samples, drawn from seed, seed + 1, ...; a plot for points. `own`: the model's sampling options."""
-    assert isinstance(model, Samples)
     seeds = torch.arange(seed, seed + n, device=model.device)
     condition = condition_of(model, n, label, prompt)
     images = model.sample(seeds, condition=condition, **option_values(model.sample, own))
@@ -194,7 +193,7 @@ def start(model: Any, seed: int, image: Tensor | None = None, condition: Tensor 
     """
     if image is not None and isinstance(model, Encodes):
         return encode(model, image, condition)
-    if isinstance(model, SamplesLatents):
+    if hasattr(model, "sample_latents"):
         return _code_of_seed(model, seed)
     raise UserError("This model does not sample codes. Upload an image: the sliders change its code.")
 
@@ -211,7 +210,7 @@ def spread(model: Any, z: Tensor) -> Tensor:
     It is estimated from 512 latents that the model samples. For a model that samples none, each dimension has the
     standard deviation of the values of the code z.
     """
-    if isinstance(model, SamplesLatents):
+    if hasattr(model, "sample_latents"):
         return model.sample_latents(torch.arange(512, device=model.device)).flatten(1).std(0)
     return z.flatten().std(correction=0).expand(z.numel())
 
@@ -282,7 +281,7 @@ def what_it_does(
         Images with captions, sentences, and the probabilities of the classes.
     """
     model, x = shown.model, seen.x
-    images = [("as the model sees it", _shown(x, SIDE // 2))]
+    images = [("input of the model", _shown(x, SIDE // 2))]
     texts = [seen.note]
     if hasattr(model, "reconstruct"):
         images.append(("reconstruction", _shown(reconstructed(model, x), SIDE // 2)))
@@ -292,8 +291,7 @@ def what_it_does(
     if hasattr(model, "segment"):
         mask, legend = segmented(model, x)
         images.append((f"segmentation: {legend}", mask))
-    for name, value in scores(model, x).items():
-        texts.append(f"{name}: {value:.4g}")
+    texts += scores(model, x)
     classes = classified(model, x) if hasattr(model, "classify") else {}
     if isinstance(model, Encodes):
         condition = condition_of(model, 1, label) if takes_condition(model.encode) else None
@@ -355,18 +353,22 @@ def classified(model: Any, x: Tensor, most: int = 5) -> dict[str, float]:
 
 
 @torch.no_grad()
-def scores(model: Any, x: Tensor) -> Scores:
-    """The scores that a model can give an image [1, C, H, W], by name."""
-    found = {}
+def scores(model: Any, x: Tensor) -> list[str]:
+    """The scores that a model gives an image [1, C, H, W], as sentences."""
+    found = []
     if hasattr(model, "reconstruct"):
-        found["mean squared error of the reconstruction (pixels in [-1, 1])"] = float(
-            (model.reconstruct(x) - x).float().pow(2).mean()
-        )
+        error = float((model.reconstruct(x) - x).float().pow(2).mean())
+        found.append(f"Mean squared error of the reconstruction, for pixels in [-1, 1]: {error:.4g}")
     if hasattr(model, "log_likelihood"):
-        bound = "a lower bound of " if model.likelihood == "lower bound" else ""
-        found[f"{bound}log-likelihood (nats)"] = float(model.log_likelihood(x))
+        name = "Lower bound of the log-likelihood" if model.likelihood == "lower bound" else "Log-likelihood"
+        try:
+            found.append(f"{name}: {float(model.log_likelihood(x)):.5g} nats")
+        except UserError as error:  # for example for gray pixels and a Bernoulli decoder
+            found.append(f"No log-likelihood: {error}")
     if hasattr(model, "discriminate"):
-        found["discriminator's logit (higher: taken for real)"] = float(model.discriminate(x))
+        found.append(
+            f"Discriminator's logit, higher for images that it takes for real: {float(model.discriminate(x)):.4g}"
+        )
     return found
 
 
@@ -416,9 +418,13 @@ def neighbors(shown: Loaded, z: Tensor, most: int = NEIGHBORS) -> tuple[Tensor, 
     return images[nearest], None if labels is None else labels[nearest]
 
 
-def title_of(path: Path, model: Any) -> str:
-    """The name of a checkpoint above its column: its run, or its file if it is in no run."""
-    name = path.parents[1].name if path.parent.name == "checkpoints" and path.stem == "last" else ""
-    if not name:
-        name = f"{path.parents[1].name}, {path.stem}" if path.parent.name == "checkpoints" else path.stem
-    return f"{name} ({type(model).__name__}, {model.images_seen:,} images seen)"
+def title_of(path: Path) -> str:
+    """The name of a checkpoint above its column: its run, or its file if it is in no run.
+
+    Example:
+        >>> title_of(Path("runs/first/checkpoints/last.ckpt")), title_of(Path("runs/first/checkpoints/best.ckpt"))
+        ('first', 'first, best')
+    """
+    if path.parent.name != "checkpoints":
+        return path.stem
+    return path.absolute().parents[1].name + ("" if path.stem == "last" else f", {path.stem}")

@@ -26,9 +26,14 @@ CSS = """
 .gradio-container {width: 100%; max-width: 1500px !important; margin: auto; padding: 12px !important}
 .gradio-container h1 {font-size: 1.15rem; margin: 0}
 footer {display: none !important}
-.gb h3 {margin: 0 0 8px; font-size: 1rem; overflow-wrap: anywhere}
-.gb .figures {display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-end}
+.gb h3 {margin: 0; font-size: 1rem; overflow-wrap: anywhere}
+.gb p.about {margin: 0 0 8px; color: var(--block-info-text-color)}
+.gb .figures {display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start}
 .gb figure {margin: 0; max-width: 100%}
+.gb .half figure {width: calc(50% - 6px); max-width: 224px}
+.gb .half figure.wide {width: 100%; max-width: 460px}
+.gb .quarter figure {width: calc(25% - 9px)}
+.gb .half img, .gb .quarter img {width: 100%}
 .gb img {display: block; max-width: 100%; height: auto; image-rendering: pixelated; margin: 0; border-radius: 2px}
 .gb figcaption, .gb p, .gb td {font-size: .85rem; line-height: 1.35; overflow-wrap: anywhere; margin: 4px 0 0}
 .gb figcaption {max-width: 560px}
@@ -43,6 +48,8 @@ footer {display: none !important}
   .split {flex-direction: column}
   .results.first {order: -1}
   .sticky {position: sticky; top: 0; z-index: 5; background: var(--body-background-fill); padding-bottom: 6px}
+  .sticky .row {flex-wrap: nowrap; gap: 10px}
+  .sticky .row > * {min-width: 0 !important; flex: 1 1 0 !important}
   .sticky .gb img {max-height: 34vh; width: auto}
 }
 """
@@ -81,15 +88,21 @@ element.querySelector('button').addEventListener('click', () => { clear(); props
 
 
 def html(
-    title: str,
+    shown: Loaded,
     images: Sequence[tuple[str, Image.Image]] = (),
     texts: Sequence[str] = (),
     classes: dict[str, float] | None = None,
     error: str | None = None,
+    arranged: str = "",
 ) -> str:
-    """A column of results. Every text is escaped."""
+    """A column of results. Every text is escaped.
+
+    Args:
+        arranged: `half` for two images in a row, `quarter` for four; strips of images take a row each
+    """
     figures = "".join(
-        f'<figure><img src="{_source(image)}" alt="{escape(caption or title)}">'
+        f'<figure class="{"wide" if image.width > 2.5 * image.height else ""}">'
+        f'<img src="{_source(image)}" alt="{escape(caption or shown.title)}">'
         + (f"<figcaption>{escape(caption)}</figcaption>" if caption else "")
         + "</figure>"
         for caption, image in images
@@ -100,9 +113,9 @@ def html(
         for name, p in (classes or {}).items()
     )
     return (
-        f'<section class="gb"><h3>{escape(title)}</h3>'
+        f'<section class="gb"><h3>{escape(shown.title)}</h3><p class="about">{escape(shown.about)}</p>'
         + (f'<p class="error" role="alert">{escape(error)}</p>' if error else "")
-        + (f'<div class="figures">{figures}</div>' if figures else "")
+        + (f'<div class="figures {arranged}">{figures}</div>' if figures else "")
         + (f"<table>{rows}</table>" if rows else "")
         + "".join(f"<p>{escape(text)}</p>" for text in texts)
         + "</section>"
@@ -161,7 +174,7 @@ def _samples(blocks: gr.Blocks, models: list[Loaded]) -> None:
             condition = {name: values.pop(name) for name in ("label", "prompt") if name in values}
             own = _own(shown.model, values)
             image = actions.samples(shown.model, actions.whole(seed, "The seed"), n, **condition, **own)
-            return html(shown.title, [("", image)])
+            return html(shown, [("", image)])
 
         _columns(models, drawn, controls, [blocks.load])
 
@@ -199,7 +212,7 @@ def _sliders(blocks: gr.Blocks, models: list[Loaded]) -> None:
                 texts = ["This model does not encode images, so its code is that of the seed."]
             condition = actions.condition_of(model, 1, values.get("label"), values.get("prompt"))
             z = actions.start(model, actions.whole(seed, "The seed"), x, condition)
-            return html(shown.title, [("", actions.moved(model, z, steps, **values))], texts)
+            return html(shown, [("", actions.moved(model, z, steps, **values))], texts)
 
         _columns(models, decoded, controls, [tab.select, blocks.load], sticky=True)
 
@@ -220,7 +233,7 @@ def _interpolation(blocks: gr.Blocks, models: list[Loaded]) -> None:
         def path(shown: Loaded, a: Any, b: Any, n: int, spherical: bool, **condition: Any) -> str:
             ends = (actions.whole(a, "The first seed"), actions.whole(b, "The second seed"))
             image = actions.interpolation(shown.model, *ends, n, spherical, **condition)
-            return html(shown.title, [("row by row, from the first seed to the second", image)])
+            return html(shown, [("row by row, from the first seed to the second", image)])
 
         _columns(models, path, controls, [tab.select])
 
@@ -235,8 +248,8 @@ def _arithmetic(blocks: gr.Blocks, models: list[Loaded]) -> None:
             gr.Markdown("The last image is decoded from the code of *a*, minus that of *b*, plus that of *c*.")
 
         def result(shown: Loaded, a: Any, b: Any, c: Any, **condition: Any) -> str:
-            seeds = [actions.whole(seed, f"Seed {name}") for seed, name in zip((a, b, c), "abc", strict=True)]
-            return html(shown.title, actions.arithmetic(shown.model, *seeds, **condition))
+            seeds = (actions.whole(a, "Seed a"), actions.whole(b, "Seed b"), actions.whole(c, "Seed c"))
+            return html(shown, actions.arithmetic(shown.model, *seeds, **condition), arranged="quarter")
 
         _columns(models, result, controls, [tab.select])
 
@@ -249,9 +262,9 @@ def _upload(blocks: gr.Blocks, models: list[Loaded]) -> None:
 
         def applied(shown: Loaded, file: str | None, label: str | None = None) -> str:
             if file is None:
-                return html(shown.title, texts=["The results appear here."])
+                return html(shown, texts=["The results appear here."])
             seen = uploads.seen_by(shown, uploads.read(file), _name(file))
-            return html(shown.title, *actions.what_it_does(shown, seen, label))
+            return html(shown, *actions.what_it_does(shown, seen, label), arranged="half")
 
         _columns(models, applied, controls, [])
 
@@ -270,11 +283,11 @@ def _draw(blocks: gr.Blocks, models: list[Loaded]) -> None:
 
         def applied(shown: Loaded, drawing: str | None, dark: bool, label: str | None = None) -> str:
             if not drawing:
-                return html(shown.title, texts=["The results appear here."])
+                return html(shown, texts=["The results appear here."])
             image = uploads.drawn(drawing)
             image = image if dark else Image.eval(image, lambda value: 255 - value)
             seen = uploads.seen_by(shown, image, "The drawing")
-            return html(shown.title, *actions.what_it_does(shown, seen, label))
+            return html(shown, *actions.what_it_does(shown, seen, label), arranged="half")
 
         _columns(models, applied, controls, [])
 
@@ -305,7 +318,7 @@ def _columns(
     ):
         for shown in models:
             with gr.Column(min_width=280):
-                found = gr.HTML(html(shown.title, texts=["The results appear here."]), elem_classes="column")
+                found = gr.HTML(html(shown, texts=["The results appear here."]))
             triggers = [*also]
             for control in controls.values():
                 if isinstance(control, gr.Textbox):  # a half-written word is in no vocabulary
@@ -323,7 +336,7 @@ def _or_sentence(shown: Loaded, compute: Callable[..., str], names: list[str], *
     try:
         return compute(shown, **dict(zip(names, values, strict=True)))
     except UserError as error:
-        return html(shown.title, error=str(error))
+        return html(shown, error=str(error))
 
 
 def _conditions(models: Sequence[Loaded], every: str | None = None) -> Controls:
@@ -372,15 +385,18 @@ def _options(models: Sequence[Loaded], method: str) -> Controls:
             key = f"{name}={default!r}"
             if key in controls:
                 continue
-            label = name.replace("_", " ").capitalize()
+            about: dict[str, Any] = {
+                "label": name.replace("_", " ").capitalize(),
+                "info": f"Sampling option of {type(shown.model).__name__}.",
+            }
             if isinstance(default, bool):
-                controls[key] = gr.Checkbox(default, label=label)
+                controls[key] = gr.Checkbox(default, **about)
             elif isinstance(default, int):
-                controls[key] = gr.Number(default, label=label, precision=0)
+                controls[key] = gr.Number(default, precision=0, **about)
             elif isinstance(default, float):
-                controls[key] = gr.Number(default, label=label, step=0.1)
+                controls[key] = gr.Number(default, step=0.1, **about)
             elif isinstance(default, str):
-                controls[key] = gr.Textbox(default, label=label)
+                controls[key] = gr.Textbox(default, **about)
     return controls
 
 

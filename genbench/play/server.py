@@ -103,7 +103,9 @@ def served(models: Sequence[Loaded], port: int | None = None) -> Iterator[str]:
 
         blocks = page(models)
         fonts = ["system-ui", "sans-serif"]
-        theme = gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"])
+        theme = gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]).set(
+            block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300"
+        )
         blocks.queue(api_open=False)
         blocks.launch(
             server_name=HOST, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True, quiet=True,

@@ -15,7 +15,7 @@ from PIL import Image
 from genbench.core.batch import from_uint8
 from genbench.core.errors import UserError
 from genbench.data.image_files import Fit, picture_size, read_picture, size_of
-from genbench.data.ranges import DTYPE, of_domain
+from genbench.data.ranges import DTYPE, of_domain, pixels
 from genbench.play.actions import Loaded, Seen
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def seen_by(shown: Loaded, image: Stored, name: str) -> Seen:
     if spec.binary:
         array = np.where(array >= 128, 255, 0).astype(np.uint8)
         note += " Each pixel was made black or white, because the model was trained on such images."
-    x = from_uint8(torch.from_numpy(array.copy())[None]).to(shown.model.device, shown.model.dtype)
+    x = from_uint8(torch.from_numpy(array.copy())[None]).to(device=shown.model.device, dtype=shown.model.dtype)
     return Seen(x, note)
 
 
@@ -105,6 +105,4 @@ def _ranged(image: Stored) -> bool:
 
 
 def _color(image: Stored) -> str:
-    if isinstance(image, Image.Image):
-        return "gray" if image.mode in ("L", "1") else "RGB"
-    return "gray" if np.ndim(getattr(image, "pixels", image)) == 2 else "RGB"
+    return "gray" if pixels(image).ndim == 2 else "RGB"
