@@ -327,7 +327,8 @@ def _columns(
                     triggers.append(control.change)
             gr.on(
                 triggers, partial(_or_sentence, shown, compute, list(controls)), list(controls.values()), found,
-                trigger_mode="always_last", concurrency_limit=1, concurrency_id="models", **_QUIET,
+                trigger_mode="always_last", concurrency_limit=1, concurrency_id="models",
+                **_QUIET | {"show_progress": "hidden" if sticky else "minimal"},
             )  # fmt: skip
 
 
