@@ -23,7 +23,7 @@ SLIDERS = 8
 Controls = dict[str, Any]
 
 CSS = """
-.gradio-container {width: 100%; max-width: 1500px !important; margin: auto; padding: 12px !important}
+.gradio-container {overflow: clip !important; width: 100%; max-width: 1500px !important; margin: auto; padding: 12px !important}
 .gradio-container h1 {font-size: 1.15rem; margin: 0}
 footer {display: none !important}
 .gb h3 {margin: 0; font-size: 1rem; overflow-wrap: anywhere}
@@ -44,10 +44,11 @@ footer {display: none !important}
 .gb td.bar div {height: .8em; background: #3c78c8; min-width: 1px}
 .board canvas {display: block; width: min(280px, 100%); background: #000; touch-action: none; cursor: crosshair}
 .board button {margin-top: 6px; padding: 4px 14px; border: 1px solid var(--border-color-primary); border-radius: 6px}
+.sticky {position: sticky; top: 0; align-self: flex-start; z-index: 5; background: var(--body-background-fill)}
 @media (max-width: 700px) {
   .split {flex-direction: column}
   .results.first {order: -1}
-  .sticky {position: sticky; top: 0; z-index: 5; background: var(--body-background-fill); padding-bottom: 6px}
+  .sticky {align-self: auto; padding-bottom: 6px}
   .sticky .row {flex-wrap: nowrap; gap: 10px}
   .sticky .row > * {min-width: 0 !important; flex: 1 1 0 !important}
   .sticky .gb img {max-height: 34vh; width: auto}

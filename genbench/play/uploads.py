@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = "10mb"
 MOST_PIXELS = 40_000_000  # a picture of this size needs 120 MB in memory
+LIMIT = f"the page accepts at most {MOST_PIXELS // 10**6} million. Scale it down first."
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -39,12 +40,11 @@ def read(path: str | Path) -> Stored:
         try:
             width, height = picture_size(path, name)
             if width * height > MOST_PIXELS:
-                raise UserError(
-                    f"{name} has {width:,}×{height:,} pixels; the page accepts at most {MOST_PIXELS // 10**6} million. "
-                    "Scale it down first."
-                )
+                raise UserError(f"{name} has {width:,}×{height:,} pixels; {LIMIT}")
             return read_picture(path, name, frame=0)
         except UserError as error:
+            if isinstance(error.__cause__, Image.DecompressionBombError):
+                raise UserError(f"{name} has too many pixels; {LIMIT}") from error
             if "cannot be read" not in str(error):
                 raise
             endings = ", ".join(sorted({ending[1:].upper() for ending in ENDINGS}))
