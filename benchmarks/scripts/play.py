@@ -77,7 +77,6 @@ def main() -> None:
             "until": name,
             "seconds": round(statistics.median(t), 2),
             "ratio": round(statistics.median(t) / base, 2),
-            "load": round(os.getloadavg()[0], 1),
             "runs": [round(x, 2) for x in t],
         }
         for name, t in times.items()

@@ -69,7 +69,12 @@ class LocalOnly:
                 message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
             await send(message)
 
-        await self.app(scope, receive, with_policy)
+        try:
+            await self.app(scope, receive, with_policy)
+        except RuntimeError as error:  # Gradio 6 raises it when a page is reloaded before its first event
+            if "response already started" not in str(error):
+                raise
+            await send({"type": "http.response.body", "body": b""})
 
 
 def _configure(folder: str) -> None:

@@ -155,3 +155,8 @@ def test_a_model_with_nothing_to_show_is_a_sentence():
     model = Nothing(DataSpec((2,)))
     with pytest.raises(UserError, match="points has no ability that the page can show"):
         interface.page([Loaded("points", "", model, {}, missing)])
+
+
+def test_events_of_a_page_that_was_left_end_without_a_traceback(address, capfd):
+    status, _, _ = ask(address[0], "/gradio_api/queue/data?session_hash=never-seen")
+    assert status == 200 and "Traceback" not in "".join(capfd.readouterr())
