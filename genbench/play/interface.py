@@ -23,7 +23,8 @@ SLIDERS = 8
 Controls = dict[str, Any]
 
 CSS = """
-.gradio-container {overflow: clip !important; width: 100%; max-width: 1500px !important; margin: auto; padding: 12px !important}
+.gradio-container {overflow: clip !important; width: 100%}
+.gradio-container {max-width: 1500px !important; margin: auto; padding: 12px !important}
 .gradio-container h1 {font-size: 1.15rem; margin: 0}
 footer {display: none !important}
 .gb h3 {margin: 0; font-size: 1rem; overflow-wrap: anywhere}
@@ -44,7 +45,7 @@ footer {display: none !important}
 .gb td.bar div {height: .8em; background: #3c78c8; min-width: 1px}
 .board canvas {display: block; width: min(280px, 100%); background: #000; touch-action: none; cursor: crosshair}
 .board button {margin-top: 6px; padding: 4px 14px; border: 1px solid var(--border-color-primary); border-radius: 6px}
-.sticky {position: sticky; top: 0; align-self: flex-start; z-index: 5; background: var(--body-background-fill)}
+.sticky {position: sticky; top: 0; align-self: flex-start; z-index: 50; background: var(--body-background-fill)}
 @media (max-width: 700px) {
   .split {flex-direction: column}
   .results.first {order: -1}

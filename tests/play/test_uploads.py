@@ -38,7 +38,9 @@ def test_nothing_is_unpickled(tmp_path):
 def test_too_many_pixels_are_refused_from_the_header(tmp_path, side):
     Image.new("1", (side, side)).save(tmp_path / "huge.png")
     assert (tmp_path / "huge.png").stat().st_size < 100_000
-    with pytest.raises(UserError, match=r"huge.png has (7,000×7,000|too many) pixels; the page accepts at most 40 million"):
+    with pytest.raises(
+        UserError, match=r"huge.png has (7,000×7,000|too many) pixels; the page accepts at most 40 million"
+    ):
         uploads.read(tmp_path / "huge.png")
 
 
