@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-gr = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
+
+import gradio as gr
 
 from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
@@ -60,7 +62,7 @@ def run(blocks):
 
 MODELS = {
     "VAE": (lambda: VAE(GRAY, width=4), [*SAMPLING, *IMAGES]),
-    "GAN of points": (lambda: GAN(DataSpec((2,)), width=8), ["Sample"]),
+    "GAN of points": (lambda: GAN(DataSpec((2,)), hidden=(8,)), ["Sample"]),
     "PixelCNN": (lambda: PixelCNN(DataSpec((1, 8, 8)), width=4, layers=1), ["Sample", "Upload an image"]),
     "Autoencoder": (lambda: Autoencoder(GRAY), ["Latent sliders", *IMAGES]),
     "ConditionalVAE": (lambda: ConditionalVAE(GRAY, width=4), [*SAMPLING, *IMAGES]),
@@ -71,7 +73,9 @@ MODELS = {
     "TextConditionalGAN": (
         lambda: TextConditionalGAN(Shapes(size=32, target="caption").spec, width=4), SAMPLING,
     ),
-    "Pix2Pix": (lambda: Pix2Pix(DataSpec((3, 32, 32), "image", source=(1, 32, 32)), width=4), ["Upload an image"]),
+    "Pix2Pix": (
+        lambda: Pix2Pix(DataSpec((3, 32, 32), "image", source=(1, 32, 32)), width=4, depth=3), ["Upload an image"],
+    ),
     "SegmentationUNet": (
         lambda: SegmentationUNet(DataSpec((1, 16, 16), "mask", ("no", "yes")), width=2, depth=2), ["Upload an image"],
     ),
