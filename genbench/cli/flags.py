@@ -54,9 +54,12 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add the flags of a command that applies a trained model: checkpoint, weights and device."""
-    parser.add_argument("--ckpt", required=required, help="checkpoint, run folder, last / best, or pretrained/NAME")
+def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True, several: bool = False) -> None:
+    """Add the flags of a command that applies a trained model, or several: checkpoint, weights and device."""
+    parser.add_argument(
+        "--ckpt", required=required, nargs="+" if several else None, metavar="PATH",
+        help="checkpoint, run folder, last / best, or pretrained/NAME",
+    )  # fmt: skip
     parser.add_argument("--raw", action="store_true", help="use the trained weights, not their EMA")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")

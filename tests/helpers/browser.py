@@ -23,8 +23,8 @@ def lacking() -> str:
 
 
 @contextmanager
-def opened(page: Path, width: int = 1280, height: int = 900) -> Iterator[Any]:
-    """A driver with the page loaded from disk, and its console kept."""
+def opened(page: Path | str, width: int = 1280, height: int = 900) -> Iterator[Any]:
+    """A driver with the page loaded from disk or from an address, and its console kept."""
     from selenium import webdriver
 
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +35,7 @@ def opened(page: Path, width: int = 1280, height: int = 900) -> Iterator[Any]:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
         try:
-            driver.get(page.absolute().as_uri())
+            driver.get(page if isinstance(page, str) else page.absolute().as_uri())
             yield driver
         finally:
             driver.quit()

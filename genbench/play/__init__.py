@@ -1,0 +1,1 @@
+"""A local page for trained models, made with Gradio."""
