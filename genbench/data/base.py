@@ -127,7 +127,7 @@ class ImageData(DataModule):
         val_size: Count | None = None,
         subset: Count | str | None = None,
         per_class: Count | None = None,
-        only_classes: list[int | str] | int | str | None = None,
+        only_classes: list[Whole | str] | Whole | str | None = None,
         labeled: Count | None = None,
         split_seed: Seed = 0,
         memory: Literal["auto", "yes", "no"] = "auto",

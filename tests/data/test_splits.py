@@ -328,7 +328,7 @@ def test_the_range_does_not_depend_on_only_classes():
         (Numbered, {"only_classes": []}, "data.only_classes is an empty list. Add a class, or remove"),
         (Numbered, {"only_classes": ["rara"]}, "there is no class 'rara'. Choose from: rare, some, many. Did you mean"),
         (Numbered, {"only_classes": 3}, "data.only_classes: there is no class '3'"),
-        (Numbered, {"only_classes": -1}, "data.only_classes: there is no class '-1'"),
+        (Numbered, {"only_classes": -1}, "data.only_classes is -1; it must be at least 0"),
         (Numbered, {"only_classes": "rare", "subset": 21}, "data.subset is 21, but there are only"),
         (Numbered, {"only_classes": "rare", "per_class": 21}, "but class `rare` has only"),
         (Unlabeled, {"only_classes": "rare"}, "data.only_classes needs classes, but Unlabeled has none"),
