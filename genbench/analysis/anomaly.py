@@ -149,15 +149,15 @@ def scores(
 ) -> Tensor:
     """Score images, [N, C, H, W] in [-1, 1] or batches of them -> float64 [N]. A higher score is more anomalous.
 
+    - reconstruction: `reconstruction_error`
+    - likelihood: -log p(x) in nats
+    - latent: `mahalanobis` distance of the code to the codes of `training`
+    - discriminator: the negative logit of being real
+    - projection: mean squared error of the nearest image that the generator can draw, which is found by optimization
+      (Schlegl et al. 2017, "AnoGAN", who use the absolute error and add a distance of the discriminator's features)
+
     Args:
-        by: What the score is. Default: the first in this order that the model supports
-            - reconstruction: `reconstruction_error`
-            - likelihood: -log p(x) in nats
-            - latent: `mahalanobis` distance of the code to the codes of `training`
-            - discriminator: the negative logit of being real
-            - projection: mean squared error of the nearest image that the generator can draw, which is found by
-              optimization (Schlegl et al. 2017, "AnoGAN", who use the absolute error and add a distance of the
-              discriminator's features)
+        by: What the score is, see below. Default: the first that the model supports
         training: Training images, for `latent`
         seed: Seed of the noise of a likelihood and of the start of a projection
         options: Options of `log_likelihood` or of `genbench.analysis.projection.project`
