@@ -95,11 +95,12 @@ def one_class(runs: dict, train: Images, test: Images) -> list[dict]:
 
         found["KDE on pixels"].append([auroc(kde(normal, test.x))])
         found["one-class SVM on pixels"].append([auroc(svm(normal, test.x))])
-        for name, by in (("autoencoder", "reconstruction"), ("vae", "reconstruction"), ("vae", "likelihood"),
-                         ("gan", "discriminator")):  # fmt: skip
-            options = {"importance_samples": 1} if by == "likelihood" else {}
+        for name, by in (
+            ("autoencoder", "reconstruction"), ("vae", "reconstruction"), ("vae", "latent"), ("gan", "discriminator"),
+        ):  # fmt: skip
+            training = normal if by == "latent" else None
             models = runs[f"one_class_{name}-only_classes={digit}"]
-            found[f"{name}, {by}"].append([auroc(anomaly.scores(m, test.x, by, **options)) for m in models])
+            found[f"{name}, {by}"].append([auroc(anomaly.scores(m, test.x, by, training=training)) for m in models])
         part = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(digit))[:PROJECTED]
         found["gan, projection"].append(
             [
