@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import model_of
-from genbench.cli.sample import own_options
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
+from genbench.cli.inputs import model_of, refuse_existing
 from genbench.core.errors import UserError
 
 
@@ -45,11 +44,11 @@ def main(verb: str, argv: list[str]) -> int:
 
     export.refuse_missing(format)
     if arguments.out is not None:
-        _refuse_existing(arguments.out, arguments.overwrite)
+        _refuse_files(arguments.out, arguments.overwrite)
     model, _ = model_of(arguments)
     name = export.chosen(model, arguments.part)
     out = arguments.out or Path(f"{name}{export.SUFFIXES[format]}")
-    _refuse_existing(out, arguments.overwrite)
+    _refuse_files(out, arguments.overwrite)
     options = own_options(model, own, export.PARTS[name][1], flags=_parser().flags())
     part = export.part_of(model, name, to=arguments.to, own=options)
     with Console(file=sys.stderr).status(f"Exporting the {part} and comparing it with the model"):
@@ -73,16 +72,10 @@ def _format(arguments: argparse.Namespace) -> Any:
     return found
 
 
-def _refuse_existing(out: Path, overwrite: bool) -> None:
+def _refuse_files(out: Path, overwrite: bool) -> None:
     """Raise UserError if `--out` or the script beside it exists, or cannot be written."""
-    from genbench.core.files import kind_of, refuse_unwritable
-
-    refuse_unwritable(out.parent, "The network")
     for path in (out, out.with_name(f"{out.name}.py")):
-        if path.exists() and not path.is_file():
-            raise UserError(f"--out {out}: {path} is {kind_of(path)} already. Use a different path.")
-        if path.exists() and not overwrite:
-            raise UserError(f"--out {out}: {path} exists already. Use a different path, or add `--overwrite`.")
+        refuse_existing(path, overwrite, "The network")
 
 
 def _report(part: Any, done: Any, format: str) -> None:
