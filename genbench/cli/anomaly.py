@@ -79,6 +79,8 @@ def main(verb: str, argv: list[str]) -> int:
     import torch
 
     from genbench.analysis import anomaly
+    from genbench.analysis.projection import project
+    from genbench.analysis.variations import reconstruct
     from genbench.core.batch import from_stored
 
     model, contents = model_of(arguments)
@@ -125,9 +127,9 @@ def main(verb: str, argv: list[str]) -> int:
     if by == "projection" or hasattr(model, "reconstruct"):
         x = from_stored(inputs.images.images(worst)).to(model.device)
         if by == "projection":
-            expected = anomaly.project(model, x, seed=arguments.seed, **options)
+            expected = project(model, x, seed=arguments.seed, **options).images
         else:
-            expected = torch.cat([anomaly.reconstruct(model, part) for part in x.split(arguments.batch_size)])
+            expected = torch.cat([reconstruct(model, part) for part in x.split(arguments.batch_size)])
         _write_heat_maps(arguments.out / "heat_maps.png", x, expected, arguments.smooth)
         drawn = FILES
     print(

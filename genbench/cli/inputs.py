@@ -334,15 +334,11 @@ def _labels(files: FileImages, known: tuple[str, ...]) -> tuple[Tensor | None, t
 
 def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict[str, Any]) -> FileImages:
     """The files in the model's size and channels, resized as its training images."""
-    from genbench.core.class_paths import loaded_classes
     from genbench.data import ranges
-    from genbench.data.module import DataModule
+    from genbench.evaluation.images import resizing_of
 
+    how, enlarge = resizing_of(trained_on)
     settings = trained_on.get("arguments") or {}
-    cls = loaded_classes(DataModule).get(trained_on.get("class", ""))
-    how: Any = settings.get("resize_mode") or getattr(cls, "native_resize_mode", "crop")
-    # images that are too small are scaled up, but `pad` centers them, as for MNIST
-    enlarge = bool(settings.get("enlarge", how != "pad"))
     if (range := ranges.of_domain(settings.get("range"), "B")) is not None:
         files = files.by(range, "the training images")
     channels, height, width = files.shape
