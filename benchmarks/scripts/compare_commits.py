@@ -37,12 +37,12 @@ from machine import RESULTS, ROOT, report
 from PIL import Image
 from torch import Tensor
 
-# Old names -> new names: flags (without --), commands, configs, columns of metrics.csv, scores, settings of a protocol,
-# keys of a record and of a checkpoint. All other names in this file are old names; `Side.old` tells which names a commit
-# uses. A whole name is looked up first ("data.labelled": "data.labelled"), then each part between / . and -:
-# {"monitor": "progress"} changes --monitor.samples to --progress.samples. A whole name that maps to itself is not changed
-# in its parts. Values of flags are translated only as whole words. A name that maps to None does not exist any more: its
-# flag is omitted, and its numbers are not compared.
+# Old names -> new names: flags (without --), commands, configs, columns of metrics.csv, scores, settings of a
+# protocol, keys of a record and of a checkpoint. All other names in this file are old names; `Side.old` tells which
+# names a commit uses. A whole name is looked up first ("data.labelled": "data.labelled"), then each part between / . -:
+# {"monitor": "progress"} changes --monitor.samples to --progress.samples. A whole name that maps to itself is not
+# changed in its parts. Values of flags are translated only as whole words. A name that maps to None does not exist any
+# more: its flag is omitted, and its numbers are not compared.
 ONE = ("autoencoder", "mixture", "pixelcnn", "prior", "unet", "vae")  # names of the only optimizer of a model
 TERMS = ("bound", "codebook", "commitment", "cross_entropy", "dice", "elbo", "grad_norm", "kl", "l1", "l2", "lr", "nll",
          "perplexity", "reconstruction")  # fmt: skip

@@ -257,7 +257,7 @@ def _write_scores(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor 
     for row, value in enumerate(values.tolist()):
         cells = [inputs.name(row), repr(value)]
         if inputs.label is not None:
-            cells.append(_class(inputs, row))
+            cells.append(inputs.class_name(row))
         if anomalous is not None:
             cells.append(str(int(anomalous[row])))
         if limit is not None:
@@ -266,22 +266,13 @@ def _write_scores(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor 
     write_csv(path, columns, rows)
 
 
-def _class(inputs: Inputs, row: int) -> str:
-    assert inputs.label is not None
-    number = int(inputs.label[row])
-    return inputs.classes[number] if 0 <= number < len(inputs.classes) else ""
-
-
-def _write_figure(path: Path, figure: Any) -> None:
-    from genbench.core import files
-
-    files.write(path, lambda file: figure.savefig(file, format="png", dpi=100))
-
-
 def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit: float | None, by: str) -> None:
     """Histograms of the scores of normal and anomalous images, each normalized to area 1."""
     import numpy as np
     from matplotlib.figure import Figure
+
+    from genbench.core.files import write_png
+    from genbench.core.image_grid import rendered
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel=SCORES[by], ylabel="density")
@@ -293,7 +284,7 @@ def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit
     if limit is not None:
         axes.axvline(limit, color="0.2", linestyle="--", label=f"threshold {limit:.4g}")
     axes.legend()
-    _write_figure(path, figure)
+    write_png(path, rendered(figure))
 
 
 def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor) -> None:
@@ -301,6 +292,9 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
     import math
 
     from matplotlib.figure import Figure
+
+    from genbench.core.files import write_png
+    from genbench.core.image_grid import rendered
 
     columns = math.ceil(math.sqrt(len(worst)))
     rows = math.ceil(len(worst) / columns)
@@ -313,10 +307,10 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
         axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
         title = Path(inputs.name(row)).name[-18:]
         if inputs.label is not None:
-            title += f"\n{_class(inputs, row)[:18]}"
+            title += f"\n{inputs.class_name(row)[:18]}"
         color = "black" if anomalous is None else "tab:red" if anomalous[row] else "tab:blue"
         axes.set_title(f"{title}\n{float(values[row]):.4g}", fontsize=8, color=color, parse_math=False)
-    _write_figure(path, figure)
+    write_png(path, rendered(figure))
 
 
 def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, smooth: float | None) -> None:

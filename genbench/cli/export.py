@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ def main(verb: str, argv: list[str]) -> int:
     arguments, own = _parser().parse_known_args(import_modules(argv))
     if arguments.device != "cpu":
         raise UserError(f"--device {arguments.device}: networks are exported on the CPU, and run on any device.")
-    format = _format(arguments)
 
     from rich.console import Console
 
     from genbench.analysis import export
 
+    format = _format(arguments, export.SUFFIXES)
     export.refuse_missing(format)
     if arguments.out is not None:
         _refuse_files(arguments.out, arguments.overwrite)
@@ -57,8 +58,8 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def _format(arguments: argparse.Namespace) -> Any:
-    suffixes = {"onnx": ".onnx", "torch": ".pt2"}
+def _format(arguments: argparse.Namespace, suffixes: Mapping[Any, str]) -> Any:
+    """The format of `--format`, or of the suffix of `--out`."""
     if arguments.out is None:
         return arguments.format or "onnx"
     found = {suffix: name for name, suffix in suffixes.items()}.get(arguments.out.suffix)

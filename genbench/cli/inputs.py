@@ -43,6 +43,12 @@ class Inputs:
             return self.names[row]
         return str(int(rows[row]) if (rows := getattr(self.images, "rows", None)) is not None else row)
 
+    def class_name(self, row: int) -> str:
+        """The class of an image, its number if the class has no name, or "" if the class is unknown."""
+        if self.label is None or (number := int(self.label[row])) < 0:
+            return ""
+        return self.classes[number] if number < len(self.classes) else str(number)
+
     def batches(self, batch_size: int, device: str, title: str) -> Iterator[Tensor]:
         """Batches [B, C, H, W] in [-1, 1] on the device, with a progress bar."""
         from genbench.core.batch import from_stored

@@ -72,15 +72,13 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
 
 def _write_table(out: Path, inputs: Inputs, found: Clusters) -> None:
     """Write the cluster of each image, its distance to the center or its probability, and its label."""
-    from genbench.analysis.map_page import classes_in
     from genbench.core.files import write_csv
 
     score = ("distance", found.distance) if found.probability is None else ("probability", found.probability)
-    label, classes = classes_in(inputs.label, inputs.classes, len(inputs))
-    rows = zip(range(len(inputs)), found.cluster.tolist(), score[1].tolist(), label.tolist(), strict=True)
+    rows = zip(range(len(inputs)), found.cluster.tolist(), score[1].tolist(), strict=True)
     write_csv(
         out / "assignments.csv", ["file", "cluster", score[0], "label"],
-        ([inputs.name(row), k, f"{value:.6g}", classes[y] if y >= 0 else ""] for row, k, value, y in rows),
+        ([inputs.name(row), k, f"{value:.6g}", inputs.class_name(row)] for row, k, value in rows),
     )  # fmt: skip
 
 

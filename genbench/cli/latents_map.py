@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_image_arguments(parser, n=10_000)
     add_vector_arguments(parser)
-    parser.add_argument("--method", choices=("pca", "tsne", "umap"), default="tsne", help="default tsne")
+    parser.add_argument(
+        "--method", choices=("pca", "tsne", "umap"), default="tsne", help="how the codes are mapped (default tsne)"
+    )
     parser.add_argument(
         "--perplexity", type=float, default=30.0, help="for tsne: roughly the number of neighbors (default 30)"
     )
@@ -113,10 +115,9 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     write_png(out / "map.png", figure)
     html, note = page(points, label, classes, names, heading, inputs.images)
     write(out / "map.html", lambda file: file.write(html.encode("utf-8", "replace")))
-    rows = zip(names, points.tolist(), label.tolist(), strict=True)
     write_csv(
         out / "map.csv", ["file", "x", "y", "label"],
-        ([name, f"{x:.6g}", f"{y:.6g}", classes[k] if k >= 0 else ""] for name, (x, y), k in rows),
+        ([names[row], f"{x:.6g}", f"{y:.6g}", inputs.class_name(row)] for row, (x, y) in enumerate(points.tolist())),
     )  # fmt: skip
     print(f"{heading} -> {out}: map.png, map.html and map.csv")
     for line in note:

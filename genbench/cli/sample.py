@@ -28,7 +28,9 @@ def _parser() -> Arguments:
     parser = Arguments("python -m genbench sample", description="Draw images from a trained model.")
     add_model_arguments(parser)
     parser.add_argument("--n", type=int, default=64, help="number of images (default 64)")
-    parser.add_argument("--seed", type=int, default=0, help="image i is drawn from seed + i (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first image; image i is drawn from seed + i (default 0)"
+    )
     add_out_arguments(parser, "samples.png", FORMATS)
     parser.add_argument("--label", help="class to draw, by name or number, for models trained on labels (default: all)")
     parser.add_argument("--prompt", help="caption of the images, for models trained on captions")
