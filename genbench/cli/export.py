@@ -24,7 +24,7 @@ def _parser() -> Arguments:
     parser.add_argument("--to", choices=("A", "B"), help="target domain of a translator (default B)")
     parser.add_argument("--format", choices=("onnx", "torch"), help="default: from the suffix of --out, otherwise onnx")
     parser.add_argument("--out", type=Path, help="output: .onnx, or .pt2 for torch.export (default: PART.onnx)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results")
     parser.set_defaults(device="cpu")
     next(action for action in parser._actions if action.dest == "device").help = "cpu; the file runs on any device"
     parser.epilog = (
