@@ -1,11 +1,12 @@
 """Makes the checkpoints that are installed with genbench, from finished runs, with one record each.
 
     python -m genbench fit --config vqvae --name vqvae --max_images 300k
-    python -m genbench fit --config vq_prior --name vq-prior-mnist --max_images 300k
+    python -m genbench fit --config vq_prior --name vqprior-mnist --max_images 300k \
+        --model.autoencoder runs/vqvae/checkpoints/last.ckpt
     python -m genbench fit --config dcgan --name dcgan-mnist --max_images 400k
     python -m genbench fit --config cgan --name cgan-mnist --max_images 500k
     python -m genbench fit --config vae --name vae-mnist --max_images 400k --model.width 20
-    python benchmarks/scripts/pretrained.py runs/{dcgan,cgan,vae,vq-prior}-mnist
+    python benchmarks/scripts/pretrained.py runs/{dcgan,cgan,vae,vqprior}-mnist
 
 Each checkpoint keeps one set of weights and no states of optimizers, and is written to `genbench/pretrained/NAME.ckpt`
 with its record `NAME.json`, measured from the written file under the protocol fid10k-test.
