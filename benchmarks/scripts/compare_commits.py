@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ from machine import RESULTS, ROOT, report
 from PIL import Image
 from torch import Tensor
 
-# Names in BASE -> names in HEAD: flags (without --), commands, configs, columns of metrics.csv, scores, settings of a
-# protocol, keys of a record and of a checkpoint. All other names in this file are the names in BASE. A whole name is
-# looked up first ("data.labelled": "data.labelled"), then each part between / . and -: {"monitor": "progress"} changes
-# --monitor.samples to --progress.samples. A whole name that maps to itself is not changed in its parts. Values of flags
-# are translated only as whole words. A name that maps to None does not exist in HEAD: its flag is omitted, and its
-# numbers are not compared.
+# Old names -> new names: flags (without --), commands, configs, columns of metrics.csv, scores, settings of a
+# protocol, keys of a record and of a checkpoint. All other names in this file are old names; `Side.old` tells which
+# names a commit uses. A whole name is looked up first ("data.labelled": "data.labelled"), then each part between / . -:
+# {"monitor": "progress"} changes --monitor.samples to --progress.samples. A whole name that maps to itself is not
+# changed in its parts. Values of flags are translated only as whole words. A name that maps to None does not exist any
+# more: its flag is omitted, and its numbers are not compared.
 ONE = ("autoencoder", "mixture", "pixelcnn", "prior", "unet", "vae")  # names of the only optimizer of a model
 TERMS = ("bound", "codebook", "commitment", "cross_entropy", "dice", "elbo", "grad_norm", "kl", "l1", "l2", "lr", "nll",
          "perplexity", "reconstruction")  # fmt: skip
@@ -79,13 +80,15 @@ class Side:
     checkout: Path
     work: Path
 
-    def call(self, name: str) -> str | None:
-        """The name in this commit for `name` in BASE; None if it does not exist in this commit."""
-        return name if self.name == "BASE" else renamed(name)
+    @cached_property
+    def old(self) -> bool:
+        """Whether the commit uses old names: it has no list of renamed names that contains one of them."""
+        listed = self.checkout / "genbench/core/renamed.py"
+        return not listed.is_file() or '"pictures": "samples"' not in listed.read_text()
 
-    def in_head(self, name: str) -> str | None:
-        """The name in HEAD for `name` in this commit."""
-        return renamed(name) if self.name == "BASE" else name
+    def call(self, name: str) -> str | None:
+        """The name in this commit for an old name, or for a name in BASE; None if it does not exist in this commit."""
+        return name if self.old else renamed(name)
 
     def genbench(self, verb: str, flags: dict[str, Any], folder: Path, data: Path) -> None:
         words = ["-m", "genbench", self.call(verb)]
@@ -110,7 +113,7 @@ class Side:
 
 
 def renamed(name: str) -> str | None:
-    """The name in HEAD for a name in BASE; None if it does not exist in HEAD."""
+    """The new name for an old name, None if there is none; a new name stays as it is."""
     parts = re.split(r"([/.-])", name)
     return RENAMED[name] if name in RENAMED else "".join(RENAMED.get(part) or part for part in parts)
 
@@ -145,7 +148,7 @@ def curve(side: Side, folder: Path) -> Found:
         (name, k): (text, f"{name} at {next(iter(row.values()))} images (row {k})")
         for k, row in enumerate(rows, 1)
         for column, text in row.items()
-        if text and not TIMED.search(column) and (name := side.in_head(column)) is not None
+        if text and not TIMED.search(column) and (name := renamed(column)) is not None
     }
 
 
@@ -173,8 +176,7 @@ def scores(side: Side, folder: Path) -> Found:
         names: (value, f"score {names[0]}, {names[1]}")
         for score, entry in json.loads(file.read_text())[side.call("metrics")].items()
         for key, value in entry.items()
-        if None not in (names := (side.in_head(score), side.in_head(key)))
-        and (value is None or isinstance(value, (int, float)))
+        if None not in (names := (renamed(score), renamed(key))) and (value is None or isinstance(value, (int, float)))
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any, Literal, get_args
@@ -11,10 +10,13 @@ import torch
 from torch import Tensor
 
 from genbench.analysis.latents import encode
+from genbench.analysis.projection import project
+from genbench.analysis.variations import reconstruct
 from genbench.core.capabilities import Encodes, takes_condition
 from genbench.core.errors import UserError
 from genbench.core.noise import mix
 from genbench.core.precision import to_float32
+from genbench.metrics.reconstruction import mse
 
 By = Literal["reconstruction", "likelihood", "latent", "discriminator", "projection"]
 
@@ -48,17 +50,17 @@ def refusal(model: Any, by: By) -> str | None:
 
 
 def reconstruction_error(model: Any, x: Tensor) -> Tensor:
-    """The mean squared error of the reconstruction of each image, [B, C, H, W] in [-1, 1] -> [B] in squared units of
-    [-1, 1].
+    """The mean squared error of the reconstruction of each image, [B, C, H, W] in [-1, 1] -> [B] float64 in squared
+    units of [-1, 1].
 
     Sakurada & Yairi 2014, "Anomaly Detection Using Autoencoders with Nonlinear Dimensionality Reduction".
     """
-    return _squared_error(x, reconstruct(model, x)).flatten(1).mean(1)
+    return mse(x, reconstruct(model, x.to(model.dtype)))
 
 
 def heat_map(model: Any, x: Tensor, smooth: float | None = None) -> Tensor:
     """Where an image is reconstructed badly: `error_map` of images and reconstructions, [B, C, H, W] -> [B, H, W]."""
-    return error_map(x, reconstruct(model, x), smooth)
+    return error_map(x, reconstruct(model, x.to(model.dtype)), smooth)
 
 
 def error_map(x: Tensor, expected: Tensor, smooth: float | None = None) -> Tensor:
@@ -70,33 +72,11 @@ def error_map(x: Tensor, expected: Tensor, smooth: float | None = None) -> Tenso
     """
     from scipy.ndimage import gaussian_filter
 
-    error = _squared_error(x, expected).mean(1)
+    error = (to_float32(expected) - to_float32(x)).square().mean(1)
     sigma = max(1.0, SMOOTH * x.shape[-1]) if smooth is None else smooth
     if sigma == 0:
         return error
     return torch.from_numpy(gaussian_filter(error.cpu().numpy(), (0, sigma, sigma), mode="reflect")).to(x.device)
-
-
-@torch.no_grad()
-def reconstruct(model: Any, x: Tensor) -> Tensor:
-    """Images [B, C, H, W] in [-1, 1] -> their reconstructions [B, C, H, W], float32."""
-    return to_float32(model.reconstruct(x.to(model.dtype)))
-
-
-def project(model: Any, x: Tensor, **options: Any) -> Tensor:
-    """Images [B, C, H, W] in [-1, 1] -> the nearest images that the generator can draw, found by optimization.
-
-    `options` are those of `genbench.analysis.projection.project`.
-    """
-    try:
-        projection = importlib.import_module("genbench.analysis.projection")
-    except ImportError as error:
-        raise UserError("The projection of images into a latent space is not available in this version.") from error
-    return to_float32(projection.project(model, x.to(model.dtype), **options).images)
-
-
-def _squared_error(x: Tensor, expected: Tensor) -> Tensor:
-    return (expected - to_float32(x)).square()
 
 
 def gaussian(codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +173,7 @@ def scores(
             elif by == "discriminator":
                 each = -to_float32(model.discriminate(x))
             else:
-                each = _squared_error(x, project(model, x, seed=seed, **options)).flatten(1).mean(1)
+                each = mse(x, project(model, x, seed=seed, **options).images)
             found.append(each.double().cpu())
     if not found:
         raise UserError("There are no images to score.")

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from genbench.core.image_grid import arranged
+from genbench.core.image_grid import arranged, rendered
 from genbench.evaluation.images import ImageSet, choice
 
 HERE = Path(__file__).parent
@@ -57,7 +56,6 @@ def plot(points: Tensor, label: Tensor, classes: Sequence[str], title: str) -> I
         label: int64 [N], -1 where there is none
         classes: Names of the classes
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.6, 7.4), dpi=120, layout="constrained")
@@ -76,9 +74,7 @@ def plot(points: Tensor, label: Tensor, classes: Sequence[str], title: str) -> I
         axes.legend(
             loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, markerscale=(40 / size) ** 0.5
         )
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
+    return rendered(figure)
 
 
 def page(

@@ -9,11 +9,11 @@ from lightning import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from genbench.callbacks.conditions import in_turn
 from genbench.callbacks.monitor import monitor_of
 from genbench.core.arguments import Bounds, Checked, Share, Weight
 from genbench.core.batch import Batch
 from genbench.core.capabilities import Samples
+from genbench.core.conditions import in_turn
 from genbench.core.module import GenerativeModule
 from genbench.core.units import Images
 

@@ -12,11 +12,11 @@ from lightning import Callback
 from PIL import Image
 from torch import Tensor
 
-from genbench.callbacks.conditions import columns, in_turn
 from genbench.callbacks.ema import EMA
 from genbench.core.arguments import Bounds, Checked
 from genbench.core.batch import Batch, from_uint8, to_words
 from genbench.core.capabilities import Reconstructs, Samples, Segments, Translates
+from genbench.core.conditions import columns, in_turn
 from genbench.core.errors import reason, some, warn
 from genbench.core.files import replacing
 from genbench.core.image_grid import POINTS, beside, enlarged, grid, painted, picture, scatter

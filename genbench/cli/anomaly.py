@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
+from genbench.cli.inputs import (
+    Inputs,
+    add_image_arguments,
+    add_out_arguments,
+    images_of,
+    model_of,
+    refuse_points,
+    refuse_used,
+    refuse_without,
+)
 from genbench.core.errors import UserError, refuse_below, some
 
 if TYPE_CHECKING:
@@ -45,12 +54,13 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--quantile", type=float, help="threshold: this quantile of the scores of the run's validation images, as 0.95"
     )
-    parser.add_argument("--worst", type=int, default=16, help="number of images with the highest scores to draw (16)")
+    parser.add_argument("--worst", type=int, default=16, help="images with the highest scores to draw (default 16)")
     parser.add_argument("--smooth", type=float, help="standard deviation of the smoothing of heat maps, in pixels")
-    parser.add_argument("--steps", type=int, help="steps of the optimization of `--by projection` (300)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise of a likelihood or projection (0)")
-    parser.add_argument("--out", type=Path, default=Path("anomalies"), help="output folder (default anomalies)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results in --out")
+    parser.add_argument("--steps", type=int, help="steps of the optimization of `--by projection` (default 300)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the noise of a likelihood or projection (default 0)"
+    )
+    add_out_arguments(parser, "anomalies", "folder of the results")
     parser.epilog = "Options of the model's `log_likelihood`, such as --importance-samples of a VAE, are flags too."
     return parser
 
@@ -69,18 +79,18 @@ def main(verb: str, argv: list[str]) -> int:
     import torch
 
     from genbench.analysis import anomaly
-    from genbench.cli.sample import own_options
+    from genbench.analysis.projection import project
+    from genbench.analysis.variations import reconstruct
     from genbench.core.batch import from_stored
 
     model, contents = model_of(arguments)
+    refuse_points(model, verb)
     by = _by(model, arguments.by)
     trained_on = contents.get("data") or {}
     kept = (trained_on.get("arguments") or {}).get("only_classes")
     if kept and arguments.images is None and arguments.data is None:
         more = ["--data.only_classes=null", *more]  # the other classes are the anomalies
     inputs, more = images_of(arguments, more, model, contents)
-    if len(inputs.images.shape) == 1:
-        raise UserError(f"{inputs.images.name} contains points, but `anomaly` scores images.")
     if arguments.steps is not None and by != "projection":
         raise UserError(f"--steps is for `--by projection`, but the score is {by}. Remove `--steps`.")
     options = own_options(model, more, *(("log_likelihood",) if by == "likelihood" else ()), flags=_parser().flags())
@@ -117,9 +127,9 @@ def main(verb: str, argv: list[str]) -> int:
     if by == "projection" or hasattr(model, "reconstruct"):
         x = from_stored(inputs.images.images(worst)).to(model.device)
         if by == "projection":
-            expected = anomaly.project(model, x, seed=arguments.seed, **options)
+            expected = project(model, x, seed=arguments.seed, **options).images
         else:
-            expected = torch.cat([anomaly.reconstruct(model, part) for part in x.split(arguments.batch_size)])
+            expected = torch.cat([reconstruct(model, part) for part in x.split(arguments.batch_size)])
         _write_heat_maps(arguments.out / "heat_maps.png", x, expected, arguments.smooth)
         drawn = FILES
     print(
@@ -172,15 +182,12 @@ def _by(model: Any, given: str | None) -> Any:
 
 def _of_run(split: str, contents: dict[str, Any], why: str) -> Inputs:
     """At most 5,000 images of a split of the run's own data."""
-    from genbench.cli.evaluate_data import data_of, root_of
+    from genbench.cli.evaluate_data import prepared_data
     from genbench.evaluation.images import SplitImages
 
-    trained_on = contents.get("data")
-    if not trained_on:
+    if not contents.get("data"):
         raise UserError(f"{why}, but this checkpoint does not record its data. Use a different score or `--threshold`.")
-    data = data_of(None, [], trained_on, root_of((contents.get("run") or {}).get("config") or {}))
-    data.prepare_data()
-    return Inputs(SplitImages(data, split, TRAINING), None, ())
+    return Inputs(SplitImages(prepared_data(contents, []), split, TRAINING), None, ())
 
 
 def _with_folders(inputs: Inputs, split: str) -> Inputs:
@@ -206,7 +213,7 @@ def _anomalous(inputs: Inputs, normal: list[str] | None, kept: list[str] | None)
     """Whether each image is anomalous, bool [N]; or None and the reason why that is not known."""
     import torch
 
-    from genbench.data.base import class_number
+    from genbench.core.conditions import class_number
 
     name, classes = inputs.images.name, inputs.classes
     if inputs.label is None:
@@ -240,46 +247,32 @@ def _above(above: Tensor, threshold: float, anomalous: Tensor | None) -> str:
 
 
 def _write_scores(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, limit: float | None) -> None:
-    import csv
-    import io
+    from genbench.core.files import write_csv
 
-    from genbench.core import files
-
-    text = io.StringIO(newline="")
     columns = ["row" if inputs.names is None else "file", "score"]
     columns += ["label"] if inputs.label is not None else []
     columns += ["anomalous"] if anomalous is not None else []
     columns += ["above_threshold"] if limit is not None else []
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
+    rows = []
     for row, value in enumerate(values.tolist()):
         cells = [inputs.name(row), repr(value)]
         if inputs.label is not None:
-            cells.append(_class(inputs, row))
+            cells.append(inputs.class_name(row))
         if anomalous is not None:
             cells.append(str(int(anomalous[row])))
         if limit is not None:
             cells.append(str(int(value > limit)))
-        table.writerow(cells)
-    files.write(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def _class(inputs: Inputs, row: int) -> str:
-    assert inputs.label is not None
-    number = int(inputs.label[row])
-    return inputs.classes[number] if 0 <= number < len(inputs.classes) else ""
-
-
-def _write_figure(path: Path, figure: Any) -> None:
-    from genbench.core import files
-
-    files.write(path, lambda file: figure.savefig(file, format="png", dpi=100))
+        rows.append(cells)
+    write_csv(path, columns, rows)
 
 
 def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit: float | None, by: str) -> None:
     """Histograms of the scores of normal and anomalous images, each normalized to area 1."""
     import numpy as np
     from matplotlib.figure import Figure
+
+    from genbench.core.files import write_png
+    from genbench.core.image_grid import rendered
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel=SCORES[by], ylabel="density")
@@ -291,7 +284,7 @@ def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit
     if limit is not None:
         axes.axvline(limit, color="0.2", linestyle="--", label=f"threshold {limit:.4g}")
     axes.legend()
-    _write_figure(path, figure)
+    write_png(path, rendered(figure))
 
 
 def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor) -> None:
@@ -299,6 +292,9 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
     import math
 
     from matplotlib.figure import Figure
+
+    from genbench.core.files import write_png
+    from genbench.core.image_grid import rendered
 
     columns = math.ceil(math.sqrt(len(worst)))
     rows = math.ceil(len(worst) / columns)
@@ -311,10 +307,10 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
         axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
         title = Path(inputs.name(row)).name[-18:]
         if inputs.label is not None:
-            title += f"\n{_class(inputs, row)[:18]}"
+            title += f"\n{inputs.class_name(row)[:18]}"
         color = "black" if anomalous is None else "tab:red" if anomalous[row] else "tab:blue"
         axes.set_title(f"{title}\n{float(values[row]):.4g}", fontsize=8, color=color, parse_math=False)
-    _write_figure(path, figure)
+    write_png(path, rendered(figure))
 
 
 def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, smooth: float | None) -> None:
@@ -326,8 +322,8 @@ def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, smooth: float | No
     from matplotlib import colormaps
 
     from genbench.analysis.anomaly import error_map
-    from genbench.core import files
     from genbench.core.batch import to_uint8
+    from genbench.core.files import write_png
     from genbench.core.image_grid import arranged, enlarged
 
     heat = error_map(x, expected, smooth).cpu()
@@ -338,4 +334,4 @@ def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, smooth: float | No
     columns = torch.stack([image, again, (255 * colors).round().byte(), over.round().byte()], 1)
     wide = 4 if len(x) <= 4 else 8
     sheet = enlarged(arranged(columns.flatten(0, 1), wide), 1000)
-    files.write(path, lambda file: sheet.save(file, "PNG"))
+    write_png(path, sheet)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli import sample
-from genbench.cli.evaluate_data import data_of, root_of, split_flags
-from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import model_of, refuse_used
-from genbench.core.errors import UserError, did_you_mean, refuse_below
+from genbench.cli.evaluate_data import prepared_data, split_flags
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
+from genbench.cli.inputs import add_out_arguments, model_of, refuse_existing, refuse_used
+from genbench.core.errors import UserError, refuse_below
 from genbench.core.units import Images
 
 if TYPE_CHECKING:
@@ -41,13 +41,9 @@ def _parser() -> Arguments:
             help="keep only samples whose class has this probability under the model's own classifier (default 0)",
         )  # fmt: skip
         action.add_argument("--batch-size", type=int, default=64, help="images drawn at once; changes only the speed")
-        action.add_argument("--overwrite", action="store_true", help="replace an existing --out")
         action.epilog = "A model's own sampling options are flags too; an unknown flag lists them."
     write.add_argument("--classes", nargs="+", metavar="CLASS", help="only these classes, by name or number")
-    write.add_argument(
-        "--out", type=Path, default=Path("synthetic"),
-        help="a folder (one folder of PNGs for each class) or an .npz (images, labels) (default synthetic)",
-    )  # fmt: skip
+    add_out_arguments(write, "synthetic", "a folder (one folder of PNGs for each class) or an .npz (images, labels)")
     measure.add_argument(
         "--labels", default="100,1000,all", help="numbers of real labeled images (default 100,1000,all)"
     )
@@ -55,7 +51,7 @@ def _parser() -> Arguments:
     measure.add_argument(
         "--train-images", default="50k", metavar="IMAGES", help="images that each classifier sees (default 50k)"
     )
-    measure.add_argument("--out", type=Path, default=Path("augment.json"), help="results (default augment.json)")
+    add_out_arguments(measure, "augment.json", "the results")
     return parser
 
 
@@ -73,11 +69,19 @@ def _write(arguments: argparse.Namespace, more: list[str]) -> int:
     if out.suffix not in ("", ".npz"):
         raise UserError(f"--out {out}: '{out.suffix}' is neither a folder nor an .npz file.")
     if out.suffix:
-        _refuse_existing_file(out, arguments.overwrite)
+        refuse_existing(out, arguments.overwrite, "The images")
     else:
         refuse_used(out, arguments.overwrite, "The images")
     model, _ = model_of(arguments)
-    made = _synthesize(arguments, more, model, _classes(model, arguments.classes), out if not out.suffix else None)
+
+    from genbench.analysis import augmentation
+    from genbench.core.conditions import class_number
+
+    augmentation.refuse_without_classes(model)
+    classes = None
+    if arguments.classes is not None:
+        classes = [class_number(given, model.spec.classes, "--classes") for given in arguments.classes]
+    made = _synthesize(arguments, more, model, classes, out if not out.suffix else None)
     names = [model.spec.classes[k] for k in made.label.unique().tolist()]
     if out.suffix:
         _write_arrays(made, model.spec.classes, out)
@@ -90,9 +94,7 @@ def _write(arguments: argparse.Namespace, more: list[str]) -> int:
 
 def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     out = arguments.out
-    if out.suffix != ".json":
-        raise UserError(f"--out {out} is not a .json file.")
-    _refuse_existing_file(out, arguments.overwrite)
+    refuse_existing(out, arguments.overwrite, "The results", ".json")
     refuse_below(1, {"--seeds": arguments.seeds})
     labels = _counts(arguments.labels)
     try:
@@ -171,11 +173,10 @@ def _synthesize(
 
     from genbench.analysis import augmentation
 
-    augmentation.refuse_without_classes(model)
     if folder is not None:
         _refuse_others(folder, augmentation.folder_names(model.spec.classes))
     flags = [f"--{name.replace('_', '-')}" for name in vars(arguments)]
-    options = sample.own_options(model, more, "sample", flags=flags)
+    options = own_options(model, more, "sample", flags=flags)
     with Progress(transient=True) as bar:
         task = bar.add_task("Sampling", total=arguments.n)
         return augmentation.synthesize(
@@ -194,15 +195,6 @@ def _summary(made: Synthetic, model: GenerativeModule) -> str:
         f"{made.drawn:,} samples of {type(model).__name__}: {len(made.label):,} kept"
         f"{''.join(f', {text} dropped' for text in dropped)}"
     )
-
-
-def _classes(model: GenerativeModule, given: list[str] | None) -> list[int] | None:
-    names = model.spec.classes
-    for text in given or ():
-        if text not in names and not (text.isdecimal() and len(text) < 10 and int(text) < len(names)):
-            known = f" Choose from: {', '.join(names)}." if names else ""
-            raise UserError(f"--classes: unknown class '{text}'.{known}{did_you_mean(text, names)}")
-    return None if given is None else [names.index(text) if text in names else int(text) for text in given]
 
 
 def _counts(text: str) -> list[int | None]:
@@ -233,29 +225,17 @@ def _data(contents: dict[str, Any], flags: list[str]) -> tuple[ImageData, int]:
     if trained_on is None:
         raise UserError("The checkpoint does not say which data it was trained on, so its labels are unknown.")
     arguments = trained_on.get("arguments") or {}
-    config = (contents.get("run") or {}).get("config") or {}
     # images in the size of training, without what only training does to them
     plain = ["--data.labeled=null", "--data.random_crop=0"]
     if arguments.get("binarize") == "dynamic":
         plain.append("--data.binarize=static")
-    data = data_of(None, [*plain, *flags], trained_on, root_of(config))
+    data = prepared_data(contents, [*plain, *flags])
     if not isinstance(data, ImageData):
         raise UserError(f"{data.name} is not a data set of images.")
-    data.prepare_data()
     return data, arguments.get("labeled") or len(labeled_rows(data, None))
 
 
 # ---- output ---------------------------------------------------------------------------------------------------------
-
-
-def _refuse_existing_file(out: Path, overwrite: bool) -> None:
-    from genbench.core.files import kind_of, refuse_unwritable
-
-    refuse_unwritable(out.parent, "The results")
-    if out.exists() and not out.is_file():
-        raise UserError(f"--out {out} is {kind_of(out)}; expected a file.")
-    if out.exists() and not overwrite:
-        raise UserError(f"--out {out} exists already. Use a different path, or add `--overwrite`.")
 
 
 def _refuse_others(out: Path, names: list[str]) -> None:
@@ -266,7 +246,7 @@ def _refuse_others(out: Path, names: list[str]) -> None:
                 f"--out {out} contains {path.name}, which `augment` did not write and does not remove. Use a different "
                 "folder."
             )
-        sample._drawn_before(path)
+        sample.drawn_before(path)
 
 
 def _write_folders(made: Synthetic, classes: tuple[str, ...], out: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from genbench.cli import configs
 from genbench.cli.evaluate_data import data_of, options_of, root_of, split_flags
-from genbench.cli.flags import Arguments, find_checkpoint, import_modules, usable_device
+from genbench.cli.flags import Arguments, find_checkpoint, import_modules, own_options, usable_device
 from genbench.cli.quiet import quiet
 from genbench.cli.run_folders import run_of
 from genbench.core import yaml_file
@@ -176,7 +176,6 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
 def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     import genbench.data
     import genbench.models  # noqa: F401  registers genbench's classes
-    from genbench.cli.sample import own_options
     from genbench.core import checkpoint_io, ranks
     from genbench.evaluation import checkpoint_facts
     from genbench.evaluation.evaluate import evaluate, silent

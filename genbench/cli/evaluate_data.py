@@ -56,6 +56,18 @@ def root_of(config: dict[str, Any]) -> str | None:
     return root if root and Path(root).expanduser().is_dir() else None
 
 
+def prepared_data(contents: dict[str, Any], flags: list[str], name: str | None = None) -> Any:
+    """The DataModule `name`, or the training data of a checkpoint with the changes that the flags make.
+
+    Args:
+        contents: The checkpoint, as `checkpoint_io.read` returns it
+    """
+    config = (contents.get("run") or {}).get("config") or {}
+    data = data_of(name, flags, contents.get("data"), root_of(config))
+    data.prepare_data()
+    return data
+
+
 def data_of(
     name: str | None,
     flags: list[str],

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import model_of
-from genbench.cli.sample import own_options
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
+from genbench.cli.inputs import model_of, refuse_existing
 from genbench.core.errors import UserError
 
 
@@ -24,7 +24,7 @@ def _parser() -> Arguments:
     parser.add_argument("--to", choices=("A", "B"), help="target domain of a translator (default B)")
     parser.add_argument("--format", choices=("onnx", "torch"), help="default: from the suffix of --out, otherwise onnx")
     parser.add_argument("--out", type=Path, help="output: .onnx, or .pt2 for torch.export (default: PART.onnx)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results")
     parser.set_defaults(device="cpu")
     next(action for action in parser._actions if action.dest == "device").help = "cpu; the file runs on any device"
     parser.epilog = (
@@ -37,19 +37,19 @@ def main(verb: str, argv: list[str]) -> int:
     arguments, own = _parser().parse_known_args(import_modules(argv))
     if arguments.device != "cpu":
         raise UserError(f"--device {arguments.device}: networks are exported on the CPU, and run on any device.")
-    format = _format(arguments)
 
     from rich.console import Console
 
     from genbench.analysis import export
 
+    format = _format(arguments, export.SUFFIXES)
     export.refuse_missing(format)
     if arguments.out is not None:
-        _refuse_existing(arguments.out, arguments.overwrite)
+        _refuse_files(arguments.out, arguments.overwrite)
     model, _ = model_of(arguments)
     name = export.chosen(model, arguments.part)
     out = arguments.out or Path(f"{name}{export.SUFFIXES[format]}")
-    _refuse_existing(out, arguments.overwrite)
+    _refuse_files(out, arguments.overwrite)
     options = own_options(model, own, export.PARTS[name][1], flags=_parser().flags())
     part = export.part_of(model, name, to=arguments.to, own=options)
     with Console(file=sys.stderr).status(f"Exporting the {part} and comparing it with the model"):
@@ -58,8 +58,8 @@ def main(verb: str, argv: list[str]) -> int:
     return 0
 
 
-def _format(arguments: argparse.Namespace) -> Any:
-    suffixes = {"onnx": ".onnx", "torch": ".pt2"}
+def _format(arguments: argparse.Namespace, suffixes: Mapping[Any, str]) -> Any:
+    """The format of `--format`, or of the suffix of `--out`."""
     if arguments.out is None:
         return arguments.format or "onnx"
     found = {suffix: name for name, suffix in suffixes.items()}.get(arguments.out.suffix)
@@ -73,16 +73,10 @@ def _format(arguments: argparse.Namespace) -> Any:
     return found
 
 
-def _refuse_existing(out: Path, overwrite: bool) -> None:
+def _refuse_files(out: Path, overwrite: bool) -> None:
     """Raise UserError if `--out` or the script beside it exists, or cannot be written."""
-    from genbench.core.files import kind_of, refuse_unwritable
-
-    refuse_unwritable(out.parent, "The network")
     for path in (out, out.with_name(f"{out.name}.py")):
-        if path.exists() and not path.is_file():
-            raise UserError(f"--out {out}: {path} is {kind_of(path)} already. Use a different path.")
-        if path.exists() and not overwrite:
-            raise UserError(f"--out {out}: {path} exists already. Use a different path, or add `--overwrite`.")
+        refuse_existing(path, overwrite, "The network")
 
 
 def _report(part: Any, done: Any, format: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from genbench.core import files
 from genbench.core.errors import UserError, did_you_mean
@@ -93,3 +93,34 @@ def usable_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
     return device
+
+
+def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str] = ()) -> dict[str, Any]:
+    """Parse `given` into the model's own options of the methods, such as `sample`.
+
+    `flags` are the flags of the command, which an error may suggest.
+    """
+    from genbench.core.capabilities import options as options_of
+
+    known: dict[str, Any] = {}
+    for method in methods:
+        known |= options_of(getattr(model, method)) if hasattr(model, method) else {}
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for name, default in known.items():
+        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        parser.add_argument(*spellings, type=_boolean if isinstance(default, bool) else type(default), default=default)
+    try:
+        options, unknown = parser.parse_known_args(given)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}.") from error
+    if unknown:
+        listed = ", ".join(f"--{name} (default {default})" for name, default in known.items()) or "none"
+        near = did_you_mean(unknown[0].partition("=")[0], [*(f"--{name}" for name in known), *flags])
+        raise UserError(f"{type(model).__name__} has no option {unknown[0]}; its own options: {listed}.{near}")
+    return vars(options)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"

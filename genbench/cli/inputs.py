@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench.cli.evaluate_data import data_of, options_of, root_of, split_flags
+from genbench.cli.evaluate_data import options_of, prepared_data, split_flags
 from genbench.cli.flags import find_checkpoint, usable_device
 from genbench.core.errors import UserError, refuse_below
 
@@ -43,18 +43,30 @@ class Inputs:
             return self.names[row]
         return str(int(rows[row]) if (rows := getattr(self.images, "rows", None)) is not None else row)
 
+    def class_name(self, row: int) -> str:
+        """The class of an image, its number if the class has no name, or "" if the class is unknown."""
+        if self.label is None or (number := int(self.label[row])) < 0:
+            return ""
+        return self.classes[number] if number < len(self.classes) else str(number)
+
     def batches(self, batch_size: int, device: str, title: str) -> Iterator[Tensor]:
         """Batches [B, C, H, W] in [-1, 1] on the device, with a progress bar."""
-        import torch
-        from rich.progress import Progress
-
         from genbench.core.batch import from_stored
 
-        with Progress(transient=True) as bar:
-            task = bar.add_task(title, total=len(self))
-            for rows in torch.arange(len(self)).split(batch_size):
-                yield from_stored(self.images.images(rows)).to(device)
-                bar.advance(task, len(rows))
+        for rows in blocks(len(self), batch_size, title):
+            yield from_stored(self.images.images(rows)).to(device)
+
+
+def blocks(count: int, size: int, title: str) -> Iterator[Tensor]:
+    """The rows 0 to count - 1 in blocks of at most `size`, with a progress bar."""
+    import torch
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task(title, total=count)
+        for rows in torch.arange(count).split(size):
+            yield rows
+            bar.advance(task, len(rows))
 
 
 # method of each capability -> what it does, for errors
@@ -101,6 +113,126 @@ def refuse_without(model: GenerativeModule, verb: str, *methods: str) -> None:
     )
 
 
+def refuse_points(model: GenerativeModule, verb: str) -> None:
+    """Raise UserError for a model of points, which cannot be written as images."""
+    if len(model.spec.shape) == 1:
+        raise UserError(
+            f"{type(model).__name__} was trained on points, and `{verb}` needs images. In Python, "
+            "`genbench.load(...)` gives the model, whose methods take points."
+        )
+
+
+# ---- conditions and codes -------------------------------------------------------------------------------------------
+
+
+def condition_of(model: Any, n: int, label: str | None = None, prompt: str | None = None) -> Any:
+    """The condition of n images, int64 [n] or [n, L] on the model's device, by default every class in turn. None for an
+    unconditional model.
+
+    Args:
+        label: `--label`, a class by name or number
+        prompt: `--prompt`, a caption
+
+    Raises:
+        UserError: the model was not trained on labels or captions, or lacks the class or a word.
+    """
+    from genbench.core.conditions import in_turn, of_caption, of_class
+
+    name, spec = type(model).__name__, model.spec
+    if label is not None and prompt is not None:
+        raise UserError("--label and --prompt cannot be combined: a model has labels or captions. Remove one of them.")
+    if not model.conditional:
+        if label is None and prompt is None:
+            return None
+        target, flag = ("labels", f"--label {label}") if prompt is None else ("captions", f"--prompt '{prompt}'")
+        raise UserError(
+            f"{name} was trained without {target}, so it cannot use `{flag}`. Remove the flag, or train a "
+            "conditional model."
+        )
+    if spec.target == "caption":
+        if label is not None or prompt is None or not prompt.split():
+            words = ", ".join(spec.vocabulary[1:])
+            raise UserError(f"{name} was trained on captions. Use `--prompt '...'` with words from: {words}.")
+        return of_caption(n, prompt, spec).to(model.device)
+    if prompt is not None:
+        known = ", ".join(spec.classes)
+        raise UserError(f"{name} was trained on labels and takes no --prompt. Use `--label` with one of: {known}.")
+    return in_turn(model, n) if label is None else of_class(n, label, spec, "--label").to(model.device)
+
+
+def condition_of_images(model: Any, inputs: Inputs, label: str | None, prompt: str | None = None) -> Any:
+    """The condition [N, ...] of each image on the model's device: `--label` or `--prompt`, or else its own label.
+
+    Raises:
+        UserError: as in `condition_of`; or some images have no label of the model's classes.
+    """
+    if label is not None or prompt is not None or model.spec.target != "label":
+        return condition_of(model, len(inputs), label, prompt)
+    if inputs.label is None or inputs.classes != tuple(model.spec.classes) or bool((inputs.label < 0).any()):
+        raise UserError(  # -1 is unknown
+            f"{type(model).__name__} needs the class of each image, but {inputs.images.name} has no labels of the "
+            f"model's classes ({', '.join(model.spec.classes)}). Use `--label`, or a folder with one subfolder for "
+            "each class."
+        )
+    return inputs.label.long().to(model.device)
+
+
+def labels_for_encoder(model: Any, inputs: Inputs, label: str | None) -> Any:
+    """The labels [N] with which images are encoded, as in `condition_of_images`; None for an encoder without labels.
+
+    Raises:
+        UserError: as in `condition_of_images`; or `--label` was set, but the encoder takes no labels.
+    """
+    from genbench.core.capabilities import takes_condition
+
+    if any(takes_condition(getattr(model, name)) for name in ("encode", "posterior") if hasattr(model, name)):
+        return condition_of_images(model, inputs, label)
+    if label is not None:
+        raise UserError(f"The encoder of {type(model).__name__} takes no labels. Remove `--label {label}`.")
+    return None
+
+
+def encoded(model: Any, inputs: Inputs, condition: Any, batch_size: int) -> Tensor:
+    """Codes [N, *latent] of images, on the model's device, with a progress bar.
+
+    Args:
+        condition: Labels [N], or None
+    """
+    import torch
+
+    from genbench.analysis.latents import encode
+
+    codes, first = [], 0
+    for x in inputs.batches(batch_size, str(model.device), "Encoding"):
+        given = None if condition is None else condition[first : first + len(x)]
+        codes.append(encode(model, x.to(model.dtype), given))
+        first += len(x)
+    return torch.cat(codes)
+
+
+# ---- output ---------------------------------------------------------------------------------------------------------
+
+
+def add_out_arguments(parser: argparse.ArgumentParser, name: str, what: str) -> None:
+    """Add `--out`, a file or a folder, with the default `name`; and `--overwrite`. `what` describes the output."""
+    parser.add_argument("--out", type=Path, default=Path(name), help=f"{what} (default: {name})")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results")
+
+
+def refuse_existing(out: Path, overwrite: bool, what: str, suffix: str | None = None) -> None:
+    """Raise UserError, before long work, for a file `--out` that has a different suffix, cannot be written, or exists
+    and `--overwrite` is not set."""
+    from genbench.core.files import kind_of, refuse_unwritable
+
+    if suffix is not None and out.suffix.lower() != suffix:
+        raise UserError(f"--out {out} must end in {suffix}.")
+    refuse_unwritable(out.parent, what)
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is {kind_of(out)}; expected a file. Use a different `--out`.")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists already. Use a different `--out`, or add `--overwrite`.")
+
+
 def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> None:
     """Raise UserError, before long work, if `--out` cannot be written or contains files and `--overwrite` is not
     set."""
@@ -113,14 +245,27 @@ def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> Non
         raise UserError(f"--out {folder} contains files already. Use a different folder, or add `--overwrite`.")
 
 
+# ---- images ---------------------------------------------------------------------------------------------------------
+
+
 def add_image_arguments(parser: argparse.ArgumentParser, n: int | None = None) -> None:
     """Add the flags that select images: files, or a split of a data set. `n` is the default of `--n`."""
     parser.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images; folders may be classes")
     parser.add_argument("--data", metavar="NAME", help="data set, without --images (default: the training data)")
     parser.add_argument("--split", choices=("train", "val", "test"), help="its split (default test)")
     which = "all" if n is None else f"{n:,}"
-    parser.add_argument("--n", type=int, default=n, help=f"use at most this many images, chosen at random ({which})")
+    parser.add_argument(
+        "--n", type=int, default=n, help=f"use at most this many images, chosen at random (default {which})"
+    )
+    add_batch_size(parser)
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=256, help="images processed at once; changes only the speed")
+
+
+def add_label_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--label", help="class of all images, by name or number, for models trained on labels")
 
 
 def images_of(
@@ -143,20 +288,17 @@ def images_of(
     refuse_below(1, {"--n": arguments.n, "--batch-size": arguments.batch_size})
     image_flags, more = split_flags(more, "--images.")
     data_flags, more = split_flags(more, "--data.")
-    trained_on = contents.get("data")
     if arguments.images is None:
         if image_flags:
             raise UserError(f"`{image_flags[0]}` needs `--images PATH`, which was not set.")
-        config = (contents.get("run") or {}).get("config") or {}
-        data = data_of(arguments.data, data_flags, trained_on, root_of(config))
-        data.prepare_data()
+        data = prepared_data(contents, data_flags, arguments.data)
         images = SplitImages(data, arguments.split or "test", arguments.n)
         _refuse_other_shape(images, model)
         return Inputs(images, images.label, tuple(data.spec.classes)), more
     if arguments.data or arguments.split or data_flags:
         flag = "--data" if arguments.data else "--split" if arguments.split else data_flags[0]
         raise UserError(f"{flag} is for images of a data set, but --images was set. Remove one of the two.")
-    return _of_files(arguments, image_flags, model, trained_on or {}), more
+    return _of_files(arguments, image_flags, model, contents.get("data") or {}), more
 
 
 def _of_files(
@@ -197,15 +339,11 @@ def _labels(files: FileImages, known: tuple[str, ...]) -> tuple[Tensor | None, t
 
 def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict[str, Any]) -> FileImages:
     """The files in the model's size and channels, resized as its training images."""
-    from genbench.core.class_paths import loaded_classes
     from genbench.data import ranges
-    from genbench.data.module import DataModule
+    from genbench.evaluation.images import resizing_of
 
+    how, enlarge = resizing_of(trained_on)
     settings = trained_on.get("arguments") or {}
-    cls = loaded_classes(DataModule).get(trained_on.get("class", ""))
-    how: Any = settings.get("resize_mode") or getattr(cls, "native_resize_mode", "crop")
-    # images that are too small are scaled up, but `pad` centers them, as for MNIST
-    enlarge = bool(settings.get("enlarge", how != "pad"))
     if (range := ranges.of_domain(settings.get("range"), "B")) is not None:
         files = files.by(range, "the training images")
     channels, height, width = files.shape

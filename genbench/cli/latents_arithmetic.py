@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 
 from genbench.cli.codes import read_codes
 from genbench.cli.flags import add_model_arguments
-from genbench.cli.inputs import Inputs, images_of, refuse_without
-from genbench.cli.latents_shared import (
+from genbench.cli.inputs import (
+    Inputs,
     add_batch_size,
+    add_out_arguments,
+    images_of,
+    refuse_existing,
+    refuse_without,
+)
+from genbench.cli.latents_shared import (
     add_condition,
-    add_picture,
     decoded,
-    encoded,
+    encoded_with,
     float_model,
     integers,
     of_seeds,
-    refuse_picture,
     refuse_seed,
     refuse_unknown,
     same_condition,
@@ -45,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     add_condition(parser)
     add_batch_size(parser)
-    add_picture(parser, "arithmetic.png")
+    add_out_arguments(parser, "arithmetic.png", "the picture, a .png")
 
 
 def run(arguments: argparse.Namespace, more: list[str]) -> int:
@@ -59,7 +63,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     if not 0 <= arguments.noise < float("inf"):
         raise UserError(f"--noise is {arguments.noise}; expected a number of at least 0.")
     refuse_below(1, {"--batch-size": arguments.batch_size})
-    refuse_picture(arguments)
+    refuse_existing(arguments.out, arguments.overwrite, "The picture", ".png")
     operands = {name: _operand(f"--{name}", getattr(arguments, name)) for name in "abc"}
     model, contents = float_model(arguments, "arithmetic", "decode")
     data_flags, more = split_flags(more, "--data.")
@@ -80,12 +84,12 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         elif kind == "images":
             files_only = {"images": value, "data": None, "split": None, "n": None}
             asked = argparse.Namespace(**vars(arguments) | files_only)
-            codes.append(encoded(model, images_of(asked, image_flags, model, contents)[0], arguments)[0])
+            codes.append(encoded_with(model, images_of(asked, image_flags, model, contents)[0], arguments)[0])
         else:
             if classes is None:
                 asked = argparse.Namespace(**vars(arguments) | {"images": None, "split": "train", "n": None})
                 classes = images_of(asked, data_flags, model, contents)[0]
-            codes.append(encoded(model, _of_class(classes, value, f"--{name}"), arguments)[0])
+            codes.append(encoded_with(model, _of_class(classes, value, f"--{name}"), arguments)[0])
     result = arithmetic(*codes)
     # eight neighbors with uniform noise (Radford et al. 2016, figure 7); the result itself is in the middle
     seeds = torch.arange(arguments.seed, arguments.seed + 9)
@@ -95,7 +99,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     z = torch.cat([*shown, result + noise])
     images = decoded(model, z, same_condition(model, len(z), arguments), arguments.batch_size)
     sheet = _equation(images.split([*map(len, shown), 9]))
-    files.write(arguments.out, lambda file: sheet.save(file, "PNG"))
+    files.write_png(arguments.out, sheet)
     counts = ", ".join(f"{name} {len(part):,}" for name, part in zip("abc", codes, strict=True))
     print(f"a - b + c of {type(model).__name__} (codes: {counts}) -> {arguments.out}")
     return 0
@@ -113,15 +117,13 @@ def _operand(flag: str, text: str) -> tuple[str, str]:
 
 def _of_class(images: Inputs, name: str, flag: str) -> Inputs:
     """The images of a class, by name or number."""
+    from genbench.core.conditions import class_number
     from genbench.evaluation.images import SomeImages
 
     known = images.classes
     if images.label is None or not known:
         raise UserError(f"{flag} class:{name} needs data with labels, and {images.images.name} has none. Use `--data`.")
-    if name not in known and not (name.isdecimal() and len(name) < 10 and int(name) < len(known)):
-        raise UserError(f"{flag} class:{name}: unknown class. Choose from: {', '.join(known)}.")
-    number = known.index(name) if name in known else int(name)
-    rows = (images.label == number).nonzero()[:, 0]
+    rows = (images.label == class_number(name, known, f"{flag} class:{name}")).nonzero()[:, 0]
     if not len(rows):
         raise UserError(f"{flag} class:{name}: {images.images.name} has no image of this class.")
     return Inputs(SomeImages(images.images, rows), images.label[rows], known)

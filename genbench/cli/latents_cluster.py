@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genbench.cli.flags import add_model_arguments
-from genbench.cli.inputs import Inputs, add_image_arguments, refuse_used
+from genbench.cli.inputs import Inputs, add_image_arguments, add_out_arguments, refuse_used
 from genbench.cli.latents_map import add_vector_arguments, vectors_of
 from genbench.core.errors import UserError, refuse_below
 
@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shape of the Gaussians of a mixture (default full)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial clusters (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("clusters"), help="folder (default clusters)")
-    parser.add_argument("--overwrite", action="store_true", help="write to a folder that contains files")
+    add_out_arguments(parser, "clusters", "folder of the results")
 
 
 def run(arguments: argparse.Namespace, more: list[str]) -> int:
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     refuse_used(arguments.out, arguments.overwrite, "The clusters")
     if arguments.k is not None and arguments.n is not None and arguments.k > arguments.n:
         raise UserError(f"--k is {arguments.k}, but --n allows only {arguments.n} images. Use fewer clusters.")
-    inputs, vectors, what, _ = vectors_of(arguments, more, "latents cluster", add_arguments)
+    inputs, vectors, what, _ = vectors_of(arguments, more, "latents cluster")
     k = arguments.k if arguments.k is not None else len(inputs.classes)
     if k == 0:
         raise UserError(f"{inputs.images.name} has no classes. Set the number of clusters with `--k`.")
@@ -73,15 +72,13 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
 
 def _write_table(out: Path, inputs: Inputs, found: Clusters) -> None:
     """Write the cluster of each image, its distance to the center or its probability, and its label."""
-    from genbench.analysis.map_page import classes_in
     from genbench.core.files import write_csv
 
     score = ("distance", found.distance) if found.probability is None else ("probability", found.probability)
-    label, classes = classes_in(inputs.label, inputs.classes, len(inputs))
-    rows = zip(range(len(inputs)), found.cluster.tolist(), score[1].tolist(), label.tolist(), strict=True)
+    rows = zip(range(len(inputs)), found.cluster.tolist(), score[1].tolist(), strict=True)
     write_csv(
         out / "assignments.csv", ["file", "cluster", score[0], "label"],
-        ([inputs.name(row), k, f"{value:.6g}", classes[y] if y >= 0 else ""] for row, k, value, y in rows),
+        ([inputs.name(row), k, f"{value:.6g}", inputs.class_name(row)] for row, k, value in rows),
     )  # fmt: skip
 
 
@@ -92,7 +89,7 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
     """
     import torch
 
-    from genbench.core.files import write
+    from genbench.core.files import write_png
     from genbench.core.image_grid import arranged, enlarged
 
     if len(inputs.images.shape) != 3:
@@ -105,9 +102,9 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
             continue
         images = inputs.images.images(rows)
         sheet = enlarged(arranged(images, min(8, len(images))))
-        write(out / f"cluster-{number:0{digits}d}.png", lambda file, sheet=sheet: sheet.save(file, "PNG"))  # type: ignore[misc]  # a default argument
+        write_png(out / f"cluster-{number:0{digits}d}.png", sheet)
         blank = images.new_full((max(0, ROW - len(images)), *images.shape[1:]), 40)
         overview.append(torch.cat([images[:ROW], blank]))
     whole = enlarged(arranged(torch.cat(overview[:OVERVIEW]), ROW))
-    write(out / "clusters.png", lambda file: whole.save(file, "PNG"))
+    write_png(out / "clusters.png", whole)
     return ", clusters.png and a picture of each cluster"

@@ -7,13 +7,18 @@ from typing import Literal
 
 from genbench.cli.codes import read_codes
 from genbench.cli.flags import add_model_arguments
-from genbench.cli.inputs import add_image_arguments, images_of, refuse_used, refuse_without
+from genbench.cli.inputs import (
+    add_image_arguments,
+    add_out_arguments,
+    condition_of,
+    images_of,
+    refuse_used,
+    refuse_without,
+)
 from genbench.cli.latents_shared import (
     add_condition,
-    add_folder,
-    condition_for,
     decoded,
-    encoded,
+    encoded_with,
     float_model,
     integers,
     of_seeds,
@@ -38,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "without an encoder, else linear)",
     )  # fmt: skip
     add_condition(parser)
-    add_folder(parser, "interpolation")
+    add_out_arguments(parser, "interpolation", "folder of the results")
 
 
 def run(arguments: argparse.Namespace, more: list[str]) -> int:
@@ -69,7 +74,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     else:
         refuse_without(model, "latents interpolate", "encode")
         inputs, more = images_of(arguments, more, model, contents)
-        z, label = encoded(model, inputs, arguments)
+        z, label = encoded_with(model, inputs, arguments)
         what = inputs.images.name
     refuse_unknown(model, more, arguments)
     if len(z) < 2:
@@ -79,7 +84,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     rows, steps = len(z) - 1, arguments.steps
     codes = interpolate(z[:-1], z[1:], steps, path)  # [rows, steps, *latent]
     # each path between images has the class of its first image
-    condition = condition_for(model, rows, arguments) if label is None else label[:-1]
+    condition = condition_of(model, rows, arguments.label, arguments.prompt) if label is None else label[:-1]
     condition = None if condition is None else condition.repeat_interleave(steps, 0)
     images = decoded(model, codes.flatten(0, 1), condition, arguments.batch_size)
     sheet = enlarged(grid(images, steps))
@@ -88,7 +93,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     ends = {k for k in forward if k % steps in (0, steps - 1)}
     frames = [enlarged(grid(images[k : k + 1]), 256) for k in order]
     out = arguments.out
-    files.write(out / "grid.png", lambda file: sheet.save(file, "PNG"))
+    files.write_png(out / "grid.png", sheet)
     write_animation(out / "animation.gif", frames, [400 if k in ends else 80 for k in order])
     many = "1 path" if rows == 1 else f"{rows} paths"
     print(f"{many} of {steps} images ({path}) between {what} -> {out}/grid.png, {out}/animation.gif")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 
 from genbench.cli.flags import add_model_arguments
+from genbench.cli.inputs import add_batch_size, add_out_arguments, refuse_existing
 from genbench.cli.latents_shared import (
-    add_batch_size,
     add_condition,
-    add_picture,
     decoded,
     float_model,
-    refuse_picture,
     refuse_unknown,
     same_condition,
 )
@@ -24,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", type=int, default=20, help="images of a row and of a column (default 20)")
     add_condition(parser)
     add_batch_size(parser)
-    add_picture(parser, "manifold.png")
+    add_out_arguments(parser, "manifold.png", "the picture, a .png")
 
 
 def run(arguments: argparse.Namespace, more: list[str]) -> int:
@@ -34,7 +32,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.core.image_grid import enlarged, grid
 
     refuse_below(1, {"--side": arguments.side, "--batch-size": arguments.batch_size})
-    refuse_picture(arguments)
+    refuse_existing(arguments.out, arguments.overwrite, "The picture", ".png")
     model, _ = float_model(arguments, "manifold", "decode", "sample_latents")
     refuse_unknown(model, more, arguments)
     shape, side = tuple(model.latent_shape), arguments.side
@@ -49,6 +47,6 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         z = 2 * torch.special.ndtr(z) - 1
     images = decoded(model, z, same_condition(model, side * side, arguments), arguments.batch_size)
     sheet = enlarged(grid(images, side, gap=0))
-    files.write(arguments.out, lambda file: sheet.save(file, "PNG"))
+    files.write_png(arguments.out, sheet)
     print(f"{side}×{side} images at the quantiles of a {prior} distribution -> {arguments.out}")
     return 0

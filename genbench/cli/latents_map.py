@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genbench.cli.flags import Arguments, add_model_arguments
-from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
-from genbench.cli.reconstruct import condition_for
-from genbench.cli.sample import own_options
+from genbench.cli.flags import add_model_arguments
+from genbench.cli.inputs import (
+    Inputs,
+    add_image_arguments,
+    add_label_argument,
+    add_out_arguments,
+    encoded,
+    images_of,
+    labels_for_encoder,
+    model_of,
+    refuse_used,
+    refuse_without,
+)
+from genbench.cli.latents_shared import refuse_unknown
 from genbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,13 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_image_arguments(parser, n=10_000)
     add_vector_arguments(parser)
-    parser.add_argument("--method", choices=("pca", "tsne", "umap"), default="tsne", help="default tsne")
+    parser.add_argument(
+        "--method", choices=("pca", "tsne", "umap"), default="tsne", help="how the codes are mapped (default tsne)"
+    )
     parser.add_argument(
         "--perplexity", type=float, default=30.0, help="for tsne: roughly the number of neighbors (default 30)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the map (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("map"), help="folder (default map)")
-    parser.add_argument("--overwrite", action="store_true", help="write to a folder that contains files")
+    add_out_arguments(parser, "map", "folder of the results")
 
 
 def add_vector_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,24 +49,19 @@ def add_vector_arguments(parser: argparse.ArgumentParser) -> None:
         default="codes",
         help="use the codes (default), or the pixels as a baseline",
     )
-    parser.add_argument("--label", help="class of all images, by name or number, for models trained on labels")
+    add_label_argument(parser)
 
 
-def vectors_of(
-    arguments: argparse.Namespace, more: list[str], verb: str, add: Callable[[argparse.ArgumentParser], None]
-) -> tuple[Inputs, Tensor, str, float]:
+def vectors_of(arguments: argparse.Namespace, more: list[str], verb: str) -> tuple[Inputs, Tensor, str, float]:
     """The images, a vector [N, D] of real numbers for each, what the vectors are, and the seconds of encoding.
 
     Args:
         more: Flags that the command does not know: of the images, or else an error
-        add: Adds the command's flags to a parser; an error may suggest them
 
     Raises:
         UserError: the model cannot encode, or its codes are codebook indices.
     """
     import torch
-
-    from genbench.analysis.latents import encode
 
     model, contents = model_of(arguments)
     if arguments.on == "codes":
@@ -68,24 +72,15 @@ def vectors_of(
                 "a model with real codes, such as VAE or ConvAutoencoder, or `--on pixels`."
             )
     inputs, more = images_of(arguments, more, model, contents)
-    parser = Arguments()
-    add(parser)
-    own_options(model, more, flags=parser.flags())  # there are none: an unknown flag is an error
-    if arguments.on == "pixels":
-        if arguments.label is not None:
-            raise UserError("--label is for codes, but --on pixels was set. Remove one of the two.")
-        condition: Tensor | None = None
+    refuse_unknown(model, more, arguments)
+    if arguments.on == "pixels" and arguments.label is not None:
+        raise UserError("--label is for codes, but --on pixels was set. Remove one of the two.")
+    start = time.perf_counter()
+    if arguments.on == "codes":
+        condition = labels_for_encoder(model, inputs, arguments.label)
+        vectors = encoded(model, inputs, condition, arguments.batch_size).float().cpu().flatten(1)
     else:
-        condition = condition_for(model, inputs, arguments.label)
-    start, found, first = time.perf_counter(), [], 0
-    with torch.no_grad():
-        for x in inputs.batches(arguments.batch_size, str(model.device), "Encoding"):
-            if arguments.on == "codes":
-                labels = None if condition is None else condition[first : first + len(x)].to(model.device)
-                x = encode(model, x.to(model.dtype), labels)
-            found.append(x.float().cpu().flatten(1))
-            first += len(x)
-    vectors = torch.cat(found)
+        vectors = torch.cat(list(inputs.batches(arguments.batch_size, "cpu", "Reading"))).flatten(1)
     numbers = f"{vectors.shape[1]} number{'s' if vectors.shape[1] > 1 else ''}"
     what = f"codes of {type(model).__name__}" if arguments.on == "codes" else "pixels"
     return inputs, vectors, f"{what} ({numbers})", time.perf_counter() - start
@@ -97,12 +92,12 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
 
     from genbench.analysis import embedding
     from genbench.analysis.map_page import classes_in, page, plot
-    from genbench.core.files import write, write_csv
+    from genbench.core.files import write, write_csv, write_png
 
     refuse_used(arguments.out, arguments.overwrite, "The map")
     if arguments.method == "umap":
         embedding.check(embedding.LEAST, "umap")  # whether it is installed
-    inputs, vectors, what, encoding = vectors_of(arguments, more, "latents map", add_arguments)
+    inputs, vectors, what, encoding = vectors_of(arguments, more, "latents map")
     embedding.check(len(inputs), arguments.method, arguments.perplexity)
     start = time.perf_counter()
     with Progress(transient=True) as bar:
@@ -117,13 +112,12 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     label, classes = classes_in(inputs.label, inputs.classes, len(inputs))
     heading = f"{title} of {len(inputs):,} images of {inputs.images.name}: {what}"
     figure = plot(points, label, classes, heading)
-    write(out / "map.png", lambda file: figure.save(file, "PNG"))
+    write_png(out / "map.png", figure)
     html, note = page(points, label, classes, names, heading, inputs.images)
     write(out / "map.html", lambda file: file.write(html.encode("utf-8", "replace")))
-    rows = zip(names, points.tolist(), label.tolist(), strict=True)
     write_csv(
         out / "map.csv", ["file", "x", "y", "label"],
-        ([name, f"{x:.6g}", f"{y:.6g}", classes[k] if k >= 0 else ""] for name, (x, y), k in rows),
+        ([names[row], f"{x:.6g}", f"{y:.6g}", inputs.class_name(row)] for row, (x, y) in enumerate(points.tolist())),
     )  # fmt: skip
     print(f"{heading} -> {out}: map.png, map.html and map.csv")
     for line in note:

@@ -6,13 +6,11 @@ import argparse
 
 from genbench.cli.codes import write_codes
 from genbench.cli.flags import add_model_arguments
-from genbench.cli.inputs import add_image_arguments, images_of, refuse_used
+from genbench.cli.inputs import add_image_arguments, add_out_arguments, condition_of_images, images_of, refuse_used
 from genbench.cli.latents_shared import (
     add_condition,
-    add_folder,
     decoded,
     float_model,
-    labels_of,
     refuse_seed,
     refuse_unknown,
     write_animation,
@@ -35,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first candidate (default 0)")
     add_condition(parser)
-    add_folder(parser, "projection")
+    add_out_arguments(parser, "projection", "folder of the results")
 
 
 def run(arguments: argparse.Namespace, more: list[str]) -> int:
@@ -58,7 +56,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     model, contents = float_model(arguments, "project", "decode", "sample_latents")
     inputs, more = images_of(arguments, more, model, contents)
     refuse_unknown(model, more, arguments)
-    condition = labels_of(model, inputs, arguments) if model.conditional else None
+    condition = condition_of_images(model, inputs, arguments.label, arguments.prompt) if model.conditional else None
     settings = {
         name: getattr(arguments, name) for name in ("steps", "starts", "candidates", "lr", "prior_weight", "seed")
     }
@@ -79,23 +77,12 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     frames = [enlarged(grid(torch.cat([target, step]), shown)) for step in steps]
     names = [inputs.name(row) for row in range(len(inputs))]
     write_codes(out / "codes.npz", codes, model, names)
-    table = _csv(
-        [("image", "psnr"), *((name, f"{value:.3f}") for name, value in zip(names, psnr.tolist(), strict=True))]
-    )
-    files.write(out / "psnr.csv", lambda file: file.write(table))
-    files.write(out / "projection.png", lambda file: frames[-1].save(file, "PNG"))
+    table = ([name, f"{value:.3f}"] for name, value in zip(names, psnr.tolist(), strict=True))
+    files.write_csv(out / "psnr.csv", ["image", "psnr"], table)
+    files.write_png(out / "projection.png", frames[-1])
     write_animation(out / "path.gif", frames, [80] * (len(frames) - 1) + [2000])
     print(
         f"{len(names)} images projected: PSNR median {psnr.median():.1f} dB, lowest {psnr.min():.1f} dB -> "
         f"{out}/codes.npz, psnr.csv, projection.png, path.gif"
     )
     return 0
-
-
-def _csv(rows: list[tuple[str, ...]]) -> bytes:
-    import csv
-    import io
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")  # the bytes of a file name that is not UTF-8

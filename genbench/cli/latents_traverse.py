@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 
 from genbench.cli.flags import add_model_arguments
-from genbench.cli.inputs import add_image_arguments, images_of
+from genbench.cli.inputs import add_image_arguments, add_out_arguments, condition_of, images_of, refuse_existing
 from genbench.cli.latents_shared import (
     add_condition,
-    add_picture,
-    condition_for,
     decoded,
-    encoded,
+    encoded_with,
     float_model,
     integers,
     of_seeds,
-    refuse_picture,
     refuse_seed,
     refuse_unknown,
     same_condition,
@@ -40,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the code in the middle (default 0)")
     add_image_arguments(parser, n=10_000)
     add_condition(parser)
-    add_picture(parser, "traversal.png")
+    add_out_arguments(parser, "traversal.png", "the picture, a .png")
 
 
 def run(arguments: argparse.Namespace, more: list[str]) -> int:
@@ -59,7 +56,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     pca = arguments.directions == "pca"
     if arguments.dimensions is not None and (pca or arguments.count is not None):
         raise UserError("--dimensions cannot be combined with `--directions pca` or --count. Remove one of them.")
-    refuse_picture(arguments)
+    refuse_existing(arguments.out, arguments.overwrite, "The picture", ".png")
     model, contents = float_model(arguments, "traverse", "decode")
     shape = tuple(model.latent_shape)
     size, samples = math.prod(shape), hasattr(model, "sample_latents")
@@ -75,7 +72,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     if real:
         inputs, more = images_of(arguments, more, model, contents)
         refuse_unknown(model, more, arguments)
-        codes = encoded(model, inputs, arguments)[0]
+        codes = encoded_with(model, inputs, arguments)[0]
         if len(codes) < 2:
             raise UserError(f"{inputs.images.name} has one image; standard deviations need at least two.")
     else:
@@ -91,14 +88,15 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         if real:
             steps = principal_steps(codes, count)
         else:
-            steps = activation_steps(model, codes, count, condition_for(model, len(codes), arguments))
+            condition = condition_of(model, len(codes), arguments.label, arguments.prompt)
+            steps = activation_steps(model, codes, count, condition)
         names = [f"direction {k + 1}" for k in range(count)]
     middle = of_seeds(model, [arguments.seed], "traverse")[0] if samples else codes.mean(0)
     multiples = torch.linspace(-arguments.extent, arguments.extent, arguments.steps)
     moved = traverse(middle, steps, multiples).flatten(0, 1)
     images = decoded(model, moved, same_condition(model, len(moved), arguments), arguments.batch_size)
     sheet = enlarged(grid(images, arguments.steps))
-    files.write(arguments.out, lambda file: sheet.save(file, "PNG"))
+    files.write_png(arguments.out, sheet)
     rows_of = images.unflatten(0, (len(steps), arguments.steps))
     change = (rows_of[:, -1] - rows_of[:, 0]).abs().flatten(1).mean(1) / 2  # of the range of the pixels
     listed = [f"{name} {100 * value:.1f}%" for name, value in zip(names, change.tolist(), strict=True)]

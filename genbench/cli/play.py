@@ -64,16 +64,14 @@ def _training_images(contents: dict[str, Any]) -> Callable[[], ImageSet]:
     """A function that returns the training images of a checkpoint. It never downloads them."""
 
     def images() -> ImageSet:
-        from genbench.cli.evaluate_data import data_of, root_of
+        from genbench.cli.evaluate_data import prepared_data
         from genbench.evaluation.images import SplitImages
 
         trained_on = contents.get("data") or {}
         if not trained_on:
             raise UserError("the checkpoint does not say which data it was trained on.")
         local = ["--data.download=false"] if "download" in (trained_on.get("arguments") or {}) else []
-        data = data_of(None, local, trained_on, root_of((contents.get("run") or {}).get("config") or {}))
-        data.prepare_data()
-        return SplitImages(data, "train")
+        return SplitImages(prepared_data(contents, local), "train")
 
     return images
 

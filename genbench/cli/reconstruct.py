@@ -7,10 +7,20 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
+from genbench.cli.inputs import (
+    Inputs,
+    add_image_arguments,
+    add_label_argument,
+    add_out_arguments,
+    images_of,
+    labels_for_encoder,
+    model_of,
+    refuse_points,
+    refuse_used,
+    refuse_without,
+)
 from genbench.cli.quiet import quiet
-from genbench.cli.sample import own_options
 from genbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,9 +39,8 @@ def _parser() -> Arguments:
     )
     add_model_arguments(parser)
     add_image_arguments(parser)
-    parser.add_argument("--label", help="class of all images, by name or number, for models trained on labels")
-    parser.add_argument("--out", type=Path, default=Path("reconstructions"), help="folder (default reconstructions)")
-    parser.add_argument("--overwrite", action="store_true", help="write to a folder that contains files")
+    add_label_argument(parser)
+    add_out_arguments(parser, "reconstructions", "folder of the results")
     return parser
 
 
@@ -51,7 +60,7 @@ def main(verb: str, argv: list[str]) -> int:
     refuse_points(model, verb)
     inputs, more = images_of(arguments, more, model, contents)
     own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
-    condition = condition_for(model, inputs, arguments.label)
+    condition = labels_for_encoder(model, inputs, arguments.label)
     new, written = not arguments.out.exists(), list[Path]()
     try:
         with torch.no_grad():
@@ -74,41 +83,6 @@ def _refuse(model: GenerativeModule) -> None:
             f"{type(model).__name__} {does} and has no reconstructions. Use `translate --ckpt ... --input FOLDER`."
         )
     refuse_without(model, "reconstruct", "encode", "decode")  # every model that has `reconstruct` has both
-
-
-def refuse_points(model: GenerativeModule, verb: str) -> None:
-    """Raise UserError for a model of points, which cannot be written as images."""
-    if len(model.spec.shape) == 1:
-        raise UserError(
-            f"{type(model).__name__} was trained on points, and `{verb}` needs images. In Python, "
-            "`genbench.load(...)` gives the model, whose methods take points."
-        )
-
-
-def condition_for(model: Any, inputs: Inputs, label: str | None) -> Tensor | None:
-    """The labels [N] with which a conditional model encodes images: `--label`, or else those of the images.
-
-    None for a model whose encoder takes no labels.
-
-    Raises:
-        UserError: the class does not exist, some images have no label, or the model takes no labels.
-    """
-    import torch
-
-    from genbench.cli.sample import condition_of
-    from genbench.core.capabilities import takes_condition
-
-    takes = any(takes_condition(getattr(model, name)) for name in ("encode", "posterior") if hasattr(model, name))
-    if label is not None or not takes:
-        if label is not None and not takes:
-            raise UserError(f"The encoder of {type(model).__name__} takes no labels. Remove `--label {label}`.")
-        return None if not takes else condition_of(model, len(inputs), label)
-    if inputs.label is None or inputs.classes != tuple(model.spec.classes) or bool((inputs.label < 0).any()):
-        raise UserError(
-            f"{type(model).__name__} encodes images with their labels, but {inputs.images.name} has no labels of its "
-            f"classes ({', '.join(model.spec.classes)}). Use `--label`, or a folder with one subfolder for each class."
-        )
-    return inputs.label.to(torch.int64)
 
 
 def _places(inputs: Inputs) -> list[str]:
@@ -145,7 +119,7 @@ def _reconstruct(
     import genbench.models
     from genbench.analysis.variations import reconstruct
     from genbench.core.batch import from_uint8, to_uint8
-    from genbench.core.files import write, write_csv
+    from genbench.core.files import write_csv, write_png
     from genbench.core.image_grid import arranged, enlarged
     from genbench.metrics.reconstruction import WINDOW, mse, psnr, ssim
 
@@ -155,7 +129,7 @@ def _reconstruct(
     shown: list[Tensor] = []
     first = 0
     for x in inputs.batches(arguments.batch_size, str(model.device), "Reconstructing"):
-        labels = None if condition is None else condition[first : first + len(x)].to(model.device)
+        labels = None if condition is None else condition[first : first + len(x)]
         images = to_uint8(reconstruct(model, x.to(model.dtype), labels)).cpu()
         real, made = to_uint8(x).cpu(), from_uint8(images)  # errors are those of the images that are written
         for name, metric in metrics.items():
@@ -164,10 +138,9 @@ def _reconstruct(
             if first + row < SHOWN:
                 shown += [real[row], image]
             array = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-            picture = Image.fromarray(array.numpy())
             path = out / places[first + row]
             written.append(path)
-            write(path, lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]  # a default argument
+            write_png(path, Image.fromarray(array.numpy()))
         first += len(x)
     each = {name: torch.cat(parts).tolist() for name, parts in values.items()}
     write_csv(
@@ -175,7 +148,7 @@ def _reconstruct(
         ([inputs.name(row), *(f"{column[row]:.6g}" for column in each.values())] for row in range(len(inputs))),
     )  # fmt: skip
     sheet = enlarged(arranged(torch.stack(shown), 8))  # four pairs in a row
-    write(out / "grid.png", lambda file: sheet.save(file, "PNG"))
+    write_png(out / "grid.png", sheet)
     means = ", ".join(f"{_title(name)} {sum(column) / len(column):.4g}" for name, column in each.items())
     print(f"{len(inputs):,} images of {inputs.images.name} -> {out}: one PNG each, errors.csv and grid.png")
     print(f"mean {means}" + ("" if "ssim" in each else f"; SSIM needs images of at least {WINDOW}×{WINDOW}"))

@@ -18,7 +18,9 @@ def _parser() -> Arguments:
         epilog="Records are found as in `leaderboard`. Curves are read from their runs, images from their folders.",
     )
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="runs, records, or single files (default runs)")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="(default report.html)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: report.html)"
+    )
     return parser
 
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_without
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options, usable_device
+from genbench.cli.inputs import (
+    Inputs,
+    add_image_arguments,
+    add_out_arguments,
+    images_of,
+    model_of,
+    refuse_existing,
+    refuse_without,
+)
 from genbench.cli.quiet import quiet
-from genbench.cli.sample import own_options
 from genbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,8 +37,7 @@ def _parser() -> Arguments:
         help="use this classifier instead of --ckpt; shapesnet also gives the shape and the color",
     )  # fmt: skip
     add_image_arguments(parser)
-    parser.add_argument("--out", type=Path, default=Path("tags.csv"), help="the table (default tags.csv)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
+    add_out_arguments(parser, "tags.csv", "the table")
     return parser
 
 
@@ -44,7 +50,7 @@ def main(verb: str, argv: list[str]) -> int:
             "`tag` needs a classifier: use `--ckpt` for a trained model, or `--classifier` with one of: "
             f"{', '.join(CLASSIFIERS)}; not both."
         )
-    _refuse_existing(arguments.out, arguments.overwrite)
+    refuse_existing(arguments.out, arguments.overwrite, "The table", ".csv")
 
     import torch
 
@@ -70,25 +76,12 @@ def main(verb: str, argv: list[str]) -> int:
     return _write(arguments.out, inputs, logits.softmax(1), tuple(model.spec.classes))
 
 
-def _refuse_existing(out: Path, overwrite: bool) -> None:
-    from genbench.core.files import kind_of, refuse_unwritable
-
-    if out.suffix.lower() != ".csv":
-        raise UserError(f"--out {out} must end in .csv.")
-    refuse_unwritable(out.parent, "The table")
-    if out.exists() and not out.is_file():
-        raise UserError(f"--out {out} is {kind_of(out)}. Use a different path.")
-    if out.exists() and not overwrite:
-        raise UserError(f"--out {out} exists already. Use a different path, or add `--overwrite`.")
-
-
 def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
     """A classifier that comes with genbench, as a model that `Classifies`, and what a checkpoint would say of its
     data."""
     import torch
 
     import genbench.data
-    from genbench.cli.flags import usable_device
     from genbench.core.batch import DataSpec, to_uint8
     from genbench.core.class_paths import path_of
     from genbench.evaluation import extractors

@@ -11,7 +11,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genbench.cli.flags import Arguments, add_model_arguments, find_checkpoint, import_modules, usable_device
+from genbench.cli.flags import (
+    Arguments,
+    add_model_arguments,
+    find_checkpoint,
+    import_modules,
+    own_options,
+    usable_device,
+)
 from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError, refuse_below
 
@@ -111,7 +118,6 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     from rich.progress import Progress
 
     import genbench
-    from genbench.cli.sample import own_options
     from genbench.core import checkpoint_io
     from genbench.core.capabilities import Segments, Translates
     from genbench.core.files import no_room

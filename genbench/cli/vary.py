@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_without
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
+from genbench.cli.inputs import (
+    Inputs,
+    add_image_arguments,
+    add_label_argument,
+    add_out_arguments,
+    blocks,
+    encoded,
+    images_of,
+    labels_for_encoder,
+    model_of,
+    refuse_existing,
+    refuse_points,
+    refuse_without,
+)
 from genbench.cli.quiet import quiet
-from genbench.cli.reconstruct import condition_for, refuse_points
-from genbench.cli.sample import own_options
 from genbench.core.errors import UserError, refuse_below
 
 if TYPE_CHECKING:
@@ -30,7 +40,7 @@ def _parser() -> Arguments:
     )
     add_model_arguments(parser)
     add_image_arguments(parser, n=8)
-    parser.add_argument("--label", help="class of all images, by name or number, for models trained on labels")
+    add_label_argument(parser)
     parser.add_argument("--variations", type=int, default=8, help="variations of each image (default 8)")
     parser.add_argument(
         "--by", choices=("posterior", "codes"),
@@ -42,8 +52,7 @@ def _parser() -> Arguments:
         "images (default 0.5)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("variations.png"), help="the grid (default variations.png)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
+    add_out_arguments(parser, "variations.png", "the grid")
     return parser
 
 
@@ -55,7 +64,7 @@ def main(verb: str, argv: list[str]) -> int:
     refuse_below(1, {"--n": wanted, "--variations": arguments.variations})
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise UserError(f"--scale is {scale}; it must be a number that is at least 0.")
-    refuse_existing_picture(arguments.out, arguments.overwrite)
+    refuse_existing(arguments.out, arguments.overwrite, "The picture", ".png")
 
     import torch
 
@@ -65,22 +74,9 @@ def main(verb: str, argv: list[str]) -> int:
     arguments.n = max(wanted, MOST)  # the standard deviation needs more images than are shown
     inputs, more = images_of(arguments, more, model, contents)
     own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
-    condition = condition_for(model, inputs, arguments.label)
+    condition = labels_for_encoder(model, inputs, arguments.label)
     with torch.no_grad():
         return _vary(arguments, model, inputs, condition, by, wanted)
-
-
-def refuse_existing_picture(out: Path, overwrite: bool) -> None:
-    """Raise UserError, before long work, for a picture `--out` that exists, has another format or cannot be written."""
-    from genbench.core.files import kind_of, refuse_unwritable
-
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out} must end in .png.")
-    refuse_unwritable(out.parent, "The picture")
-    if out.exists() and not out.is_file():
-        raise UserError(f"--out {out} is {kind_of(out)}. Use a different path.")
-    if out.exists() and not overwrite:
-        raise UserError(f"--out {out} exists already. Use a different path, or add `--overwrite`.")
 
 
 def _checked(model: GenerativeModule, by: str | None) -> str:
@@ -105,16 +101,14 @@ def _vary(
     arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None, by: str, wanted: int
 ) -> int:
     import torch
-    from rich.progress import Progress
 
     from genbench.analysis import variations
-    from genbench.analysis.latents import encode
     from genbench.core.batch import from_stored, to_uint8
-    from genbench.core.files import write
+    from genbench.core.files import write_png
     from genbench.core.image_grid import arranged, enlarged
     from genbench.evaluation.images import choice
 
-    device, size, each = str(model.device), arguments.batch_size, arguments.variations
+    device, size, each = model.device, arguments.batch_size, arguments.variations
     rows = choice(len(inputs), wanted)
     scale = arguments.scale if arguments.scale is not None else 1.0 if by == "posterior" else 0.5
     if by == "codes":
@@ -123,31 +117,23 @@ def _vary(
                 "--scale counts standard deviations of the codes of the given images, so at least 2 images are needed; "
                 "got 1. Add images to --images."
             )
-        found, first = [], 0
-        for x in inputs.batches(size, device, "Encoding"):
-            labels = None if condition is None else condition[first : first + len(x)].to(device)
-            found.append(encode(model, x.to(model.dtype), labels))
-            first += len(x)
-        codes = torch.cat(found)
+        codes = encoded(model, inputs, condition, size)
         deviation = codes.std(0)
-    lines, first = [], 0
-    with Progress(transient=True) as bar:
-        task = bar.add_task("Varying", total=len(rows))
-        for part in rows.split(max(1, size // each)):
-            x = from_stored(inputs.images.images(part)).to(device, model.dtype)
-            labels = None if condition is None else condition[part].to(device)
-            eps = variations.noise(model.latent_shape, len(part), each, arguments.seed, first)
-            if by == "posterior":
-                z = variations.posterior_samples(model, x, eps, scale, labels)
-            else:
-                z = variations.nearby_codes(codes[part.to(codes.device)], deviation, eps, scale)
-            images = variations.decode_each(model, z, labels, size)
-            lines.append(torch.cat([x[:, None], images.to(x)], 1).cpu())
-            first += len(part)
-            bar.advance(task, len(part))
+    lines = []
+    for block in blocks(len(rows), max(1, size // each), "Varying"):
+        part = rows[block]
+        x = from_stored(inputs.images.images(part)).to(device, model.dtype)
+        labels = None if condition is None else condition[part.to(device)]
+        eps = variations.noise(model.latent_shape, len(part), each, arguments.seed, int(block[0]))
+        if by == "posterior":
+            z = variations.posterior_samples(model, x, eps, scale, labels)
+        else:
+            z = variations.nearby_codes(codes[part.to(device)], deviation, eps, scale)
+        images = variations.decode_each(model, z, labels, size)
+        lines.append(torch.cat([x[:, None], images.to(x)], 1).cpu())
     grid = torch.cat(lines)  # [N, 1 + V, C, H, W]
     sheet = enlarged(arranged(to_uint8(grid.flatten(0, 1)), 1 + each))
-    write(arguments.out, lambda file: sheet.save(file, "PNG"))
+    write_png(arguments.out, sheet)
     change = (grid[:, 1:] - grid[:, :1]).square().mean().item()
     source = "posterior" if by == "posterior" else f"codes of {len(inputs):,} images"
     print(f"{each} variations of {len(rows)} images of {inputs.images.name} -> {arguments.out}")

@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genbench.core import process
 from genbench.core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # .NAME.MACHINE-PID-START.RANDOM.tmp is the temporary file for NAME, see temporary_name
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-(\d+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
@@ -153,6 +156,15 @@ def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Seq
     table.writerows(rows)
     # the bytes of a file name that is not valid UTF-8 are kept
     write(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))
+
+
+def write_png(path: str | os.PathLike, picture: Image) -> None:
+    """Replace `path` with a picture as PNG.
+
+    Raises:
+        NotWritten: as for `write`.
+    """
+    write(path, lambda file: picture.save(file, "PNG"))
 
 
 def elsewhere(name: str, save: Callable[[Any], object]) -> tuple[Path | None, str]:

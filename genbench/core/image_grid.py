@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from genbench.core.batch import to_uint8
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GAP = 2  # pixels between two images
 POINTS = 2000  # points in a plot: enough to see a missing mode
@@ -74,7 +77,6 @@ def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Imag
 
     The axes are always -1.5 to 1.5, so that plots can be compared. The plot shows the number of points outside.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(side / 100, side / 100), dpi=100)
@@ -89,6 +91,13 @@ def scatter(points: Tensor, real: Tensor | None = None, side: int = 480) -> Imag
             axes.scatter(x, y, linewidths=0, **style)
     if outside := int((points[:, :2].abs() > 1.5).any(1).sum()):
         axes.text(-1.45, -1.45, f"{outside:,} of {len(points):,} outside", fontsize=8, color="tab:red")
+    return rendered(figure)
+
+
+def rendered(figure: Figure) -> Image.Image:
+    """A figure of matplotlib as an RGB image."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())

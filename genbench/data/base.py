@@ -6,7 +6,7 @@ A data set provides its splits (`Split`); everything else happens here, so an ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from genbench.core.arguments import Bounds, Count, Number, Seed, Side, Whole
 from genbench.core.batch import DataSpec
-from genbench.core.errors import UserError, did_you_mean
+from genbench.core.conditions import class_number
+from genbench.core.errors import UserError
 from genbench.data import ranges, tasks
 from genbench.data.image_files import Fit, How
 from genbench.data.loader import Source, Unpaired
@@ -31,22 +32,6 @@ TRAINING_ONLY = (
     "download",
 )  # fmt: skip
 PIXELS = ("size", "channels", "resize_mode", "enlarge")
-
-
-def class_number(given: int | str, classes: Sequence[str], setting: str) -> int:
-    """The number of a class that is given by its name or, if no class has that name, by its number.
-
-    Raises:
-        UserError: there is no such class; the message begins with `setting`.
-    """
-    if str(given) in classes:
-        return list(classes).index(str(given))
-    if str(given).isdecimal() and len(str(given)) < 10 and int(given) < len(classes):
-        return int(given)
-    listed = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
-    raise UserError(
-        f"{setting}: there is no class '{given}'. Choose from: {listed}.{did_you_mean(str(given), classes)}"
-    )
 
 
 class ImageData(DataModule):

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from genbench.core.class_paths import loaded_classes
 from genbench.core.errors import UserError
 from genbench.data import medical
 from genbench.data.array_file import STATISTICS, ArrayFile
@@ -223,6 +224,24 @@ class FileImages:
                 "`--channels` to convert them."
             )
         return array
+
+
+def resizing_of(trained_on: dict[str, Any]) -> tuple[How, bool]:
+    """How images of any size are resized for a model: as its training images, but no size is an error.
+
+    Images that are too small are scaled up, except by `pad`, which centers them, as for MNIST. If all training images
+    had one size, other images are cropped.
+
+    Args:
+        trained_on: Class and arguments of the training data, from the checkpoint; may be empty
+
+    Returns:
+        `resize_mode` and `enlarge`, for `FileImages.at` or `Fit`
+    """
+    settings = trained_on.get("arguments") or {}
+    cls = loaded_classes(DataModule).get(trained_on.get("class", ""))
+    how = settings.get("resize_mode") or getattr(cls, "native_resize_mode", "crop")
+    return "crop" if how == "none" else how, bool(settings.get("enlarge")) or how != "pad"
 
 
 @contextmanager

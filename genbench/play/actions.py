@@ -6,15 +6,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from genbench.analysis import latents
+from genbench.analysis.anomaly import reconstruction_error
 from genbench.analysis.latents import decode, encode
-from genbench.core.batch import from_stored, to_stored, to_tokens
+from genbench.analysis.variations import reconstruct
+from genbench.core.batch import from_stored, to_stored
 from genbench.core.capabilities import Decodes, Encodes, SamplesLatents, options, takes_condition
+from genbench.core.conditions import in_turn, of_caption, of_class
 from genbench.core.errors import UserError
 from genbench.core.image_grid import MASK_COLORS, arranged, enlarged, grid, painted, picture
 
@@ -135,19 +139,18 @@ def condition_of(model: Any, n: int, label: str | None = None, prompt: str | Non
     Raises:
         UserError: the model does not have the class, or a word is not in its vocabulary.
     """
+    spec = model.spec
     if not model.conditional:
         return None
-    spec = model.spec
-    if spec.target == "caption":
-        if not (prompt or "").split():
-            raise UserError(f"Write a prompt with words from: {', '.join(spec.vocabulary[1:])}.")
-        tokens = torch.tensor(to_tokens(prompt or "", spec.vocabulary, spec.caption_length))
-        return tokens.expand(n, -1).to(model.device)
-    if label in (None, IN_TURN):
-        return torch.arange(n, device=model.device) % len(spec.classes)
-    if label not in spec.classes:
-        raise UserError(f"This model has no class '{label}'. Its classes: {', '.join(spec.classes)}.")
-    return torch.full((n,), spec.classes.index(label), device=model.device)
+    if spec.target == "label":
+        if label is None or label == IN_TURN:
+            return in_turn(model, n)
+        if label not in spec.classes:  # the class of another model on the page; "0" is not the number of a class here
+            raise UserError(f"This model has no class '{label}'. Its classes: {', '.join(spec.classes)}.")
+        return of_class(n, label, spec, "Class").to(model.device)
+    if not (prompt or "").split():
+        raise UserError(f"Write a prompt with words from: {', '.join(spec.vocabulary[1:])}.")
+    return of_caption(n, str(prompt), spec).to(model.device)
 
 
 def option_values(method: Callable[..., Tensor], given: dict[str, Any]) -> dict[str, Any]:
@@ -226,18 +229,6 @@ def moved(
     return _shown(decode(model, changed.reshape(z.shape), condition_of(model, 1, label, prompt)))
 
 
-def between(a: Tensor, b: Tensor, n: int, spherical: bool) -> Tensor:
-    """n codes from a to b, [n, *latent_shape]: on a line, or on an arc (slerp, Shoemake 1985)."""
-    t = torch.linspace(0, 1, n, dtype=a.dtype, device=a.device)[:, None]
-    u, v = a.flatten()[None], b.flatten()[None]
-    angle = torch.acos((u @ v.T / (u.norm() * v.norm())).clamp(-1, 1)).item()
-    if spherical and 1e-4 < angle < math.pi - 1e-4:
-        codes = (torch.sin((1 - t) * angle) * u + torch.sin(t * angle) * v) / math.sin(angle)
-    else:
-        codes = u.lerp(v, t)
-    return codes.reshape(n, *a.shape[1:])
-
-
 def interpolation(
     model: Any,
     a: int,
@@ -248,8 +239,9 @@ def interpolation(
     prompt: str | None = None,
 ) -> Image.Image:
     """Images of n codes between those of the seeds a and b, in two rows."""
-    codes = between(_code_of_seed(model, a), _code_of_seed(model, b), n, spherical)
-    images = decode(model, codes, condition_of(model, n, label or IN_TURN if label != IN_TURN else None, prompt))
+    path: Literal["linear", "spherical"] = "spherical" if spherical else "linear"
+    codes = latents.interpolate(_code_of_seed(model, a), _code_of_seed(model, b), n, path)[0]
+    images = decode(model, codes, condition_of(model, n, label, prompt))
     return enlarged(grid(images, columns=math.ceil(n / 2)), SIDE)
 
 
@@ -258,7 +250,7 @@ def arithmetic(
 ) -> list[tuple[str, Image.Image]]:
     """The images of the seeds a, b and c, and of the code a − b + c."""
     codes = [_code_of_seed(model, seed) for seed in (a, b, c)]
-    codes.append(codes[0] - codes[1] + codes[2])
+    codes.append(latents.arithmetic(*codes)[None])
     images = decode(model, torch.cat(codes), condition_of(model, 4, label, prompt))
     return [(name, _shown(x[None], SIDE // 4)) for name, x in zip(("a", "b", "c", "a − b + c"), images, strict=True)]
 
@@ -284,7 +276,7 @@ def what_it_does(
     images = [("input of the model", _shown(x, SIDE // 2))]
     texts = [seen.note]
     if hasattr(model, "reconstruct"):
-        images.append(("reconstruction", _shown(reconstructed(model, x), SIDE // 2)))
+        images.append(("reconstruction", _shown(reconstruct(model, x), SIDE // 2)))
     if hasattr(model, "translate"):
         for to in model.domains:
             images.append((f"translation to {to}", _shown(translated(model, x, to), SIDE // 2)))
@@ -308,12 +300,6 @@ def what_it_does(
         except UserError as error:
             texts.append(f"No nearest training images: {error}")
     return images, texts, classes
-
-
-@torch.no_grad()
-def reconstructed(model: Any, x: Tensor) -> Tensor:
-    """[1, C, H, W] -> its reconstruction [1, C, H, W]."""
-    return model.reconstruct(x)
 
 
 @torch.no_grad()
@@ -357,7 +343,7 @@ def scores(model: Any, x: Tensor) -> list[str]:
     """The scores that a model gives an image [1, C, H, W], as sentences."""
     found = []
     if hasattr(model, "reconstruct"):
-        error = float((model.reconstruct(x) - x).float().pow(2).mean())
+        error = float(reconstruction_error(model, x))
         found.append(f"Mean squared error of the reconstruction, for pixels in [-1, 1]: {error:.4g}")
     if hasattr(model, "log_likelihood"):
         name = "Lower bound of the log-likelihood" if model.likelihood == "lower bound" else "Log-likelihood"

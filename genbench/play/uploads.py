@@ -16,6 +16,7 @@ from genbench.core.batch import from_uint8
 from genbench.core.errors import UserError
 from genbench.data.image_files import Fit, picture_size, read_picture, size_of
 from genbench.data.ranges import DTYPE, of_domain, pixels
+from genbench.evaluation.images import resizing_of
 from genbench.play.actions import Loaded, Seen
 
 if TYPE_CHECKING:
@@ -75,19 +76,13 @@ def seen_by(shown: Loaded, image: Stored, name: str) -> Seen:
     Raises:
         UserError: the image has a type or values that the range of the training data cannot convert.
     """
-    from genbench.core.class_paths import loaded_classes
-    from genbench.data.module import DataModule
-
+    how, enlarge = resizing_of(shown.trained_on)
     settings: dict[str, Any] = shown.trained_on.get("arguments") or {}
-    cls = loaded_classes(DataModule).get(shown.trained_on.get("class", ""))
-    how: Any = settings.get("resize_mode") or getattr(cls, "native_resize_mode", "crop")
-    how = "crop" if how == "none" else how  # `none` refuses other sizes
-    # images that are too small are scaled up, but `pad` centers them, as for MNIST
-    enlarge = bool(settings.get("enlarge", False)) or how != "pad"
     spec = shown.model.spec
     translates = hasattr(shown.model, "translate") and bool(spec.source)
     channels, size = (spec.source if translates else spec.shape)[::2]
-    range_ = of_domain(settings.get("range"), "A" if translates else "B") if _ranged(image) else None
+    # images of 8 bits keep the range of their dtype
+    range_ = None if isinstance(image, Image.Image) else of_domain(settings.get("range"), "A" if translates else "B")
     array = Fit(size, channels, how, enlarge, range=range_ or DTYPE).one(image, name)
     width, height = size_of(image)
     given = f"{width}×{height} {_color(image)}"
@@ -97,11 +92,6 @@ def seen_by(shown: Loaded, image: Stored, name: str) -> Seen:
         note += " Each pixel was made black or white, because the model was trained on such images."
     x = from_uint8(torch.from_numpy(array.copy())[None]).to(device=shown.model.device, dtype=shown.model.dtype)
     return Seen(x, note)
-
-
-def _ranged(image: Stored) -> bool:
-    """Whether an image has values other than 8 bits, for which the range of the training data is meant."""
-    return not isinstance(image, Image.Image)
 
 
 def _color(image: Stored) -> str:

@@ -102,7 +102,7 @@ def test_overwriting_leaves_no_old_image(cli, toned):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--classes", "thre"], "unknown class 'thre'. Choose from: zero, one, two."),
+        (["--classes", "thre"], "there is no class 'thre'. Choose from: zero, one, two."),
         (["--n", "31"], "31 images cannot be divided evenly among 3 classes"),
         (["--least-probability", "2"], "--least-probability is 2.0; it must be between 0 and 1"),
         (["--least-probability", "0.5"], "Toned cannot classify its samples"),
@@ -160,7 +160,7 @@ def test_a_model_that_had_the_same_labels_needs_no_note(cli, digits):
         (["--train-images", "1.5"], "--train-images: '1.5' is not a number of images"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--data.split_seed", "1"], "`--data.split_seed` cannot be set"),
-        (["--out", "results"], "--out results is not a .json file"),
+        (["--out", "results"], "--out results must end in .json"),
     ],
 )
 def test_what_cannot_be_measured_is_an_error_before_sampling(cli, digits, flags, message):

@@ -1,6 +1,7 @@
 """latents cluster: groups of images, their pictures, and their agreement with the classes."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,6 @@ from PIL import Image
 
 import genbench
 from genbench.analysis.clustering import agreement, cluster
-from genbench.cli import guarded, latents_cluster
-from genbench.cli.flags import Arguments, import_modules
 from genbench.core.batch import DataSpec
 from genbench.data import Digits
 from genbench.models import DCGAN, VQVAE, Autoencoder
@@ -22,17 +21,9 @@ DATA = ("--data", "Digits", "--data.size", "16")
 
 
 @pytest.fixture
-def clustered(cli, capfd):
+def clustered(cli):
     """Runs `latents cluster`; returns (exit status, standard output, standard error)."""
-
-    def run(*argv):
-        parser = Arguments("genbench latents cluster")
-        latents_cluster.add_arguments(parser)
-        capfd.readouterr()
-        arguments, more = parser.parse_known_args(import_modules([str(a) for a in argv]))
-        return guarded(lambda: latents_cluster.run(arguments, more)), *capfd.readouterr()
-
-    return run
+    return partial(cli, "latents", "cluster")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,6 @@ from PIL import Image
 import genbench
 from genbench.analysis import embedding, map_page
 from genbench.analysis.embedding import embed
-from genbench.cli import guarded, latents_map
-from genbench.cli.flags import Arguments, import_modules
 from genbench.core.batch import DataSpec
 from genbench.data import Digits
 from genbench.models import DCGAN, VQVAE, Autoencoder, ConditionalVAE
@@ -26,17 +25,9 @@ DATA = ("--data", "Digits", "--data.size", "16")
 
 
 @pytest.fixture
-def mapped(cli, capfd):
+def mapped(cli):
     """Runs `latents map`; returns (exit status, standard output, standard error)."""
-
-    def run(*argv):
-        parser = Arguments("genbench latents map")
-        latents_map.add_arguments(parser)
-        capfd.readouterr()
-        arguments, more = parser.parse_known_args(import_modules([str(a) for a in argv]))
-        return guarded(lambda: latents_map.run(arguments, more)), *capfd.readouterr()
-
-    return run
+    return partial(cli, "latents", "map")
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_nothing_is_sampled_if_the_output_cannot_be_written(cli, trained, monkey
     os.mkfifo("pipe.npy")
     monkeypatch.setattr("genbench.load", None)
     for out, message in (("file/a.npy", "The images cannot be written to file: Not a directory"),
-                         ("file", "--out file is a file already"), ("pipe.npy", "--out pipe.npy is a named pipe"),
+                         ("file", "--out file is a file; expected a folder"), ("pipe.npy", "pipe.npy is a named pipe"),
                          ("/proc/images", "cannot be written to /proc/images")):  # fmt: skip
         status, _, err = cli("sample", "--ckpt", trained, "--out", out, "--overwrite")
         assert status == 2 and message in err, err
@@ -167,8 +167,8 @@ def test_a_model_of_captions_draws_what_the_prompt_says(cli, conditional):
     ("spec", "flags", "message"),
     [
         (LABELS, ["--prompt", "a star"], "Use `--label` with one of: zero, one, two"),
-        (LABELS, ["--label", "three"], "Unknown class 'three'. Choose from: zero, one, two"),
-        (LABELS, ["--label", "3"], "Unknown class '3'"),
+        (LABELS, ["--label", "three"], "--label: there is no class 'three'. Choose from: zero, one, two"),
+        (LABELS, ["--label", "3"], "there is no class '3'"),
         (LABELS, ["--label", "1", "--prompt", "a star"], "--label and --prompt cannot be combined"),
         (CAPTIONS, [], "Toned was trained on captions. Use `--prompt '...'` with words from: a, red, blue"),
         (CAPTIONS, ["--prompt", " "], "with words from: a, red, blue, star"),
@@ -194,7 +194,7 @@ def test_an_impossible_condition_is_refused_in_a_sentence(cli, conditional, spec
         (["--foo", "1"], "has no option --foo; its own options: --mean (default True)"),
         (["--mean", "maybe"], "'maybe' is neither true nor false"),
         (["--out", "x.jpg"], "'.jpg' is not one of the formats"),
-        (["--out", "full"], "full exists already"),
+        (["--out", "full"], "--out full contains files already"),
         (["--n", "0"], "--n is 0; it must be at least 1"),
         (["--ckpt", "none.ckpt"], "there is no checkpoint at none.ckpt"),
         (["--ckpt", "cut.ckpt"], "cut.ckpt is damaged"),

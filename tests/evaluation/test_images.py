@@ -14,7 +14,7 @@ from genbench.data import Digits, ImageFolder, Shapes
 from genbench.data.image_files import Fit
 from genbench.evaluation.evaluate import evaluate
 from genbench.evaluation.features import pixel_hash
-from genbench.evaluation.images import SplitImages, TensorImages, bring, open_images
+from genbench.evaluation.images import SplitImages, TensorImages, bring, open_images, resizing_of
 from tests.helpers.abilities import SMALL, assert_same, untimed
 
 
@@ -227,6 +227,16 @@ def test_a_range_that_is_set_is_used(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[[0, 100, 200, 4095]] * 4] * 2, dtype=np.uint16))
     found = open_images(tmp_path / "a.npy", range="100,200").images(torch.tensor([1]))
     assert found[0, 0, 0].tolist() == [0, 0, 255, 255]
+
+
+def test_images_of_any_size_are_resized_for_a_model_as_its_training_images():
+    folder, mnist = "genbench.data.folder.ImageFolder", "genbench.data.vision.MNIST"
+    assert resizing_of({"class": mnist, "arguments": {}}) == ("pad", False)
+    assert resizing_of({"class": mnist, "arguments": {"enlarge": True}}) == ("pad", True)
+    assert resizing_of({"class": folder, "arguments": {"enlarge": False}}) == ("crop", True)
+    assert resizing_of({"class": folder, "arguments": {"resize_mode": "stretch"}}) == ("stretch", True)
+    assert resizing_of({"class": folder, "arguments": {"resize_mode": "none"}}) == ("crop", True)
+    assert resizing_of({}) == ("crop", True)
 
 
 def test_a_folder_of_mixed_sizes_and_colors_is_converted_as_in_training(tmp_path):

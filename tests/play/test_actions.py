@@ -118,25 +118,6 @@ def test_a_code_starts_from_an_image_or_says_that_it_needs_one():
         actions.start(model, 0)
 
 
-@pytest.mark.parametrize("spherical", [False, True])
-def test_the_ends_of_a_path_are_its_codes(spherical):
-    a, b = torch.randn(1, 8), torch.randn(1, 8)
-    path = actions.between(a, b, 7, spherical)
-    torch.testing.assert_close(path[[0, -1]], torch.cat([a, b]))
-    if not spherical:
-        torch.testing.assert_close(path, a + torch.linspace(0, 1, 7)[:, None] * (b - a))
-
-
-def test_a_spherical_path_turns_by_equal_angles():
-    a, b = (torch.nn.functional.normalize(torch.randn(1, 8), dim=1) for _ in range(2))
-    path = actions.between(a, b, 5, True)
-    torch.testing.assert_close(path.norm(dim=1), torch.ones(5))
-    steps = torch.acos((path[1:] * path[:-1]).sum(1))
-    torch.testing.assert_close(steps, torch.full((4,), torch.acos((a * b).sum()).item() / 4), atol=1e-3, rtol=0)
-    torch.testing.assert_close(actions.between(a, a, 3, True), a.expand(3, -1))
-    assert not actions.between(a, -a, 3, True).isnan().any()
-
-
 def test_interpolation_begins_and_ends_with_the_images_of_the_seeds(vae):
     shown = pixels(actions.interpolation(vae, 4, 9, n=6))
     factor = shown.shape[1] // (3 * 16 + 4 * 2)
