@@ -122,22 +122,29 @@ def one_class(runs: dict, train: Images, test: Images) -> list[dict]:
 
 
 def kde(normal: Tensor, x: Tensor) -> Tensor:
-    """Negative log density of a kernel density estimate after PCA to 95% of the variance, as in Ruff et al. 2018. The
-    bandwidth has the highest likelihood of a held-out fifth of the normal training images."""
-    pca = PCA(0.95, svd_solver="full").fit(normal.flatten(1).numpy())
-    z, rest = pca.transform(normal.flatten(1).numpy()), pca.transform(x.flatten(1).numpy())
+    """Negative log density of a kernel density estimate after PCA to 95% of the variance, as in Ruff et al. 2018.
+
+    Pixels are in [0, 1]. The bandwidth, of their grid, has the highest likelihood of a held-out fifth of the images.
+    """
+    z, rest = reduced(normal, x)
     cut = len(z) * 4 // 5
-    widths = 2.0 ** np.arange(-2, 3, 0.5)
+    widths = 2.0 ** np.arange(0.5, 5.5, 0.5)
     best = max(widths, key=lambda width: KernelDensity(bandwidth=width).fit(z[:cut]).score(z[cut:]))
     return -torch.from_numpy(KernelDensity(bandwidth=best).fit(z).score_samples(rest))
+
+
+def reduced(normal: Tensor, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Principal coordinates of both sets of images, with 95% of the variance of `normal`, of pixels in [0, 1]."""
+    normal, x = normal.flatten(1) / 2 + 0.5, x.flatten(1) / 2 + 0.5
+    pca = PCA(0.95, svd_solver="full").fit(normal.numpy())
+    return pca.transform(normal.numpy()), pca.transform(x.numpy())
 
 
 def svm(normal: Tensor, x: Tensor) -> Tensor:
     """Negative decision function of a one-class SVM with a Gaussian kernel and nu 0.1, after PCA to 95% of the
     variance, as in Ruff et al. 2018; gamma is 1 / (dimensions x variance)."""
-    pca = PCA(0.95, svd_solver="full").fit(normal.flatten(1).numpy())
-    fitted = OneClassSVM(nu=0.1, gamma="scale").fit(pca.transform(normal.flatten(1).numpy()))
-    return -torch.from_numpy(fitted.decision_function(pca.transform(x.flatten(1).numpy())))
+    z, rest = reduced(normal, x)
+    return -torch.from_numpy(OneClassSVM(nu=0.1, gamma="scale").fit(z).decision_function(rest))
 
 
 def denoising(runs: dict, train: Images, test: Images) -> list[dict]:
