@@ -27,7 +27,7 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
     Raises:
         UserError: the checkpoint does not exist or is damaged, or the class of its model is not imported.
     """
-    import genbench.models  # noqa: F401  so that the classes of genbench are known
+    import genbench.models  # noqa: F401  registers genbench's model classes
     from genbench.core import checkpoint_io, files
 
     return checkpoint_io.load(files.find_checkpoint(path), raw=raw, device=device)

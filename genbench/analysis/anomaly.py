@@ -57,16 +57,16 @@ def reconstruction_error(model: Any, x: Tensor) -> Tensor:
 
 
 def heat_map(model: Any, x: Tensor, smooth: float | None = None) -> Tensor:
-    """Where an image is reconstructed badly: `error_map` of images and reconstructions, [B, C, H, W] -> [B, H, W]."""
+    """The `error_map` between images [B, C, H, W] and their reconstructions: [B, H, W]."""
     return error_map(x, reconstruct(model, x), smooth)
 
 
 def error_map(x: Tensor, expected: Tensor, smooth: float | None = None) -> Tensor:
-    """Where images [B, C, H, W] differ from expected ones: squared error [B, H, W], the mean over the channels.
+    """Squared error of each pixel between images and expected images [B, C, H, W], averaged over channels: [B, H, W].
 
     Args:
-        smooth: Standard deviation in pixels of the Gaussian that the error is convolved with, which is mirrored at the
-            borders; 0 does not smooth. Default: 4 pixels for a side of 224 pixels, but at least 1
+        smooth: Standard deviation, in pixels, of the Gaussian that smooths the error; 0 disables it. The error is
+            mirrored at the borders. Default: 4 pixels for a side of 224 pixels, but at least 1
     """
     from scipy.ndimage import gaussian_filter
 

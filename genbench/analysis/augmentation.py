@@ -293,8 +293,8 @@ def classification_accuracy(
         Synthetic images alone, then real images and both for each number of labels.
 
     Raises:
-        UserError: the data has no labels or not enough of them, or another shape than the synthetic images. Nothing
-            is trained before all of this is checked.
+        UserError: the data has no labels or not enough of them, or a shape that differs from the synthetic images.
+            This is checked before any training.
     """
     choices = [labeled_rows(data, count) for count in labels]
     test = labeled_test(data)

@@ -353,7 +353,7 @@ def program_of(part: Part) -> torch.export.ExportedProgram:
     """The part as a `torch.export` program with a dynamic batch axis, without the weights of the model's other parts.
 
     Raises:
-        UserError: the part cannot be traced, because its control flow depends on values.
+        UserError: the part cannot be traced, because its control flow depends on the values of its input.
     """
     inputs = part.examples(TRACED)
     batch = ({0: torch.export.Dim("batch")},) * len(inputs)
@@ -363,7 +363,7 @@ def program_of(part: Part) -> torch.export.ExportedProgram:
     except Exception as error:  # the exporter raises exceptions of many classes
         raise UserError(
             f"The {part} cannot be exported: `torch.export` cannot trace its method `{PARTS[part.name][1]}` for all "
-            f"batch sizes. Its control flow may depend on values. ({reason(error)})"
+            f"batch sizes. Its control flow may depend on the values of its input. ({reason(error)})"
         ) from error
     _remove_unused(program)
     return program

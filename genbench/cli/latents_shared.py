@@ -124,7 +124,7 @@ def refuse_unknown(model: Any, more: list[str], arguments: argparse.Namespace) -
 
 
 def refuse_picture(arguments: argparse.Namespace) -> None:
-    """Raise UserError, before long work, for an `--out` that is no .png, exists, or cannot be written."""
+    """Raise UserError, before long work, for an `--out` that is not a .png, exists, or cannot be written."""
     out = arguments.out
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out} is not a .png; expected the name of a picture, such as {out.stem or 'out'}.png.")
@@ -136,7 +136,7 @@ def refuse_picture(arguments: argparse.Namespace) -> None:
 
 
 def write_animation(path: Path, frames: list[Image], milliseconds: list[int]) -> None:
-    """Write a GIF that repeats for ever."""
+    """Write a GIF that loops forever."""
     files.write(
         path,
         lambda file: frames[0].save(

@@ -31,7 +31,7 @@ def read(path: str | Path) -> Stored:
     """Read an uploaded image; of an animation, the first frame.
 
     Raises:
-        UserError: it is no image, is damaged, or has too many pixels.
+        UserError: it is not an image, is damaged, or has too many pixels.
     """
     path = Path(path)
     name = path.name
