@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 
 def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> GenerativeModule:
-    """Load the trained model of a checkpoint, in eval mode with its averaged weights. No other file is needed.
+    """Load the trained model of a checkpoint, in eval mode with its EMA weights. No other file is needed.
 
     Args:
         path: The checkpoint; or a run folder, whose last checkpoint is loaded; or `last` / `best`, for the newest run

@@ -1,4 +1,4 @@
-"""Anomaly scores: how unlike the training images an image is. A higher score is more anomalous."""
+"""Anomaly scores: how much an image differs from the training images. A higher score is more anomalous."""
 
 from __future__ import annotations
 
@@ -41,15 +41,14 @@ def refusal(model: Any, by: By) -> str | None:
     if missing:
         return f"has no `{'` and no `'.join(missing)}` method"
     if by == "latent" and isinstance(model, Encodes) and model.latent_dtype != "float32":
-        return "has codes of integers, which have no distance"
+        return "has integer codes, which have no distances between them"
     if any(takes_condition(getattr(model, name)) for name in METHODS[by]):
         return "needs the class of an image"
     return None
 
 
 def reconstruction_error(model: Any, x: Tensor) -> Tensor:
-    """The mean squared error of the reconstruction of each image, [B, C, H, W] in [-1, 1] -> [B] in squared units of
-    [-1, 1].
+    """The mean squared error of the reconstruction of each image, [B, C, H, W] in [-1, 1] -> [B].
 
     Sakurada & Yairi 2014, "Anomaly Detection Using Autoencoders with Nonlinear Dimensionality Reduction".
     """
@@ -102,8 +101,8 @@ def _squared_error(x: Tensor, expected: Tensor) -> Tensor:
 def gaussian(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Fit a Gaussian to codes [N, D]: the mean [D] and the precision [D, D], float64.
 
-    The covariance is shrunk toward a multiple of the identity (Ledoit & Wolf 2004), so that it can be inverted for few
-    codes, or for latent dimensions that are not used.
+    The covariance is shrunk toward a multiple of the identity (Ledoit & Wolf 2004), so that it is
+    invertible even for few codes or unused latent dimensions.
 
     Raises:
         UserError: there are fewer than two codes, or all codes are equal.
@@ -157,7 +156,7 @@ def scores(
       (Schlegl et al. 2017, "AnoGAN", who use the absolute error and add a distance of the discriminator's features)
 
     Args:
-        by: What the score is, see below. Default: the first that the model supports
+        by: The score, one of the list above. Default: the first that the model supports
         training: Training images, for `latent`
         seed: Seed of the noise of a likelihood and of the start of a projection
         options: Options of `log_likelihood` or of `genbench.analysis.projection.project`

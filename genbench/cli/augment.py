@@ -117,7 +117,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     if less:
         print(
             f"note: the model was trained with {seen:,} labels, but the classifiers at {' and '.join(less)} labels get "
-            "fewer. There, synthetic images also bring in labels that real images alone do not have. For a fair "
+            "fewer. There, the synthetic images also contain information from the other labels. For a fair "
             "comparison, train the model with the same labels (`--data.labeled` or `--data.subset`)."
         )
     made = _synthesize(arguments, more, model)
@@ -210,7 +210,7 @@ def _counts(text: str) -> list[int | None]:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if part != "all" and not (part.isdecimal() and len(part) < 10 and int(part) > 0):
-            raise UserError(f"--labels {text}: '{part}' is not a number of labels; expected such as 100,1000,all.")
+            raise UserError(f"--labels {text}: '{part}' is not a number of labels. Use a list such as 100,1000,all.")
     return list(dict.fromkeys(None if part == "all" else int(part) for part in parts))
 
 
@@ -234,7 +234,7 @@ def _data(contents: dict[str, Any], flags: list[str]) -> tuple[ImageData, int]:
         raise UserError("The checkpoint does not say which data it was trained on, so its labels are unknown.")
     arguments = trained_on.get("arguments") or {}
     config = (contents.get("run") or {}).get("config") or {}
-    # images in the size of training, without what only training does to them
+    # images in the size of training, without random crops and random binarization
     plain = ["--data.labeled=null", "--data.random_crop=0"]
     if arguments.get("binarize") == "dynamic":
         plain.append("--data.binarize=static")

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shape of the Gaussians of a mixture (default full)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial clusters (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("clusters"), help="folder (default clusters)")
+    parser.add_argument("--out", type=Path, default=Path("clusters"), help="output folder (default clusters)")
     parser.add_argument("--overwrite", action="store_true", help="write to a folder that contains files")
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", help=f"paths between these seeds, such as 3,17,42 (default {DEFAULT_SEEDS})")
     parser.add_argument("--codes", metavar="FILE", help="paths between these codes, from `latents project`, or a .npy")
     add_image_arguments(parser, n=4)
-    parser.add_argument("--steps", type=int, default=10, help="images of each path, with both ends (default 10)")
+    parser.add_argument("--steps", type=int, default=10, help="images of each path, including both ends (default 10)")
     parser.add_argument(
         "--path", choices=("linear", "spherical"),
         help="straight, or along a sphere, which suits a Gaussian prior (default: spherical between seeds of a model "

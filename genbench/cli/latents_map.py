@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--perplexity", type=float, default=30.0, help="for tsne: roughly the number of neighbors (default 30)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the map (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("map"), help="folder (default map)")
+    parser.add_argument("--out", type=Path, default=Path("map"), help="output folder (default map)")
     parser.add_argument("--overwrite", action="store_true", help="write to a folder that contains files")
 
 
@@ -46,10 +46,10 @@ def add_vector_arguments(parser: argparse.ArgumentParser) -> None:
 def vectors_of(
     arguments: argparse.Namespace, more: list[str], verb: str, add: Callable[[argparse.ArgumentParser], None]
 ) -> tuple[Inputs, Tensor, str, float]:
-    """The images, a vector [N, D] of real numbers for each, what the vectors are, and the seconds of encoding.
+    """The images, their vectors [N, D] of real numbers, a description of the vectors, and the seconds of encoding.
 
     Args:
-        more: Flags that the command does not know: of the images, or else an error
+        more: Flags that the command does not know. Those of the images are used; any other is an error
         add: Adds the command's flags to a parser; an error may suggest them
 
     Raises:
@@ -70,7 +70,7 @@ def vectors_of(
     inputs, more = images_of(arguments, more, model, contents)
     parser = Arguments()
     add(parser)
-    own_options(model, more, flags=parser.flags())  # there are none: an unknown flag is an error
+    own_options(model, more, flags=parser.flags())  # the method has no options, so an unknown flag is an error
     if arguments.on == "pixels":
         if arguments.label is not None:
             raise UserError("--label is for codes, but --on pixels was set. Remove one of the two.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def float_model(arguments: argparse.Namespace, action: str, *methods: str) -> tuple[Any, dict[str, Any]]:
-    """The model and its checkpoint, if it has the methods, latents of real numbers, and images."""
+    """The model and its checkpoint. Raise UserError without the methods, real-valued latents, or images."""
     model, contents = model_of(arguments)
     name = type(model).__name__
     refuse_without(model, f"latents {action}", *methods)
@@ -27,7 +27,7 @@ def float_model(arguments: argparse.Namespace, action: str, *methods: str) -> tu
             "as VAE or DCGAN."
         )
     if len(model.spec.shape) == 1:
-        raise UserError(f"This {name} was trained on points, but `latents {action}` draws images. Use other data.")
+        raise UserError(f"This {name} was trained on points, but `latents {action}` needs a model of images.")
     condition_for(model, 1, arguments)  # raises UserError for a wrong --label or --prompt, before long work
     return model, contents
 
@@ -42,7 +42,7 @@ def condition_for(model: Any, n: int, arguments: argparse.Namespace) -> Any:
 
 
 def same_condition(model: Any, n: int, arguments: argparse.Namespace) -> Any:
-    """Like `condition_for`, but the same for all: the first class without `--label`."""
+    """Like `condition_for`, but all codes have the same condition: without `--label`, the first class."""
     found = condition_for(model, 1, arguments)
     return None if found is None else found.expand(n, *found.shape[1:])
 
@@ -116,7 +116,7 @@ def refuse_seed(seed: int) -> None:
 
 
 def refuse_unknown(model: Any, more: list[str], arguments: argparse.Namespace) -> None:
-    """Raise UserError if a flag is left over."""
+    """Raise UserError if a flag is unknown."""
     from genbench.cli.latents import parser_of
     from genbench.cli.sample import own_options
 
@@ -160,5 +160,5 @@ def add_picture(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def add_folder(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.add_argument("--out", type=Path, default=Path(name), help=f"folder of the results (default {name})")
+    parser.add_argument("--out", type=Path, default=Path(name), help=f"output folder (default {name})")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that contains files")

@@ -64,7 +64,7 @@ def main(verb: str, argv: list[str]) -> int:
     refuse_points(model, verb)
     arguments.n = max(wanted, MOST)  # the standard deviation needs more images than are shown
     inputs, more = images_of(arguments, more, model, contents)
-    own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
+    own_options(model, more, flags=_parser().flags())  # the method has no options, so an unknown flag is an error
     condition = condition_for(model, inputs, arguments.label)
     with torch.no_grad():
         return _vary(arguments, model, inputs, condition, by, wanted)

@@ -1,4 +1,4 @@
-"""Reads the images of the user and converts them as the model's training images."""
+"""Reads the images of the user and converts them like the model's training images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(path: str | Path) -> Stored:
     path = Path(path)
     name = path.name
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS is lower than the limit of Pillow
         try:
             width, height = picture_size(path, name)
             if width * height > MOST_PIXELS:
@@ -70,10 +70,10 @@ def drawn(address: str) -> Image.Image:
 
 
 def seen_by(shown: Loaded, image: Stored, name: str) -> Seen:
-    """Resize and convert an image as the training images of a model.
+    """Resize and convert an image like the training images of a model.
 
     Raises:
-        UserError: the image has a type or values that the range of the training data cannot convert.
+        UserError: the type or values of the image do not fit the `range` setting of the training data.
     """
     from genbench.core.class_paths import loaded_classes
     from genbench.data.module import DataModule
@@ -100,7 +100,7 @@ def seen_by(shown: Loaded, image: Stored, name: str) -> Seen:
 
 
 def _ranged(image: Stored) -> bool:
-    """Whether an image has values other than 8 bits, for which the range of the training data is meant."""
+    """Whether an image has values other than 8 bits, which are converted with the range of the training data."""
     return not isinstance(image, Image.Image)
 
 
