@@ -21,7 +21,7 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
     Args:
         path: The checkpoint; or a run folder, whose last checkpoint is loaded; or `last` / `best`, for the newest run
             in `runs`
-        raw: Load the weights as trained, not their moving average
+        raw: Load the raw weights instead of the EMA weights
         device: Device of the model
 
     Raises:

@@ -150,7 +150,7 @@ def _by(model: Any, given: str | None) -> Any:
     """The score to compute.
 
     Raises:
-        UserError: the model does not support it. The message has the models that do, or the scores that this one does.
+        UserError: the model does not support it. The message lists the models that do, or the scores of this one.
     """
     from genbench.analysis.anomaly import METHODS, refusal, supported
 

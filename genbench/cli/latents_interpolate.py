@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     images = decoded(model, codes.flatten(0, 1), condition, arguments.batch_size)
     sheet = enlarged(grid(images, steps))
     forward = [k for k in range(len(images)) if k % steps or not k or condition is not None]  # each end once
-    order = forward + forward[-2:0:-1]  # and back, so that the animation has no jump
+    order = forward + forward[-2:0:-1]  # then backward, so that the animation has no jump
     ends = {k for k in forward if k % steps in (0, steps - 1)}
     frames = [enlarged(grid(images[k : k + 1]), 256) for k in order]
     out = arguments.out

@@ -209,7 +209,7 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.devi
 
     Args:
         path: The checkpoint; no other file is needed
-        raw: Load the trained weights instead of their moving average
+        raw: Load the raw weights instead of the EMA weights
         device: Device of the model
 
     Raises:
@@ -275,7 +275,7 @@ def rebuild(
 def refuse_misfit(
     checkpoint: dict[str, Any], module: GenerativeModule, path: str | os.PathLike, *, training: bool = False
 ) -> None:
-    """Raise UserError if a checkpoint does not fit the module. The message has the first difference.
+    """Raise UserError if a checkpoint does not fit the module. The message describes the first difference.
 
     Args:
         training: Also compare the states of the optimizers, which resuming needs
