@@ -16,18 +16,18 @@ __version__ = "0.1.0"
 
 
 def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> GenerativeModule:
-    """Load the trained model of a checkpoint, in eval mode with its averaged weights. No other file is needed.
+    """Load the trained model of a checkpoint, in eval mode with its EMA weights. No other file is needed.
 
     Args:
         path: The checkpoint; or a run folder, whose last checkpoint is loaded; or `last` / `best`, for the newest run
             in `runs`
-        raw: Load the weights as trained, not their moving average
+        raw: Load the raw weights instead of the EMA weights
         device: Device of the model
 
     Raises:
         UserError: the checkpoint does not exist or is damaged, or the class of its model is not imported.
     """
-    import genbench.models  # noqa: F401  so that the classes of genbench are known
+    import genbench.models  # noqa: F401  registers genbench's model classes
     from genbench.core import checkpoint_io, files
 
     return checkpoint_io.load(files.find_checkpoint(path), raw=raw, device=device)

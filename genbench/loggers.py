@@ -352,7 +352,7 @@ def log_table(
     name: str, columns: list[str], rows: list[list[Any]], folder: Path, *, group: str, project: str = "genbench",
     entity: str | None = None, tags: list[str] | None = None,
 ) -> str:  # fmt: skip
-    """Log a table as a separate run in a group, the same run each time. Return the line of `Wandb.where`."""
+    """Log a table as a separate run in a group; later calls use the same run. Return the text of `Wandb.where`."""
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)

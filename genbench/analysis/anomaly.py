@@ -1,4 +1,4 @@
-"""Anomaly scores: how unlike the training images an image is. A higher score is more anomalous."""
+"""Anomaly scores: how much an image differs from the training images. A higher score is more anomalous."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refusal(model: Any, by: By) -> str | None:
     if missing:
         return f"has no `{'` and no `'.join(missing)}` method"
     if by == "latent" and isinstance(model, Encodes) and model.latent_dtype != "float32":
-        return "has codes of integers, which have no distance"
+        return "has integer codes, which have no distances between them"
     if any(takes_condition(getattr(model, name)) for name in METHODS[by]):
         return "needs the class of an image"
     return None
@@ -64,11 +64,11 @@ def heat_map(model: Any, x: Tensor, smooth: float | None = None) -> Tensor:
 
 
 def error_map(x: Tensor, expected: Tensor, smooth: float | None = None) -> Tensor:
-    """Where images [B, C, H, W] differ from expected ones: squared error [B, H, W], the mean over the channels.
+    """Squared error of each pixel between images and expected images [B, C, H, W], averaged over channels: [B, H, W].
 
     Args:
-        smooth: Standard deviation in pixels of the Gaussian that the error is convolved with, which is mirrored at the
-            borders; 0 does not smooth. Default: 4 pixels for a side of 224 pixels, but at least 1
+        smooth: Standard deviation, in pixels, of the Gaussian that smooths the error; 0 disables it. The error is
+            mirrored at the borders. Default: 4 pixels for a side of 224 pixels, but at least 1
     """
     from scipy.ndimage import gaussian_filter
 
@@ -82,8 +82,8 @@ def error_map(x: Tensor, expected: Tensor, smooth: float | None = None) -> Tenso
 def gaussian(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Fit a Gaussian to codes [N, D]: the mean [D] and the precision [D, D], float64.
 
-    The covariance is shrunk toward a multiple of the identity (Ledoit & Wolf 2004), so that it can be inverted for few
-    codes, or for latent dimensions that are not used.
+    The covariance is shrunk toward a multiple of the identity (Ledoit & Wolf 2004), so that it is
+    invertible even for few codes or unused latent dimensions.
 
     Raises:
         UserError: there are fewer than two codes, or all codes are equal.
@@ -137,7 +137,7 @@ def scores(
       (Schlegl et al. 2017, "AnoGAN", who use the absolute error and add a distance of the discriminator's features)
 
     Args:
-        by: What the score is, see below. Default: the first that the model supports
+        by: The score, one of the list above. Default: the first that the model supports
         training: Training images, for `latent`
         seed: Seed of the noise of a likelihood and of the start of a projection
         options: Options of `log_likelihood` or of `genbench.analysis.projection.project`

@@ -21,7 +21,7 @@ from genbench.networks import classifier
 from genbench.networks.classifier import SmallClassifier
 
 BATCH = 128  # images in a training batch of the classifier
-MOST_DRAWN = 30  # samples drawn for each image that is wanted, before a class is given up
+MOST_DRAWN = 30  # samples drawn per requested image, after which a class is reported as too rare
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Synthetic:
     label   int64 [N], in the order 0, 1, ..., K - 1, 0, ... of the chosen classes
     drawn   number of samples drawn
     unsure  number of samples dropped because their probability was too low
-    extra   number of samples dropped because their class was full already
+    extra   number of samples dropped because their class had enough images already
     """
 
     images: Tensor
@@ -42,7 +42,7 @@ class Synthetic:
 
 
 def refuse_without_classes(model: Any) -> None:
-    """Raise UserError if samples of the model have no class: it takes no label, and does not classify images."""
+    """Raise UserError if the model neither takes labels nor classifies images, so that its samples have no class."""
     name, spec = type(model).__name__, model.spec
     if len(spec.shape) != 3:
         raise UserError(f"{name} was trained on points of {spec.shape[0]} numbers; `augment` needs a model of images.")
@@ -70,9 +70,9 @@ def synthesize(
 ) -> Synthetic:
     """Draw labeled images from a model, the same number of each class.
 
-    The label is the class that a conditional model was asked for, or else the class that the model's own `classify`
-    gives to the image. Samples are drawn from the seeds `seed`, `seed` + 1, ... and are kept in this order, so they do
-    not depend on the batch size.
+    The label is the class that a conditional model was given, or else the class that the model's own `classify`
+    predicts for the image. Samples are drawn from the seeds `seed`, `seed` + 1, ... and are kept in this order, so they
+    do not depend on the batch size.
 
     Args:
         model: A trained model in eval mode that samples images of a class, or samples and classifies
@@ -117,7 +117,7 @@ def synthesize(
         images = to_stored(model.sample((seed + place).to(model.device), condition=condition, **sampling or {}))
         label, sure = wanted, torch.ones(len(place), dtype=torch.bool)
         if label is None or least_probability:
-            # of the stored images, so that the labels are those that the model gives to the written files
+            # classify the images as they are stored, so that classifying the written files gives the same labels
             probability = model.classify(from_stored(images).to(model.dtype)).float().softmax(1).cpu()
             label = probability.argmax(1) if label is None else label
             sure = probability.gather(1, label[:, None])[:, 0] >= least_probability
@@ -159,7 +159,7 @@ def labeled_rows(data: ImageData, count: int | None) -> Tensor:
     labels of exactly these images.
 
     Raises:
-        UserError: the data has no labels, or not so many of each class; or `count` is not a multiple of the number of
+        UserError: the data has no labels, or too few of them in a class; or `count` is not a multiple of the number of
             classes.
     """
     if data.spec.target != "label":
@@ -222,14 +222,14 @@ def train_classifier(
 
 
 def accuracy(net: SmallClassifier, source: Source, device: str | torch.device = "cpu") -> float:
-    """Fraction of the images of a source that a classifier gets right."""
+    """Fraction of the images of a source that a classifier classifies correctly."""
     batches = EvalLoader(source, 500)
     return classifier.accuracy(net, ((batch.image.to(device), _label(batch).to(device)) for batch in batches))
 
 
 @torch.no_grad()
 def own_accuracy(model: Any, data: ImageData) -> float:
-    """Fraction of the test images that a model's own `classify` gets right."""
+    """Fraction of the test images that a model's own `classify` classifies correctly."""
     batches = EvalLoader(data.source("test"), 500)
     return sum(
         int((model.classify(batch.image.to(model.device, model.dtype)).argmax(1).cpu() == _label(batch)).sum())
@@ -244,7 +244,7 @@ def _label(batch: Batch) -> Tensor:
 
 @dataclass
 class Trained:
-    """The accuracy of classifiers that were trained alike, with different seeds.
+    """The accuracy of classifiers that were trained in the same way, with different seeds.
 
     labels    number of real labels, or None for synthetic images alone
     on        what they were trained on: `real`, `synthetic` or `both`
@@ -277,9 +277,10 @@ def classification_accuracy(
 ) -> list[Trained]:
     """Classification accuracy score (Ravuri & Vinyals, "Classification Accuracy Score for Conditional Generative
     Models", NeurIPS 2019, https://arxiv.org/abs/1905.10887): the accuracy on real test images of a classifier that was
-    trained on synthetic images. Here also of classifiers trained on real images, and on both.
+    trained on synthetic images. The function also measures classifiers trained on real images and on both.
 
-    All classifiers see the same number of training images. In a batch of both, half of the images are synthetic.
+    All classifiers see the same number of training images. For a classifier trained on both, half of
+    each batch is synthetic.
 
     Args:
         data: The real data: a data set whose training and test images have labels
@@ -293,8 +294,8 @@ def classification_accuracy(
         Synthetic images alone, then real images and both for each number of labels.
 
     Raises:
-        UserError: the data has no labels or not enough of them, or another shape than the synthetic images. Nothing
-            is trained before all of this is checked.
+        UserError: the data has no labels or not enough of them, or a shape that differs from the synthetic images.
+            This is checked before any training.
     """
     choices = [labeled_rows(data, count) for count in labels]
     test = labeled_test(data)

@@ -54,7 +54,7 @@ def cluster(
         raise UserError(f"--k is {k}; it must be from 1 to the number of images, {len(x)}.")
     probability = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on fewer distinct codes than clusters: the others stay empty
+        warnings.simplefilter("ignore")  # fewer distinct codes than clusters leave clusters empty
         if method == "kmeans":
             from sklearn.cluster import KMeans
 
@@ -80,9 +80,9 @@ def cluster(
 
 
 def best_assignment(clusters: Tensor, labels: Tensor) -> dict[int, int]:
-    """The class of each cluster for which most images are right, with different classes for different clusters.
+    """Assign a different class to each cluster, so that as many images as possible are in a cluster of their class.
 
-    Solved exactly (Kuhn 1955, the Hungarian method). If there are more clusters than classes, some get none.
+    Solved exactly (Kuhn 1955, the Hungarian method). If there are more clusters than classes, some have no class.
 
     Args:
         clusters: int64 [N], not negative

@@ -106,7 +106,7 @@ def _tsne(x: np.ndarray, perplexity: float, seed: int, progress: Callable[[float
 
 
 class _Iterations(io.TextIOBase):
-    """Takes the text that scikit-learn's t-SNE prints, which is its only report of progress."""
+    """Parses the text that scikit-learn's t-SNE prints, which is its only report of progress."""
 
     def __init__(self, progress: Callable[[float], object]) -> None:
         self.progress = progress
@@ -119,7 +119,7 @@ class _Iterations(io.TextIOBase):
 
 def _umap(x: np.ndarray, seed: int) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on one thread for a seed, and on few images
+        warnings.simplefilter("ignore")  # that a seed allows only one thread, and that images are few
         from umap import UMAP
 
         # a progress bar for the epochs, on standard error

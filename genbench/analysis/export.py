@@ -306,7 +306,7 @@ class _Recorded(TorchFunctionMode):
 class _Replayed(TorchFunctionMode):
     """Returns recorded random tensors instead of drawing them.
 
-    `torch.export` would export the generator without its `manual_seed`, so that each call would draw other numbers.
+    `torch.export` would export the generator without its `manual_seed`, so that each call would draw different numbers.
     """
 
     def __init__(self, noise: list[Tensor]) -> None:
@@ -318,11 +318,11 @@ class _Replayed(TorchFunctionMode):
 
 
 class Network(nn.Module):
-    """A part as a module. Random numbers that the part draws from a seed of its own, such as dropout, are constants."""
+    """A part as a module. Random numbers that the part draws from its own seed, such as dropout, are constants."""
 
     def __init__(self, part: Part) -> None:
         super().__init__()
-        self.train(False)  # before the model is added, whose mode is not changed
+        self.train(False)  # before the model is added, so that the mode of the model does not change
         self.model, self.call = part.model, part.call
         inputs = part.examples(TRACED)
         with torch.no_grad(), _Recorded() as recorded:
@@ -353,7 +353,7 @@ def program_of(part: Part) -> torch.export.ExportedProgram:
     """The part as a `torch.export` program with a dynamic batch axis, without the weights of the model's other parts.
 
     Raises:
-        UserError: the part cannot be traced, because its control flow depends on values.
+        UserError: the part cannot be traced, because its control flow depends on the values of its input.
     """
     inputs = part.examples(TRACED)
     batch = ({0: torch.export.Dim("batch")},) * len(inputs)
@@ -363,7 +363,7 @@ def program_of(part: Part) -> torch.export.ExportedProgram:
     except Exception as error:  # the exporter raises exceptions of many classes
         raise UserError(
             f"The {part} cannot be exported: `torch.export` cannot trace its method `{PARTS[part.name][1]}` for all "
-            f"batch sizes. Its control flow may depend on values. ({reason(error)})"
+            f"batch sizes. Its control flow may depend on the values of its input. ({reason(error)})"
         ) from error
     _remove_unused(program)
     return program
@@ -405,7 +405,7 @@ def contents(part: Part, format: Format) -> bytes:
                 program, dynamo=True, verbose=False, dynamic_shapes=({0: "batch"},) * len(part.inputs),
                 input_names=[value.name for value in part.inputs], output_names=[part.output.name],
             )  # fmt: skip
-            assert converted is not None  # as `dynamo` is set
+            assert converted is not None  # because `dynamo` is set
             converted.model.metadata_props.update(part.metadata())
             return converted.model_proto.SerializeToString()
     except Exception as error:
@@ -433,7 +433,7 @@ def loaded(data: bytes, format: Format) -> Callable[..., Tensor]:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # errors
+    settings.log_severity_level = 3  # only errors
     session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
 
@@ -518,8 +518,8 @@ def export(part: Part, path: Path, format: Format) -> Exported:
     network = loaded(data, format)
     found = difference(part, network)
     if getattr(part.model, "latent_dtype", None) == "int64" and found > TOLERANCE:
-        # Rounding decides between two equally near vectors of the codebook: for a VQVAE on MNIST, 3 of 128,000 indices
-        # of test images differed. A wrong network differs for all inputs.
+        # If two codebook vectors are about equally near, rounding decides between them. For a VQVAE on MNIST, 3 of
+        # 128,000 indices of test images differed. A wrong network differs for all inputs.
         found = min(difference(part, network, seed) for seed in (1, 2))
     if not found <= TOLERANCE:
         raise UserError(

@@ -43,8 +43,8 @@ def interpolate(a: Tensor, b: Tensor, steps: int, path: Literal["linear", "spher
 
     Args:
         path: A straight line; or spherical interpolation, which keeps the length typical of Gaussian codes (White
-            2016, "Sampling Generative Networks", section 2.1; Shoemake 1985). It turns the direction at a constant
-            speed, and is a straight line if a and b have the same or opposite directions
+            2016, "Sampling Generative Networks", section 2.1; Shoemake 1985). The direction of the code
+            turns at a constant speed. The path is a straight line if a and b have the same or opposite directions
 
     Raises:
         UserError: fewer than 2 steps.
@@ -157,8 +157,8 @@ def first_activations(model: Any, z: Tensor, condition: Tensor | None = None, ba
                 decode_with_grad(model, given, None if condition is None else condition[rows])
             if not kept:
                 raise UserError(
-                    f"The decoder of {type(model).__name__} has no linear or convolutional layer, whose activations "
-                    "principal directions need."
+                    f"The decoder of {type(model).__name__} has no linear or convolutional layer, but principal "
+                    "directions are computed from the activations of one."
                 )
             parts.append(kept[0])
     finally:
@@ -170,7 +170,7 @@ def first_activations(model: Any, z: Tensor, condition: Tensor | None = None, ba
 
 
 def traverse(code: Tensor, steps: Tensor, multiples: Tensor) -> Tensor:
-    """A code [*latent] moved along each of K steps [K, *latent], by each of S multiples -> [K, S, *latent]."""
+    """Move a code [*latent] along each of K steps [K, *latent], by each of S multiples -> [K, S, *latent]."""
     shape = (1, len(multiples), *[1] * code.ndim)
     return code + multiples.view(shape).to(steps) * steps[:, None]
 
@@ -178,8 +178,8 @@ def traverse(code: Tensor, steps: Tensor, multiples: Tensor) -> Tensor:
 def quantile_grid(side: int) -> Tensor:
     """A square grid of codes [side, side, 2], the quantiles of a standard normal distribution at (i + 1/2) / side.
 
-    The first coordinate increases to the right and the second upward, so that each code stands for the same
-    probability (Kingma & Welling 2014, figure 4).
+    The first coordinate increases to the right and the second upward. Each code represents the same probability
+    mass (Kingma & Welling 2014, figure 4).
 
     Example:
         >>> quantile_grid(1)

@@ -26,13 +26,13 @@ COLORS = (
     "#1f4e79", "#a04000", "#1e6b2e", "#8c1d2a", "#2a7f7a", "#6a3570", "#8a6d00", "#5c4033", "#c2427e", "#a0a0a0",
 )  # fmt: skip
 UNLABELED = "#b8b8b8"
-LEGEND = 20  # classes that a legend of the plot lists
+LEGEND = 20  # classes that the legend of the plot lists, at most
 
 
 def classes_in(label: Tensor | None, classes: Sequence[str], count: int) -> tuple[Tensor, tuple[str, ...]]:
     """Labels int64 [N], -1 where there is none, and the names of the classes.
 
-    Numbers become the names of classes that have none.
+    If the classes have no names, their numbers are the names.
     """
     if label is None:
         return torch.full((count,), -1), ()
@@ -80,13 +80,14 @@ def plot(points: Tensor, label: Tensor, classes: Sequence[str], title: str) -> I
 def page(
     points: Tensor, label: Tensor, classes: Sequence[str], names: Sequence[str], title: str, images: ImageSet
 ) -> tuple[str, list[str]]:
-    """An HTML page of points [N, 2] with the image of each on hover, and notes about what the page leaves out.
+    """An HTML page of points [N, 2], and notes about what it leaves out. It shows the image of the point under the
+    pointer.
 
     Args:
         label: int64 [N], -1 where there is none
         classes: Names of the classes
         names: Names of the images
-        images: The images, or points, which have no thumbnails
+        images: The images; or points, which have no thumbnails
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -120,7 +121,7 @@ def page(
 
 
 def _sprite(images: ImageSet, rows: Tensor) -> dict[str, Any] | None:
-    """All images as the tiles of one PNG, or None for points and if the PNG is too large.
+    """All images as the tiles of one PNG, or None for points, or if the PNG is too large.
 
     uri      of the PNG
     width    of a tile in pixels, and `height`

@@ -14,7 +14,7 @@ from genbench.analysis.latents import decode, decode_with_grad
 from genbench.core.errors import refuse_below
 from genbench.metrics.reconstruction import psnr
 
-FIRST = 0.1  # share of the steps that every start gets; the best one gets all steps
+FIRST = 0.1  # fraction of the steps after which only the best code of an image is kept
 DECODED = 256  # candidates decoded at once
 
 
@@ -50,8 +50,9 @@ def project(
     """Find the code of each image: the z for which the squared error of `decode(z)` over all pixels is smallest.
 
     Adam with a cosine learning-rate schedule starts from the `starts` candidates nearest to the image. After a tenth of
-    the steps, the best start of each image begins again with all steps. An image's result does not depend on the other
-    images of the batch, except for the rounding of convolutions.
+    the steps, only the best code of each image is kept, and the optimization restarts from it with all
+    steps. The result of an image does not depend on the other images of the batch, except for the rounding of
+    convolutions.
 
     Args:
         model: A model that samples latents of float32 and decodes them
@@ -61,13 +62,13 @@ def project(
         starts: Starting points of each image
         candidates: Latents that are decoded to choose the starting points, with the seeds `seed`, `seed` + 1, ...
         lr: Learning rate of the first step
-        prior_weight: Weight of the squared length of z, which is added to the squared error; 1 corresponds to a
+        prior_weight: Weight of the squared norm of z, which is added to the squared error; 1 corresponds to a
             standard normal prior and pixels with a variance of 1
         frames: Steps in the path
         advance: Called after each of the `total_steps(steps)` steps
 
     Raises:
-        UserError: a number is too small.
+        UserError: `steps`, `starts`, `candidates` or `frames` is less than 1.
     """
     refuse_below(1, {"steps": steps, "starts": starts, "candidates": candidates, "frames": frames})
     starts = min(starts, candidates)
@@ -80,7 +81,7 @@ def project(
         return squared + prior_weight * z.flatten(1).square().sum(1)
 
     def descend(z: Tensor, rows: Tensor, steps: int, keep: set[int]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Codes [N, *latent] -> the best code of each row, its error, and the codes at the steps to keep."""
+        """Codes [N, *latent] -> the best code of each row, its error, and the best codes so far at the steps `keep`."""
         z = z.detach().clone().requires_grad_()
         adam = torch.optim.Adam([z], lr=lr)
         best, least, kept = z.detach().clone(), torch.full((len(z),), math.inf, device=z.device), []

@@ -25,8 +25,8 @@ def reconstruct(model: Any, x: Tensor, condition: Tensor | None = None) -> Tenso
 
 
 def noise(shape: tuple[int, ...], images: int, each: int, seed: int = 0, first: int = 0) -> Tensor:
-    """Standard normal noise [images, each, *shape]. That of a variation depends only on the seed, the number of its
-    image and its own number.
+    """Standard normal noise [images, each, *shape]. The noise of a variation depends only on the seed, the
+    number of its image and its own number.
 
     Args:
         images: Number of images
@@ -41,7 +41,7 @@ def noise(shape: tuple[int, ...], images: int, each: int, seed: int = 0, first: 
 def posterior_samples(
     model: HasPosterior, x: Tensor, eps: Tensor, scale: float = 1.0, condition: Tensor | None = None
 ) -> Tensor:
-    """Codes mu + scale * sigma * eps of the posterior q(z|x); x [B, C, H, W], eps [B, V, *latent_shape] -> as eps.
+    """Codes mu + scale * sigma * eps of the posterior q(z|x); x [B, C, H, W], eps and result [B, V, *latent_shape].
 
     Args:
         scale: Factor of the posterior's standard deviation: 1 for samples, 0 for its mean
@@ -56,7 +56,7 @@ def posterior_samples(
 
 
 def nearby_codes(codes: Tensor, deviation: Tensor, eps: Tensor, scale: float = 0.5) -> Tensor:
-    """Codes plus Gaussian noise: codes [B, *latent_shape], eps [B, V, *latent_shape] -> as eps.
+    """Codes plus Gaussian noise: codes [B, *latent_shape], eps and result [B, V, *latent_shape].
 
     Args:
         deviation: Standard deviation of each latent dimension over a data set, [*latent_shape]

@@ -18,7 +18,7 @@ from genbench.core.units import Images
 
 class EMA(Callback, metaclass=Checked):
     """Averages the weights of the networks in `module.ema` and copies their buffers. Validation, samples and
-    `genbench.load` use the averages. Every checkpoint contains both raw and averaged weights.
+    `genbench.load` use the averages. Every checkpoint contains both raw and EMA weights.
 
     Args:
         halflife: Half-life of a weight in the average, in images
@@ -80,7 +80,7 @@ class EMA(Callback, metaclass=Checked):
 
     @contextmanager
     def in_place(self, module: GenerativeModule):
-        """Context in which the module uses the averaged weights."""
+        """Context in which the module uses the EMA weights."""
         self._swap(module)
         try:
             yield

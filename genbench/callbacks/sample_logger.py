@@ -29,7 +29,7 @@ class SampleLogger(Callback, metaclass=Checked):
     """Writes grids to `<run>/samples/`, `reconstructions/`, `translations/` and `masks/`, and to loggers that log
     images.
 
-    All grids use the same noise or the same real images, and the averaged weights. A class-conditional model samples
+    All grids use the same noise or the same real images, and the EMA weights. A class-conditional model samples
     its classes in turn, one column per class for at most 16 classes. A caption-conditional model uses the first
     captions of the validation split, which are written to `<run>/samples/captions.txt` in the order of the grid.
 

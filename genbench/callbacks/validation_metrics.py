@@ -33,7 +33,7 @@ FEW = "a distance between distributions needs at least 2"
 
 
 class ValidationMetrics(Callback, metaclass=Checked):
-    """Validates with the averaged weights every `every_images` images, and logs
+    """Validates with the EMA weights every `every_images` images, and logs
 
     val/<name>   means over the split of the values that the model's `validation_step` returns for each image
     val/<score>  the scores of a protocol, from different seeds than a test protocol; and the accuracy of a classifier,

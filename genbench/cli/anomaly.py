@@ -48,11 +48,11 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--normal", nargs="+", metavar="CLASS",
         help="classes that are normal, by name or number; all others are anomalous (default: `data.only_classes` of "
-        f"the training, or the folder `{NORMAL_FOLDER}`)",
+        f"the training data, or the folder `{NORMAL_FOLDER}`)",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, help="scores above it are marked as anomalous")
+    parser.add_argument("--threshold", type=float, help="images with a score above it are marked as anomalous")
     parser.add_argument(
-        "--quantile", type=float, help="threshold: this quantile of the scores of the run's validation images, as 0.95"
+        "--quantile", type=float, help="threshold: this quantile (0 to 1) of the scores of the run's validation images"
     )
     parser.add_argument("--worst", type=int, default=16, help="images with the highest scores to draw (default 16)")
     parser.add_argument("--smooth", type=float, help="standard deviation of the smoothing of heat maps, in pixels")
@@ -99,7 +99,7 @@ def main(verb: str, argv: list[str]) -> int:
     anomalous, unknown = _anomalous(inputs, arguments.normal, kept)
 
     def of(images: Inputs, title: str) -> Tensor:
-        # a projection takes hundreds of steps, so that the progress of large batches would not be seen
+        # a projection takes hundreds of steps, so the progress bar would hardly move with large batches
         most = PROJECTED if by == "projection" else arguments.batch_size
         batches = images.batches(min(arguments.batch_size, most), str(model.device), title)
         return anomaly.scores(model, batches, by, training=codes, seed=arguments.seed, **options)
@@ -160,7 +160,7 @@ def _by(model: Any, given: str | None) -> Any:
     """The score to compute.
 
     Raises:
-        UserError: the model does not support it. The message has the models that do, or the scores that this one does.
+        UserError: the model does not support it. The message lists the models that do, or the scores of this one.
     """
     from genbench.analysis.anomaly import METHODS, refusal, supported
 
@@ -235,7 +235,7 @@ def _anomalous(inputs: Inputs, normal: list[str] | None, kept: list[str] | None)
 
 
 def _above(above: Tensor, threshold: float, anomalous: Tensor | None) -> str:
-    """A line on the images above the threshold."""
+    """A line about the images above the threshold."""
     line = f"{int(above.sum()):,} of {len(above):,} images have a score above {threshold:.6g}"
     if anomalous is None:
         return line

@@ -119,7 +119,7 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     if less:
         print(
             f"note: the model was trained with {seen:,} labels, but the classifiers at {' and '.join(less)} labels get "
-            "fewer. There, synthetic images also bring in labels that real images alone do not have. For a fair "
+            "fewer. There, the synthetic images also contain information from the other labels. For a fair "
             "comparison, train the model with the same labels (`--data.labeled` or `--data.subset`)."
         )
     made = _synthesize(arguments, more, model)
@@ -202,7 +202,7 @@ def _counts(text: str) -> list[int | None]:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if part != "all" and not (part.isdecimal() and len(part) < 10 and int(part) > 0):
-            raise UserError(f"--labels {text}: '{part}' is not a number of labels; expected such as 100,1000,all.")
+            raise UserError(f"--labels {text}: '{part}' is not a number of labels. Use a list such as 100,1000,all.")
     return list(dict.fromkeys(None if part == "all" else int(part) for part in parts))
 
 

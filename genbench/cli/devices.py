@@ -15,7 +15,7 @@ from genbench.cli.lightning_settings import refuse_lightning_settings
 from genbench.core.errors import UserError
 from genbench.core.strategy import PlayersDDP
 
-MOST_PROCESSES = 10_000  # limit of devices per machine and of machines; a larger number is a typo
+MOST_PROCESSES = 10_000  # devices per machine, and machines, at most; a larger number is assumed to be a typo
 
 
 def refuse_unsupported(config: Any) -> None:

@@ -63,7 +63,7 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
     how.add_argument("--neighbors-k", type=int, metavar="K", help="k of precision, recall, density and coverage")
     how.add_argument("--seed", type=int, help="seed of the samples")
-    how.add_argument("--raw", action="store_true", help="use the trained weights, not their EMA")
+    how.add_argument("--raw", action="store_true", help="use the raw weights instead of the EMA weights")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images generated at once; fewer need less memory")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda if available)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="processes that share the work")

@@ -60,7 +60,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True, 
         "--ckpt", required=required, nargs="+" if several else None, metavar="PATH",
         help="checkpoint, run folder, last / best, or pretrained/NAME",
     )  # fmt: skip
-    parser.add_argument("--raw", action="store_true", help="use the trained weights, not their EMA")
+    parser.add_argument("--raw", action="store_true", help="use the raw weights instead of the EMA weights")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
     parser.add_argument("--name", help="name of the run, for --ckpt last")

@@ -86,7 +86,7 @@ ABILITIES = {
 
 
 def model_of(arguments: argparse.Namespace) -> tuple[GenerativeModule, dict[str, Any]]:
-    """The model of the flags of `add_model_arguments`, in eval mode on its device, and the contents of its
+    """The model selected by the flags of `add_model_arguments`, in eval mode on its device, and the contents of its
     checkpoint."""
     import genbench.data
     import genbench.models  # noqa: F401  registers genbench's classes
@@ -99,7 +99,7 @@ def model_of(arguments: argparse.Namespace) -> tuple[GenerativeModule, dict[str,
 
 
 def refuse_without(model: GenerativeModule, verb: str, *methods: str) -> None:
-    """Raise UserError if the model lacks a method that the command needs. The message has the models that have it."""
+    """Raise UserError if the model lacks a method that the command needs. The message lists the models that have it."""
     import genbench.models
 
     lacking = [name for name in methods if not hasattr(model, name)]
@@ -251,8 +251,8 @@ def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> Non
 def add_image_arguments(parser: argparse.ArgumentParser, n: int | None = None) -> None:
     """Add the flags that select images: files, or a split of a data set. `n` is the default of `--n`."""
     parser.add_argument("--images", metavar="PATH", help="folder, zip, .npz or .npy of images; folders may be classes")
-    parser.add_argument("--data", metavar="NAME", help="data set, without --images (default: the training data)")
-    parser.add_argument("--split", choices=("train", "val", "test"), help="its split (default test)")
+    parser.add_argument("--data", metavar="NAME", help="data set, if --images is not set (default: the training data)")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="split of the data set (default test)")
     which = "all" if n is None else f"{n:,}"
     parser.add_argument(
         "--n", type=int, default=n, help=f"use at most this many images, chosen at random (default {which})"
@@ -312,7 +312,7 @@ def _of_files(
     if model.spec.binary:
         raise UserError(
             f"{type(model).__name__} was trained on images that are black or white (`data.binarize`), and --images "
-            "may have gray pixels. Use its data set without --images."
+            "may have gray pixels. Use a data set (`--data`) instead."
         )
     if isinstance(found, FileImages):
         names = [Path(found.split.name(row)).as_posix() for row in range(len(found))]

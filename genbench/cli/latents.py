@@ -1,4 +1,4 @@
-"""latents: what a model's latent space contains. Each action has a file of its own."""
+"""latents: explore the latent space of a model. Each action is in its own file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACTIONS = {
 
 
 def parser_of(action: str | None = None) -> Arguments:
-    """The parser, with the flags of one action, since the file of an action is imported for its flags."""
+    """The parser, with the flags of one action only, since adding flags imports the file of the action."""
     parser = Arguments("python -m genbench latents", description="Use the latent space of a trained model.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, about in ACTIONS.items():

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="seeds:1,2,3 | images:PATH (file, folder or array) | class:NAME (training images) | codes:FILE",
         )  # fmt: skip
     parser.add_argument("--data", metavar="NAME", help="data set of class:NAME (default: the training data)")
-    parser.add_argument("--noise", type=float, default=0.25, help="uniform noise of the neighbors (default 0.25)")
+    parser.add_argument("--noise", type=float, default=0.25, help="amplitude of the uniform noise (default 0.25)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     add_condition(parser)
     add_batch_size(parser)
@@ -141,7 +141,7 @@ def _equation(parts: Sequence[Tensor]) -> Image:
     from genbench.core.image_grid import GAP, arranged
 
     factor = max(1, round(64 / parts[0].shape[3]))
-    space, sign = 8 * GAP, 24  # pixels between the members and the mean, and of the space for a sign
+    space, sign = 8 * GAP, 24  # pixels between the members and the mean; width of a sign in pixels
 
     def tiles(images: Tensor, columns: int) -> Image.Image:
         made = arranged(to_uint8(images), columns).convert("RGB")
@@ -152,10 +152,10 @@ def _equation(parts: Sequence[Tensor]) -> Image:
         [tiles(x[-1:], 1) for x in parts[:3]],
         tiles(parts[3], 3),
     )
-    top = max(picture.height for picture in members) + space  # of the means
+    top = max(picture.height for picture in members) + space  # top of the means without a taller result
     height = max(top + means[0].height, result.height)
     sheet = Image.new("RGB", (3 * (means[0].width + sign) + result.width, height), "white")
-    draw, left, row = ImageDraw.Draw(sheet), 0, height - means[0].height  # where the means begin
+    draw, left, row = ImageDraw.Draw(sheet), 0, height - means[0].height  # top of the means
     for number, (above, mean) in enumerate(zip(members, means, strict=True)):
         sheet.paste(above, (left, row - space - above.height))
         sheet.paste(mean, (left, row))

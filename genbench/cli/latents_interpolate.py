@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", help=f"paths between these seeds, such as 3,17,42 (default {DEFAULT_SEEDS})")
     parser.add_argument("--codes", metavar="FILE", help="paths between these codes, from `latents project`, or a .npy")
     add_image_arguments(parser, n=4)
-    parser.add_argument("--steps", type=int, default=10, help="images of each path, with both ends (default 10)")
+    parser.add_argument("--steps", type=int, default=10, help="images of each path, including both ends (default 10)")
     parser.add_argument(
         "--path", choices=("linear", "spherical"),
         help="straight, or along a sphere, which suits a Gaussian prior (default: spherical between seeds of a model "
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     images = decoded(model, codes.flatten(0, 1), condition, arguments.batch_size)
     sheet = enlarged(grid(images, steps))
     forward = [k for k in range(len(images)) if k % steps or not k or condition is not None]  # each end once
-    order = forward + forward[-2:0:-1]  # and back, so that the animation has no jump
+    order = forward + forward[-2:0:-1]  # then backward, so that the animation has no jump
     ends = {k for k in forward if k % steps in (0, steps - 1)}
     frames = [enlarged(grid(images[k : k + 1]), 256) for k in order]
     out = arguments.out

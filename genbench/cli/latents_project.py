@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser, n=20)
     parser.add_argument("--steps", type=int, default=300, help="steps of Adam (default 300)")
     parser.add_argument("--starts", type=int, default=4, help="starting points of each image (default 4)")
-    parser.add_argument("--candidates", type=int, default=512, help="latents to choose them from (default 512)")
+    parser.add_argument("--candidates", type=int, default=512, help="latents to choose the starts from (default 512)")
     parser.add_argument("--lr", type=float, default=0.1, help="first learning rate (default 0.1)")
     parser.add_argument(
-        "--prior-weight", type=float, default=0.0, help="weight of the squared length of the code (default 0)"
+        "--prior-weight", type=float, default=0.0, help="weight of the squared norm of the code (default 0)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first candidate (default 0)")
     add_condition(parser)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def float_model(arguments: argparse.Namespace, action: str, *methods: str) -> tuple[Any, dict[str, Any]]:
-    """The model and its checkpoint, if it has the methods, latents of real numbers, and images."""
+    """The model and its checkpoint. Raise UserError without the methods, real-valued latents, or images."""
     model, contents = model_of(arguments)
     name = type(model).__name__
     refuse_without(model, f"latents {action}", *methods)
@@ -95,14 +95,14 @@ def refuse_seed(seed: int) -> None:
 
 
 def refuse_unknown(model: Any, more: list[str], arguments: argparse.Namespace) -> None:
-    """Raise UserError if a flag is left over."""
+    """Raise UserError if a flag is unknown."""
     from genbench.cli.latents import parser_of
 
     own_options(model, more, flags=parser_of(arguments.action).flags())
 
 
 def write_animation(path: Path, frames: list[Image], milliseconds: list[int]) -> None:
-    """Write a GIF that repeats for ever."""
+    """Write a GIF that loops forever."""
     files.write(
         path,
         lambda file: frames[0].save(

@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "--directions", choices=("dimensions", "pca"), default="dimensions",
-        help="dimensions of the code; or principal directions: of the codes of real images, or without an encoder of "
-        "the first layer's activations (GANSpace) (default dimensions)",
+        help="dimensions of the code (default), or principal directions: those of the codes of real images, or, for a "
+        "model without an encoder, those of the activations of the first layer (GANSpace)",
     )  # fmt: skip
     parser.add_argument("--dimensions", help="these dimensions, such as 0,5,7 (default: the first of --count)")
     parser.add_argument("--count", type=int, help="number of directions (default 10, or all if there are fewer)")

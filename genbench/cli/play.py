@@ -21,8 +21,8 @@ def _parser() -> Arguments:
     parser = Arguments(
         "python -m genbench play",
         description="Open a page for one or several trained models, side by side: samples, latent sliders, "
-        "interpolation, arithmetic, and what the models make of an image that is uploaded or drawn. The page is served "
-        "to this machine only and contacts no other.",
+        "interpolation, arithmetic, and results for an image that is uploaded or drawn. The page is served to this "
+        "machine only and contacts no other machine.",
     )
     add_model_arguments(parser, several=True)
     parser.add_argument("--port", type=int, help="port of the page (default: a free one from 7860)")
@@ -55,7 +55,7 @@ def main(verb: str, argv: list[str]) -> int:
             ", raw weights" if arguments.raw else ""
         )
         models.append(Loaded(title, about, model, contents.get("data") or {}, _training_images(contents)))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # remove uploads then, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploads are removed after SIGTERM, too
     serve(models, arguments.port, browser=not arguments.no_browser and _has_browser())
     return 0
 
@@ -77,6 +77,6 @@ def _training_images(contents: dict[str, Any]) -> Callable[[], ImageSet]:
 
 
 def _has_browser() -> bool:
-    """Whether this is a terminal of a desktop. Without one, `webbrowser` could start a browser in the terminal."""
+    """Whether this is a terminal on a desktop. Without a desktop, `webbrowser` could start a text browser."""
     desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return sys.stdout.isatty() and bool(desktop)

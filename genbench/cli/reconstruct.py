@@ -35,7 +35,7 @@ def _parser() -> Arguments:
     parser = Arguments(
         "python -m genbench reconstruct",
         description="Reconstruct images with a trained model. The folder --out gets one PNG for each image, a grid of "
-        "images beside their reconstructions (grid.png), and the error of each image (errors.csv).",
+        "images next to their reconstructions (grid.png), and the error of each image (errors.csv).",
     )
     add_model_arguments(parser)
     add_image_arguments(parser)
@@ -74,7 +74,7 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _refuse(model: GenerativeModule) -> None:
-    """Raise UserError for a model that cannot reconstruct; the message has the command that fits it."""
+    """Raise UserError for a model that cannot reconstruct; the message names the command to use instead."""
     from genbench.core.capabilities import Segments, Translates
 
     if isinstance(model, (Translates, Segments)):

@@ -61,13 +61,13 @@ def main(verb: str, argv: list[str]) -> int:
             refuse_without(model, verb, "classify")
         except UserError as error:
             raise UserError(
-                f"{error} ConditionalGAN can if it was trained with `model.conditioning` auxiliary. `--classifier` "
-                "needs no checkpoint."
+                f"{error} ConditionalGAN can classify if it was trained with `model.conditioning` auxiliary. "
+                "`--classifier` needs no checkpoint."
             ) from error
     else:
         model, contents = _shipped(arguments.classifier, arguments.device)
     inputs, more = images_of(arguments, more, model, contents)
-    own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
+    own_options(model, more, flags=_parser().flags())  # the method has no options, so an unknown flag is an error
     with torch.no_grad():
         batches = inputs.batches(arguments.batch_size, str(model.device), "Classifying")
         logits = torch.cat([model.classify(x.to(model.dtype)).double().cpu() for x in batches])
@@ -77,8 +77,8 @@ def main(verb: str, argv: list[str]) -> int:
 
 
 def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
-    """A classifier that comes with genbench, as a model that `Classifies`, and what a checkpoint would say of its
-    data."""
+    """A classifier that comes with genbench, as a model that `Classifies`, and its data as an entry of a
+    checkpoint."""
     import torch
 
     import genbench.data
@@ -99,7 +99,7 @@ def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
 
         def classify(self, x: Tensor) -> Tensor:
             logits = extractor(to_uint8(x))[1]
-            assert logits is not None, "it is a classifier"
+            assert logits is not None, "a classifier returns logits"
             return logits
 
     return Classifier(), {"data": {"class": path_of(data), "arguments": {"size": 32}}}

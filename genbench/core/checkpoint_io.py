@@ -205,11 +205,11 @@ def _note(path: Path, text: str) -> None:
 
 
 def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu") -> GenerativeModule:
-    """The model of a checkpoint, in eval mode, with its averaged weights.
+    """The model of a checkpoint, in eval mode, with its EMA weights.
 
     Args:
         path: The checkpoint; no other file is needed
-        raw: Load the trained weights instead of their moving average
+        raw: Load the raw weights instead of the EMA weights
         device: Device of the model
 
     Raises:
@@ -260,7 +260,7 @@ def rebuild(
     if not raw:
         _refuse_lost_average(checkpoint, Path(path))
     elif checkpoint["genbench"].get("averaged_only"):
-        raise UserError(f"{path} contains only averaged weights. Remove `--raw`.")
+        raise UserError(f"{path} contains only EMA weights. Remove `--raw`.")
     model.load_state_dict(checkpoint["state_dict"])
     if not raw and "ema" in checkpoint:
         model.load_state_dict(checkpoint["ema"]["state_dict"], strict=False)
@@ -275,7 +275,7 @@ def rebuild(
 def refuse_misfit(
     checkpoint: dict[str, Any], module: GenerativeModule, path: str | os.PathLike, *, training: bool = False
 ) -> None:
-    """Raise UserError if a checkpoint does not fit the module. The message has the first difference.
+    """Raise UserError if a checkpoint does not fit the module. The message describes the first difference.
 
     Args:
         training: Also compare the states of the optimizers, which resuming needs
@@ -288,18 +288,18 @@ def refuse_misfit(
         averaged = {
             f"{name}.{key}": value for name in module.ema for key, value in getattr(module, name).state_dict().items()
         }
-        _compare(checkpoint["ema"]["state_dict"], averaged, f"The averaged weights in {path} do not fit this {kind}: ")
+        _compare(checkpoint["ema"]["state_dict"], averaged, f"The EMA weights in {path} do not fit this {kind}: ")
     if training:
         _refuse_lost_average(checkpoint, path)
         _refuse_other_optimizers(checkpoint, module, path)
 
 
 def _refuse_lost_average(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raise UserError if the run's config enables averaged weights, but the checkpoint has none."""
+    """Raise UserError if the run's config enables EMA weights, but the checkpoint has none."""
     with suppress(KeyError, TypeError):
         if "ema" not in checkpoint and checkpoint["run"]["config"]["ema"]["enabled"] is True:
             raise UserError(
-                f"{path} is incomplete: it lacks `ema`, the averaged weights. Use a different checkpoint of the run, "
+                f"{path} is incomplete: it lacks `ema`, the EMA weights. Use a different checkpoint of the run, "
                 "or the weights without averaging (`--raw`)."
             )
 
@@ -326,7 +326,7 @@ def _shape(name: str, tensors: dict[str, Any]) -> str:
 def _refuse_other_optimizers(checkpoint: dict[str, Any], module: GenerativeModule, path: Path) -> None:
     if checkpoint["genbench"].get("averaged_only"):
         raise UserError(
-            f"{path} contains only averaged weights, so its training cannot be resumed. Train a model with `fit "
+            f"{path} contains only EMA weights, so its training cannot be resumed. Train a model with `fit "
             "--config NAME`."
         )
     _refuse_missing(checkpoint, TRAINING, path)

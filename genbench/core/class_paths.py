@@ -13,7 +13,7 @@ def path_of(cls: type) -> str:
 
 
 def find(path: Any, base: type = object, modules: Iterable[str] = ()) -> type | None:
-    """The class of a path, if it is loaded and a subclass of `base`; else None. Imports nothing.
+    """Find the class of a class path, if it is loaded and a subclass of `base`; else None. Imports nothing.
 
     A short name is looked up in `modules`.
 

@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 class NonFiniteLoss(UserError):
-    """A loss term became NaN or infinite. The message has the optimizer, the term and the images seen."""
+    """A loss term became NaN or infinite. The message names the optimizer, the term and the images seen."""
 
 
 class LostProcess(UserError):

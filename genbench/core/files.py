@@ -131,7 +131,7 @@ def write(path: str | os.PathLike, save: Callable[[Any], object]) -> None:
     """Replace `path` with what `save(file)` writes. If that fails, write to a new temporary folder.
 
     Raises:
-        NotWritten: `path` was not replaced. The message and `elsewhere` have the file that was written instead, if any.
+        NotWritten: `path` was not replaced. The message and `elsewhere` name the file that was written instead, if any.
     """
     path = Path(path)
     try:
@@ -298,7 +298,7 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
         name: Name of the run for `last` and `best`. Default: the newest run
 
     Raises:
-        UserError: the checkpoint does not exist. The message has the expected path.
+        UserError: the checkpoint does not exist. The message names the expected path.
     """
     path = Path(ckpt).expanduser()
     if path.parts[:1] == ("pretrained",) and len(path.parts) == 2 and not path.exists():

@@ -59,7 +59,7 @@ class GenerativeModule(LightningModule, metaclass=Remembers):
     """Base class of all models.
 
     Args:
-        spec: Shape and targets of the data; passed by the DataModule when run from a config
+        spec: Shape and targets of the data; the commands take it from the DataModule
         optimizer: Optimizer of every player: a class path and its arguments, such as
             `{class_path: torch.optim.Adam, lr: 0.001}`
         optimizers: Settings that differ for single players, by player: `{generator: {lr: 0.0001}}`

@@ -158,7 +158,7 @@ def merge(base: dict[str, Any] | None, change: dict[str, Any] | None) -> dict[st
 
 
 def loaded_class(class_path: str, base: type[Any], what: str) -> type:
-    """The class of a path, if its module is imported. A path in a checkpoint must not cause an import.
+    """The class of a class path, if its module is imported. A path in a checkpoint must not cause an import.
 
     A short name, such as `Adam`, is looked up in torch.optim.
     """

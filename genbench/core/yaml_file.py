@@ -83,7 +83,7 @@ def parse(text: str, source: str) -> Any:
     """
     depth = 0
     try:
-        # events first: the parser of whole documents is recursive and could exhaust the stack
+        # check the depth on parser events, because loading a document is recursive and could exhaust the stack
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1

@@ -281,7 +281,7 @@ def look(pictures: Iterable[Stored] | np.ndarray, name: Callable[[int], str]) ->
 
 
 def _usual(seen: Seen) -> tuple[int, int] | None:
-    """The usual range of floating-point images that fits the values: the first one of which they use half."""
+    """The first usual range of floating-point images that contains the values, if they cover half of it or more."""
     if seen.kind.kind != "f":
         return None
     for low, high in ((0, 1), (-1, 1), (0, 255)):

@@ -54,7 +54,7 @@ def _run_folder(path: Path) -> str | None:
 
 
 def facts_of(model: GenerativeModule, weights: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """`run` and `training` of a record of a model in memory, read from the checkpoint that the model was loaded from.
+    """The entries `run` and `training` of a model's record, from the checkpoint that the model was loaded from.
 
     Without a checkpoint they describe the model itself, and `weights` (`ema` or `raw`) is stored as given.
     """

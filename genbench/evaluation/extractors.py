@@ -88,7 +88,7 @@ def _shipped(name: str) -> Extractor:
 
     with safe_open(SHIPPED / f"{name}.safetensors", "pt") as file:
         about = file.metadata()
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a dict
     classes = tuple(about["classes"].split("\n"))
     channels = int(about["channels"])
     network = SmallClassifier(channels, len(classes))

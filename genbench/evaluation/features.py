@@ -173,7 +173,7 @@ def _read(path: Path, made_of: dict[str, Any]) -> Features | None:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dict
         if json.loads(about["made_of"]) != made_of or about["checksum"] != state_hash(state):
             return None
         sums = FeatureSums(int(about["count"]), state.pop("total"), state.pop("outer"))

@@ -31,7 +31,7 @@ from genbench.objectives.pixels import dequantized, pixels_of
 
 
 class VAE(GenerativeModule):
-    """Variational autoencoder with a Gaussian posterior of diagonal covariance and a standard normal prior.
+    """Variational autoencoder with a diagonal Gaussian posterior and a standard normal prior.
 
     Args:
         latent_dim: Dimensions of the latent code z

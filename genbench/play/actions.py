@@ -95,18 +95,18 @@ def has_sliders(model: Any) -> bool:
 
 
 def has_latent_paths(model: Any) -> bool:
-    """Whether seeds have codes that can be mixed and decoded."""
+    """Whether the model gives seeds codes that can be interpolated and decoded."""
     return has_sliders(model) and isinstance(model, SamplesLatents)
 
 
 def takes_images(model: Any) -> bool:
-    """Whether the model can do something with an image."""
+    """Whether the page shows results of the model for an image."""
     methods = ("reconstruct", "encode", "translate", "segment", "classify", "discriminate", "log_likelihood")
     return _of_images(model) and any(hasattr(model, name) for name in methods)
 
 
 def takes_drawings(model: Any) -> bool:
-    """Whether the model has something to say about a drawing: it encodes, reconstructs or classifies images."""
+    """Whether the page shows results of the model for a drawing: it encodes, reconstructs or classifies images."""
     return _of_images(model) and any(hasattr(model, name) for name in ("encode", "reconstruct", "classify"))
 
 
@@ -157,7 +157,7 @@ def option_values(method: Callable[..., Tensor], given: dict[str, Any]) -> dict[
     """The options of a method, with values from controls of the same name. A whole number stays a whole number.
 
     Raises:
-        UserError: a control is empty, or has a fraction where the option is a whole number.
+        UserError: a control is empty, or has a fraction although the option is a whole number.
     """
     values = {}
     for name, default in options(method).items():
@@ -192,13 +192,13 @@ def start(model: Any, seed: int, image: Tensor | None = None, condition: Tensor 
     """The code [1, *latent_shape] of an image [1, C, H, W], or of a seed if there is no image.
 
     Raises:
-        UserError: the model cannot do either.
+        UserError: the model does not sample codes, and cannot encode an image or none was given.
     """
     if image is not None and isinstance(model, Encodes):
         return encode(model, image, condition)
     if hasattr(model, "sample_latents"):
         return _code_of_seed(model, seed)
-    raise UserError("This model does not sample codes. Upload an image: the sliders change its code.")
+    raise UserError("This model does not sample codes. Upload an image. The sliders then change the code of the image.")
 
 
 @torch.no_grad()
@@ -210,8 +210,8 @@ def _code_of_seed(model: Any, seed: int) -> Tensor:
 def spread(model: Any, z: Tensor) -> Tensor:
     """The standard deviation of each latent dimension, [D].
 
-    It is estimated from 512 latents that the model samples. For a model that samples none, each dimension has the
-    standard deviation of the values of the code z.
+    It is estimated from 512 latents that the model samples. If the model does not sample latents, the
+    standard deviation of the values of the code z is used for each dimension.
     """
     if hasattr(model, "sample_latents"):
         return model.sample_latents(torch.arange(512, device=model.device)).flatten(1).std(0)
@@ -312,7 +312,7 @@ def translated(model: Any, x: Tensor, to: str) -> Tensor:
 def _in_channels(x: Tensor, channels: int) -> Tensor:
     if x.shape[1] == channels:
         return x
-    if channels == 1:  # ITU-R 601-2 luma, as Pillow
+    if channels == 1:  # ITU-R 601-2 luma, as in Pillow
         return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     return x.expand(-1, channels, -1, -1)
 
@@ -353,7 +353,7 @@ def scores(model: Any, x: Tensor) -> list[str]:
             found.append(f"No log-likelihood: {error}")
     if hasattr(model, "discriminate"):
         found.append(
-            f"Discriminator's logit, higher for images that it takes for real: {float(model.discriminate(x)):.4g}"
+            f"Discriminator's logit, higher for images that it considers real: {float(model.discriminate(x)):.4g}"
         )
     return found
 
@@ -372,7 +372,7 @@ def code_picture(model: Any, z: Tensor) -> Image.Image:
 
 
 def bars(values: Tensor, height: int = 140) -> Image.Image:
-    """A bar for each value [D], upward if it is positive. The longest bar has half of the height."""
+    """A bar for each value [D], upward if it is positive. The longest bar has half the height of the picture."""
     width = max(2, SIDE // 2 // len(values))
     paper = torch.full((height, width * len(values), 3), 255, dtype=torch.uint8)
     middle, most = height // 2, values.abs().max().clamp(min=1e-8)
@@ -385,7 +385,7 @@ def bars(values: Tensor, height: int = 140) -> Image.Image:
 
 
 def flat(model: Any, z: Tensor) -> Tensor:
-    """Codes [B, *latent_shape] as vectors of which distances are taken: codebook indices are compared for equality."""
+    """Codes [B, *latent_shape] as vectors [B, D], to compute distances. Codebook indices stay int64."""
     return z.flatten(1) if model.latent_dtype == "int64" else z.flatten(1).float()
 
 

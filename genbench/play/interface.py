@@ -138,7 +138,7 @@ def page(models: Sequence[Loaded]) -> gr.Blocks:
     """The page for one or several models.
 
     Raises:
-        UserError: there is nothing on the page that one of the models can do.
+        UserError: one of the models has no ability that the page can show.
     """
     able: dict[Callable[[gr.Blocks, list[Loaded]], None], Callable[[Any], bool]] = {
         _samples: lambda model: isinstance(model, Samples),
@@ -194,9 +194,9 @@ def _sliders(blocks: gr.Blocks, models: list[Loaded]) -> None:
                 controls["file"] = _file("Optional: start from the code of an image")
             count = min(SLIDERS, max(sizes))
             gr.Markdown(
-                f"Each slider moves one of the first {count} dimensions of the code, in standard deviations of it."
+                f"Each slider moves one of the first {count} dimensions of the code, in standard deviations."
                 if count < max(sizes)
-                else "Each slider moves one dimension of the code, in standard deviations of it."
+                else "Each slider moves one dimension of the code, in standard deviations."
             )
             for k in range(count):
                 controls[f"z{k}"] = gr.Slider(-4, 4, 0, step=0.1, label=f"Dimension {k + 1}")
@@ -211,7 +211,7 @@ def _sliders(blocks: gr.Blocks, models: list[Loaded]) -> None:
                 seen = uploads.seen_by(shown, uploads.read(file), _name(file))
                 x, texts = seen.x, [seen.note]
             elif file is not None:
-                texts = ["This model does not encode images, so its code is that of the seed."]
+                texts = ["This model does not encode images, so the code of the seed is used."]
             condition = actions.condition_of(model, 1, values.get("label"), values.get("prompt"))
             z = actions.start(model, actions.whole(seed, "The seed"), x, condition)
             return html(shown, [("", actions.moved(model, z, steps, **values))], texts)
@@ -280,7 +280,7 @@ def _draw(blocks: gr.Blocks, models: list[Loaded]) -> None:
             board = gr.HTML("", html_template=BOARD, js_on_load=DRAWING, elem_classes="board")
             controls: Controls = {"drawing": board} | _of_encoders(models)
             controls["dark"] = gr.Checkbox(
-                True, label="White on black", info="As the digits of MNIST. Otherwise black on white."
+                True, label="White on black", info="Like the digits of MNIST. Otherwise black on white."
             )
 
         def applied(shown: Loaded, drawing: str | None, dark: bool, label: str | None = None) -> str:
@@ -323,7 +323,7 @@ def _columns(
                 found = gr.HTML(html(shown, texts=["The results appear here."]))
             triggers = [*also]
             for control in controls.values():
-                if isinstance(control, gr.Textbox):  # a half-written word is in no vocabulary
+                if isinstance(control, gr.Textbox):  # a partly typed word is not in the vocabulary
                     triggers += [control.submit, control.blur]
                 else:
                     triggers.append(control.change)
@@ -359,13 +359,13 @@ def _conditions(models: Sequence[Loaded], every: str | None = None) -> Controls:
     )
     if words:
         controls["prompt"] = gr.Textbox(
-            _example(conditional), label="Prompt", info=f"Enter applies it. Words: {', '.join(words)}."
+            _example(conditional), label="Prompt", info=f"Press Enter to apply it. Words: {', '.join(words)}."
         )
     return controls
 
 
 def _example(models: Sequence[Any]) -> str:
-    """A prompt that some model accepts."""
+    """A prompt that at least one of the models accepts."""
     vocabulary = next(model.spec.vocabulary for model in models if model.spec.target == "caption")
     wanted = "a large red circle at the top left"
     return wanted if set(wanted.split()) <= set(vocabulary) else vocabulary[1]
@@ -376,12 +376,12 @@ def _of_encoders(models: Sequence[Loaded]) -> Controls:
     takers = [shown for shown in models if isinstance(shown.model, Encodes) and takes_condition(shown.model.encode)]
     controls = _conditions(takers)
     if "label" in controls:
-        controls["label"].label = "Class of the image, which the encoder takes"
+        controls["label"].label = "Class of the image, for the encoder"
     return controls
 
 
 def _options(models: Sequence[Loaded], method: str) -> Controls:
-    """Controls for the models' own options of a method, from its signature. Options of one name and default are one."""
+    """Controls for the models' own options of a method. Options with the same name and default share a control."""
     controls: Controls = {}
     for shown in models:
         for name, default in options(getattr(shown.model, method)).items():

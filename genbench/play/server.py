@@ -1,4 +1,4 @@
-"""Serves the page to this machine only, without a request to any other."""
+"""Serves the page to this machine only, and contacts no other machine."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def free_port(wanted: int | None = None) -> int:
     """
     for port in [wanted] if wanted is not None else range(FIRST_PORT, FIRST_PORT + PORTS):
         with socket.socket() as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: a port just closed is free
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as in the server: a port just closed is free
             try:
                 tried.bind((HOST, port))
             except OSError as error:
                 if wanted is not None:
                     why = "is in use" if isinstance(error, OSError) and error.errno == 98 else error.strerror
                     raise UserError(
-                        f"--port {wanted} {why}. Use a different port, or leave --port out for a free one."
+                        f"--port {wanted} {why}. Use a different port, or omit --port to use a free one."
                     ) from error
             else:
                 return port
@@ -46,10 +46,10 @@ def free_port(wanted: int | None = None) -> int:
 
 
 class LocalOnly:
-    """ASGI middleware: refuses requests for other machines, and forbids the browser to make any.
+    """ASGI middleware: refuses requests for other machines, and forbids the browser to contact other machines.
 
-    Gradio's route `file=` would fetch a URL. A page of another site that resolves its name to 127.0.0.1 sends a
-    different Host.
+    Gradio's route `file=` would fetch a URL. A page of another site whose name resolves to 127.0.0.1 (DNS
+    rebinding) sends a different Host header.
     """
 
     def __init__(self, app: Any) -> None:
@@ -78,13 +78,13 @@ class LocalOnly:
 
 
 def _configure(folder: str) -> None:
-    """Set Gradio's environment, before it is imported: its defaults contact servers, and its variables open files."""
+    """Set Gradio's variables before it is imported. Its defaults contact servers; other values could expose files."""
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
         filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST, "localhost"))
-    )  # the server asks itself whether it runs
+    )  # the server sends itself a request to check that it runs
 
 
 @contextmanager

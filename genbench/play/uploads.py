@@ -1,4 +1,4 @@
-"""Reads the images of the user and converts them as the model's training images."""
+"""Reads the images of the user and converts them like the model's training images."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def read(path: str | Path) -> Stored:
     """Read an uploaded image; of an animation, the first frame.
 
     Raises:
-        UserError: it is no image, is damaged, or has too many pixels.
+        UserError: it is not an image, is damaged, or has too many pixels.
     """
     path = Path(path)
     name = path.name
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS is lower than the limit of Pillow
         try:
             width, height = picture_size(path, name)
             if width * height > MOST_PIXELS:
@@ -71,10 +71,10 @@ def drawn(address: str) -> Image.Image:
 
 
 def seen_by(shown: Loaded, image: Stored, name: str) -> Seen:
-    """Resize and convert an image as the training images of a model.
+    """Resize and convert an image like the training images of a model.
 
     Raises:
-        UserError: the image has a type or values that the range of the training data cannot convert.
+        UserError: the type or values of the image do not fit the `range` setting of the training data.
     """
     how, enlarge = resizing_of(shown.trained_on)
     settings: dict[str, Any] = shown.trained_on.get("arguments") or {}

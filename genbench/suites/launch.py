@@ -21,7 +21,7 @@ KILLED = "its process ended without an error message, probably killed"
 AFTER = 10.0  # maximum seconds until the death of a process is detected
 FOREVER = 60 * 24 * 365  # minutes: submitit's time limit of local jobs
 
-Work = Callable[..., bool]  # (folder, run, again, modules): does one run; False if another process does it
+Work = Callable[..., bool]  # (folder, run, again, modules): executes one run; False if another process executes it
 
 
 class Here:

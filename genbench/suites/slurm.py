@@ -244,7 +244,7 @@ def _with_job(kept: Folder, state: State, number: str, job: Job | None) -> State
         claims.close(kept.claims, state.run, attempt, outcome, reason)
         return kept.states([state.run])[0]
     if state.state not in ("waiting", "stopped") or job.state == "COMPLETED":
-        return state  # the run recorded its outcome, or another process does it
+        return state  # the run recorded its outcome, or another process will record it
     if outcome == "failed" and (claim := claims.take(kept.claims, state.run)) is not None:
         claim.end(outcome, reason)  # the job died before it claimed the run
         return kept.states([state.run])[0]

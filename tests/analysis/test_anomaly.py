@@ -116,7 +116,7 @@ def test_the_default_is_the_first_score_that_a_model_supports():
         VAE(GRAY, width=4): ("reconstruction", "likelihood", "latent", "projection"),
         DCGAN(GRAY, width=4): ("discriminator", "projection"),
         PixelCNN(DataSpec((1, 8, 8), binary=True), width=4, layers=1): ("likelihood",),
-        VQVAE(GRAY, width=4): ("reconstruction",),  # codes of integers
+        VQVAE(GRAY, width=4): ("reconstruction",),  # integer codes
         ConditionalVAE(DataSpec((1, 16, 16), "label", ("a", "b")), width=4): ("likelihood",),  # encodes with a label
     }
     for model, wanted in order.items():

@@ -1,4 +1,4 @@
-"""Grids show samples of the averaged weights, are written to the documented files, and do not affect training."""
+"""Grids show samples of the EMA weights, are written to the documented files, and do not affect training."""
 
 import os
 

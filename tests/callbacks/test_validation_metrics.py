@@ -1,4 +1,4 @@
-"""Validation scores use the whole split, the averaged weights, and separate noise."""
+"""Validation scores use the whole split, the EMA weights, and separate noise."""
 
 import pytest
 import torch

@@ -35,7 +35,7 @@ def test_a_generator_is_written_with_a_script_that_runs_without_genbench(runs, c
     assert "largest difference from the model, in onnxruntime with batches of 1 and 5: " in out
     assert out.endswith(Path("generator.onnx.py").read_text())
 
-    model = genbench.load(runs / "quickstart")  # with averaged weights, as `sample` uses them
+    model = genbench.load(runs / "quickstart")  # with EMA weights, as `sample` uses them
     z = model.sample_latents(torch.arange(3))
     (found,) = onnxruntime.InferenceSession("generator.onnx").run(None, {"z": z.numpy()})
     assert (torch.from_numpy(found) - model.sample(torch.arange(3))).abs().max() < 1e-5

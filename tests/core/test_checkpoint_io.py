@@ -274,7 +274,7 @@ def changed(path, where, value=None):
 
 @pytest.fixture
 def averaged(tmp_path):
-    """A checkpoint with averaged weights and optimizer states."""
+    """A checkpoint with EMA weights and optimizer states."""
     module = ToyGAN(SPEC)
     run(module, images=16, callbacks=[EMA(), Checkpoint()], folder=tmp_path, limit_val_batches=0)
     return tmp_path / "checkpoints" / "last.ckpt"
@@ -302,7 +302,7 @@ def averaged(tmp_path):
         ("state_dict/generator.9.bias", torch.zeros(()), "is a single number in the checkpoint and missing"),
         ("state_dict/generator.0.bias", "eight", "is not a tensor in the checkpoint and 8 in the model"),
         ("ema/state_dict", None, "it lacks `ema.state_dict`"),
-        ("ema/state_dict/generator.0.bias", None, "averaged weights in .* `generator.0.bias` is missing in the check"),
+        ("ema/state_dict/generator.0.bias", None, "EMA weights in .* `generator.0.bias` is missing in the check"),
         ("ema/state_dict/generator.0.bias", torch.zeros(2), "`generator.0.bias` is 2 in the checkpoint and 8 in the"),
         ("ema/state_dict/discriminator.1.bias", torch.zeros(2), "is 2 in the checkpoint and missing in the model"),
     ],
@@ -317,7 +317,7 @@ def test_missing_averaged_weights_are_reported_and_raw_weights_still_load(averag
     changed(averaged, "run", {"config": {"ema": {"enabled": True}}})
     genbench.load(averaged)
     changed(averaged, "ema")
-    with pytest.raises(UserError, match="it lacks `ema`, the averaged weights"):
+    with pytest.raises(UserError, match="it lacks `ema`, the EMA weights"):
         genbench.load(averaged)
     assert genbench.load(averaged, raw=True).origin == (averaged, "raw")
     with pytest.raises(UserError, match="it lacks `ema`"):

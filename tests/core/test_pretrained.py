@@ -62,7 +62,7 @@ def test_a_checkpoint_without_training_state_samples_like_the_whole_one_and_refu
     assert Path("small.ckpt").stat().st_size < whole.stat().st_size / 2
     a, b = (genbench.load(path).sample(torch.arange(3)) for path in (whole, "small.ckpt"))
     assert torch.equal(a, b)
-    with pytest.raises(UserError, match="only averaged weights. Remove `--raw`"):
+    with pytest.raises(UserError, match="only EMA weights. Remove `--raw`"):
         genbench.load("small.ckpt", raw=True)
     before = sorted(Path().rglob("*"))
     capsys.readouterr()

@@ -156,7 +156,7 @@ def test_classes_come_with_their_probabilities_and_a_discriminator_with_its_logi
     assert list(classes) == [str(k) for k in p.indices[:5].tolist()]
     assert list(classes.values()) == pytest.approx(p.values[:5].tolist(), abs=1e-6)
     logit = float(shown.model.discriminate(x))
-    assert texts[-1] == f"Discriminator's logit, higher for images that it takes for real: {logit:.4g}"
+    assert texts[-1] == f"Discriminator's logit, higher for images that it considers real: {logit:.4g}"
 
 
 def test_images_are_translated_and_segmented():

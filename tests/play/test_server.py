@@ -137,7 +137,7 @@ def test_a_port_in_use_is_a_sentence():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--port {port} is in use. Use a different port, or leave --port out"):
+        with pytest.raises(UserError, match=f"--port {port} is in use. Use a different port, or omit --port"):
             server.free_port(port)
         assert server.free_port() >= 7860
 
