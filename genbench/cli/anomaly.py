@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules
 from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
+from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError, refuse_below, some
+from genbench.core.files import removed_on_failure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,8 +63,17 @@ def _parser() -> Arguments:
 def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
     arguments, more = _parser().parse_known_args(argv)
+    quiet()
+    with removed_on_failure(arguments.out):
+        return _run(arguments, more)
+
+
+def _run(arguments: argparse.Namespace, more: list[str]) -> int:
     refuse_below(1, {"--worst": arguments.worst, "--steps": arguments.steps})
     refuse_below(0, {"--smooth": arguments.smooth})
+    for name in ("threshold", "smooth"):
+        if (value := getattr(arguments, name)) is not None and not math.isfinite(value):
+            raise UserError(f"--{name} is {value}; it must be a finite number.")
     if arguments.threshold is not None and arguments.quantile is not None:
         raise UserError("--threshold and --quantile both set the threshold. Remove one of the two.")
     if arguments.quantile is not None and not 0 <= arguments.quantile <= 1:
@@ -161,7 +175,7 @@ def _by(model: Any, given: str | None) -> Any:
             raise UserError(f"{type(model).__name__} {refusal(model, 'reconstruction')}, so it cannot score images.")
         return able[0]
     if (why := refusal(model, given)) is not None:  # type: ignore[arg-type]  # argparse checks the choices
-        instead = f" It can be used with `--by {' or '.join(able)}`." if able else ""
+        instead = f" It can be used with `--by {'` or `--by '.join(able)}`." if able else ""
         try:
             refuse_without(model, f"anomaly --by {given}", *METHODS[given])  # type: ignore[index]
         except UserError as error:
@@ -240,18 +254,13 @@ def _above(above: Tensor, threshold: float, anomalous: Tensor | None) -> str:
 
 
 def _write_scores(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, limit: float | None) -> None:
-    import csv
-    import io
+    from genbench.core.files import write_csv
 
-    from genbench.core import files
-
-    text = io.StringIO(newline="")
     columns = ["row" if inputs.names is None else "file", "score"]
     columns += ["label"] if inputs.label is not None else []
     columns += ["anomalous"] if anomalous is not None else []
     columns += ["above_threshold"] if limit is not None else []
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
+    table = []
     for row, value in enumerate(values.tolist()):
         cells = [inputs.name(row), repr(value)]
         if inputs.label is not None:
@@ -260,8 +269,8 @@ def _write_scores(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor 
             cells.append(str(int(anomalous[row])))
         if limit is not None:
             cells.append(str(int(value > limit)))
-        table.writerow(cells)
-    files.write(path, lambda file: file.write(text.getvalue().encode()))
+        table.append(cells)
+    write_csv(path, columns, table)
 
 
 def _class(inputs: Inputs, row: int) -> str:
@@ -273,7 +282,9 @@ def _class(inputs: Inputs, row: int) -> str:
 def _write_figure(path: Path, figure: Any) -> None:
     from genbench.core import files
 
-    files.write(path, lambda file: figure.savefig(file, format="png", dpi=100))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name in, for example, Japanese
+        files.write(path, lambda file: figure.savefig(file, format="png", dpi=100))
 
 
 def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit: float | None, by: str) -> None:
@@ -296,8 +307,6 @@ def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit
 
 def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor) -> None:
     """The images with the highest scores, the highest first, each under its file or row, class and score."""
-    import math
-
     from matplotlib.figure import Figure
 
     columns = math.ceil(math.sqrt(len(worst)))
@@ -309,7 +318,8 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
         axes.axis("off")
         image = images[k].permute(1, 2, 0).numpy()
         axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        title = Path(inputs.name(row)).name[-18:]
+        # bytes of a name that is not valid UTF-8 cannot be drawn, and line breaks would move the image
+        title = "".join(c if c.isprintable() else "?" for c in Path(inputs.name(row)).name[-18:])
         if inputs.label is not None:
             title += f"\n{_class(inputs, row)[:18]}"
         color = "black" if anomalous is None else "tab:red" if anomalous[row] else "tab:blue"

@@ -101,6 +101,15 @@ def refuse_without(model: GenerativeModule, verb: str, *methods: str) -> None:
     )
 
 
+def refuse_not_finite(model: Any, values: Tensor, what: str = "images") -> None:
+    """Raise UserError for NaN or infinity in the output of a model."""
+    if not bool(values.isfinite().all()):
+        raise UserError(
+            f"{type(model).__name__} returned {what} that are NaN or infinite. Check the input, or use a different "
+            "checkpoint."
+        )
+
+
 def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> None:
     """Raise UserError, before long work, if `--out` cannot be written or contains files and `--overwrite` is not
     set."""
@@ -148,6 +157,8 @@ def images_of(
         if image_flags:
             raise UserError(f"`{image_flags[0]}` needs `--images PATH`, which was not set.")
         config = (contents.get("run") or {}).get("config") or {}
+        if arguments.data is None and not trained_on:
+            raise UserError("The checkpoint does not say which data it was trained on. Use `--images` or `--data`.")
         data = data_of(arguments.data, data_flags, trained_on, root_of(config))
         data.prepare_data()
         images = SplitImages(data, arguments.split or "test", arguments.n)
@@ -164,8 +175,8 @@ def _of_files(
 ) -> Inputs:
     from genbench.evaluation.images import FileImages, SomeImages, choice, open_images
 
-    options = options_of("--images", arguments.images, flags)
-    found: Any = open_images(arguments.images, labels=True, **options)
+    options = {"labels": True} | options_of("--images", arguments.images, flags, labels=True)
+    found: Any = open_images(arguments.images, **options)
     label, classes, names = None, model.spec.classes, None
     if model.spec.binary:
         raise UserError(

@@ -12,7 +12,7 @@ from genbench.cli.flags import Arguments, add_model_arguments
 from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
 from genbench.cli.reconstruct import condition_for
 from genbench.cli.sample import own_options
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_seed_above_32_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.analysis.map_page import classes_in, page, plot
     from genbench.core.files import write, write_csv
 
+    refuse_seed_above_32_bits(arguments.seed)
     refuse_used(arguments.out, arguments.overwrite, "The map")
     if arguments.method == "umap":
         embedding.check(embedding.LEAST, "umap")  # whether it is installed

@@ -6,7 +6,7 @@ import argparse
 
 from genbench.cli.codes import write_codes
 from genbench.cli.flags import add_model_arguments
-from genbench.cli.inputs import add_image_arguments, images_of, refuse_used
+from genbench.cli.inputs import add_image_arguments, images_of, refuse_not_finite, refuse_used
 from genbench.cli.latents_shared import (
     add_condition,
     add_folder,
@@ -70,19 +70,19 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
             images = from_stored(inputs.images.images(rows)).to(model.device)
             given = None if condition is None else condition[rows.to(condition.device)]
             parts.append(project(model, images, given, **settings, advance=lambda: bar.advance(task)))
-            targets.append(images[:SHOWN].cpu())
+            refuse_not_finite(model, parts[-1].codes, "codes")
+            targets += [images[:SHOWN].cpu()] if len(targets) < SHOWN else []
     codes, psnr = torch.cat([part.codes for part in parts]), torch.cat([part.psnr for part in parts]).cpu()
-    shown = min(SHOWN, len(parts[0].codes))
-    target, path = targets[0][:shown], parts[0].path[:shown].transpose(0, 1)  # [frames, shown, *latent]
+    shown = min(SHOWN, len(codes))
+    target = torch.cat(targets)[:shown]
+    path = torch.cat([part.path[:SHOWN] for part in parts[:SHOWN]])[:shown].transpose(0, 1)  # [frames, shown, *latent]
     again = None if condition is None else condition[:shown].repeat(len(path), *[1] * (condition.ndim - 1))
     steps = decoded(model, path.flatten(0, 1), again, arguments.batch_size).unflatten(0, (-1, shown))
     frames = [enlarged(grid(torch.cat([target, step]), shown)) for step in steps]
     names = [inputs.name(row) for row in range(len(inputs))]
     write_codes(out / "codes.npz", codes, model, names)
-    table = _csv(
-        [("image", "psnr"), *((name, f"{value:.3f}") for name, value in zip(names, psnr.tolist(), strict=True))]
-    )
-    files.write(out / "psnr.csv", lambda file: file.write(table))
+    rows = ((name, f"{value:.3f}") for name, value in zip(names, psnr.tolist(), strict=True))
+    files.write_csv(out / "psnr.csv", ["image", "psnr"], rows)
     files.write(out / "projection.png", lambda file: frames[-1].save(file, "PNG"))
     write_animation(out / "path.gif", frames, [80] * (len(frames) - 1) + [2000])
     print(
@@ -90,12 +90,3 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         f"{out}/codes.npz, psnr.csv, projection.png, path.gif"
     )
     return 0
-
-
-def _csv(rows: list[tuple[str, ...]]) -> bytes:
-    import csv
-    import io
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")  # the bytes of a file name that is not UTF-8

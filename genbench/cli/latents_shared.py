@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench.cli.inputs import Inputs, model_of, refuse_without
+from genbench.cli.inputs import Inputs, model_of, refuse_not_finite, refuse_without
 from genbench.core import files
 from genbench.core.errors import UserError
 
@@ -72,6 +72,7 @@ def encoded(model: Any, inputs: Inputs, arguments: argparse.Namespace) -> tuple[
     codes, begin = [], 0
     for x in inputs.batches(arguments.batch_size, str(model.device), "Encoding"):
         codes.append(encode(model, x, None if label is None else label[begin : begin + len(x)]))
+        refuse_not_finite(model, codes[-1], "codes")
         begin += len(x)
     return torch.cat(codes), label
 
@@ -96,6 +97,7 @@ def decoded(model: Any, z: Tensor, condition: Tensor | None, batch_size: int) ->
         task = bar.add_task("Decoding", total=len(z))
         for rows in torch.arange(len(z), device=z.device).split(batch_size):
             images.append(decode(model, z[rows], None if condition is None else condition[rows]).float().cpu())
+            refuse_not_finite(model, images[-1])
             bar.advance(task, len(rows))
     return torch.cat(images)
 

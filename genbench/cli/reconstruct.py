@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_used, refuse_without
+from genbench.cli.inputs import (
+    Inputs,
+    add_image_arguments,
+    images_of,
+    model_of,
+    refuse_not_finite,
+    refuse_used,
+    refuse_without,
+)
 from genbench.cli.quiet import quiet
 from genbench.cli.sample import own_options
 from genbench.core.errors import UserError
+from genbench.core.files import removed_on_failure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,16 +60,8 @@ def main(verb: str, argv: list[str]) -> int:
     inputs, more = images_of(arguments, more, model, contents)
     own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
     condition = condition_for(model, inputs, arguments.label)
-    new, written = not arguments.out.exists(), list[Path]()
-    try:
-        with torch.no_grad():
-            return _reconstruct(arguments, model, inputs, condition, written)
-    except UserError:  # such as an image that cannot be read
-        for path in written:
-            path.unlink(missing_ok=True)
-        if new:
-            shutil.rmtree(arguments.out, ignore_errors=True)
-        raise
+    with removed_on_failure(arguments.out), torch.no_grad():
+        return _reconstruct(arguments, model, inputs, condition)
 
 
 def _refuse(model: GenerativeModule) -> None:
@@ -135,10 +135,8 @@ def _places(inputs: Inputs) -> list[str]:
     return list(taken)
 
 
-def _reconstruct(
-    arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None, written: list[Path]
-) -> int:
-    """Write all files. The paths of the reconstructions are added to `written`."""
+def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None) -> int:
+    """Write all files."""
     import torch
     from PIL import Image
 
@@ -156,7 +154,9 @@ def _reconstruct(
     first = 0
     for x in inputs.batches(arguments.batch_size, str(model.device), "Reconstructing"):
         labels = None if condition is None else condition[first : first + len(x)].to(model.device)
-        images = to_uint8(reconstruct(model, x.to(model.dtype), labels)).cpu()
+        found = reconstruct(model, x.to(model.dtype), labels)
+        refuse_not_finite(model, found)
+        images = to_uint8(found).cpu()
         real, made = to_uint8(x).cpu(), from_uint8(images)  # errors are those of the images that are written
         for name, metric in metrics.items():
             values[name].append(metric(made, x.float().cpu()))
@@ -165,9 +165,7 @@ def _reconstruct(
                 shown += [real[row], image]
             array = image[0] if len(image) == 1 else image.permute(1, 2, 0)
             picture = Image.fromarray(array.numpy())
-            path = out / places[first + row]
-            written.append(path)
-            write(path, lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]  # a default argument
+            write(out / places[first + row], lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]  # a default argument
         first += len(x)
     each = {name: torch.cat(parts).tolist() for name, parts in values.items()}
     write_csv(

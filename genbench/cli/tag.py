@@ -109,6 +109,7 @@ def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
             assert logits is not None, "it is a classifier"
             return logits
 
+    Classifier.__name__ = name  # for errors
     return Classifier(), {"data": {"class": path_of(data), "arguments": {"size": 32}}}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules
-from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_without
+from genbench.cli.inputs import Inputs, add_image_arguments, images_of, model_of, refuse_not_finite, refuse_without
 from genbench.cli.quiet import quiet
 from genbench.cli.reconstruct import condition_for, refuse_points
 from genbench.cli.sample import own_options
@@ -142,6 +142,7 @@ def _vary(
             else:
                 z = variations.nearby_codes(codes[part.to(codes.device)], deviation, eps, scale)
             images = variations.decode_each(model, z, labels, size)
+            refuse_not_finite(model, images)
             lines.append(torch.cat([x[:, None], images.to(x)], 1).cpu())
             first += len(part)
             bar.advance(task, len(part))
