@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     settings = {
         name: getattr(arguments, name) for name in ("steps", "starts", "candidates", "lr", "prior_weight", "seed")
     }
-    parts, targets = [], []
+    parts, targets = [], list[torch.Tensor]()
     blocks = torch.arange(len(inputs)).split(arguments.batch_size)
     with Progress(transient=True) as bar:
         task = bar.add_task("Projecting", total=len(blocks) * total_steps(arguments.steps, arguments.starts))
