@@ -99,6 +99,8 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):  # while a C extension was imported
+            return guarded(_stop, quiet=quiet)
         message = sentence(error)
         if message is None:
             raise
@@ -109,6 +111,10 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt
 
 
 def no_memory(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> Non
     set."""
     from genbench.core.files import kind_of, refuse_unwritable
 
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():  # also a broken link
         raise UserError(f"--out {folder} is {kind_of(folder)}; expected a folder.")
     refuse_unwritable(folder, what)
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
@@ -175,6 +176,7 @@ def _of_files(
 ) -> Inputs:
     from genbench.evaluation.images import FileImages, SomeImages, choice, open_images
 
+    _refuse_out_in_images(arguments)
     options = {"labels": True} | options_of("--images", arguments.images, flags, labels=True)
     found: Any = open_images(arguments.images, **options)
     label, classes, names = None, model.spec.classes, None
@@ -193,6 +195,17 @@ def _of_files(
         found, label = SomeImages(found, rows), None if label is None else label[rows]
         names = None if names is None else [names[row] for row in rows.tolist()]
     return Inputs(found, label, tuple(classes), names)
+
+
+def _refuse_out_in_images(arguments: argparse.Namespace) -> None:
+    """Raise UserError if `--out` could replace images of `--images`, or if the next call would read its results."""
+    images, out = Path(arguments.images).expanduser().resolve(), Path(arguments.out).resolve()
+    if out.is_relative_to(images):
+        where = "the same as" if out == images else "in"
+        raise UserError(
+            f"--out {arguments.out} is {where} --images {arguments.images}, so results would mix with images or "
+            "replace them. Use a different path."
+        )
 
 
 def _labels(files: FileImages, known: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...]]:

@@ -185,3 +185,14 @@ def test_a_number_that_does_not_fit_into_62_bits_is_refused_in_one_sentence(cli,
 def test_a_lack_of_memory_is_reported_in_one_sentence(allocate, capfd):
     assert guarded(allocate) == 2
     assert capfd.readouterr().err.startswith("error: There is not enough memory. Use fewer or smaller images")
+
+
+def test_an_interrupted_import_of_a_c_extension_is_an_interrupt(capfd):
+    def work():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error  # as pybind11 does
+
+    assert guarded(work) == 130
+    assert capfd.readouterr().err == "\nstopped.\n"

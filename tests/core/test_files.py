@@ -192,3 +192,9 @@ def test_files_are_kept_if_another_could_not_be_written(tmp_path):
         write(tmp_path / "b", lambda file: file.write(b"a folder"))
     assert (tmp_path / "a").read_bytes() == b"long work" and raised.value.elsewhere.exists()
     raised.value.elsewhere.unlink()
+
+
+def test_a_path_that_is_no_file_is_not_proposed_instead_of_itself(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="it is a named pipe.$"):
+        find_checkpoint(tmp_path / "pipe")
