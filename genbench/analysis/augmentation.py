@@ -103,11 +103,13 @@ def synthesize(
     while (missing := int((each - found[chosen]).sum())) > 0:
         if made.drawn >= MOST_DRAWN * n:
             least = chosen[found[chosen].argmin()]
+            sure, lower = "", ""
+            if least_probability:
+                sure, lower = f" with a probability of at least {least_probability:g}", ", or lower the probability"
             raise UserError(
                 f"{made.drawn:,} samples of {type(model).__name__} contain only {found[least]:,} images of class "
-                f"`{names[least]}`{f' with a probability of at least {least_probability:g}' * bool(least_probability)}"
-                f"; {each:,} were needed. Draw fewer images, choose other classes"
-                f"{', or lower the probability' * bool(least_probability)}."
+                f"`{names[least]}`{sure}; {each:,} were needed. Draw fewer images, "
+                f"{'' if lower else 'or '}choose other classes{lower}."
             )
         place = torch.arange(made.drawn, made.drawn + batch_size)
         wanted = chosen[place % len(chosen)] if model.conditional else None

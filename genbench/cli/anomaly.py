@@ -171,8 +171,8 @@ def _by(model: Any, given: str | None) -> Any:
     able = supported(model)
     if given is None:
         if not able:
-            refuse_without(model, "anomaly", "reconstruct")
-            raise UserError(f"{type(model).__name__} {refusal(model, 'reconstruction')}, so it cannot score images.")
+            reasons = "; ".join(f"`--by {by}`: it {refusal(model, by)}" for by in METHODS)
+            raise UserError(f"{type(model).__name__} cannot score images. {reasons}.")
         return able[0]
     if (why := refusal(model, given)) is not None:  # type: ignore[arg-type]  # argparse checks the choices
         instead = f" It can be used with `--by {'` or `--by '.join(able)}`." if able else ""

@@ -265,7 +265,11 @@ def test_a_users_mistake_is_answered_in_a_sentence(cli, ckpt, flags, message):
 @pytest.mark.parametrize(
     ("model", "flags", "message"),
     [
-        (UNet(DataSpec((1, 16, 16), "image", source=(1, 16, 16)), width=2, depth=2), [], "UNet cannot reconstruct"),
+        (
+            UNet(DataSpec((1, 16, 16), "image", source=(1, 16, 16)), width=2, depth=2),
+            [],
+            "no `log_likelihood` method; `--by",
+        ),
         (Autoencoder(DataSpec((1, 16, 16)), latent_dim=2), ["--by", "latent"], "does not record its data"),
         (Autoencoder(DataSpec((1, 16, 16)), latent_dim=2), ["--quantile", "0.9"], "does not record its data"),
         (
