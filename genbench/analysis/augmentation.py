@@ -103,12 +103,13 @@ def synthesize(
     while (missing := int((each - found[chosen]).sum())) > 0:
         if made.drawn >= MOST_DRAWN * n:
             least = chosen[found[chosen].argmin()]
-            sure, lower = "", ""
+            with_least, lower = "", ""
             if least_probability:
-                sure, lower = f" with a probability of at least {least_probability:g}", ", or lower the probability"
+                with_least = f" with a probability of at least {least_probability:g}"
+                lower = ", or lower the probability"
             raise UserError(
                 f"{made.drawn:,} samples of {type(model).__name__} contain only {found[least]:,} images of class "
-                f"`{names[least]}`{sure}; {each:,} were needed. Draw fewer images, "
+                f"`{names[least]}`{with_least}; {each:,} were needed. Draw fewer images, "
                 f"{'' if lower else 'or '}choose other classes{lower}."
             )
         place = torch.arange(made.drawn, made.drawn + batch_size)
