@@ -103,11 +103,14 @@ def synthesize(
     while (missing := int((each - found[chosen]).sum())) > 0:
         if made.drawn >= MOST_DRAWN * n:
             least = chosen[found[chosen].argmin()]
+            with_least, lower = "", ""
+            if least_probability:
+                with_least = f" with a probability of at least {least_probability:g}"
+                lower = ", or lower the probability"
             raise UserError(
                 f"{made.drawn:,} samples of {type(model).__name__} contain only {found[least]:,} images of class "
-                f"`{names[least]}`{f' with a probability of at least {least_probability:g}' * bool(least_probability)}"
-                f"; {each:,} were needed. Draw fewer images, choose other classes"
-                f"{', or lower the probability' * bool(least_probability)}."
+                f"`{names[least]}`{with_least}; {each:,} were needed. Draw fewer images, "
+                f"{'' if lower else 'or '}choose other classes{lower}."
             )
         place = torch.arange(made.drawn, made.drawn + batch_size)
         wanted = chosen[place % len(chosen)] if model.conditional else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genbench.analysis.embedding import as_array
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_seed_above_32_bits
 
 Method = Literal["kmeans", "mixture"]
 Covariance = Literal["full", "tied", "diag", "spherical"]
@@ -49,6 +49,7 @@ def cluster(
     Raises:
         UserError: there are more clusters than codes, a code is not finite, or the mixture degenerates.
     """
+    refuse_seed_above_32_bits(seed)
     x = as_array(codes)
     if not 1 <= k <= len(x):
         raise UserError(f"--k is {k}; it must be from 1 to the number of images, {len(x)}.")

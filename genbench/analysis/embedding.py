@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_seed_above_32_bits
 
 Method = Literal["pca", "tsne", "umap"]
 LEAST = 5  # images: with fewer, the graph of UMAP has no spectrum to start from
@@ -61,6 +61,7 @@ def embed(
         UserError: there are too few codes, a code is not finite, or umap-learn is not installed.
     """
     check(len(codes), method, perplexity)
+    refuse_seed_above_32_bits(seed)
     x = as_array(codes)
     if x.shape[1] == 1:  # a second coordinate that is the same for all
         x = np.pad(x, ((0, 0), (0, 1)))

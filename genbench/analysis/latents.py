@@ -127,7 +127,8 @@ def _principal(data: Tensor, count: int, what: str) -> tuple[Any, Any]:
             f"{count} principal directions of {len(data):,} codes with {data.shape[1]:,} {what}; expected 1 to {most}."
         )
     values = data.cpu().numpy()
-    found = PCA(count, random_state=0).fit(values)
+    with np.errstate(invalid="ignore"):  # it divides by the total variance, which is 0 for equal codes
+        found = PCA(count, random_state=0).fit(values)
     return found, found.transform(values)
 
 

@@ -99,6 +99,8 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):  # while a C extension was imported
+            return guarded(_stop, quiet=quiet)
         message = sentence(error)
         if message is None:
             raise
@@ -109,6 +111,20 @@ def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the CPU or a GPU."""
+    if isinstance(error, MemoryError):  # also NumPy's
+        return True
+    # PyTorch raises a RuntimeError for the CPU, and its subclass OutOfMemoryError for a GPU
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
 
 
 # error codes of a path that cannot be used
@@ -127,6 +143,8 @@ def sentence(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and no_room(cause):
             return f"{cause.filename or 'A file or the output'} could not be written: {cause.strerror}."
         cause = cause.__cause__ or cause.__context__
+    if no_memory(error):
+        return "There is not enough memory. Use fewer or smaller images, or a smaller batch size."
     if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename is not None:
         named = str(error.filename)
         return f"{named if len(named) <= 100 else named[:97] + '...'}: {error.strerror}. Use a different path."

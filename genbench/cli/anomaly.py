@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,9 @@ from genbench.cli.inputs import (
     refuse_used,
     refuse_without,
 )
+from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError, refuse_below, some
+from genbench.core.files import removed_on_failure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,8 +72,17 @@ def _parser() -> Arguments:
 def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
     arguments, more = _parser().parse_known_args(argv)
+    quiet()
+    with removed_on_failure(arguments.out):
+        return _run(arguments, more)
+
+
+def _run(arguments: argparse.Namespace, more: list[str]) -> int:
     refuse_below(1, {"--worst": arguments.worst, "--steps": arguments.steps})
     refuse_below(0, {"--smooth": arguments.smooth})
+    for name in ("threshold", "smooth"):
+        if (value := getattr(arguments, name)) is not None and not math.isfinite(value):
+            raise UserError(f"--{name} is {value}; it must be a finite number.")
     if arguments.threshold is not None and arguments.quantile is not None:
         raise UserError("--threshold and --quantile both set the threshold. Remove one of the two.")
     if arguments.quantile is not None and not 0 <= arguments.quantile <= 1:
@@ -84,7 +97,7 @@ def main(verb: str, argv: list[str]) -> int:
     from genbench.core.batch import from_stored
 
     model, contents = model_of(arguments)
-    refuse_points(model, verb)
+    refuse_points(model, "anomaly")
     by = _by(model, arguments.by)
     trained_on = contents.get("data") or {}
     kept = (trained_on.get("arguments") or {}).get("only_classes")
@@ -167,11 +180,11 @@ def _by(model: Any, given: str | None) -> Any:
     able = supported(model)
     if given is None:
         if not able:
-            refuse_without(model, "anomaly", "reconstruct")
-            raise UserError(f"{type(model).__name__} {refusal(model, 'reconstruction')}, so it cannot score images.")
+            reasons = "; ".join(f"`--by {by}`: it {refusal(model, by)}" for by in METHODS)
+            raise UserError(f"{type(model).__name__} cannot score images. {reasons}.")
         return able[0]
     if (why := refusal(model, given)) is not None:  # type: ignore[arg-type]  # argparse checks the choices
-        instead = f" It can be used with `--by {' or '.join(able)}`." if able else ""
+        instead = f" It can be used with `--by {'` or `--by '.join(able)}`." if able else ""
         try:
             refuse_without(model, f"anomaly --by {given}", *METHODS[given])  # type: ignore[index]
         except UserError as error:
@@ -289,8 +302,6 @@ def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit
 
 def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor) -> None:
     """The images with the highest scores, the highest first, each under its file or row, class and score."""
-    import math
-
     from matplotlib.figure import Figure
 
     from genbench.core.files import write_png
@@ -305,7 +316,8 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
         axes.axis("off")
         image = images[k].permute(1, 2, 0).numpy()
         axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        title = Path(inputs.name(row)).name[-18:]
+        # bytes of a name that is not valid UTF-8 cannot be drawn, and line breaks would move the image
+        title = "".join(c if c.isprintable() else "?" for c in Path(inputs.name(row)).name[-18:])
         if inputs.label is not None:
             title += f"\n{inputs.class_name(row)[:18]}"
         color = "black" if anomalous is None else "tab:red" if anomalous[row] else "tab:blue"

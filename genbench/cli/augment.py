@@ -13,6 +13,7 @@ from genbench.cli.evaluate_data import prepared_data, split_flags
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
 from genbench.cli.inputs import add_out_arguments, model_of, refuse_existing, refuse_used
 from genbench.core.errors import UserError, refuse_below
+from genbench.core.files import removed_on_failure
 from genbench.core.units import Images
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # arguments of the data that select the images and labels; with other values, the classifiers would get labels that the
 # model was not trained with
-FIXED = ("labeled", "split_seed", "val_size", "test_size", "subset", "per_class")
+FIXED = ("labeled", "split_seed", "val_size", "test_size", "subset", "per_class", "only_classes")
 
 
 def _parser() -> Arguments:
@@ -86,7 +87,8 @@ def _write(arguments: argparse.Namespace, more: list[str]) -> int:
     if out.suffix:
         _write_arrays(made, model.spec.classes, out)
     else:
-        _write_folders(made, model.spec.classes, out)
+        with removed_on_failure(out):
+            _write_folders(made, model.spec.classes, out)
     print(_summary(made, model))
     print(f"{len(made.label):,} images, {len(made.label) // len(names):,} each of {', '.join(names)} -> {out}")
     return 0

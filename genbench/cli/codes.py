@@ -40,7 +40,8 @@ def read_codes(path: str | Path, model: Any) -> Tensor:
     path = Path(path).expanduser()
     name, expected = type(model).__name__, tuple(model.latent_shape)
     if not path.is_file():
-        raise UserError(f"There is no file of codes at {path}{'' if not path.exists() else ', which is a folder'}.")
+        what = f"; it is {files.kind_of(path)}" if path.exists() else ""
+        raise UserError(f"There is no file of codes at {path}{what}.{files.near_by(path) if not what else ''}")
     try:
         found: Any = np.load(path, allow_pickle=False)
         if isinstance(found, np.lib.npyio.NpzFile):
@@ -49,9 +50,11 @@ def read_codes(path: str | Path, model: Any) -> Tensor:
         else:
             codes, owner = found, None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        why = str(error).splitlines()[0] if str(error) else "it is damaged"
+        if "pickle" in why:  # NumPy says so of any file that is neither .npy nor .npz, and advises to load it unsafely
+            why = "it contains no array of numbers"
         raise UserError(
-            f"{path} is not a file of codes ({str(error).splitlines()[0] if str(error) else 'it is damaged'}). Use the "
-            "`codes.npz` of `latents project`, or a .npy of floats."
+            f"{path} is not a file of codes ({why}). Use the `codes.npz` of `latents project`, or a .npy of floats."
         ) from error
     if codes.dtype.kind != "f" or codes.shape[1:] != expected or not len(codes):
         raise UserError(
@@ -64,6 +67,8 @@ def read_codes(path: str | Path, model: Any) -> Tensor:
             f"{path} contains codes of a different model: the weights of {model.origin[0] if model.origin else name} "
             "differ from those that it was written for. Use the same checkpoint, with or without `--raw` as before."
         )
+    with np.errstate(over="ignore"):
+        codes = codes.astype(np.float32)
     if not np.isfinite(codes).all():
-        raise UserError(f"{path} contains codes that are not finite. Write them again.")
-    return torch.from_numpy(codes.astype(np.float32)).to(model.device)
+        raise UserError(f"{path} contains codes that are not finite in float32. Write them again.")
+    return torch.from_numpy(codes).to(model.device)

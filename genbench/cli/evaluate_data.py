@@ -10,8 +10,11 @@ from genbench.core.errors import UserError, did_you_mean
 from genbench.evaluation import protocol as protocols
 
 
-def options_of(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
-    """Parse flags such as `--images.key` into arguments of the data set that reads `path`."""
+def options_of(flag: str, path: str | None, given: list[str], labels: bool = False) -> dict[str, Any]:
+    """Parse flags such as `--images.key` into arguments of the data set that reads `path`.
+
+    `labels`: whether there are also flags for the labels.
+    """
     from inspect import signature
 
     from jsonargparse import ArgumentParser
@@ -25,6 +28,7 @@ def options_of(flag: str, path: str | None, given: list[str]) -> dict[str, Any]:
         raise UserError(f"`{given[0]}` needs `{flag} PATH`, which was not set.")
     reader = reader_of(path)
     of_training = {*signature(ImageData.__init__).parameters, "path", "labels", "labels_key", "test_size"}
+    of_training -= {"labels", "labels_key"} if labels else set()
     parser = ArgumentParser(exit_on_error=False)
     known = parser.add_class_arguments(reader, flag.removeprefix("--"), skip=of_training - {"self", "range", "window"})
     for flag_given in (argument.partition("=")[0] for argument in given if argument.startswith("--")):

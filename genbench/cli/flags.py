@@ -24,6 +24,15 @@ class Arguments(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     yield from parser.flags()
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse integers that do not fit into 62 bits; seeds and counts are added in 64 bits."""
+        found, more = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            if isinstance(value, int) and abs(value) >= 2**62:
+                raise UserError(f"{action.option_strings[-1]} is {value}; expected a number of at most 62 bits.")
+        return found, more
+
     def error(self, message: str) -> NoReturn:
         near = ""
         if found := re.match(r"unrecognized arguments: (\S+)", message):

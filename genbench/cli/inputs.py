@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +207,7 @@ def encoded(model: Any, inputs: Inputs, condition: Any, batch_size: int) -> Tens
     for x in inputs.batches(batch_size, str(model.device), "Encoding"):
         given = None if condition is None else condition[first : first + len(x)]
         codes.append(encode(model, x.to(model.dtype), given))
+        refuse_not_finite(model, codes[-1], "codes")
         first += len(x)
     return torch.cat(codes)
 
@@ -233,12 +235,21 @@ def refuse_existing(out: Path, overwrite: bool, what: str, suffix: str | None = 
         raise UserError(f"{out} exists already. Use a different `--out`, or add `--overwrite`.")
 
 
+def refuse_not_finite(model: Any, values: Tensor, what: str = "images") -> None:
+    """Raise UserError for NaN or infinity in the output of a model."""
+    if not bool(values.isfinite().all()):
+        raise UserError(
+            f"{type(model).__name__} returned {what} that are NaN or infinite. Check the input, or use a different "
+            "checkpoint."
+        )
+
+
 def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> None:
     """Raise UserError, before long work, if `--out` cannot be written or contains files and `--overwrite` is not
     set."""
     from genbench.core.files import kind_of, refuse_unwritable
 
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():  # also a broken link
         raise UserError(f"--out {folder} is {kind_of(folder)}; expected a folder.")
     refuse_unwritable(folder, what)
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
@@ -291,6 +302,8 @@ def images_of(
     if arguments.images is None:
         if image_flags:
             raise UserError(f"`{image_flags[0]}` needs `--images PATH`, which was not set.")
+        if arguments.data is None and not contents.get("data"):
+            raise UserError("The checkpoint does not say which data it was trained on. Use `--images` or `--data`.")
         data = prepared_data(contents, data_flags, arguments.data)
         images = SplitImages(data, arguments.split or "test", arguments.n)
         _refuse_other_shape(images, model)
@@ -306,8 +319,9 @@ def _of_files(
 ) -> Inputs:
     from genbench.evaluation.images import FileImages, SomeImages, choice, open_images
 
-    options = options_of("--images", arguments.images, flags)
-    found: Any = open_images(arguments.images, labels=True, **options)
+    _refuse_out_in_images(arguments)
+    options = {"labels": True} | options_of("--images", arguments.images, flags, labels=True)
+    found: Any = open_images(arguments.images, **options)
     label, classes, names = None, model.spec.classes, None
     if model.spec.binary:
         raise UserError(
@@ -324,6 +338,17 @@ def _of_files(
         found, label = SomeImages(found, rows), None if label is None else label[rows]
         names = None if names is None else [names[row] for row in rows.tolist()]
     return Inputs(found, label, tuple(classes), names)
+
+
+def _refuse_out_in_images(arguments: argparse.Namespace) -> None:
+    """Raise UserError if `--out` could replace images of `--images`, or if the next call would read its results."""
+    images, out = Path(arguments.images).expanduser().resolve(), Path(arguments.out).resolve()
+    if out.is_relative_to(images):
+        where = "the same as" if out == images else "in"
+        raise UserError(
+            f"--out {arguments.out} is {where} --images {arguments.images}, so results would mix with images or "
+            "replace them. Use a different path."
+        )
 
 
 def _labels(files: FileImages, known: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...]]:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from genbench.cli.flags import Arguments, import_modules
 from genbench.cli.quiet import quiet
+from genbench.core.files import removed_on_failure
 
 ACTIONS = {
     "interpolate": "paths between seeds or images, as a grid and an animation",
@@ -39,4 +40,5 @@ def main(verb: str, argv: list[str]) -> int:
     action = argv[0] if argv and argv[0] in ACTIONS else None
     arguments, more = parser_of(action).parse_known_args(argv)
     quiet()
-    return int(_file_of(arguments.action).run(arguments, more))
+    with removed_on_failure(arguments.out):
+        return int(_file_of(arguments.action).run(arguments, more))

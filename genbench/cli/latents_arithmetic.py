@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     image_flags, more = split_flags(more, "--images.")
     refuse_unknown(model, more, arguments)
     kinds = {kind for kind, _ in operands.values()}
-    for flags, kind in ((data_flags, "class"), (image_flags, "images")):
+    data_given = [*([] if arguments.data is None else ["--data"]), *data_flags]
+    for flags, kind in ((data_given, "class"), (image_flags, "images")):
         if flags and kind not in kinds:
             raise UserError(f"{flags[0]} is for an operand `{kind}:...`, which was not set.")
     if kinds & {"class", "images"}:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from genbench.cli.flags import add_model_arguments
 from genbench.cli.inputs import Inputs, add_image_arguments, add_out_arguments, refuse_used
 from genbench.cli.latents_map import add_vector_arguments, vectors_of
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, refuse_below, refuse_seed_above_32_bits
 
 if TYPE_CHECKING:
     from genbench.analysis.clustering import Clusters
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.analysis.clustering import agreement, cluster
 
     refuse_below(1, {"--k": arguments.k})
+    refuse_seed_above_32_bits(arguments.seed)
     refuse_used(arguments.out, arguments.overwrite, "The clusters")
     if arguments.k is not None and arguments.n is not None and arguments.k > arguments.n:
         raise UserError(f"--k is {arguments.k}, but --n allows only {arguments.n} images. Use fewer clusters.")
@@ -94,6 +95,9 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
 
     if len(inputs.images.shape) != 3:
         return ""
+    for path in out.glob("cluster-*.png"):  # of an earlier call with more clusters
+        if path.stem.removeprefix("cluster-").isdecimal():
+            path.unlink()
     digits = len(str(k - 1))
     overview = []
     for number in range(k):

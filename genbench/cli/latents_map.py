@@ -20,7 +20,7 @@ from genbench.cli.inputs import (
     refuse_without,
 )
 from genbench.cli.latents_shared import refuse_unknown
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, refuse_seed_above_32_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.analysis.map_page import classes_in, page, plot
     from genbench.core.files import write, write_csv, write_png
 
+    refuse_seed_above_32_bits(arguments.seed)
     refuse_used(arguments.out, arguments.overwrite, "The map")
     if arguments.method == "umap":
         embedding.check(embedding.LEAST, "umap")  # whether it is installed

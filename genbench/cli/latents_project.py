@@ -6,7 +6,14 @@ import argparse
 
 from genbench.cli.codes import write_codes
 from genbench.cli.flags import add_model_arguments
-from genbench.cli.inputs import add_image_arguments, add_out_arguments, condition_of_images, images_of, refuse_used
+from genbench.cli.inputs import (
+    add_image_arguments,
+    add_out_arguments,
+    condition_of_images,
+    images_of,
+    refuse_not_finite,
+    refuse_used,
+)
 from genbench.cli.latents_shared import (
     add_condition,
     decoded,
@@ -60,7 +67,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     settings = {
         name: getattr(arguments, name) for name in ("steps", "starts", "candidates", "lr", "prior_weight", "seed")
     }
-    parts, targets = [], []
+    parts, targets = [], list[torch.Tensor]()
     blocks = torch.arange(len(inputs)).split(arguments.batch_size)
     with Progress(transient=True) as bar:
         task = bar.add_task("Projecting", total=len(blocks) * total_steps(arguments.steps, arguments.starts))
@@ -68,10 +75,12 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
             images = from_stored(inputs.images.images(rows)).to(model.device)
             given = None if condition is None else condition[rows.to(condition.device)]
             parts.append(project(model, images, given, **settings, advance=lambda: bar.advance(task)))
-            targets.append(images[:SHOWN].cpu())
+            refuse_not_finite(model, parts[-1].codes, "codes")
+            targets += [images[:SHOWN].cpu()] if len(targets) < SHOWN else []
     codes, psnr = torch.cat([part.codes for part in parts]), torch.cat([part.psnr for part in parts]).cpu()
-    shown = min(SHOWN, len(parts[0].codes))
-    target, path = targets[0][:shown], parts[0].path[:shown].transpose(0, 1)  # [frames, shown, *latent]
+    shown = min(SHOWN, len(codes))
+    target = torch.cat(targets)[:shown]
+    path = torch.cat([part.path[:SHOWN] for part in parts[:SHOWN]])[:shown].transpose(0, 1)  # [frames, shown, *latent]
     again = None if condition is None else condition[:shown].repeat(len(path), *[1] * (condition.ndim - 1))
     steps = decoded(model, path.flatten(0, 1), again, arguments.batch_size).unflatten(0, (-1, shown))
     frames = [enlarged(grid(torch.cat([target, step]), shown)) for step in steps]

@@ -16,6 +16,7 @@ from genbench.cli.inputs import (
     condition_of_images,
     encoded,
     model_of,
+    refuse_not_finite,
     refuse_points,
     refuse_without,
 )
@@ -76,6 +77,7 @@ def decoded(model: Any, z: Tensor, condition: Tensor | None, batch_size: int) ->
     for rows in blocks(len(z), batch_size, "Decoding"):
         rows = rows.to(z.device)
         images.append(decode(model, z[rows], None if condition is None else condition[rows]).float().cpu())
+        refuse_not_finite(model, images[-1])
     return torch.cat(images)
 
 

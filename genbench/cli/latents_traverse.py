@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         _refuse_images(arguments)
         refuse_unknown(model, more, arguments)
         codes = of_seeds(model, range(arguments.n), "traverse")
+    if pca and arguments.count is None:  # few codes have few principal directions
+        count = min(count, len(codes) - 1)
     if not pca:
         rows = list(range(count)) if chosen is None else chosen
         deviation = codes.flatten(1).std(0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
@@ -16,12 +15,14 @@ from genbench.cli.inputs import (
     images_of,
     labels_for_encoder,
     model_of,
+    refuse_not_finite,
     refuse_points,
     refuse_used,
     refuse_without,
 )
 from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError
+from genbench.core.files import removed_on_failure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,16 +62,8 @@ def main(verb: str, argv: list[str]) -> int:
     inputs, more = images_of(arguments, more, model, contents)
     own_options(model, more, flags=_parser().flags())  # there are none: an unknown flag is an error
     condition = labels_for_encoder(model, inputs, arguments.label)
-    new, written = not arguments.out.exists(), list[Path]()
-    try:
-        with torch.no_grad():
-            return _reconstruct(arguments, model, inputs, condition, written)
-    except UserError:  # such as an image that cannot be read
-        for path in written:
-            path.unlink(missing_ok=True)
-        if new:
-            shutil.rmtree(arguments.out, ignore_errors=True)
-        raise
+    with removed_on_failure(arguments.out), torch.no_grad():
+        return _reconstruct(arguments, model, inputs, condition)
 
 
 def _refuse(model: GenerativeModule) -> None:
@@ -109,10 +102,8 @@ def _places(inputs: Inputs) -> list[str]:
     return list(taken)
 
 
-def _reconstruct(
-    arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None, written: list[Path]
-) -> int:
-    """Write all files. The paths of the reconstructions are added to `written`."""
+def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None) -> int:
+    """Write all files."""
     import torch
     from PIL import Image
 
@@ -130,7 +121,9 @@ def _reconstruct(
     first = 0
     for x in inputs.batches(arguments.batch_size, str(model.device), "Reconstructing"):
         labels = None if condition is None else condition[first : first + len(x)]
-        images = to_uint8(reconstruct(model, x.to(model.dtype), labels)).cpu()
+        found = reconstruct(model, x.to(model.dtype), labels)
+        refuse_not_finite(model, found)
+        images = to_uint8(found).cpu()
         real, made = to_uint8(x).cpu(), from_uint8(images)  # errors are those of the images that are written
         for name, metric in metrics.items():
             values[name].append(metric(made, x.float().cpu()))
@@ -138,9 +131,7 @@ def _reconstruct(
             if first + row < SHOWN:
                 shown += [real[row], image]
             array = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-            path = out / places[first + row]
-            written.append(path)
-            write_png(path, Image.fromarray(array.numpy()))
+            write_png(out / places[first + row], Image.fromarray(array.numpy()))
         first += len(x)
     each = {name: torch.cat(parts).tolist() for name, parts in values.items()}
     write_csv(

@@ -162,6 +162,7 @@ def _write_folder(array: Any, out: Path) -> None:
         for path in drawn_before(out):
             path.unlink()
         for k, image in enumerate(array):
+            files.created(out / f"{k:06d}.png")
             Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(out / f"{k:06d}.png", pnginfo=about)
     except OSError as error:
         (out / f"{k:06d}.png").unlink(missing_ok=True)  # the last file is incomplete

@@ -102,6 +102,7 @@ def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
             assert logits is not None, "a classifier returns logits"
             return logits
 
+    Classifier.__name__ = name  # for errors
     return Classifier(), {"data": {"class": path_of(data), "arguments": {"size": 32}}}
 
 

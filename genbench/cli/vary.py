@@ -18,6 +18,7 @@ from genbench.cli.inputs import (
     labels_for_encoder,
     model_of,
     refuse_existing,
+    refuse_not_finite,
     refuse_points,
     refuse_without,
 )
@@ -130,6 +131,7 @@ def _vary(
         else:
             z = variations.nearby_codes(codes[part.to(device)], deviation, eps, scale)
         images = variations.decode_each(model, z, labels, size)
+        refuse_not_finite(model, images)
         lines.append(torch.cat([x[:, None], images.to(x)], 1).cpu())
     grid = torch.cat(lines)  # [N, 1 + V, C, H, W]
     sheet = enlarged(arranged(to_uint8(grid.flatten(0, 1)), 1 + each))

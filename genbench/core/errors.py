@@ -50,6 +50,12 @@ def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:
             raise UserError(f"{name} is {value}; it must be at least {least}.")
 
 
+def refuse_seed_above_32_bits(seed: int) -> None:
+    """Raise UserError for a seed that scikit-learn does not take."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed is {seed}; it must be from 0 to {2**32 - 1}.")
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """` Did you mean 'width'?` if `given` is similar to one of `known`, else "". It ends an error message."""
     by_spelling = {name.lower().replace("-", "_"): name for name in known}

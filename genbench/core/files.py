@@ -33,6 +33,7 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # error
 
 AnyPath = TypeVar("AnyPath", bound=str | os.PathLike)
 
+_created: tuple[Path, list[Path]] | None = None  # a folder and the new files in it, during `removed_on_failure`
 _swept: set[Path] = set()  # folders in which this process has already removed orphans
 
 
@@ -60,6 +61,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Any]:
         if path.parent not in _swept:
             _swept.add(path.parent)
             remove_orphans(path.parent)
+        created(path)
         with _temporary(path, lambda temporary: os.replace(temporary, path)) as file:
             yield file
     except NotWritten:
@@ -88,6 +90,38 @@ def _temporary(path: Path, place: Callable[[str], object]) -> Iterator[Any]:
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+
+
+@contextmanager
+def removed_on_failure(folder: Path) -> Iterator[None]:
+    """Remove the new files that the block writes to `folder` if it fails or is interrupted, and `folder` if it is new.
+
+    Files that existed before, and those of other processes, are kept. So are all files if one could not be written,
+    since the others may have taken long.
+    """
+    global _created
+    new, _created = not folder.exists(), (folder, [])
+    try:
+        yield
+    except NotWritten:
+        raise
+    except BaseException:
+        for path in _created[1]:
+            with suppress(OSError):
+                path.unlink()
+        parents = {parent for path in _created[1] for parent in path.parents if folder in parent.parents}
+        for path in (*sorted(parents, reverse=True), *([folder] if new else [])):
+            with suppress(OSError):
+                path.rmdir()  # only if it is empty
+        raise
+    finally:
+        _created = None
+
+
+def created(path: Path) -> None:
+    """Tell `removed_on_failure` that this process is about to write a file."""
+    if _created is not None and _created[0] in path.parents and not path.exists():
+        _created[1].append(path)
 
 
 def create(path: str | os.PathLike, contents: bytes) -> None:
@@ -317,7 +351,7 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
         path = found[-1]
     if not path.is_file():
         what = f"; it is {kind_of(path)}" if path.exists() else ""
-        near = did_you_mean(str(ckpt), ("last", "best")) or near_by(Path(ckpt).expanduser())
+        near = did_you_mean(str(ckpt), ("last", "best")) or ("" if what else near_by(Path(ckpt).expanduser()))
         raise UserError(f"There is no checkpoint at {path}{what}.{near}")
     if path.is_symlink() and path.parent.name != "checkpoints":  # a link to a checkpoint of a run
         return path.resolve()

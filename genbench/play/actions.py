@@ -123,7 +123,7 @@ def whole(value: Any, name: str, low: int = 0, high: int = MOST_SEED) -> int:
     Raises:
         UserError: the control is empty, or its number is not a whole number from `low` to `high`.
     """
-    if value is None or float(value) != int(value) or not low <= value <= high:
+    if value is None or not math.isfinite(value) or value != int(value) or not low <= value <= high:
         shown = "nothing" if value is None else f"{value:g}"
         raise UserError(f"{name} is {shown}; expected a whole number from {low:,} to {high:,}.")
     return int(value)

@@ -239,7 +239,7 @@ def test_the_pictures_show_the_images_with_the_highest_scores(cli, ckpt):
         (["--images", "plain", "--normal", "3"], "--normal 3 needs the class of each image, but plain has no classes"),
         (["--by", "likelihood"], "Autoencoder cannot compute likelihoods (it has no `log_likelihood` method)"),
         (["--by", "likelihood"], "Models that can: ConditionalVAE, PixelCNN, VAE"),
-        (["--by", "likelihood"], "It can be used with `--by reconstruction or latent`."),
+        (["--by", "likelihood"], "It can be used with `--by reconstruction` or `--by latent`."),
         (["--by", "discriminator"], "Autoencoder cannot discriminate real images from generated ones"),
         (["--steps", "5"], "--steps is for `--by projection`, but the score is reconstruction"),
         (["--quantile", "95"], "--quantile is 95.0; it must be from 0 to 1, such as 0.95"),
@@ -265,7 +265,11 @@ def test_a_users_mistake_is_answered_in_a_sentence(cli, ckpt, flags, message):
 @pytest.mark.parametrize(
     ("model", "flags", "message"),
     [
-        (UNet(DataSpec((1, 16, 16), "image", source=(1, 16, 16)), width=2, depth=2), [], "UNet cannot reconstruct"),
+        (
+            UNet(DataSpec((1, 16, 16), "image", source=(1, 16, 16)), width=2, depth=2),
+            [],
+            "no `log_likelihood` method; `--by",
+        ),
         (Autoencoder(DataSpec((1, 16, 16)), latent_dim=2), ["--by", "latent"], "does not record its data"),
         (Autoencoder(DataSpec((1, 16, 16)), latent_dim=2), ["--quantile", "0.9"], "does not record its data"),
         (
@@ -285,4 +289,24 @@ def test_a_model_that_cannot_score_is_refused_in_a_sentence(cli, monkeypatch, mo
     path = checkpoint(model)
     status, _, err = cli("anomaly", "--ckpt", path, "--data", "Digits", "--data.size", 16, *flags)
     assert status == 2 and message in err and "Traceback" not in err, err
+    assert not Path("anomalies").exists()
+
+
+def test_names_that_are_not_utf8_or_have_no_glyph_are_scored_without_a_warning(cli, ckpt):
+    Path("in").mkdir()
+    names = [b"caf\xe9.png", "日本.png".encode(), b"new\nline.png"]
+    for name in names:
+        Image.new("L", (16, 16)).save("in/x.png")
+        os.rename(b"in/x.png", b"in/" + name)
+    status, _, err = cli("anomaly", "--ckpt", ckpt, "--images", "in")
+    assert status == 0 and "Glyph" not in err
+    with open("anomalies/scores.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert {os.fsencode(row["file"]) for row in csv.DictReader(file)} == set(names)
+
+
+@pytest.mark.parametrize("flag", ["--threshold", "--smooth"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_setting_that_is_not_finite_is_refused(cli, ckpt, flag, value):
+    status, _, err = cli("anomaly", "--ckpt", ckpt, flag, value)
+    assert status == 2 and f"{flag} is {value}; it must be a finite number." in err
     assert not Path("anomalies").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint
@@ -160,9 +161,23 @@ def test_a_model_that_had_the_same_labels_needs_no_note(cli, digits):
         (["--train-images", "1.5"], "--train-images: '1.5' is not a number of images"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--data.split_seed", "1"], "`--data.split_seed` cannot be set"),
+        (["--data.only_classes", "1"], "`--data.only_classes` cannot be set"),
         (["--out", "results"], "--out results must end in .json"),
     ],
 )
 def test_what_cannot_be_measured_is_an_error_before_sampling(cli, digits, flags, message):
     status, said, err = cli("augment", "measure", "--ckpt", digits(), "--n", 20, *flags)
     assert status == 2 and message in err and "samples of" not in said and not Path("augment.json").exists()
+
+
+def test_an_interrupted_write_leaves_no_part_of_the_data_set(cli, toned, monkeypatch):
+    save = Image.Image.save
+
+    def interrupted(image, path, **options):
+        save(image, path, **options)
+        if "two" in str(path):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    assert cli("augment", "write", "--ckpt", toned, "--n", 30, "--out", "out")[0] == 130
+    assert not Path("out").exists()

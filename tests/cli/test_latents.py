@@ -415,3 +415,45 @@ def test_images_of_another_size_are_converted_and_it_is_said(cli, gan):
     Image.fromarray(np.full((30, 40, 3), 200, np.uint8)).save("large.png")
     status, out, _ = cli("latents", "project", "--ckpt", gan, "--images", "large.png", "--steps", 2, "--out", "out")
     assert status == 0 and "converted as in training: 40×30 RGB to 16×16 gray" in out
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_pictures_of_a_projection_do_not_depend_on_the_batch_size(cli, gan, photos, size):
+    flags = ("--images", "photos", "--steps", 3)
+    assert cli("latents", "project", "--ckpt", gan, *flags, "--out", "whole")[0] == 0
+    assert cli("latents", "project", "--ckpt", gan, *flags, "--batch-size", size, "--out", "parts")[0] == 0
+    for name in ("projection.png", "path.gif"):
+        whole, parts = (np.asarray(Image.open(Path(folder, name))) for folder in ("whole", "parts"))
+        assert whole.shape == parts.shape and np.abs(whole.astype(int) - parts).max() <= 1
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_traversal_of_few_images_has_as_many_principal_directions_as_they_have(cli, vae, photos, same):
+    for path in Path("photos").glob("[12].png") if same else ():
+        path.write_bytes(Path("photos/0.png").read_bytes())
+    Path("photos/3.png").unlink()
+    Path("photos/4.png").unlink()
+    status, out, err = cli("latents", "traverse", "--ckpt", vae, "--directions", "pca", "--images", "photos")
+    assert status == 0 and "2 rows from -3 to 3" in out and "RuntimeWarning" not in err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello", "is not a file of codes (it contains no array of numbers)"),
+        (np.full((2, 6), 1e300), "contains codes that are not finite in float32"),
+    ],
+)
+def test_codes_that_are_no_numbers_or_too_large_are_refused(cli, gan, content, words):
+    if isinstance(content, bytes):
+        Path("codes.npy").write_bytes(content)
+    else:
+        np.save("codes.npy", content)
+    status, _, err = cli("latents", "interpolate", "--ckpt", gan, "--codes", "codes.npy")
+    assert status == 2 and words in err and err.count("\n") == 1
+
+
+def test_data_without_an_operand_that_uses_it_is_refused(cli, gan):
+    operands = ("--a", "seeds:1", "--b", "seeds:2", "--c", "seeds:3")
+    status, _, err = cli("latents", "arithmetic", "--ckpt", gan, *operands, "--data", "Digits")
+    assert status == 2 and "--data is for an operand `class:...`, which was not set." in err

@@ -111,3 +111,17 @@ def test_bad_input_is_a_sentence_and_writes_nothing(clustered, model, flags, wor
     status, _, err = clustered("--ckpt", ckpt, *DATA, *flags)
     assert status == 2 and words in err and "Traceback" not in err
     assert not Path("clusters").exists() and len(list(Path("used").iterdir())) == 1
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_scikit_learn_does_not_take_is_refused_before_anything_is_read(cli, seed):
+    status, _, err = cli("latents", "cluster", "--ckpt", "nowhere", f"--seed={seed}")
+    assert status == 2 and f"--seed is {seed}; it must be from 0 to 4294967295." in err
+
+
+def test_overwriting_leaves_no_picture_of_a_cluster_that_no_longer_exists(clustered, autoencoder):
+    assert clustered("--ckpt", autoencoder, *DATA, "--k", 12)[0] == 0
+    Path("clusters/cluster-of-mine.png").write_bytes(b"mine")
+    assert clustered("--ckpt", autoencoder, *DATA, "--k", 2, "--overwrite")[0] == 0
+    names = sorted(path.name for path in Path("clusters").glob("cluster-*.png"))
+    assert names == ["cluster-0.png", "cluster-1.png", "cluster-of-mine.png"]

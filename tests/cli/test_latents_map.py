@@ -178,3 +178,9 @@ def test_a_plot_with_odd_class_names_and_without_labels_is_drawn():
     points = torch.randn(30, 2)
     for label, classes in ((torch.arange(30) % 2, ("$", "a$b$c\\")), (torch.full((30,), -1), ())):
         assert map_page.plot(points, label, classes, "t $ \\ x").width > 500
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_scikit_learn_does_not_take_is_refused_before_anything_is_read(cli, seed):
+    status, _, err = cli("latents", "map", "--ckpt", "nowhere", f"--seed={seed}")
+    assert status == 2 and f"--seed is {seed}; it must be from 0 to 4294967295." in err

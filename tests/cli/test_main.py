@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import genbench
-from genbench.cli import parser_errors, settable, usage
+from genbench.cli import guarded, parser_errors, settable, usage
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fit", "--help"]])
@@ -164,3 +166,33 @@ def test_each_config_is_listed_with_a_whole_sentence_that_stands_apart_from_its_
     for row in blocks[0] + blocks[1]:
         assert row[column - 1] == " " != row[column]
         assert row.count("`") % 2 == 0, "cut within a quotation"
+
+
+@pytest.mark.parametrize("number", [10**30, -(2**62)])
+@pytest.mark.parametrize(
+    "arguments", ["sample --seed", "tag --batch-size", "latents project --seed", "augment write --seed", "vary --n"]
+)
+def test_a_number_that_does_not_fit_into_62_bits_is_refused_in_one_sentence(cli, arguments, number):
+    *verb, flag = arguments.split()
+    status, _, err = cli(*verb, "--ckpt", "x", f"{flag}={number}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {flag} is {number}; expected a number of at most 62 bits.")
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda: torch.empty(2**60), lambda: np.empty(2**50), lambda: b" " * 2**60], ids=["torch", "numpy", "-"]
+)
+def test_a_lack_of_memory_is_reported_in_one_sentence(allocate, capfd):
+    assert guarded(allocate) == 2
+    assert capfd.readouterr().err.startswith("error: There is not enough memory. Use fewer or smaller images")
+
+
+def test_an_interrupted_import_of_a_c_extension_is_an_interrupt(capfd):
+    def work():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error  # as pybind11 does
+
+    assert guarded(work) == 130
+    assert capfd.readouterr().err == "\nstopped.\n"

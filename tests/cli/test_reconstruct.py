@@ -178,3 +178,58 @@ def test_a_damaged_image_leaves_nothing_half_written(cli, autoencoder):
     Path("out/mine").write_text("mine")
     assert cli("reconstruct", "--ckpt", autoencoder, *flags, "--out", "out", "--overwrite")[0] == 2
     assert [p.name for p in Path("out").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("verb", ["reconstruct", "vary", "latents interpolate", "latents traverse --directions pca"])
+def test_a_model_of_nan_is_refused_and_nothing_is_written(cli, verb):
+    model = Autoencoder(SPEC)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(float("nan"))
+    ckpt = untrained(model, Path("nan.ckpt"))
+    status, _, err = cli(*verb.split(), "--ckpt", ckpt, *DATA)
+    assert status == 2 and "Autoencoder returned " in err and " that are NaN or infinite" in err
+    assert [path.name for path in Path().iterdir()] == ["nan.ckpt"]
+
+
+def test_a_checkpoint_that_does_not_record_its_data_needs_images_or_data(cli, autoencoder):
+    status, _, err = cli("reconstruct", "--ckpt", autoencoder)
+    assert status == 2 and "does not say which data it was trained on. Use `--images` or `--data`." in err
+
+
+@pytest.mark.parametrize("flags", [["--images.labels", "false"], ["--images.labels_key", "classes"]])
+def test_labels_that_are_no_classes_can_be_ignored_or_replaced(cli, autoencoder, flags):
+    images = write_digits("in")[:, 0].numpy()
+    np.savez("images.npz", images=images, labels=np.arange(6), classes=np.array([0, 1, 0, 1, 0, 1]))
+    status, _, err = cli("reconstruct", "--ckpt", autoencoder, "--images", "images.npz")
+    assert status == 2 and "Use `--images.labels false`" in err and "`--images.labels_key`" in err
+    status, out, err = cli("reconstruct", "--ckpt", autoencoder, "--images", "images.npz", *flags)
+    assert status == 0 and "6 images of images.npz" in out, err
+
+
+@pytest.mark.parametrize(
+    ("command", "images", "out"),
+    [
+        ("reconstruct", "in", "in"),
+        ("reconstruct", "in", "other/../in/results"),
+        ("anomaly", "in", "in"),
+        ("latents cluster --k 2", "in", "in"),
+        ("latents interpolate", "in", "in/results"),
+        ("vary", "in/0.png", "in/0.png"),
+        ("latents arithmetic --b images:in --c images:in --a", "images:in/0.png", "in/0.png"),
+    ],
+)
+def test_results_never_mix_with_the_images_or_replace_them(cli, autoencoder, command, images, out):
+    write_digits("in")
+    before = {path: path.read_bytes() for path in Path("in").iterdir()}
+    flags = [images] if "arithmetic" in command else ["--images", images]
+    status, _, err = cli(*command.split(), *flags, "--ckpt", autoencoder, "--out", out, "--overwrite")
+    assert status == 2 and f"error: --out {out} is " in err and "Use a different path." in err
+    assert {path: path.read_bytes() for path in Path("in").iterdir()} == before
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "anomaly", "latents map", "latents project"])
+def test_a_broken_link_as_output_is_refused_at_once(cli, command):
+    Path("link").symlink_to("nowhere")
+    status, _, err = cli(*command.split(), "--ckpt", "missing", "--out", "link")
+    assert status == 2 and "--out link is a broken link; expected a folder." in err

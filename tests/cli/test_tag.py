@@ -115,3 +115,8 @@ def test_bad_input_is_a_sentence(cli):
         status, _, err = cli("tag", *flags)
         assert status == 2 and words in err and "Traceback" not in err, (flags, err)
     assert Path("there.csv").read_text() == "mine" and not Path("tags.csv").exists()
+
+
+def test_an_error_names_the_classifier(cli):
+    status, _, err = cli("tag", "--classifier", "shapesnet", "--data", "Digits", "--data.size", 32)
+    assert status == 2 and "but shapesnet was trained on 3×32×32" in err

@@ -170,3 +170,31 @@ def test_a_table_keeps_commas_quotes_line_breaks_and_names_that_are_not_unicode(
     files.write_csv(tmp_path / "t.csv", ["first", "second, third", "last"], rows)
     with open(tmp_path / "t.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
         assert list(csv.reader(file)) == [["first", "second, third", "last"], *rows]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, UserError])
+def test_an_interrupted_command_removes_the_new_files_of_its_folder_and_no_others(tmp_path, stop):
+    old, other = tmp_path / "out/old.txt", tmp_path / "other.txt"
+    write(old, lambda file: file.write(b"old"))
+    for folder in (tmp_path / "out", tmp_path / "new"):
+        with pytest.raises(stop), files.removed_on_failure(folder):
+            for path in (folder / "a.txt", folder / "sub/deep/b.txt", old, other):
+                write(path, lambda file: file.write(b"written"))
+            raise stop
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == [other, old]
+    assert not (tmp_path / "new").exists() and not (tmp_path / "out/sub").exists()
+
+
+def test_files_are_kept_if_another_could_not_be_written(tmp_path):
+    (tmp_path / "b").mkdir()
+    with pytest.raises(NotWritten) as raised, files.removed_on_failure(tmp_path):
+        write(tmp_path / "a", lambda file: file.write(b"long work"))
+        write(tmp_path / "b", lambda file: file.write(b"a folder"))
+    assert (tmp_path / "a").read_bytes() == b"long work" and raised.value.elsewhere.exists()
+    raised.value.elsewhere.unlink()
+
+
+def test_a_path_that_is_no_file_is_not_proposed_instead_of_itself(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="it is a named pipe.$"):
+        find_checkpoint(tmp_path / "pipe")

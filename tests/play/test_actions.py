@@ -70,7 +70,7 @@ def test_options_of_sample_are_passed_on(vae):
         actions.option_values(vae.log_likelihood, {"importance_samples": 2.5})
 
 
-@pytest.mark.parametrize("value", [None, -1, 1.5, 2**31])
+@pytest.mark.parametrize("value", [None, -1, 1.5, 2**31, math.nan, math.inf])
 def test_a_seed_that_is_none_is_a_sentence(value):
     with pytest.raises(UserError, match="The seed is .*; expected a whole number from 0 to 2,147,483,647"):
         actions.whole(value, "The seed")
