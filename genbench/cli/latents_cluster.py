@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method", choices=("kmeans", "mixture"), default="kmeans", help="kmeans (default) or a mixture of Gaussians"
     )
     parser.add_argument(
-        "--covariance", choices=("full", "tied", "diag", "spherical"), default="full",
+        "--covariance", choices=("full", "tied", "diag", "spherical"),
         help="shape of the Gaussians of a mixture (default full)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial clusters (default 0)")
@@ -43,6 +43,9 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.analysis.clustering import agreement, cluster
 
     refuse_below(1, {"--k": arguments.k})
+    if arguments.covariance is not None and arguments.method != "mixture":
+        raise UserError("--covariance is for `--method mixture`. Add `--method mixture`, or remove --covariance.")
+    covariance = arguments.covariance or "full"
     refuse_seed_above_32_bits(arguments.seed)
     refuse_used(arguments.out, arguments.overwrite, "The clusters")
     if arguments.k is not None and arguments.n is not None and arguments.k > arguments.n:
@@ -56,10 +59,10 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         raise UserError(f"{set_by}, but there are only {len(inputs)} images. Use fewer clusters, or more images.")
     with Progress(transient=True) as bar:
         bar.add_task("Clustering", total=None)
-        found = cluster(vectors, k, arguments.method, covariance=arguments.covariance, seed=arguments.seed)
+        found = cluster(vectors, k, arguments.method, covariance=covariance, seed=arguments.seed)
     pictures = _write_pictures(arguments.out, inputs, found, k)
     _write_table(arguments.out, inputs, found)
-    title = "k-means" if arguments.method == "kmeans" else f"mixture of {arguments.covariance} Gaussians"
+    title = "k-means" if arguments.method == "kmeans" else f"mixture of {covariance} Gaussians"
     print(f"{title}: {k} clusters of {len(inputs):,} images of {inputs.images.name}: {what}")
     sizes = found.cluster.bincount(minlength=k).tolist()
     print(f"{min(sizes):,} to {max(sizes):,} images in a cluster -> {arguments.out}: assignments.csv{pictures}")

@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", choices=("pca", "tsne", "umap"), default="tsne", help="how the codes are mapped (default tsne)"
     )
-    parser.add_argument(
-        "--perplexity", type=float, default=30.0, help="for tsne: roughly the number of neighbors (default 30)"
-    )
+    parser.add_argument("--perplexity", type=float, help="for tsne: roughly the number of neighbors (default 30)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the map (default 0)")
     add_out_arguments(parser, "map", "folder of the results")
 
@@ -95,17 +93,22 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.core.files import write, write_csv, write_png
 
     refuse_seed_above_32_bits(arguments.seed)
+    if arguments.perplexity is not None and arguments.method != "tsne":
+        raise UserError(
+            f"--perplexity is for `--method tsne`, but --method is {arguments.method}. Remove --perplexity."
+        )
+    perplexity = 30.0 if arguments.perplexity is None else arguments.perplexity
     refuse_used(arguments.out, arguments.overwrite, "The map")
     if arguments.method == "umap":
         embedding.check(embedding.LEAST, "umap")  # whether it is installed
     inputs, vectors, what, encoding = vectors_of(arguments, more, "latents map")
-    embedding.check(len(inputs), arguments.method, arguments.perplexity)
+    embedding.check(len(inputs), arguments.method, perplexity)
     start = time.perf_counter()
     with Progress(transient=True) as bar:
         title = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}[arguments.method]
         task = bar.add_task(title, total=1.0 if arguments.method == "tsne" else None)
         points = embedding.embed(
-            vectors, arguments.method, perplexity=arguments.perplexity, seed=arguments.seed,
+            vectors, arguments.method, perplexity=perplexity, seed=arguments.seed,
             progress=lambda done: bar.update(task, completed=done),
         )  # fmt: skip
     mapping = time.perf_counter() - start

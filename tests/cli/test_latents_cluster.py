@@ -38,7 +38,7 @@ def table(path="clusters/assignments.csv"):
 
 @pytest.mark.parametrize("method", ["kmeans", "mixture"])
 def test_clusters_of_codes_have_assignments_scores_and_pictures(clustered, autoencoder, method):
-    flags = ("--method", method, "--covariance", "diag")
+    flags = ("--method", method, *(("--covariance", "diag") if method == "mixture" else ()))
     status, out, _ = clustered("--ckpt", autoencoder, *DATA, "--seed", 3, *flags)
     rows, split = table(), Digits(size=16).source("test")
     numbers = torch.tensor([int(row["file"]) for row in rows])
@@ -102,6 +102,7 @@ def test_points_have_no_pictures(clustered):
         (lambda: Autoencoder(SPEC), ("--k", "0"), "--k is 0"),
         (lambda: Autoencoder(SPEC), ("--out", "used"), "contains files already"),
         (lambda: Autoencoder(SPEC), ("--clusters", "3"), "no option --clusters"),
+        (lambda: Autoencoder(SPEC), ("--covariance", "diag"), "--covariance is for `--method mixture`"),
     ],
 )
 def test_bad_input_is_a_sentence_and_writes_nothing(clustered, model, flags, words):

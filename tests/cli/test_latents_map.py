@@ -57,7 +57,8 @@ def test_a_map_of_codes_is_a_plot_a_page_and_a_table(mapped, autoencoder):
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_the_seed_decides_the_map_and_the_batch_size_does_not(mapped, autoencoder, method):
-    flags = ("--ckpt", autoencoder, *DATA, "--n", 40, "--method", method, "--perplexity", 5)
+    flags = ("--ckpt", autoencoder, *DATA, "--n", 40, "--method", method)
+    flags += ("--perplexity", 5) if method == "tsne" else ()
     for out, more in (("a", ()), ("b", ())):
         assert mapped(*flags, "--out", out, *more)[0] == 0
     assert Path("a/map.csv").read_text() == Path("b/map.csv").read_text()
@@ -92,6 +93,7 @@ def test_a_conditional_model_encodes_with_the_labels(mapped):
         (lambda: Autoencoder(SPEC), ("--n", "3"), "at least 5 images; got 3"),
         (lambda: Autoencoder(SPEC), ("--n", "10"), "--perplexity is 30; for 10 images"),
         (lambda: Autoencoder(SPEC), ("--perplexity", "0"), "--perplexity is 0"),
+        (lambda: Autoencoder(SPEC), ("--perplexity", "5", "--method", "pca"), "--perplexity is for `--method tsne`"),
         (lambda: Autoencoder(SPEC), ("--out", "used"), "contains files already"),
         (lambda: Autoencoder(SPEC), ("--label", "3"), "takes no labels"),
         (lambda: Autoencoder(SPEC), ("--on", "pixels", "--label", "3"), "Remove one of the two"),
