@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import add_model_arguments
 from genbench.cli.inputs import Inputs, add_image_arguments, add_out_arguments, refuse_used
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     refuse_below(1, {"--k": arguments.k})
     if arguments.covariance is not None and arguments.method != "mixture":
         raise UserError("--covariance is for `--method mixture`. Add `--method mixture`, or remove --covariance.")
-    covariance = arguments.covariance or "full"
+    covariance: Any = arguments.covariance or "full"
     refuse_seed_above_32_bits(arguments.seed)
     refuse_used(arguments.out, arguments.overwrite, "The clusters")
     if arguments.k is not None and arguments.n is not None and arguments.k > arguments.n:

@@ -94,9 +94,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
 
     refuse_seed_above_32_bits(arguments.seed)
     if arguments.perplexity is not None and arguments.method != "tsne":
-        raise UserError(
-            f"--perplexity is for `--method tsne`, but --method is {arguments.method}. Remove --perplexity."
-        )
+        raise UserError(f"--perplexity is for `--method tsne`; --method is {arguments.method}. Remove --perplexity.")
     perplexity = 30.0 if arguments.perplexity is None else arguments.perplexity
     refuse_used(arguments.out, arguments.overwrite, "The map")
     if arguments.method == "umap":
