@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -36,7 +37,7 @@ def free_port(wanted: int | None = None) -> int:
                 tried.bind((HOST, port))
             except OSError as error:
                 if wanted is not None:
-                    why = "is in use" if isinstance(error, OSError) and error.errno == 98 else error.strerror
+                    why = "is in use" if error.errno == errno.EADDRINUSE else error.strerror
                     raise UserError(
                         f"--port {wanted} {why}. Use a different port, or omit --port to use a free one."
                     ) from error
@@ -94,7 +95,7 @@ def served(models: Sequence[Loaded], port: int | None = None) -> Iterator[str]:
     Raises:
         UserError: Gradio is not installed, or the port is in use.
     """
-    port = free_port(port)
+    free_port(port)  # before the page is built, which takes seconds
     with tempfile.TemporaryDirectory(prefix="genbench-play-", ignore_cleanup_errors=True) as folder:
         _configure(folder)
         try:
@@ -112,14 +113,20 @@ def served(models: Sequence[Loaded], port: int | None = None) -> Iterator[str]:
             block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300"
         )
         blocks.queue(api_open=False)
-        blocks.launch(
-            server_name=HOST, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True, quiet=True,
-            show_error=True, footer_links=[], run_history=False, allowed_paths=[], max_file_size=MOST_BYTES,
-            enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, theme=theme, css=CSS,
-            app_kwargs={"middleware": [Middleware(LocalOnly)]},
-        )  # fmt: skip
+        for _ in range(PORTS):
+            used = free_port(port)
+            try:
+                blocks.launch(
+                    server_name=HOST, server_port=used, share=False, inbrowser=False, prevent_thread_lock=True,
+                    quiet=True, show_error=True, footer_links=[], run_history=False, allowed_paths=[],
+                    max_file_size=MOST_BYTES, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
+                    theme=theme, css=CSS, app_kwargs={"middleware": [Middleware(LocalOnly)]},
+                )  # fmt: skip
+                break
+            except OSError:  # another process has taken the port since
+                continue
         try:
-            yield f"http://{HOST}:{port}"
+            yield f"http://{HOST}:{used}"
         finally:
             blocks.close(verbose=False)
 

@@ -149,6 +149,7 @@ def test_shipped_suites_load_and_begin_with_a_comment(path):
 
 def test_all_documented_suites_are_shipped():
     assert {path.stem for path in SHIPPED} == {
+        "applications",
         "quick",
         "mnist",
         "shapes",
