@@ -27,7 +27,7 @@ def test_all_errors_of_a_suite_are_reported_before_a_run_starts(cli, tmp_path):
     [
         (
             ["run", "mnits"],
-            "Unknown suite 'mnits'. Choose from: applications, cifar10, colorize, likelihood, likelihood_8bit, mnist, quick, reco",
+            "Unknown suite 'mnits'. Choose from: applications, cifar10, colorize, likelihood, likelihood_8bit, mnist, ",
         ),
         (["run", "tiny.yaml", "--only", "x*"], "--only x* matches no run. Choose from: dcgan-Digits-seed0, vae"),
         (["run", "tiny.yaml", "--at-once", "0"], "--at-once is 0; it must be at least 1"),
