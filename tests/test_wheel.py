@@ -14,7 +14,7 @@ def run(*command, **options):
     return done.stdout + done.stderr
 
 
-def test_the_built_wheel_trains_from_a_config_that_travelled_with_it(tmp_path):
+def test_the_built_wheel_trains_from_its_configs_and_samples_from_its_models(tmp_path):
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT)
     (wheel,) = tmp_path.glob("genbench-*.whl")
@@ -29,3 +29,6 @@ def test_the_built_wheel_trains_from_a_config_that_travelled_with_it(tmp_path):
     said = run(sys.executable, "-m", "genbench", *fit, cwd=work, env=environment)
     assert "Done: 128 images" in said
     assert (work / "runs/run/checkpoints/last.ckpt").is_file()
+    sample = ("sample", "--ckpt", "pretrained/dcgan-mnist", "--n", 4, "--out", "digits.png")
+    run(sys.executable, "-m", "genbench", *sample, cwd=work, env=environment)
+    assert (work / "digits.png").is_file()
