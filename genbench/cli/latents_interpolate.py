@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, more: list[str]) -> int:
+    import torch
+
     from genbench.analysis.latents import interpolate
     from genbench.core.image_grid import enlarged, grid
 
@@ -83,9 +85,12 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     path: Literal["linear", "spherical"] = arguments.path or ("spherical" if suits else "linear")
     rows, steps = len(z) - 1, arguments.steps
     codes = interpolate(z[:-1], z[1:], steps, path)  # [rows, steps, *latent]
-    # each path between images has the class of its first image
-    condition = condition_of(model, rows, arguments.label, arguments.prompt) if label is None else label[:-1]
-    condition = None if condition is None else condition.repeat_interleave(steps, 0)
+    if label is None:
+        condition = condition_of(model, rows, arguments.label, arguments.prompt)
+        condition = None if condition is None else condition.repeat_interleave(steps, 0)
+    else:  # each half of a path has the class of its end, so that both ends are exact
+        last_half = torch.arange(steps, device=label.device) * 2 >= steps  # [steps]
+        condition = torch.where(last_half, label[1:, None], label[:-1, None]).flatten()
     images = decoded(model, codes.flatten(0, 1), condition, arguments.batch_size)
     sheet = enlarged(grid(images, steps))
     forward = [k for k in range(len(images)) if k % steps or not k or condition is not None]  # each end once

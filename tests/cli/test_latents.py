@@ -15,6 +15,7 @@ from genbench.analysis import latents
 from genbench.callbacks import EMA, Checkpoint
 from genbench.core.batch import DataSpec, from_uint8, to_uint8
 from genbench.data import Digits
+from genbench.evaluation.images import SplitImages
 from genbench.models import DCGAN, GAN, VAE, VQVAE, ConditionalGAN, ConditionalVAE, ConvAutoencoder, PixelCNN
 from tests.helpers.small import RandomImages, run
 
@@ -151,6 +152,12 @@ def test_an_encoder_with_labels_gets_those_of_the_images(cli, photos):
     finally:
         RandomImages.targets = {}
     assert cli("latents", "interpolate", "--ckpt", ckpt, *DIGITS, "--n", 3, "--out", "out")[0] == 0
+    model, split = genbench.load(ckpt), SplitImages(Digits(size=16), "test", 3)
+    x, label = from_uint8(split.images(torch.arange(3))), split.label
+    assert len(label.unique()) > 1
+    expected = levels(latents.decode(model, latents.encode(model, x, label), label))  # each end with its own class
+    assert_alike(tiles("out/grid.png", 10)[:, 0], expected[:-1])
+    assert_alike(tiles("out/grid.png", 10)[:, -1], expected[1:])
     status, _, err = cli("latents", "interpolate", "--ckpt", ckpt, "--images", "photos", "--out", "more")
     assert status == 2 and "photos has no labels of the model's classes" in err
     assert cli("latents", "interpolate", "--ckpt", ckpt, "--images", "photos", "--label", 3, "--out", "more")[0] == 0
