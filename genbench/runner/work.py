@@ -287,9 +287,9 @@ def _print_to(path: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """Return the error as a sentence. The traceback is logged, except for a user error."""
-    from genbench.cli import sentence
+    from genbench.cli import no_memory, sentence
 
-    message = sentence(error)
+    message = None if no_memory(error) else sentence(error)  # the log keeps how much memory was asked for
     if message is None:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
