@@ -29,6 +29,7 @@ from genbench.analysis.latents import encode
 from genbench.core.batch import from_stored
 from genbench.core.noise import Draws
 from genbench.data import MNIST
+from genbench.metrics import reconstruction
 from genbench.objectives.corruption import corrupt
 
 PROJECTED = 500  # test images whose nearest generated image is searched, for each digit and seed
@@ -182,8 +183,8 @@ def denoising(runs: dict, train: Images, test: Images) -> list[dict]:
 
 
 def psnr(x: Tensor, clean: Tensor) -> float:
-    """Mean over images, in dB, for values clipped to [-1, 1], whose range is 2."""
-    return float((10 * torch.log10(4 / (x.clamp(-1, 1) - clean).square().flatten(1).mean(1))).mean())
+    """Mean over images, in dB, of values clipped to [-1, 1]."""
+    return float(reconstruction.psnr(x.clamp(-1, 1), clean).mean())
 
 
 def classifiers(runs: dict, data: MNIST, images: int, n: int) -> list[dict]:

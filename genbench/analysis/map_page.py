@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genbench.core.html_page import html_page
 from genbench.core.image_grid import arranged, rendered
 from genbench.evaluation.images import ImageSet, choice
 
@@ -89,8 +89,6 @@ def page(
         names: Names of the images
         images: The images; or points, which have no thumbnails
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     notes = []
@@ -109,15 +107,8 @@ def page(
         ],
         "sprite": sprite,
     }
-    js, plotly = (HERE / "map_page.js").read_text(encoding="utf-8"), get_plotlyjs()
-    # the page's content security policy allows only these scripts, whatever text a file name contains
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in (plotly, js))
-    templates = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    html = templates.get_template("map_page.html").render(
-        title=title, data=data, js=Markup(js), plotly=Markup(plotly),
-        scripts=" ".join(f"'sha256-{digest}'" for digest in hashes),
-    )  # fmt: skip
-    return html, notes
+    scripts = {"plotly": get_plotlyjs(), "js": (HERE / "map_page.js").read_text(encoding="utf-8")}
+    return html_page(HERE / "map_page.html", scripts, title=title, data=data), notes
 
 
 def _sprite(images: ImageSet, rows: Tensor) -> dict[str, Any] | None:

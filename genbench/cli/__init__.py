@@ -117,23 +117,13 @@ def _stop() -> None:
     raise KeyboardInterrupt
 
 
-def no_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on the CPU or a GPU."""
-    if isinstance(error, MemoryError):  # also NumPy's
-        return True
-    # PyTorch raises a RuntimeError for the CPU, and its subclass OutOfMemoryError for a GPU
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
-
-
 # error codes of a path that cannot be used
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 def sentence(error: BaseException) -> str | None:
     """Return the error message for the user; None for a bug, which is raised with its traceback."""
-    from genbench.core.errors import UserError
+    from genbench.core.errors import UserError, no_memory
     from genbench.core.files import no_room
 
     cause: BaseException | None = error

@@ -111,17 +111,17 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
     inputs = _with_folders(inputs, arguments.split or "test")
     anomalous, unknown = _anomalous(inputs, arguments.normal, kept)
 
+    training = None
+    if by == "latent":
+        train = _of_run("train", contents, "--by latent compares with the codes of training images")
+        training = list(train.batches(arguments.batch_size, str(model.device), "Reading training images"))
+
     def of(images: Inputs, title: str) -> Tensor:
         # a projection takes hundreds of steps, so the progress bar would hardly move with large batches
         most = PROJECTED if by == "projection" else arguments.batch_size
         batches = images.batches(min(arguments.batch_size, most), str(model.device), title)
-        return anomaly.scores(model, batches, by, training=codes, seed=arguments.seed, **options)
+        return anomaly.scores(model, batches, by, training=training, seed=arguments.seed, **options)
 
-    codes = None
-    if by == "latent":
-        train = _of_run("train", contents, "--by latent compares with the codes of training images")
-        codes = [x.cpu() for x in train.batches(arguments.batch_size, "cpu", "Reading training images")]
-        codes = [x.to(model.device) for x in codes]
     threshold = arguments.threshold
     if arguments.quantile is not None:
         held_out = _of_run("val", contents, "--quantile uses the scores of validation images")

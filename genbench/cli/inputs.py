@@ -94,9 +94,9 @@ def model_of(arguments: argparse.Namespace) -> tuple[GenerativeModule, dict[str,
     from genbench.core import checkpoint_io
 
     path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
+    device = usable_device(arguments.device)
     contents = checkpoint_io.read(path)
-    model = checkpoint_io.rebuild(contents, path, raw=arguments.raw)
-    return model.to(usable_device(arguments.device)), contents
+    return checkpoint_io.rebuild(contents, path, raw=arguments.raw, device=device), contents
 
 
 def refuse_without(model: GenerativeModule, verb: str, *methods: str) -> None:

@@ -23,7 +23,6 @@ from genbench.cli.latents_shared import (
     float_model,
     integers,
     of_seeds,
-    refuse_seed,
     refuse_unknown,
     same_condition,
 )
@@ -59,7 +58,6 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     from genbench.cli.evaluate_data import split_flags
     from genbench.core.noise import per_seed
 
-    refuse_seed(arguments.seed)
     if not 0 <= arguments.noise < float("inf"):
         raise UserError(f"--noise is {arguments.noise}; expected a number of at least 0.")
     refuse_below(1, {"--batch-size": arguments.batch_size})

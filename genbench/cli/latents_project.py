@@ -18,7 +18,6 @@ from genbench.cli.latents_shared import (
     add_condition,
     decoded,
     float_model,
-    refuse_seed,
     refuse_unknown,
     write_animation,
 )
@@ -53,7 +52,6 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
 
     counts = {"--steps": arguments.steps, "--starts": arguments.starts, "--candidates": arguments.candidates}
     refuse_below(1, counts | {"--batch-size": arguments.batch_size})
-    refuse_seed(arguments.seed)
     if not 0 <= arguments.prior_weight < float("inf"):
         raise UserError(f"--prior-weight is {arguments.prior_weight}; expected a number of at least 0.")
     if not 0 < arguments.lr < float("inf"):

@@ -91,11 +91,6 @@ def integers(flag: str, text: str) -> list[int]:
     return found
 
 
-def refuse_seed(seed: int) -> None:
-    if abs(seed) >= 2**62:
-        raise UserError(f"--seed is {seed}; expected a number of at most 62 bits.")
-
-
 def refuse_unknown(model: Any, more: list[str], arguments: argparse.Namespace) -> None:
     """Raise UserError if a flag is unknown."""
     from genbench.cli.latents import parser_of

@@ -13,7 +13,6 @@ from genbench.cli.latents_shared import (
     float_model,
     integers,
     of_seeds,
-    refuse_seed,
     refuse_unknown,
     same_condition,
 )
@@ -50,7 +49,6 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
 
     refuse_below(1, {"--count": arguments.count, "--batch-size": arguments.batch_size})
     refuse_below(2, {"--steps": arguments.steps, "--n": arguments.n})
-    refuse_seed(arguments.seed)
     if not (math.isfinite(arguments.extent) and arguments.extent > 0):
         raise UserError(f"--extent is {arguments.extent}; expected a number of standard deviations above 0.")
     pca = arguments.directions == "pca"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from genbench.cli.flags import Arguments, add_model_arguments, find_checkpoint, import_modules
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules
 from genbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def main(verb: str, argv: list[str]) -> int:
     models: list[Loaded] = []
     for ckpt in arguments.ckpt:
         model, contents = model_of(argparse.Namespace(**vars(arguments) | {"ckpt": ckpt}))
-        path = find_checkpoint(ckpt, arguments.runs, arguments.name)
+        assert model.origin is not None, "it was loaded from a checkpoint"
+        path, _ = model.origin
         title = title_of(path)
         if any(title == other.title for other in models):
             title = str(path)

@@ -8,15 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genbench.cli.flags import (
-    Arguments,
-    add_model_arguments,
-    find_checkpoint,
-    import_modules,
-    own_options,
-    usable_device,
-)
-from genbench.cli.inputs import add_out_arguments, condition_of, refuse_existing, refuse_used
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
+from genbench.cli.inputs import add_out_arguments, condition_of, model_of, refuse_existing, refuse_used
 from genbench.core.errors import UserError, refuse_below
 
 SOFTWARE = "genbench sample"  # written into the PNGs of a folder
@@ -55,15 +48,13 @@ def main(verb: str, argv: list[str]) -> int:
     import torch
     from rich.progress import Progress
 
-    import genbench
     from genbench.core.batch import to_stored
     from genbench.core.capabilities import Decodes, Samples
     from genbench.core.conditions import columns
     from genbench.core.progress import watched
 
-    ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
-    device = usable_device(arguments.device)
-    model = genbench.load(ckpt, raw=arguments.raw, device=device)
+    model, _ = model_of(arguments)
+    device = model.device
     if not isinstance(model, Samples):
         instead = ""
         if isinstance(model, Decodes):

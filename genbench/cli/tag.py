@@ -86,16 +86,14 @@ def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
     from genbench.core.class_paths import path_of
     from genbench.evaluation import extractors
 
-    extractor = extractors.build(name).to(usable_device(device))
+    place = torch.device(usable_device(device))
+    extractor = extractors.build(name).to(place)
     data = getattr(genbench.data, CLASSIFIERS[name])
     channels = 3 if name == "shapesnet" else 1
 
     class Classifier:
         spec = DataSpec((channels, 32, 32), "label", extractor.classes)
-        dtype = torch.float32
-
-        def __init__(self) -> None:
-            self.device = torch.device(usable_device(device))
+        dtype, device = torch.float32, place
 
         def classify(self, x: Tensor) -> Tensor:
             logits = extractor(to_uint8(x))[1]

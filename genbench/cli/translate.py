@@ -11,14 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genbench.cli.flags import (
-    Arguments,
-    add_model_arguments,
-    find_checkpoint,
-    import_modules,
-    own_options,
-    usable_device,
-)
+from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
+from genbench.cli.inputs import model_of
 from genbench.cli.quiet import quiet
 from genbench.core.errors import UserError, refuse_below
 
@@ -117,16 +111,13 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     from PIL import Image
     from rich.progress import Progress
 
-    import genbench
-    from genbench.core import checkpoint_io
     from genbench.core.capabilities import Segments, Translates
     from genbench.core.files import no_room
     from genbench.data import ranges
     from genbench.evaluation.images import flags_called
 
     out = arguments.output
-    ckpt = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
-    model = genbench.load(ckpt, raw=arguments.raw, device=usable_device(arguments.device))
+    model, contents = model_of(arguments)
     kind = type(model).__name__
     masks = isinstance(model, Segments) and not isinstance(model, Translates)
     if masks:
@@ -151,7 +142,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
         elif arguments.range is not None:
             range_ = ranges.stated(arguments.range)
         else:
-            trained_on = (checkpoint_io.read(ckpt).get("data") or {}).get("arguments", {})
+            trained_on = (contents.get("data") or {}).get("arguments", {})
             swapped = trained_on.get("direction") == "BtoA"  # domain B of the files is domain A of the model
             domain = "B" if (options.get("to") == "A") != swapped else "A"
             range_ = trained = ranges.of_domain(trained_on.get("range"), domain)

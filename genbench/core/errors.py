@@ -43,6 +43,16 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, (OSError, UserError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
+def no_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the CPU or a GPU."""
+    if isinstance(error, MemoryError):  # also NumPy's
+        return True
+    # PyTorch raises a RuntimeError for the CPU, and its subclass OutOfMemoryError for a GPU
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
 def refuse_below(least: float, settings: Mapping[str, float | None]) -> None:
     """Raise UserError for a setting below `least`. Keys are names as the user wrote them; None means not set."""
     for name, value in settings.items():

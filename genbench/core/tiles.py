@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, no_memory
 
 Make = Callable[[Tensor], Tensor]  # [B, C, H, W] -> [B, C', H, W]
 
@@ -30,8 +30,8 @@ def in_tiles(make: Make, x: Tensor, stride: int = 1, tile: int = 1024) -> Tensor
     while True:
         try:
             return _in_tiles(make, x, stride, tile)
-        except RuntimeError as error:  # on a CPU, PyTorch raises no OutOfMemoryError
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        except RuntimeError as error:
+            if not no_memory(error):
                 raise
             tile = min(tile, max(x.shape[2:])) // 2
             if tile < max(stride, 4 * SMALLEST):

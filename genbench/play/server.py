@@ -113,20 +113,18 @@ def served(models: Sequence[Loaded], port: int | None = None) -> Iterator[str]:
             block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300"
         )
         blocks.queue(api_open=False)
-        for _ in range(PORTS):
-            used = free_port(port)
-            try:
-                blocks.launch(
-                    server_name=HOST, server_port=used, share=False, inbrowser=False, prevent_thread_lock=True,
-                    quiet=True, show_error=True, footer_links=[], run_history=False, allowed_paths=[],
-                    max_file_size=MOST_BYTES, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
-                    theme=theme, css=CSS, app_kwargs={"middleware": [Middleware(LocalOnly)]},
-                )  # fmt: skip
-                break
-            except OSError:  # another process has taken the port since
-                continue
         try:
-            yield f"http://{HOST}:{used}"
+            blocks.launch(  # without a port, Gradio uses the first one from 7860 that it can open
+                server_name=HOST, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True, quiet=True,
+                show_error=True, footer_links=[], run_history=False, allowed_paths=[], max_file_size=MOST_BYTES,
+                enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, theme=theme, css=CSS,
+                app_kwargs={"middleware": [Middleware(LocalOnly)]},
+            )  # fmt: skip
+        except OSError:
+            free_port(port)  # says so if another process has taken the port since
+            raise
+        try:
+            yield f"http://{HOST}:{blocks.server_port}"
         finally:
             blocks.close(verbose=False)
 

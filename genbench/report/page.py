@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -11,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from genbench.core.errors import UserError
+from genbench.core.html_page import html_page
 from genbench.leaderboard import formats
 from genbench.leaderboard.board import boards
 from genbench.leaderboard.record import Record
@@ -59,13 +57,9 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
         "models": sorted({record.model["name"] for record in records}),
     }
     css, js = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    plotly = get_plotlyjs()
-    # the page's content security policy allows only these scripts, whatever text a record contains
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in (js, plotly))
-    templates = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    html = templates.get_template("page.html").render(
+    html = html_page(
+        HERE / "page.html",
+        {"js": js, "plotly": get_plotlyjs()},
         summary=_summary(records, trained),
         boards=[table(board, namesakes, rows, anchors) for board, namesakes in tables],
         galleries=shown,
@@ -74,9 +68,6 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
         has_cost=any(point["hours"] or point["parameters"] for board in data["boards"] for point in board["points"]),
         has_curves=any(run["series"] for run in data["runs"]),
         css=Markup(css),
-        js=Markup(js),
-        plotly=Markup(plotly),
-        scripts=" ".join(f"'sha256-{digest}'" for digest in hashes),
         data=Markup(_embedded(data)),
     )
     return Report(html, skipped)

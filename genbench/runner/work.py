@@ -287,7 +287,8 @@ def _print_to(path: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """Return the error as a sentence. The traceback is logged, except for a user error."""
-    from genbench.cli import no_memory, sentence
+    from genbench.cli import sentence
+    from genbench.core.errors import no_memory
 
     message = None if no_memory(error) else sentence(error)  # the log keeps how much memory was asked for
     if message is None:
