@@ -6,14 +6,15 @@ Evaluation, commands and callbacks test them with `isinstance`. A model defines 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from genbench.core.errors import UserError
+from genbench.core.arguments import refuse
+from genbench.core.errors import UserError, did_you_mean
 
 
 @runtime_checkable
@@ -118,17 +119,40 @@ def options(method: Callable[..., Tensor]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("condition", "to")}
 
 
+def check_options(method: Callable[..., Tensor], given: Mapping[str, Any]) -> None:
+    """Raise UserError if the value of an option is outside the bounds or the choices that the method's annotations
+    declare."""
+    hints = _hints(inspect.unwrap(getattr(method, "__func__", method)))
+    for name, value in given.items():
+        hint = hints.get(name, Any)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            choices = [str(choice) for choice in get_args(hint)]
+            raise UserError(
+                f"{name} is {value!r}. Choose from: {', '.join(choices)}.{did_you_mean(str(value), choices)}"
+            )
+        if value != options(method).get(name):  # a default may be infinite
+            refuse(name, value, hint)
+
+
+@cache
+def _hints(function: Callable[..., Tensor]) -> dict[str, Any]:
+    return get_type_hints(function, include_extras=True)
+
+
 def taking_a_number(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a model's `sample` so that it also accepts a number n instead of the seeds 0 to n - 1.
+    """Wrap a model's `sample` so that it also accepts a number n instead of the seeds 0 to n - 1, and checks its
+    options.
 
     Raises:
-        UserError: the argument is neither a positive number nor an int64 tensor [n].
+        UserError: the argument is neither a positive number nor an int64 tensor [n], or an option is outside its bounds
+            or choices.
     """
     if hasattr(sample, "takes_a_number"):
         return sample
 
     @wraps(sample)
     def sampled(self: Any, seeds: Tensor | int, *args: Any, **options: Any) -> Tensor:
+        check_options(sample, options)
         return sample(self, _seeds(seeds, self.device), *args, **options)
 
     sampled.takes_a_number = True  # type: ignore[attr-defined]  # an attribute of a function

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from genbench.core import checkpoint_io, files
 from genbench.core.batch import DataSpec
@@ -93,3 +93,38 @@ def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
 def described(module: GenerativeModule) -> dict[str, Any]:
     """The class and arguments of a model as plain types, without its weights."""
     return {"class": path_of(type(module)), "arguments": dict(module.hparams)}
+
+
+def refuse_guidance(module: GenerativeModule, guidance: float, guide: str) -> None:
+    """Raise UserError if guidance is asked of a model that it has no effect on."""
+    if guidance != 1 and not guide and not module.conditional:
+        raise UserError(
+            f"guidance is {guidance:g}, but this {type(module).__name__} is unconditional. Train with "
+            "`--model.conditional true`, or set the checkpoint of a weaker model with `--guide`."
+        )
+    if guidance == 1 and guide:
+        raise UserError("guide has no effect with guidance 1. Set `--guidance` to a larger number, such as 2.")
+
+
+def guide_of(module: GenerativeModule, ckpt: str, network: str) -> nn.Module | None:
+    """The network `network` of the model in a checkpoint, for autoguidance of `module`; None if `ckpt` is empty.
+
+    It is loaded once for each model.
+
+    Raises:
+        UserError: the checkpoint does not exist, or contains another class of model or other data.
+    """
+    if not ckpt:
+        return None
+    guides = module.__dict__.setdefault("_guides", {})  # not a network of `module`
+    if ckpt not in guides:
+        guide = checkpoint_io.load(files.find_checkpoint(ckpt))
+        if type(guide) is not type(module) or guide.conditional != module.conditional:
+            kinds = [
+                f"{'a conditional' if m.conditional else 'an unconditional'} {type(m).__name__}"
+                for m in (guide, module)
+            ]
+            raise UserError(f"guide: {ckpt} contains {kinds[0]}, which cannot guide {kinds[1]}.")
+        refuse_other_images(guide, module.spec)
+        guides[ckpt] = getattr(guide, network).to(module.device, module.dtype)
+    return guides[ckpt]

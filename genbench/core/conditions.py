@@ -63,3 +63,40 @@ def columns(module: GenerativeModule) -> int | None:
     """Columns of a grid of samples: one per class for at most 16 classes; None for a square grid."""
     by_class = module.conditional and module.spec.target == "label" and len(module.spec.classes) <= 16
     return len(module.spec.classes) if by_class else None
+
+
+def of_batch(module: GenerativeModule, batch: Batch, dropout: float = 0.0) -> Tensor | None:
+    """The condition of a training batch, labels [B] or captions [B, L]; None for an unconditional model.
+
+    dropout  share of the images that get the null condition, see `null`
+    """
+    if not module.conditional:
+        return None
+    if module.spec.target == "caption":
+        assert batch.caption is not None, "the data's target is `caption`"
+        condition = batch.caption
+    else:
+        condition = module.labels_of_all(batch)
+    if dropout == 0:
+        return condition
+    dropped = (module.draw(torch.rand, len(condition)) < dropout).view(-1, *(1,) * (condition.ndim - 1))
+    nulls = null(condition, module.spec)
+    assert nulls is not None, "there is a condition"
+    return torch.where(dropped, nulls, condition)
+
+
+def null(condition: Tensor | None, spec: DataSpec) -> Tensor | None:
+    """The null condition of classifier-free guidance (Ho & Salimans 2022), in the shape of `condition`: the label K,
+    which is no class, or captions of padding alone."""
+    if condition is None:
+        return None
+    return torch.full_like(condition, 0 if condition.ndim == 2 else len(spec.classes))
+
+
+def refuse_without(spec: DataSpec) -> None:
+    """Raise UserError if the data has no labels or captions to condition a model on."""
+    if spec.target not in ("label", "caption") or (spec.target == "caption" and not spec.caption_length):
+        raise UserError(
+            "model.conditional is true, but this data has no labels, and no captions of a common length. Choose other "
+            "data, or remove `--model.conditional`."
+        )

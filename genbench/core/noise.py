@@ -53,3 +53,18 @@ def per_seed(draw: Callable[..., Tensor], seeds: Tensor, shape: Sequence[int]) -
     generator = torch.Generator()
     rows = [draw(*shape, generator=generator.manual_seed(mix("sample", int(seed)))) for seed in seeds.tolist()]
     return torch.stack(rows).to(seeds.device) if rows else torch.empty(0, *shape, device=seeds.device)
+
+
+class SeedNoise:
+    """Successive draws of standard normal noise for samples, `[n, *shape]` each; row i follows from `seeds[i]` alone.
+
+    The first draw is that of `per_seed`.
+    """
+
+    def __init__(self, seeds: Tensor, shape: Sequence[int], dtype: torch.dtype | str = torch.float32) -> None:
+        self.shape, self.dtype, self.device = tuple(shape), dtype, seeds.device
+        self._generators = [torch.Generator().manual_seed(mix("sample", int(seed))) for seed in seeds.tolist()]
+
+    def __call__(self) -> Tensor:
+        rows = [torch.randn(self.shape, generator=generator) for generator in self._generators]
+        return torch.stack(rows).to(self.device).to(self.dtype)

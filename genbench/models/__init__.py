@@ -6,7 +6,10 @@ from genbench.models.conditional_vae import ConditionalVAE
 from genbench.models.conv_autoencoder import ConvAutoencoder
 from genbench.models.cyclegan import CycleGAN
 from genbench.models.dcgan import DCGAN
+from genbench.models.ddpm import DDPM
 from genbench.models.denoising_autoencoder import DenoisingAutoencoder
+from genbench.models.edm import EDM
+from genbench.models.flow_matching import FlowMatching
 from genbench.models.gan import GAN
 from genbench.models.latent_mixture import LatentMixture
 from genbench.models.pix2pix import Pix2Pix
@@ -22,6 +25,8 @@ from genbench.models.vqvae import VQVAE
 
 __all__ = [
     "DCGAN",
+    "DDPM",
+    "EDM",
     "GAN",
     "SNGAN",
     "VAE",
@@ -32,6 +37,7 @@ __all__ = [
     "ConvAutoencoder",
     "CycleGAN",
     "DenoisingAutoencoder",
+    "FlowMatching",
     "LatentMixture",
     "Pix2Pix",
     "PixelCNN",

@@ -1,0 +1,110 @@
+"""FlowMatching: Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023, https://arxiv.org/abs/2210.02747;
+Liu et al., "Flow Straight and Fast", ICLR 2023. The loss is in `genbench.objectives.flow_matching`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genbench.core import conditions
+from genbench.core.arguments import Count, Number, Positive, Share, Weight
+from genbench.core.batch import Batch, DataSpec
+from genbench.core.composition import guide_of, refuse_guidance
+from genbench.core.module import GenerativeModule
+from genbench.core.noise import SeedNoise
+from genbench.core.precision import to_float32
+from genbench.networks.denoiser import DenoiserSettings
+from genbench.objectives import flow_matching
+from genbench.objectives.flow_matching import Times
+from genbench.samplers import flow
+from genbench.samplers.guidance import guided
+
+
+class FlowMatching(GenerativeModule):
+    """Model of the velocity along straight paths from noise (t = 1) to images or points (t = 0).
+
+    Args:
+        network: Settings of the network, see `genbench.networks.denoiser.DenoiserSettings`
+        times: Distribution of the times in training: uniform, or logit_normal (Esser et al. 2024)
+        optimal_transport: Pair images and noise of each batch by optimal transport (Tong et al. 2024); for several
+            processes, each pairs its own part of the batch
+        conditional: Condition on the labels or captions of the data
+        condition_dropout: Fraction of the images that are trained without condition, for guidance
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec | None = None,
+        network: dict[str, Any] | None = None,
+        times: Times = "uniform",
+        optimal_transport: bool = False,
+        conditional: bool = False,
+        condition_dropout: Share = 0.1,
+        **training: Any,
+    ) -> None:
+        super().__init__(spec, **training)
+        if conditional:
+            conditions.refuse_without(self.spec)
+        self.conditional, self.condition_dropout = conditional, condition_dropout
+        self.times, self.optimal_transport = times, optimal_transport
+        self.network = DenoiserSettings.of(network).build(self.spec.shape, self.spec, conditional=conditional)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        condition = conditions.of_batch(self, batch, self.condition_dropout)
+        return {name: each.mean() for name, each in self._loss(batch.image, condition).items()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The training loss of each image, [B]."""
+        terms = self._loss(batch.image, conditions.of_batch(self, batch))
+        return {"velocity_loss": torch.stack([*terms.values()]).sum(0)}
+
+    def _loss(self, x: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
+        t = flow_matching.draw_times(self.times, len(x), self.draw)
+        noise = self.draw(torch.randn, *x.shape).to(x.dtype)
+        if self.optimal_transport:
+            noise = flow_matching.pair(x, noise)
+        return flow_matching.loss(lambda x, time: self.network(x, time, condition), x, noise, t)
+
+    def sample(
+        self,
+        seeds: Tensor,
+        *,
+        condition: Tensor | None = None,
+        sampler: Literal["euler", "midpoint"] = "euler",
+        steps: Count = 25,
+        shift: Positive = 1.0,
+        guidance: Number = 1.0,
+        guidance_from: Weight = 0.0,
+        guidance_to: Weight = 1e6,
+        guide: str = "",
+    ) -> Tensor:
+        """int64 seeds [n], and labels [n] or captions [n, L] for a conditional model -> images [n, C, H, W] in [-1, 1].
+
+        sampler        euler, or midpoint (two network evaluations for each step)
+        steps          number of steps
+        shift          above 1, more steps are spent at noisy times (Esser et al. 2024)
+        guidance       weight of guidance; 1 is none
+        guidance_from, guidance_to
+                       noise-to-signal ratios t / (1 - t) between which guidance is used
+        guide          checkpoint of a weaker FlowMatching, for autoguidance; default: classifier-free guidance
+        """
+        self.check_condition(condition)
+        refuse_guidance(self, guidance, guide)
+        net = guided(
+            self.network,
+            condition,
+            weight=guidance,
+            null=conditions.null(condition, self.spec),
+            guide=guide_of(self, guide, "network"),
+            active=lambda t: guidance_from <= (t / (1 - t) if t < 1 else 1e6) <= guidance_to,
+        )
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            return to_float32(net(x, torch.full((len(x),), t, device=x.device)))
+
+        solve = flow.euler if sampler == "euler" else flow.midpoint
+        x = SeedNoise(seeds, self.spec.shape, self.dtype)()
+        x = solve(velocity, x, flow.flow_times(steps, shift)).to(self.dtype)
+        return x.clamp(-1, 1) if len(self.spec.shape) == 3 else x

@@ -1,0 +1,34 @@
+"""A small fully connected network for diffusion and flow models of points."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genbench.networks.embedding import Embedding
+from genbench.networks.unet_denoiser import zero_
+
+
+class PointDenoiser(nn.Module):
+    """Noisy points [B, D], times [B] and conditions -> [B, outputs]. The output is zero before training.
+
+    Args:
+        inputs, outputs: Numbers of each point of the input and the output
+        width: Features of each hidden layer
+        depth: Number of residual layers
+        times, classes, words, length: As in `genbench.networks.embedding.Embedding`
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int = 128, depth: int = 3, **embedding: int) -> None:
+        super().__init__()
+        self.embedding = Embedding(width, **embedding)
+        self.first = nn.Linear(inputs, width)
+        self.layers = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Linear(2 * width, width)) for _ in range(depth))
+        self.last = nn.Sequential(nn.SiLU(), zero_(nn.Linear(width, outputs)))
+
+    def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+        vector, _, _ = self.embedding(time, condition)
+        h = self.first(x)
+        for layer in self.layers:
+            h = h + layer(torch.cat([h, vector], 1))
+        return self.last(h)
