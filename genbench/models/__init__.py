@@ -11,6 +11,7 @@ from genbench.models.denoising_autoencoder import DenoisingAutoencoder
 from genbench.models.edm import EDM
 from genbench.models.flow_matching import FlowMatching
 from genbench.models.gan import GAN
+from genbench.models.latent_diffusion import LatentDiffusion
 from genbench.models.latent_mixture import LatentMixture
 from genbench.models.pix2pix import Pix2Pix
 from genbench.models.pixelcnn import PixelCNN
@@ -38,6 +39,7 @@ __all__ = [
     "CycleGAN",
     "DenoisingAutoencoder",
     "FlowMatching",
+    "LatentDiffusion",
     "LatentMixture",
     "Pix2Pix",
     "PixelCNN",

@@ -112,6 +112,14 @@ class VQVAE(GenerativeModule):
         """Codes int64 [B, H/4, W/4] -> images [B, C, H, W] in [-1, 1]."""
         return self.decoder(self.quantizer.look_up(z).to(self.dtype))
 
+    def encode_vectors(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> vectors before quantization [B, D, H/4, W/4]."""
+        return self.encoder(x)
+
+    def decode_vectors(self, z: Tensor) -> Tensor:
+        """Vectors [B, D, H/4, W/4], which are quantized -> images [B, C, H, W] in [-1, 1]."""
+        return self.decode(self.quantizer.nearest(z))
+
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 

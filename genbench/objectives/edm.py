@@ -3,6 +3,7 @@ https://arxiv.org/abs/2206.00364."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -50,3 +51,8 @@ class Preconditioning:
     def time(sigma: Tensor) -> Tensor:
         """The network's time, ln(σ) / 4 (c_noise of table 1)."""
         return to_float32(sigma).log() / 4
+
+    @staticmethod
+    def sigma(time: float) -> float:
+        """The noise level at a time of the network."""
+        return math.exp(4 * time)
