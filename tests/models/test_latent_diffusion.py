@@ -1,0 +1,128 @@
+"""LatentDiffusion: standardized latents of several kinds of autoencoders, its samplers, and what it refuses."""
+
+import pytest
+import torch
+
+import genbench
+from genbench.callbacks import Checkpoint
+from genbench.core import composition
+from genbench.core.batch import DataSpec
+from genbench.core.capabilities import Reconstructs, Samples
+from genbench.core.errors import UserError
+from genbench.core.units import Images
+from genbench.models import GAN, VAE, VQVAE, Autoencoder, ConditionalVAE, LatentDiffusion
+from genbench.models.latent_diffusion import SAMPLERS
+from tests.helpers.small import RandomImages, run, same_weights, untrained
+
+SPEC = DataSpec((1, 8, 8))
+LABELS = DataSpec((1, 8, 8), "label", ("zero", "one", "two"))
+SMALL = {"width": 8, "multipliers": [1], "blocks": 1, "attention": [2], "heads": 2}
+
+
+def vqvae(spec=SPEC):
+    torch.manual_seed(0)
+    return VQVAE(spec, num_embeddings=8, embedding_dim=3, width=8, blocks=1)
+
+
+def vae(spec=SPEC):
+    torch.manual_seed(0)
+    return VAE(spec, latent_dim=3, network="mlp", hidden=[8])
+
+
+def small(part, **arguments):
+    torch.manual_seed(0)
+    network = SMALL if isinstance(part, VQVAE) else {"width": 8, "depth": 1}
+    return LatentDiffusion(part.spec, autoencoder=composition.described(part), network=network, **arguments)
+
+
+def test_its_checkpoint_contains_the_autoencoder(tmp_path):
+    first = untrained(vqvae(), tmp_path / "part.ckpt")
+    model = LatentDiffusion(SPEC, autoencoder=str(first), network=SMALL)
+    before = {name: value.clone() for name, value in model.autoencoder.state_dict().items()}
+    run(model, images=64, callbacks=[Checkpoint(every_images=Images(64))], folder=tmp_path / "whole")
+    first.unlink()
+    loaded = genbench.load(next((tmp_path / "whole").rglob("last.ckpt")))
+    assert isinstance(loaded, Samples) and isinstance(loaded, Reconstructs)
+    assert same_weights(loaded.autoencoder, model.autoencoder)
+    assert all(torch.equal(before[name], value) for name, value in loaded.autoencoder.state_dict().items())
+    images = loaded.sample(torch.arange(4), steps=3)
+    assert images.shape == (4, 1, 8, 8) and images.abs().max() <= 1
+    torch.testing.assert_close(images[2:], loaded.sample(torch.tensor([2, 3]), steps=3))
+
+
+@pytest.mark.parametrize("part", [vqvae, vae], ids=["grids", "vectors"])
+def test_latents_have_zero_mean_and_unit_variance_in_each_channel(part):
+    model = small(part())
+    data = RandomImages(SPEC)
+    run(model, images=40)  # each of the forty images once
+    x = torch.cat([batch.image for batch in [data.train.batch(torch.arange(40))]])
+    z = model._latents(genbench.core.batch.from_stored(x))
+    scaled = model.standardize(z).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(scaled.mean(1), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scaled.std(1, correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.standardize.inverse(model.standardize(z)), z)
+
+
+@pytest.mark.parametrize(("objective", "sampler"), [(o, s) for o, names in SAMPLERS.items() for s in names])
+def test_each_sampler_inverts_the_noise_of_a_known_objective(objective, sampler):
+    """With a network for latents that are all the same point, every sampler returns this point."""
+    model = small(vae(), objective=objective).eval()
+    point = torch.tensor([[0.3, -1.0, 2.0]])
+
+    def net(x, time, condition=None):
+        if objective == "ddpm":
+            t = (time * 1000).round().long()
+            alpha, sigma = (table[t][:, None].float() for table in (model.diffusion.alpha, model.diffusion.sigma))
+            return (alpha * x - point) / sigma  # v of the noise (x - alpha * point) / sigma
+        if objective == "edm":
+            sigma = (4 * time).exp()[:, None]
+            total = (sigma.square() + 1).sqrt()  # x is divided by it
+            return (point - x / total) * total / sigma
+        return (x - point) / time[:, None]
+
+    z = model._solve(lambda x, time: net(x, time), genbench.core.noise.SeedNoise(torch.arange(5), (3,)), sampler, 10)
+    torch.testing.assert_close(z, point.expand(5, 3), atol=1e-4, rtol=0)
+
+
+def test_classes_change_the_samples_and_guidance_of_one_does_not():
+    model = small(vae(LABELS), conditional=True)
+    torch.nn.init.normal_(model.network.last[1].weight, std=0.1)
+    model.eval()
+    seeds, labels = torch.arange(3), torch.tensor([0, 1, 2])
+    plain = model.sample(seeds, condition=labels, steps=2)
+    assert torch.equal(plain, model.sample(seeds, condition=labels, steps=2, guidance=1.0))
+    assert not torch.equal(plain, model.sample(seeds, condition=labels, steps=2, guidance=4.0))
+    assert not torch.equal(plain, model.sample(seeds, condition=labels.flip(0), steps=2))
+    off = {"guidance_from": 1e5, "guidance": 4.0}  # no noise level lies in this interval
+    torch.testing.assert_close(plain, model.sample(seeds, condition=labels, steps=2, **off))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: GAN(SPEC, latent_dim=4, hidden=[8]), "encodes and decodes images without labels, which GAN does not"),
+        (lambda: ConditionalVAE(DataSpec((1, 16, 16), "label", ("a", "b")), latent_dim=2, width=8), "without labels, which ConditionalVAE does not"),
+        (lambda: Autoencoder(DataSpec((1, 16, 16)), latent_dim=3), "was trained on images of 16×16×1"),
+    ],
+    ids=["no encoder", "encoder with labels", "other size"],
+)
+def test_autoencoders_that_do_not_fit_are_refused(build, message):
+    with pytest.raises(UserError, match=message):
+        LatentDiffusion(SPEC, autoencoder=composition.described(build()))
+
+
+def test_settings_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(UserError, match="Train an autoencoder first"):
+        LatentDiffusion(SPEC, autoencoder=str(tmp_path / "missing.ckpt"))
+    with pytest.raises(UserError, match="Set the checkpoint of an autoencoder to build on"):
+        LatentDiffusion(SPEC)
+    with pytest.raises(UserError, match="model.conditional is true, but this data has no labels"):
+        small(vqvae(), conditional=True)
+    with pytest.raises(UserError, match="sampler is ddim, but this LatentDiffusion was trained with objective edm"):
+        small(vae()).sample(torch.arange(2), sampler="ddim")
+    with pytest.raises(UserError, match="sampler is 'dim'. Choose from: default, ddim"):
+        small(vae()).sample(torch.arange(2), sampler="dim")
+    with pytest.raises(UserError, match="steps is 0; it must be at least 1"):
+        small(vae()).sample(torch.arange(2), steps=0)
+    with pytest.raises(UserError, match="guidance is 2, but this LatentDiffusion is unconditional"):
+        small(vae()).sample(torch.arange(2), guidance=2.0)
