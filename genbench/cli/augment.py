@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -260,7 +261,8 @@ def _write_folders(made: Synthetic, classes: tuple[str, ...], out: Path) -> None
             sample.write(made.images[rows], out / name)
         elif (out / name).is_dir():  # of an earlier call, with other classes
             sample.write(made.images[:0], out / name)
-            (out / name).rmdir()
+            with suppress(OSError):
+                (out / name).rmdir()  # only if it is empty
 
 
 def _write_arrays(made: Synthetic, classes: tuple[str, ...], out: Path) -> None:
