@@ -27,7 +27,7 @@ from genbench.cli.latents_shared import (
     write_animation,
 )
 from genbench.core import files
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 DEFAULT_SEEDS = "0,1,2,3"
 IMAGES = 4  # of a data set or folder, without --n
@@ -110,6 +110,5 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     out = arguments.out
     files.write_png(out / "grid.png", sheet)
     write_animation(out / "animation.gif", frames, [400 if k in ends else 80 for k in order])
-    many = "1 path" if rows == 1 else f"{rows} paths"
-    print(f"{many} of {steps} images ({path}) between {what} -> {out}/grid.png, {out}/animation.gif")
+    print(f"{counted(rows, 'path')} of {steps} images ({path}) between {what} -> {out}/grid.png, {out}/animation.gif")
     return 0

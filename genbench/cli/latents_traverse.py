@@ -18,7 +18,7 @@ from genbench.cli.latents_shared import (
     same_condition,
 )
 from genbench.core import files
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 LISTED = 10  # rows whose change is printed
 
@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         listed[LISTED - 1 : -1] = ["..."]
     print(f"mean change of a pixel between the ends of a row: {', '.join(listed)}")
     print(
-        f"{len(steps)} rows from -{arguments.extent:g} to {arguments.extent:g} standard deviations -> {arguments.out}"
+        f"{counted(len(steps), 'row')} from -{arguments.extent:g} to {arguments.extent:g} standard deviations -> "
+        f"{arguments.out}"
     )
     return 0

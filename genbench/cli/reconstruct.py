@@ -23,7 +23,7 @@ from genbench.cli.inputs import (
     refuse_without,
 )
 from genbench.cli.quiet import quiet
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, counted
 from genbench.core.files import removed_on_failure
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, cond
     sheet = enlarged(arranged(torch.stack(shown), 8))  # four pairs in a row
     write_png(out / "grid.png", sheet)
     means = ", ".join(f"{_title(name)} {sum(column) / len(column):.4g}" for name, column in each.items())
-    print(f"{len(inputs):,} images of {inputs.images.name} -> {out}: one PNG each, errors.csv and grid.png")
+    print(f"{counted(len(inputs), 'image')} of {inputs.images.name} -> {out}: one PNG each, errors.csv and grid.png")
     print(f"mean {means}" + ("" if "ssim" in each else f"; SSIM needs images of at least {WINDOW}×{WINDOW}"))
     if isinstance(model, genbench.models.DenoisingAutoencoder):
         print(
