@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         seeds = integers("--seeds", DEFAULT_SEEDS)
     label = None
     if seeds is not None or arguments.codes is not None:
-        ends = "codes" if seeds is None else "seeds" if arguments.seeds else f"the seeds {DEFAULT_SEEDS}"
-        refuse_image_flags(arguments, more, f"the paths are between {ends}, not images")
+        between = "codes" if seeds is None else "seeds" if arguments.seeds else f"the seeds {DEFAULT_SEEDS}"
+        refuse_image_flags(arguments, more, f"the paths are between {between}, not images")
     if seeds is not None:
         z = of_seeds(model, seeds, "interpolate")
         what = f"seeds {', '.join(map(str, seeds))}"
