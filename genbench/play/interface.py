@@ -307,7 +307,7 @@ def _draw(blocks: gr.Blocks, models: list[Loaded]) -> None:
 
 # sampling option -> label and explanation
 OPTIONS = {
-    "mean": ("Mean of the decoder", "The expected image of each code. Otherwise pixels are drawn at random, which adds noise."),
+    "mean": ("Mean of the decoder", "The expected image of each code. Otherwise pixels are drawn, which adds noise."),
 }
 
 _DONE = {
