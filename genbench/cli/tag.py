@@ -16,7 +16,7 @@ from genbench.cli.inputs import (
     refuse_without,
 )
 from genbench.cli.quiet import quiet
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +125,7 @@ def _write(out: Path, inputs: Inputs, probability: Tensor, classes: tuple[str, .
         for row in range(len(inputs))
     )
     write_csv(out, header, rows)
-    print(f"{len(inputs):,} images of {inputs.images.name} -> {out}")
+    print(f"{counted(len(inputs), 'image')} of {inputs.images.name} -> {out}")
     for line in _accuracies(inputs, {"class": (classes, probability)} | factors):
         print(line)
     return 0
@@ -166,5 +166,5 @@ def _accuracies(inputs: Inputs, levels: dict[str, tuple[tuple[str, ...], Tensor]
         if set(inputs.classes) <= set(names):
             number = torch.tensor([names.index(name) for name in inputs.classes])
             right = (probability.argmax(1)[given] == number[inputs.label[given]]).double().mean().item()
-            return [f"accuracy ({level}): {right:.4f} of {int(given.sum()):,} labeled images"]
+            return [f"accuracy ({level}): {right:.4f} of {counted(int(given.sum()), 'labeled image')}"]
     return [f"no accuracy: the classes of the images ({', '.join(inputs.classes)}) are not those of the classifier"]
