@@ -178,11 +178,11 @@ def record(found: dict[str, Any]) -> None:
 def _seconds(cost: dict[str, Any], environment: Any) -> dict[str, Any]:
     """The cost with the seconds of one device per image, in place of the images per second of all processes."""
     old, new = "sampling_images_per_second", "sampling_seconds_per_image"
-    processes = environment.get("world_size") if isinstance(environment, dict) else None
     speed = cost[old]
     if isinstance(speed, (int, float)):
-        known = isinstance(processes, int) and 0 < processes < 1e6
-        speed = (processes if known else 1) / speed if speed > 0 else None
+        processes = environment.get("world_size") if isinstance(environment, dict) else None
+        processes = processes if isinstance(processes, int) and 0 < processes < 1e6 else 1
+        speed = processes / speed if speed > 0 else None
     return {new: speed} | {name: value for name, value in cost.items() if name != old}
 
 
