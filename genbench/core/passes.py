@@ -48,9 +48,10 @@ def count_passes(network: nn.Module, samples: int) -> None:
 
 def _counted(network: nn.Module, call: Callable[..., Any], passes: Passes) -> Callable[..., Any]:
     def counted(*args: Any, **kwargs: Any) -> Any:
-        tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim)
-        first = next(tensors, None)
-        passes[network] += 0 if first is None else len(first)
+        for x in (*args, *kwargs.values()):
+            if isinstance(x, Tensor) and x.ndim:
+                passes[network] += len(x)
+                break
         return call(*args, **kwargs)
 
     return counted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -142,16 +143,16 @@ def sampling_cost(measured: list[tuple[int, list[float]]], block: int) -> dict[s
             sampling took in each block
         block: Images of a block
 
-    The seconds are those of one device. The first block of a process is not timed, unless it is its only one, since
-    it includes compilation and other work that is done once. No passes are unknown evaluations: such a model computes
-    its samples in a way that is not counted.
+    The seconds are those of one device, from the median over blocks, which a pause of the machine does not change. The
+    first block of a process is left out, unless it is the only one, since it includes compilation and other work that
+    is done once. Without any pass, the number of evaluations is unknown: the model does not call its networks.
     """
     passes = sum(most for most, _ in measured)
     images = block * sum(len(seconds) for _, seconds in measured)
     timed = [second for _, seconds in measured for second in (seconds[1:] or seconds)]
     return {
         "network_evaluations_per_image": passes / images if passes else None,
-        "sampling_seconds_per_image": sum(timed) / (block * len(timed)),
+        "sampling_seconds_per_image": median(timed) / block,
     }
 
 

@@ -196,13 +196,13 @@ function around(scores, [low, high]) {
 function scatter(field, name) {
   const board = data.boards[$("quality-board").value];
   const metric = $("quality-metric").value;
-  const points = board.points.filter((p) => p[field] && p.scores[metric] && matches(p.find));
+  const points = board.points.filter((p) => p[field] > 0 && p.scores[metric] && matches(p.find));
   const sampling = field === "seconds"; // rows of a checkpoint that differ in the number of steps are joined
   const log = $("quality-log").checked || (sampling && logarithmic(points.map((p) => p.scores[metric][0])));
   const group = (p) => (sampling ? p.line : p.model);
   const known = new Set();
   const traces = [...new Set(points.map(group))].map((line) => {
-    const own = points.filter((p) => group(p) === line).sort((a, b) => a[field] - b[field]);
+    const own = points.filter((p) => group(p) === line).sort((a, b) => a.evaluations - b.evaluations || a[field] - b[field]);
     const model = own[0].model;
     const first = !known.has(model);
     known.add(model);
@@ -245,7 +245,7 @@ if ($("quality")) {
   const chooseBoard = () => {
     const board = data.boards[$("quality-board").value];
     fill($("quality-metric"), Object.keys(board.metrics).map((m) => [m, m]), board.by);
-    $("by-sampling").parentElement.hidden = !board.points.some((p) => p.seconds);
+    $("by-sampling").parentElement.hidden = !board.points.some((p) => p.seconds > 0);
     redraw();
   };
   if (usable.length) {

@@ -95,10 +95,11 @@ def test_images_and_the_baseline_have_none():
 
 
 def test_the_first_block_of_each_process_is_not_timed_unless_it_is_the_only_one():
-    assert sampling_cost([(320, [9.0, 1.0, 2.0])], 16) == {EVALUATIONS: 320 / 48, SECONDS: 3 / 32}
+    assert sampling_cost([(320, [9.0, 1.0, 2.0])], 16) == {EVALUATIONS: 320 / 48, SECONDS: 1.5 / 16}
+    assert sampling_cost([(320, [9.0, 1.0, 70.0, 1.5])], 16)[SECONDS] == 1.5 / 16  # 70: the machine paused
     assert sampling_cost([(96, [9.0])], 16) == {EVALUATIONS: 6, SECONDS: 9 / 16}
     # seconds of one device: twice the devices in the same time is twice the time
-    assert sampling_cost([(64, [9.0, 1.0]), (64, [5.0, 3.0])], 16) == {EVALUATIONS: 2, SECONDS: 4 / 32}
+    assert sampling_cost([(64, [9.0, 1.0]), (64, [5.0, 3.0])], 16) == {EVALUATIONS: 2, SECONDS: 2 / 16}
     assert sampling_cost([(16, [2.0]), (0, [])], 16) == {EVALUATIONS: 1, SECONDS: 2 / 16}
 
 
