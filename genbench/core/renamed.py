@@ -159,6 +159,8 @@ def record(found: dict[str, Any]) -> None:
         found["kind"] = "baseline"
     if isinstance(found.get("protocol"), dict):
         found["protocol"] = _words(found["protocol"], PROTOCOL)
+    if isinstance(cost := found.get("cost"), dict) and "sampling_images_per_second" in cost:
+        found["cost"] = _seconds(cost, found.get("environment"))
     if isinstance(data := found.get("data"), dict) and isinstance(data.get("arguments"), dict):
         found["data"] = data | {"arguments": _arguments(data["arguments"], DATA)}
     if not isinstance(model, dict) or not isinstance(run, dict):
@@ -171,6 +173,17 @@ def record(found: dict[str, Any]) -> None:
     if "grid" in run:
         run["grid"] = _keys(run["grid"], lambda name: setting(name, cls))
     _history(run, cls)
+
+
+def _seconds(cost: dict[str, Any], environment: Any) -> dict[str, Any]:
+    """The cost with the seconds of one device per image, in place of the images per second of all processes."""
+    old, new = "sampling_images_per_second", "sampling_seconds_per_image"
+    speed = cost[old]
+    if isinstance(speed, (int, float)):
+        processes = environment.get("world_size") if isinstance(environment, dict) else None
+        processes = processes if isinstance(processes, int) and 0 < processes < 1e6 else 1
+        speed = processes / speed if speed > 0 else None
+    return {new: speed} | {name: value for name, value in cost.items() if name != old}
 
 
 def former_protocol(protocol: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from genbench.core.batch import to_stored
 from genbench.core.capabilities import Samples, options
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
+from genbench.core.passes import counting
 from genbench.data.module import DataModule
 from genbench.evaluation.comparison import Comparison, refuse_nan
 from genbench.evaluation.evaluator import Evaluator, Expected, Plan
@@ -81,17 +83,18 @@ class Generation(Evaluator):
         c, model, protocol = comparison, comparison.model, comparison.protocol
         condition = _conditions(c)
         own_options = {k: v for k, v in c.sampling.items() if k in options(model.sample)}
-        spent = [0.0]
+        seconds: list[float] = []  # of each block
 
         def draw(rows: Tensor) -> Tensor:
             seeds = (rows + protocol.seed * 2**32).to(c.device)
             chosen = None if condition is None else condition[rows].to(c.device)
             before = _now(c.device)
             found = model.sample(seeds, condition=chosen, **own_options)
-            spent[0] += _now(c.device) - before
+            seconds[-1] += _now(c.device) - before
             return to_stored(_checked(found, model))
 
         def images(rows: Tensor) -> Tensor:
+            seconds.append(0.0)
             found = torch.cat([draw(part) for part in rows.split(c.batch_size)])
             found = bring(found, c.reference.shape)
             c.gallery.keep("samples", rows, found, torch.arange(c.gallery.shown(c.reference.shape)))
@@ -99,11 +102,11 @@ class Generation(Evaluator):
 
         conditions = {} if condition is None else {"label" if condition.ndim == 1 else "caption": condition}
         own = _OwnMetrics(c, conditions.get("label"))
-        fake = c.extract(images, protocol.generated, "Sampling", own.generated)
-        seconds = max(ranks.gather(spent))
-        padded = -(-protocol.generated // protocol.block) * protocol.block
+        with counting(model) as passes:
+            fake = c.extract(images, protocol.generated, "Sampling", own.generated)
+        measured = ranks.gather([(max(passes.values(), default=0), seconds)])
         scores = compare(c, fake, own, **conditions)
-        scores.cost["sampling_images_per_second"] = padded / seconds if seconds else None
+        scores.cost |= sampling_cost(measured, protocol.block)
         return scores
 
     def evaluate_images(self, comparison: Comparison) -> Scores:
@@ -130,6 +133,27 @@ class Generation(Evaluator):
         if len(others) < protocol.generated:  # a baseline of fewer images is biased: show the number on the leaderboard
             scores.subject = {"name": f"{len(others):,} real images"}
         return scores
+
+
+def sampling_cost(measured: list[tuple[int, list[float]]], block: int) -> dict[str, float | None]:
+    """Network evaluations and seconds per image, for a record.
+
+    Args:
+        measured: For each process, the passes through the network that is passed most often, and the seconds that
+            sampling took in each block
+        block: Images of a block
+
+    The seconds are those of one device, from the median over blocks, which a pause of the machine does not change. The
+    first block of a process is left out, unless it is the only one, since it includes compilation and other work that
+    is done once. Without any pass, the number of evaluations is unknown: the model does not call its networks.
+    """
+    passes = sum(most for most, _ in measured)
+    images = block * sum(len(seconds) for _, seconds in measured)
+    timed = [second for _, seconds in measured for second in (seconds[1:] or seconds)]
+    return {
+        "network_evaluations_per_image": passes / images if passes else None,
+        "sampling_seconds_per_image": median(timed) / block,
+    }
 
 
 def compare(

@@ -47,7 +47,8 @@ class Row:
     parameters: int | None
     updates: dict[str, float]
     training_images_per_second: float | None
-    sampling_images_per_second: float | None
+    network_evaluations_per_image: float | None
+    sampling_seconds_per_image: float | None
     device_hours: float | None
     device: str | None
     scores: dict[str, Score]
@@ -207,7 +208,8 @@ def _row(seeds: Sequence[Sequence[Record]], metrics: Iterable[str]) -> Row:
         parameters=first.model.get("parameters"),
         updates=runs[0].get("updates") or {},
         training_images_per_second=mean_of(t.get("images_per_second") for t in trained),
-        sampling_images_per_second=mean_of(r.cost.get("sampling_images_per_second") for r in measured),
+        network_evaluations_per_image=mean_of(r.cost.get("network_evaluations_per_image") for r in records),
+        sampling_seconds_per_image=mean_of(r.cost.get("sampling_seconds_per_image") for r in measured),
         device_hours=mean_of(t.get("device_hours") for t in trained),
         device=(trained[-1] if trained else records[-1].environment).get("device"),
         scores={metric: score([r.metrics[metric] for r in records if metric in r.metrics]) for metric in metrics},

@@ -58,7 +58,8 @@ def columns(board: Board) -> list[Column]:
         Column("tried", [BLANK if row.tried is None else str(row.tried) for row in rows], "configs\ntried", priority=8),
         Column("updates", [_updates(row) for row in rows], priority=9),
         Column("training images/s", _compacts(rows, "training_images_per_second"), "training\nimages/s", priority=7),
-        Column("sampling images/s", _compacts(rows, "sampling_images_per_second"), "sampling\nimages/s", priority=6),
+        Column("NFE", [_count(row.network_evaluations_per_image) for row in rows], priority=6),
+        Column("sampling s/image", _compacts(rows, "sampling_seconds_per_image"), "sampling\ns/image", priority=6),
         Column("device hours", [_hours(row.device_hours) for row in rows], "device\nhours", priority=10),
         Column("device", [printable(row.device) if row.device else BLANK for row in rows], priority=30),
     ]
@@ -141,6 +142,11 @@ def _fixed(value: float, decimals: int) -> str:
     if shows_nothing:
         return f"{value:.2g}"
     return f"{value:.1e}" if abs(value) >= 1e7 else text
+
+
+def _count(value: float | None) -> str:
+    """Format a mean number in full: 1024 as 1,024."""
+    return BLANK if value is None else f"{value:,.{0 if value == int(value) else 1}f}"
 
 
 def _hours(value: float | None) -> str:

@@ -313,7 +313,7 @@ _FIELDS: dict[str, Any] = {
     },
     "training?": {"device?": TEXT, "images_per_second?": NUMBER, "device_hours?": NUMBER},
     "protocol": {"name": TEXT, "key": TEXT},
-    "cost": {"sampling_images_per_second?": NUMBER},
+    "cost": {"network_evaluations_per_image?": NUMBER, "sampling_seconds_per_image?": NUMBER},
     "environment": {"device?": TEXT},
     "metrics": OBJECT,
 }

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, one_hot, pad, relu
 
 from genbench.core.errors import UserError
+from genbench.core.passes import count_passes
 
 
 class GatedPixelCNN(nn.Module):
@@ -156,6 +157,7 @@ class Cache:
 
     def logits(self, pixel: Tensor, j: int) -> Tensor:
         """Logits [B, C, values] of the pixel at column j, given its channels sampled so far, int64 [B, C, 1, 1]."""
+        count_passes(self.net, len(pixel))  # as `forward` would be called for each value
         h = self.net.enter(pixel).flatten(1)  # [B, inputs]
         skips: list[Tensor] = []
         for layer in self.layers:

@@ -175,6 +175,8 @@ const short = (name) => plain(name.length > 24 ? `${name.slice(0, 23)}…` : nam
 const title = (text) => ({ text: plain(text), standoff: 8 });
 const logarithmic = (values) => values.length > 1 && Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
 
+const compact = (value) => value.toLocaleString("en", { maximumFractionDigits: 1 });
+
 function fill(select, options, chosen) {
   select.replaceChildren(...options.map(([value, text]) => {
     const option = new Option(text, value);
@@ -194,19 +196,29 @@ function around(scores, [low, high]) {
 function scatter(field, name) {
   const board = data.boards[$("quality-board").value];
   const metric = $("quality-metric").value;
-  const points = board.points.filter((p) => p[field] && p.scores[metric] && matches(p.find));
-  const log = $("quality-log").checked;
-  const traces = [...new Set(points.map((p) => p.model))].map((model) => {
-    const own = points.filter((p) => p.model === model);
+  const points = board.points.filter((p) => p[field] > 0 && p.scores[metric] && matches(p.find));
+  const sampling = field === "seconds"; // rows of a checkpoint that differ in the number of steps are joined
+  const log = $("quality-log").checked || (sampling && logarithmic(points.map((p) => p.scores[metric][0])));
+  const group = (p) => (sampling ? p.line : p.model);
+  const known = new Set();
+  const traces = [...new Set(points.map(group))].map((line) => {
+    const own = points.filter((p) => group(p) === line).sort((a, b) => a.evaluations - b.evaluations || a[field] - b[field]);
+    const model = own[0].model;
+    const first = !known.has(model);
+    known.add(model);
     const [means, deviations] = [0, 1].map((k) => own.map((p) => p.scores[metric][k]));
     return {
-      type: "scatter", mode: "markers", name: short(model), x: own.map((p) => p[field]), y: means,
+      type: "scatter", mode: `markers${sampling ? "+text" : ""}${sampling && own.length > 1 ? "+lines" : ""}`,
+      name: short(model), legendgroup: model, showlegend: first, x: own.map((p) => p[field]), y: means,
+      text: own.map((p) => (sampling && p.evaluations ? compact(p.evaluations) : "")), textposition: "top center", textfont: { size: 10 },
+      line: { color: color(model), width: 1.5, dash: dash(model) },
       error_y: { type: "data", array: deviations.map((d) => d ?? 0), visible: deviations.some((d) => d), thickness: 1, width: 3 },
       cliponaxis: false, // a mark at the edge of the plot is not cut off
       marker: { color: color(model), size: 10, line: { width: 1.5, color: color(model) },
         symbol: own.map((p) => (p.checkpoint === "last" ? "circle-open" : "circle")) },
       hovertext: own.map((p, k) => plain(`${p.label}${p.checkpoint ? `, ${p.checkpoint}` : ""}: ${metric} ${means[k].toPrecision(4)}`
-        + (deviations[k] ? ` ± ${deviations[k].toPrecision(2)}` : ""))), hoverinfo: "text",
+        + (deviations[k] ? ` ± ${deviations[k].toPrecision(2)}` : "")
+        + (sampling ? `, ${p.seconds.toPrecision(3)} s per image${p.evaluations ? `, NFE ${compact(p.evaluations)}` : ""}` : ""))), hoverinfo: "text",
     };
   });
   const baseline = board.points.find((p) => p.kind === "baseline" && p.scores[metric]);
@@ -217,21 +229,23 @@ function scatter(field, name) {
   }] : [];
   const xs = points.map((p) => p[field]);
   const shown = [...points, ...(baseline ? [baseline] : [])].map((p) => p.scores[metric]);
+  const decades = { type: "log", dtick: logarithmic(xs) ? 1 : "D2", tickformat: "~g" };
   return [traces, layout(
-    { title: title(name), type: logarithmic(xs) ? "log" : "linear", ...(logarithmic(xs) ? { dtick: "D2" } : { rangemode: "tozero" }), tickformat: field === "hours" ? "~g" : "~s" },
-    { title: title(metric + (ARROW[board.metrics[metric]] ?? "")), type: log ? "log" : "linear",
+    sampling ? { title: title(name), ...decades } : { title: title(name), type: logarithmic(xs) ? "log" : "linear", ...(logarithmic(xs) ? { dtick: "D2" } : { rangemode: "tozero" }), tickformat: field === "hours" ? "~g" : "~s" },
+    { title: title(metric + (ARROW[board.metrics[metric]] ?? "")), type: log ? "log" : "linear", ...(sampling && log ? { dtick: "D2" } : {}),
       ...(log || !shown.length ? {} : { range: around(shown, board.ranges[metric]) }) },
-    { shapes, showlegend: named(traces.length) },
+    { shapes, showlegend: named(known.size) || (sampling && known.size <= 15) },
   )];
 }
 
 if ($("quality")) {
   const usable = data.boards.map((board, k) => [String(k), board])
-    .filter(([, board]) => board.by && board.points.some((p) => p.hours || p.parameters));
+    .filter(([, board]) => board.by && board.points.some((p) => p.hours || p.parameters || p.seconds));
   fill($("quality-board"), usable.map(([k, board]) => [k, board.title]), usable.length ? usable[0][0] : "");
   const chooseBoard = () => {
     const board = data.boards[$("quality-board").value];
     fill($("quality-metric"), Object.keys(board.metrics).map((m) => [m, m]), board.by);
+    $("by-sampling").parentElement.hidden = !board.points.some((p) => p.seconds > 0);
     redraw();
   };
   if (usable.length) {
@@ -239,6 +253,7 @@ if ($("quality")) {
     $("quality-board").addEventListener("change", chooseBoard);
     for (const id of ["quality-metric", "quality-log"]) $(id).addEventListener("change", redraw);
     chart("by-time", () => scatter("hours", "device hours"));
+    chart("by-sampling", () => scatter("seconds", "seconds of sampling per image"));
     chart("by-size", () => scatter("parameters", "parameters"));
   } else $("quality").hidden = true;
 }

@@ -65,7 +65,11 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
         galleries=shown,
         left_out=left_out,
         runs=trained,
-        has_cost=any(point["hours"] or point["parameters"] for board in data["boards"] for point in board["points"]),
+        has_cost=any(
+            point["hours"] or point["parameters"] or point["seconds"]
+            for board in data["boards"]
+            for point in board["points"]
+        ),
         has_curves=any(run["series"] for run in data["runs"]),
         css=Markup(css),
         data=Markup(_embedded(data)),

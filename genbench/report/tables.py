@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from genbench.leaderboard.columns import ARROWS, BLANK, PLUS_MINUS, checkpoint, 
 from genbench.leaderboard.columns import columns as columns_of
 from genbench.leaderboard.formats import Namesakes
 from genbench.leaderboard.intervals import Score
+from genbench.leaderboard.record import history
 from genbench.report.rows import Rows, as_yaml, words
 
 MINOR = ("checkpoint", "seeds")  # columns that a narrow screen shows below the model's name
@@ -72,6 +74,7 @@ def quality(board: Board, namesakes: Namesakes | None = None) -> dict[str, Any]:
     metrics = {
         m: better for m, better in board.metrics.items() if any(r.scores[m].mean is not None for r in board.rows)
     }
+    lines: dict[tuple[Any, ...], int] = {}
     points = [
         {
             "label": row.label,
@@ -81,6 +84,9 @@ def quality(board: Board, namesakes: Namesakes | None = None) -> dict[str, Any]:
             "find": words(board, row),
             "hours": row.device_hours,
             "parameters": row.parameters,
+            "seconds": row.sampling_seconds_per_image if board.track == "generation" else None,
+            "evaluations": row.network_evaluations_per_image,
+            "line": lines.setdefault(_line_of(row), len(lines)),
             "scores": {m: [row.scores[m].mean, row.scores[m].std] for m in metrics if row.scores[m].mean is not None},
         }
         for row in board.rows
@@ -91,6 +97,18 @@ def quality(board: Board, namesakes: Namesakes | None = None) -> dict[str, Any]:
     entries = {m: next(record.metrics[m] for record in records if m in record.metrics) for m in metrics}
     ranges = {m: [entry.get("low"), entry.get("high")] for m, entry in entries.items()}
     return {"title": title, "by": by, "metrics": metrics, "ranges": ranges, "points": points}
+
+
+def _line_of(row: Row) -> tuple[Any, ...]:
+    """Identify what rows share that differ only in whole numbers of their sampling options, such as the steps.
+
+    A line joins them in the charts. Other options, such as the name of a sampler, begin a line of their own.
+    """
+    others = {name: value for name, value in row.sampling.items() if type(value) is not int}
+    sampling = json.dumps(others, sort_keys=True)
+    checkpoint = (row.checkpoint or "").partition(" = ")[0]  # `best = last` belongs to `best`
+    images = None if checkpoint == "best" else row.images_seen  # those of the best differ between seeds
+    return row.kind, row.name, row.config_hash, history(row.segments), checkpoint, images, row.weights, sampling
 
 
 def _widest(columns: list[dict[str, Any]], cells: list[list[dict[str, Any]]]) -> int:

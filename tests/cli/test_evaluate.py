@@ -75,7 +75,7 @@ def test_a_checkpoint_is_measured_and_its_record_lies_in_its_run(cli, here):
     assert record.run["name"] == "run" and record.run["checkpoint"] == "last" and record.run["images_seen"] == 48
     assert record.run["weights"] == "ema" and record.run["config"]["max_images"] == 48
     assert record.model["players"] == {"train": record.model["parameters"]}
-    assert record.training["images_per_second"] > 0 and record.cost["sampling_images_per_second"] > 0
+    assert record.training["images_per_second"] > 0 and record.cost["sampling_seconds_per_image"] > 0
     assert "VAE, last at 48 images seen, ema weights" in out
     assert "against 60 images of Digits (test) by digitsnet, protocol mine" in out
     lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}

@@ -144,6 +144,25 @@ def test_arguments_of_data_and_textual_values_get_current_names():
     assert renamed.settings({"data": {"class_path": "Digits", "flip": True}})["data"]["hflip"] is True
 
 
+@pytest.mark.parametrize(
+    ("speed", "environment", "seconds"),
+    [
+        (400.0, {"world_size": 1}, 0.0025),
+        (400, {"world_size": 2}, 0.005),  # of one device
+        (400.0, {}, 0.0025),
+        (400.0, {"world_size": "many"}, 0.0025),
+        (None, {}, None),
+        (0, {}, None),
+        (-3.0, None, None),
+        ("fast", {}, "fast"),  # refused as a damaged record
+    ],
+)
+def test_images_per_second_of_an_older_record_become_seconds_per_image(speed, environment, seconds):
+    record = {"cost": {"sampling_images_per_second": speed, "evaluation_seconds": 9.0}, "environment": environment}
+    renamed.record(record)
+    assert record["cost"] == {"sampling_seconds_per_image": seconds, "evaluation_seconds": 9.0}
+
+
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="benchmarks are not there")
 def test_records_of_older_versions_are_read_and_keep_their_keys():
     records, skipped = collect([BENCHMARKS])

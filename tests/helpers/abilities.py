@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 
 from genbench.core.batch import DataSpec, from_uint8, to_uint8
 from genbench.core.module import GenerativeModule
+from genbench.core.noise import per_seed
 from genbench.data import Digits, Shapes
 from genbench.evaluation.protocol import Protocol
 
@@ -135,6 +136,48 @@ class Coder(Untrained):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         return x
+
+
+class Diffusion(GenerativeModule):
+    """An untrained diffusion model: each step moves the images by a part of what a linear network predicts.
+
+    With guidance, the network gets conditional and unconditional images as one batch of twice the size.
+    """
+
+    def __init__(self, spec: DataSpec | None = None, **training: Any) -> None:
+        super().__init__(spec, **training)
+        self.net = LinearDenoiser(math.prod(self.spec.shape))
+
+    def training_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    def sample(
+        self, seeds: Tensor, *, condition: Tensor | None = None, steps: int = 4, guidance: float = 1.0
+    ) -> Tensor:
+        """
+        steps     number of denoising steps
+        guidance  weight of the conditional prediction
+        """
+        x = per_seed(torch.randn, seeds, self.spec.shape)
+        for k in range(steps):
+            time = torch.full((len(x),), 1 - k / steps)
+            if guidance == 1:
+                found = self.net(x, time)
+            else:
+                both = self.net(torch.cat([x, x]), torch.cat([time, time]))
+                found = torch.lerp(*both.chunk(2), guidance)
+            x = x + (found - x) / steps
+        return x.clamp(-1, 1)
+
+
+class LinearDenoiser(nn.Module):
+    """[B, ...] and times [B] -> [B, ...]."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(numbers, numbers)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.linear(x.flatten(1)).view_as(x) * time.view(-1, *[1] * (x.ndim - 1))
 
 
 def values(record: Any) -> dict[str, float | None]:

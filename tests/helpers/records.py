@@ -49,6 +49,8 @@ def record(
     created: str = "2026-11-23T12:00:00+00:00",
     parameters: int = 1_234_567,
     speed: float = 277.25,
+    evaluations: float | None = 1.0,
+    seconds: float | None = 0.0011,
 ) -> Record:
     """A complete record; arguments replace what is in it, `run` by field."""
     run = {
@@ -73,7 +75,11 @@ def record(
         training={"device": "cpu", "images_per_second": speed, "device_hours": 1.0} if trained else None,
         protocol=protocol,
         metrics=metrics if metrics is not None else {"fid-mnistnet": entry("fid-mnistnet", 3.25)},
-        cost={"sampling_images_per_second": 900.0 if trained else None, "evaluation_seconds": 12.0},
+        cost={
+            "network_evaluations_per_image": evaluations if trained else None,
+            "sampling_seconds_per_image": seconds if trained else None,
+            "evaluation_seconds": 12.0,
+        },
         environment={"device": "cpu", "world_size": 1, "python": "3.11.7", "git": None},
         created=created,
     )

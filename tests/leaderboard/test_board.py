@@ -15,6 +15,7 @@ from genbench.leaderboard.columns import columns
 from genbench.leaderboard.differences import difference
 from genbench.leaderboard.formats import heading, notes, with_namesakes
 from genbench.leaderboard.intervals import interval, t_quantile
+from genbench.leaderboard.record import Record
 from tests.helpers.records import entry, many, protocol, record
 
 
@@ -319,6 +320,34 @@ def test_a_column_without_a_number_is_left_out_first():
     (board,) = boards([record(metrics=fid(3.0) | {"kid": entry("kid", None, note="few")})], track="generation")
     priority = {column.name: column.priority for column in columns(board)}
     assert max(priority, key=priority.__getitem__).startswith("kid")
+
+
+def costs(*records):
+    """Cells of the columns of the sampling cost."""
+    return {c.name: c.cells for c in columns(rank(records)) if c.name in ("NFE", "sampling s/image")}
+
+
+def test_sampling_cost_is_beside_the_scores_and_a_record_without_it_is_ranked_with_a_blank():
+    made = [
+        record("GAN", metrics=fid(1.0), evaluations=1, seconds=0.00025),
+        record("PixelCNN", metrics=fid(2.0), evaluations=1024, seconds=1.5),
+        record("EDM", metrics=fid(3.0), evaluations=17.5, seconds=0.0625),
+        replace(record("old", metrics=fid(4.0)), cost={}),
+    ]
+    assert costs(*made) == {
+        "NFE": ["1", "1,024", "17.5", "—"],
+        "sampling s/image": ["0.00025", "1.5", "0.0625", "—"],
+    }
+    assert [row.rank for row in rank(made).rows] == [1, 2, 3, 4]
+    assert costs(made[3]) == {}
+    speed = made[0].to_dict() | {"cost": {"sampling_images_per_second": 160.0}}
+    assert costs(Record.from_dict(speed)) == {"sampling s/image": ["0.00625"]}
+
+
+def test_seconds_are_averaged_over_one_kind_of_device_and_evaluations_over_all_seeds():
+    made = [record(run={"seed": k}, evaluations=10 + k, seconds=1.0 + k) for k in range(3)]
+    made[0] = replace(made[0], environment={"device": "H100", "world_size": 1}, created="2026-01-01")
+    assert costs(*made) == {"NFE": ["11"], "sampling s/image": ["2.5"]}
 
 
 def checkpoints(*seeds, **more):

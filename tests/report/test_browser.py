@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from genbench.leaderboard.record import located
+from genbench.leaderboard.record import located, write
 from genbench.report.page import report
 from tests.helpers.browser import lacking, opened
 from tests.helpers.records import entry, many, protocol, record
@@ -290,6 +290,80 @@ def test_one_point_has_an_axis_around_it_that_stays_in_the_range_of_its_score(dr
     low, high = driver.execute_script(axis)
     lowest = "return Math.min(...data.boards[0].points.map((p) => p.scores['fid-mnistnet']?.[0] ?? Infinity))"
     assert 0 <= low <= driver.execute_script(lowest) < high
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory):
+    """The page of a model evaluated at two numbers of steps, and of a model of one step and a baseline."""
+    import torch
+
+    from genbench.core.batch import DataSpec
+    from genbench.data import Digits
+    from genbench.evaluation.evaluate import evaluate
+    from tests.helpers.abilities import SMALL, Diffusion
+
+    folder = tmp_path_factory.mktemp("costs")
+    torch.manual_seed(0)
+    model, one, data = Diffusion(DataSpec((1, 8, 8))), Diffusion(DataSpec((1, 8, 8))), Digits()
+    small = SMALL.changed(metrics=("fid",))
+    run = record().run
+    found = [evaluate(model, data, small, run=run, sampling={"steps": steps}, name="EDM") for steps in (50, 5)]
+    found.append(evaluate(one, data, small, run=run | {"config_hash": "1"}, sampling={"steps": 1}, name="MeanFlow"))
+    found.append(evaluate(None, data, small))
+    for made in found:
+        write(made, folder / "records")
+    (folder / "report.html").write_text(report(located([folder])[0]).html)
+    return folder / "report.html"
+
+
+LINES = """return document.getElementById('by-sampling').data.map(
+    (trace) => [trace.name, trace.mode, [...trace.text], trace.x.length, trace.hovertext[0]])"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_rows_of_two_numbers_of_steps_are_joined_by_a_line(driver, costs, width):
+    metrics = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        driver.get(costs.as_uri())
+        assert drawn(driver, "by-sampling") == [2, "fid-digitsnet ↓"]
+        (edm, mean_flow) = sorted(driver.execute_script(LINES))
+        assert edm[:4] == ["EDM", "markers+text+lines", ["5", "50"], 2]
+        assert mean_flow[:4] == ["MeanFlow", "markers+text", ["1"], 1]
+        assert edm[4].startswith("EDM (steps=5), last: fid-digitsnet ") and edm[4].endswith(" s per image, NFE 5")
+        axes = "const l = document.getElementById('by-sampling')._fullLayout; return [l.xaxis.type, l.showlegend]"
+        assert driver.execute_script(axes) == ["log", True]
+        shown = """const chart = document.getElementById('by-sampling').getBoundingClientRect();
+            const found = ':is(.points path, .textpoint, .legendtext, .scatterlayer .js-line)';
+            const parts = document.querySelectorAll(`#by-sampling ${found}`);
+            const boxes = [...parts].map((part) => part.getBoundingClientRect());
+            return [parts.length, boxes.every((box) => box.left >= 0 && box.right <= chart.right && box.width > 0),
+                document.documentElement.scrollWidth]"""
+        parts, inside, page_width = driver.execute_script(shown)
+        assert parts == 3 + 3 + 2 + 1 and inside and page_width == width  # marks, numbers, names, one line
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_scores_over_decades_are_logarithmic_and_a_board_without_sampling_has_no_such_chart(driver):
+    assert drawn(driver, "by-sampling")[1] == "fid-mnistnet ↓"
+    axis = "const l = document.getElementById(arguments[0])._fullLayout; return [l.xaxis.type, l.yaxis.type]"
+    for scale, kind in ((1, "linear"), (100, "log")):  # less and more than a factor of 20 between the scores
+        script = """const scores = data.boards[0].points.filter((p) => p.seconds).map((p) => p.scores['fid-mnistnet']);
+            for (const score of scores) score[0] = 10;
+            scores[0][0] *= arguments[0];
+            redraw()"""
+        driver.execute_script(script, scale)
+        assert driver.execute_script(axis, "by-sampling") == ["log", kind]
+        assert driver.execute_script(axis, "by-size")[1] == "linear"
+    hidden = "return document.getElementById('by-sampling').parentElement.hidden"
+    assert driver.execute_script(hidden) is False
+    choose(driver, "quality-board", "1")  # of reconstructions
+    assert driver.execute_script(hidden) is True
+    choose(driver, "quality-board", "0")
+    assert driver.execute_script(hidden) is False
+    size = "return document.querySelector('#by-sampling svg').getBoundingClientRect().width"
+    assert driver.execute_script(size) > 1000
 
 
 @pytest.mark.parametrize("width", [360, 768, 1000, 1200])

@@ -178,6 +178,30 @@ def test_every_run_is_shown_once_with_command_config_costs_and_versions():
         assert text in found.shown, text
 
 
+def test_a_line_joins_rows_that_differ_in_the_number_of_steps_alone():
+    def of(model="EDM", checkpoint="best", seed=0, seconds=0.1, **sampling):
+        run = {"checkpoint": checkpoint, "seed": seed, "sampling": sampling, "images_seen": 1000 + seed}
+        return record(model, run=run, evaluations=sampling.get("steps"), seconds=seconds)
+
+    steps = [of(steps=n, guidance=2.0, seconds=n / 100, seed=seed) for n in (5, 10, 25) for seed in (0, 1)][:-1]
+    others = [
+        of(steps=5, guidance=1.0), of(steps=5, guidance=2.0, sampler="heun"), of("DDPM", steps=5, guidance=2.0),
+        of(checkpoint="last", steps=5, guidance=2.0), of(checkpoint="last", steps=5, guidance=2.0, seed=1),
+    ]  # fmt: skip
+    points = Page(page(*steps, *others)).data["boards"][0]["points"]
+    lines = {}
+    for point in points:
+        lines.setdefault(point["line"], []).append((point["evaluations"], point["seconds"]))
+    assert sorted(map(len, lines.values())) == [1, 1, 1, 1, 1, 3]
+    assert sorted(max(lines.values(), key=len)) == [(5, 0.05), (10, 0.1), (25, 0.25)]
+
+
+def test_sampling_time_is_charted_for_generation_alone():
+    made = record(metrics={"fid-mnistnet": entry("fid", 3.0), "nats": entry("nats", -80.0)}, seconds=0.5)
+    by_track = {board["by"]: board["points"][0]["seconds"] for board in Page(page(made)).data["boards"]}
+    assert by_track == {"fid-mnistnet": 0.5, "nats": None}
+
+
 def test_curves_come_from_the_runs_and_may_be_missing(tmp_path):
     leave(record(run={"name": "a"}), tmp_path, curve=30)
     leave(record("VAE", run={"name": "b"}), tmp_path)
