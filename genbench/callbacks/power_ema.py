@@ -41,7 +41,7 @@ class PowerEMA(Callback, metaclass=Checked):
         self,
         enabled: bool = False,
         lengths: Sequence[Length] = (0.05, 0.1),
-        snapshot_every: Images | Positive = 0.05,
+        snapshot_every: Positive | Images = 0.05,
         every_images: Images = Images(500),
     ) -> None:
         self.enabled, self.lengths, self.every_images = enabled, [float(one) for one in lengths], Images(every_images)
@@ -49,7 +49,11 @@ class PowerEMA(Callback, metaclass=Checked):
             raise UserError(
                 f"power_ema.lengths is {list(lengths)}; expected two different lengths, such as [0.05, 0.1]."
             )
-        self.snapshot_every = snapshot_every if snapshot_every <= 1 else Images(snapshot_every)
+        share = isinstance(snapshot_every, (int, float)) and snapshot_every <= 1
+        try:
+            self.snapshot_every = snapshot_every if share else Images(snapshot_every)
+        except ValueError as error:
+            raise UserError(f"power_ema.snapshot_every: {error}.") from error
         self.averages: list[dict[str, Tensor]] = []
         self.snapshots: list[list[Any]] = []  # images seen and hash of each snapshot
         self._exponents = [power_averages.exponent(one) for one in self.lengths]
