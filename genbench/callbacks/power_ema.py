@@ -84,16 +84,21 @@ class PowerEMA(Callback, metaclass=Checked):
                 average[name].copy_(value)
         self._updated_at, self.snapshots = restored["updated_at"], [list(one) for one in restored["snapshots"]]
 
-    def interval(self, module: GenerativeModule) -> int:
-        """Images between two snapshots."""
+    def interval(self, budget: int | None) -> int:
+        """Images between two snapshots in a run of `budget` images."""
         if self.snapshot_every > 1:
             return int(self.snapshot_every)
-        if module.budget is None:
+        if budget is None:
             raise UserError(
                 f"power_ema.snapshot_every is {self.snapshot_every}, a fraction of the budget, but there is no budget. "
                 "Add the callback `MaxImages`, or use a number of images."
             )
-        return max(1, round(self.snapshot_every * module.budget))
+        return max(1, round(self.snapshot_every * budget))
+
+    def snapshot_bytes(self, module: GenerativeModule) -> int:
+        """Approximate size of a snapshot, and of the averages in a checkpoint."""
+        parameters = snapshots.averaged(module).values()
+        return len(self.lengths) * sum(value.numel() * _wide(value).itemsize for value in parameters)
 
     def folder(self, trainer) -> Path:
         return Path(trainer.default_root_dir) / "ema"
@@ -123,7 +128,7 @@ class PowerEMA(Callback, metaclass=Checked):
         if self.enabled and (module.due(self.every_images) or module.images_seen < self.every_images):
             before = self._updated_at
             self.update(module)
-            every = self.interval(module)
+            every = self.interval(module.budget)
             if module.images_seen // every != before // every and trainer.is_global_zero:
                 hashed = snapshots.write(self.folder(trainer), module.images_seen, self.lengths, self.averages)
                 self.snapshots.append([module.images_seen, hashed])
