@@ -77,7 +77,7 @@ def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
             )
         need += count * snapshot
     kept = budget // saver.keep_every if saver.keep_every else 0
-    if free < need + kept * size:
+    if kept and free < need + kept * size:
         notes.append(
             f"checkpoint.keep_every is {saver.keep_every:,}, which keeps {kept} checkpoints of about "
             f"{_megabytes(size)}, but the disk of {folder} has only {_megabytes(free)} free."

@@ -72,8 +72,6 @@ def test_averages_of_all_lengths_between_those_that_a_run_kept_can_be_used(cli, 
     for flags, message in (
         (("--ema", 0.2), "kept averages of the lengths 0.05 and 0.1; expected a length between them"),
         (("--ema", "nan"), "expected a length between them"),
-        (("--ema", "long"), "invalid float value: 'long'"),
-        (("--ema", 0.075, "--raw"), "argument --raw: not allowed with argument --ema"),
     ):
         status, _, err = cli("sample", "--ckpt", "runs/renamed", "--n", 4, "--out", "no.npy", *flags)
         assert status == 2 and message in err and err.count("\n") == 1, err
@@ -81,6 +79,19 @@ def test_averages_of_all_lengths_between_those_that_a_run_kept_can_be_used(cli, 
     status, _, err = cli("sample", "--ckpt", "runs/renamed", "--n", 4, "--out", "no.npy", "--ema", 0.075)
     assert status == 2 and "0000000016.pt of the averaged weights is missing. Use one of the lengths 0.05 and" in err
     assert not Path("no.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--ema", "long"), "argument --ema: invalid float value: 'long'"),
+        (("--ema", "0.075", "--raw"), "argument --raw: not allowed with argument --ema"),
+    ],
+)
+def test_raw_weights_and_an_average_cannot_be_combined(cli, flags, message, capfd):
+    with pytest.raises(SystemExit, match="2"):
+        cli("sample", "--ckpt", "model.ckpt", *flags)
+    assert message in capfd.readouterr().err
 
 
 def test_a_run_without_power_function_averages_says_how_to_keep_them(cli, trained):
