@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> GenerativeModule:
+def load(
+    path: str | os.PathLike, *, raw: bool = False, ema: float | None = None, device: str = "cpu"
+) -> GenerativeModule:
     """Load the trained model of a checkpoint, in eval mode with its EMA weights. No other file is needed.
 
     Args:
         path: The checkpoint; or a run folder, whose last checkpoint is loaded; or `last` / `best`, for the newest run
             in `runs`
         raw: Load the raw weights instead of the EMA weights
+        ema: Load the power-function average of this length instead, such as 0.075 (of a run with `power_ema`)
         device: Device of the model
 
     Raises:
@@ -30,7 +33,7 @@ def load(path: str | os.PathLike, *, raw: bool = False, device: str = "cpu") -> 
     import genbench.models  # noqa: F401  registers genbench's model classes
     from genbench.core import checkpoint_io, files
 
-    return checkpoint_io.load(files.find_checkpoint(path), raw=raw, device=device)
+    return checkpoint_io.load(files.find_checkpoint(path), raw=raw, ema=ema, device=device)
 
 
 def show(images: Tensor, *, columns: int | None = None) -> Image:

@@ -7,6 +7,7 @@ from genbench.callbacks.ema import EMA
 from genbench.callbacks.gan_monitor import GANMonitor
 from genbench.callbacks.max_images import MaxImages, StopSafely
 from genbench.callbacks.monitor import Monitor
+from genbench.callbacks.power_ema import PowerEMA
 from genbench.callbacks.sample_logger import SampleLogger
 from genbench.callbacks.validation_metrics import ValidationMetrics
 
@@ -18,6 +19,7 @@ __all__ = [
     "GANMonitor",
     "MaxImages",
     "Monitor",
+    "PowerEMA",
     "SampleLogger",
     "StopSafely",
     "ValidationMetrics",

@@ -65,7 +65,7 @@ def read_codes(path: str | Path, model: Any) -> Tensor:
     if owner is not None and owner != state_hash(model.state_dict()):
         raise UserError(
             f"{path} contains codes of a different model: the weights of {model.origin[0] if model.origin else name} "
-            "differ from those that it was written for. Use the same checkpoint, with or without `--raw` as before."
+            "differ from those that it was written for. Use the same checkpoint, with `--raw` or `--ema` as before."
         )
     with np.errstate(over="ignore"):
         codes = codes.astype(np.float32)

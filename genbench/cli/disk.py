@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
-from genbench.callbacks import EMA, Checkpoint, MaxImages
+from genbench.callbacks import EMA, Checkpoint, MaxImages, PowerEMA
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 
@@ -48,6 +48,9 @@ def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
         return []
     size = checkpoint_bytes(model, averaged=any(isinstance(c, EMA) and c.enabled for c in trainer.callbacks))
     size *= {"64-true": 2, "16-true": 0.5, "bf16-true": 0.5}.get(str(trainer.precision), 1)
+    power = next((c for c in trainer.callbacks if isinstance(c, PowerEMA) and c.enabled), None)
+    snapshot = 0 if power is None else power.snapshot_bytes(model)
+    size += snapshot
     free = shutil.disk_usage(existing(folder)).free
     names = ("last.ckpt", "best.ckpt") if trainer.limit_val_batches else ("last.ckpt",)
     missing = sum(not (folder / "checkpoints" / name).exists() for name in names)
@@ -59,13 +62,27 @@ def room(trainer: Trainer, model: GenerativeModule, folder: Path) -> list[str]:
             "or choose a folder on a different disk with `--runs`."
         ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a suite stops at ENOSPC
     budget = next((c.max_images for c in trainer.callbacks if isinstance(c, MaxImages)), 0)
+    notes = []
+    if power is not None:
+        count = int(budget // power.interval(budget))
+        if not count:
+            notes.append(
+                f"power_ema.snapshot_every is {power.snapshot_every:,}, but the budget is {budget:,}, so no snapshot "
+                f"will be stored, and `--ema` can only use the lengths {power.lengths[0]} and {power.lengths[1]}."
+            )
+        if free < need + count * snapshot:
+            notes.append(
+                f"power_ema stores {count} snapshots of {_megabytes(snapshot)}, but the disk of {folder} has only "
+                f"{_megabytes(free)} free. Use a larger `--power_ema.snapshot_every`."
+            )
+        need += count * snapshot
     kept = budget // saver.keep_every if saver.keep_every else 0
-    if free < need + kept * size:
-        return [
+    if kept and free < need + kept * size:
+        notes.append(
             f"checkpoint.keep_every is {saver.keep_every:,}, which keeps {kept} checkpoints of about "
             f"{_megabytes(size)}, but the disk of {folder} has only {_megabytes(free)} free."
-        ]
-    return []
+        )
+    return notes
 
 
 def checkpoint_bytes(model: GenerativeModule, *, averaged: bool) -> int:

@@ -16,7 +16,14 @@ from typing import Any
 
 from genbench.cli import configs
 from genbench.cli.evaluate_data import data_of, options_of, root_of, split_flags
-from genbench.cli.flags import Arguments, find_checkpoint, import_modules, own_options, usable_device
+from genbench.cli.flags import (
+    Arguments,
+    add_weights_arguments,
+    find_checkpoint,
+    import_modules,
+    own_options,
+    usable_device,
+)
 from genbench.cli.quiet import quiet
 from genbench.cli.run_folders import run_of
 from genbench.core import yaml_file
@@ -63,7 +70,7 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--kid-subset-size", type=int, metavar="N", help="images in each subset of the kernel distance")
     how.add_argument("--neighbors-k", type=int, metavar="K", help="k of precision, recall, density and coverage")
     how.add_argument("--seed", type=int, help="seed of the samples")
-    how.add_argument("--raw", action="store_true", help="use the raw weights instead of the EMA weights")
+    add_weights_arguments(how)
     parser.add_argument("--batch-size", type=int, metavar="N", help="images generated at once; fewer need less memory")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: cuda if available)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="processes that share the work")
@@ -196,8 +203,8 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     if arguments.ckpt:
         path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
         contents = checkpoint_io.read(path)
-        subject: Any = checkpoint_io.rebuild(contents, path, raw=arguments.raw)
-        run, training = checkpoint_facts.facts(contents, path, raw=arguments.raw)
+        subject: Any = checkpoint_io.rebuild(contents, path, raw=arguments.raw, ema=arguments.ema)
+        run, training = checkpoint_facts.facts(contents, path, subject.origin[1])
         run |= about(run_of(path))
         config, trained_on = run["config"], contents.get("data")
         if path.parent != PRETRAINED:

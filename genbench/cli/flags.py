@@ -69,11 +69,21 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True, 
         "--ckpt", required=required, nargs="+" if several else None, metavar="PATH",
         help="checkpoint, run folder, last / best, or pretrained/NAME",
     )  # fmt: skip
-    parser.add_argument("--raw", action="store_true", help="use the raw weights instead of the EMA weights")
+    add_weights_arguments(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs, for --ckpt last")
     parser.add_argument("--name", help="name of the run, for --ckpt last")
     add_import_argument(parser)
+
+
+def add_weights_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add `--raw` and `--ema`, which select other weights of a checkpoint than its EMA weights."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--raw", action="store_true", help="use the raw weights instead of the EMA weights")
+    which.add_argument(
+        "--ema", type=float, metavar="LENGTH",
+        help="use the power-function average of this length, such as 0.075 (of a run with `power_ema`)",
+    )  # fmt: skip
 
 
 def find_checkpoint(ckpt: str, runs: Path, name: str | None) -> Path:

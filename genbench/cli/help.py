@@ -34,6 +34,7 @@ Optimization
   --model.clip_norm X           clip the gradient norm of each optimizer
   --model.adversarial.r1 X      for GANs: objective, penalties, augmentation
   --ema.halflife 10k            half-life of the EMA weights, in images
+  --power_ema.enabled true      choose the length of the EMA after training
 
 During training
   --checkpoint.every_images 50k      how often last.ckpt is written

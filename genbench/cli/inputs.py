@@ -96,7 +96,7 @@ def model_of(arguments: argparse.Namespace) -> tuple[GenerativeModule, dict[str,
     path = find_checkpoint(arguments.ckpt, arguments.runs, arguments.name)
     device = usable_device(arguments.device)
     contents = checkpoint_io.read(path)
-    return checkpoint_io.rebuild(contents, path, raw=arguments.raw, device=device), contents
+    return checkpoint_io.rebuild(contents, path, raw=arguments.raw, ema=arguments.ema, device=device), contents
 
 
 def refuse_without(model: GenerativeModule, verb: str, *methods: str) -> None:

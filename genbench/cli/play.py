@@ -48,13 +48,13 @@ def main(verb: str, argv: list[str]) -> int:
     for ckpt in arguments.ckpt:
         model, contents = model_of(argparse.Namespace(**vars(arguments) | {"ckpt": ckpt}))
         assert model.origin is not None, "it was loaded from a checkpoint"
-        path, _ = model.origin
+        path, weights = model.origin
         title = title_of(path)
         if any(title == other.title for other in models):
             title = str(path)
-        about = f"{type(model).__name__}, {model.images_seen:,} images seen" + (
-            ", raw weights" if arguments.raw else ""
-        )
+        about = f"{type(model).__name__}, {model.images_seen:,} images seen"
+        if arguments.raw or arguments.ema is not None:
+            about += f", {weights} weights"
         models.append(Loaded(title, about, model, contents.get("data") or {}, _training_images(contents)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploads are removed after SIGTERM, too
     serve(models, arguments.port, browser=not arguments.no_browser and _has_browser())

@@ -59,6 +59,8 @@ TABLE = (
         "refused",
         "the data set, the shape and range of its images, its classes or its held-out images would change",
     ),
+    Rule(("power_ema.enabled", "power_ema.lengths"), "refused", "the averages cover the training from its start"),
+    Rule(("power_ema.*",), "outside"),
     Rule(("max_images", "ema.*", "acceleration.*"), "applied"),
     Rule(("trainer.logger*",), "outside"),
     Rule(("trainer.default_root_dir", "name", "runs", "ckpt", "config"), "location"),

@@ -16,7 +16,18 @@ from typing import Any
 
 # top-level settings of `fit` and `validate`, and groups of settings
 SINGLE = ("seed_everything", "max_images", "name", "title", "protocol", "runs", "ckpt")
-GROUPS = ("trainer", "acceleration", "ema", "monitor", "gan_monitor", "codebook", "samples", "validation", "checkpoint")
+GROUPS = (
+    "trainer",
+    "acceleration",
+    "ema",
+    "power_ema",
+    "monitor",
+    "gan_monitor",
+    "codebook",
+    "samples",
+    "validation",
+    "checkpoint",
+)
 ROOT = (*SINGLE, *GROUPS, "model", "data")
 _BUDGET = " Did you mean 'max_images'? The budget is counted in images."
 USUAL = {  # names in other frameworks -> hint

@@ -48,6 +48,7 @@ set_loader("yaml", lambda text: value_of(text, f"'{text}'"), (yaml.YAMLError, Us
 SETTINGS = {
     "acceleration": ours.Acceleration,
     "ema": ours.EMA,
+    "power_ema": ours.PowerEMA,
     "monitor": ours.Monitor,
     "gan_monitor": ours.GANMonitor,
     "codebook": ours.Codebook,
@@ -155,7 +156,9 @@ class GenbenchCLI(LightningCLI):
             self._choose_folder(config)
             resume.note_other_environment(state)
         else:
-            if given := [str(change) for change in self.changes if change.setting.startswith(("model.", "ema."))]:
+            if given := [
+                str(change) for change in self.changes if change.setting.startswith(("model.", "ema.", "power_ema."))
+            ]:
                 raise UserError(f"{self.ckpt} is scored as it was trained. Remove the changed setting {given[0]}.")
             self.folder = run_of(self.ckpt) or Path(config.runs)
         self._write_into_folder(config, state)

@@ -1,18 +1,15 @@
 """Checkpoints: written atomically, verified, and read safely without imports.
 
-A checkpoint is a zip archive written by torch, with a CRC-32 of every file in it. torch does not verify these
-checksums; here they are verified before anything is loaded. The key `genbench` of a checkpoint contains the format of
-its contents (FORMAT) and the version of genbench that wrote it.
+The key `genbench` of a checkpoint contains the format of its contents (FORMAT) and the version of genbench that wrote
+it.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import shlex
 import shutil
 import sys
-import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,10 +19,10 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
-from torch.serialization import get_crc32_options, set_crc32_options
 
 import genbench
-from genbench.core import ranks, renamed
+from genbench.core import archive, ranks, renamed, snapshots
+from genbench.core.archive import OTHER
 from genbench.core.class_paths import loaded_classes
 from genbench.core.errors import UserError
 from genbench.core.files import NotWritten, replacing, write
@@ -40,10 +37,10 @@ TRAINING = (
     ("genbench.scalers", dict), ("genbench.terms", dict), ("optimizer_states", list), ("lr_schedulers", list),
     ("callbacks", dict), ("pytorch-lightning_version", str),
 )  # fmt: skip
-
-DOS_FOLDER = 0x10  # bit of a zip member's attributes: the member is a folder
-
-OTHER = "Use a different checkpoint of the run, if there is one."
+POWER_EMA = (
+    ("power_ema.lengths", list), ("power_ema.updated_at", int), ("power_ema.averages", list),
+    ("power_ema.snapshots", list),
+)  # fmt: skip
 
 _noted: set[Path] = set()  # checkpoints for which a note was printed
 
@@ -71,7 +68,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         try:
-            write(path, lambda file: _save(checkpoint, file))
+            write(path, lambda file: archive.save(checkpoint, file))
         except NotWritten as error:
             message = f"The checkpoint {error}"
             if path.exists():
@@ -88,20 +85,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read(path)
 
 
-def _save(checkpoint: dict[str, Any], file: Any) -> None:
-    before = get_crc32_options()
-    set_crc32_options(True)  # a program that uses genbench may have disabled it
-    try:
-        torch.save(checkpoint, file)
-    except RuntimeError as error:  # torch raises this error if a write fails
-        failed = error.__context__
-        if isinstance(failed, OSError):
-            raise OSError(failed.errno, failed.strerror) from error
-        raise
-    finally:
-        set_crc32_options(before)
-
-
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """The checkpoint's contents, on the CPU.
 
@@ -111,19 +94,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}.")
-    try:
-        summed = _refuse_damaged(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is damaged, or contains more than tensors and plain values. It was not loaded, since loading "
-            "could run unknown code."
-        ) from error
-    except Exception as error:  # missing or overwritten bytes can cause any error in torch
-        why = _why_not_read(path) or str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is damaged or not a checkpoint ({why}). {OTHER}") from error
+    checkpoint, summed = archive.read(path)
     if not isinstance(checkpoint, dict) or "genbench" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of genbench.")
     _refuse_newer(checkpoint["genbench"], path)
@@ -135,32 +106,6 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     elif "format" not in checkpoint["genbench"]:
         _note(path, "it has no format number, so it is read as a checkpoint of an older genbench")
     return checkpoint
-
-
-def _why_not_read(path: Path) -> str | None:
-    """What is wrong with a file that is not a complete zip archive; None for a complete one."""
-    if not path.stat().st_size:
-        return "it is empty"
-    with suppress(zipfile.BadZipFile):  # the end of the file is damaged
-        if not zipfile.is_zipfile(path):
-            with open(path, "rb") as file:
-                return "its end is missing" if file.read(4) == b"PK\x03\x04" else "it is not a zip archive"
-    return None
-
-
-def _refuse_damaged(path: Path) -> bool:
-    """Verify all checksums; False if the file has none. Raises UserError, or any error of a broken archive."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if not any(member.CRC for member in members):  # torch writes zeros if its checksums are disabled
-            return False
-        # torch does not read a member that is marked as a folder, and leaves its memory uninitialized
-        wrong = next((member.filename for member in members if member.external_attr & DOS_FOLDER), archive.testzip())
-    if wrong is not None:
-        raise UserError(f"{path} is damaged: '{wrong}' in it does not match its checksum. {OTHER}")
-    return True
 
 
 def _refuse_newer(state: Any, path: Path) -> None:
@@ -204,18 +149,22 @@ def _note(path: Path, text: str) -> None:
         print(f"note: {path}: {text}.", file=sys.stderr)
 
 
-def load(path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu") -> GenerativeModule:
+def load(
+    path: str | os.PathLike, *, raw: bool = False, ema: float | None = None, device: str | torch.device = "cpu"
+) -> GenerativeModule:
     """The model of a checkpoint, in eval mode, with its EMA weights.
 
     Args:
-        path: The checkpoint; no other file is needed
+        path: The checkpoint; no other file is needed, except for `ema`
         raw: Load the raw weights instead of the EMA weights
+        ema: Load the power-function average of this length σ_rel instead, which needs the run's snapshots
         device: Device of the model
 
     Raises:
-        UserError: the file is damaged, or its class is not imported yet (loading a checkpoint imports nothing).
+        UserError: the file is damaged, its class is not imported yet (loading a checkpoint imports nothing), or the
+            run cannot provide the length `ema`.
     """
-    return rebuild(read(path), path, raw=raw, device=device)
+    return rebuild(read(path), path, raw=raw, ema=ema, device=device)
 
 
 def without_training_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -236,9 +185,16 @@ def without_training_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def rebuild(
-    checkpoint: dict[str, Any], path: str | os.PathLike, *, raw: bool = False, device: str | torch.device = "cpu"
+    checkpoint: dict[str, Any],
+    path: str | os.PathLike,
+    *,
+    raw: bool = False,
+    ema: float | None = None,
+    device: str | torch.device = "cpu",
 ) -> GenerativeModule:
     """Like `load`, but from the contents of the checkpoint."""
+    if raw and ema is not None:
+        raise UserError(f"The raw weights and the average of the length {ema} cannot be combined. Remove one of them.")
     name = checkpoint["genbench"]["model"]
     cls = loaded_classes(GenerativeModule).get(name)
     if cls is None:
@@ -257,15 +213,21 @@ def rebuild(
             "of the class, or is damaged."
         ) from error
     refuse_misfit(checkpoint, model, path)
-    if not raw:
+    average = None if ema is None else snapshots.weights(checkpoint, Path(path), ema)
+    if not raw and average is None:
         _refuse_lost_average(checkpoint, Path(path))
-    elif checkpoint["genbench"].get("averaged_only"):
+    elif raw and checkpoint["genbench"].get("averaged_only"):
         raise UserError(f"{path} contains only EMA weights. Remove `--raw`.")
     model.load_state_dict(checkpoint["state_dict"])
-    if not raw and "ema" in checkpoint:
+    weights = "raw"
+    if average is not None:
+        model.load_state_dict(average, strict=False)
+        weights = f"ema {ema}"
+    elif not raw and "ema" in checkpoint:
         model.load_state_dict(checkpoint["ema"]["state_dict"], strict=False)
+        weights = "ema"
     model.images_seen = checkpoint["genbench"]["images_seen"]
-    model.origin = (Path(path), "raw" if raw or "ema" not in checkpoint else "ema")
+    model.origin = (Path(path), weights)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -289,6 +251,10 @@ def refuse_misfit(
             f"{name}.{key}": value for name in module.ema for key, value in getattr(module, name).state_dict().items()
         }
         _compare(checkpoint["ema"]["state_dict"], averaged, f"The EMA weights in {path} do not fit this {kind}: ")
+    if "power_ema" in checkpoint:
+        _refuse_missing(checkpoint, POWER_EMA, path)
+        for average in checkpoint["power_ema"]["averages"]:
+            _compare(average, snapshots.averaged(module), f"An average in {path} does not fit this {kind}: ")
     if training:
         _refuse_lost_average(checkpoint, path)
         _refuse_other_optimizers(checkpoint, module, path)

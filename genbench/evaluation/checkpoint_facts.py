@@ -21,12 +21,13 @@ ELSEWHERE = (
     ("data", "init_args", "root"), ("data", "init_args", "download"), ("data", "init_args", "workers"),
     ("data", "init_args", "memory"), ("data", "init_args", "eval_batch_size"), ("trainer", "logger"),
     ("trainer", "default_root_dir"), ("samples",), ("monitor",), ("gan_monitor",), ("checkpoint", "every_images"),
-    ("checkpoint", "keep_every"),
+    ("checkpoint", "keep_every"), ("power_ema",),
 )  # fmt: skip
 
 
-def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """`run` and `training` of a record, from the contents and the path of a checkpoint."""
+def facts(checkpoint: dict[str, Any], path: Path, weights: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """`run` and `training` of a record, from the contents and the path of a checkpoint, and the weights that a model
+    was loaded with: `ema`, `raw` or, for example, `ema 0.075`."""
     state, about = checkpoint["genbench"], checkpoint.get("run") or {}
     config = about.get("config") or {}
     run = {
@@ -42,7 +43,7 @@ def facts(checkpoint: dict[str, Any], path: Path, *, raw: bool) -> tuple[dict[st
         "updates": dict(state["updates"]),
         "checkpoint": path.stem if path.suffix == ".ckpt" else path.name,
         "checkpoint_hash": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
-        "weights": "raw" if raw or "ema" not in checkpoint else "ema",
+        "weights": weights,
     }
     return run, about.get("training")
 
@@ -60,7 +61,7 @@ def facts_of(model: GenerativeModule, weights: str) -> tuple[dict[str, Any], dic
     """
     if model.origin is not None:
         path, weights = model.origin
-        return facts(checkpoint_io.read(path), path, raw=weights == "raw")
+        return facts(checkpoint_io.read(path), path, weights)
     arguments = {name: value for name, value in dict(model.hparams).items() if name != "spec"}
     run = {
         "name": "in memory",

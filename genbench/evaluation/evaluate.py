@@ -180,10 +180,11 @@ def _resolved(protocol: Protocol, subject: Any, data: Any, of_model: str | None,
     """The protocol with the settings that result from these two sides.
 
     Args:
-        of_model: `ema` or `raw`, the weights that the model uses
+        of_model: the weights that the model uses: `ema`, `raw` or, for example, `ema 0.075`
         weights: File with the weights of the extractor
     """
-    protocol = protocol.changed(weights=of_model)
+    if of_model is not None:  # averages of all lengths are compared under one protocol
+        protocol = protocol.changed(weights=of_model.partition(" ")[0])
     if isinstance(data, Statistics):
         if "fid" not in protocol.metrics:
             raise UserError(

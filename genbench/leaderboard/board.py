@@ -21,7 +21,8 @@ TRACKS = ("generation", "reconstruction", "likelihood", "translation", "segmenta
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one config over its seeds. Best and last checkpoint, and raw and EMA weights, have separate rows.
+    """The scores of one config over its seeds. Best and last checkpoint, and raw and EMA weights,
+    and averages of different lengths, have separate rows.
 
     checkpoint  `best = last` if both have the same weights for every seed
     segments    parts of the training with different settings, see `Record.segments`

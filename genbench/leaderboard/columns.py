@@ -85,7 +85,8 @@ def checkpoint(row: Row) -> str:
     """Return the checkpoint of a row, or its kind (images, baseline) if no model was evaluated."""
     if row.kind != "model":
         return row.kind
-    return printable(row.checkpoint or BLANK) + (" (raw)" if row.weights == "raw" else "")
+    weights = "" if row.weights in (None, "ema") else f" ({row.weights})"
+    return printable(row.checkpoint or BLANK) + printable(weights)
 
 
 def _metric(board: Board, metric: str, priority: int) -> Column:

@@ -132,6 +132,21 @@ def test_raw_weights_make_a_new_protocol(cli, here):
     assert a.protocol["key"] != b.protocol["key"] and scores(a) != scores(b)
 
 
+def test_averages_of_different_lengths_are_rows_of_one_leaderboard(cli, here):
+    power = ("--power_ema.enabled", "true", "--power_ema.every_images", 16, "--power_ema.snapshot_every", 16)
+    assert cli("fit", "--config", "vae.yaml", "--name", "power", "--max_images", 160, *power)[0] == 0
+    for flags in ((), ("--ema", 0.05), ("--ema", 0.075)):
+        status, out, err = cli("evaluate", "--ckpt", "runs/power", "--metrics", "fid", *flags)
+        assert status == 0, err
+    assert "VAE, last at 160 images seen, ema 0.075 weights" in out
+    records = [read(path) for path in Path("runs/power/records").glob("*.json")]
+    assert sorted(record.run["weights"] for record in records) == ["ema", "ema 0.05", "ema 0.075"]
+    assert len({record.protocol["key"] for record in records}) == 1 and len({str(scores(r)) for r in records}) == 3
+    status, out, _ = cli("leaderboard", "runs/power")
+    rows = [line for line in out.splitlines() if "VAE" in line]
+    assert [sum(cell in row for row in rows) for cell in ("last (ema 0.05)", "last (ema 0.075)", "last ")] == [1, 1, 3]
+
+
 def test_sampling_options_of_the_model_are_flags_and_in_the_record(cli, here):
     for flags, out in (((), "a"), (("--mean", "false"), "b")):
         assert cli("evaluate", "--ckpt", "last", "--metrics", "fid", *flags, "--out", out)[0] == 0

@@ -14,7 +14,7 @@ from lightning import Trainer
 from PIL import Image
 from torch import nn
 
-from genbench.callbacks import EMA, Checkpoint, MaxImages, ValidationMetrics
+from genbench.callbacks import EMA, Checkpoint, MaxImages, PowerEMA, ValidationMetrics
 from genbench.cli import disk, preflight
 from genbench.cli.next_steps import imports
 from genbench.core import checkpoint_io
@@ -374,6 +374,23 @@ def test_a_disk_without_room_for_two_checkpoints_and_the_one_being_written_is_re
     for name in ("last.ckpt", "best.ckpt"):
         (tmp_path / "checkpoints" / name).touch()
     assert room(1.0) == []  # they are replaced
+
+
+def test_snapshots_of_averages_need_room_too(tmp_path, monkeypatch):
+    model, power = ToyGAN(SPEC), PowerEMA(enabled=True, every_images=8)
+    snapshot = 2 * 4 * sum(p.numel() for p in model.generator.parameters())
+    size = disk.checkpoint_bytes(model, averaged=True) + snapshot
+
+    def room(free, power):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+        return disk.room(at(tmp_path, EMA(), power), model, tmp_path)
+
+    assert room(3 * size + 20 * snapshot, power) == []
+    (note,) = room(3 * size + 19 * snapshot, power)
+    assert "power_ema stores 20 snapshots of" in note
+    (note,) = room(3 * size, PowerEMA(enabled=True, snapshot_every=2000))
+    assert "so no snapshot will be stored, and `--ema` can only use the lengths 0.05 and 0.1" in note
+    assert room(3 * size - snapshot, PowerEMA()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(tmp_path, monkeypatch):

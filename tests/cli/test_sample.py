@@ -1,6 +1,7 @@
 """sample: a checkpoint alone, and the path decides what is written."""
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -54,6 +55,48 @@ def test_raw_weights_differ_from_averaged_ones(cli, trained):
     cli("sample", "--ckpt", trained, "--n", 2, "--out", "a.npy")
     cli("sample", "--ckpt", trained, "--n", 2, "--out", "b.npy", "--raw")
     assert (np.load("a.npy") != np.load("b.npy")).any()
+
+
+def test_averages_of_all_lengths_between_those_that_a_run_kept_can_be_used(cli, config):
+    power = {"enabled": True, "every_images": 16, "snapshot_every": 16}
+    cli("fit", "--config", config("vae", power_ema=power), "--name", "run", "--max_images", "160")
+    assert len(list(Path("runs/run/ema").iterdir())) == 10
+    Path("runs/run").rename("runs/renamed")
+    images = {}
+    for flags in ((), ("--raw",), ("--ema", 0.05), ("--ema", 0.075), ("--ema", 0.1)):
+        out = f"{len(images)}.npy"
+        assert cli("sample", "--ckpt", "runs/renamed", "--n", 4, "--out", out, *flags)[0] == 0
+        images[flags] = np.load(out)
+    assert len({array.tobytes() for array in images.values()}) == 5
+    assert cli("reconstruct", "--ckpt", "runs/renamed", "--n", 4, "--ema", 0.075, "--out", "rec")[0] == 0
+    for flags, message in (
+        (("--ema", 0.2), "kept averages of the lengths 0.05 and 0.1; expected a length between them"),
+        (("--ema", "nan"), "expected a length between them"),
+    ):
+        status, _, err = cli("sample", "--ckpt", "runs/renamed", "--n", 4, "--out", "no.npy", *flags)
+        assert status == 2 and message in err and err.count("\n") == 1, err
+    shutil.rmtree("runs/renamed/ema")
+    status, _, err = cli("sample", "--ckpt", "runs/renamed", "--n", 4, "--out", "no.npy", "--ema", 0.075)
+    assert status == 2 and "0000000016.pt of the averaged weights is missing. Use one of the lengths 0.05 and" in err
+    assert not Path("no.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--ema", "long"), "argument --ema: invalid float value: 'long'"),
+        (("--ema", "0.075", "--raw"), "argument --raw: not allowed with argument --ema"),
+    ],
+)
+def test_raw_weights_and_an_average_cannot_be_combined(cli, flags, message, capfd):
+    with pytest.raises(SystemExit, match="2"):
+        cli("sample", "--ckpt", "model.ckpt", *flags)
+    assert message in capfd.readouterr().err
+
+
+def test_a_run_without_power_function_averages_says_how_to_keep_them(cli, trained):
+    status, _, err = cli("sample", "--ckpt", trained, "--n", 2, "--out", "a.npy", "--ema", 0.05)
+    assert status == 2 and "model.ckpt contains no power-function averages" in err and "--power_ema.enabled true" in err
 
 
 def test_a_models_own_options_are_flags(cli, trained):

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 import genbench
-from genbench.callbacks import EMA, Acceleration, Checkpoint, MaxImages
+from genbench.callbacks import EMA, Acceleration, Checkpoint, MaxImages, PowerEMA
 from genbench.core import ranks, strategy
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.strategy import PlayersDDP
@@ -261,6 +261,23 @@ def test_an_error_of_the_training_itself_is_unchanged():
     launcher = strategy.Launcher(SimpleNamespace(validate_settings=lambda **_: 0, creates_processes_externally=1), 1, 1)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         launcher.launch(lambda: torch.zeros(2, 3) @ torch.zeros(2, 3))
+
+
+def test_several_processes_write_the_snapshots_of_averages_of_one(tmp_path):
+    def averages():
+        return PowerEMA(enabled=True, every_images=8, snapshot_every=0.25)
+
+    def work(rank):
+        power = averages()
+        run("gan", tmp_path / "2", 2, images=80, callbacks=[power])
+        assert len(power.snapshots) == (4 if rank == 0 else 0)
+
+    together(2, work)
+    run("gan", tmp_path / "1", images=80, callbacks=[averages()])
+    names = [sorted(path.name for path in (tmp_path / world / "ema").iterdir()) for world in "12"]
+    assert names[0] == names[1] == [f"{at:010d}.pt" for at in (24, 40, 64, 80)]
+    weights = [genbench.load(tmp_path / world / "checkpoints" / "last.ckpt", ema=0.075).state_dict() for world in "12"]
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-6, atol=1e-7)
 
 
 def test_tensors_are_averaged_in_buckets_of_one_dtype(monkeypatch):

@@ -79,12 +79,12 @@ def test_a_checkpoint_without_a_config_is_described_by_the_models_arguments(tmp_
         "genbench": {"seed": 3, "images_seen": 40, "updates": {"generator": 5}},
         "hyper_parameters": {"width": 4}, "ema": {},
     }  # fmt: skip
-    run, training = facts(checkpoint, path, raw=False)
+    run, training = facts(checkpoint, path, "ema")
     assert (run["seed"], run["images_seen"], run["updates"]) == (3, 40, {"generator": 5})
     assert (run["name"], run["checkpoint"], run["weights"], training) == ("best", "best", "ema", None)
     assert run["checkpoint_hash"] == "d1b2a59fbea7e20077af9f91b27e95e865061b270be03ff539ab3b73587882e8"[:16]
-    assert facts(checkpoint, path, raw=True)[0]["weights"] == "raw"
-    wider = facts(checkpoint | {"hyper_parameters": {"width": 8}}, path, raw=False)[0]
+    assert facts(checkpoint, path, "raw")[0]["weights"] == "raw"
+    wider = facts(checkpoint | {"hyper_parameters": {"width": 8}}, path, "ema")[0]
     assert wider["config_hash"] != run["config_hash"]
 
 

@@ -117,10 +117,15 @@ def test_one_seed_has_no_deviation_and_no_interval():
 
 
 def test_checkpoints_weights_sampling_options_and_images_seen_make_separate_rows():
-    runs = ({}, {"checkpoint": "best"}, {"weights": "raw"}, {"sampling": {"steps": 9}}, {"images_seen": 5})
+    runs = (
+        {}, {"checkpoint": "best"}, {"weights": "raw"}, {"sampling": {"steps": 9}}, {"images_seen": 5},
+        {"weights": "ema 0.05"}, {"weights": "ema 0.1"},
+    )  # fmt: skip
     board = rank([record(run=run, metrics=fid(k)) for k, run in enumerate(runs)])
-    assert [row.rank for row in board.rows] == [1, 2, 3, 4, 5]
-    assert [row.checkpoint for row in board.rows] == ["last", "best", "last", "last", "last"]
+    assert [row.rank for row in board.rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.checkpoint for row in board.rows] == ["last", "best", *["last"] * 5]
+    cells = ["last", "best", "last (raw)", "last", "last", "last (ema 0.05)", "last (ema 0.1)"]
+    assert columns(board)[2].cells == cells
 
 
 def test_the_direction_decides_who_is_first():
