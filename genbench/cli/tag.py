@@ -180,7 +180,8 @@ def _accuracies(inputs: Inputs, levels: dict[str, tuple[tuple[str, ...], Tensor]
         if set(inputs.classes) <= set(names):
             number = torch.tensor([names.index(name) for name in inputs.classes])
             right = (probability.argmax(1)[given] == number[inputs.label[given]]).double().mean().item()
-            return [f"accuracy ({level}): {right:.4f} of {int(given.sum()):,} labeled images"]
+            what = "class" if level == "label" else level
+            return [f"accuracy ({what}): {right:.4f} of {int(given.sum()):,} labeled images"]
     return [f"no accuracy: the classes of the images ({', '.join(inputs.classes)}) are not those of the classifier"]
 
 
