@@ -54,7 +54,7 @@ RECIPES = {
         images=480_000,
         options=({}, HARDER),
     ),
-    "captionnet": Recipe(Shapes, CAPTIONS, images=128_000, options=({}, HARDER), factors=CAPTION_FACTORS),
+    "captionnet": Recipe(Shapes, CAPTIONS, images=640_000, options=({}, HARDER), factors=CAPTION_FACTORS),
 }
 
 
