@@ -32,7 +32,7 @@ from genbench.data import MNIST
 from genbench.metrics import reconstruction
 from genbench.objectives.corruption import corrupt
 
-PROJECTED = 500  # test images whose nearest generated image is searched, for each digit and seed
+PROJECTED = 300  # test images whose nearest generated image is searched, for each digit and seed
 NEIGHBORS = 10
 LABELS = (100, 1000, None)
 
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/applications"), help="folder of the suite")
     parser.add_argument("--data-root", help="folder with MNIST")
     parser.add_argument("--out", type=Path, default=RESULTS / "applications.json")
-    parser.add_argument("--classifier-images", type=int, default=64000, help="training images of each classifier")
+    parser.add_argument("--classifier-images", type=int, default=32000, help="training images of each classifier")
     parser.add_argument("--synthetic", type=int, default=20000, help="synthetic images of each model")
     arguments = parser.parse_args()
     torch.manual_seed(0)

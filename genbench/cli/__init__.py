@@ -6,8 +6,11 @@ import errno
 import importlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from genbench import __version__
 from genbench.cli import configs
@@ -82,7 +85,40 @@ def _joined(argv: list[str]) -> list[str]:
 
 
 def _run(verb: str, argv: list[str]) -> int:
-    return guarded(lambda: importlib.import_module(f"genbench.cli.{VERBS[verb][0]}").main(verb, argv))
+    def work() -> int | None:
+        with _interrupts_repeated():
+            return importlib.import_module(f"genbench.cli.{VERBS[verb][0]}").main(verb, argv)
+
+    return guarded(work)
+
+
+REPEAT = 0.05  # seconds until a lost interrupt is repeated, so that the code that lost it has returned
+
+
+@contextmanager
+def _interrupts_repeated() -> Iterator[None]:
+    """Repeat a Ctrl-C that was lost.
+
+    Python cannot raise an exception in a destructor or in a callback of a weak reference; it prints the exception and
+    continues. Importing a module calls many of them. A KeyboardInterrupt there would not end the command.
+    """
+    hook, timers = sys.unraisablehook, list[threading.Timer]()
+    main_thread = threading.main_thread().ident
+
+    def unraisable(args: sys.UnraisableHookArgs) -> None:
+        if args.exc_type is KeyboardInterrupt and main_thread is not None:
+            timers.append(threading.Timer(REPEAT, signal.pthread_kill, (main_thread, signal.SIGINT)))
+            timers[-1].start()
+        else:
+            hook(args)
+
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
 
 
 def guarded(work: Callable[[], int | None], *, quiet: bool = False) -> int:

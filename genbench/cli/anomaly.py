@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
@@ -19,7 +20,7 @@ from genbench.cli.inputs import (
     refuse_without,
 )
 from genbench.cli.quiet import quiet
-from genbench.core.errors import UserError, refuse_below, some
+from genbench.core.errors import UserError, counted, refuse_below, some
 from genbench.core.files import removed_on_failure
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
         (arguments.out / name).unlink(missing_ok=True)
     _write_scores(arguments.out / "scores.csv", inputs, values, anomalous, threshold)
     _write_histogram(arguments.out / "histogram.png", values, anomalous, threshold, by)
-    _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst)
+    _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst, by)
     drawn: tuple[str, ...] = FILES[:3]
     if by == "projection" or hasattr(model, "reconstruct"):
         x = from_stored(inputs.images.images(worst)).to(model.device)
@@ -143,10 +144,11 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
             expected = project(model, x, seed=arguments.seed, **options).images
         else:
             expected = torch.cat([reconstruct(model, part) for part in x.split(arguments.batch_size)])
-        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, arguments.smooth)
+        expected_is = "projection" if by == "projection" else "reconstruction"
+        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, expected_is, arguments.smooth)
         drawn = FILES
     print(
-        f"{len(inputs):,} images of {inputs.images.name} scored by {by} with {type(model).__name__} at "
+        f"{counted(len(inputs), 'image')} of {inputs.images.name} scored by {by} with {type(model).__name__} at "
         f"{model.images_seen:,} images seen -> {', '.join(str(arguments.out / name) for name in drawn)}"
     )
     if drawn != FILES:
@@ -159,12 +161,13 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
         print(f"no AUROC: {unknown}.")
     elif bool((anomalous == anomalous[0]).all()):
         kind = "anomalous" if anomalous[0] else "normal"
-        print(f"no AUROC: all {len(inputs):,} images are {kind}, and it compares normal with anomalous images.")
+        every = "the only image is" if len(inputs) == 1 else f"all {len(inputs):,} images are"
+        print(f"no AUROC: {every} {kind}, and it compares normal with anomalous images.")
     else:
         print(
             f"AUROC {anomaly.auroc(values, anomalous):.4f}, average precision "
             f"{anomaly.average_precision(values, anomalous):.4f}: {int(anomalous.sum()):,} anomalous and "
-            f"{int((~anomalous).sum()):,} normal images"
+            f"{counted(int((~anomalous).sum()), 'normal image')}"
         )
     return 0
 
@@ -249,7 +252,8 @@ def _anomalous(inputs: Inputs, normal: list[str] | None, kept: list[str] | None)
 
 def _above(above: Tensor, threshold: float, anomalous: Tensor | None) -> str:
     """A line about the images above the threshold."""
-    line = f"{int(above.sum()):,} of {len(above):,} images have a score above {threshold:.6g}"
+    have = "has" if len(above) == 1 else "have"
+    line = f"{int(above.sum()):,} of {counted(len(above), 'image')} {have} a score above {threshold:.6g}"
     if anomalous is None:
         return line
     kinds = [("anomalous", above[anomalous]), ("normal", above[~anomalous])]
@@ -300,7 +304,7 @@ def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit
     write_png(path, rendered(figure))
 
 
-def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor) -> None:
+def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor, by: str) -> None:
     """The images with the highest scores, the highest first, each under its file or row, class and score."""
     from matplotlib.figure import Figure
 
@@ -309,7 +313,10 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
 
     columns = math.ceil(math.sqrt(len(worst)))
     rows = math.ceil(len(worst) / columns)
-    figure = Figure(figsize=(1.8 * columns, 2.2 * rows), layout="constrained")
+    figure = Figure(figsize=(1.8 * columns, 2.2 * rows + 0.6), layout="constrained")
+    heading = f"highest scores first; score: {SCORES[by]}"
+    heading += "" if anomalous is None else "; red: anomalous, blue: normal"
+    figure.suptitle(fill(heading, 26 * columns), fontsize=8)
     images = inputs.images.images(worst)
     for k, row in enumerate(worst.tolist()):
         axes = figure.add_subplot(rows, columns, k + 1)
@@ -318,14 +325,16 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
         axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
         # bytes of a name that is not valid UTF-8 cannot be drawn, and line breaks would move the image
         title = "".join(c if c.isprintable() else "?" for c in Path(inputs.name(row)).name[-18:])
+        if inputs.names is None:
+            title = f"row {title}"
         if inputs.label is not None:
-            title += f"\n{inputs.class_name(row)[:18]}"
+            title += f"\nclass {inputs.class_name(row)[:18]}"
         color = "black" if anomalous is None else "tab:red" if anomalous[row] else "tab:blue"
-        axes.set_title(f"{title}\n{float(values[row]):.4g}", fontsize=8, color=color, parse_math=False)
+        axes.set_title(f"{title}\nscore {float(values[row]):.4g}", fontsize=8, color=color, parse_math=False)
     write_png(path, rendered(figure))
 
 
-def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, smooth: float | None) -> None:
+def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, expected_is: str, smooth: float | None) -> None:
     """For each of the worst images: the image, its reconstruction, the heat map, and the heat map over the image.
 
     All heat maps have the same scale, from 0 to the largest error.
@@ -336,7 +345,7 @@ def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, smooth: float | No
     from genbench.analysis.anomaly import error_map
     from genbench.core.batch import to_uint8
     from genbench.core.files import write_png
-    from genbench.core.image_grid import arranged, enlarged
+    from genbench.core.image_grid import arranged, enlarged, titled
 
     heat = error_map(x, expected, smooth).cpu()
     level = (heat / heat.max().clamp(min=1e-12))[:, None]  # [B, 1, H, W] in [0, 1]
@@ -345,5 +354,6 @@ def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, smooth: float | No
     over = 0.7 * (1 - level) * image + level * 255 * colors  # the image is darker, so that white does not hide the map
     columns = torch.stack([image, again, (255 * colors).round().byte(), over.round().byte()], 1)
     wide = 4 if len(x) <= 4 else 8
+    titles = ["image", expected_is, "squared error", "error over image"] * (wide // 4)
     sheet = enlarged(arranged(columns.flatten(0, 1), wide), 1000)
-    write_png(path, sheet)
+    write_png(path, titled(sheet, titles))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from genbench.cli import sample
 from genbench.cli.evaluate_data import prepared_data, split_flags
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
 from genbench.cli.inputs import add_out_arguments, model_of, refuse_existing, refuse_used
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 from genbench.core.files import removed_on_failure
 from genbench.core.units import Images
 
@@ -90,7 +91,7 @@ def _write(arguments: argparse.Namespace, more: list[str]) -> int:
         with removed_on_failure(out):
             _write_folders(made, model.spec.classes, out)
     print(_summary(made, model))
-    print(f"{len(made.label):,} images, {len(made.label) // len(names):,} each of {', '.join(names)} -> {out}")
+    print(f"{counted(len(made.label), 'image')}, {len(made.label) // len(names):,} each of {', '.join(names)} -> {out}")
     return 0
 
 
@@ -120,8 +121,8 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     less = [f"{count:,}" for count in counts if count < seen]
     if less:
         print(
-            f"note: the model was trained with {seen:,} labels, but the classifiers at {' and '.join(less)} labels get "
-            "fewer. There, the synthetic images also contain information from the other labels. For a fair "
+            f"note: the model was trained with {counted(seen, 'label')}, but the classifiers at {' and '.join(less)} "
+            "labels get fewer. There, the synthetic images also contain information from the other labels. For a fair "
             "comparison, train the model with the same labels (`--data.labeled` or `--data.subset`)."
         )
     made = _synthesize(arguments, more, model)
@@ -159,7 +160,9 @@ def _measure(arguments: argparse.Namespace, more: list[str]) -> int:
     }  # fmt: skip
     files.write(out, lambda file: file.write(json.dumps(content, indent=1).encode()))
     _print_table(found, seen, own, type(model).__name__)
-    print(f"{len(found) * arguments.seeds} classifiers, {int(images):,} training images each -> {out}")
+    print(
+        f"{counted(len(found) * arguments.seeds, 'classifier')}, {counted(int(images), 'training image')} each -> {out}"
+    )
     return 0
 
 
@@ -194,7 +197,7 @@ def _summary(made: Synthetic, model: GenerativeModule) -> str:
         if count
     ]
     return (
-        f"{made.drawn:,} samples of {type(model).__name__}: {len(made.label):,} kept"
+        f"{counted(made.drawn, 'sample')} of {type(model).__name__}: {len(made.label):,} kept"
         f"{''.join(f', {text} dropped' for text in dropped)}"
     )
 
@@ -260,7 +263,8 @@ def _write_folders(made: Synthetic, classes: tuple[str, ...], out: Path) -> None
             sample.write(made.images[rows], out / name)
         elif (out / name).is_dir():  # of an earlier call, with other classes
             sample.write(made.images[:0], out / name)
-            (out / name).rmdir()
+            with suppress(OSError):
+                (out / name).rmdir()  # only if it is empty
 
 
 def _write_arrays(made: Synthetic, classes: tuple[str, ...], out: Path) -> None:
@@ -291,9 +295,9 @@ def _print_table(found: list[Trained], seen: int, own: float | None, model: str)
         real, both = by[count, "real"], by[count, "both"]
         better = sum(a > b for a, b in zip(both.accuracy, real.accuracy, strict=True))
         print(
-            f"At {count:,} labels, real and synthetic images give {_percent(both)}, real images alone "
-            f"{_percent(real)}: better in {better} of {len(real.accuracy)} seeds"
-            f"{', but the model had ' + format(seen, ',') + ' labels' if count < seen else ''}."
+            f"At {counted(count, 'label')}, real and synthetic images give {_percent(both)}, real images alone "
+            f"{_percent(real)}: better in {better} of {counted(len(real.accuracy), 'seed')}"
+            f"{', but the model had ' + counted(seen, 'label') if count < seen else ''}."
         )
     if own is not None:
         print(f"The classifier of {model} itself: {own:.2%}.")

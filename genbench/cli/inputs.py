@@ -218,7 +218,9 @@ def encoded(model: Any, inputs: Inputs, condition: Any, batch_size: int) -> Tens
 def add_out_arguments(parser: argparse.ArgumentParser, name: str, what: str) -> None:
     """Add `--out`, a file or a folder, with the default `name`; and `--overwrite`. `what` describes the output."""
     parser.add_argument("--out", type=Path, default=Path(name), help=f"{what} (default: {name})")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing results")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the results of an earlier call; other files stay"
+    )
 
 
 def refuse_existing(out: Path, overwrite: bool, what: str, suffix: str | None = None) -> None:

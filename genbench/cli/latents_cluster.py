@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from genbench.cli.flags import add_model_arguments
 from genbench.cli.inputs import Inputs, add_image_arguments, add_out_arguments, refuse_used
 from genbench.cli.latents_map import add_vector_arguments, vectors_of
-from genbench.core.errors import UserError, refuse_below, refuse_seed_above_32_bits
+from genbench.core.errors import UserError, counted, refuse_below, refuse_seed_above_32_bits
 
 if TYPE_CHECKING:
     from genbench.analysis.clustering import Clusters
@@ -63,9 +63,11 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     pictures = _write_pictures(arguments.out, inputs, found, k)
     _write_table(arguments.out, inputs, found)
     title = "k-means" if arguments.method == "kmeans" else f"mixture of {covariance} Gaussians"
-    print(f"{title}: {k} clusters of {len(inputs):,} images of {inputs.images.name}: {what}")
+    print(f"{title}: {counted(k, 'cluster')} of {counted(len(inputs), 'image')} of {inputs.images.name}: {what}")
     sizes = found.cluster.bincount(minlength=k).tolist()
-    print(f"{min(sizes):,} to {max(sizes):,} images in a cluster -> {arguments.out}: assignments.csv{pictures}")
+    print(
+        f"{min(sizes):,} to {counted(max(sizes), 'image')} in a cluster -> {arguments.out}: assignments.csv{pictures}"
+    )
     if inputs.label is None or not bool((given := inputs.label >= 0).any()):
         print("no NMI, ARI and accuracy: the images have no labels")
         return 0
@@ -94,7 +96,7 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
     import torch
 
     from genbench.core.files import write_png
-    from genbench.core.image_grid import arranged, enlarged
+    from genbench.core.image_grid import arranged, enlarged, titled
 
     if len(inputs.images.shape) != 3:
         return ""
@@ -102,7 +104,7 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
         if path.stem.removeprefix("cluster-").isdecimal():
             path.unlink()
     digits = len(str(k - 1))
-    overview = []
+    overview, names = [], []
     for number in range(k):
         rows = found.nearest(number, NEAREST)
         if not len(rows):
@@ -111,7 +113,8 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
         sheet = enlarged(arranged(images, min(8, len(images))))
         write_png(out / f"cluster-{number:0{digits}d}.png", sheet)
         blank = images.new_full((max(0, ROW - len(images)), *images.shape[1:]), 40)
+        names.append(f"cluster {number}")
         overview.append(torch.cat([images[:ROW], blank]))
     whole = enlarged(arranged(torch.cat(overview[:OVERVIEW]), ROW))
-    write_png(out / "clusters.png", whole)
+    write_png(out / "clusters.png", titled(whole, ["nearest to the center first"], names[:OVERVIEW]))
     return ", clusters.png and a picture of each cluster"

@@ -22,20 +22,23 @@ from genbench.cli.latents_shared import (
     float_model,
     integers,
     of_seeds,
+    refuse_image_flags,
     refuse_unknown,
     write_animation,
 )
 from genbench.core import files
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 DEFAULT_SEEDS = "0,1,2,3"
+IMAGES = 4  # of a data set or folder, without --n
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--seeds", help=f"paths between these seeds, such as 3,17,42 (default {DEFAULT_SEEDS})")
     parser.add_argument("--codes", metavar="FILE", help="paths between these codes, from `latents project`, or a .npy")
-    add_image_arguments(parser, n=4)
+    add_image_arguments(parser, n=IMAGES)
+    parser.set_defaults(n=None)  # so that a --n that has no effect is an error
     parser.add_argument("--steps", type=int, default=10, help="images of each path, including both ends (default 10)")
     parser.add_argument(
         "--path", choices=("linear", "spherical"),
@@ -57,10 +60,13 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     given = {
         "--seeds": arguments.seeds,
         "--codes": arguments.codes,
-        "--images": arguments.images or arguments.data or arguments.split,
+        "--images": arguments.images,
+        "--data": arguments.data,
+        "--split": arguments.split,
     }
     chosen = [flag for flag, value in given.items() if value is not None]
-    if len(chosen) > 1:
+    codes_given = {"--seeds", "--codes"} & set(chosen)
+    if len(chosen) > 1 and codes_given:
         raise UserError(f"{' and '.join(chosen)} cannot be combined. Use one of them for the ends of the paths.")
     seeds = None if arguments.seeds is None else integers("--seeds", arguments.seeds)
     refuse_used(arguments.out, arguments.overwrite)
@@ -68,6 +74,9 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     if not chosen and hasattr(model, "sample_latents"):
         seeds = integers("--seeds", DEFAULT_SEEDS)
     label = None
+    if seeds is not None or arguments.codes is not None:
+        between = "codes" if seeds is None else "seeds" if arguments.seeds else f"the seeds {DEFAULT_SEEDS}"
+        refuse_image_flags(arguments, more, f"the paths are between {between}, not images")
     if seeds is not None:
         z = of_seeds(model, seeds, "interpolate")
         what = f"seeds {', '.join(map(str, seeds))}"
@@ -75,6 +84,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         z, what = read_codes(arguments.codes, model), arguments.codes
     else:
         refuse_without(model, "latents interpolate", "encode")
+        arguments.n = IMAGES if arguments.n is None else arguments.n
         inputs, more = images_of(arguments, more, model, contents)
         z, label = encoded_with(model, inputs, arguments)
         what = inputs.images.name
@@ -100,6 +110,5 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     out = arguments.out
     files.write_png(out / "grid.png", sheet)
     write_animation(out / "animation.gif", frames, [400 if k in ends else 80 for k in order])
-    many = "1 path" if rows == 1 else f"{rows} paths"
-    print(f"{many} of {steps} images ({path}) between {what} -> {out}/grid.png, {out}/animation.gif")
+    print(f"{counted(rows, 'path')} of {steps} images ({path}) between {what} -> {out}/grid.png, {out}/animation.gif")
     return 0

@@ -20,7 +20,7 @@ from genbench.cli.inputs import (
     refuse_without,
 )
 from genbench.cli.latents_shared import refuse_unknown
-from genbench.core.errors import UserError, refuse_seed_above_32_bits
+from genbench.core.errors import UserError, counted, refuse_seed_above_32_bits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,9 +79,8 @@ def vectors_of(arguments: argparse.Namespace, more: list[str], verb: str) -> tup
         vectors = encoded(model, inputs, condition, arguments.batch_size).float().cpu().flatten(1)
     else:
         vectors = torch.cat(list(inputs.batches(arguments.batch_size, "cpu", "Reading"))).flatten(1)
-    numbers = f"{vectors.shape[1]} number{'s' if vectors.shape[1] > 1 else ''}"
     what = f"codes of {type(model).__name__}" if arguments.on == "codes" else "pixels"
-    return inputs, vectors, f"{what} ({numbers})", time.perf_counter() - start
+    return inputs, vectors, f"{what} ({counted(vectors.shape[1], 'number')})", time.perf_counter() - start
 
 
 def run(arguments: argparse.Namespace, more: list[str]) -> int:
@@ -112,7 +111,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     mapping = time.perf_counter() - start
     out, names = arguments.out, [inputs.name(row) for row in range(len(inputs))]
     label, classes = classes_in(inputs.label, inputs.classes, len(inputs))
-    heading = f"{title} of {len(inputs):,} images of {inputs.images.name}: {what}"
+    heading = f"{title} of {counted(len(inputs), 'image')} of {inputs.images.name}: {what}"
     figure = plot(points, label, classes, heading)
     write_png(out / "map.png", figure)
     html, note = page(points, label, classes, names, heading, inputs.images)

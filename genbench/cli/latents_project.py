@@ -22,7 +22,7 @@ from genbench.cli.latents_shared import (
     write_animation,
 )
 from genbench.core import files
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 SHOWN = 10  # images in the picture and the animation
 
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     files.write_png(out / "projection.png", frames[-1])
     write_animation(out / "path.gif", frames, [80] * (len(frames) - 1) + [2000])
     print(
-        f"{len(names)} images projected: PSNR median {psnr.median():.1f} dB, lowest {psnr.min():.1f} dB -> "
+        f"{counted(len(names), 'image')} projected: PSNR median {psnr.median():.1f} dB, lowest {psnr.min():.1f} dB -> "
         f"{out}/codes.npz, psnr.csv, projection.png, path.gif"
     )
     return 0

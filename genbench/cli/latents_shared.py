@@ -108,6 +108,14 @@ def write_animation(path: Path, frames: list[Image], milliseconds: list[int]) ->
     )
 
 
+def refuse_image_flags(arguments: argparse.Namespace, more: list[str], why: str) -> None:
+    """Raise UserError for a flag that selects images, which are not used; `why` ends the sentence."""
+    names = [f"--{name}" for name in ("images", "data", "split", "n") if getattr(arguments, name) is not None]
+    names += [flag.partition("=")[0] for flag in more if flag.startswith(("--images.", "--data."))]
+    if names:
+        raise UserError(f"{names[0]} has no effect: {why}. Remove it.")
+
+
 def add_condition(parser: argparse.ArgumentParser) -> None:
     add_label_argument(parser)
     parser.add_argument("--prompt", help="caption of all images, for models trained on captions")

@@ -13,11 +13,12 @@ from genbench.cli.latents_shared import (
     float_model,
     integers,
     of_seeds,
+    refuse_image_flags,
     refuse_unknown,
     same_condition,
 )
 from genbench.core import files
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 LISTED = 10  # rows whose change is printed
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, help="number of directions (default 10, or all if there are fewer)")
     parser.add_argument("--extent", type=float, default=3.0, help="standard deviations to each side (default 3)")
     parser.add_argument("--steps", type=int, default=7, help="images of each direction (default 7)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the code in the middle (default 0)")
+    parser.add_argument("--seed", type=int, help="seed of the code in the middle (default 0)")
     add_image_arguments(parser, n=10_000)
     add_condition(parser)
     add_out_arguments(parser, "traversal.png", "the picture, a .png")
@@ -58,6 +59,11 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     model, contents = float_model(arguments, "traverse", "decode")
     shape = tuple(model.latent_shape)
     size, samples = math.prod(shape), hasattr(model, "sample_latents")
+    if arguments.seed is not None and not samples:
+        raise UserError(
+            f"--seed has no effect: {type(model).__name__} has no prior to sample from, so the mean code of the images "
+            "is in the middle. Remove it."
+        )
     chosen = None
     if arguments.dimensions is not None:
         chosen = integers("--dimensions", arguments.dimensions)
@@ -74,7 +80,8 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         if len(codes) < 2:
             raise UserError(f"{inputs.images.name} has one image; standard deviations need at least two.")
     else:
-        _refuse_images(arguments)
+        selected = argparse.Namespace(**vars(arguments) | {"n": None})  # --n is the number of samples
+        refuse_image_flags(selected, more, "these directions follow from sampled latents, not from images")
         refuse_unknown(model, more, arguments)
         codes = of_seeds(model, range(arguments.n), "traverse")
     if pca and arguments.count is None:  # few codes have few principal directions
@@ -91,7 +98,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
             condition = condition_of(model, len(codes), arguments.label, arguments.prompt)
             steps = activation_steps(model, codes, count, condition)
         names = [f"direction {k + 1}" for k in range(count)]
-    middle = of_seeds(model, [arguments.seed], "traverse")[0] if samples else codes.mean(0)
+    middle = of_seeds(model, [arguments.seed or 0], "traverse")[0] if samples else codes.mean(0)
     multiples = torch.linspace(-arguments.extent, arguments.extent, arguments.steps)
     moved = traverse(middle, steps, multiples).flatten(0, 1)
     images = decoded(model, moved, same_condition(model, len(moved), arguments), arguments.batch_size)
@@ -104,15 +111,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         listed[LISTED - 1 : -1] = ["..."]
     print(f"mean change of a pixel between the ends of a row: {', '.join(listed)}")
     print(
-        f"{len(steps)} rows from -{arguments.extent:g} to {arguments.extent:g} standard deviations -> {arguments.out}"
+        f"{counted(len(steps), 'row')} from -{arguments.extent:g} to {arguments.extent:g} standard deviations -> "
+        f"{arguments.out}"
     )
     return 0
-
-
-def _refuse_images(arguments: argparse.Namespace) -> None:
-    """Raise UserError if images were given that the command does not use."""
-    for flag in ("images", "data", "split"):
-        if getattr(arguments, flag) is not None:
-            raise UserError(
-                f"--{flag} has no effect: these directions follow from sampled latents, not from images. Remove it."
-            )

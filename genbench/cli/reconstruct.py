@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import PurePosixPath
+import csv
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
@@ -21,7 +23,7 @@ from genbench.cli.inputs import (
     refuse_without,
 )
 from genbench.cli.quiet import quiet
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, counted
 from genbench.core.files import removed_on_failure
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def _parser() -> Arguments:
     parser = Arguments(
         "python -m genbench reconstruct",
         description="Reconstruct images with a trained model. The folder --out gets one PNG for each image, a grid of "
-        "images next to their reconstructions (grid.png), and the error of each image (errors.csv).",
+        "images next to their reconstructions (grid.png), and the name and error of each image (errors.csv).",
     )
     add_model_arguments(parser)
     add_image_arguments(parser)
@@ -102,6 +104,17 @@ def _places(inputs: Inputs) -> list[str]:
     return list(taken)
 
 
+def _written_before(out: Path) -> set[Path]:
+    """The reconstructions of an earlier call, from its table in the output folder."""
+    try:
+        with open(out / "errors.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            places = [PurePosixPath(row.get("reconstruction") or "") for row in csv.DictReader(file)]
+    except (OSError, csv.Error):
+        return set()
+    inside = [place for place in places if not place.is_absolute() and ".." not in place.parts]
+    return {out / place for place in inside if place.suffix == ".png"}
+
+
 def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None) -> int:
     """Write all files."""
     import torch
@@ -114,7 +127,7 @@ def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, cond
     from genbench.core.image_grid import arranged, enlarged
     from genbench.metrics.reconstruction import WINDOW, mse, psnr, ssim
 
-    out, places = arguments.out, _places(inputs)
+    out, places, before = arguments.out, _places(inputs), _written_before(arguments.out)
     metrics = {"mse": mse, "psnr": psnr} | ({"ssim": ssim} if min(model.spec.shape[1:]) >= WINDOW else {})
     values: dict[str, list[Tensor]] = {name: [] for name in metrics}
     shown: list[Tensor] = []
@@ -135,13 +148,19 @@ def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, cond
         first += len(x)
     each = {name: torch.cat(parts).tolist() for name, parts in values.items()}
     write_csv(
-        out / "errors.csv", ["file", *each],
-        ([inputs.name(row), *(f"{column[row]:.6g}" for column in each.values())] for row in range(len(inputs))),
+        out / "errors.csv", ["file", "reconstruction", *each],
+        ([inputs.name(row), place, *(f"{column[row]:.6g}" for column in each.values())]
+         for row, place in enumerate(places)),
     )  # fmt: skip
+    for path in before - {out / place for place in places}:
+        with suppress(OSError, ValueError):  # a name that was edited may have a null byte
+            path.unlink()
+        with suppress(OSError):
+            path.parent.rmdir()  # only if it is empty
     sheet = enlarged(arranged(torch.stack(shown), 8))  # four pairs in a row
     write_png(out / "grid.png", sheet)
     means = ", ".join(f"{_title(name)} {sum(column) / len(column):.4g}" for name, column in each.items())
-    print(f"{len(inputs):,} images of {inputs.images.name} -> {out}: one PNG each, errors.csv and grid.png")
+    print(f"{counted(len(inputs), 'image')} of {inputs.images.name} -> {out}: one PNG each, errors.csv and grid.png")
     print(f"mean {means}" + ("" if "ssim" in each else f"; SSIM needs images of at least {WINDOW}×{WINDOW}"))
     if isinstance(model, genbench.models.DenoisingAutoencoder):
         print(

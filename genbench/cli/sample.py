@@ -10,7 +10,7 @@ from typing import Any
 
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
 from genbench.cli.inputs import add_out_arguments, condition_of, model_of, refuse_existing, refuse_used
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 SOFTWARE = "genbench sample"  # written into the PNGs of a folder
 FORMATS = ".png (a grid), .npy or .npz (uint8 [n, H, W, C]), or a folder (one PNG each)"
@@ -75,7 +75,7 @@ def main(verb: str, argv: list[str]) -> int:
                 images.append(to_stored(model.sample(seeds[part].to(device), condition=batch, **options)).cpu())
             bar.update(task, completed=int(part[-1]) + 1)
     write(torch.cat(images), out, columns(model) if arguments.label is None else None)
-    print(f"{arguments.n} images of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
+    print(f"{counted(arguments.n, 'image')} of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
     return 0
 
 

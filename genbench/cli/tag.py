@@ -16,7 +16,7 @@ from genbench.cli.inputs import (
     refuse_without,
 )
 from genbench.cli.quiet import quiet
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +126,7 @@ def _write(out: Path, inputs: Inputs, probability: Tensor, classes: tuple[str, .
         header += [f"probability of {name}" for name in classes]
         columns += [_decimals(of_class) for of_class in probability.T]
     write_csv(out, header, zip(*columns, strict=True))
-    print(f"{len(inputs):,} images of {inputs.images.name} -> {out}")
+    print(f"{counted(len(inputs), 'image')} of {inputs.images.name} -> {out}")
     for line in _accuracies(inputs, levels):
         print(line)
     return 0
@@ -173,7 +173,7 @@ def _accuracies(inputs: Inputs, levels: dict[str, tuple[tuple[str, ...], Tensor]
         right = sum(a == factors[level] for a, factors in zip(found, true, strict=True))
         shares.append(f"{level} {right / len(true):.4f}")
     if shares:
-        return [f"accuracy: {', '.join(shares)} of {len(true):,} images"]
+        return [f"accuracy: {', '.join(shares)} of {counted(len(true), 'image')}"]
     if inputs.label is None or not bool((given := inputs.label >= 0).any()):
         return []
     for level, (names, probability) in levels.items():
@@ -181,7 +181,7 @@ def _accuracies(inputs: Inputs, levels: dict[str, tuple[tuple[str, ...], Tensor]
             number = torch.tensor([names.index(name) for name in inputs.classes])
             right = (probability.argmax(1)[given] == number[inputs.label[given]]).double().mean().item()
             what = "class" if level == "label" else level
-            return [f"accuracy ({what}): {right:.4f} of {int(given.sum()):,} labeled images"]
+            return [f"accuracy ({what}): {right:.4f} of {counted(int(given.sum()), 'labeled image')}"]
     return [f"no accuracy: the classes of the images ({', '.join(inputs.classes)}) are not those of the classifier"]
 
 

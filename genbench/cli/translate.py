@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from genbench.cli.flags import Arguments, add_model_arguments, import_modules, own_options
 from genbench.cli.inputs import model_of
 from genbench.cli.quiet import quiet
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 if TYPE_CHECKING:
     from genbench.data.ranges import Range, Stored
@@ -181,7 +181,7 @@ def _translate(arguments: argparse.Namespace, own: list[str]) -> int:
     for reason in skipped:
         print(f"skipped: {reason}")
     left = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
-    count = f"{done} images of {kind} at {model.images_seen:,} images seen -> {out}"
+    count = f"{counted(done, 'image')} of {kind} at {model.images_seen:,} images seen -> {out}"
     print(count + (f"; {len(skipped)} skipped" if skipped else "") + (f"; not images: {left}" if others else ""))
     if masks and not arguments.side_by_side:
         classes = ", ".join(f"{k} {name}" for k, name in enumerate(model.spec.classes))

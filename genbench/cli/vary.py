@@ -23,7 +23,7 @@ from genbench.cli.inputs import (
     refuse_without,
 )
 from genbench.cli.quiet import quiet
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,7 +137,7 @@ def _vary(
     sheet = enlarged(arranged(to_uint8(grid.flatten(0, 1)), 1 + each))
     write_png(arguments.out, sheet)
     change = (grid[:, 1:] - grid[:, :1]).square().mean().item()
-    source = "posterior" if by == "posterior" else f"codes of {len(inputs):,} images"
-    print(f"{each} variations of {len(rows)} images of {inputs.images.name} -> {arguments.out}")
+    source = "posterior" if by == "posterior" else f"codes of {counted(len(inputs), 'image')}"
+    print(f"{counted(each, 'variation')} of {counted(len(rows), 'image')} of {inputs.images.name} -> {arguments.out}")
     print(f"noise: {scale:g} standard deviations of the {source}; mean squared change of a pixel {change:.4g}")
     return 0

@@ -84,6 +84,16 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def counted(number: int, what: str) -> str:
+    """A number with a noun in the singular or plural.
+
+    Example:
+        >>> counted(1, "image"), counted(2000, "image")
+        ('1 image', '2,000 images')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def dimensions(shape: Sequence[int]) -> str:
     """[C, H, W] as text: `32×32×3`."""
     return "×".join(map(str, reversed(shape)))

@@ -59,6 +59,30 @@ def enlarged(picture: Image.Image, side: int = 700) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
+def titled(picture: Image.Image, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> Image.Image:
+    """A grid with a title above each of its columns and to the left of each of its rows, black on white.
+
+    Fewer titles than columns are centered above equal parts of the width. Titles are smaller if there is little space.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    def wide(text: str, size: int) -> int:
+        return math.ceil(ImageFont.load_default(size).getlength(text))
+
+    each_wide, each_high = picture.width // max(1, len(columns)), picture.height // max(1, len(rows))
+    size = next((s for s in range(16, 8, -1) if s <= each_high and all(wide(t, s) <= each_wide for t in columns)), 8)
+    top = 2 * size if columns else 0
+    left = max(wide(text, size) for text in rows) + size if rows else 0
+    sheet = Image.new("RGB", (left + picture.width, top + picture.height), "white")
+    sheet.paste(picture, (left, top))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
+    for k, text in enumerate(columns):
+        draw.text((left + (k + 0.5) * picture.width / len(columns), top / 2), text, "black", font, anchor="mm")
+    for k, text in enumerate(rows):
+        draw.text((left / 2, top + (k + 0.5) * picture.height / len(rows)), text, "black", font, anchor="mm")
+    return sheet
+
+
 def beside(columns: Sequence[Tensor]) -> Tensor:
     """Stack images or points into one tensor [B, columns, ...]. Gray images become RGB if others are RGB."""
     if columns[0].ndim == 4:

@@ -187,7 +187,13 @@ def _sliders(blocks: gr.Blocks, models: list[Loaded]) -> None:
         with gr.Column(min_width=280):
             controls: Controls = {}
             if any(isinstance(shown.model, SamplesLatents) for shown in models):
-                controls["seed"] = gr.Number(0, label="Seed of the code", precision=0, minimum=0)
+                controls["seed"] = gr.Number(
+                    0,
+                    label="Seed of the code",
+                    info="The code to which the sliders are added is drawn from it.",
+                    precision=0,
+                    minimum=0,
+                )
             controls |= _conditions(models)
             encoders = [shown for shown in models if isinstance(shown.model, Encodes)]
             if encoders:
@@ -223,11 +229,13 @@ def _interpolation(blocks: gr.Blocks, models: list[Loaded]) -> None:
     with gr.Tab("Interpolate") as tab, gr.Row(elem_classes="split"):
         with gr.Column(min_width=280):
             controls: Controls = {
-                "a": gr.Number(0, label="From seed", precision=0, minimum=0),
+                "a": gr.Number(0, label="From seed", info="A code is drawn from each seed.", precision=0, minimum=0),
                 "b": gr.Number(1, label="To seed", precision=0, minimum=0),
                 "n": gr.Slider(4, 24, 12, step=2, label="Number of images"),
                 "spherical": gr.Checkbox(
-                    True, label="Spherical", info="On an arc. Otherwise on a line, through codes of smaller norm."
+                    True,
+                    label="Spherical",
+                    info="The codes keep their length. Otherwise the path is straight, through shorter codes.",
                 ),
                 **_conditions(models),
             }
@@ -247,7 +255,10 @@ def _arithmetic(blocks: gr.Blocks, models: list[Loaded]) -> None:
                 name: gr.Number(k, label=f"Seed {name}", precision=0, minimum=0) for k, name in enumerate("abc")
             }
             controls |= _conditions(models)
-            gr.Markdown("The last image is decoded from the code of *a*, minus that of *b*, plus that of *c*.")
+            gr.Markdown(
+                "A code is drawn from each seed. The last image is decoded from the code of *a*, minus that of *b*, "
+                "plus that of *c*."
+            )
 
         def result(shown: Loaded, a: Any, b: Any, c: Any, **condition: Any) -> str:
             seeds = (actions.whole(a, "Seed a"), actions.whole(b, "Seed b"), actions.whole(c, "Seed c"))
@@ -293,6 +304,11 @@ def _draw(blocks: gr.Blocks, models: list[Loaded]) -> None:
 
         _columns(models, applied, controls, [])
 
+
+# sampling option -> label and explanation
+OPTIONS = {
+    "mean": ("Mean of the decoder", "The expected image of each code. Otherwise pixels are drawn, which adds noise."),
+}
 
 _DONE = {
     "reconstruct": "Reconstructs the image",
@@ -388,9 +404,10 @@ def _options(models: Sequence[Loaded], method: str) -> Controls:
             key = f"{name}={default!r}"
             if key in controls:
                 continue
+            label = OPTIONS.get(name, (name.replace("_", " ").capitalize(), ""))
             about: dict[str, Any] = {
-                "label": name.replace("_", " ").capitalize(),
-                "info": f"Sampling option of {type(shown.model).__name__}.",
+                "label": label[0],
+                "info": f"{label[1]} Sampling option of {type(shown.model).__name__}.".lstrip(),
             }
             if isinstance(default, bool):
                 controls[key] = gr.Checkbox(default, **about)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, counted
 from genbench.play.actions import Loaded
 
 HOST = "127.0.0.1"
@@ -133,7 +133,7 @@ def serve(models: Sequence[Loaded], port: int | None, browser: bool) -> None:
     """Serve the page until Ctrl-C."""
     with served(models, port) as address:
         print(
-            f"{len(models)} model{'s' * (len(models) > 1)} at {address} (on this machine only). Ctrl-C stops.",
+            f"{counted(len(models), 'model')} at {address} (on this machine only). Ctrl-C stops.",
             flush=True,
         )
         if browser:

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from genbench.core.errors import UserError
+from genbench.core.errors import UserError, counted
 from genbench.core.html_page import html_page
 from genbench.leaderboard import formats
 from genbench.leaderboard.board import boards
@@ -74,16 +74,13 @@ def report(found: Sequence[tuple[Record, Path]]) -> Report:
 
 
 def _summary(records: Sequence[Record], runs: Sequence[dict[str, Any]]) -> str:
-    def count(number: int, what: str) -> str:
-        return f"{number:,} {what}{'' if number == 1 else 's'}"
-
     trained = [run for run in runs if run["trained"]]
     parts = [
-        count(len({run["model"] for run in trained}), "model"),
-        count(len(trained), "run"),
-        count(len(records), "record"),
-        count(len({r.data["name"] for r in records}), "data set"),
-        count(len({(r.data["name"], r.protocol["key"]) for r in records}), "protocol"),
+        counted(len({run["model"] for run in trained}), "model"),
+        counted(len(trained), "run"),
+        counted(len(records), "record"),
+        counted(len({r.data["name"] for r in records}), "data set"),
+        counted(len({(r.data["name"], r.protocol["key"]) for r in records}), "protocol"),
     ]
     days = sorted(r.created[:10] for r in records)
     when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"

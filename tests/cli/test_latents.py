@@ -372,6 +372,13 @@ def test_a_model_of_points_is_refused(cli, action):
         (("interpolate", "--seeds", f"3,{2**70}"), "expected numbers of at most 63 bits"),
         (("interpolate", "--steps", 1), "--steps is 1; it must be at least 2"),
         (("interpolate", "--seeds", "1,2", "--codes", "x"), "--seeds and --codes cannot be combined"),
+        (("interpolate", "--seeds", "1,2", "--data", "Digits"), "--seeds and --data cannot be combined"),
+        (("interpolate", "--codes", "x", "--split", "val"), "--codes and --split cannot be combined"),
+        (("interpolate", "--seeds", "1,2", "--n", 3), "--n has no effect: the paths are between seeds, not images"),
+        (("interpolate", "--codes", "x", "--n", 3), "--n has no effect: the paths are between codes, not images"),
+        (("interpolate", "--n", 3), "--n has no effect: the paths are between the seeds 0,1,2,3, not images"),
+        (("interpolate", "--seeds", "1,2", "--data.size", 16), "--data.size has no effect: the paths are"),
+        (("interpolate", "--seeds", "1,2", "--images.labels=false"), "--images.labels has no effect: the paths"),
         (("interpolate", "--codes", "nowhere.npy"), "There is no file of codes at nowhere.npy"),
         (("interpolate", "--images", "photos"), "DCGAN cannot encode images"),
         (("interpolate", "--label", "3"), "DCGAN was trained without labels"),
@@ -389,6 +396,7 @@ def test_a_model_of_points_is_refused(cli, action):
         (("traverse", "--count", 7), "--count is 7, but the codes have 6 dimensions"),
         (("traverse", "--dimensions", "1", "--directions", "pca"), "--dimensions cannot be combined with"),
         (("traverse", "--images", "photos"), "--images has no effect"),
+        (("traverse", "--data.size=16"), "--data.size has no effect: these directions follow from sampled latents"),
         (("traverse", "--extent", "nan"), "--extent is nan"),
         (("traverse", "--directions", "pca", "--n", 4, "--count", 5), "expected 1 to 3"),
         (("traverse", "--seed", 2**80), "--seed is"),
@@ -410,6 +418,14 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_written(cli, gan,
     status, _, err = cli("latents", *arguments, "--ckpt", gan)
     assert status == 2 and sentence in err and "Traceback" not in err
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_seed_is_refused_for_a_traversal_whose_middle_is_the_mean_code(cli, photos):
+    ckpt = saved(ConvAutoencoder(DataSpec((1, 16, 16)), latent_dim=3, width=4), "autoencoder")
+    command = ("latents", "traverse", "--ckpt", ckpt, "--images", "photos")
+    status, _, err = cli(*command, "--seed", 5)
+    assert status == 2 and "--seed has no effect: ConvAutoencoder has no prior to sample from" in err
+    assert cli(*command)[0] == 0
 
 
 def test_a_class_that_does_not_exist_is_refused(cli, vae):

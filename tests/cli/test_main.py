@@ -1,9 +1,13 @@
 """The first thing that a newcomer types."""
 
 import re
+import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,3 +200,35 @@ def test_an_interrupted_import_of_a_c_extension_is_an_interrupt(capfd):
 
     assert guarded(work) == 130
     assert capfd.readouterr().err == "\nstopped.\n"
+
+
+class _Kept:
+    pass
+
+
+class _Destroyed:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("where", ["weakref", "destructor"])
+def test_an_interrupt_that_python_only_prints_still_ends_the_command(where, monkeypatch, cli):
+    def main(verb, argv):
+        thing = {"weakref": _Kept, "destructor": _Destroyed}[where]()
+        called = weakref.ref(thing, lambda _: where == "weakref" and signal.raise_signal(signal.SIGINT))
+        del thing  # the interrupt cannot be raised here
+        time.sleep(20)
+        print("not stopped", called)
+
+    monkeypatch.setitem(genbench.cli.VERBS, "lose", ("lose", ""))
+    monkeypatch.setitem(sys.modules, "genbench.cli.lose", SimpleNamespace(main=main))
+    # a shell without a terminal starts background commands with SIGINT ignored, and pytest may be one
+    before, hook = signal.signal(signal.SIGINT, signal.default_int_handler), sys.unraisablehook
+    try:
+        start = time.monotonic()
+        status, out, err = cli("lose")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (status, out, err) == (130, "", "\nstopped.\n")
+    assert time.monotonic() - start < 15
+    assert sys.unraisablehook is hook

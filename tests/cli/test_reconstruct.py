@@ -86,7 +86,7 @@ def test_images_of_an_array_and_small_images_have_no_name_and_no_ssim(cli):
     status, out, _ = cli("reconstruct", "--ckpt", ckpt, "--images", "in.npy", "--out", "out")
     assert status == 0 and "SSIM needs images of at least 11×11" in out
     assert {p.name for p in Path("out").iterdir()} == {*(f"{k:06d}.png" for k in range(5)), "errors.csv", "grid.png"}
-    assert list(table("out/errors.csv")[0]) == ["file", "mse", "psnr"]
+    assert list(table("out/errors.csv")[0]) == ["file", "reconstruction", "mse", "psnr"]
 
 
 def test_a_conditional_model_uses_the_labels_of_the_images_or_one_label(cli):
@@ -155,6 +155,34 @@ def test_bad_input_is_refused_before_anything_is_written(cli, autoencoder):
         assert not Path("out").exists()
     assert cli("reconstruct", "--ckpt", autoencoder, "--images", "in", "--out", "used", "--overwrite")[0] == 0
     assert Path("used/file").exists()
+
+
+def test_overwriting_removes_the_reconstructions_of_the_earlier_call_and_no_other_file(cli, autoencoder):
+    write_digits("in", 4, ["0.png", "sub/1.png", "sub/2.png", "gone/3.png"])
+    write_digits("less", 2, ["sub/1.png", "4.png"])
+    command = ("reconstruct", "--ckpt", autoencoder, "--out", "out", "--images")
+    assert cli(*command, "in")[0] == 0
+    for name in ("mine.png", "sub/mine.png", "000000.png"):
+        Path("out", name).write_bytes(b"mine")
+    assert cli(*command, "less", "--overwrite")[0] == 0
+    assert [row["reconstruction"] for row in table("out/errors.csv")] == ["4.png", "sub/1.png"]
+    found = {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()}
+    mine = {"mine.png", "sub/mine.png", "000000.png"}
+    assert found == {"4.png", "sub/1.png", "errors.csv", "grid.png"} | mine
+    assert not Path("out/gone").exists() and all(Path("out", name).read_bytes() == b"mine" for name in mine)
+
+
+@pytest.mark.parametrize("listed", ["../safe.png", "/{here}/safe.png", "notes.txt", "", "x\0.png"])
+def test_a_foreign_table_in_the_output_folder_deletes_nothing_outside_and_no_other_kind_of_file(
+    cli, autoencoder, listed
+):
+    write_digits("in", 2)
+    Path("safe.png").write_bytes(b"safe")
+    Path("out").mkdir()
+    Path("out/notes.txt").write_text("notes")
+    Path("out/errors.csv").write_text(f"file,reconstruction\na,{listed.format(here=Path.cwd())}\n")
+    assert cli("reconstruct", "--ckpt", autoencoder, "--images", "in", "--out", "out", "--overwrite")[0] == 0
+    assert Path("safe.png").exists() and Path("out/notes.txt").exists()
 
 
 def test_two_files_of_one_name_are_refused(cli, autoencoder):

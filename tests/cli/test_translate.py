@@ -310,7 +310,7 @@ def test_two_types_without_a_range_are_refused_or_skipped_in_a_sentence(cli, bar
     Path("in/a.png").rename("in/c.png")
     status, out, _ = cli(*given, "z")
     assert status == 1 and "skipped: in/c.png has values of type uint16, but other images have type uint8." in out
-    assert "1 images of UNet" in out
+    assert "1 image of UNet" in out
 
 
 def test_what_cannot_be_read_does_not_decide_the_range(cli, bare, seen):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genbench.core.image_grid import enlarged, grid, scatter
+from genbench.core.image_grid import arranged, enlarged, grid, scatter, titled
 
 
 @pytest.mark.parametrize(("n", "columns", "rows"), [(1, 1, 1), (5, 3, 2), (64, 8, 8), (10, 4, 3)])
@@ -43,3 +43,24 @@ def test_a_plot_has_every_point_in_its_place_and_fixed_axes():
     assert columns.mean() == pytest.approx(480 * (0.08 + 0.9 * 2.5 / 3), abs=1.5)
     assert rows.mean() == pytest.approx(480 * (1 - 0.07 - 0.9 * 1 / 3), abs=1.5)
     assert np.asarray(scatter(torch.zeros(3, 1))).shape == (480, 480, 3)  # one number: along the axis
+
+
+@pytest.mark.parametrize("side", [20, 200])
+def test_titles_stand_above_their_columns_and_beside_their_rows_and_do_not_cover_the_picture(side):
+    tiles = torch.randint(0, 200, (6, 1, side, side), dtype=torch.uint8)
+    plain = arranged(tiles, 3)
+    sheet = titled(plain, ["image", "error"], ["cluster 0", "cluster 1"])
+    left, top = sheet.width - plain.width, sheet.height - plain.height
+    assert np.array_equal(np.asarray(sheet.convert("L").crop((left, top, *sheet.size))), np.asarray(plain))
+    dark = np.asarray(sheet.convert("L")) < 128
+    above, beside = dark[:top, left:], dark[top:, :left]
+    for columns in np.array_split(above, 2, 1):
+        assert columns.any() and not columns[:, 0].any() and not columns[0].any()
+    half = plain.height // 2
+    assert beside[:half].any() and beside[half:].any() and not beside[half - 1 : half + 1].any()
+    assert not beside[:, 0].any() and not beside[:, -1].any()
+
+
+def test_a_grid_without_titles_stays_as_it_is():
+    plain = arranged(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), 2)
+    assert np.array_equal(np.asarray(titled(plain)), np.asarray(plain))

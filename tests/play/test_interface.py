@@ -99,11 +99,11 @@ def test_options_of_sample_are_controls_of_their_type():
     found = {
         block.label: (type(block), block.value)
         for block in blocks.blocks.values()
-        if getattr(block, "label", None) in ("Truncation", "Steps", "Method", "Mean")
+        if getattr(block, "label", None) in ("Truncation", "Steps", "Method", "Mean of the decoder")
     }
     assert found == {
         "Truncation": (gr.Number, 1.5), "Steps": (gr.Number, 3), "Method": (gr.Textbox, "ddim"),
-        "Mean": (gr.Checkbox, True),
+        "Mean of the decoder": (gr.Checkbox, True),
     }  # fmt: skip
     assert not [text for text in run(blocks) if 'role="alert"' in text]
 
