@@ -167,11 +167,11 @@ def _accuracies(inputs: Inputs, levels: dict[str, tuple[tuple[str, ...], Tensor]
 
     true = _true_factors(inputs)
     shares = []
-    for level in [name for name in ("shape", "color", "size", "place", "caption") if name in levels and true]:
-        names, probability = levels[level]
+    for factor in [name for name in ("shape", "color", "size", "place", "caption") if name in levels and true]:
+        names, probability = levels[factor]
         found = [names[k] for k in probability.argmax(1).tolist()]
-        right = sum(a == factors[level] for a, factors in zip(found, true, strict=True))
-        shares.append(f"{level} {right / len(true):.4f}")
+        right = sum(a == factors[factor] for a, factors in zip(found, true, strict=True))
+        shares.append(f"{factor} {right / len(true):.4f}")
     if shares:
         return [f"accuracy: {', '.join(shares)} of {counted(len(true), 'image')}"]
     if inputs.label is None or not bool((given := inputs.label >= 0).any()):
