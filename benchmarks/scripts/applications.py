@@ -1,4 +1,4 @@
-"""Computes the scores of the uses of trained models, for docs/applications.md, from the runs of one suite.
+"""Computes the scores of the uses of trained models, for docs/results/applications.md, from the runs of one suite.
 
     python -m genbench suite run applications          # trains the models, in runs/applications
     python benchmarks/scripts/applications.py --data-root DATA

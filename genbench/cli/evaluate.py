@@ -52,8 +52,8 @@ def _parser(verb: str) -> Arguments:
     how.add_argument("--protocol", help=f"one of {', '.join(protocols.names())}, or a YAML file (default: from the "
                      "run's config, else fid10k-test)")  # fmt: skip
     how.add_argument("--extractor", help="network whose features are compared: mnistnet, digitsnet, shapesnet, "
-                     "inception, dinov2, vgg-random, torchvision:NAME or my.module:Network (default: set by the "
-                     "data set)")  # fmt: skip
+                     "captionnet, inception, dinov2, vgg-random, torchvision:NAME or my.module:Network (default: "
+                     "set by the data set)")  # fmt: skip
     how.add_argument("--extractor.weights", dest="weights", metavar="PATH", help="weights of the extractor")
     how.add_argument("--generated", type=int, metavar="N", help="number of samples")
     how.add_argument("--real", type=int, metavar="N", help="maximum number of real images")

@@ -22,19 +22,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # shipped classifier -> the data set that it was trained on
-CLASSIFIERS = {"mnistnet": "MNIST", "digitsnet": "Digits", "shapesnet": "Shapes"}
+CLASSIFIERS = {"mnistnet": "MNIST", "digitsnet": "Digits", "shapesnet": "Shapes", "captionnet": "Shapes"}
 
 
 def _parser() -> Arguments:
     parser = Arguments(
         "python -m genbench tag",
-        description="Write the class of each image to a CSV file, with the probability of every class. The classifier "
+        description="Write the class of each image to a CSV file, with its probability. The classifier "
         "is a trained model, or one of the classifiers that come with genbench.",
     )
     add_model_arguments(parser, required=False)
     parser.add_argument(
         "--classifier", choices=CLASSIFIERS,
-        help="use this classifier instead of --ckpt; shapesnet also gives the shape and the color",
+        help="use this classifier instead of --ckpt; captionnet gives captions as in Shapes and their factors (size, "
+        "color, shape, place), shapesnet the shape and the color",
     )  # fmt: skip
     add_image_arguments(parser)
     add_out_arguments(parser, "tags.csv", "the table")
@@ -89,7 +90,7 @@ def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
     place = torch.device(usable_device(device))
     extractor = extractors.build(name).to(place)
     data = getattr(genbench.data, CLASSIFIERS[name])
-    channels = 3 if name == "shapesnet" else 1
+    channels = 3 if CLASSIFIERS[name] == "Shapes" else 1
 
     class Classifier:
         spec = DataSpec((channels, 32, 32), "label", extractor.classes)
@@ -105,66 +106,94 @@ def _shipped(name: str, device: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _write(out: Path, inputs: Inputs, probability: Tensor, classes: tuple[str, ...]) -> int:
-    """Write the table, and print the accuracy if the images have labels.
+    """Write the table, and print the accuracy if the classes of the images are known.
 
     Args:
         probability: [N, K] of each class
         classes: Names of the K classes
     """
     from genbench.core.files import write_csv
+    from genbench.data.shapes import CAPTIONS
 
-    factors = _factors(probability, classes)
-    header, columns = ["file", "label", "probability"], [*_named(probability, classes)]
-    for name, (values, of_factor) in factors.items():
-        header += [name, f"{name} probability"]
-        columns += _named(of_factor, values)
-    header += [f"probability of {name}" for name in classes]
-    each = probability.tolist()
-    rows = (
-        [inputs.name(row), *(column[row] for column in columns), *(f"{p:.6f}" for p in each[row])]
-        for row in range(len(inputs))
-    )
-    write_csv(out, header, rows)
+    captions = set(classes) == set(CAPTIONS)
+    levels = {"caption" if captions else "label": (classes, probability)} | _factors(probability, classes)
+    header, columns = ["file"], [[inputs.name(row) for row in range(len(inputs))]]
+    for name, (values, of_value) in levels.items():
+        best, which = of_value.max(1)
+        header += [name, "probability" if name in ("label", "caption") else f"{name} probability"]
+        columns += [[values[k] for k in which.tolist()], _decimals(best)]
+    if not captions:  # 540 columns would say nothing more than the factors
+        header += [f"probability of {name}" for name in classes]
+        columns += [_decimals(of_class) for of_class in probability.T]
+    write_csv(out, header, zip(*columns, strict=True))
     print(f"{counted(len(inputs), 'image')} of {inputs.images.name} -> {out}")
-    for line in _accuracies(inputs, {"class": (classes, probability)} | factors):
+    for line in _accuracies(inputs, levels):
         print(line)
     return 0
 
 
-def _named(probability: Tensor, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The most probable name of each image, and its probability."""
-    best, which = probability.max(1)
-    return [names[k] for k in which.tolist()], [f"{p:.6f}" for p in best.tolist()]
+def _decimals(probability: Tensor) -> list[str]:
+    return [f"{p:.6f}" for p in probability.tolist()]
 
 
 def _factors(probability: Tensor, classes: tuple[str, ...]) -> dict[str, tuple[tuple[str, ...], Tensor]]:
     """The factors of the captions of `Shapes`, if the classes combine them: name -> values, and probabilities [N, V].
 
-    The probability of a shape is the sum over the colors, and the reverse.
+    The probability of a value is the sum over the classes with this value.
     """
     import torch
 
-    from genbench.data.shapes import COLORS, SHAPES
+    from genbench.data.shapes import CAPTION_FACTORS, CAPTIONS, COLORS, SHAPES, caption_factors
 
-    if set(classes) != {f"{shape} {color}" for shape in SHAPES for color in COLORS}:
+    if set(classes) == set(CAPTIONS):
+        of_class = [caption_factors(one) for one in classes]
+    elif set(classes) == {f"{shape} {color}" for shape in SHAPES for color in COLORS}:
+        of_class = [dict(zip(("shape", "color"), one.split(), strict=True)) for one in classes]
+    else:
         return {}
     found: dict[str, tuple[tuple[str, ...], Tensor]] = {}
-    for place, (name, values) in enumerate({"shape": SHAPES, "color": tuple(COLORS)}.items()):
-        number = torch.tensor([values.index(one.split()[place]) for one in classes])
+    for name in of_class[0]:
+        values = CAPTION_FACTORS[name]
+        number = torch.tensor([values.index(factors[name]) for factors in of_class])
         sums = probability.new_zeros(len(probability), len(values)).index_add_(1, number, probability)
         found[name] = values, sums
     return found
 
 
 def _accuracies(inputs: Inputs, levels: dict[str, tuple[tuple[str, ...], Tensor]]) -> list[str]:
-    """The accuracy of the first level whose names are those of the images' classes, as a line of text."""
+    """The accuracy as a line of text: of every factor and of the caption for images of `Shapes`, else of the first
+    level whose names are those of the images' classes."""
     import torch
 
+    true = _true_factors(inputs)
+    shares = []
+    for factor in [name for name in ("shape", "color", "size", "place", "caption") if name in levels and true]:
+        names, probability = levels[factor]
+        found = [names[k] for k in probability.argmax(1).tolist()]
+        right = sum(a == factors[factor] for a, factors in zip(found, true, strict=True))
+        shares.append(f"{factor} {right / len(true):.4f}")
+    if shares:
+        return [f"accuracy: {', '.join(shares)} of {counted(len(true), 'image')}"]
     if inputs.label is None or not bool((given := inputs.label >= 0).any()):
         return []
     for level, (names, probability) in levels.items():
         if set(inputs.classes) <= set(names):
             number = torch.tensor([names.index(name) for name in inputs.classes])
             right = (probability.argmax(1)[given] == number[inputs.label[given]]).double().mean().item()
-            return [f"accuracy ({level}): {right:.4f} of {counted(int(given.sum()), 'labeled image')}"]
+            what = "class" if level == "label" else level
+            return [f"accuracy ({what}): {right:.4f} of {counted(int(given.sum()), 'labeled image')}"]
     return [f"no accuracy: the classes of the images ({', '.join(inputs.classes)}) are not those of the classifier"]
+
+
+def _true_factors(inputs: Inputs) -> list[dict[str, str]]:
+    """The caption and its factors of each image of `Shapes`. Empty for other images, whose captions are unknown."""
+    from genbench.core.batch import to_words
+    from genbench.data.shapes import VOCABULARY, Shapes, caption_factors
+    from genbench.evaluation.images import SplitImages
+
+    if not (isinstance(inputs.images, SplitImages) and isinstance(inputs.images.data, Shapes)):
+        return []
+    tokens = inputs.images.target("caption")
+    assert tokens is not None, "Shapes has captions"
+    captions = [to_words(row, VOCABULARY) for row in tokens.tolist()]
+    return [{"caption": caption} | caption_factors(caption) for caption in captions]

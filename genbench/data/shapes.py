@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +58,19 @@ _PLACES = ("in", "at", "the", "top", "bottom", "left", "right", "centre")
 VOCABULARY = ("<pad>", "a", "small", "large", *COLORS, *SHAPES, *_PLACES)
 CAPTION_LENGTH = 8  # "a large red circle at the bottom right"
 
+# the factors that a caption names, in the order of its words, and their values
+CAPTION_FACTORS = {
+    "size": ("small", "large"),
+    "color": tuple(COLORS),
+    "shape": SHAPES,
+    "place": (
+        "at the top left", "at the top", "at the top right",
+        "at the left", "in the centre", "at the right",
+        "at the bottom left", "at the bottom", "at the bottom right",
+    ),
+}  # fmt: skip
+CAPTIONS = tuple(" ".join(("a", *values)) for values in product(*CAPTION_FACTORS.values()))  # all 540
+
 
 def draw_factors(count: int, rng: np.random.Generator) -> np.ndarray:
     """Random factors, float32 [count, 6], with the columns of FACTORS.
@@ -88,6 +102,16 @@ def describe(factors: np.ndarray) -> str:
     horizontal = "left" if x < low else "right" if x > high else ""
     place = f"at the {vertical} {horizontal}" if vertical or horizontal else "in the centre"
     return " ".join(f"a {extent} {list(COLORS)[int(color)]} {SHAPES[int(shape)]} {place}".split())
+
+
+def caption_factors(caption: str) -> dict[str, str]:
+    """The value of each factor in one of CAPTIONS.
+
+    Example:
+        >>> caption_factors("a large red circle at the top left")
+        {'size': 'large', 'color': 'red', 'shape': 'circle', 'place': 'at the top left'}
+    """
+    return dict(zip(CAPTION_FACTORS, caption.split(maxsplit=len(CAPTION_FACTORS))[1:], strict=True))
 
 
 def distances(factors: np.ndarray, size: int) -> np.ndarray:

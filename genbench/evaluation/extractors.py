@@ -18,7 +18,7 @@ from genbench.core.errors import UserError, did_you_mean
 from genbench.data.points import Gaussians, Grid, Ring
 from genbench.evaluation import extractor_weights as stored
 from genbench.evaluation.extractor import Extractor, in_channels, state_hash
-from genbench.networks.classifier import SmallClassifier
+from genbench.networks.classifier import FactorClassifier, SmallClassifier
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -91,7 +91,9 @@ def _shipped(name: str) -> Extractor:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a dict
     classes = tuple(about["classes"].split("\n"))
     channels = int(about["channels"])
-    network = SmallClassifier(channels, len(classes))
+    network: nn.Module = SmallClassifier(channels, len(classes))
+    if "factors" in about:
+        network = FactorClassifier(channels, [int(values) for values in about["factors"].split()])
     network.load_state_dict(state)
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

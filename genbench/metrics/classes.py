@@ -50,7 +50,8 @@ def class_accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """The class named by each caption: the class whose words all occur in the caption. Tokens [N, L] -> int64 [N].
+    """The class named by each caption: the class that is the caption if all captions are classes, else the class whose
+    words all occur in the caption. Tokens [N, L] -> int64 [N].
 
     Raises:
         UserError: a caption names no class, or more than one.
@@ -59,7 +60,11 @@ def caption_classes(captions: Tensor, vocabulary: Sequence[str], classes: Sequen
         >>> caption_classes(torch.tensor([[1, 3], [2, 3]]), ("<pad>", "red", "blue", "star"), ("red star", "blue star"))
         tensor([0, 1])
     """
-    token = {word: number for number, word in enumerate(vocabulary)}
+    number = {name: k for k, name in enumerate(classes)}
+    texts = [to_words(row, vocabulary) for row in captions.tolist()]
+    if all(text in number for text in texts):
+        return torch.tensor([number[text] for text in texts])
+    token = {word: place for place, word in enumerate(vocabulary)}
     has = torch.zeros(len(captions), len(vocabulary), dtype=torch.bool).scatter(1, captions, True)  # [N, V]
     named = torch.zeros(len(captions), len(classes), dtype=torch.bool)
     for k, words in enumerate(name.split() for name in classes):

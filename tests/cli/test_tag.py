@@ -1,6 +1,7 @@
 """tag: classes and probabilities of images, as a table."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 import genbench
 from genbench.core.batch import DataSpec
 from genbench.data import Digits, Shapes
-from genbench.data.shapes import COLORS, SHAPES
+from genbench.data.shapes import CAPTION_FACTORS, COLORS, SHAPES, caption_factors, describe
 from genbench.evaluation import extractors
 from genbench.models import VAE, ConditionalGAN, SemiSupervisedGAN
 from tests.helpers.small import untrained
@@ -58,7 +59,7 @@ def test_a_shipped_classifier_needs_no_checkpoint(cli):
 
 def test_shapesnet_gives_the_factors_of_captions(cli):
     status, out, _ = cli("tag", "--classifier", "shapesnet", "--n", 60, "--data.test_images", "200")
-    assert status == 0 and "accuracy (shape): 1.0000 of 60" in out
+    assert status == 0 and "accuracy: shape 1.0000, color 1.0000 of 60 images" in out
     rows, split = table(), Shapes(test_images=200).source("test")
     factors = split.batch(torch.tensor([int(row["file"]) for row in rows])).factors
     assert [row["shape"] for row in rows] == [SHAPES[int(k)] for k in factors[:, 0]]
@@ -69,6 +70,56 @@ def test_shapesnet_gives_the_factors_of_captions(cli):
         for place, factor in enumerate(("shape", "color")):
             of_it = [p for name, p in zip(classes, each.tolist(), strict=True) if name.split()[place] == row[factor]]
             assert float(row[f"{factor} probability"]) == pytest.approx(sum(of_it), abs=2e-5)
+
+
+def true_captions(split, rows):
+    return [describe(row) for row in split.batch(torch.tensor(rows)).factors.numpy()]
+
+
+def test_captionnet_gives_captions_and_their_factors(cli):
+    status, out, _ = cli("tag", "--classifier", "captionnet", "--n", 60, "--data.test_images", "200")
+    rows, split = table(), Shapes(test_images=200).source("test")
+    header = ["file", "caption", "probability"]
+    for factor in ("size", "color", "shape", "place"):
+        header += [factor, f"{factor} probability"]
+    assert status == 0 and list(rows[0]) == header
+    captions = true_captions(split, [int(row["file"]) for row in rows])
+    right = [row["caption"] == caption for row, caption in zip(rows, captions, strict=True)]
+    assert sum(right) >= 58
+    assert f"caption {sum(right) / 60:.4f} of 60 images" in out
+    for row in rows:
+        assert row["caption"] == f"a {row['size']} {row['color']} {row['shape']} {row['place']}"
+        product = 1.0
+        for factor in CAPTION_FACTORS:
+            product *= float(row[f"{factor} probability"])
+        assert float(row["probability"]) == pytest.approx(product, abs=1e-5)
+
+
+def test_the_accuracy_of_each_factor_is_that_of_its_column(cli):
+    status, out, _ = cli("tag", "--classifier", "captionnet", "--n", 40, "--data.test_images", 40, "--data.noise", 0.4)
+    rows, split = table(), Shapes(test_images=40, noise=0.4).source("test")
+    captions = true_captions(split, [int(row["file"]) for row in rows])
+    line = re.search(r"accuracy: (.*) of 40 images", out).group(1)
+    said = dict(part.rsplit(" ", 1) for part in line.split(", "))
+    assert status == 0 and list(said) == ["shape", "color", "size", "place", "caption"]
+    for name, value in said.items():
+        found = [row[name] for row in rows]
+        true = captions if name == "caption" else [caption_factors(caption)[name] for caption in captions]
+        assert float(value) == pytest.approx(sum(map(str.__eq__, found, true)) / 40, abs=5e-5)
+    assert float(said["caption"]) < 1  # the noise is strong enough for the test to mean something
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_folder_of_shapes_gets_its_captions(cli, size):
+    split = Shapes(size=size, test_images=40).source("test")
+    Path("in").mkdir()
+    for row, image in enumerate(split.batch(torch.arange(40)).image):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"in/{row:02d}.png")
+    status, out, _ = cli("tag", "--classifier", "captionnet", "--images", "in")
+    rows = table()
+    assert status == 0 and "accuracy" not in out and len(rows) == 40
+    captions = true_captions(split, [int(row["file"][:2]) for row in rows])
+    assert sum(row["caption"] == caption for row, caption in zip(rows, captions, strict=True)) >= 39
 
 
 def test_file_names_with_commas_quotes_and_line_breaks_survive(cli):

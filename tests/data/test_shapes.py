@@ -10,7 +10,18 @@ from PIL import Image, ImageDraw
 from genbench.core.batch import to_tokens
 from genbench.core.errors import UserError
 from genbench.data import Shapes
-from genbench.data.shapes import CAPTION_LENGTH, COLORS, SHAPES, VOCABULARY, describe, draw, draw_factors
+from genbench.data.shapes import (
+    CAPTION_FACTORS,
+    CAPTION_LENGTH,
+    CAPTIONS,
+    COLORS,
+    SHAPES,
+    VOCABULARY,
+    caption_factors,
+    describe,
+    draw,
+    draw_factors,
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +106,15 @@ def test_captions_match_the_factors(factors):
         assert ("centre" in words) == (0.4 < x < 0.6 and 0.4 < y < 0.6)
     assert describe(np.array([0, 1, 0.28, 0.33, 0.33, 0])) == "a large red circle at the top left"
     assert describe(np.array([3, 0, 0.15, 0.5, 0.5, 0])) == "a small blue star in the centre"
+
+
+def test_all_captions_are_listed_once_with_their_factors():
+    drawn = {describe(row) for row in draw_factors(20_000, np.random.default_rng(0))}
+    assert len(CAPTIONS) == 540 and set(CAPTIONS) == drawn
+    for caption in CAPTIONS:
+        values = caption_factors(caption)
+        assert all(values[name] in CAPTION_FACTORS[name] for name in CAPTION_FACTORS)
+        assert caption == "a {size} {color} {shape} {place}".format(**values)
 
 
 def test_tokens_spell_the_caption_and_zero_is_padding(factors):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
-from train_classifier import RECIPES, accuracy, labels_of, train
+from train_classifier import RECIPES, accuracy, factor_accuracies, labels_of, train
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint, ValidationMetrics
@@ -25,7 +26,7 @@ from genbench.models import DCGAN
 from genbench.networks.classifier import jittered
 from tests.helpers.small import run as fit
 
-NAMES = ("mnistnet", "digitsnet", "shapesnet")
+NAMES = ("mnistnet", "digitsnet", "shapesnet", "captionnet")
 MNIST_ROOT = Path(os.environ.get("GENBENCH_DATA", "/nonexistent"))
 
 
@@ -56,7 +57,7 @@ def test_shipped_weights_are_small_and_say_what_they_are(name):
     # scans of 8×8 are harder to read, and six of the 297 make two per cent
     assert float(said["test_accuracy"]) >= (0.975 if name == "digitsnet" else 0.99)
     features, logits = extractor(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
-    assert features.shape == (2, 128) and logits.shape == (2, len(recipe.classes))
+    assert features.shape == (2, 1024 if name == "captionnet" else 128) and logits.shape == (2, len(recipe.classes))
 
 
 def test_the_accuracy_on_digits_is_that_in_the_metadata():
@@ -65,7 +66,18 @@ def test_the_accuracy_on_digits_is_that_in_the_metadata():
 
 def test_the_accuracy_on_shapes_is_that_in_the_metadata():
     data = RECIPES["shapesnet"].data(test_images=500)  # the first of its 10,000
-    assert named_right("shapesnet", data) == pytest.approx(float(about("shapesnet")["test_accuracy"]), abs=0.01)
+    for name in ("shapesnet", "captionnet"):
+        assert named_right(name, data) == pytest.approx(float(about(name)["test_accuracy"]), abs=0.01)
+
+
+def test_the_weights_of_captionnet_say_the_accuracy_of_each_factor():
+    said, recipe = about("captionnet"), RECIPES["captionnet"]
+    network, data = extractors.build("captionnet").network, {"test_images": 500}
+    found = factor_accuracies(network, replace(recipe, options=(data,)))
+    assert set(found) == {"size", "color", "shape", "place"}
+    for name, value in found.items():
+        assert value == pytest.approx(float(said[f"test_accuracy_{name}"]), abs=0.01)
+        assert float(said["test_accuracy"]) <= float(said[f"test_accuracy_{name}"])
 
 
 @pytest.mark.skipif(not (MNIST_ROOT / "MNIST").exists(), reason="GENBENCH_DATA names no folder with MNIST")

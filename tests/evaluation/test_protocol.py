@@ -130,6 +130,7 @@ def test_an_unknown_name_is_an_error_with_the_known_names():
     with pytest.raises(UserError, match="unknown metric group 'FID'. Choose from: fid, kid"):
         Protocol("a").changed(metrics=("FID",))
     with pytest.raises(
-        UserError, match=r"Unknown extractor 'resnet'. Choose from: digitsnet, mnistnet.*vgg-random.*, torchv"
+        UserError,
+        match=r"Unknown extractor 'resnet'. Choose from: captionnet, digitsnet, mnistnet.*vgg-random.*, torchv",
     ):
         extractors.build("resnet")
