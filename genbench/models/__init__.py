@@ -8,9 +8,11 @@ from genbench.models.cyclegan import CycleGAN
 from genbench.models.dcgan import DCGAN
 from genbench.models.denoising_autoencoder import DenoisingAutoencoder
 from genbench.models.gan import GAN
+from genbench.models.glow import Glow
 from genbench.models.latent_mixture import LatentMixture
 from genbench.models.pix2pix import Pix2Pix
 from genbench.models.pixelcnn import PixelCNN
+from genbench.models.real_nvp import RealNVP
 from genbench.models.segmentation_unet import SegmentationUNet
 from genbench.models.semi_supervised_gan import SemiSupervisedGAN
 from genbench.models.sngan import SNGAN
@@ -32,9 +34,11 @@ __all__ = [
     "ConvAutoencoder",
     "CycleGAN",
     "DenoisingAutoencoder",
+    "Glow",
     "LatentMixture",
     "Pix2Pix",
     "PixelCNN",
+    "RealNVP",
     "SegmentationUNet",
     "SemiSupervisedGAN",
     "TextConditionalGAN",
