@@ -231,11 +231,13 @@ class InvertibleConv(nn.Module):
             return conv2d(x, weight[:, :, None, None]), to_float32(self.log_s).sum() * (x.shape[2] * x.shape[3])
 
     def inverse(self, z: Tensor) -> Tensor:
-        lower, upper, s, permutation = self._parts()
+        # in float32, `_unit_inverse` has errors of 1e-4 for 48 channels; Apple's GPUs have no float64
+        wide = torch.float32 if z.device.type == "mps" else torch.float64
+        lower, upper, s, permutation = (part.to(wide) for part in self._parts())
         with torch.autocast(z.device.type, enabled=False):
             # U + diag(s) = diag(s) (I + U / s)
             inverse = _unit_inverse(upper / s[:, None]) / s @ _unit_inverse(lower) @ permutation.T
-            return conv2d(z, inverse[:, :, None, None])
+            return conv2d(z, inverse.to(z.dtype)[:, :, None, None])
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         lower, upper = to_float32(self.lower).tril(-1), to_float32(self.upper).triu(1)
