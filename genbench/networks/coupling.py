@@ -54,9 +54,9 @@ class ToLogits(nn.Module):
         self.alpha = alpha
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # y and 1 - y; computing the second from the first would lose digits near y = 1
+        # y and 1 - y, computed so that neither loses digits near 0
         log_p, log_q = (
-            torch.log(self.alpha + (1 - 2 * self.alpha) * (128 + sign * 127.5 * x) / 256) for sign in (1, -1)
+            torch.log(self.alpha + (1 - 2 * self.alpha) * ((1 + sign * x) * 127.5 + 0.5) / 256) for sign in (1, -1)
         )
         return log_p - log_q, (math.log((1 - 2 * self.alpha) * 127.5 / 256) - log_p - log_q).flatten(1).sum(1)
 
@@ -227,7 +227,7 @@ class InvertibleConv(nn.Module):
         lower, upper, s, permutation = self._parts()
         one = torch.eye(len(s), dtype=s.dtype, device=s.device)
         with torch.autocast(x.device.type, enabled=False):
-            weight = permutation @ (one + lower) @ (upper + torch.diag(s))
+            weight = permutation @ (one + lower) @ (upper + one * s)
             return conv2d(x, weight[:, :, None, None]), to_float32(self.log_s).sum() * (x.shape[2] * x.shape[3])
 
     def inverse(self, z: Tensor) -> Tensor:

@@ -172,16 +172,17 @@ def test_densities_are_computed_in_float32_under_mixed_precision(kind, dtype):
 def ring():
     """A RealNVP after a few seconds on `Ring`."""
     torch.manual_seed(0)
-    model = RealNVP(DataSpec((2,)), levels=2, couplings=2, width=64)
+    model = RealNVP(DataSpec((2,)), levels=3, couplings=2, width=64)
     points = Ring().source("train").everything.image
     initialize(model.flow, points[:1000])
-    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     draw = torch.Generator().manual_seed(0)
-    for step in range(800):
-        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / 800)
+    for step in range(900):
+        optimizer.param_groups[0]["lr"] = 5e-3 * min(1, (step + 1) / 50) * (1 - step / 900)
         loss = -log_density(model.flow, points[torch.randint(len(points), (256,), generator=draw)]).mean()
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
     return model.eval().requires_grad_(False)
 
@@ -202,9 +203,9 @@ def test_points_on_a_ring_are_learned(ring):
     square = (held_out.double()[:, None] - modes).square().sum(2)
     true = (-square / (2 * data.std**2)).logsumexp(1) - math.log(8 * 2 * math.pi * data.std**2)
     nats, best = ring.log_likelihood(held_out).double().mean(), true.mean()
-    assert best - 2 < nats < best + 0.05
+    assert best - 1 < nats < best + 0.05
     found = mixture_statistics(ring.sample(torch.arange(2000)), torch.tensor(data.modes), data.std)
-    assert found["modes"] == 8, found
+    assert found["modes"] == 8 and found["good_samples"] > 0.6, found
 
 
 def test_decode_is_the_inverse_of_encode_for_points(ring):
