@@ -11,10 +11,12 @@ from genbench.models.denoising_autoencoder import DenoisingAutoencoder
 from genbench.models.edm import EDM
 from genbench.models.flow_matching import FlowMatching
 from genbench.models.gan import GAN
+from genbench.models.glow import Glow
 from genbench.models.latent_diffusion import LatentDiffusion
 from genbench.models.latent_mixture import LatentMixture
 from genbench.models.pix2pix import Pix2Pix
 from genbench.models.pixelcnn import PixelCNN
+from genbench.models.real_nvp import RealNVP
 from genbench.models.segmentation_unet import SegmentationUNet
 from genbench.models.semi_supervised_gan import SemiSupervisedGAN
 from genbench.models.sngan import SNGAN
@@ -39,10 +41,12 @@ __all__ = [
     "CycleGAN",
     "DenoisingAutoencoder",
     "FlowMatching",
+    "Glow",
     "LatentDiffusion",
     "LatentMixture",
     "Pix2Pix",
     "PixelCNN",
+    "RealNVP",
     "SegmentationUNet",
     "SemiSupervisedGAN",
     "TextConditionalGAN",

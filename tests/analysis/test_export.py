@@ -24,7 +24,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 MORE = {
     "acgan": ["classifier"],
     "conditional_vae": ["encoder"],
+    "glow": ["encoder", "decoder"],
     "latent_mixture": ["autoencoder"],
+    "real_nvp": ["encoder"],
     "vq_prior": ["encoder", "decoder"],
     "vae_binary": ["autoencoder", "encoder", "decoder"],
 }
