@@ -3,6 +3,7 @@
 from genbench.models.autoencoder import Autoencoder
 from genbench.models.conditional_gan import ConditionalGAN
 from genbench.models.conditional_vae import ConditionalVAE
+from genbench.models.consistency_model import ConsistencyModel
 from genbench.models.conv_autoencoder import ConvAutoencoder
 from genbench.models.cyclegan import CycleGAN
 from genbench.models.dcgan import DCGAN
@@ -12,6 +13,7 @@ from genbench.models.edm import EDM
 from genbench.models.flow_matching import FlowMatching
 from genbench.models.gan import GAN
 from genbench.models.latent_mixture import LatentMixture
+from genbench.models.mean_flow import MeanFlow
 from genbench.models.pix2pix import Pix2Pix
 from genbench.models.pixelcnn import PixelCNN
 from genbench.models.segmentation_unet import SegmentationUNet
@@ -34,11 +36,13 @@ __all__ = [
     "Autoencoder",
     "ConditionalGAN",
     "ConditionalVAE",
+    "ConsistencyModel",
     "ConvAutoencoder",
     "CycleGAN",
     "DenoisingAutoencoder",
     "FlowMatching",
     "LatentMixture",
+    "MeanFlow",
     "Pix2Pix",
     "PixelCNN",
     "SegmentationUNet",
