@@ -33,7 +33,7 @@ def draws(shape, count=6):
 
 def from_point(m):
     """The average velocity of the paths from the point m to noise: they are straight, so it is constant on each."""
-    return lambda z, times, condition: (z - m) / times[:, :1]
+    return lambda z, times, condition: (z - m) / (times[:, :1] / mean_flow.TIME_SCALE)
 
 
 def of_gaussian(mean, std):
@@ -43,8 +43,8 @@ def of_gaussian(mean, std):
         return (1 - t) * mean, ((1 - t) ** 2 * std**2 + t**2).sqrt()
 
     def u(z, times, condition=None):
-        t = times[:, :1]
-        r = t - times[:, 1:]
+        t, interval = (times / mean_flow.TIME_SCALE).split(1, 1)
+        r = t - interval
         (mean_t, std_t), (mean_r, std_r) = moments(t), moments(r)
         return (z - mean_r - std_r / std_t * (z - mean_t)) / (t - r)
 
@@ -57,7 +57,7 @@ def test_at_zero_interval_the_error_is_that_of_flow_matching(kind):
     x, noise, _, t = draws(shape)
     net, t = net.float(), t.float()
     error = mean_flow.squared_error(net, x.float(), noise.float(), t, t)
-    same = flow_matching.loss(lambda z, t: net(z, torch.stack([t, 0 * t], 1)), x.float(), noise.float(), t)
+    same = flow_matching.loss(lambda z, t: net(z, mean_flow.network_times(t, t)), x.float(), noise.float(), t)
     assert torch.equal(error, same["mse"])
 
 
@@ -70,7 +70,7 @@ def test_the_derivative_along_the_path_agrees_with_finite_differences(kind):
 
     def u(step):
         moved = t + step
-        return net(z + step * v, torch.stack([moved, moved - r], 1))
+        return net(z + step * v, mean_flow.network_times(r, moved))
 
     with torch.no_grad():
         expected = (u(h) - u(-h)) / (2 * h)
