@@ -17,8 +17,10 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import SeedNoise
 from genbench.core.units import Images
 from genbench.networks.denoiser import DenoiserSettings
-from genbench.objectives.consistency import Consistency, intervals
+from genbench.objectives.consistency import Consistency, Net, intervals
 from genbench.samplers import consistency
+
+SIGMA_LAST = 0.821  # for CIFAR-10 (Song & Dhariwal 2024, section 4)
 
 
 class ConsistencyModel(GenerativeModule):
@@ -34,6 +36,8 @@ class ConsistencyModel(GenerativeModule):
         curriculum_images: Images over which the intervals are doubled; default: the budget
         conditional: Condition on the labels or captions of the data
     """
+
+    changeable = ("log_mean", "log_std", "first_intervals", "last_intervals", "curriculum_images")
 
     def __init__(
         self,
@@ -88,27 +92,30 @@ class ConsistencyModel(GenerativeModule):
         return intervals(before, total, self.first_intervals, self.last_intervals)
 
     def _loss(self, batch: Batch, count: int) -> Tensor:
-        condition = conditions.of_batch(self, batch)
-        net = lambda x, time: self.network(x, time, condition)  # noqa: E731
+        net = self._given(conditions.of_batch(self, batch))
         return self.consistency.loss(net, batch.image, count, self.draw)
 
+    def _given(self, condition: Tensor | None) -> Net:
+        return lambda x, time: self.network(x, time, condition)
+
     def sample(
-        self, seeds: Tensor, *, condition: Tensor | None = None, steps: Count = 1, sigma_last: Positive = 0.821
+        self, seeds: Tensor, *, condition: Tensor | None = None, steps: Count = 1, sigma_last: Positive = SIGMA_LAST
     ) -> Tensor:
         """int64 seeds [n], and labels [n] or captions [n, L] for a conditional model -> images [n, C, H, W] in [-1, 1].
 
         steps       number of steps; the network is evaluated once for each
         sigma_last  noise level of the last of several steps; the first is `sigma_max`, and the others lie between at
-                    equal ratios. The paper has two steps, with 0.821 for CIFAR-10 and 1.526 for ImageNet
+                    equal ratios. The paper has two steps, with 0.821 for CIFAR-10 and 1.526 for ImageNet 64×64
         """
         self.check_condition(condition)
         sigma_max, sigma_min = self.consistency.sigma_max, self.consistency.sigma_min
+        if steps == 1 and sigma_last != SIGMA_LAST:
+            raise UserError(f"sigma_last is {sigma_last:g}, but has no effect with one step. Set `--steps 2`.")
         if steps > 1 and not sigma_min <= sigma_last < sigma_max:
             raise UserError(f"sigma_last is {sigma_last:g}; it must lie between {sigma_min:g} and {sigma_max:g}.")
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            net = lambda x, time: self.network(x, time, condition)  # noqa: E731
-            return self.consistency.denoise(net, x, torch.full((len(x),), sigma, device=x.device))
+            return self.consistency.denoise(self._given(condition), x, torch.full((len(x),), sigma, device=x.device))
 
         noise = SeedNoise(seeds, self.spec.shape, self.dtype)
         levels = consistency.sigmas(steps, sigma_max, sigma_last)

@@ -92,7 +92,12 @@ def test_settings_that_do_not_fit_are_refused(arguments, words):
 
 @pytest.mark.parametrize(
     "options, words",
-    [({"steps": 0}, "at least 1"), ({"steps": 1.5}, "whole number"), ({"steps": 2, "sigma_last": 90.0}, "lie between")],
+    [
+        ({"steps": 0}, "at least 1"),
+        ({"steps": 1.5}, "whole number"),
+        ({"steps": 2, "sigma_last": 90.0}, "lie between"),
+        ({"sigma_last": 1.5}, "no effect"),
+    ],
 )
 def test_sampling_options_that_do_not_fit_are_refused(options, words):
     with pytest.raises(UserError, match=words):
