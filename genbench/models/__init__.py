@@ -3,6 +3,7 @@
 from genbench.models.autoencoder import Autoencoder
 from genbench.models.conditional_gan import ConditionalGAN
 from genbench.models.conditional_vae import ConditionalVAE
+from genbench.models.consistency_model import ConsistencyModel
 from genbench.models.conv_autoencoder import ConvAutoencoder
 from genbench.models.cyclegan import CycleGAN
 from genbench.models.dcgan import DCGAN
@@ -14,6 +15,7 @@ from genbench.models.gan import GAN
 from genbench.models.glow import Glow
 from genbench.models.latent_diffusion import LatentDiffusion
 from genbench.models.latent_mixture import LatentMixture
+from genbench.models.mean_flow import MeanFlow
 from genbench.models.pix2pix import Pix2Pix
 from genbench.models.pixelcnn import PixelCNN
 from genbench.models.real_nvp import RealNVP
@@ -37,6 +39,7 @@ __all__ = [
     "Autoencoder",
     "ConditionalGAN",
     "ConditionalVAE",
+    "ConsistencyModel",
     "ConvAutoencoder",
     "CycleGAN",
     "DenoisingAutoencoder",
@@ -44,6 +47,7 @@ __all__ = [
     "Glow",
     "LatentDiffusion",
     "LatentMixture",
+    "MeanFlow",
     "Pix2Pix",
     "PixelCNN",
     "RealNVP",

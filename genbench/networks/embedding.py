@@ -7,13 +7,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from genbench.core.precision import to_float32
+
 
 def sinusoidal(time: Tensor, dims: int) -> Tensor:
     """Times [B], of the order of 1 -> [B, dims]: cosines and sines of 1000·time at `dims / 2` frequencies from 1 to
     1/10000 (Vaswani et al. 2017, section 3.5, as in Ho et al. 2020 for 1000 time steps)."""
     half = dims // 2
     frequency = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
-    angle = 1000 * time.float()[:, None] * frequency
+    angle = 1000 * to_float32(time)[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], 1)
 
 

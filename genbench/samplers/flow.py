@@ -36,3 +36,13 @@ def midpoint(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
         half = (t + t_next) / 2
         x = x + (t_next - t) * velocity(x + (half - t) * velocity(x, t), half)
     return x
+
+
+@torch.no_grad()
+def mean_flow(velocity: Callable[[Tensor, float, float], Tensor], x: Tensor, times: Tensor) -> Tensor:
+    """Steps with the average velocity u(x, r, t) between times t and r <= t (Geng et al. 2025, equation 12): one
+    evaluation for each step."""
+    for k in steps(range(len(times) - 1)):
+        t, r = float(times[k]), float(times[k + 1])
+        x = x - (t - r) * velocity(x, r, t)
+    return x
