@@ -6,6 +6,8 @@ one of its networks. So the checkpoint of the whole model does not need the part
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -95,6 +97,11 @@ def described(module: GenerativeModule) -> dict[str, Any]:
     return {"class": path_of(type(module)), "arguments": dict(module.hparams)}
 
 
+def argument_of(module: GenerativeModule, name: str) -> Any:
+    """The value of an argument that the model was built with."""
+    return module.hparams.get(name, inspect.signature(type(module).__init__).parameters[name].default)
+
+
 def refuse_guidance(module: GenerativeModule, guidance: float, guide: str) -> None:
     """Raise UserError if guidance is asked of a model that it has no effect on."""
     if guidance != 1 and not guide and not module.conditional:
@@ -102,17 +109,26 @@ def refuse_guidance(module: GenerativeModule, guidance: float, guide: str) -> No
             f"guidance is {guidance:g}, but this {type(module).__name__} is unconditional. Train with "
             "`--model.conditional true`, or set the checkpoint of a weaker model with `--guide`."
         )
+    if guidance != 1 and not guide and module.condition_dropout == 0:
+        raise UserError(
+            f"guidance is {guidance:g}, but this {type(module).__name__} was trained with `condition_dropout` 0, so "
+            "that it does not know images without condition. Set the checkpoint of a weaker model with `--guide`."
+        )
     if guidance == 1 and guide:
         raise UserError("guide has no effect with guidance 1. Set `--guidance` to a larger number, such as 2.")
 
 
-def guide_of(module: GenerativeModule, ckpt: str, network: str) -> nn.Module | None:
+def guide_of(module: GenerativeModule, ckpt: str, network: str, same: Sequence[str] = ()) -> nn.Module | None:
     """The network `network` of the model in a checkpoint, for autoguidance of `module`; None if `ckpt` is empty.
 
     It is loaded once for each model.
 
+    Args:
+        same: Arguments of the models that decide what the network's input and output mean
+
     Raises:
-        UserError: the checkpoint does not exist, or contains another class of model or other data.
+        UserError: the checkpoint does not exist, or contains another class of model, other data, or a model with other
+            values of `same`.
     """
     if not ckpt:
         return None
@@ -126,5 +142,15 @@ def guide_of(module: GenerativeModule, ckpt: str, network: str) -> nn.Module | N
             ]
             raise UserError(f"guide: {ckpt} contains {kinds[0]}, which cannot guide {kinds[1]}.")
         refuse_other_images(guide, module.spec)
+        conditions = [(m.spec.classes, m.spec.vocabulary) if m.conditional else () for m in (guide, module)]
+        if conditions[0] != conditions[1]:
+            raise UserError(f"guide: {ckpt} was trained on other classes or captions than this model.")
+        for name in same:
+            values = [argument_of(m, name) for m in (guide, module)]
+            if values[0] != values[1]:
+                raise UserError(
+                    f"guide: {ckpt} was trained with {name} {values[0]}, but this model with {values[1]}. Use a guide "
+                    "that was trained with the same value."
+                )
         guides[ckpt] = getattr(guide, network).to(module.device, module.dtype)
     return guides[ckpt]

@@ -12,6 +12,7 @@ from genbench.core import conditions
 from genbench.core.arguments import Bounds, Count, Number, Share, Weight
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.composition import guide_of, refuse_guidance
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import SeedNoise
 from genbench.networks.denoiser import DenoiserSettings
@@ -74,9 +75,18 @@ class DDPM(GenerativeModule):
         terms = self.diffusion.loss(lambda x, time: self.network(x, time, condition), batch.image, self.draw)
         return {"denoising_loss": torch.stack([*terms.values()]).sum(0)}
 
-    def log_likelihood(self, x: Tensor, *, times: int = 10) -> Tensor:
+    def log_likelihood(self, x: Tensor, *, times: Count = 10) -> Tensor:
         """[B, C, H, W] -> an estimate of a lower bound of log p(x), [B] nats, from `times` random time steps. A
-        conditional model is used without condition."""
+        conditional model is used without condition.
+
+        Raises:
+            UserError: `times` is more than `timesteps`, or the model was never trained without condition.
+        """
+        if self.conditional and self.condition_dropout == 0:
+            raise UserError(
+                "This DDPM was trained with `condition_dropout` 0, so that it has no likelihood without condition. "
+                "Train with `--model.condition_dropout 0.1`."
+            )
         return self.diffusion.bound(self.network, x, times)
 
     def sample(
@@ -109,12 +119,16 @@ class DDPM(GenerativeModule):
         self.check_condition(condition)
         levels = discrete_levels(self.diffusion.alpha, self.diffusion.sigma, steps, spacing)
         refuse_guidance(self, guidance, guide)
+        if eta and sampler != "ddim":
+            raise UserError(f"eta has no effect with the sampler {sampler}. Remove it, or use the sampler ddim.")
         net = guided(
             self.network,
             condition,
             weight=guidance,
             null=conditions.null(condition, self.spec),
-            guide=guide_of(self, guide, "network"),
+            guide=guide_of(
+                self, guide, "network", ("timesteps", "noise_schedule", "zero_terminal_snr", "prediction", "variance")
+            ),
             active=lambda time: guidance_from <= self.diffusion.noise_to_signal(time) <= guidance_to,
             values=self.spec.shape[0],
         )

@@ -12,6 +12,7 @@ from genbench.core import conditions
 from genbench.core.arguments import Count, Number, Positive, Share, Weight
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.composition import guide_of, refuse_guidance
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import SeedNoise
 from genbench.networks.denoiser import DenoiserSettings
@@ -94,6 +95,8 @@ class EDM(GenerativeModule):
         """
         self.check_condition(condition)
         refuse_guidance(self, guidance, guide)
+        if churn and sampler != "heun":
+            raise UserError(f"churn has no effect with the sampler {sampler}. Remove it, or use the sampler heun.")
         levels = diffusion.karras_sigmas(steps, sigma_min, sigma_max, rho)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -102,7 +105,7 @@ class EDM(GenerativeModule):
                 condition,
                 weight=guidance if guidance_from <= sigma <= guidance_to else 1.0,
                 null=conditions.null(condition, self.spec),
-                guide=guide_of(self, guide, "network"),
+                guide=guide_of(self, guide, "network", ("sigma_data",)),
             )
             return self.edm.denoise(net, x, torch.full((len(x),), sigma, device=x.device))
 

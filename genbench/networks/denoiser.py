@@ -91,6 +91,10 @@ class DenoiserSettings(metaclass=Checked):
             UserError: the kind does not support this shape or setting.
         """
         kind = self.kind or ("mlp" if len(shape) == 1 else "unet")
+        if kind not in USED:
+            raise UserError(
+                f"model.network.kind is '{kind}'. Choose from: {', '.join(USED)}.{did_you_mean(kind, USED)}"
+            )
         if (kind == "mlp") != (len(shape) == 1):
             raise UserError(
                 f"model.network.kind is {kind}, which is for {'points' if kind == 'mlp' else 'images'}, but the data "

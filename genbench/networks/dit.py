@@ -63,7 +63,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         vector, tokens, mask = self.embedding(time, condition)
         vector = silu(vector)
-        h = self.first(x)  # [B, width, h, w]
+        h = self.first(x.to(self.first.weight.dtype))  # [B, width, h, w]
         rows = h.shape[2]
         h = h.flatten(2).transpose(1, 2) + self.position.to(h.dtype)  # [B, h·w, width]
         for block in self.blocks:

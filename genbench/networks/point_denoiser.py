@@ -28,7 +28,7 @@ class PointDenoiser(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         vector, _, _ = self.embedding(time, condition)
-        h = self.first(x)
+        h = self.first(x.to(self.first.weight.dtype))
         for layer in self.layers:
             h = h + layer(torch.cat([h, vector], 1))
         return self.last(h)

@@ -44,6 +44,8 @@ class UNetDenoiser(nn.Module):
         **embedding: int,
     ) -> None:
         super().__init__()
+        if not multipliers:
+            raise UserError("model.network.multipliers is empty; it must contain at least one number, such as [1, 2].")
         self.stride = 2 ** (len(multipliers) - 1)
         if size % self.stride:
             raise UserError(
@@ -89,6 +91,7 @@ class UNetDenoiser(nn.Module):
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         vector, tokens, mask = self.embedding(time, condition)
         vector = silu(vector)
+        x = x.to(self.first.weight.dtype)  # models compute in float32 outside of their networks
         h = self.first(x.contiguous(memory_format=torch.channels_last))
         seen = [h]
         for layer in self.down:
@@ -182,9 +185,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int, mask: Tenso
 
 
 def normalization(channels: int) -> nn.GroupNorm:
-    """Group normalization with 32 groups, or the largest smaller power of two that divides the channels."""
+    """Group normalization with 32 groups, or the largest smaller power of two that divides the channels into groups of
+    at least 4, as in the networks of Karras et al. 2022. Groups of one channel would remove its mean."""
     groups = 32
-    while channels % groups:
+    while groups > 1 and (channels % groups or channels < 4 * groups):
         groups //= 2
     return nn.GroupNorm(groups, channels)
 

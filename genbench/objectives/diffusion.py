@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from genbench.core.arguments import Count, refuse
 from genbench.core.errors import UserError
 from genbench.core.precision import to_float32
 
@@ -146,12 +148,17 @@ class DiscreteDiffusion:
     def bound(self, net: Net, x: Tensor, times: int) -> Tensor:
         """An estimate of the variational bound of log p(x), [B, ...] -> [B] nats (Ho et al. 2020, equation 5).
 
-        The sum over time steps is estimated from one random step in each of `times` equal parts, without bias. With
-        `times` = T all steps are computed. The noise is torch's.
+        The sum over time steps is estimated from one random step in each of `times` parts, without bias. With `times` =
+        T all steps are computed. The noise is torch's.
+
+        Raises:
+            UserError: `times` is not a whole number from 1 to T.
         """
-        parts = torch.linspace(0, self.total, times + 1, dtype=torch.float64).round().long()
+        refuse("times", times, Count)
+        if times > self.total:
+            raise UserError(f"times is {times}; this model has {self.total:,} time steps, so it must be at most that.")
         total = -self._prior(x)
-        for first, end in zip(parts[:-1].tolist(), parts[1:].tolist(), strict=True):
+        for first, end in pairwise(parts(self.total, times)):
             t = torch.randint(first, end, (len(x),), device=x.device)
             noisy = self._at(self.alpha, t, x) * x + self._at(self.sigma, t, x) * torch.randn_like(x)
             predicted, position = self._split(to_float32(net(noisy, self._time(t))))
@@ -192,6 +199,20 @@ class DiscreteDiffusion:
         """Values of a float64 table at time steps [B], as [B, 1, ...] in the dtype of `like`, but at least float32."""
         dtype = torch.promote_types(like.dtype, torch.float32)
         return table.to(t.device)[t].to(dtype).view(-1, *(1,) * (like.ndim - 1))
+
+
+def parts(total: int, count: int) -> list[int]:
+    """The limits of `count` parts of the time steps 0, ..., total - 1. The first part is step 0, and the lengths of the
+    others grow in geometric progression, since the terms of the bound fall about as 1 / t.
+
+    Example:
+        >>> parts(1000, 5)
+        [0, 1, 6, 32, 178, 1000]
+    """
+    found = [0]
+    for k in range(count):
+        found.append(max(found[-1] + 1, round(total ** (k / (count - 1))) if count > 1 else total))
+    return found
 
 
 def gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:

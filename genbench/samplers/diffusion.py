@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genbench.core.arguments import Count, refuse
+from genbench.core.errors import UserError
 from genbench.core.progress import steps
 from genbench.samplers.levels import Levels
 
@@ -64,7 +66,7 @@ def ddim(denoise: Denoise, x: Tensor, levels: Levels, eta: float = 0.0, noise: N
         alpha, sigma, alpha_next, sigma_next = _pair(levels, k)
         clean = denoise(x, float(levels.time[k]))
         std = eta * posterior(alpha, sigma, alpha_next, sigma_next)[2] ** 0.5
-        direction = (sigma_next**2 - std**2) ** 0.5
+        direction = max(0.0, sigma_next**2 - std**2) ** 0.5  # rounding can make it negative
         x = alpha_next * clean + direction / sigma * (x - alpha * clean)
         if std:
             assert noise is not None, "eta is not 0"
@@ -124,7 +126,14 @@ def heun(
 
 
 def karras_sigmas(steps: int, lowest: float = 0.002, highest: float = 80.0, rho: float = 7.0) -> Levels:
-    """The noise levels of Karras et al. 2022, equation 5, followed by 0."""
+    """The noise levels of Karras et al. 2022, equation 5, followed by 0.
+
+    Raises:
+        UserError: `steps` is not a positive number, or `lowest` is not below `highest`.
+    """
+    refuse("steps", steps, Count)
+    if not lowest < highest:
+        raise UserError(f"sigma_min is {lowest:g}; it must be below sigma_max, {highest:g}.")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1, dtype=torch.float64)
     sigma = (highest ** (1 / rho) + ramp * (lowest ** (1 / rho) - highest ** (1 / rho))) ** rho
     sigma = torch.cat([sigma, sigma.new_zeros(1)])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genbench.core.arguments import Count, refuse
 from genbench.core.progress import steps
 
 Velocity = Callable[[Tensor, float], Tensor]
@@ -14,7 +15,12 @@ Velocity = Callable[[Tensor, float], Tensor]
 
 def flow_times(steps: int, shift: float = 1.0) -> Tensor:
     """`steps` + 1 times from 1 to 0, float64. With `shift` above 1, more of them are noisy: s·t / (1 + (s - 1)·t)
-    (Esser et al. 2024, "Scaling Rectified Flow Transformers", equation 23)."""
+    (Esser et al. 2024, "Scaling Rectified Flow Transformers", equation 23).
+
+    Raises:
+        UserError: `steps` is not a positive number.
+    """
+    refuse("steps", steps, Count)
     t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     return shift * t / (1 + (shift - 1) * t)
 

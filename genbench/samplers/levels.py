@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from genbench.core.arguments import Count, refuse
 from genbench.core.errors import UserError
 
 Spacing = Literal["trailing", "leading", "linspace"]
@@ -45,10 +46,11 @@ def time_steps(total: int, steps: int, spacing: Spacing = "trailing") -> Tensor:
         ([999, 749, 499, 249], [750, 500, 250, 0])
 
     Raises:
-        UserError: `steps` is not between 1 and `total`, or the spacing is unknown.
+        UserError: `steps` is not a whole number from 1 to `total`, or the spacing is unknown.
     """
-    if not 1 <= steps <= total:
-        raise UserError(f"steps is {steps}; this model has {total:,} time steps, so it must lie between 1 and {total}.")
+    refuse("steps", steps, Count)
+    if steps > total:
+        raise UserError(f"steps is {steps}; this model has {total:,} time steps, so it must be at most {total}.")
     k = torch.arange(steps, dtype=torch.float64)
     if spacing == "trailing":
         found = ((k + 1) * total / steps).round().long() - 1
