@@ -17,7 +17,7 @@ from genbench.core.module import GenerativeModule
 from genbench.core.noise import SeedNoise
 from genbench.core.units import Images
 from genbench.networks.denoiser import DenoiserSettings
-from genbench.objectives.consistency import Consistency, Net, intervals
+from genbench.objectives.consistency import SCALE, Consistency, Net, intervals
 from genbench.samplers import consistency
 
 SIGMA_LAST = 0.821  # for CIFAR-10 (Song & Dhariwal 2024, section 4)
@@ -69,7 +69,9 @@ class ConsistencyModel(GenerativeModule):
         self.first_intervals, self.last_intervals = first_intervals, last_intervals
         self.curriculum_images = Images(curriculum_images) if curriculum_images else None
         self.consistency = Consistency(sigma_data, sigma_min, sigma_max, rho, log_mean, log_std)
-        self.network = DenoiserSettings.of(network).build(self.spec.shape, self.spec, conditional=conditional)
+        self.network = DenoiserSettings.of(network).build(
+            self.spec.shape, self.spec, scale=SCALE, conditional=conditional
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         count = self.intervals()

@@ -48,7 +48,9 @@ class EDM(GenerativeModule):
             conditions.refuse_without(self.spec)
         self.conditional, self.condition_dropout = conditional, condition_dropout
         self.edm = Preconditioning(sigma_data, log_mean, log_std)
-        self.network = DenoiserSettings.of(network).build(self.spec.shape, self.spec, conditional=conditional)
+        self.network = DenoiserSettings.of(network).build(
+            self.spec.shape, self.spec, scale=Preconditioning.scale, conditional=conditional
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         condition = conditions.of_batch(self, batch, self.condition_dropout)

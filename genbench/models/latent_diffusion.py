@@ -80,7 +80,8 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
         self.standardize = Standardize(self.shape[0])
         self.diffusion = DiscreteDiffusion(1000, "cosine", prediction="v", discrete=False)
         self.edm = Preconditioning(sigma_data=1.0)
-        self.network = DenoiserSettings.of(network).build(self.shape, self.spec, conditional=conditional)
+        scale = Preconditioning.scale if objective == "edm" else 1000.0
+        self.network = DenoiserSettings.of(network).build(self.shape, self.spec, scale=scale, conditional=conditional)
 
     def _latents(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D] or [B, D, h, w], not scaled."""
@@ -148,7 +149,7 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
             condition,
             weight=guidance,
             null=conditions.null(condition, self.spec),
-            guide=composition.guide_of(self, guide, "network"),
+            guide=composition.guide_of(self, guide, "network", ("objective",)),
             active=lambda time: guidance_from <= self._noise_to_signal(time) <= guidance_to,
         )
         noise = SeedNoise(seeds, self.shape, self.dtype)

@@ -52,7 +52,9 @@ class MeanFlow(GenerativeModule):
         self.conditional = conditional
         self.interval_share, self.log_mean, self.log_std = interval_share, log_mean, log_std
         self.weight_power, self.weight_constant = weight_power, weight_constant
-        self.network = DenoiserSettings.of(network).build(self.spec.shape, self.spec, times=2, conditional=conditional)
+        self.network = DenoiserSettings.of(network).build(
+            self.spec.shape, self.spec, times=2, scale=mean_flow.SCALE, conditional=conditional
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         error = self._error(batch)

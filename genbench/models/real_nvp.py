@@ -14,6 +14,7 @@ from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import per_seed
+from genbench.core.passes import count_passes
 from genbench.networks.coupling import (
     ActNorm,
     AffineCoupling,
@@ -109,6 +110,7 @@ class RealNVP(GenerativeModule):
         """
         self.check_condition(condition)
         refuse("temperature", temperature, Weight)
+        count_passes(self.flow, len(seeds))  # its inverse is not a call
         return self.decode(temperature * self.sample_latents(seeds))
 
     def sample_latents(self, seeds: Tensor) -> Tensor:

@@ -77,13 +77,19 @@ class DenoiserSettings(metaclass=Checked):
         return cls(**settings or {})
 
     def build(
-        self, shape: tuple[int, ...], spec: DataSpec, times: int = 1, per_value: int = 1, conditional: bool = False
+        self,
+        shape: tuple[int, ...],
+        spec: DataSpec,
+        times: int = 1,
+        scale: float = 1000.0,
+        per_value: int = 1,
+        conditional: bool = False,
     ) -> nn.Module:
         """The network for inputs of `shape`, [C, H, W] or [D].
 
         Args:
             spec: The data, for the classes or captions of a conditional network
-            times: Number of times per image
+            times, scale: Number of times per image, and their factor, see `genbench.networks.embedding.Embedding`
             per_value: Outputs for each value of the input
             conditional: Whether the network takes labels or captions
 
@@ -106,7 +112,7 @@ class DenoiserSettings(metaclass=Checked):
                     f"model.network.{name} is set, but the network is {kind}, which has: {', '.join(USED[kind])}. "
                     f"Remove it, or set `--model.network.kind`."
                 )
-        embedding: dict[str, Any] = {"times": times}
+        embedding: dict[str, Any] = {"times": times, "scale": scale}
         if conditional and spec.target == "caption":
             embedding |= {"words": len(spec.vocabulary), "length": spec.caption_length}
         elif conditional:

@@ -3,6 +3,8 @@ adaLN-Zero blocks (section 3.2)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
@@ -25,7 +27,7 @@ class DiT(nn.Module):
         patch: Side of a patch
         heads: Heads of each attention layer
         dropout: Dropout probability in the fully connected layers
-        times, classes, words, length: As in `genbench.networks.embedding.Embedding`
+        times, scale, classes, words, length: As in `genbench.networks.embedding.Embedding`
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class DiT(nn.Module):
         patch: int = 4,
         heads: int = 4,
         dropout: float = 0.0,
-        **embedding: int,
+        **embedding: Any,
     ) -> None:
         super().__init__()
         if size % patch:
@@ -104,4 +106,4 @@ class Block(nn.Module):
 def positions(side: int, dims: int) -> Tensor:
     """Sinusoidal embeddings of the rows and columns of a grid: [side², dims], half of the dimensions for each."""
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    return torch.cat([sinusoidal(place.flatten() / 1000, dims // 2) for place in (row, column)], 1)
+    return torch.cat([sinusoidal(place.flatten(), dims // 2) for place in (row, column)], 1)

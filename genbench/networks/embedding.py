@@ -11,11 +11,11 @@ from genbench.core.precision import to_float32
 
 
 def sinusoidal(time: Tensor, dims: int) -> Tensor:
-    """Times [B], of the order of 1 -> [B, dims]: cosines and sines of 1000·time at `dims / 2` frequencies from 1 to
-    1/10000 (Vaswani et al. 2017, section 3.5, as in Ho et al. 2020 for 1000 time steps)."""
+    """Times [B] -> [B, dims]: cosines and sines at `dims / 2` frequencies from 1 to 1/10000 (Vaswani et al. 2017, section
+    3.5)."""
     half = dims // 2
     frequency = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
-    angle = 1000 * to_float32(time)[:, None] * frequency
+    angle = to_float32(time)[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], 1)
 
 
@@ -27,13 +27,18 @@ class Embedding(nn.Module):
     Args:
         dims: Dimensions of the vectors
         times: Number of times per image
+        scale: Factor of the times: 1000 for times in [0, 1] as in Ho et al. 2020, who have 1000 time steps. With smaller
+            numbers, the embedding changes less with the time
         classes: Number of classes, K, for class labels; otherwise 0
         words: Size of the vocabulary, for captions; otherwise 0
         length: Tokens of a caption, L
     """
 
-    def __init__(self, dims: int, times: int = 1, classes: int = 0, words: int = 0, length: int = 0) -> None:
+    def __init__(
+        self, dims: int, times: int = 1, scale: float = 1000.0, classes: int = 0, words: int = 0, length: int = 0
+    ) -> None:
         super().__init__()
+        self.scale = scale
         self.sinusoids = max(32, dims // 4) // 2 * 2
         self.times = nn.ModuleList(
             nn.Sequential(nn.Linear(self.sinusoids, dims), nn.SiLU(), nn.Linear(dims, dims)) for _ in range(times)
@@ -53,7 +58,7 @@ class Embedding(nn.Module):
         columns = time[:, None] if time.ndim == 1 else time
         dtype = next(self.parameters()).dtype
         vector = sum(
-            net(sinusoidal(columns[:, k], self.sinusoids).to(dtype)) for k, net in enumerate(self.times)
+            net(sinusoidal(self.scale * columns[:, k], self.sinusoids).to(dtype)) for k, net in enumerate(self.times)
         )  # [B, dims]
         if self.classes:
             null = torch.full((len(time),), self.classes, device=time.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,10 +18,10 @@ class PointDenoiser(nn.Module):
         inputs, outputs: Numbers of each point of the input and the output
         width: Features of each hidden layer
         depth: Number of residual layers
-        times, classes, words, length: As in `genbench.networks.embedding.Embedding`
+        times, scale, classes, words, length: As in `genbench.networks.embedding.Embedding`
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int = 128, depth: int = 3, **embedding: int) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int = 128, depth: int = 3, **embedding: Any) -> None:
         super().__init__()
         self.embedding = Embedding(width, **embedding)
         self.first = nn.Linear(inputs, width)

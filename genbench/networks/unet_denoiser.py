@@ -4,6 +4,7 @@ of Nichol & Dhariwal 2021 and cross-attention to captions as in Rombach et al. 2
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class UNetDenoiser(nn.Module):
         attention: Sides of the resolutions that have self-attention
         heads: Heads of each attention layer
         dropout: Dropout probability in the residual blocks
-        times, classes, words, length: As in `genbench.networks.embedding.Embedding`
+        times, scale, classes, words, length: As in `genbench.networks.embedding.Embedding`
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class UNetDenoiser(nn.Module):
         attention: Sequence[int] = (8,),
         heads: int = 4,
         dropout: float = 0.0,
-        **embedding: int,
+        **embedding: Any,
     ) -> None:
         super().__init__()
         if not multipliers:

@@ -13,9 +13,8 @@ from genbench.core.precision import to_float32
 
 Net = Callable[[Tensor, Tensor], Tensor]  # network(x [B, ...], time [B]) -> [B, ...]
 
-# The networks embed 1000·time. An embedding that is less sensitive to the noise level makes training stable (Song &
-# Dhariwal 2024, section 3.1)
-TIME_SCALE = 0.01
+# factor of the times in the network's embedding; a small one makes training stable (Song & Dhariwal 2024, section 3.1)
+SCALE = 10.0
 
 
 def intervals(images: int, total: int, first: int = 10, last: int = 1280) -> int:
@@ -102,8 +101,8 @@ class Consistency:
 
     @staticmethod
     def time(sigma: Tensor) -> Tensor:
-        """The network's time, ln(σ) / 4 as in EDM, times `TIME_SCALE`."""
-        return TIME_SCALE * to_float32(sigma).log() / 4
+        """The network's time, ln(σ) / 4 as in EDM."""
+        return to_float32(sigma).log() / 4
 
 
 def pseudo_huber(a: Tensor, b: Tensor) -> Tensor:

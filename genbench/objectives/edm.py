@@ -22,6 +22,8 @@ class Preconditioning:
         log_mean, log_std: Mean and standard deviation of ln σ in training (P_mean, P_std)
     """
 
+    scale = 1.0  # of the times in the network's embedding, as in the authors' networks
+
     def __init__(self, sigma_data: float = 0.5, log_mean: float = -1.2, log_std: float = 1.2) -> None:
         self.sigma_data, self.log_mean, self.log_std = sigma_data, log_mean, log_std
 

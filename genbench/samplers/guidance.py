@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from genbench.core.passes import count_passes
 
 Net = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # network(x, time, condition)
 
@@ -38,6 +40,8 @@ def guided(
             return net(x, time, condition)
         if guide is not None:
             strong, weak = net(x, time, condition), guide(x, time, condition)
+            if isinstance(net, nn.Module):
+                count_passes(net, len(x))  # the guide is not a network of the model
         else:
             assert condition is not None and null is not None, "classifier-free guidance needs a condition"
             both = torch.cat([condition, null])

@@ -101,7 +101,10 @@ def test_classes_change_the_samples_and_guidance_of_one_does_not():
     ("build", "message"),
     [
         (lambda: GAN(SPEC, latent_dim=4, hidden=[8]), "encodes and decodes images without labels, which GAN does not"),
-        (lambda: ConditionalVAE(DataSpec((1, 16, 16), "label", ("a", "b")), latent_dim=2, width=8), "without labels, which ConditionalVAE does not"),
+        (
+            lambda: ConditionalVAE(DataSpec((1, 16, 16), "label", ("a", "b")), latent_dim=2, width=8),
+            "without labels, which ConditionalVAE does not",
+        ),
         (lambda: Autoencoder(DataSpec((1, 16, 16)), latent_dim=3), "was trained on images of 16×16×1"),
     ],
     ids=["no encoder", "encoder with labels", "other size"],

@@ -159,7 +159,7 @@ def test_groups_of_the_normalization_have_at_least_4_channels():
 
 
 def test_embeddings_of_times_are_cosines_and_sines_at_frequencies_from_1_to_1_by_10000():
-    found = sinusoidal(torch.tensor([0.0, 0.25]), 8)
+    found = sinusoidal(torch.tensor([0.0, 250.0]), 8)
     assert found[0].tolist() == [1] * 4 + [0] * 4
     angle = 250 / 10000 ** (torch.arange(4) / 4)
     torch.testing.assert_close(found[1], torch.cat([angle.cos(), angle.sin()]))

@@ -33,7 +33,7 @@ def draws(shape, count=6):
 
 def from_point(m):
     """The average velocity of the paths from the point m to noise: they are straight, so it is constant on each."""
-    return lambda z, times, condition: (z - m) / (times[:, :1] / mean_flow.TIME_SCALE)
+    return lambda z, times, condition: (z - m) / times[:, :1]
 
 
 def of_gaussian(mean, std):
@@ -43,7 +43,7 @@ def of_gaussian(mean, std):
         return (1 - t) * mean, ((1 - t) ** 2 * std**2 + t**2).sqrt()
 
     def u(z, times, condition=None):
-        t, interval = (times / mean_flow.TIME_SCALE).split(1, 1)
+        t, interval = times.split(1, 1)
         r = t - interval
         (mean_t, std_t), (mean_r, std_r) = moments(t), moments(r)
         return (z - mean_r - std_r / std_t * (z - mean_t)) / (t - r)
