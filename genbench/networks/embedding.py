@@ -11,8 +11,8 @@ from genbench.core.precision import to_float32
 
 
 def sinusoidal(time: Tensor, dims: int) -> Tensor:
-    """Times [B] -> [B, dims]: cosines and sines at `dims / 2` frequencies from 1 to 1/10000 (Vaswani et al. 2017, section
-    3.5)."""
+    """Times [B] -> [B, dims]: cosines and sines at `dims / 2` frequencies from 1 to 1/10000 (Vaswani et al. 2017,
+    section 3.5)."""
     half = dims // 2
     frequency = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
     angle = to_float32(time)[:, None] * frequency
@@ -27,8 +27,8 @@ class Embedding(nn.Module):
     Args:
         dims: Dimensions of the vectors
         times: Number of times per image
-        scale: Factor of the times: 1000 for times in [0, 1] as in Ho et al. 2020, who have 1000 time steps. With smaller
-            numbers, the embedding changes less with the time
+        scale: Factor of the times: 1000 for times in [0, 1] as in Ho et al. 2020, who have 1000 time steps. With a
+            smaller factor, the embedding changes less with the time
         classes: Number of classes, K, for class labels; otherwise 0
         words: Size of the vocabulary, for captions; otherwise 0
         length: Tokens of a caption, L
