@@ -399,7 +399,7 @@ def test_records_become_a_board(cli, here):
         (("--ckpt", "bare.ckpt"), "There is no data to compare with. Use `--data NAME`"),
         (("--ckpt", "strange.ckpt"), "trained on own.Cats, which is not loaded. Import its module with `--import own`"),
         (("--ckpt", "last", "--protocol", "none"), "Unknown protocol 'none'. Choose from: fid10k-test"),
-        (("--ckpt", "last", "--extractor", "none"), "Unknown extractor 'none'. Choose from: digitsnet"),
+        (("--ckpt", "last", "--extractor", "none"), "Unknown extractor 'none'. Choose from: captionnet, digitsnet"),
         (("--ckpt", "last", "--metrics", "beauty"), "unknown metric group 'beauty'. Choose from: fid"),
         (
             ("--ckpt", "last", "--kid-subset-size", "41"),
