@@ -44,7 +44,7 @@ def test_the_denoiser_equals_the_formula_of_the_paper():
     for k, s in enumerate(sigma.tolist()):
         skip = 0.25 / ((s - 0.002) ** 2 + 0.25)
         out = 0.5 * (s - 0.002) / math.sqrt(0.25 + s**2)
-        expected = skip * x[k] + out * (3 * x[k] / math.sqrt(s**2 + 0.25) + 0.01 * math.log(s) / 4)
+        expected = skip * x[k] + out * (3 * x[k] / math.sqrt(s**2 + 0.25) + math.log(s) / 4)
         torch.testing.assert_close(found[k], expected)
 
 
@@ -70,7 +70,7 @@ def test_the_drawn_interval_is_that_in_which_a_uniform_number_lies():
     ends = torch.cat([torch.zeros(1, dtype=torch.float64), shares.cumsum(0)])
     uniform = torch.cat([(ends[:-1] + ends[1:]) / 2, torch.tensor([0.0, 1.0])])
     x = torch.zeros(12, 1, dtype=torch.float64)
-    consistency.loss(lambda x, time: seen.append((400 * time).exp()) or x, x, 10, fixed(uniform, x))
+    consistency.loss(lambda x, time: seen.append((4 * time).exp()) or x, x, 10, fixed(uniform, x))
     high, low = seen
     torch.testing.assert_close(low, consistency.levels(10)[[*range(10), 0, 9]])
     torch.testing.assert_close(high, consistency.levels(10)[[*range(1, 11), 1, 10]])

@@ -175,4 +175,5 @@ def test_quick_trains_every_model(tmp_path):
     assert used == set(genbench.models.__all__) - {
         "VQPrior",
         "LatentMixture",
+        "LatentDiffusion",
     }  # which take the checkpoint of another run
