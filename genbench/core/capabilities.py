@@ -119,24 +119,34 @@ def options(method: Callable[..., Tensor]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("condition", "to")}
 
 
+def choices(method: Callable[..., Tensor]) -> dict[str, tuple[str, ...]]:
+    """The allowed values of the options that have a `Literal` as annotation, by name."""
+    return {name: get_args(hint) for name, hint in _hints(method).items() if get_origin(hint) is Literal}
+
+
 def check_options(method: Callable[..., Tensor], given: Mapping[str, Any]) -> None:
     """Raise UserError if the value of an option is outside the bounds or the choices that the method's annotations
     declare."""
-    hints = _hints(inspect.unwrap(getattr(method, "__func__", method)))
+    hints, allowed = _hints(method), choices(method)
     for name, value in given.items():
-        hint = hints.get(name, Any)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            choices = [str(choice) for choice in get_args(hint)]
+        if name in allowed and value not in allowed[name]:
             raise UserError(
-                f"{name} is {value!r}. Choose from: {', '.join(choices)}.{did_you_mean(str(value), choices)}"
+                f"{name} is {value!r}. Choose from: {', '.join(allowed[name])}."
+                f"{did_you_mean(str(value), allowed[name])}"
             )
-        if value != options(method).get(name):  # a default may be infinite
-            refuse(name, value, hint)
+        refuse(name, value, hints.get(name, Any))
+
+
+def _hints(method: Callable[..., Tensor]) -> dict[str, Any]:
+    return _hints_of(inspect.unwrap(getattr(method, "__func__", method)))
 
 
 @cache
-def _hints(function: Callable[..., Tensor]) -> dict[str, Any]:
-    return get_type_hints(function, include_extras=True)
+def _hints_of(function: Callable[..., Tensor]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError:  # a name that is imported only for type checkers
+        return {}
 
 
 def taking_a_number(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from genbench.core.capabilities import Encodes, Samples, SamplesLatents, options, takes_condition
+from genbench.core.capabilities import Encodes, Samples, SamplesLatents, choices, options, takes_condition
 from genbench.core.errors import UserError
 from genbench.play import actions, uploads
 from genbench.play.actions import IN_TURN, Loaded
@@ -400,7 +400,9 @@ def _options(models: Sequence[Loaded], method: str) -> Controls:
     """Controls for the models' own options of a method. Options with the same name and default share a control."""
     controls: Controls = {}
     for shown in models:
-        for name, default in options(getattr(shown.model, method)).items():
+        of_model = getattr(shown.model, method)
+        allowed = choices(of_model)
+        for name, default in options(of_model).items():
             key = f"{name}={default!r}"
             if key in controls:
                 continue
@@ -415,6 +417,8 @@ def _options(models: Sequence[Loaded], method: str) -> Controls:
                 controls[key] = gr.Number(default, precision=0, **about)
             elif isinstance(default, float):
                 controls[key] = gr.Number(default, step=0.1, **about)
+            elif name in allowed:
+                controls[key] = gr.Dropdown(list(allowed[name]), value=default, **about)
             elif isinstance(default, str):
                 controls[key] = gr.Textbox(default, **about)
     return controls
