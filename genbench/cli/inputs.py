@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,6 +256,17 @@ def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> Non
     refuse_unwritable(folder, what)
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--out {folder} contains files already. Use a different folder, or add `--overwrite`.")
+
+
+def refuse_blocked(paths: Iterable[Path]) -> None:
+    """Raise UserError, before long work, if a folder, a named pipe or a device has the name of a result."""
+    from genbench.core.files import kind_of
+
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise UserError(
+                f"{path} is {kind_of(path)}, but a result has this name. Remove it, or use a different `--out`."
+            )
 
 
 # ---- images ---------------------------------------------------------------------------------------------------------
