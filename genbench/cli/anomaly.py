@@ -15,6 +15,7 @@ from genbench.cli.inputs import (
     add_out_arguments,
     images_of,
     model_of,
+    refuse_blocked,
     refuse_points,
     refuse_used,
     refuse_without,
@@ -89,6 +90,7 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
     if arguments.quantile is not None and not 0 <= arguments.quantile <= 1:
         raise UserError(f"--quantile is {arguments.quantile}; it must be from 0 to 1, such as 0.95.")
     refuse_used(arguments.out, arguments.overwrite)
+    refuse_blocked(arguments.out / name for name in FILES)
 
     import torch
 
@@ -132,11 +134,6 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise UserError(f"The score of image {inputs.name(row)} is {values[row]}: the model did not train well.")
     worst = values.argsort(descending=True, stable=True)[: arguments.worst]
-    for name in FILES if arguments.overwrite else ():
-        (arguments.out / name).unlink(missing_ok=True)
-    _write_scores(arguments.out / "scores.csv", inputs, values, anomalous, threshold)
-    _write_histogram(arguments.out / "histogram.png", values, anomalous, threshold, by)
-    _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst, by)
     drawn: tuple[str, ...] = FILES[:3]
     if by == "projection" or hasattr(model, "reconstruct"):
         x = from_stored(inputs.images.images(worst)).to(model.device)
@@ -145,8 +142,14 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
         else:
             expected = torch.cat([reconstruct(model, part) for part in x.split(arguments.batch_size)])
         expected_is = "projection" if by == "projection" else "reconstruction"
-        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, expected_is, arguments.smooth)
         drawn = FILES
+    _write_scores(arguments.out / "scores.csv", inputs, values, anomalous, threshold)
+    _write_histogram(arguments.out / "histogram.png", values, anomalous, threshold, by)
+    _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst, by)
+    if drawn == FILES:
+        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, expected_is, arguments.smooth)
+    else:  # of an earlier call
+        (arguments.out / "heat_maps.png").unlink(missing_ok=True)
     print(
         f"{counted(len(inputs), 'image')} of {inputs.images.name} scored by {by} with {type(model).__name__} at "
         f"{model.images_seen:,} images seen -> {', '.join(str(arguments.out / name) for name in drawn)}"

@@ -12,6 +12,7 @@ from genbench.cli.inputs import (
     add_out_arguments,
     condition_of,
     images_of,
+    refuse_blocked,
     refuse_used,
     refuse_without,
 )
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         raise UserError(f"{' and '.join(chosen)} cannot be combined. Use one of them for the ends of the paths.")
     seeds = None if arguments.seeds is None else integers("--seeds", arguments.seeds)
     refuse_used(arguments.out, arguments.overwrite)
+    refuse_blocked(arguments.out / name for name in ("grid.png", "animation.gif"))
     model, contents = float_model(arguments, "interpolate", "decode")
     if not chosen and hasattr(model, "sample_latents"):
         seeds = integers("--seeds", DEFAULT_SEEDS)

@@ -16,6 +16,7 @@ from genbench.cli.inputs import (
     images_of,
     labels_for_encoder,
     model_of,
+    refuse_blocked,
     refuse_used,
     refuse_without,
 )
@@ -96,6 +97,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         raise UserError(f"--perplexity is for `--method tsne`; --method is {arguments.method}. Remove --perplexity.")
     perplexity = 30.0 if arguments.perplexity is None else arguments.perplexity
     refuse_used(arguments.out, arguments.overwrite, "The map")
+    refuse_blocked(arguments.out / name for name in ("map.png", "map.html", "map.csv"))
     if arguments.method == "umap":
         embedding.check(embedding.LEAST, "umap")  # whether it is installed
     inputs, vectors, what, encoding = vectors_of(arguments, more, "latents map")

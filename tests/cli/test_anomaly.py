@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from genbench.cli import main
 from genbench.core.batch import DataSpec
+from genbench.core.errors import UserError
 from genbench.models import DCGAN, VAE, Autoencoder, PixelCNN, UNet
 
 NAMES = ["heat_maps.png", "histogram.png", "scores.csv", "worst.png"]
@@ -208,6 +209,28 @@ def test_results_of_another_score_are_replaced(cli, ckpt):
     Path("anomalies/notes.txt").write_text("kept")
     cli("anomaly", "--ckpt", path, "--data", "Digits", "--data.size", 16, "--n", 20, "--overwrite")
     assert not Path("anomalies/heat_maps.png").exists() and Path("anomalies/notes.txt").read_text() == "kept"
+
+
+def test_an_interruption_keeps_the_results_of_the_earlier_call(cli, ckpt, monkeypatch):
+    cli("anomaly", "--ckpt", ckpt, "--n", 20)
+    before = {path.name: path.read_bytes() for path in Path("anomalies").iterdir()}
+
+    def interrupted(*arguments, **more):
+        raise UserError("interrupted")
+
+    for place in ("genbench.cli.anomaly._write_scores", "genbench.analysis.variations.reconstruct"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, interrupted)
+            assert cli("anomaly", "--ckpt", ckpt, "--n", 10, "--overwrite")[0] == 2
+        assert {path.name: path.read_bytes() for path in Path("anomalies").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_with_the_name_of_a_result_is_refused_before_the_checkpoint_is_read(cli, name):
+    Path("anomalies", name).mkdir(parents=True)
+    status, _, err = cli("anomaly", "--ckpt", "nowhere", "--overwrite")
+    assert status == 2 and f"anomalies/{name} is a folder, but a result has this name." in err
+    assert [path.name for path in Path("anomalies").iterdir()] == [name]
 
 
 def test_the_noise_of_a_likelihood_follows_from_the_seed(cli):
