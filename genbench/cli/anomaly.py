@@ -192,7 +192,8 @@ def _by(model: Any, given: str | None) -> Any:
     if (why := refusal(model, given)) is not None:  # type: ignore[arg-type]  # argparse checks the choices
         instead = f" It can be used with `--by {'` or `--by '.join(able)}`." if able else ""
         try:
-            refuse_without(model, f"anomaly --by {given}", *METHODS[given])  # type: ignore[index]
+            needs = METHODS[given]  # type: ignore[index]
+            refuse_without(model, f"anomaly --by {given}", *needs, real_codes=given in ("latent", "projection"))
         except UserError as error:
             raise UserError(f"{error}{instead}") from error
         raise UserError(f"{type(model).__name__} {why}, so it cannot be used with `--by {given}`.{instead}")

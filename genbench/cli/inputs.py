@@ -99,14 +99,17 @@ def model_of(arguments: argparse.Namespace) -> tuple[GenerativeModule, dict[str,
     return checkpoint_io.rebuild(contents, path, raw=arguments.raw, device=device), contents
 
 
-def refuse_without(model: GenerativeModule, verb: str, *methods: str) -> None:
-    """Raise UserError if the model lacks a method that the command needs. The message lists the models that have it."""
+def refuse_without(model: GenerativeModule, verb: str, *methods: str, real_codes: bool = False) -> None:
+    """Raise UserError if the model lacks a method that the command needs. The message lists the models that have it,
+    without those of integer codes if the command needs `real_codes`."""
     import genbench.models
 
     lacking = [name for name in methods if not hasattr(model, name)]
     if not lacking:
         return
     every = [getattr(genbench.models, name) for name in genbench.models.__all__]
+    if real_codes:
+        every = [cls for cls in every if getattr(cls, "latent_dtype", "float32") == "float32"]
     able = sorted(cls.__name__ for cls in every if all(hasattr(cls, name) for name in methods))
     raise UserError(
         f"{type(model).__name__} cannot {' or '.join(ABILITIES[name] for name in lacking)} (it has no "

@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     elif arguments.codes is not None:
         z, what = read_codes(arguments.codes, model), arguments.codes
     else:
-        refuse_without(model, "latents interpolate", "encode")
+        refuse_without(model, "latents interpolate", "encode", real_codes=True)
         arguments.n = IMAGES if arguments.n is None else arguments.n
         inputs, more = images_of(arguments, more, model, contents)
         z, label = encoded_with(model, inputs, arguments)

@@ -64,7 +64,7 @@ def vectors_of(arguments: argparse.Namespace, more: list[str], verb: str) -> tup
 
     model, contents = model_of(arguments)
     if arguments.on == "codes":
-        refuse_without(model, verb, "encode")
+        refuse_without(model, verb, "encode", real_codes=True)
         if model.latent_dtype == "int64":
             raise UserError(
                 f"The codes of {type(model).__name__} are codebook indices, which have no distances between them. Use "
