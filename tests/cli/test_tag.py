@@ -155,8 +155,12 @@ def test_bad_input_is_a_sentence(cli):
     Path("empty").mkdir()
     Path("there.csv").write_text("mine")
     for flags, words in (
-        ((), "needs a classifier"),
-        (("--classifier", "mnistnet", "--ckpt", "x"), "not both"),
+        ((), "needs a classifier: use `--ckpt` for a trained model, or `--classifier` with one of: mnistnet, "),
+        (("--classifier", "mnistnet", "--ckpt", "x"), "--ckpt is for a trained model, but --classifier mnistnet was"),
+        (("--classifier", "mnistnet", "--raw"), "--raw is for a trained model, but --classifier mnistnet was set."),
+        (("--classifier", "mnistnet", "--name", "x"), "--name is for a trained model"),
+        (("--classifier", "mnistnet", "--runs", "other"), "--runs is for a trained model"),
+        (("--classifier", "mnistnet", "--ema"), "mnistnet has no option --ema"),
         (("--classifier", "mnistnet", "--images", "empty"), "empty"),
         (("--classifier", "digitsnet", "--out", "tags.txt"), "must end in .csv"),
         (("--classifier", "digitsnet", "--out", "there.csv"), "exists already"),
