@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,7 @@ def blocks(count: int, size: int, title: str) -> Iterator[Tensor]:
             bar.advance(task, len(rows))
 
 
+HEADERS = 1000  # image files whose sizes are compared for a note
 # method of each capability -> what it does, for errors
 ABILITIES = {
     "sample": "sample images",
@@ -347,7 +349,8 @@ def _of_files(
     if isinstance(found, FileImages):
         names = [Path(found.split.name(row)).as_posix() for row in range(len(found))]
         label, classes = _labels(found, model.spec.classes)
-        found = _as_in_training(found, model, trained_on)
+        whose = "the classifier's training" if getattr(arguments, "classifier", None) else "training"
+        found = _as_in_training(found, model, trained_on, whose)
     _refuse_other_shape(found, model)
     if arguments.n is not None and arguments.n < len(found):
         rows = choice(len(found), arguments.n)
@@ -378,8 +381,10 @@ def _labels(files: FileImages, known: tuple[str, ...]) -> tuple[Tensor | None, t
     return files.split.label, files.classes
 
 
-def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict[str, Any]) -> FileImages:
-    """The files in the model's size and channels, resized as its training images."""
+def _as_in_training(
+    files: FileImages, model: GenerativeModule, trained_on: dict[str, Any], whose: str = "training"
+) -> FileImages:
+    """The files in the model's size and channels, resized as its training images. `whose` training is printed."""
     from genbench.data import ranges
     from genbench.evaluation.images import resizing_of
 
@@ -393,13 +398,33 @@ def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict
         raise UserError(
             f"{type(model).__name__} was trained on points of {wanted[0]} numbers, but {files.name} has images."
         )
-    if files.shape != wanted:
+    several = _several_sizes(files)
+    if several or files.shape != wanted:
+        given = "several sizes" if several else f"{width}×{height} {'gray' if channels == 1 else 'RGB'}"
         print(
-            f"note: images of {files.name} are converted as in training: {width}×{height} "
-            f"{'gray' if channels == 1 else 'RGB'} to {wanted[2]}×{wanted[1]} {'gray' if wanted[0] == 1 else 'RGB'} "
-            f"({how})"
+            f"note: images of {files.name} are converted as in {whose}: {given} to {wanted[2]}×{wanted[1]} "
+            f"{'gray' if wanted[0] == 1 else 'RGB'} ({how})"
         )
     return files.at(wanted[1], wanted[0], how, enlarge)
+
+
+def _several_sizes(files: FileImages) -> bool:
+    """Whether image files have several sizes, from the headers of at most 1,000 of them."""
+    from genbench.data.readers import FilePictures
+    from genbench.data.streams import Joined
+    from genbench.evaluation.images import choice
+
+    parts = files.split.pictures
+    every = [split.pictures for split in parts.splits] if isinstance(parts, Joined) else [parts]
+    pictures = [(part.reader, one) for part in every if isinstance(part, FilePictures) for one in part.pictures]
+    sizes = set()
+    for row in choice(len(pictures), HEADERS).tolist():
+        reader, picture = pictures[row]
+        with suppress(UserError):  # a damaged file is an error when it is decoded
+            sizes.add(tuple(reader.size(picture)))
+        if len(sizes) > 1:
+            return True
+    return False
 
 
 def _refuse_other_shape(images: ImageSet, model: GenerativeModule) -> None:

@@ -127,7 +127,8 @@ def test_file_names_with_commas_quotes_and_line_breaks_survive(cli):
     for name in names:
         Path("in", name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (28, 28)).save(Path("in", name))
-    assert cli("tag", "--classifier", "mnistnet", "--images", "in")[0] == 0
+    status, out, _ = cli("tag", "--classifier", "mnistnet", "--images", "in")
+    assert status == 0 and "converted as in the classifier's training: 28×28 gray to 32×32 gray (pad)" in out
     assert sorted(row["file"] for row in table()) == sorted(names)
 
 
