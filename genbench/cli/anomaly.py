@@ -56,7 +56,9 @@ def _parser() -> Arguments:
         help="classes that are normal, by name or number; all others are anomalous (default: `data.only_classes` of "
         f"the training data, or the folder `{NORMAL_FOLDER}`)",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, help="images with a score above it are marked as anomalous")
+    parser.add_argument(
+        "--threshold", type=float, help="images with a score above it are marked in the column above_threshold"
+    )
     parser.add_argument(
         "--quantile", type=float, help="threshold: this quantile (0 to 1) of the scores of the run's validation images"
     )
@@ -145,9 +147,11 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
         drawn = FILES
     _write_scores(arguments.out / "scores.csv", inputs, values, anomalous, threshold)
     _write_histogram(arguments.out / "histogram.png", values, anomalous, threshold, by)
-    _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst, by)
+    called = "row" if arguments.images is not None else f"{arguments.split or 'test'} image"
+    _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst, by, called)
     if drawn == FILES:
-        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, expected_is, arguments.smooth)
+        titles = [f"{_title(inputs, row, called)}, score {float(values[row]):.4g}" for row in worst.tolist()]
+        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, expected_is, arguments.smooth, titles)
     else:  # of an earlier call
         (arguments.out / "heat_maps.png").unlink(missing_ok=True)
     print(
@@ -308,7 +312,17 @@ def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit
     write_png(path, rendered(figure))
 
 
-def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor, by: str) -> None:
+def _title(inputs: Inputs, row: int, called: str) -> str:
+    """The file of an image, or its number after what such images are `called`."""
+    if inputs.names is None:
+        return f"{called} {inputs.name(row)}"
+    # bytes of a name that is not valid UTF-8 cannot be drawn, and line breaks would move the image
+    return "".join(c if c.isprintable() else "?" for c in Path(inputs.name(row)).name[-18:])
+
+
+def _write_worst(
+    path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor, by: str, called: str
+) -> None:
     """The images with the highest scores, the highest first, each under its file or row, class and score."""
     from matplotlib.figure import Figure
 
@@ -327,10 +341,7 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
         axes.axis("off")
         image = images[k].permute(1, 2, 0).numpy()
         axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        # bytes of a name that is not valid UTF-8 cannot be drawn, and line breaks would move the image
-        title = "".join(c if c.isprintable() else "?" for c in Path(inputs.name(row)).name[-18:])
-        if inputs.names is None:
-            title = f"row {title}"
+        title = _title(inputs, row, called)
         if inputs.label is not None:
             title += f"\nclass {inputs.class_name(row)[:18]}"
         color = "black" if anomalous is None else "tab:red" if anomalous[row] else "tab:blue"
@@ -338,13 +349,19 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
     write_png(path, rendered(figure))
 
 
-def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, expected_is: str, smooth: float | None) -> None:
+def _write_heat_maps(
+    path: Path, x: Tensor, expected: Tensor, expected_is: str, smooth: float | None, names: list[str]
+) -> None:
     """For each of the worst images: the image, its reconstruction, the heat map, and the heat map over the image.
 
-    All heat maps have the same scale, from 0 to the largest error.
+    All heat maps have the same scale, from 0 to the largest error. A row has two of more than four images.
+
+    Args:
+        names: Titles of the images
     """
     import torch
     from matplotlib import colormaps
+    from PIL import Image
 
     from genbench.analysis.anomaly import error_map
     from genbench.core.batch import to_uint8
@@ -357,7 +374,13 @@ def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, expected_is: str, 
     image, again = (to_uint8(each).cpu().expand(-1, 3, -1, -1) for each in (x, expected))
     over = 0.7 * (1 - level) * image + level * 255 * colors  # the image is darker, so that white does not hide the map
     columns = torch.stack([image, again, (255 * colors).round().byte(), over.round().byte()], 1)
-    wide = 4 if len(x) <= 4 else 8
-    titles = ["image", expected_is, "squared error", "error over image"] * (wide // 4)
-    sheet = enlarged(arranged(columns.flatten(0, 1), wide), 1000)
-    write_png(path, titled(sheet, titles))
+    titles = ["image", expected_is, "squared error", "error over image"]
+    halves = 1 if len(x) <= 4 else 2
+    grids = [arranged(columns[k::halves].flatten(0, 1), 4) for k in range(halves)]
+    width, height = grids[0].size
+    side = round(1000 * max(width, height) / max(halves * width, height))
+    sheets = [titled(enlarged(grid, side), titles, names[k::halves]) for k, grid in enumerate(grids)]
+    whole = Image.new("RGB", (sum(sheet.width for sheet in sheets), sheets[0].height), "white")
+    for k, sheet in enumerate(sheets):
+        whole.paste(sheet, (sum(before.width for before in sheets[:k]), 0))
+    write_png(path, whole)

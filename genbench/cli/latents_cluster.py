@@ -132,7 +132,7 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
         sheet = enlarged(arranged(images, min(8, len(images))))
         write_png(out / _picture(number, k), sheet)
         blank = images.new_full((max(0, ROW - len(images)), *images.shape[1:]), 40)
-        names.append(f"cluster {number}")
+        names.append(f"cluster {number} ({counted(int((found.cluster == number).sum()), 'image')})")
         overview.append(torch.cat([images[:ROW], blank]))
     whole = enlarged(arranged(torch.cat(overview[:OVERVIEW]), ROW))
     write_png(out / "clusters.png", titled(whole, ["nearest to the center first"], names[:OVERVIEW]))

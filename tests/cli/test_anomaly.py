@@ -173,6 +173,12 @@ def test_images_of_another_size_are_converted_and_that_is_said(cli, ckpt):
     status, out, err = cli("anomaly", "--ckpt", ckpt, "--images", "large")
     assert status == 0, err
     assert "images of large are converted as in training: 40×40 gray to 16×16 gray" in out
+    digit(3, Path("large/3.png"), size=16)
+    for first in ("large/0.png", "large/3.png"):  # the first file is 40×40, then 16×16 as the model
+        Path(first).rename("large/-.png")
+        status, more, err = cli("anomaly", "--ckpt", ckpt, "--images", "large", "--out", Path(first).stem)
+        assert status == 0 and "images of large are converted as in training: several sizes to 16×16 gray" in more, err
+        Path("large/-.png").rename(first)
     assert "no AUROC: large has no classes, so it is not known which images are anomalous" in out
     assert list(table()[0]) == ["file", "score"]
 
@@ -247,17 +253,34 @@ def test_the_pictures_show_the_images_with_the_highest_scores(cli, ckpt):
     cli("anomaly", "--ckpt", ckpt, "--worst", 3, "--out", "few")
     cli("anomaly", "--ckpt", ckpt, "--worst", 1000, "--n", 30, "--out", "many")
     few, many = Image.open("few/heat_maps.png"), Image.open("many/heat_maps.png")
-    few, many = (image.crop((0, 32, *image.size)) for image in (few, many))  # without the titles of the columns
-    assert few.width / few.height == pytest.approx(4 / 3, abs=0.05)  # four columns, three rows
-    assert many.width / many.height == pytest.approx(8 / 15, abs=0.05)
-    worst = np.asarray(few.convert("RGB")).astype(int)
-    assert abs(worst[..., 0] - worst[..., 2]).max() > 100  # the heat map is in color
+    few, many = (np.asarray(image.convert("RGB")).astype(int) for image in (few, many))
+
+    def widths(image):  # of the grids, which are dark gray below the last row
+        gray = np.pad((image[-1] == 40).all(-1), 1).astype(int)
+        return np.flatnonzero(np.diff(gray) < 0) - np.flatnonzero(np.diff(gray) > 0)
+
+    titles = 32
+    assert widths(few) / (len(few) - titles) == pytest.approx([4 / 3], abs=0.05)  # four columns, three rows
+    assert widths(many) / (len(many) - titles) == pytest.approx([4 / 15, 4 / 15], abs=0.05)
+    assert abs(few[..., 0] - few[..., 2]).max() > 100  # the heat map is in color
+
+
+@pytest.mark.parametrize(("most", "parts"), [(3, 1), (5, 2)])
+def test_each_heat_map_has_the_name_and_score_of_its_image(cli, ckpt, bottle, monkeypatch, most, parts):
+    drawn = []
+    monkeypatch.setattr("genbench.core.image_grid.titled", lambda grid, _, rows: drawn.append(rows) or grid)
+    for flags, name in (((), "test image {row}"), (("--images", "bottle/test"), "{file}")):
+        drawn.clear()
+        assert cli("anomaly", "--ckpt", ckpt, "--worst", most, "--overwrite", *flags)[0] == 0
+        worst = sorted(table(), key=lambda row: -float(row["score"]))[:most]
+        titles = [f"{Path(name.format(**row)).name}, score {float(row['score']):.4g}" for row in worst]
+        assert drawn == [titles[k::parts] for k in range(parts)]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--images", "empty"], "There is no image in"),
+        (["--images", "empty"], "empty is empty. Expected images (.jpg, "),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["--normal", "cat"], "--normal: there is no class 'cat'. Choose from: 0, 1, 2"),
         (["--images", "plain", "--normal", "3"], "--normal 3 needs the class of each image, but plain has no classes"),

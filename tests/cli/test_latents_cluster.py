@@ -66,6 +66,14 @@ def test_a_picture_shows_the_images_nearest_to_the_center_first(clustered, autoe
     assert np.array_equal(picture[::factor, ::factor][2:18, 2:18], image)
 
 
+def test_the_overview_says_how_many_images_each_cluster_has(clustered, autoencoder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("genbench.core.image_grid.titled", lambda grid, _, rows: drawn.extend(rows) or grid)
+    assert clustered("--ckpt", autoencoder, *DATA, "--k", 3)[0] == 0
+    counts = [sum(row["cluster"] == str(k) for row in table()) for k in range(3)]
+    assert sum(counts) == 297 and drawn == [f"cluster {k} ({count} images)" for k, count in enumerate(counts)]
+
+
 def test_overwriting_removes_the_pictures_of_the_earlier_call_and_no_other_file(clustered, autoencoder):
     command = ("--ckpt", autoencoder, *DATA, "--n", 60, "--k")
     assert clustered(*command, 11)[0] == 0
