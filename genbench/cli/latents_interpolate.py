@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         arguments.n = IMAGES if arguments.n is None else arguments.n
         inputs, more = images_of(arguments, more, model, contents)
         z, label = encoded_with(model, inputs, arguments)
-        what = inputs.images.name
+        what = f"images of {inputs.images.name}"
     refuse_unknown(model, more, arguments)
     if len(z) < 2:
         raise UserError("A path needs two ends, but only one was given. Use `--seeds 3,17`, or at least two images.")
