@@ -15,6 +15,7 @@ from genbench.cli.inputs import (
     add_out_arguments,
     images_of,
     model_of,
+    refuse_blocked,
     refuse_points,
     refuse_used,
     refuse_without,
@@ -55,7 +56,9 @@ def _parser() -> Arguments:
         help="classes that are normal, by name or number; all others are anomalous (default: `data.only_classes` of "
         f"the training data, or the folder `{NORMAL_FOLDER}`)",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, help="images with a score above it are marked as anomalous")
+    parser.add_argument(
+        "--threshold", type=float, help="images with a score above it are marked in the column above_threshold"
+    )
     parser.add_argument(
         "--quantile", type=float, help="threshold: this quantile (0 to 1) of the scores of the run's validation images"
     )
@@ -89,6 +92,7 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
     if arguments.quantile is not None and not 0 <= arguments.quantile <= 1:
         raise UserError(f"--quantile is {arguments.quantile}; it must be from 0 to 1, such as 0.95.")
     refuse_used(arguments.out, arguments.overwrite)
+    refuse_blocked(arguments.out / name for name in FILES)
 
     import torch
 
@@ -132,11 +136,6 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise UserError(f"The score of image {inputs.name(row)} is {values[row]}: the model did not train well.")
     worst = values.argsort(descending=True, stable=True)[: arguments.worst]
-    for name in FILES if arguments.overwrite else ():
-        (arguments.out / name).unlink(missing_ok=True)
-    _write_scores(arguments.out / "scores.csv", inputs, values, anomalous, threshold)
-    _write_histogram(arguments.out / "histogram.png", values, anomalous, threshold, by)
-    _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst, by)
     drawn: tuple[str, ...] = FILES[:3]
     if by == "projection" or hasattr(model, "reconstruct"):
         x = from_stored(inputs.images.images(worst)).to(model.device)
@@ -145,8 +144,16 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
         else:
             expected = torch.cat([reconstruct(model, part) for part in x.split(arguments.batch_size)])
         expected_is = "projection" if by == "projection" else "reconstruction"
-        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, expected_is, arguments.smooth)
         drawn = FILES
+    _write_scores(arguments.out / "scores.csv", inputs, values, anomalous, threshold)
+    _write_histogram(arguments.out / "histogram.png", values, anomalous, threshold, by)
+    called = "row" if arguments.images is not None else f"{arguments.split or 'test'} image"
+    _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst, by, called)
+    if drawn == FILES:
+        titles = [f"{_title(inputs, row, called)}, score {float(values[row]):.4g}" for row in worst.tolist()]
+        _write_heat_maps(arguments.out / "heat_maps.png", x, expected, expected_is, arguments.smooth, titles)
+    else:  # of an earlier call
+        (arguments.out / "heat_maps.png").unlink(missing_ok=True)
     print(
         f"{counted(len(inputs), 'image')} of {inputs.images.name} scored by {by} with {type(model).__name__} at "
         f"{model.images_seen:,} images seen -> {', '.join(str(arguments.out / name) for name in drawn)}"
@@ -189,7 +196,8 @@ def _by(model: Any, given: str | None) -> Any:
     if (why := refusal(model, given)) is not None:  # type: ignore[arg-type]  # argparse checks the choices
         instead = f" It can be used with `--by {'` or `--by '.join(able)}`." if able else ""
         try:
-            refuse_without(model, f"anomaly --by {given}", *METHODS[given])  # type: ignore[index]
+            needs = METHODS[given]  # type: ignore[index]
+            refuse_without(model, f"anomaly --by {given}", *needs, real_codes=given in ("latent", "projection"))
         except UserError as error:
             raise UserError(f"{error}{instead}") from error
         raise UserError(f"{type(model).__name__} {why}, so it cannot be used with `--by {given}`.{instead}")
@@ -304,7 +312,17 @@ def _write_histogram(path: Path, values: Tensor, anomalous: Tensor | None, limit
     write_png(path, rendered(figure))
 
 
-def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor, by: str) -> None:
+def _title(inputs: Inputs, row: int, called: str) -> str:
+    """The file of an image, or its number after what such images are `called`."""
+    if inputs.names is None:
+        return f"{called} {inputs.name(row)}"
+    # bytes of a name that is not valid UTF-8 cannot be drawn, and line breaks would move the image
+    return "".join(c if c.isprintable() else "?" for c in Path(inputs.name(row)).name[-18:])
+
+
+def _write_worst(
+    path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor | None, worst: Tensor, by: str, called: str
+) -> None:
     """The images with the highest scores, the highest first, each under its file or row, class and score."""
     from matplotlib.figure import Figure
 
@@ -323,10 +341,7 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
         axes.axis("off")
         image = images[k].permute(1, 2, 0).numpy()
         axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        # bytes of a name that is not valid UTF-8 cannot be drawn, and line breaks would move the image
-        title = "".join(c if c.isprintable() else "?" for c in Path(inputs.name(row)).name[-18:])
-        if inputs.names is None:
-            title = f"row {title}"
+        title = _title(inputs, row, called)
         if inputs.label is not None:
             title += f"\nclass {inputs.class_name(row)[:18]}"
         color = "black" if anomalous is None else "tab:red" if anomalous[row] else "tab:blue"
@@ -334,13 +349,19 @@ def _write_worst(path: Path, inputs: Inputs, values: Tensor, anomalous: Tensor |
     write_png(path, rendered(figure))
 
 
-def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, expected_is: str, smooth: float | None) -> None:
+def _write_heat_maps(
+    path: Path, x: Tensor, expected: Tensor, expected_is: str, smooth: float | None, names: list[str]
+) -> None:
     """For each of the worst images: the image, its reconstruction, the heat map, and the heat map over the image.
 
-    All heat maps have the same scale, from 0 to the largest error.
+    All heat maps have the same scale, from 0 to the largest error. A row has two of more than four images.
+
+    Args:
+        names: Titles of the images
     """
     import torch
     from matplotlib import colormaps
+    from PIL import Image
 
     from genbench.analysis.anomaly import error_map
     from genbench.core.batch import to_uint8
@@ -353,7 +374,13 @@ def _write_heat_maps(path: Path, x: Tensor, expected: Tensor, expected_is: str, 
     image, again = (to_uint8(each).cpu().expand(-1, 3, -1, -1) for each in (x, expected))
     over = 0.7 * (1 - level) * image + level * 255 * colors  # the image is darker, so that white does not hide the map
     columns = torch.stack([image, again, (255 * colors).round().byte(), over.round().byte()], 1)
-    wide = 4 if len(x) <= 4 else 8
-    titles = ["image", expected_is, "squared error", "error over image"] * (wide // 4)
-    sheet = enlarged(arranged(columns.flatten(0, 1), wide), 1000)
-    write_png(path, titled(sheet, titles))
+    titles = ["image", expected_is, "squared error", "error over image"]
+    halves = 1 if len(x) <= 4 else 2
+    grids = [arranged(columns[k::halves].flatten(0, 1), 4) for k in range(halves)]
+    width, height = grids[0].size
+    side = round(1000 * max(width, height) / max(halves * width, height))
+    sheets = [titled(enlarged(grid, side), titles, names[k::halves]) for k, grid in enumerate(grids)]
+    whole = Image.new("RGB", (sum(sheet.width for sheet in sheets), sheets[0].height), "white")
+    for k, sheet in enumerate(sheets):
+        whole.paste(sheet, (sum(before.width for before in sheets[:k]), 0))
+    write_png(path, whole)

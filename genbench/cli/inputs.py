@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,7 @@ def blocks(count: int, size: int, title: str) -> Iterator[Tensor]:
             bar.advance(task, len(rows))
 
 
+HEADERS = 1000  # image files whose sizes are compared for a note
 # method of each capability -> what it does, for errors
 ABILITIES = {
     "sample": "sample images",
@@ -99,14 +101,17 @@ def model_of(arguments: argparse.Namespace) -> tuple[GenerativeModule, dict[str,
     return checkpoint_io.rebuild(contents, path, raw=arguments.raw, ema=arguments.ema, device=device), contents
 
 
-def refuse_without(model: GenerativeModule, verb: str, *methods: str) -> None:
-    """Raise UserError if the model lacks a method that the command needs. The message lists the models that have it."""
+def refuse_without(model: GenerativeModule, verb: str, *methods: str, real_codes: bool = False) -> None:
+    """Raise UserError if the model lacks a method that the command needs. The message lists the models that have it,
+    without those of integer codes if the command needs `real_codes`."""
     import genbench.models
 
     lacking = [name for name in methods if not hasattr(model, name)]
     if not lacking:
         return
     every = [getattr(genbench.models, name) for name in genbench.models.__all__]
+    if real_codes:
+        every = [cls for cls in every if getattr(cls, "latent_dtype", "float32") == "float32"]
     able = sorted(cls.__name__ for cls in every if all(hasattr(cls, name) for name in methods))
     raise UserError(
         f"{type(model).__name__} cannot {' or '.join(ABILITIES[name] for name in lacking)} (it has no "
@@ -258,6 +263,17 @@ def refuse_used(folder: Path, overwrite: bool, what: str = "The results") -> Non
         raise UserError(f"--out {folder} contains files already. Use a different folder, or add `--overwrite`.")
 
 
+def refuse_blocked(paths: Iterable[Path]) -> None:
+    """Raise UserError, before long work, if a folder, a named pipe or a device has the name of a result."""
+    from genbench.core.files import kind_of
+
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise UserError(
+                f"{path} is {kind_of(path)}, but a result has this name. Remove it, or use a different `--out`."
+            )
+
+
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 
@@ -333,7 +349,8 @@ def _of_files(
     if isinstance(found, FileImages):
         names = [Path(found.split.name(row)).as_posix() for row in range(len(found))]
         label, classes = _labels(found, model.spec.classes)
-        found = _as_in_training(found, model, trained_on)
+        whose = "the classifier's training" if getattr(arguments, "classifier", None) else "training"
+        found = _as_in_training(found, model, trained_on, whose)
     _refuse_other_shape(found, model)
     if arguments.n is not None and arguments.n < len(found):
         rows = choice(len(found), arguments.n)
@@ -364,8 +381,10 @@ def _labels(files: FileImages, known: tuple[str, ...]) -> tuple[Tensor | None, t
     return files.split.label, files.classes
 
 
-def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict[str, Any]) -> FileImages:
-    """The files in the model's size and channels, resized as its training images."""
+def _as_in_training(
+    files: FileImages, model: GenerativeModule, trained_on: dict[str, Any], whose: str = "training"
+) -> FileImages:
+    """The files in the model's size and channels, resized as its training images. `whose` training is printed."""
     from genbench.data import ranges
     from genbench.evaluation.images import resizing_of
 
@@ -379,13 +398,33 @@ def _as_in_training(files: FileImages, model: GenerativeModule, trained_on: dict
         raise UserError(
             f"{type(model).__name__} was trained on points of {wanted[0]} numbers, but {files.name} has images."
         )
-    if files.shape != wanted:
+    several = _several_sizes(files)
+    if several or files.shape != wanted:
+        given = "several sizes" if several else f"{width}×{height} {'gray' if channels == 1 else 'RGB'}"
         print(
-            f"note: images of {files.name} are converted as in training: {width}×{height} "
-            f"{'gray' if channels == 1 else 'RGB'} to {wanted[2]}×{wanted[1]} {'gray' if wanted[0] == 1 else 'RGB'} "
-            f"({how})"
+            f"note: images of {files.name} are converted as in {whose}: {given} to {wanted[2]}×{wanted[1]} "
+            f"{'gray' if wanted[0] == 1 else 'RGB'} ({how})"
         )
     return files.at(wanted[1], wanted[0], how, enlarge)
+
+
+def _several_sizes(files: FileImages) -> bool:
+    """Whether image files have several sizes, from the headers of at most 1,000 of them."""
+    from genbench.data.readers import FilePictures
+    from genbench.data.streams import Joined
+    from genbench.evaluation.images import choice
+
+    parts = files.split.pictures
+    every = [split.pictures for split in parts.splits] if isinstance(parts, Joined) else [parts]
+    pictures = [(part.reader, one) for part in every if isinstance(part, FilePictures) for one in part.pictures]
+    sizes = set()
+    for row in choice(len(pictures), HEADERS).tolist():
+        reader, picture = pictures[row]
+        with suppress(UserError):  # a damaged file is an error when it is decoded
+            sizes.add(tuple(reader.size(picture)))
+        if len(sizes) > 1:
+            return True
+    return False
 
 
 def _refuse_other_shape(images: ImageSet, model: GenerativeModule) -> None:

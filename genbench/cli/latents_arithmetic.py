@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         if flags and kind not in kinds:
             raise UserError(f"{flags[0]} is for an operand `{kind}:...`, which was not set.")
     if kinds & {"class", "images"}:
-        refuse_without(model, "latents arithmetic", "encode")
+        refuse_without(model, "latents arithmetic", "encode", real_codes=True)
     classes, codes = None, []
     for name, (kind, value) in operands.items():
         if kind == "seeds":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench.cli.flags import add_model_arguments
-from genbench.cli.inputs import Inputs, add_image_arguments, add_out_arguments, refuse_used
+from genbench.cli.inputs import Inputs, add_image_arguments, add_out_arguments, refuse_blocked, refuse_used
 from genbench.cli.latents_map import add_vector_arguments, vectors_of
 from genbench.core.errors import UserError, counted, refuse_below, refuse_seed_above_32_bits
 
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     covariance: Any = arguments.covariance or "full"
     refuse_seed_above_32_bits(arguments.seed)
     refuse_used(arguments.out, arguments.overwrite, "The clusters")
+    refuse_blocked(arguments.out / name for name in ("assignments.csv", "clusters.png"))
     if arguments.k is not None and arguments.n is not None and arguments.k > arguments.n:
         raise UserError(f"--k is {arguments.k}, but --n allows only {arguments.n} images. Use fewer clusters.")
     inputs, vectors, what, _ = vectors_of(arguments, more, "latents cluster")
@@ -57,14 +59,18 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     if k > len(inputs):
         set_by = f"--k is {k}" if arguments.k is not None else f"There are {k} classes, so {k} clusters"
         raise UserError(f"{set_by}, but there are only {len(inputs)} images. Use fewer clusters, or more images.")
+    refuse_blocked(arguments.out / _picture(number, k) for number in range(k))
     with Progress(transient=True) as bar:
         bar.add_task("Clustering", total=None)
         found = cluster(vectors, k, arguments.method, covariance=covariance, seed=arguments.seed)
+    before = _written_before(arguments.out)
     pictures = _write_pictures(arguments.out, inputs, found, k)
     _write_table(arguments.out, inputs, found)
+    sizes = found.cluster.bincount(minlength=k).tolist()
+    for name in before - {_picture(number, k) for number in range(k) if pictures and sizes[number]}:
+        (arguments.out / name).unlink()
     title = "k-means" if arguments.method == "kmeans" else f"mixture of {covariance} Gaussians"
     print(f"{title}: {counted(k, 'cluster')} of {counted(len(inputs), 'image')} of {inputs.images.name}: {what}")
-    sizes = found.cluster.bincount(minlength=k).tolist()
     print(
         f"{min(sizes):,} to {counted(max(sizes), 'image')} in a cluster -> {arguments.out}: assignments.csv{pictures}"
     )
@@ -74,6 +80,23 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     scores = agreement(found.cluster[given], inputs.label[given].to(found.cluster.dtype))
     print(f"NMI {scores['nmi']:.4f}, ARI {scores['ari']:.4f}, accuracy by best assignment {scores['accuracy']:.4f}")
     return 0
+
+
+def _picture(number: int, k: int) -> str:
+    """The file name of the picture of one of k clusters."""
+    return f"cluster-{number:0{len(str(k - 1))}d}.png"
+
+
+def _written_before(out: Path) -> set[str]:
+    """The pictures of an earlier call, which had as many clusters as its table in the output folder says."""
+    try:
+        with open(out / "assignments.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            numbers = [int(row.get("cluster") or "") for row in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error):
+        return set()
+    k = max(numbers, default=-1) + 1
+    pictures = (path.name for path in out.glob("cluster-*.png") if path.is_file())
+    return {name for name in pictures if (n := name[8:-4]).isdecimal() and int(n) < k and name == _picture(int(n), k)}
 
 
 def _write_table(out: Path, inputs: Inputs, found: Clusters) -> None:
@@ -100,10 +123,6 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
 
     if len(inputs.images.shape) != 3:
         return ""
-    for path in out.glob("cluster-*.png"):  # of an earlier call with more clusters
-        if path.stem.removeprefix("cluster-").isdecimal():
-            path.unlink()
-    digits = len(str(k - 1))
     overview, names = [], []
     for number in range(k):
         rows = found.nearest(number, NEAREST)
@@ -111,9 +130,9 @@ def _write_pictures(out: Path, inputs: Inputs, found: Clusters, k: int) -> str:
             continue
         images = inputs.images.images(rows)
         sheet = enlarged(arranged(images, min(8, len(images))))
-        write_png(out / f"cluster-{number:0{digits}d}.png", sheet)
+        write_png(out / _picture(number, k), sheet)
         blank = images.new_full((max(0, ROW - len(images)), *images.shape[1:]), 40)
-        names.append(f"cluster {number}")
+        names.append(f"cluster {number} ({counted(int((found.cluster == number).sum()), 'image')})")
         overview.append(torch.cat([images[:ROW], blank]))
     whole = enlarged(arranged(torch.cat(overview[:OVERVIEW]), ROW))
     write_png(out / "clusters.png", titled(whole, ["nearest to the center first"], names[:OVERVIEW]))

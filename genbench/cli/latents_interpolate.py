@@ -12,6 +12,7 @@ from genbench.cli.inputs import (
     add_out_arguments,
     condition_of,
     images_of,
+    refuse_blocked,
     refuse_used,
     refuse_without,
 )
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         raise UserError(f"{' and '.join(chosen)} cannot be combined. Use one of them for the ends of the paths.")
     seeds = None if arguments.seeds is None else integers("--seeds", arguments.seeds)
     refuse_used(arguments.out, arguments.overwrite)
+    refuse_blocked(arguments.out / name for name in ("grid.png", "animation.gif"))
     model, contents = float_model(arguments, "interpolate", "decode")
     if not chosen and hasattr(model, "sample_latents"):
         seeds = integers("--seeds", DEFAULT_SEEDS)
@@ -83,11 +85,11 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     elif arguments.codes is not None:
         z, what = read_codes(arguments.codes, model), arguments.codes
     else:
-        refuse_without(model, "latents interpolate", "encode")
+        refuse_without(model, "latents interpolate", "encode", real_codes=True)
         arguments.n = IMAGES if arguments.n is None else arguments.n
         inputs, more = images_of(arguments, more, model, contents)
         z, label = encoded_with(model, inputs, arguments)
-        what = inputs.images.name
+        what = f"images of {inputs.images.name}"
     refuse_unknown(model, more, arguments)
     if len(z) < 2:
         raise UserError("A path needs two ends, but only one was given. Use `--seeds 3,17`, or at least two images.")

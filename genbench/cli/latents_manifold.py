@@ -14,7 +14,7 @@ from genbench.cli.latents_shared import (
     same_condition,
 )
 from genbench.core import files
-from genbench.core.errors import UserError, refuse_below
+from genbench.core.errors import UserError, counted, refuse_below
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
     refuse_unknown(model, more, arguments)
     shape, side = tuple(model.latent_shape), arguments.side
     if shape != (2,):
+        codes = counted(*shape, "dimension") if len(shape) == 1 else f"the shape {'×'.join(map(str, shape))}"
         raise UserError(
-            f"The codes of this {type(model).__name__} have the shape {'×'.join(map(str, shape))}, but `latents "
-            "manifold` needs 2 dimensions. Train with `--model.latent_dim 2`, or use `latents traverse`."
+            f"This {type(model).__name__} has codes of {codes}, but `latents manifold` needs 2 dimensions. Train "
+            "with `--model.latent_dim 2`, or use `latents traverse`."
         )
     z = quantile_grid(side).flatten(0, 1).to(model.device)
     prior = "uniform" if getattr(model, "prior", None) == "uniform" else "standard normal"

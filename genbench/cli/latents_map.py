@@ -16,6 +16,7 @@ from genbench.cli.inputs import (
     images_of,
     labels_for_encoder,
     model_of,
+    refuse_blocked,
     refuse_used,
     refuse_without,
 )
@@ -63,7 +64,7 @@ def vectors_of(arguments: argparse.Namespace, more: list[str], verb: str) -> tup
 
     model, contents = model_of(arguments)
     if arguments.on == "codes":
-        refuse_without(model, verb, "encode")
+        refuse_without(model, verb, "encode", real_codes=True)
         if model.latent_dtype == "int64":
             raise UserError(
                 f"The codes of {type(model).__name__} are codebook indices, which have no distances between them. Use "
@@ -96,6 +97,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         raise UserError(f"--perplexity is for `--method tsne`; --method is {arguments.method}. Remove --perplexity.")
     perplexity = 30.0 if arguments.perplexity is None else arguments.perplexity
     refuse_used(arguments.out, arguments.overwrite, "The map")
+    refuse_blocked(arguments.out / name for name in ("map.png", "map.html", "map.csv"))
     if arguments.method == "umap":
         embedding.check(embedding.LEAST, "umap")  # whether it is installed
     inputs, vectors, what, encoding = vectors_of(arguments, more, "latents map")

@@ -11,6 +11,7 @@ from genbench.cli.inputs import (
     add_out_arguments,
     condition_of_images,
     images_of,
+    refuse_blocked,
     refuse_not_finite,
     refuse_used,
 )
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace, more: list[str]) -> int:
         raise UserError(f"--lr is {arguments.lr}; expected a number above 0.")
     out = arguments.out
     refuse_used(out, arguments.overwrite)
+    refuse_blocked(out / name for name in ("codes.npz", "psnr.csv", "projection.png", "path.gif"))
     model, contents = float_model(arguments, "project", "decode", "sample_latents")
     inputs, more = images_of(arguments, more, model, contents)
     refuse_unknown(model, more, arguments)

@@ -32,7 +32,7 @@ def float_model(arguments: argparse.Namespace, action: str, *methods: str) -> tu
     """The model and its checkpoint. Raise UserError without the methods, real-valued latents, or images."""
     model, contents = model_of(arguments)
     name = type(model).__name__
-    refuse_without(model, f"latents {action}", *methods)
+    refuse_without(model, f"latents {action}", *methods, real_codes=True)
     if model.latent_dtype != "float32":
         raise UserError(
             f"The latents of {name} are discrete (int64), but `latents {action}` needs real numbers. Use a model such "
@@ -62,7 +62,7 @@ def encoded_with(model: Any, inputs: Inputs, arguments: argparse.Namespace) -> t
 def of_seeds(model: Any, seeds: Sequence[int], action: str) -> Tensor:
     import torch
 
-    refuse_without(model, f"latents {action}", "sample_latents")
+    refuse_without(model, f"latents {action}", "sample_latents", real_codes=True)
     with torch.no_grad():
         return model.sample_latents(torch.tensor(seeds, device=model.device))
 

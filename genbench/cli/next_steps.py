@@ -10,6 +10,7 @@ from lightning import LightningDataModule, Trainer
 from rich.console import Console
 from rich.table import Column, Table
 
+from genbench.analysis.anomaly import supported
 from genbench.cli.console import console
 from genbench.cli.preflight import testing
 from genbench.core.capabilities import Samples, Segments, Translates
@@ -32,6 +33,8 @@ def say_done(trainer: Trainer, folder: Path, protocol: str) -> None:
         console.print(f"  sample:   python -m genbench sample --ckpt {ckpt} --n 64 --out samples.png{own}")
     if isinstance(model, (Translates, Segments)):
         console.print(f"  apply:    python -m genbench translate --ckpt {ckpt} --input FOLDER --output FOLDER{own}")
+    if getattr(data, "only_classes", None) and supported(model):  # images of the other classes are anomalies
+        console.print(f"  anomaly:  python -m genbench anomaly --ckpt {ckpt}{own}")
     evaluated = shlex.quote(str(best)) if best.exists() else ckpt
     console.print(f"  evaluate: {evaluation_command(protocol, model, data, evaluated)}")
     console.print(f"  resume:   python -m genbench fit --ckpt {ckpt} --max_images N{imports(model, data)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,16 @@ def what_is_read(data: DataModule, *, validated: bool = True) -> str:
     if not data.classes:
         return line
     if kept := data.arguments.get("only_classes"):
-        return f"{line}; only {len(kept)} of {len(data.classes)} classes: {listed(kept, 8)}"
+        word = "class" if len(kept) == 1 else "classes"
+        return f"{line}; only {word} {_enumerated(kept)} of the classes {_enumerated(data.classes)}"
     return f"{line}; {len(data.classes)} classes: {listed(data.classes, 8)}"
+
+
+def _enumerated(names: Sequence[object], most: int = 8) -> str:
+    """`0, 1 and 2`, or the first `most` names and the number of the others."""
+    if not 1 < len(names) <= most:
+        return listed(names, most)
+    return f"{listed(names[:-1], most)} and {names[-1]}"
 
 
 def training_images(model: GenerativeModule, data: DataModule) -> None:

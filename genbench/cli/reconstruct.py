@@ -17,6 +17,7 @@ from genbench.cli.inputs import (
     images_of,
     labels_for_encoder,
     model_of,
+    refuse_blocked,
     refuse_not_finite,
     refuse_points,
     refuse_used,
@@ -52,6 +53,7 @@ def main(verb: str, argv: list[str]) -> int:
     arguments, more = _parser().parse_known_args(argv)
     quiet()
     refuse_used(arguments.out, arguments.overwrite, "The reconstructions")
+    refuse_blocked(arguments.out / name for name in ("errors.csv", "grid.png"))
 
     import torch
 
@@ -105,14 +107,25 @@ def _places(inputs: Inputs) -> list[str]:
 
 
 def _written_before(out: Path) -> set[Path]:
-    """The reconstructions of an earlier call, from its table in the output folder."""
+    """The reconstructions of an earlier call, from its table in the output folder. No link leads out of the folder."""
     try:
         with open(out / "errors.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
             places = [PurePosixPath(row.get("reconstruction") or "") for row in csv.DictReader(file)]
     except (OSError, csv.Error):
         return set()
-    inside = [place for place in places if not place.is_absolute() and ".." not in place.parts]
-    return {out / place for place in inside if place.suffix == ".png"}
+    found = set()
+    for place in places:
+        if place.suffix == ".png" and not place.is_absolute() and ".." not in place.parts:
+            with suppress(OSError, ValueError, RuntimeError):  # an edited name may have a null byte, links may loop
+                path = _without_links(out / place)
+                if path.is_relative_to(out.resolve()):
+                    found.add(path)
+    return found
+
+
+def _without_links(path: Path) -> Path:
+    """The path with the links of its folders resolved. A link with the name itself stays: to remove it is enough."""
+    return path.parent.resolve() / path.name
 
 
 def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, condition: Tensor | None) -> int:
@@ -128,6 +141,7 @@ def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, cond
     from genbench.metrics.reconstruction import WINDOW, mse, psnr, ssim
 
     out, places, before = arguments.out, _places(inputs), _written_before(arguments.out)
+    refuse_blocked(out / place for place in places)
     metrics = {"mse": mse, "psnr": psnr} | ({"ssim": ssim} if min(model.spec.shape[1:]) >= WINDOW else {})
     values: dict[str, list[Tensor]] = {name: [] for name in metrics}
     shown: list[Tensor] = []
@@ -152,11 +166,12 @@ def _reconstruct(arguments: argparse.Namespace, model: Any, inputs: Inputs, cond
         ([inputs.name(row), place, *(f"{column[row]:.6g}" for column in each.values())]
          for row, place in enumerate(places)),
     )  # fmt: skip
-    for path in before - {out / place for place in places}:
+    for path in before - {_without_links(out / place) for place in places}:
         with suppress(OSError, ValueError):  # a name that was edited may have a null byte
             path.unlink()
-        with suppress(OSError):
-            path.parent.rmdir()  # only if it is empty
+        with suppress(OSError):  # the first folder that is not empty ends the loop
+            for folder in path.parents[: len(path.relative_to(out.resolve()).parts) - 1]:
+                folder.rmdir()
     sheet = enlarged(arranged(torch.stack(shown), 8))  # four pairs in a row
     write_png(out / "grid.png", sheet)
     means = ", ".join(f"{_title(name)} {sum(column) / len(column):.4g}" for name, column in each.items())

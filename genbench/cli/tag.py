@@ -44,13 +44,21 @@ def _parser() -> Arguments:
 
 def main(verb: str, argv: list[str]) -> int:
     argv = import_modules(argv)
-    arguments, more = _parser().parse_known_args(argv)
+    parser = _parser()
+    arguments, more = parser.parse_known_args(argv)
     quiet()
-    if (arguments.ckpt is None) == (arguments.classifier is None):
+    if arguments.ckpt is None and arguments.classifier is None:
         raise UserError(
             "`tag` needs a classifier: use `--ckpt` for a trained model, or `--classifier` with one of: "
-            f"{', '.join(CLASSIFIERS)}; not both."
+            f"{', '.join(CLASSIFIERS)}."
         )
+    if arguments.classifier is not None:
+        for name in ("ckpt", "raw", "runs", "name"):
+            if getattr(arguments, name) != parser.get_default(name):
+                raise UserError(
+                    f"--{name} is for a trained model, but --classifier {arguments.classifier} was set. Remove one of "
+                    "the two."
+                )
     refuse_existing(arguments.out, arguments.overwrite, "The table", ".csv")
 
     import torch
@@ -68,7 +76,7 @@ def main(verb: str, argv: list[str]) -> int:
     else:
         model, contents = _shipped(arguments.classifier, arguments.device)
     inputs, more = images_of(arguments, more, model, contents)
-    own_options(model, more, flags=_parser().flags())  # the method has no options, so an unknown flag is an error
+    own_options(model, more, flags=parser.flags())  # the method has no options, so an unknown flag is an error
     with torch.no_grad():
         batches = inputs.batches(arguments.batch_size, str(model.device), "Classifying")
         logits = torch.cat([model.classify(x.to(model.dtype)).double().cpu() for x in batches])

@@ -86,7 +86,7 @@ def _checked(model: GenerativeModule, by: str | None) -> str:
     Raises:
         UserError: the model lacks a method, or its codes are codebook indices.
     """
-    refuse_without(model, "vary", "encode", "decode")
+    refuse_without(model, "vary", "encode", "decode", real_codes=True)
     posterior = hasattr(model, "posterior")
     if by == "posterior" and not posterior:
         raise UserError(f"{type(model).__name__} has no posterior. Remove `--by posterior`.")

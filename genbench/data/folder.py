@@ -145,14 +145,18 @@ def opened(path: Path) -> tuple[Files | ZipFiles, list[str], list[str]]:
     images = sorted({*reader.nameless, *(name for name in files if name.lower().endswith(extensions))})
     if images:
         return reader, images, files
-    others = f" among its {len(files)} files" if files else ", which is empty"
+    if not files:
+        raise UserError(f"{path} is empty. Expected images ({', '.join(extensions)}).")
     hint = ""
     if any(name.endswith((".npy", ".npz")) for name in files):
         hint = " For arrays use `ArrayImages`."
     archives = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
     if inner := next((name for name in files if name.lower().endswith(archives)), None):
         hint += f" Unpack {inner} first: a zip must contain the images themselves."
-    raise UserError(f"There is no image in {path}{others}. The names of images end in {', '.join(extensions)}.{hint}")
+    raise UserError(
+        f"There is no image in {path} among its {len(files)} files. The names of images end in {', '.join(extensions)}."
+        f"{hint}"
+    )
 
 
 def warn_ignored(path: Path, names: set[str]) -> None:

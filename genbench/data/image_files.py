@@ -211,7 +211,9 @@ def _errors_named(name: str) -> Iterator[None]:
         raise
     # for broken files Pillow's plugins may raise any exception, such as SyntaxError or struct.error
     except Exception as error:
-        raise UserError(f"{name} cannot be read as an image ({error}). Replace it or remove it.") from error
+        # Pillow's own message has the representation of a Python object
+        why = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{name} cannot be read as an image ({why}). Replace it or remove it.") from error
 
 
 @dataclass(frozen=True)

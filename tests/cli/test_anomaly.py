@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from genbench.cli import main
 from genbench.core.batch import DataSpec
+from genbench.core.errors import UserError
 from genbench.models import DCGAN, VAE, Autoencoder, PixelCNN, UNet
 
 NAMES = ["heat_maps.png", "histogram.png", "scores.csv", "worst.png"]
@@ -172,6 +173,12 @@ def test_images_of_another_size_are_converted_and_that_is_said(cli, ckpt):
     status, out, err = cli("anomaly", "--ckpt", ckpt, "--images", "large")
     assert status == 0, err
     assert "images of large are converted as in training: 40×40 gray to 16×16 gray" in out
+    digit(3, Path("large/3.png"), size=16)
+    for first in ("large/0.png", "large/3.png"):  # the first file is 40×40, then 16×16 as the model
+        Path(first).rename("large/-.png")
+        status, more, err = cli("anomaly", "--ckpt", ckpt, "--images", "large", "--out", Path(first).stem)
+        assert status == 0 and "images of large are converted as in training: several sizes to 16×16 gray" in more, err
+        Path("large/-.png").rename(first)
     assert "no AUROC: large has no classes, so it is not known which images are anomalous" in out
     assert list(table()[0]) == ["file", "score"]
 
@@ -210,6 +217,28 @@ def test_results_of_another_score_are_replaced(cli, ckpt):
     assert not Path("anomalies/heat_maps.png").exists() and Path("anomalies/notes.txt").read_text() == "kept"
 
 
+def test_an_interruption_keeps_the_results_of_the_earlier_call(cli, ckpt, monkeypatch):
+    cli("anomaly", "--ckpt", ckpt, "--n", 20)
+    before = {path.name: path.read_bytes() for path in Path("anomalies").iterdir()}
+
+    def interrupted(*arguments, **more):
+        raise UserError("interrupted")
+
+    for place in ("genbench.cli.anomaly._write_scores", "genbench.analysis.variations.reconstruct"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, interrupted)
+            assert cli("anomaly", "--ckpt", ckpt, "--n", 10, "--overwrite")[0] == 2
+        assert {path.name: path.read_bytes() for path in Path("anomalies").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_with_the_name_of_a_result_is_refused_before_the_checkpoint_is_read(cli, name):
+    Path("anomalies", name).mkdir(parents=True)
+    status, _, err = cli("anomaly", "--ckpt", "nowhere", "--overwrite")
+    assert status == 2 and f"anomalies/{name} is a folder, but a result has this name." in err
+    assert [path.name for path in Path("anomalies").iterdir()] == [name]
+
+
 def test_the_noise_of_a_likelihood_follows_from_the_seed(cli):
     path = checkpoint(VAE(DataSpec((1, 16, 16)), width=4, latent_dim=2, decoder="gaussian", sigma=0.5))
     flags = ["--data", "Digits", "--data.size", 16, "--n", 70, "--by", "likelihood", "--importance-samples", 2]
@@ -224,17 +253,34 @@ def test_the_pictures_show_the_images_with_the_highest_scores(cli, ckpt):
     cli("anomaly", "--ckpt", ckpt, "--worst", 3, "--out", "few")
     cli("anomaly", "--ckpt", ckpt, "--worst", 1000, "--n", 30, "--out", "many")
     few, many = Image.open("few/heat_maps.png"), Image.open("many/heat_maps.png")
-    few, many = (image.crop((0, 32, *image.size)) for image in (few, many))  # without the titles of the columns
-    assert few.width / few.height == pytest.approx(4 / 3, abs=0.05)  # four columns, three rows
-    assert many.width / many.height == pytest.approx(8 / 15, abs=0.05)
-    worst = np.asarray(few.convert("RGB")).astype(int)
-    assert abs(worst[..., 0] - worst[..., 2]).max() > 100  # the heat map is in color
+    few, many = (np.asarray(image.convert("RGB")).astype(int) for image in (few, many))
+
+    def widths(image):  # of the grids, which are dark gray below the last row
+        gray = np.pad((image[-1] == 40).all(-1), 1).astype(int)
+        return np.flatnonzero(np.diff(gray) < 0) - np.flatnonzero(np.diff(gray) > 0)
+
+    titles = 32
+    assert widths(few) / (len(few) - titles) == pytest.approx([4 / 3], abs=0.05)  # four columns, three rows
+    assert widths(many) / (len(many) - titles) == pytest.approx([4 / 15, 4 / 15], abs=0.05)
+    assert abs(few[..., 0] - few[..., 2]).max() > 100  # the heat map is in color
+
+
+@pytest.mark.parametrize(("most", "parts"), [(3, 1), (5, 2)])
+def test_each_heat_map_has_the_name_and_score_of_its_image(cli, ckpt, bottle, monkeypatch, most, parts):
+    drawn = []
+    monkeypatch.setattr("genbench.core.image_grid.titled", lambda grid, _, rows: drawn.append(rows) or grid)
+    for flags, name in (((), "test image {row}"), (("--images", "bottle/test"), "{file}")):
+        drawn.clear()
+        assert cli("anomaly", "--ckpt", ckpt, "--worst", most, "--overwrite", *flags)[0] == 0
+        worst = sorted(table(), key=lambda row: -float(row["score"]))[:most]
+        titles = [f"{Path(name.format(**row)).name}, score {float(row['score']):.4g}" for row in worst]
+        assert drawn == [titles[k::parts] for k in range(parts)]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--images", "empty"], "There is no image in"),
+        (["--images", "empty"], "empty is empty. Expected images (.jpg, "),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["--normal", "cat"], "--normal: there is no class 'cat'. Choose from: 0, 1, 2"),
         (["--images", "plain", "--normal", "3"], "--normal 3 needs the class of each image, but plain has no classes"),

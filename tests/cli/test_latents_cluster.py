@@ -12,6 +12,7 @@ from PIL import Image
 import genbench
 from genbench.analysis.clustering import agreement, cluster
 from genbench.core.batch import DataSpec
+from genbench.core.errors import UserError
 from genbench.data import Digits
 from genbench.models import DCGAN, VQVAE, Autoencoder
 from tests.helpers.small import untrained
@@ -65,6 +66,51 @@ def test_a_picture_shows_the_images_nearest_to_the_center_first(clustered, autoe
     assert np.array_equal(picture[::factor, ::factor][2:18, 2:18], image)
 
 
+def test_the_overview_says_how_many_images_each_cluster_has(clustered, autoencoder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("genbench.core.image_grid.titled", lambda grid, _, rows: drawn.extend(rows) or grid)
+    assert clustered("--ckpt", autoencoder, *DATA, "--k", 3)[0] == 0
+    counts = [sum(row["cluster"] == str(k) for row in table()) for k in range(3)]
+    assert sum(counts) == 297 and drawn == [f"cluster {k} ({count} images)" for k, count in enumerate(counts)]
+
+
+def test_overwriting_removes_the_pictures_of_the_earlier_call_and_no_other_file(clustered, autoencoder):
+    command = ("--ckpt", autoencoder, *DATA, "--n", 60, "--k")
+    assert clustered(*command, 11)[0] == 0
+    mine = {"cluster-2024.png", "cluster-3.png", "cluster-11.png", "cluster-a.png", "cluster-٣.png"}
+    for name in mine:
+        Path("clusters", name).write_bytes(b"mine")
+    assert clustered(*command, 10, "--overwrite")[0] == 0
+    mine.remove("cluster-3.png")  # a result of this call
+    written = {"assignments.csv", "clusters.png", *(f"cluster-{k}.png" for k in range(10))}
+    assert {path.name for path in Path("clusters").iterdir()} == written | mine
+    assert clustered(*command, 3, "--overwrite")[0] == 0
+    written = {"assignments.csv", "clusters.png", *(f"cluster-{k}.png" for k in range(3))}
+    assert {path.name for path in Path("clusters").iterdir()} == written | mine
+    assert all(Path("clusters", name).read_bytes() == b"mine" for name in mine)
+
+
+def test_an_interruption_keeps_the_results_of_the_earlier_call(clustered, autoencoder, monkeypatch):
+    command = ("--ckpt", autoencoder, *DATA, "--n", 60)
+    assert clustered(*command, "--k", 5)[0] == 0
+    before = {path.name: path.read_bytes() for path in Path("clusters").iterdir()}
+
+    def interrupted(*arguments):
+        raise UserError("interrupted")
+
+    monkeypatch.setattr("genbench.cli.latents_cluster._write_pictures", interrupted)
+    assert clustered(*command, "--k", 3, "--overwrite")[0] == 2
+    assert {path.name: path.read_bytes() for path in Path("clusters").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["assignments.csv", "clusters.png", "cluster-2.png"])
+def test_a_folder_with_the_name_of_a_result_is_refused_before_anything_is_written(clustered, autoencoder, name):
+    Path("clusters", name).mkdir(parents=True)
+    status, _, err = clustered("--ckpt", autoencoder, *DATA, "--k", 3, "--overwrite")
+    assert status == 2 and f"clusters/{name} is a folder, but a result has this name." in err
+    assert [path.name for path in Path("clusters").iterdir()] == [name]
+
+
 def test_pixels_are_the_baseline_of_any_model(clustered):
     ckpt = untrained(DCGAN(DataSpec((1, 16, 16)), width=4), Path("model.ckpt"))
     status, out, _ = clustered("--ckpt", ckpt, *DATA, "--on", "pixels")
@@ -94,7 +140,11 @@ def test_points_have_no_pictures(clustered):
 @pytest.mark.parametrize(
     ("model", "flags", "words"),
     [
-        (lambda: DCGAN(DataSpec((1, 16, 16)), width=4), (), "DCGAN cannot encode images"),
+        (
+            lambda: DCGAN(DataSpec((1, 16, 16)), width=4),
+            (),
+            "can: Autoencoder, ConditionalVAE, ConvAutoencoder, DenoisingAutoencoder, LatentMixture, VAE.\n",
+        ),
         (lambda: VQVAE(SPEC, width=8), (), "or `--on pixels`"),
         (lambda: Autoencoder(SPEC), ("--k", "30", "--n", "20"), "--k is 30, but --n allows only 20 images"),
         (lambda: Autoencoder(SPEC), ("--k", "298"), "--k is 298, but there are only 297 images"),

@@ -23,7 +23,8 @@ def test_an_autoencoder_of_healthy_images_finds_lesions_and_shows_where(cli):
     small = ["--model.width", 4, "--model.latent_dim", 8, "--model.optimizer.lr", 0.005, "--ema.halflife", 300]
     flags = [*FEW, *small, "--max_images", 3200]
     status, _, err = cli("fit", "--config", "medical/anomaly", *flags, "--name", "healthy")
-    assert status == 0 and "only 1 of 2 classes: 0" in err, err
+    assert status == 0 and "; only class 0 of the classes 0 and 1" in err, err
+    assert "  anomaly:  python -m genbench anomaly --ckpt runs/healthy/checkpoints/last.ckpt\n" in err
     assert "nception" not in err, "no weights are needed that are not there"
     status, out, err = cli("anomaly", "--ckpt", "runs/healthy", "--quantile", 0.95)
     assert status == 0 and "20 anomalous and 20 normal images" in out, err
@@ -62,7 +63,12 @@ def test_lesions_are_painted_into_healthy_images(cli):
     write(Path("pneumoniamnist.npz"), {"train": 40, "val": 20, "test": 30})
     small = ["--model.width", 2, "--model.discriminator_width", 2]
     status, _, err = cli("fit", "--config", "medical/lesions", *FEW, *small, "--name", "lesions")
-    assert status == 0 and "only 1 of 2 classes: 1" in err and "nception" not in err, err
+    assert (
+        status == 0
+        and "; only class 1 of the classes 0 and 1" in err
+        and "anomaly:" not in err
+        and "nception" not in err
+    ), err
     with np.load("pneumoniamnist.npz") as file:
         healthy = file["test_images"][file["test_labels"][:, 0] == 0][:8]
     images = np.pad(healthy, ((0, 0), (2, 2), (2, 2)))

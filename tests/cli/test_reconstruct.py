@@ -1,6 +1,7 @@
 """reconstruct: a PNG for each image, a grid, and the error of each."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def test_bad_input_is_refused_before_anything_is_written(cli, autoencoder):
 
 
 def test_overwriting_removes_the_reconstructions_of_the_earlier_call_and_no_other_file(cli, autoencoder):
-    write_digits("in", 4, ["0.png", "sub/1.png", "sub/2.png", "gone/3.png"])
+    write_digits("in", 4, ["0.png", "sub/1.png", "sub/2.png", "gone/with/3.png"])
     write_digits("less", 2, ["sub/1.png", "4.png"])
     command = ("reconstruct", "--ckpt", autoencoder, "--out", "out", "--images")
     assert cli(*command, "in")[0] == 0
@@ -183,6 +184,33 @@ def test_a_foreign_table_in_the_output_folder_deletes_nothing_outside_and_no_oth
     Path("out/errors.csv").write_text(f"file,reconstruction\na,{listed.format(here=Path.cwd())}\n")
     assert cli("reconstruct", "--ckpt", autoencoder, "--images", "in", "--out", "out", "--overwrite")[0] == 0
     assert Path("safe.png").exists() and Path("out/notes.txt").exists()
+
+
+def test_a_link_in_the_output_folder_deletes_nothing_outside_and_no_new_file(cli, autoencoder):
+    write_digits("in", 2, ["sub/0.png", "1.png"])
+    for name in ("outside", "out/sub"):
+        Path(name).mkdir(parents=True)
+    Path("outside/x.png").write_bytes(b"safe")
+    Path("out/link").symlink_to(Path("outside").resolve())
+    Path("out/same").symlink_to("sub")
+    Path("out/loop").symlink_to("loop")
+    listed = ["link/x.png", "same/0.png", "loop/x.png", "x\0/x.png", "old.png"]
+    Path("out/errors.csv").write_text("file,reconstruction\n" + "".join(f"a,{name}\n" for name in listed))
+    Path("out/old.png").write_bytes(b"old")
+    assert cli("reconstruct", "--ckpt", autoencoder, "--images", "in", "--out", "out", "--overwrite")[0] == 0
+    assert Path("outside/x.png").read_bytes() == b"safe"
+    assert Path("out/sub/0.png").exists() and not Path("out/old.png").exists()
+
+
+@pytest.mark.parametrize("name", ["errors.csv", "grid.png", "0.png"])
+@pytest.mark.parametrize("kind", ["folder", "named pipe"])
+def test_a_folder_or_pipe_with_the_name_of_a_result_is_refused_before_anything_is_written(cli, autoencoder, name, kind):
+    write_digits("in", 2)
+    Path("out").mkdir()
+    Path("out", name).mkdir() if kind == "folder" else os.mkfifo(Path("out", name))
+    status, _, err = cli("reconstruct", "--ckpt", autoencoder, "--images", "in", "--out", "out", "--overwrite")
+    assert status == 2 and f"out/{name} is a {kind}, but a result has this name. Remove it" in err
+    assert [path.name for path in Path("out").iterdir()] == [name]
 
 
 def test_two_files_of_one_name_are_refused(cli, autoencoder):

@@ -127,7 +127,8 @@ def test_file_names_with_commas_quotes_and_line_breaks_survive(cli):
     for name in names:
         Path("in", name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (28, 28)).save(Path("in", name))
-    assert cli("tag", "--classifier", "mnistnet", "--images", "in")[0] == 0
+    status, out, _ = cli("tag", "--classifier", "mnistnet", "--images", "in")
+    assert status == 0 and "converted as in the classifier's training: 28×28 gray to 32×32 gray (pad)" in out
     assert sorted(row["file"] for row in table()) == sorted(names)
 
 
@@ -155,8 +156,12 @@ def test_bad_input_is_a_sentence(cli):
     Path("empty").mkdir()
     Path("there.csv").write_text("mine")
     for flags, words in (
-        ((), "needs a classifier"),
-        (("--classifier", "mnistnet", "--ckpt", "x"), "not both"),
+        ((), "needs a classifier: use `--ckpt` for a trained model, or `--classifier` with one of: mnistnet, "),
+        (("--classifier", "mnistnet", "--ckpt", "x"), "--ckpt is for a trained model, but --classifier mnistnet was"),
+        (("--classifier", "mnistnet", "--raw"), "--raw is for a trained model, but --classifier mnistnet was set."),
+        (("--classifier", "mnistnet", "--name", "x"), "--name is for a trained model"),
+        (("--classifier", "mnistnet", "--runs", "other"), "--runs is for a trained model"),
+        (("--classifier", "mnistnet", "--ema"), "mnistnet has no option --ema"),
         (("--classifier", "mnistnet", "--images", "empty"), "empty"),
         (("--classifier", "digitsnet", "--out", "tags.txt"), "must end in .csv"),
         (("--classifier", "digitsnet", "--out", "there.csv"), "exists already"),

@@ -317,6 +317,13 @@ def test_a_broken_image_is_named(make):
             data.source(stage)
 
 
+def test_a_file_that_is_no_image_is_named_without_a_python_object(make):
+    data = load(make({"0.png": 1, "sub/text.jpg": b"nothing", "2.png": 2}), val_size=1, test_size=1)
+    with pytest.raises(UserError, match=r"text.jpg.* cannot be read as an image \(its format is not known\)\. Replace"):
+        for stage in ("train", "val", "test"):
+            data.source(stage)
+
+
 def test_a_truncated_image_is_named(make, tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))
     noise.save(tmp_path / "whole.jpg")
@@ -351,6 +358,12 @@ def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("pictures to come")
     with pytest.raises(UserError, match=r"There is no image in .*empty among its 1 files"):
+        load(str(tmp_path / "empty"))
+
+
+def test_a_folder_without_files_is_said_to_be_empty(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty is empty\. Expected images \(\.jpg, \.jpeg, .*\.nii\.gz\)\.$"):
         load(str(tmp_path / "empty"))
 
 
