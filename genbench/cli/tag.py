@@ -53,7 +53,7 @@ def main(verb: str, argv: list[str]) -> int:
             f"{', '.join(CLASSIFIERS)}."
         )
     if arguments.classifier is not None:
-        for name in ("ckpt", "raw", "runs", "name"):
+        for name in ("ckpt", "raw", "ema", "runs", "name"):
             if getattr(arguments, name) != parser.get_default(name):
                 raise UserError(
                     f"--{name} is for a trained model, but --classifier {arguments.classifier} was set. Remove one of "

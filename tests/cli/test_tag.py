@@ -159,6 +159,7 @@ def test_bad_input_is_a_sentence(cli):
         ((), "needs a classifier: use `--ckpt` for a trained model, or `--classifier` with one of: mnistnet, "),
         (("--classifier", "mnistnet", "--ckpt", "x"), "--ckpt is for a trained model, but --classifier mnistnet was"),
         (("--classifier", "mnistnet", "--raw"), "--raw is for a trained model, but --classifier mnistnet was set."),
+        (("--classifier", "mnistnet", "--ema", "0.07"), "--ema is for a trained model, but --classifier mnistnet"),
         (("--classifier", "mnistnet", "--name", "x"), "--name is for a trained model"),
         (("--classifier", "mnistnet", "--runs", "other"), "--runs is for a trained model"),
         (("--classifier", "mnistnet", "--ema"), "mnistnet has no option --ema"),
