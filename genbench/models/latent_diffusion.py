@@ -74,6 +74,8 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
             conditions.refuse_without(self.spec)
         self.autoencoder, self.objective = part, objective
         self.latent_shape, self.latent_dtype = part.latent_shape, part.latent_dtype
+        if self.vectors:
+            self.latent_values = part.latent_values
         self.conditional, self.condition_dropout = conditional, condition_dropout
         with torch.no_grad():
             self.shape = tuple(self._latents(torch.zeros(1, *self.spec.shape)).shape[1:])

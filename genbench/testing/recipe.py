@@ -152,7 +152,7 @@ def train(
             EMA(every_images=Images(16)),
             Monitor(every_images=Images(16), show=False),
             GANMonitor(every_images=Images(32)),
-            ValidationMetrics(every_images=Images(32), samples=16),
+            ValidationMetrics(every_images=Images(32), samples=4),
             Checkpoint(every_images=Images(24)),
             MaxImages(images),
             *([Crash(crash_at)] if crash_at else []),

@@ -592,7 +592,8 @@ SPECS = {
 OTHER = {"class_weight": 0.5, "beta": 4.0, "kl_warmup": 500, "free_bits": 0.5, "importance_samples": 3, "cycle": 1.0,
          "identity": 0.0, "corruption": "masking", "amount": 0.1, "l1": 1.0, "unsupervised": 0.5, "consistency": 0.5,
          "mismatches": 2, "mismatch_weight": 1.0, "diversity": 0.1, "decay": 0.5, "commitment": 1.0,
-         "restart_dead_codes": 100}  # fmt: skip
+         "restart_dead_codes": 100, "interval_share": 0.5, "log_mean": -1.0, "log_std": 1.5, "weight_power": 0.5,
+         "weight_constant": 0.01, "first_intervals": 20, "last_intervals": 640, "curriculum_images": 5000}  # fmt: skip
 
 
 @pytest.mark.parametrize(
