@@ -178,7 +178,7 @@ class Trap:
         ("size", "0/007.png is 17×17 gray, but 0/000.png is 16×16 gray. All images must have the same size"),
         ("color", "0/007.png is 16×16 RGB, but 0/000.png is 16×16 gray"),
         ("damaged", "002.png"),
-        ("empty", "empty is empty. Expected images"),
+        ("empty", r"empty is empty. Expected images \(.jpg"),
         ("text", "no image in .*notes"),
         ("missing", "nowhere does not exist. Use a folder, zip"),
         ("other file", "model.ckpt is not a folder, zip, .npz or .npy"),
