@@ -136,29 +136,29 @@ def _run(arguments: argparse.Namespace, more: list[str]) -> int:
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise UserError(f"The score of image {inputs.name(row)} is {values[row]}: the model did not train well.")
     worst = values.argsort(descending=True, stable=True)[: arguments.worst]
-    drawn: tuple[str, ...] = FILES[:3]
-    if by == "projection" or hasattr(model, "reconstruct"):
+    shows_where = by == "projection" or hasattr(model, "reconstruct")
+    if shows_where:
         x = from_stored(inputs.images.images(worst)).to(model.device)
         if by == "projection":
             expected = project(model, x, seed=arguments.seed, **options).images
         else:
             expected = torch.cat([reconstruct(model, part) for part in x.split(arguments.batch_size)])
-        expected_is = "projection" if by == "projection" else "reconstruction"
-        drawn = FILES
     _write_scores(arguments.out / "scores.csv", inputs, values, anomalous, threshold)
     _write_histogram(arguments.out / "histogram.png", values, anomalous, threshold, by)
     called = "row" if arguments.images is not None else f"{arguments.split or 'test'} image"
     _write_worst(arguments.out / "worst.png", inputs, values, anomalous, worst, by, called)
-    if drawn == FILES:
+    if shows_where:
+        expected_is = "projection" if by == "projection" else "reconstruction"
         titles = [f"{_title(inputs, row, called)}, score {float(values[row]):.4g}" for row in worst.tolist()]
         _write_heat_maps(arguments.out / "heat_maps.png", x, expected, expected_is, arguments.smooth, titles)
     else:  # of an earlier call
         (arguments.out / "heat_maps.png").unlink(missing_ok=True)
+    written = FILES if shows_where else FILES[:3]
     print(
         f"{counted(len(inputs), 'image')} of {inputs.images.name} scored by {by} with {type(model).__name__} at "
-        f"{model.images_seen:,} images seen -> {', '.join(str(arguments.out / name) for name in drawn)}"
+        f"{model.images_seen:,} images seen -> {', '.join(str(arguments.out / name) for name in written)}"
     )
-    if drawn != FILES:
+    if not shows_where:
         print(
             f"no heat maps: {type(model).__name__} has no `reconstruct` method, so it is not known where images differ."
         )

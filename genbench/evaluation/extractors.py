@@ -91,9 +91,11 @@ def _shipped(name: str) -> Extractor:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a dict
     classes = tuple(about["classes"].split("\n"))
     channels = int(about["channels"])
-    network: nn.Module = SmallClassifier(channels, len(classes))
+    network: nn.Module
     if "factors" in about:
         network = FactorClassifier(channels, [int(values) for values in about["factors"].split()])
+    else:
+        network = SmallClassifier(channels, len(classes))
     network.load_state_dict(state)
 
     def read(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

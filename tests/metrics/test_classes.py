@@ -7,7 +7,9 @@ import torch
 from scipy.stats import entropy
 from sklearn.metrics import accuracy_score
 
+from genbench.core.batch import to_tokens
 from genbench.core.errors import UserError
+from genbench.data.shapes import CAPTION_LENGTH, CAPTIONS, VOCABULARY
 from genbench.metrics.classes import caption_classes, class_accuracy, class_frechet_distance, class_statistics
 from genbench.metrics.frechet import feature_moments, frechet_distance
 
@@ -81,3 +83,10 @@ def test_no_images_are_an_error():
     ):
         with pytest.raises(UserError, match="at least 1"):
             score()
+
+
+def test_captions_that_are_classes_name_themselves():
+    """The words of "a small red star at the top" also occur in the captions of the corners."""
+    chosen = ("a small red star at the top", "a small red star at the top left", "a large blue cross in the centre")
+    tokens = torch.tensor([to_tokens(caption, VOCABULARY, CAPTION_LENGTH) for caption in chosen])
+    assert [CAPTIONS[k] for k in caption_classes(tokens, VOCABULARY, CAPTIONS).tolist()] == list(chosen)
