@@ -78,7 +78,12 @@ class HasLikelihood(Protocol):
     pixels: Literal["binary", "8-bit", "density"]  # the data that the likelihood is defined for
 
     def log_likelihood(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B] nats. Keyword arguments with defaults are the model's own options, as in `sample`."""
+        """[B, C, H, W] -> [B] nats. Keyword arguments with defaults are the model's own options, as in `sample`.
+
+        If the likelihood takes long, the model also defines `likelihood_option`: the name of an option; evaluations
+        compute the likelihood only if it is set. If it is an estimate, the model also defines
+        `log_likelihood_and_error` with the same arguments, which returns the nats and their standard error, [B] each.
+        """
 
 
 @runtime_checkable

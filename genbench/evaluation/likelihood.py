@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from genbench.core import ranks
 from genbench.core.batch import from_stored
 from genbench.core.capabilities import HasLikelihood, options
 from genbench.core.errors import dimensions
@@ -15,6 +16,14 @@ from genbench.evaluation.images import SplitImages
 from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
 from genbench.metrics.likelihood import Likelihood
 from genbench.metrics.scales import GROUPS
+
+
+def not_asked(model: Any, sampling: dict[str, Any]) -> str | None:
+    """Why the likelihood of this model is not computed with these options: it takes long; None if it is computed."""
+    option = getattr(model, "likelihood_option", None)
+    if option is None or sampling.get(option):
+        return None
+    return f"it takes long, and is computed only with `--{option} N`"
 
 
 class LogLikelihood(Evaluator):
@@ -29,6 +38,7 @@ class LogLikelihood(Evaluator):
         model, reference = plan.model, plan.reference
         kind = "density" if plan.points else "binary" if reference.binary else plan.protocol.pixels
         why = None if model.pixels == kind else f"it is for {model.pixels} pixels, but the data has {kind} pixels"
+        why = why or not_asked(model, {})
         same = tuple(model.spec.shape) == tuple(reference.shape)
         suffix = "" if same else f"-{dimensions(model.spec.shape).replace('×', 'x')}"
         names = GROUPS["likelihood"] if "likelihood" in plan.protocol.metrics else ()
@@ -38,6 +48,10 @@ class LogLikelihood(Evaluator):
         c, model, images = comparison, comparison.model, comparison.images
         scores, own = Scores(c.protocol, c.extractor), own_metrics(c.protocol, self.track)
         own_options = {k: c.sampling.get(k, v) for k, v in options(model.log_likelihood).items()}
+        if note := not_asked(model, c.sampling):
+            for name in (*(GROUPS["likelihood"] if "likelihood" in c.protocol.metrics else ()), *own):
+                scores.put(name, None, len(images), note=note, bound=model.likelihood)
+            return scores
         bound = ", ".join([model.likelihood, *(f"{v} {k.replace('_', ' ')}" for k, v in own_options.items())])
         points = len(images.shape) == 1  # points always have a density, for any `pixels` of the protocol
         kind, shape = "density" if points else c.pixels, tuple(model.spec.shape)
@@ -59,10 +73,21 @@ class LogLikelihood(Evaluator):
             more["suffix"] = f"-{size.replace('×', 'x')}"
         metric = Likelihood(math.prod(shape))
         updates = BlockUpdates(own, c.device, likelihood=metric)
+        estimated, squared_errors = hasattr(model, "log_likelihood_and_error"), 0.0
         for number, rows, real in c.blocks("Likelihood", len(images)):
             x = from_stored(images.images(rows)).to(c.device, model.dtype)
-            updates.update(number, model.log_likelihood(x, **own_options).double()[:real])
+            if estimated:
+                nats, error = model.log_likelihood_and_error(x, **own_options)
+                squared_errors += error.double()[:real].square().sum().item()
+            else:
+                nats = model.log_likelihood(x, **own_options)
+            updates.update(number, nats.double()[:real])
         updates.join()
+        error = sum(ranks.gather([squared_errors])) ** 0.5 / len(images)
+        if math.isnan(error):
+            more["note"] = "an estimate from one random vector, without a standard error"
+        elif error:
+            more["note"] = f"standard error of the estimate: {error:.3g} nats"
         scores.add("likelihood", len(images), metric, **more)
         updates.add_own(scores, len(images))
         return scores

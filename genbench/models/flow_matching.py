@@ -3,21 +3,24 @@ Liu et al., "Flow Straight and Fast", ICLR 2023. The loss is in `genbench.object
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from genbench.core import conditions
-from genbench.core.arguments import Count, Number, Positive, Share, Weight
+from genbench.core.arguments import Count, Number, Positive, Share, Weight, Whole
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.composition import guide_of, refuse_guidance
+from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import SeedNoise
 from genbench.core.precision import to_float32
 from genbench.networks.denoiser import DenoiserSettings
 from genbench.objectives import flow_matching
 from genbench.objectives.flow_matching import Times
+from genbench.objectives.pixels import LEVELS, dequantized
 from genbench.samplers import flow
 from genbench.samplers.guidance import guided
 
@@ -49,6 +52,9 @@ class FlowMatching(GenerativeModule):
             conditions.refuse_without(self.spec)
         self.conditional, self.condition_dropout = conditional, condition_dropout
         self.times, self.optimal_transport = times, optimal_transport
+        images = len(self.spec.shape) == 3
+        self.likelihood, self.pixels = ("lower bound", "8-bit") if images else ("exact", "density")
+        self.likelihood_option = "probes" if images else None
         self.network = DenoiserSettings.of(network).build(self.spec.shape, self.spec, conditional=conditional)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -66,6 +72,36 @@ class FlowMatching(GenerativeModule):
         if self.optimal_transport:
             noise = flow_matching.pair(x, noise)
         return flow_matching.loss(lambda x, time: self.network(x, time, condition), x, noise, t)
+
+    def log_likelihood(self, x: Tensor, *, probes: Whole = 0, tolerance: Positive = 1e-5) -> Tensor:
+        """[B, C, H, W] -> an estimate of a lower bound of log P(x), [B] nats, from one draw of uniform dequantization
+        noise; for points [B, D] the exact log density. A conditional model is used without condition.
+
+        probes     random vectors that estimate the trace of the Jacobian; 0 computes it exactly, and only for points
+        tolerance  relative and absolute tolerance of the ODE solver
+
+        Raises:
+            UserError: `probes` is 0 for images, or the model was never trained without condition.
+        """
+        return self.log_likelihood_and_error(x, probes=probes, tolerance=tolerance)[0]
+
+    def log_likelihood_and_error(self, x: Tensor, *, probes: int, tolerance: float) -> tuple[Tensor, Tensor]:
+        """`log_likelihood` and its standard error over the random vectors, [B] each; NaN for one vector."""
+        if self.conditional and self.condition_dropout == 0:
+            raise UserError(
+                "This FlowMatching was trained with `condition_dropout` 0, so that it has no likelihood without "
+                "condition. Train with `--model.condition_dropout 0.1`."
+            )
+        if x.ndim == 2:
+            return flow_matching.log_density(self.network, x, tolerance, probes)
+        if not probes:
+            raise UserError(
+                f"The exact likelihood of an image needs {x[0].numel()} derivatives at each step. Set `--probes 1` or "
+                "more for an estimate."
+            )
+        y = dequantized(x, torch.rand_like(x))
+        nats, error = flow_matching.log_density(self.network, y, tolerance, probes)
+        return nats - math.log(LEVELS) * x[0].numel(), error  # a density in [-1, 1], where levels are 2/255 apart
 
     def sample(
         self,

@@ -17,7 +17,7 @@ from genbench.networks.unet_denoiser import UNetDenoiser
 Dropout = Annotated[float, Bounds(at_least=0, below=1)]
 
 USED = {
-    "unet": ("width", "multipliers", "blocks", "attention", "heads", "dropout"),
+    "unet": ("width", "patch", "multipliers", "blocks", "attention", "heads", "dropout"),
     "dit": ("width", "depth", "patch", "heads", "dropout"),
     "mlp": ("width", "depth"),
 }
@@ -31,12 +31,12 @@ class DenoiserSettings(metaclass=Checked):
     Args:
         kind: unet (`UNetDenoiser`), dit (`DiT`), or mlp (`PointDenoiser`), for points. Default: unet for images, mlp
             for points
-        width: Channels at full resolution, or features of each patch or layer
+        width: Channels at the highest resolution, or features of each patch or layer
         multipliers: unet: channels at each resolution, as multiples of `width`
         blocks: unet: residual blocks at each resolution
         attention: unet: sides of the resolutions that have self-attention
         depth: dit, mlp: number of blocks or layers
-        patch: dit: side of a patch
+        patch: unet, dit: side of the patches that images are divided into
         heads: unet, dit: heads of each attention layer
         dropout: unet, dit: dropout probability
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
 
 from genbench.core.errors import UserError
 from genbench.networks.embedding import Embedding
@@ -22,7 +22,9 @@ class UNetDenoiser(nn.Module):
     Args:
         inputs, outputs: Channels of the input and the output
         size: Height and width of the images; a multiple of `stride`
-        width: Channels at full resolution
+        width: Channels at the highest resolution
+        patch: Side of the patches whose pixels are the channels of the highest resolution (Luhman & Luhman 2022,
+            https://arxiv.org/abs/2207.04316). 2 makes a network of the same width about 4 times as fast
         multipliers: Channels at each resolution, as multiples of `width`; the side is halved between two resolutions
         blocks: Residual blocks at each resolution
         attention: Sides of the resolutions that have self-attention
@@ -37,6 +39,7 @@ class UNetDenoiser(nn.Module):
         outputs: int,
         size: int,
         width: int = 64,
+        patch: int = 1,
         multipliers: Sequence[int] = (1, 2, 2),
         blocks: int = 2,
         attention: Sequence[int] = (8,),
@@ -47,13 +50,15 @@ class UNetDenoiser(nn.Module):
         super().__init__()
         if not multipliers:
             raise UserError("model.network.multipliers is empty; it must contain at least one number, such as [1, 2].")
-        self.stride = 2 ** (len(multipliers) - 1)
+        self.patch, self.stride = patch, patch * 2 ** (len(multipliers) - 1)
         if size % self.stride:
+            patches = f"has patches of {patch}×{patch} pixels and " if patch > 1 else ""
             raise UserError(
-                f"This U-Net halves the side {len(multipliers) - 1} times, so images need sides that are multiples of "
-                f"{self.stride}, but these have {size} pixels per side. Set `--data.size`, or fewer "
+                f"This U-Net {patches}halves the side {len(multipliers) - 1} times, so images need sides that are "
+                f"multiples of {self.stride}, but these have {size} pixels per side. Set `--data.size`, or fewer "
                 "`--model.network.multipliers`."
             )
+        size, inputs, outputs = size // patch, inputs * patch**2, outputs * patch**2
         dims, tokens = 4 * width, bool(embedding.get("words"))
         self.embedding = Embedding(dims, **embedding)
         self.first = nn.Conv2d(inputs, width, 3, padding=1)
@@ -93,6 +98,7 @@ class UNetDenoiser(nn.Module):
         vector, tokens, mask = self.embedding(time, condition)
         vector = silu(vector)
         x = x.to(self.first.weight.dtype)  # models compute in float32 outside of their networks
+        x = pixel_unshuffle(x, self.patch)  # [B, inputs·patch², H/patch, W/patch]
         h = self.first(x.contiguous(memory_format=torch.channels_last))
         seen = [h]
         for layer in self.down:
@@ -102,7 +108,7 @@ class UNetDenoiser(nn.Module):
             h = layer(h, vector, tokens, mask)
         for layer in self.up:
             h = layer(h if isinstance(layer, Up) else torch.cat([h, seen.pop()], 1), vector, tokens, mask)
-        return self.last(silu(self.norm(h)))
+        return pixel_shuffle(self.last(silu(self.norm(h))), self.patch)
 
 
 class Stage(nn.Module):

@@ -134,6 +134,20 @@ def test_the_unet_computes_in_channels_last():
     assert net.down[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_patch_is_read_and_written_as_channels():
+    """pixel_unshuffle: channel 4·c + 2·row + column."""
+    net = awake(unet(1, 1, 8, patch=2, multipliers=[1]))
+    seen = []
+    net.first.register_forward_hook(lambda layer, given, out: seen.append(given[0]))
+    x = torch.arange(64.0).view(1, 1, 8, 8)
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.copy_(torch.arange(4))
+        out = net(x, torch.rand(1))[0, 0]
+    assert torch.equal(seen[0][0, :, 1, 2], torch.tensor([20.0, 21, 28, 29]))
+    assert torch.equal(out, torch.tensor([[0.0, 1], [2, 3]]).repeat(4, 4))
+
+
 def test_blocks_of_a_dit_are_the_identity_before_training():
     """adaLN-Zero: Peebles & Xie 2023, section 3.2."""
     net, tokens = dit(), torch.randn(2, 16, 16)
@@ -179,7 +193,8 @@ IMAGES, POINTS = DataSpec((1, 8, 8)), DataSpec((2,))
         ({"multipliers": [0]}, IMAGES, "model.network.multipliers is 0; it must be at least 1"),
         ({"multipliers": 2}, IMAGES, "model.network.multipliers is 2; it must be a list of numbers"),
         ({"width": [2]}, IMAGES, r"model.network.width is \[2\]; it must be a single value"),
-        ({"patch": 2}, IMAGES, "model.network.patch is set, but the network is unet"),
+        ({"patch": 3}, IMAGES, "patches of 3×3 pixels and halves the side 2 times.*multiples of 12, but these have 8"),
+        ({"depth": 2}, IMAGES, "model.network.depth is set, but the network is unet"),
         ({"kind": "mlp"}, IMAGES, "model.network.kind is mlp, which is for points, but the data has images"),
         ({"kind": "unet"}, POINTS, "model.network.kind is unet, which is for images, but the data has points"),
         ({"kind": "u-net"}, IMAGES, "model.network.kind is 'u-net'. Choose from: unet, dit, mlp.*Did you mean"),

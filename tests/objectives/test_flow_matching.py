@@ -1,5 +1,6 @@
 """Flow matching on straight paths, in one formula each."""
 
+import math
 from itertools import permutations
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from scipy.stats import kstest, logistic, norm
 
 from genbench.core.noise import Draws
-from genbench.objectives.flow_matching import draw_times, loss, pair, paths
+from genbench.objectives.flow_matching import draw_times, log_density, loss, pair, paths
 from tests.helpers.known import Gaussian
 
 
@@ -62,3 +63,66 @@ def test_half_precision_is_computed_in_float32():
     x = torch.randn(2, 3).half()
     found = loss(lambda point, t: point.half(), x, torch.randn(2, 3).half(), torch.rand(2))["mse"]
     assert found.dtype == torch.float32 and found.shape == (2,)
+
+
+def exact_velocity(clean):
+    """The velocity network of data whose optimal denoiser is clean(x, alpha, sigma)."""
+
+    def net(x, time):
+        t = float(time[0])
+        if t == 0:
+            t = 1e-9
+        found = clean(x, 1 - t, t)
+        return (x - (1 - t) * found) / t - found
+
+    return net
+
+
+class Modes:
+    """Eight Gaussians of standard deviation `std` on the unit circle, as `Ring`."""
+
+    std = 0.02
+    angle = torch.arange(8).double() * torch.pi / 4
+    centers = torch.stack([angle.cos(), angle.sin()], 1)
+
+    def log_density(self, x, alpha=1.0, sigma=0.0):
+        variance = alpha**2 * self.std**2 + sigma**2
+        distances = (x[:, None] - alpha * self.centers).square().sum(2)
+        return torch.logsumexp(-distances / (2 * variance), 1) - math.log(8 * 2 * math.pi * variance)
+
+    def clean(self, x, alpha, sigma):
+        variance = alpha**2 * self.std**2 + sigma**2
+        weight = (-(x[:, None] - alpha * self.centers).square().sum(2) / (2 * variance)).softmax(1)[:, :, None]
+        each = self.centers + alpha * self.std**2 / variance * (x[:, None] - alpha * self.centers)
+        return (weight * each).sum(1)
+
+
+def test_the_exact_velocity_of_a_ring_gives_the_exact_density_of_the_mixture():
+    modes = Modes()
+    torch.manual_seed(0)
+    x = modes.centers[torch.randint(8, (40,))] + modes.std * torch.randn(40, 2).double()
+    found, error = log_density(exact_velocity(modes.clean), x, tolerance=1e-7)
+    torch.testing.assert_close(found, modes.log_density(x), atol=1e-4, rtol=0)
+    assert not error.any()
+
+
+def test_a_tighter_tolerance_gives_a_smaller_error():
+    known, x = Gaussian(), torch.randn(20, 2).double()
+    expected = torch.distributions.MultivariateNormal(known.mean, known.covariance).log_prob(x)
+    errors = [
+        (log_density(exact_velocity(known.clean), x, tolerance=tolerance)[0] - expected).abs().max().item()
+        for tolerance in (1e-2, 1e-4, 1e-6)
+    ]
+    assert errors[0] > 10 * errors[1] > 100 * errors[2] and errors[2] < 1e-5
+
+
+def test_random_vectors_estimate_the_density_without_bias_and_state_their_standard_error():
+    known, x = Gaussian(), torch.randn(400, 2).double()
+    expected = torch.distributions.MultivariateNormal(known.mean, known.covariance).log_prob(x)
+    torch.manual_seed(0)
+    found, error = log_density(exact_velocity(known.clean), x, probes=16)
+    scaled = (found - expected) / error
+    assert abs(scaled.mean().item()) < 4 / 400**0.5 * scaled.std().item()
+    # Student's t with 15 degrees of freedom has a standard deviation of 1.07
+    assert scaled.std().item() == pytest.approx(1.07, abs=0.12)
+    assert log_density(exact_velocity(known.clean), x[:3], probes=1)[1].isnan().all()
