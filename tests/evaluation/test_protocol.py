@@ -16,7 +16,7 @@ OTHER = {
     "neighbors_k": 7, "neighbors_images": 7, "train": 7, "pixels": "binary", "filter": "another",
     "size": 7, "channels": 3, "resize_mode": "pad", "enlarge": True,
 }  # fmt: skip
-SHIPPED = ("fid10k-test", "fid50k-train", "fid5k-random", "quick")
+SHIPPED = ("fid10k-test", "fid2k-test", "fid50k-train", "fid5k-random", "quick")
 
 
 def key(settings, **facts):
@@ -124,7 +124,7 @@ def test_a_mistake_in_a_file_is_an_error_with_the_reason(tmp_path, text, message
 def test_an_unknown_name_is_an_error_with_the_known_names():
     with pytest.raises(
         UserError,
-        match=r"Unknown protocol 'fid10k'. Choose from: fid10k-test, fid50k-train, fid5k-random.*path of a YAML",
+        match=r"Unknown protocol 'fid10k'. Choose from: fid10k-test, fid2k-test, fid50k-train, fid5k-random.*path of a YAML",
     ):
         protocol.load("fid10k")
     with pytest.raises(UserError, match="unknown metric group 'FID'. Choose from: fid, kid"):
