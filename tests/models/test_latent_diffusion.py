@@ -9,9 +9,10 @@ from genbench.core import composition
 from genbench.core.batch import DataSpec
 from genbench.core.capabilities import Reconstructs, Samples
 from genbench.core.errors import UserError
+from genbench.core.noise import SeedNoise
 from genbench.core.units import Images
 from genbench.models import GAN, VAE, VQVAE, Autoencoder, ConditionalVAE, LatentDiffusion
-from genbench.models.latent_diffusion import SAMPLERS
+from genbench.models.latent_diffusion import OBJECTIVES
 from tests.helpers.small import RandomImages, run, same_weights, untrained
 
 SPEC = DataSpec((1, 8, 8))
@@ -63,7 +64,7 @@ def test_latents_have_zero_mean_and_unit_variance_in_each_channel(part):
     torch.testing.assert_close(model.standardize.inverse(model.standardize(z)), z)
 
 
-@pytest.mark.parametrize(("objective", "sampler"), [(o, s) for o, names in SAMPLERS.items() for s in names])
+@pytest.mark.parametrize(("objective", "sampler"), [(o, s) for o, each in OBJECTIVES.items() for s in each.samplers])
 def test_each_sampler_inverts_the_noise_of_a_known_objective(objective, sampler):
     """With a network for latents that are all the same point, every sampler returns this point."""
     model = small(vae(), objective=objective).eval()
@@ -72,16 +73,22 @@ def test_each_sampler_inverts_the_noise_of_a_known_objective(objective, sampler)
     def net(x, time, condition=None):
         if objective == "ddpm":
             t = (time * 1000).round().long()
-            alpha, sigma = (table[t][:, None].float() for table in (model.diffusion.alpha, model.diffusion.sigma))
+            tables = model.objective.diffusion.alpha, model.objective.diffusion.sigma
+            alpha, sigma = (table[t][:, None].float() for table in tables)
             return (alpha * x - point) / sigma  # v of the noise (x - alpha * point) / sigma
         if objective == "edm":
             sigma = (4 * time).exp()[:, None]
             total = (sigma.square() + 1).sqrt()  # x is divided by it
             return (point - x / total) * total / sigma
-        return (x - point) / time[:, None]
+        if objective == "consistency":
+            sigma, least = (4 * time).exp()[:, None], model.objective.consistency.sigma_min
+            total, above = (sigma.square() + 1).sqrt(), sigma - least
+            return (point - x * total / (above.square() + 1)) * total / above  # x is divided by total
+        return (x - point) / time[:, :1] if objective == "mean_flow" else (x - point) / time[:, None]
 
-    z = model._solve(lambda x, time: net(x, time), genbench.core.noise.SeedNoise(torch.arange(5), (3,)), sampler, 10)
-    torch.testing.assert_close(z, point.expand(5, 3), atol=1e-4, rtol=0)
+    noise = SeedNoise(torch.arange(5), (3,), torch.float64 if objective == "consistency" else torch.float32)
+    z = model.objective.sample(net, noise, sampler, 10)
+    torch.testing.assert_close(z, point.expand(5, 3).to(z.dtype), atol=1e-4, rtol=0)
 
 
 def test_classes_change_the_samples_and_guidance_of_one_does_not():
@@ -123,7 +130,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path):
         small(vqvae(), conditional=True)
     with pytest.raises(UserError, match="sampler is ddim, but this LatentDiffusion was trained with objective edm"):
         small(vae()).sample(torch.arange(2), sampler="ddim")
-    with pytest.raises(UserError, match="sampler is 'dim'. Choose from: default, ddim"):
+    with pytest.raises(UserError, match="sampler is 'dim'. Choose from: ddim, ddpm"):
         small(vae()).sample(torch.arange(2), sampler="dim")
     with pytest.raises(UserError, match="steps is 0; it must be at least 1"):
         small(vae()).sample(torch.arange(2), steps=0)
