@@ -23,7 +23,8 @@ class Samples(Protocol):
         """int64 seeds [n] -> images [n, C, H, W] in [-1, 1].
 
         All noise of a sample comes from its own seed. `condition` contains labels [n] or captions [n, L], for a model
-        that was trained with them. Additional keyword arguments with defaults are the model's own sampling options.
+        that was trained with them. Additional keyword arguments with defaults are the model's own sampling options. A
+        model whose defaults depend on its arguments sets them in its attribute `sample_defaults`, a dict.
         """
 
 
@@ -119,9 +120,15 @@ def takes_condition(method: Callable[..., Any]) -> bool:
 
 
 def options(method: Callable[..., Tensor]) -> dict[str, Any]:
-    """The model's own options of a method such as `sample`, with their defaults, from its signature."""
+    """The model's own options of a method such as `sample`, with their defaults, from its signature and the model's
+    `sample_defaults`."""
     parameters = inspect.signature(method).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("condition", "to")}
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("condition", "to")}
+    return own | _defaults(getattr(method, "__self__", None), getattr(method, "__name__", ""))
+
+
+def _defaults(model: Any, method: str) -> dict[str, Any]:
+    return getattr(model, "sample_defaults", {}) if method == "sample" else {}
 
 
 def choices(method: Callable[..., Tensor]) -> dict[str, tuple[str, ...]]:
@@ -168,7 +175,7 @@ def taking_a_number(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @wraps(sample)
     def sampled(self: Any, seeds: Tensor | int, *args: Any, **options: Any) -> Tensor:
         check_options(sample, options)
-        return sample(self, _seeds(seeds, self.device), *args, **options)
+        return sample(self, _seeds(seeds, self.device), *args, **(_defaults(self, "sample") | options))
 
     sampled.takes_a_number = True  # type: ignore[attr-defined]  # an attribute of a function
     return sampled

@@ -18,33 +18,30 @@ from genbench.core.noise import SeedNoise
 from genbench.core.precision import to_float32
 from genbench.networks.denoiser import DenoiserSettings
 from genbench.networks.standardize import Standardize
-from genbench.objectives import flow_matching
+from genbench.objectives import consistency, flow_matching, mean_flow
 from genbench.objectives.diffusion import DiscreteDiffusion
-from genbench.objectives.edm import Preconditioning
+from genbench.objectives.edm import Net, Preconditioning
+from genbench.samplers import consistency as consistency_sampler
 from genbench.samplers import diffusion, flow
 from genbench.samplers.guidance import guided
 from genbench.samplers.levels import discrete_levels
 
-SAMPLERS = {
-    "ddpm": ("ddim", "ddpm", "dpm++"),
-    "edm": ("heun", "euler", "dpm++"),
-    "flow_matching": ("euler", "midpoint"),
-}
-
 
 class LatentDiffusion(composition.OnCodes, GenerativeModule):
-    """Diffusion or flow model of the latents of a frozen autoencoder, which are scaled to unit variance.
+    """Diffusion, flow or one-step model of the latents of a frozen autoencoder, which are scaled to unit variance.
 
     The latents of a VQVAE are the vectors before quantization; sampled vectors are quantized before they are decoded,
     as in section 3.1 of the paper.
 
     Args:
         autoencoder: Checkpoint of a trained autoencoder, VAE or VQVAE. The checkpoints of this model contain it
-        objective: ddpm (cosine schedule, v prediction, Salimans & Ho 2022), edm or flow_matching
+        objective: ddpm (cosine schedule, v prediction, Salimans & Ho 2022), edm, flow_matching, mean_flow or
+            consistency
         network: Settings of the network, see `genbench.networks.denoiser.DenoiserSettings`. It is fully connected for
             latents that are vectors
         conditional: Condition on the labels or captions of the data. Captions are read by cross-attention
-        condition_dropout: Fraction of the images that are trained without condition, for guidance
+        condition_dropout: Fraction of the images that are trained without condition, for guidance. mean_flow and
+            consistency have no guidance, and are always trained with the condition
     """
 
     players = {"train": ("network", "standardize")}
@@ -53,7 +50,7 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
         self,
         spec: DataSpec | None = None,
         autoencoder: str | dict[str, Any] | None = None,
-        objective: Literal["ddpm", "edm", "flow_matching"] = "edm",
+        objective: Literal["ddpm", "edm", "flow_matching", "mean_flow", "consistency"] = "edm",
         network: dict[str, Any] | None = None,
         conditional: bool = False,
         condition_dropout: Share = 0.1,
@@ -72,55 +69,51 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
         composition.refuse_other_images(part, self.spec)
         if conditional:
             conditions.refuse_without(self.spec)
-        self.autoencoder, self.objective = part, objective
+        self.autoencoder, self.objective = part, OBJECTIVES[objective]()
         self.latent_shape, self.latent_dtype = part.latent_shape, part.latent_dtype
         if self.vectors:
             self.latent_values = part.latent_values
-        self.conditional, self.condition_dropout = conditional, condition_dropout
+        self.conditional = conditional
+        self.condition_dropout = condition_dropout if self.objective.guidance else 0.0
+        self.sample_defaults = {"sampler": self.objective.samplers[0], "steps": self.objective.steps}
         with torch.no_grad():
             self.shape = tuple(self._latents(torch.zeros(1, *self.spec.shape)).shape[1:])
         self.standardize = Standardize(self.shape[0])
-        self.diffusion = DiscreteDiffusion(1000, "cosine", prediction="v", discrete=False)
-        self.edm = Preconditioning(sigma_data=1.0)
-        scale = Preconditioning.scale if objective == "edm" else 1000.0
-        self.network = DenoiserSettings.of(network).build(self.shape, self.spec, scale=scale, conditional=conditional)
+        self.network = DenoiserSettings.of(network).build(
+            self.shape, self.spec, self.objective.times, self.objective.scale, conditional=conditional
+        )
 
     def _latents(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D] or [B, D, h, w], not scaled."""
         part: Any = self.autoencoder
         return part.encode_vectors(x) if self.vectors else part.encode(x)
 
+    def _images(self, z: Tensor) -> Tensor:
+        """Latents, not scaled -> images [n, C, H, W] in [-1, 1]."""
+        part: Any = self.autoencoder
+        z = z.to(self.dtype)
+        return part.decode_vectors(z) if self.vectors else part.decode(z)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         with torch.no_grad():
             z = self._latents(batch.image)
             self.standardize.learn(z)
         condition = conditions.of_batch(self, batch, self.condition_dropout)
-        return {name: each.mean() for name, each in self._loss(self.standardize(z), condition).items()}
+        terms = self.objective.loss(self, self.standardize(z), condition)
+        return {name: each.mean() for name, each in terms.items()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The training loss of each image, [B]."""
-        terms = self._loss(self.standardize(self._latents(batch.image)), conditions.of_batch(self, batch))
-        return {"denoising_loss": torch.stack([*terms.values()]).sum(0)}
-
-    def _loss(self, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
-        """Loss terms of standardized latents, [B] each."""
-
-        def net(x: Tensor, time: Tensor) -> Tensor:
-            return self.network(x, time, condition)
-
-        if self.objective == "ddpm":
-            return self.diffusion.loss(net, z, self.draw)
-        if self.objective == "edm":
-            return self.edm.loss(net, z, self.draw)
-        t = flow_matching.draw_times("uniform", len(z), self.draw)
-        return flow_matching.loss(net, z, self.draw(torch.randn, *z.shape).to(z.dtype), t)
+        """The loss of each image, [B]: for mean_flow before weighting, for consistency with the last number of
+        intervals."""
+        z, condition = self.standardize(self._latents(batch.image)), conditions.of_batch(self, batch)
+        return {"denoising_loss": self.objective.score(self, z, condition)}
 
     def sample(
         self,
         seeds: Tensor,
         *,
         condition: Tensor | None = None,
-        sampler: Literal["default", "ddim", "ddpm", "dpm++", "heun", "euler", "midpoint"] = "default",
+        sampler: Literal["ddim", "ddpm", "dpm++", "heun", "euler", "midpoint", "mean_flow", "multistep"] = "heun",
         steps: Count = 25,
         guidance: Number = 1.0,
         guidance_from: Weight = 0.0,
@@ -130,73 +123,204 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
         """int64 seeds [n], and labels [n] or captions [n, L] for a conditional model -> images [n, C, H, W] in [-1, 1].
 
         sampler        of the objective: ddim, ddpm, dpm++ (ddpm); heun, euler, dpm++ (edm); euler, midpoint
-                       (flow_matching). Default: the first of them
-        steps          number of steps
-        guidance       weight of guidance; 1 is none
+                       (flow_matching); mean_flow; multistep (consistency). Default: the first of them
+        steps          number of steps. Default: 25; for mean_flow and consistency 1
+        guidance       weight of guidance; 1 is none, and the only weight for mean_flow and consistency
         guidance_from, guidance_to
                        noise-to-signal ratios between which guidance is used
         guide          checkpoint of a weaker LatentDiffusion with the same autoencoder, for autoguidance; default:
                        classifier-free guidance
         """
         self.check_condition(condition)
-        composition.refuse_guidance(self, guidance, guide)
-        chosen = SAMPLERS[self.objective][0] if sampler == "default" else sampler
-        if chosen not in SAMPLERS[self.objective]:
+        name, objective = composition.argument_of(self, "objective"), self.objective
+        if sampler not in objective.samplers:
             raise UserError(
-                f"sampler is {sampler}, but this LatentDiffusion was trained with objective {self.objective}, whose "
-                f"samplers are: {', '.join(SAMPLERS[self.objective])}."
+                f"sampler is {sampler}, but this LatentDiffusion was trained with objective {name}, whose samplers "
+                f"are: {', '.join(objective.samplers)}."
             )
+        if (guidance != 1 or guide) and not objective.guidance:
+            raise UserError(
+                f"guidance does not work with objective {name}: it changes velocities or denoised images at one noise "
+                "level, but this network predicts the result of a long step. Remove it, or train with another "
+                "`--model.objective`."
+            )
+        composition.refuse_guidance(self, guidance, guide)
         net = guided(
             self.network,
             condition,
             weight=guidance,
             null=conditions.null(condition, self.spec),
             guide=composition.guide_of(self, guide, "network", ("objective",)),
-            active=lambda time: guidance_from <= self._noise_to_signal(time) <= guidance_to,
+            active=lambda time: guidance_from <= objective.noise_to_signal(time) <= guidance_to,
         )
-        noise = SeedNoise(seeds, self.shape, self.dtype)
-        z = self._solve(net, noise, chosen, steps)
+        z = objective.sample(net, SeedNoise(seeds, self.shape, self.dtype), sampler, steps)
         return self._images(self.standardize.inverse(z))
 
-    def _solve(self, net: Any, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
-        """Standardized latents, by one of the samplers of the objective."""
-        if self.objective == "ddpm":
 
-            def predict(x: Tensor, t: float) -> tuple[Tensor, Tensor | float]:
-                return self.diffusion.predict(net, x, int(t), clip=False)
+# ---- objectives: a loss and its samplers ----------------------------------------------------------------------------
 
-            levels = discrete_levels(self.diffusion.alpha, self.diffusion.sigma, steps)
-            if sampler == "ddpm":
-                return diffusion.ancestral(predict, noise(), levels, noise)
-            if sampler == "ddim":
-                return diffusion.ddim(lambda x, t: predict(x, t)[0], noise(), levels)
-            return diffusion.dpm_solver_pp(lambda x, t: predict(x, t)[0], noise(), levels)
-        if self.objective == "edm":
 
-            def denoise(x: Tensor, sigma: float) -> Tensor:
-                return self.edm.denoise(net, x, torch.full((len(x),), sigma, device=x.device))
+class Objective:
+    """What the network predicts for standardized latents z [B, ...], and how latents are sampled with it."""
 
-            levels = diffusion.karras_sigmas(steps)
-            z = float(levels.sigma[0]) * noise()
-            if sampler == "heun":
-                return diffusion.heun(denoise, z, levels)
-            return (diffusion.ddim if sampler == "euler" else diffusion.dpm_solver_pp)(denoise, z, levels)
+    samplers: tuple[str, ...]  # the first is the default
+    steps = 25  # of a sampler, by default
+    times = 1  # that the network gets per image
+    scale = 1000.0  # of the times in the network's embedding
+    guidance = True  # whether the network's output can be guided
 
+    def loss(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
+        """The terms of the training loss, [B] each."""
+        raise NotImplementedError
+
+    def score(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> Tensor:
+        """The loss in validation, [B]. Default: the sum of the terms of `loss`."""
+        return torch.stack([*self.loss(model, z, condition).values()]).sum(0)
+
+    def noise_to_signal(self, time: float) -> float:
+        """sigma / alpha at a time of the network."""
+        raise NotImplementedError
+
+    def sample(self, net: Net, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
+        """Latents from noise."""
+        raise NotImplementedError
+
+
+class DDPMObjective(Objective):
+    samplers = ("ddim", "ddpm", "dpm++")
+
+    def __init__(self) -> None:
+        self.diffusion = DiscreteDiffusion(1000, "cosine", prediction="v", discrete=False)
+
+    def loss(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
+        return self.diffusion.loss(_given(model, condition), z, model.draw)
+
+    def noise_to_signal(self, time: float) -> float:
+        return self.diffusion.noise_to_signal(time)
+
+    def sample(self, net: Net, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
+        def predict(x: Tensor, t: float) -> tuple[Tensor, Tensor | float]:
+            return self.diffusion.predict(net, x, int(t), clip=False)
+
+        levels = discrete_levels(self.diffusion.alpha, self.diffusion.sigma, steps)
+        if sampler == "ddpm":
+            return diffusion.ancestral(predict, noise(), levels, noise)
+        solver = diffusion.ddim if sampler == "ddim" else diffusion.dpm_solver_pp
+        return solver(lambda x, t: predict(x, t)[0], noise(), levels)
+
+
+class EDMObjective(Objective):
+    samplers = ("heun", "euler", "dpm++")
+    scale = Preconditioning.scale
+
+    def __init__(self) -> None:
+        self.edm = Preconditioning(sigma_data=1.0)
+
+    def loss(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
+        return self.edm.loss(_given(model, condition), z, model.draw)
+
+    def noise_to_signal(self, time: float) -> float:
+        return Preconditioning.sigma(time)
+
+    def sample(self, net: Net, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return self.edm.denoise(net, x, _times(x, sigma))
+
+        levels = diffusion.karras_sigmas(steps)
+        z = float(levels.sigma[0]) * noise()
+        if sampler == "heun":
+            return diffusion.heun(denoise, z, levels)
+        return (diffusion.ddim if sampler == "euler" else diffusion.dpm_solver_pp)(denoise, z, levels)
+
+
+class FlowMatchingObjective(Objective):
+    samplers = ("euler", "midpoint")
+
+    def loss(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
+        t = flow_matching.draw_times("uniform", len(z), model.draw)
+        noise = model.draw(torch.randn, *z.shape).to(z.dtype)
+        return flow_matching.loss(_given(model, condition), z, noise, t)
+
+    def noise_to_signal(self, time: float) -> float:
+        return time / (1 - time) if time < 1 else 1e6
+
+    def sample(self, net: Net, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
         def velocity(x: Tensor, t: float) -> Tensor:
-            return to_float32(net(x, torch.full((len(x),), t, device=x.device)))
+            return to_float32(net(x, _times(x, t)))
 
         return (flow.euler if sampler == "euler" else flow.midpoint)(velocity, noise(), flow.flow_times(steps))
 
-    def _noise_to_signal(self, time: float) -> float:
-        """sigma / alpha at a time of the network."""
-        if self.objective == "ddpm":
-            return self.diffusion.noise_to_signal(time)
-        if self.objective == "edm":
-            return Preconditioning.sigma(time)
-        return time / (1 - time) if time < 1 else 1e6
 
-    def _images(self, z: Tensor) -> Tensor:
-        """Latents -> images [n, C, H, W] in [-1, 1]."""
-        part: Any = self.autoencoder
-        z = z.to(self.dtype)
-        return part.decode_vectors(z) if self.vectors else part.decode(z)
+class MeanFlowObjective(Objective):
+    """With the settings of Geng et al. 2025, as in `genbench.models.MeanFlow`."""
+
+    samplers, steps = ("mean_flow",), 1
+    times, scale, guidance = 2, mean_flow.SCALE, False
+
+    def loss(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
+        error = self.score(model, z, condition)
+        model.record("train/squared_error", error.mean())
+        return {"adaptive": mean_flow.weighted(error)}
+
+    def score(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> Tensor:
+        r, t = mean_flow.draw_intervals(len(z), 0.25, -0.4, 1.0, model.draw)
+        noise = model.draw(torch.randn, *z.shape).to(z.dtype)
+        return mean_flow.squared_error(model.network, z, noise, r, t, condition)
+
+    def sample(self, net: Net, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
+        def velocity(x: Tensor, r: float, t: float) -> Tensor:
+            return to_float32(net(x, mean_flow.network_times(_times(x, r), _times(x, t))))
+
+        return flow.mean_flow(velocity, noise(), flow.flow_times(steps))
+
+
+class ConsistencyObjective(Objective):
+    """With the settings of Song & Dhariwal 2024, as in `genbench.models.ConsistencyModel`, for data of unit
+    variance."""
+
+    samplers, steps = ("multistep",), 1
+    scale, guidance = consistency.SCALE, False
+    last_intervals = 1280
+    sigma_last = 2 * 0.821  # of several steps; 0.821 for images with standard deviation 0.5 (section 4)
+
+    def __init__(self) -> None:
+        self.consistency = consistency.Consistency(sigma_data=1.0)
+
+    def loss(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
+        if model.budget is None:
+            raise UserError(
+                "The number of noise levels grows over the budget, but the budget is unknown: add a MaxImages callback "
+                "to the Trainer."
+            )
+        count = consistency.intervals(model.images_seen - model._last_batch, model.budget, last=self.last_intervals)
+        model.record("train/intervals", torch.tensor(float(count), device=model.device))
+        return {"consistency": self.consistency.loss(_given(model, condition), z, count, model.draw)}
+
+    def score(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> Tensor:
+        return self.consistency.loss(_given(model, condition), z, self.last_intervals, model.draw)
+
+    def sample(self, net: Net, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return self.consistency.denoise(net, x, _times(x, sigma))
+
+        first = self.consistency.sigma_max
+        levels = consistency_sampler.sigmas(steps, first, self.sigma_last)
+        return consistency_sampler.multistep(denoise, first * noise(), levels, noise, self.consistency.sigma_min)
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "ddpm": DDPMObjective,
+    "edm": EDMObjective,
+    "flow_matching": FlowMatchingObjective,
+    "mean_flow": MeanFlowObjective,
+    "consistency": ConsistencyObjective,
+}
+
+
+def _given(model: LatentDiffusion, condition: Tensor | None) -> Net:
+    return lambda x, time: model.network(x, time, condition)
+
+
+def _times(x: Tensor, time: float) -> Tensor:
+    """The same time for each latent [n, ...], [n]."""
+    return torch.full((len(x),), time, device=x.device)

@@ -1,18 +1,26 @@
 """LatentDiffusion: standardized latents of several kinds of autoencoders, its samplers, and what it refuses."""
 
+import json
+
 import pytest
 import torch
 
 import genbench
 from genbench.callbacks import Checkpoint
+from genbench.cli.flags import own_options
 from genbench.core import composition
 from genbench.core.batch import DataSpec
-from genbench.core.capabilities import Reconstructs, Samples
+from genbench.core.capabilities import Reconstructs, Samples, options
 from genbench.core.errors import UserError
+from genbench.core.noise import SeedNoise
+from genbench.core.passes import counting
 from genbench.core.units import Images
 from genbench.models import GAN, VAE, VQVAE, Autoencoder, ConditionalVAE, LatentDiffusion
-from genbench.models.latent_diffusion import SAMPLERS
-from tests.helpers.small import RandomImages, run, same_weights, untrained
+from genbench.models.latent_diffusion import OBJECTIVES
+from genbench.objectives import flow_matching, mean_flow
+from genbench.testing import contracts
+from genbench.testing.recipe import Recipe
+from tests.helpers.small import RandomImages, run, same_weights, untrained, validate
 
 SPEC = DataSpec((1, 8, 8))
 LABELS = DataSpec((1, 8, 8), "label", ("zero", "one", "two"))
@@ -63,7 +71,7 @@ def test_latents_have_zero_mean_and_unit_variance_in_each_channel(part):
     torch.testing.assert_close(model.standardize.inverse(model.standardize(z)), z)
 
 
-@pytest.mark.parametrize(("objective", "sampler"), [(o, s) for o, names in SAMPLERS.items() for s in names])
+@pytest.mark.parametrize(("objective", "sampler"), [(o, s) for o, each in OBJECTIVES.items() for s in each.samplers])
 def test_each_sampler_inverts_the_noise_of_a_known_objective(objective, sampler):
     """With a network for latents that are all the same point, every sampler returns this point."""
     model = small(vae(), objective=objective).eval()
@@ -72,16 +80,122 @@ def test_each_sampler_inverts_the_noise_of_a_known_objective(objective, sampler)
     def net(x, time, condition=None):
         if objective == "ddpm":
             t = (time * 1000).round().long()
-            alpha, sigma = (table[t][:, None].float() for table in (model.diffusion.alpha, model.diffusion.sigma))
+            tables = model.objective.diffusion.alpha, model.objective.diffusion.sigma
+            alpha, sigma = (table[t][:, None].float() for table in tables)
             return (alpha * x - point) / sigma  # v of the noise (x - alpha * point) / sigma
         if objective == "edm":
             sigma = (4 * time).exp()[:, None]
             total = (sigma.square() + 1).sqrt()  # x is divided by it
             return (point - x / total) * total / sigma
-        return (x - point) / time[:, None]
+        if objective == "consistency":
+            sigma, least = (4 * time).exp()[:, None], model.objective.consistency.sigma_min
+            total, above = (sigma.square() + 1).sqrt(), sigma - least
+            return (point - x * total / (above.square() + 1)) * total / above  # x is divided by total
+        return (x - point) / time[:, :1] if objective == "mean_flow" else (x - point) / time[:, None]
 
-    z = model._solve(lambda x, time: net(x, time), genbench.core.noise.SeedNoise(torch.arange(5), (3,)), sampler, 10)
-    torch.testing.assert_close(z, point.expand(5, 3), atol=1e-4, rtol=0)
+    noise = SeedNoise(torch.arange(5), (3,), torch.float64 if objective == "consistency" else torch.float32)
+    z = model.objective.sample(net, noise, sampler, 10)
+    torch.testing.assert_close(z, point.expand(5, 3).to(z.dtype), atol=1e-4, rtol=0)
+
+
+ONE_STEP = ("mean_flow", "consistency")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_default_steps_and_sampler_follow_from_the_objective(objective):
+    model, seeds = small(vae(), objective=objective).eval(), torch.arange(3)
+    torch.nn.init.normal_(model.network.last[1].weight, std=0.1)
+    found = options(model.sample)
+    assert found["steps"] == (1 if objective in ONE_STEP else 25)
+    assert found["sampler"] == OBJECTIVES[objective].samplers[0]
+    assert own_options(model, [], "sample") == found
+    with counting(model) as passes:
+        default = model.sample(seeds)
+    evaluations = {"edm": 49}.get(objective, found["steps"])  # Heun's method evaluates twice, but for the last step
+    assert passes[model.network] == 3 * evaluations
+    assert torch.equal(default, model.sample(seeds, **found))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_steps_must_be_a_positive_whole_number(objective, steps):
+    model = small(vae(), objective=objective)
+    with pytest.raises(UserError, match=f"steps is {steps}; it must be"):
+        model.sample(torch.arange(2), steps=steps)
+    if isinstance(steps, int):
+        with pytest.raises(UserError, match=f"steps is {steps}; it must be"):
+            model.sample(torch.arange(2), **own_options(model, ["--steps", str(steps)], "sample"))
+
+
+@pytest.mark.parametrize("objective", ONE_STEP)
+def test_objectives_of_one_step_refuse_guidance_and_are_trained_with_all_conditions(objective, tmp_path):
+    model, seeds, labels = (
+        small(vae(LABELS), objective=objective, conditional=True),
+        torch.arange(2),
+        torch.tensor([0, 1]),
+    )
+    assert model.condition_dropout == 0
+    for given in ({"guidance": 2.0}, {"guide": str(tmp_path / "weak.ckpt")}):
+        with pytest.raises(UserError, match=f"guidance does not work with objective {objective}"):
+            model.sample(seeds, condition=labels, **given)
+    with pytest.raises(UserError, match=f"trained with objective {objective}, whose samplers are: "):
+        model.sample(seeds, condition=labels, sampler="heun")
+
+
+def test_without_intervals_the_loss_of_mean_flow_is_that_of_flow_matching(monkeypatch):
+    """Before weighting, for the same times and noise, and a network that ignores the second time and its scale."""
+    model, z = small(vae(), objective="mean_flow"), torch.randn(6, 3)
+    t, noise = torch.rand(6), torch.randn(6, 3)
+    monkeypatch.setattr(mean_flow, "draw_intervals", lambda *_: (t, t))
+    model.draw = lambda function, *shape: noise
+    model.network.forward = lambda x, time, condition=None: x * time[:, :1]
+    expected = flow_matching.loss(lambda x, time: x * time[:, None], z, noise, t)["mse"]
+    torch.testing.assert_close(model.objective.score(model, z, None), expected)
+    torch.testing.assert_close(model.objective.loss(model, z, None)["adaptive"], expected / (expected + 1e-3))
+
+
+def test_the_intervals_of_consistency_are_doubled_over_the_budget(monkeypatch):
+    model, seen = small(vae(), objective="consistency"), []
+    loss = model.objective.consistency.loss
+    model.objective.consistency.loss = lambda net, z, count, draw: seen.append(count) or loss(net, z, count, draw)
+    monkeypatch.setattr(type(model.objective), "last_intervals", 40)
+    run(model, images=48, limit_val_batches=0)
+    assert seen == [10, 10, 20, 20, 40, 40]
+    validate(model, [])
+    assert set(seen[6:]) == {40}
+    model.budget = None
+    with pytest.raises(UserError, match="add a MaxImages callback"):
+        model.objective.loss(model, torch.randn(4, 3), None)
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "edm"])  # edm has a config of its own
+@pytest.mark.parametrize(
+    "contract_test",
+    [
+        contracts.one_batch_can_be_learned,
+        contracts.a_sample_depends_on_its_seed_alone,
+        contracts.a_checkpoint_is_enough,
+        contracts.interrupted_equals_uninterrupted,
+        contracts.half_precision_stays_finite,
+    ],
+)
+def test_the_other_objectives_pass_the_contract_tests(contract_test, objective, tmp_path):
+    (tmp_path / "part.yaml").write_text(json.dumps({
+        "model": {
+            "class_path": "VQVAE",
+            "init_args": {"num_embeddings": 8, "embedding_dim": 3, "width": 8, "blocks": 1},
+        },
+        "data": {"class_path": "Digits"},
+    }))  # fmt: skip
+    arguments = {
+        "autoencoder": "runs/part/checkpoints/last.ckpt", "objective": objective, "network": SMALL, "conditional": True,
+        "optimizer": {"class_path": "torch.optim.Adam", "lr": 0.003},
+    }  # fmt: skip
+    path = tmp_path / "whole.yaml"
+    path.write_text(json.dumps({
+        "model": {"class_path": "LatentDiffusion", "init_args": arguments}, "data": {"class_path": "Digits"},
+    }))  # fmt: skip
+    contract_test(Recipe(path), tmp_path / "runs")
 
 
 def test_classes_change_the_samples_and_guidance_of_one_does_not():
@@ -123,7 +237,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path):
         small(vqvae(), conditional=True)
     with pytest.raises(UserError, match="sampler is ddim, but this LatentDiffusion was trained with objective edm"):
         small(vae()).sample(torch.arange(2), sampler="ddim")
-    with pytest.raises(UserError, match="sampler is 'dim'. Choose from: default, ddim"):
+    with pytest.raises(UserError, match="sampler is 'dim'. Choose from: ddim, ddpm"):
         small(vae()).sample(torch.arange(2), sampler="dim")
     with pytest.raises(UserError, match="steps is 0; it must be at least 1"):
         small(vae()).sample(torch.arange(2), steps=0)
