@@ -2,10 +2,10 @@
 
     python benchmarks/scripts/diffusion.py --data-root DATA [--peers FOLDER] [--repeats 5] [--parts NAME ...]
 
-Parts: training (a step of `UNetDenoiser` against denoising-diffusion-pytorch's `Unet`), memory (of such a step), trainer
-(a step of genbench against a bare loop with the same network), sampling (DDIM with 50 steps against diffusers' pipeline),
-guidance (one network call for both passes against two), power_ema (a training step with power-function averages against
-one without).
+Parts: training (a step of `UNetDenoiser` against denoising-diffusion-pytorch's `Unet`), memory (of such a step),
+trainer (a step of genbench against a bare loop with the same network), sampling (DDIM with 50 steps against diffusers'
+pipeline), guidance (one network call for both passes against two), power_ema (a training step with power-function
+averages against one without).
 
 The sides take turns in one process, and each ratio is the median over `--repeats` pairs. Memory is measured in a new
 process for each side and repeat.
@@ -195,7 +195,7 @@ def training(arguments: argparse.Namespace) -> Iterator[Row]:
     sizes = compare(ours, their_unet(fused=False), 3)
     packed = their_unet().to(memory_format=torch.channels_last)
     found = alternate(
-        training_step(ours, 1e-3), training_step(theirs, 1), training_step(packed, 1), repeats=2 * arguments.repeats
+        training_step(ours, 1e-3), training_step(theirs, 1), training_step(packed, 1), repeats=arguments.repeats
     )
     name = "denoising-diffusion-pytorch"
     yield row("training step", name, found[0], found[1], "ms", 0.8) | {"sizes": sizes}
@@ -260,7 +260,7 @@ def guidance(arguments: argparse.Namespace) -> Iterator[Row]:
 
     with torch.no_grad():
         torch.testing.assert_close(one(x, at), two())
-        found = alternate(lambda: one(x, at), two, repeats=4 * arguments.repeats)
+        found = alternate(lambda: one(x, at), two, repeats=2 * arguments.repeats)
     yield row("guidance, one network call", "two calls", *found, "ms", 1.0)
 
 
