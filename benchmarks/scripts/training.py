@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from lightning import Callback, Trainer
 from machine import RESULTS, SILENT, report
-from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss, softplus
 
 from genbench.callbacks import (
     EMA,
@@ -38,34 +38,36 @@ from genbench.cli.quiet import quiet
 from genbench.data import MNIST
 from genbench.data.loader import TrainLoader
 from genbench.loggers import Curves
-from genbench.models import DCGAN, VAE
+from genbench.models import DCGAN, DDPM, VAE
 
 BLOCK = 10  # steps per turn of each side, so that other load on the machine affects both equally
 
 
 class TakeTurns(Callback):
-    """Runs a block of steps of a bare loop after each block of genbench's steps, and times both."""
+    """Runs a block of steps of a bare loop after each block of genbench's steps, and times both, in seconds."""
 
-    def __init__(self, bare: Iterator[float], blocks: int) -> None:
-        self.bare, self.blocks = bare, blocks
-        self.count, self.ours, self.theirs, self.waiting = 0, 0.0, 0.0, 0.0
+    def __init__(self, bare: Iterator[float], steps: int) -> None:
+        self.bare, self.steps = bare, steps
+        self.count, self.waiting = 0, 0.0
+        self.ours: list[float] = []  # of each block
+        self.theirs: list[float] = []
 
     def on_train_batch_end(self, *_) -> None:
         self.count += 1
-        if self.count % BLOCK:
+        if self.count % self.steps:
             return
         now = time.perf_counter()
-        waiting = sum(next(self.bare) for _ in range(BLOCK))
-        if self.count > BLOCK:  # the first block warms up
-            self.ours += now - self.mark
-            self.theirs += time.perf_counter() - now
+        waiting = sum(next(self.bare) for _ in range(self.steps))
+        if self.count > self.steps:  # the first block warms up
+            self.ours.append(now - self.mark)
+            self.theirs.append(time.perf_counter() - now)
             self.waiting += waiting
         self.mark = time.perf_counter()
 
 
-def run(build: Callable, data: MNIST, blocks: int) -> TakeTurns:
-    """One training of genbench with its defaults, alternating with a bare loop."""
-    turns = TakeTurns(bare(build, data), blocks)
+def run(build: Callable, data: MNIST, blocks: int, steps: int = BLOCK) -> TakeTurns:
+    """One training of genbench with its defaults, alternating with a bare loop after each `steps` steps."""
+    turns = TakeTurns(bare(build, data), steps)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             accelerator="cpu",
@@ -80,7 +82,7 @@ def run(build: Callable, data: MNIST, blocks: int) -> TakeTurns:
                 SampleLogger(n=1),
                 ValidationMetrics(),
                 Checkpoint(),
-                MaxImages(64 * BLOCK * (blocks + 1)),
+                MaxImages(64 * steps * (blocks + 1)),
                 StopSafely(),
                 turns,
             ],
@@ -122,10 +124,29 @@ def bare_vae(module: VAE) -> Callable[[torch.Tensor], None]:
     return step
 
 
+def bare_ddpm(module: DDPM) -> Callable[[torch.Tensor], None]:
+    """v prediction with the schedule of the model."""
+    alpha, sigma = module.diffusion.alpha.float(), module.diffusion.sigma.float()
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3, fused=True)
+
+    def step(x: torch.Tensor) -> None:
+        t = torch.randint(len(alpha), (len(x),))
+        a, s, noise = alpha[t].view(-1, 1, 1, 1), sigma[t].view(-1, 1, 1, 1), torch.randn_like(x)
+        v = module.network(a * x + s * noise, t / len(alpha))
+        optimizer.zero_grad()
+        mse_loss(v, a * noise - s * x).backward()
+        optimizer.step()
+
+    return step
+
+
+BARE: dict[type, Callable] = {DCGAN: bare_gan, VAE: bare_vae, DDPM: bare_ddpm}
+
+
 def bare(build: Callable, data: MNIST) -> Iterator[float]:
     """Takes one training step per iteration. Yields the seconds spent waiting for data."""
     module = build(data.spec).to(memory_format=torch.channels_last)
-    step = (bare_gan if isinstance(module, DCGAN) else bare_vae)(module)
+    step = BARE[type(module)](module)
     batches = iter(TrainLoader(data.source("train"), data.batch_size, seed=1))
     while True:
         before = time.perf_counter()
@@ -154,16 +175,16 @@ def main() -> None:
         # short steps need more blocks
         runs = [run(build, data, arguments.blocks * more) for _ in range(arguments.runs)]
         steps = BLOCK * arguments.blocks * more
-        ratios = sorted(r.ours / r.theirs for r in runs)
+        ratios = sorted(r.ours / sum(r.theirs) for r in runs)
         rows.append(
             {
                 "step": name,
-                "genbench ms": round(statistics.median(r.ours for r in runs) / steps * 1e3, 2),
-                "bare loop ms": round(statistics.median(r.theirs for r in runs) / steps * 1e3, 2),
+                "genbench ms": round(statistics.median(sum(r.ours) for r in runs) / steps * 1e3, 2),
+                "bare loop ms": round(statistics.median(sum(r.theirs) for r in runs) / steps * 1e3, 2),
                 "ratio": round(statistics.median(ratios), 3),
                 "ratios": [round(r, 3) for r in ratios],
                 "bound": bound,
-                "waiting for data": f"{statistics.median(r.waiting / r.theirs for r in runs):.2%}",
+                "waiting for data": f"{statistics.median(r.waiting / sum(r.theirs) for r in runs):.2%}",
             }
         )
         print(rows[-1], flush=True)
