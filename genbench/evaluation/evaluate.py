@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from genbench.core import machine, ranks
+from genbench.core.capabilities import HasLikelihood, check_options
 from genbench.core.errors import UserError, dimensions
 from genbench.core.importing import source_hash
 from genbench.core.module import GenerativeModule
@@ -82,6 +83,8 @@ def evaluate(
     protocol = protocols.load(protocol) if isinstance(protocol, str) else protocol
     if isinstance(subject, GenerativeModule):
         subject.to(device)
+        if isinstance(subject, HasLikelihood):
+            check_options(subject.log_likelihood, sampling or {})  # before long work
         if run is None:
             run, training = checkpoint_facts.facts_of(subject, protocol.weights)
     if protocol.preparation:

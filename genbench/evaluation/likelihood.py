@@ -49,7 +49,11 @@ class LogLikelihood(Evaluator):
         scores, own = Scores(c.protocol, c.extractor), own_metrics(c.protocol, self.track)
         own_options = {k: c.sampling.get(k, v) for k, v in options(model.log_likelihood).items()}
         if note := not_asked(model, c.sampling):
-            for name in (*(GROUPS["likelihood"] if "likelihood" in c.protocol.metrics else ()), *own):
+            own_size = tuple(model.spec.shape)
+            suffix = "" if own_size == tuple(images.shape) else f"-{dimensions(own_size).replace('×', 'x')}"
+            for name in GROUPS["likelihood"] if "likelihood" in c.protocol.metrics else ():
+                scores.put(name, None, len(images), suffix=suffix, note=note, bound=model.likelihood)
+            for name in own:
                 scores.put(name, None, len(images), note=note, bound=model.likelihood)
             return scores
         bound = ", ".join([model.likelihood, *(f"{v} {k.replace('_', ' ')}" for k, v in own_options.items())])

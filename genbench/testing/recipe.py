@@ -145,7 +145,7 @@ def train(
     """Train the model of the config briefly on the CPU, with EMA, validation, curves and checkpoints."""
     settings = {"accelerator": "cpu", "devices": 1} | trainer
     validation = ValidationMetrics(every_images=Images(32), samples=4)
-    validation.protocol = validation.protocol.changed(block=8)  # the last block is padded, which would take long
+    validation.protocol = validation.protocol.changed(block=4)  # the last block is padded, which would take long
     run = Trainer(
         default_root_dir=folder,
         logger=[Curves(folder)],

@@ -1,7 +1,9 @@
 """evaluate and test: from a checkpoint, or from images, to a record that the leaderboard ranks."""
 
 import json
+import math
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -560,3 +562,48 @@ def test_files_other_than_the_training_files_are_read_in_a_numeric_training_rang
     with pytest.raises(UserError, match="0.png has values of type uint8, which end at 255, but the range .* is 0,8190"):
         trained["arguments"]["range"] = "0,8190"
         data_of(None, [f"--data.path={tmp_path}"], trained)
+
+
+def of_flow_matching(data, network, tmp_path):
+    """A config of a FlowMatching that trains for two steps."""
+    size = {"size": 8} if data == "Digits" else {}
+    text = {
+        "max_images": 32,
+        "model": {"class_path": "genbench.models.FlowMatching", "init_args": {"network": network}},
+        "data": {"class_path": f"genbench.data.{data}", "init_args": {"batch_size": 16} | size},
+        "monitor": {"every_images": 32}, "checkpoint": {"every_images": 32},
+        "validation": {"every_images": 32, "samples": 4}, "samples": {"every_images": 32, "n": 4},
+    }  # fmt: skip
+    path = tmp_path / "flow.yaml"
+    path.write_text(yaml.safe_dump(text))
+    return path
+
+
+def test_the_likelihood_of_flow_matching_is_exact_for_points(cli, tmp_path):
+    assert cli("fit", "--config", of_flow_matching("Ring", {"width": 8}, tmp_path), "--name", "run")[0] == 0
+    status, out, err = cli("evaluate", "--ckpt", "last", "--metrics", "likelihood", "--real", 50, "--out", "a")
+    assert status == 0, err
+    entry = only_record(Path("a")).metrics["nats"]
+    assert entry["bound"].startswith("exact") and entry["note"] is None and f"{entry['value']:.1f}" in out
+    # two steps hardly change the model, which is a standard normal density before training
+    assert entry["value"] == pytest.approx(-math.log(2 * math.pi) - 0.5, abs=0.2)
+
+
+def test_the_likelihood_of_flow_matching_on_images_is_estimated_only_if_asked_for(cli, tmp_path):
+    network = {"width": 8, "multipliers": [1], "blocks": 1, "attention": [], "heads": 1}
+    assert cli("fit", "--config", of_flow_matching("Digits", network, tmp_path), "--name", "run")[0] == 0
+    few = ("--metrics", "likelihood", "--real", 8, "--tolerance", 0.01)
+    found = {}
+    for probes in (0, 1, 2):
+        status, out, err = cli("evaluate", "--ckpt", "last", *few, "--probes", probes, "--out", f"p{probes}")
+        assert status == 0, err
+        found[probes] = only_record(Path(f"p{probes}")).metrics["nats-8x8x1"]
+        assert found[probes]["note"] in out
+    assert found[0]["value"] is None and found[0]["note"] == "it takes long, and is computed only with `--probes N`"
+    assert found[1]["note"] == "an estimate from one random vector, without a standard error"
+    assert re.fullmatch(r"standard error of the estimate: \S+ nats", found[2]["note"])
+    assert found[2]["bound"] == "lower bound, 2 probes, 0.01 tolerance"
+    assert found[2]["value"] == pytest.approx(found[1]["value"], rel=0.05)
+    for probes in ("-1", "1.5"):
+        status, _, err = cli("evaluate", "--ckpt", "last", *few, "--probes", probes, "--out", "bad")
+        assert status == 2 and "probes" in err and "Traceback" not in err and not Path("bad").exists()

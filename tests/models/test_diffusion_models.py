@@ -1,5 +1,6 @@
 """DDPM, EDM and FlowMatching as models: training, sampling options, guides, and settings that do not fit."""
 
+import math
 import re
 
 import pytest
@@ -7,8 +8,11 @@ import torch
 
 from genbench.cli import main
 from genbench.core.batch import DataSpec
+from genbench.core.capabilities import HasLikelihood
 from genbench.core.errors import UserError
 from genbench.models import DDPM, EDM, FlowMatching
+from genbench.objectives.flow_matching import log_density
+from genbench.objectives.pixels import LEVELS, dequantized
 from tests.helpers.small import untrained
 
 IMAGES, POINTS = DataSpec((1, 8, 8)), DataSpec((2,))
@@ -156,6 +160,9 @@ def test_a_model_that_never_saw_images_without_condition_has_no_guidance_of_its_
     if cls is DDPM:
         with pytest.raises(UserError, match="condition_dropout"):
             model.log_likelihood(torch.zeros(1, 1, 8, 8))
+    if cls is FlowMatching:
+        with pytest.raises(UserError, match="condition_dropout"):
+            model.log_likelihood(torch.zeros(1, 1, 8, 8), probes=1)
 
 
 def test_conditions_are_dropped_as_often_as_asked():
@@ -177,6 +184,44 @@ def test_ddpm_has_a_bound_in_nats_for_images_and_points(variance):
     assert small(DDPM, POINTS).pixels == "density"
     with pytest.raises(UserError, match="times is 51; this model has 50 time steps"):
         model.log_likelihood(torch.zeros(2, 1, 8, 8), times=51)
+
+
+def test_the_density_of_flow_matching_on_points_sums_to_one_on_a_grid():
+    model = small(FlowMatching, POINTS)
+    assert isinstance(model, HasLikelihood) and (model.likelihood, model.pixels) == ("exact", "density")
+    side, most = 150, 6.0
+    axis = (torch.arange(side) + 0.5) / side * 2 * most - most
+    grid = torch.cartesian_prod(axis, axis)
+    log_p = model.log_likelihood(grid, tolerance=1e-4).double()
+    assert log_p.exp().sum().item() * (2 * most / side) ** 2 == pytest.approx(1, abs=1e-3)
+    standard = -0.5 * grid.double().square().sum(1) - math.log(2 * math.pi)  # the density of a velocity of 0
+    assert (log_p - standard).abs().max() > 0.5
+
+
+def test_flow_matching_estimates_the_bound_of_images_with_random_vectors():
+    model, x = small(FlowMatching, DataSpec((1, 4, 4))).double(), torch.zeros(2, 1, 4, 4).double()
+    assert (model.likelihood, model.pixels, model.likelihood_option) == ("lower bound", "8-bit", "probes")
+    torch.manual_seed(0)
+    found, error = model.log_likelihood_and_error(x, probes=32, tolerance=1e-3)
+    torch.manual_seed(0)  # the same dequantization noise
+    y = dequantized(x, torch.rand_like(x))
+    exact, none = log_density(model.network, y, tolerance=1e-3)
+    assert not none.any() and (error > 0).all()
+    assert ((found - (exact - 16 * math.log(LEVELS))).abs() < 4 * error + 0.01).all()
+    with pytest.raises(UserError, match=r"needs 16 derivatives at each step. Set `--probes 1` or more"):
+        model.log_likelihood(x)
+
+
+def test_a_flow_without_velocity_has_the_likelihood_of_its_noise():
+    x = torch.zeros(2, 1, 8, 8)
+    found = small(FlowMatching, awake=False).log_likelihood(x, probes=1)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    each = math.log(normal.cdf(torch.tensor(1 / 255)) - normal.cdf(torch.tensor(-1 / 255)))  # a level is 2/255 wide
+    torch.testing.assert_close(found, torch.full((2,), 64 * each).double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        small(FlowMatching, POINTS, awake=False).log_likelihood(torch.ones(1, 2)).float(),
+        2 * normal.log_prob(torch.ones(1)),
+    )
 
 
 @ALL
