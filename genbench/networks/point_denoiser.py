@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from genbench.networks.embedding import Embedding
 from genbench.networks.unet_denoiser import zero_
 
-
 FREQUENCIES = (math.pi / 2, math.pi, 2 * math.pi)  # for points of about unit variance
 
 

@@ -124,7 +124,7 @@ def test_a_mistake_in_a_file_is_an_error_with_the_reason(tmp_path, text, message
 def test_an_unknown_name_is_an_error_with_the_known_names():
     with pytest.raises(
         UserError,
-        match=r"Unknown protocol 'fid10k'. Choose from: fid10k-test, fid2k-test, fid50k-train, fid5k-random.*path of a YAML",
+        match=r"Unknown protocol 'fid10k'. Choose from: fid10k-test, fid2k-test, fid50k-train, .*path of a YAML",
     ):
         protocol.load("fid10k")
     with pytest.raises(UserError, match="unknown metric group 'FID'. Choose from: fid, kid"):
