@@ -49,6 +49,12 @@ class PowerEMA(Callback, metaclass=Checked):
             raise UserError(
                 f"power_ema.lengths is {list(lengths)}; expected two different lengths, such as [0.05, 0.1]."
             )
+        given = {"lengths": self.lengths == [0.05, 0.1], "snapshot_every": snapshot_every == 0.05}
+        if not enabled and (unused := [name for name, default in given.items() if not default]):
+            raise UserError(
+                f"power_ema.{unused[0]} has no effect, since no averages are kept. Set `--power_ema.enabled true`, or "
+                "remove it."
+            )
         share = isinstance(snapshot_every, (int, float)) and snapshot_every <= 1
         try:
             self.snapshot_every = snapshot_every if share else Images(snapshot_every)

@@ -12,6 +12,7 @@ from genbench.core import yaml_file
 from genbench.core.class_paths import same_class
 from genbench.core.errors import UserError, did_you_mean
 
+NETWORK = ("model", "init_args", "network")  # settings of a network, whose `kind` decides which exist
 NULLS = ("", "~", "null", "Null", "NULL")
 SEXAGESIMAL = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?")
 
@@ -119,6 +120,10 @@ class Merging:
                 old = {}
             elif before is not None and "class_path" in old and "." not in str(new["class_path"]):
                 new = new | {"class_path": before}  # keep the full class path
+        if path == NETWORK and "kind" in new and new["kind"] != old.get("kind", "unet") and old:
+            before = old.get("kind", "unet")
+            self._note_dropped({key: value for key, value in old.items() if key != "kind"}, before, new["kind"], path)
+            old = {}
         merged = dict(old)
         for key, value in new.items():
             name = key.removesuffix("+") if isinstance(key, str) else key

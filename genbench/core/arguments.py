@@ -73,6 +73,9 @@ Positive = Annotated[float, Bounds(above=0)]
 Sigma = Annotated[float, Bounds(above=0, words="a standard deviation is above 0, or `learned`")]
 Number = Annotated[float, Bounds()]  # finite
 Share = Annotated[float, Bounds(at_least=0, at_most=1, words="it must lie between 0 and 1")]
+Steps = Annotated[int, Bounds(at_least=1, at_most=100_000)]  # of a sampler
+Deviation = Annotated[float, Bounds(at_least=1e-6, at_most=1e6)]  # of data or noise, whose square is finite
+Rho = Annotated[float, Bounds(at_least=0.1, at_most=1000)]  # noise levels to the power 1 / rho are finite
 
 
 class Checked(type):

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from genbench.core import checkpoint_io, files
@@ -19,6 +20,7 @@ from genbench.core.errors import UserError, dimensions
 from genbench.core.module import GenerativeModule
 
 Part = str | dict[str, Any]
+EVERYWHERE = (0.0, 1e6)  # default interval of guidance
 
 
 class OnCodes:
@@ -102,8 +104,14 @@ def argument_of(module: GenerativeModule, name: str) -> Any:
     return module.hparams.get(name, inspect.signature(type(module).__init__).parameters[name].default)
 
 
-def refuse_guidance(module: GenerativeModule, guidance: float, guide: str) -> None:
-    """Raise UserError if guidance is asked of a model that it has no effect on."""
+def refuse_guidance(
+    module: GenerativeModule, guidance: float, guide: str, interval: tuple[float, float] = EVERYWHERE
+) -> None:
+    """Raise UserError if guidance is asked of a model that it has no effect on, or an option has no effect without it.
+
+    Args:
+        interval: The options `guidance_from` and `guidance_to`
+    """
     if guidance != 1 and not guide and not module.conditional:
         raise UserError(
             f"guidance is {guidance:g}, but this {type(module).__name__} is unconditional. Train with "
@@ -116,6 +124,19 @@ def refuse_guidance(module: GenerativeModule, guidance: float, guide: str) -> No
         )
     if guidance == 1 and guide:
         raise UserError("guide has no effect with guidance 1. Set `--guidance` to a larger number, such as 2.")
+    if guidance == 1 and interval != EVERYWHERE:
+        raise UserError(
+            "guidance_from and guidance_to have no effect with guidance 1. Set `--guidance` to a larger number, such "
+            "as 2, or remove them."
+        )
+    if interval[0] > interval[1]:
+        raise UserError(f"guidance_from is {interval[0]:g} and guidance_to is {interval[1]:g}; it must not be smaller.")
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same weights."""
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name].cpu(), b[name].to(a[name].dtype).cpu()) for name in a)
 
 
 def guide_of(module: GenerativeModule, ckpt: str, network: str, same: Sequence[str] = ()) -> nn.Module | None:
@@ -152,5 +173,10 @@ def guide_of(module: GenerativeModule, ckpt: str, network: str, same: Sequence[s
                     f"guide: {ckpt} was trained with {name} {values[0]}, but this model with {values[1]}. Use a guide "
                     "that was trained with the same value."
                 )
+        if isinstance(module, OnCodes) and not _equal(guide.autoencoder, module.autoencoder):
+            raise UserError(
+                f"guide: {ckpt} was trained in the latents of a different autoencoder. Use a guide that was trained "
+                "with the autoencoder of this model."
+            )
         guides[ckpt] = getattr(guide, network).to(module.device, module.dtype)
     return guides[ckpt]

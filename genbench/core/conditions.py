@@ -93,6 +93,15 @@ def null(condition: Tensor | None, spec: DataSpec) -> Tensor | None:
     return torch.full_like(condition, 0 if condition.ndim == 2 else len(spec.classes))
 
 
+def refuse_unused(conditional: bool, dropout: float, default: float = 0.1) -> None:
+    """Raise UserError if `condition_dropout` was set for an unconditional model; 0 drops nothing there."""
+    if not conditional and dropout not in (0, default):
+        raise UserError(
+            f"model.condition_dropout is {dropout:g}, but this model is unconditional. Set `--model.conditional true`, "
+            "or remove `--model.condition_dropout`."
+        )
+
+
 def refuse_without(spec: DataSpec) -> None:
     """Raise UserError if the data has no labels or captions to condition a model on."""
     if spec.target not in ("label", "caption") or (spec.target == "caption" and not spec.caption_length):

@@ -4,13 +4,14 @@ https://arxiv.org/abs/2310.14189, trained without a diffusion model. The loss is
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from genbench.core import conditions
-from genbench.core.arguments import Count, Number, Positive
+from genbench.core.arguments import Bounds, Deviation, Number, Positive, Rho, Steps
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
@@ -20,6 +21,7 @@ from genbench.networks.denoiser import DenoiserSettings
 from genbench.objectives.consistency import SCALE, Consistency, Net, intervals
 from genbench.samplers import consistency
 
+Intervals = Annotated[int, Bounds(at_least=1, at_most=1_000_000)]
 SIGMA_LAST = 0.821  # for CIFAR-10 (Song & Dhariwal 2024, section 4)
 
 
@@ -43,14 +45,14 @@ class ConsistencyModel(GenerativeModule):
         self,
         spec: DataSpec | None = None,
         network: dict[str, Any] | None = None,
-        sigma_data: Positive = 0.5,
-        sigma_min: Positive = 0.002,
-        sigma_max: Positive = 80.0,
-        rho: Positive = 7.0,
+        sigma_data: Deviation = 0.5,
+        sigma_min: Deviation = 0.002,
+        sigma_max: Deviation = 80.0,
+        rho: Rho = 7.0,
         log_mean: Number = -1.1,
         log_std: Positive = 2.0,
-        first_intervals: Count = 10,
-        last_intervals: Count = 1280,
+        first_intervals: Intervals = 10,
+        last_intervals: Intervals = 1280,
         curriculum_images: Images | None = None,
         conditional: bool = False,
         **training: Any,
@@ -60,6 +62,11 @@ class ConsistencyModel(GenerativeModule):
             conditions.refuse_without(self.spec)
         if sigma_min >= sigma_max:
             raise UserError(f"model.sigma_min is {sigma_min} and model.sigma_max is {sigma_max}; it must be larger.")
+        if not math.log(sigma_min) <= log_mean <= math.log(sigma_max):
+            raise UserError(
+                f"model.log_mean is {log_mean:g}; it must lie between the logarithms of sigma_min and sigma_max, "
+                f"{math.log(sigma_min):.3g} and {math.log(sigma_max):.3g}."
+            )
         if first_intervals > last_intervals:
             raise UserError(
                 f"model.first_intervals is {first_intervals} and model.last_intervals is {last_intervals}; it must not "
@@ -101,7 +108,7 @@ class ConsistencyModel(GenerativeModule):
         return lambda x, time: self.network(x, time, condition)
 
     def sample(
-        self, seeds: Tensor, *, condition: Tensor | None = None, steps: Count = 1, sigma_last: Positive = SIGMA_LAST
+        self, seeds: Tensor, *, condition: Tensor | None = None, steps: Steps = 1, sigma_last: Deviation = SIGMA_LAST
     ) -> Tensor:
         """int64 seeds [n], and labels [n] or captions [n, L] for a conditional model -> images [n, C, H, W] in [-1, 1].
 

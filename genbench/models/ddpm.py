@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genbench.core import conditions
-from genbench.core.arguments import Bounds, Count, Number, Share, Weight
+from genbench.core.arguments import Bounds, Count, Number, Share, Steps, Weight
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.composition import guide_of, refuse_guidance
 from genbench.core.errors import UserError
@@ -56,6 +56,7 @@ class DDPM(GenerativeModule):
         super().__init__(spec, **training)
         if conditional:
             conditions.refuse_without(self.spec)
+        conditions.refuse_unused(conditional, condition_dropout)
         self.conditional, self.condition_dropout = conditional, condition_dropout
         images = len(self.spec.shape) == 3
         self.pixels = "8-bit" if images else "density"
@@ -95,7 +96,7 @@ class DDPM(GenerativeModule):
         *,
         condition: Tensor | None = None,
         sampler: Literal["ddim", "ddpm", "dpm++"] = "ddim",
-        steps: Count = 50,
+        steps: Steps = 50,
         spacing: Spacing = "trailing",
         eta: Share = 0.0,
         clip: bool = True,
@@ -118,7 +119,7 @@ class DDPM(GenerativeModule):
         """
         self.check_condition(condition)
         levels = discrete_levels(self.diffusion.alpha, self.diffusion.sigma, steps, spacing)
-        refuse_guidance(self, guidance, guide)
+        refuse_guidance(self, guidance, guide, (guidance_from, guidance_to))
         if eta and sampler != "ddim":
             raise UserError(f"eta has no effect with the sampler {sampler}. Remove it, or use the sampler ddim.")
         net = guided(

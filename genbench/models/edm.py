@@ -3,13 +3,13 @@ https://arxiv.org/abs/2206.00364. The preconditioning and the loss are in `genbe
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from genbench.core import conditions
-from genbench.core.arguments import Count, Number, Positive, Share, Weight
+from genbench.core.arguments import Bounds, Deviation, Number, Rho, Share, Steps, Weight
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.composition import guide_of, refuse_guidance
 from genbench.core.errors import UserError
@@ -19,6 +19,10 @@ from genbench.networks.denoiser import DenoiserSettings
 from genbench.objectives.edm import Preconditioning
 from genbench.samplers import diffusion
 from genbench.samplers.guidance import guided
+
+# of the logarithm of the noise level; outside, levels overflow
+LogLevel = Annotated[float, Bounds(at_least=-10, at_most=10)]
+LogSpread = Annotated[float, Bounds(above=0, at_most=10)]
 
 
 class EDM(GenerativeModule):
@@ -36,9 +40,9 @@ class EDM(GenerativeModule):
         self,
         spec: DataSpec | None = None,
         network: dict[str, Any] | None = None,
-        sigma_data: Positive = 0.5,
-        log_mean: Number = -1.2,
-        log_std: Positive = 1.2,
+        sigma_data: Deviation = 0.5,
+        log_mean: LogLevel = -1.2,
+        log_std: LogSpread = 1.2,
         conditional: bool = False,
         condition_dropout: Share = 0.1,
         **training: Any,
@@ -46,6 +50,7 @@ class EDM(GenerativeModule):
         super().__init__(spec, **training)
         if conditional:
             conditions.refuse_without(self.spec)
+        conditions.refuse_unused(conditional, condition_dropout)
         self.conditional, self.condition_dropout = conditional, condition_dropout
         self.edm = Preconditioning(sigma_data, log_mean, log_std)
         self.network = DenoiserSettings.of(network).build(
@@ -69,10 +74,10 @@ class EDM(GenerativeModule):
         *,
         condition: Tensor | None = None,
         sampler: Literal["heun", "euler", "dpm++"] = "heun",
-        steps: Count = 18,
-        sigma_min: Positive = 0.002,
-        sigma_max: Positive = 80.0,
-        rho: Positive = 7.0,
+        steps: Steps = 18,
+        sigma_min: Deviation = 0.002,
+        sigma_max: Deviation = 80.0,
+        rho: Rho = 7.0,
         churn: Weight = 0.0,
         churn_from: Weight = 0.0,
         churn_to: Weight = 1e6,
@@ -96,9 +101,18 @@ class EDM(GenerativeModule):
         guide          checkpoint of a weaker EDM, for autoguidance; default: classifier-free guidance
         """
         self.check_condition(condition)
-        refuse_guidance(self, guidance, guide)
+        refuse_guidance(self, guidance, guide, (guidance_from, guidance_to))
         if churn and sampler != "heun":
             raise UserError(f"churn has no effect with the sampler {sampler}. Remove it, or use the sampler heun.")
+        if not churn and (churn_from, churn_to, inflation) != (0.0, 1e6, 1.0):
+            raise UserError(
+                "churn_from, churn_to and inflation have no effect without churn. Set `--churn`, such as to 10, or "
+                "remove them."
+            )
+        if churn_from > churn_to:
+            raise UserError(f"churn_from is {churn_from:g} and churn_to is {churn_to:g}; it must not be smaller.")
+        if steps == 1 and (sigma_min, rho) != (0.002, 7.0):
+            raise UserError("sigma_min and rho have no effect with one step. Set `--steps 2` or more, or remove them.")
         levels = diffusion.karras_sigmas(steps, sigma_min, sigma_max, rho)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:

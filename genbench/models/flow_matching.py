@@ -4,13 +4,13 @@ Liu et al., "Flow Straight and Fast", ICLR 2023. The loss is in `genbench.object
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from genbench.core import conditions
-from genbench.core.arguments import Count, Number, Positive, Share, Weight, Whole
+from genbench.core.arguments import Bounds, Number, Share, Steps, Weight
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.composition import guide_of, refuse_guidance
 from genbench.core.errors import UserError
@@ -23,6 +23,10 @@ from genbench.objectives.flow_matching import Times
 from genbench.objectives.pixels import LEVELS, dequantized
 from genbench.samplers import flow
 from genbench.samplers.guidance import guided
+
+Shift = Annotated[float, Bounds(at_least=0.001, at_most=1000)]
+Probes = Annotated[int, Bounds(at_least=0, at_most=10_000)]
+Tolerance = Annotated[float, Bounds(at_least=1e-9, at_most=1)]
 
 
 class FlowMatching(GenerativeModule):
@@ -50,6 +54,7 @@ class FlowMatching(GenerativeModule):
         super().__init__(spec, **training)
         if conditional:
             conditions.refuse_without(self.spec)
+        conditions.refuse_unused(conditional, condition_dropout)
         self.conditional, self.condition_dropout = conditional, condition_dropout
         self.times, self.optimal_transport = times, optimal_transport
         images = len(self.spec.shape) == 3
@@ -73,7 +78,7 @@ class FlowMatching(GenerativeModule):
             noise = flow_matching.pair(x, noise)
         return flow_matching.loss(lambda x, time: self.network(x, time, condition), x, noise, t)
 
-    def log_likelihood(self, x: Tensor, *, probes: Whole = 0, tolerance: Positive = 1e-5) -> Tensor:
+    def log_likelihood(self, x: Tensor, *, probes: Probes = 0, tolerance: Tolerance = 1e-5) -> Tensor:
         """[B, C, H, W] -> an estimate of a lower bound of log P(x), [B] nats, from one draw of uniform dequantization
         noise; for points [B, D] the exact log density. A conditional model is used without condition.
 
@@ -109,8 +114,8 @@ class FlowMatching(GenerativeModule):
         *,
         condition: Tensor | None = None,
         sampler: Literal["euler", "midpoint"] = "euler",
-        steps: Count = 25,
-        shift: Positive = 1.0,
+        steps: Steps = 25,
+        shift: Shift = 1.0,
         guidance: Number = 1.0,
         guidance_from: Weight = 0.0,
         guidance_to: Weight = 1e6,
@@ -127,7 +132,7 @@ class FlowMatching(GenerativeModule):
         guide          checkpoint of a weaker FlowMatching, for autoguidance; default: classifier-free guidance
         """
         self.check_condition(condition)
-        refuse_guidance(self, guidance, guide)
+        refuse_guidance(self, guidance, guide, (guidance_from, guidance_to))
         net = guided(
             self.network,
             condition,

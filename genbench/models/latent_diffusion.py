@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genbench.core import composition, conditions
-from genbench.core.arguments import Count, Number, Share, Weight
+from genbench.core.arguments import Number, Share, Steps, Weight
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.capabilities import Decodes, Encodes, takes_condition
 from genbench.core.errors import UserError
@@ -69,6 +69,7 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
         composition.refuse_other_images(part, self.spec)
         if conditional:
             conditions.refuse_without(self.spec)
+        conditions.refuse_unused(conditional, condition_dropout)
         self.autoencoder, self.objective = part, OBJECTIVES[objective]()
         self.latent_shape, self.latent_dtype = part.latent_shape, part.latent_dtype
         if self.vectors:
@@ -114,7 +115,7 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
         *,
         condition: Tensor | None = None,
         sampler: Literal["ddim", "ddpm", "dpm++", "heun", "euler", "midpoint", "mean_flow", "multistep"] = "heun",
-        steps: Count = 25,
+        steps: Steps = 25,
         guidance: Number = 1.0,
         guidance_from: Weight = 0.0,
         guidance_to: Weight = 1e6,
@@ -144,7 +145,7 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
                 "level, but this network predicts the result of a long step. Remove it, or train with another "
                 "`--model.objective`."
             )
-        composition.refuse_guidance(self, guidance, guide)
+        composition.refuse_guidance(self, guidance, guide, (guidance_from, guidance_to))
         net = guided(
             self.network,
             condition,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genbench.core import conditions
-from genbench.core.arguments import Count, Number, Positive, Share, Weight
+from genbench.core.arguments import Number, Positive, Share, Steps, Weight
 from genbench.core.batch import Batch, DataSpec
 from genbench.core.module import GenerativeModule
 from genbench.core.noise import SeedNoise
@@ -71,7 +71,7 @@ class MeanFlow(GenerativeModule):
         noise = self.draw(torch.randn, *x.shape).to(x.dtype)
         return mean_flow.squared_error(self.network, x, noise, r, t, conditions.of_batch(self, batch))
 
-    def sample(self, seeds: Tensor, *, condition: Tensor | None = None, steps: Count = 1) -> Tensor:
+    def sample(self, seeds: Tensor, *, condition: Tensor | None = None, steps: Steps = 1) -> Tensor:
         """int64 seeds [n], and labels [n] or captions [n, L] for a conditional model -> images [n, C, H, W] in [-1, 1].
 
         steps  number of steps; the network is evaluated once for each

@@ -16,6 +16,7 @@ from genbench.networks.unet_denoiser import UNetDenoiser
 
 Dropout = Annotated[float, Bounds(at_least=0, below=1)]
 
+VECTORS, IMAGES = "points or latents that are vectors", "images or latents with sides"
 USED = {
     "unet": ("width", "patch", "multipliers", "blocks", "attention", "heads", "dropout"),
     "dit": ("width", "depth", "patch", "heads", "dropout"),
@@ -34,7 +35,7 @@ class DenoiserSettings(metaclass=Checked):
         width: Channels at the highest resolution, or features of each patch or layer
         multipliers: unet: channels at each resolution, as multiples of `width`
         blocks: unet: residual blocks at each resolution
-        attention: unet: sides of the resolutions that have self-attention
+        attention: unet: sides of the resolutions that have self-attention; other sides are ignored
         depth: dit, mlp: number of blocks or layers
         patch: unet, dit: side of the patches that images are divided into
         heads: unet, dit: heads of each attention layer
@@ -103,14 +104,16 @@ class DenoiserSettings(metaclass=Checked):
             )
         if (kind == "mlp") != (len(shape) == 1):
             raise UserError(
-                f"model.network.kind is {kind}, which is for {'points' if kind == 'mlp' else 'images'}, but the data "
-                f"has {'points' if len(shape) == 1 else 'images'}. Remove `--model.network.kind`."
+                f"model.network.kind is {kind}, which is for {VECTORS if kind == 'mlp' else IMAGES}, but this model "
+                f"has {VECTORS if len(shape) == 1 else IMAGES}. "
+                + ("Set `--model.network.kind mlp`." if len(shape) == 1 else "Remove `--model.network.kind`.")
             )
         for name in self.given:
             if name not in USED[kind]:
                 raise UserError(
-                    f"model.network.{name} is set, but the network is {kind}, which has: {', '.join(USED[kind])}. "
-                    f"Remove it, or set `--model.network.kind`."
+                    f"model.network.{name} is set, but this network is {kind}, for "
+                    f"{VECTORS if kind == 'mlp' else IMAGES}, with the settings {', '.join(USED[kind])}. Remove it; if "
+                    f"a config sets it, `--model.network.kind {kind}` drops the settings of other kinds."
                 )
         embedding: dict[str, Any] = {"times": times, "scale": scale}
         if conditional and spec.target == "caption":

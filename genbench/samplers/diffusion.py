@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genbench.core.arguments import Count, refuse
+from genbench.core.arguments import Steps, refuse
 from genbench.core.errors import UserError
 from genbench.core.progress import steps
 from genbench.samplers.levels import Levels
@@ -131,7 +131,7 @@ def karras_sigmas(steps: int, lowest: float = 0.002, highest: float = 80.0, rho:
     Raises:
         UserError: `steps` is not a positive number, or `lowest` is not below `highest`.
     """
-    refuse("steps", steps, Count)
+    refuse("steps", steps, Steps)
     if not lowest < highest:
         raise UserError(f"sigma_min is {lowest:g}; it must be below sigma_max, {highest:g}.")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1, dtype=torch.float64)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genbench.core.arguments import Count, refuse
+from genbench.core.arguments import Steps, refuse
 from genbench.core.progress import steps
 
 Velocity = Callable[[Tensor, float], Tensor]
@@ -20,7 +20,7 @@ def flow_times(steps: int, shift: float = 1.0) -> Tensor:
     Raises:
         UserError: `steps` is not a positive number.
     """
-    refuse("steps", steps, Count)
+    refuse("steps", steps, Steps)
     t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     return shift * t / (1 + (shift - 1) * t)
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genbench.core.arguments import Count, refuse
+from genbench.core.arguments import Steps, refuse
 from genbench.core.errors import UserError
 
 Spacing = Literal["trailing", "leading", "linspace"]
@@ -48,7 +48,7 @@ def time_steps(total: int, steps: int, spacing: Spacing = "trailing") -> Tensor:
     Raises:
         UserError: `steps` is not a whole number from 1 to `total`, or the spacing is unknown.
     """
-    refuse("steps", steps, Count)
+    refuse("steps", steps, Steps)
     if steps > total:
         raise UserError(f"steps is {steps}; this model has {total:,} time steps, so it must be at most {total}.")
     k = torch.arange(steps, dtype=torch.float64)

@@ -226,6 +226,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
         ({"snapshot_every": 0}, "power_ema.snapshot_every is 0"),
         ({"snapshot_every": 2.5}, "power_ema.snapshot_every: 2.5 is not a number of images"),
         ({"every_images": 0}, "power_ema.every_images is 0"),
+        ({"enabled": False, "lengths": [0.05, 0.2]}, "power_ema.lengths has no effect.*Set `--power_ema.enabled true`"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):

@@ -385,6 +385,17 @@ def test_the_runs_own_config_comes_first_unless_another_names_a_model(tmp_path):
     assert merged("--ckpt runs/a --config other.yaml").config["model"] == {"class_path": "VAE"}
 
 
+def test_another_kind_of_network_drops_the_settings_of_the_first_and_says_so():
+    settings = {"width": 8, "multipliers": [1, 2]}
+    write("net", {"model": {"class_path": "EDM", "init_args": {"network": settings}}, "data": {"class_path": "Digits"}})
+    for flags in ("--model.network.kind dit --model.network.patch 2", "--model.network '{kind: dit, patch: 2}'"):
+        found = merged(f"--config net.yaml {flags}")
+        assert found.config["model"]["init_args"]["network"] == {"kind": "dit", "patch": 2}
+        assert "model.network: dit replaces the config's unet, whose settings are dropped: width=8" in found.dropped[0]
+    same = merged("--config net.yaml --model.network.kind unet")
+    assert same.config["model"]["init_args"]["network"] == settings | {"kind": "unet"} and not same.dropped
+
+
 # ---- mistakes ---------------------------------------------------------------------------------------------------
 
 
@@ -423,6 +434,10 @@ def test_the_runs_own_config_comes_first_unless_another_names_a_model(tmp_path):
         ("--model.width 1e1", "model.width: Expected a <class 'int'>. Got value: 10.0"),
         ("--model.adversarial '{r1: 1, r1: 2}'", "--model.adversarial, line 1: 'r1' is set twice"),
         ("--model.adversarial '{r1: 1'", "--model.adversarial is not YAML"),
+        (
+            "--model DDPM --model.prediction nois",
+            "model.prediction: 'nois' is unknown. Choose from: noise, image, v. Did you mean 'noise'?",
+        ),
         ("--model.adversarial hinge", "model.adversarial: Expected a <class 'dict'>"),
     ],
 )

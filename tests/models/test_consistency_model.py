@@ -82,6 +82,8 @@ def test_training_moves_the_samples_to_the_data():
         ({"first_intervals": 20, "last_intervals": 10}, "must not be smaller"),
         ({"first_intervals": 0}, "at least 1"),
         ({"log_std": 0.0}, "above 0"),
+        ({"log_mean": 100.0}, "must lie between the logarithms of sigma_min and sigma_max, -6.21 and 4.38"),
+        ({"last_intervals": 2**31 - 1}, "at most 1000000"),
         ({"conditional": True}, "no labels"),
     ],
 )
@@ -97,6 +99,7 @@ def test_settings_that_do_not_fit_are_refused(arguments, words):
         ({"steps": 1.5}, "whole number"),
         ({"steps": 2, "sigma_last": 90.0}, "lie between"),
         ({"sigma_last": 1.5}, "no effect"),
+        ({"steps": 10**9}, "at most 100000"),
     ],
 )
 def test_sampling_options_that_do_not_fit_are_refused(options, words):

@@ -95,6 +95,8 @@ def test_a_guide_is_a_checkpoint_and_a_model_does_not_guide_itself(cls, tmp_path
         ({"guidance": 2.0}, "guidance is 2, but this .* is unconditional"),
         ({"guidance": float("nan")}, "guidance is nan; it must be a finite number"),
         ({"guide": "some.ckpt"}, "guide has no effect with guidance 1"),
+        ({"guidance_from": 0.5}, "guidance_from and guidance_to have no effect with guidance 1"),
+        ({"steps": 10**9}, "steps is 1000000000; it must be at most 100000"),
         ({"guidance": 2.0, "guide": "missing.ckpt"}, "missing.ckpt"),
     ],
 )
@@ -111,13 +113,34 @@ def test_invalid_options_are_rejected(cls, options, said):
         (DDPM, {"eta": 1.5}, "eta is 1.5; it must lie between 0 and 1"),
         (DDPM, {"eta": 0.5, "sampler": "dpm++"}, "eta has no effect with the sampler dpm"),
         (EDM, {"churn": 5.0, "sampler": "euler"}, "churn has no effect with the sampler euler"),
+        (EDM, {"churn_from": 1.0}, "churn_from, churn_to and inflation have no effect without churn"),
+        (EDM, {"churn": 5.0, "churn_from": 2.0, "churn_to": 1.0}, "churn_from is 2 and churn_to is 1"),
         (EDM, {"sigma_min": 90.0}, "sigma_min is 90; it must be below sigma_max, 80"),
-        (FlowMatching, {"shift": 0.0}, "shift is 0.0; it must be above 0"),
+        (EDM, {"sigma_max": 1e300}, "sigma_max is 1e.300; it must be at most 1000000"),
+        (EDM, {"rho": 0.001}, "rho is 0.001; it must be at least 0.1"),
+        (EDM, {"rho": 5.0, "steps": 1}, "sigma_min and rho have no effect with one step"),
+        (FlowMatching, {"shift": 0.0}, "shift is 0.0; it must be at least 0.001"),
+        (FlowMatching, {"shift": 1e300}, "shift is 1e.300; it must be at most 1000"),
     ],
 )
 def test_invalid_options_of_one_model_are_rejected(cls, options, said):
     with pytest.raises(UserError, match=said):
         small(cls).sample(torch.arange(2), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"probes": 10**9}, "probes is 1000000000; it must be at most 10000"),
+        ({"probes": -1}, "probes is -1; it must be at least 0"),
+        ({"tolerance": 0.0}, "tolerance is 0.0; it must be at least 1e-09"),
+        ({"tolerance": float("nan")}, "tolerance is nan; it must be a finite number"),
+        ({}, "Set `--probes 1` or more for an estimate"),
+    ],
+)
+def test_invalid_options_of_the_likelihood_are_rejected(options, said):
+    with pytest.raises(UserError, match=said):
+        small(FlowMatching).log_likelihood(torch.zeros(1, 1, 8, 8), **options)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +162,26 @@ def test_a_guide_that_predicts_something_else_is_rejected(cls, of_guide, spec, s
     guide = untrained(small(cls, spec, **of_guide), tmp_path / "guide.ckpt")
     with pytest.raises(UserError, match=said):
         small(cls).sample(torch.arange(2), guidance=2.0, guide=str(guide), steps=2)
+
+
+@ALL
+def test_an_interval_of_guidance_that_is_empty_is_rejected(cls):
+    model = small(cls, LABELS, conditional=True)
+    with pytest.raises(UserError, match="guidance_from is 2 and guidance_to is 1; it must not be smaller"):
+        model.sample(torch.arange(1), condition=torch.zeros(1).long(), guidance=3.0, guidance_from=2.0, guidance_to=1.0)
+
+
+def test_noise_levels_of_edm_that_overflow_are_rejected():
+    for arguments in ({"log_mean": 1e3}, {"log_std": 1e3}, {"sigma_data": 1e300}):
+        with pytest.raises(UserError, match="it must be at most"):
+            small(EDM, **arguments)
+
+
+@ALL
+def test_dropout_of_conditions_is_rejected_without_conditions(cls):
+    with pytest.raises(UserError, match="condition_dropout is 0.5, but this model is unconditional"):
+        small(cls, condition_dropout=0.5)
+    assert small(cls, condition_dropout=0.0).conditional is False
 
 
 def test_a_guide_of_other_classes_or_another_model_is_rejected(tmp_path):

@@ -228,6 +228,18 @@ def test_autoencoders_that_do_not_fit_are_refused(build, message):
         LatentDiffusion(SPEC, autoencoder=composition.described(build()))
 
 
+def test_a_guide_in_the_latents_of_another_autoencoder_is_refused(tmp_path):
+    part, seeds = vae(), torch.arange(2)
+    model, same, other = small(part), small(part), small(vae())
+    same.autoencoder.load_state_dict(model.autoencoder.state_dict())
+    for p in other.autoencoder.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    paths = [str(untrained(each, tmp_path / f"{k}.ckpt")) for k, each in enumerate((same, other))]
+    model.sample(seeds, steps=2, guidance=2.0, guide=paths[0])
+    with pytest.raises(UserError, match="was trained in the latents of a different autoencoder"):
+        model.sample(seeds, steps=2, guidance=2.0, guide=paths[1])
+
+
 def test_settings_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="Train an autoencoder first"):
         LatentDiffusion(SPEC, autoencoder=str(tmp_path / "missing.ckpt"))
