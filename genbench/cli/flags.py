@@ -133,7 +133,10 @@ def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str
     except argparse.ArgumentError as error:
         raise UserError(f"{error}.") from error
     if unknown:
-        listed = ", ".join(f"--{name} (default {default})" for name, default in known.items()) or "none"
+        listed = (
+            ", ".join(f"--{name} (default {'none' if default == '' else default})" for name, default in known.items())
+            or "none"
+        )
         near = did_you_mean(unknown[0].partition("=")[0], [*(f"--{name}" for name in known), *flags])
         raise UserError(f"{type(model).__name__} has no option {unknown[0]}; its own options: {listed}.{near}")
     return vars(options)

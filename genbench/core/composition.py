@@ -82,10 +82,12 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
 def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
     """Raise UserError if the shape or kind of pixels that the part was trained on differs from the data's."""
     if part.spec.shape != spec.shape:
-        of = [dimensions(each.shape) for each in (part.spec, spec)]
-        raise UserError(
-            f"This {type(part).__name__} was trained on images of {of[0]}, but the data has {of[1]}. Set `--data.size`."
-        )
+        of = [
+            f"{'points' if len(each.shape) == 1 else 'images'} of {dimensions(each.shape)}"
+            for each in (part.spec, spec)
+        ]
+        what = "Set `--data.size`" if len(part.spec.shape) == len(spec.shape) == 3 else "Use other data"
+        raise UserError(f"This {type(part).__name__} was trained on {of[0]}, but the data has {of[1]}. {what}.")
     if part.spec.binary != spec.binary:
         kinds = ["black-and-white" if each.binary else "gray or color" for each in (part.spec, spec)]
         raise UserError(
