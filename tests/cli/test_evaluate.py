@@ -177,6 +177,8 @@ def test_options_that_no_metric_uses_are_refused(cli, here, tmp_path):
     flags = ("--data", "Digits", "--data.size", 16, "--metrics", "likelihood", "--tolerance", 0.1)
     status, _, err = cli("evaluate", "--ckpt", untrained(flow, tmp_path / "flow.ckpt"), *flags)
     assert status == 2 and "--tolerance has no effect, since the likelihood is not computed: it takes long" in err
+    status, _, err = cli("evaluate", "--ckpt", "flow.ckpt", *flags, "--probes", -1)
+    assert status == 2 and "probes is -1; it must be at least 0" in err
 
 
 def test_the_size_of_batches_changes_nothing(cli, here):

@@ -216,10 +216,10 @@ def test_conditions_are_dropped_as_often_as_asked():
 def test_ddpm_has_a_bound_in_nats_for_images_and_points(variance):
     model = small(DDPM, timesteps=50, variance=variance)
     assert (model.likelihood, model.pixels) == ("lower bound", "8-bit")
-    assert model.log_likelihood(torch.zeros(2, 1, 8, 8), times=5).shape == (2,)
+    assert model.log_likelihood(torch.zeros(2, 1, 8, 8), time_steps=5).shape == (2,)
     assert small(DDPM, POINTS).pixels == "density"
-    with pytest.raises(UserError, match="times is 51; this model has 50 time steps"):
-        model.log_likelihood(torch.zeros(2, 1, 8, 8), times=51)
+    with pytest.raises(UserError, match="time_steps is 51; this model has 50, so it must be at most that"):
+        model.log_likelihood(torch.zeros(2, 1, 8, 8), time_steps=51)
 
 
 @ALL

@@ -227,7 +227,8 @@ def test_parts_cover_all_steps_once_and_the_first_is_step_zero_alone():
 
 
 @pytest.mark.parametrize(
-    ("times", "said"), [(0, "times is 0; it must be at least 1"), (51, "times is 51; this model has 50 time steps")]
+    ("times", "said"),
+    [(0, "time_steps is 0; it must be at least 1"), (51, "time_steps is 51; this model has 50, so it must be at most")],
 )
 def test_invalid_numbers_of_times_are_rejected(times, said):
     with pytest.raises(UserError, match=said):
