@@ -368,6 +368,7 @@ def show(record: Any) -> None:
             value += f" ± {entry['std']:.2g}"
         if entry["value"] is not None and (sign := bound_sign(entry["better"], entry.get("bound"))):
             value = sign + value
+        if entry["value"] is not None and entry.get("bound") not in (None, "exact"):
             blank.append(f"{value} {name}: {entry['bound']}")
         if entry["note"]:
             blank.append(f"{'—' if entry['value'] is None else value} {name}: {entry['note']}")

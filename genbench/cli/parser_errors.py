@@ -33,9 +33,8 @@ def explained(text: str) -> str:
     if found := re.search(r"Expected a dot import path string: (\S+)", text):
         message = f"there is no class '{found[1]}'.{did_you_mean(found[1], _class_names())}"
     elif found := re.fullmatch(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", message):
-        choices = re.findall(r"'([^']*)'|([^', ]+)", found[1])
-        known = [text or number for text, number in choices]
-        message = f"'{found[2]}' is unknown. Choose from: {', '.join(known)}.{did_you_mean(found[2], known)}"
+        choices = [text or number for text, number in re.findall(r"'([^']*)'|([^', ]+)", found[1])]
+        message = f"'{found[2]}' is unknown. Choose from: {', '.join(choices)}.{did_you_mean(found[2], choices)}"
     elif found := re.search(r"Option '([^']+)' is not accepted", message):
         known = parameters(cls) if cls is not None else {}
         by = f" by {cls.__name__}" if cls is not None else ""

@@ -160,7 +160,7 @@ def bound_sign(better: str | None, bound: str | None) -> str:
 
 
 def is_bound(bound: str | None) -> bool:
-    return bound not in (None, "exact")
+    return bound is not None and not bound.startswith("exact")  # options may follow: exact, 1e-05 tolerance
 
 
 def _updates(row: Row) -> str:

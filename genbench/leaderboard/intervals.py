@@ -101,7 +101,7 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
         high=high,
         seeds=n,
         within=mean_of(entry.get("std") for entry in entries),
-        bound=next((b for b in bounds if b != "exact"), bounds[0] if bounds else None),
+        bound=next((b for b in bounds if not b.startswith("exact")), bounds[0] if bounds else None),
         note=None if n and n == len(entries) else next(filter(None, (entry.get("note") for entry in entries)), None),
     )
 

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from genbench.core.errors import UserError
 from genbench.leaderboard.board import boards, rank
-from genbench.leaderboard.columns import columns
+from genbench.leaderboard.columns import bound_sign, columns
 from genbench.leaderboard.differences import difference
 from genbench.leaderboard.formats import heading, notes, with_namesakes
 from genbench.leaderboard.intervals import interval, t_quantile
@@ -440,3 +440,11 @@ def test_the_ranking_score_is_the_first_column():
     metrics = fid(1.0) | fid(2.0, "kid") | fid(3.0, "is")
     names = [column.name for column in columns(rank([record(metrics=metrics)], "is"))]
     assert names[:7] == ["rank", "model", "checkpoint", "seeds", "is ↑", "fid ↓", "kid ↓"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "sign"),
+    [("lower bound, 10 time steps", "≥ "), ("exact", ""), ("exact, 0 probes, 1e-05 tolerance", ""), (None, "")],
+)
+def test_only_bounds_have_a_sign(bound, sign):
+    assert bound_sign("higher", bound) == sign
