@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from genbench.leaderboard.board import Board, Row
+from genbench.leaderboard.intervals import NO_BOUND
 
 BLANK = "—"
 PLUS_MINUS = " ± "
@@ -160,7 +161,7 @@ def bound_sign(better: str | None, bound: str | None) -> str:
 
 
 def is_bound(bound: str | None) -> bool:
-    return bound is not None and not bound.startswith("exact")  # options may follow: exact, 1e-05 tolerance
+    return bound is not None and not bound.startswith(NO_BOUND)
 
 
 def _updates(row: Row) -> str:

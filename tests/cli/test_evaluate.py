@@ -181,6 +181,16 @@ def test_options_that_no_metric_uses_are_refused(cli, here, tmp_path):
     assert status == 2 and "probes is -1; it must be at least 0" in err
 
 
+def test_the_likelihood_of_points_is_exact_or_an_estimate_and_no_bound(cli, here, tmp_path):
+    ckpt = untrained(FlowMatching(DataSpec((2,)), network={"width": 8, "depth": 1}), tmp_path / "points.ckpt")
+    flags = ("--data", "Ring", "--metrics", "likelihood", "--protocol", "quick", "--real", 20, "--tolerance", 0.1)
+    for probes, expected in ((0, "exact, 0 probes, 0.1 tolerance"), (2, "estimate, 2 probes, 0.1 tolerance")):
+        status, out, err = cli("evaluate", "--ckpt", ckpt, *flags, "--probes", probes, "--out", str(probes))
+        assert status == 0, err
+        assert only_record(Path(str(probes))).metrics["nats"]["bound"] == expected
+        assert f"nats: {expected}" in out and "≥" not in out and "≤" not in out
+
+
 def test_the_size_of_batches_changes_nothing(cli, here):
     for size in (1, 40):
         assert cli("evaluate", "--ckpt", "last", "--batch-size", size, "--out", str(size))[0] == 0

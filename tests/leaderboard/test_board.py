@@ -444,7 +444,13 @@ def test_the_ranking_score_is_the_first_column():
 
 @pytest.mark.parametrize(
     ("bound", "sign"),
-    [("lower bound, 10 time steps", "≥ "), ("exact", ""), ("exact, 0 probes, 1e-05 tolerance", ""), (None, "")],
+    [
+        ("lower bound, 10 time steps", "≥ "),
+        ("exact", ""),
+        ("exact, 0 probes, 1e-05 tolerance", ""),
+        ("estimate, 2 probes", ""),
+        (None, ""),
+    ],
 )
 def test_only_bounds_have_a_sign(bound, sign):
     assert bound_sign("higher", bound) == sign
