@@ -64,6 +64,8 @@ def columns(board: Board) -> list[Column]:
         Column("device hours", [_hours(row.device_hours) for row in rows], "device\nhours", priority=10),
         Column("device", [printable(row.device) if row.device else BLANK for row in rows], priority=30),
     ]
+    if board.track != "generation":  # other scores need no samples
+        cost = [column for column in cost if column.name not in ("NFE", "sampling s/image")]
     return found + [column for column in cost if set(column.cells) != {BLANK}]
 
 

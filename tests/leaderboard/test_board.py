@@ -128,6 +128,12 @@ def test_checkpoints_weights_sampling_options_and_images_seen_make_separate_rows
     assert columns(board)[2].cells == cells
 
 
+def test_labels_have_the_options_that_differ_and_no_empty_ones():
+    plain, guided = {"guidance": 1.0, "guide": ""}, {"guidance": 2.0, "guide": "runs/weak"}
+    board = rank([record("EDM", run={"sampling": one}, metrics=fid(k)) for k, one in enumerate((plain, guided))])
+    assert [row.label for row in board.rows] == ["EDM (guidance=1.0)", "EDM (guidance=2.0, guide=runs/weak)"]
+
+
 def test_the_direction_decides_who_is_first():
     records = [record(name, metrics=fid(v) | fid(v, "is")) for name, v in (("a", 1.0), ("b", 2.0))]
     assert [row.name for row in rank(records, "fid").rows] == ["a", "b"]
@@ -345,6 +351,8 @@ def test_sampling_cost_is_beside_the_scores_and_a_record_without_it_is_ranked_wi
     }
     assert [row.rank for row in rank(made).rows] == [1, 2, 3, 4]
     assert costs(made[3]) == {}
+    (likelihood,) = (b for b in boards([record(metrics=fid(-9.0, "nats"), evaluations=1)]) if b.track == "likelihood")
+    assert "NFE" not in [column.name for column in columns(likelihood)]
     speed = made[0].to_dict() | {"cost": {"sampling_images_per_second": 160.0}}
     assert costs(Record.from_dict(speed)) == {"sampling s/image": ["0.00625"]}
 

@@ -93,7 +93,7 @@ def test_a_guide_is_a_checkpoint_and_a_model_does_not_guide_itself(cls, tmp_path
         ({"guide": "some.ckpt"}, "guide has no effect with guidance 1"),
         ({"guidance_from": 0.5}, "guidance_from and guidance_to have no effect with guidance 1"),
         ({"steps": 10**9}, "steps is 1000000000; it must be at most 100000"),
-        ({"guidance": 2.0, "guide": "missing.ckpt"}, "missing.ckpt"),
+        ({"guidance": 2.0, "guide": "missing.ckpt"}, "guide: There is no checkpoint at missing.ckpt"),
     ],
 )
 def test_invalid_options_are_rejected(cls, options, said):
@@ -145,7 +145,8 @@ def test_invalid_options_of_the_likelihood_are_rejected(options, said):
         (DDPM, {"prediction": "v"}, IMAGES, "trained with prediction v, but this model with noise"),
         (DDPM, {"variance": "learned"}, IMAGES, "trained with variance learned, but this model with small"),
         (EDM, {"sigma_data": 1.0}, IMAGES, "trained with sigma_data 1.0, but this model with 0.5"),
-        (EDM, {}, DataSpec((1, 12, 12)), "trained on images of 12×12"),
+        (EDM, {}, DataSpec((1, 12, 12)), "guide: .* was trained on data of 12×12×1, but this model on data of 8×8×1"),
+        (EDM, {}, DataSpec((1, 8, 8), binary=True), "guide: .* was trained on black-and-white data of 8×8×1"),
         (
             FlowMatching,
             {"conditional": True},
