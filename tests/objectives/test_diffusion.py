@@ -193,7 +193,7 @@ def exact_bound(diffusion, x, position):
 def test_the_bound_of_a_gaussian_is_its_exact_value(variance):
     diffusion = DiscreteDiffusion(200, prediction="image", variance=variance, discrete=False)
     x = torch.tensor([-0.5, 0.3, 1.2]).double()
-    found = diffusion.bound(posterior_mean(diffusion), x.repeat(4000)[:, None], times=200).view(4000, 3)
+    found = diffusion.bound(posterior_mean(diffusion), x.repeat(4000)[:, None], time_steps=200).view(4000, 3)
     expected = torch.tensor([exact_bound(diffusion, v, float(variance == "large")) for v in x.tolist()]).double()
     error = found.std(0) / 4000**0.5
     assert ((found.mean(0) - expected).abs() < 4 * error).all() and error.max() < 0.05
