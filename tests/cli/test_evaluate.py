@@ -182,7 +182,10 @@ def test_options_that_no_metric_uses_are_refused(cli, here, tmp_path):
 
 
 def test_the_likelihood_of_points_is_exact_or_an_estimate_and_no_bound(cli, here, tmp_path):
-    ckpt = untrained(FlowMatching(DataSpec((2,)), network={"width": 8, "depth": 1}), tmp_path / "points.ckpt")
+    flow = FlowMatching(DataSpec((2,)), network={"width": 8, "depth": 1})
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.1)  # the output is zero before training
+    ckpt = untrained(flow, tmp_path / "points.ckpt")
     flags = ("--data", "Ring", "--metrics", "likelihood", "--protocol", "quick", "--real", 20, "--tolerance", 0.1)
     for probes, expected in ((0, "exact, 0 probes, 0.1 tolerance"), (2, "estimate, 2 probes, 0.1 tolerance")):
         status, out, err = cli("evaluate", "--ckpt", ckpt, *flags, "--probes", probes, "--out", str(probes))
