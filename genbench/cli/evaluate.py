@@ -228,6 +228,8 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
         size=arguments.size, channels=arguments.channels, resize_mode=arguments.resize_mode, enlarge=arguments.enlarge,
         kid_subset_size=arguments.kid_subset_size, neighbors_k=arguments.neighbors_k,
     )  # fmt: skip
+    if arguments.ckpt:
+        _refuse_unused(subject, options, protocol)
     count = protocol.generated if subject is None or arguments.ckpt else min(len(subject), protocol.generated)
     _refuse_large_subsets(arguments.kid_subset_size, count, "to measure")
     _refuse_large_subsets(arguments.kid_subset_size, protocol.real, "to compare with")
@@ -248,6 +250,27 @@ def _measured(arguments: argparse.Namespace, more: list[str]) -> int:
     if ranks.rank() == 0:
         _hand_over(record, pictures, out, arguments)
     return 0
+
+
+def _refuse_unused(model: Any, given: dict[str, Any], protocol: protocols.Protocol) -> None:
+    """Raise UserError if an option of the model was set that none of the protocol's metrics uses."""
+    from genbench.core.capabilities import options
+    from genbench.evaluation.evaluators import GENERATION
+    from genbench.evaluation.likelihood import LogLikelihood, not_asked
+
+    for evaluator, method, what in (
+        (GENERATION, "sample", "samples"),
+        (LogLikelihood(), "log_likelihood", "likelihood"),
+    ):
+        own = options(getattr(model, method)) if hasattr(model, method) else {}
+        unused = [f"--{name.replace('_', '-')}" for name, default in own.items() if given[name] != default]
+        if unused and not evaluator.applies(model, protocol):
+            raise UserError(
+                f"{unused[0]} has no effect, since the metrics {', '.join(protocol.metrics)} use no {what}. Remove it, "
+                "or set other `--metrics`."
+            )
+        if unused and method == "log_likelihood" and (why := not_asked(model, given)):
+            raise UserError(f"{unused[0]} has no effect, since the likelihood is not computed: {why}.")
 
 
 def _in_one_range(subject: Any, data: Any, trained: str | None) -> tuple[Any, Any]:
@@ -345,6 +368,7 @@ def show(record: Any) -> None:
             value += f" ± {entry['std']:.2g}"
         if entry["value"] is not None and (sign := bound_sign(entry["better"], entry.get("bound"))):
             value = sign + value
+        if entry["value"] is not None and entry.get("bound") not in (None, "exact"):
             blank.append(f"{value} {name}: {entry['bound']}")
         if entry["note"]:
             blank.append(f"{'—' if entry['value'] is None else value} {name}: {entry['note']}")

@@ -118,7 +118,11 @@ def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str
     """Parse `given` into the model's own options of the methods, such as `sample`.
 
     `flags` are the flags of the command, which an error may suggest.
+
+    Raises:
+        UserError: an option is unknown, or its value is outside the bounds or choices of the method.
     """
+    from genbench.core.capabilities import check_options
     from genbench.core.capabilities import options as options_of
 
     known: dict[str, Any] = {}
@@ -133,9 +137,16 @@ def own_options(model: Any, given: list[str], *methods: str, flags: Iterable[str
     except argparse.ArgumentError as error:
         raise UserError(f"{error}.") from error
     if unknown:
-        listed = ", ".join(f"--{name} (default {default})" for name, default in known.items()) or "none"
+        listed = (
+            ", ".join(f"--{name} (default {'none' if default == '' else default})" for name, default in known.items())
+            or "none"
+        )
         near = did_you_mean(unknown[0].partition("=")[0], [*(f"--{name}" for name in known), *flags])
         raise UserError(f"{type(model).__name__} has no option {unknown[0]}; its own options: {listed}.{near}")
+    for method in methods:
+        if hasattr(model, method):
+            of = getattr(model, method)
+            check_options(of, {name: value for name, value in vars(options).items() if name in options_of(of)})
     return vars(options)
 
 

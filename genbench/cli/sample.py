@@ -52,6 +52,7 @@ def main(verb: str, argv: list[str]) -> int:
     from genbench.core.capabilities import Decodes, Samples
     from genbench.core.conditions import columns
     from genbench.core.progress import watched
+    from genbench.evaluation.comparison import refuse_nan
 
     model, _ = model_of(arguments)
     device = model.device
@@ -72,10 +73,13 @@ def main(verb: str, argv: list[str]) -> int:
         for part in torch.arange(arguments.n).split(arguments.batch_size):
             batch = None if condition is None else condition[part.to(device)]
             with watched(lambda items, size=len(part): _advancing(bar, task, list(items), size)):
-                images.append(to_stored(model.sample(seeds[part].to(device), condition=batch, **options)).cpu())
+                drawn = model.sample(seeds[part].to(device), condition=batch, **options)
+            refuse_nan(drawn, "sample", model)
+            images.append(to_stored(drawn).cpu())
             bar.update(task, completed=int(part[-1]) + 1)
     write(torch.cat(images), out, columns(model) if arguments.label is None else None)
-    print(f"{counted(arguments.n, 'image')} of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
+    what = "image" if len(model.spec.shape) == 3 else "point"
+    print(f"{counted(arguments.n, what)} of {type(model).__name__} at {model.images_seen:,} images seen -> {out}")
     return 0
 
 

@@ -82,10 +82,12 @@ def take(part: Part | None, argument: str, wanted: str) -> tuple[GenerativeModul
 def refuse_other_images(part: GenerativeModule, spec: DataSpec) -> None:
     """Raise UserError if the shape or kind of pixels that the part was trained on differs from the data's."""
     if part.spec.shape != spec.shape:
-        of = [dimensions(each.shape) for each in (part.spec, spec)]
-        raise UserError(
-            f"This {type(part).__name__} was trained on images of {of[0]}, but the data has {of[1]}. Set `--data.size`."
-        )
+        of = [
+            f"{'points' if len(each.shape) == 1 else 'images'} of {dimensions(each.shape)}"
+            for each in (part.spec, spec)
+        ]
+        what = "Set `--data.size`" if len(part.spec.shape) == len(spec.shape) == 3 else "Use other data"
+        raise UserError(f"This {type(part).__name__} was trained on {of[0]}, but the data has {of[1]}. {what}.")
     if part.spec.binary != spec.binary:
         kinds = ["black-and-white" if each.binary else "gray or color" for each in (part.spec, spec)]
         raise UserError(
@@ -155,14 +157,22 @@ def guide_of(module: GenerativeModule, ckpt: str, network: str, same: Sequence[s
         return None
     guides = module.__dict__.setdefault("_guides", {})  # not a network of `module`
     if ckpt not in guides:
-        guide = checkpoint_io.load(files.find_checkpoint(ckpt))
+        try:
+            guide = checkpoint_io.load(files.find_checkpoint(ckpt))
+        except UserError as error:
+            raise UserError(f"guide: {error}") from error
         if type(guide) is not type(module) or guide.conditional != module.conditional:
             kinds = [
                 f"{'a conditional' if m.conditional else 'an unconditional'} {type(m).__name__}"
                 for m in (guide, module)
             ]
             raise UserError(f"guide: {ckpt} contains {kinds[0]}, which cannot guide {kinds[1]}.")
-        refuse_other_images(guide, module.spec)
+        kinds = [f"{'black-and-white ' * m.spec.binary}data of {dimensions(m.spec.shape)}" for m in (guide, module)]
+        if kinds[0] != kinds[1]:
+            raise UserError(
+                f"guide: {ckpt} was trained on {kinds[0]}, but this model on {kinds[1]}. Use a guide that was trained "
+                "on the same data."
+            )
         conditions = [(m.spec.classes, m.spec.vocabulary) if m.conditional else () for m in (guide, module)]
         if conditions[0] != conditions[1]:
             raise UserError(f"guide: {ckpt} was trained on other classes or captions than this model.")

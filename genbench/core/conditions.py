@@ -107,5 +107,5 @@ def refuse_without(spec: DataSpec) -> None:
     if spec.target not in ("label", "caption") or (spec.target == "caption" and not spec.caption_length):
         raise UserError(
             "model.conditional is true, but this data has no labels, and no captions of a common length. Choose other "
-            "data, or remove `--model.conditional`."
+            "data, or set `--model.conditional false`."
         )

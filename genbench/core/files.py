@@ -351,7 +351,9 @@ def find_checkpoint(ckpt: str | os.PathLike, runs: str | os.PathLike = "runs", n
         path = found[-1]
     if not path.is_file():
         what = f"; it is {kind_of(path)}" if path.exists() else ""
-        near = did_you_mean(str(ckpt), ("last", "best")) or ("" if what else near_by(Path(ckpt).expanduser()))
+        near = did_you_mean(str(ckpt), ("last", "best")) or (
+            "" if what or Path(ckpt).expanduser().exists() else near_by(Path(ckpt).expanduser())
+        )
         raise UserError(f"There is no checkpoint at {path}{what}.{near}")
     if path.is_symlink() and path.parent.name != "checkpoints":  # a link to a checkpoint of a run
         return path.resolve()

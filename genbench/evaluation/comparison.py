@@ -190,5 +190,6 @@ def refuse_nan(images: Tensor, method: str, model: GenerativeModule) -> None:
     if not torch.isfinite(images).all():
         what = "numbers" if images.ndim == 2 else "pixels"
         raise UserError(
-            f"`{method}` of {type(model).__name__} returned NaN or infinite {what}. Evaluate an earlier checkpoint."
+            f"`{method}` of {type(model).__name__} returned NaN or infinite {what}. Use an earlier checkpoint, or "
+            "other options."
         )

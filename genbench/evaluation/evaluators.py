@@ -52,7 +52,11 @@ def measure(comparison: Comparison) -> Scores:
                 )
         raise UserError(
             _nothing(subject, protocol)
-            + (" Models with a likelihood are VAEs and PixelCNNs." if "likelihood" in protocol.metrics else "")
+            + (
+                " Models with a likelihood are VAEs, PixelCNNs, normalizing flows, DDPM and FlowMatching."
+                if "likelihood" in protocol.metrics
+                else ""
+            )
         )
     return found
 

@@ -237,7 +237,7 @@ def _labeled(rows: Sequence[Row]) -> list[Row]:
         if all(points.values()) and len(set(points.values())) == len(configs):
             names = points
         for row in same:
-            more = [f"{o}={row.sampling[o]}" for o in varied if o in row.sampling]
+            more = [f"{o}={row.sampling[o]}" for o in varied if row.sampling.get(o, "") != ""]
             if row.segments:
                 own = history(row.segments)
                 others = {history(r.segments) for r in same if len(r.segments) == len(row.segments)}

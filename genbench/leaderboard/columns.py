@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from genbench.leaderboard.board import Board, Row
+from genbench.leaderboard.intervals import NO_BOUND
 
 BLANK = "—"
 PLUS_MINUS = " ± "
@@ -63,6 +64,8 @@ def columns(board: Board) -> list[Column]:
         Column("device hours", [_hours(row.device_hours) for row in rows], "device\nhours", priority=10),
         Column("device", [printable(row.device) if row.device else BLANK for row in rows], priority=30),
     ]
+    if board.track != "generation":  # other scores need no samples
+        cost = [column for column in cost if column.name not in ("NFE", "sampling s/image")]
     return found + [column for column in cost if set(column.cells) != {BLANK}]
 
 
@@ -160,7 +163,7 @@ def bound_sign(better: str | None, bound: str | None) -> str:
 
 
 def is_bound(bound: str | None) -> bool:
-    return bound not in (None, "exact")
+    return bound is not None and not bound.startswith(NO_BOUND)
 
 
 def _updates(row: Row) -> str:

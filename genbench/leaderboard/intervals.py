@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+NO_BOUND = ("exact", "estimate")  # beginnings of `Score.bound` for likelihoods that are not bounds
 SEEDS = 3  # minimum for an interval: for two seeds, Student's t is 12.7
 
 
@@ -19,7 +20,7 @@ class Score:
     high
     seeds   number of seeds with a value
     within  mean of the standard deviations in the records: over splits or subsets of one sample
-    bound   exact or lower bound, for a likelihood
+    bound   exact, estimate or lower bound, for a likelihood, and its options
     note    why there is no value
     """
 
@@ -101,7 +102,7 @@ def score(entries: Sequence[dict[str, Any]]) -> Score:
         high=high,
         seeds=n,
         within=mean_of(entry.get("std") for entry in entries),
-        bound=next((b for b in bounds if b != "exact"), bounds[0] if bounds else None),
+        bound=next((b for b in bounds if not b.startswith(NO_BOUND)), bounds[0] if bounds else None),
         note=None if n and n == len(entries) else next(filter(None, (entry.get("note") for entry in entries)), None),
     )
 

@@ -76,19 +76,19 @@ class DDPM(GenerativeModule):
         terms = self.diffusion.loss(lambda x, time: self.network(x, time, condition), batch.image, self.draw)
         return {"denoising_loss": torch.stack([*terms.values()]).sum(0)}
 
-    def log_likelihood(self, x: Tensor, *, times: Count = 10) -> Tensor:
-        """[B, C, H, W] -> an estimate of a lower bound of log p(x), [B] nats, from `times` random time steps. A
+    def log_likelihood(self, x: Tensor, *, time_steps: Count = 10) -> Tensor:
+        """[B, C, H, W] -> an estimate of a lower bound of log p(x), [B] nats, from `time_steps` random time steps. A
         conditional model is used without condition.
 
         Raises:
-            UserError: `times` is more than `timesteps`, or the model was never trained without condition.
+            UserError: `time_steps` is more than `timesteps`, or the model was never trained without condition.
         """
         if self.conditional and self.condition_dropout == 0:
             raise UserError(
                 "This DDPM was trained with `condition_dropout` 0, so that it has no likelihood without condition. "
                 "Train with `--model.condition_dropout 0.1`."
             )
-        return self.diffusion.bound(self.network, x, times)
+        return self.diffusion.bound(self.network, x, time_steps)
 
     def sample(
         self,

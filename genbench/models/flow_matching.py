@@ -12,6 +12,7 @@ from torch import Tensor
 from genbench.core import conditions
 from genbench.core.arguments import Bounds, Number, Share, Steps, Weight
 from genbench.core.batch import Batch, DataSpec
+from genbench.core.capabilities import check_options
 from genbench.core.composition import guide_of, refuse_guidance
 from genbench.core.errors import UserError
 from genbench.core.module import GenerativeModule
@@ -92,6 +93,7 @@ class FlowMatching(GenerativeModule):
 
     def log_likelihood_and_error(self, x: Tensor, *, probes: int, tolerance: float) -> tuple[Tensor, Tensor]:
         """`log_likelihood` and its standard error over the random vectors, [B] each; NaN for one vector."""
+        check_options(self.log_likelihood, {"probes": probes, "tolerance": tolerance})
         if self.conditional and self.condition_dropout == 0:
             raise UserError(
                 "This FlowMatching was trained with `condition_dropout` 0, so that it has no likelihood without "

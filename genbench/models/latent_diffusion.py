@@ -74,6 +74,11 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
         self.latent_shape, self.latent_dtype = part.latent_shape, part.latent_dtype
         if self.vectors:
             self.latent_values = part.latent_values
+        if not self.objective.guidance and condition_dropout not in (0, 0.1):
+            raise UserError(
+                f"model.condition_dropout is {condition_dropout:g}, but models of the objective {objective} are always "
+                "trained with the condition. Remove it."
+            )
         self.conditional = conditional
         self.condition_dropout = condition_dropout if self.objective.guidance else 0.0
         self.sample_defaults = {"sampler": self.objective.samplers[0], "steps": self.objective.steps}
@@ -139,13 +144,14 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
                 f"sampler is {sampler}, but this LatentDiffusion was trained with objective {name}, whose samplers "
                 f"are: {', '.join(objective.samplers)}."
             )
-        if (guidance != 1 or guide) and not objective.guidance:
+        interval = (guidance_from, guidance_to)
+        if (guidance != 1 or guide or interval != composition.EVERYWHERE) and not objective.guidance:
             raise UserError(
                 f"guidance does not work with objective {name}: it changes velocities or denoised images at one noise "
                 "level, but this network predicts the result of a long step. Remove it, or train with another "
                 "`--model.objective`."
             )
-        composition.refuse_guidance(self, guidance, guide, (guidance_from, guidance_to))
+        composition.refuse_guidance(self, guidance, guide, interval)
         net = guided(
             self.network,
             condition,

@@ -145,20 +145,20 @@ class DiscreteDiffusion:
 
     # ---- the variational bound ----------------------------------------------------------------------------------
 
-    def bound(self, net: Net, x: Tensor, times: int) -> Tensor:
+    def bound(self, net: Net, x: Tensor, time_steps: int) -> Tensor:
         """An estimate of the variational bound of log p(x), [B, ...] -> [B] nats (Ho et al. 2020, equation 5).
 
-        The sum over time steps is estimated from one random step in each of `times` parts, without bias. With `times` =
-        T all steps are computed. The noise is torch's.
+        The sum over time steps is estimated from one random step in each of `time_steps` parts, without bias. With T
+        parts all steps are computed. The noise is torch's.
 
         Raises:
-            UserError: `times` is not a whole number from 1 to T.
+            UserError: `time_steps` is not a whole number from 1 to T.
         """
-        refuse("times", times, Count)
-        if times > self.total:
-            raise UserError(f"times is {times}; this model has {self.total:,} time steps, so it must be at most that.")
+        refuse("time_steps", time_steps, Count)
+        if time_steps > self.total:
+            raise UserError(f"time_steps is {time_steps}; this model has {self.total:,}, so it must be at most that.")
         total = -self._prior(x)
-        for first, end in pairwise(parts(self.total, times)):
+        for first, end in pairwise(parts(self.total, time_steps)):
             t = torch.randint(first, end, (len(x),), device=x.device)
             noisy = self._at(self.alpha, t, x) * x + self._at(self.sigma, t, x) * torch.randn_like(x)
             predicted, position = self._split(to_float32(net(noisy, self._time(t))))

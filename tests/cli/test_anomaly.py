@@ -285,7 +285,7 @@ def test_each_heat_map_has_the_name_and_score_of_its_image(cli, ckpt, bottle, mo
         (["--normal", "cat"], "--normal: there is no class 'cat'. Choose from: 0, 1, 2"),
         (["--images", "plain", "--normal", "3"], "--normal 3 needs the class of each image, but plain has no classes"),
         (["--by", "likelihood"], "Autoencoder cannot compute likelihoods (it has no `log_likelihood` method)"),
-        (["--by", "likelihood"], "Models that can: ConditionalVAE, PixelCNN, VAE"),
+        (["--by", "likelihood"], "Models that can: ConditionalVAE, DDPM, FlowMatching, Glow, PixelCNN, RealNVP, VAE"),
         (["--by", "likelihood"], "It can be used with `--by reconstruction` or `--by latent`."),
         (["--by", "discriminator"], "Autoencoder cannot discriminate real images from generated ones"),
         (["--steps", "5"], "--steps is for `--by projection`, but the score is reconstruction"),

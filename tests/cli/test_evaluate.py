@@ -14,9 +14,12 @@ import torch
 import yaml
 
 from genbench.cli import main
+from genbench.core.batch import DataSpec
 from genbench.core.errors import UserError
 from genbench.leaderboard.record import read
+from genbench.models import FlowMatching
 from tests.cli.conftest import TINY
+from tests.helpers.small import untrained
 
 MINE = {"split": "test", "real": 60, "generated": 40, "block": 16, "train": 60, "kid_subsets": 4, "kid_subset_size": 20,
         "is_splits": 2}  # fmt: skip
@@ -157,6 +160,40 @@ def test_sampling_options_of_the_model_are_flags_and_in_the_record(cli, here):
         {"mean": True, "importance_samples": 16}, {"mean": False, "importance_samples": 16},
     )  # fmt: skip
     assert scores(a) != scores(b) and a.identity != b.identity
+
+
+def test_options_that_no_metric_uses_are_refused(cli, here, tmp_path):
+    for flags, message in (
+        (
+            ("--metrics", "fid", "--importance-samples", 3),
+            "--importance-samples has no effect, since the metrics fid use no",
+        ),
+        (
+            ("--metrics", "reconstruction", "--mean", "false"),
+            "--mean has no effect, since the metrics reconstruction use no",
+        ),
+    ):
+        status, _, err = cli("evaluate", "--ckpt", "last", *flags)
+        assert status == 2 and message in err
+    flow = FlowMatching(DataSpec((1, 16, 16)), network={"width": 4, "multipliers": [1], "heads": 1})
+    flags = ("--data", "Digits", "--data.size", 16, "--metrics", "likelihood", "--tolerance", 0.1)
+    status, _, err = cli("evaluate", "--ckpt", untrained(flow, tmp_path / "flow.ckpt"), *flags)
+    assert status == 2 and "--tolerance has no effect, since the likelihood is not computed: it takes long" in err
+    status, _, err = cli("evaluate", "--ckpt", "flow.ckpt", *flags, "--probes", -1)
+    assert status == 2 and "probes is -1; it must be at least 0" in err
+
+
+def test_the_likelihood_of_points_is_exact_or_an_estimate_and_no_bound(cli, here, tmp_path):
+    flow = FlowMatching(DataSpec((2,)), network={"width": 8, "depth": 1})
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.1)  # the output is zero before training
+    ckpt = untrained(flow, tmp_path / "points.ckpt")
+    flags = ("--data", "Ring", "--metrics", "likelihood", "--protocol", "quick", "--real", 20, "--tolerance", 0.1)
+    for probes, expected in ((0, "exact, 0 probes, 0.1 tolerance"), (2, "estimate, 2 probes, 0.1 tolerance")):
+        status, out, err = cli("evaluate", "--ckpt", ckpt, *flags, "--probes", probes, "--out", str(probes))
+        assert status == 0, err
+        assert only_record(Path(str(probes))).metrics["nats"]["bound"] == expected
+        assert f"nats: {expected}" in out and "≥" not in out and "≤" not in out
 
 
 def test_the_size_of_batches_changes_nothing(cli, here):

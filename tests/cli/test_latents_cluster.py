@@ -143,7 +143,8 @@ def test_points_have_no_pictures(clustered):
         (
             lambda: DCGAN(DataSpec((1, 16, 16)), width=4),
             (),
-            "can: Autoencoder, ConditionalVAE, ConvAutoencoder, DenoisingAutoencoder, LatentMixture, VAE.\n",
+            "can: Autoencoder, ConditionalVAE, ConvAutoencoder, DenoisingAutoencoder, Glow, LatentDiffusion, "
+            "LatentMixture, RealNVP, VAE.\n",
         ),
         (lambda: VQVAE(SPEC, width=8), (), "or `--on pixels`"),
         (lambda: Autoencoder(SPEC), ("--k", "30", "--n", "20"), "--k is 30, but --n allows only 20 images"),

@@ -311,8 +311,9 @@ class Tried:
         expect(not exact or torch.equal(seen.batch.image, again.image), "other images than those at this position")
         kept = checkpoint["data"]["arguments"]
         for name, value in given.items():
-            if name == "only_classes" and isinstance(value, list):
-                value = sorted(map(str, value))  # the classes by name, in the order of the data set
+            if name == "only_classes" and value is not None:
+                # the classes by name, in the order of the data set
+                value = sorted(map(str, value if isinstance(value, list) else [value]))
             if value is not None and name not in ("range", "window"):
                 expect(equal((name,), kept[name], value), f"the checkpoint's data.{name} is {kept[name]}, not {value}")
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import genbench
 from genbench.callbacks import EMA, Checkpoint
 from genbench.core.batch import DataSpec
-from genbench.models import VQVAE, Autoencoder
+from genbench.models import VQVAE, Autoencoder, RealNVP
 from tests.helpers.conditional import CAPTIONS, LABELS, Toned, tones
-from tests.helpers.small import run
+from tests.helpers.small import run, untrained
 
 
 @pytest.fixture
@@ -261,3 +262,13 @@ def test_a_users_mistake_is_answered_in_a_sentence(cli, trained, flags, message)
     status, _, err = cli("sample", "--ckpt", trained, *flags)
     assert status == 2 and message in err and "Traceback" not in err
     assert Path("full/mine.txt").read_text() == "kept" and not Path("samples.png").exists()
+
+
+def test_images_that_are_not_finite_are_refused_and_not_written(cli, tmp_path):
+    model = RealNVP(DataSpec((2,)), levels=1, couplings=1, width=4)
+    for p in model.parameters():
+        torch.nn.init.constant_(p, 1.0)
+    path = untrained(model, tmp_path / "points.ckpt")
+    status, _, err = cli("sample", "--ckpt", path, "--temperature", "1e300", "--out", "a.png")
+    assert status == 2 and "returned NaN or infinite numbers" in err and not Path("a.png").exists()
+    assert "64 points of RealNVP" in cli("sample", "--ckpt", path, "--out", "a.png")[1]

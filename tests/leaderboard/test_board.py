@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from genbench.core.errors import UserError
 from genbench.leaderboard.board import boards, rank
-from genbench.leaderboard.columns import columns
+from genbench.leaderboard.columns import bound_sign, columns
 from genbench.leaderboard.differences import difference
 from genbench.leaderboard.formats import heading, notes, with_namesakes
 from genbench.leaderboard.intervals import interval, t_quantile
@@ -126,6 +126,12 @@ def test_checkpoints_weights_sampling_options_and_images_seen_make_separate_rows
     assert [row.checkpoint for row in board.rows] == ["last", "best", *["last"] * 5]
     cells = ["last", "best", "last (raw)", "last", "last", "last (ema 0.05)", "last (ema 0.1)"]
     assert columns(board)[2].cells == cells
+
+
+def test_labels_have_the_options_that_differ_and_no_empty_ones():
+    plain, guided = {"guidance": 1.0, "guide": ""}, {"guidance": 2.0, "guide": "runs/weak"}
+    board = rank([record("EDM", run={"sampling": one}, metrics=fid(k)) for k, one in enumerate((plain, guided))])
+    assert [row.label for row in board.rows] == ["EDM (guidance=1.0)", "EDM (guidance=2.0, guide=runs/weak)"]
 
 
 def test_the_direction_decides_who_is_first():
@@ -345,6 +351,8 @@ def test_sampling_cost_is_beside_the_scores_and_a_record_without_it_is_ranked_wi
     }
     assert [row.rank for row in rank(made).rows] == [1, 2, 3, 4]
     assert costs(made[3]) == {}
+    (likelihood,) = (b for b in boards([record(metrics=fid(-9.0, "nats"), evaluations=1)]) if b.track == "likelihood")
+    assert "NFE" not in [column.name for column in columns(likelihood)]
     speed = made[0].to_dict() | {"cost": {"sampling_images_per_second": 160.0}}
     assert costs(Record.from_dict(speed)) == {"sampling s/image": ["0.00625"]}
 
@@ -440,3 +448,17 @@ def test_the_ranking_score_is_the_first_column():
     metrics = fid(1.0) | fid(2.0, "kid") | fid(3.0, "is")
     names = [column.name for column in columns(rank([record(metrics=metrics)], "is"))]
     assert names[:7] == ["rank", "model", "checkpoint", "seeds", "is ↑", "fid ↓", "kid ↓"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "sign"),
+    [
+        ("lower bound, 10 time steps", "≥ "),
+        ("exact", ""),
+        ("exact, 0 probes, 1e-05 tolerance", ""),
+        ("estimate, 2 probes", ""),
+        (None, ""),
+    ],
+)
+def test_only_bounds_have_a_sign(bound, sign):
+    assert bound_sign("higher", bound) == sign

@@ -97,7 +97,7 @@ def test_a_guide_is_a_checkpoint_and_a_model_does_not_guide_itself(cls, tmp_path
         ({"guide": "some.ckpt"}, "guide has no effect with guidance 1"),
         ({"guidance_from": 0.5}, "guidance_from and guidance_to have no effect with guidance 1"),
         ({"steps": 10**9}, "steps is 1000000000; it must be at most 100000"),
-        ({"guidance": 2.0, "guide": "missing.ckpt"}, "missing.ckpt"),
+        ({"guidance": 2.0, "guide": "missing.ckpt"}, "guide: There is no checkpoint at missing.ckpt"),
     ],
 )
 def test_invalid_options_are_rejected(cls, options, said):
@@ -149,7 +149,8 @@ def test_invalid_options_of_the_likelihood_are_rejected(options, said):
         (DDPM, {"prediction": "v"}, IMAGES, "trained with prediction v, but this model with noise"),
         (DDPM, {"variance": "learned"}, IMAGES, "trained with variance learned, but this model with small"),
         (EDM, {"sigma_data": 1.0}, IMAGES, "trained with sigma_data 1.0, but this model with 0.5"),
-        (EDM, {}, DataSpec((1, 12, 12)), "trained on images of 12×12"),
+        (EDM, {}, DataSpec((1, 12, 12)), "guide: .* was trained on data of 12×12×1, but this model on data of 8×8×1"),
+        (EDM, {}, DataSpec((1, 8, 8), binary=True), "guide: .* was trained on black-and-white data of 8×8×1"),
         (
             FlowMatching,
             {"conditional": True},
@@ -223,10 +224,10 @@ def test_conditions_are_dropped_as_often_as_asked():
 def test_ddpm_has_a_bound_in_nats_for_images_and_points(variance):
     model = small(DDPM, timesteps=50, variance=variance)
     assert (model.likelihood, model.pixels) == ("lower bound", "8-bit")
-    assert model.log_likelihood(torch.zeros(2, 1, 8, 8), times=5).shape == (2,)
+    assert model.log_likelihood(torch.zeros(2, 1, 8, 8), time_steps=5).shape == (2,)
     assert small(DDPM, POINTS).pixels == "density"
-    with pytest.raises(UserError, match="times is 51; this model has 50 time steps"):
-        model.log_likelihood(torch.zeros(2, 1, 8, 8), times=51)
+    with pytest.raises(UserError, match="time_steps is 51; this model has 50, so it must be at most that"):
+        model.log_likelihood(torch.zeros(2, 1, 8, 8), time_steps=51)
 
 
 def test_the_density_of_flow_matching_on_points_sums_to_one_on_a_grid():

@@ -135,7 +135,9 @@ def test_objectives_of_one_step_refuse_guidance_and_are_trained_with_all_conditi
         torch.tensor([0, 1]),
     )
     assert model.condition_dropout == 0
-    for given in ({"guidance": 2.0}, {"guide": str(tmp_path / "weak.ckpt")}):
+    with pytest.raises(UserError, match=f"dropout is 0.5, but models of the objective {objective} are always"):
+        small(vae(LABELS), objective=objective, conditional=True, condition_dropout=0.5)
+    for given in ({"guidance": 2.0}, {"guide": str(tmp_path / "weak.ckpt")}, {"guidance_from": 0.5}):
         with pytest.raises(UserError, match=f"guidance does not work with objective {objective}"):
             model.sample(seeds, condition=labels, **given)
     with pytest.raises(UserError, match=f"trained with objective {objective}, whose samplers are: "):
@@ -193,7 +195,7 @@ def test_the_other_objectives_pass_the_contract_tests(contract_test, objective, 
     }  # fmt: skip
     path = tmp_path / "whole.yaml"
     path.write_text(json.dumps({
-        "model": {"class_path": "LatentDiffusion", "init_args": arguments}, "data": {"class_path": "Digits"},
+        "model": {"class_path": "genbench.models.LatentDiffusion", "init_args": arguments}, "data": {"class_path": "Digits"},
     }))  # fmt: skip
     contract_test(Recipe(path), tmp_path / "runs")
 
@@ -220,8 +222,9 @@ def test_classes_change_the_samples_and_guidance_of_one_does_not():
             "without labels, which ConditionalVAE does not",
         ),
         (lambda: Autoencoder(DataSpec((1, 16, 16)), latent_dim=3), "was trained on images of 16×16×1"),
+        (lambda: Autoencoder(DataSpec((2,)), latent_dim=3), "on points of 2, but the data has images .*Use other data"),
     ],
-    ids=["no encoder", "encoder with labels", "other size"],
+    ids=["no encoder", "encoder with labels", "other size", "points"],
 )
 def test_autoencoders_that_do_not_fit_are_refused(build, message):
     with pytest.raises(UserError, match=message):

@@ -193,7 +193,7 @@ def exact_bound(diffusion, x, position):
 def test_the_bound_of_a_gaussian_is_its_exact_value(variance):
     diffusion = DiscreteDiffusion(200, prediction="image", variance=variance, discrete=False)
     x = torch.tensor([-0.5, 0.3, 1.2]).double()
-    found = diffusion.bound(posterior_mean(diffusion), x.repeat(4000)[:, None], times=200).view(4000, 3)
+    found = diffusion.bound(posterior_mean(diffusion), x.repeat(4000)[:, None], time_steps=200).view(4000, 3)
     expected = torch.tensor([exact_bound(diffusion, v, float(variance == "large")) for v in x.tolist()]).double()
     error = found.std(0) / 4000**0.5
     assert ((found.mean(0) - expected).abs() < 4 * error).all() and error.max() < 0.05
@@ -227,7 +227,8 @@ def test_parts_cover_all_steps_once_and_the_first_is_step_zero_alone():
 
 
 @pytest.mark.parametrize(
-    ("times", "said"), [(0, "times is 0; it must be at least 1"), (51, "times is 51; this model has 50 time steps")]
+    ("times", "said"),
+    [(0, "time_steps is 0; it must be at least 1"), (51, "time_steps is 51; this model has 50, so it must be at most")],
 )
 def test_invalid_numbers_of_times_are_rejected(times, said):
     with pytest.raises(UserError, match=said):

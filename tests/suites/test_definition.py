@@ -152,6 +152,7 @@ def test_all_documented_suites_are_shipped():
         "applications",
         "quick",
         "mnist",
+        "modern",
         "shapes",
         "cifar10",
         "ring",
