@@ -195,7 +195,8 @@ def test_the_other_objectives_pass_the_contract_tests(contract_test, objective, 
     }  # fmt: skip
     path = tmp_path / "whole.yaml"
     path.write_text(json.dumps({
-        "model": {"class_path": "genbench.models.LatentDiffusion", "init_args": arguments}, "data": {"class_path": "Digits"},
+        "model": {"class_path": "genbench.models.LatentDiffusion", "init_args": arguments},
+        "data": {"class_path": "Digits"},
     }))  # fmt: skip
     contract_test(Recipe(path), tmp_path / "runs")
 
