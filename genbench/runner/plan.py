@@ -10,18 +10,21 @@ from typing import Any
 
 from lightning import Trainer
 
-from genbench.callbacks import ValidationMetrics
+from genbench.callbacks import MaxImages, ValidationMetrics
 from genbench.callbacks.stopwatch import Stopwatch
 from genbench.cli import sentence
 from genbench.cli.devices import refuse_unsupported
 from genbench.cli.fit import with_configs
 from genbench.cli.parser import Parser
 from genbench.core.errors import Interrupted, UserError
+from genbench.core.units import Images
 from genbench.data.module import DataModule
 from genbench.evaluation import extractors
 from genbench.evaluation import protocol as protocols
 from genbench.metrics.scales import SCALES
 from genbench.suites.definition import Suite, error_message
+
+ENDLESS = Images(10**12)  # a budget, for models that need one
 
 
 def resolve(suite: Suite, path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -92,7 +95,7 @@ def images_per_second(model: Any, data: Any) -> float:
     with tempfile.TemporaryDirectory() as folder:
         watch = Stopwatch(os.path.join(folder, "speed.json"), seconds=2, warmup=1)
         trainer = Trainer(
-            devices=1, logger=False, callbacks=[watch], max_epochs=-1, default_root_dir=folder, limit_val_batches=0,
+            devices=1, logger=False, callbacks=[watch, MaxImages(ENDLESS)], max_epochs=-1, default_root_dir=folder, limit_val_batches=0,
             enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=False,
         )  # fmt: skip
         with suppress(Interrupted):
