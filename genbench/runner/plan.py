@@ -95,8 +95,9 @@ def images_per_second(model: Any, data: Any) -> float:
     with tempfile.TemporaryDirectory() as folder:
         watch = Stopwatch(os.path.join(folder, "speed.json"), seconds=2, warmup=1)
         trainer = Trainer(
-            devices=1, logger=False, callbacks=[watch, MaxImages(ENDLESS)], max_epochs=-1, default_root_dir=folder, limit_val_batches=0,
-            enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=False,
+            devices=1, logger=False, callbacks=[watch, MaxImages(ENDLESS)], max_epochs=-1, default_root_dir=folder,
+            limit_val_batches=0, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
+            inference_mode=False,
         )  # fmt: skip
         with suppress(Interrupted):
             trainer.fit(model, datamodule=data)
