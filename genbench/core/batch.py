@@ -15,6 +15,11 @@ from torch import Tensor
 from genbench.core.errors import UserError
 
 
+def per_image(values: Tensor, images: Tensor) -> Tensor:
+    """One value per image, [B] -> [B, 1, ...], with as many dimensions as `images` [B, ...], for broadcasting."""
+    return values.view(-1, *(1,) * (images.ndim - 1))
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """The properties of a data set that a model needs to be built.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genbench.core.batch import Batch, DataSpec, to_tokens
+from genbench.core.batch import Batch, DataSpec, per_image, to_tokens
 from genbench.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def of_batch(module: GenerativeModule, batch: Batch, dropout: float = 0.0) -> Te
         condition = module.labels_of_all(batch)
     if dropout == 0:
         return condition
-    dropped = (module.draw(torch.rand, len(condition)) < dropout).view(-1, *(1,) * (condition.ndim - 1))
+    dropped = per_image(module.draw(torch.rand, len(condition)) < dropout, condition)
     nulls = null(condition, module.spec)
     assert nulls is not None, "there is a condition"
     return torch.where(dropped, nulls, condition)

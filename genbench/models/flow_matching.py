@@ -141,7 +141,7 @@ class FlowMatching(GenerativeModule):
             weight=guidance,
             null=conditions.null(condition, self.spec),
             guide=guide_of(self, guide, "network"),
-            active=lambda t: guidance_from <= (t / (1 - t) if t < 1 else 1e6) <= guidance_to,
+            active=lambda t: guidance_from <= flow_matching.noise_to_signal(t) <= guidance_to,
         )
 
         def velocity(x: Tensor, t: float) -> Tensor:

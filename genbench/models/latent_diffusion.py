@@ -185,11 +185,11 @@ class Objective:
         return torch.stack([*self.loss(model, z, condition).values()]).sum(0)
 
     def noise_to_signal(self, time: float) -> float:
-        """sigma / alpha at a time of the network."""
+        """sigma / alpha at a time of the network, at most 1e6."""
         raise NotImplementedError
 
     def sample(self, net: Net, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
-        """Latents from noise."""
+        """Standardized latents [n, ...] from noise."""
         raise NotImplementedError
 
 
@@ -249,7 +249,7 @@ class FlowMatchingObjective(Objective):
         return flow_matching.loss(_given(model, condition), z, noise, t)
 
     def noise_to_signal(self, time: float) -> float:
-        return time / (1 - time) if time < 1 else 1e6
+        return flow_matching.noise_to_signal(time)
 
     def sample(self, net: Net, noise: SeedNoise, sampler: str, steps: int) -> Tensor:
         def velocity(x: Tensor, t: float) -> Tensor:

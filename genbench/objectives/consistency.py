@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genbench.core.batch import per_image
 from genbench.core.precision import to_float32
 
 Net = Callable[[Tensor, Tensor], Tensor]  # network(x [B, ...], time [B]) -> [B, ...]
@@ -53,7 +54,7 @@ class Consistency:
     def denoise(self, net: Net, x: Tensor, sigma: Tensor) -> Tensor:
         """Noisy images [B, ...] at σ [B] -> clean images, in float32 (Song et al. 2023, appendix C). At the lowest σ it
         is the identity."""
-        s = to_float32(sigma).view(-1, *(1,) * (x.ndim - 1))
+        s = per_image(to_float32(sigma), x)
         total, above = s.square() + self.sigma_data**2, s - self.sigma_min
         skip = self.sigma_data**2 / (above.square() + self.sigma_data**2)
         out, into = self.sigma_data * above / total.sqrt(), 1 / total.sqrt()
@@ -78,7 +79,7 @@ class Consistency:
         noise, x = draw(torch.randn, *x.shape).to(dtype), to_float32(x)
 
         def at(sigma: Tensor) -> Tensor:
-            return self.denoise(net, x + sigma.view(-1, *(1,) * (x.ndim - 1)) * noise, sigma)
+            return self.denoise(net, x + per_image(sigma, x) * noise, sigma)
 
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
             upper = at(high)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.arguments import Count, refuse
+from genbench.core.batch import per_image
 from genbench.core.errors import UserError
 from genbench.core.precision import to_float32
 
@@ -178,7 +179,7 @@ class DiscreteDiffusion:
         before = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bar[:-1]])  # ᾱ of the previous step
         large = 1 - self.alpha_bar / before  # β
         small = large * (1 - before) / (1 - self.alpha_bar)  # β̃
-        # at step 0 the posterior variance is 0; it is replaced by that of step 1 (Nichol & Dhariwal, appendix of 2021)
+        # at step 0 the posterior variance is 0; it is replaced by that of step 1, as in the code of Nichol & Dhariwal
         log_small = torch.cat([small[1:2], small[1:]]).log()
         log_true, log_large = self._at(log_small, t, x), self._at(large.log(), t, x)
         log_variance = position * log_large + (1 - position) * log_true
@@ -198,7 +199,7 @@ class DiscreteDiffusion:
     def _at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
         """Values of a float64 table at time steps [B], as [B, 1, ...] in the dtype of `like`, but at least float32."""
         dtype = torch.promote_types(like.dtype, torch.float32)
-        return table.to(t.device)[t].to(dtype).view(-1, *(1,) * (like.ndim - 1))
+        return per_image(table.to(dtype).to(t.device)[t], like)  # Apple's GPUs have no float64
 
 
 def parts(total: int, count: int) -> list[int]:
@@ -223,10 +224,10 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """-log of the probability that a Gaussian assigns to the bin of each 8-bit value of x in [-1, 1], in nats. The
     first and the last bin are open (Ho et al. 2020, equation 13)."""
-    scale = (-0.5 * log_variance).exp()
-    normal = torch.special.ndtr
-    upper = normal((x - mean + 1 / 255) * scale)
-    lower = normal((x - mean - 1 / 255) * scale)
-    upper = torch.where(x > 0.999, torch.ones_like(upper), upper)
-    lower = torch.where(x < -0.999, torch.zeros_like(lower), lower)
-    return -(upper - lower).clamp(min=1e-12).log()
+    log_normal, scale, difference = torch.special.log_ndtr, (-0.5 * log_variance).exp(), x - mean
+    # of the bin mirrored to the lower tail: in the upper tail, both probabilities would round to 1
+    upper = log_normal((1 / 255 - difference.abs()) * scale)
+    lower = log_normal((-1 / 255 - difference.abs()) * scale)
+    found = upper + (-torch.expm1(lower - upper)).clamp(min=1e-12).log()
+    found = torch.where(x > 0.999, log_normal((1 / 255 - difference) * scale), found)
+    return -torch.where(x < -0.999, log_normal((1 / 255 + difference) * scale), found)

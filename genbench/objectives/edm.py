@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genbench.core.batch import per_image
 from genbench.core.precision import to_float32
 
-Net = Callable[[Tensor, Tensor], Tensor]
+Net = Callable[[Tensor, Tensor], Tensor]  # network(x [B, ...], time [B]) -> [B, ...]
 
 
 class Preconditioning:
@@ -29,7 +30,7 @@ class Preconditioning:
 
     def denoise(self, net: Net, x: Tensor, sigma: Tensor) -> Tensor:
         """Noisy images [B, ...] at σ [B] -> clean images, in float32 (equation 7, coefficients of table 1)."""
-        s = to_float32(sigma).view(-1, *(1,) * (x.ndim - 1))
+        s = per_image(to_float32(sigma), x)
         total = s.square() + self.sigma_data**2
         skip, out, into = self.sigma_data**2 / total, s * self.sigma_data / total.sqrt(), 1 / total.sqrt()
         x = to_float32(x)
@@ -44,9 +45,8 @@ class Preconditioning:
         )  # [B]
         noise = draw(torch.randn, *x.shape).to(sigma.dtype)
         x = to_float32(x)
-        s = sigma.view(-1, *(1,) * (x.ndim - 1))
         weight = (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
-        error = (self.denoise(net, x + s * noise, sigma) - x).square()
+        error = (self.denoise(net, x + per_image(sigma, x) * noise, sigma) - x).square()
         return {"mse": weight * error.flatten(1).mean(1)}
 
     @staticmethod

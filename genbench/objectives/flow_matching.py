@@ -13,23 +13,29 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from genbench.core.batch import per_image
 from genbench.core.errors import UserError
 from genbench.core.precision import to_float32
 
-Net = Callable[[Tensor, Tensor], Tensor]
+Net = Callable[[Tensor, Tensor], Tensor]  # network(x [B, ...], time [B]) -> [B, ...]
 Times = Literal["uniform", "logit_normal"]
 
 
 def draw_times(kind: Times, count: int, draw: Callable[..., Tensor]) -> Tensor:
-    """Random times [count] in (0, 1), uniform or logistic functions of normal numbers (Esser et al. 2024, section
+    """Random times [count] from 0 to 1, uniform or logistic functions of normal numbers (Esser et al. 2024, section
     3.1)."""
     return draw(torch.rand, count) if kind == "uniform" else torch.sigmoid(draw(torch.randn, count))
+
+
+def noise_to_signal(t: float) -> float:
+    """t / (1 - t), at most 1e6."""
+    return min(1e6, t / (1 - t)) if t < 1 else 1e6
 
 
 def paths(x: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Points at times [B] on the lines from images to noise [B, ...], and their velocity noise - image."""
     x, noise = to_float32(x), to_float32(noise)
-    t = t.view(-1, *(1,) * (x.ndim - 1)).to(x.dtype)
+    t = per_image(t, x).to(x.dtype)
     return (1 - t) * x + t * noise, noise - x
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from genbench.core.batch import per_image
 from genbench.core.precision import to_float32
 from genbench.objectives.flow_matching import paths
 
 Net = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # network(z [B, ...], times [B, 2], condition) -> [B, ...]
-
 
 # factor of the times in the network's embedding; with 1000, du/dt is large and mostly noise
 SCALE = 10.0
@@ -67,7 +67,7 @@ def squared_error(net: Net, x: Tensor, noise: Tensor, r: Tensor, t: Tensor, cond
     if len(apart):
         chosen = None if condition is None else condition[apart]
         slope = to_float32(derivative(net, z[apart], r[apart], t[apart], v[apart], chosen))
-        interval = (t - r)[apart].view(-1, *(1,) * (x.ndim - 1))
+        interval = per_image((t - r)[apart], x)
         target = v.index_add(0, apart, -interval * slope)  # equation 10
     return (to_float32(net(z, network_times(r, t), condition)) - target).square().flatten(1).mean(1)
 

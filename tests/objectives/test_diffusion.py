@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
 from genbench.core.errors import UserError
@@ -244,6 +245,20 @@ def test_probabilities_of_the_256_levels_sum_to_one():
     expected = middle.cdf(torch.tensor(0.3 + 2 / 255 + 1 / 255)) - middle.cdf(torch.tensor(0.3 + 1 / 255))
     found = discretized_gaussian_nll(torch.tensor(0.3 + 2 / 255), torch.tensor(0.3), torch.tensor(-7.0))
     assert (-found).exp().item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("deviations", [-9.0, -5.5, 0.0, 5.5, 9.0])
+def test_improbable_levels_have_accurate_probabilities_on_both_sides_of_the_mean(level, deviations):
+    x, log_variance = torch.tensor(level / 127.5 - 1), torch.tensor(-9.0)
+    std = math.exp(-4.5)
+    mean = x - deviations * std
+    low, high = ((x.double() - mean.double() + side / 255).item() / std for side in (-1, 1))
+    low, high = -math.inf if level == 0 else low, math.inf if level == 255 else high
+    if low > 0:
+        low, high = -high, -low  # SciPy's probabilities are accurate in the lower tail
+    expected = -math.log(norm.cdf(high) - norm.cdf(low))
+    assert discretized_gaussian_nll(x, mean, log_variance).item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_the_density_is_that_of_torch():

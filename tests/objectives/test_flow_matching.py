@@ -8,7 +8,7 @@ import torch
 from scipy.stats import kstest, logistic, norm
 
 from genbench.core.noise import Draws
-from genbench.objectives.flow_matching import draw_times, log_density, loss, pair, paths
+from genbench.objectives.flow_matching import draw_times, log_density, loss, noise_to_signal, pair, paths
 from tests.helpers.known import Gaussian
 
 
@@ -24,6 +24,10 @@ def test_paths_are_straight_lines_from_images_to_noise():
     t = torch.tensor([0.2, 0.5, 0.9]).double()
     (here, velocity), (there, _) = paths(x, noise, t), paths(x, noise, t + 1e-4)
     torch.testing.assert_close((there - here) / 1e-4, velocity, atol=1e-8, rtol=0)
+
+
+def test_noise_to_signal_is_at_most_one_million():
+    assert [noise_to_signal(t) for t in (0.0, 0.2, 0.5, 1 - 1e-8, 1.0)] == pytest.approx([0, 0.25, 1, 1e6, 1e6])
 
 
 def test_the_loss_of_the_optimal_velocity_is_the_variance_that_remains():
