@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genbench.core.module import GenerativeModule
 
-Passes = dict[nn.Module, int]  # network -> samples that passed through it, each as often as it did
+Passes = dict[nn.Module, int]  # network -> samples that passed through it, counted once for each pass
 
 _passes: ContextVar[Passes | None] = ContextVar("passes", default=None)
 

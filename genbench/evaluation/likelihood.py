@@ -13,6 +13,7 @@ from genbench.data.module import DataModule
 from genbench.evaluation.comparison import Comparison
 from genbench.evaluation.evaluator import Evaluator, Expected, Plan
 from genbench.evaluation.images import SplitImages
+from genbench.evaluation.protocol import Protocol
 from genbench.evaluation.scores import BlockUpdates, Scores, own_metrics
 from genbench.metrics.likelihood import Likelihood
 from genbench.metrics.scales import GROUPS
@@ -24,6 +25,15 @@ def not_asked(model: Any, sampling: dict[str, Any]) -> str | None:
     if option is None or sampling.get(option):
         return None
     return f"it takes long, and is computed only with `--{option} N`"
+
+
+def _suffix(own: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """The end of the names of scores: the size of the model's images, if it is not that of the reference."""
+    return "" if tuple(own) == tuple(shape) else f"-{dimensions(own).replace('×', 'x')}"
+
+
+def _names(protocol: Protocol) -> tuple[str, ...]:
+    return GROUPS["likelihood"] if "likelihood" in protocol.metrics else ()
 
 
 class LogLikelihood(Evaluator):
@@ -39,19 +49,16 @@ class LogLikelihood(Evaluator):
         kind = "density" if plan.points else "binary" if reference.binary else plan.protocol.pixels
         why = None if model.pixels == kind else f"it is for {model.pixels} pixels, but the data has {kind} pixels"
         why = why or not_asked(model, {})
-        same = tuple(model.spec.shape) == tuple(reference.shape)
-        suffix = "" if same else f"-{dimensions(model.spec.shape).replace('×', 'x')}"
-        names = GROUPS["likelihood"] if "likelihood" in plan.protocol.metrics else ()
-        return dict.fromkeys((*(name + suffix for name in names), *plan.own(self.track)), why)
+        suffix = _suffix(model.spec.shape, reference.shape)
+        return dict.fromkeys((*(name + suffix for name in _names(plan.protocol)), *plan.own(self.track)), why)
 
     def evaluate(self, comparison: Comparison) -> Scores:
         c, model, images = comparison, comparison.model, comparison.images
         scores, own = Scores(c.protocol, c.extractor), own_metrics(c.protocol, self.track)
         own_options = {k: c.sampling.get(k, v) for k, v in options(model.log_likelihood).items()}
         if note := not_asked(model, c.sampling):
-            own_size = tuple(model.spec.shape)
-            suffix = "" if own_size == tuple(images.shape) else f"-{dimensions(own_size).replace('×', 'x')}"
-            for name in GROUPS["likelihood"] if "likelihood" in c.protocol.metrics else ():
+            suffix = _suffix(model.spec.shape, images.shape)
+            for name in _names(c.protocol):
                 scores.put(name, None, len(images), suffix=suffix, note=note, bound=model.likelihood)
             for name in own:
                 scores.put(name, None, len(images), note=note, bound=model.likelihood)
@@ -69,12 +76,10 @@ class LogLikelihood(Evaluator):
                 note += "; use `--data.binarize static` for binary pixels"
             elif shape != images.shape and not points:
                 note += f"; use `--data.size {shape[-1]}` for images of the model's size"
-            for name in (*(GROUPS["likelihood"] if "likelihood" in c.protocol.metrics else ()), *own):
+            for name in (*_names(c.protocol), *own):
                 scores.put(name, None, len(images), note=note, bound=bound)
             return scores
-        more: dict[str, Any] = {"bound": bound}
-        if images is not c.images:
-            more["suffix"] = f"-{size.replace('×', 'x')}"
+        more: dict[str, Any] = {"bound": bound, "suffix": _suffix(shape, c.images.shape)}
         metric = Likelihood(math.prod(shape))
         updates = BlockUpdates(own, c.device, likelihood=metric)
         estimated, squared_errors = hasattr(model, "log_likelihood_and_error"), 0.0

@@ -115,6 +115,9 @@ class ConsistencyModel(GenerativeModule):
         steps       number of steps; the network is evaluated once for each
         sigma_last  noise level of the last of several steps; the first is `sigma_max`, and the others lie between at
                     equal ratios. The paper has two steps, with 0.821 for CIFAR-10 and 1.526 for ImageNet 64×64
+
+        Raises:
+            UserError: `sigma_last` has no effect, or is not a noise level of training below `sigma_max`.
         """
         self.check_condition(condition)
         sigma_max, sigma_min = self.consistency.sigma_max, self.consistency.sigma_min

@@ -108,14 +108,17 @@ class DDPM(GenerativeModule):
         """int64 seeds [n], and labels [n] or captions [n, L] for a conditional model -> images [n, C, H, W] in [-1, 1].
 
         sampler        ddim, ddpm (ancestral) or dpm++ (DPM-Solver++ 2M)
-        steps          network evaluations, at most `timesteps`
+        steps          number of steps, at most `timesteps`; the network is evaluated once for each
         spacing        of the time steps: trailing, leading or linspace
         eta            ddim: 0 is deterministic, 1 adds the noise of DDPM
         clip           clip the predicted images to [-1, 1] at each step
-        guidance       weight of guidance; 1 is none
+        guidance       weight of guidance; 1 is none. Guided steps need twice the network evaluations
         guidance_from, guidance_to
                        noise-to-signal ratios between which guidance is used
         guide          checkpoint of a weaker DDPM, for autoguidance; default: classifier-free guidance
+
+        Raises:
+            UserError: an option is invalid or has no effect, or the model cannot be guided.
         """
         self.check_condition(condition)
         levels = discrete_levels(self.diffusion.alpha, self.diffusion.sigma, steps, spacing)

@@ -95,10 +95,13 @@ class EDM(GenerativeModule):
                        the noise levels and their spacing (equation 5)
         churn, churn_from, churn_to, inflation
                        heun: S_churn, S_tmin, S_tmax and S_noise of algorithm 2
-        guidance       weight of guidance; 1 is none
+        guidance       weight of guidance; 1 is none. Guided steps need twice the network evaluations
         guidance_from, guidance_to
                        noise levels between which guidance is used
         guide          checkpoint of a weaker EDM, for autoguidance; default: classifier-free guidance
+
+        Raises:
+            UserError: an option is invalid or has no effect, or the model cannot be guided.
         """
         self.check_condition(condition)
         refuse_guidance(self, guidance, guide, (guidance_from, guidance_to))

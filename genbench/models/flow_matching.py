@@ -128,10 +128,13 @@ class FlowMatching(GenerativeModule):
         sampler        euler, or midpoint (two network evaluations for each step)
         steps          number of steps
         shift          above 1, more steps are spent at noisy times (Esser et al. 2024)
-        guidance       weight of guidance; 1 is none
+        guidance       weight of guidance; 1 is none. Guided steps need twice the network evaluations
         guidance_from, guidance_to
                        noise-to-signal ratios t / (1 - t) between which guidance is used
         guide          checkpoint of a weaker FlowMatching, for autoguidance; default: classifier-free guidance
+
+        Raises:
+            UserError: an option is invalid or has no effect, or the model cannot be guided.
         """
         self.check_condition(condition)
         refuse_guidance(self, guidance, guide, (guidance_from, guidance_to))

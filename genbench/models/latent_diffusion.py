@@ -136,6 +136,10 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
                        noise-to-signal ratios between which guidance is used
         guide          checkpoint of a weaker LatentDiffusion with the same autoencoder, for autoguidance; default:
                        classifier-free guidance
+
+        Raises:
+            UserError: an option is invalid or has no effect, the sampler is not one of the objective, or the model
+                cannot be guided.
         """
         self.check_condition(condition)
         name, objective = composition.argument_of(self, "objective"), self.objective

@@ -307,7 +307,8 @@ class AffineCoupling(nn.Module):
         return (most.view(-1, 1, 1) if raw.ndim == 4 else most) * torch.tanh(raw), t
 
 
-# ---- networks of the couplings. The last layer starts at zero, so that a coupling starts without effect --------------
+# ---- networks of the couplings. The last layer starts at zero, so that a coupling starts as the identity, or for the
+# scale `sigmoid` as a multiplication by sigmoid(2) = 0.88
 
 
 class Residual(nn.Module):

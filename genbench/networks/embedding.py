@@ -11,8 +11,8 @@ from genbench.core.precision import to_float32
 
 
 def sinusoidal(time: Tensor, dims: int) -> Tensor:
-    """Times [B] -> [B, dims]: cosines and sines at `dims / 2` frequencies from 1 to 1/10000 (Vaswani et al. 2017,
-    section 3.5)."""
+    """Times [B] -> [B, dims]: cosines and sines at `dims / 2` frequencies from 1 to almost 1/10000 (Vaswani et al.
+    2017, section 3.5)."""
     half = dims // 2
     frequency = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
     angle = to_float32(time)[:, None] * frequency

@@ -6,6 +6,7 @@ computed in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -60,7 +61,7 @@ def ddim(denoise: Denoise, x: Tensor, levels: Levels, eta: float = 0.0, noise: N
 
     Args:
         eta: 0 for a deterministic sampler; 1 for the noise of DDPM with "fixed small" variance
-        noise: Needed if eta is not 0
+        noise: Draws the noise of each step; needed if eta is not 0
     """
     for k in steps(range(len(levels))):
         alpha, sigma, alpha_next, sigma_next = _pair(levels, k)
@@ -90,7 +91,7 @@ def dpm_solver_pp(denoise: Denoise, x: Tensor, levels: Levels) -> Tensor:
         if before is not None:
             r = h_before / h
             d = clean + (clean - before) / (2 * r)
-        x = sigma_next / sigma * x - alpha_next * float(torch.expm1(torch.tensor(-h, dtype=torch.float64))) * d
+        x = sigma_next / sigma * x - alpha_next * math.expm1(-h) * d
         before, h_before = clean, h
     return x
 
@@ -107,7 +108,7 @@ def heun(
         churn: S_churn of the paper: the amount of noise added before the steps, over all steps; 0 is deterministic
         churn_from, churn_to: Noise is added at sigmas in this range (S_tmin, S_tmax)
         inflation: Standard deviation of the added noise (S_noise)
-        noise: Needed if churn is not 0
+        noise: Draws the added noise; needed if churn is not 0
     """
     for k in steps(range(len(levels))):
         sigma, sigma_next = float(levels.sigma[k]), float(levels.sigma[k + 1])
@@ -148,4 +149,4 @@ def _pair(levels: Levels, k: int) -> tuple[float, float, float, float]:
 
 
 def _log(x: float) -> float:
-    return float(torch.tensor(x, dtype=torch.float64).log())
+    return math.log(x) if x else -math.inf  # alpha is 0 at a first level without signal
