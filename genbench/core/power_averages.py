@@ -10,7 +10,6 @@ Its length σ_rel is the standard deviation of p as a fraction of t, so it is re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,11 +28,6 @@ def exponent(sigma_rel: float) -> float:
     """
     inverse = sigma_rel**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
-
-
-def length(gamma: float) -> float:
-    """The length σ_rel of the exponent γ, the inverse of `exponent` (equation 126)."""
-    return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
 def decay(gamma: float, before: int, now: int) -> float:

@@ -37,7 +37,8 @@ class FlowMatching(GenerativeModule):
         network: Settings of the network, see `genbench.networks.denoiser.DenoiserSettings`
         times: Distribution of the times in training: uniform, or logit_normal (Esser et al. 2024)
         optimal_transport: Pair images and noise of each batch by optimal transport (Tong et al. 2024); for several
-            processes, each pairs its own part of the batch
+            processes, each pairs its own part of the batch. The pairs ignore conditions: a conditional model is
+            trained with noise that depends on the condition, but sampled with noise that does not
         conditional: Condition on the labels or captions of the data
         condition_dropout: Fraction of the images that are trained without condition, for guidance
     """

@@ -35,8 +35,8 @@ from genbench.objectives.pixels import dequantized
 class Glow(GenerativeModule):
     """Normalizing flow for images. Each step consists of ActNorm, an invertible 1×1 convolution and an affine coupling.
 
-    It differs from the paper in two ways: pixels are transformed to logits as in RealNVP, and the networks of the
-    couplings have no ActNorm.
+    It differs from the paper in three ways: pixels are transformed to logits as in RealNVP, the networks of the
+    couplings have no ActNorm, and the standard deviation of the latents is bounded as in RealNVP's couplings.
 
     Args:
         levels: Scales; each halves the sides of the images, which must be multiples of 2^levels. Half of the dimensions

@@ -30,8 +30,8 @@ from genbench.samplers.levels import discrete_levels
 class LatentDiffusion(composition.OnCodes, GenerativeModule):
     """Diffusion, flow or one-step model of the latents of a frozen autoencoder, which are scaled to unit variance.
 
-    The latents of a VQVAE are the vectors before quantization; sampled vectors are quantized before they are decoded,
-    as in section 3.1 of the paper.
+    The latents of a VAE are its posterior means. Those of a VQVAE are the vectors before quantization; sampled vectors
+    are quantized before they are decoded, as in section 3.1 of the paper.
 
     Args:
         autoencoder: Checkpoint of a trained autoencoder, VAE or VQVAE. The checkpoints of this model contain it
@@ -39,7 +39,8 @@ class LatentDiffusion(composition.OnCodes, GenerativeModule):
             consistency
         network: Settings of the network, see `genbench.networks.denoiser.DenoiserSettings`. It is fully connected for
             latents that are vectors
-        conditional: Condition on the labels or captions of the data. Captions are read by cross-attention
+        conditional: Condition on the labels or captions of the data. Captions are read by cross-attention; a fully
+            connected network gets a summary of them
         condition_dropout: Fraction of the images that are trained without condition, for guidance. mean_flow and
             consistency have no guidance, and are always trained with the condition
     """

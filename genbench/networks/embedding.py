@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from genbench.core.errors import UserError
 from genbench.core.precision import to_float32
 
 
@@ -73,10 +74,18 @@ class CaptionEncoder(nn.Module):
     """Captions [B, L] of tokens, padded with 0 -> [B, 1 + L, dims] by a Transformer layer, and a mask [B, 1 + L].
 
     The first token is learned and not part of the caption: it summarizes the caption.
+
+    Raises:
+        UserError: `dims` is not a multiple of `heads`.
     """
 
     def __init__(self, words: int, length: int, dims: int, heads: int = 4) -> None:
         super().__init__()
+        if dims % heads:
+            raise UserError(
+                f"Captions are embedded in {dims} dimensions, which must be a multiple of the {heads} heads of their "
+                f"attention layer. Set `--model.network.width` to a multiple of {heads}."
+            )
         self.length = length
         self.word = nn.Embedding(words, dims, padding_idx=0)
         self.position = nn.Parameter(0.02 * torch.randn(1 + length, dims))

@@ -19,7 +19,8 @@ class PointDenoiser(nn.Module):
 
     The first layer also gets sines and cosines of the coordinates, with which small networks learn details that are
     fine compared to the whole set of points (Tancik et al. 2020, "Fourier Features Let Networks Learn High Frequency
-    Functions in Low Dimensional Domains").
+    Functions in Low Dimensional Domains"). Of a caption, the network gets only the summary that is part of the
+    embedding, not the tokens.
 
     Args:
         inputs, outputs: Numbers of each point of the input and the output

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from genbench.core.power_averages import coefficients, decay, exponent, length, product
+from genbench.core.power_averages import coefficients, decay, exponent, product
 
 
 def profile(sigma_rel, t):
@@ -19,7 +19,6 @@ def test_the_exponent_gives_the_length_as_standard_deviation_of_the_profile(sigm
     total, mean, square = (quad(lambda tau, k=k: tau**k * p(tau), 0, 1, epsabs=0, epsrel=1e-10)[0] for k in range(3))
     assert total == pytest.approx(1, rel=1e-9)
     assert (square - mean**2) ** 0.5 == pytest.approx(sigma_rel, rel=1e-6)
-    assert length(exponent(sigma_rel)) == pytest.approx(sigma_rel, rel=1e-12)
 
 
 def test_the_exponent_is_the_positive_root_of_the_cubic_and_that_of_the_paper():

@@ -179,6 +179,12 @@ def test_embeddings_of_times_are_cosines_and_sines_at_frequencies_from_1_to_1_by
     torch.testing.assert_close(found[1], torch.cat([angle.cos(), angle.sin()]))
 
 
+def test_captions_need_a_width_that_their_attention_heads_divide():
+    spec = DataSpec((1, 8, 8), target="caption", vocabulary=("", "red"), caption_length=2)
+    with pytest.raises(UserError, match=r"multiple of the 4 heads.*Set `--model.network.width` to a multiple of 4"):
+        DenoiserSettings(width=6).build((3,), spec, conditional=True)
+
+
 IMAGES, POINTS = DataSpec((1, 8, 8)), DataSpec((2,))
 
 
