@@ -41,7 +41,7 @@ class Glow(GenerativeModule):
     Args:
         levels: Scales; each halves the sides of the images, which must be multiples of 2^levels. Half of the dimensions
             of each scale but the last become latents, whose mean and scale depend on the other half
-        steps: Steps per scale
+        steps: Steps per scale; 32 in the paper
         width: Features of the network in each coupling; 512 in the paper
         alpha: Images are transformed to logit(alpha + (1 - 2 alpha) x), for pixels x in [0, 1]
     """

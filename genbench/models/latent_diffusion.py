@@ -199,6 +199,8 @@ class Objective:
 
 
 class DDPMObjective(Objective):
+    """With 1,000 time steps, of which sampling uses trailing ones."""
+
     samplers = ("ddim", "ddpm", "dpm++")
 
     def __init__(self) -> None:
@@ -222,6 +224,8 @@ class DDPMObjective(Objective):
 
 
 class EDMObjective(Objective):
+    """With the noise levels of Karras et al. 2022, which are for data with standard deviation 0.5; here it is 1."""
+
     samplers = ("heun", "euler", "dpm++")
     scale = Preconditioning.scale
 
@@ -287,8 +291,8 @@ class MeanFlowObjective(Objective):
 
 
 class ConsistencyObjective(Objective):
-    """With the settings of Song & Dhariwal 2024, as in `genbench.models.ConsistencyModel`, for data of unit
-    variance."""
+    """With the settings of Song & Dhariwal 2024, as in `genbench.models.ConsistencyModel`. Their noise levels are for
+    images with standard deviation 0.5; here it is 1, and only `sigma_last` is scaled."""
 
     samplers, steps = ("multistep",), 1
     scale, guidance = consistency.SCALE, False
