@@ -223,11 +223,16 @@ def gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """-log of the probability that a Gaussian assigns to the bin of each 8-bit value of x in [-1, 1], in nats. The
-    first and the last bin are open (Ho et al. 2020, equation 13)."""
-    log_normal, scale, difference = torch.special.log_ndtr, (-0.5 * log_variance).exp(), x - mean
+    first and the last bin are open (Ho et al. 2020, equation 13). Distances above 100 standard deviations count as
+    100."""
+    scale, difference = (-0.5 * log_variance).exp(), x - mean
+
+    def log_normal(distance: Tensor) -> Tensor:
+        # below -100 standard deviations, the gradient of `log_ndtr` is inaccurate in float32
+        return torch.special.log_ndtr((distance * scale).clamp(min=-100))
+
     # of the bin mirrored to the lower tail: in the upper tail, both probabilities would round to 1
-    upper = log_normal((1 / 255 - difference.abs()) * scale)
-    lower = log_normal((-1 / 255 - difference.abs()) * scale)
+    upper, lower = log_normal(1 / 255 - difference.abs()), log_normal(-1 / 255 - difference.abs())
     found = upper + (-torch.expm1(lower - upper)).clamp(min=1e-12).log()
-    found = torch.where(x > 0.999, log_normal((1 / 255 - difference) * scale), found)
-    return -torch.where(x < -0.999, log_normal((1 / 255 + difference) * scale), found)
+    found = torch.where(x > 0.999, log_normal(1 / 255 - difference), found)
+    return -torch.where(x < -0.999, log_normal(1 / 255 + difference), found)

@@ -261,6 +261,18 @@ def test_improbable_levels_have_accurate_probabilities_on_both_sides_of_the_mean
     assert discretized_gaussian_nll(x, mean, log_variance).item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("level", [-1.0, 1 / 255, 1.0])
+def test_gradients_of_improbable_levels_are_those_of_a_gaussian_or_zero(level):
+    """Far from the mean, d log P / d mean is about the distance in standard deviations, divided by the deviation."""
+    x = torch.tensor(level)
+    for deviations, expected in ((30.0, 30.0), (-80.0, -80.0), (1e4, 0.0), (-1e4, 0.0)):
+        if level in (-1, 1) and deviations * level > 0:
+            continue  # in the open bin
+        mean = torch.tensor(level + deviations, requires_grad=True)
+        discretized_gaussian_nll(x, mean, torch.tensor(0.0)).backward()
+        assert mean.grad.item() == pytest.approx(expected, rel=2e-3)
+
+
 def test_the_density_is_that_of_torch():
     x, mean, log_variance = (torch.randn(9).double() for _ in range(3))
     expected = -Normal(mean, (0.5 * log_variance).exp()).log_prob(x)
