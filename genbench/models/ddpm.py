@@ -125,6 +125,9 @@ class DDPM(GenerativeModule):
         refuse_guidance(self, guidance, guide, (guidance_from, guidance_to))
         if eta and sampler != "ddim":
             raise UserError(f"eta has no effect with the sampler {sampler}. Remove it, or use the sampler ddim.")
+        images = len(self.spec.shape) == 3
+        if not clip and not images:
+            raise UserError("clip has no effect on points, which are never clipped. Remove it.")
         net = guided(
             self.network,
             condition,
@@ -137,7 +140,6 @@ class DDPM(GenerativeModule):
             values=self.spec.shape[0],
         )
         noise = SeedNoise(seeds, self.spec.shape, self.dtype)
-        images = len(self.spec.shape) == 3
 
         def predict(x: Tensor, t: float) -> tuple[Tensor, Tensor | float]:
             return self.diffusion.predict(net, x, int(t), clip and images)

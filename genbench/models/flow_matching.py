@@ -37,8 +37,7 @@ class FlowMatching(GenerativeModule):
         network: Settings of the network, see `genbench.networks.denoiser.DenoiserSettings`
         times: Distribution of the times in training: uniform, or logit_normal (Esser et al. 2024)
         optimal_transport: Pair images and noise of each batch by optimal transport (Tong et al. 2024); for several
-            processes, each pairs its own part of the batch. The pairs ignore conditions: a conditional model is
-            trained with noise that depends on the condition, but sampled with noise that does not
+            processes, each pairs its own part of the batch. Only for unconditional models
         conditional: Condition on the labels or captions of the data
         condition_dropout: Fraction of the images that are trained without condition, for guidance
     """
@@ -57,6 +56,11 @@ class FlowMatching(GenerativeModule):
         if conditional:
             conditions.refuse_without(self.spec)
         conditions.refuse_unused(conditional, condition_dropout)
+        if optimal_transport and conditional:
+            raise UserError(
+                "model.optimal_transport pairs noise with images of any condition, so that it would depend on the "
+                "condition in training, but not in sampling. Remove `--model.optimal_transport` or `--model.conditional`."
+            )
         self.conditional, self.condition_dropout = conditional, condition_dropout
         self.times, self.optimal_transport = times, optimal_transport
         images = len(self.spec.shape) == 3

@@ -3,6 +3,7 @@ https://arxiv.org/abs/2112.10752: a diffusion or flow model of the latents of a 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,9 @@ from genbench.samplers import consistency as consistency_sampler
 from genbench.samplers import diffusion, flow
 from genbench.samplers.guidance import guided
 from genbench.samplers.levels import discrete_levels
+
+# the papers' noise levels are for images with standard deviation 0.5; that of standardized latents is 1
+RELATIVE = 2.0
 
 
 class LatentDiffusion(composition.OnCodes, GenerativeModule):
@@ -224,13 +228,13 @@ class DDPMObjective(Objective):
 
 
 class EDMObjective(Objective):
-    """With the noise levels of Karras et al. 2022, which are for data with standard deviation 0.5; here it is 1."""
+    """With the noise levels of Karras et al. 2022, times `RELATIVE`."""
 
     samplers = ("heun", "euler", "dpm++")
     scale = Preconditioning.scale
 
     def __init__(self) -> None:
-        self.edm = Preconditioning(sigma_data=1.0)
+        self.edm = Preconditioning(sigma_data=1.0, log_mean=-1.2 + math.log(RELATIVE))
 
     def loss(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
         return self.edm.loss(_given(model, condition), z, model.draw)
@@ -242,7 +246,7 @@ class EDMObjective(Objective):
         def denoise(x: Tensor, sigma: float) -> Tensor:
             return self.edm.denoise(net, x, _times(x, sigma))
 
-        levels = diffusion.karras_sigmas(steps)
+        levels = diffusion.karras_sigmas(steps, RELATIVE * 0.002, RELATIVE * 80)
         z = float(levels.sigma[0]) * noise()
         if sampler == "heun":
             return diffusion.heun(denoise, z, levels)
@@ -291,16 +295,18 @@ class MeanFlowObjective(Objective):
 
 
 class ConsistencyObjective(Objective):
-    """With the settings of Song & Dhariwal 2024, as in `genbench.models.ConsistencyModel`. Their noise levels are for
-    images with standard deviation 0.5; here it is 1, and only `sigma_last` is scaled."""
+    """With the settings of Song & Dhariwal 2024, as in `genbench.models.ConsistencyModel`, and their noise levels times
+    `RELATIVE`."""
 
     samplers, steps = ("multistep",), 1
     scale, guidance = consistency.SCALE, False
     last_intervals = 1280
-    sigma_last = 2 * 0.821  # of several steps; 0.821 for images with standard deviation 0.5 (section 4)
+    sigma_last = RELATIVE * 0.821  # of several steps (section 4)
 
     def __init__(self) -> None:
-        self.consistency = consistency.Consistency(sigma_data=1.0)
+        self.consistency = consistency.Consistency(
+            sigma_data=1.0, sigma_min=RELATIVE * 0.002, sigma_max=RELATIVE * 80, log_mean=-1.1 + math.log(RELATIVE)
+        )
 
     def loss(self, model: LatentDiffusion, z: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
         if model.budget is None:

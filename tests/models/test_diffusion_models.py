@@ -276,6 +276,13 @@ def test_weights_in_half_precision_train_and_sample(cls):
     assert next(iter(model.validation_step(batch, 0).values())).isfinite().all()
 
 
+def test_options_without_effect_on_points_and_pairs_across_classes_are_refused():
+    with pytest.raises(UserError, match="clip has no effect on points"):
+        small(DDPM, POINTS).sample(torch.arange(2), clip=False)
+    with pytest.raises(UserError, match="so that it would depend on the condition in training, but not in sampling"):
+        small(FlowMatching, LABELS, conditional=True, optimal_transport=True)
+
+
 def test_pairing_by_optimal_transport_shortens_the_paths():
     losses = []
     for optimal_transport in (False, True):
