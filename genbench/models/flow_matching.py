@@ -59,7 +59,8 @@ class FlowMatching(GenerativeModule):
         if optimal_transport and conditional:
             raise UserError(
                 "model.optimal_transport pairs noise with images of any condition, so that it would depend on the "
-                "condition in training, but not in sampling. Remove `--model.optimal_transport` or `--model.conditional`."
+                "condition in training, but not in sampling. Remove one of `--model.optimal_transport` and "
+                "`--model.conditional`."
             )
         self.conditional, self.condition_dropout = conditional, condition_dropout
         self.times, self.optimal_transport = times, optimal_transport
